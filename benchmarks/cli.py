@@ -133,9 +133,9 @@ def _finish(run: Path, submission: str) -> None:
     run.mkdir(parents=True)
     attempt = attempts.begin(run, submission)
     journal = Journal(run, attempt, "train", "stage")
-    journal.row("event", step=0, examples=0, data={"event": "start", "steps": 60})
+    journal.add_row("event", step=0, examples=0, data={"event": "start", "steps": 60})
     for step in range(0, 61, 10):
-        journal.row(
+        journal.add_row(
             "metric", step=step, examples=16 * step, data={"loss": 2.0 - step / 100}
         )
     journal.close()

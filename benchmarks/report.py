@@ -209,7 +209,7 @@ def record_run(
         "precision": "fp32",
         "code": job["code"],
     }
-    journal.row("event", step=first, examples=16 * first, data=start)
+    journal.add_row("event", step=first, examples=16 * first, data=start)
     for step in range(first, steps[-1] + 1):
         if trained and step > first:
             speed = {
@@ -218,7 +218,7 @@ def record_run(
                 "train/tokens": 1000 + step,
                 "speed/tokens_per_s": 6789.17,
             }
-            journal.row("metric", step=step, examples=16 * step, data=speed)
+            journal.add_row("metric", step=step, examples=16 * step, data=speed)
         if step in steps:
             means = losses[steps.index(step)]
             item_losses.keep(journal, "loss", means, step=step, examples=16 * step)
@@ -226,7 +226,7 @@ def record_run(
                 "loss": float(np.mean(means)),
                 **dict.fromkeys(others, float(means[0])),
             }
-            journal.row("metric", step=step, examples=16 * step, data=data)
+            journal.add_row("metric", step=step, examples=16 * step, data=data)
     journal.close()
     if outcome:
         attempts.end(folder, attempt, outcome, **{"step": steps[-1], **ended})

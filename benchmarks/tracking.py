@@ -81,7 +81,7 @@ def step_cost(folder: Path, steps: int = STEPS) -> Row:
     taken = []
     for step in range(steps):
         began = time.perf_counter()
-        journal.row(
+        journal.add_row(
             "metric",
             step=step,
             examples=step,
@@ -195,7 +195,7 @@ def workspace(
         attempt = attempts.begin(run, "submission")
         journal = Journal(run, attempt, "train", "s")
         for step in range(checkpoints):
-            journal.row("metric", step=step, examples=step, data=data)
+            journal.add_row("metric", step=step, examples=step, data=data)
         journal.close()
         attempts.end(run, attempt, "done")
     return place

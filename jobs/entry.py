@@ -337,7 +337,7 @@ def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str]
         pulse.does(doing)
         pulse.says(text)
         if journal:
-            journal.row("event", step=0, examples=0, data={"event": text})
+            journal.add_note(text)
 
     return say
 

@@ -15,6 +15,7 @@ from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
 from launcher.submission.handover import dependency
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.journal_rows import typed_rows
 from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
 from tests.lib.planned_runs import a_run, planned
 
@@ -86,7 +87,7 @@ def test_the_others_may_start(
 ) -> None:
     """Once there is a finite loss after a step of its own and a speed, of which the
     first two steps do not count."""
-    assert judge_first_run("r", rows, record) == shown
+    assert judge_first_run("r", typed_rows(rows), record) == shown
 
 
 WAIT = [
@@ -102,7 +103,7 @@ WAIT = [
 @pytest.mark.parametrize(("rows", "record"), WAIT)
 def test_the_others_wait(rows: list[Row], record: ExitRecord | None) -> None:
     """While that has not been shown and may yet be."""
-    assert judge_first_run("r", rows, record) is None
+    assert judge_first_run("r", typed_rows(rows), record) is None
 
 
 FAIL = [
@@ -139,7 +140,7 @@ def test_the_others_do_not_start(
 ) -> None:
     """Where the first has failed, or learns nothing: with the reason."""
     with pytest.raises(Known, match=said) as raised:
-        judge_first_run("r", rows, record)
+        judge_first_run("r", typed_rows(rows), record)
     assert raised.value.cause == Cause.CANARY_FAILED
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract import journal
 from jobs.contract.folder import is_committed, read_json
 from jobs.preparing.records import Records
 from launcher.planning.plan import Allow
@@ -18,6 +17,7 @@ from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg
 from tests.lib.evaluate_jobs import metric_rows, scores
 from tests.lib.forked_jobs import ForkedJobs, wait_until
+from tests.lib.journal_rows import plain_rows
 
 GRID = """
 name: delia
@@ -132,7 +132,7 @@ def test_a_killed_sampler_goes_on(
     """What it had is kept to the letter, and the answers are those of a sampler that
     nobody killed."""
     said = [
-        r["data"]["event"] for r in journal.read(site.sampler) if r["kind"] == "event"
+        r["data"]["event"] for r in plain_rows(site.sampler) if r["kind"] == "event"
     ]
     first = dict(pair for line in site.first.splitlines() for pair in json.loads(line))  # type: ignore[attr-defined]
     answers = {one.id: one.answer for one in Records(site.made)}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract import journal
 from launcher.clusters import profiles
 from launcher.planning import fit
 from launcher.planning.estimates import Estimates, assumptions, lines
@@ -17,6 +16,7 @@ from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from launcher.submission import session
 from tests.lib.builders import task, write_niv2
 from tests.lib.command_line import Zsg
+from tests.lib.journal_rows import plain_rows
 from tests.lib.published_llamas import CONFIGS, remember, write_model
 from zsg_core.errors import UserError
 from zsg_core.training.llama import shape_of_config
@@ -547,7 +547,7 @@ def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
 
     [told] = (
         row["data"]["tokens"]
-        for row in journal.read(opened.site.workspace.run(opened.runs[0].id))
+        for row in plain_rows(opened.site.workspace.run(opened.runs[0].id))
         if row["data"].get("event") == "start"
     )
     assert (whole.examples, whole.examples_are, whole.tokens_are) == (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobs.contract import answers, evaluations, journal
+from jobs.contract import answers, evaluations
 from jobs.contract.item_losses import read_test_losses
 from jobs.evaluating import sandbox, scorers
 from jobs.evaluating.items import Problems
@@ -24,6 +24,7 @@ from tests.lib.command_line import Zsg
 from tests.lib.evaluate_jobs import fresh_copy, metric_rows, scores, serve
 from tests.lib.fake_judge import Answer, FakeJudge, said
 from tests.lib.forked_jobs import wait_until
+from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import assert_exactly_once, child_runs
 from tests.lib.requirements import need
 from tests.lib.small_benchmarks import cut, reward_model
@@ -176,12 +177,10 @@ def test_what_a_model_learns_by_heart_it_answers_right(
     run = zsg.work / "runs" / row["run"]
     kept = next(
         one
-        for one in answers.found(run)
-        if (one["step"], one["suite"]) == (80, "test_set")
+        for one in answers.find_kept(run)
+        if (one.step, one.suite) == (80, "test_set")
     )
-    said_then = answers.read(
-        run, answers.Place(kept["file"], kept["at"], kept["bytes"])
-    )
+    said_then = answers.read_answers(run, kept.place)
     instructions = {
         f"rows:{n}": one["instruction"]
         for n, one in enumerate(json.loads((folder / "rows.json").read_text()))
@@ -275,7 +274,7 @@ def test_a_killed_evaluator_scores_nothing_twice(
     killed = bench.jobs.start(serve([run], suites=wanted, lease_s=1))
     done = lambda: [  # noqa: E731
         row
-        for row in journal.read(run)
+        for row in plain_rows(run)
         if row["kind"] == "metric" and "loss" not in row["data"]
     ]
     wait_until(
@@ -295,17 +294,10 @@ def test_a_killed_evaluator_scores_nothing_twice(
         "what the killed one had been told is kept"
     )
     for name, count in (("humaneval", 2 * 3), ("mt_bench", 2 * TURNS)):
-        [place] = {
-            one["suite"]: one for one in answers.found(run) if one["suite"] == name
+        [kept] = {
+            one.suite: one for one in answers.find_kept(run) if one.suite == name
         }.values()
-        assert (
-            len(
-                answers.read(
-                    run, answers.Place(place["file"], place["at"], place["bytes"])
-                )
-            )
-            == count
-        )
+        assert len(answers.read_answers(run, kept.place)) == count
 
 
 @pytest.mark.data

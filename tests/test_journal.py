@@ -23,6 +23,8 @@ from jobs.contract.journal import (
     read_file,
     sizes,
 )
+from jobs.contract.journal_rows import MetricRow
+from tests.lib.journal_rows import plain_rows, typed_rows
 
 
 def metric(step: int, ts: int, **data) -> dict:
@@ -62,11 +64,11 @@ def test_a_row_has_all_its_fields(tmp_path, attempt):
     """Rows are numbered, timed in milliseconds, and say attempt, stage, step and examples."""
     before = attempts.now_ms()
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=10, examples=160, data={"loss": 0.5})
-    journal.row("event", step=10, examples=160, data={"event": "x"})
+    journal.add_row("metric", step=10, examples=160, data={"loss": 0.5})
+    journal.add_row("event", step=10, examples=160, data={"event": "x"})
     journal.close()
 
-    first, second = read(tmp_path)
+    first, second = plain_rows(tmp_path)
     ts = first.pop("ts")
     assert before <= ts <= attempts.now_ms()
     assert first == {
@@ -85,9 +87,9 @@ def test_a_commit_is_on_disk(tmp_path, attempt):
     """After `commit` every row is in the file, while the journal is still open."""
     journal = opened(tmp_path, attempt)
     for step in range(100):
-        journal.row("metric", step=step, examples=0, data={"loss": 1.0})
+        journal.add_row("metric", step=step, examples=0, data={"loss": 1.0})
     journal.commit()
-    steps = [row["step"] for row in read(tmp_path)]
+    steps = [row.step for row in read(tmp_path)]
     journal.close()
 
     assert steps == list(range(100))
@@ -98,7 +100,7 @@ def test_a_commit_is_synced(tmp_path, attempt, monkeypatch):
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=0, examples=0, data={})
+    journal.add_row("metric", step=0, examples=0, data={})
     journal.commit()
     count = len(synced)
     journal.close()
@@ -109,7 +111,7 @@ def test_a_commit_is_synced(tmp_path, attempt, monkeypatch):
 def test_rows_are_visible_without_a_commit(tmp_path, attempt):
     """What is journalled can be followed at once, before any checkpoint."""
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     until = time.monotonic() + 5
     while not list(read(tmp_path)) and time.monotonic() < until:
         time.sleep(0.01)
@@ -125,7 +127,7 @@ def test_rows_are_visible_without_a_commit(tmp_path, attempt):
 def test_every_number_comes_back_as_it_was(tmp_path, attempt, value):
     """Floats are exact, and what JSON has no word for is kept too."""
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=0, examples=0, data={"loss": value})
+    journal.add_row("metric", step=0, examples=0, data={"loss": value})
     journal.close()
     (point,), disagree = first_points(read(tmp_path))
 
@@ -136,14 +138,14 @@ def test_every_number_comes_back_as_it_was(tmp_path, attempt, value):
 def test_a_torn_last_line_is_no_row(tmp_path, attempt):
     """A line cut by a kill is left out, by every reader."""
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     journal.close()
     (path,) = files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
 
-    assert [row["step"] for row in read(tmp_path)] == [1]
-    assert [row["step"] for row in last_rows(path)] == [1]
+    assert [row.step for row in read(tmp_path)] == [1]
+    assert [row.step for row in last_rows(path)] == [1]
 
 
 def test_a_journal_is_never_opened_twice(tmp_path, attempt):
@@ -158,18 +160,18 @@ def test_a_superseded_attempt_writes_nothing_more(tmp_path, attempt):
     """Once a newer attempt owns the folder, a late row of the old one never reaches its
     file, and commit raises."""
     journal = opened(tmp_path, attempt)
-    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     journal.commit()
     begin(tmp_path, "s1")
-    journal.row("metric", step=2, examples=32, data={"loss": 2.0})
+    journal.add_row("metric", step=2, examples=32, data={"loss": 2.0})
     with pytest.raises(Superseded):
         journal.commit()
     with pytest.raises(Superseded):
-        journal.row("metric", step=3, examples=48, data={"loss": 3.0})
+        journal.add_row("metric", step=3, examples=48, data={"loss": 3.0})
     with pytest.raises(Superseded):
         journal.close()
 
-    assert [row["step"] for row in read(tmp_path)] == [1]
+    assert [row.step for row in read(tmp_path)] == [1]
 
 
 def test_attempts_are_read_in_their_order(tmp_path):
@@ -201,10 +203,10 @@ def test_the_last_rows_are_those_of_the_tail(tmp_path, attempt):
     """Of a long journal only whole rows of its end are read."""
     journal = opened(tmp_path, attempt)
     for step in range(200):
-        journal.row("metric", step=step, examples=0, data={})
+        journal.add_row("metric", step=step, examples=0, data={})
     journal.close()
     (path,) = files(tmp_path)
-    steps = [row["step"] for row in last_rows(path, tail=1000)]
+    steps = [row.step for row in last_rows(path, tail=1000)]
 
     assert 2 < len(steps) < 20
     assert steps == list(range(200))[-len(steps) :]
@@ -221,7 +223,7 @@ def test_the_first_row_counts_with_its_timestamp():
         metric(20, 9, loss=0.4),
     ]
 
-    assert first_points(rows) == (
+    assert first_points(typed_rows(rows)) == (
         [Point("loss", 10, 0.5, 1, "1", 160), Point("loss", 20, 0.4, 2, "1", 320)],
         [],
     )
@@ -235,7 +237,7 @@ def test_keys_and_steps_count_apart():
         metric(2, 3, loss=3.0),
     ]
 
-    assert [(p.key, p.step) for p in first_points(rows)[0]] == [
+    assert [(p.key, p.step) for p in first_points(typed_rows(rows))[0]] == [
         ("loss", 1),
         ("loss/task", 1),
         ("loss", 2),
@@ -291,7 +293,7 @@ def test_a_recomputed_value_must_agree(starts, values, disagrees):
         starts[1],
         metric(10, 2, loss=values[1]),
     ]
-    points, disagree = first_points(rows)
+    points, disagree = first_points(typed_rows(rows))
 
     assert (1, disagrees) == (len(points), bool(disagree))
 
@@ -300,7 +302,7 @@ def test_a_disagreement_is_told_with_both_values():
     """The message has the key, the step and what was found."""
     rows = [metric(10, 1, loss=0.5), metric(10, 2, loss=0.75)]
 
-    assert first_points(rows)[1] == ["loss at step 10: 0.5, then 0.75"]
+    assert first_points(typed_rows(rows))[1] == ["loss at step 10: 0.5, then 0.75"]
 
 
 def test_speed_need_not_agree():
@@ -310,18 +312,20 @@ def test_speed_need_not_agree():
         metric(10, 2, **{"speed/tokens_per_s": 9.0}),
     ]
 
-    assert first_points(rows)[1] == []
+    assert first_points(typed_rows(rows))[1] == []
 
 
 def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
     """What a superseded attempt's file gains after the next attempt has begun changes
     no first row."""
     first = opened(tmp_path, attempt)
-    first.row("metric", step=0, examples=0, data={"loss": 3.0})
+    first.add_row("metric", step=0, examples=0, data={"loss": 3.0})
     first.close()
     second = opened(tmp_path, begin(tmp_path, "s1"))
-    second.row("rewind", step=0, examples=0, data={"sizes": sizes(tmp_path, before=2)})
-    second.row("metric", step=5, examples=5, data={"loss": 2.0})
+    second.add_row(
+        "rewind", step=0, examples=0, data={"sizes": sizes(tmp_path, before=2)}
+    )
+    second.add_row("metric", step=5, examples=5, data={"loss": 2.0})
     second.close()
     late = files(tmp_path)[0]
     late.write_text(
@@ -349,10 +353,10 @@ def guest(folder: Path, writer: int, fence: Any = lambda: None) -> Journal:
 def scored(folder: Path) -> list[tuple[int, str]]:
     """(step, key) of all metrics, as they are read."""
     return [
-        (row["step"], key)
+        (row.step, key)
         for row in read(folder)
-        if row["kind"] == "metric"
-        for key in row["data"]
+        if isinstance(row, MetricRow)
+        for key in row.data
     ]
 
 
@@ -360,14 +364,14 @@ def test_a_guests_rows_stand_whatever_becomes_of_the_owner(tmp_path: Path) -> No
     """A later attempt of the run neither fences nor rewinds what evaluators write, and
     comes before it."""
     owner = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
-    owner.row("metric", step=5, examples=1, data={"loss": 1.0})
+    owner.add_row("metric", step=5, examples=1, data={"loss": 1.0})
     owner.close()
     evaluator = guest(tmp_path, 0)
-    evaluator.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    evaluator.add_row("metric", step=5, examples=1, data={"rouge1": 1.0})
     evaluator.commit()
     again = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
     again.rewind(step=0, examples=0)
-    evaluator.row("metric", step=10, examples=1, data={"rouge1": 2.0})
+    evaluator.add_row("metric", step=10, examples=1, data={"rouge1": 2.0})
     evaluator.close()
     again.close()
 
@@ -382,15 +386,15 @@ def test_what_a_guest_wrote_after_another_took_over_does_not_count(
     """The one that takes over journals how far the other's file counts; the other's
     late rows are no rows."""
     slow, taker = guest(tmp_path, 0), guest(tmp_path, 1)
-    slow.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    slow.add_row("metric", step=5, examples=1, data={"rouge1": 1.0})
     slow.commit()
     size = (tmp_path / "journal/1-evaluate-0.jsonl").stat().st_size
-    taker.row(
+    taker.add_row(
         "rewind", step=10, examples=1, data={"sizes": {"1-evaluate-0.jsonl": size}}
     )
-    taker.row("metric", step=10, examples=1, data={"rouge1": 3.0})
+    taker.add_row("metric", step=10, examples=1, data={"rouge1": 3.0})
     taker.close()
-    slow.row("metric", step=10, examples=1, data={"rouge1": 2.0})
+    slow.add_row("metric", step=10, examples=1, data={"rouge1": 2.0})
     slow.close()
 
     points, disagree = first_points(read(tmp_path))
@@ -407,7 +411,7 @@ def test_a_guest_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
         raise RuntimeError("another's")
 
     evaluator = guest(tmp_path, 0, lost)
-    evaluator.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    evaluator.add_row("metric", step=5, examples=1, data={"rouge1": 1.0})
     for end in (evaluator.commit, evaluator.close):
         with pytest.raises(RuntimeError, match="another's"):
             end()

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jobs.contract import leases
@@ -61,7 +62,7 @@ def test_a_silent_holders_lease_goes_to_one_of_many(tmp_path: Path) -> None:
 
     [second] = made
     [before] = second.before
-    assert (before["holder"], before["journal"]) == ("evaluate/a", "a.jsonl")
+    assert (before.holder, before.journal) == ("evaluate/a", "a.jsonl")
     second.forget()
     with pytest.raises(Lost):
         first.check()
@@ -103,7 +104,10 @@ def test_a_lease_behind_a_link_stays(tmp_path: Path) -> None:
     outside.mkdir()
     (run / "queue").symlink_to(outside)
     for name in ("5.test_set.lease", "5x.test_set.lease"):
-        (outside / name).write_text('{"nonce": "n", "keys": ["rouge1"]}')
+        lease = leases.LeaseRecord(
+            nonce="n", holder="h", host="n1", journal="j", keys=["rouge1"], since=0
+        )
+        (outside / name).write_bytes(msgspec.json.encode(lease))
     leases.sweep(run, lambda step, keys: True)
 
     assert sorted(path.name for path in outside.iterdir()) == [

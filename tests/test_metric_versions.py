@@ -69,21 +69,19 @@ def taken(
             item = Answered(
                 id="a:0", task="a", prompt="p", references=("red",), answer="red"
             )
-            kept = answers.keep(
-                folder,
-                rows.name,
-                {"step": step, "suite": SUITE[key.removesuffix("/v2")], "how": way},
-                [item],
+            about = answers.Asked(step, SUITE[key.removesuffix("/v2")], way)
+            kept = answers.keep_answers(
+                folder, rows.name, about, answers.Generation(), [item]
             )
             told = {
-                "event": evaluations.ANSWERS,
+                "event": "answers",
                 "suite": SUITE[key.removesuffix("/v2")],
                 "how": way,
                 "keys": [key],
             }
             told |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": []}
-        rows.row("event", step=step, examples=80, data=told)
-        rows.row("metric", step=step, examples=80, data={key: 50.0})
+        rows.add_row("event", step=step, examples=80, data=told)
+        rows.add_row("metric", step=step, examples=80, data={key: 50.0})
     rows.commit()
     rows.close()
 
@@ -203,12 +201,12 @@ def test_answers_that_were_made_anew_are_those_that_are_exported_and_scored(
     old = run()
     taken(place, old, {"rouge1": OLD["rouge1"]})
     folder, new = place.run(old.id), old.suites[0].how
-    assert [one["how"] for one in answers.current(answers.found(folder))] == [
-        OLD["rouge1"]
-    ]
+    current = answers.select_current(answers.find_kept(folder))
+    assert [one.how for one in current] == [OLD["rouge1"]]
     taken(place, old, {"rouge1": new})
 
-    assert [one["how"] for one in answers.current(answers.found(folder))] == [new]
+    current = answers.select_current(answers.find_kept(folder))
+    assert [one.how for one in current] == [new]
 
 
 def test_every_mark_of_a_way_is_known() -> None:

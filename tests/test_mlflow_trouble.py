@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from jobs.contract import journal
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, tracker
 from jobs.tracking import mlflow_trouble as trouble
@@ -25,6 +24,7 @@ from tests.lib.builders import mounted
 from tests.lib.command_line import Zsg
 from tests.lib.faulty_proxy import FaultyProxy
 from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import (
     MlflowClient,
     assert_exactly_once,
@@ -444,7 +444,7 @@ def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(
 
 def tags_of(work: Path, run: str) -> dict[str, str]:
     """The tags by which the delivery of the grid knows a run."""
-    [began] = {str(row["ts"]) for row in islice(journal.read(work / "runs" / run), 1)}
+    [began] = {str(row["ts"]) for row in islice(plain_rows(work / "runs" / run), 1)}
     return {"zsg.kind": "run", "zsg.run": run, "zsg.grid": "grid", "zsg.began": began}
 
 

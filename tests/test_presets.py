@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.contract.folder import read_json, write_json
-from jobs.contract.journal import read
+from tests.lib.journal_rows import plain_rows
 from tests.lib.train_bench import STEPS, Bench, starts, stop, told
 from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
@@ -262,7 +262,7 @@ def metric(folder: Path, key: str) -> dict[int, float]:
     """A metric by step."""
     return {
         row["step"]: row["data"][key]
-        for row in read(folder)
+        for row in plain_rows(folder)
         if row["kind"] == "metric" and key in row["data"]
     }
 

@@ -252,7 +252,7 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
         )
     attempt = attempts.begin(place.run("run4"), "s")
     again = Journal(place.run("run4"), attempt, "train", "1")
-    again.row("metric", step=50, examples=800, data={"loss": 99.0})
+    again.add_row("metric", step=50, examples=800, data={"loss": 99.0})
     again.close()
     attempts.end(place.run("run4"), attempt, "done", step=50)
     write_grid(place, "gaps", listed, former=[{"run": "old"}])
@@ -391,7 +391,7 @@ def journalled(
     attempt = attempts.begin(place.run(run), "s")
     journal = Journal(place.run(run), attempt, "train", "1")
     for step, value in zip(STEPS, values, strict=False):
-        journal.row("metric", step=step, examples=16 * step, data={key: value})
+        journal.add_row("metric", step=step, examples=16 * step, data={key: value})
     journal.close()
     attempts.end(place.run(run), attempt, "done", step=STEPS[-1])
 

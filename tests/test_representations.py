@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import silhouette_samples
 
-from jobs.contract import evaluations, journal
+from jobs.contract import evaluations
 from jobs.contract.folder import write_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.evaluating import kept_states
@@ -18,6 +18,7 @@ from jobs.evaluating.served import Served
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
 from tests.lib.evaluate_jobs import KEY, fresh_copy, metric_rows, serve
+from tests.lib.journal_rows import plain_rows
 from tests.lib.planned_runs import a_run
 from tests.lib.train_bench import Bench
 from zsg_core.errors import UserError
@@ -252,7 +253,7 @@ def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
     assert len({tuple(kept_states.read(path).ids) for path in files}) == 1
     told = [
         row["data"]["files"]
-        for row in journal.read(evaluated)
+        for row in plain_rows(evaluated)
         if row["data"].get("event") == INSIDE
     ]
     assert sorted(name for names in told for name in names) == sorted(
@@ -361,7 +362,7 @@ def test_an_item_without_a_choice_has_no_rank_accuracy(evaluated: Path) -> None:
     ]
     flags = [
         row["data"]["flags"]
-        for row in journal.read(evaluated)
+        for row in plain_rows(evaluated)
         if row["data"].get("event") == INSIDE
     ]
 

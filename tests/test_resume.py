@@ -12,9 +12,10 @@ import pytest
 
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.item_losses import read_test_losses
-from jobs.contract.journal import files, read
+from jobs.contract.journal import files
 from jobs.training.state import newest_step
 from tests.lib.forked_jobs import wait_until
+from tests.lib.journal_rows import plain_rows
 from tests.lib.train_bench import (
     EXIT_S,
     MANY,
@@ -134,12 +135,12 @@ def test_the_announced_end_loses_no_step(bench: Bench, world: int) -> None:
     assert (record["outcome"], record["evidence"]) == ("continue", "SIGUSR2")
     assert record["step"] == record["saved"] == newest_step(folder) >= 9
     assert bench.jobs.run(folder, world)["outcome"] == "done"
-    steps = [row["step"] for row in read(folder) if "train/loss" in row["data"]]
+    steps = [row["step"] for row in plain_rows(folder) if "train/loss" in row["data"]]
     assert steps == list(range(1, MANY * STEPS + 1))
     assert told(folder) == bench.undisturbed(world, 1, "fp32", MANY)
     rewinds = [
         (row["attempt"], row["step"], row["examples"])
-        for row in read(folder)
+        for row in plain_rows(folder)
         if row["kind"] == "rewind"
     ]
     assert rewinds == [(2, record["step"], 8 * record["step"])]
@@ -281,7 +282,7 @@ def test_what_a_base_scores_is_computed_once(bench: Bench) -> None:
     taken = [
         [
             row["data"]["what"]
-            for row in read(folder)
+            for row in plain_rows(folder)
             if row["data"].get("event") == "taken"
         ]
         for folder in (first, second)
@@ -304,5 +305,7 @@ def test_another_precision_takes_nothing(bench: Bench) -> None:
     )
     bench.jobs.run(second)
 
-    assert not [row for row in read(second) if row["data"].get("event") == "taken"]
+    assert not [
+        row for row in plain_rows(second) if row["data"].get("event") == "taken"
+    ]
     assert len(list((second.parent.parent / "first_losses").iterdir())) == 2

@@ -47,20 +47,20 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "from": step,
             "versions": {"torch": "2.13.0"},
         }
-        journal.row(
+        journal.add_row(
             "event",
             step=step,
             examples=0,
             data=start | {"slurm_job_id": f"12{number}", "nodes": "n[1-2]"},
         )
         item_losses.keep(journal, "loss", LOSSES[number], step=step, examples=step)
-        journal.row(
+        journal.add_row(
             "metric",
             step=step,
             examples=step,
             data={"loss": 4.0 - number, "speed/memory_gb": 1.0},
         )
-        journal.row(
+        journal.add_row(
             "event",
             step=step,
             examples=0,
@@ -169,7 +169,7 @@ def test_a_run_of_two_stages_tells_both(work: Path) -> None:
         )
         attempt = attempts.begin(folder, "submission")
         journal = Journal(folder, attempt, "train", run)
-        journal.row("metric", step=step, examples=step, data={"loss": 9.0 - step})
+        journal.add_row("metric", step=step, examples=step, data={"loss": 9.0 - step})
         journal.close()
         attempts.end(folder, attempt, "done", snapshots=[{"step": step, "kept": True}])
     write_grid(work, "staged", ["latter"])

@@ -57,16 +57,19 @@ def run(tmp_path: Path) -> Path:
 
 def answer(run: Path, journal: Journal, step: int, how: dict[str, Any]) -> None:
     """What an evaluator journals of a step."""
-    place = answers.keep(run, journal.name, {"step": step}, ANSWERED)
+    about = answers.Asked(step, TEST_SET, how)
+    place = answers.keep_answers(
+        run, journal.name, about, answers.Generation(), ANSWERED
+    )
     told = {
-        "event": evaluations.ANSWERS,
+        "event": "answers",
         "suite": TEST_SET,
         "how": how,
         "keys": ["rouge1"],
     }
     told |= {"file": place.file, "at": place.at, "bytes": place.size}
-    journal.row("event", step=step, examples=16 * step, data=told)
-    journal.row("metric", step=step, examples=16 * step, data={"rouge1": 12.5})
+    journal.add_row("event", step=step, examples=16 * step, data=told)
+    journal.add_row("metric", step=step, examples=16 * step, data={"rouge1": 12.5})
 
 
 def points(run: Path) -> dict[tuple[str, int], float]:
@@ -103,12 +106,12 @@ def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None
         run, 40, {"judge": {"b:0": 3, "a:0": 1}}, "scores.jsonl"
     )
     held = item_losses.read_test_losses(run, "judge")
-    (event,) = [row for row in answers.found(run) if row["step"] == 40]
+    (kept,) = [told for told in answers.find_kept(run) if told.step == 40]
 
     assert (held.steps, held.ids) == ([40], ["b:0", "a:1", "a:0"])
     assert held.losses[0].tolist() == [3, pytest.approx(float("nan"), nan_ok=True), 1]
     assert (scores.flags, before) == (["judge: 1 of 3 items have no score"], [])
-    assert event["keys"] == ["rouge1", "judge"]
+    assert kept.keys == ("rouge1", "judge")
     assert evaluations.taken(run)[40] == {"rouge1", "judge", "judge_stderr"}
 
 
@@ -118,13 +121,13 @@ def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
     path = leases.path_of(run, 40, scored_elsewhere.SUITE)
     journal = scored_elsewhere._journal(run, lambda: None)
     lease = leases.claim(path, "zsg score", journal.name, ["judge"])
-    journal.row("metric", step=40, examples=0, data={"other": 1.0})
+    journal.add_row("metric", step=40, examples=0, data={"other": 1.0})
     journal.commit()
     with pytest.raises(ClusterError, match="another `zsg score` is at it"):
         scored_elsewhere.record(run, 40, {"judge": {"a:0": 1}}, "s")
     leases.os.utime(path, (0, 0))  # it has given no sign of life for long
     scored_elsewhere.record(run, 40, {"judge": {"a:0": 1}}, "s")
-    journal.row("metric", step=40, examples=0, data={"judge": 99.0})
+    journal.add_row("metric", step=40, examples=0, data={"judge": 99.0})
     journal.close()
 
     assert lease is not None and not path.exists()

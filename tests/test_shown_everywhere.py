@@ -26,6 +26,7 @@ from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import NOTES, Workspace, write_json
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import AnswersKept
 from jobs.runtime import log_marks
 from launcher import cli
 from launcher.grids import json_schema
@@ -400,10 +401,11 @@ def odd(tmp_path: Path) -> Workspace:
     ledger.submitted(queued, ("7",))
     folder = place.run("1" * 12)
     journal = Journal(folder, attempts.begin(folder, "submission"), "evaluate", "1")
-    journal.row("metric", step=9, examples=144, data={"rouge1": 1.0})
-    journal.row(
-        "event", step=9, examples=144, data={"event": POISON, "flags": [POISON]}
+    journal.add_row("metric", step=9, examples=144, data={"rouge1": 1.0})
+    told = AnswersKept(
+        suite=POISON, how={}, keys=[], file=POISON, at=0, bytes=0, flags=[POISON]
     )
+    journal.add_event(told, step=9, examples=144)
     journal.close()
     attempt = attempts.begin(folder, here.id)
     attempts.end(folder, attempt, "failed", step=9, **ended)

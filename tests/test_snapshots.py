@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import is_committed, read_json, write_json
 from jobs.contract.journal import first_points, read
+from jobs.contract.journal_rows import SnapshotDiffers
 from jobs.runtime.ranks import Ranks
 from tests.lib.forked_jobs import wait_until
+from tests.lib.journal_rows import plain_rows
 from tests.lib.train_bench import Bench, starts, stop, told
 from zsg_core.training import schedule
 from zsg_core.training.snapshots import count_most_kept, select_kept_steps
@@ -156,7 +158,7 @@ def events(folder: Path, name: str) -> list[dict[str, Any]]:
     """The journal's events of a kind, with their steps."""
     return [
         {"step": row["step"], **row["data"]}
-        for row in read(folder)
+        for row in plain_rows(folder)
         if row["data"].get("event") == name
     ]
 
@@ -429,7 +431,9 @@ def test_a_slow_disk_makes_training_wait_and_say_so(
     assert max(stood[:IN_FLIGHT]) < slow_s / 2
     assert min(stood[IN_FLIGHT:]) > slow_s / 2
     assert [
-        row[2]["speed/snapshot_stall_s"] for row in place.rows if row[0] == "metric"
+        data["speed/snapshot_stall_s"]
+        for _, data in place.rows
+        if isinstance(data, dict)
     ] == stood
     assert there(place.folder) == ["1", "2", "3", "4"]
 
@@ -467,7 +471,5 @@ def test_the_first_snapshot_counts_and_another_is_told(place: Place) -> None:
     again.finish()
 
     assert files_of(place.folder) == before
-    [told_of] = [
-        data for kind, _, data in place.rows if data.get("event") == "snapshot differs"
-    ]
-    assert told_of["first"] == digest != told_of["again"]
+    [told_of] = [data for _, data in place.rows if isinstance(data, SnapshotDiffers)]
+    assert told_of.first == digest != told_of.again

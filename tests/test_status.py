@@ -239,7 +239,7 @@ def test_a_run_that_could_not_go_on_says_why(workspace: Workspace) -> None:
         "steps": 9,
         "passed_over": "the state of step 4 is of another world (2, now 1)",
     }
-    journal.row("event", step=0, examples=0, data=data)
+    journal.add_row("event", step=0, examples=0, data=data)
     journal.close()
 
     found = state(workspace, FakeSlurm("7|RUNNING|None"))

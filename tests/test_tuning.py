@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jobs.contract import journal
 from tests.lib.command_line import Zsg
+from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import loss_by_step
 from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
@@ -174,7 +174,7 @@ def test_adapters_and_norms_learn_in_a_grid(zsg: Zsg, tasks: Path) -> None:
     starts = [
         next(
             r["data"]
-            for r in journal.read(zsg.work / "runs" / row["run"])
+            for r in plain_rows(zsg.work / "runs" / row["run"])
             if "trained" in r["data"]
         )
         for row in rows

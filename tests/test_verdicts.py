@@ -350,7 +350,7 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
             examples=480,
             places=range(len(names)),
         )
-        journal.row(
+        journal.add_row(
             "metric",
             step=30,
             examples=480,

@@ -23,6 +23,7 @@ from launcher.verification.replay_comparison import Replayed, compare, same_bits
 from launcher.verification.verify import verify
 from tests.lib.command_line import Zsg
 from tests.lib.forked_jobs import Rank
+from tests.lib.journal_rows import typed_rows
 from tests.lib.train_bench import Bench
 
 CPU = {
@@ -405,9 +406,9 @@ def test_how_near_values_must_be(
 
     if agree is None:
         with pytest.raises(Differs):
-            compare(recorded, starts, Replayed(rows))
+            compare(recorded, starts, Replayed(typed_rows(rows)))
     else:
-        assert agree in compare(recorded, starts, Replayed(rows))
+        assert agree in compare(recorded, starts, Replayed(typed_rows(rows)))
 
 
 def test_other_versions_are_both_told() -> None:

@@ -1,28 +1,60 @@
 """Keeps what a model answered at each checkpoint, so that it can be scored and judged
 again without a GPU.
 
-<run>/answers/<writer>.jsonl   one file per evaluator, named as its journal. A line:
-                               {schema, step, suite, how, weights,
-                               items} with items: [[id, task, prompt, [references], answer], …]
+<run>/answers/<writer>.jsonl   one file per evaluator, named as its journal; a line is
+                               one AnswersLine
 
-The journal's row `answers` tells file, offset and bytes of a line: what no row tells of
-was cut by a kill and counts for nothing.
+The journal's event AnswersKept tells file, offset and bytes of a line: what no event
+tells of was cut by a kill and counts for nothing.
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
 from jobs.contract import journal
-from jobs.contract.evaluations import ANSWERS
+from jobs.contract.exit_record import given
 from jobs.contract.folder import SCHEMA
+from jobs.contract.journal_rows import AnswersKept, Number, Row, find_events
 from jobs.files import ownership
 from zsg_core.errors import ClusterError
 from zsg_core.metrics.scoring import Answered
 from zsg_core.suites import SINCE
+
+FOLDER = "answers"
+Item = tuple[str, str, str, list[str], str]  # id, task, prompt, references, answer
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """How answers came about. `weights`: the snapshot's digest, None of the base.
+    `probe_loss`: the test loss of what answered. `tokens`: how many were generated.
+    `asked`: counts, see jobs.evaluating.asking. `by`: the evaluate job."""
+
+    weights: str | UnsetType | None = UNSET
+    probe_loss: Number | UnsetType | None = UNSET
+    engine: str | UnsetType = UNSET
+    device: str | UnsetType = UNSET
+    versions: dict[str, str] | UnsetType = UNSET
+    swap_s: float | UnsetType = UNSET
+    generate_s: float | UnsetType = UNSET
+    tokens: int | UnsetType = UNSET
+    asked: dict[str, Any] | UnsetType = UNSET
+    slurm_job_id: str | UnsetType | None = UNSET
+    nodes: str | UnsetType = UNSET
+    by: str | UnsetType = UNSET
+
+
+class AnswersLine(Struct, frozen=True, kw_only=True):
+    """The answers of one step to one suite: what of a line is read. Before `items` it
+    has a schema number, the fields of Generation, and step, suite and how."""
+
+    items: list[Item]
 
 
 @dataclass(frozen=True)
@@ -35,39 +67,67 @@ class Place:
     file: str
     at: int
     size: int
-    asked: Mapping[str, int] = field(default_factory=dict, compare=False)
+    asked: Mapping[str, int] = field(default_factory=dict[str, int], compare=False)
 
 
-def keep(
-    run: Path, writer: str, facts: Mapping[str, Any], answers: Sequence[Answered]
+@dataclass(frozen=True)
+class KeptAnswers:
+    """What a run's journal tells of the answers of a step, made in one way: `how`. `keys`:
+    the metrics that were taken of them."""
+
+    step: int
+    suite: str
+    how: dict[str, Any]
+    keys: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was answered: a suite at a step. `how`: the settings that answers depend on."""
+
+    step: int
+    suite: str
+    how: Mapping[str, Any]
+
+
+def keep_answers(
+    run: Path,
+    writer: str,
+    asked: Asked,
+    generation: Generation,
+    answers: Sequence[Answered],
 ) -> Place:
     """Appends the answers to the writer's file; on disk when this returns."""
-    folder = run / "answers"
+    folder = run / FOLDER
     ownership.make_folder(folder)
-    items = [
-        [one.id, one.task, one.prompt, one.references, one.answer] for one in answers
-    ]
-    line = (
-        json.dumps(
-            {"schema": SCHEMA, **facts, "items": items}, ensure_ascii=False
-        ).encode()
-        + b"\n"
-    )
+    content = {
+        "schema": SCHEMA,
+        **msgspec.to_builtins(generation),
+        "step": asked.step,
+        "suite": asked.suite,
+        "how": asked.how,
+        "items": [
+            [answer.id, answer.task, answer.prompt, answer.references, answer.answer]
+            for answer in answers
+        ],
+    }
+    line = json.dumps(content, ensure_ascii=False).encode() + b"\n"
     with (folder / writer).open("ab") as file:
         at = file.seek(0, os.SEEK_END)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-    return Place(f"answers/{writer}", at, len(line))
+    return Place(f"{FOLDER}/{writer}", at, len(line))
 
 
-def read(run: Path, place: Place) -> list[Answered]:
+def read_answers(run: Path, place: Place) -> list[Answered]:
     """The answers at a place. ClusterError where they are not there."""
     path = run / place.file
     try:
         with path.open("rb") as file:
             file.seek(place.at)
-            told = json.loads(file.read(place.size))
+            line = _decode_line(file.read(place.size))
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{path}: the answers at byte {place.at} cannot be read ({error})"
@@ -80,54 +140,61 @@ def read(run: Path, place: Place) -> list[Answered]:
             references=tuple(references),
             answer=answer,
         )
-        for item, task, prompt, references, answer in told["items"]
+        for item, task, prompt, references, answer in line.items
     ]
 
 
-def find(
-    rows: Iterable[Mapping[str, Any]], step: int, suite: str, how: Mapping[str, Any]
+def _decode_line(line: bytes) -> AnswersLine:
+    """The record of a line. Python's JSON reads what msgspec's does not: a loss that is
+    no number."""
+    try:
+        return msgspec.json.decode(line, type=AnswersLine)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.convert(json.loads(line), AnswersLine)
+
+
+def find_place(
+    rows: Iterable[Row], step: int, suite: str, how: Mapping[str, Any]
 ) -> Place | None:
     """Where the first answers are that were made so at a step, by a run's journal; None
     if there are none."""
-    for row in rows:
-        data = row["data"]
-        if data.get("event") == ANSWERS and (
-            row["step"],
-            data["suite"],
-            data["how"],
-        ) == (
-            step,
-            suite,
-            how,
-        ):
-            return Place(data["file"], data["at"], data["bytes"], data.get("asked", {}))
+    for row, event in find_events(rows, AnswersKept):
+        if (row.step, event.suite, event.how) == (step, suite, how):
+            return _place_of(event)
     return None
 
 
-def found(run: Path) -> list[dict[str, Any]]:
-    """What a run's journal tells of answers: step, suite, how, keys, and where they
-    are; one for each step and way."""
-    told: dict[str, dict[str, Any]] = {}
-    for row in journal.read(run):
-        data = row["data"]
-        if data.get("event") == ANSWERS:
-            key = json.dumps([row["step"], data["suite"], data["how"]], sort_keys=True)
-            one = told.setdefault(key, {"step": row["step"], **data, "keys": []})
-            one["keys"] = list(dict.fromkeys([*one["keys"], *data["keys"]]))
-    return list(told.values())
+def _place_of(event: AnswersKept) -> Place:
+    return Place(event.file, event.at, event.bytes, given(event.asked, {}))
 
 
-def current(told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those of `found` without answers of an older zsg where the same items were answered anew."""
-    return [one for one in told if not any(_is_newer(other, one) for other in told)]
+def find_kept(run: Path) -> list[KeptAnswers]:
+    """What a run's journal tells of answers, one for each step and way; the first place
+    counts."""
+    kept: dict[str, KeptAnswers] = {}
+    for row, event in find_events(journal.read(run), AnswersKept):
+        key = json.dumps([row.step, event.suite, event.how], sort_keys=True)
+        first = kept.get(key) or KeptAnswers(
+            row.step, event.suite, event.how, (), _place_of(event)
+        )
+        keys = dict.fromkeys([*first.keys, *event.keys])
+        kept[key] = replace(first, keys=tuple(keys))
+    return list(kept.values())
 
 
-def _is_newer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    is_same = (one["step"], one["suite"]) == (other["step"], other["suite"]) and one[
-        "how"
-    ] != other["how"]
-    return (
-        is_same
-        and {name: value for name, value in one["how"].items() if name not in SINCE}
-        == other["how"]
-    )
+def select_current(kept: Sequence[KeptAnswers]) -> list[KeptAnswers]:
+    """Those of `find_kept` without answers of an older zsg where the same items were
+    answered anew."""
+    return [
+        older for older in kept if not any(_replaces(newer, older) for newer in kept)
+    ]
+
+
+def _replaces(newer: KeptAnswers, older: KeptAnswers) -> bool:
+    """Whether these are the same answers but for what zsg has since come to do otherwise."""
+    if (newer.step, newer.suite) != (older.step, older.suite):
+        return False
+    if newer.how == older.how:
+        return False
+    without = {name: value for name, value in newer.how.items() if name not in SINCE}
+    return without == older.how

@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
-from jobs.contract import job_file, journal, removal
+from jobs.contract import job_file, journal, removal, snapshots
 from jobs.contract.exit_record import given
 from jobs.contract.folder import is_committed
+from jobs.contract.journal_rows import (
+    AnswersKept,
+    EventRow,
+    InsideTaken,
+    MetricRow,
+    Row,
+    find_events,
+)
 from jobs.contract.leases import is_leased
 from jobs.contract.states import Outcome
-from zsg_core.metrics.keys import INSIDE, is_answers
-
-ANSWERS = "answers"  # the event that tells where a step's answers are kept
+from zsg_core.metrics.keys import is_answers
 
 Taken = dict[int, set[str]]  # step → keys
 Answered = dict[tuple[int, str], list[dict[str, Any]]]  # (step, suite) → in which ways
@@ -25,56 +31,56 @@ Answered = dict[tuple[int, str], list[dict[str, Any]]]  # (step, suite) → in w
 
 def taken(run: Path) -> Taken:
     """The keys that evaluators have journalled of each step."""
-    found: Taken = {}
-    for rows in _guests(run):
-        for row in rows:
-            if row["kind"] == "metric":
-                found.setdefault(row["step"], set()).update(row["data"])
-            elif row["data"].get("event") == ANSWERS:
-                found.setdefault(row["step"], set()).update(
-                    filter(is_answers, row["data"]["keys"])
-                )
-    return found
+    keys: Taken = {}
+    for row in _guest_rows(run):
+        if isinstance(row, MetricRow):
+            keys.setdefault(row.step, set()).update(row.data)
+        elif isinstance(row, EventRow) and isinstance(row.data, AnswersKept):
+            keys.setdefault(row.step, set()).update(filter(is_answers, row.data.keys))
+    return keys
 
 
 def answered(run: Path) -> Answered:
     """Of which steps and suites answers are kept, and how they were made."""
-    found: Answered = {}
-    for rows in _guests(run):
-        for row in rows:
-            if row["data"].get("event") == ANSWERS:
-                found.setdefault((row["step"], row["data"]["suite"]), []).append(
-                    row["data"]["how"]
-                )
-    return found
+    ways_of: Answered = {}
+    for row, event in find_events(_guest_rows(run), AnswersKept):
+        ways_of.setdefault((row.step, event.suite), []).append(event.how)
+    return ways_of
 
 
 def ways(run: Path) -> dict[str, dict[str, Any]]:
     """How each key was taken: how answers were made and scored, or what was looked at.
     The first counts."""
-    found: dict[str, dict[str, Any]] = {}
-    for rows in _guests(run):
-        for row in rows:
-            if row["data"].get("event") == INSIDE:
-                found = row["data"]["ways"] | found
-            elif row["data"].get("event") == ANSWERS:
-                for key in row["data"]["keys"]:
-                    scored_by = row["data"].get("scored_by", {}).get(key, {})
-                    found.setdefault(key, row["data"]["how"] | scored_by)
-    return found
+    way_of: dict[str, dict[str, Any]] = {}
+    for row in _guest_rows(run):
+        if not isinstance(row, EventRow):
+            continue
+        for key, way in _ways_of_event(row).items():
+            way_of.setdefault(key, way)
+    return way_of
 
 
-def _guests(run: Path) -> list[Iterable[dict[str, Any]]]:
-    return [rows for name, rows in journal.by_writer(run).items() if name]
+def _ways_of_event(row: EventRow) -> dict[str, dict[str, Any]]:
+    """How the keys that an event tells of were taken."""
+    event = row.data
+    if isinstance(event, InsideTaken):
+        return event.ways
+    if isinstance(event, AnswersKept):
+        scored_by = given(event.scored_by, {})
+        return {key: event.how | scored_by.get(key, {}) for key in event.keys}
+    return {}
+
+
+def _guest_rows(run: Path) -> Iterable[Row]:
+    """The rows of all evaluators, one after the other."""
+    for name, rows in journal.by_writer(run).items():
+        if name:
+            yield from rows
 
 
 def there(run: Path, is_first_stage: bool) -> list[int]:
     """The steps of which there are weights: the base's, step 0, and those of the snapshots."""
-    steps = {
-        int(path.name)
-        for path in (run / "snapshots").glob("[0-9]*")
-        if is_committed(path)
-    }
+    steps = set(snapshots.find_steps(run))
     return sorted(steps | ({0} if is_first_stage else set()))
 
 
@@ -88,14 +94,11 @@ def lacking(
 def _done_with(run: Path) -> Taken:
     """The keys of each step for which nobody needs its weights: taken, or not to be had
     though answers are kept."""
-    found = taken(run)
-    for rows in _guests(run):
-        for row in rows:
-            if row["data"].get("event") == ANSWERS:
-                found.setdefault(row["step"], set()).update(
-                    row["data"].get("failed", ())
-                )
-    return found
+    keys = taken(run)
+    for row, event in find_events(_guest_rows(run), AnswersKept):
+        failed: dict[str, str] = given(event.failed, {})
+        keys.setdefault(row.step, set()).update(failed)
+    return keys
 
 
 def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
@@ -130,7 +133,8 @@ def tidy(run: Path, keys: Sequence[str]) -> list[int]:
     if end is None or end.outcome != Outcome.DONE:
         return []
     for row in given(end.snapshots, []):
-        folder, step = run / "snapshots" / str(row["step"]), row["step"]
+        step: int = row["step"]
+        folder = snapshots.folder_of(run, step)
         if not row["kept"] and is_committed(folder) and not is_needed(run, keys, step):
             root = run.parent.parent
             if not removal.discard(

@@ -57,6 +57,7 @@ SCHEMA = 1
 # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
 MOST_JSON = 512 << 20
 COMMIT = "COMMIT"
+META = "meta.json"  # what a made thing tells of itself
 JOB = "job.json"  # see jobs.contract.job_file
 # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 NOTES = "notes.json"

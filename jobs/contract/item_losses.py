@@ -1,7 +1,7 @@
 """Keeps the loss of every test item at every checkpoint in the run's journal, and reads it back.
 
-A row of kind `items`: {set, values, places}, the values float32 in base64, 3.2 kB for
-595 items. In the journal they are fenced, whole or not there, and the first of a step
+A row of kind `items` (ItemsRow) has the values as float32 in base64, 3.2 kB for 595
+items. In the journal they are fenced, whole or not there, and the first of a step
 counts, as for any metric; MLflow never sees them. Which items they are of stands once
 in <run>/test_set.json, or in the row. Evaluators keep the scores of items likewise;
 those of a benchmark's items stand in a file of their own, `of` in the row.
@@ -13,16 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract import journal as journals
-from jobs.contract.folder import read_json, write_json
+from jobs.contract.exit_record import given
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import ItemsRow, ItemValues, Row
+from jobs.contract.records import read_record, write_record
 from zsg_core.training.schedule import quick_items
 
 TEST_ITEMS = "test_set"
-FILE = f"{TEST_ITEMS}.json"
+
+
+class ItemList(msgspec.Struct, frozen=True, kw_only=True):
+    """Which items a test set, or a benchmark, has. `tokens`: the loss tokens of each.
+    `parts`: by metric, the places of those that it is the mean of, where not all."""
+
+    ids: list[str]
+    tasks: list[str]
+    tokens: list[int]
+    parts: dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -69,21 +81,34 @@ class ItemLosses:
         return ItemLosses(self.steps if places else [], ids, tasks, tokens, losses)
 
 
+def path_of(run: Path, name: str = TEST_ITEMS) -> Path:
+    """Where the list of items of that name is."""
+    return run / f"{name}.json"
+
+
+def read_items(run: Path, name: str = TEST_ITEMS) -> ItemList:
+    """The list of items of that name; an empty one where there is none. Damaged for what
+    is no such list."""
+    items = read_record(path_of(run, name), ItemList)
+    return items or ItemList(ids=[], tasks=[], tokens=[], parts={})
+
+
 def describe(
     run: Path,
     ids: Sequence[str],
     tasks: Sequence[str],
     tokens: Sequence[int],
-    parts: Mapping[str, Any],
+    parts: Mapping[str, Sequence[int]],
 ) -> None:
     """Writes which items a run's test set has; `parts` are the places of those that a
     key other than `loss` is of."""
     # of an attempt with other quick items
-    before = (read_json(run / FILE) or {}).get("parts", {})
-    write_json(
-        run / FILE,
-        {"ids": ids, "tasks": tasks, "tokens": tokens, "parts": before | parts},
+    before = read_items(run).parts
+    now = {key: list(places) for key, places in parts.items()}
+    items = ItemList(
+        ids=list(ids), tasks=list(tasks), tokens=list(tokens), parts=before | now
     )
+    write_record(path_of(run), items)
 
 
 def name_of(suite: str, how: Mapping[str, Any]) -> str:
@@ -96,11 +121,10 @@ def describe_suite(
     run: Path, of: str, ids: Sequence[str], tasks: Sequence[str]
 ) -> None:
     """Writes which items a benchmark has, unless that stands there."""
-    if of != TEST_ITEMS and not (run / f"{of}.json").exists():
-        write_json(
-            run / f"{of}.json",
-            {"ids": ids, "tasks": tasks, "tokens": [0] * len(ids), "parts": {}},
-        )
+    if of == TEST_ITEMS or path_of(run, of).exists():
+        return
+    items = ItemList(ids=list(ids), tasks=list(tasks), tokens=[0] * len(ids), parts={})
+    write_record(path_of(run, of), items)
 
 
 def keep(
@@ -118,19 +142,17 @@ def keep(
     `places`: which items these are, of the test set or of a benchmark, `of`, where its
     file does not say it of the key.
     """
-    values = base64.b64encode(means.astype("<f4").tobytes()).decode()
-    named = {} if places is None else {"places": list(places)}
-    named |= {} if of == TEST_ITEMS else {"of": of}
-    journal.row(
-        "items",
-        step=step,
-        examples=examples,
-        data={"set": key, "values": values, **named},
+    values = ItemValues(
+        set=key,
+        values=base64.b64encode(means.astype("<f4").tobytes()).decode(),
+        places=msgspec.UNSET if places is None else list(places),
+        of=msgspec.UNSET if of == TEST_ITEMS else of,
     )
+    journal.add_item_values(values, step=step, examples=examples)
 
 
 def read_test_losses(
-    run: Path, key: str = "loss", rows: Iterable[dict[str, Any]] | None = None
+    run: Path, key: str = "loss", rows: Iterable[Row] | None = None
 ) -> ItemLosses:
     """What a run's journal has of the items behind `key`, by step; no items for a run
     that has not begun.
@@ -141,25 +163,35 @@ def read_test_losses(
     whole, _, source = key.partition("/")
     if source and (whole == "loss" or quick_items(whole)):
         return read_test_losses(run, whole, rows).of_source(source)
-    own = [
-        row
-        for row in (journals.read(run) if rows is None else rows)
-        if row["kind"] == "items" and row["data"]["set"] == key
-    ]
-    file = f"{own[0]['data'].get('of', TEST_ITEMS)}.json" if own else FILE
-    told = read_json(run / file) or {"ids": [], "tasks": [], "tokens": [], "parts": {}}
-    places = range(len(told["ids"])) if key == "loss" else told["parts"].get(key, [])
-    found: dict[int, NDArray[np.float32]] = {}
-    for row in own:
-        places = row["data"].get("places", places)
-        found.setdefault(
-            row["step"], np.frombuffer(base64.b64decode(row["data"]["values"]), "<f4")
+    all_rows = journals.read(run) if rows is None else rows
+    values_of = _find_values(all_rows, key)
+    items = read_items(
+        run, given(values_of[0][1].of, TEST_ITEMS) if values_of else TEST_ITEMS
+    )
+    places: Sequence[int] = (
+        range(len(items.ids)) if key == "loss" else items.parts.get(key, [])
+    )
+    losses_at: dict[int, NDArray[np.float32]] = {}
+    for step, values in values_of:
+        places = given(values.places, places)
+        losses_at.setdefault(
+            step, np.frombuffer(base64.b64decode(values.values), "<f4")
         )
-    steps = sorted(found)
-    ids, tasks, tokens = (
-        [told[name][place] for place in places] for name in ("ids", "tasks", "tokens")
+    steps = sorted(losses_at)
+    losses = np.array([losses_at[step] for step in steps], np.float32)
+    return ItemLosses(
+        steps,
+        [items.ids[place] for place in places],
+        [items.tasks[place] for place in places],
+        [items.tokens[place] for place in places],
+        losses.reshape(len(steps), len(places)),
     )
-    losses = np.array([found[step] for step in steps], np.float32).reshape(
-        len(steps), len(ids)
-    )
-    return ItemLosses(steps, ids, tasks, tokens, losses)
+
+
+def _find_values(rows: Iterable[Row], key: str) -> list[tuple[int, ItemValues]]:
+    """The values behind a key, with their steps, as they were journalled."""
+    return [
+        (row.step, row.data)
+        for row in rows
+        if isinstance(row, ItemsRow) and row.data.set == key
+    ]

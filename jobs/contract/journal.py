@@ -2,8 +2,7 @@
 first row counting.
 
 One file per writer, `journal/<attempt>-<role>-<writer>.jsonl`, is never cut and never
-appended to by another attempt. A row: {seq, ts (ms), attempt, stage, step, examples,
-kind (metric · rewind · event · digest · items), data}.
+appended to by another attempt. The rows are in jobs.contract.journal_rows.
 
 The folder's owner is the job whose attempt.json lies there. Evaluators are its guests:
 each has a file of role `evaluate` in the folder of every run that it scores, and the
@@ -11,7 +10,6 @@ owner's attempts neither fence nor rewind it.
 """
 
 import contextlib
-import json
 import math
 import os
 import queue
@@ -24,9 +22,29 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Damaged, to_json
+from jobs.contract.journal_rows import (
+    DIGEST,
+    EVENT,
+    ITEMS,
+    METRIC,
+    REWIND,
+    Event,
+    EventRow,
+    ItemValues,
+    MetricRow,
+    Number,
+    RewindRow,
+    Row,
+    Sizes,
+    Start,
+    as_mapping,
+    decode_row,
+)
 from jobs.files import ownership
 
 # keys that measure the machine, not the model: they never repeat and need not agree
@@ -35,12 +53,13 @@ SPEED = "speed/"
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")
 MOST_OF_A_ROW = 128 << 20  # bytes; a row of thousands of metrics has one of 128
 GUEST = "evaluate"  # the role of a writer that does not own the folder
+FOLDER = "journal"
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
 
 
 class Journal:
-    """Writes one journal file. `row` never waits for the disk; `commit` waits until all
-    rows are on it."""
+    """Writes one journal file. Adding a row never waits for the disk; `commit` waits
+    until all rows are on it."""
 
     def __init__(
         self,
@@ -57,7 +76,7 @@ class Journal:
         self._fence = fence or partial(attempts.check, folder, attempt)
         # what counts of the attempts before this one
         self.before = sizes(folder, before=attempt.attempt)
-        path = folder / "journal" / f"{attempt.attempt}-{role}-{writer}.jsonl"
+        path = folder_of(folder) / f"{attempt.attempt}-{role}-{writer}.jsonl"
         ownership.make_folder(path.parent)
         self._file = path.open("x", encoding="utf-8", newline="\n")
         self.name = path.name
@@ -67,7 +86,45 @@ class Journal:
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
         self._thread.start()
 
-    def row(self, kind: str, *, step: int, examples: int, data: dict[str, Any]) -> None:
+    def add_metrics(
+        self, values: Mapping[str, Number], *, step: int, examples: int
+    ) -> None:
+        """Adds the values of metrics at a step. Numbers that are not finite become texts."""
+        self.add_row(METRIC, step=step, examples=examples, data=values)
+
+    def add_event(self, event: Event, *, step: int, examples: int) -> None:
+        """Adds something that happened."""
+        self.add_row(EVENT, step=step, examples=examples, data=as_mapping(event))
+
+    def add_note(self, text: str) -> None:
+        """Adds what a job without steps is doing."""
+        self.add_row(EVENT, step=0, examples=0, data={"event": text})
+
+    def add_digests(
+        self, digests: Mapping[str, str], *, step: int, examples: int
+    ) -> None:
+        """Adds the digests of a checkpoint."""
+        self.add_row(DIGEST, step=step, examples=examples, data=digests)
+
+    def add_item_values(self, values: ItemValues, *, step: int, examples: int) -> None:
+        """Adds the values of the items behind a metric."""
+        data = msgspec.to_builtins(values)
+        self.add_row(ITEMS, step=step, examples=examples, data=data)
+
+    def add_rewind(self, sizes: dict[str, int], *, step: int, examples: int) -> None:
+        """Adds what counts of other writers: by the name of a file, its bytes."""
+        data = msgspec.to_builtins(Sizes(sizes))
+        self.add_row(REWIND, step=step, examples=examples, data=data)
+
+    def rewind(self, *, step: int, examples: int) -> None:
+        """The first row of a later attempt: from which step it resumes, and what counts
+        of those before it."""
+        if self._attempt.attempt > 1:
+            self.add_rewind(self.before, step=step, examples=examples)
+
+    def add_row(
+        self, kind: str, *, step: int, examples: int, data: Mapping[str, Any]
+    ) -> None:
         """Queues a row; its timestamp is fixed now and for ever. Numbers that are not
         finite become texts."""
         self._raise()
@@ -76,18 +133,13 @@ class Journal:
             "ts": attempts.now_ms(),
             "attempt": self._attempt.attempt,
             "stage": self._stage,
+            "step": step,
+            "examples": examples,
+            "kind": kind,
+            "data": plain(data),
         }
-        row |= {"step": step, "examples": examples, "kind": kind, "data": plain(data)}
         self._seq += 1
         self._rows.put(to_json(row) + "\n")
-
-    def rewind(self, *, step: int, examples: int) -> None:
-        """The first row of a later attempt: from which step it goes on, and what counts
-        of those before it."""
-        if self._attempt.attempt > 1:
-            self.row(
-                "rewind", step=step, examples=examples, data={"sizes": self.before}
-            )
 
     def commit(self) -> None:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
@@ -136,7 +188,12 @@ class Journal:
         return items[-1] is not None
 
 
-def read(folder: Path) -> Iterator[dict[str, Any]]:
+def folder_of(run: Path) -> Path:
+    """The folder of a run's journal files."""
+    return run / FOLDER
+
+
+def read(folder: Path) -> Iterator[Row]:
     """All rows of a run, attempt after attempt, the guests' last. A last line cut by a
     kill is not a row.
 
@@ -147,17 +204,16 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
     return chain.from_iterable(by_writer(folder).values())
 
 
-def by_writer(folder: Path) -> dict[str, Iterator[dict[str, Any]]]:
+def read_own(folder: Path) -> Iterator[Row]:
+    """The rows of a run's own attempts that count."""
+    return by_writer(folder)[""]
+
+
+def by_writer(folder: Path) -> dict[str, Iterator[Row]]:
     """The rows of a run by who wrote them: those of its own attempts under '', a
     guest's under its file's name."""
-    limits: dict[str, int] = {}
     own, guests = owned(folder), guest_files(folder)
-    firsts = (row for path in own for row in islice(read_file(path), 1))
-    for row in chain(firsts, *map(read_file, guests)):
-        for name, size in (
-            row["data"]["sizes"] if row["kind"] == "rewind" else {}
-        ).items():
-            limits[name] = min(size, limits[name]) if name in limits else size
+    limits = _find_limits(own, guests)
     rows = {
         path.name: read_file(path, limits.get(path.name)) for path in [*own, *guests]
     }
@@ -165,6 +221,17 @@ def by_writer(folder: Path) -> dict[str, Iterator[dict[str, Any]]]:
         "": chain.from_iterable(rows[path.name] for path in own),
         **{path.name: rows[path.name] for path in guests},
     }
+
+
+def _find_limits(own: Sequence[Path], guests: Sequence[Path]) -> dict[str, int]:
+    """How many bytes of each file count, where a later writer has set an end to it."""
+    limits: dict[str, int] = {}
+    firsts = (row for path in own for row in islice(read_file(path), 1))
+    for row in chain(firsts, *map(read_file, guests)):
+        if isinstance(row, RewindRow):
+            for name, size in row.data.sizes.items():
+                limits[name] = min(size, limits.get(name, size))
+    return limits
 
 
 def sizes(folder: Path, before: int) -> dict[str, int]:
@@ -193,8 +260,7 @@ def guest_files(folder: Path) -> list[Path]:
 
 def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     named = (
-        (_FILE.fullmatch(path.name), path)
-        for path in (folder / "journal").glob("*.jsonl")
+        (_FILE.fullmatch(path.name), path) for path in folder_of(folder).glob("*.jsonl")
     )
     return sorted(
         ((int(match[1]), int(match[3])), match[2], path)
@@ -203,7 +269,7 @@ def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     )
 
 
-def read_file(path: Path, limit: int | None = None) -> Iterator[dict[str, Any]]:
+def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
     """The whole rows of one journal file, or of its first `limit` bytes."""
     read_so_far = 0
     with path.open("rb") as file:
@@ -215,31 +281,18 @@ def read_file(path: Path, limit: int | None = None) -> Iterator[dict[str, Any]]:
                     " there"
                 )
             if line.endswith(b"\n") and (limit is None or read_so_far <= limit):
-                yield _row(path, line)
+                yield decode_row(path, line)
 
 
-def last_rows(path: Path, tail: int = 65_536) -> list[dict[str, Any]]:
+def last_rows(path: Path, tail: int = 65_536) -> list[Row]:
     """The rows in the last `tail` bytes: what status needs of a run under way."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - tail)
         file.seek(start)
         lines = file.read().splitlines(keepends=True)
-    return [
-        _row(path, line) for line in lines[1 if start else 0 :] if line.endswith(b"\n")
-    ]
-
-
-def _row(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(
-            f"{path}: holds a row that is no JSON any more: {str(error)[:200]}"
-        ) from None
-    if not isinstance(row, dict) or "kind" not in row or "data" not in row:
-        raise Damaged(f"{path}: holds a row that is none of a journal: {line[:80]!r}")
-    return row
+    whole = lines[1:] if start else lines
+    return [decode_row(path, line) for line in whole if line.endswith(b"\n")]
 
 
 @dataclass(frozen=True)
@@ -254,7 +307,7 @@ class Point:
     examples: int
 
 
-def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]]:
+def first_points(rows: Iterable[Row]) -> tuple[list[Point], list[str]]:
     """The points that count, in journal order, and where a value recomputed after a
     restart disagrees.
 
@@ -267,32 +320,46 @@ def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]
     tolerance = 0.0
     ways: list[dict[str, Any]] = []
     for row in rows:
-        if row["kind"] == "event" and row["data"].get("event") == "start":
-            ways.append({key: row["data"].get(key) for key in WAY})
+        if isinstance(row, MetricRow):
+            disagree += _add_points(points, row, tolerance)
+        if isinstance(row, EventRow) and isinstance(row.data, Start):
+            ways.append(computed_by(row.data))
             tolerance = agreement(ways)
-        if row["kind"] != "metric":
-            continue
-        for key, value in row["data"].items():
-            point = Point(
-                key, row["step"], float(value), row["ts"], row["stage"], row["examples"]
-            )
-            first = points.setdefault((key, row["step"]), point)
-            if not key.startswith(SPEED) and not agree(
-                first.value, point.value, tolerance
-            ):
-                disagree.append(
-                    f"{key} at step {point.step}: {first.value!r}, then {point.value!r}"
-                )
     return list(points.values()), disagree
 
 
-def cells(rows: Iterable[dict[str, Any]]) -> frozenset[tuple[int, str]]:
+def _add_points(
+    points: dict[tuple[str, int], Point], row: MetricRow, tolerance: float
+) -> list[str]:
+    """Adds the row's values that are the first of their key and step; returns where
+    others disagree with the first."""
+    disagree: list[str] = []
+    step = row.step
+    for key, value in row.data.items():
+        point = Point(key, step, float(value), row.ts, row.stage, row.examples)
+        first = points.setdefault((key, step), point)
+        if first is point or key.startswith(SPEED):
+            continue
+        if not agree(first.value, point.value, tolerance):
+            disagree.append(
+                f"{key} at step {step}: {first.value!r}, then {point.value!r}"
+            )
+    return disagree
+
+
+def computed_by(start: Start) -> dict[str, Any]:
+    """How an attempt computes, as `agreement` compares it."""
+    facts = as_mapping(start)
+    return {key: facts.get(key) for key in WAY}
+
+
+def cells(rows: Iterable[Row]) -> frozenset[tuple[int, str]]:
     """(step, key) of every metric."""
     return frozenset(
-        (row["step"], key)
+        (row.step, key)
         for row in rows
-        if row["kind"] == "metric"
-        for key in row["data"]
+        if isinstance(row, MetricRow)
+        for key in row.data
     )
 
 
@@ -314,8 +381,9 @@ def agree(first: float, again: float, tolerance: float) -> bool:
 
 def plain(value: Any) -> Any:
     """A value with every number that is not finite as a text."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        items: Mapping[str, Any] = value
+        return {key: plain(item) for key, item in items.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # JSON has no NaN; float("nan") reads it back
     return value

@@ -1,7 +1,7 @@
 """Lets one evaluator at a time work at a snapshot: a lease is a file in the run's
 `queue/`, kept fresh while it works.
 
-<run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, keys, since}
+<run>/queue/<step>.<suite>.lease   one LeaseRecord
 
 Created by a link, which one of several can make. Its holder touches it every ten
 seconds; one that has not been touched for a minute, by the clock of the file system
@@ -10,40 +10,55 @@ another's nonce before it writes, and writes nothing.
 """
 
 import contextlib
-import json
 import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from jobs.contract import attempt as attempts
 from jobs.contract import removal
-from jobs.contract.folder import read_json, write_json
+from jobs.contract.records import read_record, write_record
 from jobs.files import ownership
 
 EVERY_S = 10.0
 LOST_S = 60.0
+FOLDER = "queue"
 
 
 class Lost(Exception):
     """Another evaluator has taken the lease over; whoever sees this must not write."""
 
 
+class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who evaluates a snapshot: the job `holder`, on `host`, which writes the file
+    `journal` of the run's journals and takes the metrics `keys`. `nonce`: of this
+    claim. `since`: ms since the epoch."""
+
+    nonce: str
+    holder: str
+    host: str
+    journal: str
+    keys: list[str]
+    since: int
+
+
 @dataclass(frozen=True)
 class Lease:
-    """One that is held. `before`: what the leases said that were taken away for it,
-    whose writers are to be cut."""
+    """One that is held. `before`: the leases that were taken away for it, whose writers
+    are to be cut."""
 
     path: Path
     nonce: str
-    before: tuple[dict[str, Any], ...] = ()
+    before: tuple[LeaseRecord, ...] = ()
 
     def check(self) -> None:
         """Raises Lost if it is another's by now."""
-        if (_read(self.path) or {}).get("nonce") != self.nonce:
+        record = _read(self.path)
+        if record is None or record.nonce != self.nonce:
             raise Lost(f"{self.path} is another evaluator's")
 
     def touch(self) -> None:
@@ -66,13 +81,13 @@ class Lease:
 
 def path_of(run: Path, step: int, suite: str) -> Path:
     """Where the lease of a step's snapshot lies while somebody works at it."""
-    return run / "queue" / f"{step}.{suite}.lease"
+    return run / FOLDER / f"{step}.{suite}.lease"
 
 
 def is_leased(run: Path, step: int) -> bool:
     """Whether somebody who gives signs of life evaluates the snapshot of a step."""
     return any(
-        _age_s(path) <= LOST_S for path in (run / "queue").glob(f"{step}.*.lease")
+        _age_s(path) <= LOST_S for path in (run / FOLDER).glob(f"{step}.*.lease")
     )
 
 
@@ -88,34 +103,34 @@ def claim(
     if path.exists() and not _bury(path, lost_s):
         return None
     nonce = uuid.uuid4().hex
-    facts: dict[str, Any] = {
-        "nonce": nonce,
-        "holder": holder,
-        "host": attempts.node(),
-        "journal": journal,
-    }
-    facts |= {"keys": list(keys), "since": attempts.now_ms()}
+    record = LeaseRecord(
+        nonce=nonce,
+        holder=holder,
+        host=attempts.node(),
+        journal=journal,
+        keys=list(keys),
+        since=attempts.now_ms(),
+    )
     draft = path.with_name(f".{path.name}.{nonce[:8]}")
-    write_json(draft, facts)
+    write_record(draft, record)
     try:
         os.link(draft, path)
     except FileExistsError:
         return None
     finally:
         draft.unlink(missing_ok=True)
-    buried = (_read(grave) for grave in _graves(path))
-    return Lease(
-        path, nonce, tuple(said for said in buried if said and said["nonce"] != nonce)
-    )
+    buried = [_read(grave) for grave in _graves(path)]
+    before = [record for record in buried if record and record.nonce != nonce]
+    return Lease(path, nonce, tuple(before))
 
 
 def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
     """Removes the leases of work that was done, whose holders were killed before they
     let them go."""
-    for path in (run / "queue").glob("[0-9]*.*.lease"):
+    for path in (run / FOLDER).glob("[0-9]*.*.lease"):
         step = path.name.partition(".")[0]
-        said = _read(path) if removal.STEP.fullmatch(step) else None
-        if said and is_taken(int(step), said["keys"]):
+        record = _read(path) if removal.STEP.fullmatch(step) else None
+        if record and is_taken(int(step), record.keys):
             removal.remove_file(run.parent.parent, path)
 
 
@@ -125,8 +140,8 @@ def _bury(path: Path, lost_s: float) -> bool:
     It lies in a grave until who gets the place has cut its writer, or is dead too and
     the next one does.
     """
-    said = _read(path)
-    if said is None or _age_s(path) <= lost_s:
+    record = _read(path)
+    if record is None or _age_s(path) <= lost_s:
         return False
     grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
     try:
@@ -134,7 +149,7 @@ def _bury(path: Path, lost_s: float) -> bool:
     except FileNotFoundError:
         return True  # another was quicker
     moved = _read(grave)
-    if moved and moved["nonce"] == said["nonce"]:
+    if moved and moved.nonce == record.nonce:
         return True
     # a living one, which has come between two lines: it is put back
     with contextlib.suppress(FileExistsError):
@@ -147,11 +162,8 @@ def _graves(path: Path) -> list[Path]:
     return list(path.parent.glob(f".{path.name}.*.gone"))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(path)
-    except json.JSONDecodeError:
-        return None
+def _read(path: Path) -> LeaseRecord | None:
+    return read_record(path, LeaseRecord)
 
 
 def _age_s(path: Path) -> float:

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from jobs.contract.folder import COMMIT
+from jobs.contract.folder import COMMIT, META
 from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 
 # The names that zsg, or an engine that it calls, gives within a folder that is removed as a whole.
-IN_ARRANGEMENT = ("ids", "places.npy", "meta.json", COMMIT)
-IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", "meta.json", COMMIT)
-IN_FIRST_LOSSES = ("losses.npy", "meta.json", COMMIT)
+IN_ARRANGEMENT = ("ids", "places.npy", META, COMMIT)
+IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", META, COMMIT)
+IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
 IN_CODE = ("jobs", "zsg_core", "*.patch", COMMIT)
 IN_STATE = ("state.json", "ranks", "latest", "zero_to_fp32.py", "ds_to_universal.py")
-IN_WEIGHTS = (*MADE_BESIDE_WEIGHTS, "report-*.json", "meta.json", COMMIT)
+IN_WEIGHTS = (*MADE_BESIDE_WEIGHTS, "report-*.json", META, COMMIT)
 IN_SUBMISSION = (
     "lock",
     "*_log.out",

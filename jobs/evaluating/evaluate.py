@@ -19,21 +19,23 @@ import importlib.metadata
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import convert
+from msgspec import UNSET, convert, structs
 
-from jobs.contract import answers, evaluations, item_losses, leases
+from jobs.contract import answers, evaluations, item_losses, leases, snapshots
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
+from jobs.contract.answers import Asked, Generation
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
-from jobs.contract.leases import Keeper, Lost
+from jobs.contract.journal_rows import AnswersKept, InsideTaken
+from jobs.contract.leases import Keeper, LeaseRecord, Lost
 from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
@@ -246,60 +248,56 @@ class Evaluator:
             self._keeper.held.check()
 
     def _take_over(
-        self, one: Served, journal: Journal, step: int, before: Mapping[str, Any]
+        self, one: Served, journal: Journal, step: int, before: LeaseRecord
     ) -> None:
         """Journals that nothing counts any more that the former holder of a lease may yet write."""
-        path = one.folder / "journal" / str(before["journal"])
+        path = journals.folder_of(one.folder) / before.journal
         size = path.stat().st_size if path.exists() else 0
-        journal.row("rewind", step=step, examples=0, data={"sizes": {path.name: size}})
+        journal.add_rewind({path.name: size}, step=step, examples=0)
         journal.commit()
         self._say(
-            f"{one.folder.name} step {step}: taken over from {before['holder']}, which gives no"
+            f"{one.folder.name} step {step}: taken over from {before.holder}, which gives no"
             " sign of life"
         )
 
     def _evaluate(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
         lacking = evaluations.lacking(suite.keys, step, one.taken())
-        kept = answers.find(journals.read(one.folder), step, suite.name, suite.how)
+        rows = journals.read(one.folder)
+        kept = answers.find_place(rows, step, suite.name, suite.how)
         told = one.told(step)
         examples = told[1] if told else 0
         if kept is None:
-            answered, facts = self._answer(one, suite, step, told[0] if told else None)
-            kept = answers.keep(one.folder, journal.name, facts, answered)
-        else:
-            answered, facts = (
-                answers.read(one.folder, kept),
-                ({"asked": kept.asked} if kept.asked else {}),
+            answered, generation = self._answer(
+                one, suite, step, told[0] if told else None
             )
+            about = Asked(step, suite.name, suite.how)
+            kept = answers.keep_answers(
+                one.folder, journal.name, about, generation, answered
+            )
+            told_once: dict[str, Any] = {**structs.asdict(generation), "step": step}
+        else:
+            answered = answers.read_answers(one.folder, kept)
+            told_once = {"asked": dict(kept.asked)} if kept.asked else {}
         asked = [key for key in lacking if not is_answers(key)]
         items = one.items(suite)
         scores, failed = self._scorers.score(suite, items, asked, answered)
         done = [key for key in lacking if key not in failed]
-        where = {
-            "event": evaluations.ANSWERS,
-            "suite": suite.name,
-            "how": suite.how,
-            "keys": done,
-        }
-        where |= (
-            {"scored_by": by}
-            if (by := {k: v for k, v in suite.scored_by.items() if k in done})
-            else {}
+        scored_by = {key: by for key, by in suite.scored_by.items() if key in done}
+        counts = told_once.get("asked", {})
+        flags = [*asking.flags(counts, suite.how), *scores.flags]
+        event = AnswersKept(
+            suite=suite.name,
+            how=dict(suite.how),
+            keys=done,
+            scored_by=scored_by or UNSET,
+            file=kept.file,
+            at=kept.at,
+            bytes=kept.size,
+            flags=flags,
+            failed=dict(failed) or UNSET,
+            **told_once,
         )
-        flags = [*asking.flags(facts.get("asked", {}), suite.how), *scores.flags]
-        where |= {
-            "file": kept.file,
-            "at": kept.at,
-            "bytes": kept.size,
-            "flags": flags,
-            **facts,
-        }
-        journal.row(
-            "event",
-            step=step,
-            examples=examples,
-            data=where | ({"failed": failed} if failed else {}),
-        )
+        journal.add_event(event, step=step, examples=examples)
         self._keep_items(one, items, journal, scores, step, examples)
         data = scores.values | {
             f"{key}_stderr": value for key, value in scores.error.items()
@@ -309,7 +307,7 @@ class Evaluator:
             key: math.nan for key in asked if key in done and key not in scores.values
         }
         if data:
-            journal.row("metric", step=step, examples=examples, data=data)
+            journal.add_metrics(data, step=step, examples=examples)
         journal.commit()
         if failed:
             one.troubles[step, suite.name] = "; ".join(
@@ -336,17 +334,13 @@ class Evaluator:
             for key in evaluations.lacking(suite.keys, step, one.taken())
         }
         probe, started = self._hold(one, step, loss), time.perf_counter()
-        meta = (
-            (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {})
-            if step
-            else {}
-        )
+        digest = _digest_of(one, step)
         inside = Inside(
             self._held.llama,
             self._device,
             one.folder,
             step,
-            meta.get("weights"),
+            digest,
             one.vocabulary,
             one.test[0],
             list(list_tested(one.job["recipe"]["stages"][-1]["data"])),
@@ -365,28 +359,23 @@ class Evaluator:
         ways = {key: way for key, way in ways.items() if key not in looked.failed}
         if not ways:
             return
-        told = {
-            "event": INSIDE,
-            "ways": ways,
-            "files": looked.files,
-            "weights": meta.get("weights"),
-        }
-        told |= {
-            "probe_loss": probe,
-            "device": self._device,
-            "seconds": time.perf_counter() - started,
-        }
-        told |= {
+        event = InsideTaken(
+            ways=ways,
+            files=looked.files,
+            weights=digest,
+            probe_loss=probe,
+            device=self._device,
+            seconds=time.perf_counter() - started,
             **attempts.where(self._attempt),
-            "by": self._item,
-            "flags": looked.flags,
-        }
-        journal.row("event", step=step, examples=examples, data=told)
+            by=self._item,
+            flags=looked.flags,
+        )
+        journal.add_event(event, step=step, examples=examples)
         for key, (places, values) in looked.by_item.items():
             item_losses.keep(
                 journal, key, values, step=step, examples=examples, places=places
             )
-        journal.row("metric", step=step, examples=examples, data=looked.values)
+        journal.add_metrics(looked.values, step=step, examples=examples)
         journal.commit()
         self._done.scored += 1
         shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
@@ -394,7 +383,7 @@ class Evaluator:
 
     def _answer(
         self, one: Served, suite: Suite, step: int, loss: float | None
-    ) -> tuple[list[Answered], dict[str, Any]]:
+    ) -> tuple[list[Answered], Generation]:
         """The items' answers by the weights of a step, and how they came about."""
         started = time.perf_counter()
         probe = self._hold(one, step, loss)
@@ -405,27 +394,20 @@ class Evaluator:
             )
         )
         answered = items.answer(generate)
-        meta = (
-            (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {})
-            if step
-            else {}
+        generation = Generation(
+            weights=_digest_of(one, step),
+            probe_loss=probe,
+            engine="transformers",
+            device=self._device,
+            versions={name: importlib.metadata.version(name) for name in VERSIONS},
+            swap_s=swapped - started,
+            generate_s=time.perf_counter() - swapped,
+            tokens=generate.tokens,
+            asked=generate.told(items, answered),
+            **attempts.where(self._attempt),
+            by=self._item,
         )
-        facts = {
-            "weights": meta.get("weights"),
-            "probe_loss": probe,
-            "engine": "transformers",
-            "device": self._device,
-        }
-        facts |= {
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
-        }
-        facts |= {
-            "swap_s": swapped - started,
-            "generate_s": time.perf_counter() - swapped,
-        }
-        facts |= {"tokens": generate.tokens, "asked": generate.told(items, answered)}
-        facts |= {**attempts.where(self._attempt), "by": self._item}
-        return answered, facts | {"step": step, "suite": suite.name, "how": suite.how}
+        return answered, generation
 
     def _hold(self, one: Served, step: int, loss: float | None) -> float:
         """Puts the weights of a step into the model, unless they are there, and returns
@@ -437,9 +419,9 @@ class Evaluator:
             return self._holding[2]
         self._holding = None
         if step:
-            folder = one.folder / "snapshots" / str(step)
+            folder = snapshots.folder_of(one.folder, step)
             self._held.hold(folder, one.job)
-            told = (read_json(folder / "meta.json") or {})["probe_loss"]
+            told = snapshots.read_meta(folder).probe_loss
             loss = None if told is None else float(told)
         else:
             self._held.hold_base(one.job)
@@ -497,3 +479,10 @@ class Evaluator:
                 places=items.places,
                 of=items.name,
             )
+
+
+def _digest_of(one: Served, step: int) -> str | None:
+    """The digest of a snapshot's weights; None of the base."""
+    if step == 0:
+        return None
+    return snapshots.read_meta(snapshots.folder_of(one.folder, step)).weights

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jobs.contract import snapshots
 from jobs.contract.folder import read_json
 from jobs.model import weights
 from jobs.model.answer_loss import AnswerLoss
@@ -62,7 +63,7 @@ class HeldWeights:
             self._load(_base(folder) if _is_lora(job) else folder, job, kind)
         digest, wanted = (
             self._put(folder),
-            (read_json(folder / "meta.json") or {})["weights"],
+            snapshots.read_meta(folder).weights,
         )
         if digest != wanted:
             self._kind = ""
@@ -139,7 +140,7 @@ def _is_lora(job: Mapping[str, Any]) -> bool:
 
 def _base(folder: Path) -> Path:
     """The folder of the weights that adapters are put on."""
-    return Path((read_json(folder / "meta.json") or {})["base"]["path"])
+    return Path(snapshots.read_meta(folder).base.path)
 
 
 def _kind(folder: Path, job: Mapping[str, Any]) -> str:

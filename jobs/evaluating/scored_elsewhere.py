@@ -17,10 +17,10 @@ import numpy as np
 from jobs.contract import answers, evaluations, item_losses, job_file, leases
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
-from jobs.contract.answers import Place
+from jobs.contract.answers import KeptAnswers
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import read_json
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import AnswersKept
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import elsewhere
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
@@ -30,10 +30,9 @@ HOLDER, SUITE = "zsg score", "scores"
 
 @dataclass(frozen=True)
 class Kept:
-    """The answers of a checkpoint: what was journalled of them, where they are, and themselves."""
+    """The answers of a checkpoint: what was journalled of them, and themselves."""
 
-    row: dict[str, Any]
-    place: Place
+    told: KeptAnswers
     answered: list[Answered]
 
 
@@ -44,12 +43,11 @@ def kept(
 
     UserError where there are none, or several, made in different ways.
     """
-    there = answers.current(answers.found(run))
-    rows = [
-        row for row in there if row["step"] == step and suite in (None, row["suite"])
-    ]
-    if not rows:
-        steps = sorted({row["step"] for row in there if suite in (None, row["suite"])})
+    all_kept = answers.select_current(answers.find_kept(run))
+    of_suite = [told for told in all_kept if suite in (None, told.suite)]
+    of_step = [told for told in of_suite if told.step == step]
+    if not of_step:
+        steps = sorted({told.step for told in of_suite})
         shown = (
             f"there are of steps {', '.join(map(str, steps[:20]))}"
             if steps
@@ -58,7 +56,7 @@ def kept(
         raise UserError(
             f"run {run.name} has no answers of step {step}{f', {suite}' if suite else ''}; {shown}"
         )
-    found = [_kept(run, row) for row in rows]
+    found = [Kept(told, answers.read_answers(run, told.place)) for told in of_step]
     if len(found) > 1:
         found = [
             one
@@ -72,11 +70,6 @@ def kept(
             " their own"
         )
     return found[0]
-
-
-def _kept(run: Path, row: dict[str, Any]) -> Kept:
-    place = Place(row["file"], row["at"], row["bytes"])
-    return Kept(row, place, answers.read(run, place))
 
 
 def record(
@@ -110,9 +103,9 @@ def record(
         held.append(lease)
         # what was killed, or sleeps, counts as far as it has written
         for before in lease.before:
-            path = run / "journal" / str(before["journal"])
+            path = journals.folder_of(run) / before.journal
             sizes = {path.name: path.stat().st_size if path.exists() else 0}
-            journal.row("rewind", step=step, examples=0, data={"sizes": sizes})
+            journal.add_rewind(sizes, step=step, examples=0)
         journal.commit()
         lease.forget()
         taken = evaluations.taken(run).get(step, set())
@@ -131,25 +124,23 @@ def record(
 def _write(
     run: Path, journal: Journal, step: int, found: Kept, scores: Scores, source: str
 ) -> None:
-    examples = next(
-        (row["examples"] for row in journals.read(run) if row["step"] == step), 0
+    examples = next((row.examples for row in journals.read(run) if row.step == step), 0)
+    told, place = found.told, found.told.place
+    event = AnswersKept(
+        suite=told.suite,
+        how=told.how,
+        keys=list(scores.values),
+        file=place.file,
+        at=place.at,
+        bytes=place.size,
+        flags=scores.flags,
+        by=HOLDER,
+        source=source,
     )
-    told = {
-        "event": evaluations.ANSWERS,
-        "suite": found.row["suite"],
-        "how": found.row["how"],
-    }
-    told |= {
-        "keys": list(scores.values),
-        "file": found.place.file,
-        "at": found.place.at,
-        "bytes": found.place.size,
-    }
-    told |= {"flags": scores.flags, "by": HOLDER, "source": source}
-    journal.row("event", step=step, examples=examples, data=told)
+    journal.add_event(event, step=step, examples=examples)
     items = {one.id for one in found.answered}
-    of = item_losses.name_of(found.row["suite"], found.row["how"])
-    listed = (read_json(run / f"{of}.json") or {"ids": []})["ids"]
+    of = item_losses.name_of(told.suite, told.how)
+    listed = item_losses.read_items(run, of).ids
     tested = [(place, item) for place, item in enumerate(listed) if item in items]
     for key, by_item in scores.by_item.items():
         values = np.array([by_item.get(item, np.nan) for _, item in tested])
@@ -165,7 +156,7 @@ def _write(
     data = scores.values | {
         f"{key}_stderr": value for key, value in scores.error.items()
     }
-    journal.row("metric", step=step, examples=examples, data=data)
+    journal.add_metrics(data, step=step, examples=examples)
     journal.commit()
 
 

@@ -7,9 +7,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import evaluations, job_file
+from jobs.contract import evaluations, job_file, snapshots
 from jobs.contract import journal as journals
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import MetricRow
 from jobs.evaluating import items
 from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker, Items
@@ -48,7 +49,7 @@ class Served:
     def vocabulary(self) -> Vocabulary:
         steps = evaluations.there(self.folder, is_first_stage=False)
         folder = (
-            self.folder / "snapshots" / str(steps[-1])
+            snapshots.folder_of(self.folder, steps[-1])
             if steps
             else Path(self.job["paths"]["base"])
         )
@@ -129,8 +130,8 @@ class Served:
         """The trainer's loss at a step, and the examples up to there; None where it has
         journalled nothing of it."""
         found: tuple[float | None, int] | None = None
-        for row in journals.by_writer(self.folder)[""]:
-            if row["kind"] == "metric" and row["step"] == step:
-                loss = row["data"].get("loss", found and found[0])
-                found = (None if loss is None else float(loss), row["examples"])
+        for row in journals.read_own(self.folder):
+            if isinstance(row, MetricRow) and row.step == step:
+                loss = row.data.get("loss", found and found[0])
+                found = (None if loss is None else float(loss), row.examples)
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import publish, read_json, write_json
+from jobs.contract.folder import META, publish, read_json, write_json
 from jobs.model import text_tokens
 from jobs.model.content import tiny_digest
 from zsg_core.data.prompts import Tokenize
@@ -62,7 +62,7 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
         tokenizer.save_pretrained(draft)
         parameters = sum(p.numel() for p in model.parameters())
         write_json(
-            draft / "meta.json",
+            draft / META,
             {"recipe": base, "parameters": parameters, "digest": tiny_digest(draft)},
         )
 
@@ -131,10 +131,10 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
 
 def _added(folder: Path) -> Collection[str]:
     """The tokens that zsg added to a base, or to the base that a snapshot is of."""
-    meta = read_json(folder / "meta.json") or {}
+    meta = read_json(folder / META) or {}
     base = meta.get("base")
     if isinstance(base, dict) and "path" in base:
-        meta = read_json(Path(base["path"]) / "meta.json") or {}
+        meta = read_json(Path(base["path"]) / META) or {}
     added = meta.get("added")
     return added if isinstance(added, dict) else {}
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import publish, write_json
+from jobs.contract.folder import META, publish, write_json
 from jobs.files import ordinary_files, ownership
 from jobs.model import content, text_tokens
 from zsg_core.errors import UserError
@@ -84,7 +84,7 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
         )
         parameters = sum(p.numel() for p in llama.parameters())
         write_json(
-            draft / "meta.json",
+            draft / META,
             {
                 "recipe": dict(recipe),
                 "added": ids,

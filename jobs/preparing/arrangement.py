@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract.folder import Workspace, publish, read_json, write_json
+from jobs.contract.folder import META, Workspace, publish, read_json, write_json
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embedded, vectors
@@ -95,7 +95,7 @@ class _Sources:
         for split, folder in zip(("train", "test"), folders, strict=True):
             self.facts[f"{split}_embedding"] = {
                 "id": folder.name,
-                **(read_json(folder / "meta.json") or {}),
+                **(read_json(folder / META) or {}),
             }
         return vectors(folders[0]), vectors(folders[1])
 
@@ -116,7 +116,7 @@ def _publish(
         (draft / "ids").write_text(
             "".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n"
         )
-        corpus_meta = read_json(corpus.folder / "meta.json")
+        corpus_meta = read_json(corpus.folder / META)
         meta = {
             "schema": 1,
             "recipe": recipe,
@@ -130,4 +130,4 @@ def _publish(
             },
             **made.facts,
         }
-        write_json(draft / "meta.json", meta)
+        write_json(draft / META, meta)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import (
+    META,
     NOTES,
     Workspace,
     is_committed,
@@ -131,7 +132,7 @@ class Corpus:
 
     def __init__(self, workspace: Workspace, corpus_id: str) -> None:
         self.folder = workspace.corpus(corpus_id)
-        self.meta: dict[str, Any] = read_json(self.folder / "meta.json") or {}
+        self.meta: dict[str, Any] = read_json(self.folder / META) or {}
         if "sources" not in self.meta:
             raise UserError(
                 f"{self.folder} was made by an older zsg; remove it, and zsg submit makes it again"
@@ -464,7 +465,7 @@ class _Making:
                     "mix": dict(Counter(made["train"].tasks)),
                     "repeated": _repeats(made["train"].ids),
                 }
-            write_json(draft / "meta.json", meta)
+            write_json(draft / META, meta)
             if self.notes:
                 write_json(draft / NOTES, self.notes)
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import (
+    META,
     Workspace,
     alone,
     is_committed,
@@ -66,7 +67,7 @@ def embedded(
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
             np.save(made / known_vectors.MARKS, marks)
             write_json(
-                made / "meta.json",
+                made / META,
                 _meta(texts, digest, model_digest, made / "vectors.npy"),
             )
     return folder

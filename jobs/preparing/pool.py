@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.contract.folder import (
+    META,
+    Workspace,
+    is_committed,
+    publish,
+    read_json,
+    write_json,
+)
 from jobs.model import content
 from jobs.preparing.records import Records
 from jobs.preparing.records import write as write_records
@@ -74,7 +81,7 @@ class Pool:
         for split, (_, path) in of_split.items():
             if split == "train" or self.ids["test"] != self.ids["train"]:
                 told = told_of(
-                    read_json(workspace.records(self.ids[split]) / "meta.json") or {}
+                    read_json(workspace.records(self.ids[split]) / META) or {}
                 )
                 self.notes += [f"{path}: {text}" for text in told]
         self.records = {
@@ -82,9 +89,9 @@ class Pool:
             for split, made_id in self.ids.items()
         }
         # As it was when the records were made: the files may have changed since.
-        self._lists = (
-            read_json(workspace.records(self.ids["train"]) / "meta.json") or {}
-        )["lists"]
+        self._lists = (read_json(workspace.records(self.ids["train"]) / META) or {})[
+            "lists"
+        ]
         self.tasks = self._tasks()
 
     @cached_property
@@ -280,7 +287,7 @@ def _read(
             "source": source["digest"],
             "lists": readers.lists(reader, path),
         }
-        write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})
+        write_json(draft / META, {**made, "count": count, **intake.facts()})
     say(f"records {made_id}: {count} examples of {reader}")
     for text in told_of(intake.facts()):
         say(text)

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from jobs.contract.folder import (
+    META,
     Workspace,
     alone,
     is_committed,
@@ -289,7 +290,7 @@ def _publish(
             "lists": None,
             "count": len(made),
         }
-        write_json(draft / "meta.json", {**meta, "self_sample": rule, "sampled": facts})
+        write_json(draft / META, {**meta, "self_sample": rule, "sampled": facts})
 
 
 def _examples(

@@ -23,6 +23,7 @@ from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import write_json
 from jobs.contract.journal import SPEED
+from jobs.contract.journal_rows import EventRow, MetricRow, Row, Start
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
@@ -81,7 +82,7 @@ def wait_for_first_run(
 
 
 def judge_first_run(
-    run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None
+    run: str, rows: Iterable[Row], ended: ExitRecord | None
 ) -> FirstRunResult | None:
     """What a run has shown, from its journal and exit record; None while that does not
     suffice. Known if it failed.
@@ -91,11 +92,11 @@ def judge_first_run(
     """
     first, losses, speeds = None, list[tuple[int, float]](), list[float]()
     for row in rows:
-        data = row["data"]
-        if data.get("event") == "start" and first is None:
-            first = data["from"]
-        if row["kind"] != "metric":
+        if isinstance(row, EventRow) and isinstance(row.data, Start) and first is None:
+            first = given(row.data.from_step, 0)
+        if not isinstance(row, MetricRow):
             continue
+        data = row.data
         if SPEED_KEY in data:
             speeds.append(float(data[SPEED_KEY]))
         loss = next(
@@ -106,8 +107,8 @@ def judge_first_run(
             ),
             None,
         )
-        if loss is not None and first is not None and row["step"] > first:
-            losses.append((row["step"], float(loss)))
+        if loss is not None and first is not None and row.step > first:
+            losses.append((row.step, float(loss)))
     if losses and not math.isfinite(losses[0][1]):
         raise Known(
             Cause.CANARY_FAILED,

@@ -24,13 +24,21 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record, journal
+from jobs.contract import exit_record, journal, journal_rows, snapshots
 from jobs.contract.folder import Damaged, Workspace, read_json, write_json
+from jobs.contract.journal_rows import (
+    EventRow,
+    ItemsRow,
+    SnapshotWritten,
+    Start,
+    find_events,
+    find_starts,
+)
 from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
@@ -293,7 +301,7 @@ class Delivery:
             for path in journal.files(one)
         ]
         firsts = (
-            str(first["ts"])
+            str(first.ts)
             for path in files
             for first in islice(journal.read_file(path), 1)
         )
@@ -325,7 +333,7 @@ class Delivery:
         stages = self._workspace.stages(row["run"])
         rows = {name: list(of) for one in stages for name, of in _by_writer(one)}
         began = next(
-            (str(rows[one.name][0]["ts"]) for one in stages if rows[one.name]), None
+            (str(rows[one.name][0].ts) for one in stages if rows[one.name]), None
         )
         if began is None:
             return 0  # its first row is being written
@@ -353,11 +361,11 @@ class Delivery:
             for stage, of_stage in points.items()
         )
         self._delete_twins(row, cursor)
-        starts = [r for r in rows[folder.name] if r["data"].get("event") == "start"]
+        starts = list(find_starts(rows[folder.name]))
         state = (
             run_facts.state(stages, disagree)
             | keys.left_out()
-            | run_facts.doubts(rows.values())
+            | run_facts.doubts(chain.from_iterable(rows.values()))
         )
         state |= {"workspace": str(self._workspace.root)}
         self._tell_state(row, folder, cursor, starts, state)
@@ -472,7 +480,7 @@ class Delivery:
         row: Row,
         folder: Path,
         cursor: "_Cursor",
-        starts: list[Row],
+        starts: list[tuple[EventRow, Start]],
         state: dict[str, str],
     ) -> None:
         state |= {"listed": self._is_listed(row)}
@@ -493,7 +501,7 @@ class Delivery:
         self,
         row: Row,
         cursor: "_Cursor",
-        stages: dict[Path, tuple[list[Row], list[journal.Point]]],
+        stages: dict[Path, tuple[list[journal_rows.Row], list[journal.Point]]],
     ) -> None:
         """The losses of items and tasks, and a model for every snapshot that was kept.
 
@@ -520,14 +528,11 @@ class Delivery:
         row: Row,
         cursor: "_Cursor",
         folder: Path,
-        rows: list[Row],
+        rows: list[journal_rows.Row],
         points: list[journal.Point],
     ) -> None:
-        digests = {
-            r["step"]: r["data"].get("digest")
-            for r in rows
-            if r["data"].get("event") == "snapshot"
-        }
+        written = find_events(rows, SnapshotWritten)
+        digests = {row.step: event.digest for row, event in written}
         for step in run_facts.kept_snapshots(folder):
             measured = [
                 p
@@ -540,7 +545,7 @@ class Delivery:
                     "zsg.kind": "snapshot",
                     "zsg.step": str(step),
                 }
-                tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
+                tags |= {"zsg.path": str(snapshots.folder_of(folder, step))}
                 tags |= {"zsg.digest": digests[step]} if digests.get(step) else {}
                 name = f"{row['run']}-step-{step}"
                 self._tracker.model(
@@ -632,13 +637,13 @@ class _Cursor:
         write_json(self._path, self._value)
 
 
-def _by_writer(stage: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+def _by_writer(stage: Path) -> Iterator[tuple[str, Iterator[journal_rows.Row]]]:
     """The rows of a stage that MLflow is told of: of its own attempts by its name, of
     an evaluator by its file's."""
     for name, rows in journal.by_writer(stage).items():
         yield (
             f"{stage.name}/{name}" if name else stage.name,
-            (row for row in rows if row["kind"] != "items"),
+            (row for row in rows if not isinstance(row, ItemsRow)),
         )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.contract import exit_record, job_file, journal, stages
+from jobs.contract import exit_record, job_file, journal, journal_rows, stages
 from jobs.contract.exit_record import given
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
 from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
 from zsg_core.shown_text import format_value
@@ -88,16 +89,16 @@ def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
     return told
 
 
-def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
-    """What evaluators found strange in scores, as a tag; `rows` of each writer of a run's journals.
+def doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
+    """What evaluators found strange in scores, as a tag; `rows` of all writers of a run's journals.
 
     Of several kinds, as answers that were cut and scores that are all 0, the first of each is told.
     """
     told = [
-        (row["step"], flag)
-        for of in rows
-        for row in of
-        for flag in row["data"].get("flags", ())
+        (row.step, flag)
+        for row in rows
+        if isinstance(row, EventRow) and isinstance(row.data, AnswersKept | InsideTaken)
+        for flag in row.data.flags
     ]
     if not told:
         return {}
@@ -115,9 +116,11 @@ def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
     }
 
 
-def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
+def facts(
+    folder: Path, row: Row, starts: Sequence[tuple[EventRow, Start]]
+) -> dict[str, str]:
     """Strategy, order, the digests, the code and the machines behind a run; `starts`
-    are its journal's start rows.
+    are those of its journal.
 
     What is not known, as of things that were removed since, is not there: MLflow keeps
     what it was told before.
@@ -126,14 +129,14 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
     workspace, made = workspace_of(folder), job["made"]
     corpus = _corpus(workspace, made)
     # The values that count are the first attempt's, and so is the code that computed them.
-    first = starts[0]["data"] if starts else {}
+    first = starts[0][1] if starts else Start()
     told = {
         f"code.{key}": str(value)
-        for key, value in (first.get("code") or job["code"]).items()
+        for key, value in (given(first.code) or job["code"]).items()
     }
     told |= {
         f"version.{key}": str(value)
-        for key, value in list(first.get("versions", {}).items())[:MOST_VERSIONS]
+        for key, value in list(given(first.versions, {}).items())[:MOST_VERSIONS]
     }
     told |= {
         "order": " → ".join(
@@ -157,7 +160,7 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
     }
     told |= {"attempts": _attempts(starts)} if starts else {}
     if made["base"]:
-        base = read_json(workspace.base(made["base"]) / "meta.json") or {}
+        base = read_json(workspace.base(made["base"]) / META) or {}
         told |= {"base": made["base"]}
         digests |= {"base.digest": base.get("digest")}
     return told | {key: str(digest) for key, digest in digests.items() if digest}
@@ -242,17 +245,14 @@ def _of_source(key: str) -> bool:
     return "/" in key and not key.startswith(("train/", journal.SPEED))
 
 
-def _attempts(starts: Sequence[Row]) -> str:
+def _attempts(starts: Sequence[tuple[EventRow, Start]]) -> str:
     """Each attempt's start, step, Slurm job and nodes, the newest last."""
     told: list[str] = []
-    for row in starts:
-        of = row["data"]
-        where = " ".join(
-            str(of[key]) for key in ("slurm_job_id", "nodes") if of.get(key)
-        )
-        told.append(
-            f"{row['attempt']}: from step {of.get('from', 0)}{where and ' in '}{where}"
-        )
+    for row, start in starts:
+        names = (given(start.slurm_job_id), given(start.nodes))
+        where = " ".join(name for name in names if name)
+        from_step = given(start.from_step, 0)
+        told.append(f"{row.attempt}: from step {from_step}{where and ' in '}{where}")
     return "; ".join(told)[-4000:]
 
 
@@ -264,7 +264,7 @@ def _sources(stage: Row) -> dict[str, str]:
 
 
 def _arrangement(workspace: Workspace, made: Row) -> dict[str, Any]:
-    return read_json(workspace.arrangement(made["arrangement"]) / "meta.json") or {}
+    return read_json(workspace.arrangement(made["arrangement"]) / META) or {}
 
 
 def _corpus(workspace: Workspace, made: Row) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
 from jobs.contract.attempt import Attempt
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import LossTaken
 from jobs.runtime.ranks import Ranks
 from jobs.training import first_losses
 from jobs.training.batches import TokenizedSet
@@ -115,11 +116,9 @@ class CheckpointLosses:
         raise Diverged(step, f"{said}; {advice(self._settings)}")
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """What a start row tells: the digest of each set's tokens."""
-        return {
-            "test_sets": {key: held_out.digest for key, held_out in self.sets.items()}
-        }
+    def digests(self) -> dict[str, str]:
+        """The digest of each set's tokens, by its metric."""
+        return {key: held_out.digest for key, held_out in self.sets.items()}
 
     def describe(self, run: Path, attempt: Attempt) -> None:
         """Writes which items there are; by rank 0, before anything is measured."""
@@ -147,12 +146,10 @@ class CheckpointLosses:
                 data |= by_source(means, ids, self.sources, key)
             if journal:
                 if source:
-                    taken = {
-                        "event": "taken",
-                        "what": key,
-                        "from": f"first_losses/{source.name}",
-                    }
-                    journal.row("event", step=step, examples=examples, data=taken)
+                    taken = LossTaken(
+                        metric=key, from_folder=f"first_losses/{source.name}"
+                    )
+                    journal.add_event(taken, step=step, examples=examples)
                 item_losses.keep(
                     journal, key, means.numpy(), step=step, examples=examples
                 )

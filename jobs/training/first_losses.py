@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.contract.folder import (
+    META,
+    Workspace,
+    is_committed,
+    publish,
+    read_json,
+    write_json,
+)
 from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import versions
@@ -38,9 +45,7 @@ def folder(
     train = job["recipe"]["stages"][-1]["train"]
     what = {
         "rule": RULE,
-        "base": (read_json(workspace.base(made) / "meta.json") or base)
-        if made
-        else base,
+        "base": (read_json(workspace.base(made) / META) or base) if made else base,
     }
     # What is tuned is the same forward as long as nothing was; LoRA adds to it.
     what |= {"lora": train["tuning"] if train["tuning"]["method"] == "lora" else None}
@@ -68,7 +73,7 @@ def keep(kept: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
     with publish(kept) as draft:
         np.save(draft / "losses.npy", losses)
-        write_json(draft / "meta.json", {"items": len(losses)})
+        write_json(draft / META, {"items": len(losses)})
 
 
 def machine(device: str) -> list[Any]:

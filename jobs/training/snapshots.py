@@ -1,20 +1,15 @@
 """Keeps the weights of a train job after chosen steps: as folders that load, while
 training goes on.
 
-<run>/snapshots/<step>/   see jobs.contract.folder; meta.json has step, attempt, weights
-                          (their digest), dtype, bytes,
-                          base (path and digest of what the run started from) and
-                              probe_loss (the test loss measured
-                          there)
+<run>/snapshots/<step>/   see jobs.contract.snapshots
 <run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.contract.leases
 
 A snapshot that evaluators still need stays, whatever the rule says, and goes once they
 have what they want of it.
 
 What is committed stays as it is: a resumed run that comes by again compares digests,
-and journals it if they differ. The journal says which snapshots there are: events
-`snapshot` (digest, bytes, seconds, probe_loss) and `snapshot removed`, and
-`speed/snapshot_stall_s`, the seconds for which training stood still.
+and journals it if they differ. The journal says which snapshots there are, by events,
+and by `speed/snapshot_stall_s` for how many seconds training stood still.
 """
 
 import queue
@@ -30,10 +25,20 @@ import torch.distributed as dist
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract import removal
+from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt
 from jobs.contract.evaluations import is_needed, needed
-from jobs.contract.folder import is_committed, read_json
+from jobs.contract.folder import is_committed
 from jobs.contract.journal import SPEED
+from jobs.contract.journal_rows import (
+    Event,
+    Number,
+    SnapshotDiffers,
+    SnapshotRemoved,
+    SnapshotWritten,
+    find_events,
+)
+from jobs.contract.snapshots import SnapshotMeta, StageEndMeta
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
 from jobs.training.weight_folders import Base, WeightFolders, Written
@@ -44,7 +49,8 @@ from zsg_core.training.snapshots import Rule, select_kept_steps
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 _DRAFT_OF_WEIGHTS = re.compile(r"\.weights\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 
-Note = Callable[[str, int, dict[str, Any]], None]  # journals a row: kind, step, data
+# journals values of metrics, or an event, of a step
+Note = Callable[[int, Event | dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Told:
     """What has been journalled of a snapshot."""
 
     digest: str
-    probe_loss: float | None
+    probe_loss: Number | None
 
 
 class Snapshots:
@@ -78,7 +84,7 @@ class Snapshots:
         """
         self._run, self._root, self._attempt, self._ranks = (
             run,
-            run / "snapshots",
+            run / records.FOLDER,
             attempt,
             ranks,
         )
@@ -93,7 +99,7 @@ class Snapshots:
         )
         self._told: dict[int, Told] = {}
         # the loss of each that is on disk; rank 0's thread's alone
-        self._there: dict[int, float | None] = {}
+        self._there: dict[int, Number | None] = {}
         # written, or the step of one that was removed
         self._news: queue.Queue[Written | int] = queue.Queue()
         self._step: int | None = None
@@ -146,10 +152,10 @@ class Snapshots:
         self._tell()
         return is_finished
 
-    def save(self, folder: Path, facts: dict[str, Any]) -> None:
+    def save(self, folder: Path, meta: StageEndMeta) -> None:
         """Writes the weights as they are to a folder of their own, and waits for it."""
         self._folders.copy()
-        self._folders.write(folder, facts)
+        self._folders.write(folder, meta)
         self._folders.finish()
 
     def listed(self) -> list[dict[str, Any]]:
@@ -168,9 +174,9 @@ class Snapshots:
     def _write(self, loss: float | None) -> float:
         assert self._step is not None
         step, self._step = self._step, None
-        facts = {"step": step, "attempt": self._attempt.attempt, "probe_loss": loss}
-        stood_s = self._folders.write(self._root / str(step), facts)
-        self._note("metric", step, {f"{SPEED}snapshot_stall_s": stood_s})
+        meta = SnapshotMeta(step=step, attempt=self._attempt.attempt, probe_loss=loss)
+        stood_s = self._folders.write(self._root / str(step), meta)
+        self._note(step, {f"{SPEED}snapshot_stall_s": stood_s})
         return stood_s
 
     def _tell(self) -> None:
@@ -180,33 +186,29 @@ class Snapshots:
             if isinstance(news, Written):
                 self._tell_of(news)
             else:
-                self._note("event", news, {"event": "snapshot removed"})
+                self._note(news, SnapshotRemoved())
 
     def _tell_of(self, written: Written) -> None:
-        step, loss = int(written.folder.name), written.meta["probe_loss"]
+        step, loss = int(written.folder.name), _loss_of(written)
         if step not in self._told:
             self._told[step] = Told(written.digest, loss)
-            told = {
-                "digest": written.digest,
-                "bytes": written.bytes,
-                "seconds": written.seconds,
-                "probe_loss": loss,
-            }
-            self._note("event", step, {"event": "snapshot", **told})
+            event = SnapshotWritten(
+                digest=written.digest,
+                bytes=written.bytes,
+                seconds=written.seconds,
+                probe_loss=loss,
+            )
+            self._note(step, event)
         first, now = self._told[step].digest, written.again or written.digest
         if now != first:
-            self._note(
-                "event",
-                step,
-                {"event": "snapshot differs", "first": first, "again": now},
-            )
+            self._note(step, SnapshotDiffers(first=first, again=now))
 
     # What follows runs on rank 0's thread.
 
     def _has_written(self, written: Written) -> None:
         if written.folder.parent != self._root:
             return
-        self._there[int(written.folder.name)] = written.meta["probe_loss"]
+        self._there[int(written.folder.name)] = _loss_of(written)
         self._news.put(written)
         go = self._there.keys() - self._stay()
         for step in sorted(go - needed(self._run, self._scored, go)):
@@ -234,26 +236,26 @@ class Snapshots:
 
 def _told(run: Path) -> dict[int, Told]:
     """What the journal says of each step's first snapshot."""
-    found: dict[int, Told] = {}
-    for row in journals.read(run):
-        if row["kind"] == "event" and row["data"].get("event") == "snapshot":
-            found.setdefault(
-                row["step"], Told(row["data"]["digest"], row["data"]["probe_loss"])
-            )
-    return found
+    told: dict[int, Told] = {}
+    for row, event in find_events(journals.read(run), SnapshotWritten):
+        told.setdefault(row.step, Told(event.digest, event.probe_loss))
+    return told
 
 
-def _on_disk(root: Path) -> dict[int, float | None]:
+def _loss_of(written: Written) -> Number | None:
+    """The test loss measured at a snapshot."""
+    assert isinstance(written.meta, SnapshotMeta), "a snapshot's, not a stage's"
+    return written.meta.probe_loss
+
+
+def _on_disk(root: Path) -> dict[int, Number | None]:
     """The loss of each snapshot that is there."""
     committed = [
         path
         for path in root.glob("*")
         if removal.STEP.fullmatch(path.name) and is_committed(path)
     ]
-    return {
-        int(path.name): (read_json(path / "meta.json") or {})["probe_loss"]
-        for path in committed
-    }
+    return {int(path.name): records.read_meta(path).probe_loss for path in committed}
 
 
 def _number(loss: Any) -> float | None:
@@ -262,5 +264,5 @@ def _number(loss: Any) -> float | None:
 
 def _remove_drafts(run: Path) -> None:
     root = run.parent.parent
-    removal.remove_drafts(root, run / "snapshots", _DRAFT)
+    removal.remove_drafts(root, run / records.FOLDER, _DRAFT)
     removal.remove_drafts(root, run, _DRAFT_OF_WEIGHTS)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract.folder import alone, is_committed, publish, write_json
+from jobs.contract.folder import META, alone, is_committed, publish, write_json
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Encoded
 from zsg_core.digest import content_id
@@ -94,6 +94,4 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
     (draft / "ids").unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
-    write_json(
-        draft / "meta.json", {"schema": 1, "examples": len(ends), "tokens": sizes[0]}
-    )
+    write_json(draft / META, {"schema": 1, "examples": len(ends), "tokens": sizes[0]})

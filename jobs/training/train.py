@@ -18,15 +18,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
+from jobs.contract import snapshots as snapshot_records
 from jobs.contract.attempt import Attempt
 from jobs.contract.deepspeed_config import check_deepspeed_config
-from jobs.contract.folder import read_json
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import Event, Start
+from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
 from jobs.model import layers, weights
 from jobs.model.answer_loss import AnswerLoss, refuse_leaks
@@ -131,7 +134,8 @@ def fine_tune(
         progress = trainer.run()
     for folder in job["makes"]:
         trainer.snapshots.save(
-            Path(job["paths"]["workspace"]) / folder, asdict(progress)
+            Path(job["paths"]["workspace"]) / folder,
+            msgspec.convert(asdict(progress), StageEndMeta),
         )
     return progress
 
@@ -323,54 +327,44 @@ class Trainer:
             step, self.progress.steps, choice.saved.loss if choice.saved else None
         )
         self.place.pulse.says(choice.passed_over)
-        facts = {
-            "event": "start",
-            **self._way(),
-            "from": step,
-            "passed_over": choice.passed_over,
-        }
-        facts |= attempts.where(self.place.attempt)
-        facts |= {
-            "steps": self.progress.steps,
-            "train": len(self.train),
-            "test": len(self.test),
-        }
-        facts |= {
-            "shortened": {"train": self.train.shortened, "test": self.test.shortened}
-        }
-        facts |= {
-            "unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}
-        }
-        facts |= {
-            "tokens": {
-                "train": self.train.token_counts,
-                "test": self.losses.sets["loss"].token_counts,
-            }
-        }
-        facts |= {
-            "precision": self.settings["precision"],
-            "threads": torch.get_num_threads(),
-        }
-        facts |= {
-            "recomputed": self.job["recompute"],
-            **({"compiled": True} if self.job["compile"] else {}),
-        }
-        facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
-        facts |= {"machine": machine(self.device)}
+        if self.journal:
+            examples = self._examples(step)
+            self.losses.describe(self.place.folder, self.place.attempt)
+            self.journal.rewind(step=step, examples=examples)
+            start = self._describe_start(step, choice.passed_over)
+            self.journal.add_event(start, step=step, examples=examples)
+
+    def _describe_start(self, step: int, passed_over: str | None) -> Start:
+        """What the journal tells of this attempt when it begins."""
         sizes = [
             (getattr(p, "ds_numel", p.numel()), p.requires_grad)
             for p in self.engine.module.parameters()
         ]
-        facts |= {
-            "parameters": sum(size for size, _ in sizes),
-            "trained": sum(size for size, tuned in sizes if tuned),
-        }
-        if self.journal:
-            self.losses.describe(self.place.folder, self.place.attempt)
-            self.journal.rewind(step=step, examples=self._examples(step))
-            self.journal.row(
-                "event", step=step, examples=self._examples(step), data=facts
-            )
+        return Start(
+            **self._way(),
+            from_step=step,
+            passed_over=passed_over,
+            **attempts.where(self.place.attempt),
+            steps=self.progress.steps,
+            train=len(self.train),
+            test=len(self.test),
+            shortened={"train": self.train.shortened, "test": self.test.shortened},
+            unanswered={"train": self.train.unanswered, "test": self.test.unanswered},
+            tokens={
+                "train": self.train.token_counts,
+                "test": self.losses.sets["loss"].token_counts,
+            },
+            precision=self.settings["precision"],
+            threads=torch.get_num_threads(),
+            recomputed=self.job["recompute"],
+            compiled=True if self.job["compile"] else msgspec.UNSET,
+            versions=versions(),
+            code=self.job["code"],
+            test_sets=self.losses.digests,
+            machine=machine(self.device),
+            parameters=sum(size for size, _ in sizes),
+            trained=sum(size for size, tuned in sizes if tuned),
+        )
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
@@ -404,11 +398,17 @@ class Trainer:
                 "train/tokens": sum(lengths),
                 **self.updates.metrics(),
             }
-            self._note("metric", step, data | self.speed.of_step(lengths, started))
+            self._note(step, data | self.speed.of_step(lengths, started))
 
-    def _note(self, kind: str, step: int, data: dict[str, Any]) -> None:
-        if self.journal:
-            self.journal.row(kind, step=step, examples=self._examples(step), data=data)
+    def _note(self, step: int, data: Event | dict[str, float]) -> None:
+        """Journals an event, or values of metrics."""
+        if self.journal is None:
+            return
+        examples = self._examples(step)
+        if isinstance(data, Event):
+            self.journal.add_event(data, step=step, examples=examples)
+        else:
+            self.journal.add_metrics(data, step=step, examples=examples)
 
     def _places(self, step: int) -> list[int]:
         s = self.settings
@@ -437,12 +437,9 @@ class Trainer:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
         if self.journal:
             data = {**data, **self.speed.memory()}
-            self.journal.row(
-                "metric", step=step, examples=self._examples(step), data=data
-            )
-            self.journal.row(
-                "digest", step=step, examples=self._examples(step), data=digests
-            )
+            examples = self._examples(step)
+            self.journal.add_metrics(data, step=step, examples=examples)
+            self.journal.add_digests(digests, step=step, examples=examples)
             self.journal.commit()
 
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
@@ -488,9 +485,8 @@ def _before(job: dict[str, Any]) -> tuple[int, int]:
     """The steps and examples of the stages before."""
     if not job["before"]:
         return 0, 0
-    meta = read_json(Path(job["paths"]["base"]) / "meta.json")
-    assert meta is not None, "its folder is committed"
-    return meta["steps"], meta["examples"]
+    end = snapshot_records.read_end_meta(Path(job["paths"]["base"]))
+    return end.steps, end.examples
 
 
 def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:

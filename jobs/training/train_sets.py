@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import META, Workspace, read_json
 from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
@@ -110,7 +110,7 @@ def ordered_ids(arrangement: Path) -> list[str]:
     """The ids as an arrangement's `ids` file lists them: the one place where order
     enters training."""
     ids = (arrangement / "ids").read_text(encoding="utf-8").splitlines()
-    meta = read_json(arrangement / "meta.json")
+    meta = read_json(arrangement / META)
     if not meta or digest_ids(ids) != meta["ids_digest"]:
         raise ClusterError(
             f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder"

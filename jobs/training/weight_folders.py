@@ -21,20 +21,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
+from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.folder import (
-    SCHEMA,
+    META,
     commit,
     is_committed,
     read_json,
     sync,
     write_json,
 )
-from jobs.contract.journal import plain
+from jobs.contract.snapshots import Meta, SnapshotMeta, StartedFrom
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
 from jobs.model import content, weights
@@ -63,8 +65,11 @@ class Base:
         of the stage before."""
         path, digest = Path(job["paths"]["base"]), job["recipe"]["base"].get("digest")
         if job["before"] or job["made"]["base"]:
-            meta = read_json(path / "meta.json") or {}
-            digest = meta["weights" if job["before"] else "digest"]
+            digest = (
+                records.read_end_meta(path).weights or ""
+                if job["before"]
+                else (read_json(path / META) or {})["digest"]
+            )
         return cls(path, digest)
 
 
@@ -74,24 +79,24 @@ class Written:
     it was there before."""
 
     folder: Path
-    meta: dict[str, Any]  # meta.json
+    meta: Meta
     seconds: float  # since the copy was handed over
     again: str | None
 
     @property
     def digest(self) -> str:
-        return self.meta["weights"]
+        return self.meta.weights or ""
 
     @property
     def bytes(self) -> int:
-        return self.meta["bytes"]
+        return self.meta.bytes
 
 
 @dataclass(frozen=True)
 class _Task:
     folder: Path
     draft: Path
-    facts: dict[str, Any]
+    meta: Meta  # as far as it is known
     copy: Copy
     since: float
 
@@ -159,9 +164,9 @@ class WeightFolders:
                 self._copy_one(self._held[part.name], tensor)
         self._waited_s = time.perf_counter() - started
 
-    def write(self, folder: Path, facts: dict[str, Any]) -> float:
-        """Has the copy written to `folder`, `facts` in its meta.json; returns for how
-        long training has stood still.
+    def write(self, folder: Path, meta: Meta) -> float:
+        """Has the copy written to `folder`, with `meta` and what is known of the weights
+        then; returns for how long training has stood still.
 
         That is what `copy` and `write` took on the slowest rank, in seconds.
         """
@@ -171,7 +176,7 @@ class WeightFolders:
             self._side.synchronize()
         self.raise_error()
         draft = folder.with_name(f".{folder.name}.{self._attempt.nonce}")
-        task = _Task(folder, draft, facts, self._held, time.monotonic())
+        task = _Task(folder, draft, meta, self._held, time.monotonic())
         self._held = None
         if self._thread is None:
             self._thread = threading.Thread(
@@ -308,7 +313,7 @@ class WeightFolders:
             # a newer attempt removes the drafts of older ones
             attempts.check(self._run, self._attempt)
             raise ClusterError(
-                f"the weights of step {task.facts['step']} could not be written to {task.folder}"
+                f"the weights of step {task.meta.step} could not be written to {task.folder}"
                 f" ({error}); those written before are intact"
             ) from error
 
@@ -350,24 +355,23 @@ class WeightFolders:
             for rank in range(self._ranks.world):
                 (task.draft / f"report-{rank}.json").unlink()
             self._complete(task.draft, reports, size)
-            base = {"path": str(self._base.path), "digest": self._base.digest}
-            meta = {
-                **task.facts,
-                "schema": SCHEMA,
-                "weights": digest,
-                "dtype": self._dtype,
-                "bytes": size,
-                "base": base,
-            }
-            write_json(task.draft / "meta.json", plain(meta))
+            meta = msgspec.structs.replace(
+                task.meta,
+                weights=digest,
+                dtype=self._dtype,
+                bytes=size,
+                base=StartedFrom(str(self._base.path), self._base.digest),
+            )
+            records.write_meta(task.draft, meta)
             commit(task.draft, task.folder)
         # A draft that is left was not needed: the first to be committed counts.
         is_new = not task.draft.exists()
         shutil.rmtree(task.draft, ignore_errors=True)
-        meta = read_json(task.folder / "meta.json") or {}
+        is_snapshot = isinstance(task.meta, SnapshotMeta)
+        read_meta = records.read_meta if is_snapshot else records.read_end_meta
         return Written(
             folder=task.folder,
-            meta=meta,
+            meta=read_meta(task.folder),
             seconds=time.monotonic() - task.since,
             again=None if is_new else digest,
         )

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jobs.contract import answers
-from jobs.contract.answers import Place
 from jobs.contract.folder import Workspace
 from jobs.evaluating import scored_elsewhere
 from launcher.status import reading
@@ -19,13 +18,12 @@ def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
     if there are none."""
     count = checkpoints = 0
     for run in _runs(place, which):
-        for row in sorted(
-            answers.current(answers.found(run)), key=lambda row: row["step"]
-        ):
-            if steps and row["step"] not in steps:
+        kept = answers.select_current(answers.find_kept(run))
+        for told in sorted(kept, key=lambda told: told.step):
+            if steps and told.step not in steps:
                 continue
-            answered = answers.read(run, Place(row["file"], row["at"], row["bytes"]))
-            for line in elsewhere.lines(run.name, row["step"], row["suite"], answered):
+            answered = answers.read_answers(run, told.place)
+            for line in elsewhere.lines(run.name, told.step, told.suite, answered):
                 show.line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1
     if not checkpoints:

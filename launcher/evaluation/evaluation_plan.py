@@ -47,15 +47,13 @@ def look(workspace: Workspace, run: Run) -> Found:
     """Reads what there is of a run for which metrics of answers are wanted."""
     folder = workspace.run(run.id)
     how = {suite.name: suite.how for suite in run.suites}
-    kept = answers.found(folder)
+    kept = answers.find_kept(folder)
     return Found(
         evaluations.there(folder, run.before is None),
         evaluations.taken(folder),
         evaluations.ways(folder),
         frozenset(
-            (one["step"], one["suite"])
-            for one in kept
-            if one["how"] == how.get(one["suite"])
+            (told.step, told.suite) for told in kept if told.how == how.get(told.suite)
         ),
     )
 

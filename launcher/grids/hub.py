@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.contract.folder import (
+    META,
     Workspace,
     alone,
     is_committed,
@@ -203,9 +204,7 @@ class Downloads:
                 "revision": name.revision,
                 "commit": commit,
             }
-            write_json(
-                draft / "meta.json", {**meta, "files": [file.path for file in files]}
-            )
+            write_json(draft / META, {**meta, "files": [file.path for file in files]})
         shutil.rmtree(partial, ignore_errors=True)
 
     def _home(self, name: DatasetName) -> Path:

@@ -12,8 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
+
 from jobs.contract import journal
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract.folder import META, Workspace, is_committed, read_json
+from jobs.contract.journal_rows import find_first_start
 from launcher.grids.runs import Run
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
@@ -109,7 +112,7 @@ class Workloads:
         key = run.corpus_id, split
         if key not in self._numbers:
             corpus = self._workspace.corpus(run.corpus_id)
-            meta = read_json(corpus / "meta.json") if is_committed(corpus) else None
+            meta = read_json(corpus / META) if is_committed(corpus) else None
             self._numbers[key] = (
                 (meta[split], COUNTED) if meta else (self._bound(run, split), AT_MOST)
             )
@@ -187,12 +190,13 @@ def _what_is_counted(run: Run) -> tuple[Any, ...]:
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:
     """The token counts that a run told when it started, if it did."""
     rows = itertools.islice(journal.read(folder), FIRST_ROWS)
-    start = next(
-        (row["data"] for row in rows if row["data"].get("event") == "start"), {}
-    )
-    told = start.get("tokens")
-    return told and {
-        split: Lengths(tokens=told[split]["sum"], squares=told[split]["squares"])
+    start = find_first_start(rows)
+    if start is None or start.tokens is UNSET:
+        return None
+    return {
+        split: Lengths(
+            tokens=start.tokens[split]["sum"], squares=start.tokens[split]["squares"]
+        )
         for split in ("train", "test")
     }
 

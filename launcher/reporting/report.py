@@ -208,7 +208,7 @@ def _troubles(run: recorded_runs.Recorded) -> list[str]:
             f"{run.run} is flagged: a restart computed other values ({len(run.flags)}):"
             f" {run.flags[0]}"
         )
-    doubts = run_facts.doubts(stage.rows for stage in run.stages)
+    doubts = run_facts.doubts(row for stage in run.stages for row in stage.rows)
     return told + [
         f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
     ]

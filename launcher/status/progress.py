@@ -3,6 +3,7 @@ journal; flags what hangs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal
 from jobs.contract.exit_record import given
 from jobs.contract.heartbeat import TRAINING
+from jobs.contract.journal_rows import (
+    Row,
+    Start,
+    find_metrics,
+    find_starts,
+    name_event,
+)
 from jobs.training.state import newest_step
 from launcher.status.signs import Signs
 from launcher.workspace.job_state import JobState
 
 HANG_MIN = 20  # of jobs whose job.json does not say
+FIRST_ROWS = 12  # of a journal, among which its start stands
 
 
 def alive(
@@ -49,16 +58,14 @@ def progress(folder: Path, state: JobState) -> JobState:
     if not attempt or not files:
         return state
     rows = journal.last_rows(files[-1])
-    starts = [
-        row["data"] for row in rows if row["data"].get("event") == "start"
-    ] or _first_start(files[-1])
-    losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
+    starts = [start for _, start in find_starts(rows)] or _first_start(files[-1])
+    losses = [loss for _, loss in find_metrics(rows, "loss")]
     return replace(
         state,
         attempt=attempt.attempt,
         # a snapshot is told of when training is past it
-        step=max((row["step"] for row in rows), default=None),
-        steps=starts[-1]["steps"] if starts else None,
+        step=max((row.step for row in rows), default=None),
+        steps=given(starts[-1].steps) if starts else None,
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(rows, starts),
         saved=newest_step(folder),
@@ -80,17 +87,13 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)  # one that is not finite is a text
 
 
-def _note(rows: list[dict[str, Any]], starts: list[dict[str, Any]]) -> str | None:
+def _note(rows: list[Row], starts: list[Start]) -> str | None:
     """What a prepare job is doing, or why a run has not gone on from the state that it has."""
     if starts:
-        return starts[-1].get("passed_over")
-    return rows[-1]["data"].get("event") if rows else None
+        return given(starts[-1].passed_over)
+    return name_event(rows[-1]) if rows else None
 
 
-def _first_start(path: Path) -> list[dict[str, Any]]:
-    for number, row in enumerate(journal.read_file(path)):
-        if row["data"].get("event") == "start":
-            return [row["data"]]
-        if number > 10:
-            break
-    return []
+def _first_start(path: Path) -> list[Start]:
+    first_rows = islice(journal.read_file(path), FIRST_ROWS)
+    return [start for _, start in find_starts(first_rows)][:1]

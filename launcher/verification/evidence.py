@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
-from jobs.contract import job_file, journal
+from jobs.contract import job_file, journal, journal_rows
 from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import SCHEMA, Damaged, Workspace, is_committed
+from jobs.contract.journal_rows import as_mapping, find_metrics, find_starts
 from launcher.verification.finding import NotChecked
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
@@ -79,11 +80,11 @@ class Evidence:
         return attempts.end_of_newest(self.folder)
 
     @cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[journal_rows.Row]:
         """The rows of the run's own attempts that count. NotChecked where the journal
         is missing or broken."""
         try:
-            rows = list(journal.by_writer(self.folder)[""])
+            rows = list(journal.read_own(self.folder))
         except (ValueError, KeyError, TypeError) as error:
             raise NotChecked("the journal cannot be read") from error
         if not rows:
@@ -93,8 +94,8 @@ class Evidence:
     @property
     def starts(self) -> list[Row]:
         """What each attempt told when it began; with its number."""
-        found = [row for row in self.rows if row["data"].get("event") == "start"]
-        return [{**row["data"], "attempt": row["attempt"]} for row in found]
+        starts = find_starts(self.rows)
+        return [as_mapping(start) | {"attempt": row.attempt} for row, start in starts]
 
     @cached_property
     def first(self) -> int:
@@ -107,7 +108,7 @@ class Evidence:
     def last(self) -> int:
         """The last step that is journalled."""
         return max(
-            (row["step"] for row in self.rows if "train/loss" in row["data"]),
+            (row.step for row, _ in find_metrics(self.rows, "train/loss")),
             default=self.first,
         )
 

@@ -1,14 +1,24 @@
 """Looks whether a run's journal is whole: no row lost, none twice, every attempt fenced
 off by the next."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jobs.contract import journal
+from jobs.contract.folder import Damaged
 from jobs.contract.journal import SPEED
+from jobs.contract.journal_rows import (
+    DigestRow,
+    EventRow,
+    MetricRow,
+    RewindRow,
+    Row,
+    SnapshotWritten,
+    decode_row,
+)
 from jobs.contract.states import Outcome
-from launcher.verification.evidence import Evidence, Row
+from launcher.verification.evidence import Evidence
 from launcher.verification.finding import Differs, NotChecked
 from zsg_core.training import schedule
 
@@ -39,26 +49,20 @@ def _rows(path: Path) -> list[Row]:
     has cut is none."""
     attempt = int(path.name.split("-")[0])
     lines = path.read_bytes().split(b"\n")[:-1]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            wrong = (row["seq"], row["attempt"]) != (number - 1, attempt)
-            rows.append(
-                {
-                    "attempt": attempt,
-                    **{key: row[key] for key in ("step", "kind", "data")},
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
+            row = decode_row(path, line)
+        except Damaged as error:
             raise Differs(
                 f"{path.name}, line {number}: is no row of a journal"
             ) from error
-        if wrong:
+        if (row.seq, row.attempt) != (number - 1, attempt):
             raise Differs(
-                f"{path.name}, line {number}: row {row['seq']} of attempt {row['attempt']}; rows"
+                f"{path.name}, line {number}: row {row.seq} of attempt {row.attempt}; rows"
                 " are missing"
             )
+        rows.append(row)
     _refuse_doubles(path, rows)
     return rows
 
@@ -66,12 +70,12 @@ def _rows(path: Path) -> list[Row]:
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
     seen: set[tuple[str, int]] = set()
     for row in rows:
-        for key in row["data"] if row["kind"] == "metric" else ():
-            if (key, row["step"]) in seen:
+        for key in row.data if isinstance(row, MetricRow) else ():
+            if (key, row.step) in seen:
                 raise Differs(
-                    f"{path.name}: {key} of step {row['step']} stands twice in one attempt"
+                    f"{path.name}: {key} of step {row.step} stands twice in one attempt"
                 )
-            seen.add((key, row["step"]))
+            seen.add((key, row.step))
 
 
 def _late(rows: dict[Path, list[Row]]) -> int:
@@ -80,17 +84,18 @@ def _late(rows: dict[Path, list[Row]]) -> int:
     sizes = {path.name: path.stat().st_size for path in rows}
     limits: dict[str, int] = {}
     for own in rows.values():
-        if not own or own[0]["attempt"] == 1:
+        if not own or own[0].attempt == 1:
             continue
-        if own[0]["kind"] != "rewind":
+        first = own[0]
+        if not isinstance(first, RewindRow):
             raise Differs(
-                f"attempt {own[0]['attempt']} does not begin by saying what counts of those"
+                f"attempt {first.attempt} does not begin by saying what counts of those"
                 " before it"
             )
-        for name, size in own[0]["data"]["sizes"].items():
+        for name, size in first.data.sizes.items():
             if sizes.get(name, 0) < size:
                 raise Differs(
-                    f"{name} had {size} bytes when attempt {own[0]['attempt']} began, now"
+                    f"{name} had {size} bytes when attempt {first.attempt} began, now"
                     f" {sizes.get(name, 0)}"
                 )
             limits[name] = min(size, limits.get(name, size))
@@ -121,27 +126,30 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
                 )
 
 
-def values(rows: list[Row]) -> dict[tuple[int, str], Any]:
+def values(rows: Iterable[Row]) -> dict[tuple[int, str], Any]:
     """Everything that a replay must find again, by step and name, in the order of the
     steps; the first counts.
 
     Metrics but those of speed; the digests of the ids consumed and of the weights, also
     of snapshots.
     """
-    found: dict[tuple[int, str], Any] = {}
+    values_of: dict[tuple[int, str], Any] = {}
     for row in rows:
-        if row["kind"] == "metric":
-            named = {
-                key: float(value)
-                for key, value in row["data"].items()
-                if not key.startswith(SPEED)
-            }
-        elif row["kind"] == "digest":
-            named = {f"digest of {key}": value for key, value in row["data"].items()}
-        elif row["data"].get("event") == "snapshot":
-            named = {SNAPSHOT: row["data"]["digest"]}
-        else:
-            continue
-        for key, value in named.items():
-            found.setdefault((row["step"], key), value)
-    return dict(sorted(found.items(), key=lambda item: item[0][0]))
+        for key, value in _values_of_row(row).items():
+            values_of.setdefault((row.step, key), value)
+    return dict(sorted(values_of.items(), key=lambda item: item[0][0]))
+
+
+def _values_of_row(row: Row) -> dict[str, float | str]:
+    """What a replay must find again of one row, by its name."""
+    if isinstance(row, MetricRow):
+        return {
+            key: float(value)
+            for key, value in row.data.items()
+            if not key.startswith(SPEED)
+        }
+    if isinstance(row, DigestRow):
+        return {f"digest of {key}": value for key, value in row.data.items()}
+    if isinstance(row, EventRow) and isinstance(row.data, SnapshotWritten):
+        return {SNAPSHOT: row.data.digest}
+    return {}

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import journal
+from jobs.contract import journal, snapshots
 from jobs.contract.exit_record import given
-from jobs.contract.folder import read_json
+from jobs.contract.folder import META, read_json
 from jobs.contract.item_losses import read_test_losses
+from jobs.contract.journal_rows import DigestRow
 from jobs.contract.states import Outcome
 from jobs.model import content
 from jobs.training import state, written_weights
@@ -115,11 +116,11 @@ def base(e: Evidence) -> str:
     """The weights that the run started from are those that the recipe names."""
     if e.job["before"]:
         folder = base_folder(e)
-        recorded = (read_json(folder / "meta.json") or {})["weights"]
+        recorded = (read_json(folder / META) or {})["weights"]
         return f"{folder}: {_weights(folder, recorded, 'their meta.json')}"
     recorded, folder = e.recipe["base"].get("digest"), base_folder(e)
     if recorded is None:
-        meta = read_json(folder / "meta.json") or {}
+        meta = read_json(folder / META) or {}
         if meta.get("recipe") != e.recipe["base"]:
             raise Differs(f"{folder}/meta.json has another recipe")
         recorded, found = meta.get("digest"), content.tiny_digest(folder)
@@ -172,7 +173,7 @@ def corpus(e: Evidence) -> str:
 
 def arrangement(e: Evidence) -> str:
     """The order is the list that its record describes, made by the recipe's rule of this corpus."""
-    meta = read_json(e.arrangement / "meta.json") or {}
+    meta = read_json(e.arrangement / META) or {}
     if meta.get("recipe") != e.stage["arrangement"]:
         raise Differs(f"{e.arrangement}/meta.json has another recipe")
     if meta["sources"]["corpus"] != e.job["made"]["corpus"]:
@@ -188,7 +189,7 @@ def arrangement(e: Evidence) -> str:
 def schedule_digests(e: Evidence) -> str:
     """The ids that the ranks consumed, as journalled, are those of the arrangement in batches."""
     journalled = {
-        row["step"]: row["data"]["ids"] for row in e.rows if row["kind"] == "digest"
+        row.step: row.data["ids"] for row in e.rows if isinstance(row, DigestRow)
     }
     if not journalled:
         raise NotChecked("no checkpoint has been journalled")
@@ -248,10 +249,10 @@ def weights(e: Evidence) -> str:
         )
     told = [f"{ends[-1][:12]} at the end"] if ends else []
     steps = [step for step, key in recorded if key == SNAPSHOT]
-    there = [step for step in steps if (e.folder / "snapshots" / str(step)).is_dir()]
+    there = [step for step in steps if snapshots.folder_of(e.folder, step).is_dir()]
     for step in there:
         _weights(
-            e.folder / "snapshots" / str(step),
+            snapshots.folder_of(e.folder, step),
             recorded[step, SNAPSHOT],
             f"the journal at step {step}",
         )

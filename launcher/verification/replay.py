@@ -20,8 +20,9 @@ from typing import Protocol
 import msgspec
 
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record, job_file, journal
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract import exit_record, job_file, journal, journal_rows, snapshots
+from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.journal_rows import find_first_start, find_metrics
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.training import state, written_weights
@@ -105,11 +106,8 @@ def span(e: Evidence, steps: int) -> Span:
 
 def way_of(e: Evidence, step: int) -> Row:
     """How the first attempt that journalled a step has computed it: what its start row tells."""
-    attempt = min(
-        row["attempt"]
-        for row in e.rows
-        if row["step"] == step and "train/loss" in row["data"]
-    )
+    losses = find_metrics(e.rows, "train/loss")
+    attempt = min(row.attempt for row, _ in losses if row.step == step)
     return next(start for start in e.starts if start["attempt"] == attempt)
 
 
@@ -174,9 +172,7 @@ def _needs(e: Evidence) -> Iterator[str]:
     yield f"corpora/{made['corpus']}"
     if made["base"]:
         yield f"bases/{made['base']}"
-    sources = (read_json(e.made(f"corpora/{made['corpus']}") / "meta.json") or {})[
-        "sources"
-    ]
+    sources = (read_json(e.made(f"corpora/{made['corpus']}") / META) or {})["sources"]
     yield from dict.fromkeys(
         f"records/{one}"
         for facts in sources.values()
@@ -187,10 +183,10 @@ def _needs(e: Evidence) -> Iterator[str]:
 def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
     """What an attempt that goes on from a state looks at: the state, and the journal as
     it was when it was saved."""
-    (folder / "journal").mkdir()
+    journal.folder_of(folder).mkdir()
     for name, size in saved.journal.items():
-        with (run / "journal" / name).open("rb") as file:
-            (folder / "journal" / name).write_bytes(file.read(size))
+        with (journal.folder_of(run) / name).open("rb") as file:
+            (journal.folder_of(folder) / name).write_bytes(file.read(size))
     if newest := attempts.read(run):
         attempts.write(folder, msgspec.structs.replace(newest, attempt=saved.attempt))
     (folder / "state").mkdir()
@@ -245,12 +241,9 @@ def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
 
     def is_there() -> bool:
         rows = _own_rows(folder, over)
-        begun = next(
-            (row["data"] for row in rows if row["data"].get("event") == "start"),
-            {"from": over.begin},
-        )
-        if begun["from"] != over.begin:
-            raise NotChecked(f"{over.origin} was passed over: {begun['passed_over']}")
+        start = find_first_start(rows)
+        if start and start.from_step != over.begin:
+            raise NotChecked(f"{over.origin} was passed over: {start.passed_over}")
         found = values(rows)
         beyond = any(step > over.end for step, _ in found)
         return (snapshots if beyond else wanted) <= found.keys()
@@ -278,18 +271,18 @@ def _stop(ranks: Sequence[Rank]) -> None:
             rank.wait()
 
 
-def _own_rows(folder: Path, over: Span) -> list[Row]:
+def _own_rows(folder: Path, over: Span) -> list[journal_rows.Row]:
     """The rows of the replay's own attempt."""
     attempt = over.saved.attempt + 1 if over.saved else 1
     return [
         row
-        for path in (folder / "journal").glob(f"{attempt}-*.jsonl")
+        for path in journal.folder_of(folder).glob(f"{attempt}-*.jsonl")
         for row in journal.read_file(path)
     ]
 
 
 def _differing(
-    e: Evidence, folder: Path, rows: list[Row], over: Span
+    e: Evidence, folder: Path, rows: list[journal_rows.Row], over: Span
 ) -> dict[int, list[str]]:
     """By the step of a snapshot that came out differently, the tensors that differ;
     where both are on disk."""
@@ -302,7 +295,7 @@ def _differing(
         ):
             continue
         first, now = (
-            written_weights.digests(of / "snapshots" / str(step))
+            written_weights.digests(snapshots.folder_of(of, step))
             for of in (e.folder, folder)
         )
         found[step] = [

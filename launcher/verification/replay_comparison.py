@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.contract import journal
+from jobs.contract import journal, journal_rows
 from jobs.contract.journal import WAY
+from jobs.contract.journal_rows import as_mapping, find_first_start
 from launcher.verification.evidence import Row
 from launcher.verification.finding import Differs, NotChecked
 from launcher.verification.journal_check import SNAPSHOT, values
@@ -34,15 +35,15 @@ class Replayed:
     """What a replay has journalled. `differing`: by the step of a snapshot, its tensors
     that are not as they were."""
 
-    rows: list[Row]
+    rows: list[journal_rows.Row]
     differing: dict[int, list[str]] = field(default_factory=dict)
 
     @property
     def start(self) -> Row:
         """What it told when it began. NotChecked if it did not."""
-        for row in self.rows:
-            if row["data"].get("event") == "start":
-                return row["data"]
+        start = find_first_start(self.rows)
+        if start:
+            return as_mapping(start)
         raise NotChecked("the replay has not begun to train")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace
+from jobs.contract.journal_rows import MetricRow
 from launcher.status import reading
 from launcher.verification import record_checks, replay
 from launcher.verification.evidence import Evidence, Row
@@ -117,9 +118,9 @@ class Again:
         e, over = self._evidence, self._over
         assert over
         attempts = {
-            row["attempt"]
+            row.attempt
             for row in e.rows
-            if row["kind"] == "metric" and over.covers(row["step"])
+            if isinstance(row, MetricRow) and over.covers(row.step)
         }
         return [start for start in e.starts if start["attempt"] in attempts]
 

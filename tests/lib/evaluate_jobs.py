@@ -11,6 +11,7 @@ from msgspec import to_builtins
 
 from jobs.contract import answers, journal
 from jobs.contract.folder import read_json, write_json
+from tests.lib.journal_rows import plain_rows
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.suites import Suite
@@ -79,9 +80,7 @@ def serve(
 def metric_rows(run: Path, key: str = KEY) -> list[dict[str, Any]]:
     """The rows of a metric that count, as the journals have them."""
     return [
-        row
-        for row in journal.read(run)
-        if row["kind"] == "metric" and key in row["data"]
+        row for row in plain_rows(run) if row["kind"] == "metric" and key in row["data"]
     ]
 
 
@@ -93,10 +92,10 @@ def scores(run: Path, key: str = KEY) -> dict[int, float]:
 def answered(run: Path, how: dict[str, Any] = PAPER) -> dict[int, list[str]]:
     """What was answered at each step."""
     found = {}
-    for one in answers.found(run):
-        if one["how"] == how:
-            place = answers.Place(one["file"], one["at"], one["bytes"])
-            found[one["step"]] = [item.answer for item in answers.read(run, place)]
+    for kept in answers.find_kept(run):
+        if kept.how == how:
+            items = answers.read_answers(run, kept.place)
+            found[kept.step] = [item.answer for item in items]
     return found
 
 

@@ -44,9 +44,9 @@ def write_run(
     for rows in attempts_rows:
         attempt = attempts.begin(folder, "submission")
         journal = Journal(folder, attempt, "train", "s")
-        journal.row("event", step=0, examples=0, data=START)
+        journal.add_row("event", step=0, examples=0, data=START)
         for step, data in enumerate(rows):
-            journal.row("metric", step=step, examples=step, data=data)
+            journal.add_row("metric", step=step, examples=step, data=data)
         journal.close()
     if outcome:
         attempts.end(folder, attempt, outcome)
@@ -84,10 +84,10 @@ class GrowingRun:
         attempt = attempts.begin(self.folder, "submission")
         journal = Journal(self.folder, attempt, "train", "s")
         journal.rewind(step=self._saved, examples=self._saved)
-        journal.row("event", step=self._saved, examples=self._saved, data=START)
+        journal.add_row("event", step=self._saved, examples=self._saved, data=START)
         last = min(self.steps, self._saved + self._chance.randint(1, self.steps))
         for step in range(self._saved + (self._saved > 0), last + 1):
-            journal.row(
+            journal.add_row(
                 "metric",
                 step=step,
                 examples=step,
@@ -98,7 +98,7 @@ class GrowingRun:
                     f"loss{part}": value(step, number)
                     for number, part in enumerate(("", "_token_mean", "/gsm"))
                 }
-                journal.row("metric", step=step, examples=step, data=data)
+                journal.add_row("metric", step=step, examples=step, data=data)
                 journal.commit()
         journal.close()
         if last == self.steps:

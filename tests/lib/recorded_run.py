@@ -71,13 +71,13 @@ def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
     """An attempt of the run under way, at step 4 of 9 with a loss."""
     attempt = attempts.begin(workspace.root / ITEM, submission.id)
     journal = Journal(workspace.root / ITEM, attempt, "train", "s")
-    journal.row(
+    journal.add_row(
         "event",
         step=0,
         examples=0,
         data={"event": "start", "steps": 9, "device": "cpu", "world": 1},
     )
-    journal.row("metric", step=4, examples=8, data={"loss": 1.5})
+    journal.add_row("metric", step=4, examples=8, data={"loss": 1.5})
     journal.close()
     return attempt
 

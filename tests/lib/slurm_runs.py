@@ -4,8 +4,8 @@ import contextlib
 import time
 from pathlib import Path
 
-from jobs.contract import journal
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.journal_rows import plain_rows
 from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.train_bench import reached
 
@@ -61,7 +61,7 @@ def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
 def assert_no_step_twice(zsg: Zsg, run: str, steps: int) -> None:
     """Over all its attempts a run has computed each step once: every later one went on
     where the last had saved."""
-    rows = journal.read(zsg.work / "runs" / run)
+    rows = plain_rows(zsg.work / "runs" / run)
     assert [row["step"] for row in rows if "train/loss" in row["data"]] == list(
         range(1, steps + 1)
     )

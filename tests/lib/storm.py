@@ -23,6 +23,7 @@ from typing import Any
 from jobs.contract import journal
 from jobs.contract.folder import read_json
 from tests.lib.command_line import Zsg
+from tests.lib.journal_rows import plain_rows
 from tests.lib.slurm_cluster import ClusterError, SlurmCluster
 
 ENDED = ("done", "failed", "cancelled")
@@ -379,7 +380,7 @@ class Storm:
         """Every time that `zsg status` said what was not so."""
         found = []
         for run in sorted({row["run"] for look in self.looks for row in look.rows}):
-            rows = list(journal.read(self.zsg.work / "runs" / run))
+            rows = plain_rows(self.zsg.work / "runs" / run)
             begun = _begun(rows) | self.begun.get(run, {})
             for look in self.looks:
                 for row in look.rows:
@@ -453,7 +454,7 @@ def values(work: Path, run: str) -> dict[tuple[int, str], float]:
 def digests(work: Path, run: str) -> dict[int, dict[str, str]]:
     """The digests at each checkpoint, each told alike by all attempts."""
     found: dict[int, dict[str, str]] = {}
-    for row in journal.read(work / "runs" / run):
+    for row in plain_rows(work / "runs" / run):
         if row["kind"] == "digest":
             assert found.setdefault(row["step"], row["data"]) == row["data"]
     return found

@@ -14,6 +14,7 @@ from launcher.planning.site import Site
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
 from tests.lib.forked_jobs import ForkedJobs, Rank, wait_until
+from tests.lib.journal_rows import plain_rows
 from zsg_core import skills
 
 STEPS = 18  # of one epoch
@@ -118,7 +119,7 @@ def told(folder: Path) -> dict[Any, Any]:
     facts: dict[Any, Any] = {
         (p.key, p.step): p.value for p in points if not p.key.startswith(SPEED)
     }
-    for row in read(folder):
+    for row in plain_rows(folder):
         if row["kind"] == "digest":
             assert (
                 facts.setdefault(("ids", row["step"]), row["data"]["ids"])
@@ -135,13 +136,15 @@ def told(folder: Path) -> dict[Any, Any]:
 
 def starts(folder: Path) -> list[dict[str, Any]]:
     """How each attempt began."""
-    return [row["data"] for row in read(folder) if row["data"].get("event") == "start"]
+    return [
+        row["data"] for row in plain_rows(folder) if row["data"].get("event") == "start"
+    ]
 
 
 def reached(folder: Path, step: int) -> bool:
     """Whether the newest attempt has journalled a step, or a later one."""
     listed = files(folder)
-    return bool(listed) and any(row["step"] >= step for row in last_rows(listed[-1]))
+    return bool(listed) and any(row.step >= step for row in last_rows(listed[-1]))
 
 
 def stop(ranks: list[Rank], folder: Path, step: int, number: int) -> None:

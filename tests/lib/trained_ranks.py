@@ -28,12 +28,13 @@ from jobs import entry
 from jobs.contract import attempt as attempts
 from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.contract.folder import read_json, write_json
-from jobs.contract.journal import Journal, read
+from jobs.contract.journal import Journal
 from jobs.runtime.ranks import Ranks
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
+from tests.lib.journal_rows import plain_rows
 from zsg_core import skills
 from zsg_core.training import schedule
 
@@ -180,7 +181,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
             journal.close()
             losses = [
                 row["data"]["train/loss"]
-                for row in read(own)
+                for row in plain_rows(own)
                 if "train/loss" in row["data"]
             ]
             counts = micro_batches(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract.folder import META, Workspace, is_committed, read_json
 from zsg_core.errors import UserError
 from zsg_core.orders.nearest import minimum_and_average
 
@@ -36,7 +36,7 @@ class Arrangement:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        return read_json(self.folder / "meta.json") or {}
+        return read_json(self.folder / META) or {}
 
     @cached_property
     def ids(self) -> list[str]:
@@ -225,7 +225,7 @@ def _embedded(one: Arrangement) -> dict[str, Any]:
         one.folder,
         *sorted((one.workspace.root / "arrangements").glob("[!.]*")),
     ]:
-        sources = (read_json(path / "meta.json") or {}).get("sources", {})
+        sources = (read_json(path / META) or {}).get("sources", {})
         if sources.get("corpus") == one.corpus and "train_embedding" in sources:
             return sources
     raise UserError(

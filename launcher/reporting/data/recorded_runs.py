@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import numpy as np
 
 from jobs.contract import job_file, journal
 from jobs.contract.exit_record import given
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import META, Workspace, read_json
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.journal import Point
+from jobs.contract.journal_rows import Row as JournalRow
+from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find_starts
 from jobs.contract.stages import newest
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
@@ -33,7 +36,7 @@ class Stage:
     restart disagreed."""
 
     folder: Path
-    rows: list[Row]
+    rows: list[JournalRow]
     points: list[Point]
     flags: list[str]
 
@@ -78,18 +81,11 @@ class Recorded:
 
     @cached_property
     def _begins(self) -> list[int]:
-        starts = (
-            next(
-                (
-                    row["step"]
-                    for row in stage.rows
-                    if row["data"].get("event") == "start"
-                ),
-                None,
-            )
-            for stage in self.stages[1:]
-        )
-        return [step for step in starts if step is not None]
+        begins: list[int] = []
+        for stage in self.stages[1:]:
+            starts = islice(find_starts(stage.rows), 1)
+            begins += [row.step for row, _ in starts]
+        return begins
 
     @cached_property
     def _shown(self) -> range:
@@ -186,7 +182,7 @@ class Recorded:
 
     def _code(self) -> dict[str, str]:
         # The values that count are the first attempt's, and so is the code that computed them.
-        start = self._start()
+        start = as_mapping(self._start())
         code = dict(
             start.get("code") or (job_file.read(self._folder) or {}).get("code") or {}
         )
@@ -205,11 +201,9 @@ class Recorded:
             if key in start
         }
 
-    def _start(self) -> Row:
+    def _start(self) -> Start:
         rows = self.stages[-1].rows if self.stages else []
-        return next(
-            (row["data"] for row in rows if row["data"].get("event") == "start"), {}
-        )
+        return find_first_start(rows) or Start()
 
 
 def runs(place: Workspace, record: Row, stage: int | None = None) -> Iterator[Recorded]:
@@ -225,7 +219,7 @@ def _of(what: str, name: str, stage: int, recipe: Row) -> str:
 
 @lru_cache(maxsize=64)
 def _arrangement(place: Workspace, made: str) -> dict[str, str]:
-    meta = read_json(place.arrangement(made) / "meta.json") or {}
+    meta = read_json(place.arrangement(made) / META) or {}
     test = meta.get("sources", {}).get("corpus_meta", {}).get("test_digest")
     return {
         "arrangement": made,
