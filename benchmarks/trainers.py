@@ -95,6 +95,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     from jobs.contract import attempt as attempts
     from jobs.contract.folder import read_json, write_json
     from jobs.contract.journal import SPEED, Journal, read
+    from jobs.contract.journal_rows import MetricRow
     from jobs.model.packed_attention import NAME
     from jobs.runtime.ranks import Ranks, connect_ranks
     from jobs.runtime.signals import Signals
@@ -128,10 +129,13 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
         trainer.fine_tune(job, place, device, model, train, test)
         journal.close()
         for row in read(run):
-            if "train/loss" in row["data"]:
-                told.ends.append(row["ts"] / 1000)
-                told.losses.append(row["data"]["train/loss"])
-            told.stall = row["data"].get(f"{SPEED}snapshot_stall_s", told.stall)
+            if not isinstance(row, MetricRow):
+                continue
+            if "train/loss" in row.data:
+                told.ends.append(row.ts / 1000)
+                told.losses.append(float(row.data["train/loss"]))
+            if f"{SPEED}snapshot_stall_s" in row.data:
+                told.stall = float(row.data[f"{SPEED}snapshot_stall_s"])
         return told
 
     return train_round

@@ -3,6 +3,7 @@ state it is sent?"""
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.tracking import deliver
 from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.mlflow_contents import (
     MlflowClient,
     assert_exactly_once,
@@ -87,6 +89,26 @@ def test_a_broken_record_keeps_no_other_run_from_mlflow(
 
     sent = child_runs(work, f"half-{name}")[runs[1]]["points"]
     assert sorted(map(repr, sent)) == sorted(map(repr, journal_points(work, runs[1])))
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_broken_journal_keeps_no_other_run_from_mlflow(
+    work: Path, line: bytes, request: pytest.FixtureRequest
+) -> None:
+    """The same, where a line of a journal is no row; nothing is sent of that run."""
+    grid = f"lines {request.node.callspec.id}"
+    runs = [f"broken {grid}", f"sound {grid}"]
+    for run in runs:
+        write_run(work, run, [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_grid(work, grid, runs)
+    path = break_journal(work / "runs" / runs[0], line)
+    with pytest.raises(Damaged, match=re.escape(f"{path}: holds a row that is no")):
+        sync(work, grid)
+
+    sent = child_runs(work, grid)
+    assert sent.keys() == {runs[1]}
+    points = sent[runs[1]]["points"]
+    assert sorted(map(repr, points)) == sorted(map(repr, journal_points(work, runs[1])))
 
 
 def test_what_a_restart_adds_is_sent_once(work: Path) -> None:

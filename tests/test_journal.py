@@ -18,9 +18,9 @@ from jobs.contract.journal import (
     by_writer,
     files,
     first_points,
-    last_rows,
     read,
     read_file,
+    read_tail,
     sizes,
 )
 from jobs.contract.journal_rows import MetricRow
@@ -145,7 +145,7 @@ def test_a_torn_last_line_is_no_row(tmp_path, attempt):
     path.write_bytes(whole + whole[: len(whole) // 2])
 
     assert [row.step for row in read(tmp_path)] == [1]
-    assert [row.step for row in last_rows(path)] == [1]
+    assert [row.step for row in read_tail(path).rows] == [1]
 
 
 def test_a_journal_is_never_opened_twice(tmp_path, attempt):
@@ -199,18 +199,18 @@ def test_a_run_without_a_journal_has_no_rows(tmp_path):
     assert list(read(tmp_path)) == []
 
 
-def test_the_last_rows_are_those_of_the_tail(tmp_path, attempt):
+def test_the_read_tail_are_those_of_the_tail(tmp_path, attempt):
     """Of a long journal only whole rows of its end are read."""
     journal = opened(tmp_path, attempt)
     for step in range(200):
         journal.add_row("metric", step=step, examples=0, data={})
     journal.close()
     (path,) = files(tmp_path)
-    steps = [row.step for row in last_rows(path, tail=1000)]
+    steps = [row.step for row in read_tail(path, tail=1000).rows]
 
     assert 2 < len(steps) < 20
     assert steps == list(range(200))[-len(steps) :]
-    assert len(last_rows(path)) == len(list(read_file(path)))
+    assert len(read_tail(path).rows) == len(list(read_file(path)))
 
 
 def test_the_first_row_counts_with_its_timestamp():

@@ -8,13 +8,17 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, heartbeat, job_file
+from jobs.contract.causes import Cause
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.journal import Journal
+from jobs.contract.journal_rows import Start
 from launcher.lifecycle import cancel, retry
 from launcher.status import reading, why
 from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.ledger import Ledger
+from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.recorded_run import FakeSlurm
 
 BROKEN, SOUND = "runs/broken", "runs/sound"
@@ -280,3 +284,52 @@ def test_half_a_character_in_a_record_is_read(tmp_path: Path) -> None:
     record = exit_record.read(tmp_path)
 
     assert record is not None and record.evidence == "a\udce4.json: no Instances"
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_broken_journal_hides_neither_a_run_nor_its_end(
+    place: Workspace, line: bytes
+) -> None:
+    """Nobody needs the journal of a run that has told its end."""
+    for item in (BROKEN, SOUND):
+        write_journal(place.root / item)
+    break_journal(place.root / BROKEN, line)
+    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+
+    assert {state.state for state in found.values()} == {"done"}
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_of_a_broken_journal_what_is_sound_is_told(
+    tmp_path: Path, monkeypatch, line: bytes
+) -> None:
+    """Of a run that died: how far it came, why it ended, and which file is broken."""
+    place = two_runs(tmp_path, "local", monkeypatch)
+    for item in (BROKEN, SOUND):
+        write_journal(place.root / item)
+        exit_record.path(place.root / item).unlink()
+    path = break_journal(place.root / BROKEN, line)
+    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+
+    for state in found.values():
+        assert (state.state, state.step, state.steps, state.loss) == (
+            "failed",
+            4,
+            9,
+            1.5,
+        )
+        cause = why.of_job(place, BROKEN, state)
+        assert cause is not None and cause.cause == Cause.DIED
+    assert found[SOUND].flag is None
+    assert str(found[BROKEN].flag).startswith(f"{path}: holds a row that is no")
+
+
+def write_journal(folder: Path) -> None:
+    """The journal of a run that came to step 4 of 9."""
+    attempt = attempts.read(folder)
+    assert attempt is not None
+    rows = Journal(folder, attempt, "train", "s")
+    rows.add_event(Start(device="cpu", world=1, steps=9), step=0, examples=0)
+    for step in range(5):
+        rows.add_metrics({"loss": 1.5}, step=step, examples=step)
+    rows.close()

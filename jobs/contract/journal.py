@@ -284,7 +284,16 @@ def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
                 yield decode_row(path, line)
 
 
-def last_rows(path: Path, tail: int = 65_536) -> list[Row]:
+@dataclass(frozen=True)
+class Tail:
+    """The rows at the end of a journal file; of lines there that are no rows, what the
+    first is and in which file."""
+
+    rows: list[Row]
+    trouble: str | None = None
+
+
+def read_tail(path: Path, tail: int = 65_536) -> Tail:
     """The rows in the last `tail` bytes: what status needs of a run under way."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -292,7 +301,16 @@ def last_rows(path: Path, tail: int = 65_536) -> list[Row]:
         file.seek(start)
         lines = file.read().splitlines(keepends=True)
     whole = lines[1:] if start else lines
-    return [decode_row(path, line) for line in whole if line.endswith(b"\n")]
+    rows: list[Row] = []
+    trouble: str | None = None
+    for line in whole:
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            rows.append(decode_row(path, line))
+        except Damaged as error:
+            trouble = trouble or str(error)
+    return Tail(rows, trouble)
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,9 @@ class Delivery:
                 return self._send_run(row, refill)
             except (Refused, Damaged) as error:
                 refused.append(error)
-                # it may have been deleted meanwhile: looked at anew when asked to send again
-                self._held = {}
+                if isinstance(error, Refused):
+                    # it may have been deleted meanwhile: looked at anew when asked to send again
+                    self._held = {}
                 return 0
             except BaseException:
                 stop.set()
@@ -256,7 +257,7 @@ class Delivery:
         ours = {
             (row["run"], began)
             for row in self._rows(None)
-            if (began := self._began(row))
+            if (began := self._began_if_sound(row))
         }
         known_by = {"zsg.kind": "run", "zsg.grid": self._grid}
         held = {
@@ -306,6 +307,13 @@ class Delivery:
             for first in islice(journal.read_file(path), 1)
         )
         return next(firsts, None)
+
+    def _began_if_sound(self, row: Row) -> str | None:
+        """The same; None, too, where it cannot be read: sending the run tells why."""
+        try:
+            return self._began(row)
+        except Damaged:
+            return None
 
     def _cursor(self, row: Row) -> "_Cursor":
         return _Cursor(

@@ -3,6 +3,7 @@
 What an earlier job counted is used; the rest is bounded by the task lists, the caps and max_length.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from msgspec import UNSET
 
 from jobs.contract import journal
-from jobs.contract.folder import META, Workspace, is_committed, read_json
+from jobs.contract.folder import META, Damaged, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
 from launcher.grids.runs import Run
 from zsg_core.data import mixing, readers
@@ -188,9 +189,12 @@ def _what_is_counted(run: Run) -> tuple[Any, ...]:
 
 
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:
-    """The token counts that a run told when it started, if it did."""
+    """The token counts that a run told when it started, if it did; None, too, where its
+    journal cannot be read: another run may tell them."""
     rows = itertools.islice(journal.read(folder), FIRST_ROWS)
-    start = find_first_start(rows)
+    start = None
+    with contextlib.suppress(Damaged):
+        start = find_first_start(rows)
     if start is None or start.tokens is UNSET:
         return None
     return {

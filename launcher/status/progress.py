@@ -10,6 +10,7 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract import journal
 from jobs.contract.exit_record import given
+from jobs.contract.folder import Damaged
 from jobs.contract.heartbeat import TRAINING
 from jobs.contract.journal_rows import (
     Row,
@@ -52,13 +53,18 @@ def alive(
 
 def progress(folder: Path, state: JobState) -> JobState:
     """Adds attempt, step and last loss from the end of the newest journal; of a prepare
-    job, what it is doing."""
+    job, what it is doing. Lines that are no rows are passed over and flagged."""
     attempt = attempts.read(folder)
     files = journal.owned(folder)
     if not attempt or not files:
         return state
-    rows = journal.last_rows(files[-1])
-    starts = [start for _, start in find_starts(rows)] or _first_start(files[-1])
+    tail = journal.read_tail(files[-1])
+    rows, trouble = tail.rows, tail.trouble
+    starts = [start for _, start in find_starts(rows)]
+    try:
+        starts = starts or _first_start(files[-1])
+    except Damaged as error:
+        trouble = trouble or str(error)
     losses = [loss for _, loss in find_metrics(rows, "loss")]
     return replace(
         state,
@@ -69,6 +75,7 @@ def progress(folder: Path, state: JobState) -> JobState:
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(rows, starts),
         saved=newest_step(folder),
+        flag=state.flag or trouble,
     )
 
 

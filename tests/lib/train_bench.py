@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import read_json, write_json
-from jobs.contract.journal import SPEED, files, first_points, last_rows, read
+from jobs.contract.journal import SPEED, files, first_points, read, read_tail
 from launcher.grids.runs import Run
 from launcher.planning.plan import Prepare, run_item
 from launcher.planning.site import Site
@@ -144,7 +144,7 @@ def starts(folder: Path) -> list[dict[str, Any]]:
 def reached(folder: Path, step: int) -> bool:
     """Whether the newest attempt has journalled a step, or a later one."""
     listed = files(folder)
-    return bool(listed) and any(row.step >= step for row in last_rows(listed[-1]))
+    return bool(listed) and any(row.step >= step for row in read_tail(listed[-1]).rows)
 
 
 def stop(ranks: list[Rank], folder: Path, step: int, number: int) -> None:
