@@ -20,7 +20,7 @@ ORDER = """
 import sys, numpy as np
 from tests.lib.search_engines import ENGINES
 from zsg_core.orders import tma
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 from zsg_core.orders.distance import weighted
 from zsg_core.orders.nearest import minimum_and_average
 train, test = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2], mmap_mode="r")
@@ -28,7 +28,7 @@ engine = ENGINES[sys.argv[3]]()
 orders = [weighted(*minimum_and_average(train, test, engine), 1, 1).argsort(kind="stable")]
 orders += [[item for one in tma.rounds(train, test, farthest=far, cap=900, engine=engine) for item in one]
            for far in (False, True)]
-print(*(ids_digest(map(str, order)) for order in orders))
+print(*(digest_ids(map(str, order)) for order in orders))
 """
 
 RECORDED = [

@@ -224,11 +224,11 @@ CALLS = """
 import sys
 from pathlib import Path
 from jobs.contract.folder import Workspace
-from launcher.grids.hub import Downloads, named
+from launcher.grids.hub import Downloads, parse_name
 from zsg_core.errors import ZsgError
 for text in sys.argv[2:]:
     try:
-        print(Downloads(Workspace(Path(sys.argv[1])), True, print).folder("data.path", named(text)))
+        print(Downloads(Workspace(Path(sys.argv[1])), True, print).folder("data.path", parse_name(text)))
     except ZsgError as error:
         print(type(error).__name__, error)
 """
