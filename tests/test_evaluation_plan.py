@@ -1,14 +1,20 @@
 """Which runs are evaluated without being trained, and which need training again?"""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from launcher.evaluation.evaluation_plan import Found, refine
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace
+from jobs.contract.journal import GUEST, Journal
+from launcher.evaluation import metric_versions
+from launcher.evaluation.evaluation_plan import Found, look, refine
 from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
 from launcher.workspace.job_state import JobState
+from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.planned_runs import a_run
 from zsg_core.settings.checkpoints import CheckpointSettings
 
@@ -84,6 +90,25 @@ def test_what_a_done_run_lacks(found: Found, kind: str, why: str) -> None:
     """It is evaluated from what was kept; where nothing was, the plan says what it takes."""
     action = refined(found)
     assert (action.kind, why in action.reason) == (kind, True), action.reason
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_run_whose_journal_is_broken_is_not_evaluated(
+    tmp_path: Path, line: bytes
+) -> None:
+    """Nor does it keep others from being planned; its file is named."""
+    place = Workspace(tmp_path)
+    folder = place.run(RUN.id)
+    attempt = attempts.begin(folder, "s")
+    rows = Journal(folder, attempt, GUEST, "stage")
+    rows.add_metrics({KEY: 0.5}, step=0, examples=0)
+    rows.close()
+    path = break_journal(folder, line)
+    action = refined(look(place, RUN))
+
+    assert action.kind == "skip"
+    assert action.reason.startswith(f"already done; not evaluated: {path}: holds a row")
+    assert metric_versions.named(place, [RUN]) == ([RUN], [])
 
 
 def test_a_run_whose_snapshots_are_gone_is_trained_again_if_allowed() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.contract import answers, evaluations, job_file
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.runs import Run
 from launcher.planning.plan import (
@@ -35,16 +35,26 @@ class Found:
     """What there is of a run: steps with weights, keys that were taken of each step, and how.
 
     `answered`: the (step, suite) whose answers are kept, made as the grid now wants them.
+    `trouble`: why nobody can tell what was taken, with the file that is broken.
     """
 
     there: Sequence[int] = ()
     taken: Mapping[int, set[str]] = field(default_factory=dict)
     ways: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answered: frozenset[tuple[int, str]] = frozenset()
+    trouble: str | None = None
 
 
 def look(workspace: Workspace, run: Run) -> Found:
-    """Reads what there is of a run for which metrics of answers are wanted."""
+    """What there is of a run for which metrics of answers are wanted; of one whose
+    journal cannot be read, why not."""
+    try:
+        return _read_found(workspace, run)
+    except Damaged as error:
+        return Found(trouble=str(error))
+
+
+def _read_found(workspace: Workspace, run: Run) -> Found:
     folder = workspace.run(run.id)
     how = {suite.name: suite.how for suite in run.suites}
     kept = answers.find_kept(folder)
@@ -98,6 +108,8 @@ def _refined(
     action: Action, state: JobState, allow: Allow, found: Found, served: set[str]
 ) -> Action:
     run, keys = action.run, action.run.checkpoints.scored
+    if found.trouble:
+        return Action(run, SKIP, f"{action.reason}; not evaluated: {found.trouble}")
     if other := _taken_otherwise(run, found):
         return Action(run, SKIP, f"{action.reason}; {other}")
     if state.state in ACTIVE:

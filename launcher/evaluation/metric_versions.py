@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.contract import evaluations, journal
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from launcher.grids.runs import Run
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import RANK_ACCURACY, TEST_SET
@@ -45,9 +45,14 @@ def named(place: Workspace, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def _ways(place: Workspace, run: Run) -> Ways:
+    """How a run's keys were taken; nothing of one whose journal cannot be read, of
+    which the plan tells."""
     folder = place.run(run.id)
     has_any = bool(run.checkpoints.scored) and bool(journal.guest_files(folder))
-    return evaluations.ways(folder) if has_any else {}
+    try:
+        return evaluations.ways(folder) if has_any else {}
+    except Damaged:
+        return {}
 
 
 def _older(run: Run, ways: Ways) -> dict[str, list[str]]:
