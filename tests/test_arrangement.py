@@ -44,7 +44,7 @@ def made(tmp_path_factory, tasks):
 def opened(made, name: str) -> arrangements.Arrangement:
     """One arrangement of the workspace."""
     zsg, rows = made
-    return arrangements.find(Workspace(zsg.work), rows[name]["arrangement"])
+    return arrangements.find_arrangement(Workspace(zsg.work), rows[name]["arrangement"])
 
 
 def shown(made, *argv: Any) -> Any:
@@ -143,17 +143,17 @@ def test_compare_measures_how_alike_two_orders_are(made):
 
 def test_orders_of_different_lengths_are_compared_by_what_both_hold():
     """Ranks are counted among the shared examples."""
-    assert arrangements.spearman([(0, 5), (3, 9), (4, 7)]) == pytest.approx(0.5)
-    assert arrangements.spearman([(1, 1)]) is None
+    assert arrangements.rank_correlation([(0, 5), (3, 9), (4, 7)]) == pytest.approx(0.5)
+    assert arrangements.rank_correlation([(1, 1)]) is None
 
 
 def test_the_picture_is_drawn_from_the_distances(made):
     """A PNG; similarity falls along nft, and a random order takes the embedding of its
     neighbours."""
     zsg, _ = made
-    nearest, average = arrangements.similarity(opened(made, "nft"))
+    nearest, average = arrangements.measure_similarity(opened(made, "nft"))
     weight = nearest.mean() / average.mean()
-    by_chance = arrangements.similarity(opened(made, "random"))
+    by_chance = arrangements.measure_similarity(opened(made, "random"))
     zsg(
         "arrange",
         "draw",
@@ -170,7 +170,7 @@ def test_the_picture_is_drawn_from_the_distances(made):
 
 def test_windows_of_a_picture_cover_the_order():
     """Each mean is of 160 examples, the last of those that are left."""
-    where, means = similarity_chart.windows(np.arange(3300.0))
+    where, means = similarity_chart.average_windows(np.arange(3300.0))
 
     assert (where[0], means[0], where[-1], means[-1]) == (80, 79.5, 3250, 3249.5)
 

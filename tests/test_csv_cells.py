@@ -57,7 +57,7 @@ def test_a_written_table_keeps_numbers_and_gaps_and_parquet_keeps_texts(
         "step": [-1, 0, 1, 2],
     }
     for kind in ("csv", "parquet"):
-        with frames.Writer(tmp_path / f"t.{kind}", schema, kind) as file:
+        with frames.TableWriter(tmp_path / f"t.{kind}", schema, kind) as file:
             file.add(held)
             file.add(held)
     frames.write_csv(tmp_path / "once.csv", held)

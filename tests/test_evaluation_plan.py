@@ -11,7 +11,11 @@ from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import GUEST, Journal
 from launcher.evaluation import metric_versions
-from launcher.evaluation.evaluation_plan import Found, look, refine
+from launcher.evaluation.evaluation_plan import (
+    EvaluationState,
+    add_evaluations,
+    read_evaluation_state,
+)
 from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
 from launcher.workspace.job_state import JobState
 from tests.lib.journal_rows import NO_ROWS, break_journal
@@ -32,52 +36,58 @@ def taken(*steps: int) -> dict[int, set[str]]:
 
 
 def refined(
-    found: Found, state: JobState = DONE, served: Any = (), retrain: bool = False
+    found: EvaluationState,
+    state: JobState = DONE,
+    served: Any = (),
+    retrain: bool = False,
 ) -> Action:
     """What becomes of a run that is not to be trained."""
     action = Action(RUN, "skip", "already done")
     allow = Allow(retrain=retrain)
-    return refine(
+    return add_evaluations(
         [action], {run_item(RUN): state}, allow, {RUN.id: found}, {RUN.id: set(served)}
     )[0]
 
 
 CASES = [
     pytest.param(
-        Found(ALL, taken(*ALL)), "skip", "already done", id="nothing is missing"
+        EvaluationState(ALL, taken(*ALL)),
+        "skip",
+        "already done",
+        id="nothing is missing",
     ),
     pytest.param(
-        Found(ALL),
+        EvaluationState(ALL),
         "evaluate",
         "of 4 checkpoints (the first: step 0) is missing",
         id="all are missing",
     ),
     pytest.param(
-        Found(ALL, taken(0, 10)),
+        EvaluationState(ALL, taken(0, 10)),
         "evaluate",
         "of 2 checkpoints (the first: step 20)",
         id="some are missing",
     ),
     pytest.param(
-        Found([0, 30], taken(0)),
+        EvaluationState([0, 30], taken(0)),
         "evaluate",
         "2 of them have no snapshot any more",
         id="some snapshots are gone",
     ),
     pytest.param(
-        Found([0, 30], taken(0, 30)),
+        EvaluationState([0, 30], taken(0, 30)),
         "skip",
         "2 of them have no snapshot any more and need training again (--retrain)",
         id="all that is missing is gone",
     ),
     pytest.param(
-        Found([0], answered=frozenset(ALL)),
+        EvaluationState([0], answered=frozenset(ALL)),
         "evaluate",
         "evaluated from what was kept",
         id="the answers are kept",
     ),
     pytest.param(
-        Found(ALL, taken(0), {KEY: HOW | {"max_new_tokens": 7}}),
+        EvaluationState(ALL, taken(0), {KEY: HOW | {"max_new_tokens": 7}}),
         "skip",
         "max_new_tokens 7, now 128",
         id="the key is of other answers",
@@ -86,7 +96,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("found", "kind", "why"), CASES)
-def test_what_a_done_run_lacks(found: Found, kind: str, why: str) -> None:
+def test_what_a_done_run_lacks(found: EvaluationState, kind: str, why: str) -> None:
     """It is evaluated from what was kept; where nothing was, the plan says what it takes."""
     action = refined(found)
     assert (action.kind, why in action.reason) == (kind, True), action.reason
@@ -104,31 +114,33 @@ def test_a_run_whose_journal_is_broken_is_not_evaluated(
     rows.add_metrics({KEY: 0.5}, step=0, examples=0)
     rows.close()
     path = break_journal(folder, line)
-    action = refined(look(place, RUN))
+    action = refined(read_evaluation_state(place, RUN))
 
     assert action.kind == "skip"
     assert action.reason.startswith(f"already done; not evaluated: {path}: holds a row")
-    assert metric_versions.named(place, [RUN]) == ([RUN], [])
+    assert metric_versions.name_older_metrics(place, [RUN]) == ([RUN], [])
 
 
 def test_a_run_whose_snapshots_are_gone_is_trained_again_if_allowed() -> None:
     """With --retrain, and only if nothing can be had without."""
-    assert refined(Found([0, 30], taken(0, 30)), retrain=True).kind == "retrain"
-    assert refined(Found(ALL), retrain=True).kind == "evaluate"
+    assert (
+        refined(EvaluationState([0, 30], taken(0, 30)), retrain=True).kind == "retrain"
+    )
+    assert refined(EvaluationState(ALL), retrain=True).kind == "evaluate"
 
 
 def test_what_is_being_evaluated_is_left_alone() -> None:
     """Evaluate jobs that are in the queue or at work are enough."""
-    action = refined(Found(ALL), served=[KEY])
+    action = refined(EvaluationState(ALL), served=[KEY])
     assert (action.kind, "being evaluated" in action.reason) == ("skip", True)
 
 
 def test_a_run_under_way_gets_an_evaluator_if_it_has_none() -> None:
     """Where the metric was asked for after it had been submitted to Slurm."""
     running = JobState(state="running", slurm="7")
-    assert refined(Found(), running).kind == "evaluate"
-    assert refined(Found(), running, served=[KEY]).kind == "skip"
-    assert refined(Found(), JobState(state="failed")).kind == "skip"
+    assert refined(EvaluationState(), running).kind == "evaluate"
+    assert refined(EvaluationState(), running, served=[KEY]).kind == "skip"
+    assert refined(EvaluationState(), JobState(state="failed")).kind == "skip"
 
 
 def test_evaluators_are_planned_with_training() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from launcher.mlflow.gate import Gate, Keys, Request, judge
+from launcher.mlflow.gate import Gate, GateKeys, Request, check_request
 
-KEYS = Keys("the-token", "the-session", ("127.0.0.1", "localhost", "::1"))
+KEYS = GateKeys("the-token", "the-session", ("127.0.0.1", "localhost", "::1"))
 HOST = ("host", "127.0.0.1:5000")
 COOKIE = ("cookie", f"{KEYS.cookie}=the-session")
 BEARER = ("authorization", "Bearer the-token")
@@ -24,7 +24,7 @@ def asked(
     host: bool = True,
 ) -> int:
     """The status of the gate's answer; 0 where the request may pass."""
-    answer = judge(
+    answer = check_request(
         KEYS, Request(method, path, query, (*([HOST] if host else []), *headers))
     )
     return answer.status if answer else 0
@@ -106,7 +106,7 @@ def test_the_token_in_the_address_brings_the_cookie() -> None:
 
     Only the first page takes it, and only the right one.
     """
-    answer = judge(KEYS, Request("GET", "/", "token=the-token", (HOST,)))
+    answer = check_request(KEYS, Request("GET", "/", "token=the-token", (HOST,)))
     assert answer and answer.status == 200 and "location.hash" in answer.text
     [cookie] = [value for key, value in answer.headers if key == "Set-Cookie"]
     assert cookie == f"{KEYS.cookie}=the-session; Path=/; HttpOnly; SameSite=Strict"
@@ -202,7 +202,7 @@ def test_the_cookie_is_found_among_others() -> None:
     """Servers at other ports set theirs for the same host, some that no parser reads."""
     assert asked(("cookie", f'a="; b=c; {KEYS.cookie}=the-session; d')) == 0
     assert asked(("cookie", "a=b"), COOKIE) == 0
-    assert Keys("t", "another session", ()).cookie != KEYS.cookie
+    assert GateKeys("t", "another session", ()).cookie != KEYS.cookie
 
 
 @pytest.mark.parametrize(

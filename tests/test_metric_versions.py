@@ -13,7 +13,11 @@ from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
 from launcher.evaluation import metric_versions
-from launcher.evaluation.evaluation_plan import Found, look, refine
+from launcher.evaluation.evaluation_plan import (
+    EvaluationState,
+    add_evaluations,
+    read_evaluation_state,
+)
 from launcher.grids.runs import Run
 from launcher.planning.plan import Action, Allow, run_item
 from launcher.workspace.job_state import JobState
@@ -103,7 +107,7 @@ def test_what_an_older_zsg_took_gets_another_name_in_all_runs_of_the_grid(
     """Also in those that are new: a page compares runs under one key."""
     old, new = run(), run(order="round_robin")
     taken(place, old, OLD)
-    runs, notes = metric_versions.named(place, [old, new])
+    runs, notes = metric_versions.name_older_metrics(place, [old, new])
 
     assert [keys(one) for one in runs] == [
         ["rouge1/v2", "gsm8k/flexible/v2", "rank_accuracy"]
@@ -123,7 +127,7 @@ def test_options_after_a_blank_are_compared_anew_under_plain_alone(
     for template, named in (("plain", "rank_accuracy/v2"), ("llama2", "rank_accuracy")):
         taken(place, one := run(template), {"rank_accuracy": OLD["rank_accuracy"]})
 
-        assert keys(metric_versions.named(place, [one])[0][0])[-1] == named
+        assert keys(metric_versions.name_older_metrics(place, [one])[0][0])[-1] == named
 
 
 def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
@@ -133,14 +137,18 @@ def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
         place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys}
     )
 
-    assert metric_versions.named(place, [own, run(order="round_robin")]) == (
+    assert metric_versions.name_older_metrics(
+        place, [own, run(order="round_robin")]
+    ) == (
         [own, run(order="round_robin")],
         [],
     )
     longer = run(max_new_tokens=9)
     # in the folder of the same run, whose answers were longer
     taken(place, longer, {"rouge1": OLD["rouge1"]})
-    assert keys(metric_versions.named(place, [longer])[0][0])[0] == "rouge1"
+    assert (
+        keys(metric_versions.name_older_metrics(place, [longer])[0][0])[0] == "rouge1"
+    )
 
 
 def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
@@ -151,10 +159,10 @@ def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
     old = run()
     taken(place, old, OLD)
     (place.run(old.id) / "snapshots" / "10").mkdir(parents=True)
-    [own], _ = metric_versions.named(place, [old])
-    found = look(place, own)
+    [own], _ = metric_versions.name_older_metrics(place, [old])
+    found = read_evaluation_state(place, own)
     done = JobState(state="done", steps=10)
-    [action] = refine(
+    [action] = add_evaluations(
         [Action(own, "skip", "already done")],
         {run_item(own): done},
         Allow(),
@@ -166,7 +174,7 @@ def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
     assert (
         action.kind == "evaluate" and "rouge1/v2 and gsm8k/flexible/v2" in action.reason
     )
-    assert isinstance(found, Found) and found.taken[10] == {
+    assert isinstance(found, EvaluationState) and found.taken[10] == {
         "rouge1",
         "gsm8k/flexible",
         "rank_accuracy",
@@ -177,7 +185,7 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
     """Once they are taken, under the names that they have by then."""
     old = run()
     taken(place, old, OLD)
-    [own], _ = metric_versions.named(place, [old])
+    [own], _ = metric_versions.name_older_metrics(place, [old])
     taken(
         place,
         own,
@@ -188,7 +196,7 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
             if key in ("rouge1/v2",)
         },
     )
-    [again], _ = metric_versions.named(place, [old])
+    [again], _ = metric_versions.name_older_metrics(place, [old])
 
     assert keys(again) == keys(own)
     assert evaluations.ways(place.run(old.id))["rouge1"] == OLD["rouge1"]

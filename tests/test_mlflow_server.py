@@ -15,7 +15,7 @@ import pytest
 from jobs.contract.folder import Workspace
 from jobs.tracking import deliver, server_tokens
 from launcher.mlflow import mlflow_server
-from launcher.mlflow.mlflow_server import Served
+from launcher.mlflow.mlflow_server import ServerOptions
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.grown_journals import write_grid, write_run
 from tests.lib.mlflow_contents import MlflowClient, assert_exactly_once
@@ -57,8 +57,9 @@ def test_it_serves_and_ends(zsg: Zsg, port: int, workers: int) -> None:
     assert process.returncode == 0
     assert len(begun) >= (1 if workers == 1 else 1 + workers)
     assert server_tokens.of(f"http://127.0.0.1:{port}") is None
-    assert f"?token={mlflow_server.kept_token(zsg.folder / 'zsg-mlflow')} " in "".join(
-        told
+    assert (
+        f"?token={mlflow_server.read_or_make_token(zsg.folder / 'zsg-mlflow')} "
+        in "".join(told)
     )
     wait_until(lambda: not [one for one in begun if Path(f"/proc/{one}").exists()], 10)
     with sqlite3.connect(zsg.folder / "zsg-mlflow/mlflow.db") as database:
@@ -78,24 +79,27 @@ def test_sqlite_on_a_shared_disk_is_refused(kind: str) -> None:
 def test_other_databases_are_refused_without_their_passwords(tmp_path: Path) -> None:
     """What zsg was never tried with is not served; a password in the address is not repeated."""
     with pytest.raises(UserError, match="postgresql://") as refused:
-        mlflow_server.backend_of("mysql://me:secret@host/db", tmp_path)
+        mlflow_server.resolve_backend("mysql://me:secret@host/db", tmp_path)
     assert "secret" not in str(refused.value)
     assert (
-        mlflow_server.backend_of("postgresql+asyncpg://u:p@h/d", tmp_path)
+        mlflow_server.resolve_backend("postgresql+asyncpg://u:p@h/d", tmp_path)
         == "postgresql+asyncpg://u:p@h/d"
     )
-    assert mlflow_server.backend_of(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert (
+        mlflow_server.resolve_backend(None, tmp_path)
+        == f"sqlite:///{tmp_path}/mlflow.db"
+    )
 
 
 def test_postgresql_by_the_driver_that_is_there() -> None:
     """An address without a driver gets an installed one; without any it is said how to
     install one."""
     assert (
-        mlflow_server.with_driver("postgresql://u@h/d", ["psycopg2"])
+        mlflow_server.add_driver("postgresql://u@h/d", ["psycopg2"])
         == "postgresql+psycopg2://u@h/d"
     )
     with pytest.raises(UserError, match=r"pip install 'zsg\[postgresql\]'"):
-        mlflow_server.with_driver("postgresql://u@h/d", [])
+        mlflow_server.add_driver("postgresql://u@h/d", [])
 
 
 def test_a_taken_port_is_said_before_anything_starts(port: int) -> None:
@@ -104,25 +108,25 @@ def test_a_taken_port_is_said_before_anything_starts(port: int) -> None:
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(ClusterError, match=f"127.0.0.1:{port} .*--port"):
-            mlflow_server.listen("127.0.0.1", port)
+            mlflow_server.open_socket("127.0.0.1", port)
 
 
 def test_a_token_is_kept_until_its_file_is_removed(tmp_path: Path) -> None:
     """Jobs that run go on with it after a restart; one that others may read is refused."""
     folder = tmp_path / "server"
-    token = mlflow_server.kept_token(folder)
+    token = mlflow_server.read_or_make_token(folder)
     file = folder / mlflow_server.TOKEN_FILE
 
-    assert len(token) == 43 and mlflow_server.kept_token(folder) == token
+    assert len(token) == 43 and mlflow_server.read_or_make_token(folder) == token
     assert [path.stat().st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
     file.chmod(0o644)
     with pytest.raises(
         UserError,
         match=r"server/token holds a token, but is not yours alone .* the next start makes",
     ):
-        mlflow_server.kept_token(folder)
+        mlflow_server.read_or_make_token(folder)
     file.unlink()
-    assert mlflow_server.kept_token(folder) != token
+    assert mlflow_server.read_or_make_token(folder) != token
 
 
 def test_settings_of_the_shell_do_not_open_it(
@@ -138,7 +142,7 @@ def test_settings_of_the_shell_do_not_open_it(
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "*")
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_ECHO", "true")
-    env = Served("", tmp_path, "127.0.0.1", 5000, 4).env(3)
+    env = ServerOptions("", tmp_path, "127.0.0.1", 5000, 4).env(3)
 
     database = {
         f"MLFLOW_SQLALCHEMYSTORE_{name}"
@@ -158,7 +162,7 @@ def test_settings_of_the_shell_do_not_open_it(
 def test_the_database_is_no_argument(tmp_path: Path) -> None:
     """Its password would stand in the list of processes; a server that is open to
     others allows the names it has."""
-    served = Served(
+    served = ServerOptions(
         "postgresql://u:secret@h/d", tmp_path, "0.0.0.0", 5000, 4, ["login01"]
     )
     settings = json.loads(served.env(3)["ZSG_SERVED"])
@@ -169,7 +173,7 @@ def test_the_database_is_no_argument(tmp_path: Path) -> None:
     assert (settings["backend"], settings["token"]) == (served.backend, served.token)
     assert "login01,login01:*" in served.env(3)["MLFLOW_SERVER_ALLOWED_HOSTS"]
     assert {"login01", "127.0.0.1"} <= set(settings["hosts"])
-    assert Served("", tmp_path, "127.0.0.1", 5000, 4).names == [
+    assert ServerOptions("", tmp_path, "127.0.0.1", 5000, 4).names == [
         "127.0.0.1",
         "localhost",
         "::1",

@@ -420,7 +420,7 @@ def test_a_folder_of_the_users_keeps_what_is_hers(
     with pytest.raises(
         UserError, match=r"mine holds curves\.csv, which zsg did not write"
     ):
-        report.write(one_run, "g", ReportOptions(), mine)
+        report.write_report(one_run, "g", ReportOptions(), mine)
     assert sorted(path.name for path in mine.iterdir()) == [
         "curves.csv",
         "maps.png",
@@ -429,26 +429,26 @@ def test_a_folder_of_the_users_keeps_what_is_hers(
     ]
 
     (mine / "curves.csv").unlink()
-    report.write(one_run, "g", ReportOptions(), mine)
-    page = report.write(one_run, "g", ReportOptions(), mine)
+    report.write_report(one_run, "g", ReportOptions(), mine)
+    page = report.write_report(one_run, "g", ReportOptions(), mine)
     assert [
         (mine / name).read_text() for name in ("verdicts.csv", "maps.png", "notes.txt")
     ] == ["mine"] * 3
-    assert report.beside(page) == list(report.BESIDE)
+    assert report.files_beside(page) == list(report.BESIDE)
 
 
 def test_a_report_that_was_changed_is_not_replaced(one_run: Workspace) -> None:
     """By default, too; what was removed is written again."""
-    page = report.write(one_run, "g", ReportOptions())
+    page = report.write_report(one_run, "g", ReportOptions())
     (page.parent / "finals.csv").unlink()
-    report.write(one_run, "g", ReportOptions())
+    report.write_report(one_run, "g", ReportOptions())
     assert (page.parent / "finals.csv").exists()
 
     page.write_text(page.read_text() + "<!-- my note -->")
     with pytest.raises(
         UserError, match=r"holds report\.html, .* changed since; nothing was written"
     ):
-        report.write(one_run, "g", ReportOptions())
+        report.write_report(one_run, "g", ReportOptions())
     assert page.read_text().endswith("<!-- my note -->")
 
 
@@ -458,7 +458,7 @@ def test_an_older_reports_folder_is_taken_over(one_run: Workspace) -> None:
     folder.mkdir()
     for name in ("report.html", "curves.csv", "maps.png", "notes.txt"):
         (folder / name).write_text("old")
-    page = report.write(one_run, "g", ReportOptions())
+    page = report.write_report(one_run, "g", ReportOptions())
 
     assert "old" not in (page.read_text()[:3], (folder / "curves.csv").read_text()[:3])
     assert (
@@ -476,16 +476,18 @@ def test_a_report_is_not_written_through_a_link(
     (tmp_path / "outside/report.html").write_text("mine")
     (one_run.grid("g") / "report").symlink_to(tmp_path / "outside")
     with pytest.raises(UserError, match="is a link"):
-        report.write(one_run, "g", ReportOptions())
+        report.write_report(one_run, "g", ReportOptions())
     (tmp_path / "named").mkdir()
     (tmp_path / "named/report.html").symlink_to(tmp_path / "outside/report.html")
     with pytest.raises(UserError, match=r"holds report\.html"):
-        report.write(one_run, "g", ReportOptions(), tmp_path / "named")
+        report.write_report(one_run, "g", ReportOptions(), tmp_path / "named")
     assert (tmp_path / "outside/report.html").read_text() == "mine"
 
     (tmp_path / "to").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "to")
-    assert report.write(one_run, "g", ReportOptions(), tmp_path / "link").exists()
+    assert report.write_report(
+        one_run, "g", ReportOptions(), tmp_path / "link"
+    ).exists()
 
 
 def test_a_list_that_somebody_made_takes_no_file_of_the_users(
@@ -502,6 +504,6 @@ def test_a_list_that_somebody_made_takes_no_file_of_the_users(
         {"schema": 1, "files": {"notes.txt": ["x"], "../x": ["y"], "maps.csv": ["z"]}},
     )
     with pytest.raises(UserError, match=r"mine holds maps\.csv"):
-        report.write(one_run, "g", ReportOptions(), mine)
+        report.write_report(one_run, "g", ReportOptions(), mine)
 
     assert (mine / "notes.txt").read_text() == (mine / "maps.csv").read_text() == "mine"

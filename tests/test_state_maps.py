@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         keep(place, run, 0, apart=1.0)
         keep(place, run, 20, apart=2.0)
         keep(place, run, 50, apart=9.0, seed=number)
-    report.write(place, "g", ReportOptions())
+    report.write_report(place, "g", ReportOptions())
     return place
 
 
@@ -147,12 +147,12 @@ def test_without_hidden_states_nothing_is_said_of_them(tmp_path: Path) -> None:
     old = place.grid("g") / "report/maps.png"
     old.parent.mkdir()
     old.touch()
-    page = report.write(place, "g", ReportOptions())
+    page = report.write_report(place, "g", ReportOptions())
 
-    assert report.beside(page) == list(report.BESIDE) and not old.exists()
+    assert report.files_beside(page) == list(report.BESIDE) and not old.exists()
     assert "Hidden states" not in page.read_text()
 
 
 def test_many_groups_differ_in_colour_or_mark() -> None:
     """Tasks may be more than there are colours."""
-    assert len({map_charts.look(number) for number in range(64)}) == 64
+    assert len({map_charts.choose_mark(number) for number in range(64)}) == 64

@@ -73,7 +73,7 @@ def test_a_claim_is_decided_from_journals(
             for n, order in enumerate(ORDERS)
         ],
     )
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert decided.verdict.word == word
     assert list(decided.verdict.levels) == list(ORDERS)
@@ -89,7 +89,7 @@ def test_a_value_whose_point_became_another_run_is_no_error(tmp_path: Path) -> N
     curves to decide by."""
     place = Workspace(tmp_path)
     record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS[:2]])
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert decided.verdict.word == TOO_FEW
 
@@ -105,7 +105,7 @@ def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> 
                 for n, order in enumerate(ORDERS)
             ]
     record(place, runs)
-    decided = verdicts.of_grid(place, "g")
+    decided = verdicts.judge_grid(place, "g")
 
     assert [(one.group, one.verdict.word, one.verdict.runs) for one in decided] == [
         ({"train.lr": 1e-3}, SUPPORTED_HERE, 6),
@@ -121,7 +121,7 @@ def test_runs_that_are_not_done_do_not_count(tmp_path: Path) -> None:
         [({"arrangement.order": order}, 1.0) for order in ORDERS],
         outcome="failed",
     )
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert decided.verdict.word == TOO_FEW
     assert (
@@ -145,7 +145,7 @@ def test_places_that_are_mappings_are_found_however_they_are_written(
     )
     claims = "claims: [{claim: rises, along: strategy, values: [{k: 1, name: dmt}, {k: 0, name: dmt}]}]"
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{claims}\n")
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert (decided.verdict.word, decided.verdict.runs) == (SUPPORTED_HERE, 2)
 
@@ -163,7 +163,7 @@ def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
         record_run(place, listed[-1], STEPS, ["gsm8k"] * 40, losses)
     write_grid(place, "g", listed)
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert (decided.verdict.word, decided.verdict.tasks) == (
         f"{SUPPORTED} {HERE_OF_ONE}",
@@ -194,7 +194,7 @@ def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(
         for of in ("math", "code", "cod")
     ]
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:{''.join(claims)}")
-    decided = [one.verdict for one in verdicts.of_grid(place, "g")]
+    decided = [one.verdict for one in verdicts.judge_grid(place, "g")]
 
     assert [(one.word, one.tasks) for one in decided] == [
         (SUPPORTED_HERE, 8),
@@ -217,7 +217,7 @@ def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
         record_run(place, listed[-1], STEPS, [f"t{n}" for n in range(8)], losses)
     write_grid(place, "g", listed)
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED_HERE, 7)
 
@@ -227,9 +227,9 @@ def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
     place = Workspace(tmp_path)
     record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS])
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
-    assert verdicts.of_grid(place, "g") == []
+    assert verdicts.judge_grid(place, "g") == []
     (place.grid("g") / "grid.yaml").unlink()
-    assert verdicts.of_grid(place, "g") == []
+    assert verdicts.judge_grid(place, "g") == []
 
 
 def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> None:
@@ -239,13 +239,13 @@ def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> Non
         place,
         [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
     )
-    page = report.write(place, "g", ReportOptions()).read_text(encoding="utf-8")
+    page = report.write_report(place, "g", ReportOptions()).read_text(encoding="utf-8")
     assert "<h2>Verdicts</h2>" in page
     assert "end of loss: nft &lt; rt &lt; fft" in page
     assert f">{SUPPORTED_HERE}<" in page
 
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
-    assert "Verdicts" not in report.write(place, "g", ReportOptions()).read_text(
+    assert "Verdicts" not in report.write_report(place, "g", ReportOptions()).read_text(
         encoding="utf-8"
     )
 
@@ -270,7 +270,7 @@ def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:
     (place.grid("g") / "grid.yaml").write_text(
         f"name: g\nclaims:\n  - {{{claim}, stage: 2}}\n  - {{{claim}}}\n"
     )
-    of_stage, of_all = verdicts.of_grid(place, "g")
+    of_stage, of_all = verdicts.judge_grid(place, "g")
 
     assert of_stage.curves["nft"][0] == [0, 10, 20]
     assert of_stage.curves["nft"][1] == pytest.approx([5, 4, 4], abs=0.01)
@@ -290,10 +290,10 @@ def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
         [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
     )
     path = place.grid("g") / "grid.json"
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
     dated = grid_claims.date_claims([decided.claim], [], 0, lambda: 3)
     write_json(path, {**read_json(path), "claims": dated})
-    [doubted] = verdicts.of_grid(place, "g")
+    [doubted] = verdicts.judge_grid(place, "g")
 
     assert doubted.verdict.notes == [
         *decided.verdict.notes,
@@ -311,13 +311,13 @@ def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
     )
     grid = place.grid("g") / "grid.yaml"
     grid.write_text(grid.read_text().replace("fft]}", "fft], published: wsd-order}"))
-    page = report.write(place, "g", ReportOptions())
+    page = report.write_report(place, "g", ReportOptions())
     assert "figure 3 left, read off: Flan-mini" in page.read_text(encoding="utf-8")
     assert (page.parent / "verdicts.png").stat().st_size > 10_000
     assert "rt − nft" in (page.parent / "verdicts.csv").read_text(encoding="utf-8")
 
     grid.write_text("name: g\n")
-    report.write(place, "g", ReportOptions())
+    report.write_report(place, "g", ReportOptions())
     assert not list(page.parent.glob("verdicts*"))
 
 
@@ -361,10 +361,10 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
     write_grid(place, "g", listed)
     claim = "{claim: rises, metric: exact_match, along: arrangement.order, values: [nft, rt]}"
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {claim}\n")
-    page = report.write(place, "g", ReportOptions(metric="exact_match"))
+    page = report.write_report(place, "g", ReportOptions(metric="exact_match"))
     with (page.parent / "finals.csv").open(encoding="utf-8") as lines:
         finals = {row["arrangement.order"]: row for row in csv.DictReader(lines)}
-    [decided] = verdicts.of_grid(place, "g")
+    [decided] = verdicts.judge_grid(place, "g")
 
     assert {order: float(row["final"]) for order, row in finals.items()} == {
         "nft": 10,

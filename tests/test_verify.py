@@ -15,12 +15,16 @@ from launcher.verification.finding import (
     DIFFERS,
     HOLDS,
     NOT_CHECKED,
-    Check,
     Differs,
+    Finding,
     NotChecked,
 )
-from launcher.verification.replay_comparison import Replayed, compare, same_bits
-from launcher.verification.verify import verify
+from launcher.verification.replay_comparison import (
+    Replayed,
+    check_same_bits,
+    compare_replay,
+)
+from launcher.verification.verify import verify_run
 from tests.lib.command_line import Zsg
 from tests.lib.forked_jobs import Rank
 from tests.lib.journal_rows import typed_rows
@@ -70,7 +74,7 @@ class Verifier:
         shutil.copytree(self.folder.parent.parent, to)
         return to / "runs" / self.folder.name
 
-    def __call__(self, folder: Path, steps: int = 0) -> dict[str, Check]:
+    def __call__(self, folder: Path, steps: int = 0) -> dict[str, Finding]:
         """What is found, by name, in the order in which it is shown."""
 
         def start(folder: Path, world: int, env: Mapping[str, str]) -> list[Forked]:
@@ -81,7 +85,7 @@ class Verifier:
 
         return {
             check.name: check
-            for check in verify(str(folder), nowhere, steps, print, start)
+            for check in verify_run(str(folder), nowhere, steps, print, start)
         }
 
 
@@ -102,7 +106,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def but(found: Mapping[str, Check], verdict: str) -> set[str]:
+def but(found: Mapping[str, Finding], verdict: str) -> set[str]:
     """The names of the checks that came to something else."""
     return {name for name, check in found.items() if check.verdict != verdict}
 
@@ -406,9 +410,9 @@ def test_how_near_values_must_be(
 
     if agree is None:
         with pytest.raises(Differs):
-            compare(recorded, starts, Replayed(typed_rows(rows)))
+            compare_replay(recorded, starts, Replayed(typed_rows(rows)))
     else:
-        assert agree in compare(recorded, starts, Replayed(typed_rows(rows)))
+        assert agree in compare_replay(recorded, starts, Replayed(typed_rows(rows)))
 
 
 def test_other_versions_are_both_told() -> None:
@@ -416,7 +420,7 @@ def test_other_versions_are_both_told() -> None:
     with pytest.raises(
         NotChecked, match=r"versions was torch 2\.11, is torch 2\.13 here"
     ):
-        same_bits([start_row(versions={"torch": "2.11"})["data"]], CPU)
+        check_same_bits([start_row(versions={"torch": "2.11"})["data"]], CPU)
 
 
 def test_the_command_ends_with_what_it_found(

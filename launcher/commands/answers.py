@@ -46,7 +46,7 @@ def export(
     from launcher.evaluation import answers
     from launcher.workspace import workspaces
 
-    answers.export(workspaces.find_to_read(workspace), which, step)
+    answers.export_answers(workspaces.find_to_read(workspace), which, step)
 
 
 def score(
@@ -70,4 +70,4 @@ def score(
     from launcher.evaluation import answers
     from launcher.workspace import workspaces
 
-    answers.score(workspaces.find_own(workspace), file)
+    answers.record_scores(workspaces.find_own(workspace), file)

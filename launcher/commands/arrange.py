@@ -71,8 +71,8 @@ def show_one(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    told = arrangements.summary(
-        arrangements.find(workspaces.find_to_read(workspace), one), head
+    told = arrangements.summarize_arrangement(
+        arrangements.find_arrangement(workspaces.find_to_read(workspace), one), head
     )
     if json:
         show.as_json(told)
@@ -96,8 +96,9 @@ def compare(
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_read(workspace)
-    told = arrangements.compare(
-        arrangements.find(place, one), arrangements.find(place, other)
+    told = arrangements.compare_orders(
+        arrangements.find_arrangement(place, one),
+        arrangements.find_arrangement(place, other),
     )
     if json:
         show.as_json(told)
@@ -135,10 +136,12 @@ def draw(
 
     outputs.refuse_existing(out, replace)
     place = workspaces.find_to_read(workspace)
-    found = [arrangements.find(place, one) for one in ids]
-    similarity_chart.draw(
-        {arrangements.label(one): arrangements.similarity(one) for one in found}, out
-    )
+    chosen = [arrangements.find_arrangement(place, prefix) for prefix in ids]
+    curves = {
+        arrangements.label_arrangement(made): arrangements.measure_similarity(made)
+        for made in chosen
+    }
+    similarity_chart.draw_similarity(curves, out)
     show.result(f"wrote {out}")
 
 

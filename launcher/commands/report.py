@@ -92,8 +92,8 @@ def report(
         if out is None
         else workspaces.find_to_read(workspace)
     )
-    page = reports.write(place, grid, asked, out)
-    show.result(f"wrote {page} and, beside it, {', '.join(reports.beside(page))}")
+    page = reports.write_report(place, grid, asked, out)
+    show.result(f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}")
 
 
 def export(
@@ -137,7 +137,7 @@ def export(
 
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
-    rows = frames.export(
+    rows = frames.export_table(
         workspaces.find_to_read(workspace), grid, out, kind.value, items
     )
     show.result(f"wrote {out}: {rows} rows")

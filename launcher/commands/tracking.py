@@ -29,7 +29,7 @@ def sync(
     from launcher.mlflow import mlflow_commands as tracking
     from launcher.workspace import workspaces
 
-    tracking.sync(workspaces.find_own(workspace), grid, refill)
+    tracking.sync_grids(workspaces.find_own(workspace), grid, refill)
 
 
 def ui(
@@ -128,9 +128,9 @@ def server(
         )
         mlflow_server.leave_command_line(backend)
     place = folder.expanduser().resolve()
-    database = mlflow_server.backend_of(backend, place)
-    token = mlflow_server.kept_token(place)
-    served = mlflow_server.Served(
+    database = mlflow_server.resolve_backend(backend, place)
+    token = mlflow_server.read_or_make_token(place)
+    served = mlflow_server.ServerOptions(
         database, place / "artifacts", host, port, workers, allowed or [], token=token
     )
-    tracking.serve(served, place)
+    tracking.serve_cluster(served, place)

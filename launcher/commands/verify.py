@@ -49,7 +49,7 @@ def verify(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    checks = verifying.verify(
+    checks = verifying.verify_run(
         run, lambda: workspaces.find_to_read(workspace), steps, show.say
     )
     counts = Counter(check.verdict for check in checks)

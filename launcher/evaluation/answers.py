@@ -13,7 +13,7 @@ from zsg_core.errors import UserError
 from zsg_core.metrics import elsewhere
 
 
-def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
+def export_answers(place: Workspace, which: str, steps: Collection[int] | None) -> None:
     """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError
     if there are none."""
     count = checkpoints = 0
@@ -35,7 +35,7 @@ def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
     show.say(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
 
 
-def score(place: Workspace, file: Path) -> None:
+def record_scores(place: Workspace, file: Path) -> None:
     """Journals the scores of a file in their runs; tells of each checkpoint what it has now."""
     given = elsewhere.scores(file)
     if not given:

@@ -31,7 +31,7 @@ from zsg_core.training import schedule
 
 
 @dataclass(frozen=True)
-class Found:
+class EvaluationState:
     """What there is of a run: steps with weights, keys that were taken of each step, and how.
 
     `answered`: the (step, suite) whose answers are kept, made as the grid now wants them.
@@ -45,20 +45,20 @@ class Found:
     trouble: str | None = None
 
 
-def look(workspace: Workspace, run: Run) -> Found:
+def read_evaluation_state(workspace: Workspace, run: Run) -> EvaluationState:
     """What there is of a run for which metrics of answers are wanted; of one whose
     journal cannot be read, why not."""
     try:
         return _read_found(workspace, run)
     except Damaged as error:
-        return Found(trouble=str(error))
+        return EvaluationState(trouble=str(error))
 
 
-def _read_found(workspace: Workspace, run: Run) -> Found:
+def _read_found(workspace: Workspace, run: Run) -> EvaluationState:
     folder = workspace.run(run.id)
     how = {suite.name: suite.how for suite in run.suites}
     kept = answers.find_kept(folder)
-    return Found(
+    return EvaluationState(
         evaluations.there(folder, run.before is None),
         evaluations.taken(folder),
         evaluations.ways(folder),
@@ -68,7 +68,9 @@ def _read_found(workspace: Workspace, run: Run) -> Found:
     )
 
 
-def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
+def keys_under_evaluation(
+    workspace: Workspace, items: Iterable[str]
+) -> dict[str, set[str]]:
     """The keys that some evaluate jobs are to take of each run."""
     found: dict[str, set[str]] = {}
     for item in items:
@@ -77,11 +79,11 @@ def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
-def refine(
+def add_evaluations(
     actions: Iterable[Action],
     states: Mapping[str, JobState],
     allow: Allow,
-    found: Mapping[str, Found],
+    found: Mapping[str, EvaluationState],
     served: Mapping[str, set[str]],
 ) -> list[Action]:
     """The actions, with those runs evaluated that are not trained and lack metrics.
@@ -105,7 +107,11 @@ def refine(
 
 
 def _refined(
-    action: Action, state: JobState, allow: Allow, found: Found, served: set[str]
+    action: Action,
+    state: JobState,
+    allow: Allow,
+    found: EvaluationState,
+    served: set[str],
 ) -> Action:
     run, keys = action.run, action.run.checkpoints.scored
     if found.trouble:
@@ -147,7 +153,7 @@ def _refined(
     return Action(run, SKIP, f"{told}; {lost} (--retrain)")
 
 
-def _taken_otherwise(run: Run, found: Found) -> str | None:
+def _taken_otherwise(run: Run, found: EvaluationState) -> str | None:
     """Why a key that is wanted cannot be had: it was taken in another way, and is of that."""
     for suite in run.suites:
         for key in suite.keys:

@@ -25,7 +25,9 @@ NAME = "v2"
 Ways = Mapping[str, dict[str, Any]]
 
 
-def named(place: Workspace, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def name_older_metrics(
+    place: Workspace, runs: Sequence[Run]
+) -> tuple[list[Run], list[str]]:
     """The runs, with keys of their own for what an older zsg took otherwise of any of
     them; notes that say which."""
     older: dict[str, dict[str, None]] = {}

@@ -63,7 +63,7 @@ ALWAYS = {
 
 
 @dataclass(frozen=True)
-class Keys:
+class GateKeys:
     """What opens the gate. `hosts`: the names, without a port, by which the server may
     be called."""
 
@@ -111,7 +111,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GateAnswer:
     """What is answered in MLflow's place."""
 
     status: int
@@ -119,7 +119,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def judge(keys: Keys, asked: Request) -> Answer | None:
+def check_request(keys: GateKeys, asked: Request) -> GateAnswer | None:
     """What is answered in MLflow's place; None for a request that may pass."""
     if asked.path in OPEN and asked.method in READING:
         return None
@@ -155,7 +155,7 @@ def judge(keys: Keys, asked: Request) -> Answer | None:
 class Gate:
     """The ASGI application: `app` behind the gate."""
 
-    def __init__(self, app: App, keys: Keys) -> None:
+    def __init__(self, app: App, keys: GateKeys) -> None:
         self._app, self._keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,7 +165,7 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # MLflow has none
             return
-        answer = judge(self._keys, Request.of(scope))
+        answer = check_request(self._keys, Request.of(scope))
         if answer is None:
             await self._app(scope, receive, send)
             return
@@ -191,19 +191,19 @@ class Gate:
         )
 
 
-def _welcome(keys: Keys) -> Answer:
+def _welcome(keys: GateKeys) -> GateAnswer:
     # A page, not a redirect: where a link was clicked on another site, a browser keeps
     # a strict cookie from the page that it is redirected to, but not from one that this
     # page opens.
     cookie = f"{keys.cookie}={keys.session}; Path=/; HttpOnly; SameSite=Strict"
-    return Answer(
+    return GateAnswer(
         HTTPStatus.OK,
         PAGE,
         (("Set-Cookie", cookie), ("Content-Type", "text/html; charset=utf-8")),
     )
 
 
-def _unknown() -> Answer:
+def _unknown() -> GateAnswer:
     text = (
         "this MLflow lets in its owner only: open the address that zsg printed, or set"
         " MLFLOW_TRACKING_TOKEN"
@@ -211,8 +211,8 @@ def _unknown() -> Answer:
     return _refused(HTTPStatus.UNAUTHORIZED, text, ("WWW-Authenticate", "Bearer"))
 
 
-def _refused(status: int, text: str, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, f"{text}\n", headers)
+def _refused(status: int, text: str, *headers: tuple[str, str]) -> GateAnswer:
+    return GateAnswer(status, f"{text}\n", headers)
 
 
 def _is(known: str, said: str | None) -> bool:
@@ -236,7 +236,7 @@ def _sent_token(asked: Request) -> str | None:
     return None
 
 
-def _sent_session(keys: Keys, asked: Request) -> str | None:
+def _sent_session(keys: GateKeys, asked: Request) -> str | None:
     # Taken apart here: http.cookies gives up where another server of this host has set
     # a cookie that it cannot read.
     for one in ";".join(asked.all("cookie")).split(";"):

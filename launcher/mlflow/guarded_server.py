@@ -43,7 +43,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from jobs.runtime.telling import tell
 from jobs.tracking import artifact_folder
 from jobs.tracking.artifact_folder import NotBelow
-from launcher.mlflow.gate import Gate, Keys
+from launcher.mlflow.gate import Gate, GateKeys
 
 SETTINGS = "ZSG_SERVED"
 STOPS_S = 3
@@ -55,7 +55,7 @@ NOWHERE = "dummy-source"  # what MLflow gives a prompt, which has no files
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """What the processes of the server are told. `artifacts`: the one folder that
     artifacts lie in."""
 
@@ -73,7 +73,7 @@ class Settings:
         return json.dumps(asdict(self))
 
     @classmethod
-    def of_environment(cls) -> "Settings":
+    def of_environment(cls) -> "ServerSettings":
         """What this process was told."""
         said = json.loads(os.environ[SETTINGS])
         return cls(**{**said, "hosts": tuple(said["hosts"])})
@@ -152,7 +152,7 @@ def _allowed(do: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _refuse_elsewhere(settings: Settings, location: str | None) -> None:
+def _refuse_elsewhere(settings: ServerSettings, location: str | None) -> None:
     """MlflowException for artifacts that would lie anywhere but in the one folder, or
     on another machine."""
     if not location or location == NOWHERE:
@@ -175,7 +175,7 @@ def _refuse_elsewhere(settings: Settings, location: str | None) -> None:
         raise MlflowException(refused, PERMISSION_DENIED)
 
 
-def _keep_artifacts_in_one_folder(settings: Settings) -> None:
+def _keep_artifacts_in_one_folder(settings: ServerSettings) -> None:
     """Every way to a file goes through a repository; every address of one through these
     two stores."""
     OwnArtifacts.root = Path(settings.artifacts)
@@ -198,7 +198,7 @@ def _keep_artifacts_in_one_folder(settings: Settings) -> None:
         raise RuntimeError(f"this MLflow would open {elsewhere}, so it is not served")
 
 
-def _guard(settings: Settings, store: type, method: str, argument: str) -> None:
+def _guard(settings: ServerSettings, store: type, method: str, argument: str) -> None:
     do = getattr(store, method)
 
     def guarded(
@@ -212,7 +212,7 @@ def _guard(settings: Settings, store: type, method: str, argument: str) -> None:
     setattr(store, method, guarded)
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: ServerSettings) -> None:
     """Tells MLflow's modules what is served, as `mlflow server` tells its workers."""
     artifacts = Path(settings.artifacts).as_uri()
     root = f"{PASSED_ON}:/" if settings.passes_artifacts else artifacts
@@ -230,14 +230,14 @@ def _prepare(settings: Settings) -> None:
 
 def make_app() -> Gate:
     """The application that each process serves."""
-    settings = Settings.of_environment()
+    settings = ServerSettings.of_environment()
     _prepare(settings)
-    return Gate(mlflow_app, Keys(settings.token, settings.session, settings.hosts))
+    return Gate(mlflow_app, GateKeys(settings.token, settings.session, settings.hosts))
 
 
-def serve() -> None:
+def run_server() -> None:
     """Makes the tables where they lack, then serves until told to end."""
-    settings = Settings.of_environment()
+    settings = ServerSettings.of_environment()
     _prepare(settings)
     root = os.environ[mlflow_server.ARTIFACT_ROOT_ENV_VAR]
     try:

@@ -12,23 +12,23 @@ from urllib.parse import urlsplit
 from jobs.contract.folder import Damaged, Workspace
 from jobs.tracking import server_tokens
 from launcher.mlflow import mlflow_server
-from launcher.mlflow.mlflow_server import Served
+from launcher.mlflow.mlflow_server import ServerOptions
 from launcher.views import show
 from launcher.workspace import grid_record
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.secrets import hide_in_addresses
 
 
-def needs_mlflow() -> None:
+def require_mlflow() -> None:
     """UserError where MLflow is not installed."""
     if importlib.util.find_spec("mlflow") is None:
         raise UserError("mlflow is not installed here: pip install 'zsg[track]'")
 
 
-def sync(place: Workspace, grid: str | None, refill: bool) -> None:
+def sync_grids(place: Workspace, grid: str | None, refill: bool) -> None:
     """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not
     keep the others from it."""
-    needs_mlflow()
+    require_mlflow()
     from jobs.tracking import deliver, tracker
 
     refused: list[ClusterError] = []
@@ -51,7 +51,7 @@ def sync(place: Workspace, grid: str | None, refill: bool) -> None:
 def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the
     profile's server."""
-    needs_mlflow()
+    require_mlflow()
     from jobs.tracking import deliver, tracker
 
     name = grid_record.names(place, grid)[0] if grid else None
@@ -64,10 +64,10 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
         )
         return
-    listening = mlflow_server.listen("127.0.0.1", port)
+    listening = mlflow_server.open_socket("127.0.0.1", port)
     database = Path(uri.removeprefix(mlflow_server.SQLITE))
     tracker.make_store(database)
-    served = Served(
+    served = ServerOptions(
         uri,
         database.parent / "mlartifacts",
         "127.0.0.1",
@@ -87,14 +87,14 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     _serve(served, listening, tell)
 
 
-def serve(served: Served, folder: Path) -> None:
+def serve_cluster(served: ServerOptions, folder: Path) -> None:
     """Serves MLflow to jobs and people until told to end; says how a profile names it
     once it answers."""
-    needs_mlflow()
+    require_mlflow()
     from jobs.tracking import tracker
 
-    listening = mlflow_server.listen(served.host, served.port)
-    mlflow_server.prepare(served, tracker.make_store)
+    listening = mlflow_server.open_socket(served.host, served.port)
+    mlflow_server.prepare_store(served, tracker.make_store)
     published, trouble = _publish(served)
 
     def tell() -> None:
@@ -118,7 +118,7 @@ def serve(served: Served, folder: Path) -> None:
         server_tokens.withdraw(published, served.token)
 
 
-def _publish(served: Served) -> tuple[list[Path], str]:
+def _publish(served: ServerOptions) -> tuple[list[Path], str]:
     """The files that have the token for the user's jobs, and why there are none."""
     try:
         return server_tokens.publish(served.places, served.token), ""
@@ -126,7 +126,7 @@ def _publish(served: Served) -> tuple[list[Path], str]:
         return [], str(error)
 
 
-def _elsewhere(served: Served, folder: Path) -> list[str]:
+def _elsewhere(served: ServerOptions, folder: Path) -> list[str]:
     """How nodes with another home, or a colleague, get the token, and what is at stake
     on its way."""
     token = shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
@@ -155,7 +155,7 @@ def _published(uri: str) -> str | None:
         return None
 
 
-def _tell_who(served: Served) -> None:
+def _tell_who(served: ServerOptions) -> None:
     here, port = urlsplit(served.local_uri).netloc, served.port
     same = (
         "the same address"
@@ -174,7 +174,7 @@ def _this_machine() -> str:
     return socket.gethostname() if name.startswith("localhost") else name
 
 
-def _tell_stakes(served: Served) -> None:
+def _tell_stakes(served: ServerOptions) -> None:
     reached = (
         "every machine of this network"
         if served.is_open
@@ -191,8 +191,8 @@ def _tell_stakes(served: Served) -> None:
 
 
 def _serve(
-    served: Served, listening: socket.socket, when_up: Callable[[], None]
+    served: ServerOptions, listening: socket.socket, when_up: Callable[[], None]
 ) -> None:
-    code = mlflow_server.run(served, listening, when_up)
+    code = mlflow_server.run_server(served, listening, when_up)
     if code:
         raise ClusterError(f"MLflow's server ended with {code}; what it said is above")

@@ -64,7 +64,7 @@ HANDED_ON = "MLFLOW_SQLALCHEMYSTORE_"
 
 
 @dataclass(frozen=True)
-class Served:
+class ServerOptions:
     """What is served and to whom. `artifacts`: the folder of all artifacts; others are refused.
 
     With `passes_artifacts` clients send artifacts through the server; else they write
@@ -203,7 +203,7 @@ def without_backend(backend: str, argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def backend_of(text: str | None, folder: Path) -> str:
+def resolve_backend(text: str | None, folder: Path) -> str:
     """The database to serve: a sqlite file in `folder` unless another is named.
     UserError where it cannot be served."""
     uri = text or f"{SQLITE}{folder / 'mlflow.db'}"
@@ -223,13 +223,13 @@ def backend_of(text: str | None, folder: Path) -> str:
         )
         return f"{SQLITE}{path}"
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
-        return with_driver(
+        return add_driver(
             uri, [name for name in DRIVERS if importlib.util.find_spec(name)]
         )
     raise UserError("--backend: give sqlite:///FILE on a local disk, or postgresql://…")
 
 
-def with_driver(uri: str, drivers: Sequence[str]) -> str:
+def add_driver(uri: str, drivers: Sequence[str]) -> str:
     """A PostgreSQL address that says by which of the installed drivers; SQLAlchemy
     would take one that may lack."""
     scheme, colon, rest = uri.partition(":")
@@ -252,7 +252,7 @@ def refuse_shared(path: Path, kind: str) -> None:
         )
 
 
-def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
+def prepare_store(served: ServerOptions, make_store: Callable[[Path], None]) -> None:
     """Makes folder and tables before workers race for them."""
     ownership.make_folder(served.artifacts.parent)
     if served.backend.startswith(SQLITE):
@@ -263,7 +263,7 @@ def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
             database.execute("PRAGMA journal_mode=WAL")
 
 
-def kept_token(folder: Path) -> str:
+def read_or_make_token(folder: Path) -> str:
     """The token that a folder's server had before, or a new one, kept in a file for its owner only.
 
     Jobs that run while it is started anew go on with it. Who wants another one removes
@@ -283,7 +283,7 @@ def kept_token(folder: Path) -> str:
     return token
 
 
-def listen(host: str, port: int) -> socket.socket:
+def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens there. ClusterError if somebody else does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
@@ -301,7 +301,9 @@ def listen(host: str, port: int) -> socket.socket:
     return made
 
 
-def run(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> int:
+def run_server(
+    served: ServerOptions, listening: socket.socket, when_up: Callable[[], None]
+) -> int:
     """Runs a server until it ends, or until this process is told to; then nothing of it
     stays behind.
 

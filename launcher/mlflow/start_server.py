@@ -10,7 +10,7 @@ def main() -> None:
     """Serves until told to end."""
     from launcher.mlflow import guarded_server
 
-    guarded_server.serve()
+    guarded_server.run_server()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pyarrow import csv, parquet
 
 from jobs.contract.folder import Workspace
 from launcher.reporting.data import csv_cells, recorded_runs
-from launcher.reporting.data.recorded_runs import Recorded
+from launcher.reporting.data.recorded_runs import RecordedRun
 from launcher.workspace import extras, grid_record
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _frame(
     record = grid_record.read(place, grid)
     schema = schema_of(record["runs"])
     parts = [
-        _table(columns_of(run), schema) for run in recorded_runs.runs(place, record)
+        _table(columns_of(run), schema)
+        for run in recorded_runs.read_runs(place, record)
     ]
     return pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
 
@@ -114,7 +115,7 @@ def _kind(listed: Sequence[Mapping[str, Any]], key: str) -> "pa.DataType":
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()
 
 
-def metric_columns(run: Recorded) -> Columns:
+def metric_columns(run: RecordedRun) -> Columns:
     """The values of a run that count, in the order of its journals."""
     points = [point for stage in run.stages for point in stage.points]
     names = ("stage", "step", "examples", "key", "value", "ts")
@@ -125,7 +126,7 @@ def metric_columns(run: Recorded) -> Columns:
     }
 
 
-def item_columns(run: Recorded) -> Columns:
+def item_columns(run: RecordedRun) -> Columns:
     """The loss of each of a run's test items at each checkpoint."""
     found = run.items("loss")
     if found is None:
@@ -177,7 +178,7 @@ def _scalar(value: Any, kind: "pa.DataType") -> "pa.Scalar":
     return pa.scalar(value if is_text else json.dumps(value, ensure_ascii=False), kind)
 
 
-class Writer:
+class TableWriter:
     """Writes a table run by run, as Parquet or as CSV; the file is there when it is whole.
 
     Parquet has every text as it is, CSV as `csv_cells` makes it.
@@ -201,7 +202,7 @@ class Writer:
         self.rows += table.num_rows
         self._file.write_table(csv_cells.make_cells(table) if self._is_csv else table)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "TableWriter":
         return self
 
     def __exit__(
@@ -224,7 +225,7 @@ def write_csv(path: Path, held: Columns) -> None:
     draft.replace(path)
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def rows_to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows as columns."""
     return {
         name: [row[name] for row in rows]
@@ -232,14 +233,16 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     }
 
 
-def export(place: Workspace, grid: str, path: Path, kind: str, items: bool) -> int:
+def export_table(
+    place: Workspace, grid: str, path: Path, kind: str, items: bool
+) -> int:
     """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
     rows. UserError for no such grid."""
     record = grid_record.read(place, grid)
     schema_of, columns_of = (
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
-    with Writer(path, schema_of(record["runs"]), kind) as file:
-        for run in recorded_runs.runs(place, record):
+    with TableWriter(path, schema_of(record["runs"]), kind) as file:
+        for run in recorded_runs.read_runs(place, record):
             file.add(columns_of(run))
     return file.rows

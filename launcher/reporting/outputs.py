@@ -29,7 +29,7 @@ Digests = Mapping[str, list[str]]
 
 
 @contextlib.contextmanager
-def report_folder(
+def open_report_folder(
     folder: Path, names: Sequence[str], certain: Sequence[str], is_own: bool
 ) -> Iterator[Path]:
     """Yields a folder to write a report's files to, whose `names` then come to lie in `folder`.
@@ -56,7 +56,7 @@ def report_folder(
                 folder.rmdir()
 
 
-def written(folder: Path, names: Sequence[str]) -> list[str]:
+def written_files(folder: Path, names: Sequence[str]) -> list[str]:
     """Those of the names that the report in a folder has."""
     known = _listed(folder, names) or {}
     return [name for name in names if name in known]

@@ -13,7 +13,7 @@ from launcher.reporting import frames, outputs
 from launcher.reporting.data import recorded_runs, run_groups, state_maps, verdicts
 from launcher.reporting.data.grid_comparison import GridComparison, ReportOptions
 from launcher.reporting.data.run_groups import Group, Member, Summary
-from launcher.reporting.data.state_maps import Maps
+from launcher.reporting.data.state_maps import StateMaps
 from launcher.reporting.figures import curve_panels, line_charts, map_charts
 from launcher.reporting.html import map_section, sections, verdict_section
 from launcher.reporting.html import page as report_page
@@ -39,7 +39,7 @@ OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden state
 PAGE = "report.html"
 
 
-def write(
+def write_report(
     place: Workspace, name: str, asked: ReportOptions, out: Path | None = None
 ) -> Path:
     """Writes the report of a grid and returns the page's path; `out` is a folder.
@@ -55,7 +55,7 @@ def write(
     if out is None:
         outputs.refuse_linked(place, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
-    with outputs.report_folder(
+    with outputs.open_report_folder(
         folder, names, (PAGE, *BESIDE), is_own=out is None
     ) as draft:
         _write(place, record, asked, draft)
@@ -65,81 +65,92 @@ def write(
 def _write(
     place: Workspace, record: dict[str, Any], asked: ReportOptions, folder: Path
 ) -> None:
-    with frames.Writer(
+    with frames.TableWriter(
         folder / "metrics.parquet", frames.metric_schema(record["runs"])
     ) as kept:
         found = _read(place, record, asked, kept)
-    summed = run_groups.summaries(found.groups)
-    drops = run_groups.drops(found.groups)
-    drawn = curve_panels.by_axis(found)
+    summed = run_groups.summarize_groups(found.groups)
+    drops = run_groups.find_drops(found.groups)
+    drawn = curve_panels.make_axis_panels(found)
     bands = (
         "; bands: lowest to highest replicate"
         if any(group.has_band for group in found.groups)
         else ""
     )
     title = f"{found.name}: {asked.metric} by {asked.x}{bands}"
-    line_charts.picture(drawn, [folder / "curves.png", folder / "curves.pdf"], title)
+    line_charts.draw_picture(
+        drawn, [folder / "curves.png", folder / "curves.pdf"], title
+    )
     frames.write_csv(folder / "curves.csv", _curve_columns(found))
     frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
-    maps = state_maps.of_groups(
+    maps = state_maps.map_groups(
         place, [(found.full_label(group), group) for group in found.groups]
     )
     _write_maps(folder, maps)
-    decided = verdicts.of_grid(place, record["name"])
+    decided = verdicts.judge_grid(place, record["name"])
     _write_verdicts(folder, decided)
-    parts = sections.sections(found, summed, drops, drawn, decided, maps)
+    parts = sections.make_sections(found, summed, drops, drawn, decided, maps)
     if notes := data_notes.of_grid(place, record):
-        parts.insert(2, report_page.warning("What there is to know of the data", notes))
-    write_text(folder / PAGE, report_page.page(f"zsg report: {found.name}", parts))
+        parts.insert(
+            2, report_page.render_warning("What there is to know of the data", notes)
+        )
+    write_text(
+        folder / PAGE, report_page.render_page(f"zsg report: {found.name}", parts)
+    )
 
 
-def beside(page: Path) -> list[str]:
+def files_beside(page: Path) -> list[str]:
     """The names of what was written beside a page."""
-    return outputs.written(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
+    return outputs.written_files(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
 
 
-def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
-    if panels := verdict_section.panels(decided):
+def _write_verdicts(folder: Path, decided: Sequence[verdicts.ClaimVerdict]) -> None:
+    if panels := verdict_section.make_verdict_panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (
             ", and published curves"
             if any(one.claim.published for one in decided)
             else ""
         )
-        line_charts.picture(
+        line_charts.draw_picture(
             panels, pictures, f"What the verdicts are of{beside_them}", apart=True
         )
     if decided:
         frames.write_csv(
-            folder / "verdicts.csv", frames.columns(verdict_section.columns(decided))
+            folder / "verdicts.csv",
+            frames.rows_to_columns(verdict_section.verdict_rows(decided)),
         )
 
 
-def _write_maps(folder: Path, maps: Maps) -> None:
+def _write_maps(folder: Path, maps: StateMaps) -> None:
     if maps.drawn:
-        titled = [(map_section.title(one), one) for one in maps.drawn]
-        map_charts.picture(
+        titled = [(map_section.map_title(one), one) for one in maps.drawn]
+        map_charts.draw_picture(
             titled,
             map_section.number_groups(maps),
             [folder / name for name in OF_STATES[:2]],
         )
-        frames.write_csv(folder / OF_STATES[2], frames.columns(map_section.rows(maps)))
+        frames.write_csv(
+            folder / OF_STATES[2], frames.rows_to_columns(map_section.map_rows(maps))
+        )
 
 
 def _read(
     place: Workspace,
     record: dict[str, Any],
     asked: ReportOptions,
-    kept: "frames.Writer",
+    table: frames.TableWriter,
 ) -> GridComparison:
     members, facts, troubles, keys = [], [], [], dict[str, None]()
-    for run in recorded_runs.runs(place, record, asked.stage):
-        members.append(run_groups.member(run, asked.metric, asked.x, asked.over_splits))
+    for run in recorded_runs.read_runs(place, record, asked.stage):
+        members.append(
+            run_groups.make_member(run, asked.metric, asked.x, asked.over_splits)
+        )
         facts.append(run.facts())
         troubles += _troubles(run)
         keys |= dict.fromkeys(run.keys())
-        kept.add(frames.metric_columns(run))
+        table.add(frames.metric_columns(run))
     if asked.metric not in keys and keys:
         raise UserError(
             f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}"
@@ -155,11 +166,13 @@ def _read(
             " stand"
         )
     _refuse_too_large(asked.metric, members)
-    groups = run_groups.groups(members)
-    axes = run_groups.differing(groups)
-    panel = run_groups.panel_axis(axes, groups, asked.panel)
+    groups = run_groups.group_replicates(members)
+    axes = run_groups.differing_axes(groups)
+    panel = run_groups.choose_panel_axis(axes, groups, asked.panel)
     values = (
-        {run_groups.text(group.axes.get(panel)) for group in groups} if panel else set()
+        {run_groups.axis_text(group.axes.get(panel)) for group in groups}
+        if panel
+        else set()
     )
     if len(values) > MOST_PANELS:
         if asked.panel:
@@ -185,7 +198,7 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
                 )
 
 
-def _troubles(run: recorded_runs.Recorded) -> list[str]:
+def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
     told = []
     if run.state not in (
         RecordedState.DONE,
@@ -236,7 +249,7 @@ def _curve_columns(found: GridComparison) -> dict[str, list[Any]]:
                 "lowest": float(low),
             }
             rows.append({**row, "highest": float(high), "runs": len(group.averaged)})
-    return frames.columns(rows)
+    return frames.rows_to_columns(rows)
 
 
 def _final_columns(
@@ -261,13 +274,13 @@ def _final_columns(
                     None,
                 )
         rows.append(row)
-    return frames.columns(rows)
+    return frames.rows_to_columns(rows)
 
 
 def _drop_columns(
     found: GridComparison, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> dict[str, list[Any]]:
-    return frames.columns(
+    return frames.rows_to_columns(
         [
             {
                 **_axes(found, group),
@@ -287,4 +300,4 @@ def _drop_columns(
 
 
 def _axes(found: GridComparison, group: Group) -> dict[str, str]:
-    return {key: run_groups.text(group.axes.get(key)) for key in found.keys}
+    return {key: run_groups.axis_text(group.axes.get(key)) for key in found.keys}

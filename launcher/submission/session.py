@@ -111,7 +111,7 @@ def open_grid(
         keeps=place.root.is_dir() and not refusal,
     )
     resolved, notes = runs_of.resolve_runs(grid, profile, known)
-    resolved, named = metric_versions.named(place, resolved)
+    resolved, named = metric_versions.name_older_metrics(place, resolved)
     notes = [*notes, *named, *older_runs.find_notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:

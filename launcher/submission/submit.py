@@ -174,7 +174,7 @@ def _with_evaluations(
     """The actions, with runs evaluated that lack metrics of answers; reads the folders
     of runs that want any."""
     found = {
-        a.run.id: evaluation_plan.look(site.workspace, a.run)
+        a.run.id: evaluation_plan.read_evaluation_state(site.workspace, a.run)
         for a in actions
         if a.run.checkpoints.scored
     }
@@ -187,8 +187,12 @@ def _with_evaluations(
         for item, state in found_states.items()
         if state.is_active and not state.stopped
     ]
-    return evaluation_plan.refine(
-        actions, states, allow, found, evaluation_plan.served(site.workspace, active)
+    return evaluation_plan.add_evaluations(
+        actions,
+        states,
+        allow,
+        found,
+        evaluation_plan.keys_under_evaluation(site.workspace, active),
     )
 
 

@@ -15,7 +15,7 @@ class NotChecked(Exception):
 
 
 @dataclass(frozen=True)
-class Check:
+class Finding:
     """One line of what `zsg verify` found."""
 
     name: str
@@ -23,15 +23,15 @@ class Check:
     says: str
 
 
-def look(name: str, at: Callable[[], str]) -> Check:
+def run_check(name: str, at: Callable[[], str]) -> Finding:
     """What a look came to that returns what holds, or raises Differs or NotChecked."""
     try:
-        return Check(name, HOLDS, at())
+        return Finding(name, HOLDS, at())
     except Differs as found:
-        return Check(name, DIFFERS, str(found))
+        return Finding(name, DIFFERS, str(found))
     except NotChecked as why:
-        return Check(name, NOT_CHECKED, str(why))
+        return Finding(name, NOT_CHECKED, str(why))
     except ModuleNotFoundError as lacking:
-        return Check(name, NOT_CHECKED, f"{lacking.name} is not installed here")
+        return Finding(name, NOT_CHECKED, f"{lacking.name} is not installed here")
     except OSError as error:
-        return Check(name, NOT_CHECKED, f"{error.filename}: {error.strerror}")
+        return Finding(name, NOT_CHECKED, f"{error.filename}: {error.strerror}")

@@ -25,7 +25,7 @@ from zsg_core.training import schedule
 SNAPSHOT = "digest of the snapshot"
 
 
-def whole(e: Evidence) -> str:
+def check_journal(e: Evidence) -> str:
     """What the journal has. Differs for the first thing that is not as a trainer writes it."""
     files = journal.owned(e.folder)
     if not files:
@@ -126,7 +126,7 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
                 )
 
 
-def values(rows: Iterable[Row]) -> dict[tuple[int, str], Any]:
+def replayable_values(rows: Iterable[Row]) -> dict[tuple[int, str], Any]:
     """Everything that a replay must find again, by step and name, in the order of the
     steps; the first counts.
 

@@ -20,7 +20,11 @@ from jobs.model import content
 from jobs.training import state, written_weights
 from launcher.verification.evidence import Evidence
 from launcher.verification.finding import Differs, NotChecked
-from launcher.verification.journal_check import SNAPSHOT, values, whole
+from launcher.verification.journal_check import (
+    SNAPSHOT,
+    check_journal,
+    replayable_values,
+)
 from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
 from zsg_core.digest import combine_digests, content_id, digest_ids
@@ -29,26 +33,26 @@ from zsg_core.training import schedule
 
 MEAN = 1e-5  # relative: items are kept in float32, means in float64
 
-Look = Callable[[], str]
+RecordCheck = Callable[[], str]
 
 
-def looks(e: Evidence) -> Iterator[tuple[str, Look]]:
+def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     """Every look at the records, by its name, in the order of the work."""
-    yield "recipe", partial(recipe, e)
-    yield "code", partial(code, e)
+    yield "recipe", partial(check_recipe, e)
+    yield "code", partial(check_code, e)
     for name, rule in recipes.list_sources(e.stage["data"]).items():
-        yield f"data {name}".strip(), partial(data, e, name, rule)
-    yield "base", partial(base, e)
-    yield "corpus", partial(corpus, e)
-    yield "arrangement", partial(arrangement, e)
-    yield "schedule", partial(schedule_digests, e)
-    yield "journal", partial(whole, e)
-    yield "losses", partial(losses, e)
-    yield "weights", partial(weights, e)
-    yield "state", partial(saved_state, e)
+        yield f"data {name}".strip(), partial(check_data, e, name, rule)
+    yield "base", partial(check_base, e)
+    yield "corpus", partial(check_corpus, e)
+    yield "arrangement", partial(check_arrangement, e)
+    yield "schedule", partial(check_schedule, e)
+    yield "journal", partial(check_journal, e)
+    yield "losses", partial(check_losses, e)
+    yield "weights", partial(check_weights, e)
+    yield "state", partial(check_state, e)
 
 
-def recipe(e: Evidence) -> str:
+def check_recipe(e: Evidence) -> str:
     """The run's id is the hash of its recipe, and so are the names of what it was made of."""
     made = {"run": recipes.run_id(e.recipe), "corpus": recipes.corpus_id(e.recipe)}
     made |= {
@@ -63,7 +67,7 @@ def recipe(e: Evidence) -> str:
     return f"{made['run']} is the hash of the recorded recipe"
 
 
-def code(e: Evidence) -> str:
+def check_code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
     recorded = e.job["code"].get("digest")
     folder = e.made(f"code/{recorded}")
@@ -76,7 +80,7 @@ def code(e: Evidence) -> str:
     return f"{recorded}, {len(files)} files, commit {e.job['code'].get('commit') or 'unknown'}"
 
 
-def data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
+def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
     """The user's files of a source are those that the recipe was made of."""
     paths = _paths(e).get(name)
     if paths is None:
@@ -112,7 +116,7 @@ def _paths(e: Evidence) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def base(e: Evidence) -> str:
+def check_base(e: Evidence) -> str:
     """The weights that the run started from are those that the recipe names."""
     if e.job["before"]:
         folder = base_folder(e)
@@ -150,7 +154,7 @@ def base_folder(e: Evidence) -> Path:
     return folder
 
 
-def corpus(e: Evidence) -> str:
+def check_corpus(e: Evidence) -> str:
     """The examples are those that were sampled, and the arrangement orders them and no others."""
     from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
 
@@ -171,7 +175,7 @@ def corpus(e: Evidence) -> str:
     return f"{len(found.train)} training and {len(found.test)} test examples"
 
 
-def arrangement(e: Evidence) -> str:
+def check_arrangement(e: Evidence) -> str:
     """The order is the list that its record describes, made by the recipe's rule of this corpus."""
     meta = read_json(e.arrangement / META) or {}
     if meta.get("recipe") != e.stage["arrangement"]:
@@ -186,7 +190,7 @@ def arrangement(e: Evidence) -> str:
     return f"{len(e.ids)} ids, {found[:12]}"
 
 
-def schedule_digests(e: Evidence) -> str:
+def check_schedule(e: Evidence) -> str:
     """The ids that the ranks consumed, as journalled, are those of the arrangement in batches."""
     journalled = {
         row.step: row.data["ids"] for row in e.rows if isinstance(row, DigestRow)
@@ -206,7 +210,7 @@ def schedule_digests(e: Evidence) -> str:
     )
 
 
-def losses(e: Evidence) -> str:
+def check_losses(e: Evidence) -> str:
     """A checkpoint's loss is the mean of its items' losses, and the end record's loss
     the last of them."""
     found: dict[str, dict[int, float]] = {}
@@ -239,9 +243,9 @@ def losses(e: Evidence) -> str:
     return f"at {count} checkpoints the mean of the items' losses"
 
 
-def weights(e: Evidence) -> str:
+def check_weights(e: Evidence) -> str:
     """Weights on disk have the digests that were journalled when they were written."""
-    recorded = values(e.rows)
+    recorded = replayable_values(e.rows)
     ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
     if ends and e.end and given(e.end.weights, ends[-1]) != ends[-1]:
         raise Differs(
@@ -278,7 +282,7 @@ def _weights(folder: Path, recorded: str, by: str) -> str:
     return found[:12]
 
 
-def saved_state(e: Evidence) -> str:
+def check_state(e: Evidence) -> str:
     """A full state is of this run, and the ids it says it has consumed are those of the
     schedule."""
     saved = newest_state(e)

@@ -29,7 +29,7 @@ from jobs.training import state, written_weights
 from jobs.training.tokens import tokens_id
 from launcher.verification.evidence import Evidence, Row
 from launcher.verification.finding import Differs, NotChecked
-from launcher.verification.journal_check import SNAPSHOT, values
+from launcher.verification.journal_check import SNAPSHOT, replayable_values
 from launcher.verification.record_checks import base_folder
 from launcher.verification.replay_comparison import Replayed
 
@@ -53,7 +53,7 @@ class Rank(Protocol):
 Start = Callable[[Path, int, Mapping[str, str]], Sequence[Rank]]
 
 
-def processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequence[Rank]:
+def start_processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequence[Rank]:
     """Starts so many ranks of the job of a folder, as srun would, on this machine."""
     ranks = []
     for rank in range(world):
@@ -93,7 +93,7 @@ class Span:
         )
 
 
-def span(e: Evidence, steps: int) -> Span:
+def choose_span(e: Evidence, steps: int) -> Span:
     """The first so many steps after the newest state that has any after it, or else
     from the beginning."""
     found = [one for one in state.find(e.folder) if one.step < e.last]
@@ -104,17 +104,17 @@ def span(e: Evidence, steps: int) -> Span:
     return Span(begin, min(begin + steps, e.last), saved)
 
 
-def way_of(e: Evidence, step: int) -> Row:
+def way_of_step(e: Evidence, step: int) -> Row:
     """How the first attempt that journalled a step has computed it: what its start row tells."""
     losses = find_metrics(e.rows, "train/loss")
     attempt = min(row.attempt for row, _ in losses if row.step == step)
     return next(start for start in e.starts if start["attempt"] == attempt)
 
 
-def run(e: Evidence, over: Span, start: Start) -> Replayed:
+def run_replay(e: Evidence, over: Span, start: Start) -> Replayed:
     """What a replay journals. NotChecked where it cannot be made; Differs where the
     state cannot be read."""
-    way = way_of(e, over.begin + 1)
+    way = way_of_step(e, over.begin + 1)
     with tempfile.TemporaryDirectory(prefix="zsg-verify-") as root:
         folder = _lay_out(e, over, Workspace(Path(root)), way)
         world = over.saved.way["world"] if over.saved else way["world"]
@@ -233,7 +233,7 @@ def _gpus() -> int:
 def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
     """Whether the replay has journalled all there is to compare: a step beyond the
     last, and each snapshot."""
-    recorded = values(e.rows)
+    recorded = replayable_values(e.rows)
     snapshots = {
         cell for cell in recorded if cell[1] == SNAPSHOT and over.covers(cell[0])
     }
@@ -244,7 +244,7 @@ def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
         start = find_first_start(rows)
         if start and start.from_step != over.begin:
             raise NotChecked(f"{over.origin} was passed over: {start.passed_over}")
-        found = values(rows)
+        found = replayable_values(rows)
         beyond = any(step > over.end for step, _ in found)
         return (snapshots if beyond else wanted) <= found.keys()
 
@@ -286,7 +286,7 @@ def _differing(
 ) -> dict[int, list[str]]:
     """By the step of a snapshot that came out differently, the tensors that differ;
     where both are on disk."""
-    recorded, again, found = values(e.rows), values(rows), {}
+    recorded, again, found = replayable_values(e.rows), replayable_values(rows), {}
     for step, key in again:
         if (
             key != SNAPSHOT

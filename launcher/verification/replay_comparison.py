@@ -10,7 +10,7 @@ from jobs.contract.journal import WAY
 from jobs.contract.journal_rows import as_mapping, find_first_start
 from launcher.verification.evidence import Row
 from launcher.verification.finding import Differs, NotChecked
-from launcher.verification.journal_check import SNAPSHOT, values
+from launcher.verification.journal_check import SNAPSHOT, replayable_values
 
 TOLD = (
     "steps",
@@ -47,14 +47,14 @@ class Replayed:
         raise NotChecked("the replay has not begun to train")
 
 
-def compare(recorded: Cells, starts: Sequence[Row], replayed: Replayed) -> str:
+def compare_replay(recorded: Cells, starts: Sequence[Row], replayed: Replayed) -> str:
     """What of `recorded` is equal. Differs with the first that is not: what is trained
     on, then step after step.
 
     `starts`: what the attempts told that have computed it.
     """
-    there, now = values(replayed.rows), replayed.start
-    tolerance = journal.agreement(ways(starts, now))
+    there, now = replayable_values(replayed.rows), replayed.start
+    tolerance = journal.agreement(list_ways(starts, now))
     for key in TOLD:
         if key in starts[0] and key in now and starts[0][key] != now[key]:
             raise Differs(
@@ -89,10 +89,10 @@ def compare(recorded: Cells, starts: Sequence[Row], replayed: Replayed) -> str:
     )
 
 
-def same_bits(starts: Sequence[Row], now: Row) -> str:
+def check_same_bits(starts: Sequence[Row], now: Row) -> str:
     """What both were computed with. NotChecked where that is not the same, or a GPU, so
     that bits tell nothing."""
-    found = ways(starts, now)
+    found = list_ways(starts, now)
     if any(way["device"] != "cpu" for way in found):
         raise NotChecked(
             "a GPU does not add in the same order twice: values need only be near, weights not"
@@ -108,7 +108,7 @@ def same_bits(starts: Sequence[Row], now: Row) -> str:
     return _told(found[-1].get("versions")) or "the same way of computing"
 
 
-def ways(starts: Sequence[Row], now: Row) -> list[Row]:
+def list_ways(starts: Sequence[Row], now: Row) -> list[Row]:
     """All that decides the last bits of values, as far as every attempt has told it;
     the replay's stands last."""
     keys = [*WAY, *(key for key in ENGINE if all(key in one for one in (*starts, now)))]

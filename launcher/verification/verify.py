@@ -10,29 +10,33 @@ from jobs.contract.journal_rows import MetricRow
 from launcher.status import reading
 from launcher.verification import record_checks, replay
 from launcher.verification.evidence import Evidence, Row
-from launcher.verification.finding import DIFFERS, Check, NotChecked, look
-from launcher.verification.journal_check import values
+from launcher.verification.finding import DIFFERS, Finding, NotChecked, run_check
+from launcher.verification.journal_check import replayable_values
 from launcher.verification.replay import Span, Start
-from launcher.verification.replay_comparison import Replayed, compare, same_bits
+from launcher.verification.replay_comparison import (
+    Replayed,
+    check_same_bits,
+    compare_replay,
+)
 from launcher.workspace import extras
 from zsg_core.errors import UserError
 
 Say = Callable[[str], None]
 
 
-def verify(
+def verify_run(
     text: str,
     place: Callable[[], Workspace],
     steps: int,
     say: Say,
-    start: Start = replay.processes,
-) -> list[Check]:
+    start: Start = replay.start_processes,
+) -> list[Finding]:
     """What was found, with what differs first. `text`: a run's folder, or the beginning
     of its id in a workspace."""
     evidence = Evidence.of(_folder(text, place))
-    again = Again(evidence, steps, say, start)
+    again = ReplayChecks(evidence, steps, say, start)
     looks = [
-        *record_checks.looks(evidence),
+        *record_checks.list_checks(evidence),
         ("replay", again.equal),
         ("same bits", again.same_bits),
     ]
@@ -40,7 +44,7 @@ def verify(
     if evidence.job["before"]:
         looks.append(("stages before", lambda: _stages_before(evidence)))
     return sorted(
-        (look(*one) for one in looks), key=lambda check: check.verdict != DIFFERS
+        (run_check(*one) for one in looks), key=lambda check: check.verdict != DIFFERS
     )
 
 
@@ -53,7 +57,7 @@ def _folder(text: str, place: Callable[[], Workspace]) -> Path:
     return place().root / item
 
 
-class Again:
+class ReplayChecks:
     """The steps that are trained again, when the first look asks for it; later looks
     ask what came of it."""
 
@@ -79,27 +83,27 @@ class Again:
             "training again", ("torch", "transformers", "deepspeed"), "train"
         ):
             raise NotChecked(why)
-        over = self._over = replay.span(e, self._steps)
-        way = replay.way_of(e, over.begin + 1)
+        over = self._over = replay.choose_span(e, self._steps)
+        way = replay.way_of_step(e, over.begin + 1)
         ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"
         what = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
         self._say(
             f"training again: {what}; this runs the code and loads the state beside the run"
             " (--steps 0: neither)"
         )
-        self._replayed = replay.run(e, over, self._start)
+        self._replayed = replay.run_replay(e, over, self._start)
         recorded = {
             cell: value
-            for cell, value in values(e.rows).items()
+            for cell, value in replayable_values(e.rows).items()
             if over.covers(cell[0])
         }
-        return f"{what}: {compare(recorded, self._starts, self._replayed)}"
+        return f"{what}: {compare_replay(recorded, self._starts, self._replayed)}"
 
     def same_bits(self) -> str:
         """The last bits can be expected to be the same here."""
         if self._replayed is None:
             raise NotChecked("nothing was trained again")
-        return same_bits(self._starts, self._replayed.start)
+        return check_same_bits(self._starts, self._replayed.start)
 
     def other_steps(self) -> str:
         """No step is left that was not trained again."""

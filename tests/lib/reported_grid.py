@@ -42,7 +42,9 @@ def make(
 
 def written(place: Workspace, name: str, **asked: Any) -> str:
     """The report's page."""
-    return report.write(place, name, ReportOptions(**asked)).read_text(encoding="utf-8")
+    return report.write_report(place, name, ReportOptions(**asked)).read_text(
+        encoding="utf-8"
+    )
 
 
 def rows(place: Workspace, name: str, file: str) -> list[dict[str, str]]:

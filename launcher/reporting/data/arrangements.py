@@ -72,7 +72,7 @@ class Arrangement:
         ]
 
 
-def find(workspace: Workspace, beginning: str) -> Arrangement:
+def find_arrangement(workspace: Workspace, beginning: str) -> Arrangement:
     """The arrangement whose id, or the id of a run that trains on it, begins so.
     UserError for none or several."""
     made = [
@@ -106,7 +106,7 @@ def find(workspace: Workspace, beginning: str) -> Arrangement:
     return Arrangement(workspace, only)
 
 
-def summary(one: Arrangement, head: int) -> dict[str, Any]:
+def summarize_arrangement(one: Arrangement, head: int) -> dict[str, Any]:
     """What `zsg arrange show` tells: recipe, count, first ids, composition over
     position, rounds."""
     keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
@@ -119,11 +119,11 @@ def summary(one: Arrangement, head: int) -> dict[str, Any]:
         "corpus": one.corpus,
         **facts,
         "head": one.ids[:head],
-        "parts": parts(one.ids),
+        "parts": describe_tenths(one.ids),
     }
 
 
-def label(one: Arrangement) -> str:
+def label_arrangement(one: Arrangement) -> str:
     """A name for a legend: what tells its recipe from others, and its id."""
     words = [
         one.recipe[key]
@@ -138,7 +138,7 @@ def label(one: Arrangement) -> str:
     return f"{' '.join(words)} ({one.id[:6]})"
 
 
-def parts(ids: Sequence[str]) -> list[dict[str, Any]]:
+def describe_tenths(ids: Sequence[str]) -> list[dict[str, Any]]:
     """The composition of each tenth of an order: how many tasks, and the most frequent
     with their counts."""
     edges = [round(len(ids) * k / PARTS) for k in range(PARTS + 1)]
@@ -162,7 +162,7 @@ def task_of(example_id: str) -> str:
     return example_id.rpartition(":")[0] or example_id
 
 
-def compare(one: Arrangement, two: Arrangement) -> dict[str, Any]:
+def compare_orders(one: Arrangement, two: Arrangement) -> dict[str, Any]:
     """How much two orders share, and how alike they put it.
 
     `spearman` is the rank correlation over the examples that both hold; `overlap` the
@@ -184,12 +184,12 @@ def compare(one: Arrangement, two: Arrangement) -> dict[str, Any]:
     return {
         "arrangements": [one.id, two.id],
         "count": counts,
-        "spearman": spearman(both),
+        "spearman": rank_correlation(both),
         "overlap": overlap,
     }
 
 
-def spearman(pairs: Sequence[tuple[int, int]]) -> float | None:
+def rank_correlation(pairs: Sequence[tuple[int, int]]) -> float | None:
     """The rank correlation of pairs of distinct places; None for fewer than two."""
     if len(pairs) < 2:
         return None
@@ -200,7 +200,9 @@ def spearman(pairs: Sequence[tuple[int, int]]) -> float | None:
     return float(1 - 6 * np.sum((ranks[0] - ranks[1]) ** 2) / (n * (n * n - 1)))
 
 
-def similarity(one: Arrangement) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def measure_similarity(
+    one: Arrangement,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosine to the nearest test item and on average, by position in the order.
 
     From the embedding that this order was made by, or that of another order of the same

@@ -46,18 +46,18 @@ class GridComparison:
     def label(self, group: Group) -> str:
         """What a curve is called in its panel."""
         return (
-            run_groups.label(group.axes, self.colour_keys)
+            run_groups.axes_label(group.axes, self.colour_keys)
             if self.colour_keys
             else self.options.metric
         )
 
     def full_label(self, group: Group) -> str:
         """What a group is called where it stands alone; nothing where there is but one."""
-        return run_groups.label(group.axes, self.keys) if self.keys else ""
+        return run_groups.axes_label(group.axes, self.keys) if self.keys else ""
 
     def panel_name(self, group: Group) -> str:
         """What the panel of a group is called; nothing where all are in one."""
-        value = run_groups.text(group.axes.get(self.panel)) if self.panel else ""
+        value = run_groups.axis_text(group.axes.get(self.panel)) if self.panel else ""
         return f"{run_groups.last_word(self.panel)} {value}" if self.panel else ""
 
     @cached_property

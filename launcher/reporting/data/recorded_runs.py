@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecordedStage:
     """What one stage of a run has journalled: the points that count, its rows, where a
     restart disagreed."""
 
@@ -41,7 +41,7 @@ class Stage:
     flags: list[str]
 
 
-class Recorded:
+class RecordedRun:
     """One run of a grid, as its folder tells; of several stages all, as one curve, or
     one of them by itself.
 
@@ -66,12 +66,16 @@ class Recorded:
         return RecordedState(self.end.outcome)
 
     @cached_property
-    def stages(self) -> list[Stage]:
+    def stages(self) -> list[RecordedStage]:
         """The stages that have begun, the run's own last."""
         found = []
         for folder in self._place.stages(self.run):
             rows = list(journal.read(folder))
-            found += [Stage(folder, rows, *journal.first_points(rows))] if rows else []
+            found += (
+                [RecordedStage(folder, rows, *journal.first_points(rows))]
+                if rows
+                else []
+            )
         return found
 
     @property
@@ -206,10 +210,12 @@ class Recorded:
         return find_first_start(rows) or Start()
 
 
-def runs(place: Workspace, record: Row, stage: int | None = None) -> Iterator[Recorded]:
+def read_runs(
+    place: Workspace, record: Row, stage: int | None = None
+) -> Iterator[RecordedRun]:
     """The runs that a grid lists, each read when it is asked for; of several stages one
     by itself, or all."""
-    return (Recorded(place, listed, stage) for listed in record["runs"])
+    return (RecordedRun(place, listed, stage) for listed in record["runs"])
 
 
 def _of(what: str, name: str, stage: int, recipe: Row) -> str:

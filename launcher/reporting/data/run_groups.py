@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.states import RecordedState
-from launcher.reporting.data.recorded_runs import Recorded
+from launcher.reporting.data.recorded_runs import RecordedRun
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
 from zsg_core.recipe import remove_seeds
@@ -36,7 +36,7 @@ Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemMeans:
     """What the losses or scores of a run's test items come to: of each at the last step
     and over all, of tasks by step.
 
@@ -65,7 +65,7 @@ class Member:
     state: str
     values: dict[int, float]
     at: dict[int, float]
-    items: Items | None = None
+    items: ItemMeans | None = None
     begins: tuple[int, ...] = ()  # after which step each stage but the first begins
 
     def stage_after(self, step: int) -> int:
@@ -73,7 +73,9 @@ class Member:
         return 1 + sum(begin <= step for begin in self.begins)
 
 
-def member(run: Recorded, key: str, x: str, over_splits: bool = False) -> Member:
+def make_member(
+    run: RecordedRun, key: str, x: str, over_splits: bool = False
+) -> Member:
     """What of a recorded run enters the comparison of a metric. UserError for tokens
     that were not recorded.
 
@@ -102,13 +104,13 @@ def member(run: Recorded, key: str, x: str, over_splits: bool = False) -> Member
     return Member(run.run, axes, kind, run.state, values, at, _items(run, key), begins)
 
 
-def _items(run: Recorded, key: str) -> Items | None:
+def _items(run: RecordedRun, key: str) -> ItemMeans | None:
     found = run.items(key)
     if found is None:
         return None
     losses = found.losses.astype(np.float64)
     names, by_task = found.by_task()
-    return Items(
+    return ItemMeans(
         tuple(found.ids),
         tuple(found.tasks),
         losses[-1],
@@ -215,7 +217,7 @@ class Group:
         return len(self.averaged) > 1
 
     @cached_property
-    def items(self) -> Items | None:
+    def items(self) -> ItemMeans | None:
         """The replicates' item losses, averaged; None unless all have those of the same
         items at the same steps."""
         all_items = [one.items for one in self.averaged]
@@ -231,7 +233,7 @@ class Group:
             np.mean([getattr(one, name) for one in same], axis=0)
             for name in ("final", "area", "by_task")
         )
-        return Items(
+        return ItemMeans(
             first.ids,
             first.tasks,
             final,
@@ -243,7 +245,7 @@ class Group:
         )
 
 
-def groups(members: Iterable[Member]) -> list[Group]:
+def group_replicates(members: Iterable[Member]) -> list[Group]:
     """The groups of replicates, in the order of the grid."""
     found: dict[str, list[Member]] = {}
     for one in members:
@@ -262,7 +264,7 @@ class Summary:
     tasks: Interval | None
 
 
-def summaries(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
+def summarize_groups(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
     """Of each group what it ends at and the area under it; None for a group without a value."""
     by_items = _item_intervals(found)
     made: list[tuple[Summary, Summary] | None] = []
@@ -307,7 +309,7 @@ def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals
     """Of each group those of the end and of the area; groups with the same test set
     share their draws."""
     made = [(_Intervals(), _Intervals())] * len(found)
-    of_set: dict[tuple[Any, ...], list[tuple[int, Items]]] = {}
+    of_set: dict[tuple[Any, ...], list[tuple[int, ItemMeans]]] = {}
     for number, group in enumerate(found):
         items = group.items
         if items is not None and items.steps[-1:] == group.steps[-1:]:
@@ -341,7 +343,7 @@ def _finite(bounds: Iterable[float] | None) -> Interval | None:
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
-def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
+def find_drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
     """The sudden drops of every averaged run, by size beyond what all tasks fall;
     replicates fall at other steps."""
     made = [
@@ -356,15 +358,17 @@ def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
     return sorted(made, key=lambda row: -row[2].own)
 
 
-def differing(found: Sequence[Group]) -> list[str]:
+def differing_axes(found: Sequence[Group]) -> list[str]:
     """The axes in which the groups differ."""
     keys = list(dict.fromkeys(key for group in found for key in group.axes))
     return [
-        key for key in keys if len({text(group.axes.get(key)) for group in found}) > 1
+        key
+        for key in keys
+        if len({axis_text(group.axes.get(key)) for group in found}) > 1
     ]
 
 
-def panel_axis(
+def choose_panel_axis(
     keys: Sequence[str], found: Sequence[Group], asked: str | None
 ) -> str | None:
     """The axis that gets a panel for each of its values: the one asked for, or of
@@ -385,7 +389,8 @@ def panel_axis(
     if len(keys) < 2:
         return None
     return min(
-        keys[::-1], key=lambda key: len({text(group.axes.get(key)) for group in found})
+        keys[::-1],
+        key=lambda key: len({axis_text(group.axes.get(key)) for group in found}),
     )
 
 
@@ -394,20 +399,20 @@ def last_word(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def text(value: Any) -> str:
+def axis_text(value: Any) -> str:
     """A value of an axis in words; of a mapping `dmt, k 1/4`."""
     if isinstance(value, Mapping) and value:
         return ", ".join(
-            text(one) if key == "name" else f"{key} {text(one)}"
+            axis_text(one) if key == "name" else f"{key} {axis_text(one)}"
             for key, one in value.items()
         )
     return "–" if value is None else format_value(value)
 
 
-def label(axes: Axes, keys: Sequence[str]) -> str:
+def axes_label(axes: Axes, keys: Sequence[str]) -> str:
     """A group's place on some axes, in words; of one axis its value only."""
     if len(keys) == 1:
-        return text(axes.get(keys[0]))
+        return axis_text(axes.get(keys[0]))
     return ", ".join(
-        f"{last_word(key)} {text(axes.get(key))}" for key in keys if key in axes
+        f"{last_word(key)} {axis_text(axes.get(key))}" for key in keys if key in axes
     )

@@ -28,7 +28,7 @@ Points = NDArray[np.float64]  # (N, 2)
 
 
 @dataclass(frozen=True)
-class Map:
+class StateMap:
     """The items of a layer in the plane; `explained` is what share of all variance each
     axis of the PCA has."""
 
@@ -41,10 +41,10 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Maps:
+class StateMaps:
     """The maps of a grid, and how many more there would be."""
 
-    drawn: Sequence[Map]
+    drawn: Sequence[StateMap]
     left_out: int = 0
 
     @property
@@ -53,10 +53,10 @@ class Maps:
         return sorted({group for one in self.drawn for group in one.kept.groups})
 
 
-def of_groups(place: Workspace, groups: Sequence[tuple[str, Group]]) -> Maps:
+def map_groups(place: Workspace, groups: Sequence[tuple[str, Group]]) -> StateMaps:
     """The maps of a grid's groups, each with what it is called. UserError without scikit-learn."""
     found = list(_found(place, groups))
-    return Maps([_map(*one) for one in found[:MOST]], max(0, len(found) - MOST))
+    return StateMaps([_map(*one) for one in found[:MOST]], max(0, len(found) - MOST))
 
 
 def _found(
@@ -114,7 +114,7 @@ def _digest(kept: States) -> str:
     return hashlib.sha256(about + kept.states.tobytes()).hexdigest()
 
 
-def _map(label: str, run: str, kept: States) -> Map:
+def _map(label: str, run: str, kept: States) -> StateMap:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -126,4 +126,6 @@ def _map(label: str, run: str, kept: States) -> Map:
         perplexity=perplexity, init="pca", learning_rate="auto", random_state=SEED
     ).fit_transform(states)
     first, second = map(float, pca.explained_variance_ratio_)
-    return Map(label, run, kept, np.asarray(tsne, np.float64), flat, (first, second))
+    return StateMap(
+        label, run, kept, np.asarray(tsne, np.float64), flat, (first, second)
+    )

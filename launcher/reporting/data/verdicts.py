@@ -17,7 +17,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting.data import recorded_runs, run_groups
-from launcher.reporting.data.recorded_runs import Recorded
+from launcher.reporting.data.recorded_runs import RecordedRun
 from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
@@ -28,7 +28,7 @@ Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Decided:
+class ClaimVerdict:
     """A claim, the runs that it is decided of as axis → value, and what came of it;
     their mean curves by place."""
 
@@ -39,7 +39,7 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _ClaimRun:
     """What of a run a claim needs; no curve: it is not done, or has no item losses of
     the metric."""
 
@@ -48,7 +48,7 @@ class _Run:
     of_tasks: bool = True
 
 
-def of_grid(place: Workspace, name: str) -> list[Decided]:
+def judge_grid(place: Workspace, name: str) -> list[ClaimVerdict]:
     """The verdicts of a grid, claim by claim, as its file said when it was last
     submitted; none without claims.
 
@@ -62,15 +62,15 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     rows = record["runs"]
     stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)
-    found: dict[tuple[str, int | None], list[_Run]] = {}
+    found: dict[tuple[str, int | None], list[_ClaimRun]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         found[metric, stage] = [
-            _run(run, metric) for run in recorded_runs.runs(place, record, stage)
+            _run(run, metric) for run in recorded_runs.read_runs(place, record, stage)
         ]
     decided = [
         made
         for claim in claims
-        for made in decide(claim, found[claim.metric, claim.stage])
+        for made in judge_claim(claim, found[claim.metric, claim.stage])
     ]
     return [
         _with_doubt(one, grid_claims.find_doubt(one.claim, record.get("claims")))
@@ -78,10 +78,10 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     ]
 
 
-def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
+def judge_claim(claim: Claim, runs: Sequence[_ClaimRun]) -> list[ClaimVerdict]:
     """One claim's verdicts, one for each group."""
     key, places = claim.axis or ("", [None])
-    levels = [run_groups.text(value) for value in places]
+    levels = [run_groups.axis_text(value) for value in places]
     wanted = (claim.where or {}).items()
     made = []
     for group, members in _groups([run for run in runs if _is_of(run, wanted)], key):
@@ -98,7 +98,7 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
         decided = _judge(claim, curves, levels, of_tasks)
         decided = _with_missing(decided, len(members) - len(curves))
         made.append(
-            Decided(
+            ClaimVerdict(
                 claim,
                 group,
                 decided,
@@ -141,13 +141,15 @@ def _judge(
     return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, told])
 
 
-def _is_of(run: _Run, wanted: Iterable[tuple[str, Any]]) -> bool:
+def _is_of(run: _ClaimRun, wanted: Iterable[tuple[str, Any]]) -> bool:
     return all(run.axes.get(axis) == value for axis, value in wanted)
 
 
-def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]:
+def _groups(
+    runs: Sequence[_ClaimRun], key: str
+) -> Iterable[tuple[Axes, list[_ClaimRun]]]:
     """The runs by what they have in common beside the claim's axis, seeds and splits."""
-    found: dict[str, tuple[Axes, list[_Run]]] = {}
+    found: dict[str, tuple[Axes, list[_ClaimRun]]] = {}
     for run in runs:
         rest = run_groups.without_splits(run_groups.unseeded_axes(run.axes))
         rest.pop(key, None)
@@ -155,10 +157,10 @@ def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]
     return found.values()
 
 
-def _run(run: Recorded, metric: str) -> _Run:
+def _run(run: RecordedRun, metric: str) -> _ClaimRun:
     items = run.items(metric) if run.state == RecordedState.DONE else None
     if items is None:
-        return _Run(run.axes, None)
+        return _ClaimRun(run.axes, None)
     of_tasks = len(set(items.tasks)) > 1
     finite = np.isfinite(items.losses)
     if of_tasks:
@@ -173,14 +175,14 @@ def _run(run: Recorded, metric: str) -> _Run:
             finite.astype(np.float64),
         )
     split = content_id([items.ids, items.tasks])
-    seed = run_groups.text(
+    seed = run_groups.axis_text(
         {
             key: v
             for key, v in run.axes.items()
             if run_groups.last_word(key) in run_groups.SEEDS
         }
     )
-    return _Run(
+    return _ClaimRun(
         run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks
     )
 
@@ -228,7 +230,7 @@ def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
     return made
 
 
-def _with_doubt(one: Decided, doubt: str | None) -> Decided:
+def _with_doubt(one: ClaimVerdict, doubt: str | None) -> ClaimVerdict:
     return (
         replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt]))
         if doubt

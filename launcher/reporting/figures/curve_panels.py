@@ -19,7 +19,7 @@ X_LABELS = {
 }
 
 
-def by_axis(found: GridComparison) -> list[Panel]:
+def make_axis_panels(found: GridComparison) -> list[Panel]:
     """A panel for each value of the panel axis, on one scale, and after each the part
     after most of the fall."""
     of: dict[str, list[Line]] = {}
@@ -83,7 +83,7 @@ def _begins(group: Group, at: Mapping[int, float]) -> list[float]:
 
 def _with_later(panel: Panel) -> list[Panel]:
     start = _fallen(panel)
-    return [panel] if start is None else [panel, line_charts.later(panel, start)]
+    return [panel] if start is None else [panel, line_charts.cut_panel(panel, start)]
 
 
 def _fallen(panel: Panel) -> float | None:
@@ -105,7 +105,7 @@ def _fallen(panel: Panel) -> float | None:
     return start if left >= 3 and start > min(line.x[0] for line in lines) else None
 
 
-def of_task(
+def make_task_panel(
     found: GridComparison, task: str, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> Panel:
     """The curves of one test task, those that fall most first; `drops` are those of the

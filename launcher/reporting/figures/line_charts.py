@@ -89,7 +89,7 @@ class Panel:
             object.__setattr__(self, name, make_showable(getattr(self, name), keep=""))
 
 
-def later(panel: Panel, start: float) -> Panel:
+def cut_panel(panel: Panel, start: float) -> Panel:
     """The part of a panel from `start` on, on its own scale."""
     return Panel(
         f"{panel.title}, from {start:g} on".lstrip(", "),
@@ -110,9 +110,11 @@ def _part(line: Line, start: float) -> Line:
     )
 
 
-def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
+def draw_svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
     """A panel as an SVG element. `number`: which of the page's it is, as their ids must differ."""
-    with drawing({"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}) as pyplot:
+    with open_pyplot(
+        {"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}
+    ) as pyplot:
         figure, axes = pyplot.subplots(
             figsize=SMALL if small else SIZE, layout="constrained"
         )
@@ -122,12 +124,12 @@ def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, axes, panel)) if hover else []
         pyplot.close(figure)
-    return element(
+    return make_svg_element(
         held.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points
     )
 
 
-def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
+def make_svg_element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
     """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page;
     `said` to who cannot see it."""
     opening = f'role="img" aria-label="{html.escape(make_showable(said, keep=""), quote=True)}">'
@@ -154,7 +156,7 @@ def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
     return f"<svg {drawn.rpartition('</svg>')[0]}{''.join(points)}</svg>"
 
 
-def picture(
+def draw_picture(
     panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart: bool = False
 ) -> None:
     """All panels in one figure, light, for papers; the format is that of each path's ending.
@@ -163,7 +165,7 @@ def picture(
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    with drawing({"pdf.fonttype": 42}) as pyplot:
+    with open_pyplot({"pdf.fonttype": 42}) as pyplot:
         figure, axes = pyplot.subplots(
             rows,
             columns,
@@ -229,7 +231,7 @@ def _handles(
 
 
 @contextlib.contextmanager
-def drawing(settings: dict[str, Any]) -> Iterator[Any]:
+def open_pyplot(settings: dict[str, Any]) -> Iterator[Any]:
     """pyplot without a screen, under settings that end with the drawing; a `$` in a
     name is a dollar."""
     import matplotlib
@@ -260,7 +262,9 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
             and not line.apart
         )
         mark = line.mark if few else "" if len(line.x) > 1 else "."
-        dash = (0, (4, 2)) if line.apart else DASHES[style_of(line.colour, line.style)]
+        dash = (
+            (0, (4, 2)) if line.apart else DASHES[line_style(line.colour, line.style)]
+        )
         axes.plot(
             line.x,
             line.y,
@@ -316,7 +320,7 @@ def _draw_begins(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
         )
 
 
-def style_of(colour: int, style: int = 0) -> int:
+def line_style(colour: int, style: int = 0) -> int:
     """Which of the dashes a line has; where there are more curves than colours, these
     tell them apart too."""
     return (colour // len(PALETTE) + style) % len(DASHES)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.reporting.data.state_maps import Map, Points
+from launcher.reporting.data.state_maps import Points, StateMap
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import (
     FIRST,
@@ -23,15 +23,15 @@ SIZE = (7.6, 3.7)  # inches, of a map's two panels
 DOT = 16  # square points
 
 
-def look(number: int) -> tuple[int, str]:
+def choose_mark(number: int) -> tuple[int, str]:
     """The colour and the mark of a group; where there are more groups than colours,
     both together tell them apart."""
     return number % len(PALETTE), MARKS[(number + number // len(PALETTE)) % len(MARKS)]
 
 
-def svg(one: Map, groups: Mapping[str, int], number: int, hover: bool) -> str:
+def draw_svg(one: StateMap, groups: Mapping[str, int], number: int, hover: bool) -> str:
     """A map as an SVG element. `groups` are numbered; `number`: which of the page's maps it is."""
-    with line_charts.drawing(
+    with line_charts.open_pyplot(
         {"svg.fonttype": "none", "svg.hashsalt": f"map {number}"}
     ) as pyplot:
         figure, places = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
@@ -40,17 +40,19 @@ def svg(one: Map, groups: Mapping[str, int], number: int, hover: bool) -> str:
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, places, one)) if hover else []
         pyplot.close(figure)
-    return line_charts.element(
+    return line_charts.make_svg_element(
         held.getvalue(), f"t-SNE and PCA of hidden states: {one.label}", points
     )
 
 
-def picture(
-    maps: Sequence[tuple[str, Map]], groups: Mapping[str, int], paths: Sequence[Path]
+def draw_picture(
+    maps: Sequence[tuple[str, StateMap]],
+    groups: Mapping[str, int],
+    paths: Sequence[Path],
 ) -> None:
     """All maps with their titles, one below the other, light, for papers; the format is
     that of each path's ending."""
-    with line_charts.drawing({"pdf.fonttype": 42}) as pyplot:
+    with line_charts.open_pyplot({"pdf.fonttype": 42}) as pyplot:
         whole = pyplot.figure(
             figsize=(SIZE[0], (SIZE[1] + 0.2) * len(maps) + 0.4), layout="constrained"
         )
@@ -79,14 +81,14 @@ def picture(
 
 
 def _draw(
-    places: Any, one: Map, groups: Mapping[str, int], colours: Sequence[str]
+    places: Any, one: StateMap, groups: Mapping[str, int], colours: Sequence[str]
 ) -> dict[str, Any]:
     """Both panels; returns what a legend shows of each group."""
     handles: dict[str, Any] = {}
     for axes, name, points in _panels(places, one):
         for group, number in groups.items():
             own = points[[item == group for item in one.kept.groups]]
-            colour, mark = look(number)
+            colour, mark = choose_mark(number)
             if len(own):
                 paint = colours[FIRST + colour]
                 handles[group] = axes.scatter(
@@ -110,11 +112,11 @@ def _draw(
     return handles
 
 
-def _panels(places: Any, one: Map) -> list[tuple[Any, str, Points]]:
+def _panels(places: Any, one: StateMap) -> list[tuple[Any, str, Points]]:
     return [(places[0], "t-SNE", one.tsne), (places[1], "PCA", one.pca)]
 
 
-def _points(figure: Any, places: Any, one: Map) -> Iterator[str]:
+def _points(figure: Any, places: Any, one: StateMap) -> Iterator[str]:
     """A circle with a title at each item: which it is, and its silhouette."""
     height, scale = figure.get_figheight() * 72, 72 / figure.dpi
     for axes, _, points in _panels(places, one):

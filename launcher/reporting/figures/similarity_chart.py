@@ -16,11 +16,11 @@ COLOURS = ("#0b6fb8", "#d1600d", "#2f8f5b", "#8a4fa3", "#7a7a7a")
 Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def draw(curves: Mapping[str, Curves], path: Path) -> None:
+def draw_similarity(curves: Mapping[str, Curves], path: Path) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means
     of windows of the order."""
     extras.need("a picture", "report", only=("matplotlib",))
-    with line_charts.drawing({}) as pyplot:
+    with line_charts.open_pyplot({}) as pyplot:
         _draw(pyplot, curves, path)
 
 
@@ -35,7 +35,7 @@ def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
         strict=True,
     ):
         for number, (name, both) in enumerate(curves.items()):
-            where, means = windows(both[kind])
+            where, means = average_windows(both[kind])
             panel.plot(
                 where,
                 means,
@@ -58,7 +58,7 @@ def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
     pyplot.close(figure)
 
 
-def windows(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+def average_windows(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     """The middle and the mean of each window; a short order has windows of a twentieth."""
     size = _window(len(values))
     starts = range(0, len(values), size)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from launcher.reporting.data.state_maps import PERPLEXITY, SEED, Map, Maps
+from launcher.reporting.data.state_maps import PERPLEXITY, SEED, StateMap, StateMaps
 from launcher.reporting.figures import map_charts
 from launcher.reporting.figures.line_charts import MOST_HOVERED
 from launcher.reporting.html import page as report_page
@@ -23,14 +23,14 @@ NOTE = (
 )
 
 
-def section(maps: Maps) -> list[str]:
+def make_map_section(maps: StateMaps) -> list[str]:
     """The section as HTML; nothing where no run keeps hidden states."""
     if not maps.drawn:
         return []
     numbers = number_groups(maps)
     hover = sum(2 * len(one.kept.ids) for one in maps.drawn) <= MOST_HOVERED
     drawn = [
-        (title(one), map_charts.svg(one, numbers, place, hover))
+        (map_title(one), map_charts.draw_svg(one, numbers, place, hover))
         for place, one in enumerate(maps.drawn)
     ]
     more = (
@@ -40,21 +40,25 @@ def section(maps: Maps) -> list[str]:
     )
     by = maps.drawn[0].kept.by
     return [
-        report_page.heading("Hidden states of test items"),
-        report_page.marks_legend(
-            by, {group: map_charts.look(number) for group, number in numbers.items()}
+        report_page.render_heading("Hidden states of test items"),
+        report_page.render_mark_legend(
+            by,
+            {
+                group: map_charts.choose_mark(number)
+                for group, number in numbers.items()
+            },
         ),
-        report_page.panels(drawn),
-        report_page.paragraph(NOTE + more, "faint"),
+        report_page.render_panels(drawn),
+        report_page.render_paragraph(NOTE + more, "faint"),
     ]
 
 
-def number_groups(maps: Maps) -> dict[str, int]:
+def number_groups(maps: StateMaps) -> dict[str, int]:
     """The number of each group, from which it has its colour and its mark in every map."""
     return {group: number for number, group in enumerate(maps.groups)}
 
 
-def title(one: Map) -> str:
+def map_title(one: StateMap) -> str:
     """Whose map it is, of which layer, and how well its groups lie apart."""
     apart = one.kept.silhouettes
     of = {
@@ -71,7 +75,7 @@ def title(one: Map) -> str:
     return f"{one.label}, {layer}: silhouette {np.mean(apart):.2f}{shown}"
 
 
-def rows(maps: Maps) -> Sequence[dict[str, Any]]:
+def map_rows(maps: StateMaps) -> Sequence[dict[str, Any]]:
     """The table beside the page: every item of every map."""
     return [
         {
@@ -101,5 +105,5 @@ def rows(maps: Maps) -> Sequence[dict[str, Any]]:
     ]
 
 
-def _where(one: Map, group: str) -> list[bool]:
+def _where(one: StateMap, group: str) -> list[bool]:
     return [own == group for own in one.kept.groups]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.reporting.figures.line_charts import FIRST, MARKS, PALETTE, style_of
+from launcher.reporting.figures.line_charts import FIRST, MARKS, PALETTE, line_style
 from zsg_core.shown_text import make_showable
 from zsg_core.stats.curves import Interval
 
@@ -37,12 +37,12 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class NumberCell:
     """A cell that sorts by a number."""
 
     value: float | None
     text: str
-    interval: Interval | None = None
+    interval_cell: Interval | None = None
 
     @property
     def sort_key(self) -> str:
@@ -66,18 +66,20 @@ class LegendKey:
     shape: str = ""
 
 
-def number(value: float | None, digits: int = 4) -> Cell:
+def number_cell(value: float | None, digits: int = 4) -> NumberCell:
     """A number of so many digits."""
-    return Cell(value, "–" if value is None else f"{value:.{digits}g}")
+    return NumberCell(value, "–" if value is None else f"{value:.{digits}g}")
 
 
-def interval(bounds: Interval | None) -> Cell:
+def interval_cell(bounds: Interval | None) -> NumberCell:
     """An interval, which sorts by its width; a dash where there is none."""
     width = bounds[1] - bounds[0] if bounds else None
-    return Cell(width, "–" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}")
+    return NumberCell(
+        width, "–" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
+    )
 
 
-def page(title: str, sections: Iterable[str]) -> str:
+def render_page(title: str, sections: Iterable[str]) -> str:
     """The whole page; the sections are HTML that functions of this module have made."""
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
@@ -98,34 +100,34 @@ def page(title: str, sections: Iterable[str]) -> str:
     return make_showable(whole)
 
 
-def title(value: str) -> str:
+def render_title(value: str) -> str:
     """The page's heading."""
     return _render("title", value)
 
 
-def paragraph(value: str, css: str = "") -> str:
+def render_paragraph(value: str, css: str = "") -> str:
     """A paragraph."""
     return _render("paragraph", value, css)
 
 
-def heading(value: str) -> str:
+def render_heading(value: str) -> str:
     """A section's heading."""
     return _render("heading", value)
 
 
-def warning(title: str, lines: Sequence[str]) -> str:
+def render_warning(title: str, lines: Sequence[str]) -> str:
     """What a reader must know first."""
     return _render("warning", title, lines)
 
 
-def legend(title: str, labels: Mapping[str, int]) -> str:
+def render_legend(title: str, labels: Mapping[str, int]) -> str:
     """Which curve is whose: a piece of its line with its mark. Above the panels, so
     that it covers nothing."""
     keys = [
         LegendKey(
             label,
             f"var(--z{FIRST + colour % len(PALETTE)})",
-            DASHES[style_of(colour)],
+            DASHES[line_style(colour)],
             SHAPES[MARKS[colour % len(MARKS)]],
         )
         for label, colour in labels.items()
@@ -133,16 +135,16 @@ def legend(title: str, labels: Mapping[str, int]) -> str:
     return _legend(title, keys)
 
 
-def styles_legend(title: str, styles: Mapping[str, int]) -> str:
+def render_style_legend(title: str, styles: Mapping[str, int]) -> str:
     """Which style of line is whose."""
     keys = [
-        LegendKey(label, "var(--z0)", DASHES[style_of(0, style)])
+        LegendKey(label, "var(--z0)", DASHES[line_style(0, style)])
         for label, style in styles.items()
     ]
     return _legend(title, keys)
 
 
-def marks_legend(title: str, marks: Mapping[str, tuple[int, str]]) -> str:
+def render_mark_legend(title: str, marks: Mapping[str, tuple[int, str]]) -> str:
     """Which mark is whose: the number of its colour, and its shape."""
     keys = [
         LegendKey(label, f"var(--z{FIRST + colour})", shape=SHAPES[mark])
@@ -155,19 +157,19 @@ def _legend(title: str, keys: Sequence[LegendKey]) -> str:
     drawn = _render("legend", title, keys)
     if len(keys) <= MOST_NAMED:
         return drawn
-    return folded(f"The names of {len(keys)} curves", drawn)
+    return render_folded(f"The names of {len(keys)} curves", drawn)
 
 
-def panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
+def render_panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
     """Figures side by side, one below the other where it is narrow: title and SVG of each."""
     return _render("panels", list(drawn), small)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def render_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table that is sorted by a click on a heading."""
     all_rows = [list(row) for row in rows]
     numeric = [
-        bool(all_rows) and all(isinstance(row[column], Cell) for row in all_rows)
+        bool(all_rows) and all(isinstance(row[column], NumberCell) for row in all_rows)
         for column in range(len(headings))
     ]
     named = list(zip(headings, numeric, strict=True))
@@ -176,17 +178,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _text_and_key(cell: object) -> tuple[object, str | None]:
     """What a cell shows, and what it sorts by if that is a number."""
-    if isinstance(cell, Cell):
+    if isinstance(cell, NumberCell):
         return cell.text, cell.sort_key
     return cell, None
 
 
-def facts(pairs: Mapping[str, str]) -> str:
+def render_facts(pairs: Mapping[str, str]) -> str:
     """Names and values, one beside the other."""
     return _render("facts", list(pairs.items()))
 
 
-def folded(summary: str, inside: str) -> str:
+def render_folded(summary: str, inside: str) -> str:
     """What is shown when asked for; `inside` is HTML."""
     return _render("folded", summary, inside)
 

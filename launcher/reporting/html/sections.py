@@ -9,14 +9,14 @@ from jobs.contract.states import RecordedState
 from launcher.reporting.data import recorded_runs, run_groups
 from launcher.reporting.data.grid_comparison import GridComparison
 from launcher.reporting.data.run_groups import Group, Member, Summary, last_word
-from launcher.reporting.data.state_maps import Maps
-from launcher.reporting.data.verdicts import Decided
+from launcher.reporting.data.state_maps import StateMaps
+from launcher.reporting.data.verdicts import ClaimVerdict
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
 from launcher.reporting.html import map_section, verdict_section
 from launcher.reporting.html import page as report_page
-from launcher.reporting.html.page import interval, number
+from launcher.reporting.html.page import interval_cell, number_cell
 from zsg_core.metrics.means import is_over_items
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop
@@ -27,13 +27,13 @@ MOST_DROPS, FEW_DROPS, DRAWN_DROPS = 20, 5, 6
 Rows = list[Sequence[Any]]
 
 
-def sections(
+def make_sections(
     found: GridComparison,
     summed: Sequence[tuple[Summary, Summary] | None],
     drops: Sequence[tuple[Group, Member, Drop]],
     drawn: Sequence[Panel],
-    decided: Sequence[Decided],
-    maps: Maps,
+    decided: Sequence[ClaimVerdict],
+    maps: StateMaps,
 ) -> list[str]:
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
     hover = (
@@ -47,32 +47,36 @@ def sections(
         f" written {when}."
     )
     parts = [
-        report_page.title(found.name),
-        report_page.paragraph(summary, "faint"),
+        report_page.render_title(found.name),
+        report_page.render_paragraph(summary, "faint"),
     ]
     missing = _missing(found)
     parts += (
-        [report_page.warning("What is missing or in doubt", missing)] if missing else []
+        [report_page.render_warning("What is missing or in doubt", missing)]
+        if missing
+        else []
     )
     parts += [
-        report_page.heading(f"{found.options.metric} by {X_LABELS[found.options.x]}")
+        report_page.render_heading(
+            f"{found.options.metric} by {X_LABELS[found.options.x]}"
+        )
     ]
     parts += (
-        [report_page.legend(_names(found.colour_keys), found.colours)]
+        [report_page.render_legend(_names(found.colour_keys), found.colours)]
         if found.colour_keys
         else []
     )
     parts += [
-        report_page.panels(
-            (panel.title, line_charts.svg(panel, n, hover))
+        report_page.render_panels(
+            (panel.title, line_charts.draw_svg(panel, n, hover))
             for n, panel in enumerate(drawn)
         )
     ]
-    parts += [report_page.paragraph(_bands(found), "faint")]
-    parts += verdict_section.section(decided, len(drawn))
-    others = len(drawn) + len(verdict_section.panels(decided))
+    parts += [report_page.render_paragraph(_bands(found), "faint")]
+    parts += verdict_section.make_verdict_section(decided, len(drawn))
+    others = len(drawn) + len(verdict_section.make_verdict_panels(decided))
     parts += _finals(found, summed) + _drops(found, drops, others, hover)
-    parts += map_section.section(maps) + _stands_on(found)
+    parts += map_section.make_map_section(maps) + _stands_on(found)
     return parts
 
 
@@ -172,16 +176,16 @@ def _finals(
         values = (
             [cell for one in of for cell in _summary_cells(one)]
             if of
-            else [number(None)] * 8
+            else [number_cell(None)] * 8
         )
         ends = [value for _, value in group.stage_ends] + [None] * len(stages)
-        ended = [number(value) for value in ends[: len(stages)]]
+        ended = [number_cell(value) for value in ends[: len(stages)]]
         rows.append(
             [
                 *axes,
                 runs,
                 *ended,
-                number(float(group.steps[-1]) if group.steps else None, 12),
+                number_cell(float(group.steps[-1]) if group.steps else None, 12),
                 *values,
             ]
         )
@@ -195,9 +199,9 @@ def _finals(
         " Click a heading to sort."
     )
     return [
-        report_page.heading("Final values and areas"),
-        report_page.table(headings, rows),
-        report_page.paragraph(note, "faint"),
+        report_page.render_heading("Final values and areas"),
+        report_page.render_table(headings, rows),
+        report_page.render_paragraph(note, "faint"),
     ]
 
 
@@ -214,18 +218,18 @@ def _mean_of(metric: str) -> str:
 def _axis_cell(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (
-        report_page.Cell(float(value), run_groups.text(value))
+        report_page.NumberCell(float(value), run_groups.axis_text(value))
         if is_number
-        else run_groups.text(value)
+        else run_groups.axis_text(value)
     )
 
 
 def _summary_cells(one: Summary) -> list[Any]:
     return [
-        number(one.value),
-        interval(one.seeds),
-        interval(one.items),
-        interval(one.tasks),
+        number_cell(one.value),
+        interval_cell(one.seeds),
+        interval_cell(one.items),
+        interval_cell(one.tasks),
     ]
 
 
@@ -253,12 +257,12 @@ def _drops(
             drop.task,
             *(_axis_cell(group.axes.get(key)) for key in found.keys),
             one.run,
-            *([number(one.stage_after(drop.start))] if staged else []),
-            number(drop.start, 12),
-            number(drop.end, 12),
-            number(drop.size, 3),
-            number(drop.shared, 3),
-            number(drop.times_usual, 3),
+            *([number_cell(one.stage_after(drop.start))] if staged else []),
+            number_cell(drop.start, 12),
+            number_cell(drop.end, 12),
+            number_cell(drop.size, 3),
+            number_cell(drop.shared, 3),
+            number_cell(drop.times_usual, 3),
         ]
         for group, one, drop in shown
     ]
@@ -275,24 +279,26 @@ def _drops(
     chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[
         :DRAWN_DROPS
     ]
-    panels = [curve_panels.of_task(found, task, of_task[task]) for task in chosen]
+    panels = [
+        curve_panels.make_task_panel(found, task, of_task[task]) for task in chosen
+    ]
     drawn = [
-        (one.title, line_charts.svg(one, first + n, hover, small=True))
+        (one.title, line_charts.draw_svg(one, first + n, hover, small=True))
         for n, one in enumerate(panels)
     ]
     legend = (
-        report_page.legend(_names(found.colour_keys), found.colours)
+        report_page.render_legend(_names(found.colour_keys), found.colours)
         if found.colour_keys
         else ""
     )
-    styles = report_page.styles_legend("", found.styles) if found.panel else ""
+    styles = report_page.render_style_legend("", found.styles) if found.panel else ""
     return [
-        report_page.heading("Sudden drops of test tasks"),
-        report_page.table(headings, rows),
-        report_page.paragraph(note, "faint"),
+        report_page.render_heading("Sudden drops of test tasks"),
+        report_page.render_table(headings, rows),
+        report_page.render_paragraph(note, "faint"),
         legend,
         styles,
-        report_page.panels(drawn, small=True),
+        report_page.render_panels(drawn, small=True),
     ]
 
 
@@ -315,7 +321,7 @@ def _stands_on(found: GridComparison) -> list[str]:
     rows = [
         [
             *(one.get(name, "") for name in others),
-            *(run_groups.text(row["axes"].get(key)) for key in axes),
+            *(run_groups.axis_text(row["axes"].get(key)) for key in axes),
         ]
         for one, row in zip(found.facts, found.record["runs"], strict=True)
     ]
@@ -325,12 +331,12 @@ def _stands_on(found: GridComparison) -> list[str]:
     )
     beside += "metrics.parquet (every value of every run)."
     return [
-        report_page.heading("What it stands on"),
-        report_page.paragraph("All runs share:"),
-        report_page.facts({"grid": found.name, **shared}),
-        report_page.folded(
+        report_page.render_heading("What it stands on"),
+        report_page.render_paragraph("All runs share:"),
+        report_page.render_facts({"grid": found.name, **shared}),
+        report_page.render_folded(
             f"The {len(rows)} runs, and what differs",
-            report_page.table([*others, *axes], rows),
+            report_page.render_table([*others, *axes], rows),
         ),
-        report_page.paragraph(beside, "faint"),
+        report_page.render_paragraph(beside, "faint"),
     ]

@@ -6,11 +6,11 @@ from typing import Any
 
 from launcher.grids import published
 from launcher.reporting.data import run_groups
-from launcher.reporting.data.verdicts import Decided
+from launcher.reporting.data.verdicts import ClaimVerdict
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
-from launcher.reporting.html.page import Cell, interval, number
+from launcher.reporting.html.page import NumberCell, interval_cell, number_cell
 from zsg_core.settings.claims import (
     Claim,
     Correlates,
@@ -56,40 +56,46 @@ DRAWN = (
 _OF = {"end": "end", "area": "area under the curve"}
 
 
-def section(decided: Sequence[Decided], first: int = 0) -> list[str]:
+def make_verdict_section(decided: Sequence[ClaimVerdict], first: int = 0) -> list[str]:
     """The section as HTML, its panels numbered from `first`; nothing where the grid
     claims nothing."""
     if not decided:
         return []
     drawn = [
-        (panel.title, line_charts.svg(panel, first + n, hover=True))
-        for n, panel in enumerate(panels(decided))
+        (panel.title, line_charts.draw_svg(panel, first + n, hover=True))
+        for n, panel in enumerate(make_verdict_panels(decided))
     ]
     rows = [row for one in decided for row in _rows(one)]
     notes = dict.fromkeys(
-        f"{said(one.claim)}: {note}" for one in decided for note in one.verdict.notes
+        f"{describe_claim(one.claim)}: {note}"
+        for one in decided
+        for note in one.verdict.notes
     )
     return [
-        report_page.heading("Verdicts"),
-        report_page.table(HEADINGS, rows),
-        report_page.paragraph(NOTE, "faint"),
+        report_page.render_heading("Verdicts"),
+        report_page.render_table(HEADINGS, rows),
+        report_page.render_paragraph(NOTE, "faint"),
         *(
             [
-                report_page.panels(drawn),
-                report_page.paragraph(f"{DRAWN} {_sources(decided)}", "faint"),
+                report_page.render_panels(drawn),
+                report_page.render_paragraph(f"{DRAWN} {_sources(decided)}", "faint"),
             ]
             if drawn
             else []
         ),
         *(
-            [report_page.warning("What to bear in mind of the verdicts", list(notes))]
+            [
+                report_page.render_warning(
+                    "What to bear in mind of the verdicts", list(notes)
+                )
+            ]
             if notes
             else []
         ),
     ]
 
 
-def panels(decided: Sequence[Decided]) -> list[Panel]:
+def make_verdict_panels(decided: Sequence[ClaimVerdict]) -> list[Panel]:
     """The curves that verdicts are of, and after each the published ones beside it on
     axes of their own."""
     made: dict[Any, list[Panel]] = {}
@@ -118,7 +124,7 @@ def panels(decided: Sequence[Decided]) -> list[Panel]:
     return [panel for drawn in pairs_first for panel in drawn]
 
 
-def _sources(decided: Sequence[Decided]) -> str:
+def _sources(decided: Sequence[ClaimVerdict]) -> str:
     names = dict.fromkeys(
         one.claim.published for one in decided if one.claim.published and one.curves
     )
@@ -132,7 +138,7 @@ def _lines(
 ) -> list[Line]:
     return [
         Line(
-            "mean" if name in ("", run_groups.text(None)) else name,
+            "mean" if name in ("", run_groups.axis_text(None)) else name,
             colours[name],
             [*map(float, steps)],
             [*map(float, values)],
@@ -141,7 +147,7 @@ def _lines(
     ]
 
 
-def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
+def verdict_rows(decided: Sequence[ClaimVerdict]) -> list[dict[str, Any]]:
     """The verdicts as rows of a table, one for each effect; one without sizes where
     there is none."""
     return [
@@ -151,12 +157,12 @@ def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
     ]
 
 
-def _column(one: Decided, effect: ClaimEffect | None) -> dict[str, Any]:
+def _column(one: ClaimVerdict, effect: ClaimEffect | None) -> dict[str, Any]:
     made, found = one.verdict, effect.found if effect else None
     low, high = found.interval if found else (None, None)
     low_here, high_here = (found and found.on_these) or (None, None)
     return {
-        "claim": said(one.claim),
+        "claim": describe_claim(one.claim),
         "of": _group(one),
         "verdict": made.word,
         "effect": effect.name if effect else "",
@@ -182,21 +188,21 @@ def _over(found: EffectEstimate) -> str:
     return "tasks and splits" if found.is_over_splits else "these tasks"
 
 
-def _group(one: Decided) -> str:
+def _group(one: ClaimVerdict) -> str:
     return ", ".join(
-        f"{run_groups.last_word(key)} {run_groups.text(value)}"
+        f"{run_groups.last_word(key)} {run_groups.axis_text(value)}"
         for key, value in one.group.items()
     )
 
 
-def said(claim: Claim) -> str:
+def describe_claim(claim: Claim) -> str:
     """A claim in one line."""
     match claim:
         case Rises():
             by = f", each time by {claim.by:g}" if claim.by else ""
             return (
                 f"{_OF[claim.of]} of {claim.metric}:"
-                f" {' < '.join(map(run_groups.text, claim.values))}{by}"
+                f" {' < '.join(map(run_groups.axis_text, claim.values))}{by}"
             )
         case Correlates():
             rank = (
@@ -214,38 +220,46 @@ def said(claim: Claim) -> str:
                 f"{claim.metric} falls faster after {claim.at} of the steps than before"
             )
         case FallsSuddenly():
-            names = f"{run_groups.text(claim.value)} than under {run_groups.text(claim.against)}"
+            value, against = map(run_groups.axis_text, (claim.value, claim.against))
             return (
-                f"more tasks fall by over {claim.times:g} times the usual under {names}"
+                f"more tasks fall by over {claim.times:g} times the usual under {value} than"
+                f" under {against}"
             )
 
 
-def _rows(one: Decided) -> list[list[Any]]:
+def _rows(one: ClaimVerdict) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
     made, group = one.verdict, _group(one)
     rests = [
-        number(made.tasks, 6),
-        number(made.counted, 3),
-        number(made.splits, 6),
-        number(made.runs, 6),
+        number_cell(made.tasks, 6),
+        number_cell(made.counted, 3),
+        number_cell(made.splits, 6),
+        number_cell(made.runs, 6),
     ]
     sizes = [
         [
             effect.name,
-            number(effect.found.value),
-            interval(effect.found.interval),
+            number_cell(effect.found.value),
+            interval_cell(effect.found.interval),
             _over(effect.found),
-            interval(effect.found.on_these),
+            interval_cell(effect.found.on_these),
             _percent(effect.chance[0] if effect.chance else None),
         ]
         for effect in made.effects
     ]
-    nothing = ["", number(None), interval(None), "", interval(None), _percent(None)]
+    nothing = [
+        "",
+        number_cell(None),
+        interval_cell(None),
+        "",
+        interval_cell(None),
+        _percent(None),
+    ]
     return [
-        [said(one.claim), group, made.word, *size, *rests]
+        [describe_claim(one.claim), group, made.word, *size, *rests]
         for size in sizes or [nothing]
     ]
 
 
-def _percent(share: float | None) -> Cell:
-    return Cell(share, "–" if share is None else f"{share:.1%}")
+def _percent(share: float | None) -> NumberCell:
+    return NumberCell(share, "–" if share is None else f"{share:.1%}")
