@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import SCHEMA, Workspace, write_json
+from jobs.contract.job_file import (
+    CheckpointPlan,
+    MadeThings,
+    Resources,
+    SubmittedCode,
+    TrainJob,
+    TrainPaths,
+    write_job,
+)
 from jobs.contract.journal import Journal
 
 RUNS, STEPS, EVERY = 1000, 200, 10
@@ -183,16 +192,24 @@ def record_run(
     A stage after others says which runs have those, and after which step it begins.
     """
     folder = place.run(listed["run"])
-    job = {
-        "made": {"corpus": "c", "arrangement": "a", "base": None},
-        "code": {"commit": "c0ffee", "dirty": False},
-    }
-    job |= {
-        "paths": {"workspace": str(place.root)},
-        "stage_id": "1",
-        "before": list(before),
-    }
-    write_json(folder / "job.json", job)
+    code = SubmittedCode(commit="c0ffee", dirty=False)
+    job = TrainJob(
+        schema=SCHEMA,
+        run_id=folder.name,
+        submission="submission",
+        resources=Resources(
+            profile="p", nodes=1, ranks_per_node=1, cpus_per_rank=1, time_min=60
+        ),
+        paths=TrainPaths(workspace=str(place.root), base="b"),
+        code=code,
+        stage_id="1",
+        recipe={},
+        before=list(before),
+        checkpoints=CheckpointPlan(every=1),
+        made=MadeThings(corpus="c", arrangement="a"),
+        deepspeed={},
+    )
+    write_job(folder, job)
     attempt = attempts.begin(folder, "submission")
     item_losses.describe(
         folder,
@@ -207,7 +224,7 @@ def record_run(
         "device": "cpu",
         "world": 1,
         "precision": "fp32",
-        "code": job["code"],
+        "code": code.facts,
     }
     journal.add_row("event", step=first, examples=16 * first, data=start)
     for step in range(first, steps[-1] + 1):

@@ -93,7 +93,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     import torch
 
     from jobs.contract import attempt as attempts
-    from jobs.contract.folder import read_json, write_json
+    from jobs.contract.folder import write_json
     from jobs.contract.journal import SPEED, Journal, read
     from jobs.contract.journal_rows import MetricRow
     from jobs.model.packed_attention import NAME
@@ -108,8 +108,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     def train_round(steps: int, snapshot: int | None = None) -> Round:
         nonlocal number
         number += 1
-        job = read_json(_job(folder / f"round{number}", asked, steps, snapshot))
-        assert job
+        job = _job(folder / f"round{number}", asked, steps, snapshot)
         run = folder / f"round{number}" / "run"
         run.mkdir()
         attempt = attempts.begin(run, "s")
@@ -117,7 +116,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
         dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
         model = llama(asked.shape, NAME, dtype, device)
         # A base that is not made on disk but for what snapshots copy of it.
-        base = Path(job["paths"]["base"])
+        base = job.base_folder
         model.config.save_pretrained(base)
         write_json(base / "meta.json", {"digest": "made up"})
         told = Round()
@@ -141,9 +140,12 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     return train_round
 
 
-def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
-    """A job.json as `zsg submit` writes it."""
+def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Any:
+    """A train job as `zsg submit` writes it."""
+    import msgspec
+
     from jobs.contract.folder import write_json
+    from jobs.contract.job_file import read_train_job
     from launcher.planning.plan import run_item
     from launcher.submission import job_files
     from launcher.submission.session import open_grid
@@ -179,13 +181,9 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
         )
     [run], workspace = opened.runs, opened.site.workspace
     job_files.write_train(workspace, run, opened.site.profile, "s", (), is_start=False)
-    path = workspace.root / run_item(run) / "job.json"
-    write_json(
-        path,
-        json.loads(path.read_text(encoding="utf-8"))
-        | {"micro_tokens": asked.micro_tokens},
-    )
-    return path
+    job = read_train_job(workspace.root / run_item(run))
+    assert job
+    return msgspec.structs.replace(job, micro_tokens=asked.micro_tokens)
 
 
 def tokenized(examples: list[Item]) -> Any:

@@ -26,8 +26,17 @@ from jobs.contract import (
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import ExitRecord, given
-from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.folder import SCHEMA
 from jobs.contract.heartbeat import Heartbeat, Pulse
+from jobs.contract.job_file import (
+    AnyJob,
+    CanaryJob,
+    EvaluateJob,
+    PrepareJob,
+    SampleJob,
+    TrainJob,
+    continue_policy,
+)
 from jobs.contract.journal import Journal, cells, plain, read
 from jobs.contract.states import Outcome
 from jobs.files import ownership
@@ -68,21 +77,21 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.read_ranks()
     job = _read_job(path)
-    if continuation.is_replaced(job["submission"]):
+    if continuation.is_replaced(job.submission):
         _leave(
             f"{path}: a later submission has taken this job's place, so this one does nothing",
             1,
         )
-    if attempts.done_before(path, job["submission"]):
+    if attempts.done_before(path, job.submission):
         tell(
             f"{path}: this job was started again after it had finished; nothing is left to do"
         )
-        if ranks.is_main and job["kind"] == "train":
+        if ranks.is_main and isinstance(job, TrainJob):
             _clean_up(path, job)  # the end may have come just before
         _leave(f"{path}: done", 0)
     past = Past(exit_record.read_if_sound(path), state.newest_step(path))
     attempt = (
-        attempts.begin(path, job["submission"])
+        attempts.begin(path, job.submission)
         if ranks.is_main
         else attempts.await_begin(path, MEET_S)
     )
@@ -117,7 +126,7 @@ def run(folder: str) -> None:
         heartbeat.stop()
     if outcome != Outcome.DONE:
         facts |= {"saved": state.newest_step(path)}
-        if cancellation.asked(path, job["submission"]):
+        if cancellation.asked(path, job.submission):
             facts = {"step": facts["saved"], **facts}
             decision = _decide(job, outcome, facts, past, is_cancel_asked=True)
             outcome, facts = decision.outcome, facts | decision.facts
@@ -128,7 +137,7 @@ def run(folder: str) -> None:
     elif outcome == Outcome.FAILED:
         _end(path, attempt, outcome, facts)
     # submitit's own record of the end nobody reads
-    if outcome != Outcome.DONE or continuation.is_ours(job["submission"]):
+    if outcome != Outcome.DONE or continuation.is_ours(job.submission):
         _leave(f"{path}: {outcome}", code)
 
 
@@ -150,7 +159,7 @@ class Past:
 
 def _tell_end(
     path: Path,
-    job: dict[str, Any],
+    job: AnyJob,
     attempt: Attempt,
     outcome: Outcome,
     facts: dict[str, Any],
@@ -163,19 +172,19 @@ def _tell_end(
         outcome, facts = decision.outcome, facts | decision.facts
     _end(path, attempt, outcome, facts)
     if outcome == Outcome.DONE:
-        if job["kind"] == "train":
+        if isinstance(job, TrainJob):
             _clean_up(path, job)
         return Outcome.DONE, 0
     told = exit_record.read(path)  # by this rank, unless another has failed
     goes_on = given(told.goes_on) if told else None
     if goes_on == continuation.REQUEUE:
         goes_on = _requeue(path, attempt)
-    has_dependents = bool(job["makes"] or continuation.count_links_left())
+    has_dependents = bool(job.makes or continuation.count_links_left())
     return outcome, continuation.exit_code(outcome, goes_on, has_dependents)
 
 
 def _decide(
-    job: dict[str, Any],
+    job: AnyJob,
     outcome: Outcome,
     facts: dict[str, Any],
     past: Past,
@@ -184,20 +193,20 @@ def _decide(
 ) -> continuation.Decision:
     """What follows from the end of this start. Slurm is asked only of a job that was
     interrupted and may continue by itself."""
-    rule = job.get("go_on") if continuation.is_ours(job["submission"]) else None
-    asks_slurm = rule and job["kind"] in continuation.RESUMABLE_KINDS
+    is_ours = continuation.is_ours(job.submission)
+    policy = continue_policy(job) if is_ours else None
     slurm = continuation.SlurmAnswer()
-    if asks_slurm and not is_cancel_asked:
-        slurm = requeue.ask_slurm(attempts.slurm_job_id() or "", job["submission"])
+    if policy and not is_cancel_asked:
+        slurm = requeue.ask_slurm(attempts.slurm_job_id() or "", job.submission)
     # An evaluator has saved what it has scored: it continues as long as it scores.
-    is_train = job["kind"] == "train"
+    is_train = isinstance(job, TrainJob)
     return continuation.decide_end(
         continuation.JobEnd(
-            kind=job["kind"],
-            submission=job["submission"],
+            kind=job.kind,
+            submission=job.submission,
             outcome=outcome,
             is_cancel_asked=is_cancel_asked,
-            policy=continuation.Policy(**rule) if rule else None,
+            policy=policy,
             previous=past.record,
             saved_before=past.before,
             saved=facts["saved"] if is_train else facts.get("scored") or None,
@@ -219,55 +228,48 @@ def _requeue(path: Path, attempt: Attempt) -> str | None:
     return None
 
 
-def _clean_up(path: Path, job: dict[str, Any]) -> None:
+def _clean_up(path: Path, job: TrainJob) -> None:
     """Removes what nobody needs any more; only now: until the end is told, a killed run
     goes on from it."""
-    if not job["checkpoints"]["keep_state"]:
+    if not job.checkpoints.keep_state:
         for reason in state.remove(path):
             tell(f"a state is not removed: {reason}")
-    if job["before"] and not stages.is_still_needed(path, job):
-        stages.release(
-            Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"]
-        )
+    if job.before and not stages.is_still_needed(path, job):
+        stages.release(job.workspace, job.before[-1], job.run_id)
 
 
-def _read_job(path: Path) -> dict[str, Any]:
-    job = job_file.read(path)
+def _read_job(path: Path) -> AnyJob:
+    job, place = job_file.read_job(path), job_file.job_path(path)
     if job is None:
-        sys.exit(
-            f"{path / 'job.json'}: not found; give the folder of a run or of a prepare job"
-        )
-    if job.get("schema") != SCHEMA:
-        sys.exit(
-            f"{path / 'job.json'}: schema {job.get('schema')}, this zsg reads {SCHEMA}; submit"
-            " again"
-        )
+        sys.exit(f"{place}: not found; give the folder of a run or of a prepare job")
+    if job.schema != SCHEMA:
+        sys.exit(f"{place}: schema {job.schema}, this zsg reads {SCHEMA}; submit again")
     return job
 
 
 def _perform(
     path: Path,
-    job: dict[str, Any],
+    job: AnyJob,
     attempt: Attempt,
     ranks: ranks_of.Ranks,
     signals: Signals,
     pulse: Pulse,
 ) -> tuple[Outcome, dict[str, Any]]:
     # only now: whoever cancels has looked for this attempt
-    if cancellation.asked(path, job["submission"]):
+    if cancellation.asked(path, job.submission):
         return Outcome.CANCELLED, {}
     setup.check_setup()
-    code_guard.check_submitted_code(job)
-    role = EVALUATOR if job["kind"] == "evaluate" else job["kind"]
-    journal = Journal(path, attempt, role, job["stage_id"]) if ranks.is_main else None
+    code_guard.check_submitted_code(job.code)
+    role = EVALUATOR if isinstance(job, EvaluateJob) else job.kind
+    journal = Journal(path, attempt, role, job.stage_id) if ranks.is_main else None
     try:
-        if job["kind"] == "prepare":
+        if isinstance(job, PrepareJob):
             return _prepare(job, journal, pulse)
-        if job["kind"] == "sample":
+        if isinstance(job, SampleJob):
             return _sample(job, journal, pulse)
-        if job["kind"] == "canary":
+        if isinstance(job, CanaryJob):
             return _watch(job, journal, pulse)
-        if job["kind"] == "evaluate":
+        if isinstance(job, EvaluateJob):
             return _evaluate(path, job, attempt, journal, signals, pulse)
         return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
@@ -276,7 +278,7 @@ def _perform(
 
 
 def _prepare(
-    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+    job: PrepareJob, journal: Journal | None, pulse: Pulse
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
@@ -285,7 +287,7 @@ def _prepare(
 
 
 def _sample(
-    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+    job: SampleJob, journal: Journal | None, pulse: Pulse
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
@@ -294,7 +296,7 @@ def _sample(
 
 
 def _watch(
-    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+    job: CanaryJob, journal: Journal | None, pulse: Pulse
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.runtime import canary
 
@@ -305,7 +307,7 @@ def _watch(
 
 def _evaluate(
     path: Path,
-    job: dict[str, Any],
+    job: EvaluateJob,
     attempt: Attempt,
     journal: Journal | None,
     signals: Signals,
@@ -344,7 +346,7 @@ def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str]
 
 def _train(
     path: Path,
-    job: dict[str, Any],
+    job: TrainJob,
     attempt: Attempt,
     ranks: ranks_of.Ranks,
     journal: Journal | None,

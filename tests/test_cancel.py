@@ -9,7 +9,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from launcher.clusters.slurm import cancel_jobs as scancel
 from launcher.clusters.slurm import compact_ids
 from launcher.grids.selection import EVERYTHING, Selection
@@ -21,6 +21,7 @@ from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.job_records import write_job_file
 from tests.lib.slurm_answers import owned
 from tests.lib.small_runs import held, small_grid
 from zsg_core.errors import ClusterError, UserError
@@ -254,9 +255,7 @@ def workspace(tmp_path: Path) -> Workspace:
     ledger.submitted(submission, ["7_0", "7_1"])
     ledger.released(submission)
     for run in ("a1", "b2"):
-        write_json(
-            made.run(run) / "job.json", {"submission": submission.id, "after": []}
-        )
+        write_job_file(made.run(run), submission=submission.id, after=[])
     return made
 
 

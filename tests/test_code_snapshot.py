@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.job_file import SubmittedCode
 from jobs.runtime import code_guard
 from launcher.workspace import code_snapshot
 from tests.lib.command_line import Zsg
@@ -132,12 +133,12 @@ def test_other_code_is_refused(monkeypatch, code, python, message):
     monkeypatch.delenv(code_guard.VARIABLE, raising=False)
     if code:
         monkeypatch.setenv(code_guard.VARIABLE, code)
-    job = {"code": {"python": python} if python else {}}
+    code = SubmittedCode(python=python) if python else SubmittedCode()
     if message is None:
-        code_guard.check_submitted_code(job)
+        code_guard.check_submitted_code(code)
     else:
         with pytest.raises(ClusterError, match=message):
-            code_guard.check_submitted_code(job)
+            code_guard.check_submitted_code(code)
 
 
 def test_a_job_that_finds_other_code_says_so(prepared: Zsg, tasks: Path) -> None:

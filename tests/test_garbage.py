@@ -19,6 +19,7 @@ from launcher.lifecycle import garbage
 from launcher.workspace import grid_record
 from launcher.workspace.ledger import Ledger, Submission
 from tests.lib.command_line import Zsg
+from tests.lib.job_records import write_job_file
 from tests.lib.small_runs import small_grid
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
@@ -69,13 +70,13 @@ class Place:
         self.first, self.second = self.submit(), self.submit()
         for run, recipe in self.recipes.items():
             folder = self.workspace.run(run)
-            job = {
-                "recipe": recipe,
-                "checkpoints": {"keep_state": False},
-                "code": {"digest": code_of(run)},
-            }
-            write_json(
-                folder / "job.json", job | {"makes": [], "submission": self.second.id}
+            write_job_file(
+                folder,
+                recipe=recipe,
+                checkpoints={"keep_state": False},
+                code={"digest": code_of(run)},
+                makes=[],
+                submission=self.second.id,
             )
             facts = {
                 "cause": None if run == "done" else "died",
@@ -183,6 +184,24 @@ def test_what_is_freed_is_gone_and_the_rest_is_there(place):
         if any(path.is_relative_to(piece.path) for piece in freed)
     }
     assert garbage.free(place.workspace) == []
+
+
+BROKEN = [("job.json", "{"), ("attempt.json", ""), ("exit.json", '{"schema": 99}')]
+
+
+@pytest.mark.parametrize(("name", "text"), BROKEN)
+def test_a_run_that_cannot_be_read_loses_nothing(place, name, text):
+    """Nor does what runs share go, which it may need; its file is named, and what only
+    the others had goes all the same."""
+    path = place.workspace.run("failed") / name
+    path.write_text(text)
+    told: list[str] = []
+    freed = garbage.free(place.workspace, say=told.append)
+
+    assert {
+        piece.path.relative_to(place.workspace.root).parts[:2] for piece in freed
+    } == {("runs", "done")}
+    assert sum(str(path) in line for line in told) == 1
 
 
 def test_an_active_run_keeps_everything(place, monkeypatch):

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.machinery
-import json
 import os
 import random
 import signal
@@ -12,13 +11,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from jobs.contract import job_file
 from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.job_file import TrackingServer
 from jobs.tracking import deliver, live
 from tests.lib.command_line import wait_until
 from tests.lib.faulty_proxy import FaultyProxy
 from tests.lib.grown_journals import write_grid
+from tests.lib.job_records import job_fields
 from tests.lib.light_grid import LIGHT
 from tests.lib.mlflow_contents import assert_exactly_once, child_runs, journal_points
 from zsg_core.digest import digest_ids
@@ -63,7 +66,7 @@ def write_light_job(
         "stage_id": "1",
     }
     job |= {
-        "resources": {"gpus_per_node": 0, "kill_wait_s": 30},
+        "resources": job_fields()["resources"] | {"kill_wait_s": 30},
         "tracking": {"uri": uri, "live": True},
     }
     job |= {
@@ -181,18 +184,17 @@ def test_a_node_without_mlflow_says_so(
     monkeypatch.setattr(importlib.machinery.PathFinder, "find_spec", lambda name: None)
     folder = write_light_job(tmp_path, "lacking", NOWHERE, steps=1)
 
-    assert live.start(folder, json.loads((folder / "job.json").read_text())) is None
+    assert live.start(folder, job_file.read_job(folder)) is None
     assert capsys.readouterr().err.count("zsg sync") == 1
 
 
 def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
     """Without `tracking.live` a job starts nothing."""
     folder = write_light_job(tmp_path, "quiet", NOWHERE, steps=1)
-    job = json.loads((folder / "job.json").read_text()) | {
-        "tracking": {"uri": NOWHERE, "live": False}
-    }
+    job = job_file.read_job(folder)
+    quiet = TrackingServer(uri=NOWHERE, live=False)
 
-    assert live.start(folder, job) is None
+    assert live.start(folder, msgspec.structs.replace(job, tracking=quiet)) is None
 
 
 @pytest.mark.soak(part="tracking")

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.contract import answers, evaluations, journal
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
 from launcher.evaluation import metric_versions
 from launcher.evaluation.evaluation_plan import (
@@ -21,6 +21,7 @@ from launcher.evaluation.evaluation_plan import (
 from launcher.grids.runs import Run
 from launcher.planning.plan import Action, Allow, run_item
 from launcher.workspace.job_state import JobState
+from tests.lib.job_records import write_job_file
 from tests.lib.planned_runs import a_run
 from zsg_core.metrics.scoring import Answered
 from zsg_core.suites import SINCE, SuiteFile
@@ -62,7 +63,7 @@ def taken(
     folder = place.run(of.id)
     (folder / "journal").mkdir(parents=True, exist_ok=True)
     if not (folder / "job.json").exists():
-        write_json(folder / "job.json", {"stage_id": "1", "before": []})
+        write_job_file(folder, stage_id="1", before=[])
     number = len(journal.guest_files(folder))
     writer = Attempt(1, "e", None, 0, "n", "h", 0, 1)
     rows = Journal(folder, writer, journal.GUEST, "1", number, fence=lambda: None)

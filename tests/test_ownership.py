@@ -20,6 +20,7 @@ from launcher.workspace import code_snapshot, workspaces
 from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
+from tests.lib.job_records import write_job_file
 from tests.lib.other_user import OtherUser
 from tests.lib.small_runs import small_grid
 from zsg_core.errors import UserError
@@ -356,7 +357,7 @@ def test_a_job_of_another_user_is_not_run(
     stranger: OtherUser, place: Workspace
 ) -> None:
     """Also by hand: its record would say what is loaded."""
-    write_json(place.run("r") / "job.json", {})
+    write_job_file(place.run("r"))
     entry.refuse_strange(place.run("r"))
     stranger.owns(place.run("r"))
 
@@ -582,7 +583,7 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
     workspaces.create(place, share=True)
     folder = taken(place)
     ownership.make_private_folder(place.submission("s"))
-    write_json(place.run("r") / "job.json", {})
+    write_job_file(place.run("r"))
     can = member(stranger, place)
 
     modes = {

@@ -4,40 +4,34 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Known
-from jobs.contract.folder import SCHEMA, Workspace, publish, read_json, write_json
+from jobs.contract.folder import Workspace, publish, read_json
+from jobs.contract.job_file import TrainJob, write_job
 from jobs.runtime.prerequisites import check_prerequisites
+from tests.lib.job_records import job_record
 
 NEEDS = ("corpora/c", "arrangements/a", "bases/b")
 
 
 def a_job(
     root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepare/q")
-) -> dict[str, Any]:
+) -> TrainJob:
     """A train job in a workspace where these of the things it needs are there."""
     for name in made:
         with publish(root / name):
             pass
-    return {
-        "schema": SCHEMA,
-        "kind": "train",
-        "run_id": "r",
-        "stage_id": "1",
-        "submission": "s",
-        "before": [],
-        "makes": [],
-        "checkpoints": {"keep_state": False},
-        "after": list(after),
-        "tracking": {},
-        "code": {},
-        "made": {"corpus": "c", "arrangement": "a", "base": "b"},
-        "paths": {"workspace": str(root), "base": str(root / "bases/b")},
-    }
+    return job_record(
+        run_id="r",
+        submission="s",
+        checkpoints={"keep_state": False},
+        after=list(after),
+        made={"corpus": "c", "arrangement": "a", "base": "b"},
+        paths={"workspace": str(root), "base": str(root / "bases/b")},
+    )
 
 
 def ended(root: Path, item: str, outcome: str = "failed") -> None:
@@ -96,7 +90,7 @@ def test_the_end_of_an_unprepared_job_is_recorded_at_once(tmp_path: Path) -> Non
     """`jobs.entry` ends with 1 and the cause in exit.json, and no engine is loaded for it."""
     ended(tmp_path, "prepare/p")
     folder = Workspace(tmp_path).run("r")
-    write_json(folder / "job.json", a_job(tmp_path))
+    write_job(folder, a_job(tmp_path))
     argv = [sys.executable, "-X", "importtime", "-m", "jobs.entry", str(folder)]
     done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True)
 

@@ -18,6 +18,7 @@ from launcher.status import reading, why
 from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.ledger import Ledger
+from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.recorded_run import FakeSlurm
 
@@ -47,7 +48,7 @@ def two_runs(
         folder = place.root / item
         attempt = attempts.begin(folder, submission.id)
         attempts.end(folder, attempt, "done", step=9, steps=9, loss=1.5)
-        job_file.write(folder, {"schema": 1, "after": [], "resources": {}})
+        write_job_file(folder, after=[])
     return place
 
 
@@ -146,15 +147,18 @@ def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
 
 def test_a_job_of_a_newer_zsg_is_refused_with_its_path(tmp_path: Path) -> None:
     """And what is no job; none there is none."""
-    assert job_file.read(tmp_path) is None
+    assert job_file.read_job(tmp_path) is None
     write_json(tmp_path / "job.json", {"schema": 2})
     with pytest.raises(
         Damaged, match=rf"{tmp_path}/job.json: has schema 2, and this zsg reads up to 1"
     ):
-        job_file.read(tmp_path)
+        job_file.read_job(tmp_path)
     write_json(tmp_path / "job.json", [])
-    with pytest.raises(Damaged, match=rf"{tmp_path}/job.json: is no job"):
-        job_file.read(tmp_path)
+    with pytest.raises(
+        Damaged,
+        match=rf"{tmp_path}/job.json: is not what zsg writes there: .*zsg submit writes it",
+    ):
+        job_file.read_job(tmp_path)
 
 
 def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> None:

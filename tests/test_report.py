@@ -11,8 +11,9 @@ from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
-from launcher.reporting import report
+from launcher.reporting import frames, report
 from launcher.reporting.data.grid_comparison import ReportOptions
+from tests.lib.job_records import write_job_file
 from tests.lib.reported_grid import STEPS, TASKS, losses, make, rows, written
 from zsg_core.errors import UserError
 
@@ -227,10 +228,7 @@ def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) 
             outcome=outcome,
             **({"cause": "killed"} if outcome else {}),
         )
-        write_json(
-            place.run(row["run"]) / "job.json",
-            {"before": [before["run"]], "paths": {"workspace": ""}},
-        )
+        write_job_file(place.run(row["run"]), before=[before["run"]])
     write_grid(place, "begun", listed)
     top = written(place, "begun").partition("<figure")[0]
 
@@ -264,6 +262,25 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
     assert "run4 is flagged" in top and "99.0" in top
     assert "no longer lists them: old" in top and "3 of 6 runs done" in top
     assert {row["runs"] for row in rows(place, "gaps", "curves.csv")} == {"3"}
+
+
+@pytest.mark.parametrize("name", ["job.json", "attempt.json", "exit.json"])
+def test_a_run_that_cannot_be_read_is_left_out(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page and the table have the others; both name its file."""
+    place = Workspace(tmp_path)
+    [broken, sound] = make(place, "halves", [({}, 0, 1.0), ({}, 1, 2.0)])
+    path = place.run(broken) / name
+    path.write_text("{")
+
+    assert f"{broken} is left out: {path}" in written(place, "halves")
+    assert {row["runs"] for row in rows(place, "halves", "curves.csv")} == {"1"}
+    caplog.clear()
+    assert frames.export(place, "halves", tmp_path / "all.csv", "csv", items=False)
+    assert str(path) in caplog.text
+    assert broken not in (tmp_path / "all.csv").read_text()
+    assert sound in (tmp_path / "all.csv").read_text()
 
 
 @pytest.mark.parametrize(

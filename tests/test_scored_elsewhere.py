@@ -11,10 +11,11 @@ import pytest
 from jobs.contract import answers, evaluations, item_losses, leases
 from jobs.contract import journal as journals
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
 from jobs.evaluating import scored_elsewhere
 from tests.lib.command_line import Zsg
+from tests.lib.job_records import write_job_file
 from zsg_core.errors import BadData, ClusterError, UserError
 from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.metrics.scoring import Answered
@@ -38,10 +39,7 @@ def run(tmp_path: Path) -> Path:
     evaluator leaves it."""
     folder = Workspace(tmp_path / "zsg-work").run("ab12cd34ef56")
     folder.mkdir(parents=True)
-    write_json(
-        folder / "job.json",
-        {"run_id": folder.name, "stage_id": "stage", "before": None},
-    )
+    write_job_file(folder, run_id=folder.name, stage_id="stage", before=[])
     ids = [
         one.id
         for one in [*ANSWERED[::-1], Answered(id="c:0", task="c", prompt="", answer="")]

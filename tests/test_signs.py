@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from jobs.contract.heartbeat import NAME, Pulse
 from launcher.planning.plan import Allow, _decide
 from launcher.status.status import JobState
+from tests.lib.job_records import write_job_file
 from tests.lib.recorded_run import (
     ITEM,
     FakeSlurm,
@@ -34,10 +35,8 @@ def beats(workspace: Workspace, age_s: float = 3, **facts: Any) -> attempts.Atte
     last sign `age_s` ago."""
     folder = workspace.root / ITEM
     attempt = started(workspace, submitted(workspace))
-    write_json(
-        folder / "job.json",
-        {"resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}},
-    )
+    resources = {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}
+    write_job_file(folder, resources=resources)
     beat = {
         "nonce": attempt.nonce,
         **Pulse().facts(),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import is_committed, read_json, write_json
+from jobs.contract.job_file import read_train_job
 from jobs.contract.journal import first_points, read
 from jobs.contract.journal_rows import SnapshotDiffers
 from jobs.runtime.ranks import Ranks
@@ -180,7 +181,7 @@ def _is_written_and_loaded(bench: Bench, world: int, zero: int, precision: str) 
     assert shards == [
         f"model-{rank + 1:05}-of-{world:05}.safetensors" for rank in range(world)
     ]
-    base = Base.of(read_json(folder / "job.json"))
+    base = Base.of(read_train_job(folder))
     losses = {p.step: p.value for p in first_points(read(folder))[0] if p.key == "loss"}
     for event in events(folder, "snapshot"):
         meta = read_json(folder / f"snapshots/{event['step']}/meta.json")

@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.contract.folder import write_json
+from jobs.contract.job_file import TrainJob
 from jobs.training.speed import Speed
+from tests.lib.job_records import job_record
 from zsg_core.training.estimate import training_flops
 from zsg_core.training.llama import shape_of_config
 
@@ -20,15 +21,15 @@ CONFIG = {
 }
 
 
-def job(base: Path, peak: float | None, method: str = "full") -> dict[str, Any]:
+def job(base: Path, peak: float | None, method: str = "full") -> TrainJob:
     """A job whose profile names a GPU of `peak` 1e12 operations a second."""
     write_json(base / "config.json", CONFIG)
     stage = {"train": {"tuning": {"method": method}}}
-    return {
-        "resources": {"peak_tflops": peak},
-        "recipe": {"stages": [stage]},
-        "paths": {"base": str(base)},
-    }
+    return job_record(
+        resources={"peak_tflops": peak},
+        recipe={"stages": [stage]},
+        paths={"base": str(base)},
+    )
 
 
 def test_mfu_is_the_share_of_all_gpus_peak(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import time
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
 from launcher.status.settled import Settled
 from launcher.status.status import JobState, collect
 from launcher.workspace.job_state import NEVER_STARTED
 from launcher.workspace.ledger import Ledger, Submission
+from tests.lib.job_records import write_job_file
 from tests.lib.recorded_run import (
     ITEM,
     FakeSlurm,
@@ -309,7 +310,7 @@ def test_a_cut_submission_is_unknown(workspace: Workspace) -> None:
 def test_a_run_waiting_for_a_failed_prepare_has_failed(workspace: Workspace) -> None:
     """A job cancelled because what it waited for failed says so, with the reason."""
     submitted(workspace)
-    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    write_job_file(workspace.root / ITEM, after=["prepare/p"])
     attempt = attempts.begin(workspace.root / "prepare/p", "s")
     attempts.end(
         workspace.root / "prepare/p",
@@ -423,10 +424,8 @@ def test_an_allocation_that_outlives_its_run_is_flagged(
     """With what it holds, since when, and what to do; within a minute of the end, but
     not while a job is leaving."""
     ended(workspace, submitted(workspace), outcome)
-    write_json(
-        workspace.root / ITEM / "job.json",
-        {"resources": {"nodes": 2, "gpus_per_node": 4}},
-    )
+    resources = {"nodes": 2, "gpus_per_node": 4}
+    write_job_file(workspace.root / ITEM, resources=resources)
     rested(workspace, ago_s)
     slurm = FakeSlurm(squeue)
     found = seen(workspace, slurm)
@@ -511,7 +510,7 @@ def test_a_run_whose_prepare_job_died_says_so(
     )
     ledger.submitted(prepare, ["6"])
     submitted(workspace)
-    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    write_job_file(workspace.root / ITEM, after=["prepare/p"])
     slurm = FakeSlurm(sacct=sacct)
     found = state(workspace, slurm)
 
@@ -558,7 +557,7 @@ def test_a_local_run_whose_submit_was_ended_only_never_started(
     )
     ledger.submitted(prepare, ["local"])
     submitted(workspace, "local", ("local",))
-    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    write_job_file(workspace.root / ITEM, after=["prepare/p"])
     attempt = attempts.begin(workspace.root / "prepare/p", prepare.id)
     if outcome:
         attempts.end(
@@ -583,7 +582,7 @@ def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(
     )
     ledger.submitted(prepare, ["6"])
     submitted(workspace)
-    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    write_job_file(workspace.root / ITEM, after=["prepare/p"])
     slurm = FakeSlurm("6|RUNNING|None|N/A|1:00|n1", "7|CANCELLED by 0|0:0")
 
     assert (state(workspace, slurm).state, state(workspace, slurm).cause) == (

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.contract.folder import SCHEMA, Workspace, write_json
+from jobs.contract.folder import Workspace
 from launcher.clusters import slurm, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import JobQueue, SlurmState
 from launcher.planning.site import Site
 from launcher.submission import submit as submits
 from launcher.workspace.ledger import Ledger
+from tests.lib.job_records import write_job_file
 from tests.lib.planned_runs import a_run, planned
 from tests.lib.slurm_answers import owned, profile
 from zsg_core.errors import ClusterError, UserError
@@ -158,10 +159,7 @@ def test_no_job_waits_for_one_on_another_cluster(tmp_path: Path):
 
 def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: Path):
     """Slurm may start it all the same: it neither takes the folder over nor writes into it."""
-    write_json(
-        tmp_path / "job.json",
-        {"schema": SCHEMA, "kind": "train", "submission": "later", "run_id": "r"},
-    )
+    write_job_file(tmp_path, submission="later", run_id="r")
     done = subprocess.run(
         [sys.executable, "-m", "jobs.entry", str(tmp_path)],
         env=os.environ | {"ZSG_SUBMISSION": "earlier"},

@@ -7,12 +7,13 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from launcher.status import why
 from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from tests.lib.job_records import write_job_file
 from tests.lib.log_lines import NCCL
 from tests.lib.recorded_run import (
     ITEM,
@@ -176,7 +177,7 @@ def rest(workspace: Workspace) -> None:
 def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
     """The record of the prepare job is the proof."""
     submitted(workspace)
-    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    write_job_file(workspace.root / ITEM, after=["prepare/p"])
     attempt = attempts.begin(workspace.root / "prepare/p", "s")
     attempts.end(
         workspace.root / "prepare/p",

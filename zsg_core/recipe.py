@@ -117,6 +117,11 @@ def list_prefixes(made: Recipe) -> list[Recipe]:
     ]
 
 
+def last_stage(recipe: Recipe) -> Recipe:
+    """The recipe of the stage that a run trains: the last of its stages."""
+    return recipe["stages"][-1]
+
+
 def run_id(made: Recipe) -> str:
     """The id of a run: 12 hex digits of its recipe's SHA-256."""
     return content_id({"kind": "run", "recipe": made})
@@ -191,14 +196,14 @@ def find_self_sampled(data: Recipe) -> dict[str, str]:
 def corpus_id(made: Recipe) -> str:
     """The id of the last stage's sampled training and test examples."""
     return content_id(
-        {"kind": "corpus", "schema": SCHEMA, "data": made["stages"][-1]["data"]}
+        {"kind": "corpus", "schema": SCHEMA, "data": last_stage(made)["data"]}
     )
 
 
 def arrangement_id(made: Recipe) -> str:
     """The id of the last stage's ordered training list: its examples and how they are
     put in order."""
-    stage = made["stages"][-1]
+    stage = last_stage(made)
     asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
 

@@ -44,5 +44,5 @@ def asked(folder: Path, submission: str) -> CancelRequest | None:
 
 def is_asked(folder: Path) -> bool:
     """Whether the job that a folder now describes is to stop."""
-    job = job_file.read(folder)
-    return job is not None and asked(folder, job["submission"]) is not None
+    job = job_file.read_job(folder)
+    return job is not None and asked(folder, job.submission) is not None

@@ -45,11 +45,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from jobs.contract import cancellation
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.job_file import Policy
 from jobs.contract.states import Outcome
 
 NONE, REQUEUE, CHAIN = "none", "requeue", "chain"
@@ -61,14 +60,6 @@ LINKS_LEFT = "ZSG_LINKS_LEFT"  # of a chain, how many jobs wait behind this one
 STALLED_MOST = 3  # starts in a row that may end without a new state
 NEXT = "zsg submit goes on"
 RESUMABLE_KINDS = ("train", "evaluate")
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job continues after its time limit, and at most how often; the `go_on` of
-    job.json. `by`: requeue or chain."""
-
-    by: str
-    most: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,8 +116,9 @@ def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
 
 def is_left(run: Path, keys: Sequence[str]) -> bool:
     """Whether there are weights of a step that lacks a key."""
-    found, job = taken(run), job_file.read(run) or {}
-    return any(lacking(keys, step, found) for step in there(run, not job.get("before")))
+    found, job = taken(run), job_file.read_train_job(run)
+    is_first_stage = job is None or not job.before
+    return any(lacking(keys, step, found) for step in there(run, is_first_stage))
 
 
 def is_over(run: Path) -> bool:

@@ -58,7 +58,6 @@ SCHEMA = 1
 MOST_JSON = 512 << 20
 COMMIT = "COMMIT"
 META = "meta.json"  # what a made thing tells of itself
-JOB = "job.json"  # see jobs.contract.job_file
 # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 NOTES = "notes.json"
 
@@ -99,11 +98,6 @@ class Workspace:
 
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
-
-    def stages(self, run_id: str) -> list[Path]:
-        """The folders in which a run's stages are journalled, its own last."""
-        before = (read_json(self.run(run_id) / JOB) or {}).get("before", [])
-        return [*map(self.run, before), self.run(run_id)]
 
     def prepare(self, key: str) -> Path:
         return self.root / "prepare" / key

@@ -1,42 +1,387 @@
 """job.json: what a job is to do, written by the launcher before the job is submitted,
-read by whoever looks at it."""
+read by whoever looks at it.
+
+Each kind of job has a record of its own; what all have in common comes first. What is
+optional came to job.json later: where it is absent, an older zsg wrote the file.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import JOB, Damaged, read_json, write_json
-from jobs.contract.records import refuse_newer
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.records import read_record
+
+NAME = "job.json"
+# what zsg_core.recipe makes; its bytes decide the run's id, so it has no type of its own
+Recipe = dict[str, Any]
+HANG_MIN = 20  # of jobs whose job.json does not say
+KILL_WAIT_S = 30
+IDLE_MIN = 5.0
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job is given. `peak_tflops`: of one GPU, 1e12 operations a second;
+    `kill_wait_s`: between Slurm's SIGTERM and SIGKILL; `hang_min`: minutes without a
+    step after which it is told as hanging; `idle_min`: minutes that an evaluate job
+    waits for a snapshot."""
+
+    profile: str
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: int
+    time_min: int
+    idle_min: float | UnsetType = UNSET
+    gpus_per_node: int = 0
+    peak_tflops: float | None = None
+    kill_wait_s: int = KILL_WAIT_S
+    hang_min: int = HANG_MIN
+
+    @property
+    def gpus(self) -> int | None:
+        """The GPUs on all nodes; None for a job that has none."""
+        return self.nodes * self.gpus_per_node or None
+
+
+class TrackingServer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where MLflow is, and whether nodes deliver to it themselves."""
+
+    uri: str | None = None
+    live: bool = False
+
+
+class SubmittedCode(msgspec.Struct, frozen=True, kw_only=True):
+    """The code that a job runs: versions; the digest and the folder of its copy in the
+    workspace; of a checkout the commit, and the patch beside it."""
+
+    zsg: str | UnsetType | None = UNSET
+    python: str | UnsetType = UNSET
+    digest: str | UnsetType = UNSET
+    commit: str | UnsetType | None = UNSET
+    dirty: bool | UnsetType | None = UNSET
+    folder: str | UnsetType = UNSET
+    patch: str | UnsetType = UNSET
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As journals, tags and reports tell it."""
+        return msgspec.to_builtins(self)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job continues after its time limit, and at most how often; the `go_on` of
+    job.json. `by`: requeue or chain."""
+
+    by: str
+    most: int
+
+
+class Paths(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the workspace lay when the job was submitted."""
+
+    workspace: str
+
+
+class TrainPaths(Paths, frozen=True, kw_only=True):
+    """`base`: the folder of the weights that training starts from."""
+
+    base: str
+
+
+class SamplePaths(Paths, frozen=True, kw_only=True):
+    """`sources`: by name, the files of each: data, test, tags, instructions."""
+
+    sources: dict[str, dict[str, str | None]]
+
+
+class PreparePaths(SamplePaths, frozen=True, kw_only=True):
+    """`embedding`: the folder of the model that embeds texts."""
+
+    embedding: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What all kinds of jobs have in common. `submission` ties it to the launcher's
+    ledger; `created`: ms since the epoch; `stage_id`: of a run which of its stages,
+    else a name of the job."""
+
+    schema: int
+    run_id: str | None
+    submission: str
+    resources: Resources
+    tracking: TrackingServer = TrackingServer()
+    paths: Paths
+    code: SubmittedCode = SubmittedCode()
+    created: int = 0
+    stage_id: str
+
+    @property
+    def kind(self) -> str:
+        """train, prepare, sample, canary or evaluate."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace in which it was submitted."""
+        return Workspace(Path(self.paths.workspace))
+
+
+class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """When a run is measured and saved, and what is kept: the grid's `checkpoints`,
+    whose settings say what each means (zsg_core.settings.checkpoints)."""
+
+    every: int | str | list[int]
+    quick: dict[str, Any] | None = None
+    metrics: list[str] | UnsetType = UNSET
+    generation: dict[str, Any] | UnsetType = UNSET
+    rank_accuracy: dict[str, Any] | UnsetType | None = UNSET
+    suites: dict[str, Any] | UnsetType = UNSET
+    reward_model: dict[str, Any] | UnsetType | None = UNSET
+    representations: dict[str, Any] | UnsetType | None = UNSET
+    token_distance: dict[str, Any] | UnsetType | None = UNSET
+    snapshots: int | str | list[int] | None = None
+    keep: dict[str, int | None] | None = None
+    state_every_min: float | None = None
+    state_every: int | None = None
+    keep_state: bool = False
+
+    @property
+    def strides(self) -> tuple[Any, Any, Any]:
+        """What `schedule.measured` takes: every, quick, snapshots."""
+        return self.every, self.quick, self.snapshots
+
+
+class MadeThings(msgspec.Struct, frozen=True, kw_only=True):
+    """The ids of what prepare jobs make for a run; `base` is None for a model as the
+    user supplies it, and for a stage that starts from another run's weights."""
+
+    corpus: str
+    arrangement: str
+    base: str | None = None
+
+    @property
+    def ids(self) -> dict[str, str | None]:
+        """The same by name."""
+        return {
+            "corpus": self.corpus,
+            "arrangement": self.arrangement,
+            "base": self.base,
+        }
+
+
+class TrainJob(Job, frozen=True, kw_only=True, tag="train"):
+    """Trains the last stage of a recipe. `before`: the runs of the stages before;
+    `makes`: where its weights go if others start from them; `scored`: the keys that
+    evaluators take of its snapshots; `after`: the job folders it waits for;
+    `micro_tokens`: the most of a micro-batch, None = the device's default;
+    `deepspeed`: see jobs.training.deepspeed_config."""
+
+    run_id: str
+    paths: TrainPaths
+    recipe: Recipe
+    before: list[str] = []
+    makes: list[str] = []
+    checkpoints: CheckpointPlan
+    scored: list[str] = []
+    made: MadeThings
+    after: list[str] = []
+    micro_tokens: int | None = None
+    recompute: bool = False
+    compile: bool = False
+    go_on: Policy | None = None
+    deepspeed: dict[str, Any]
+
+    @property
+    def stage(self) -> Recipe:
+        """The recipe of the stage that it trains."""
+        return self.recipe["stages"][-1]
+
+    @property
+    def train(self) -> Recipe:
+        """How that stage is trained."""
+        return self.stage["train"]
+
+    @property
+    def base_folder(self) -> Path:
+        """The folder of the weights that training starts from."""
+        return Path(self.paths.base)
+
+
+class CorpusToMake(msgspec.Struct, frozen=True, kw_only=True):
+    """The examples that are sampled."""
+
+    id: str
+    recipe: Recipe
+
+
+class BaseToMake(msgspec.Struct, frozen=True, kw_only=True):
+    """A base, and the user's folder that it is made from, if it is."""
+
+    id: str
+    recipe: Recipe
+    source: str | None = msgspec.field(name="from", default=None)
+
+
+class ArrangementToMake(msgspec.Struct, frozen=True, kw_only=True):
+    """An order of the corpus."""
+
+    id: str
+    recipe: Recipe
+
+
+class PrepareJob(Job, frozen=True, kw_only=True, tag="prepare"):
+    """Makes one corpus, and every base and arrangement asked of it."""
+
+    paths: PreparePaths
+    corpus: CorpusToMake
+    bases: list[BaseToMake]
+    arrangements: list[ArrangementToMake]
+    makes: list[str]
+
+
+class SampledCorpus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tiny model's tokenizer learns from."""
+
+    recipe: Recipe
+
+
+class AnswersToSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's own answers to a source. `id`: of the records that they become; `base`:
+    the recipe of the model; `folder`: the user's folder that it is made from, if it
+    is."""
+
+    id: str
+    source: str
+    base: Recipe
+    folder: str | None = msgspec.field(name="from", default=None)
+
+
+class SampleJob(Job, frozen=True, kw_only=True, tag="sample"):
+    """Samples a model's own answers, which other jobs read as data."""
+
+    paths: SamplePaths
+    corpus: SampledCorpus
+    samples: list[AnswersToSample]
+    makes: list[str]
+
+
+class WatchedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that goes first, its submission and its Slurm ids."""
+
+    run: str
+    submission: str
+    slurm: list[str]
+
+
+class CanaryJob(Job, frozen=True, kw_only=True, tag="canary"):
+    """Waits for what the first of many runs shows; `makes`: where its speed is kept."""
+
+    canary: WatchedRun
+    after: list[str]
+    makes: list[str]
+
+
+class ServedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that is evaluated, and what is wanted of it. `suites`: the fields of each,
+    a zsg_core.suites.Suite, which `zsg status` has no need to load."""
+
+    run: str
+    keys: list[str]
+    suites: list[dict[str, Any]]
+
+
+class EvaluateJob(Job, frozen=True, kw_only=True, tag="evaluate"):
+    """Evaluates snapshots of runs. `drains`: it ends once nothing is left, in place of
+    waiting for snapshots; `lease_s`: after how long a silent evaluator has lost its."""
+
+    serves: list[ServedRun]
+    key_variables: list[str] = []
+    go_on: Policy | None = None
+    drains: bool
+    lease_s: float
+    after: list[str] = []
+    makes: list[str] = []
+
+    @property
+    def idle_s(self) -> float:
+        """How long it waits for a new snapshot."""
+        minutes = self.resources.idle_min
+        return 60 * (IDLE_MIN if isinstance(minutes, UnsetType) else minutes)
+
+
+AnyJob = TrainJob | PrepareJob | SampleJob | CanaryJob | EvaluateJob
+# a union, which no type checker takes for a type[T]
+_ANY_KIND: Any = AnyJob
+
+
+def read_job(folder: Path) -> AnyJob | None:
     """The job of a folder; None if there is none. Damaged for what is no job, or one of
     a newer zsg."""
-    job = read_json(path(folder))
-    refuse_newer(path(folder), job)
-    if job is not None and not isinstance(job, dict):
-        raise Damaged(f"{path(folder)}: is no job; zsg submit writes it anew")
+    return read_record(job_path(folder), _ANY_KIND, "zsg submit writes it anew")
+
+
+def read_train_job(folder: Path) -> TrainJob | None:
+    """The job of a run's folder; None if there is none. Damaged also for a job of
+    another kind."""
+    job = read_job(folder)
+    if job is not None and not isinstance(job, TrainJob):
+        raise Damaged(
+            f"{job_path(folder)}: is a {job.kind} job; a run's folder has a train job"
+        )
     return job
 
 
-def read_if_sound(folder: Path) -> dict[str, Any]:
-    """The same for who goes on without it: empty where there is none, or one that
-    cannot be read."""
+def read_job_if_sound(folder: Path) -> AnyJob | None:
+    """The same for who goes on without it: None also for one that cannot be read."""
     try:
-        return read(folder) or {}
+        return read_job(folder)
     except Damaged:
-        return {}
+        return None
 
 
-def is_there(folder: Path) -> bool:
+def has_job(folder: Path) -> bool:
     """Whether a folder holds a job."""
-    return path(folder).is_file()
+    return job_path(folder).is_file()
 
 
-def path(folder: Path) -> Path:
+def job_path(folder: Path) -> Path:
     """Where a folder's job is, for people."""
-    return folder / JOB
+    return folder / NAME
 
 
-def write(folder: Path, job: dict[str, Any]) -> None:
+def write_job(folder: Path, job: AnyJob) -> None:
     """Writes the job of a folder."""
-    write_json(folder / JOB, job)
+    write_json(job_path(folder), fields_of(job))
+
+
+def fields_of(job: AnyJob) -> dict[str, Any]:
+    """A job as it stands in job.json: the schema before the kind, what is unset left
+    out."""
+    fields: dict[str, Any] = msgspec.to_builtins(job)
+    return {"schema": fields.pop("schema"), **fields}
+
+
+def jobs_before(job: AnyJob | None) -> list[str]:
+    """The job folders that a job waits for."""
+    waits = isinstance(job, TrainJob | CanaryJob | EvaluateJob)
+    return job.after if waits else []
+
+
+def continue_policy(job: AnyJob) -> Policy | None:
+    """How a job continues after its time limit; None where nothing continues it."""
+    return job.go_on if isinstance(job, TrainJob | EvaluateJob) else None
+
+
+def runs_served(job: AnyJob | None) -> list[ServedRun]:
+    """The runs that an evaluate job serves; none of a job of another kind."""
+    return job.serves if isinstance(job, EvaluateJob) else []
+
+
+def stage_folders(workspace: Workspace, run_id: str) -> list[Path]:
+    """The folders in which a run's stages are journalled, its own last."""
+    folder = workspace.run(run_id)
+    job = read_train_job(folder)
+    before = job.before if job else []
+    return [*map(workspace.run, before), folder]

@@ -16,10 +16,13 @@ T = TypeVar("T", bound=msgspec.Struct)
 USUAL = 1 << 20  # bytes; a record of more is read in two steps
 
 
-def read_record(path: Path, kind: type[T]) -> T | None:
+def read_record(
+    path: Path, kind: type[T], advice: str = "look at the disk"
+) -> T | None:
     """The record of a file, or None if there is no file.
 
-    Damaged, with the file's path, for what is no such record, or is one of a newer zsg.
+    Damaged, with the file's path and an advice, for what is no such record, or is one
+    of a newer zsg.
     """
     try:
         with path.open("rb") as file:
@@ -27,12 +30,12 @@ def read_record(path: Path, kind: type[T]) -> T | None:
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _read_or_refuse(path, kind)
+        return _read_or_refuse(path, kind, advice)
     refuse_newer(path, {"schema": getattr(record, "schema", None)})
     return record
 
 
-def _read_or_refuse(path: Path, kind: type[T]) -> T | None:
+def _read_or_refuse(path: Path, kind: type[T], advice: str) -> T | None:
     """The record, where Python's JSON reads more than msgspec's (halves of characters
     in names); else why not."""
     value = read_json(path)
@@ -43,7 +46,7 @@ def _read_or_refuse(path: Path, kind: type[T]) -> T | None:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise Damaged(
-            f"{path}: is not what zsg writes there: {error}; look at the disk"
+            f"{path}: is not what zsg writes there: {error}; {advice}"
         ) from None
 
 

@@ -9,15 +9,15 @@ without the weights that they are put on.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import removal
 from jobs.contract.attempt import Attempt
 from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import Workspace
+from jobs.contract.job_file import TrainJob
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 
@@ -43,9 +43,9 @@ def release(workspace: Workspace, start: str, run: str) -> None:
             )
 
 
-def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
+def is_still_needed(run: Path, job: TrainJob) -> bool:
     """Whether a run that is done has kept LoRA's adapters of the weights that it started from."""
-    is_lora = job["recipe"]["stages"][-1]["train"]["tuning"]["method"] == "lora"
+    is_lora = job.train["tuning"]["method"] == "lora"
     return is_lora and any((run / "snapshots").glob("[0-9]*"))
 
 

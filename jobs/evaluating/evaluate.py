@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract.answers import Asked, Generation
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Workspace
+from jobs.contract.job_file import EvaluateJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import AnswersKept, InsideTaken
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
@@ -81,7 +80,7 @@ class Stopped(Exception):
         self.done = done
 
 
-def run(job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> Done:
+def run(job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> Done:
     """Evaluates until nothing is left. Raises ClusterError at its end if a step could
     not be evaluated, or Stopped."""
     return Evaluator(job, item, attempt, say).run()
@@ -90,19 +89,17 @@ def run(job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> Done:
 class Evaluator:
     """One start of an evaluate job."""
 
-    def __init__(
-        self, job: dict[str, Any], item: str, attempt: Attempt, say: Say
-    ) -> None:
-        workspace = Workspace(Path(job["paths"]["workspace"]))
+    def __init__(self, job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> None:
+        workspace = job.workspace
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
         self._served = [
-            Served(workspace.run(one["run"]), convert(one["suites"], tuple[Suite, ...]))
-            for one in job["serves"]
+            Served(workspace.run(served.run), convert(served.suites, tuple[Suite, ...]))
+            for served in job.serves
         ]
         self._device = alone()
         self._held = HeldWeights(self._device)
         self._scorers = Scorers(workspace.ratings, self._device, say)
-        self._keeper = Keeper(job["lease_s"] / 6)
+        self._keeper = Keeper(job.lease_s / 6)
         # whose weights of which step, and their test loss
         self._holding: tuple[Served, int, float] | None = None
         # with how many loads: of which model
@@ -125,14 +122,13 @@ class Evaluator:
                     if next(one.open_work(), None) is not None
                 ]
                 if not left and all(
-                    evaluations.is_over(one.folder) or self._job["drains"]
+                    evaluations.is_over(one.folder) or self._job.drains
                     for one in self._served
                 ):
                     break
                 if (
-                    not self._job["drains"]
-                    and time.monotonic() - idle_since
-                    > 60 * self._job["resources"]["idle_min"]
+                    not self._job.drains
+                    and time.monotonic() - idle_since > self._job.idle_s
                 ):
                     break
                 time.sleep(POLL_S)
@@ -180,7 +176,7 @@ class Evaluator:
         path = leases.path_of(one.folder, step, suite.name)
         journal = self._journal_of(one)
         lease = leases.claim(
-            path, self._item, journal.name, suite.keys, self._job["lease_s"]
+            path, self._item, journal.name, suite.keys, self._job.lease_s
         )
         if lease is None:
             return False
@@ -228,7 +224,7 @@ class Evaluator:
                 int(path.stem.split("-")[2])
                 for path in journals.guest_files(one.folder)
             ]
-            stage, number = one.job["stage_id"], max(taken, default=-1) + 1
+            stage, number = one.job.stage_id, max(taken, default=-1) + 1
             while one.journal is None:
                 try:
                     one.journal = Journal(
@@ -343,7 +339,7 @@ class Evaluator:
             digest,
             one.vocabulary,
             one.test[0],
-            list(list_tested(one.job["recipe"]["stages"][-1]["data"])),
+            list(list_tested(one.job.stage["data"])),
             one.choices,
             lambda examples: self._held_out(one, examples),
             self._fence,
@@ -429,7 +425,7 @@ class Evaluator:
         refuse_other(
             probe,
             loss,
-            one.job["recipe"]["stages"][-1]["train"]["precision"],
+            one.job.stage["train"]["precision"],
             f"step {step}",
         )
         self._holding = one, step, probe
@@ -447,12 +443,10 @@ class Evaluator:
         """The loss of examples by the weights that are held, computed as the run
         computes that of its test set."""
         budget = (
-            one.job["micro_tokens"]
+            one.job.micro_tokens
             or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
         )
-        rule = one.job["recipe"]["stages"][-1]["train"].get(
-            "truncated_answers", "exclude"
-        )
+        rule = one.job.stage["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(
             self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule
         )

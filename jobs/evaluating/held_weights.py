@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from jobs.contract import snapshots
 from jobs.contract.folder import read_json
+from jobs.contract.job_file import TrainJob
 from jobs.model import weights
 from jobs.model.answer_loss import AnswerLoss
 from jobs.model.base_model import load_model
@@ -50,12 +51,12 @@ class HeldWeights:
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
         self.loads = self.swaps = 0
 
-    def hold_base(self, job: Mapping[str, Any]) -> None:
+    def hold_base(self, job: TrainJob) -> None:
         """Loads the weights that a run's first stage starts from."""
-        base = Path(job["paths"]["base"])
+        base = job.base_folder
         self._load(base, job, "" if _is_lora(job) else _kind(base, job))
 
-    def hold(self, folder: Path, job: Mapping[str, Any]) -> None:
+    def hold(self, folder: Path, job: TrainJob) -> None:
         """Puts a snapshot's weights in. ClusterError where they are not those that its
         meta.json tells of."""
         kind = _kind(folder, job)
@@ -72,9 +73,9 @@ class HeldWeights:
             )
         self.swaps += 1
 
-    def _load(self, folder: Path, job: Mapping[str, Any], kind: str) -> None:
+    def _load(self, folder: Path, job: TrainJob, kind: str) -> None:
         self.llama = self.model = None  # two models may be more than fit
-        llama = load_model(folder, job["recipe"]["stages"][-1]["train"]["precision"])
+        llama = load_model(folder, job.train["precision"])
         with_adapters = bool(kind) and _is_lora(job)
         if with_adapters:
             restrict(llama, _tuning(job))
@@ -130,11 +131,11 @@ def refuse_other(loss: float, told: float | None, precision: str, what: str) -> 
         )
 
 
-def _tuning(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    return job["recipe"]["stages"][-1]["train"]["tuning"]
+def _tuning(job: TrainJob) -> Mapping[str, Any]:
+    return job.train["tuning"]
 
 
-def _is_lora(job: Mapping[str, Any]) -> bool:
+def _is_lora(job: TrainJob) -> bool:
     return _tuning(job)["method"] == "lora"
 
 
@@ -143,9 +144,9 @@ def _base(folder: Path) -> Path:
     return Path(snapshots.read_meta(folder).base.path)
 
 
-def _kind(folder: Path, job: Mapping[str, Any]) -> str:
+def _kind(folder: Path, job: TrainJob) -> str:
     """What two snapshots must have in common for one model to hold either."""
-    precision = job["recipe"]["stages"][-1]["train"]["precision"]
+    precision = job.train["precision"]
     if _is_lora(job):
         return json.dumps([precision, str(_base(folder)), _tuning(job)], sort_keys=True)
     config = {

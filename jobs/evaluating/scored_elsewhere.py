@@ -162,7 +162,7 @@ def _write(
 
 def _journal(run: Path, fence: Any) -> Journal:
     """A new file of the run's journal, of a guest."""
-    job = job_file.read(run)
+    job = job_file.read_job(run)
     if job is None:
         raise UserError(f"{run}: no run was submitted there")
     writer = Attempt(
@@ -179,7 +179,7 @@ def _journal(run: Path, fence: Any) -> Journal:
     while True:
         try:
             return Journal(
-                run, writer, journals.GUEST, job["stage_id"], number, fence=fence
+                run, writer, journals.GUEST, job.stage_id, number, fence=fence
             )
         except FileExistsError:
             number += 1

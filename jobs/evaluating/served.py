@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.contract import evaluations, job_file, snapshots
 from jobs.contract import journal as journals
+from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import MetricRow
 from jobs.evaluating import items
@@ -39,9 +40,9 @@ class Served:
         return [key for suite in self.suites for key in suite.keys]
 
     @cached_property
-    def job(self) -> dict[str, Any]:
+    def job(self) -> TrainJob:
         """The run's own job.json."""
-        found = job_file.read(self.folder)
+        found = job_file.read_train_job(self.folder)
         assert found is not None, "a run that is served was submitted"
         return found
 
@@ -51,9 +52,9 @@ class Served:
         folder = (
             snapshots.folder_of(self.folder, steps[-1])
             if steps
-            else Path(self.job["paths"]["base"])
+            else self.job.base_folder
         )
-        return load_vocabulary(folder, self.job["recipe"]["base"])
+        return load_vocabulary(folder, self.job.recipe["base"])
 
     @cached_property
     def test(self) -> Any:
@@ -63,15 +64,13 @@ class Served:
     @cached_property
     def choices(self) -> Choices:
         """The items of the run's test set that have options, as its loss reads them."""
-        within = partial(
-            encoder_of, stage := self.job["recipe"]["stages"][-1], self.vocabulary
-        )
+        within = partial(encoder_of, stage := self.job.stage, self.vocabulary)
         return Choices(self.test[1], within, how_encoded(stage)["max_length"])
 
     def items(self, suite: Suite) -> Items:
         """The items of a suite, as this run's model is asked them; read once."""
         if suite.name not in self._items:
-            how = how_encoded(self.job["recipe"]["stages"][-1])
+            how = how_encoded(self.job.stage)
             asker = Asker(
                 Template.of(how["template"]),
                 self.vocabulary,
@@ -86,10 +85,10 @@ class Served:
 
         All suites of a step come together, so that its weights are put in once.
         """
-        if not job_file.is_there(self.folder):
+        if not job_file.has_job(self.folder):
             return
         taken, answered = self._journalled
-        there = evaluations.there(self.folder, is_first_stage=not self.job["before"])
+        there = evaluations.there(self.folder, is_first_stage=not self.job.before)
         for step in sorted({*there, *(step for step, _ in answered)}):
             if step == 0 and not self._has_begun:
                 continue

@@ -8,9 +8,9 @@ answers, a sample job makes them before, on a GPU.
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jobs.contract.folder import Workspace, alone, is_committed
+from jobs.contract.job_file import PrepareJob, SampleJob
 from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, self_sample
 from jobs.preparing import corpus as corpora
@@ -28,35 +28,30 @@ BASE_TEXTS = 10_000  # or more of each where there are few tasks
 Say = Callable[[str], None]
 
 
-def run(job: dict[str, Any], say: Say) -> None:
+def run(job: PrepareJob, say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
-    workspace = Workspace(Path(job["paths"]["workspace"]))
-    files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
-    corpus = corpora.make(
-        workspace, job["corpus"]["id"], job["corpus"]["recipe"], files, say
-    )
-    for base in job["bases"]:
+    workspace = job.workspace
+    files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
+    corpus = corpora.make(workspace, job.corpus.id, job.corpus.recipe, files, say)
+    for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
-        _make_base(workspace, base["recipe"], base["from"], texts, say)
-    for wanted in job["arrangements"]:
-        if not is_committed(workspace.arrangement(wanted["id"])):
+        _make_base(workspace, base.recipe, base.source, texts, say)
+    for order in job.arrangements:
+        if not is_committed(workspace.arrangement(order.id)):
             arrangement.make(
                 workspace,
                 corpus,
-                wanted["id"],
-                wanted["recipe"],
-                job["paths"]["embedding"],
+                order.id,
+                order.recipe,
+                job.paths.embedding,
                 say,
             )
 
 
-def sample(job: dict[str, Any], say: Say) -> None:
+def sample(job: SampleJob, say: Say) -> None:
     """Makes the answers that the job lists, by the base before tokens are added to it."""
-    workspace, data = (
-        Workspace(Path(job["paths"]["workspace"])),
-        job["corpus"]["recipe"],
-    )
-    files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
+    workspace, data = job.workspace, job.corpus.recipe
+    files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
 
     def tasks() -> Tasks:
         read = {
@@ -74,11 +69,11 @@ def sample(job: dict[str, Any], say: Say) -> None:
         }
 
     texts = partial(_base_texts, tasks, Template.of(data["template"]))
-    for wanted in job["samples"]:
-        base = _make_base(workspace, wanted["base"], wanted["from"], texts, say)
-        source = recipes.list_sources(data)[wanted["source"]]
+    for answers in job.samples:
+        base = _make_base(workspace, answers.base, answers.folder, texts, say)
+        source = recipes.list_sources(data)[answers.source]
         self_sample.make(
-            workspace, wanted["id"], source, files[wanted["source"]].data, base, say
+            workspace, answers.id, source, files[answers.source].data, base, say
         )
 
 

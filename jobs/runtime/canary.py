@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.contract import exit_record, journal
 from jobs.contract import heartbeat as heartbeats
 from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import write_json
+from jobs.contract.job_file import CanaryJob
 from jobs.contract.journal import SPEED
 from jobs.contract.journal_rows import EventRow, MetricRow, Row, Start
 from jobs.contract.states import Outcome
@@ -46,33 +46,33 @@ class FirstRunResult:
 
 
 def wait_for_first_run(
-    job: dict[str, Any],
+    job: CanaryJob,
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> FirstRunResult:
     """Returns what the run has shown once it suffices, and keeps its speed for estimates.
 
-    Raises Known, the cause, if it never will. `job["canary"]`: the run, the submission
-    and Slurm ids of its job; `job["makes"]`: the file where its speed is kept.
+    Raises Known, the cause, if it never will. `job.canary`: the run, the submission
+    and Slurm ids of its job; `job.makes`: the file where its speed is kept.
     """
-    told, since = job["canary"], time.time()
-    root = Path(job["paths"]["workspace"])
-    run = root / "runs" / told["run"]
-    say(f"waiting for the first checkpoint of run {told['run']}")
+    watched, since = job.canary, time.time()
+    root = job.workspace.root
+    run = root / "runs" / watched.run
+    say(f"waiting for the first checkpoint of run {watched.run}")
     while True:
         record = exit_record.read(run)
-        ended = record if record and record.submission == told["submission"] else None
-        shown = judge_first_run(told["run"], journal.read(run), ended)
+        ended = record if record and record.submission == watched.submission else None
+        shown = judge_first_run(watched.run, journal.read(run), ended)
         if shown:
             break
-        if ended is None and _is_gone(run, told["slurm"], since):
+        if ended is None and _is_gone(run, watched.slurm, since):
             raise Known(
                 Cause.CANARY_FAILED,
-                f"run {told['run']} has left Slurm's queue without a word; zsg why {told['run']}",
+                f"run {watched.run} has left Slurm's queue without a word; zsg why {watched.run}",
             )
         sleep(POLL_S)
     if shown.tokens_per_s:
-        path = root / job["makes"][0]
+        path = root / job.makes[0]
         ownership.make_folder(path.parent)
         write_json(path, asdict(shown))
     say(

@@ -8,16 +8,15 @@ whatever code replays it.
 
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from jobs.contract.job_file import SubmittedCode
 from zsg_core.errors import ClusterError
 
 VARIABLE = "ZSG_CODE"
 
 
-def check_submitted_code(job: Mapping[str, Any]) -> None:
+def check_submitted_code(code: SubmittedCode) -> None:
     """Raises ClusterError in a job that was started by a submit and runs other code, or
     under another Python."""
     wanted = os.environ.get(VARIABLE)
@@ -30,7 +29,7 @@ def check_submitted_code(job: Mapping[str, Any]) -> None:
             " line of the profile or a site's module puts it first on Python's path; take that out"
             " of PYTHONPATH and submit again"
         )
-    then, now = str(job["code"].get("python", "")), platform.python_version()
+    then, now = code.python or "", platform.python_version()
     if then and then.split(".")[:2] != now.split(".")[:2]:
         raise ClusterError(
             f"submitted under Python {then}, started under {now}: a `setup` line changes python;"

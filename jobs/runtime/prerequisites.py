@@ -7,23 +7,23 @@ they ended says nothing.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause, Known
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.job_file import TrainJob
 from jobs.contract.states import Outcome
 
 
-def check_prerequisites(job: dict[str, Any]) -> None:
+def check_prerequisites(job: TrainJob) -> None:
     """Raises Known, the cause, if corpus, order or weights are missing or half made,
     with what their maker said."""
-    workspace = Workspace(Path(job["paths"]["workspace"]))
+    workspace = job.workspace
     lacking = [folder for folder in _needed(workspace, job) if not is_committed(folder)]
     if not lacking:
         return
     names = ", ".join(str(folder.relative_to(workspace.root)) for folder in lacking)
-    told = [(item, _told(workspace.root / item)) for item in job["after"]]
+    told = [(item, _told(workspace.root / item)) for item in job.after]
     blamed = next(((item, why) for item, why in told if why), None)
     is_stage = blamed[0].startswith("runs/") if blamed else False
     why = (
@@ -37,12 +37,12 @@ def check_prerequisites(job: dict[str, Any]) -> None:
     )
 
 
-def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:
-    made = job["made"]
-    yield workspace.corpus(made["corpus"])
-    yield workspace.arrangement(made["arrangement"])
-    if made["base"] or job["before"]:
-        yield Path(job["paths"]["base"])
+def _needed(workspace: Workspace, job: TrainJob) -> Iterator[Path]:
+    made = job.made
+    yield workspace.corpus(made.corpus)
+    yield workspace.arrangement(made.arrangement)
+    if made.base or job.before:
+        yield job.base_folder
 
 
 def _told(folder: Path) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal, journal_rows, snapshots
 from jobs.contract.folder import Damaged, Workspace, read_json, write_json
+from jobs.contract.job_file import stage_folders
 from jobs.contract.journal_rows import (
     EventRow,
     ItemsRow,
@@ -148,7 +149,7 @@ class Delivery:
         """Whether there is a journal to send; also where that cannot be told, so that
         sending tells why."""
         try:
-            return any(map(journal.files, self._workspace.stages(row["run"])))
+            return any(map(journal.files, stage_folders(self._workspace, row["run"])))
         except Damaged:
             return True
 
@@ -298,7 +299,7 @@ class Delivery:
         there is one."""
         files = [
             path
-            for one in self._workspace.stages(row["run"])
+            for one in stage_folders(self._workspace, row["run"])
             for path in journal.files(one)
         ]
         firsts = (
@@ -338,7 +339,7 @@ class Delivery:
         )
         if is_held and is_whole and not (refill and cursor.is_flagged):
             return 0
-        stages = self._workspace.stages(row["run"])
+        stages = stage_folders(self._workspace, row["run"])
         rows = {name: list(of) for one in stages for name, of in _by_writer(one)}
         began = next(
             (str(rows[one.name][0].ts) for one in stages if rows[one.name]), None
@@ -392,7 +393,7 @@ class Delivery:
 
     def _looks(self, row: Row) -> list[Any]:
         """What shows, without reading it, whether anything of a run has changed."""
-        stages = self._workspace.stages(row["run"])
+        stages = stage_folders(self._workspace, row["run"])
         files = [path for one in stages for path in journal.files(one)]
         ends = [
             path
@@ -464,7 +465,7 @@ class Delivery:
     def _tell_data(self, row: Row, run: str) -> None:
         data = [
             Data(*one)
-            for one in run_facts.data_sets(self._workspace.stages(row["run"]))
+            for one in run_facts.data_sets(stage_folders(self._workspace, row["run"]))
         ]
         if data:
             self._tracker.read(self._experiment_of(row), run, data)
@@ -524,7 +525,7 @@ class Delivery:
         self._tell_data(row, cursor["run"])
         with tempfile.TemporaryDirectory() as place:
             for path in item_table.write(
-                self._workspace.stages(row["run"]), Path(place)
+                stage_folders(self._workspace, row["run"]), Path(place)
             ):
                 self._tracker.upload(cursor["run"], path, "losses")
         for stage, (rows, points) in stages.items():

@@ -11,23 +11,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from jobs.contract.job_file import AnyJob, TrainJob, runs_served
 from jobs.files import ownership
 from jobs.runtime.telling import tell
 
 LOG = "live.log"
 
 
-def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
+def start(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
     """Starts it for a job whose runs are to be delivered live. Never raises: what is
     missing is said once."""
-    runs = (
-        [one["run"] for one in job["serves"]]
-        if job["kind"] == "evaluate"
-        else [job["run_id"]]
-    )
-    if job["kind"] not in ("train", "evaluate") or not job["tracking"].get("live"):
+    runs = _runs_of(job)
+    if not runs or not job.tracking.live:
         return None
     if importlib.machinery.PathFinder.find_spec("mlflow") is None:
         tell(
@@ -54,3 +50,10 @@ def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
     except OSError as error:
         tell(f"nothing is delivered live ({error}); zsg sync delivers it")
         return None
+
+
+def _runs_of(job: AnyJob) -> list[str]:
+    """The runs whose journals a job fills."""
+    if isinstance(job, TrainJob):
+        return [job.run_id]
+    return [served.run for served in runs_served(job)]

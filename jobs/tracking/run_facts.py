@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from jobs.contract import exit_record, job_file, journal, journal_rows, stages
 from jobs.contract.exit_record import given
-from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.folder import META, Damaged, Workspace, read_json
+from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
 from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
@@ -125,14 +126,14 @@ def facts(
     What is not known, as of things that were removed since, is not there: MLflow keeps
     what it was told before.
     """
-    job = job_file.read(folder) or {}
-    workspace, made = workspace_of(folder), job["made"]
+    job = _submitted(folder)
+    workspace, made = workspace_of(folder), job.made
     corpus = _corpus(workspace, made)
     # The values that count are the first attempt's, and so is the code that computed them.
     first = starts[0][1] if starts else Start()
     told = {
         f"code.{key}": str(value)
-        for key, value in (given(first.code) or job["code"]).items()
+        for key, value in (given(first.code) or job.code.facts).items()
     }
     told |= {
         f"version.{key}": str(value)
@@ -145,9 +146,9 @@ def facts(
     }
     told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
     told |= {
-        "arrangement": made["arrangement"],
-        "corpus": made["corpus"],
-        "stage": job["stage_id"],
+        "arrangement": made.arrangement,
+        "corpus": made.corpus,
+        "stage": job.stage_id,
     }
     digests = {
         "arrangement.ids_digest": _arrangement(workspace, made).get("ids_digest")
@@ -159,11 +160,19 @@ def facts(
         for name, digest in list(sources.items())[:MOST_SOURCES]
     }
     told |= {"attempts": _attempts(starts)} if starts else {}
-    if made["base"]:
-        base = read_json(workspace.base(made["base"]) / META) or {}
-        told |= {"base": made["base"]}
+    if made.base:
+        base = read_json(workspace.base(made.base) / META) or {}
+        told |= {"base": made.base}
         digests |= {"base.digest": base.get("digest")}
     return told | {key: str(digest) for key, digest in digests.items() if digest}
+
+
+def _submitted(folder: Path) -> TrainJob:
+    """A run's job. Damaged where there is none."""
+    job = job_file.read_train_job(folder)
+    if job is None:
+        raise Damaged(f"{job_file.job_path(folder)}: not found; zsg submit writes it")
+    return job
 
 
 def workspace_of(folder: Path) -> Workspace:
@@ -177,24 +186,21 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
     before prepare has made it."""
     found: list[DataSet] = []
     for folder in folders:
-        job = job_file.read(folder) or {}
-        workspace, made = workspace_of(folder), job["made"]
+        workspace, made = workspace_of(folder), _submitted(folder).made
         if digest := _arrangement(workspace, made).get("ids_digest"):
-            place = workspace.arrangement(made["arrangement"]).relative_to(
-                workspace.root
-            )
+            place = workspace.arrangement(made.arrangement).relative_to(workspace.root)
             found.append(
                 DataSet(
-                    f"arrangement {made['arrangement']}", digest, "training", str(place)
+                    f"arrangement {made.arrangement}", digest, "training", str(place)
                 )
             )
         # which all stages share
         if folder == folders[-1] and (
             digest := _corpus(workspace, made).get("test_digest")
         ):
-            place = workspace.corpus(made["corpus"]).relative_to(workspace.root)
+            place = workspace.corpus(made.corpus).relative_to(workspace.root)
             found.append(
-                DataSet(f"test set of {made['corpus']}", digest, "testing", str(place))
+                DataSet(f"test set of {made.corpus}", digest, "testing", str(place))
             )
     return list(dict.fromkeys(found))
 
@@ -263,11 +269,11 @@ def _sources(stage: Row) -> dict[str, str]:
     }
 
 
-def _arrangement(workspace: Workspace, made: Row) -> dict[str, Any]:
-    return read_json(workspace.arrangement(made["arrangement"]) / META) or {}
+def _arrangement(workspace: Workspace, made: MadeThings) -> dict[str, Any]:
+    return read_json(workspace.arrangement(made.arrangement) / META) or {}
 
 
-def _corpus(workspace: Workspace, made: Row) -> dict[str, Any]:
+def _corpus(workspace: Workspace, made: MadeThings) -> dict[str, Any]:
     return _arrangement(workspace, made).get("sources", {}).get("corpus_meta", {})
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
 from jobs.contract.attempt import Attempt
+from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import LossTaken
 from jobs.runtime.ranks import Ranks
@@ -35,7 +36,7 @@ class CheckpointLosses:
 
     def __init__(
         self,
-        job: dict[str, Any],
+        job: TrainJob,
         engine: Any,
         test: TokenizedSet,
         ranks: Ranks,
@@ -46,9 +47,7 @@ class CheckpointLosses:
         steps: int,
     ) -> None:
         self._ranks, self._test = ranks, test
-        own = schedule.list_measured_steps(
-            steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
-        )
+        own = schedule.list_measured_steps(steps, *job.checkpoints.strides)
         # Where a later stage begins, the stage before has measured.
         wanted = {
             key: {first + step for step in steps if step or not first}
@@ -58,7 +57,7 @@ class CheckpointLosses:
             (step, key) for key, steps in wanted.items() for step in steps
         )
         self.steps = frozenset(step for step, _ in self.cells)
-        stage = job["recipe"]["stages"][-1]
+        stage = job.stage
         tested = recipes.list_tested(stage["data"])
         self.sources = list(tested)
         # one in common, where they draw at all

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import (
     META,
-    Workspace,
     is_committed,
     publish,
     read_json,
     write_json,
 )
+from jobs.contract.job_file import TrainJob
 from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import versions
@@ -31,18 +31,18 @@ RULE = 1  # raised when the same weights and tokens would give other values
 
 
 def folder(
-    job: dict[str, Any], held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int
+    job: TrainJob, held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int
 ) -> Path | None:
     """Where the losses of a job's base belong; None if it starts from the weights of
     another run."""
-    if job["before"]:
+    if job.before:
         return None
     workspace, base, made = (
-        Workspace(Path(job["paths"]["workspace"])),
-        job["recipe"]["base"],
-        job["made"]["base"],
+        job.workspace,
+        job.recipe["base"],
+        job.made.base,
     )
-    train = job["recipe"]["stages"][-1]["train"]
+    train = job.train
     what = {
         "rule": RULE,
         "base": (read_json(workspace.base(made) / META) or base) if made else base,

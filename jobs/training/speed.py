@@ -7,10 +7,10 @@ training must do, none that is done twice to save memory, and no padding.
 import json
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import SPEED
 from zsg_core.training.estimate import GB, training_flops
 from zsg_core.training.llama import LlamaShape, shape_of_config
@@ -19,12 +19,12 @@ from zsg_core.training.llama import LlamaShape, shape_of_config
 class Speed:
     """The speed of one train job. `job` names the peak of a GPU, if the profile does."""
 
-    def __init__(self, job: Mapping[str, Any], world: int, device: str) -> None:
-        peak = job["resources"].get("peak_tflops")
+    def __init__(self, job: TrainJob, world: int, device: str) -> None:
+        peak = job.resources.peak_tflops
         # Of weights that are frozen no gradient is made, so the count would be too high.
-        is_full = job["recipe"]["stages"][-1]["train"]["tuning"]["method"] == "full"
+        is_full = job.train["tuning"]["method"] == "full"
         self._peak = peak * 1e12 * world if peak and is_full else None
-        self._shape = _shape(Path(job["paths"]["base"])) if self._peak else None
+        self._shape = _shape(job.base_folder) if self._peak else None
         self._on_gpu = device.startswith("cuda")
 
     def of_step(self, lengths: Sequence[int], started: float) -> dict[str, float]:

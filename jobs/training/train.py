@@ -27,6 +27,7 @@ from jobs.contract import snapshots as snapshot_records
 from jobs.contract.attempt import Attempt
 from jobs.contract.deepspeed_config import check_deepspeed_config
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
+from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Event, Start
 from jobs.contract.snapshots import StageEndMeta
@@ -98,7 +99,7 @@ class Place:
     pulse: Pulse = field(default_factory=Pulse)
 
 
-def run(job: dict[str, Any], place: Place) -> Progress:
+def run(job: TrainJob, place: Place) -> Progress:
     """Trains the job's stage to its end, going on from the newest saved state that is this job's.
 
     Raises Stopped when any rank was told to stop, UserError for a base that cannot be
@@ -106,19 +107,15 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     is missing, or a state cannot be saved or gone on from.
     """
     train, test = train_and_test(job)
-    if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
-        refuse_changed(
-            Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"]
-        )
-    device = connect_ranks(place.folder, place.ranks, job["resources"]["gpus_per_node"])
-    llama = load_model(
-        Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"]
-    )
+    if place.ranks.is_main and job.made.base is None and not job.before:
+        refuse_changed(job.base_folder, model_files, job.recipe["base"]["digest"])
+    device = connect_ranks(place.folder, place.ranks, job.resources.gpus_per_node)
+    llama = load_model(job.base_folder, job.train["precision"])
     return fine_tune(job, place, device, llama, train, test)
 
 
 def fine_tune(
-    job: dict[str, Any],
+    job: TrainJob,
     place: Place,
     device: str,
     llama: Any,
@@ -132,10 +129,9 @@ def fine_tune(
     trainer = Trainer(job, place, engine, device, train, test)
     with without_pauses():
         progress = trainer.run()
-    for folder in job["makes"]:
+    for folder in job.makes:
         trainer.snapshots.save(
-            Path(job["paths"]["workspace"]) / folder,
-            msgspec.convert(asdict(progress), StageEndMeta),
+            job.workspace.root / folder, msgspec.convert(asdict(progress), StageEndMeta)
         )
     return progress
 
@@ -158,7 +154,7 @@ class Trainer:
 
     def __init__(
         self,
-        job: dict[str, Any],
+        job: TrainJob,
         place: Place,
         engine: Any,
         device: str,
@@ -178,7 +174,7 @@ class Trainer:
             place.journal,
             place.signals,
         )
-        s = self.settings = job["recipe"]["stages"][-1]["train"]
+        s = self.settings = job.train
         self.first, self.examples_before = _before(job)
         self.steps = schedule.count_steps(
             len(train), s["batch"], s["epochs"], s["steps"]
@@ -189,7 +185,7 @@ class Trainer:
         )
         self.updates = Updates(engine, s, place.ranks.world)
         self.budget = (
-            job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
+            job.micro_tokens or schedule.MICRO_TOKENS[device.partition(":")[0]]
         )
         self.losses = CheckpointLosses(
             job,
@@ -209,7 +205,7 @@ class Trainer:
         self.progress = Progress(
             step=self.first, steps=self.first + self.steps, first=self.first
         )
-        when = job["checkpoints"]
+        when = job.checkpoints
         self.snapshots = Snapshots(
             engine,
             place.folder,
@@ -218,11 +214,11 @@ class Trainer:
             Base.of(job),
             [
                 self.first + step
-                for step in schedule.list_snapshot_steps(self.steps, when["snapshots"])
+                for step in schedule.list_snapshot_steps(self.steps, when.snapshots)
             ],
-            when["keep"],
+            when.keep,
             self._note,
-            job["scored"],
+            job.scored,
         )
         self.states = States(
             place.folder, place.attempt, place.ranks, self._identity(), place.journal
@@ -255,8 +251,8 @@ class Trainer:
         digests = schedule.compute_digests(
             self.train.ids, s["batch"], s["epochs"], self.steps
         )
-        what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
-        what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
+        what = {"run_id": self.job.run_id, "stage_id": self.job.stage_id}
+        what |= {"recipe": content_id(self.job.recipe, 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
         cells, lacking = self.losses.cells, self.snapshots.lacking
         return StateJob(
@@ -283,12 +279,9 @@ class Trainer:
     def _save_or_stop(self, step: int) -> None:
         """Does after a step what rank 0's clock and the signals of all ranks ask for,
         on all ranks alike."""
-        when, kill_wait_s = (
-            self.job["checkpoints"],
-            self.job["resources"]["kill_wait_s"],
-        )
+        when, kill_wait_s = self.job.checkpoints, self.job.resources.kill_wait_s
         since_s = time.monotonic() - self.saved_at
-        due = asking.is_due(step, when["state_every"], since_s, when["state_every_min"])
+        due = asking.is_due(step, when.state_every, since_s, when.state_every_min)
         fits = asking.save_fits(self.states.save_s, self.signals.waited_s, kill_wait_s)
         mine = [
             self.signals.asks,
@@ -481,24 +474,24 @@ def _steps(
     yield from steps.items()
 
 
-def _before(job: dict[str, Any]) -> tuple[int, int]:
+def _before(job: TrainJob) -> tuple[int, int]:
     """The steps and examples of the stages before."""
-    if not job["before"]:
+    if not job.before:
         return 0, 0
-    end = snapshot_records.read_end_meta(Path(job["paths"]["base"]))
+    end = snapshot_records.read_end_meta(job.base_folder)
     return end.steps, end.examples
 
 
-def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
+def _engine(job: TrainJob, llama: Any, device: str) -> Any:
     import deepspeed
 
-    s = job["recipe"]["stages"][-1]["train"]
+    s = job.train
     if s["precision"] == "fp16":
         refuse_fp16()
     restrict(llama, s["tuning"])
-    layers.set_up(llama, recompute=job["recompute"], compiled=job["compile"])
+    layers.set_up(llama, recompute=job.recompute, compiled=job.compile)
     model = AnswerLoss(llama)
-    config = check_deepspeed_config(job["deepspeed"])
+    config = check_deepspeed_config(job.deepspeed)
     engine, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimizer(model, s, config["zero_optimization"]["stage"]),

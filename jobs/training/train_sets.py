@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.folder import META, read_json
+from jobs.contract.job_file import TrainJob
 from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
@@ -23,31 +24,27 @@ from zsg_core.training.llama import position_count
 TRIED = 4
 
 
-def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
+def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     """The training list in its order, and the test set. Training tokens are made by the
     first job that needs them.
 
     ClusterError where what prepare made is not what it was; UserError for prompts
     beyond the model's reach.
     """
-    workspace, made, base = (
-        Workspace(Path(job["paths"]["workspace"])),
-        job["made"],
-        Path(job["paths"]["base"]),
-    )
-    arrangement = workspace.arrangement(made["arrangement"])
-    stage, corpus = job["recipe"]["stages"][-1], Corpus(workspace, made["corpus"])
+    workspace, made, base = job.workspace, job.made, job.base_folder
+    arrangement = workspace.arrangement(made.arrangement)
+    stage, corpus = job.stage, Corpus(workspace, made.corpus)
     longest = stage["train"]["max_length"]
     context = position_count(read_json(base / "config.json") or {})
     if longest > context:
         raise UserError(
             f"train.max_length {longest} is beyond the model's {context} positions; lower it"
         )
-    vocabulary = load_vocabulary(base, job["recipe"]["base"])
+    vocabulary = load_vocabulary(base, job.recipe["base"])
     refuse_lossy(base, vocabulary, _some_texts(corpus))
     encode = encoder_of(stage, vocabulary)
     ids = ordered_ids(arrangement)
-    kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
+    kept = workspace.tokens(tokens_id(job.recipe, made.arrangement))
     encoded = tokens(kept, partial(_in_order, ids, corpus), encode)
     train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
     train.scales = scales(stage["train"], corpus, ids, train.learnt, base)
@@ -62,13 +59,13 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
 
 
 def test_set(
-    job: dict[str, Any], vocabulary: Vocabulary
+    job: TrainJob, vocabulary: Vocabulary
 ) -> tuple[TokenizedSet, Sequence[Example]]:
     """What a train job tests on, as token ids and as examples, for whoever evaluates
     its snapshots."""
-    workspace = Workspace(Path(job["paths"]["workspace"]))
-    examples = list(Corpus(workspace, job["made"]["corpus"]).test)
-    encode = encoder_of(job["recipe"]["stages"][-1], vocabulary)
+    workspace = job.workspace
+    examples = list(Corpus(workspace, job.made.corpus).test)
+    encode = encoder_of(job.stage, vocabulary)
     encoded = [encode(example) for example in examples]
     return TokenizedSet(
         [e.id for e in examples], encoded, [e.task for e in examples]

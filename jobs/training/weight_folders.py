@@ -36,6 +36,7 @@ from jobs.contract.folder import (
     sync,
     write_json,
 )
+from jobs.contract.job_file import TrainJob
 from jobs.contract.snapshots import Meta, SnapshotMeta, StartedFrom
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
@@ -60,14 +61,14 @@ class Base:
     digest: str
 
     @classmethod
-    def of(cls, job: dict[str, Any]) -> "Base":
+    def of(cls, job: TrainJob) -> "Base":
         """A train job's: a folder of the user's, a base that zsg has made, or the end
         of the stage before."""
-        path, digest = Path(job["paths"]["base"]), job["recipe"]["base"].get("digest")
-        if job["before"] or job["made"]["base"]:
+        path, digest = job.base_folder, job.recipe["base"].get("digest")
+        if job.before or job.made.base:
             digest = (
                 records.read_end_meta(path).weights or ""
-                if job["before"]
+                if job.before
                 else (read_json(path / META) or {})["digest"]
             )
         return cls(path, digest)

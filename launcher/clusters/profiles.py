@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from pydantic import Field, ValidationError
 
 from jobs.contract import continuation
+from jobs.contract.job_file import Policy
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
@@ -144,16 +144,14 @@ class SlurmSettings(Strict):
         return None if name is None else str(name)
 
     @property
-    def continuation_rule(self) -> dict[str, Any] | None:
-        """The rule that a train job is given: how it goes on after its time limit, and
-        at most how often."""
-        policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
-        return msgspec.to_builtins(policy) if policy else None
+    def continue_policy(self) -> Policy | None:
+        """How a train job continues after its time limit, and at most how often."""
+        return continuation.choose_policy(self.on_time_limit, self.max_continues)
 
     @property
     def chain_length(self) -> int:
         """How many jobs are queued behind each train job."""
-        policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
+        policy = self.continue_policy
         return policy.most if policy and policy.by == continuation.CHAIN else 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.contract import answers, evaluations, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.job_file import runs_served
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.runs import Run
 from launcher.planning.plan import (
@@ -74,8 +75,8 @@ def keys_under_evaluation(
     """The keys that some evaluate jobs are to take of each run."""
     found: dict[str, set[str]] = {}
     for item in items:
-        for one in job_file.read_if_sound(workspace.root / item).get("serves", ()):
-            found.setdefault(one["run"], set()).update(one["keys"])
+        for served in runs_served(job_file.read_job_if_sound(workspace.root / item)):
+            found.setdefault(served.run, set()).update(served.keys)
     return found
 
 

@@ -17,7 +17,7 @@ def find_notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
     for run in runs:
         before, marks = recipes.remove_marks(run.recipe)
         older = recipes.run_id(before)
-        if marks and job_file.is_there(place.run(older)):
+        if marks and job_file.has_job(place.run(older)):
             what = " and ".join(recipes.MARKS[key] for key in sorted(marks))
             found.setdefault(what, []).append((run.id, older))
     return [_sentence(what, pairs) for what, pairs in found.items()]

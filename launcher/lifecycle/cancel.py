@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.job_file import jobs_before, runs_served
 from jobs.contract.states import State
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
@@ -227,7 +228,7 @@ def plan(
         if item.startswith(("prepare/", "canary/")) or item in stages
     ]
     after = {
-        item: job_file.read_if_sound(place.root / item).get("after", [])
+        item: jobs_before(job_file.read_job_if_sound(place.root / item))
         for item in active
     }
     serves = {
@@ -244,8 +245,8 @@ def plan(
 def _served(place: Workspace, item: str) -> list[str]:
     """The folders of the runs that an evaluate job serves."""
     return [
-        f"runs/{one['run']}"
-        for one in job_file.read_if_sound(place.root / item).get("serves", ())
+        f"runs/{served.run}"
+        for served in runs_served(job_file.read_job_if_sound(place.root / item))
     ]
 
 

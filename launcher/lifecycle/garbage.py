@@ -18,8 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import evaluations, job_file, removal, stages
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract import attempt as attempts
+from jobs.contract import evaluations, exit_record, job_file, removal, stages
+from jobs.contract.exit_record import given
+from jobs.contract.folder import Damaged, Workspace, is_committed
+from jobs.contract.job_file import TrainJob
 from jobs.contract.states import State
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
@@ -100,6 +103,8 @@ class Scene:
     makes: set[str] = field(default_factory=set)  # what active prepare jobs are making
     # what nobody needs and is not removed, and why
     left: list[str] = field(default_factory=list)
+    # job folders of which a record cannot be read, and why
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
@@ -121,17 +126,37 @@ def look(place: Workspace, grid: str | None) -> Scene:
     scene.wanted = {row["run"] for row in rows} | before
     on_disk = {path.name for path in _runs(scene)}
     own = {row["run"] for one in chosen.values() for row in grid_record.all_rows(one)}
-    scene.runs = sorted(on_disk & own if grid else on_disk)
+    scene.unreadable = _find_unreadable(place, [*items, *_items_of(on_disk)])
+    asked = on_disk & own if grid else on_disk
+    scene.runs = sorted(run for run in asked if f"runs/{run}" not in scene.unreadable)
     scene.listed = [row["recipe"] for row in rows]
     scene.open = [row["recipe"] for row in rows if not scene.is_done(row["run"])]
     for item, state in states.items():
-        if state.is_active:
-            job = job_file.read(place.root / item) or {}
-            scene.makes |= set(job.get("makes", ()))
-            if "recipe" in job:
-                scene.listed.append(job["recipe"])
-                scene.open.append(job["recipe"])
+        if state.is_active and item not in scene.unreadable:
+            job = job_file.read_job(place.root / item)
+            scene.makes |= set(job.makes if job else ())
+            if isinstance(job, TrainJob):
+                scene.listed.append(job.recipe)
+                scene.open.append(job.recipe)
     return scene
+
+
+def _items_of(runs: Iterable[str]) -> list[str]:
+    return [f"runs/{run}" for run in runs]
+
+
+def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
+    """The job folders of which a record cannot be read, and why."""
+    found = {}
+    for item in dict.fromkeys(items):
+        folder = place.root / item
+        try:
+            job_file.read_job(folder)
+            attempts.read(folder)
+            exit_record.read(folder)
+        except Damaged as error:
+            found[item] = str(error)
+    return found
 
 
 def find(
@@ -139,23 +164,23 @@ def find(
 ) -> list[Piece]:
     """What may be freed; `say` is told what nobody needs and yet stays, and why.
 
-    UserError for a grid that is not there; ClusterError where Slurm does not answer.
+    Nothing goes of a run whose records cannot be read, nor of what runs share while
+    there is one: nobody knows what it needs. UserError for a grid that is not there;
+    ClusterError where Slurm does not answer.
     """
     scene = look(place, grid)
+    for item, why in scene.unreadable.items():
+        scene.left.append(f"{item} and what runs share, since {why}")
     kinds = [
         _states(scene),
         _snapshots(scene),
         _weights(scene),
         _submissions(scene, grid),
     ]
+    if grid is None and not scene.unreadable:
+        kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
     if grid is None:
-        kinds += [
-            _tokens(scene),
-            _first_losses(scene),
-            _made(scene),
-            _code(scene),
-            _drafts(scene),
-        ]
+        kinds.append(_drafts(scene))
     found = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.left):
         say(f"left: {reason}")
@@ -270,14 +295,15 @@ def _runs(scene: Scene) -> Iterator[Path]:
         is_known = f"runs/{path.name}" in scene.states or _ID.fullmatch(path.name)
         if path.is_symlink():
             scene.left.append(f"{path} is a link; zsg removes nothing behind it")
-        elif is_known and job_file.is_there(path):
+        elif is_known and job_file.has_job(path):
             yield path
 
 
 def _states(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
         folder = scene.place.run(run)
-        keep = (job_file.read(folder) or {}).get("checkpoints", {}).get("keep_state")
+        job = job_file.read_train_job(folder)
+        keep = job is not None and job.checkpoints.keep_state
         if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
             continue
         if why := kept_states.why_it_stays(folder):
@@ -295,7 +321,8 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
         for path in _real(scene, folder / "snapshots"):
             if not removal.STEP.fullmatch(path.name):
                 continue
-            scored = (job_file.read(folder) or {}).get("scored", ())
+            job = job_file.read_train_job(folder)
+            scored = job.scored if job else ()
             if int(path.name) not in kept and not evaluations.is_needed(
                 folder, scored, int(path.name)
             ):
@@ -328,9 +355,12 @@ def _still_starts(scene: Scene, run: str) -> bool:
     """Whether a run that left its mark has yet to start from the weights, or has kept
     adapters of them."""
     state = scene.states.get(f"runs/{run}")
+    if f"runs/{run}" in scene.unreadable:
+        return True
     if scene.is_done(run):
-        job = job_file.read(scene.place.run(run)) or {}
-        return bool(job) and stages.is_still_needed(scene.place.run(run), job)
+        folder = scene.place.run(run)
+        job = job_file.read_train_job(folder)
+        return job is not None and stages.is_still_needed(folder, job)
     return run in scene.wanted or (state is not None and state.is_active)
 
 
@@ -342,6 +372,7 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
         if one.id not in newest
         and grid in (None, one.grid)
         and _SUBMISSION.fullmatch(one.id)
+        and not scene.unreadable.keys() & set(one.items)
         and scene.place.submission(one.id).is_dir()
     ]
     queue = slurm.query_queue([job for one in old for job in one.jobs])
@@ -359,6 +390,7 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
             for item in one.items
             if item in scene.states
         )
+        done = done and not scene.unreadable.keys() & set(one.items)
         if done and grid in (None, one.grid):
             for path in _pickles(scene, one.id):
                 yield _piece(
@@ -426,7 +458,8 @@ def _code(scene: Scene) -> Iterator[Piece]:
         if state.is_active
     ]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
-        kept.add((job_file.read(folder) or {}).get("code", {}).get("digest"))
+        job = job_file.read_job(folder)
+        kept.add(given(job.code.digest) if job else None)
     reason = "no recorded or active run was submitted with it"
     yield from _unneeded(scene, "code", kept, "code", reason, removal.IN_CODE, _CODE)
 
@@ -451,12 +484,18 @@ def _drafts(scene: Scene) -> Iterator[Piece]:
     for parts, written in _DRAFTS_IN:
         for parent in _folders(scene, root, parts):
             for path in _drafts_in(scene, parent, written):
-                if _last_touched(path) < since:
+                if _last_touched(path) < since and not _is_unreadable(scene, path):
                     yield _piece(
                         DRAFTS,
                         path,
                         "left under a temporary name by a process that died",
                     )
+
+
+def _is_unreadable(scene: Scene, path: Path) -> bool:
+    """Whether a path is in the folder of a job of which a record cannot be read."""
+    folders = {scene.place.root / item for item in scene.unreadable}
+    return not folders.isdisjoint(path.parents)
 
 
 def _folders(

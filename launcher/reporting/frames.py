@@ -58,7 +58,7 @@ def _frame(
     schema = schema_of(record["runs"])
     parts = [
         _table(columns_of(run), schema)
-        for run in recorded_runs.read_runs(place, record)
+        for run in recorded_runs.read_sound_runs(place, record)
     ]
     return pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
 
@@ -243,6 +243,6 @@ def export_table(
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
     with TableWriter(path, schema_of(record["runs"]), kind) as file:
-        for run in recorded_runs.read_runs(place, record):
+        for run in recorded_runs.read_sound_runs(place, record):
             file.add(columns_of(run))
     return file.rows

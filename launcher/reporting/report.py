@@ -1,6 +1,7 @@
 """Makes a grid's report: a page that compares its runs, with the figure and the numbers
 beside it."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from launcher.status import data_notes
 from launcher.workspace import extras, grid_record
 from zsg_core.errors import UserError
 from zsg_core.stats.curves import Drop
+
+logger = logging.getLogger(__name__)
 
 MOST_PANELS = 24
 # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
@@ -144,6 +147,11 @@ def _read(
 ) -> GridComparison:
     members, facts, troubles, keys = [], [], [], dict[str, None]()
     for run in recorded_runs.read_runs(place, record, asked.stage):
+        if isinstance(run, recorded_runs.UnreadableRun):
+            logger.warning("%s", run.trouble)
+            troubles.append(run.trouble)
+            facts.append({"run": run.run, "state": recorded_runs.UNREADABLE})
+            continue
         members.append(
             run_groups.make_member(run, asked.metric, asked.x, asked.over_splits)
         )

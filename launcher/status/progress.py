@@ -1,7 +1,6 @@
 """Adds to a job's state how far it has come, from its heartbeat or from the end of its
 journal; flags what hangs."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -12,6 +11,7 @@ from jobs.contract import journal
 from jobs.contract.exit_record import given
 from jobs.contract.folder import Damaged
 from jobs.contract.heartbeat import TRAINING
+from jobs.contract.job_file import HANG_MIN, AnyJob
 from jobs.contract.journal_rows import (
     Row,
     Start,
@@ -23,18 +23,16 @@ from jobs.training.state import newest_step
 from launcher.status.signs import Signs
 from launcher.workspace.job_state import JobState
 
-HANG_MIN = 20  # of jobs whose job.json does not say
 FIRST_ROWS = 12  # of a journal, among which its start stands
 
 
-def alive(
-    folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]
-) -> JobState:
+def alive(folder: Path, state: JobState, signs: Signs, job: AnyJob | None) -> JobState:
     """Adds what a job under way shows of itself."""
     beat = signs.beat
     if beat is None:
         return progress(folder, state)
-    for_s = signs.stands_still_for(job.get("resources", {}).get("hang_min", HANG_MIN))
+    hang_min = job.resources.hang_min if job else HANG_MIN
+    for_s = signs.stands_still_for(hang_min)
     return replace(
         state,
         attempt=signs.attempt.attempt,
@@ -83,11 +81,6 @@ def _hang(doing: str, for_s: float, gpus: int | None) -> str:
     what = "no step" if doing == TRAINING else doing
     minutes = f"{for_s / 60:.0f} min"
     return f"{what} for {minutes}" + (f", {gpus} GPUs held" if gpus else "")
-
-
-def gpus(job: Mapping[str, Any]) -> int | None:
-    held = job.get("resources", {})
-    return held["nodes"] * held["gpus_per_node"] if held.get("gpus_per_node") else None
 
 
 def _number(value: Any) -> float | None:

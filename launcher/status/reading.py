@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.contract import evaluations, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.job_file import runs_served
 from jobs.contract.states import State
 from launcher.clusters.slurm import Runner
 from launcher.status import data_notes as data_notes_of
@@ -124,9 +125,9 @@ def _has_work_left(place: Workspace, item: str) -> bool:
     """Whether what an evaluate job was to score is not scored; also where a broken file
     keeps that from being told."""
     try:
-        serves = (job_file.read(place.root / item) or {}).get("serves", ())
         return any(
-            evaluations.is_left(place.run(one["run"]), one["keys"]) for one in serves
+            evaluations.is_left(place.run(served.run), served.keys)
+            for served in runs_served(job_file.read_job(place.root / item))
         )
     except Damaged:
         return True

@@ -25,12 +25,13 @@ from jobs.contract.continuation import NEXT
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
+from jobs.contract.job_file import TrainJob, jobs_before
 from jobs.contract.states import Outcome, State
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
 from launcher.status import logs
 from launcher.status import signs as signs_of
-from launcher.status.progress import alive, gpus, progress
+from launcher.status.progress import alive, progress
 from launcher.status.settled import FIELDS, Key, Settled
 from launcher.status.signs import LOST_S, Clock
 from launcher.workspace.job_state import NEVER_STARTED, JobState
@@ -279,16 +280,18 @@ def _next_step(record: ExitRecord) -> str:
 
 
 def _under(folder: Path) -> dict[str, Any]:
-    job = job_file.read(folder) or {}
+    """The size of a job, and when a run is measured and its weights are kept."""
+    job = job_file.read_job(folder)
+    if job is None:
+        return {}
     size = {
-        key: job["resources"][key]
-        for key in ("nodes", "ranks_per_node")
-        if key in job.get("resources", {})
+        "nodes": job.resources.nodes,
+        "ranks_per_node": job.resources.ranks_per_node,
     }
-    told = job.get("checkpoints", {})
-    return size | {
-        key: told[key] for key in ("every", "quick", "snapshots") if key in told
-    }
+    if not isinstance(job, TrainJob):
+        return size
+    every, quick, snapshots = job.checkpoints.strides
+    return size | {"every": every, "quick": quick, "snapshots": snapshots}
 
 
 def _slurm(
@@ -480,8 +483,8 @@ def _running(
             if ended.stopped
             else replace(held, in_queue=True)
         )
-    job = job_file.read(folder) or {}
-    state = replace(state, gpus=gpus(job))
+    job = job_file.read_job(folder)
+    state = replace(state, gpus=job.resources.gpus if job else None)
     if signs is None or signs.attempt.submission != last.id or signs.predate(elapsed_s):
         if elapsed_s is not None and elapsed_s > START_S:
             return replace(
@@ -517,8 +520,8 @@ def _still_held(
     # an epilogue may take its time
     if held_s <= (START_S if said.word == "COMPLETING" else patience_s):
         return ended
-    job = job_file.read(folder) or {}
-    count = gpus(job)
+    job = job_file.read_job(folder)
+    count = job.resources.gpus if job else None
     what = (
         f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far,"
         if count
@@ -625,7 +628,7 @@ def _here(folder: Path, clock: Clock) -> JobState:
     newer than its heartbeat."""
     state, signs = JobState(state=State.RUNNING), signs_of.of(folder, clock)
     if signs and signs.beat:
-        state = alive(folder, state, signs, job_file.read(folder) or {})
+        state = alive(folder, state, signs, job_file.read_job(folder))
         if signs.age_s > LOST_S:
             state = replace(
                 state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None
@@ -650,7 +653,7 @@ def _explain(
     """
     if state.state not in (State.CANCELLED, State.UNKNOWN) or state.attempt is not None:
         return state
-    for needed in (job_file.read(workspace.root / item) or {}).get("after", []):
+    for needed in jobs_before(job_file.read_job(workspace.root / item)):
         before = of(needed)
         if before is None or before.in_queue or before.doing == LEAVING:
             continue

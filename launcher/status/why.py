@@ -15,6 +15,7 @@ from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace
+from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
 from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs
@@ -160,7 +161,7 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
 
 def _from_before(place: Workspace, item: str, state: JobState) -> Found:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in job_file.read_if_sound(place.root / item).get("after", []):
+    for needed in jobs_before(job_file.read_job_if_sound(place.root / item)):
         path, record = (
             exit_record.path(place.root / needed),
             exit_record.read_if_sound(place.root / needed),

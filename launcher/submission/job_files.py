@@ -11,6 +11,30 @@ from jobs.contract.attempt import now_ms
 from jobs.contract.continuation import REQUEUE
 from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.contract.folder import SCHEMA, Workspace, read_json
+from jobs.contract.job_file import (
+    AnswersToSample,
+    ArrangementToMake,
+    BaseToMake,
+    CanaryJob,
+    CheckpointPlan,
+    CorpusToMake,
+    EvaluateJob,
+    MadeThings,
+    Paths,
+    Policy,
+    PrepareJob,
+    PreparePaths,
+    Resources,
+    SampledCorpus,
+    SampleJob,
+    SamplePaths,
+    ServedRun,
+    SubmittedCode,
+    TrackingServer,
+    TrainJob,
+    TrainPaths,
+    WatchedRun,
+)
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
 from launcher.planning import speeds
@@ -39,27 +63,28 @@ def write_train(
     if run.before:
         base = workspace.root / run.before.weights
         stages.use(workspace, run.before.id, run.id)
-    job = _head("train", run.id, submission, workspace, run.size, profile) | {
-        "stage_id": str(len(run.recipe["stages"])),
-        "recipe": run.recipe,
-        "before": [one.id for one in run.all_before],
-        "makes": [run.weights] if is_start or stages.users(workspace, run.id) else [],
-        "checkpoints": run.checkpoints.model_dump(mode="json"),
-        "scored": run.checkpoints.scored,
-        "made": {
-            "corpus": run.corpus_id,
-            "arrangement": run.arrangement_id,
-            "base": run.base_id,
-        },
-        "after": list(after),
-        "micro_tokens": estimates.micro_tokens(run),
-        "recompute": estimates.recomputes(run),
-        "compile": profile.trainer.compile,
-        "go_on": profile.slurm.continuation_rule if profile.kind == "slurm" else None,
-        "deepspeed": _deepspeed(train, profile),
-    }
-    job["paths"] |= {"base": str(base)}
-    job_file.write(workspace.root / run_item(run), job)
+    checkpoints = run.checkpoints.model_dump(mode="json")
+    job = TrainJob(
+        **_head("train", submission, workspace, run.size, profile),
+        run_id=run.id,
+        paths=TrainPaths(workspace=str(workspace.root), base=str(base)),
+        stage_id=str(len(run.recipe["stages"])),
+        recipe=run.recipe,
+        before=[one.id for one in run.all_before],
+        makes=[run.weights] if is_start or stages.users(workspace, run.id) else [],
+        checkpoints=CheckpointPlan(**checkpoints),
+        scored=run.checkpoints.scored,
+        made=MadeThings(
+            corpus=run.corpus_id, arrangement=run.arrangement_id, base=run.base_id
+        ),
+        after=list(after),
+        micro_tokens=estimates.micro_tokens(run),
+        recompute=estimates.recomputes(run),
+        compile=profile.trainer.compile,
+        go_on=_continue_policy(profile),
+        deepspeed=_deepspeed(train, profile),
+    )
+    job_file.write_job(workspace.root / run_item(run), job)
 
 
 def write_prepare(
@@ -82,24 +107,26 @@ def write_prepare(
         for run in prepare.runs
         if f"arrangements/{run.arrangement_id}" in prepare.makes
     }
-    key = prepare.item.removeprefix("prepare/")
-    job = _head("prepare", None, submission, workspace, profile.prepare, profile) | {
-        "stage_id": key,
-        "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
-        "bases": [_base(run) for run in bases.values()],
-        "arrangements": [
-            {"id": made, "recipe": recipe} for made, recipe in orders.items()
-        ],
-        "makes": sorted(prepare.makes),
-    }
     embedding = next(
         (str(run.embedding) for run in prepare.runs if run.embedding), None
     )
-    job["paths"] |= {
-        "sources": {name: files.texts for name, files in first.sources.items()},
-        "embedding": embedding,
-    }
-    job_file.write(workspace.root / prepare.item, job)
+    job = PrepareJob(
+        **_head("prepare", submission, workspace, profile.prepare, profile),
+        run_id=None,
+        paths=PreparePaths(
+            workspace=str(workspace.root),
+            sources=_source_paths(first),
+            embedding=embedding,
+        ),
+        stage_id=prepare.item.removeprefix("prepare/"),
+        corpus=CorpusToMake(id=first.corpus_id, recipe=stage["data"]),
+        bases=[_base(base_id, run) for base_id, run in bases.items() if base_id],
+        arrangements=[
+            ArrangementToMake(id=made, recipe=recipe) for made, recipe in orders.items()
+        ],
+        makes=sorted(prepare.makes),
+    )
+    job_file.write_job(workspace.root / prepare.item, job)
 
 
 def _write_sample(
@@ -108,36 +135,42 @@ def _write_sample(
     """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what
     a tiny model learns from."""
     [run] = prepare.runs
-    base = {
-        "base": recipes.remove_added_tokens(run.recipe["base"]),
-        "from": str(run.base) if run.base else None,
-    }
-    answers = [
-        (name, need) for name, need in run.answers.items() if need in prepare.makes
+    base = recipes.remove_added_tokens(run.recipe["base"])
+    samples = [
+        AnswersToSample(
+            id=need.removeprefix("records/"),
+            source=name,
+            base=base,
+            folder=_folder_of_base(run),
+        )
+        for name, need in run.answers.items()
+        if need in prepare.makes
     ]
-    job = _head("sample", None, submission, workspace, profile.evaluate, profile) | {
-        "stage_id": prepare.item.removeprefix("prepare/"),
-        "corpus": {"recipe": run.stage["data"]},
-        "samples": [
-            {"id": need.removeprefix("records/"), "source": name, **base}
-            for name, need in answers
-        ],
-        "makes": sorted(prepare.makes),
-    }
-    job["paths"] |= {
-        "sources": {name: files.texts for name, files in run.sources.items()}
-    }
-    job_file.write(workspace.root / prepare.item, job)
+    job = SampleJob(
+        **_head("sample", submission, workspace, profile.evaluate, profile),
+        run_id=None,
+        paths=SamplePaths(workspace=str(workspace.root), sources=_source_paths(run)),
+        stage_id=prepare.item.removeprefix("prepare/"),
+        corpus=SampledCorpus(recipe=run.stage["data"]),
+        samples=samples,
+        makes=sorted(prepare.makes),
+    )
+    job_file.write_job(workspace.root / prepare.item, job)
 
 
-def _base(run: Run) -> dict[str, Any]:
+def _source_paths(run: Run) -> dict[str, dict[str, str | None]]:
+    return {name: files.texts for name, files in run.sources.items()}
+
+
+def _base(base_id: str, run: Run) -> BaseToMake:
     """A base as a prepare job reads it: its recipe, and the user's folder that it is
     made from, if it is."""
-    return {
-        "id": run.base_id,
-        "recipe": run.recipe["base"],
-        "from": str(run.base) if run.base else None,
-    }
+    recipe = run.recipe["base"]
+    return BaseToMake(id=base_id, recipe=recipe, source=_folder_of_base(run))
+
+
+def _folder_of_base(run: Run) -> str | None:
+    return str(run.base) if run.base else None
 
 
 def write_canary(
@@ -150,17 +183,18 @@ def write_canary(
 ) -> None:
     """Writes the job.json of the job that waits for what the first run shows."""
     speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
-    job = _head("canary", None, submission, workspace, size, profile) | {
-        "stage_id": first.run.id,
-        "canary": {
-            "run": first.run.id,
-            "submission": watched.id,
-            "slurm": watched.all_ids,
-        },
-        "after": [],
-        "makes": [speed],
-    }
-    job_file.write(workspace.root / first.item, job)
+    job = CanaryJob(
+        **_head("canary", submission, workspace, size, profile),
+        run_id=None,
+        paths=Paths(workspace=str(workspace.root)),
+        stage_id=first.run.id,
+        canary=WatchedRun(
+            run=first.run.id, submission=watched.id, slurm=watched.all_ids
+        ),
+        after=[],
+        makes=[speed],
+    )
+    job_file.write_job(workspace.root / first.item, job)
 
 
 def write_evaluate(
@@ -177,61 +211,63 @@ def write_evaluate(
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
     serves = [
-        {
-            "run": run.id,
-            "keys": run.checkpoints.scored,
-            "suites": to_builtins(run.suites),
-        }
+        ServedRun(
+            run=run.id, keys=run.checkpoints.scored, suites=to_builtins(run.suites)
+        )
         for run in runs
     ]
-    job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
-        "stage_id": item.partition("/")[2],
-        "serves": serves,
-        "key_variables": list_key_variables(
-            suite for run in runs for suite in run.suites
-        ),
-        "go_on": _requeued(profile),
-        "drains": drains,
-        "lease_s": leases.LOST_S,
-        "after": [],
-        "makes": [],
-    }
-    job_file.write(workspace.root / item, job)
+    job = EvaluateJob(
+        **_head("evaluate", submission, workspace, profile.evaluate, profile),
+        run_id=None,
+        paths=Paths(workspace=str(workspace.root)),
+        stage_id=item.partition("/")[2],
+        serves=serves,
+        key_variables=list_key_variables(suite for run in runs for suite in run.suites),
+        go_on=_requeue_policy(profile),
+        drains=drains,
+        lease_s=leases.LOST_S,
+        after=[],
+        makes=[],
+    )
+    job_file.write_job(workspace.root / item, job)
 
 
-def _requeued(profile: Profile) -> dict[str, Any] | None:
-    """How an evaluate job goes on after its time limit: it has no chain, so else zsg
-    submit sends another."""
-    rule = profile.slurm.continuation_rule if profile.kind == "slurm" else None
-    return rule if rule and rule["by"] == REQUEUE else None
+def _continue_policy(profile: Profile) -> Policy | None:
+    """How a train job continues after its time limit."""
+    return profile.slurm.continue_policy if profile.kind == "slurm" else None
+
+
+def _requeue_policy(profile: Profile) -> Policy | None:
+    """How an evaluate job continues: it has no chain, so else zsg submit sends another."""
+    policy = _continue_policy(profile)
+    return policy if policy and policy.by == REQUEUE else None
 
 
 def _head(
     kind: str,
-    run_id: str | None,
     submission: str,
     workspace: Workspace,
     size: JobSize,
     profile: Profile,
 ) -> dict[str, Any]:
+    """The fields that all kinds of jobs have in common, but for the run."""
+    is_trained = kind == "train"
+    resources = Resources(
+        profile=profile.name,
+        **size.model_dump(),
+        gpus_per_node=gpus_per_node(profile, kind),
+        peak_tflops=profile.gpu.tflops if profile.gpu and is_trained else None,
+        kill_wait_s=profile.slurm.kill_wait_s,
+        hang_min=profile.hang_min,
+    )
     return {
         "schema": SCHEMA,
-        "kind": kind,
-        "run_id": run_id,
         "submission": submission,
-        "resources": {
-            "profile": profile.name,
-            **size.model_dump(),
-            "gpus_per_node": gpus_per_node(profile, kind),
-            "peak_tflops": profile.gpu.tflops
-            if profile.gpu and kind == "train"
-            else None,
-            "kill_wait_s": profile.slurm.kill_wait_s,
-            "hang_min": profile.hang_min,
-        },
-        "tracking": {"uri": profile.tracking.uri, "live": profile.tracking.live},
-        "paths": {"workspace": str(workspace.root)},
-        "code": code_snapshot.take(workspace),
+        "resources": resources,
+        "tracking": TrackingServer(
+            uri=profile.tracking.uri, live=profile.tracking.live
+        ),
+        "code": SubmittedCode(**code_snapshot.take(workspace)),
         "created": now_ms(),
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.job_file import EvaluateJob
 from jobs.files import ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
@@ -134,11 +135,12 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
 
 def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
-    job = job_file.read(folder) or {}
+    job = job_file.read_job(folder)
+    variables = job.key_variables if isinstance(job, EvaluateJob) else []
     names = [
         *profile.environment.keep,
         "CUDA_VISIBLE_DEVICES",
-        *job.get("key_variables", ()),
+        *variables,
     ]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
@@ -146,7 +148,7 @@ def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
         sizes.get(item.partition("/")[0], profile.train)
     )
     return kept | code_snapshot.environment(
-        job.get("code", {}), kept.get("PYTHONPATH", "")
+        job.code.facts if job else {}, kept.get("PYTHONPATH", "")
     )
 
 

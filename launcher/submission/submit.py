@@ -681,7 +681,8 @@ def _makers(
 
 
 def _makes(workspace: Workspace, item: str) -> list[str]:
-    return job_file.read_if_sound(workspace.root / item).get("makes", [])
+    job = job_file.read_job_if_sound(workspace.root / item)
+    return job.makes if job else []
 
 
 def _all_made(workspace: Workspace, item: str) -> bool:

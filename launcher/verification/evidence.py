@@ -9,6 +9,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, journal_rows
 from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import SCHEMA, Damaged, Workspace, is_committed
+from jobs.contract.job_file import TrainJob
 from jobs.contract.journal_rows import as_mapping, find_metrics, find_starts
 from launcher.verification.finding import NotChecked
 from zsg_core.errors import UserError
@@ -23,31 +24,27 @@ class Evidence:
     lie, the nearest first."""
 
     folder: Path
-    job: Row
+    job: TrainJob
     roots: tuple[Path, ...]
 
     @classmethod
     def of(cls, folder: Path) -> "Evidence":
         """The evidence of a run's folder, copied or not. UserError for one that holds
         no train job."""
-        path = job_file.path(folder)
+        path = job_file.job_path(folder)
         try:
-            job = job_file.read(folder)
+            job = job_file.read_job(folder)
         except Damaged as error:
             raise UserError(str(error)) from error
         if job is None:
             raise UserError(f"{path}: not found; give a run's id or its folder")
-        if job.get("schema") != SCHEMA or job.get("kind") != "train":
-            found = f"a {job.get('kind')} job of schema {job.get('schema')}"
+        if job.schema != SCHEMA or not isinstance(job, TrainJob):
+            found = f"a {job.kind} job of schema {job.schema}"
             raise UserError(
                 f"{path}: {found}; zsg verify looks at train jobs of schema {SCHEMA}"
             )
-        recorded = Path(job["paths"]["workspace"])
-        return cls(
-            folder,
-            job,
-            tuple(dict.fromkeys((folder.resolve().parent.parent, recorded))),
-        )
+        roots = (folder.resolve().parent.parent, job.workspace.root)
+        return cls(folder, job, tuple(dict.fromkeys(roots)))
 
     def find(self, need: str) -> Path | None:
         """The folder `kind/id` of something made, if it is anywhere."""
@@ -67,12 +64,12 @@ class Evidence:
 
     @property
     def recipe(self) -> Row:
-        return self.job["recipe"]
+        return self.job.recipe
 
     @property
     def stage(self) -> Row:
         """The recipe of the stage that this run trains."""
-        return self.recipe["stages"][-1]
+        return self.job.stage
 
     @cached_property
     def end(self) -> ExitRecord | None:
@@ -114,7 +111,7 @@ class Evidence:
 
     @property
     def arrangement(self) -> Path:
-        return self.made(f"arrangements/{self.job['made']['arrangement']}")
+        return self.made(f"arrangements/{self.job.made.arrangement}")
 
     @cached_property
     def ids(self) -> list[str]:

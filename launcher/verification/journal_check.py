@@ -117,7 +117,7 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
         raise Differs(
             f"the run ended after step {e.end.step}, the last journalled is {e.last}"
         )
-    when = (e.job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
+    when = e.job.checkpoints.strides
     for key, steps in schedule.list_measured_steps(e.last - e.first, *when).items():
         for step in steps:
             if (step or not e.first) and (key, e.first + step) not in cells:

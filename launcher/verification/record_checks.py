@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import journal, snapshots
+from jobs.contract import job_file, journal, snapshots
 from jobs.contract.exit_record import given
 from jobs.contract.folder import META, read_json
 from jobs.contract.item_losses import read_test_losses
+from jobs.contract.job_file import PrepareJob
 from jobs.contract.journal_rows import DigestRow
 from jobs.contract.states import Outcome
 from jobs.model import content
@@ -59,7 +60,7 @@ def check_recipe(e: Evidence) -> str:
         "arrangement": recipes.arrangement_id(e.recipe),
         "base": recipes.base_id(e.recipe),
     }
-    for what, recorded in ({"run": e.job["run_id"]} | e.job["made"]).items():
+    for what, recorded in ({"run": e.job.run_id} | e.job.made.ids).items():
         if made[what] != recorded:
             raise Differs(
                 f"the {what} is {recorded}, the recorded recipe is that of {made[what]}"
@@ -69,7 +70,7 @@ def check_recipe(e: Evidence) -> str:
 
 def check_code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
-    recorded = e.job["code"].get("digest")
+    recorded = e.job.code.digest
     folder = e.made(f"code/{recorded}")
     files = code_snapshot.contents(
         [folder / package.__name__ for package in code_snapshot.PACKAGES]
@@ -77,7 +78,7 @@ def check_code(e: Evidence) -> str:
     found = code_snapshot.digest(files)
     if found != recorded:
         raise Differs(f"{folder} has the digest {found}")
-    return f"{recorded}, {len(files)} files, commit {e.job['code'].get('commit') or 'unknown'}"
+    return f"{recorded}, {len(files)} files, commit {given(e.job.code.commit) or 'unknown'}"
 
 
 def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
@@ -109,16 +110,18 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
 def _paths(e: Evidence) -> dict[str, dict[str, Any]]:
     """Where the sources lay, by the prepare job that made the corpus."""
     for root in e.roots:
-        for path in sorted(root.glob("prepare/*/job.json")):
-            job = read_json(path) or {}
-            if job.get("corpus", {}).get("id") == e.job["made"]["corpus"]:
-                return job["paths"]["sources"]
+        for path in sorted(root.glob("prepare/*")):
+            job = job_file.read_job_if_sound(path)
+            if not isinstance(job, PrepareJob):
+                continue
+            if job.corpus.id == e.job.made.corpus:
+                return job.paths.sources
     return {}
 
 
 def check_base(e: Evidence) -> str:
     """The weights that the run started from are those that the recipe names."""
-    if e.job["before"]:
+    if e.job.before:
         folder = base_folder(e)
         recorded = (read_json(folder / META) or {})["weights"]
         return f"{folder}: {_weights(folder, recorded, 'their meta.json')}"
@@ -138,17 +141,17 @@ def check_base(e: Evidence) -> str:
 
 def base_folder(e: Evidence) -> Path:
     """Where the weights lie that the run started from. NotChecked if they are nowhere."""
-    if e.job["before"]:
-        start = e.job["before"][-1]
+    if e.job.before:
+        start = e.job.before[-1]
         if found := e.find(f"runs/{start}/weights"):
             return found
         raise NotChecked(
             f"the weights of the stage before, {start}, were not kept; that run can be verified"
             " itself"
         )
-    if made := e.job["made"]["base"]:
+    if made := e.job.made.base:
         return e.made(f"bases/{made}")
-    folder = Path(e.job["paths"]["base"])
+    folder = e.job.base_folder
     if not folder.is_dir():
         raise NotChecked(f"the base model {folder} is not here")
     return folder
@@ -158,8 +161,8 @@ def check_corpus(e: Evidence) -> str:
     """The examples are those that were sampled, and the arrangement orders them and no others."""
     from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
 
-    need = f"corpora/{e.job['made']['corpus']}"
-    found = Corpus(e.workspace_of(need), e.job["made"]["corpus"])
+    need = f"corpora/{e.job.made.corpus}"
+    found = Corpus(e.workspace_of(need), e.job.made.corpus)
     if found.recipe != e.stage["data"]:
         raise Differs(f"{found.folder}/meta.json has another recipe")
     for split, chosen in (("train", found.train), ("test", found.test)):
@@ -180,7 +183,7 @@ def check_arrangement(e: Evidence) -> str:
     meta = read_json(e.arrangement / META) or {}
     if meta.get("recipe") != e.stage["arrangement"]:
         raise Differs(f"{e.arrangement}/meta.json has another recipe")
-    if meta["sources"]["corpus"] != e.job["made"]["corpus"]:
+    if meta["sources"]["corpus"] != e.job.made.corpus:
         raise Differs(f"{e.arrangement} orders corpus {meta['sources']['corpus']}")
     found = digest_ids(e.ids)
     if found != meta["ids_digest"]:
@@ -287,7 +290,7 @@ def check_state(e: Evidence) -> str:
     schedule."""
     saved = newest_state(e)
     what = {
-        "run_id": e.job["run_id"],
+        "run_id": e.job.run_id,
         "recipe": content_id(e.recipe, 64),
         "schedule": e.digests[max(e.digests)],
     }

@@ -22,6 +22,7 @@ import msgspec
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, job_file, journal, journal_rows, snapshots
 from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.job_file import TrackingServer, TrainJob, TrainPaths
 from jobs.contract.journal_rows import find_first_start, find_metrics
 from jobs.contract.states import Outcome
 from jobs.files import ownership
@@ -136,43 +137,50 @@ def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
         link = scratch.root / need
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(e.made(need).resolve())
-    tokens = f"tokens/{tokens_id(e.recipe, job['made']['arrangement'])}"
+    tokens = f"tokens/{tokens_id(e.recipe, job.made.arrangement)}"
     if found := e.find(tokens):
         (scratch.root / tokens).parent.mkdir()
         (scratch.root / tokens).symlink_to(found.resolve())
-    folder = scratch.run(job["run_id"])
+    folder = scratch.run(job.run_id)
     folder.mkdir(parents=True)
-    job = job | {
-        "submission": "verify",
-        "makes": [],
-        "go_on": None,
-        "tracking": {"uri": None, "live": False},
-    }
-    job |= {
-        "paths": {"workspace": str(scratch.root), "base": str(base_folder(e).resolve())}
-    }
-    # No state is due, and a SIGTERM leaves no time to save one.
-    job |= {
-        "checkpoints": job["checkpoints"]
-        | {"state_every": None, "state_every_min": None}
-    }
-    job["checkpoints"] |= {"keep_state": True, "keep": None}
-    job |= {"resources": job["resources"] | {"kill_wait_s": 0}}
-    if way["device"] == "cpu":
-        job["resources"] |= {"gpus_per_node": 0}
-    job_file.write(folder, job)
+    job_file.write_job(folder, _to_replay(e, scratch, is_on_cpu=way["device"] == "cpu"))
     if over.saved:
         _copy_past(e.folder, folder, over.saved)
     return folder
 
 
+def _to_replay(e: Evidence, scratch: Workspace, *, is_on_cpu: bool) -> TrainJob:
+    """The run's job in the scratch workspace. No state is due, and a SIGTERM leaves no
+    time to save one."""
+    job, replace = e.job, msgspec.structs.replace
+    gpus = 0 if is_on_cpu else job.resources.gpus_per_node
+    return replace(
+        job,
+        submission="verify",
+        makes=[],
+        go_on=None,
+        tracking=TrackingServer(),
+        paths=TrainPaths(
+            workspace=str(scratch.root), base=str(base_folder(e).resolve())
+        ),
+        checkpoints=replace(
+            job.checkpoints,
+            state_every=None,
+            state_every_min=None,
+            keep_state=True,
+            keep=None,
+        ),
+        resources=replace(job.resources, kill_wait_s=0, gpus_per_node=gpus),
+    )
+
+
 def _needs(e: Evidence) -> Iterator[str]:
-    made = e.job["made"]
-    yield f"arrangements/{made['arrangement']}"
-    yield f"corpora/{made['corpus']}"
-    if made["base"]:
-        yield f"bases/{made['base']}"
-    sources = (read_json(e.made(f"corpora/{made['corpus']}") / META) or {})["sources"]
+    made = e.job.made
+    yield f"arrangements/{made.arrangement}"
+    yield f"corpora/{made.corpus}"
+    if made.base:
+        yield f"bases/{made.base}"
+    sources = (read_json(e.made(f"corpora/{made.corpus}") / META) or {})["sources"]
     yield from dict.fromkeys(
         f"records/{one}"
         for facts in sources.values()

@@ -41,7 +41,7 @@ def verify_run(
         ("same bits", again.same_bits),
     ]
     looks.append(("other steps", again.other_steps))
-    if evidence.job["before"]:
+    if evidence.job.before:
         looks.append(("stages before", lambda: _stages_before(evidence)))
     return sorted(
         (run_check(*one) for one in looks), key=lambda check: check.verdict != DIFFERS
@@ -49,7 +49,7 @@ def verify_run(
 
 
 def _folder(text: str, place: Callable[[], Workspace]) -> Path:
-    if job_file.is_there(Path(text)):
+    if job_file.has_job(Path(text)):
         return Path(text)
     item = reading.find_item(place(), text)
     if not item.startswith("runs/"):
@@ -131,5 +131,5 @@ class ReplayChecks:
 
 def _stages_before(e: Evidence) -> str:
     raise NotChecked(
-        f"they are runs of their own: {', '.join(f'zsg verify {one}' for one in e.job['before'])}"
+        f"they are runs of their own: {', '.join(f'zsg verify {one}' for one in e.job.before)}"
     )

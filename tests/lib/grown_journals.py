@@ -11,6 +11,7 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
+from tests.lib.job_records import write_job_file
 
 RECIPE = {
     "schema": 1,
@@ -23,13 +24,14 @@ START = {"event": "start", "device": "cpu", "world": 1}
 def write_job(work: Path, run: str) -> Path:
     """The folder of a run that has not begun."""
     made = {"corpus": "c", "arrangement": "a", "base": None}
-    job = {
-        "paths": {"workspace": str(work)},
-        "made": made,
-        "code": {"zsg": "0"},
-        "stage_id": "s",
-    }
-    write_json(work / "runs" / run / "job.json", job)
+    write_job_file(
+        work / "runs" / run,
+        run_id=run,
+        paths={"workspace": str(work)},
+        made=made,
+        code={"zsg": "0"},
+        stage_id="s",
+    )
     return work / "runs" / run
 
 

@@ -12,7 +12,6 @@ gradients of the first step are.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -22,12 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from jobs import entry
 from jobs.contract import attempt as attempts
 from jobs.contract.deepspeed_config import build_deepspeed_config
-from jobs.contract.folder import read_json, write_json
+from jobs.contract.folder import write_json
+from jobs.contract.job_file import read_train_job
 from jobs.contract.journal import Journal
 from jobs.runtime.ranks import Ranks
 from jobs.training.train_sets import train_and_test
@@ -143,28 +144,31 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
 
-    job = read_json(folder / "job.json")
-    settings = job["recipe"]["stages"][-1]["train"]
+    job = read_train_job(folder)
+    assert job
+    settings = job.train
     train, test = train_and_test(job)
     meeting = folder / f"{ranks.world} ranks"
     device = connect_ranks(meeting, ranks, 0)
     for number, (world, zero_stage, most, how) in enumerate(ways):
         own = meeting / f"way{number}"
         own.mkdir(exist_ok=True)
-        job = copy.deepcopy(job)
-        job["deepspeed"] = build_deepspeed_config(
-            zero_stage=zero_stage, precision="fp32", clip=CLIP
+        budget = budget_of(train, settings["steps"], settings["epochs"], world, most)
+        job = msgspec.structs.replace(
+            job,
+            deepspeed=build_deepspeed_config(
+                zero_stage=zero_stage, precision="fp32", clip=CLIP
+            ),
+            micro_tokens=budget,
+            recompute=how == "recompute",
+            compile=how == "compile",
         )
-        job["micro_tokens"] = budget_of(
-            train, settings["steps"], settings["epochs"], world, most
-        )
-        job |= {"recompute": how == "recompute", "compile": how == "compile"}
         attempt = (
             attempts.begin(own, "s") if ranks.is_main else attempts.await_begin(own, 60)
         )
         assert attempt
         journal = Journal(own, attempt, "train", "1") if ranks.is_main else None
-        llama = load_model(Path(job["paths"]["base"]), "fp32")
+        llama = load_model(job.base_folder, "fp32")
         gradients = FirstGradients(list(llama.parameters()), settings["betas"][0])
         hook = register_optimizer_step_pre_hook(gradients)
         progress = trainer.fine_tune(
@@ -185,7 +189,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
                 if "train/loss" in row["data"]
             ]
             counts = micro_batches(
-                train, settings["steps"], settings["epochs"], world, job["micro_tokens"]
+                train, settings["steps"], settings["epochs"], world, budget
             )
             tell(
                 own,
@@ -204,11 +208,12 @@ def train_plainly(folder: Path) -> None:
     from transformers import LlamaForCausalLM
 
     torch.set_num_threads(1)
-    job = read_json(folder / "job.json")
-    s = job["recipe"]["stages"][-1]["train"]
+    job = read_train_job(folder)
+    assert job
+    s = job.train
     train, _ = train_and_test(job)
     model = LlamaForCausalLM.from_pretrained(
-        job["paths"]["base"], dtype=torch.float32, attn_implementation="eager"
+        job.paths.base, dtype=torch.float32, attn_implementation="eager"
     )
     optimizer = torch.optim.AdamW(
         model.parameters(),

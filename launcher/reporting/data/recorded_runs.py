@@ -4,6 +4,7 @@ ends, what they stand on.
 From journals and records only, so it works offline, and while runs go on.
 """
 
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,8 +17,9 @@ import numpy as np
 
 from jobs.contract import job_file, journal
 from jobs.contract.exit_record import given
-from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.folder import META, Damaged, Workspace, read_json
 from jobs.contract.item_losses import ItemLosses, read_test_losses
+from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import Row as JournalRow
 from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find_starts
@@ -27,7 +29,11 @@ from zsg_core import recipe as recipes
 
 UNCOMMITTED = " + uncommitted changes"
 
+UNREADABLE = "cannot be read"
+
 Row = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class RecordedRun:
         self.axes: Row = listed["axes"]
         self.recipe: Row = listed["recipe"]
         self._place, self._folder = place, place.run(self.run)
-        self._attempt, self.end = newest(place.stages(self.run))
+        self._attempt, self.end = newest(stage_folders(place, self.run))
         self._stage = stage
 
     @property
@@ -69,7 +75,7 @@ class RecordedRun:
     def stages(self) -> list[RecordedStage]:
         """The stages that have begun, the run's own last."""
         found = []
-        for folder in self._place.stages(self.run):
+        for folder in stage_folders(self._place, self.run):
             rows = list(journal.read(folder))
             found += (
                 [RecordedStage(folder, rows, *journal.first_points(rows))]
@@ -172,9 +178,9 @@ class RecordedRun:
         for number, stage in enumerate(self.recipe["stages"], start=1):
             for name, source in recipes.list_sources(stage["data"]).items():
                 facts[_of("data", name, number, self.recipe)] = source["digest"]
-        for number, folder in enumerate(self._place.stages(self.run), start=1):
-            made = (job_file.read(folder) or {}).get("made", {})
-            meta = _arrangement(self._place, made["arrangement"]) if made else {}
+        for number, folder in enumerate(stage_folders(self._place, self.run), start=1):
+            job = job_file.read_train_job(folder)
+            meta = _arrangement(self._place, job.made.arrangement) if job else {}
             facts |= {
                 _of(name, "", number, self.recipe): str(value)
                 for name, value in meta.items()
@@ -187,9 +193,9 @@ class RecordedRun:
     def _code(self) -> dict[str, str]:
         # The values that count are the first attempt's, and so is the code that computed them.
         start = as_mapping(self._start())
-        code = dict(
-            start.get("code") or (job_file.read(self._folder) or {}).get("code") or {}
-        )
+        job = job_file.read_job(self._folder)
+        submitted = job.code.facts if job else {}
+        code = dict(start.get("code") or submitted)
         # a place on one machine; the digest says which code it was
         code.pop("folder", None)
         facts = {
@@ -210,12 +216,39 @@ class RecordedRun:
         return find_first_start(rows) or Start()
 
 
+@dataclass(frozen=True)
+class UnreadableRun:
+    """A run that a grid lists and of which a record cannot be read, and why."""
+
+    run: str
+    axes: Row
+    why: str
+
+    @property
+    def trouble(self) -> str:
+        """For people: it is not among the others, and which file is to blame."""
+        return f"{self.run} is left out: {self.why}"
+
+
 def read_runs(
     place: Workspace, record: Row, stage: int | None = None
-) -> Iterator[RecordedRun]:
+) -> Iterator[RecordedRun | UnreadableRun]:
     """The runs that a grid lists, each read when it is asked for; of several stages one
     by itself, or all."""
-    return (RecordedRun(place, listed, stage) for listed in record["runs"])
+    for listed in record["runs"]:
+        try:
+            yield RecordedRun(place, listed, stage)
+        except Damaged as error:
+            yield UnreadableRun(listed["run"], listed["axes"], str(error))
+
+
+def read_sound_runs(place: Workspace, record: Row) -> Iterator[RecordedRun]:
+    """The same without those that cannot be read; a warning is logged of each."""
+    for run in read_runs(place, record):
+        if isinstance(run, UnreadableRun):
+            logger.warning("%s", run.trouble)
+        else:
+            yield run
 
 
 def _of(what: str, name: str, stage: int, recipe: Row) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import Workspace
+from jobs.contract.job_file import stage_folders
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
 from launcher.reporting.data.run_groups import Group
@@ -102,7 +103,7 @@ def _named(names: Sequence[str], when: str) -> str:
 def _files(place: Workspace, run: str) -> dict[str, dict[int, Path]]:
     """What a run keeps, of several stages all: by layer and name, then by step."""
     found: dict[str, dict[int, Path]] = {}
-    for folder in place.stages(run):
+    for folder in stage_folders(place, run):
         for path in kept_states.found(folder):
             step, _, of = path.name.partition(".")
             found.setdefault(of, {})[int(step)] = path

@@ -17,7 +17,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting.data import recorded_runs, run_groups
-from launcher.reporting.data.recorded_runs import RecordedRun
+from launcher.reporting.data.recorded_runs import RecordedRun, UnreadableRun
 from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
@@ -157,7 +157,9 @@ def _groups(
     return found.values()
 
 
-def _run(run: RecordedRun, metric: str) -> _ClaimRun:
+def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
+    if isinstance(run, UnreadableRun):
+        return _ClaimRun(run.axes, None)
     items = run.items(metric) if run.state == RecordedState.DONE else None
     if items is None:
         return _ClaimRun(run.axes, None)

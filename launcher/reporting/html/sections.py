@@ -130,7 +130,9 @@ def _missing(found: GridComparison) -> list[str]:
         if without
         else []
     )
-    dirty = sum(recorded_runs.UNCOMMITTED in one["commit"] for one in found.facts)
+    dirty = sum(
+        recorded_runs.UNCOMMITTED in one.get("commit", "") for one in found.facts
+    )
     lines += (
         [f"{dirty} of {len(found.facts)} runs ran code with uncommitted changes"]
         if dirty

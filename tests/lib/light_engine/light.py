@@ -109,9 +109,7 @@ class CheckpointLosses:
         self.engine = engine
         self.steps = frozenset(
             first + one
-            for one in schedule.list_checkpoint_steps(
-                steps, job["checkpoints"]["every"]
-            )
+            for one in schedule.list_checkpoint_steps(steps, job.checkpoints.every)
         )
         self.cells = frozenset((step, "loss") for step in self.steps)
 
@@ -134,22 +132,19 @@ def number(text):
 
 def change(train):
     """Puts this engine into zsg's train job."""
-    from jobs.contract.folder import Workspace
     from jobs.model import weights
     from jobs.training.train_sets import ordered_ids
 
     def train_and_test(job):
-        workspace = Workspace(Path(job["paths"]["workspace"]))
-        return Ids(ordered_ids(workspace.arrangement(job["made"]["arrangement"]))), Ids(
-            []
-        )
+        arrangement = job.workspace.arrangement(job.made.arrangement)
+        return Ids(ordered_ids(arrangement)), Ids([])
 
     def load_model(base, precision):
         return type("Llama", (), {"config": type("Config", (), {"vocab_size": 1})})
 
     train.train_and_test, train.load_model = train_and_test, load_model
-    train.meet = lambda folder, ranks, gpus: "cpu"
-    train._engine = lambda job, llama, device: Engine(job["run_id"])
+    train.connect_ranks = lambda folder, ranks, gpus: "cpu"
+    train._engine = lambda job, llama, device: Engine(job.run_id)
     train.refuse_leaks = lambda engine, vocabulary, device: None
     train.loss_of_step, train.CheckpointLosses = BatchLoss, CheckpointLosses
     weights.digest_of = lambda engine: engine.weights
