@@ -108,7 +108,7 @@ def files_beside(page: Path) -> list[str]:
     return outputs.written_files(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
 
 
-def _write_verdicts(folder: Path, decided: Sequence[verdicts.ClaimVerdict]) -> None:
+def _write_verdicts(folder: Path, decided: Sequence[verdicts.JudgedClaim]) -> None:
     if panels := verdict_section.make_verdict_panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (

@@ -28,7 +28,7 @@ Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ClaimVerdict:
+class JudgedClaim:
     """A claim, the runs that it is decided of as axis → value, and what came of it;
     their mean curves by place."""
 
@@ -48,7 +48,7 @@ class _ClaimRun:
     of_tasks: bool = True
 
 
-def judge_grid(place: Workspace, name: str) -> list[ClaimVerdict]:
+def judge_grid(place: Workspace, name: str) -> list[JudgedClaim]:
     """The verdicts of a grid, claim by claim, as its file said when it was last
     submitted; none without claims.
 
@@ -78,7 +78,7 @@ def judge_grid(place: Workspace, name: str) -> list[ClaimVerdict]:
     ]
 
 
-def judge_claim(claim: Claim, runs: Sequence[_ClaimRun]) -> list[ClaimVerdict]:
+def judge_claim(claim: Claim, runs: Sequence[_ClaimRun]) -> list[JudgedClaim]:
     """One claim's verdicts, one for each group."""
     key, places = claim.axis or ("", [None])
     levels = [run_groups.axis_text(value) for value in places]
@@ -98,7 +98,7 @@ def judge_claim(claim: Claim, runs: Sequence[_ClaimRun]) -> list[ClaimVerdict]:
         decided = _judge(claim, curves, levels, of_tasks)
         decided = _with_missing(decided, len(members) - len(curves))
         made.append(
-            ClaimVerdict(
+            JudgedClaim(
                 claim,
                 group,
                 decided,
@@ -232,7 +232,7 @@ def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
     return made
 
 
-def _with_doubt(one: ClaimVerdict, doubt: str | None) -> ClaimVerdict:
+def _with_doubt(one: JudgedClaim, doubt: str | None) -> JudgedClaim:
     return (
         replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt]))
         if doubt

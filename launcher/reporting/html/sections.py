@@ -10,7 +10,7 @@ from launcher.reporting.data import recorded_runs, run_groups
 from launcher.reporting.data.grid_comparison import GridComparison
 from launcher.reporting.data.run_groups import Group, Member, Summary, last_word
 from launcher.reporting.data.state_maps import StateMaps
-from launcher.reporting.data.verdicts import ClaimVerdict
+from launcher.reporting.data.verdicts import JudgedClaim
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
@@ -32,7 +32,7 @@ def make_sections(
     summed: Sequence[tuple[Summary, Summary] | None],
     drops: Sequence[tuple[Group, Member, Drop]],
     drawn: Sequence[Panel],
-    decided: Sequence[ClaimVerdict],
+    decided: Sequence[JudgedClaim],
     maps: StateMaps,
 ) -> list[str]:
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher.grids import published
 from launcher.reporting.data import run_groups
-from launcher.reporting.data.verdicts import ClaimVerdict
+from launcher.reporting.data.verdicts import JudgedClaim
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
@@ -56,7 +56,7 @@ DRAWN = (
 _OF = {"end": "end", "area": "area under the curve"}
 
 
-def make_verdict_section(decided: Sequence[ClaimVerdict], first: int = 0) -> list[str]:
+def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list[str]:
     """The section as HTML, its panels numbered from `first`; nothing where the grid
     claims nothing."""
     if not decided:
@@ -95,7 +95,7 @@ def make_verdict_section(decided: Sequence[ClaimVerdict], first: int = 0) -> lis
     ]
 
 
-def make_verdict_panels(decided: Sequence[ClaimVerdict]) -> list[Panel]:
+def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
     """The curves that verdicts are of, and after each the published ones beside it on
     axes of their own."""
     made: dict[Any, list[Panel]] = {}
@@ -124,7 +124,7 @@ def make_verdict_panels(decided: Sequence[ClaimVerdict]) -> list[Panel]:
     return [panel for drawn in pairs_first for panel in drawn]
 
 
-def _sources(decided: Sequence[ClaimVerdict]) -> str:
+def _sources(decided: Sequence[JudgedClaim]) -> str:
     names = dict.fromkeys(
         one.claim.published for one in decided if one.claim.published and one.curves
     )
@@ -147,7 +147,7 @@ def _lines(
     ]
 
 
-def verdict_rows(decided: Sequence[ClaimVerdict]) -> list[dict[str, Any]]:
+def verdict_rows(decided: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
     """The verdicts as rows of a table, one for each effect; one without sizes where
     there is none."""
     return [
@@ -157,7 +157,7 @@ def verdict_rows(decided: Sequence[ClaimVerdict]) -> list[dict[str, Any]]:
     ]
 
 
-def _column(one: ClaimVerdict, effect: ClaimEffect | None) -> dict[str, Any]:
+def _column(one: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
     made, found = one.verdict, effect.found if effect else None
     low, high = found.interval if found else (None, None)
     low_here, high_here = (found and found.on_these) or (None, None)
@@ -188,7 +188,7 @@ def _over(found: EffectEstimate) -> str:
     return "tasks and splits" if found.is_over_splits else "these tasks"
 
 
-def _group(one: ClaimVerdict) -> str:
+def _group(one: JudgedClaim) -> str:
     return ", ".join(
         f"{run_groups.last_word(key)} {run_groups.axis_text(value)}"
         for key, value in one.group.items()
@@ -227,7 +227,7 @@ def describe_claim(claim: Claim) -> str:
             )
 
 
-def _rows(one: ClaimVerdict) -> list[list[Any]]:
+def _rows(one: JudgedClaim) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
     made, group = one.verdict, _group(one)
     rests = [
