@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_info
 from benchmarks.rows import Row, show
 from zsg_core import threads
 from zsg_core.orders import tma
-from zsg_core.orders.distance import weighted
+from zsg_core.orders.distance import weighted_distance
 from zsg_core.orders.nearest import CHUNK, minimum_and_average
 
 Vectors = NDArray[np.float32]
@@ -172,7 +172,7 @@ def tma_order(
     """The nearest, or farthest, rounds as one list."""
     return [
         item
-        for one in tma.rounds(train, test, cap=cap, farthest=farthest)
+        for one in tma.pick_rounds(train, test, cap=cap, farthest=farthest)
         for item in one
     ]
 
@@ -180,7 +180,7 @@ def tma_order(
 def wsd_order(train: Vectors, test: Vectors) -> list[int]:
     """Nearest first by WSD."""
     return np.argsort(
-        weighted(*minimum_and_average(train, test)), kind="stable"
+        weighted_distance(*minimum_and_average(train, test)), kind="stable"
     ).tolist()
 
 

@@ -236,7 +236,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
             held.hold(run / "snapshots" / str(step), one.job)
         made = generator.answers(prompts, tokens.ids)
         count += sum(map(len, made))
-        metrics.score(
+        metrics.score_answers(
             [KEY],
             [
                 Answered(

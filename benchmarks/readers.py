@@ -132,14 +132,14 @@ def _read(folder: Path) -> None:
     from zsg_core.data import readers
     from zsg_core.data.readers.intake import Intake
     from zsg_core.digest import digest_ids
-    from zsg_core.orders.by_task import by_task
+    from zsg_core.orders.by_task import order_by_task
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        records.write(Path(made), readers.read("flan_mini", folder, Intake()))
+        records.write(Path(made), readers.read_examples("flan_mini", folder, Intake()))
         kept = records.Records(Path(made))
         kept.refuse_doubled(folder)
         places = np.concatenate(list(kept.places().values()))
-        order = by_task("round_robin", kept.texts("task", places), seed=0)
+        order = order_by_task("round_robin", kept.texts("task", places), seed=0)
         digest_ids(kept.texts("id", places[np.array(order)]))
 
 

@@ -189,10 +189,10 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Any:
 def tokenized(examples: list[Item]) -> Any:
     """The examples as zsg holds them."""
     from jobs.training.batches import TokenizedSet
-    from zsg_core.data.prompts import Encoded
+    from zsg_core.data.prompts import EncodedExample
 
     encoded = [
-        Encoded(one.ids, ((len(one.ids) - one.answer, len(one.ids)),))
+        EncodedExample(one.ids, ((len(one.ids) - one.answer, len(one.ids)),))
         for one in examples
     ]
     return TokenizedSet(

@@ -304,7 +304,7 @@ def test_prompts_alone_can_be_learnt() -> None:
     )
     encoded = turns.encoded[0]
     learnt, answers = (
-        {at for a, b in encoded.learnt(which) for at in range(a, b)}
+        {at for a, b in encoded.target_spans(which) for at in range(a, b)}
         for which in (PROMPT, ANSWER)
     )
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.errors import UserError
-from zsg_core.orders.arrange import arrange
-from zsg_core.orders.blocks import BLOCKS, by_blocks
+from zsg_core.orders.arrange import arrange_items
+from zsg_core.orders.blocks import BLOCKS, shuffle_blocks
 from zsg_core.orders.registry import ORDERS, Rounds
 from zsg_core.orders.similarity import BY_SIMILARITY
-from zsg_core.orders.tma_lists import LISTS, TMA, by_rounds, span
+from zsg_core.orders.tma_lists import LISTS, TMA, list_rounds, parse_span
 
 BY_TASK = ("random", "round_robin", "cluster")
 SEEDED = ("random", "rt", BLOCKS)
@@ -46,7 +46,7 @@ def ordered(
         "block": 2,
         **({"list": "min"} if order == "tma" else {}),
     }
-    return arrange(spec, tasks, lambda: values, rounds_of(len(tasks))).places
+    return arrange_items(spec, tasks, lambda: values, rounds_of(len(tasks))).places
 
 
 def rounds_of(count: int) -> Rounds:
@@ -162,7 +162,7 @@ def test_random_is_pythons_shuffle_of_the_cluster_list():
 def test_a_block_is_of_one_task_until_no_task_fills_one(tasks, block, seed):
     """Every task gives all the blocks it can fill; they come first, so that a step of
     that many items has one task."""
-    places = by_blocks(tasks, block, seed)
+    places = shuffle_blocks(tasks, block, seed)
     whole = sum(tasks.count(task) // block for task in set(tasks))
 
     assert sorted(places) == list(range(len(tasks)))
@@ -174,7 +174,7 @@ def test_a_block_is_of_one_task_until_no_task_fills_one(tasks, block, seed):
 
 def test_blocks_are_shuffled_and_so_is_what_stands_in_them():
     """Neither tasks nor their examples come in the order in which they stand."""
-    places = by_blocks(["a"] * 20 + ["b"] * 20, 4, seed=0)
+    places = shuffle_blocks(["a"] * 20 + ["b"] * 20, 4, seed=0)
 
     assert [places[start] >= 20 for start in range(0, 40, 4)] not in (
         [False] * 5 + [True] * 5,
@@ -193,7 +193,7 @@ def test_orders_by_task_ask_for_no_similarity(order):
     def refuse(*asked):
         raise AssertionError("asked for distances")
 
-    assert len(arrange({"order": order}, ["a", "b"], refuse, refuse).places) == 2
+    assert len(arrange_items({"order": order}, ["a", "b"], refuse, refuse).places) == 2
 
 
 def test_every_order_is_of_one_kind():
@@ -220,7 +220,7 @@ def test_coarse_keeps_tasks_together(order, tasks, seed):
     names = list(dict.fromkeys(tasks))
     far = {name: place * 5 % 3 for place, name in enumerate(names)}
     spec = {"order": order, "seed": seed, "granularity": "coarse"}
-    places = arrange(
+    places = arrange_items(
         spec, tasks, lambda: [far[name] for name in names], rounds_of(0)
     ).places
     nearest_first = sorted(
@@ -250,7 +250,7 @@ def test_of_each_task_some_are_chosen(choose, count, wanted):
     spec = {"order": "nft", "choose": choose}
     tasks = ["a"] * count + ["b"] * count
     distances = [float(i) for i in range(count)] + [i + 0.5 for i in range(count)]
-    places = arrange(spec, tasks, lambda: distances, rounds_of(0)).places
+    places = arrange_items(spec, tasks, lambda: distances, rounds_of(0)).places
 
     assert places == sorted(
         [*wanted, *(count + i for i in wanted)], key=lambda i: distances[i]
@@ -269,7 +269,7 @@ LISTED = {  # 12 items in rounds of three, cap 6: halves of 3 from both ends
 def test_the_lists_of_tma(name):
     """Nearest, farthest, and the two that go from half the cap of one to half of the
     other, backwards."""
-    assert by_rounds(name, rounds_of(12), 6, 0).places == LISTED[name]
+    assert list_rounds(name, rounds_of(12), 6, 0).places == LISTED[name]
 
 
 def test_the_random_list_is_min_max_shuffled_by_python():
@@ -277,12 +277,14 @@ def test_the_random_list_is_min_max_shuffled_by_python():
     wanted = LISTED["min-max"][:]
     random.Random(0).shuffle(wanted)
 
-    assert by_rounds("random", rounds_of(12), 6, 0).places == wanted
+    assert list_rounds("random", rounds_of(12), 6, 0).places == wanted
 
 
 def test_an_item_in_both_halves_counts_where_it_comes_first():
     """Halves that overlap leave no repeat, and the facts say how many there were."""
-    made = by_rounds("min-max", rounds_of(7), 8, 0)  # nearest 0-5, farthest 6 5 4 3 2 1
+    made = list_rounds(
+        "min-max", rounds_of(7), 8, 0
+    )  # nearest 0-5, farthest 6 5 4 3 2 1
 
     assert made.places == [0, 1, 2, 3, 4, 5, 6]
     assert made.facts == {
@@ -293,7 +295,7 @@ def test_an_item_in_both_halves_counts_where_it_comes_first():
 
 def test_half_an_odd_cap_is_rounded_up():
     """A cap of 7 asks each half for 4, and a round is never trimmed."""
-    assert len(by_rounds("min-max", rounds_of(100), 7, 0).places) == 12
+    assert len(list_rounds("min-max", rounds_of(100), 7, 0).places) == 12
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_half_an_odd_cap_is_rounded_up():
 )
 def test_some_rounds(asked, wanted):
     """Rounds are counted from 0, the last is not included."""
-    made = by_rounds("min", rounds_of(10), None, 0, span(asked))
+    made = list_rounds("min", rounds_of(10), None, 0, parse_span(asked))
 
     assert (made.places, sum(made.facts["rounds"])) == (wanted, len(wanted))
 
@@ -311,7 +313,7 @@ def test_rounds_that_are_not_there_are_an_error():
     with pytest.raises(
         UserError, match="2:5 was asked, but all is taken after 4 rounds"
     ):
-        by_rounds("min", rounds_of(10), None, 0, (2, 5))
+        list_rounds("min", rounds_of(10), None, 0, (2, 5))
 
 
 @pytest.mark.parametrize(
@@ -320,13 +322,13 @@ def test_rounds_that_are_not_there_are_an_error():
 def test_rounds_are_two_rising_numbers(text):
     """What names no rounds is refused."""
     with pytest.raises(ValueError, match="rounds are given as"):
-        span(text)
+        parse_span(text)
 
 
 @pytest.mark.parametrize("name", LISTS)
 @given(st.integers(0, 40), st.integers(1, 50))
 def test_no_list_has_an_item_twice(name, count, cap):
     """Lists are duplicate-free and reach the cap where there is enough."""
-    places = by_rounds(name, rounds_of(count), cap, 0).places
+    places = list_rounds(name, rounds_of(count), cap, 0).places
 
     assert len(set(places)) == len(places) >= min(cap, count)

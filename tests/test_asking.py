@@ -13,7 +13,7 @@ from tests.lib.character_tokens import WORDS
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
 from zsg_core.metrics import exact_match
-from zsg_core.metrics.scoring import aggregate
+from zsg_core.metrics.scoring import aggregate_scores
 
 HOW = {"decoding": "greedy", "max_new_tokens": 4, "items": None, "stops": ["\nUser:"]}
 POSITIONS = 44
@@ -60,7 +60,7 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
     asked, ask = items("say", "say long", "say it " * 4), Asking(Echo)  # type: ignore[arg-type]
     answered = asked.answer(ask)
     told = ask.told(asked, answered)
-    found = aggregate(exact_match.score(answered), answered)
+    found = aggregate_scores(exact_match.score_answers(answered), answered)
 
     assert [one.id for one in answered] == ["t:0", "t:1"]
     assert found.by_item["exact_match"] == {"t:0": 100, "t:1": 0} and found.values == {

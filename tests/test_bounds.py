@@ -292,7 +292,7 @@ def test_a_parquet_of_endless_columns_is_refused(
     parquet.write_table(table(), tmp_path / "x.parquet", store_schema=False)
 
     with pytest.raises(UserError, match=said):
-        columns.schema(tmp_path / "x.parquet")
+        columns.read_schema(tmp_path / "x.parquet")
 
 
 @pytest.mark.usefixtures("small")
@@ -316,18 +316,18 @@ NAMES = [f"task{number}" for number in range(20_000)] * 2
 def doubled_list(root: Path) -> None:
     (root / "splits/default").mkdir(parents=True)
     (root / "splits/default/train_tasks.txt").write_text("\n".join(NAMES))
-    niv2.task_names(root, "train")
+    niv2.read_task_names(root, "train")
 
 
 def doubled_keys(root: Path) -> None:
     (root / keyed.KEY_LIST).write_text(
         json.dumps({"train_key_list": NAMES, "eval_key_list": []})
     )
-    keyed.lists(root)
+    keyed.read_lists(root)
 
 
 def doubled_files(root: Path) -> None:
-    names.tasks_of(
+    names.find_tasks(
         [root / f"a/{number % 2}/x{number // 2}.jsonl" for number in range(20_000)],
         root,
     )
@@ -420,7 +420,7 @@ def test_a_file_that_is_read_whole_has_a_bound(
     with pytest.raises(UserError, match="has more than 10 bytes"):
         list(niv2.read_task(tmp_path / "x.json", Intake()))
     with pytest.raises(UserError, match="has more than 10 bytes"):
-        keyed.lists(tmp_path)
+        keyed.read_lists(tmp_path)
     with pytest.raises(ZsgError, match="has more than 10 bytes"):
         folder.read_json(tmp_path / "x.json")
 

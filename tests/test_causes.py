@@ -58,7 +58,7 @@ def chained() -> None:
             chained, Cause.DISK_FULL, id="a full disk behind an error of ours"
         ),
         pytest.param(
-            lambda: Intake().bad("a.json: row 3", "no output"),
+            lambda: Intake().refuse_row("a.json: row 3", "no output"),
             Cause.BAD_DATA,
             id="a row",
         ),

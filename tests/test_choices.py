@@ -48,7 +48,9 @@ def asked(
             "max_length": most,
             "truncate": truncate,
         }
-        return partial(prompts.encode, template=template, tokenize=tokenize, **how)
+        return partial(
+            prompts.encode_example, template=template, tokenize=tokenize, **how
+        )
 
     seen = []
 
@@ -148,7 +150,10 @@ def asked_within(most: int, one: Example) -> TokenizedSet:
     def within(longest: int) -> Any:
         how: dict[str, Any] = {"bos": 1, "eos": 2, "max_length": longest}
         return partial(
-            prompts.encode, template=Template("zsg", shots=2), tokenize=bytewise, **how
+            prompts.encode_example,
+            template=Template("zsg", shots=2),
+            tokenize=bytewise,
+            **how,
         )
 
     seen = []

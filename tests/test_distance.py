@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.lib import plain_orders as plain
 from zsg_core.errors import UserError
-from zsg_core.orders.distance import exact_sums, weighted
+from zsg_core.orders.distance import exact_sums, weighted_distance
 from zsg_core.orders.nearest import minimum_and_average
 
 # science 1.6: cosines of six training items to three test items. With the unit vectors
@@ -45,7 +45,7 @@ def test_golden_nearest_and_average_distance():
 def test_golden_weight_and_order():
     """w_avg is 1.714286 and the order by WSD is 1, 2, 0, 3, 4, 5."""
     nearest, average = minimum_and_average(SIMILARITY, np.eye(3, dtype=np.float32))
-    wsd = weighted(nearest, average)
+    wsd = weighted_distance(nearest, average)
 
     assert (wsd - nearest) / average == pytest.approx(np.full(6, 1.714286), abs=1e-6)
     assert np.argsort(wsd, kind="stable").tolist() == [1, 2, 0, 3, 4, 5]
@@ -60,7 +60,7 @@ def test_a_weight_that_would_turn_the_order_round_is_refused(average):
     """Where training data are on average unlike the test set, the published weight
     means nothing."""
     with pytest.raises(UserError, match=r"mean cosine ≤ 0.*another order"):
-        weighted(np.array([-0.1, -0.2]), np.array(average))
+        weighted_distance(np.array([-0.1, -0.2]), np.array(average))
 
 
 @settings(deadline=None)
@@ -111,10 +111,12 @@ def test_the_weight_is_a_quotient_of_exact_means():
     shuffled = np.random.RandomState(1).permutation(1000)
 
     assert (
-        weighted(values, values * 0.3)[shuffled].tolist()
-        == weighted(values[shuffled], values[shuffled] * 0.3).tolist()
+        weighted_distance(values, values * 0.3)[shuffled].tolist()
+        == weighted_distance(values[shuffled], values[shuffled] * 0.3).tolist()
     )
-    assert math.isclose(weighted(values, values * 0.3)[0], values[0] * 2, rel_tol=1e-12)
+    assert math.isclose(
+        weighted_distance(values, values * 0.3)[0], values[0] * 2, rel_tol=1e-12
+    )
 
 
 @settings(deadline=None)

@@ -21,12 +21,12 @@ import sys, numpy as np
 from tests.lib.search_engines import ENGINES
 from zsg_core.orders import tma
 from zsg_core.digest import digest_ids
-from zsg_core.orders.distance import weighted
+from zsg_core.orders.distance import weighted_distance
 from zsg_core.orders.nearest import minimum_and_average
 train, test = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2], mmap_mode="r")
 engine = ENGINES[sys.argv[3]]()
-orders = [weighted(*minimum_and_average(train, test, engine), 1, 1).argsort(kind="stable")]
-orders += [[item for one in tma.rounds(train, test, farthest=far, cap=900, engine=engine) for item in one]
+orders = [weighted_distance(*minimum_and_average(train, test, engine), 1, 1).argsort(kind="stable")]
+orders += [[item for one in tma.pick_rounds(train, test, farthest=far, cap=900, engine=engine) for item in one]
            for far in (False, True)]
 print(*(digest_ids(map(str, order)) for order in orders))
 """
@@ -78,7 +78,9 @@ def test_an_engine_changes_no_distance_and_no_round(name: str, seed: int) -> Non
         strict=True,
     ):
         assert mine.tolist() == theirs.tolist()
-    assert list(tma.rounds(train, test, engine=engine)) == list(tma.rounds(train, test))
+    assert list(tma.pick_rounds(train, test, engine=engine)) == list(
+        tma.pick_rounds(train, test)
+    )
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -24,7 +24,7 @@ def test_an_answer_matches_after_normalisation(
     """Lower case, no punctuation, single blanks, articles kept; equality with any reference."""
     one = Answered(id="i", task="t", prompt="p", references=references, answer=answer)
 
-    assert exact_match.score([one]) == {"exact_match": {"i": scored}}
+    assert exact_match.score_answers([one]) == {"exact_match": {"i": scored}}
 
 
 def test_samples_of_an_item_are_averaged_and_items_without_references_left_out() -> (
@@ -38,4 +38,4 @@ def test_samples_of_an_item_are_averaged_and_items_without_references_left_out()
     ]
     answers.append(Answered(id="b", task="t", prompt="p", answer="x"))
 
-    assert exact_match.score(answers)["exact_match"] == {"a": 50}
+    assert exact_match.score_answers(answers)["exact_match"] == {"a": 50}

@@ -34,7 +34,7 @@ from zsg_core.data.examples import Example
 from zsg_core.data.readers import FORMATS, keyed, niv2, tags
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError, ZsgError
-from zsg_core.metrics import elsewhere, mt_bench
+from zsg_core.metrics import external_scores, mt_bench
 
 FEW, MANY = 40, 10_000
 
@@ -364,25 +364,27 @@ TARGETS: dict[str, Target] = {
     "tasks of niv2": Target(
         niv2.SPLITS["train"],
         [b"task1\ntask2\n"],
-        lambda path: niv2.lists(path.parents[2]),
+        lambda path: niv2.read_lists(path.parents[2]),
         prepare=lambda folder: (folder / "tasks").is_dir() or write_niv2(folder),
     ),
     "list of keys": Target(
         keyed.KEY_LIST,
         [b'{"train_key_list": ["a", "b"], "eval_key_list": ["c"]}'],
-        lambda path: keyed.lists(path.parent),
+        lambda path: keyed.read_lists(path.parent),
     ),
     "tags": Target(
         "x.jsonl",
         [b'{"id": "a", "tags": ["x", {"tag": "y"}]}\n{"id": "b", "tags": []}\n'],
-        lambda path: tags.read(path, ["a", "b"]),
+        lambda path: tags.read_tags(path, ["a", "b"]),
     ),
-    "wordings": Target("x.json", [b'["Say it.", "Tell it."]'], instructions.read),
-    "scores": Target("x.jsonl", [lines(SCORES)], elsewhere.scores),
+    "wordings": Target(
+        "x.json", [b'["Say it.", "Tell it."]'], instructions.read_wordings
+    ),
+    "scores": Target("x.jsonl", [lines(SCORES)], external_scores.read_scores),
     "judge prompts": Target(
         "x.jsonl",
         [lines([PROMPT | {"name": name} for name in mt_bench.NAMES.values()])],
-        mt_bench.judge_prompts,
+        mt_bench.read_judge_prompts,
     ),
     "grid": Target("grid.yaml", [GRID.encode()], grid.load_grid),
     "profile": Target(

@@ -16,7 +16,7 @@ def rows(path: Path) -> list[dict]:
 
 def scored(answer: str, gold: str = "#### 18") -> tuple[float, float]:
     """(strict, flexible) of one answer."""
-    found = gsm8k.score(
+    found = gsm8k.score_answers(
         [Answered(id="i", task="gsm8k", prompt="p", references=(gold,), answer=answer)]
     )
     return found["gsm8k/strict"]["i"], found["gsm8k/flexible"]["i"]
@@ -36,7 +36,7 @@ def test_gold_answers_are_right(real_data: Path) -> None:
         for number, row in enumerate(rows(real_data / "gsm8k" / "test.jsonl"))
     ]
 
-    found = gsm8k.score(answers)
+    found = gsm8k.score_answers(answers)
 
     assert [
         sum(found[f"gsm8k/{name}"].values()) for name in ("strict", "flexible")
@@ -117,7 +117,7 @@ def test_a_final_number_is_read(answer: str, strict: float, flexible: float) -> 
 )
 def test_flexibly_the_last_number_is_read(answer: str, last: float | None) -> None:
     """A number holds a digit, whatever marks stand before and after it, and a range is no minus."""
-    assert gsm8k.flexible(answer) == last
+    assert gsm8k.read_flexible(answer) == last
 
 
 @pytest.mark.data
@@ -134,8 +134,8 @@ def test_gold_numbers_are_read_however_they_are_written(
         for row in rows(real_data / "gsm8k" / "test.jsonl")
     ]
 
-    assert [gsm8k.flexible(written.format(number)) for number in gold] == [
-        gsm8k.flexible(one) for one in gold
+    assert [gsm8k.read_flexible(written.format(number)) for number in gold] == [
+        gsm8k.read_flexible(one) for one in gold
     ]
 
 

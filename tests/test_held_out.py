@@ -354,7 +354,7 @@ def test_groups_are_the_cheapest(seed: int) -> None:
         [rng.randint(len(s) // 2, len(s) - 1) for s in sequences],
         rng.choice([120, 1000]),
     )
-    made = prefixes.groups(sequences, limits, most)
+    made = prefixes.group_by_prefix(sequences, limits, most)
 
     assert sorted(place for group in made for place in group.places) == list(range(7))
     assert [group.places[0] for group in made] == sorted(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core.data.readers.evaluation import Problem, problems
+from zsg_core.data.readers.evaluation import Problem, read_problems
 from zsg_core.data.readers.intake import Intake
 from zsg_core.metrics import human_eval
 
@@ -68,7 +68,10 @@ WHOLE = "def double(x):\n    y = math.floor(x)\n\n    return 2 * y"
 )
 def test_the_program_in_an_answer_is_found(answer: str, written: str) -> None:
     """What defines the function replaces it; anything else goes on from the prompt."""
-    assert human_eval.program(PROBLEM, answer).rstrip() == (PROMPT + written).rstrip()
+    assert (
+        human_eval.extract_program(PROBLEM, answer).rstrip()
+        == (PROMPT + written).rstrip()
+    )
 
 
 SMALL = Problem(
@@ -143,7 +146,7 @@ RIGHT = {
 def test_a_right_program_is_found_however_it_is_written(answer: str) -> None:
     """As a reader would copy it: what the answer's own text defines doubles a number."""
     space: dict = {}
-    exec(human_eval.program(SMALL, answer), space)
+    exec(human_eval.extract_program(SMALL, answer), space)
 
     assert space["double"](3) == 6
 
@@ -157,7 +160,7 @@ def test_a_wrong_body_stays_wrong() -> None:
     ):
         space: dict = {}
         try:
-            exec(human_eval.program(SMALL, answer), space)
+            exec(human_eval.extract_program(SMALL, answer), space)
             assert space["double"](3) != 6
         except SyntaxError:
             pass
@@ -177,7 +180,7 @@ def test_a_wrong_body_stays_wrong() -> None:
 )
 def test_no_text_stops_the_scorer(text: str) -> None:
     """Whatever a parser makes of it, a program comes back."""
-    assert SMALL.prompt in human_eval.program(SMALL, text)
+    assert SMALL.prompt in human_eval.extract_program(SMALL, text)
 
 
 @pytest.mark.data
@@ -187,8 +190,8 @@ def test_reference_solutions_define_their_functions(
 ) -> None:
     """All 164, also where the prompt follows again, as a base model goes on: the
     solution is what the program runs."""
-    for problem in problems(real_data / "humaneval", Intake()):
-        made = human_eval.program(
+    for problem in read_problems(real_data / "humaneval", Intake()):
+        made = human_eval.extract_program(
             problem, problem.canonical_solution + ("\n\n" + problem.prompt) * again
         )
         compile(made, "program.py", "exec")
@@ -200,8 +203,8 @@ def test_reference_solutions_define_their_functions(
 @pytest.mark.data
 def test_reference_solutions_are_whole_programs(real_data: Path) -> None:
     """Of none of the 164 anything is cut."""
-    for problem in problems(real_data / "humaneval", Intake()):
-        made = human_eval.program(problem, problem.canonical_solution)
+    for problem in read_problems(real_data / "humaneval", Intake()):
+        made = human_eval.extract_program(problem, problem.canonical_solution)
 
         assert made.rstrip() == (problem.prompt + problem.canonical_solution).rstrip()
 
@@ -226,12 +229,12 @@ def test_pass_at_k_is_the_share_of_draws_with_a_pass(
 def test_a_pass_at_more_than_the_samples_is_refused() -> None:
     """Else it would be the pass at fewer, under a wrong name."""
     with pytest.raises(ValueError, match="pass@2 needs at least 2 samples"):
-        human_eval.score([("a", True)], ks=(1, 2))
+        human_eval.score_samples([("a", True)], ks=(1, 2))
 
 
 def test_items_are_scored_by_their_samples() -> None:
     """In per cent, for each k asked for."""
-    found = human_eval.score(
+    found = human_eval.score_samples(
         [("a", True), ("b", False), ("a", False), ("b", False)], ks=(1, 2)
     )
 
@@ -243,4 +246,4 @@ def test_items_are_scored_by_their_samples() -> None:
 
 def test_the_instruction_holds_the_prompt() -> None:
     """A fenced block with the function to be written."""
-    assert f"```python\n{PROMPT}\n```" in human_eval.instruction(PROBLEM)
+    assert f"```python\n{PROMPT}\n```" in human_eval.build_instruction(PROBLEM)

@@ -22,7 +22,7 @@ WORDINGS = ["Do it.", "Get it done.", "Please do it."]
 def asked(question: str, **rule: Any) -> str:
     """The question with the one wording `Do it.`."""
     example = Example(id="a:0", task="a", turns=((question, "x"), ("more", "y")))
-    made = instructions.worded(
+    made = instructions.apply_wording(
         example, WORDINGS[:1], {"place": "after", "replaces": False, **rule}
     )
     assert made.turns[1:] == example.turns[1:] and made.turns[0][1] == "x"
@@ -54,12 +54,12 @@ def test_the_instruction_of_every_published_example_is_its_last_paragraph(
 ) -> None:
     """So DELIA's own data can be given one wording; all of the hundred hold the token before."""
     found = list(
-        readers.read(
+        readers.read_examples(
             "delia", real_data / "delia_tell/delia/train_dataset.jsonl", Intake()
         )
     )
     made = [
-        instructions.worded(
+        instructions.apply_wording(
             e, ["One <sep>."], {"place": "after", "replaces": True}
         ).input
         for e in found
@@ -85,15 +85,15 @@ def test_wordings_are_read_from_lines_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text('{"a": 1}')
     (tmp_path / "none.txt").write_text("\n")
 
-    assert instructions.read(tmp_path / "a.txt") == ["Do it.", "Get it done."]
-    assert instructions.read(tmp_path / "a.json") == ["Do\nit."]
+    assert instructions.read_wordings(tmp_path / "a.txt") == ["Do it.", "Get it done."]
+    assert instructions.read_wordings(tmp_path / "a.json") == ["Do\nit."]
     for name, said in (
         ("b.json", "must be a list of texts"),
         ("none.txt", "holds no wording"),
         ("x", "cannot be read"),
     ):
         with pytest.raises(BadData, match=said):
-            instructions.read(tmp_path / name)
+            instructions.read_wordings(tmp_path / name)
 
 
 def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(

@@ -140,7 +140,7 @@ def test_mt_bench_is_talked_about_several_times(talk: Path) -> None:
     turns have the same ids."""
     model = Model({"Write.": "A poem."})
     asked = Dialogues(suite(MT_BENCH, talk, samples=2), VICUNA)
-    first, second = mt_bench.conversations(asked.answer(model))
+    first, second = mt_bench.split_conversations(asked.answer(model))
 
     assert [one.id for one in first] == [one.id for one in second] == asked.ids
     assert set(model.asked) == {
@@ -159,10 +159,10 @@ def test_what_cannot_be_asked_has_no_answer(talk: Path) -> None:
         "mt_bench/111:1",
         "mt_bench/111:2",
     ] * 2
-    assert [len(one) for one in mt_bench.conversations(made)] == [3, 3]
+    assert [len(one) for one in mt_bench.split_conversations(made)] == [3, 3]
     lacking = [one for place, one in enumerate(made) if place != 2]
     assert [
-        [one.id[-5:] for one in said] for said in mt_bench.conversations(lacking)
+        [one.id[-5:] for one in said] for said in mt_bench.split_conversations(lacking)
     ] == [
         ["/81:1", "111:1"],
         ["/81:1", "111:1", "111:2"],
@@ -188,7 +188,7 @@ def test_an_answer_ends_where_the_model_goes_on_with_the_users_part(
     made = Questions(stopping, VICUNA).answer(model)
 
     assert [one.answer for one in made] == [" #### 1\n\n", " #### 2\n"]
-    assert [sum(by.values()) for by in gsm8k.score(made).values()] == [200, 200]
+    assert [sum(by.values()) for by in gsm8k.score_answers(made).values()] == [200, 200]
 
 
 def dialogues() -> tuple[TokenizedSet, list[Example]]:

@@ -43,13 +43,13 @@ INVALID = [
 @pytest.mark.parametrize(("answer", "wanted"), VALID)
 def test_an_object_is_read_whatever_its_quotes(answer: str, wanted: str) -> None:
     """JSON, Python's dicts, and quotes within texts that nobody escaped."""
-    assert json_answers.label(answer) == wanted
+    assert json_answers.read_label(answer) == wanted
 
 
 @pytest.mark.parametrize("answer", INVALID, ids=lambda answer: answer[:40])
 def test_anything_else_is_not_valid(answer: str) -> None:
     """Other keys, other values, words around it, half of it."""
-    assert json_answers.label(answer) is None
+    assert json_answers.read_label(answer) is None
 
 
 def test_every_published_answer_is_valid(real_data: Path) -> None:
@@ -59,9 +59,9 @@ def test_every_published_answer_is_valid(real_data: Path) -> None:
         for split in ("train", "eval")
     ]
     found = [
-        json_answers.label(one.answer)
+        json_answers.read_label(one.answer)
         for file in files
-        for one in readers.read("delia", file, Intake())
+        for one in readers.read_examples("delia", file, Intake())
     ]
     told = [
         line.rpartition("'hallucination': '")[2][:2]
@@ -101,10 +101,10 @@ def test_validity_and_accuracy_are_shares_of_all_items() -> None:
     ]
     keys = ["json_valid", "json_accuracy"]
 
-    assert metrics.score(keys, perfect).values == {
+    assert metrics.score_answers(keys, perfect).values == {
         "json_valid": 100.0,
         "json_accuracy": 100.0,
     }
-    scores = metrics.score(keys, mixed)
+    scores = metrics.score_answers(keys, mixed)
     assert scores.values == {"json_valid": 80.0, "json_accuracy": 50.0}
     assert scores.flags == ["json_accuracy: 1 of 5 items have no score"]

@@ -10,7 +10,7 @@ import pytest
 from jobs.evaluating.judge import Judge, Kept, judge
 from tests.lib.fake_judge import KEY, Answer, FakeJudge, said
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.metrics.mt_bench import Request
+from zsg_core.metrics.mt_bench import JudgeRequest
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def fake() -> Iterator[Callable[[Callable[[str, int], Answer]], FakeJudge]]:
         one.close()
 
 
-def requests(count: int, answer: str = "a") -> list[Request]:
+def requests(count: int, answer: str = "a") -> list[JudgeRequest]:
     return [
-        Request(
+        JudgeRequest(
             id=f"q:{n}",
             task="t",
             system="Be fair.",
@@ -72,7 +72,7 @@ def test_another_answer_judge_or_prompt_is_asked_for(fake, tmp_path: Path) -> No
     kept, one = Kept(tmp_path / "ratings.jsonl"), requests(1)
     judge(one, server.judge(), kept)
     other = [
-        Request(
+        JudgeRequest(
             id="q:0",
             task="t",
             system="Be fair.",

@@ -21,9 +21,9 @@ from jobs.tracking.patience import Patience
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
-from zsg_core.metrics.mt_bench import Request
+from zsg_core.metrics.mt_bench import JudgeRequest
 
-ASKED = Request(
+ASKED = JudgeRequest(
     id="q", task="writing", system="s", user="u", answer="a" * 64, prompt="p" * 64
 )
 LIMIT_S = 0.2
@@ -404,7 +404,7 @@ def test_an_encrypted_judge_is_asked_and_must_be_who_it_says(
 )
 def test_ratings_are_read_as_by_fastchat(said: str, rating: float | None) -> None:
     """The first in double brackets, else in single ones, from 1 to 10."""
-    assert mt_bench.rating(said) == rating
+    assert mt_bench.read_rating(said) == rating
 
 
 @pytest.mark.parametrize(

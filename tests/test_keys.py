@@ -100,7 +100,7 @@ def test_what_is_not_to_be_learnt_is_refused(
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
 
     with pytest.raises(BadData) as caught:
-        list(readers.read(name, tmp_path / "x.jsonl", Intake(skip)))
+        list(readers.read_examples(name, tmp_path / "x.jsonl", Intake(skip)))
 
     assert str(caught.value).startswith(f"{tmp_path}/x.jsonl:1: {said}")
 
@@ -169,7 +169,7 @@ def test_what_stands_beside_what_is_read_is_counted(
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
     intake = Intake()
 
-    (made,) = readers.read(name, tmp_path / "x.jsonl", intake)
+    (made,) = readers.read_examples(name, tmp_path / "x.jsonl", intake)
 
     assert {turn for turn in made.turns} == {("q", "a")}
     assert intake.notes == notes
@@ -229,7 +229,7 @@ def test_a_key_that_changes_nothing_is_left_in_peace(
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
     intake = Intake()
 
-    (made,) = readers.read(name, tmp_path / "x.jsonl", intake)
+    (made,) = readers.read_examples(name, tmp_path / "x.jsonl", intake)
 
     assert {turn for turn in made.turns} == {("q", "a")}
     assert not intake.notes
@@ -248,7 +248,7 @@ def test_a_mark_is_found_wherever_it_stands(tmp_path: Path, ending: str) -> None
     name = "huggingface" if ending == "parquet" else "messages"
 
     with pytest.raises(BadData, match=r"x\.\w+(:3|\[2\]): messages\[1\]: `weight: 0"):
-        list(readers.read(name, path, Intake()))
+        list(readers.read_examples(name, path, Intake()))
 
 
 def test_rows_of_several_splits_are_not_one_set(tmp_path: Path) -> None:
@@ -266,8 +266,10 @@ def test_rows_of_several_splits_are_not_one_set(tmp_path: Path) -> None:
     with pytest.raises(
         BadData, match=r"several splits: train \(2 rows\), test \(1 rows\)"
     ):
-        list(readers.read("gsm8k", tmp_path / "mixed.jsonl", Intake()))
-    assert len(list(readers.read("gsm8k", tmp_path / "one.jsonl", Intake()))) == 2
+        list(readers.read_examples("gsm8k", tmp_path / "mixed.jsonl", Intake()))
+    assert (
+        len(list(readers.read_examples("gsm8k", tmp_path / "one.jsonl", Intake()))) == 2
+    )
 
 
 def test_preference_rows_keep_their_error_under_skip(tmp_path: Path) -> None:
@@ -277,5 +279,7 @@ def test_preference_rows_keep_their_error_under_skip(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     intake = Intake(skip=True)
 
-    assert len(list(readers.read("messages", tmp_path / "x.jsonl", intake))) == 1
+    assert (
+        len(list(readers.read_examples("messages", tmp_path / "x.jsonl", intake))) == 1
+    )
     assert intake.skipped == 1

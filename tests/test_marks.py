@@ -125,9 +125,9 @@ def test_a_schema_is_looked_at_once(
     from zsg_core.data.readers import columns
 
     looked: list[Path] = []
-    take = columns.schema
+    take = columns.read_schema
     monkeypatch.setattr(
-        columns, "schema", lambda file: looked.append(file) or take(file)
+        columns, "read_schema", lambda file: looked.append(file) or take(file)
     )
     file = tmp_path / "x.parquet"
     parquet.write_table(pa.table({"question": ["q"], "answer": ["a"]}), file)

@@ -6,7 +6,7 @@ import torch
 
 from jobs.training.held_out import summary
 from zsg_core.metrics import means
-from zsg_core.metrics.scoring import Answered, aggregate
+from zsg_core.metrics.scoring import Answered, aggregate_scores
 
 TASKS = ["large"] * 4 + ["small", "lost"]
 VALUES = np.array([1.0, 2.0, 3.0, np.nan, 10.0, np.nan])
@@ -18,10 +18,10 @@ def test_a_score_of_answers_is_the_mean_over_tasks() -> None:
         Answered(id=str(n), task=task, prompt="", answer="")
         for n, task in enumerate(TASKS)
     ]
-    recorded = aggregate(
+    recorded = aggregate_scores(
         {"rouge1": {str(n): value for n, value in enumerate(VALUES)}}, answers
     ).values["rouge1"]
-    [found] = means.means_of(
+    [found] = means.compute_means(
         VALUES[:, None], TASKS, over_items=means.is_over_items("rouge1")
     )
 
@@ -33,7 +33,7 @@ def test_a_loss_is_the_mean_over_items() -> None:
     recorded = summary(torch.from_numpy(VALUES), torch.ones(6, dtype=torch.float64))[
         "loss"
     ]
-    [found] = means.means_of(
+    [found] = means.compute_means(
         VALUES[:, None], TASKS, over_items=means.is_over_items("loss")
     )
 
@@ -68,4 +68,4 @@ def test_weights_are_those_of_the_mean() -> None:
     assert by_task[:, 0] == pytest.approx([1 / 6, 1 / 6, 1 / 6, 0, 1 / 2, 0])
     assert by_task[:, 1] == pytest.approx([1 / 12] * 4 + [1 / 3, 1 / 3])
     assert not by_task[:, 2].any()
-    assert np.isnan(means.means_of(table, TASKS, over_items=False)[2])
+    assert np.isnan(means.compute_means(table, TASKS, over_items=False)[2])

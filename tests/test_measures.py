@@ -9,14 +9,14 @@ from tests.lib import plain_orders as plain
 from tests.lib.crowded_vectors import SIMILARITY, TEST
 from zsg_core.errors import UserError
 from zsg_core.orders import measures, nearest
-from zsg_core.orders.distance import fold
+from zsg_core.orders.distance import fold_sum
 
 BLAS = nearest.Blas()
 
 
 def measured(name: str, train: np.ndarray, test: np.ndarray) -> list[float]:
     """A measure with the paper's weights."""
-    return measures.of_vectors(name, train, test, (1.0, None), BLAS).tolist()
+    return measures.measure_vectors(name, train, test, (1.0, None), BLAS).tolist()
 
 
 def units(seed: int, count: int) -> np.ndarray:
@@ -74,11 +74,11 @@ def test_the_farthest_of_the_golden_items():
 def test_sums_over_test_items_have_one_order():
     """euclidean_avg is folded over the test items as similarities are over dimensions."""
     train, test = units(4, 3), units(5, 5)
-    found = measures.euclidean(train, test)
+    found = measures.euclidean_distances(train, test)
 
     assert (
         measured("euclidean_avg", train, test)
-        == (fold(np.ascontiguousarray(found.T)) / 5).tolist()
+        == (fold_sum(np.ascontiguousarray(found.T)) / 5).tolist()
     )
 
 
@@ -103,7 +103,7 @@ def test_coarse_weights_are_those_of_the_tasks():
     spec = {"measure": "wsd", "w_min": "1", "w_avg": "mean", "granularity": "coarse"}
     vectors = measures.task_vectors(train, tasks, unit=True)
 
-    found = measures.distances(
+    found = measures.compute_distances(
         spec, tasks, lambda: (train, test), lambda: ([], []), BLAS
     )
     assert found.tolist() == measured("wsd", vectors, test)
@@ -117,7 +117,7 @@ def test_other_weights():
     )
     spec = {"measure": "wsd", "w_min": "-1", "w_avg": "0.5"}
 
-    found = measures.distances(
+    found = measures.compute_distances(
         spec, ["t"] * 20, lambda: (train, test), lambda: ([], []), BLAS
     )
     assert found.tolist() == (-1.0 * near + 0.5 * average).tolist()
@@ -132,17 +132,17 @@ def test_bigram_divergence_and_its_published_variant():
         for pair, share in p.items()
     }
 
-    assert measures.of_texts(
+    assert measures.measure_texts(
         "kl", [["a b a  b"], ["a"]], ["a b\nc"]
     ).tolist() == pytest.approx([sum(terms.values()), 0.0], rel=1e-12)
-    assert measures.of_texts(
+    assert measures.measure_texts(
         "kl_repeated", [["a b a b"]], ["a b c"]
     ).tolist() == pytest.approx([2 * terms["a", "b"] + terms["b", "a"]], rel=1e-12)
 
 
 def test_bigrams_do_not_reach_from_one_text_into_the_next():
     """A task's texts are counted together, each on its own."""
-    together = measures.of_texts("kl", [["a b", "c d"]], ["a b", "c d"])
+    together = measures.measure_texts("kl", [["a b", "c d"]], ["a b", "c d"])
 
     assert together.tolist() == pytest.approx([0.0], abs=1e-9)
 

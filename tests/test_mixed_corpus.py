@@ -11,7 +11,7 @@ import pytest
 from jobs.preparing.corpus import Corpus
 from tests.lib.mixed_sources import Make, make, rows
 from zsg_core.errors import UserError
-from zsg_core.orders.by_task import by_task
+from zsg_core.orders.by_task import order_by_task
 
 __all__ = ["make", "rows"]
 
@@ -65,13 +65,13 @@ def test_orders_take_turns_among_sources(make: Make, two) -> None:
     (made,) = make(two, count=2)
     tasks = made.train.tasks
 
-    assert [tasks[i][:4] for i in by_task("round_robin", tasks, 0)] == [
+    assert [tasks[i][:4] for i in order_by_task("round_robin", tasks, 0)] == [
         "code",
         "math",
         "code",
         "math",
     ]
-    assert [tasks[i][:4] for i in by_task("cluster", tasks, 0)] == [
+    assert [tasks[i][:4] for i in order_by_task("cluster", tasks, 0)] == [
         "code",
         "code",
         "math",

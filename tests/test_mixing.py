@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from zsg_core.data.mixing import amount, counts, weights
-from zsg_core.data.readers.p3 import set_of
+from zsg_core.data.mixing import compute_rates, count_by_rates, count_kept
+from zsg_core.data.readers.p3 import find_data_set
 from zsg_core.errors import UserError
 
 # science: Flan-PaLM, Table 23
@@ -22,8 +22,12 @@ def rates(
 ) -> dict:
     """The rates of tasks given by (source, task), one maximum for all sources; T0's
     sets are known by their names."""
-    own = (lambda key: key[1]) if rule == "capped" else (lambda key: set_of(key[1]))
-    return weights(
+    own = (
+        (lambda key: key[1])
+        if rule == "capped"
+        else (lambda key: find_data_set(key[1]))
+    )
+    return compute_rates(
         rule,
         sizes,
         dict.fromkeys((source for source, _ in sizes), most),
@@ -49,7 +53,10 @@ def test_t0_cuts_a_large_data_set_by_its_templates():
     assert sum(made[key] for key in large) / sum(
         made[key] for key in small
     ) == Fraction(500_000, 4_000_000)
-    assert counts(made, small | large, None, False)["", "amazon_polarity_0"] == 50_000
+    assert (
+        count_by_rates(made, small | large, None, False)["", "amazon_polarity_0"]
+        == 50_000
+    )
 
 
 def test_sources_have_the_shares_they_are_given():
@@ -88,8 +95,8 @@ def test_counts_sum_to_what_is_asked(sizes, most, total):
     none need come twice."""
     made = rates(sizes, most=most)
     drawn, once = (
-        counts(made, sizes, total, repeat=True),
-        counts(made, sizes, None, repeat=False),
+        count_by_rates(made, sizes, total, repeat=True),
+        count_by_rates(made, sizes, None, repeat=False),
     )
 
     assert sum(made.values()) == 1
@@ -104,7 +111,7 @@ def test_without_a_total_every_capped_task_gives_its_cap(sizes, most):
     """FLAN's natural epoch: where any task is below the cap, the others come as often
     as the cap says."""
     assume(min(sizes.values()) <= most)
-    made = counts(rates(sizes, most=most), sizes, None, repeat=False)
+    made = count_by_rates(rates(sizes, most=most), sizes, None, repeat=False)
 
     assert made == {key: min(size, most) for key, size in sizes.items()}
 
@@ -118,7 +125,7 @@ def test_a_task_too_small_for_its_part_is_refused():
         UserError,
         match=r"a with 10 examples for 20; ask for at most 100, or set data\.mix\.repeat",
     ):
-        counts(rates(sizes), sizes, 200, repeat=False)
+        count_by_rates(rates(sizes), sizes, 200, repeat=False)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +155,10 @@ def test_a_task_too_small_for_its_part_is_refused():
 )
 def test_an_amount_is_exact(rule, size, other, kept):
     """A fraction, a count or a ratio says how many examples are kept, to the last one."""
-    assert amount(rule, size, other) == kept
+    assert count_kept(rule, size, other) == kept
 
 
 def test_a_count_beyond_what_there_is_is_refused():
     """Nobody gets fewer examples than were asked for without being told."""
     with pytest.raises(UserError, match="there are 5 training examples"):
-        amount({"fraction": "1", "count": 6}, 5)
+        count_kept({"fraction": "1", "count": 6}, 5)

@@ -13,7 +13,7 @@ from zsg_core.moved_modules import FOLDERS, MODULES
     "line",
     [
         "from jobs.preparing import base_model",
-        "from zsg_core.scores.gsm8k import score",
+        "from zsg_core.scores.gsm8k import score_answers",
         "import zsg_core.readers.intake",
         "from launcher.submission.ledger import Ledger",
         "import launcher.observing.status",

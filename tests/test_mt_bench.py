@@ -21,7 +21,7 @@ def questions(real_data: Path) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def prompts(real_data: Path) -> dict[str, JudgePrompt]:
-    return mt_bench.judge_prompts(real_data / "mt_bench" / "judge_prompts.jsonl")
+    return mt_bench.read_judge_prompts(real_data / "mt_bench" / "judge_prompts.jsonl")
 
 
 def answered(
@@ -48,7 +48,7 @@ def test_every_turn_is_judged_with_the_prompt_of_its_category(
     second turn beside the first."""
     made = {
         one.id: one
-        for one in mt_bench.requests(questions, prompts, answered(questions))
+        for one in mt_bench.build_requests(questions, prompts, answered(questions))
     }
     maths = next(one for one in questions if one.task == "math")
     writing = next(one for one in questions if one.task == "writing")
@@ -81,7 +81,7 @@ def test_a_turn_that_cannot_be_judged_is_left_out(
 ) -> None:
     """Without its answer, or that before it, there is no request, and so no rating."""
     asked = [
-        len(mt_bench.requests(questions, prompts, answered(questions, turns)))
+        len(mt_bench.build_requests(questions, prompts, answered(questions, turns)))
         for turns in [(1,), (2,), ()]
     ]
 
@@ -102,7 +102,7 @@ def test_digests_tell_answers_and_prompts_apart(
         Answered(id=one.id, task=one.task, prompt="p", answer="else") for one in answers
     ]
     base, same, said, asked = (
-        mt_bench.requests(questions[:1], given, told)
+        mt_bench.build_requests(questions[:1], given, told)
         for given, told in [
             (prompts, answers),
             (prompts, list(answers)),
@@ -140,13 +140,15 @@ def test_digests_tell_answers_and_prompts_apart(
 def test_a_rating_is_read_as_fastchat_reads_it(reply: str, value: float | None) -> None:
     """Double brackets before single ones, the first of them; nothing outside the scale
     of 1 to 10."""
-    assert mt_bench.rating(reply) == value
+    assert mt_bench.read_rating(reply) == value
 
 
 def test_a_turn_counts_the_mean_of_its_conversations() -> None:
     """As the paper's average of three runs; what was not rated in one of them counts by
     the others."""
-    found = mt_bench.score([{"q:1": 7, "q:2": 2}, {"q:1": 8}, {"q:1": 9, "q:2": 4}])
+    found = mt_bench.score_ratings(
+        [{"q:1": 7, "q:2": 2}, {"q:1": 8}, {"q:1": 9, "q:2": 4}]
+    )
 
     assert found == {"mt_bench": {"q:1": 8, "q:2": 3}}
 
@@ -156,7 +158,10 @@ def test_a_turn_is_asked_after_what_the_model_said() -> None:
     question = Example(
         id="mt_bench/1", task="math", turns=(("2+2?", "4"), ("And 3?", "7"))
     )
-    first, second = mt_bench.turn(question, []), mt_bench.turn(question, ["five"])
+    first, second = (
+        mt_bench.build_turn(question, []),
+        mt_bench.build_turn(question, ["five"]),
+    )
 
     assert (first.id, first.turns) == ("mt_bench/1:1", (("2+2?", "4"),))
     assert (second.id, second.turns) == (
@@ -180,9 +185,9 @@ def test_what_cannot_be_judged_fairly_is_refused(tmp_path: Path) -> None:
     (tmp_path / "judge_prompts.jsonl").write_text(json.dumps(row))
 
     with pytest.raises(BadData, match=r"mt_bench/1: .* reference answer"):
-        mt_bench.requests([question], prompts, [answer])
+        mt_bench.build_requests([question], prompts, [answer])
     with pytest.raises(BadData, match="no prompt named single-math-v1, "):
-        mt_bench.judge_prompts(tmp_path / "judge_prompts.jsonl")
+        mt_bench.read_judge_prompts(tmp_path / "judge_prompts.jsonl")
 
 
 def write_prompts(path: Path, **templates: str) -> Path:
@@ -242,7 +247,7 @@ def test_a_judges_prompt_has_plain_fields_only(
     with pytest.raises(
         BadData, match=rf"judge_prompts\.jsonl:1: prompt_template of single-v1.*{said}"
     ):
-        mt_bench.judge_prompts(file)
+        mt_bench.read_judge_prompts(file)
 
 
 def test_braces_written_twice_are_text_and_answers_are_never_filled(
@@ -250,11 +255,11 @@ def test_braces_written_twice_are_text_and_answers_are_never_filled(
 ) -> None:
     """As published prompts write their JSON; what a model answers stays as it is."""
     template = '{{"q": "{question}"}} {answer}'
-    prompts = mt_bench.judge_prompts(
+    prompts = mt_bench.read_judge_prompts(
         write_prompts(tmp_path / "p.jsonl", **{"single-v1": template})
     )
     question = Example(id="q", task="writing", turns=(("2+2?", ""),))
-    [asked] = mt_bench.requests(
+    [asked] = mt_bench.build_requests(
         [question],
         prompts,
         [Answered(id="q:1", task="w", prompt="", answer="{question} }} {")],
@@ -265,6 +270,6 @@ def test_braces_written_twice_are_text_and_answers_are_never_filled(
     with pytest.raises(
         BadData, match=r"has \{question:>1000000000\}, which is none of its fields"
     ):
-        mt_bench.requests(
+        mt_bench.build_requests(
             [question], prompts, [Answered(id="q:1", task="w", prompt="", answer="a")]
         )

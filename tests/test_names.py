@@ -108,12 +108,12 @@ def test_files_of_several_splits_are_told_apart(
     folder = Path("/d")
     there = [folder / file for file in files]
 
-    made = names.splits_of(there, folder, names_are_tasks)
+    made = names.group_by_split(there, folder, names_are_tasks)
 
     assert sorted(made) == splits
     if len(splits) > 1:
         with pytest.raises(UserError, match=f"several splits: .*{splits[0]}"):
-            names.refuse_several(folder, folder, there, names_are_tasks)
+            names.refuse_several_splits(folder, folder, there, names_are_tasks)
 
 
 def test_a_refusal_names_a_path_for_each_split() -> None:
@@ -126,7 +126,9 @@ def test_a_refusal_names_a_path_for_each_split() -> None:
     ]
 
     with pytest.raises(UserError) as caught:
-        names.refuse_several(folder, folder, [*files[1:], folder / "dev.parquet"])
+        names.refuse_several_splits(
+            folder, folder, [*files[1:], folder / "dev.parquet"]
+        )
 
     assert str(caught.value).endswith(
         "/d/test-00001-of-00002.parquet, /d/train-*.parquet, /d/dev.parquet"
@@ -184,7 +186,7 @@ def test_a_template_is_called_by_its_name_and_never_by_a_shard(
     told, for no digest knows it."""
     folder = Path("/data/p3")
 
-    made, above = names.tasks_of([folder / file for file in files], folder)
+    made, above = names.find_tasks([folder / file for file in files], folder)
 
     assert (list(made.values()), above) == (tasks, outside)
 
@@ -192,4 +194,4 @@ def test_a_template_is_called_by_its_name_and_never_by_a_shard(
 def test_a_shard_of_nothing_known_is_refused() -> None:
     """No name is made up."""
     with pytest.raises(UserError, match="nothing tells which template"):
-        names.tasks_of([Path("/data/train/0000.parquet")], Path("/data"))
+        names.find_tasks([Path("/data/train/0000.parquet")], Path("/data"))

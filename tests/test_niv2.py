@@ -23,7 +23,7 @@ def test_tasks_are_in_file_order(tmp_path):
     folder = write_niv2(tmp_path / "d")
     (folder / niv2.SPLITS["train"]).write_text("task002_b\n\n  task001_a  \n")
 
-    assert niv2.task_names(folder, "train") == ["task002_b", "task001_a"]
+    assert niv2.read_task_names(folder, "train") == ["task002_b", "task001_a"]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_bad_split_file_is_refused(tmp_path, content, said):
     (folder / niv2.SPLITS["test"]).write_text(content)
 
     with pytest.raises(UserError, match=rf"test_tasks\.txt: .*{said}"):
-        niv2.task_names(folder, "test")
+        niv2.read_task_names(folder, "test")
 
 
 def test_a_missing_split_file_is_told_with_the_layout(tmp_path):
@@ -52,7 +52,7 @@ def test_a_missing_split_file_is_told_with_the_layout(tmp_path):
     with pytest.raises(
         UserError, match=r"train_tasks\.txt: not found.*tasks/<task>\.json.*data\.path"
     ):
-        niv2.task_names(tmp_path, "train")
+        niv2.read_task_names(tmp_path, "train")
 
 
 def test_a_named_task_without_a_file_is_told(tmp_path):
@@ -64,7 +64,7 @@ def test_a_named_task_without_a_file_is_told(tmp_path):
     with pytest.raises(
         UserError, match=r"task002_sort\.json: not found, but the split files"
     ):
-        niv2.files(folder)
+        niv2.list_files(folder)
 
 
 def test_an_example_has_all_parts_of_its_instance(tmp_path):
@@ -198,7 +198,7 @@ def test_files_are_the_splits_and_the_tasks_they_name(tmp_path):
         "task002_sort.json",
         "task900_count.json",
     ]
-    assert [path.name for path in niv2.files(folder)] == names
+    assert [path.name for path in niv2.list_files(folder)] == names
 
 
 def test_a_task_in_both_splits_is_refused(tmp_path):
@@ -207,7 +207,7 @@ def test_a_task_in_both_splits_is_refused(tmp_path):
     (folder / niv2.SPLITS["train"]).write_text("task900_count\n")
 
     with pytest.raises(UserError, match="task900_count is in both splits"):
-        niv2.lists(folder)
+        niv2.read_lists(folder)
 
 
 def test_task_files_by_a_pattern_have_no_published_split(tmp_path):
@@ -217,8 +217,10 @@ def test_task_files_by_a_pattern_have_no_published_split(tmp_path):
     (folder / "task1").mkdir()
     (folder / "tasks/task1.json").rename(folder / "task1/train.json")
 
-    assert [example.id for example in niv2.read(folder / "*/train.json", Intake())] == [
+    assert [
+        example.id for example in niv2.read_examples(folder / "*/train.json", Intake())
+    ] == [
         "task1:0",
         "task1:1",
     ]
-    assert niv2.lists(folder / "*/train.json") is None
+    assert niv2.read_lists(folder / "*/train.json") is None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from jobs.contract.folder import read_json
 from tests.lib.train_bench import Bench, told
 from zsg_core.data.examples import Example
-from zsg_core.data.output_space import classes, log_n
+from zsg_core.data.output_space import count_classes, loss_divisor
 from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TrainSettings
@@ -55,7 +55,7 @@ def test_a_classification_is_known_by_its_answers(
     made: list[Example], n: int | None
 ) -> None:
     """Its different examples repeat few answers."""
-    assert classes(made).get("t") == n
+    assert count_classes(made).get("t") == n
 
 
 @given(
@@ -72,7 +72,7 @@ def test_a_uniform_model_has_scaled_loss_one_on_every_task(
     for n, tokens in tasks:
         nll = tokens * math.log(vocabulary) if n is None else math.log(n)
 
-        assert nll / log_n(n, tokens, vocabulary) == pytest.approx(1.0)
+        assert nll / loss_divisor(n, tokens, vocabulary) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("changes", [{"virtual_ranks": 2}, {"loss_on": "all"}])

@@ -46,7 +46,7 @@ def test_answer_choices_become_options_of_the_answer(published, answer, options,
     """Where the answer is one of two or more; else there are none, and that is counted."""
     intake = Intake()
 
-    assert p3.options(published, answer, intake) == options
+    assert p3.match_options(published, answer, intake) == options
     assert intake.notes == ({noted: 1} if noted else {})
 
 
@@ -64,7 +64,7 @@ def test_either_form_of_row_may_have_them(tmp_path, asked, answered, end):
         for offered in (["Yes", "No"], "Yes")
     ]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = list(readers.read("p3", tmp_path, Intake()))
+    made = list(readers.read_examples("p3", tmp_path, Intake()))
 
     assert [one.turns for one in made] == [(("q", "No"),)] * 2
     assert [one.options for one in made] == [("Yes", "No"), ()]

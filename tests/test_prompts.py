@@ -9,9 +9,9 @@ from zsg_core.data.examples import Example
 from zsg_core.data.prompts import (
     VICUNA_SYSTEM,
     Template,
+    build_question,
     embedding_text,
-    encode,
-    source,
+    encode_example,
     training_texts,
 )
 
@@ -45,7 +45,7 @@ def encoded_by(
 ):
     """An example in characters, in a template."""
     template = Template(name, shots)
-    return encode(
+    return encode_example(
         made,
         template=template,
         tokenize=characters,
@@ -75,12 +75,12 @@ TWO_SHOTS = ONE_SHOT.replace(
 )
 def test_the_source_is_that_of_tk_instruct(shots, expected):
     """Definition, up to two positive examples, the input; no negative example, no explanation."""
-    assert expected == source(example(), shots)
+    assert expected == build_question(example(), shots)
 
 
 def test_never_more_positive_examples_than_there_are():
     """A task with one positive example shows one."""
-    assert ONE_SHOT == source(example(shots=(("1 2", "3"),)), 2)
+    assert ONE_SHOT == build_question(example(shots=(("1 2", "3"),)), 2)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_never_more_positive_examples_than_there_are():
 )
 def test_a_full_stop_is_added_unless_punctuation_ends_the_text(given, shown):
     """Any ASCII punctuation counts as an end."""
-    assert f"Input: {shown}\nOutput: " in source(example(input=given), 0)
+    assert f"Input: {shown}\nOutput: " in build_question(example(input=given), 0)
 
 
 def test_the_text_is_the_published_one():
@@ -120,7 +120,7 @@ def test_pieces_are_tokenised_separately():
         pieces.append(piece)
         return characters(piece)
 
-    encode(
+    encode_example(
         example(),
         template=Template("zsg"),
         tokenize=tokenize,
@@ -286,7 +286,7 @@ def test_a_token_over_the_edge_of_an_answer_is_learnt():
             if piece[i - 1 : i + 1] != "ab"
         ]
 
-    made = encode(
+    made = encode_example(
         dialogue(turns=(("xa", "by"),)),
         template=Template("plain"),
         tokenize=tokenize,

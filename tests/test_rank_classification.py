@@ -11,9 +11,11 @@ from zsg_core.metrics import rank_classification
 ITEM = Example(id="t:0", task="t", turns=(("Is it?", "No"),), references=("No",))
 
 
-def choice(*options: str) -> rank_classification.Choice:
+def choice(*options: str) -> rank_classification.OptionChoice:
     """The item with these options."""
-    return rank_classification.choice(msgspec.structs.replace(ITEM, options=options))
+    return rank_classification.build_choice(
+        msgspec.structs.replace(ITEM, options=options)
+    )
 
 
 def test_an_item_with_options_is_one_example_per_option() -> None:
@@ -47,7 +49,7 @@ def test_an_item_with_options_is_one_example_per_option() -> None:
 def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -> None:
     """100 where it is the right option's; no score where a loss is missing."""
     one = choice("Yes", "No")
-    found = rank_classification.score(
+    found = rank_classification.score_choices(
         [one], {f"t:0#{number}": loss for number, loss in enumerate(losses)}
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from zsg_core.data import readers
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import json_array, rows
-from zsg_core.data.readers.format import matching, root
+from zsg_core.data.readers.format import find_files, root_folder
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
 
@@ -75,7 +75,7 @@ def test_real_files_have_the_counts_of_their_readmes(real_data, name, path, coun
     """Every row of a published file is an example, under an id of its own."""
     intake = Intake()
 
-    made = list(readers.read(name, real_data / path, intake))
+    made = list(readers.read_examples(name, real_data / path, intake))
 
     assert len(made) == len({example.id for example in made}) == count
     assert intake.skipped == 0
@@ -84,7 +84,7 @@ def test_real_files_have_the_counts_of_their_readmes(real_data, name, path, coun
 @pytest.mark.data
 def test_zsg_holds_225_of_1825_tasks_out(real_data):
     """The authors' key list is read beside Flan-mini, in its order."""
-    lists = readers.lists("flan_mini", real_data / "zsg")
+    lists = readers.read_lists("flan_mini", real_data / "zsg")
 
     assert lists and (len(lists["train"]), len(lists["test"])) == (1600, 225)
     assert lists["train"][0] == "task150_afs_argument_quality_gun_control"
@@ -156,7 +156,7 @@ def test_a_row_becomes_the_turns_that_it_holds(tmp_path, name, row, turns):
     """Each dialect of each format."""
     (tmp_path / "x.jsonl").write_text(line(row))
 
-    [made] = readers.read(name, tmp_path / "x.jsonl", Intake())
+    [made] = readers.read_examples(name, tmp_path / "x.jsonl", Intake())
 
     assert made.turns == turns
 
@@ -166,7 +166,7 @@ def test_a_chain_of_thought_ends_with_the_answer(tmp_path):
     is a newline."""
     (tmp_path / "aqua_train.tsv").write_text("q\\nOptions\t(A)\twhy\n")
 
-    [made] = readers.read("cot_tsv", tmp_path, Intake())
+    [made] = readers.read_examples("cot_tsv", tmp_path, Intake())
 
     assert (made.task, made.turns) == (
         "aqua",
@@ -180,7 +180,7 @@ def test_what_is_left_out_of_a_dialogue_is_counted(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps([{"conversations": rows_}] * 2))
     intake = Intake()
 
-    list(readers.read("sharegpt", tmp_path / "x.json", intake))
+    list(readers.read_examples("sharegpt", tmp_path / "x.json", intake))
 
     assert intake.notes == {
         "opening of the assistant": 2,
@@ -248,10 +248,10 @@ def test_a_bad_row_is_told_by_file_and_place_or_counted(
     intake, where = Intake(skip=True), ":2" if suffix == "jsonl" else "[1]"
 
     with pytest.raises(UserError) as caught:
-        list(readers.read(name, path, Intake()))
+        list(readers.read_examples(name, path, Intake()))
     assert str(caught.value).startswith(f"{path}{where}: ")
     assert said in str(caught.value) and "on_bad_row: skip" in str(caught.value)
-    assert len(list(readers.read(name, path, intake))) == 2
+    assert len(list(readers.read_examples(name, path, intake))) == 2
     assert intake.skipped == 1 and said in intake.reasons[0]
 
 
@@ -260,7 +260,7 @@ def test_a_published_id_that_stands_twice_is_a_bad_row(tmp_path):
     (tmp_path / "x.jsonl").write_text(line(PROBLEM) * 2)
 
     with pytest.raises(UserError, match=r"x\.jsonl:2: 'H/0' stands more than once"):
-        list(readers.read("humaneval", tmp_path / "x.jsonl", Intake()))
+        list(readers.read_examples("humaneval", tmp_path / "x.jsonl", Intake()))
 
 
 GOOD = {"source": "t", "conversations": SHAREGPT}
@@ -294,7 +294,7 @@ def test_a_broken_file_meets_the_declared_error(tmp_path, content, skip):
     path.write_bytes(content)
 
     with pytest.raises(UserError, match=r"flan_mini\.json"):
-        list(readers.read("flan_mini", path, Intake(skip)))
+        list(readers.read_examples("flan_mini", path, Intake(skip)))
 
 
 def test_a_broken_record_of_an_array_is_told_by_its_index(tmp_path):
@@ -307,7 +307,7 @@ def test_a_broken_record_of_an_array_is_told_by_its_index(tmp_path):
     )
 
     with pytest.raises(UserError, match=r"broken at its record \[5\]"):
-        list(readers.read("flan_mini", path, Intake(skip=True)))
+        list(readers.read_examples("flan_mini", path, Intake(skip=True)))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_broken_csv_meets_the_declared_error(tmp_path, content):
     (tmp_path / "task1/x.csv").write_bytes(content)
 
     with pytest.raises(UserError, match=r"x\.csv"):
-        list(readers.read("niv2_csv", tmp_path, Intake()))
+        list(readers.read_examples("niv2_csv", tmp_path, Intake()))
 
 
 def test_two_samples_of_one_task_are_refused(tmp_path):
@@ -329,7 +329,7 @@ def test_two_samples_of_one_task_are_refused(tmp_path):
         (tmp_path / f"task1/{name}.csv").write_text("input,output\na,b\n")
 
     with pytest.raises(UserError, match="choose one with a pattern"):
-        list(readers.read("niv2_csv", tmp_path, Intake()))
+        list(readers.read_examples("niv2_csv", tmp_path, Intake()))
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "json.gz", "jsonl.gz"])
@@ -347,7 +347,9 @@ def test_byte_order_marks_gzip_and_blank_lines_are_no_rows(tmp_path, suffix):
 
     assert [
         example.id
-        for example in readers.read("flan_mini", tmp_path / f"x.{suffix}", Intake())
+        for example in readers.read_examples(
+            "flan_mini", tmp_path / f"x.{suffix}", Intake()
+        )
     ] == ["t:0", "t:1"]
 
 
@@ -357,7 +359,7 @@ def test_a_broken_archive_meets_the_declared_error(tmp_path):
     for content in (whole[:-20], whole[:40] + b"xxxx" + whole[44:], b"none"):
         (tmp_path / "x.jsonl.gz").write_bytes(content)
         with pytest.raises(UserError, match=r"x\.jsonl\.gz"):
-            list(readers.read("flan_mini", tmp_path / "x.jsonl.gz", Intake()))
+            list(readers.read_examples("flan_mini", tmp_path / "x.jsonl.gz", Intake()))
 
 
 @pytest.mark.parametrize("array", [True, False])
@@ -370,7 +372,7 @@ def test_a_row_of_a_hundred_megabytes_is_read(tmp_path, array):
         json.dumps([GOOD, row, GOOD]) if array else line(GOOD) + line(row) + line(GOOD)
     )
 
-    made = list(readers.read("flan_mini", path, Intake()))
+    made = list(readers.read_examples("flan_mini", path, Intake()))
 
     assert [example.answer == text for example in made] == [False, True, False]
 
@@ -382,7 +384,7 @@ def test_a_row_without_end_is_refused_before_memory_is(tmp_path, begin, monkeypa
     (tmp_path / "x.json").write_bytes(begin + b'{"source": "' + b"x" * (4 << 20))
 
     with pytest.raises(UserError, match="no row ends within 1 MiB"):
-        list(readers.read("flan_mini", tmp_path / "x.json", Intake(skip=True)))
+        list(readers.read_examples("flan_mini", tmp_path / "x.json", Intake(skip=True)))
 
 
 VALUES = st.recursive(
@@ -417,7 +419,9 @@ def test_an_array_is_cut_between_its_records_and_nowhere_else(records, block, in
 
     found = [
         record
-        for _, made in json_array.pieces(text[1 : 1 + block], read, msgspec.json.decode)
+        for _, made in json_array.cut_array(
+            text[1 : 1 + block], read, msgspec.json.decode
+        )
         for record in made or []
     ]
 
@@ -459,7 +463,7 @@ def test_no_bytes_meet_anything_but_the_declared_error(
             try:
                 assert all(
                     isinstance(made, Example)
-                    for made in readers.read(name, path, Intake(skip))
+                    for made in readers.read_examples(name, path, Intake(skip))
                 )
             except UserError as error:
                 assert str(tmp_path) in str(error)
@@ -482,9 +486,9 @@ def test_a_path_is_a_file_a_folder_or_a_pattern(tmp_path, path, found):
         (tmp_path / name).touch()
 
     assert [
-        file.name for file in matching(tmp_path / path, (".jsonl", ".json"))
+        file.name for file in find_files(tmp_path / path, (".jsonl", ".json"))
     ] == found
-    assert root(tmp_path / path) == (
+    assert root_folder(tmp_path / path) == (
         tmp_path / "d" if path.startswith("d") else tmp_path
     )
 
@@ -495,7 +499,7 @@ def test_lines_are_numbered_across_blocks(tmp_path, monkeypatch):
     (tmp_path / "x.jsonl").write_text(line(GOOD) * 70 + "{}\n" + line(GOOD))
 
     with pytest.raises(UserError, match=r"x\.jsonl:71: "):
-        list(readers.read("flan_mini", tmp_path / "x.jsonl", Intake()))
+        list(readers.read_examples("flan_mini", tmp_path / "x.jsonl", Intake()))
 
 
 def test_a_hugging_face_folder_is_read_by_its_columns(tmp_path):
@@ -518,7 +522,7 @@ def test_a_hugging_face_folder_is_read_by_its_columns(tmp_path):
     made.to_parquet(str(tmp_path / "hub/train-00000-of-00001.parquet"))
 
     read = [
-        list(readers.read("huggingface", tmp_path / name, Intake()))
+        list(readers.read_examples("huggingface", tmp_path / name, Intake()))
         for name in ("one", "dict/train", "hub")
     ]
 
@@ -527,7 +531,7 @@ def test_a_hugging_face_folder_is_read_by_its_columns(tmp_path):
     with pytest.raises(
         UserError, match="a folder of splits; give one of them: test, train"
     ):
-        list(readers.read("huggingface", tmp_path / "dict", Intake()))
+        list(readers.read_examples("huggingface", tmp_path / "dict", Intake()))
 
 
 def test_unknown_columns_are_told_with_those_that_are_known(tmp_path):
@@ -539,4 +543,4 @@ def test_unknown_columns_are_told_with_those_that_are_known(tmp_path):
         UserError,
         match=r"x\.parquet: the columns text are none that zsg knows\. Known: conversations",
     ):
-        list(readers.read("huggingface", tmp_path, Intake()))
+        list(readers.read_examples("huggingface", tmp_path, Intake()))

@@ -45,9 +45,9 @@ class Riddle(RowKeys, gc=False):
     solution: str
 
 @row_reader("riddles", "riddles: riddle and solution", Riddle)
-def parse(row, name, intake):
+def parse_row(row, name, intake):
     turn = row.riddle, row.solution
-    return [Example(id=intake.number("riddles"), task="riddles", turns=(turn,))]
+    return [Example(id=intake.next_id("riddles"), task="riddles", turns=(turn,))]
 '''
 # What a fresh process does with modules that lie in a folder of its own.
 USE = """
@@ -64,7 +64,7 @@ from zsg_core.data import readers
 from zsg_core.data.readers.intake import Intake
 from zsg_core.metrics import metrics
 from zsg_core.metrics.scoring import Answered
-from zsg_core.orders.arrange import arrange
+from zsg_core.orders.arrange import arrange_items
 from zsg_core.settings.run import Settings
 
 path = f"{folder}/riddles.jsonl"
@@ -82,11 +82,11 @@ answers = [Answered(id="a", task="t", prompt="p", answer="one two three")]
 print(json.dumps({
     "reader": made["stages"][-1]["data"]["reader"],
     "arrangement": arrangement,
-    "places": arrange(arrangement, ["t"] * 5, None, None).places,
-    "examples": [one.turns for one in readers.read("riddles", Path(path), Intake())],
+    "places": arrange_items(arrangement, ["t"] * 5, None, None).places,
+    "examples": [one.turns for one in readers.read_examples("riddles", Path(path), Intake())],
     "keys": suite.keys,
     "way": suite.scored_by,
-    "values": metrics.score(["words"], answers).values,
+    "values": metrics.score_answers(["words"], answers).values,
     "needs embedding": recipe.uses_embedding(asked),
 }))
 """

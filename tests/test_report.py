@@ -277,7 +277,9 @@ def test_a_run_that_cannot_be_read_is_left_out(
     assert f"{broken} is left out: {path}" in written(place, "halves")
     assert {row["runs"] for row in rows(place, "halves", "curves.csv")} == {"1"}
     caplog.clear()
-    assert frames.export_table(place, "halves", tmp_path / "all.csv", "csv", items=False)
+    assert frames.export_table(
+        place, "halves", tmp_path / "all.csv", "csv", items=False
+    )
     assert str(path) in caplog.text
     assert broken not in (tmp_path / "all.csv").read_text()
     assert sound in (tmp_path / "all.csv").read_text()

@@ -24,7 +24,7 @@ from tests.lib.train_bench import Bench
 from zsg_core.errors import UserError
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import RANK_ACCURACY
-from zsg_core.metrics.silhouette import silhouettes
+from zsg_core.metrics.silhouette import compute_silhouettes
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 STEPS = [0, 9, 18]
@@ -390,7 +390,7 @@ def test_what_has_no_silhouette_has_none(
     vectors: list[list[float]], groups: list[str]
 ) -> None:
     """It is no number, and no error either: the other metrics of the step are taken."""
-    assert np.isnan(silhouettes(np.array(vectors), groups)).all()
+    assert np.isnan(compute_silhouettes(np.array(vectors), groups)).all()
 
 
 def test_few_items_of_each_group_are_drawn() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zsg_core.metrics import rouge
-from zsg_core.metrics.scoring import Answered, aggregate
+from zsg_core.metrics.scoring import Answered, aggregate_scores
 
 
 def mean_scores(pairs: list[tuple[str, str]]) -> dict[str, float]:
@@ -20,7 +20,7 @@ def mean_scores(pairs: list[tuple[str, str]]) -> dict[str, float]:
         )
         for number, (right, said) in enumerate(pairs)
     ]
-    return aggregate(rouge.score(answers), answers).values
+    return aggregate_scores(rouge.score_answers(answers), answers).values
 
 
 # The middle of the expected bootstrap intervals, which lies within its own noise of the
@@ -69,7 +69,7 @@ def test_the_best_reference_counts_for_each_kind_by_itself() -> None:
         id="i", task="t", prompt="p", references=("c b a", "a b"), answer="a b c"
     )
 
-    assert rouge.score([one]) == {
+    assert rouge.score_answers([one]) == {
         "rouge1": {"i": pytest.approx(100)},
         "rougeL": {"i": pytest.approx(80)},
     }
@@ -85,4 +85,4 @@ def test_words_are_stemmed_and_an_empty_answer_scores_0() -> None:
     ]
     answers.append(Answered(id="c", task="t", prompt="p", answer="x"))
 
-    assert rouge.score(answers)["rougeL"] == {"a": 100, "b": 0}
+    assert rouge.score_answers(answers)["rougeL"] == {"a": 100, "b": 0}

@@ -19,7 +19,7 @@ from jobs.evaluating import cell, code_scores, sandbox
 from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
 from tests.lib.hostile_programs import PROGRAMS
 from tests.lib.requirements import need
-from zsg_core.data.readers.evaluation import problems
+from zsg_core.data.readers.evaluation import read_problems
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
 from zsg_core.metrics.scoring import Answered
@@ -290,7 +290,7 @@ def test_published_sample_completions_score_as_published(
     """Three of six pass, so pass@1 is 0.5: one calls a shell, one sleeps for 10 s, one
     asks for input."""
     folder = real_data / "humaneval"
-    (problem,) = problems(folder / "example_problem.jsonl", Intake())
+    (problem,) = read_problems(folder / "example_problem.jsonl", Intake())
     samples = [
         json.loads(line)["completion"]
         for line in (folder / "example_samples.jsonl").read_text().splitlines()
@@ -332,7 +332,7 @@ def test_reference_solutions_pass_and_nothing_said_does_not(
     """Some of HumanEval's, and the prompts alone, which return None."""
     chosen = [
         one
-        for one in problems(real_data / "humaneval", Intake())
+        for one in read_problems(real_data / "humaneval", Intake())
         if one.task_id.split("/")[1] in SOME
     ]
     right = [
@@ -350,7 +350,7 @@ def test_reference_solutions_pass_and_nothing_said_does_not(
 @pytest.mark.data
 def test_all_reference_solutions_pass(way: str, real_data: Path) -> None:
     """The 164 of HumanEval, and none of the empty answers."""
-    listed = list(problems(real_data / "humaneval", Intake()))
+    listed = list(read_problems(real_data / "humaneval", Intake()))
     room = found(way)
 
     verdicts = room.run_all(

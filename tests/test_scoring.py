@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from zsg_core.metrics.scoring import Answered, aggregate, mean_by_item
+from zsg_core.metrics.scoring import Answered, aggregate_scores, mean_by_item
 
 
 def answered(item: str, task: str = "t", answer: str | None = None) -> Answered:
@@ -25,7 +25,7 @@ def test_a_score_is_the_mean_over_tasks_whatever_their_sizes() -> None:
         answered("a2", "a"),
         answered("b0", "b"),
     ]
-    scores = aggregate({"m": {"a0": 10, "a1": 20, "a2": 30, "b0": 60}}, answers)
+    scores = aggregate_scores({"m": {"a0": 10, "a1": 20, "a2": 30, "b0": 60}}, answers)
 
     assert scores.by_task == {"m": {"a": 20, "b": 60}}
     assert scores.values == {"m": 40}
@@ -39,10 +39,10 @@ def test_the_standard_error_of_one_task_is_that_of_its_items() -> None:
     """Of right, right, wrong, wrong it is √(1/3) / √4; of a single item there is none."""
     answers = [answered(item) for item in "abcd"]
 
-    assert aggregate(
+    assert aggregate_scores(
         {"m": dict(zip("abcd", (1, 1, 0, 0), strict=True))}, answers
     ).error["m"] == pytest.approx(12**-0.5)
-    assert aggregate({"m": {"a": 1}}, answers[:1]).error == {}
+    assert aggregate_scores({"m": {"a": 1}}, answers[:1]).error == {}
 
 
 def test_an_items_samples_are_one_score() -> None:
@@ -57,7 +57,7 @@ def test_an_item_without_a_score_is_said_and_never_a_zero(
     lost: dict[str, float],
 ) -> None:
     """Missing scores leave the mean as it is, and are counted."""
-    scores = aggregate(
+    scores = aggregate_scores(
         {"m": {"a": 4, "b": 6, **lost}}, [answered(item) for item in "abc"]
     )
 
@@ -67,7 +67,7 @@ def test_an_item_without_a_score_is_said_and_never_a_zero(
 
 def test_a_metric_without_any_score_has_no_value() -> None:
     """No value is better than a made-up one."""
-    scores = aggregate({"m": {}}, [answered("a")])
+    scores = aggregate_scores({"m": {}}, [answered("a")])
 
     assert (scores.values, scores.by_item, scores.flags) == (
         {},
@@ -80,16 +80,17 @@ def test_what_looks_broken_is_flagged() -> None:
     """All scores 0, or all answers equal: once each; a 0 among others is nothing strange."""
     same = [answered(item, answer="") for item in "ab"]
 
-    assert aggregate({"m": {"a": 0, "b": 0}}, same).flags == [
+    assert aggregate_scores({"m": {"a": 0, "b": 0}}, same).flags == [
         "likely broken: all 2 answers are empty",
         "likely broken: m is exactly 0 for all 2 items",
     ]
     assert (
-        aggregate({"m": {"a": 0, "b": 1}}, [answered("a"), answered("b")]).flags == []
+        aggregate_scores({"m": {"a": 0, "b": 1}}, [answered("a"), answered("b")]).flags
+        == []
     )
 
 
 def test_a_score_of_an_item_that_was_not_asked_is_refused() -> None:
     """Scores that belong to other answers are a bug, not a mean."""
     with pytest.raises(ValueError, match="'z'"):
-        aggregate({"m": {"z": 1}}, [answered("a")])
+        aggregate_scores({"m": {"z": 1}}, [answered("a")])

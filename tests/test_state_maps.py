@@ -16,7 +16,7 @@ from launcher.reporting import report
 from launcher.reporting.data.grid_comparison import ReportOptions
 from launcher.reporting.figures import map_charts
 from tests.lib.reported_grid import make, rows, written
-from zsg_core.metrics.silhouette import silhouettes
+from zsg_core.metrics.silhouette import compute_silhouettes
 
 GROUPS = ["code"] * 8 + ["general"] * 8 + ["math"] * 8
 LAYER = "silhouette/layer_15"
@@ -43,7 +43,7 @@ def keep(
     way = {"layer": 15, "items": 8, "by": None, "pooling": "last"}
     ids = [f"{group}/x:{number}" for number, group in enumerate(GROUPS)]
     one = States(
-        step, key, way, ids, GROUPS, "source", table, silhouettes(table, GROUPS)
+        step, key, way, ids, GROUPS, "source", table, compute_silhouettes(table, GROUPS)
     )
     kept_states.keep(place.run(run), one)
     return one
@@ -114,7 +114,7 @@ def test_the_table_beside_the_page_has_every_item(place: Workspace) -> None:
     )
     np.testing.assert_allclose(tsne, again, rtol=1e-4)
     assert (
-        silhouettes(
+        compute_silhouettes(
             np.array(tsne), ["math" if group == "math" else "other" for group in GROUPS]
         ).mean()
         > 0.3

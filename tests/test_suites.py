@@ -246,13 +246,13 @@ def test_benchmarks_are_no_part_of_a_run() -> None:
 def test_a_key_tells_its_metric(key: str, metric: str) -> None:
     """Also where the metric's own name has two parts, and where it carries the name of
     the way of answering."""
-    assert metrics.of_key(key) == metric
+    assert metrics.find_metric(key) == metric
 
 
 def test_a_key_of_no_metric_is_refused() -> None:
     """`gsm8k` alone is a benchmark, not a metric."""
     with pytest.raises(ValueError, match="'gsm8k' is the key of no metric"):
-        metrics.of_key("gsm8k")
+        metrics.find_metric("gsm8k")
 
 
 def test_the_judges_key_is_handed_on() -> None:

@@ -180,8 +180,10 @@ def examples(stage: Settings) -> dict[str, int]:
     """How many examples of each source a stage trains on, by the published sizes."""
     made = {}
     for name, source in stage.data.by_source().items():
-        kept = mixing.amount({"fraction": source.fraction}, SIZES[name or source.set])
-        made[name or source.set] = mixing.amount({"fraction": source.k}, kept)
+        kept = mixing.count_kept(
+            {"fraction": source.fraction}, SIZES[name or source.set]
+        )
+        made[name or source.set] = mixing.count_kept({"fraction": source.k}, kept)
     return made
 
 

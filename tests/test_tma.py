@@ -30,7 +30,7 @@ CROWDS = st.tuples(
 )
 def test_golden_rounds(farthest, cap, wanted):
     """The rounds of science 1.6; a cap ends them after the round that reaches it, untrimmed."""
-    assert list(tma.rounds(SIMILARITY, TEST, farthest=farthest, cap=cap)) == wanted
+    assert list(tma.pick_rounds(SIMILARITY, TEST, farthest=farthest, cap=cap)) == wanted
 
 
 @settings(deadline=None, max_examples=150)
@@ -40,9 +40,9 @@ def test_rounds_are_those_of_the_plain_rule(crowd, farthest, cap):
     far, capped and not."""
     train, test = crowd
 
-    assert list(tma.rounds(train, test, farthest=farthest, cap=cap)) == plain.rounds(
-        train, test, farthest, cap
-    )
+    assert list(
+        tma.pick_rounds(train, test, farthest=farthest, cap=cap)
+    ) == plain.rounds(train, test, farthest, cap)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_lists_that_run_out_are_filled_again(short_lists, seed, farthest):
     the same."""
     train, test = crowded(seed, 200, 1 + seed % 7, 5, 5 + 8 * seed)
 
-    assert list(tma.rounds(train, test, farthest=farthest)) == plain.rounds(
+    assert list(tma.pick_rounds(train, test, farthest=farthest)) == plain.rounds(
         train, test, farthest
     )
 
@@ -77,7 +77,7 @@ def test_lists_that_run_out_are_filled_again(short_lists, seed, farthest):
 def test_uncapped_rounds_take_every_item_once():
     """The union of the rounds is all that there was, none of it twice."""
     train, test = crowded(3, 5000, 40, 33, 700)
-    taken = [item for one in tma.rounds(train, test) for item in one]
+    taken = [item for one in tma.pick_rounds(train, test) for item in one]
 
     assert sorted(taken) == list(range(5000))
 
@@ -85,7 +85,7 @@ def test_uncapped_rounds_take_every_item_once():
 def test_every_engine_and_any_number_of_rows_at_once_give_the_same_rounds(monkeypatch):
     """A product that is wrong by nearly its error bound changes nothing."""
     train, test = crowded(4, 400, 12, 33, 90)
-    wanted = list(tma.rounds(train, test))
+    wanted = list(tma.pick_rounds(train, test))
 
     class Wrong(nearest.Blas):
         """Adds noise as large as float32 arithmetic may make."""
@@ -97,9 +97,9 @@ def test_every_engine_and_any_number_of_rows_at_once_give_the_same_rounds(monkey
                 -bound / 2, bound / 2, made.shape
             ).astype(np.float32)
 
-    assert list(tma.rounds(train, test, engine=Wrong())) == wanted
+    assert list(tma.pick_rounds(train, test, engine=Wrong())) == wanted
     monkeypatch.setattr(candidates, "CHUNK", 13)
-    assert list(tma.rounds(train, test, engine=Wrong())) == wanted
+    assert list(tma.pick_rounds(train, test, engine=Wrong())) == wanted
 
 
 def test_vectors_that_are_not_finite_are_refused():
@@ -108,4 +108,4 @@ def test_vectors_that_are_not_finite_are_refused():
     train[2, 1] = np.nan
 
     with pytest.raises(UserError, match="not finite"):
-        list(tma.rounds(train, TEST))
+        list(tma.pick_rounds(train, TEST))

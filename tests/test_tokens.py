@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from jobs.training.tokens import Tokens, tokens
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import Encoded
+from zsg_core.data.prompts import EncodedExample
 
 SPAN = st.tuples(st.integers(0, 99), st.integers(0, 99))
 ENCODED = st.builds(
-    Encoded,
+    EncodedExample,
     st.lists(st.integers(0, 2**31 - 1), max_size=9),
     st.lists(SPAN, max_size=3).map(tuple),
     st.integers(0, 9),
@@ -28,7 +28,7 @@ def examples(count: int) -> list[Example]:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENCODED, max_size=6))
 def test_what_is_kept_is_what_was_encoded(
-    tmp_path_factory: pytest.TempPathFactory, made: list[Encoded]
+    tmp_path_factory: pytest.TempPathFactory, made: list[EncodedExample]
 ) -> None:
     """Ids, spans and lost tokens of every example come back, in any order of asking."""
     folder = tmp_path_factory.mktemp("tokens") / "id"
@@ -37,16 +37,18 @@ def test_what_is_kept_is_what_was_encoded(
     )
 
     found = [kept[place] for place in reversed(range(len(kept)))][::-1]
-    assert [Encoded(list(map(int, e.ids)), e.spans, e.cut) for e in found] == made
+    assert [
+        EncodedExample(list(map(int, e.ids)), e.spans, e.cut) for e in found
+    ] == made
 
 
 def make(folder: Path, log: Path) -> None:
     """Makes the tokens of three examples, slowly enough to be met at it."""
 
-    def encode(example: Example) -> Encoded:
+    def encode(example: Example) -> EncodedExample:
         with log.open("a") as file:
             file.write(example.id + "\n")
-        return Encoded([int(example.input)] * 1000, ((1, 2),))
+        return EncodedExample([int(example.input)] * 1000, ((1, 2),))
 
     assert len(tokens(folder, lambda: examples(3), encode)) == 3
 

@@ -56,7 +56,7 @@ class SourceDigests:
     """Digests of a source's files; None where it has none of the kind.
 
     `marks` and `test_marks` say what is read of data and test otherwise than by earlier
-    versions, see `zsg_core.data.readers.format.Look`; mostly nothing.
+    versions, see `zsg_core.data.readers.format.Inspection`; mostly nothing.
     """
 
     data: str

@@ -77,7 +77,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metrics(self) -> list[str]:
         """The metrics that its keys are of, but for answers that are only kept."""
-        return [metrics.of_key(key) for key in self.keys if not is_answers(key)]
+        return [metrics.find_metric(key) for key in self.keys if not is_answers(key)]
 
 
 def select_suites(
@@ -157,10 +157,10 @@ def _suite(
         key: dict(definition)
         for key in keys
         if not is_answers(key)
-        and (definition := METRICS[metrics.of_key(key)].definition)
+        and (definition := METRICS[metrics.find_metric(key)].definition)
     }
     if name == TEST_SET:
-        rewarded = [key for key in keys if metrics.of_key(key) == REWARD]
+        rewarded = [key for key in keys if metrics.find_metric(key) == REWARD]
         by = scored | {
             key: {"reward_model": files[REWARD].digest, **scored[key]}
             for key in rewarded

@@ -20,11 +20,11 @@ from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.tokens import Encode
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import Encoded
+from zsg_core.data.prompts import EncodedExample
 from zsg_core.errors import UserError
 from zsg_core.metrics import rank_classification
-from zsg_core.metrics.rank_classification import Choice
-from zsg_core.metrics.scoring import Answered, Scores, aggregate
+from zsg_core.metrics.rank_classification import OptionChoice
+from zsg_core.metrics.scoring import Answered, Scores, aggregate_scores
 
 UNCUT = 1 << 30  # tokens
 
@@ -44,7 +44,9 @@ class Choices:
         self._within, self._max_length = within, max_length
         self.places = [place for place, example in enumerate(test) if example.options]
         self._items = [test[place] for place in self.places]
-        self._choices = [rank_classification.choice(example) for example in self._items]
+        self._choices = [
+            rank_classification.build_choice(example) for example in self._items
+        ]
 
     def scores(self, loss_of: LossOf) -> Scores:
         """The rank accuracy of a model, in percent. UserError where no item has options."""
@@ -58,8 +60,9 @@ class Choices:
         held_out = loss_of(self._options)
         sums = (held_out.measure() * held_out.tokens).tolist()
         losses = dict(zip(self._options.ids, sums, strict=True))
-        return aggregate(
-            rank_classification.score(self._choices, losses), self._answered(losses)
+        return aggregate_scores(
+            rank_classification.score_choices(self._choices, losses),
+            self._answered(losses),
         )
 
     def by_place(self, scores: Scores, key: str) -> list[float]:
@@ -85,7 +88,7 @@ class Choices:
             [e.id for e in examples], encoded, [e.task for e in examples]
         )
 
-    def _encoded(self, one: Choice) -> list[Encoded]:
+    def _encoded(self, one: OptionChoice) -> list[EncodedExample]:
         """An item's options after the same prompt; none where the longest does not fit whole."""
         encode, encode_whole = self._within(self._max_length), self._within(UNCUT)
         made = [encode(example) for example in one.examples]
@@ -111,7 +114,7 @@ class Choices:
             return []
         prompt, before = list(map(int, shown.ids[:start])), shown.spans[:-1]
         return [
-            Encoded(
+            EncodedExample(
                 [*prompt, *option], (*before, (start, start + len(option))), shown.cut
             )
             for option in options
@@ -120,7 +123,9 @@ class Choices:
     def _answered(self, losses: dict[str, float]) -> list[Answered]:
         """What the model chose, as if it had said it, so that one which always says the
         same is flagged."""
-        found = [rank_classification.chosen(one, losses) for one in self._choices]
+        found = [
+            rank_classification.choose_option(one, losses) for one in self._choices
+        ]
         return [
             Answered(
                 id=item.id,
@@ -133,7 +138,7 @@ class Choices:
         ]
 
 
-def _after_same(made: Sequence[Encoded]) -> list[Encoded]:
+def _after_same(made: Sequence[EncodedExample]) -> list[EncodedExample]:
     """The options of an item, each learnt from where the first of them begins; none
     where their prompts differ."""
     start = min(encoded.spans[-1][0] if encoded.spans else 0 for encoded in made)

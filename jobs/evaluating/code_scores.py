@@ -23,7 +23,7 @@ def score(
             f"{strange!r} is no problem of HumanEval's file, and cannot be tested"
         )
     verdicts = sandbox.run_all([exam(known[one.id], one.answer) for one in answers])
-    return human_eval.score(
+    return human_eval.score_samples(
         (
             (one.id, verdict.passed)
             for one, verdict in zip(answers, verdicts, strict=True)
@@ -35,7 +35,7 @@ def score(
 def exam(problem: Problem, answer: str) -> Exam:
     """The program in an answer, with the problem's tests."""
     return Exam(
-        program=human_eval.program(problem, answer),
+        program=human_eval.extract_program(problem, answer),
         entry_point=problem.entry_point,
         prompt=problem.prompt,
         test=problem.test,

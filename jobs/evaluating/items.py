@@ -22,7 +22,7 @@ from jobs.model.base_model import Vocabulary
 from jobs.model.generate import Ids, until
 from zsg_core.data import prompts, readers, splits
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import Encoded, Template
+from zsg_core.data.prompts import EncodedExample, Template
 from zsg_core.data.readers import evaluation
 from zsg_core.data.readers.evaluation import Problem
 from zsg_core.data.readers.intake import Intake
@@ -72,9 +72,11 @@ class Asker:
             return None, True
         return encoded.ids[: encoded.spans[-1][0]], encoded.cut > 0
 
-    def _encoded(self, example: Example, max_length: int, truncate: str) -> Encoded:
+    def _encoded(
+        self, example: Example, max_length: int, truncate: str
+    ) -> EncodedExample:
         words = self.vocabulary
-        return prompts.encode(
+        return prompts.encode_example(
             example.answering(ANSWER),
             template=self.template,
             tokenize=words.tokenize,
@@ -170,7 +172,7 @@ class OwnTestSet:
         }
 
     def _instruction(self, example: Example) -> str:
-        asked = prompts.source(example, self._asker.template.shots)
+        asked = prompts.build_question(example, self._asker.template.shots)
         asked = f"{example.system}\n\n{asked}" if example.system else asked
         turns = [(asked, example.turns[0][1]), *example.turns[1:]]
         before = "".join(
@@ -185,7 +187,7 @@ class Questions:
 
     def __init__(self, suite: Suite, asker: Asker) -> None:
         self._how, self._asker = suite.how, asker
-        self._read = list(readers.read(GSM8K, _path(suite), Intake()))
+        self._read = list(readers.read_examples(GSM8K, _path(suite), Intake()))
         self.name, self.ids, self.tasks = _name(suite), *_facts(self._read)
         self.places = _drawn(self.tasks, suite.how["items"])
 
@@ -202,7 +204,9 @@ class Problems:
 
     def __init__(self, suite: Suite, asker: Asker) -> None:
         self._how, self._asker = suite.how, asker
-        self.problems: list[Problem] = list(evaluation.problems(_path(suite), Intake()))
+        self.problems: list[Problem] = list(
+            evaluation.read_problems(_path(suite), Intake())
+        )
         self.name, self.ids = _name(suite), [one.task_id for one in self.problems]
         self.tasks = [HUMANEVAL] * len(self.ids)
         self.places = _drawn(self.tasks, suite.how["items"])
@@ -213,7 +217,7 @@ class Problems:
         is_plain = self._asker.template.name == WITHOUT_TEMPLATE
         asked, names = [], []
         for problem in (self.problems[place] for place in self.places):
-            text = problem.prompt if is_plain else human_eval.instruction(problem)
+            text = problem.prompt if is_plain else human_eval.build_instruction(problem)
             example = Example(id=problem.task_id, task=HUMANEVAL, turns=((text, ""),))
             asked += [example] * self._how["samples"]
             names += [
@@ -240,7 +244,7 @@ class Dialogues:
 
     def __init__(self, suite: Suite, asker: Asker) -> None:
         self._how, self._asker = suite.how, asker
-        self._read = list(readers.read(MT_BENCH, _path(suite), Intake()))
+        self._read = list(readers.read_examples(MT_BENCH, _path(suite), Intake()))
         turns = [
             (one, number)
             for one in self._read
@@ -274,7 +278,7 @@ class Dialogues:
         made: list[Answered] = []
         asked = list(self.questions)
         while asked:
-            turn = [mt_bench.turn(one, said[one.id]) for one in asked]
+            turn = [mt_bench.build_turn(one, said[one.id]) for one in asked]
             answers = {
                 answer.id: answer for answer in self._turn(turn, sample, generate)
             }
@@ -353,7 +357,7 @@ def _drawn(tasks: Sequence[str], count: int | None) -> list[int]:
     return (
         list(range(len(tasks)))
         if count is None
-        else splits.stratified(tasks, count, SEED)
+        else splits.sample_stratified(tasks, count, SEED)
     )
 
 

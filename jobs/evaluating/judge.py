@@ -22,7 +22,7 @@ from jobs.tracking.patience import Patience
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
-from zsg_core.metrics.mt_bench import Request
+from zsg_core.metrics.mt_bench import JudgeRequest
 from zsg_core.shown_text import make_showable
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat
@@ -217,11 +217,11 @@ class Kept:
             for line in path.read_bytes().splitlines():
                 self._read(line)
 
-    def get(self, judge: str, request: Request) -> float | None:
+    def get(self, judge: str, request: JudgeRequest) -> float | None:
         """The rating that this judge gave, or None."""
         return self._held.get((request.answer, judge, request.prompt))
 
-    def add(self, judge: str, request: Request, value: float, reply: str) -> None:
+    def add(self, judge: str, request: JudgeRequest, value: float, reply: str) -> None:
         """Keeps a rating, and the reply that it was read from; on disk when this returns."""
         row = {
             "answer": request.answer,
@@ -266,7 +266,7 @@ class Judged:
 
 
 def judge(
-    requests: Iterable[Request],
+    requests: Iterable[JudgeRequest],
     by: Judge,
     kept: Kept,
     workers: int = 8,
@@ -296,7 +296,7 @@ def judge(
     return Judged(ratings, missing, len(new))
 
 
-def _ask(request: Request, by: Judge, kept: Kept, attempts: int) -> str:
+def _ask(request: JudgeRequest, by: Judge, kept: Kept, attempts: int) -> str:
     """Why a request has no rating; empty where it has one now."""
     why = ""
     for _ in range(attempts):
@@ -307,7 +307,7 @@ def _ask(request: Request, by: Judge, kept: Kept, attempts: int) -> str:
         except Malformed as error:
             why = str(error)
             continue
-        value = mt_bench.rating(said)
+        value = mt_bench.read_rating(said)
         if value is not None:
             kept.add(by.id, request, value, by.hide(said))
             return ""

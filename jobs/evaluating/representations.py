@@ -24,7 +24,7 @@ from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import RANK_ACCURACY
-from zsg_core.metrics.silhouette import silhouettes
+from zsg_core.metrics.silhouette import compute_silhouettes
 from zsg_core.settings.representations import Ways
 
 SEED = 0  # of which items are taken where not all are
@@ -124,7 +124,7 @@ class Inside:
             [groups[place] for place in places],
         )
         for (key, way), states in zip(ways.items(), found, strict=True):
-            apart = silhouettes(states, own)
+            apart = compute_silhouettes(states, own)
             self.fence()
             kept = States(
                 self.step, key, way, ids, own, by, states, apart, self.weights
@@ -144,7 +144,7 @@ def drawn(groups: Sequence[str], most: int | None) -> list[int]:
     return sorted(
         place
         for group, own in of.items()
-        for place in splits.cap(own, most, "random", SEED, group)
+        for place in splits.cap_items(own, most, "random", SEED, group)
     )
 
 

@@ -22,8 +22,8 @@ from jobs.contract.attempt import Attempt
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import AnswersKept
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.metrics import elsewhere
-from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.metrics import external_scores
+from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 
 HOLDER, SUITE = "zsg score", "scores"
 
@@ -89,7 +89,9 @@ def record(
         run, step, {item for by_item in given.values() for item in by_item}, suite
     )
     where = f"run {run.name}, step {step}"
-    elsewhere.refuse_others(where, dict(given), (one.id for one in found.answered))
+    external_scores.refuse_unanswered(
+        where, dict(given), (one.id for one in found.answered)
+    )
     held: list[leases.Lease] = []
     journal = _journal(run, lambda: [lease.check() for lease in held])
     try:
@@ -109,7 +111,7 @@ def record(
         journal.commit()
         lease.forget()
         taken = evaluations.taken(run).get(step, set())
-        scores = aggregate(
+        scores = aggregate_scores(
             {key: of for key, of in given.items() if key not in taken}, found.answered
         )
         if scores.values:

@@ -21,7 +21,7 @@ from jobs.runtime.telling import tell
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.metrics import metrics, mt_bench
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
-from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 from zsg_core.secrets import hide_known
 from zsg_core.suites import PROMPTS, Suite
 
@@ -84,7 +84,7 @@ class Scorers:
                 failed |= dict.fromkeys(
                     own, hide_known(f"{type(error).__name__}: {error}")
                 )
-        return aggregate(found, answered), failed
+        return aggregate_scores(found, answered), failed
 
     def _scored(
         self,
@@ -107,12 +107,12 @@ class Scorers:
             elif isinstance(items, Dialogues):
                 made = self._judged(suite, items, answered)
             else:
-                return metrics.by_item(keys, answered)
+                return metrics.score_items(keys, answered)
         except ZsgError as error:
             if not isinstance(error, BadData):
                 self._away[needed] = str(error)
             raise
-        return {key: made[metrics.of_key(key)] for key in keys}
+        return {key: made[metrics.find_metric(key)] for key in keys}
 
     def _found_sandbox(self) -> Sandbox:
         self._sandbox = self._sandbox or sandbox.find(allowed=True)
@@ -137,13 +137,13 @@ class Scorers:
         content.refuse_changed(
             Path(file.path), content.suite_files(PROMPTS), file.digest
         )
-        prompts = mt_bench.judge_prompts(Path(file.path))
+        prompts = mt_bench.read_judge_prompts(Path(file.path))
         self._kept = self._kept or Kept(self._ratings)
         by, ratings = Judge.of(suite.judge, self._environment), []
         missing: dict[str, str] = {}
-        for said in mt_bench.conversations(answered):
+        for said in mt_bench.split_conversations(answered):
             judged = judge.judge(
-                mt_bench.requests(items.questions, prompts, said), by, self._kept
+                mt_bench.build_requests(items.questions, prompts, said), by, self._kept
             )
             ratings.append(judged.ratings)
             missing |= judged.missing
@@ -154,12 +154,12 @@ class Scorers:
                 f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "
                 f"{next(iter(missing.values()), 'there is none')}"
             )
-        return mt_bench.score(ratings)
+        return mt_bench.score_ratings(ratings)
 
 
 def _scorer(key: str) -> str:
     """What keys are scored by together: a module of texts, or what a machine must have."""
-    return METRICS[metrics.of_key(key)].scorer
+    return METRICS[metrics.find_metric(key)].scorer
 
 
 def _needed(scorer: str, suite: Suite) -> str:
@@ -172,4 +172,4 @@ def _needed(scorer: str, suite: Suite) -> str:
 
 
 def _ks(keys: Sequence[str]) -> list[int]:
-    return [METRICS[metrics.of_key(key)].samples for key in keys]
+    return [METRICS[metrics.find_metric(key)].samples for key in keys]

@@ -72,7 +72,7 @@ class Served:
         if suite.name not in self._items:
             how = how_encoded(self.job.stage)
             asker = Asker(
-                Template.of(how["template"]),
+                Template.from_recipe(how["template"]),
                 self.vocabulary,
                 how["max_length"],
                 how["truncate"],

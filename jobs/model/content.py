@@ -19,7 +19,7 @@ from jobs.files.model_file_names import (
     TOKENIZER_NAMES,
 )
 from zsg_core.data import readers
-from zsg_core.data.readers.format import root
+from zsg_core.data.readers.format import root_folder
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.suites import PROMPTS
@@ -169,7 +169,7 @@ def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -
     `folder` may be a file or a pattern: then names are those within the folder above it.
     """
     rows = [
-        [str(path.relative_to(root(folder))), digest]
+        [str(path.relative_to(root_folder(folder))), digest]
         for path, digest in zip(files, digests, strict=True)
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
@@ -198,7 +198,7 @@ def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:
 def refuse_other_reading(reader: str, path: Path, source: Mapping[str, Any]) -> None:
     """Raises UserError where the files would be read otherwise than the recipe says, as
     one of an older zsg does."""
-    if dict(readers.look(reader, path).marks) != source.get("read", {}):
+    if dict(readers.inspect_files(reader, path).marks) != source.get("read", {}):
         raise UserError(
             f"{path}: this version of zsg reads it otherwise than the one that planned this; zsg"
             " submit again makes runs of what is read now"

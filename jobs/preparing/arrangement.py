@@ -15,7 +15,7 @@ from jobs.preparing.embed import embedded, vectors
 from zsg_core.data import prompts
 from zsg_core.digest import digest_ids
 from zsg_core.orders import measures, tma
-from zsg_core.orders.arrange import arrange
+from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
 from zsg_core.orders.registry import Arranged
@@ -35,7 +35,7 @@ def make(
     """Writes arrangements/<made_id>. UserError for an order that the data do not allow."""
     say(f"arrangement {made_id}: {recipe['order']}")
     sources = _Sources(workspace, corpus, recipe, model, say)
-    made = arrange(recipe, corpus.train.tasks, sources.distances, sources.rounds)
+    made = arrange_items(recipe, corpus.train.tasks, sources.distances, sources.rounds)
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
 
@@ -68,13 +68,13 @@ class _Sources:
     def distances(self) -> Sequence[float]:
         """What the orders by similarity sort by."""
         tasks = self._corpus.train.tasks
-        return measures.distances(
+        return measures.compute_distances(
             self._recipe, tasks, self._vectors, self._texts, self.engine
         ).tolist()
 
     def rounds(self, farthest: bool, cap: int | None) -> Iterator[list[int]]:
         """The rounds of TMA."""
-        return tma.rounds(
+        return tma.pick_rounds(
             *self._vectors(), farthest=farthest, cap=cap, engine=self.engine
         )
 

@@ -66,7 +66,7 @@ class Part:
         if self.drawn_by is not None:
             example = splits.choose_answer(example, self.drawn_by)
         if self.worded is not None:
-            example = instructions.worded(example, self.wordings, self.worded)
+            example = instructions.apply_wording(example, self.wordings, self.worded)
         if not self.source:
             return example
         return msgspec.structs.replace(
@@ -142,7 +142,7 @@ class Corpus:
 
     @property
     def template(self) -> Template:
-        return Template.of(self.recipe["template"])
+        return Template.from_recipe(self.recipe["template"])
 
     @cached_property
     def train(self) -> Selection:
@@ -291,7 +291,7 @@ class _Making:
             if not self.pools[name].is_used:
                 made[name] = []
                 continue
-            wanted = mixing.amount(
+            wanted = mixing.count_kept(
                 rule, len(have), len(made.get(rule.get("ratio_to"), ()))
             )
             if "ratio" in rule and wanted == len(have):
@@ -299,7 +299,7 @@ class _Making:
                     f"{name}: all of its {len(have)} examples are used, for ratio {rule['ratio']}"
                     " asks for as many"
                 )
-            made[name] = splits.nested(have, wanted, rule.get("seed", 0), name)
+            made[name] = splits.sample_nested(have, wanted, rule.get("seed", 0), name)
         return {name: made[name] for name in taken}
 
     def _parts(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -307,8 +307,8 @@ class _Making:
         made = {}
         for name, places in taken.items():
             rule = self.pools[name].rule["train"]
-            count = mixing.amount({"fraction": rule.get("k", 1)}, len(places))
-            made[name] = splits.nested(places, count, rule.get("seed", 0), name)
+            count = mixing.count_kept({"fraction": rule.get("k", 1)}, len(places))
+            made[name] = splits.sample_nested(places, count, rule.get("seed", 0), name)
             if places and not count:
                 self.warn(
                     f"{name}: k {rule['k']} of {len(places)} examples leaves none"
@@ -337,10 +337,10 @@ class _Making:
             for name in taken
             if (share := self.pools[name].rule["train"].get("share"))
         }
-        rates = mixing.weights(
+        rates = mixing.compute_rates(
             rule["rates"], sizes, most, shares, self._set_of(rule["rates"], sizes, most)
         )
-        counts = mixing.counts(rates, sizes, rule.get("total"), rule["repeat"])
+        counts = mixing.count_by_rates(rates, sizes, rule.get("total"), rule["repeat"])
         twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
         if twice:
             self.warn(
@@ -352,7 +352,7 @@ class _Making:
         for (name, task), count in counts.items():
             own = of_task[name][task]
             rounds, rest = divmod(count, len(own))
-            made[name] += own * rounds + splits.nested(
+            made[name] += own * rounds + splits.sample_nested(
                 own, rest, seed[name], f"{name}/{task}"
             )
         return made
@@ -415,7 +415,7 @@ class _Making:
         self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]
     ) -> None:
         answers = {split: _Answers(selection) for split, selection in made.items()}
-        overlap = splits.overlap(answers["train"], answers["test"])
+        overlap = splits.find_overlap(answers["train"], answers["test"])
         for split, seen in answers.items():
             self._judge(split, seen)
         told = {
@@ -532,7 +532,9 @@ def _worded(train: Selection, name: str) -> list[int]:
     for part in train.parts:
         if part.source == name and part.worded is not None:
             for made_id in part.records.texts("id", part.places):
-                counts[instructions.which(len(counts), part.worded, made_id)] += 1
+                counts[
+                    instructions.choose_wording(len(counts), part.worded, made_id)
+                ] += 1
     return counts
 
 

@@ -109,7 +109,7 @@ class Pool:
         content.refuse_changed(
             self.files.instructions, content.one_file, rules[0]["digest"]
         )
-        return instructions.read(self.files.instructions)
+        return instructions.read_wordings(self.files.instructions)
 
     @property
     def is_used(self) -> bool:
@@ -136,8 +136,11 @@ class Pool:
     def sets(self) -> data_sets.Sets:
         """The data set that each training task is a template of, None where it is not known."""
         files = readers.FORMATS[self.rule["reader"]].files
-        folders = lambda: data_sets.folders_of(self.files.data, files(self.files.data))  # noqa: E731
-        return data_sets.of_tasks(
+
+        def folders() -> dict[str, str]:
+            return data_sets.find_task_folders(self.files.data, files(self.files.data))
+
+        return data_sets.find_data_sets(
             self.tasks["train"], self.rule["train"].get("data_sets"), folders
         )
 
@@ -209,7 +212,7 @@ class Pool:
         for name in names[: rule.get("tasks")]:
             places = of_task[name] if name in of_task else np.empty(0, np.int64)
             left = (places if wanted is None else places[wanted[places]]).tolist()
-            chosen += splits.cap(
+            chosen += splits.cap_items(
                 left, rule["per_task"], rule["sampling"], rule.get("seed", 0), name
             )
         return chosen
@@ -229,7 +232,7 @@ class Pool:
         if self.files.tags:
             content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
             ids = records.texts("id", np.arange(len(records)))
-            tags: Any = tag_files.read(
+            tags: Any = tag_files.read_tags(
                 self.files.tags, ids, self._published_ids, self._say
             )
         else:
@@ -254,7 +257,7 @@ class Pool:
         content.refuse_changed(
             self.files.data, content.data_files(reader), self.rule["digest"]
         )
-        return readers.own_ids(
+        return readers.read_published_ids(
             reader, self.files.data, self.rule.get("on_bad_row") == "skip"
         )
 
@@ -277,7 +280,7 @@ def _read(
     content.refuse_other_reading(reader, path, source)
     intake = Intake(skip)
     with publish(folder) as draft:
-        examples = readers.read(reader, path, intake)
+        examples = readers.read_examples(reader, path, intake)
         count = write_records(
             draft, examples, made_id, with_options=readers.FORMATS[reader].options
         )
@@ -285,7 +288,7 @@ def _read(
         made = {
             "reader": reader,
             "source": source["digest"],
-            "lists": readers.lists(reader, path),
+            "lists": readers.read_lists(reader, path),
         }
         write_json(draft / META, {**made, "count": count, **intake.facts()})
     say(f"records {made_id}: {count} examples of {reader}")

@@ -68,7 +68,7 @@ def sample(job: SampleJob, say: Say) -> None:
             for name, pool in pools.items()
         }
 
-    texts = partial(_base_texts, tasks, Template.of(data["template"]))
+    texts = partial(_base_texts, tasks, Template.from_recipe(data["template"]))
     for answers in job.samples:
         base = _make_base(workspace, answers.base, answers.folder, texts, say)
         source = recipes.list_sources(data)[answers.source]

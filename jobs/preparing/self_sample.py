@@ -83,7 +83,7 @@ def make(
             load_vocabulary(base, rule),
             position_count(read_json(base / "config.json") or {}),
         )
-        examples = list(readers.read(source["reader"], path, intake))
+        examples = list(readers.read_examples(source["reader"], path, intake))
         refuse_lossy(
             base,
             vocabulary,
@@ -119,7 +119,7 @@ def make(
 
 def chosen(examples: Sequence[Example], rule: Recipe) -> list[Example]:
     """The questions that are asked: all, or so many of them."""
-    return splits.nested(
+    return splits.sample_nested(
         examples, rule.get("items", len(examples)), rule["how"]["seed"], "self_sample"
     )
 
@@ -136,9 +136,9 @@ def ask(
             example, system=rule["system"], turns=((asked, answered), (asked, ""))
         )
         encoded = (
-            prompts.encode(
+            prompts.encode_example(
                 again,
-                template=Template.of(rule["template"]),
+                template=Template.from_recipe(rule["template"]),
                 tokenize=vocabulary.tokenize,
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsg_core.data.prompts import ANSWER, Encoded
+from zsg_core.data.prompts import ANSWER, EncodedExample
 from zsg_core.training import schedule
 
 Ids = NDArray[np.int64]
@@ -111,7 +111,7 @@ class TokenizedSet:
     def __init__(
         self,
         ids: Sequence[str],
-        encoded: Sequence[Encoded],
+        encoded: Sequence[EncodedExample],
         tasks: Sequence[str] = (),
         learnt: str = ANSWER,
     ) -> None:
@@ -175,9 +175,9 @@ class TokenizedSet:
             ]
         )
 
-    def spans(self, example: Encoded) -> list[tuple[int, int]]:
+    def spans(self, example: EncodedExample) -> list[tuple[int, int]]:
         """Which of its tokens are learnt."""
-        return example.learnt(self._learnt)
+        return example.target_spans(self._learnt)
 
 
 IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())

@@ -63,7 +63,7 @@ class CheckpointLosses:
         # one in common, where they draw at all
         seed = max(rule.get("seed", 0) for rule in tested.values())
         self.parts = {
-            key: splits.stratified(test.tasks, schedule.quick_items(key), seed)
+            key: splits.sample_stratified(test.tasks, schedule.quick_items(key), seed)
             for key in wanted
             if key != "loss"
         }

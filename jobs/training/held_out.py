@@ -18,8 +18,8 @@ from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
 from jobs.training.batches import IDLE, MicroBatch, Part, TokenizedSet, pack
 from zsg_core.data import prefixes
-from zsg_core.data.prefixes import Group
-from zsg_core.data.prompts import Encoded
+from zsg_core.data.prefixes import PrefixGroup
+from zsg_core.data.prompts import EncodedExample
 from zsg_core.training import schedule
 
 
@@ -58,7 +58,7 @@ class HeldOutLoss:
         self._groups = (
             self._grouped(budget)
             if sharing
-            else [Group((place,)) for place in range(len(self._items))]
+            else [PrefixGroup((place,)) for place in range(len(self._items))]
         )
         self._micros = self._micro_batches(ranks, budget)
 
@@ -110,12 +110,14 @@ class HeldOutLoss:
             "squares": squares,
         }
 
-    def _grouped(self, most: int) -> list[Group]:
+    def _grouped(self, most: int) -> list[PrefixGroup]:
         limits = [
             _unlearnt(item, spans)
             for item, spans in zip(self._items, self._spans, strict=True)
         ]
-        return prefixes.groups([item.ids for item in self._items], limits, most)
+        return prefixes.group_by_prefix(
+            [item.ids for item in self._items], limits, most
+        )
 
     def _micro_batches(self, ranks: Ranks, budget: int) -> list[MicroBatch]:
         """This rank's part; as many for every rank, since ZeRO-3 gathers weights in
@@ -143,7 +145,7 @@ class HeldOutLoss:
         ]
         return mine + [IDLE] * (max(map(len, rows)) - len(mine))
 
-    def _pack(self, groups: list[Group]) -> MicroBatch:
+    def _pack(self, groups: list[PrefixGroup]) -> MicroBatch:
         parts: list[Part] = []
         for group in groups:
             begin, after = group.prefix, -1
@@ -199,6 +201,6 @@ def _size(prefix: int, lengths: Sequence[int]) -> int:
     return prefix + sum(length - prefix for length in lengths)
 
 
-def _unlearnt(item: Encoded, spans: Sequence[tuple[int, int]]) -> int:
+def _unlearnt(item: EncodedExample, spans: Sequence[tuple[int, int]]) -> int:
     """The tokens before the one from whose state the first learnt token is predicted."""
     return min((first for first, _ in spans), default=len(item.ids)) - 1

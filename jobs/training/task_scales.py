@@ -24,10 +24,10 @@ def scales(
     """
     if train.get("task_scale", "none") == "none":
         return []
-    classes = output_space.classes(corpus.train)
+    classes = output_space.count_classes(corpus.train)
     task_of = dict(zip(corpus.train.ids, corpus.train.tasks, strict=True))
     vocabulary = (read_json(base / "config.json") or {})["vocab_size"]
     return [
-        output_space.log_n(classes.get(task_of[one]), tokens, vocabulary)
+        output_space.loss_divisor(classes.get(task_of[one]), tokens, vocabulary)
         for one, tokens in zip(ids, learnt, strict=True)
     ]

@@ -15,13 +15,13 @@ import numpy as np
 
 from jobs.contract.folder import META, alone, is_committed, publish, write_json
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import Encoded
+from zsg_core.data.prompts import EncodedExample
 from zsg_core.digest import content_id
 
-Encode = Callable[[Example], Encoded]
+Encode = Callable[[Example], EncodedExample]
 
 
-class Tokens(Sequence[Encoded]):
+class Tokens(Sequence[EncodedExample]):
     """The examples of a folder; each is made when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class Tokens(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, place: int) -> Encoded:  # type: ignore[override]
+    def __getitem__(self, place: int) -> EncodedExample:  # type: ignore[override]
         if not 0 <= place < len(self):
             raise IndexError(place)
         (first, span, _), (stop, last, cut) = (
@@ -42,7 +42,7 @@ class Tokens(Sequence[Encoded]):
             self._bounds[place + 1],
         )
         spans = tuple((int(a), int(b)) for a, b in self._spans[span:last])
-        return Encoded(self._ids[first:stop], spans, int(cut))
+        return EncodedExample(self._ids[first:stop], spans, int(cut))
 
 
 def how_encoded(stage: Mapping[str, Any]) -> dict[str, Any]:

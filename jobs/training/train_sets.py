@@ -80,7 +80,7 @@ def encoder_of(
     how = how_encoded(stage)
     return encoder(
         vocabulary,
-        Template.of(how["template"]),
+        Template.from_recipe(how["template"]),
         max_length or how["max_length"],
         how["truncate"],
     )
@@ -100,7 +100,7 @@ def encoder(
         "truncate": truncate,
         **ends,
     }
-    return partial(prompts.encode, tokenize=vocabulary.tokenize, **how)
+    return partial(prompts.encode_example, tokenize=vocabulary.tokenize, **how)
 
 
 def ordered_ids(arrangement: Path) -> list[str]:

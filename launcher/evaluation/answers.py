@@ -10,7 +10,7 @@ from launcher.status import reading
 from launcher.views import show
 from launcher.workspace import grid_record
 from zsg_core.errors import UserError
-from zsg_core.metrics import elsewhere
+from zsg_core.metrics import external_scores
 
 
 def export_answers(place: Workspace, which: str, steps: Collection[int] | None) -> None:
@@ -23,7 +23,9 @@ def export_answers(place: Workspace, which: str, steps: Collection[int] | None) 
             if steps and told.step not in steps:
                 continue
             answered = answers.read_answers(run, told.place)
-            for line in elsewhere.lines(run.name, told.step, told.suite, answered):
+            for line in external_scores.format_answers(
+                run.name, told.step, told.suite, answered
+            ):
                 show.line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1
     if not checkpoints:
@@ -37,7 +39,7 @@ def export_answers(place: Workspace, which: str, steps: Collection[int] | None) 
 
 def record_scores(place: Workspace, file: Path) -> None:
     """Journals the scores of a file in their runs; tells of each checkpoint what it has now."""
-    given = elsewhere.scores(file)
+    given = external_scores.read_scores(file)
     if not given:
         raise UserError(f"{file}: holds no scores")
     runs = {

@@ -22,7 +22,7 @@ from launcher.grids.hub import Downloads
 from zsg_core import suites
 from zsg_core.data import data_sets, instructions, readers
 from zsg_core.data.readers import hugging_face, niv2, p3
-from zsg_core.data.readers.format import Facts, Look, root
+from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
@@ -60,7 +60,7 @@ class Inputs:
         self._known = _kept(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
         self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
-        self._looks: dict[tuple[str, Path], Look] = {}
+        self._looks: dict[tuple[str, Path], Inspection] = {}
         self._read = 0
 
     def digest_inputs(self, settings: Settings) -> InputDigests:
@@ -150,7 +150,7 @@ class Inputs:
     def _tell_links(self, folder: Path, list_files: content.Files) -> None:
         """A note of files that lie elsewhere: a folder of data may have come from
         anywhere, with links in it."""
-        found = ordinary_files.find_links_out(root(folder), list_files(folder))
+        found = ordinary_files.find_links_out(root_folder(folder), list_files(folder))
         if not found:
             return
         path, to = (make_showable(str(one), keep="") for one in found[0])
@@ -160,13 +160,13 @@ class Inputs:
             " records/"
         )
 
-    def _look(self, reader: str, path: Path | None) -> Look:
+    def _look(self, reader: str, path: Path | None) -> Inspection:
         """What the files of a source tell before they are read; what there is to say of
         them is said once."""
         if path is None:
-            return Look()
+            return Inspection()
         if (reader, path) not in self._looks:
-            look = readers.look(reader, path, self._facts(reader))
+            look = readers.inspect_files(reader, path, self._facts(reader))
             for note in look.notes:
                 self._say(f"note: {note}")
             self._looks[reader, path] = look
@@ -341,7 +341,7 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
     folder, key = paths.data, _key(name, "path")
     # there, and of the format, before anything is said of what they hold
     readers.FORMATS[source.set].files(folder)
-    lists = readers.lists(source.set, folder)
+    lists = readers.read_lists(source.set, folder)
     by_list = (source.held_out or HeldOut()).by == "list" and (
         is_alone or source.held_out is not None
     )
@@ -367,7 +367,7 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
     if paths.test:
         _refuse_unreadable(test_set(source), paths.test, source)
     if paths.instructions:
-        instructions.read(paths.instructions)
+        instructions.read_wordings(paths.instructions)
 
 
 def _refuse_unknown_sets(source: Source, folder: Path) -> None:
@@ -382,8 +382,8 @@ def _refuse_unknown_sets(source: Source, folder: Path) -> None:
         or source.data_sets not in (None, data_sets.BY_NAME)
     ):
         return
-    tasks = p3.tasks_of_files(folder) or []
-    sets = data_sets.of_tasks(tasks, source.data_sets, dict)
+    tasks = p3.find_file_tasks(folder) or []
+    sets = data_sets.find_data_sets(tasks, source.data_sets, dict)
     if len(sets) > 2 and not any(sets.values()):
         data_sets.refuse_unknown(
             sets, source.data_sets, "data.templates", say=lambda text: None
@@ -404,7 +404,7 @@ def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
     # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
     if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
         return
-    next(iter(readers.read(name, path, Intake(source.on_bad_row == "skip"))))
+    next(iter(readers.read_examples(name, path, Intake(source.on_bad_row == "skip"))))
 
 
 def source_files(

@@ -16,7 +16,7 @@ from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
-from zsg_core.orders.tma_lists import span
+from zsg_core.orders.tma_lists import parse_span
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.claims import FallsEarly
 from zsg_core.settings.data import Source, SourceSettings
@@ -402,7 +402,7 @@ def _small_rounds(rounds: str | None) -> dict[str, str]:
     """As many rounds as a few examples have: of "10:15", the third five, the third."""
     if rounds is None:
         return {}
-    first, end = span(rounds)
+    first, end = parse_span(rounds)
     return {"rounds": f"{first // (end - first)}:{first // (end - first) + 1}"}
 
 

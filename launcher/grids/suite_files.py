@@ -67,16 +67,18 @@ def _check_one(name: str, key: str, path: Path) -> None:
     if name == REWARD:
         model_folder.check_reward(key, path)
     elif name == suites.PROMPTS:
-        _told(key, lambda: mt_bench.judge_prompts(path))
+        _told(key, lambda: mt_bench.read_judge_prompts(path))
     else:
-        read = _told(key, lambda: list(readers.read(name, path, Intake())))
+        read = _told(key, lambda: list(readers.read_examples(name, path, Intake())))
         if name == GSM8K:
-            _told(key, lambda: gsm8k.score([_said(one, one.id) for one in read]))
+            _told(
+                key, lambda: gsm8k.score_answers([_said(one, one.id) for one in read])
+            )
 
 
 def _check_judged(questions: Path, key: str, prompts: Path) -> None:
     """Whether every question can be put to the judge: some need a reference answer."""
-    read = list(readers.read(MT_BENCH, questions, Intake()))
+    read = list(readers.read_examples(MT_BENCH, questions, Intake()))
     said = [
         [
             _said(one, mt_bench.turn_id(one, number))
@@ -86,8 +88,8 @@ def _check_judged(questions: Path, key: str, prompts: Path) -> None:
     ]
     _told(
         key,
-        lambda: mt_bench.requests(
-            read, mt_bench.judge_prompts(prompts), chain.from_iterable(said)
+        lambda: mt_bench.build_requests(
+            read, mt_bench.read_judge_prompts(prompts), chain.from_iterable(said)
         ),
     )
 

@@ -135,7 +135,7 @@ class Workloads:
         if rule.get("k") == "0":
             return 0
         if "count" in rule:
-            return mixing.amount({"fraction": rule.get("k", 1)}, rule["count"])
+            return mixing.count_kept({"fraction": rule.get("k", 1)}, rule["count"])
         if (
             source.get("held_out", {}).get("by") != "list"
             or rule["per_task"] is None
@@ -144,7 +144,7 @@ class Workloads:
             return None  # only a whole reading would tell
         if (path, split) not in self._tasks:
             self._tasks[path, split] = len(
-                (readers.lists(source["reader"], path) or {}).get(split, ())
+                (readers.read_lists(source["reader"], path) or {}).get(split, ())
             )
         tasks = self._tasks[path, split]
         most = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]

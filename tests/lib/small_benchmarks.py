@@ -28,12 +28,16 @@ def cut(real: Path, folder: Path) -> Path:
         {"instruction": row["question"], "input": "", "output": row["answer"]}
         for row in asked
     ]
-    for one in evaluation.problems(folder / "HumanEval.jsonl", Intake()):
+    for one in evaluation.read_problems(folder / "HumanEval.jsonl", Intake()):
         code = (
             f"```python\n{one.prompt.strip()}\n{one.canonical_solution.rstrip()}\n```"
         )
         rows.append(
-            {"instruction": human_eval.instruction(one), "input": "", "output": code}
+            {
+                "instruction": human_eval.build_instruction(one),
+                "input": "",
+                "output": code,
+            }
         )
     (folder / "rows.json").write_text(json.dumps(rows))
     for name in ("question.jsonl", "reference_answer/gpt-4.jsonl"):

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from zsg_core.data.readers import p3
-from zsg_core.data.readers.format import root, stem
+from zsg_core.data.readers.format import bare_name, root_folder
 from zsg_core.errors import UserError
 
 BY_NAME, BY_FOLDER = "t0", "folder"
@@ -20,7 +20,7 @@ Rule = str | Mapping[str, Sequence[str]] | None
 Sets = dict[str, str | None]  # task → its data set, None where none is known
 
 
-def of_tasks(
+def find_data_sets(
     tasks: Sequence[str], rule: Rule, folders: Callable[[], Mapping[str, str]]
 ) -> Sets:
     """The data set of each task, None where the rule knows none.
@@ -31,7 +31,7 @@ def of_tasks(
     """
     if rule in (None, BY_NAME):
         return {
-            task: found if (found := p3.set_of(task)) in p3.SETS else None
+            task: found if (found := p3.find_data_set(task)) in p3.SETS else None
             for task in tasks
         }
     if isinstance(rule, str):
@@ -40,7 +40,7 @@ def of_tasks(
     return {task: _of_lists(task, rule or {}) for task in tasks}
 
 
-def folders_of(path: Path, files: Sequence[Path]) -> dict[str, str]:
+def find_task_folders(path: Path, files: Sequence[Path]) -> dict[str, str]:
     """The folder of each task's file below that of `path`; a file beside no other
     folder is of none.
 
@@ -48,7 +48,10 @@ def folders_of(path: Path, files: Sequence[Path]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for file in files:
-        folder, task = file.parent.relative_to(root(path)).as_posix(), stem(file)
+        folder, task = (
+            file.parent.relative_to(root_folder(path)).as_posix(),
+            bare_name(file),
+        )
         if found.setdefault(task, folder) != folder:
             raise UserError(
                 f"data.data_sets: folder: {file} and one in {found[task]} are both the task"

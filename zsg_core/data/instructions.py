@@ -11,19 +11,19 @@ from typing import Any
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.intake import whole
+from zsg_core.data.readers.intake import read_whole
 from zsg_core.data.readers.json_array import LONGEST
 from zsg_core.errors import BadData
 
 _GAP = re.compile(r"\n[ \t\r]*\n\s*")
 
 
-def read(path: Path) -> list[str]:
+def read_wordings(path: Path) -> list[str]:
     """The wordings of a file: a list of texts in .json, else the lines. BadData for a
     file without any."""
     try:
         text = (
-            whole(path, LONGEST)
+            read_whole(path, LONGEST)
             .decode("utf-8")
             .replace("\r\n", "\n")
             .replace("\r", "\n")
@@ -41,7 +41,7 @@ def read(path: Path) -> list[str]:
     return made
 
 
-def which(count: int, rule: Mapping[str, Any], made_id: str) -> int:
+def choose_wording(count: int, rule: Mapping[str, Any], made_id: str) -> int:
     """Which of `count` wordings an example has: drawn by its id where the rule has a
     seed, else the first."""
     return (
@@ -51,10 +51,15 @@ def which(count: int, rule: Mapping[str, Any], made_id: str) -> int:
     )
 
 
-def worded(example: Example, texts: Sequence[str], rule: Mapping[str, Any]) -> Example:
+def apply_wording(
+    example: Example, texts: Sequence[str], rule: Mapping[str, Any]
+) -> Example:
     """The example with its wording. BadData where a paragraph is to be replaced and the
     question has but one."""
-    text, (asked, answer) = texts[which(len(texts), rule, example.id)], example.turns[0]
+    text, (asked, answer) = (
+        texts[choose_wording(len(texts), rule, example.id)],
+        example.turns[0],
+    )
     is_after = rule["place"] == "after"
     if rule["replaces"]:
         gaps = list(_GAP.finditer(asked.strip()))

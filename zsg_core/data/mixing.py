@@ -27,7 +27,7 @@ SetOf = Callable[[Task], str]
 Recipe = dict[str, Any]
 
 
-def weights(
+def compute_rates(
     rule: str,
     sizes: Mapping[Task, int],
     most: Mapping[str, int | None],
@@ -67,7 +67,7 @@ def _weight_t0(size: int, cap: int, templates: int) -> int:
     return size if size <= cap else max(1, cap // templates)
 
 
-def counts(
+def count_by_rates(
     rates: Mapping[Task, Fraction],
     sizes: Mapping[Task, int],
     total: int | None,
@@ -99,7 +99,7 @@ def counts(
     return made
 
 
-def amount(rule: Recipe, size: int, of_ratio: int = 0) -> int:
+def count_kept(rule: Recipe, size: int, of_ratio: int = 0) -> int:
     """How many of a source's `size` examples its rule keeps: ⌊fraction·size⌋, a count,
     or a ratio of others.
 

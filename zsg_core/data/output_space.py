@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from zsg_core.data.examples import Example
 
 
-def classes(examples: Iterable[Example]) -> dict[str, int]:
+def count_classes(examples: Iterable[Example]) -> dict[str, int]:
     """The number of different answers of each task that is a classification, by task; at least 2.
 
     That is a task of single turns whose different examples have at most half as many
@@ -31,7 +31,7 @@ def classes(examples: Iterable[Example]) -> dict[str, int]:
     return found
 
 
-def log_n(classes: int | None, learnt: int, vocabulary: int) -> float:
+def loss_divisor(classes: int | None, learnt: int, vocabulary: int) -> float:
     """What -log p, summed over an example's `learnt` tokens, is divided by; `classes`
     is None for free text.
 

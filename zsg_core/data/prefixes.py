@@ -17,7 +17,7 @@ MOST_ITEMS = 32
 
 
 @dataclass(frozen=True)
-class Group:
+class PrefixGroup:
     """Places of sequences that begin with the same `prefix` tokens, which are encoded
     once; 0: one place alone."""
 
@@ -25,9 +25,9 @@ class Group:
     prefix: int = 0
 
 
-def groups(
+def group_by_prefix(
     sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int
-) -> list[Group]:
+) -> list[PrefixGroup]:
     """Every sequence in one group, so that the fewest tokens are encoded; in the order
     of their first places.
 
@@ -40,10 +40,10 @@ def groups(
     common = [
         _common(sequences[one], sequences[other]) for one, other in pairwise(order)
     ]
-    cheapest, chosen = [0], [Group(())]
+    cheapest, chosen = [0], [PrefixGroup(())]
     for end in range(len(order)):
         alone = cheapest[end] + len(sequences[order[end]])
-        best, group = alone, Group((order[end],))
+        best, group = alone, PrefixGroup((order[end],))
         prefix, tokens = limits[order[end]], len(sequences[order[end]])
         for start in range(end - 1, max(-1, end - MOST_ITEMS), -1):
             prefix = min(prefix, common[start], limits[order[start]])
@@ -54,7 +54,7 @@ def groups(
             if cheapest[start] + size < best:
                 best, group = (
                     cheapest[start] + size,
-                    Group(tuple(sorted(order[start : end + 1])), prefix),
+                    PrefixGroup(tuple(sorted(order[start : end + 1])), prefix),
                 )
         cheapest.append(best)
         chosen.append(group)

@@ -23,7 +23,7 @@ from zsg_core.data.examples import Example
 Tokenize = Callable[[str], list[int]]
 Fits = Callable[[str], bool]
 # which tokens of an example are learnt
-ANSWER, PROMPT, ALL = LEARNT = ("answer", "prompt", "all")
+ANSWER, PROMPT, ALL = TARGETS = ("answer", "prompt", "all")
 # ids of the question, of the tag after it, of the answer
 Turn = tuple[list[int], list[int], list[int]]
 
@@ -42,13 +42,13 @@ class Template:
     shots: int = 0
 
     @classmethod
-    def of(cls, recipe: dict[str, Any]) -> "Template":
+    def from_recipe(cls, recipe: dict[str, Any]) -> "Template":
         """The template of a corpus' recipe."""
         return cls(recipe["name"], recipe.get("positive_examples", 0))
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExample:
     """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts
     tokens left out."""
 
@@ -60,7 +60,7 @@ class Encoded:
     def answer_tokens(self) -> int:
         return sum(stop - start for start, stop in self.spans)
 
-    def learnt(self, which: str) -> list[tuple[int, int]]:
+    def target_spans(self, which: str) -> list[tuple[int, int]]:
         """The spans of tokens that are learnt: of the answers, the prompts or all, but
         never the first token.
 
@@ -85,7 +85,7 @@ class Encoded:
         return list(map(int, self.ids[: self.spans[-1][0]] if self.spans else self.ids))
 
 
-def encode(
+def encode_example(
     example: Example,
     *,
     template: Template,
@@ -94,7 +94,7 @@ def encode(
     eos: int,
     max_length: int,
     truncate: str = "prompt",
-) -> Encoded:
+) -> EncodedExample:
     """The token ids of an example, at most `max_length`; `truncate` says what a longer one loses.
 
     `prompt`: the prompt is shortened before the answer. Of the first turn, positive
@@ -123,7 +123,7 @@ def encode(
         spans.append((len(ids), len(ids) + min(len(answer), answer_room) + 1))
         ids += [*answer[:answer_room], eos]
         lost += over
-    return Encoded(ids, tuple(spans), lost)
+    return EncodedExample(ids, tuple(spans), lost)
 
 
 def _head(
@@ -133,7 +133,7 @@ def _head(
     bos: int,
     eos: int,
     max_length: int,
-) -> Encoded:
+) -> EncodedExample:
     ids, spans = [bos], []
     for index in range(len(example.turns)):
         asked = _question(
@@ -145,10 +145,10 @@ def _head(
     kept = tuple(
         (start, min(stop, max_length)) for start, stop in spans if start < max_length
     )
-    return Encoded(ids[:max_length], kept, max(0, len(ids) - max_length))
+    return EncodedExample(ids[:max_length], kept, max(0, len(ids) - max_length))
 
 
-def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
+def build_question(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
     """The question of the first turn: its text, or the Tk-Instruct prompt with up to
     `shots` positive examples.
 
@@ -175,7 +175,7 @@ def embedding_text(example: Example, shots: int) -> str:
     turns, joined by one space."""
     later = [text.strip() for turn in example.turns[1:] for text in turn]
     return " ".join(
-        [source(example, shots).strip(), example.turns[0][1].strip(), *later]
+        [build_question(example, shots).strip(), example.turns[0][1].strip(), *later]
     )
 
 
@@ -216,7 +216,11 @@ def _opened(template: Template, index: int, bos: int) -> list[int]:
 def _question(
     example: Example, index: int, template: Template, fits: Fits = lambda text: True
 ) -> str:
-    return example.turns[index][0] if index else source(example, template.shots, fits)
+    return (
+        example.turns[index][0]
+        if index
+        else build_question(example, template.shots, fits)
+    )
 
 
 def _texts(example: Example, index: int, template: Template) -> tuple[str, str, str]:

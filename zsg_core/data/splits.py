@@ -38,7 +38,7 @@ def hold_out(
     else:
         families: dict[str, list[str]] = {}
         for task in tasks:
-            families.setdefault(family(task), []).append(task)
+            families.setdefault(task_family(task), []).append(task)
         chosen = {
             rng.choice(siblings) for siblings in families.values() if len(siblings) > 1
         }
@@ -52,7 +52,7 @@ def hold_out(
     ]
 
 
-def family(task: str) -> str:
+def task_family(task: str) -> str:
     """What a task's name begins with, its number left out: `task002_quoref_…` and
     `quoref_What…` are of quoref."""
     found = _WORD.search(_NUMBER.sub("", task, count=1))
@@ -71,12 +71,12 @@ def choose_templates(
     kept = {
         task
         for name, own in of_set.items()
-        for task in nested(own, count, seed, f"templates of {name}")
+        for task in sample_nested(own, count, seed, f"templates of {name}")
     }
     return [task for task in tasks if task in kept]
 
 
-def cap(
+def cap_items(
     items: Sequence[Item], limit: int | None, sampling: str, seed: int, task: str
 ) -> list[Item]:
     """At most `limit` items of one task: the first in file order, or a seeded sample in
@@ -87,7 +87,7 @@ def cap(
     return rng.sample(list(items), min(limit, len(items)))
 
 
-def stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
+def sample_stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
     """Places of `count` items, or of all if there are no more, every task having its share of them.
 
     The items stand task after task, a task's in drawn order, and every N/count-th is
@@ -99,7 +99,7 @@ def stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
     stand = [
         p
         for task, own in of_task.items()
-        for p in cap(own, len(own), "random", seed, task)
+        for p in cap_items(own, len(own), "random", seed, task)
     ]
     count = min(count, len(stand))
     return sorted(stand[number * len(stand) // count] for number in range(count))
@@ -114,7 +114,9 @@ def choose_answer(example: Example, seed: int) -> Example:
     return example.answering(rng.choice(example.references))
 
 
-def nested(items: Sequence[Item], count: int, seed: int, name: str = "") -> list[Item]:
+def sample_nested(
+    items: Sequence[Item], count: int, seed: int, name: str = ""
+) -> list[Item]:
     """`count` of the items, a seeded sample in their own order; a smaller one is part
     of every larger one.
 
@@ -127,7 +129,7 @@ def nested(items: Sequence[Item], count: int, seed: int, name: str = "") -> list
     return [items[i] for i in sorted(order[:count])]
 
 
-def overlap(
+def find_overlap(
     train: Iterable[Example], test: Iterable[Example]
 ) -> list[tuple[str, str, bool]]:
     """(test id, training id, whether the answer is the same too) wherever a test prompt

@@ -9,14 +9,14 @@ from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """A text as Natural Instructions compares it: lower case, no ASCII punctuation,
     single blanks; articles stay."""
     return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
 
 
 @metric("exact_match")
-def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """100 where the normalised answer equals any normalised reference, else 0; items
     without any are left out.
 
@@ -28,8 +28,8 @@ def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
                 one.id,
                 100.0
                 * (
-                    normalised(one.answer)
-                    in {normalised(right) for right in one.references}
+                    normalise_text(one.answer)
+                    in {normalise_text(right) for right in one.references}
                 ),
             )
             for one in answers

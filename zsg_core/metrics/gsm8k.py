@@ -19,17 +19,17 @@ ANY_NUMBER = re.compile(
 THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!])(?=[0-9]{3}(?![0-9]))")
 TOLERANCE = 1e-4  # of gsm8k-ScRel
 # an older zsg took marks such as `$.` for numbers
-WAY = {"flexible": "the last number that holds a digit"}
+DEFINITION = {"flexible": "the last number that holds a digit"}
 
 
-def strict(text: str) -> float | None:
+def read_strict(text: str) -> float | None:
     """The number after the first `#### `; None where there is no such mark or no number
     after it."""
     found = STRICT.search(text)
     return _number(found.group(1)) if found else None
 
 
-def flexible(text: str) -> float | None:
+def read_flexible(text: str) -> float | None:
     """The last number, whatever stands before and after it; None without one."""
     found = ANY_NUMBER.findall(THOUSANDS.sub(",", text))
     return _number(found[-1]) if found else None
@@ -39,9 +39,9 @@ def flexible(text: str) -> float | None:
     "gsm8k/strict",
     "gsm8k/flexible",
     suite=GSM8K,
-    definitions={"gsm8k/flexible": WAY},
+    definitions={"gsm8k/flexible": DEFINITION},
 )
-def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """100 where an answer's final number is that of the reference, else 0, read
     strictly and flexibly.
 
@@ -55,7 +55,7 @@ def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
         f"gsm8k/{name}": mean_by_item(
             (one.id, 100.0 * _is_right(read(one.answer), _gold(one))) for one in listed
         )
-        for name, read in (("strict", strict), ("flexible", flexible))
+        for name, read in (("strict", read_strict), ("flexible", read_flexible))
     }
 
 
@@ -63,7 +63,7 @@ def _gold(one: Answered) -> float:
     """The reference's number: after `####`, or the last, as in published model
     solutions that end in `A: 18`."""
     text = one.references[0] if one.references else ""
-    gold = strict(text) if STRICT.search(text) else flexible(text)
+    gold = read_strict(text) if STRICT.search(text) else read_flexible(text)
     if gold is None:
         raise BadData(
             f"{one.id}: its reference holds no final number, such as `#### 18`: {text[-40:]!r}"

@@ -2,7 +2,7 @@
 a sandbox, elsewhere.
 
 The program in an answer is found by what Python's own parser takes, never by how a line
-looks: see `program`.
+looks: see `extract_program`.
 """
 
 import ast
@@ -18,7 +18,9 @@ from zsg_core.metrics.scoring import ByItem
 
 # Where the function is over and a base model begins something else (Chen et al. 2021, section 2.1).
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-WAY = {"program": "the longest part that parses"}  # an older zsg went by how lines look
+DEFINITION = {
+    "program": "the longest part that parses"
+}  # an older zsg went by how lines look
 # the k that Chen et al. 2021 report
 PASS_AT = {f"humaneval/pass_at_{k}": k for k in (1, 10, 100)}
 # of an answer that are looked through; no program of HumanEval has a tenth of that
@@ -34,10 +36,10 @@ _TABBED = re.compile(r"^ *\t", re.MULTILINE)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 for _name, _k in PASS_AT.items():  # where there is a sandbox
-    add_metric(_name, HUMANEVAL, suite=HUMANEVAL, definition=WAY, samples=_k)
+    add_metric(_name, HUMANEVAL, suite=HUMANEVAL, definition=DEFINITION, samples=_k)
 
 
-def instruction(problem: Problem) -> str:
+def build_instruction(problem: Problem) -> str:
     """The prompt for a model that follows instructions; a base model is given
     `problem.prompt` as it stands.
 
@@ -50,7 +52,7 @@ def instruction(problem: Problem) -> str:
     )
 
 
-def program(problem: Problem, answer: str) -> str:
+def extract_program(problem: Problem, answer: str) -> str:
     """The Python text that an answer stands for; blanks at its beginning count, so it
     must not have been stripped.
 
@@ -97,7 +99,7 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return 1 - comb(samples - passed, k) / comb(samples, k)
 
 
-def score(
+def score_samples(
     passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)
 ) -> dict[str, ByItem]:
     """(item id, whether it passed) of every sample → `humaneval/pass_at_k` of each item, × 100.

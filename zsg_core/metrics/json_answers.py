@@ -25,7 +25,7 @@ _END = re.compile(r"\s*(?:[,:}\]]|$)")
 
 
 @metric("json_valid", "json_accuracy")
-def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """`json_valid` is 100 for an answer that is such an object and nothing else;
     `json_accuracy` if its label is right.
 
@@ -34,21 +34,21 @@ def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """
     valid, right = [], []
     for one in answers:
-        found = label(one.answer)
+        found = read_label(one.answer)
         valid.append((one.id, 100.0 * (found is not None)))
         wanted = {
             made
             for reference in one.references
-            if (made := _plain(reference) or label(reference))
+            if (made := _plain(reference) or read_label(reference))
         }
         if wanted:
             right.append((one.id, 100.0 * (found in wanted)))
     return {"json_valid": mean_by_item(valid), "json_accuracy": mean_by_item(right)}
 
 
-def label(answer: str) -> str | None:
+def read_label(answer: str) -> str | None:
     """The label of a valid answer; None for an answer that is none."""
-    made = parsed(answer)
+    made = parse_json(answer)
     if (
         not isinstance(made, dict)
         or set(made) != set(KEYS)
@@ -58,7 +58,7 @@ def label(answer: str) -> str | None:
     return _plain(made[LABEL]) if isinstance(made[LABEL], str) else None
 
 
-def parsed(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """What a JSON text says, its quotes repaired where it is none as it stands; None
     where that does not help."""
     for attempt in (text, _requoted(text)):

@@ -1,7 +1,7 @@
 """Says what a metric's value is a mean over: the one place that values, intervals and
 claims take it from.
 
-A score of answers is the mean over tasks of their items' means, as `scoring.aggregate`
+A score of answers is the mean over tasks of their items' means, as `scoring.aggregate_scores`
 records it: every task counts the same, however many items it has. A loss is the mean
 over items (`jobs.training.held_out.summary`), and so is a silhouette. What has no
 finite value enters no mean.
@@ -52,7 +52,7 @@ def item_weights(
     return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 
 
-def means_of(
+def compute_means(
     values: ArrayLike, tasks: Sequence[str], *, over_items: bool
 ) -> NDArray[np.float64]:
     """The means (G,) of the columns of `values` (M items, G); NaN of a column without a

@@ -20,7 +20,7 @@ from zsg_core.metrics.registry import (
     TEST_SET,
 )
 from zsg_core.metrics.reward import REWARD
-from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 
 __all__ = [
     "GSM8K",
@@ -44,7 +44,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 
 
-def of_key(key: str) -> str:
+def find_metric(key: str) -> str:
     """The metric that a key is of, without the name of the way of answering. ValueError
     for a key of none."""
     found = next(
@@ -57,17 +57,17 @@ def of_key(key: str) -> str:
     return found
 
 
-def by_item(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:
+def score_items(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:
     """Each item's score by each of the keys. UserError where a scorer's library is not
     installed."""
     found: dict[str, ByItem] = {}
-    for scorer in dict.fromkeys(METRICS[of_key(key)].score for key in keys):
+    for scorer in dict.fromkeys(METRICS[find_metric(key)].score for key in keys):
         if scorer is None:
             raise ValueError(f"{', '.join(keys)}: not all are metrics of answers alone")
         found |= scorer(answers)
-    return {key: found[of_key(key)] for key in keys}
+    return {key: found[find_metric(key)] for key in keys}
 
 
-def score(keys: Sequence[str], answers: Sequence[Answered]) -> Scores:
-    """What the answers are worth by each of the keys. UserError as `by_item`."""
-    return aggregate(by_item(keys, answers), answers)
+def score_answers(keys: Sequence[str], answers: Sequence[Answered]) -> Scores:
+    """What the answers are worth by each of the keys. UserError as `score_items`."""
+    return aggregate_scores(score_items(keys, answers), answers)

@@ -45,7 +45,7 @@ class JudgePrompt(msgspec.Struct, frozen=True):
     prompt_template: str
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a judge is asked of one turn of one question."""
 
     id: str
@@ -56,7 +56,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str  # digest of all else that the judge is shown
 
 
-def turn(question: Example, said: Sequence[str]) -> Example:
+def build_turn(question: Example, said: Sequence[str]) -> Example:
     """The next turn to be answered, `<question's id>:<turn>` from 1 on, after what the
     model `said` in earlier ones."""
     turns = (
@@ -73,7 +73,7 @@ def turn_id(question: Example, number: int) -> str:
     return f"{question.id}:{number}"
 
 
-def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
+def read_judge_prompts(path: Path) -> dict[str, JudgePrompt]:
     """The prompts of judge_prompts.jsonl by name.
 
     BadData where one of those that grade single answers is missing, or has a field that
@@ -93,11 +93,11 @@ def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
     return found
 
 
-def requests(
+def build_requests(
     questions: Iterable[Example],
     prompts: Mapping[str, JudgePrompt],
     answers: Iterable[Answered],
-) -> list[Request]:
+) -> list[JudgeRequest]:
     """What a judge is asked: each turn that the model has answered, together with those before it.
 
     `answers` are by `turn_id`; a turn is left out where it, or one before it, has no
@@ -125,7 +125,7 @@ def requests(
     return asked
 
 
-def rating(reply: str) -> float | None:
+def read_rating(reply: str) -> float | None:
     """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is
     none from 1 to 10."""
     found = _RATING.search(reply) or _RATING_ELSE.search(reply)
@@ -133,7 +133,7 @@ def rating(reply: str) -> float | None:
     return value if 1 <= value <= 10 else None
 
 
-def conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
+def split_conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
     """Answers apart by sample, as they stand one conversation after the other.
 
     A turn that comes again begins the next. One may lack turns that another has: that
@@ -150,7 +150,7 @@ def conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
     return made
 
 
-def score(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
+def score_ratings(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
     """Ratings from 1 to 10 of each conversation by turn ↦ their means.
 
     A turn without a rating is left out, as FastChat leaves out its −1.
@@ -207,7 +207,7 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
-    """A template with its fields filled. BadData for any other, which `judge_prompts`
+    """A template with its fields filled. BadData for any other, which `read_judge_prompts`
     refuses before."""
     made = []
     for text, name in _pieces(template):
@@ -221,7 +221,7 @@ def _filled(template: str, fields: Mapping[str, str]) -> str:
 
 def _request(
     question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]
-) -> Request:
+) -> JudgeRequest:
     number, needs = len(said), question.task in WITH_REFERENCE
     prompt = prompts[NAMES[number, needs]]
     references = [reference for _, reference in question.turns[:number]]
@@ -240,7 +240,7 @@ def _request(
     answers = {"answer": said[0]} | {
         f"answer_{place}": text for place, text in enumerate(said, 1)
     }
-    return Request(
+    return JudgeRequest(
         id=turn_id(question, number),
         task=question.task,
         system=prompt.system_prompt,

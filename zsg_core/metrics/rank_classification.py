@@ -15,7 +15,7 @@ RANK_ACCURACY = "rank_accuracy"
 add_metric(RANK_ACCURACY)
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class OptionChoice(msgspec.Struct, frozen=True, kw_only=True):
     """An item with options: `examples` are the item once per option, so a loss job
     reads them as any others."""
 
@@ -24,7 +24,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     right: int  # which option is the answer
 
 
-def choice(example: Example) -> Choice:
+def build_choice(example: Example) -> OptionChoice:
     """The item with each of its options as its answer, under `<id>#<option's number>`.
 
     ValueError unless there are two options or more, all different, and one of them is
@@ -48,12 +48,12 @@ def choice(example: Example) -> Choice:
         )
         for number, option in enumerate(options)
     )
-    return Choice(
+    return OptionChoice(
         id=example.id, examples=tuple(made), right=options.index(example.answer)
     )
 
 
-def chosen(choice: Choice, losses: Mapping[str, float]) -> int | None:
+def choose_option(choice: OptionChoice, losses: Mapping[str, float]) -> int | None:
     """Which option has the least loss, of equal losses the first; None where a loss is
     missing or no number.
 
@@ -67,10 +67,12 @@ def chosen(choice: Choice, losses: Mapping[str, float]) -> int | None:
     return None if np.isnan(found).any() else int(found.argmin())
 
 
-def score(choices: Sequence[Choice], losses: Mapping[str, float]) -> dict[str, ByItem]:
+def score_choices(
+    choices: Sequence[OptionChoice], losses: Mapping[str, float]
+) -> dict[str, ByItem]:
     """100 where the right option is chosen, else 0; an item of which none could be
     chosen is left out."""
-    found = {one.id: (chosen(one, losses), one.right) for one in choices}
+    found = {one.id: (choose_option(one, losses), one.right) for one in choices}
     return {
         RANK_ACCURACY: {
             item: 100.0 * (it == right)

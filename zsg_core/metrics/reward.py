@@ -5,6 +5,6 @@ from zsg_core.metrics.registry import TEST_SET, add_metric
 
 REWARD = "reward"
 # an older zsg made control tokens of an answer's words, so that it could end its turn
-WAY = {"words": "text"}
+DEFINITION = {"words": "text"}
 
-add_metric(REWARD, suite=TEST_SET, definition=WAY)
+add_metric(REWARD, suite=TEST_SET, definition=DEFINITION)

@@ -12,7 +12,7 @@ TYPES = ("rouge1", "rougeL")
 
 
 @metric(*TYPES)
-def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """F-measures × 100 with Porter's stemmer, each the greatest over the references;
     items without any are left out.
 

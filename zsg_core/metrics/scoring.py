@@ -50,7 +50,9 @@ def mean_by_item(scored: Iterable[tuple[str, float]]) -> ByItem:
     return {item: float(np.mean(scores)) for item, scores in samples.items()}
 
 
-def aggregate(by_metric: Mapping[str, ByItem], answers: Sequence[Answered]) -> Scores:
+def aggregate_scores(
+    by_metric: Mapping[str, ByItem], answers: Sequence[Answered]
+) -> Scores:
     """The scores of a checkpoint, whose items are those of `answers`; ValueError for a
     score of any other item.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from zsg_core.errors import UserError
 
 
-def silhouettes(
+def compute_silhouettes(
     vectors: NDArray[np.floating], groups: Sequence[str]
 ) -> NDArray[np.float64]:
     """(N,) of each of N vectors, (N, H): (b − a) / max(a, b), by Euclidean distances.

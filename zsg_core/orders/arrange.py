@@ -23,7 +23,7 @@ from zsg_core.errors import UserError
 from zsg_core.orders.registry import ORDERS, Arranged, OrderInputs, Rounds
 
 
-def arrange(
+def arrange_items(
     recipe: Mapping[str, Any],
     tasks: Sequence[str],
     distances: Callable[[], Sequence[float]],

@@ -26,10 +26,10 @@ def check_block(asked: Any) -> None:
 )
 def arrange_blocks(inputs: OrderInputs) -> Arranged:
     """Items in shuffled blocks."""
-    return Arranged(by_blocks(inputs.tasks, inputs.recipe["block"], inputs.seed))
+    return Arranged(shuffle_blocks(inputs.tasks, inputs.recipe["block"], inputs.seed))
 
 
-def by_blocks(tasks: Sequence[str], block: int, seed: int) -> list[int]:
+def shuffle_blocks(tasks: Sequence[str], block: int, seed: int) -> list[int]:
     """Blocks of `block` items of one task, drawn and put in order at random.
 
     What of a task fills no block stands at the end, shuffled, so that blocks begin

@@ -11,10 +11,10 @@ from zsg_core.orders.registry import Arranged, OrderInputs, always, order
 @order("cluster", about="task after task")
 def arrange_by_task(inputs: OrderInputs) -> Arranged:
     """Items in one of the three orders."""
-    return Arranged(by_task(inputs.order, inputs.tasks, inputs.seed))
+    return Arranged(order_by_task(inputs.order, inputs.tasks, inputs.seed))
 
 
-def by_task(order: str, tasks: Sequence[str], seed: int) -> list[int]:
+def order_by_task(order: str, tasks: Sequence[str], seed: int) -> list[int]:
     """The order of items whose tasks are `tasks[0…N−1]`, items of a task standing together."""
     cluster = list(range(len(tasks)))
     if order == "cluster":

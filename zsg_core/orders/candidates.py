@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsg_core import threads
-from zsg_core.orders.distance import Indices, Vectors, parts
-from zsg_core.orders.nearest import CHUNK, Engine, Singles, product
+from zsg_core.orders.distance import Indices, Vectors, iterate_slices
+from zsg_core.orders.nearest import CHUNK, Engine, Singles, matrix_product
 
 # training rows from which the floors are estimated
 LEAST_SAMPLE, MOST_SAMPLE = 1024, 16384
@@ -21,7 +21,7 @@ SLACK = 3  # times as many candidates as wanted, and the lists are shortened
 
 
 @dataclass(frozen=True)
-class Lists:
+class NearestLists:
     """For every test item its most similar training items, nearest first by the
     engine's similarity.
 
@@ -36,7 +36,7 @@ class Lists:
 
 def nearest_lists(
     train: Vectors, rows: Indices | None, test: Vectors, want: int, engine: Engine
-) -> Lists:
+) -> NearestLists:
     """About `want` candidates for each test item among the training items `rows` (None:
     all of them)."""
     count = len(train) if rows is None else len(rows)
@@ -59,7 +59,7 @@ def nearest_lists(
                 values,
             )
 
-    threads.run_in_threads(look, parts(count, CHUNK))
+    threads.run_in_threads(look, iterate_slices(count, CHUNK))
     return kept.lists()
 
 
@@ -91,7 +91,7 @@ class _Kept:
         ]
         self._size = len(columns)
 
-    def lists(self) -> Lists:
+    def lists(self) -> NearestLists:
         ids, columns, values = (
             np.concatenate(column) for column in zip(*self._parts, strict=True)
         )
@@ -100,7 +100,7 @@ class _Kept:
         counts = np.bincount(columns, minlength=len(self.floor))
         places = np.arange(len(order)) - (np.cumsum(counts) - counts)[columns]
         shape = (len(self.floor), int(counts.max(initial=0)))
-        made = Lists(
+        made = NearestLists(
             np.full(shape, -1, np.int32),
             np.full(shape, -np.inf, np.float32),
             self.floor,
@@ -121,7 +121,7 @@ def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
 def _floors(sample: Vectors, test: Vectors, share: float) -> Singles:
     # An estimate: it decides how long the lists become, never what is right, so any
     # engine may make it.
-    made = product(test, sample.T)
+    made = matrix_product(test, sample.T)
     place = max(0, len(sample) - 1 - int(share * len(sample)))
     made.partition(place, axis=1)
     return made[:, place].astype(np.float32)

@@ -23,7 +23,7 @@ Indices = NDArray[np.integer]
 ROWS = 64  # rows measured at once: their float64 products stay in a core's cache
 
 
-def fold(terms: Floats) -> Floats:
+def fold_sum(terms: Floats) -> Floats:
     """The sums over the first axis in the canonical order; `terms` (d, n) is overwritten."""
     width = len(terms)
     if not width:
@@ -38,21 +38,23 @@ def fold(terms: Floats) -> Floats:
 def pair_dots(left: Vectors, right: Vectors, rows: Indices, columns: Indices) -> Floats:
     """Canonical similarities of left[rows[k]] and right[columns[k]] for all k."""
     made = np.empty(len(rows))
-    for part in parts(len(rows), ROWS):
-        made[part] = fold(upright(left[rows[part]]) * upright(right[columns[part]]))
+    for part in iterate_slices(len(rows), ROWS):
+        made[part] = fold_sum(
+            as_columns(left[rows[part]]) * as_columns(right[columns[part]])
+        )
     return made
 
 
-def dots(left: Vectors, right: Vectors) -> Floats:
+def row_dots(left: Vectors, right: Vectors) -> Floats:
     """Canonical similarities of every row of `left` to the one vector `right`."""
     made = np.empty(len(left))
     column = np.asarray(right, np.float64)[:, None]
-    for part in parts(len(left), ROWS):
-        made[part] = fold(upright(left[part]) * column)
+    for part in iterate_slices(len(left), ROWS):
+        made[part] = fold_sum(as_columns(left[part]) * column)
     return made
 
 
-def upright(rows: Vectors) -> Floats:
+def as_columns(rows: Vectors) -> Floats:
     """Rows as float64 columns: folding then adds long contiguous lines, which is
     several times as fast."""
     columns = np.empty((rows.shape[1], len(rows)))
@@ -63,11 +65,11 @@ def upright(rows: Vectors) -> Floats:
 def mean_vector(vectors: Vectors) -> Floats:
     """The mean vector in float64, each coordinate summed exactly and rounded once."""
     # what stays in the cache
-    few = (vectors[:, part] for part in parts(vectors.shape[1], ROWS))
+    few = (vectors[:, part] for part in iterate_slices(vectors.shape[1], ROWS))
     return np.concatenate([exact_sums(columns) for columns in few]) / len(vectors)
 
 
-def mean(values: Floats) -> float:
+def exact_mean(values: Floats) -> float:
     """The mean, summed exactly and rounded once: it cannot depend on how a machine adds."""
     return float(exact_sums(values[:, None])[0]) / len(values)
 
@@ -107,7 +109,7 @@ def error_bound(left: Vectors, right: Vectors) -> float:
 
     UserError where vectors are not finite.
     """
-    return rounding_error(left.shape[1], longest(left) * longest(right))
+    return rounding_error(left.shape[1], longest_norm(left) * longest_norm(right))
 
 
 def rounding_error(dimensions: int, lengths: float) -> float:
@@ -121,9 +123,9 @@ def rounding_error(dimensions: int, lengths: float) -> float:
     return 1.01 * rounding / (1 - rounding) * lengths + 1e-35
 
 
-def longest(vectors: Vectors) -> float:
+def longest_norm(vectors: Vectors) -> float:
     """The length of the longest, or a little more. UserError where one is not finite."""
-    blocks = (vectors[part] for part in parts(len(vectors), 1024))
+    blocks = (vectors[part] for part in iterate_slices(len(vectors), 1024))
     squares = max(
         (float(np.einsum("ij,ij->i", block, block).max()) for block in blocks),
         default=0.0,
@@ -138,10 +140,10 @@ def longest(vectors: Vectors) -> float:
 def average_distance(train: Vectors, test: Vectors) -> Floats:
     """AD: the mean of −similarity over the test items, which is −similarity to their
     mean vector."""
-    return -dots(train, mean_vector(test))
+    return -row_dots(train, mean_vector(test))
 
 
-def weighted(
+def weighted_distance(
     nearest: Floats, average: Floats, w_min: float = 1.0, w_avg: float | None = None
 ) -> Floats:
     """WSD = w_min·MD + w_avg·AD; by default, as published, w_min = 1 and w_avg = mean(MD)/mean(AD).
@@ -151,17 +153,17 @@ def weighted(
     Generalization, section 3.2 and the authors' code.
     """
     if w_avg is None:
-        similar = mean(average)
+        similar = exact_mean(average)
         if similar >= 0:
             raise UserError(
                 "the training data are on average not similar to the test set (mean cosine ≤ 0), so"
                 " the weights of nft/rt/fft (w_avg = mean MD / mean AD) mean nothing; give"
                 " arrangement.weights as numbers, or use another embedding model or another order"
             )
-        w_avg = mean(nearest) / similar
+        w_avg = exact_mean(nearest) / similar
     return w_min * nearest + w_avg * average
 
 
-def parts(count: int, size: int) -> Iterator[slice]:
+def iterate_slices(count: int, size: int) -> Iterator[slice]:
     """Slices that cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -31,11 +31,11 @@ from zsg_core.orders.distance import (
     Floats,
     Vectors,
     average_distance,
-    dots,
-    fold,
+    fold_sum,
+    iterate_slices,
     mean_vector,
-    parts,
-    weighted,
+    row_dots,
+    weighted_distance,
 )
 from zsg_core.orders.nearest import Engine, minimum_and_average
 
@@ -50,7 +50,7 @@ SMALLEST = 1e-10  # what the authors add to a bigram's share in the test set
 Texts = Sequence[str]
 
 
-def of_vectors(
+def measure_vectors(
     name: str,
     train: Vectors,
     test: Vectors,
@@ -60,7 +60,7 @@ def of_vectors(
     """The distances of the rows of `train` (N, d) to those of `test` (M, d), float32 of
     unit length, as (N,)."""
     if name == WSD:
-        return weighted(*minimum_and_average(train, test, engine), *weights)
+        return weighted_distance(*minimum_and_average(train, test, engine), *weights)
     if name == "cosine_min":
         return minimum_and_average(train, test, engine)[0]
     if name == "cosine_avg":
@@ -69,11 +69,11 @@ def of_vectors(
         return -minimum_and_average(train, -test, engine)[0]
     if name == "cosine_centroid":
         middle = mean_vector(test)
-        return -dots(train, middle) / _length(middle)
+        return -row_dots(train, middle) / _length(middle)
     if name == "euclidean_centroid":
-        return euclidean(train, mean_vector(test)[None, :])[:, 0]
+        return euclidean_distances(train, mean_vector(test)[None, :])[:, 0]
     if name == OT:
-        return transport(train, test)
+        return transport_costs(train, test)
     return _euclidean(name, train, test)
 
 
@@ -93,7 +93,7 @@ def task_vectors(train: Vectors, tasks: Sequence[str], unit: bool) -> Vectors:
     )
 
 
-def of_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
+def measure_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
     """The divergence of the bigrams of every group of training texts from those of all
     test texts, as (groups,).
 
@@ -106,14 +106,14 @@ def of_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
     )
 
 
-def euclidean(train: Vectors, test: Vectors) -> Floats:
+def euclidean_distances(train: Vectors, test: Vectors) -> Floats:
     """All distances (N, M), each the root of squares summed in the canonical order."""
     made = np.empty((len(train), len(test)))
     _each_block(train, test, lambda part, found: made.__setitem__(part, found.T))
     return made
 
 
-def transport(train: Vectors, test: Vectors) -> Floats:
+def transport_costs(train: Vectors, test: Vectors) -> Floats:
     """Every item's part of the least cost of moving uniform weight from `train` onto
     `test`, Euclidean cost, exact.
 
@@ -131,7 +131,7 @@ def transport(train: Vectors, test: Vectors) -> Floats:
         raise UserError(
             "measure ot needs the package POT: pip install 'zsg[train]'"
         ) from None
-    cost = euclidean(train, test)
+    cost = euclidean_distances(train, test)
     plan, log = ot.emd(
         np.full(len(train), 1 / len(train)),
         np.full(len(test), 1 / len(test)),
@@ -144,10 +144,10 @@ def transport(train: Vectors, test: Vectors) -> Floats:
             f"measure ot: the transport problem was not solved: {log['warning']}; use another"
             " measure"
         )
-    return fold(np.ascontiguousarray((plan * cost).T))
+    return fold_sum(np.ascontiguousarray((plan * cost).T))
 
 
-def distances(
+def compute_distances(
     spec: dict[str, Any],
     tasks: Sequence[str],
     vectors: Callable[[], tuple[Vectors, Vectors]],
@@ -162,11 +162,11 @@ def distances(
         groups = (
             _grouped(train_texts, tasks) if coarse else [[text] for text in train_texts]
         )
-        return of_texts(name, groups, test_texts)
+        return measure_texts(name, groups, test_texts)
     train, test = vectors()
     if coarse:
         train = task_vectors(train, tasks, unit=name == WSD or name in COSINE)
-    return of_vectors(name, train, test, _weights(spec), engine)
+    return measure_vectors(name, train, test, _weights(spec), engine)
 
 
 def _weights(spec: dict[str, Any]) -> tuple[float, float | None]:
@@ -187,7 +187,7 @@ def _euclidean(name: str, train: Vectors, test: Vectors) -> Floats:
     def reduce(part: slice, found: Floats) -> None:
         least, most = found.min(axis=0), found.max(axis=0)
         made[part] = {"min": least, "max": most}.get(
-            name.removeprefix("euclidean_"), fold(found) / len(test)
+            name.removeprefix("euclidean_"), fold_sum(found) / len(test)
         )
 
     _each_block(train, test, reduce)
@@ -207,14 +207,14 @@ def _each_block(
             terms = np.empty_like(columns)
             for place, item in enumerate(items):
                 np.subtract(columns, item, out=terms)
-                found[place] = np.sqrt(fold(np.square(terms, out=terms)))
+                found[place] = np.sqrt(fold_sum(np.square(terms, out=terms)))
             use(part, found)
 
-    threads.run_in_threads(measure, parts(len(train), ROWS))
+    threads.run_in_threads(measure, iterate_slices(len(train), ROWS))
 
 
 def _length(vector: Floats) -> float:
-    return math.sqrt(float(fold(np.square(vector)[:, None])[0]))
+    return math.sqrt(float(fold_sum(np.square(vector)[:, None])[0]))
 
 
 def _bigrams(texts: Texts) -> Counter[tuple[str, str]]:

@@ -20,11 +20,11 @@ from zsg_core.orders.distance import (
     Floats,
     Indices,
     Vectors,
-    fold,
-    longest,
+    fold_sum,
+    iterate_slices,
+    longest_norm,
     mean_vector,
     pair_dots,
-    parts,
     rounding_error,
 )
 
@@ -90,10 +90,12 @@ class Blas(threading.local):
         if len(self._buffer) < len(rows) * len(test):
             self._buffer = np.empty(len(rows) * len(test), np.float32)
         out = self._buffer[: len(rows) * len(test)].reshape(len(rows), len(test))
-        return product(rows, test.T, out)
+        return matrix_product(rows, test.T, out)
 
 
-def product(left: Vectors, right: Vectors, out: Singles | None = None) -> Singles:
+def matrix_product(
+    left: Vectors, right: Vectors, out: Singles | None = None
+) -> Singles:
     """The float32 matrix product (n, m) of finite (n, d) and (d, m), without the
     warnings that BLAS may raise.
 
@@ -127,8 +129,11 @@ def minimum_and_average(
     Source: Dynamics of Zero-Shot Generalization, WSD (section 3.2).
     """
     engine = engine or Blas()
-    reach = longest(test)
-    middle, test = np.repeat(mean_vector(test)[:, None], ROWS, axis=1), distinct(test)
+    reach = longest_norm(test)
+    middle, test = (
+        np.repeat(mean_vector(test)[:, None], ROWS, axis=1),
+        distinct_vectors(test),
+    )
     loaded = engine.load(test)
     nearest, average = np.empty(len(train)), np.empty(len(train))
 
@@ -136,15 +141,15 @@ def minimum_and_average(
         space = _Space(train.shape[1])
         for chunk in chunks:
             rows, near = train[chunk], nearest[chunk]
-            margin = 2.1 * rounding_error(train.shape[1], longest(rows) * reach)
+            margin = 2.1 * rounding_error(train.shape[1], longest_norm(rows) * reach)
             top, crowded, others = engine.closest(rows, loaded, margin)
-            for part in parts(len(rows), ROWS):
+            for part in iterate_slices(len(rows), ROWS):
                 average[chunk][part], near[part] = space.distances(
                     rows[part], middle, test, top[part]
                 )
             np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, others))
 
-    threads.run_in_threads(measure, parts(len(train), CHUNK))
+    threads.run_in_threads(measure, iterate_slices(len(train), CHUNK))
     return nearest, average
 
 
@@ -166,12 +171,12 @@ class _Space:
         # what is read line by line first can be read column by column fast
         items[:] = rows
         columns[:] = items.T
-        average = -fold(np.multiply(columns, middle[:, : len(rows)], out=terms))
+        average = -fold_sum(np.multiply(columns, middle[:, : len(rows)], out=terms))
         terms[:] = test.take(top, axis=0, out=items, mode="clip").T
-        return average, -fold(np.multiply(columns, terms, out=terms))
+        return average, -fold_sum(np.multiply(columns, terms, out=terms))
 
 
-def distinct(vectors: Vectors) -> Vectors:
+def distinct_vectors(vectors: Vectors) -> Vectors:
     """The vectors that differ, each where it first stands."""
     following = next_equal(vectors)
     first = np.ones(len(vectors), bool)
@@ -190,7 +195,7 @@ def next_equal(vectors: Vectors) -> Indices:
     marks = (words * _FACTORS[: words.shape[1]]).sum(axis=1, dtype=np.uint64)
     order = np.argsort(marks, kind="stable")
     alike = np.flatnonzero(marks[order[1:]] == marks[order[:-1]])
-    for part in parts(len(alike), CHUNK):
+    for part in iterate_slices(len(alike), CHUNK):
         one, two = order[alike[part]], order[alike[part] + 1]
         same = (vectors[one] == vectors[two]).all(axis=1)
         following[one[same]] = two[same]

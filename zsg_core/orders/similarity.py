@@ -82,10 +82,12 @@ def arrange_by_similarity(inputs: OrderInputs) -> Arranged:
     recipe, distances = inputs.recipe, inputs.distances()
     if recipe.get("granularity") == "coarse":
         return Arranged(
-            by_task_similarity(inputs.order, distances, inputs.seed, inputs.tasks)
+            order_tasks_by_similarity(
+                inputs.order, distances, inputs.seed, inputs.tasks
+            )
         )
     return Arranged(
-        by_similarity(
+        order_by_similarity(
             inputs.order,
             distances,
             inputs.seed,
@@ -95,7 +97,7 @@ def arrange_by_similarity(inputs: OrderInputs) -> Arranged:
     )
 
 
-def by_similarity(
+def order_by_similarity(
     order: str,
     distances: Sequence[float],
     seed: int,
@@ -104,11 +106,12 @@ def by_similarity(
 ) -> list[int]:
     """The order of items by distance, ascending; equal items keep their place, lowest index first.
 
-    With a choice of `polar` or `uniform` only some items of each task are taken (see `chosen`).
+    With a choice of `polar` or `uniform` only some items of each task are taken, see
+    `choose_items`.
     """
     nearest_first = np.argsort(np.asarray(distances), kind="stable").tolist()
     if choose != "all":
-        nearest_first = chosen(choose, nearest_first, tasks or [])
+        nearest_first = choose_items(choose, nearest_first, tasks or [])
     if order == "nft":
         return nearest_first
     if order == "fft":
@@ -117,7 +120,7 @@ def by_similarity(
     return [nearest_first[i] for i in shuffle]
 
 
-def by_task_similarity(
+def order_tasks_by_similarity(
     order: str, distances: Sequence[float], seed: int, tasks: Sequence[str]
 ) -> list[int]:
     """The coarse order: tasks by distance, each task's items in their order.
@@ -128,10 +131,10 @@ def by_task_similarity(
     rank = np.empty(len(distances), np.int64)
     rank[np.argsort(np.asarray(distances), kind="stable")] = np.arange(len(distances))
     number = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
-    return by_similarity(order, [rank[number[task]] for task in tasks], seed)
+    return order_by_similarity(order, [rank[number[task]] for task in tasks], seed)
 
 
-def chosen(
+def choose_items(
     choose: str, nearest_first: Sequence[int], tasks: Sequence[str]
 ) -> list[int]:
     """Of each task's items, nearest first: polar takes the first 10 and the last 10,

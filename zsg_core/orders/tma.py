@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from zsg_core.orders.candidates import Lists, nearest_lists
+from zsg_core.orders.candidates import NearestLists, nearest_lists
 from zsg_core.orders.distance import Indices, Vectors, error_bound, pair_dots
-from zsg_core.orders.nearest import Blas, Engine, Singles, distinct, next_equal
+from zsg_core.orders.nearest import Blas, Engine, Singles, distinct_vectors, next_equal
 
 WINDOW = 16  # list entries looked at together
 # candidates per test item in the first lists; the next lists are twice as long
@@ -23,7 +23,7 @@ PER_ROUND = 12  # or so many for every round that there must be
 LONGEST = 1 << 23  # candidates of all test items together
 
 
-def rounds(
+def pick_rounds(
     train: Vectors,
     test: Vectors,
     *,
@@ -36,7 +36,9 @@ def rounds(
     With `cap` the last round is the one that reaches it, untrimmed, as the published
     code stops; without, all items come, as the paper says.
     """
-    test = distinct(np.asarray(test))  # equal test items pick equal training items
+    test = distinct_vectors(
+        np.asarray(test)
+    )  # equal test items pick equal training items
     taken, wanted = 0, len(train) if cap is None else min(cap, len(train))
     longest = max(SHORTEST, PER_ROUND * wanted // len(test), len(train) // 1024)
     left = _Left(
@@ -160,7 +162,7 @@ class _Left:
         )
         self._want *= 2
 
-    def _replace(self, columns: Indices, made: Lists) -> None:
+    def _replace(self, columns: Indices, made: NearestLists) -> None:
         longest = made.ids.shape[1]
         if longest + WINDOW > self._ids.shape[1]:
             ids, values = self._empty(longest)

@@ -22,7 +22,7 @@ HALVED = ("min-max", "max-min", "random")  # lists of two halves
 def check_list(asked: Any) -> None:
     """ValueError for a list whose rounds cannot be counted, or that is another order."""
     if asked.rounds is not None:
-        span(asked.rounds)
+        parse_span(asked.rounds)
         if asked.list in HALVED:
             raise ValueError(
                 f"`rounds` are of list min or max, not of {asked.list}, which has two kinds of"
@@ -73,16 +73,16 @@ def is_shuffled(asked: Any) -> bool:
 def arrange_tma(inputs: OrderInputs) -> Arranged:
     """Items in one of the five lists."""
     recipe = inputs.recipe
-    return by_rounds(
+    return list_rounds(
         recipe["list"],
         inputs.rounds,
         recipe.get("cap"),
         inputs.seed,
-        span(recipe["rounds"]) if "rounds" in recipe else None,
+        parse_span(recipe["rounds"]) if "rounds" in recipe else None,
     )
 
 
-def by_rounds(
+def list_rounds(
     name: str,
     rounds: Rounds,
     cap: int | None,
@@ -123,7 +123,7 @@ def by_rounds(
     )
 
 
-def span(text: str) -> tuple[int, int]:
+def parse_span(text: str) -> tuple[int, int]:
     """The rounds that "5:10" names: 5 to 9. ValueError for what names none."""
     first, colon, end = text.partition(":")
     if not (

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from zsg_core.data.prompts import LEARNT
+from zsg_core.data.prompts import TARGETS
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
@@ -245,7 +245,7 @@ class TrainSettings(Strict):
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(
         default=0.0, description="AdamW's decoupled weight decay; 0 = none."
     )
-    loss_on: Literal[LEARNT] = Field(  # type: ignore[valid-type]
+    loss_on: Literal[TARGETS] = Field(  # type: ignore[valid-type]
         default="answer",
         description=(
             "Which tokens are target tokens of the loss in training: answer, prompt, or "

@@ -321,7 +321,7 @@ def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals
             axis=1,
         )
         weights = means.item_weights(values, tasks, over_items=over_items)
-        centres = means.means_of(values, tasks, over_items=over_items)
+        centres = means.compute_means(values, tasks, over_items=over_items)
         of_items, of_tasks = (
             curves.bootstrap_intervals(values, clusters, weights).T
             for clusters in (None, tasks)

@@ -11,44 +11,46 @@ from itertools import chain
 from pathlib import Path
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import FORMATS, Facts, Lists, Look
-from zsg_core.data.readers.intake import Intake, broken
+from zsg_core.data.readers.format import FORMATS, Facts, Inspection, Lists
+from zsg_core.data.readers.intake import Intake, broken_file
 
 
-def lists(name: str, path: Path) -> Lists | None:
+def read_lists(name: str, path: Path) -> Lists | None:
     """The published held-out list beside a data set, None without one. UserError for
     one that cannot be used."""
     return FORMATS[name].lists(path)
 
 
-def own_ids(name: str, path: Path, skip: bool) -> list[str | None]:
+def read_published_ids(name: str, path: Path, skip: bool) -> list[str | None]:
     """The id that each example's row was published with, as a text, in the order of
-    `read`; none where rows have none.
+    `read_examples`; none where rows have none.
 
     `skip` as it was when the examples were read: rows that were passed over then are no examples.
     """
-    asked = FORMATS[name].own_ids
+    asked = FORMATS[name].published_ids
     found = asked(path, Intake(skip)) if asked else iter(())
     return [None if own is None else str(own) for own in found]
 
 
-def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(name: str, path: Path, intake: Intake) -> Iterator[Example]:
     """The examples of a data set, streamed. UserError for what cannot be read, or holds
     no example."""
     stream = _of_one_split(FORMATS[name].read(path, intake), path, intake)
     for first in stream:
         return chain([first], stream)
-    raise broken(path, f"holds no example of the format {name} ({FORMATS[name].about})")
+    raise broken_file(
+        path, f"holds no example of the format {name} ({FORMATS[name].about})"
+    )
 
 
-def look(name: str, path: Path, facts: Facts | None = None) -> Look:
+def inspect_files(name: str, path: Path, facts: Facts | None = None) -> Inspection:
     """What the files of a data set tell before their rows are read. `facts` may
     remember what a format's own would say.
 
     UserError for files that cannot be opened.
     """
     made = FORMATS[name]
-    return made.look(path, facts or made.facts or (lambda file: None))
+    return made.inspect(path, facts or made.facts or (lambda file: None))
 
 
 def _of_one_split(
@@ -60,7 +62,7 @@ def _of_one_split(
         told = ", ".join(
             f"{name} ({count} rows)" for name, count in intake.splits.items()
         )
-        raise broken(
+        raise broken_file(
             path,
             f"its rows say that they are of several splits: {told}; write each split to a file of"
             " its own",

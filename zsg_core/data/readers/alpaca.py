@@ -12,7 +12,7 @@ from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import RowKeys
 
 
-class Row(RowKeys, gc=False, kw_only=True):
+class AlpacaRow(RowKeys, gc=False, kw_only=True):
     """One row; `history` holds the turns before it (LLaMA-Factory's dialect)."""
 
     instruction: str
@@ -22,35 +22,37 @@ class Row(RowKeys, gc=False, kw_only=True):
     history: list[Turn] = msgspec.field(default_factory=list)
 
 
-class Instance(msgspec.Struct, gc=False):
+class SeedInstance(msgspec.Struct, gc=False):
     """An input of a seed task and its output."""
 
     output: str
     input: str = ""
 
 
-class Seed(RowKeys, gc=False):
+class SeedRow(RowKeys, gc=False):
     """A seed task of Self-Instruct."""
 
     instruction: str
-    instances: list[Instance]
+    instances: list[SeedInstance]
 
 
 @row_reader(
     "alpaca",
     "Alpaca and Code Alpaca: instruction, input, output",
-    Row,
+    AlpacaRow,
     (".json", ".jsonl"),
 )
-def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+def parse_row(row: AlpacaRow, name: str, intake: Intake) -> list[Example]:
     """One example."""
     turns = (*row.history, (_asked(row.instruction, row.input), row.output))
-    made_id = intake.number("alpaca")
+    made_id = intake.next_id("alpaca")
     return [Example(id=made_id, task="alpaca", turns=turns, system=row.system)]
 
 
-@row_reader("self_instruct", "Self-Instruct's seeds: instruction and instances", Seed)
-def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
+@row_reader(
+    "self_instruct", "Self-Instruct's seeds: instruction and instances", SeedRow
+)
+def parse_seed(row: SeedRow, name: str, intake: Intake) -> list[Example]:
     """An example for each instance. Malformed without one."""
     if not row.instances:
         raise Malformed("`instances` is empty")
@@ -59,7 +61,9 @@ def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
         (_asked(row.instruction, instance.input), instance.output)
         for instance in row.instances
     ]
-    return [Example(id=intake.number(task), task=task, turns=(turn,)) for turn in turns]
+    return [
+        Example(id=intake.next_id(task), task=task, turns=(turn,)) for turn in turns
+    ]
 
 
 def _asked(instruction: str, given: str) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_core.data.readers import flatbuffer, thrift
-from zsg_core.data.readers.intake import broken
+from zsg_core.data.readers.intake import broken_file
 from zsg_core.data.readers.json_array import LONGEST
 from zsg_core.errors import UserError
 
@@ -57,7 +57,7 @@ _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # types of pages
 _NAMED, _SHARED = (2, 8), 7
 
 
-def schema(file: Path) -> Any:
+def read_schema(file: Path) -> Any:
     """The Arrow schema of a file. BadData for one that cannot be read; UserError
     without pyarrow."""
     pa, parquet = _engines()
@@ -68,7 +68,7 @@ def schema(file: Path) -> Any:
         else:
             found = pa.ipc.open_stream(pa.memory_map(str(file))).schema
         if len(found) > COLUMNS:
-            raise broken(
+            raise broken_file(
                 file,
                 f"has {len(found):,} columns; zsg reads files of up to {COLUMNS:,}",
             )
@@ -86,7 +86,7 @@ def _refuse_nameless(column: Any) -> None:
             _refuse_nameless(kind.field(number))
 
 
-def rows(file: Path, wanted: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
+def read_rows(file: Path, wanted: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
     """The rows of a file in its order, some at a time, with those of its columns that are wanted.
 
     BadData for a file that cannot be read, and for a row beyond LONGEST; UserError without pyarrow.
@@ -118,13 +118,13 @@ def _explained(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except MemoryError:
-        raise broken(
+        raise broken_file(
             file,
             "cannot be read: some of its rows together unpack to more than the memory holds",
         ) from None
     # pyarrow meets odd bytes with errors of many types, its own and Python's
     except Exception as error:
-        raise broken(file, f"cannot be read: {str(error)[:500]}") from error
+        raise broken_file(file, f"cannot be read: {str(error)[:500]}") from error
 
 
 # Parquet
@@ -145,16 +145,16 @@ def _footer(file: Path) -> bytes:
         if len(end) < 8 or end[4:] != b"PAR1" or length > size - 8:
             return b""
         if length > FOOTER:
-            raise broken(
+            raise broken_file(
                 file,
                 f"has a footer of {length:,} bytes; zsg reads those of up to {FOOTER:,}",
             )
         raw.seek(size - 8 - length)
         text = raw.read(length)
     try:
-        elements = list(thrift.structs_of(text, 2, ELEMENTS))
+        elements = list(thrift.read_structs(text, 2, ELEMENTS))
     except (thrift.Cut, thrift.Broken) as error:
-        raise broken(
+        raise broken_file(
             file, f"cannot be read: the schema in its footer: {error or 'is cut'}"
         ) from None
     # of the columns that others stand within, how many of these are still to come
@@ -162,7 +162,9 @@ def _footer(file: Path) -> bytes:
     for element in elements:
         left.append(max(0, element.get(5, 0)))
         if len(left) > DEEPEST:
-            raise broken(file, f"has columns within columns, more than {DEEPEST} deep")
+            raise broken_file(
+                file, f"has columns within columns, more than {DEEPEST} deep"
+            )
         while left and not left[-1]:
             left.pop()
             if left:
@@ -179,20 +181,20 @@ def _columns_of_groups(
     fit its schema.
     """
     try:
-        for group in thrift.structs_of(footer, _GROUPS, MOST_ROWS, is_whole=True):
+        for group in thrift.read_structs(footer, _GROUPS, MOST_ROWS, is_whole=True):
             found = [column.get(_META) for column in group.get(1) or ()]
             told = [one for one in found if isinstance(one, dict)]
             if len(told) != count or not all(
                 isinstance(one.get(key), int) for one in told for key in _NEEDED
             ):
-                raise broken(
+                raise broken_file(
                     file,
                     "cannot be read: its footer does not tell of every column in each group of"
                     " rows",
                 )
             yield told
     except (thrift.Cut, thrift.Broken) as error:
-        raise broken(
+        raise broken_file(
             file,
             f"cannot be read: the groups of rows in its footer: {error or 'are cut'}",
         ) from None
@@ -204,7 +206,7 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
     with parquet.ParquetFile(file, pre_buffer=False) as opened, file.open("rb") as raw:
         told = opened.metadata
         if told.num_columns > COLUMNS or told.num_rows > MOST_ROWS:
-            raise broken(
+            raise broken_file(
                 file,
                 f"has {told.num_rows:,} rows of {told.num_columns:,} values; zsg reads files of up"
                 f" to {MOST_ROWS:,} rows of {COLUMNS:,}",
@@ -220,7 +222,7 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
         )
         sizes = [told.row_group(group).num_rows for group in range(told.num_row_groups)]
         if sum(sizes) != told.num_rows or min(sizes, default=0) < 0:
-            raise broken(
+            raise broken_file(
                 file,
                 f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}",
             )
@@ -236,7 +238,7 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
                 size -= len(batch)
                 yield batch
             if size:
-                raise broken(
+                raise broken_file(
                     file,
                     f"cannot be read: a group has {size:,} rows fewer than it says",
                 )
@@ -257,13 +259,13 @@ class _Chunk:
 
     `is_flat`: every row has one value. `fixed`: bytes that each value takes in Arrow,
     there or not. `named`: the most bytes of a value that stands in the column's
-    dictionary; `look` finds them where it is worth it.
+    dictionary; `find_longest` finds them where it is worth it.
     """
 
     is_flat: bool
     fixed: int
     named: int = 0
-    look: Callable[[], int] | None = None
+    find_longest: Callable[[], int] | None = None
     pages: list[_Page] = field(default_factory=list)
 
     def whole(self) -> int:
@@ -299,10 +301,10 @@ def _rows_at_once(file: Path, chunks: Sequence[_Chunk]) -> tuple[int, bool]:
     found = _fitting(chunks)
     if found[0] < ENOUGH:
         for chunk in chunks:
-            chunk.named = chunk.look() if chunk.look else chunk.named
+            chunk.named = chunk.find_longest() if chunk.find_longest else chunk.named
         found = _fitting(chunks)
     if not found[0]:
-        raise broken(
+        raise broken_file(
             file,
             f"has rows that may unpack to more than {AT_ONCE:,} bytes; zsg reads those of"
             f" {LONGEST:,}",
@@ -335,9 +337,9 @@ def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
         head, length = _header(file, raw, at)
         kind, unpacked, packed = (head.get(number, 0) for number in (1, 2, 3))
         if unpacked < 0 or packed < 0:
-            raise broken(file, "cannot be read: a page of less than no bytes")
+            raise broken_file(file, "cannot be read: a page of less than no bytes")
         if unpacked > PAGE:
-            raise broken(
+            raise broken_file(
                 file,
                 f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}",
             )
@@ -346,14 +348,14 @@ def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
             codec = (
                 CODECS.get(told[_CODEC]) if leaf.physical_type == "BYTE_ARRAY" else None
             )
-            made.look = functools.partial(
+            made.find_longest = functools.partial(
                 _longest, raw, codec, at + length, packed, unpacked
             )
         elif kind in (_DATA, _DATA_V2):
             own = head.get(5 if kind == _DATA else 8, {})
             page = _Page(own.get(1, 0), own.get(2 if kind == _DATA else 4, 0), unpacked)
             if page.values < 0:
-                raise broken(file, "cannot be read: a page of less than no values")
+                raise broken_file(file, "cannot be read: a page of less than no values")
             made.pages.append(page)
         at += length + packed
     return made
@@ -362,14 +364,14 @@ def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
 def _header(file: Path, raw: int, at: int) -> tuple[thrift.Struct, int]:
     for size in HEADERS:
         try:
-            return thrift.read(os.pread(raw, size, at))
+            return thrift.read_struct(os.pread(raw, size, at))
         except thrift.Cut:
             continue
         except thrift.Broken as error:
-            raise broken(
+            raise broken_file(
                 file, f"cannot be read: the header of a page at byte {at}: {error}"
             ) from None
-    raise broken(file, f"cannot be read: the header of a page at byte {at} is cut")
+    raise broken_file(file, f"cannot be read: the header of a page at byte {at} is cut")
 
 
 def _longest(raw: int, codec: str | None, at: int, packed: int, unpacked: int) -> int:
@@ -441,16 +443,16 @@ def _of_arrow(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
     pa, _ = _engines()
     text = pa.memory_map(str(file)).read_buffer()
     places = [
-        number for number, name in enumerate(schema(file).names) if name in wanted
+        number for number, name in enumerate(read_schema(file).names) if name in wanted
     ]
     stream = pa.ipc.open_stream(
         text, options=pa.ipc.IpcReadOptions(included_fields=places)
     )
-    heads = flatbuffer.messages(memoryview(text))
+    heads = flatbuffer.read_messages(memoryview(text))
     while True:
         for head in heads:
             if head.unpacked > AT_ONCE:
-                raise broken(
+                raise broken_file(
                     file,
                     f"has a batch that unpacks to {head.unpacked:,} bytes; zsg reads up to"
                     f" {AT_ONCE:,}",
@@ -476,7 +478,7 @@ def _pieces(file: Path, batch: Any, number: int) -> Iterator[Any]:
         yield batch
     elif len(batch) == 1:
         if size > LONGEST:
-            raise broken(
+            raise broken_file(
                 file,
                 f"row [{number}] has {size:,} bytes; zsg reads rows of up to {LONGEST:,}",
             )

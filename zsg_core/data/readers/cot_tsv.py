@@ -10,31 +10,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import matching, of_folder, parsed, reader
+from zsg_core.data.readers.format import find_files, list_folder, parse_rows, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import tab_rows
 
 
-def parse(row: list[str], name: str, intake: Intake) -> list[Example]:
+def parse_line(row: list[str], name: str, intake: Intake) -> list[Example]:
     """One example."""
     question, answer, rationale = (field.replace("\\n", "\n") for field in row)
     task = name.partition("_train")[0]
     said = f"{rationale}\nThe answer is {answer}."
-    return [Example(id=intake.number(task), task=task, turns=((question, said),))]
+    return [Example(id=intake.next_id(task), task=task, turns=((question, said),))]
 
 
-def files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """The files of a folder, in the order of their names."""
-    return of_folder(path, (".tsv",)) if path.is_dir() else matching(path, (".tsv",))
+    return (
+        list_folder(path, (".tsv",)) if path.is_dir() else find_files(path, (".tsv",))
+    )
 
 
 @reader(
     "cot_tsv",
     about="the Flan collection's chain-of-thought TSV: a folder of <task>_train.tsv",
-    files=files,
+    files=list_files,
     many_tasks=True,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The lines of every file."""
-    for file in files(path):
-        yield from parsed(file, tab_rows(file, 3, intake), parse, intake)
+    for file in list_files(path):
+        yield from parse_rows(file, tab_rows(file, 3, intake), parse_line, intake)

@@ -34,7 +34,7 @@ SIDES = {
 }
 
 
-def turns(
+def pair_turns(
     messages: Iterable[tuple[str, str]], intake: Intake
 ) -> tuple[str, tuple[Turn, ...]]:
     """The system text and the turns of (role, text) messages. Malformed if they do not

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import matching, parsed, reader, root
+from zsg_core.data.readers.format import find_files, parse_rows, reader, root_folder
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.rows import json_rows
 
@@ -33,20 +33,20 @@ class Question(msgspec.Struct):
     turns: list[str]
 
 
-class Choice(msgspec.Struct):
+class ReferenceTurns(msgspec.Struct):
     """The turns of a reference answer."""
 
     turns: list[str]
 
 
-class Answer(msgspec.Struct):
+class ReferenceAnswer(msgspec.Struct):
     """A reference answer, of a question in mathematics, reasoning or coding."""
 
     question_id: int
-    choices: list[Choice]
+    choices: list[ReferenceTurns]
 
 
-def problems(path: Path, intake: Intake) -> Iterator[Problem]:
+def read_problems(path: Path, intake: Intake) -> Iterator[Problem]:
     """HumanEval's problems, whole, for those who run their tests."""
     for file in _humaneval(path):
         yield from (
@@ -72,7 +72,7 @@ def _problem(row: Problem) -> Example:
     return Example(id=row.task_id, task="humaneval", turns=(turn,), tags=tags)
 
 
-def _question(row: Question, answer: Answer | None) -> Example:
+def _question(row: Question, answer: ReferenceAnswer | None) -> Example:
     said = answer.choices[0].turns if answer and answer.choices else []
     if not row.turns:
         raise Malformed("`turns` is empty")
@@ -83,22 +83,22 @@ def _question(row: Question, answer: Answer | None) -> Example:
 
 
 def _humaneval(path: Path) -> list[Path]:
-    return matching(
+    return find_files(
         path / "HumanEval.jsonl*" if path.is_dir() else path, (".jsonl", ".json")
     )
 
 
 def _questions(path: Path) -> list[Path]:
-    return matching(
+    return find_files(
         path / "question.jsonl" if path.is_dir() else path, (".jsonl", ".json")
     )
 
 
-def _answers(folder: Path, intake: Intake) -> Iterator[Answer]:
+def _answers(folder: Path, intake: Intake) -> Iterator[ReferenceAnswer]:
     if (folder / ANSWERS).is_file():
         yield from (
             row
-            for chunk in json_rows(folder / ANSWERS, Answer, intake)
+            for chunk in json_rows(folder / ANSWERS, ReferenceAnswer, intake)
             for row in chunk.rows
         )
 
@@ -106,7 +106,9 @@ def _answers(folder: Path, intake: Intake) -> Iterator[Answer]:
 def _question_files(path: Path) -> list[Path]:
     found = _questions(path)
     return found + [
-        file.parent / ANSWERS for file in found if (root(file) / ANSWERS).is_file()
+        file.parent / ANSWERS
+        for file in found
+        if (root_folder(file) / ANSWERS).is_file()
     ]
 
 
@@ -120,7 +122,7 @@ def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
     """A problem as an example: the prompt, and the canonical solution that goes on from it."""
     seen: set[str] = set()
     for file in _humaneval(path):
-        yield from parsed(
+        yield from parse_rows(
             file, json_rows(file, Problem, intake), _once(seen, _problem), intake
         )
 
@@ -143,9 +145,11 @@ def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
     for file in _questions(path):
         answers = {row.question_id: row for row in _answers(file.parent, intake)}
 
-        def question(row: Question, answers: dict[int, Answer] = answers) -> Example:
+        def question(
+            row: Question, answers: dict[int, ReferenceAnswer] = answers
+        ) -> Example:
             return _question(row, answers.get(row.question_id))
 
-        yield from parsed(
+        yield from parse_rows(
             file, json_rows(file, Question, intake), _once(seen, question), intake
         )

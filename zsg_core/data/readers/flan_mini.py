@@ -12,8 +12,8 @@ import msgspec
 
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed
-from zsg_core.data.readers.dialogue import turns
-from zsg_core.data.readers.format import matching, parsed, reader
+from zsg_core.data.readers.dialogue import pair_turns
+from zsg_core.data.readers.format import find_files, parse_rows, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 from zsg_core.data.readers.rows import json_rows
@@ -21,18 +21,18 @@ from zsg_core.data.readers.rows import json_rows
 ARRAY = "flan_mini.json"
 
 
-class Message(MessageKeys, gc=False):
+class FlanMessage(MessageKeys, gc=False):
     """One message."""
 
     from_: str = msgspec.field(name="from")
     value: str
 
 
-class Row(RowKeys, gc=False):
+class FlanRow(RowKeys, gc=False):
     """One record."""
 
     source: str
-    conversations: list[Message]
+    conversations: list[FlanMessage]
 
 
 class BareMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -50,7 +50,7 @@ class BareRow(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     id: Any = None
 
 
-def parse(row: Row | BareRow, name: str, intake: Intake) -> list[Example]:
+def parse_row(row: FlanRow | BareRow, name: str, intake: Intake) -> list[Example]:
     """One example of the task `source`."""
     messages = row.conversations
     # nearly all: the fast way
@@ -61,27 +61,27 @@ def parse(row: Row | BareRow, name: str, intake: Intake) -> list[Example]:
     ):
         system, made = "", ((messages[0].value, messages[1].value),)
     else:
-        system, made = turns(
+        system, made = pair_turns(
             [(message.from_, message.value) for message in messages], intake
         )
-    made_id = intake.number(row.source)
+    made_id = intake.next_id(row.source)
     return [Example(id=made_id, task=row.source, turns=made, system=system)]
 
 
 def _array(path: Path) -> list[Path]:
-    return matching(path / ARRAY if path.is_dir() else path, (".json", ".jsonl"))
+    return find_files(path / ARRAY if path.is_dir() else path, (".json", ".jsonl"))
 
 
 @reader(
     "flan_mini",
     about=f"Flan-mini: a folder with {ARRAY} and ZSG's {keyed.KEY_LIST}",
     files=lambda path: _array(path) + keyed.list_files(path),
-    lists=keyed.lists,
+    lists=keyed.read_lists,
     many_tasks=True,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """All records in file order."""
     for file in _array(path):
-        yield from parsed(
-            file, json_rows(file, Row, intake, bare=BareRow), parse, intake
+        yield from parse_rows(
+            file, json_rows(file, FlanRow, intake, bare=BareRow), parse_row, intake
         )

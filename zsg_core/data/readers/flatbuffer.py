@@ -17,7 +17,7 @@ DICTIONARY, BATCH = 2, 3  # kinds of messages
 
 
 @dataclass(frozen=True)
-class Message:
+class ArrowMessage:
     """One message: its kind, and the bytes that its compressed buffers are when
     unpacked, together."""
 
@@ -25,7 +25,7 @@ class Message:
     unpacked: int
 
 
-def messages(text: memoryview) -> Iterator[Message]:
+def read_messages(text: memoryview) -> Iterator[ArrowMessage]:
     """The messages of a stream. struct.error or ValueError where they cannot be
     followed; whoever reads it says why."""
     at = 0
@@ -45,7 +45,7 @@ def messages(text: memoryview) -> Iterator[Message]:
         if length < 0:
             raise ValueError("a body has less than no bytes")
         body = text[body_at : body_at + length]
-        yield Message(kind, _unpacked(message.table(2), kind, body))
+        yield ArrowMessage(kind, _unpacked(message.table(2), kind, body))
         at = body_at + length
 
 

@@ -23,7 +23,7 @@ SHOWN = 5  # files that are named; all are counted
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What the files of a source tell before their rows are read.
 
     `marks` say what is read of them otherwise than by earlier versions of zsg: they
@@ -46,13 +46,13 @@ class Format:
     `files`: all that decides what is read, in the order in which it is read. `lists`:
     the published held-out list that lies beside the data, None without one.
     `many_tasks`: whether examples are of many tasks, so that caps per task have a
-    meaning. `own_ids`: for every example that `read` makes, in its order, the `id` that
+    meaning. `published_ids`: for every example that `read` makes, in its order, the `id` that
     its row was published with, None for a row without one; itself None where rows of
     the format have none. `trains`: False for a set made for evaluation only.
     `answered`: False where some questions have no answer, so that no loss can be taken
     of the set. `options`: whether answers may be published with the choices that they
     are among. `facts`: what plan reads of one file, JSON that is kept as long as the
-    file does not change; `look`: what these tell of the whole. `defined`: whether the data say
+    file does not change; `inspect`: what these tell of the whole. `defined`: whether the data say
     what is asked in a place of its own, so that the template may word it.
     `draws_answers`: whether one of several right answers is drawn for an example, so
     that the seed counts even where all examples are taken.
@@ -62,13 +62,13 @@ class Format:
     files: Callable[[Path], list[Path]]
     read: Callable[[Path, Intake], Iterator[Example]]
     lists: Callable[[Path], Lists | None] = lambda path: None
-    own_ids: Callable[[Path, Intake], Iterator[Any]] | None = None
+    published_ids: Callable[[Path, Intake], Iterator[Any]] | None = None
     many_tasks: bool = False
     trains: bool = True
     answered: bool = True
     options: bool = False
     facts: Facts | None = None
-    look: Callable[[Path, Facts], Look] = lambda path, facts: Look()
+    inspect: Callable[[Path, Facts], Inspection] = lambda path, facts: Inspection()
     defined: bool = False
     draws_answers: bool = False
 
@@ -113,8 +113,8 @@ def format_of_rows(
     """A format whose files hold one example in a JSON row, or a few."""
 
     def read(path: Path, intake: Intake) -> Iterator[Example]:
-        for file in matching(path, suffixes):
-            yield from parsed(file, json_rows(file, row, intake), parse, intake)
+        for file in find_files(path, suffixes):
+            yield from parse_rows(file, json_rows(file, row, intake), parse, intake)
 
     # Read apart from the rest, for an `id` may be anything: it is nobody's concern but
     # that of whoever joins by it.
@@ -122,26 +122,28 @@ def format_of_rows(
         f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False
     )
 
-    def own_ids(path: Path, intake: Intake) -> Iterator[Any]:
+    def published_ids(path: Path, intake: Intake) -> Iterator[Any]:
         def id_of_each(one: Any, name: str, intake: Intake) -> list[Any]:
             return [one.id] * len(parse(one, name, intake))
 
-        for file in matching(path, suffixes):
-            yield from parsed(file, json_rows(file, named, intake), id_of_each, intake)
+        for file in find_files(path, suffixes):
+            yield from parse_rows(
+                file, json_rows(file, named, intake), id_of_each, intake
+            )
 
-    def look(path: Path, facts: Facts) -> Look:
-        return Look(notes=_beside_train(path, suffixes))
+    def inspect(path: Path, facts: Facts) -> Inspection:
+        return Inspection(notes=_beside_train(path, suffixes))
 
     return Format(
         about=about,
-        files=lambda path: matching(path, suffixes),
+        files=lambda path: find_files(path, suffixes),
         read=read,
-        own_ids=own_ids,
-        look=look,
+        published_ids=published_ids,
+        inspect=inspect,
     )
 
 
-def parsed(
+def parse_rows(
     file: Path,
     chunks: Iterator[Chunk[Row]],
     parse: Callable[[Row, str, Intake], list[Made]],
@@ -153,24 +155,26 @@ def parsed(
 
     BadData for a row that means what zsg does not do, see `keys`.
     """
-    name = stem(file) if name is None else name
+    name = bare_name(file) if name is None else name
     for chunk in chunks:
         for number, row in enumerate(chunk.rows, start=chunk.first):
             try:
                 if chunk.has_keys:
-                    keys.check(row, intake)
+                    keys.check_keys(row, intake)
                 yield from parse(row, name, intake)
-            except keys.Meant as reason:
-                raise meant(f"{file}{chunk.where.format(number)}", reason) from None
+            except keys.UnsupportedRow as reason:
+                raise unsupported_row(
+                    f"{file}{chunk.where.format(number)}", reason
+                ) from None
             except Malformed as reason:
-                intake.bad(f"{file}{chunk.where.format(number)}", reason)
+                intake.refuse_row(f"{file}{chunk.where.format(number)}", reason)
 
 
 def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
     """A note where a folder has its train file in several forms, of which the first is read."""
     if "*" in str(path) or not path.is_dir():
         return ()
-    read = matching(path, suffixes)  # a folder's one file
+    read = find_files(path, suffixes)  # a folder's one file
     rest = [
         file.name
         for file in sorted(path.iterdir())
@@ -186,11 +190,11 @@ def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
 def _is_train(file: Path, suffixes: tuple[str, ...]) -> bool:
     return (
         _ends(file, suffixes)
-        and names.kind_of(names.unsharded(stem(file))[0]) == "train"
+        and names.split_kind(names.strip_shard(bare_name(file))[0]) == "train"
     )
 
 
-def meant(where: str, reason: object) -> BadData:
+def unsupported_row(where: str, reason: object) -> BadData:
     """The error of a row that means what zsg does not do."""
     return BadData(
         f"{where}: {reason}. Take the row out of the file, or the key where it means nothing"
@@ -198,18 +202,20 @@ def meant(where: str, reason: object) -> BadData:
     )
 
 
-def matching(
+def find_files(
     path: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False
 ) -> list[Path]:
     """The files of a path in a fixed order. UserError where there is none, a folder
     says not which, or several splits.
 
     A folder stands for its `train` file, in whatever of the suffixes; other names are
-    given by a pattern. `names_are_tasks`: see `names.splits_of`.
+    given by a pattern. `names_are_tasks`: see `names.group_by_split`.
     """
     if "*" in str(path):
         found = sorted(
-            p for p in root(path).glob(str(path.relative_to(root(path)))) if p.is_file()
+            p
+            for p in root_folder(path).glob(str(path.relative_to(root_folder(path))))
+            if p.is_file()
         )
     elif path.is_dir():
         found = [
@@ -233,11 +239,11 @@ def matching(
             f"{path}: no such file. data.path is a file, a folder with {named}, or a pattern such"
             " as *.json"
         )
-    names.refuse_several(path, root(path), found, names_are_tasks)
+    names.refuse_several_splits(path, root_folder(path), found, names_are_tasks)
     return found
 
 
-def of_folder(
+def list_folder(
     folder: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False
 ) -> list[Path]:
     """The files of a folder that have one of the suffixes, gzipped or not, by their names.
@@ -254,18 +260,18 @@ def of_folder(
         )
     seen: dict[str, Path] = {}
     for file in found:
-        other = seen.setdefault(stem(file), file)
+        other = seen.setdefault(bare_name(file), file)
         if other != file:
             raise UserError(
                 f"{other} and {file.name} may be the same; move one away, or choose by a pattern"
                 " such as"
                 f" *{''.join(other.suffixes[-2:] if other.suffix == '.gz' else other.suffix)}"
             )
-    names.refuse_several(folder, folder, found, names_are_tasks)
+    names.refuse_several_splits(folder, folder, found, names_are_tasks)
     return found
 
 
-def left_out(
+def note_unread_files(
     folder: Path, found: Sequence[Path], suffixes: tuple[str, ...]
 ) -> tuple[str, ...]:
     """A note on the files of a folder that look as if they could be read, and are not;
@@ -288,7 +294,7 @@ def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
     return file.name.removesuffix(".gz").endswith(suffixes)
 
 
-def root(path: Path) -> Path:
+def root_folder(path: Path) -> Path:
     """The folder that a path's files are named in: the path itself, or the folder above
     a file or a pattern."""
     while "*" in str(path):
@@ -296,6 +302,6 @@ def root(path: Path) -> Path:
     return path.parent if path.is_file() else path
 
 
-def stem(file: Path) -> str:
+def bare_name(file: Path) -> str:
     """A file's name without its suffixes."""
-    return names.bare(file)
+    return names.bare_name(file)

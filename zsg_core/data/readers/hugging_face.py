@@ -31,14 +31,14 @@ from zsg_core.data.readers import (
 from zsg_core.data.readers.format import (
     SHOWN,
     Facts,
-    Look,
+    Inspection,
     Parse,
-    matching,
-    meant,
+    find_files,
     reader,
-    root,
+    root_folder,
+    unsupported_row,
 )
-from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.data.readers.intake import Intake, Malformed, broken_file, read_whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
 
@@ -46,20 +46,32 @@ NAME = "huggingface"
 JSON = "arrow.json"  # the name of Arrow's type of JSON texts
 OF_A_MESSAGE = {"role", "from", "content", "value", "text"}  # what is read of one
 SHAPES: list[tuple[set[str], type, Parse]] = [
-    ({"source", "conversations"}, flan_mini.Row, flan_mini.parse),
-    ({"conversations"}, sharegpt.Row, sharegpt.parse),
-    ({"items"}, sharegpt.Row, sharegpt.parse),
-    ({"messages"}, messages.Row, messages.of_task(NAME)),
-    ({"instruction", "output"}, alpaca.Row, alpaca.parse),
-    ({"inputs_pretokenized", "targets_pretokenized"}, p3.Row, p3.parse),
-    ({"prompt", "completion"}, p3.Row, p3.parse),
-    ({"question", "answer"}, pairs.Row, pairs.of_task(NAME, ("question", "answer"))),
-    ({"query", "response"}, pairs.Row, pairs.of_task(NAME, ("query", "response"))),
-    ({"prompt", "response"}, pairs.Row, pairs.of_task(NAME, ("prompt", "response"))),
+    ({"source", "conversations"}, flan_mini.FlanRow, flan_mini.parse_row),
+    ({"conversations"}, sharegpt.ShareGptRow, sharegpt.parse_row),
+    ({"items"}, sharegpt.ShareGptRow, sharegpt.parse_row),
+    ({"messages"}, messages.MessagesRow, messages.make_parser(NAME)),
+    ({"instruction", "output"}, alpaca.AlpacaRow, alpaca.parse_row),
+    ({"inputs_pretokenized", "targets_pretokenized"}, p3.P3Row, p3.parse_row),
+    ({"prompt", "completion"}, p3.P3Row, p3.parse_row),
+    (
+        {"question", "answer"},
+        pairs.PairRow,
+        pairs.make_parser(NAME, ("question", "answer")),
+    ),
+    (
+        {"query", "response"},
+        pairs.PairRow,
+        pairs.make_parser(NAME, ("query", "response")),
+    ),
+    (
+        {"prompt", "response"},
+        pairs.PairRow,
+        pairs.make_parser(NAME, ("prompt", "response")),
+    ),
 ]
 
 
-def files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """The Arrow or Parquet files of one split, in the order of their names."""
     if path.is_dir() and (path / "dataset_dict.json").is_file():
         named = sorted(
@@ -71,16 +83,16 @@ def files(path: Path) -> list[Path]:
             f"{path}: a folder of splits; give one of them: {', '.join(named)}"
         )
     if not path.is_dir():
-        return matching(path, (".parquet", ".arrow"))
+        return find_files(path, (".parquet", ".arrow"))
     if (path / "state.json").is_file():
         return [path / name for name in _saved(path / "state.json")]
     if not any(path.glob("*.parquet")) and (below := sorted(path.glob("**/*.parquet"))):
-        own = names.splits_of(below, path, names_are_tasks=False)
-        choices = ", ".join(str(names.pattern(some)) for some in own.values())
+        own = names.group_by_split(below, path, names_are_tasks=False)
+        choices = ", ".join(str(names.make_pattern(some)) for some in own.values())
         raise UserError(
             f"{path}: its Parquet files lie in folders below it; give {choices}"
         )
-    return matching(path / "*.parquet", (".parquet",))
+    return find_files(path / "*.parquet", (".parquet",))
 
 
 def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
@@ -92,26 +104,26 @@ def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] 
         return None
 
 
-def facts(file: Path) -> dict[str, Any]:
+def read_facts(file: Path) -> dict[str, Any]:
     """The columns of a file, and the paths to what is JSON in them, from its schema."""
-    told = columns.schema(file)
+    told = columns.read_schema(file)
     return {"columns": told.names, "json": _paths(_encoded(told))}
 
 
-def look(path: Path, facts: Facts) -> Look:
+def inspect_files(path: Path, facts: Facts) -> Inspection:
     """Whether values are decoded that were read as text, and whether templates are
     named otherwise than they were."""
-    there, marks = files(path), {}
+    there, marks = list_files(path), {}
     is_p3 = False
     for file in there:
         told = facts(file)
         kind, _ = _shape(file, set(told["columns"]))
         if any(_is_read(kind, path) for path in told["json"]):
             marks["json"] = "decoded"
-        is_p3 = is_p3 or kind is p3.Row
+        is_p3 = is_p3 or kind is p3.P3Row
     if is_p3:
         marks |= p3.task_marks(path, there)
-    return Look(marks, _left_out(path, there))
+    return Inspection(marks, _left_out(path, there))
 
 
 def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
@@ -140,7 +152,7 @@ def _is_read(kind: type[msgspec.Struct], path: list[str]) -> bool:
     read = {
         field.encode_name
         for field in msgspec.structs.fields(kind)
-        if field.type != keys.Told | None
+        if field.type != keys.KeyValue | None
     }
     return path[0] in read and (len(path) == 1 or path[1] in OF_A_MESSAGE)
 
@@ -233,7 +245,7 @@ def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
         if wanted <= columns:
             return kind, parse
     known = "; ".join(", ".join(sorted(wanted)) for wanted, *_ in SHAPES)
-    raise broken(
+    raise broken_file(
         file,
         f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {known}",
     )
@@ -243,7 +255,7 @@ def _saved(state: Path) -> list[str]:
     try:
         named = [
             row["filename"]
-            for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]
+            for row in msgspec.json.decode(read_whole(state, LONGEST))["_data_files"]
         ]
         is_there = all(
             isinstance(name, str)
@@ -252,32 +264,34 @@ def _saved(state: Path) -> list[str]:
             for name in named
         )
     except (OSError, *BAD, KeyError, TypeError) as error:
-        raise broken(state, f"is not what `save_to_disk` writes: {error!r}") from error
+        raise broken_file(
+            state, f"is not what `save_to_disk` writes: {error!r}"
+        ) from error
     if not is_there:
-        raise broken(state, f"names files that are not there: {str(named)[:500]}")
+        raise broken_file(state, f"names files that are not there: {str(named)[:500]}")
     return named
 
 
 @reader(
     NAME,
     about="a Hugging Face data set in a folder: of save_to_disk, or of Parquet files",
-    files=files,
+    files=list_files,
     options=True,
-    facts=facts,
-    look=look,
+    facts=read_facts,
+    inspect=inspect_files,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
-    there, hook = files(path), keys.hook(intake)
+    there, hook = list_files(path), keys.make_decode_hook(intake)
     tasks: dict[Path, str] = {}
     for file in there:
-        told = columns.schema(file)
+        told = columns.read_schema(file)
         number, encoded = 0, _encoded(told)
         kind, parse = _shape(file, set(told.names))
-        if kind is p3.Row and not tasks:
-            tasks, _ = names.tasks_of(there, root(path))
+        if kind is p3.P3Row and not tasks:
+            tasks, _ = names.find_tasks(there, root_folder(path))
         name = tasks.get(file, file.stem)
-        for batch in columns.rows(file, _read_of(kind)):
+        for batch in columns.read_rows(file, _read_of(kind)):
             good = None if encoded else _converted(batch, kind, hook)
             has_keys = intake.take_met_key()
             for row in batch if good is None else good:
@@ -288,10 +302,10 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
                         )
                         has_keys = intake.take_met_key()
                     if has_keys:
-                        keys.check(row, intake)
+                        keys.check_keys(row, intake)
                     yield from parse(row, name, intake)
-                except keys.Meant as reason:
-                    raise meant(f"{file}[{number}]", reason) from None
+                except keys.UnsupportedRow as reason:
+                    raise unsupported_row(f"{file}[{number}]", reason) from None
                 except (Malformed, msgspec.ValidationError) as reason:
-                    intake.bad(f"{file}[{number}]", reason)
+                    intake.refuse_row(f"{file}[{number}]", reason)
                 number += 1

@@ -30,7 +30,7 @@ class Intake:
         self.met_key = False  # whether a key of `keys` was met since it was last asked
         self._numbers: Counter[str] = Counter()
 
-    def bad(self, where: str, reason: object) -> None:
+    def refuse_row(self, where: str, reason: object) -> None:
         """Refuses a row, or counts it. BadData with the place, the reason and what is allowed."""
         if not self.skip:
             raise BadData(
@@ -51,7 +51,7 @@ class Intake:
         met, self.met_key = self.met_key, False
         return met
 
-    def number(self, task: str) -> str:
+    def next_id(self, task: str) -> str:
         """The next example's id in its task: `<task>:<how many came before>`. Malformed
         for an unsafe name."""
         count = self._numbers[task]
@@ -71,19 +71,19 @@ class Intake:
         }
 
 
-def whole(path: Path, most: int) -> bytes:
+def read_whole(path: Path, most: int) -> bytes:
     """All bytes of a file. BadData for one of more than `most`, which is not read;
     OSError as it is."""
     with path.open("rb") as file:
         text = file.read(most + 1)
     if len(text) > most:
-        raise broken(
+        raise broken_file(
             path,
             f"has more than {most:,} bytes; zsg reads such a file of up to so many",
         )
     return text
 
 
-def broken(path: Path, reason: object) -> BadData:
+def broken_file(path: Path, reason: object) -> BadData:
     """A file that cannot be read as what it should be, whatever is done with bad rows."""
     return BadData(f"{path}: {reason}")

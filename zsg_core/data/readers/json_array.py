@@ -38,7 +38,7 @@ class TooLong(ValueError):
         )
 
 
-def pieces(
+def cut_array(
     head: bytes, read: Callable[[int], bytes], decode: Callable[[bytes], list]
 ) -> Iterator[Piece]:
     """The array as smaller arrays: each text `[…]` with what `decode` made of it, or

@@ -21,13 +21,13 @@ import msgspec
 
 from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, USER
 from zsg_core.data.readers.intake import Intake
-from zsg_core.data.readers.names import kind_of
+from zsg_core.data.readers.names import split_kind
 
 Holds = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
-class Key:
+class KeyRule:
     """What is done where a key's value `holds`: refused, or counted as `says`. `side`:
     of whose messages, or of all."""
 
@@ -37,7 +37,7 @@ class Key:
     side: str | None = None
 
 
-class Told:
+class KeyValue:
     """The value of a key of the tables, of any type."""
 
     __slots__ = ("value",)
@@ -103,11 +103,11 @@ _REMOVED = ("deleted", "is_deleted", "removed")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
 _MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 
-MESSAGE: dict[str, tuple[Key, ...]] = {
+MESSAGE: dict[str, tuple[KeyRule, ...]] = {
     **{
         key: (
-            Key(_is_not_whole, NOT_LEARNT, is_refused=True, side=ASSISTANT),
-            Key(
+            KeyRule(_is_not_whole, NOT_LEARNT, is_refused=True, side=ASSISTANT),
+            KeyRule(
                 _is_there,
                 f"`{key}` of a user's message, of which nothing is learnt",
                 side=USER,
@@ -116,12 +116,12 @@ MESSAGE: dict[str, tuple[Key, ...]] = {
         for key in _LEARN
     },
     **{
-        key: (Key(_is_masked, NOT_LEARNT, is_refused=True, side=ASSISTANT),)
+        key: (KeyRule(_is_masked, NOT_LEARNT, is_refused=True, side=ASSISTANT),)
         for key in _MASK
     },
-    **{key: (Key(_is_there, REMOVED, is_refused=True),) for key in _REMOVED},
+    **{key: (KeyRule(_is_there, REMOVED, is_refused=True),) for key in _REMOVED},
     "prefix": (
-        Key(
+        KeyRule(
             _is_there,
             "marks the beginning of an answer, not one",
             is_refused=True,
@@ -129,76 +129,82 @@ MESSAGE: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "tool_calls": (
-        Key(
+        KeyRule(
             _is_there,
             "is a part of the answer that is not read; write it as text",
             is_refused=True,
         ),
     ),
     "function_call": (
-        Key(
+        KeyRule(
             _is_there,
             "is a part of the answer that is not read; write it as text",
             is_refused=True,
         ),
     ),
     "children": (
-        Key(
+        KeyRule(
             _is_there,
             "makes a tree of the dialogue; write each path as a row",
             is_refused=True,
         ),
     ),
     "replies": (
-        Key(
+        KeyRule(
             _is_there,
             "makes a tree of the dialogue; write each path as a row",
             is_refused=True,
         ),
     ),
     **{
-        key: (Key(_is_there, f"`{key}` beside a message's content"),)
+        key: (KeyRule(_is_there, f"`{key}` beside a message's content"),)
         for key in (*_REASONING, *_MEDIA)
     },
-    "name": (Key(_is_there, "`name` of a message's speaker"),),
-    "label": (Key(_is_there, "`label` of a message"),),
+    "name": (KeyRule(_is_there, "`name` of a message's speaker"),),
+    "label": (KeyRule(_is_there, "`label` of a message"),),
 }
 
-ROW: dict[str, tuple[Key, ...]] = {
+ROW: dict[str, tuple[KeyRule, ...]] = {
     "weight": (
-        Key(_is_no_learning, NOT_LEARNT, is_refused=True),
-        Key(_is_other_number, "`weight` of a row, and all rows count alike"),
+        KeyRule(_is_no_learning, NOT_LEARNT, is_refused=True),
+        KeyRule(_is_other_number, "`weight` of a row, and all rows count alike"),
     ),
     **{
-        key: (Key(_is_no_learning, NOT_LEARNT, is_refused=True),)
+        key: (KeyRule(_is_no_learning, NOT_LEARNT, is_refused=True),)
         for key in _LEARN
         if key != "weight"
     },
     **{
-        key: (Key(_is_masked, NOT_LEARNT, is_refused=True),)
+        key: (KeyRule(_is_masked, NOT_LEARNT, is_refused=True),)
         for key in ("mask", "masked", "ignore")
     },
     **{
-        key: (Key(lambda value: value is True, REMOVED, is_refused=True),)
+        key: (KeyRule(lambda value: value is True, REMOVED, is_refused=True),)
         for key in _REMOVED
     },
     "label": (
-        Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
+        KeyRule(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
     ),
     "kto_tag": (
-        Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
+        KeyRule(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
     ),
-    "chosen": (Key(_is_false, "marks an answer that is not wanted", is_refused=True),),
+    "chosen": (
+        KeyRule(_is_false, "marks an answer that is not wanted", is_refused=True),
+    ),
     **{
-        key: (Key(_is_false, f"row with `{key}: false`, which is learnt as any other"),)
+        key: (
+            KeyRule(
+                _is_false, f"row with `{key}: false`, which is learnt as any other"
+            ),
+        )
         for key in ("is_correct", "correct", "is_valid", "accepted", "passed")
     },
     **{
-        key: (Key(_is_there, REJECTED),)
+        key: (KeyRule(_is_there, REJECTED),)
         for key in ("rejected", "rejected_response", "rejected_messages")
     },
     **{
-        key: (Key(_is_there, f"`{key}` beside what is read of a row"),)
+        key: (KeyRule(_is_there, f"`{key}` beside what is read of a row"),)
         for key in (
             "system",
             "system_prompt",
@@ -211,8 +217,8 @@ ROW: dict[str, tuple[Key, ...]] = {
 }
 
 # What a question may need to be answered, beside rows of one question and one answer.
-QUESTION: dict[str, tuple[Key, ...]] = {
-    key: (Key(_is_there, f"`{key}` beside a question"),)
+QUESTION: dict[str, tuple[KeyRule, ...]] = {
+    key: (KeyRule(_is_there, f"`{key}` beside a question"),)
     for key in (
         "context",
         "passage",
@@ -241,7 +247,7 @@ if TYPE_CHECKING:
 else:
 
     def _struct(name: str, keys: Iterable[str]) -> type[msgspec.Struct]:
-        fields = [(key, Told | None, None) for key in keys]
+        fields = [(key, KeyValue | None, None) for key in keys]
         return msgspec.defstruct(name, fields, gc=False, kw_only=True, module=__name__)
 
     RowKeys = _struct("RowKeys", (*ROW, SPLIT))
@@ -249,36 +255,36 @@ else:
     MessageKeys = _struct("MessageKeys", MESSAGE)
 
 
-class Meant(Exception):
+class UnsupportedRow(Exception):
     """A row that asks for what zsg does not do. It is no bad row: passing it over would
     change the study, too."""
 
 
-def hook(intake: Intake) -> Callable[[type, Any], Told]:
+def make_decode_hook(intake: Intake) -> Callable[[type, Any], KeyValue]:
     """What a decoder calls for a key of the tables where it is there: rows without one
     cost nothing."""
 
-    def found(kind: type, value: Any) -> Told:
+    def found(kind: type, value: Any) -> KeyValue:
         intake.met_key = True
-        return Told(value)
+        return KeyValue(value)
 
     return found
 
 
-def check(row: Any, intake: Intake) -> None:
+def check_keys(row: Any, intake: Intake) -> None:
     """Counts what a row has beside what is read. Meant for what cannot be read as it is meant."""
     for key, rules in _OF_ROWS.items():
         value = getattr(row, key, None)
-        if isinstance(value, Told):
+        if isinstance(value, KeyValue):
             _apply(f"`{key}: {_shown(value.value)}`", value.value, rules, None, intake)
     for name in _DIALOGUES:
         for number, message in enumerate(getattr(row, name, None) or ()):
             _check_message(f"{name}[{number}]", message, intake)
     split = getattr(row, SPLIT, None)
     if (
-        isinstance(split, Told)
+        isinstance(split, KeyValue)
         and isinstance(split.value, str)
-        and kind_of(split.value)
+        and split_kind(split.value)
     ):
         intake.splits[split.value] += 1
 
@@ -291,7 +297,7 @@ def _check_message(where: str, message: Any, intake: Intake) -> None:
     side = SIDES.get(role)
     for key, rules in MESSAGE.items():
         value = getattr(message, key, None)
-        if not isinstance(value, Told) or (
+        if not isinstance(value, KeyValue) or (
             key == "name" and role not in ("user", "assistant", "human", "gpt")
         ):
             # what answers is named in a tool's message, and that changes nothing
@@ -302,13 +308,13 @@ def _check_message(where: str, message: Any, intake: Intake) -> None:
 
 
 def _apply(
-    where: str, value: Any, rules: tuple[Key, ...], side: str | None, intake: Intake
+    where: str, value: Any, rules: tuple[KeyRule, ...], side: str | None, intake: Intake
 ) -> None:
     for rule in rules:
         if rule.side not in (None, side) or not rule.holds(value):
             continue
         if rule.is_refused:
-            raise Meant(f"{where} {rule.says}")
+            raise UnsupportedRow(f"{where} {rule.says}")
         intake.note(rule.says)
 
 

@@ -8,7 +8,7 @@ one, is the task.
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, turns
+from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, pair_turns
 from zsg_core.data.readers.format import Parse, row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
@@ -16,7 +16,7 @@ from zsg_core.data.readers.keys import MessageKeys, RowKeys
 TEXTS = ("text", "reasoning", "tool_call")
 
 
-class Part(msgspec.Struct, gc=False):
+class ContentPart(msgspec.Struct, gc=False):
     """A part of a message: {type, value}, or {type, text}."""
 
     type: str
@@ -24,41 +24,41 @@ class Part(msgspec.Struct, gc=False):
     text: str | None = None
 
 
-class Message(MessageKeys, gc=False, kw_only=True):
+class RoleMessage(MessageKeys, gc=False, kw_only=True):
     """One message."""
 
     role: str
-    content: str | list[Part]
+    content: str | list[ContentPart]
     loss_weight: float | None = None
 
 
-class Row(RowKeys, gc=False):
+class MessagesRow(RowKeys, gc=False):
     """One dialogue, or a preferred and a rejected one."""
 
-    messages: list[Message] | None = None
-    chosen_messages: list[Message] | None = None
+    messages: list[RoleMessage] | None = None
+    chosen_messages: list[RoleMessage] | None = None
     category: str | None = None
 
 
-def of_task(task: str) -> Parse[Row]:
+def make_parser(task: str) -> Parse[MessagesRow]:
     """Parses rows whose task is `task` unless they name a category."""
 
-    def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+    def parse(row: MessagesRow, name: str, intake: Intake) -> list[Example]:
         messages = row.messages
         if messages is None and row.chosen_messages is not None:
             messages = row.chosen_messages
         if messages is None:
             raise Malformed("needs `messages` or `chosen_messages`")
-        system, made = turns(
+        system, made = pair_turns(
             [(message.role, _text(message)) for message in messages], intake
         )
         own = row.category or task
-        return [Example(id=intake.number(own), task=own, turns=made, system=system)]
+        return [Example(id=intake.next_id(own), task=own, turns=made, system=system)]
 
     return parse
 
 
-def _text(message: Message) -> str:
+def _text(message: RoleMessage) -> str:
     if message.loss_weight not in (None, 1.0) and SIDES.get(message.role) == ASSISTANT:
         raise Malformed(
             f"loss_weight {message.loss_weight} of an assistant's message; zsg learns all of them"
@@ -69,7 +69,7 @@ def _text(message: Message) -> str:
     return "\n".join(_part(part) for part in message.content)
 
 
-def _part(part: Part) -> str:
+def _part(part: ContentPart) -> str:
     text = part.value if part.value is not None else part.text
     if part.type not in TEXTS or text is None:
         raise Malformed(
@@ -81,8 +81,8 @@ def _part(part: Part) -> str:
 row_reader(
     "messages",
     "lists of messages with roles (No Robots): JSON lines or a JSON array",
-    Row,
-)(of_task("messages"))
-row_reader("delia", "DELIA's formatted-text rows: lists of messages", Row)(
-    of_task("delia")
+    MessagesRow,
+)(make_parser("messages"))
+row_reader("delia", "DELIA's formatted-text rows: lists of messages", MessagesRow)(
+    make_parser("delia")
 )

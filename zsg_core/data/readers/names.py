@@ -61,12 +61,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
-def bare(file: Path) -> str:
+def bare_name(file: Path) -> str:
     """A file's name without its suffixes."""
     return Path(file.name.removesuffix(".gz")).stem
 
 
-def unsharded(name: str) -> tuple[str, bool]:
+def strip_shard(name: str) -> tuple[str, bool]:
     """A name without the number of a shard, and whether it had one."""
     if found := _OF.fullmatch(name) or _PART.fullmatch(name):
         return found["base"], True
@@ -75,12 +75,12 @@ def unsharded(name: str) -> tuple[str, bool]:
     return name, False
 
 
-def kind_of(name: str) -> str | None:
+def split_kind(name: str) -> str | None:
     """Which of the three splits a name is, if it is one: `dev` is validation."""
     return KINDS.get(name.strip().lower().removeprefix("partial-"))
 
 
-def splits_of(
+def group_by_split(
     files: Sequence[Path], folder: Path, names_are_tasks: bool
 ) -> dict[str, list[Path]]:
     """The files by the split that they are of, in the order given; one entry where
@@ -92,10 +92,12 @@ def splits_of(
     found = {file: _split(file, folder, names_are_tasks) for file in files}
     if names_are_tasks:
         found |= _paired([file for file in files if found[file] is None])
-    elif any(kind_of(unsharded(bare(file))[0]) for file in files):
+    elif any(split_kind(strip_shard(bare_name(file))[0]) for file in files):
         # `extra.parquet` beside `train.parquet` is no shard of it.
         found |= {
-            file: unsharded(bare(file))[0] for file in files if found[file] is None
+            file: strip_shard(bare_name(file))[0]
+            for file in files
+            if found[file] is None
         }
     made: dict[str, list[Path]] = {}
     for file in files:
@@ -103,21 +105,21 @@ def splits_of(
     return made
 
 
-def refuse_several(
+def refuse_several_splits(
     path: Path, folder: Path, files: Sequence[Path], names_are_tasks: bool = False
 ) -> None:
     """UserError where files of one source are of several splits: they are never merged."""
-    made = splits_of(files, folder, names_are_tasks)
+    made = group_by_split(files, folder, names_are_tasks)
     named = {split: own for split, own in made.items() if split}
     if len(named) > 1:
-        choices = ", ".join(str(pattern(own)) for own in named.values())
+        choices = ", ".join(str(make_pattern(own)) for own in named.values())
         raise UserError(
             f"{path}: holds several splits: {', '.join(named)}; one source is of one split, so give"
             f" one of them: {choices}"
         )
 
 
-def pattern(files: Sequence[Path]) -> Path:
+def make_pattern(files: Sequence[Path]) -> Path:
     """A path or pattern that means these files."""
     if len(files) == 1:
         return files[0]
@@ -147,7 +149,9 @@ def _beginning(texts: Sequence[str]) -> str:
     return first[:same].rstrip("0123456789")
 
 
-def tasks_of(files: Sequence[Path], folder: Path) -> tuple[dict[Path, str], str | None]:
+def find_tasks(
+    files: Sequence[Path], folder: Path
+) -> tuple[dict[Path, str], str | None]:
     """The template that each file is of, where a file is one or a shard of one.
 
     A template is what the file is called, but for the number of a shard; where that is
@@ -156,12 +160,12 @@ def tasks_of(files: Sequence[Path], folder: Path) -> tuple[dict[Path, str], str 
     `folder`, and so its digest, do not tell it. UserError where nothing tells the
     template.
     """
-    names = [bare(file) for file in files]
+    names = [bare_name(file) for file in files]
     counts = Counter(names)
     made: dict[Path, str] = {}
     outside: str | None = None
     for file, name in zip(files, names, strict=True):
-        base, is_shard = unsharded(name)
+        base, is_shard = strip_shard(name)
         alike = is_shard or counts[name] > 1
         if not alike or not _is_plain(base):
             made[file] = base if is_shard else name
@@ -186,23 +190,23 @@ def tasks_of(files: Sequence[Path], folder: Path) -> tuple[dict[Path, str], str 
 
 
 def _split(file: Path, folder: Path, names_are_tasks: bool) -> str | None:
-    name = bare(file)
-    base, is_shard = unsharded(name)
-    if kind := kind_of(base):
+    name = bare_name(file)
+    base, is_shard = strip_shard(name)
+    if kind := split_kind(base):
         return base if is_shard else kind
     parents = file.relative_to(folder).parts[:-1] if file.is_relative_to(folder) else ()
     if kind := next(
-        (kind for part in reversed(parents) if (kind := kind_of(part))), None
+        (kind for part in reversed(parents) if (kind := split_kind(part))), None
     ):
         return kind
     if _is_plain(base):
         return None
     words = _WORD.findall(base)
-    if words and base.startswith(words[0]) and (kind := kind_of(words[0])):
+    if words and base.startswith(words[0]) and (kind := split_kind(words[0])):
         return base if is_shard else kind
     if names_are_tasks:
         return None
-    if words and base.endswith(words[-1]) and (kind := kind_of(words[-1])):
+    if words and base.endswith(words[-1]) and (kind := split_kind(words[-1])):
         return base if is_shard else kind
     return base if _OF.fullmatch(name) else None
 
@@ -212,9 +216,9 @@ def _paired(files: Sequence[Path]) -> dict[Path, str | None]:
     a_train and a_test."""
     kinds: dict[tuple[Path, str], dict[Path, str]] = {}
     for file in files:
-        base = unsharded(bare(file))[0]
+        base = strip_shard(bare_name(file))[0]
         words = _WORD.findall(base)
-        if words and base.endswith(words[-1]) and (kind := kind_of(words[-1])):
+        if words and base.endswith(words[-1]) and (kind := split_kind(words[-1])):
             kinds.setdefault((file.parent, base.removesuffix(words[-1])), {})[file] = (
                 kind
             )
@@ -223,7 +227,7 @@ def _paired(files: Sequence[Path]) -> dict[Path, str | None]:
 
 
 def _is_plain(name: str) -> bool:
-    return name.lower() in _PLAIN or kind_of(name) is not None or name.isdigit()
+    return name.lower() in _PLAIN or split_kind(name) is not None or name.isdigit()
 
 
 def _telling(folder: str) -> str | None:

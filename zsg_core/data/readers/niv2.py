@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example, Turn
-from zsg_core.data.readers.format import Lists, matching, reader
-from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.data.readers.format import Lists, find_files, reader
+from zsg_core.data.readers.intake import Intake, Malformed, broken_file, read_whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
 
@@ -56,7 +56,7 @@ class Task(msgspec.Struct):
 _TASK, _INSTANCE = msgspec.json.Decoder(Task), msgspec.json.Decoder(Instance)
 
 
-def task_names(folder: Path, split: str) -> list[str]:
+def read_task_names(folder: Path, split: str) -> list[str]:
     """The tasks of a split in file order. UserError if the list is missing, empty,
     doubled or unsafe."""
     path = folder / SPLITS[split]
@@ -66,30 +66,30 @@ def task_names(folder: Path, split: str) -> list[str]:
             f" {SPLITS[split]}; set data.path to such a folder, or to a pattern of task files"
         )
     try:
-        text = whole(path, LONGEST).decode("utf-8-sig")
+        text = read_whole(path, LONGEST).decode("utf-8-sig")
         names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise broken(path, f"cannot be read as UTF-8 text: {error}") from error
+        raise broken_file(path, f"cannot be read as UTF-8 text: {error}") from error
     if not names:
-        raise broken(path, "names no task; write one task name per line")
+        raise broken_file(path, "names no task; write one task name per line")
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
-            raise broken(
+            raise broken_file(
                 path,
                 f"{name!r} is not a task name; a name has no slash and no leading dot",
             )
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
-        raise broken(path, f"{min(doubled)} is listed more than once")
+        raise broken_file(path, f"{min(doubled)} is listed more than once")
     return names
 
 
-def lists(path: Path) -> Lists | None:
+def read_lists(path: Path) -> Lists | None:
     """The official held-out list of a folder; task files by a pattern have none.
     UserError if a task is in both."""
     if not path.is_dir():
         return None
-    names = {split: task_names(path, split) for split in SPLITS}
+    names = {split: read_task_names(path, split) for split in SPLITS}
     both = sorted(set(names["train"]) & set(names["test"]))
     if both:
         raise UserError(
@@ -98,14 +98,14 @@ def lists(path: Path) -> Lists | None:
     return names
 
 
-def files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """Every file whose content decides what is read, in a fixed order."""
     if not path.is_dir():
-        return matching(path, (".json",), names_are_tasks=True)
+        return find_files(path, (".json",), names_are_tasks=True)
     named = [path / name for name in SPLITS.values()]
     return named + [
         _task_file(path, name)
-        for names in (lists(path) or {}).values()
+        for names in (read_lists(path) or {}).values()
         for name in names
     ]
 
@@ -117,16 +117,18 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
     """
     name = path.parent.name if path.stem in SPLIT_FILES else path.stem
     try:
-        task = _TASK.decode(whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf"))
+        task = _TASK.decode(
+            read_whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf")
+        )
     except (OSError, *BAD) as error:
-        raise broken(path, f"cannot be read as a task file: {error}") from error
+        raise broken_file(path, f"cannot be read as a task file: {error}") from error
     definition = (
         task.definition
         if isinstance(task.definition, str)
         else next(iter(task.definition), "")
     )
     if not definition.strip():
-        raise broken(path, "'Definition' must be a text or a list of texts")
+        raise broken_file(path, "'Definition' must be a text or a list of texts")
     shots = tuple((shot.input, shot.output) for shot in task.shots)
     tags = (
         (task.categories,)
@@ -139,7 +141,7 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
                 f"{name}:{index}", name, _INSTANCE.decode(raw), definition, shots, tags
             )
         except (Malformed, *BAD) as error:
-            intake.bad(f"{path}: Instances[{index}]", error)
+            intake.refuse_row(f"{path}: Instances[{index}]", error)
 
 
 def has_instance(folder: Path, name: str) -> bool:
@@ -185,14 +187,14 @@ def _task_file(folder: Path, name: str) -> Path:
         "Natural Instructions V2: a folder with tasks/ and splits/default/, or a pattern of task"
         " files"
     ),
-    files=files,
-    lists=lists,
+    files=list_files,
+    lists=read_lists,
     many_tasks=True,
     defined=True,
     draws_answers=True,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """All instances of all tasks, in the order of the lists, or of the files' names."""
-    for file in files(path):
+    for file in list_files(path):
         if file.suffix == ".json":
             yield from read_task(file, intake)

@@ -11,22 +11,22 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import matching, parsed, reader
+from zsg_core.data.readers.format import find_files, parse_rows, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import csv_rows
 from zsg_core.errors import UserError
 
 
-class Row(msgspec.Struct):
+class CsvRow(msgspec.Struct):
     """One instance."""
 
     input: str
     output: str
 
 
-def files(path: Path) -> list[Path]:
+def list_files(path: Path) -> list[Path]:
     """One CSV per task. UserError where a task has two."""
-    found = matching(path / "*/*.csv" if path.is_dir() else path, (".csv",))
+    found = find_files(path / "*/*.csv" if path.is_dir() else path, (".csv",))
     of_task: dict[str, Path] = {}
     for file in found:
         other = of_task.setdefault(file.parent.name, file)
@@ -39,9 +39,9 @@ def files(path: Path) -> list[Path]:
 
 
 def _of_task(task: str):
-    def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+    def parse(row: CsvRow, name: str, intake: Intake) -> list[Example]:
         turn = row.input, row.output
-        return [Example(id=intake.number(task), task=task, turns=(turn,))]
+        return [Example(id=intake.next_id(task), task=task, turns=(turn,))]
 
     return parse
 
@@ -49,13 +49,13 @@ def _of_task(task: str):
 @reader(
     "niv2_csv",
     about="Tk-Instruct's CSV: <task>/<name>.csv with the columns input, output",
-    files=files,
+    files=list_files,
     many_tasks=True,
     defined=True,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every task."""
-    for file in files(path):
-        yield from parsed(
-            file, csv_rows(file, Row, intake), _of_task(file.parent.name), intake
+    for file in list_files(path):
+        yield from parse_rows(
+            file, csv_rows(file, CsvRow, intake), _of_task(file.parent.name), intake
         )

@@ -2,8 +2,8 @@
 GPT-3's `prompt`/`completion`.
 
 A template is a task. It is named by the row's `task`, where there is one, or by the
-file, or by the folder of a file that is a shard, see `names.tasks_of`. What a row's
-`answer_choices` offer are the example's options, see `options`.
+file, or by the folder of a file that is a shard, see `names.find_tasks`. What a row's
+`answer_choices` offer are the example's options, see `match_options`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,14 +14,14 @@ from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed, names
 from zsg_core.data.readers.format import (
     Facts,
-    Look,
-    left_out,
-    matching,
-    of_folder,
-    parsed,
+    Inspection,
+    bare_name,
+    find_files,
+    list_folder,
+    note_unread_files,
+    parse_rows,
     reader,
-    root,
-    stem,
+    root_folder,
 )
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import RowKeys
@@ -99,7 +99,7 @@ SETS = (
 )
 
 
-class Row(RowKeys):
+class P3Row(RowKeys):
     """Either form; token ids are left aside."""
 
     inputs_pretokenized: str | None = None
@@ -110,7 +110,7 @@ class Row(RowKeys):
     answer_choices: Any = None
 
 
-def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+def parse_row(row: P3Row, name: str, intake: Intake) -> list[Example]:
     """One example. Malformed without both sides."""
     if row.inputs_pretokenized is not None and row.targets_pretokenized is not None:
         given, wanted = row.inputs_pretokenized, row.targets_pretokenized
@@ -121,15 +121,18 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
             "needs inputs_pretokenized and targets_pretokenized, or prompt and completion"
         )
     task = row.task or name
-    choices = options(row.answer_choices, wanted, intake)
+    choices = match_options(row.answer_choices, wanted, intake)
     return [
         Example(
-            id=intake.number(task), task=task, turns=((given, wanted),), options=choices
+            id=intake.next_id(task),
+            task=task,
+            turns=((given, wanted),),
+            options=choices,
         )
     ]
 
 
-def options(published: Any, answer: str, intake: Intake) -> tuple[str, ...]:
+def match_options(published: Any, answer: str, intake: Intake) -> tuple[str, ...]:
     """The different choices of a row, each with the blanks around it that the answer
     has; () where there is no choice.
 
@@ -157,24 +160,24 @@ def options(published: Any, answer: str, intake: Intake) -> tuple[str, ...]:
     return tuple(f"{before}{text}{after}" for text in choices)
 
 
-def set_of(task: str) -> str:
+def find_data_set(task: str) -> str:
     """The data set that a task is a template of; of a task of none of SETS, the task itself."""
     return next((name for name in SETS if task.startswith(f"{name}_")), task)
 
 
 def _rows(path: Path) -> list[Path]:
     if path.is_dir():
-        return of_folder(path, (".jsonl",), names_are_tasks=True)
-    return matching(path, (".jsonl", ".json"), names_are_tasks=True)
+        return list_folder(path, (".jsonl",), names_are_tasks=True)
+    return find_files(path, (".jsonl", ".json"), names_are_tasks=True)
 
 
-def tasks_of_files(path: Path) -> list[str] | None:
+def find_file_tasks(path: Path) -> list[str] | None:
     """The tasks as the files name them, before rows are read; None where rows name their own."""
     files = _rows(path)
-    first = next(json_rows(files[0], Row, Intake(skip=True)), None)
+    first = next(json_rows(files[0], P3Row, Intake(skip=True)), None)
     if first is not None and any(row.task for row in first.rows):
         return None
-    return list(dict.fromkeys(names.tasks_of(files, root(path))[0].values()))
+    return list(dict.fromkeys(names.find_tasks(files, root_folder(path))[0].values()))
 
 
 def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
@@ -184,36 +187,38 @@ def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
     The digest of the files knows their names within the folder: one that comes from
     above it stands in the mark.
     """
-    tasks, outside = names.tasks_of(files, root(path))
-    if all(task == stem(file) for file, task in tasks.items()):
+    tasks, outside = names.find_tasks(files, root_folder(path))
+    if all(task == bare_name(file) for file, task in tasks.items()):
         return {}
     return {"tasks": "templates"} | ({} if outside is None else {"template": outside})
 
 
-def look(path: Path, facts: Facts) -> Look:
+def inspect_files(path: Path, facts: Facts) -> Inspection:
     """Whether templates are named otherwise than they were, and which files of a folder
     are not read."""
     files = _rows(path)
     told: tuple[str, ...] = ()
     if path.is_dir():
-        told = left_out(path, [*files, *keyed.list_files(path)], (".jsonl", ".json"))
-    return Look(task_marks(path, files), told)
+        told = note_unread_files(
+            path, [*files, *keyed.list_files(path)], (".jsonl", ".json")
+        )
+    return Inspection(task_marks(path, files), told)
 
 
 @reader(
     "p3",
     about=f"P3: a folder of <template>.jsonl, and {keyed.KEY_LIST} where a list holds tasks out",
     files=lambda path: _rows(path) + keyed.list_files(path),
-    lists=keyed.lists,
+    lists=keyed.read_lists,
     many_tasks=True,
     options=True,
-    look=look,
+    inspect=inspect_files,
 )
-def read(path: Path, intake: Intake) -> Iterator[Example]:
+def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every template, in the order of the files' names."""
     files = _rows(path)
-    tasks, _ = names.tasks_of(files, root(path))
+    tasks, _ = names.find_tasks(files, root_folder(path))
     for file in files:
-        yield from parsed(
-            file, json_rows(file, Row, intake), parse, intake, tasks[file]
+        yield from parse_rows(
+            file, json_rows(file, P3Row, intake), parse_row, intake, tasks[file]
         )

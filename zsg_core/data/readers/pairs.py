@@ -10,7 +10,7 @@ from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import QuestionKeys
 
 
-class Row(QuestionKeys, gc=False):
+class PairRow(QuestionKeys, gc=False):
     """A question by any of its names, an answer by any of its."""
 
     question: str | None = None
@@ -21,15 +21,15 @@ class Row(QuestionKeys, gc=False):
     ground_truth: str | None = None
 
 
-def of_task(task: str, *forms: tuple[str, str]) -> Parse[Row]:
+def make_parser(task: str, *forms: tuple[str, str]) -> Parse[PairRow]:
     """Parses rows that have both keys of one of the `forms`. Malformed for other rows."""
 
-    def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+    def parse(row: PairRow, name: str, intake: Intake) -> list[Example]:
         for asked, answered in forms:
             given, wanted = getattr(row, asked), getattr(row, answered)
             if given is not None and wanted is not None:
                 turn = given, wanted
-                return [Example(id=intake.number(task), task=task, turns=(turn,))]
+                return [Example(id=intake.next_id(task), task=task, turns=(turn,))]
         raise Malformed(
             "needs "
             + ", or ".join(f"{asked} and {answered}" for asked, answered in forms)
@@ -39,15 +39,15 @@ def of_task(task: str, *forms: tuple[str, str]) -> Parse[Row]:
 
 
 row_reader(
-    "gsm8k", "GSM8K: question and answer; its RFT form: query and response", Row
+    "gsm8k", "GSM8K: question and answer; its RFT form: query and response", PairRow
 )(
-    of_task(
+    make_parser(
         "gsm8k",
         ("question", "answer"),
         ("query", "response"),
         ("question", "ground_truth"),
     )
 )
-row_reader("tell", "TELL: query and response, or prompt and response", Row)(
-    of_task("tell", ("query", "response"), ("prompt", "response"))
+row_reader("tell", "TELL: query and response, or prompt and response", PairRow)(
+    make_parser("tell", ("query", "response"), ("prompt", "response"))
 )

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import msgspec
 
 from zsg_core.data.readers import json_array, keys
-from zsg_core.data.readers.intake import Intake, broken
+from zsg_core.data.readers.intake import Intake, broken_file
 from zsg_core.data.readers.json_array import BAD
 
 Row = TypeVar("Row")
@@ -50,7 +50,7 @@ class _Decoding(Generic[Row]):
     def __init__(
         self, kind: type[Row], bare: type[Row] | None, as_lines: bool, intake: Intake
     ) -> None:
-        hook = keys.hook(intake)
+        hook = keys.make_decode_hook(intake)
         self.one = msgspec.json.Decoder(kind, dec_hook=hook)
         self._all = self._many(kind, as_lines, hook)
         self._bare = None if bare is None else self._many(bare, as_lines, hook)
@@ -95,7 +95,7 @@ def json_rows(
                     path, head, file, _Decoding(kind, bare, True, intake), intake
                 )
     except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
-        raise broken(path, f"cannot be read: {error}") from error
+        raise broken_file(path, f"cannot be read: {error}") from error
 
 
 def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[Fields]]:
@@ -111,7 +111,7 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
             header = next(reader, None)
             wanted = [field.name for field in msgspec.structs.fields(kind)]
             if header is None or not set(wanted) <= set(header):
-                raise broken(
+                raise broken_file(
                     path,
                     f"the first line must name the columns {', '.join(wanted)}; found {header}",
                 )
@@ -122,7 +122,7 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
                     row = msgspec.convert(dict(zip(header, fields, strict=True)), kind)
                     yield Chunk(LINE, reader.line_num, [row])
                 else:
-                    intake.bad(
+                    intake.refuse_row(
                         f"{path}:{reader.line_num}",
                         f"has {len(fields)} fields, the header {len(header)}",
                     )
@@ -134,7 +134,7 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
         UnicodeDecodeError,
         json_array.TooLong,
     ) as error:
-        raise broken(path, f"cannot be read as CSV: {error}") from error
+        raise broken_file(path, f"cannot be read as CSV: {error}") from error
 
 
 class _Lines:
@@ -171,17 +171,17 @@ def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[st
                 try:
                     fields = line.decode().rstrip("\r\n").split("\t")
                 except UnicodeDecodeError as error:
-                    intake.bad(f"{path}:{number}", error)
+                    intake.refuse_row(f"{path}:{number}", error)
                     continue
                 if len(fields) == columns:
                     yield Chunk(LINE, number, [fields])
                 elif fields != [""]:
-                    intake.bad(
+                    intake.refuse_row(
                         f"{path}:{number}",
                         f"has {len(fields)} tab-separated fields, not {columns}",
                     )
     except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
-        raise broken(path, f"cannot be read: {error}") from error
+        raise broken_file(path, f"cannot be read: {error}") from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -234,7 +234,7 @@ def _array(
     path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake
 ) -> Iterator[Chunk[Row]]:
     index = 0
-    for piece, found in json_array.pieces(
+    for piece, found in json_array.cut_array(
         head, lambda size: file.read(max(BLOCK, size)), decode
     ):
         if found is None:
@@ -252,7 +252,7 @@ def _raws(path: Path, piece: bytes, index: int) -> list[msgspec.Raw]:
         return msgspec.json.decode(piece, type=list[msgspec.Raw])
     except BAD as error:
         record = index + json_array.first_broken(piece)
-        raise broken(
+        raise broken_file(
             path, f"the array is broken at its record [{record}]: {error}"
         ) from error
 
@@ -268,7 +268,7 @@ def _one(
     try:
         row = decoder.decode(text)
     except BAD as error:
-        intake.bad(f"{path}{where.format(number)}", error)
+        intake.refuse_row(f"{path}{where.format(number)}", error)
     else:
         yield Chunk(where, number, [row])
 

@@ -9,13 +9,13 @@ counted.
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.dialogue import turns
+from zsg_core.data.readers.dialogue import pair_turns
 from zsg_core.data.readers.format import row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 
 
-class Message(MessageKeys, gc=False):
+class ShareGptMessage(MessageKeys, gc=False):
     """One message; each dialect has its own names."""
 
     from_: str | None = msgspec.field(name="from", default=None)
@@ -42,29 +42,29 @@ class Message(MessageKeys, gc=False):
         return role, text
 
 
-class Row(RowKeys, gc=False):
+class ShareGptRow(RowKeys, gc=False):
     """One dialogue."""
 
-    conversations: list[Message] | None = None
-    items: list[Message] | None = None
+    conversations: list[ShareGptMessage] | None = None
+    items: list[ShareGptMessage] | None = None
     system: str | None = None
 
 
 @row_reader(
     "sharegpt",
     "ShareGPT dialogues: a JSON array or JSON lines of conversations",
-    Row,
+    ShareGptRow,
     (".json", ".jsonl"),
 )
-def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+def parse_row(row: ShareGptRow, name: str, intake: Intake) -> list[Example]:
     """One example. Malformed if the messages are no dialogue."""
     messages = row.conversations if row.conversations is not None else row.items
     if messages is None:
         raise Malformed("needs `conversations` or `items`")
-    system, made = turns((message.pair() for message in messages), intake)
+    system, made = pair_turns((message.pair() for message in messages), intake)
     return [
         Example(
-            id=intake.number("sharegpt"),
+            id=intake.next_id("sharegpt"),
             task="sharegpt",
             turns=made,
             system=system or row.system or "",

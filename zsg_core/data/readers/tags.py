@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from zsg_core.data.readers.intake import Intake, broken
+from zsg_core.data.readers.intake import Intake, broken_file
 from zsg_core.data.readers.rows import json_rows
 
 Tags = tuple[str, ...]
@@ -24,14 +24,14 @@ class Tag(msgspec.Struct):
     tag: str
 
 
-class Row(msgspec.Struct):
+class TagsRow(msgspec.Struct):
     """The tags of one example."""
 
     tags: list[str | Tag]
     id: str | int | None = None
 
 
-def read(
+def read_tags(
     path: Path,
     ids: Sequence[str],
     published: Callable[[], Sequence[str | None]] = tuple,
@@ -45,24 +45,24 @@ def read(
     tags, and neither it nor a row of no example is passed over in silence: `say` is
     told.
     """
-    rows = [row for chunk in json_rows(path, Row, Intake()) for row in chunk.rows]
+    rows = [row for chunk in json_rows(path, TagsRow, Intake()) for row in chunk.rows]
     named = {str(row.id): _texts(row.tags) for row in rows if row.id is not None}
     if not named:
         if len(rows) != len(ids):
-            raise broken(
+            raise broken_file(
                 path,
                 f"has tags of {len(rows)} examples and there are {len(ids)}; give the rows ids",
             )
         return [_texts(row.tags) for row in rows]
     if len(named) != len(rows):
-        raise broken(
+        raise broken_file(
             path, "has rows without an id, or an id twice; give every example one row"
         )
     if not any(one in named for one in ids):
         return _by_published(path, named, ids, published(), say)
     missing = [one for one in ids if one not in named]
     if missing:
-        raise broken(
+        raise broken_file(
             path, f"has no tags of {len(missing)} examples; the first: {missing[0]}"
         )
     return [named[one] for one in ids]
@@ -82,13 +82,13 @@ def _by_published(
             if theirs
             else f"zsg's are as {ids[0]!r}"
         )
-        raise broken(
+        raise broken_file(
             path,
             f"has tags of {len(named)} ids, none of which an example has; the first:"
             f" {next(iter(named))!r}, and {known}",
         )
     if len(own) != len(ids):
-        raise broken(
+        raise broken_file(
             path,
             f"names {len(own)} examples by the ids of the data, and {len(ids)} were read; read them"
             " anew",

@@ -38,14 +38,14 @@ class Broken(ValueError):
     """The bytes are no struct."""
 
 
-def read(text: bytes) -> tuple[Struct, int]:
+def read_struct(text: bytes) -> tuple[Struct, int]:
     """The struct that the bytes begin with, and how long it is. Cut, or Broken, where
     they begin with none."""
     reader = _Reader(text)
     return reader.struct(0), reader.at
 
 
-def structs_of(
+def read_structs(
     text: bytes, field: int, most: int, is_whole: bool = False
 ) -> Iterator[Struct]:
     """The structs of the list that is the field of the struct that the bytes begin

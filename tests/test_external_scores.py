@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_core.errors import BadData
-from zsg_core.metrics import elsewhere
+from zsg_core.metrics import external_scores
 from zsg_core.metrics.scoring import Answered
 
 SCORE: dict[str, Any] = {
@@ -34,7 +34,7 @@ def test_an_answer_is_one_line_with_all_that_a_scorer_needs(
     one = Answered(
         id="t:0", task="t", prompt=prompt, references=("a", "b"), answer=answer
     )
-    (line,) = elsewhere.lines("ab12", 40, "test_set", [one])
+    (line,) = external_scores.format_answers("ab12", 40, "test_set", [one])
 
     assert line.count("\n") == 1
     assert json.loads(line) == {
@@ -53,10 +53,10 @@ def test_an_answer_is_one_line_with_all_that_a_scorer_needs(
 def test_scores_are_read_by_checkpoint_metric_and_item(tmp_path: Path) -> None:
     """A score may stand in the line that was exported; saying it twice is no matter."""
     one = Answered(id="t:1", task="t", prompt="p", answer="a")
-    (line,) = elsewhere.lines("ab12", 50, "test_set", [one])
+    (line,) = external_scores.format_answers("ab12", 50, "test_set", [one])
     rows = [SCORE, SCORE, SCORE | {"metric": "humaneval/pass_at_1", "score": 0.5}]
 
-    found = elsewhere.scores(
+    found = external_scores.read_scores(
         written(
             tmp_path / "s.jsonl",
             *rows,
@@ -112,7 +112,7 @@ def test_what_is_no_score_is_refused_with_its_line(
 ) -> None:
     """The second line of the file."""
     with pytest.raises(BadData, match=rf"s\.jsonl:2: .*{said}"):
-        elsewhere.scores(written(tmp_path / "s.jsonl", SCORE, row))
+        external_scores.read_scores(written(tmp_path / "s.jsonl", SCORE, row))
 
 
 def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text(json.dumps(SCORE).replace("7", "1e999") + "\n")
 
     with pytest.raises(BadData, match=r"s\.jsonl:1: "):
-        elsewhere.scores(tmp_path / "s.jsonl")
+        external_scores.read_scores(tmp_path / "s.jsonl")
 
 
 def test_a_score_of_an_item_that_was_not_answered_is_refused() -> None:
@@ -128,6 +128,6 @@ def test_a_score_of_an_item_that_was_not_answered_is_refused() -> None:
     with pytest.raises(
         BadData, match=r"ab12 step 40: m of 'task1:00', .*Did you mean 'task1:0'"
     ):
-        elsewhere.refuse_others(
+        external_scores.refuse_unanswered(
             "ab12 step 40", {"m": {"task1:0": 1, "task1:00": 2}}, ["task1:0"]
         )

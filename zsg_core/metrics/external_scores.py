@@ -30,7 +30,7 @@ _METRIC = re.compile(r"[a-z][a-z0-9_.:-]*(?:/[a-z0-9_.:-]+)*")
 Scored = dict[tuple[str, int, str | None], dict[str, ByItem]]
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True):
+class ExternalScore(msgspec.Struct, frozen=True, kw_only=True):
     """The score of one item's answers at one checkpoint, by one metric."""
 
     run: str
@@ -41,7 +41,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     suite: str | None = None
 
 
-def lines(
+def format_answers(
     run: str, step: int, suite: str, answers: Iterable[Answered]
 ) -> Iterator[str]:
     """The answers of a checkpoint, each a line of ASCII with its newline, in their
@@ -57,11 +57,11 @@ def lines(
         yield json.dumps(row) + "\n"
 
 
-def scores(path: Path) -> Scored:
+def read_scores(path: Path) -> Scored:
     """The scores of a file. BadData, with the line, for one that is no score or that
     another line contradicts."""
     found: Scored = {}
-    for chunk in json_rows(path, Score, Intake()):
+    for chunk in json_rows(path, ExternalScore, Intake()):
         for number, row in enumerate(chunk.rows):
             where = f"{path}{chunk.where.format(chunk.first + number)}"
             _refuse_strange(where, row)
@@ -76,7 +76,7 @@ def scores(path: Path) -> Scored:
     return found
 
 
-def refuse_others(
+def refuse_unanswered(
     where: str, by_metric: dict[str, ByItem], asked: Iterable[str]
 ) -> None:
     """BadData for a score of an item that was not answered at this checkpoint."""
@@ -89,7 +89,7 @@ def refuse_others(
             )
 
 
-def _refuse_strange(where: str, row: Score) -> None:
+def _refuse_strange(where: str, row: ExternalScore) -> None:
     if not math.isfinite(row.score):
         raise BadData(
             f"{where}: {row.score} is no score; leave out an item that has none"
