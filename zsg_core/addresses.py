@@ -21,21 +21,25 @@ def explain_refusal(address: str) -> str | None:
     Allowed: http or https, a host's name or its IP address written in full, a port, a
     path. No user, no password, no query: a key would stand in records and messages.
     """
-    if len(address) > MOST_CHARACTERS:
-        return f"is longer than {MOST_CHARACTERS:,} characters"
-    if not all("!" <= one <= "~" for one in address):
-        return "holds a blank, a control character or a letter beyond ASCII"
-    if "\\" in address:
-        return "holds a backslash"
-    parts = _parts(address)
-    if parts is None or parts.scheme not in ("http", "https"):
+    if refusal := _explain_bad_characters(address):
+        return refusal
+    split = _split(address)
+    if split is None or split.scheme not in ("http", "https"):
         return "is not http://HOST:PORT/PATH or https://HOST/PATH"
-    if "@" in parts.netloc:
+    if "@" in split.netloc:
         return "names a user or a password, which would stand in records and messages: leave it out"
     if any(sign in address for sign in "?#;"):
-        found = "a query (`?`), a fragment (`#`) or a parameter (`;`)"
-        return f"holds {found}, in which a key would stand in records and messages: leave it out"
-    return _host_refusal(parts.hostname or "")
+        signs = "a query (`?`), a fragment (`#`) or a parameter (`;`)"
+        return f"holds {signs}, in which a key would stand in records and messages: leave it out"
+    return _explain_bad_host(split.hostname or "")
+
+
+def _explain_bad_characters(address: str) -> str | None:
+    if len(address) > MOST_CHARACTERS:
+        return f"is longer than {MOST_CHARACTERS:,} characters"
+    if not all("!" <= character <= "~" for character in address):
+        return "holds a blank, a control character or a letter beyond ASCII"
+    return "holds a backslash" if "\\" in address else None
 
 
 def is_unencrypted(address: str) -> bool:
@@ -55,8 +59,8 @@ def is_this_machine(host: str) -> bool:
 
 def find_host(address: str) -> str:
     """The host of an address, without brackets; empty where there is none."""
-    parts = _parts(address)
-    return (parts.hostname or "") if parts else ""
+    split = _split(address)
+    return (split.hostname or "") if split else ""
 
 
 def explain_key_refusal(address: str) -> str | None:
@@ -71,15 +75,15 @@ def explain_key_refusal(address: str) -> str | None:
     )
 
 
-def _parts(address: str) -> SplitResult | None:
+def _split(address: str) -> SplitResult | None:
     try:
-        parts = urlsplit(address)
-        return parts if parts.port != 0 else None
+        split = urlsplit(address)
+        return split if split.port != 0 else None
     except ValueError:  # a port that is none, a bracket that is not closed
         return None
 
 
-def _host_refusal(host: str) -> str | None:
+def _explain_bad_host(host: str) -> str | None:
     if ":" in host:
         try:
             ipaddress.IPv6Address(host)
@@ -91,13 +95,13 @@ def _host_refusal(host: str) -> str | None:
     # 2130706433, 0177.0.0.1 and 127.1 are 127.0.0.1 to some and another host to others.
     if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         try:
-            found = ipaddress.IPv4Address(host)
+            ip_address = ipaddress.IPv4Address(host)
         except ValueError:
             return (
                 "names a host by numbers that are no IP address: four of them, 0 to 255, with dots"
                 " between"
             )
-        if found.is_unspecified:
+        if ip_address.is_unspecified:
             return (
                 "names 0.0.0.0, which is no host but a word for all addresses: for this machine"
                 " give 127.0.0.1"

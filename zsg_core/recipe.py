@@ -80,8 +80,8 @@ class InputDigests:
 
 def uses_embedding(settings: Settings) -> bool:
     """Whether the order needs a similarity, and so an embedding model."""
-    asked = settings.arrangement
-    return ORDERS[asked.order].needs_embedding(asked)
+    arrangement = settings.arrangement
+    return ORDERS[arrangement.order].needs_embedding(arrangement)
 
 
 def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
@@ -90,30 +90,40 @@ def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
 
     `digests` are those of each stage's inputs, or one where all stages have the same.
     """
-    stages = settings.by_stage()
-    of_stages = digests * len(stages) if len(digests) == 1 else digests
-    made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
-    base = _base(stages[0], of_stages[0], made[0]["data"])
-    for stage in made:
-        for source in list_sources(stage["data"]).values():
-            if "self_sample" in source:  # by the model as it is before tokens are added
-                answers = remove_added_tokens(base)
-                source["self_sample"]["model"] = (
-                    id_of_base(answers) or answers["digest"]
-                )
-                source["self_sample"] |= READS_TEXT if of_stages[0].control else {}
-    return {"schema": SCHEMA, "base": base, "stages": made}
+    stage_settings = settings.by_stage()
+    stage_digests = digests * len(stage_settings) if len(digests) == 1 else digests
+    stages = [
+        _stage(settings_of_stage, digests_of_stage)
+        for settings_of_stage, digests_of_stage in zip(
+            stage_settings, stage_digests, strict=True
+        )
+    ]
+    base = _base(stage_settings[0], stage_digests[0], stages[0]["data"])
+    for stage in stages:
+        _name_sampling_model(stage["data"], base, bool(stage_digests[0].control))
+    return {"schema": SCHEMA, "base": base, "stages": stages}
 
 
-def list_prefixes(made: Recipe) -> list[Recipe]:
+def _name_sampling_model(data: Recipe, base: Recipe, has_control: bool) -> None:
+    """Enters into the sources whose answers are a model's own which model that is: the
+    base as it is before tokens are added."""
+    for source in list_sources(data).values():
+        if "self_sample" in source:
+            answering = remove_added_tokens(base)
+            model = id_of_base(answering) or answering["digest"]
+            source["self_sample"]["model"] = model
+            source["self_sample"] |= READS_TEXT if has_control else {}
+
+
+def list_prefixes(recipe: Recipe) -> list[Recipe]:
     """The recipe after its first stage, after its second, …; the last is the recipe itself.
 
     A prefix is a recipe like any other: runs that begin alike share the run that it is
     the recipe of.
     """
     return [
-        {**made, "stages": made["stages"][: count + 1]}
-        for count in range(len(made["stages"]))
+        {**recipe, "stages": recipe["stages"][: count + 1]}
+        for count in range(len(recipe["stages"]))
     ]
 
 
@@ -122,44 +132,44 @@ def last_stage(recipe: Recipe) -> Recipe:
     return recipe["stages"][-1]
 
 
-def run_id(made: Recipe) -> str:
+def run_id(recipe: Recipe) -> str:
     """The id of a run: 12 hex digits of its recipe's SHA-256."""
-    return content_id({"kind": "run", "recipe": made})
+    return content_id({"kind": "run", "recipe": recipe})
 
 
-def remove_marks(made: Any) -> tuple[Any, set[str]]:
+def remove_marks(recipe: Any) -> tuple[Any, set[str]]:
     """The recipe as an older zsg would have made it, and which of `MARKS` it does not have."""
-    found: set[str] = set()
-    if isinstance(made, list):
-        rows = [remove_marks(value) for value in made]
-        return [row for row, _ in rows], found.union(*(own for _, own in rows))
-    if not isinstance(made, dict):
-        return made, found
-    kept = {}
-    for key, value in made.items():
+    removed: set[str] = set()
+    if isinstance(recipe, list):
+        rows = [remove_marks(value) for value in recipe]
+        return [row for row, _ in rows], removed.union(*(marks for _, marks in rows))
+    if not isinstance(recipe, dict):
+        return recipe, removed
+    unmarked = {}
+    for key, value in recipe.items():
         if key in MARKS:
-            found.add(key)
+            removed.add(key)
         else:
-            kept[key], own = remove_marks(value)
-            found |= own
-    return kept, found
+            unmarked[key], marks = remove_marks(value)
+            removed |= marks
+    return unmarked, removed
 
 
-def remove_seeds(made: Any) -> Any:
+def remove_seeds(recipe: Any) -> Any:
     """A recipe without the seeds that make replicates: runs that have it in common
     differ in nothing else.
 
     The seeds of the test set and of which tasks are held out stay: another test set is
     another question.
     """
-    if isinstance(made, list):
-        return [remove_seeds(value) for value in made]
-    if not isinstance(made, dict):
-        return made
+    if isinstance(recipe, list):
+        return [remove_seeds(value) for value in recipe]
+    if not isinstance(recipe, dict):
+        return recipe
     return {
-        k: v if k in ("test", "held_out") else remove_seeds(v)
-        for k, v in made.items()
-        if k != "seed"
+        key: value if key in ("test", "held_out") else remove_seeds(value)
+        for key, value in recipe.items()
+        if key != "seed"
     }
 
 
@@ -171,47 +181,40 @@ def records_id(source: Recipe, skip: bool) -> str:
     `read` where they are read otherwise than by earlier versions.
     """
     rule = {"on_bad_row": "skip"} if skip else {}
-    own = {
-        key: source[key]
-        for key in ("reader", "digest", "read", "self_sample")
-        if key in source
-    }
-    return content_id({"kind": "records", "schema": SCHEMA, **own, **rule})
+    decides = ("reader", "digest", "read", "self_sample")
+    content = {key: source[key] for key in decides if key in source}
+    return content_id({"kind": "records", "schema": SCHEMA, **content, **rule})
 
 
 def find_self_sampled(data: Recipe) -> dict[str, str]:
     """The sources of a corpus' recipe whose answers are a model's own, each with the id
     of its records."""
-    own = {
-        name: source
+    return {
+        name: records_id(source, source.get("on_bad_row") == "skip")
         for name, source in list_sources(data).items()
         if "self_sample" in source
     }
-    return {
-        name: records_id(source, source.get("on_bad_row") == "skip")
-        for name, source in own.items()
-    }
 
 
-def corpus_id(made: Recipe) -> str:
+def corpus_id(recipe: Recipe) -> str:
     """The id of the last stage's sampled training and test examples."""
     return content_id(
-        {"kind": "corpus", "schema": SCHEMA, "data": last_stage(made)["data"]}
+        {"kind": "corpus", "schema": SCHEMA, "data": last_stage(recipe)["data"]}
     )
 
 
-def arrangement_id(made: Recipe) -> str:
+def arrangement_id(recipe: Recipe) -> str:
     """The id of the last stage's ordered training list: its examples and how they are
     put in order."""
-    stage = last_stage(made)
-    asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
-    return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
+    stage = last_stage(recipe)
+    content = {"data": stage["data"], "arrangement": stage["arrangement"]}
+    return content_id({"kind": "arrangement", "schema": SCHEMA, **content})
 
 
-def base_id(made: Recipe) -> str | None:
+def base_id(recipe: Recipe) -> str | None:
     """The id of a base that zsg makes: tiny, or any with added tokens; None for a model
     as the user supplies it."""
-    return id_of_base(made["base"])
+    return id_of_base(recipe["base"])
 
 
 def id_of_base(base: Recipe) -> str | None:
@@ -272,27 +275,28 @@ def list_tested(data: Recipe) -> dict[str, Recipe]:
 
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    data, made = settings.data, settings.data.by_source()
-    shared: dict[str, Any] = {"template": _template(settings, made.values())}
+    data, sources = settings.data, settings.data.by_source()
+    shared: dict[str, Any] = {"template": _template(settings, sources.values())}
     # What is absent where it does nothing is as it was before the setting came.
     shared |= {} if data.max_turns is None else {"max_turns": data.max_turns}
     shared |= {} if data.mix is None else {"mix": _mix(settings)}
     if data.sources is None:
-        return _source(settings, made[ONE], digests.sources[ONE]) | shared
-    # A tiny model's tokenizer learns from every source but its own answers; else one
-    # that is neither trained on nor tested is not there.
-    is_read = settings.model.name == TINY
-    used = {
-        name: own
-        for name, own in made.items()
-        if (own.is_sampled if own.self_sample else own.k or is_tested(own) or is_read)
-    }
+        return _source(settings, sources[ONE], digests.sources[ONE]) | shared
     return {
         "sources": {
-            name: _source(settings, own, digests.sources[name])
-            for name, own in used.items()
+            name: _source(settings, source, digests.sources[name])
+            for name, source in sources.items()
+            if _is_used(settings, source)
         }
     } | shared
+
+
+def _is_used(settings: Settings, source: Source) -> bool:
+    """Whether a source among several is there: it is trained on or tested, or a tiny
+    model's tokenizer learns from it, as from every source but its own answers."""
+    if source.self_sample:
+        return source.is_sampled
+    return bool(source.k) or is_tested(source) or settings.model.name == TINY
 
 
 def is_tested(source: Source) -> bool:
@@ -303,34 +307,37 @@ def is_tested(source: Source) -> bool:
 def _source(
     settings: Settings, source: Source, digests: SourceDigests
 ) -> dict[str, Any]:
-    data = settings.data
-    made: dict[str, Any] = {
+    recipe: dict[str, Any] = {
         "reader": source.set,
         "digest": digests.data,
         **_read(digests.marks),
     }
-    if data.sources is None or is_tested(source):
-        tested = _drawn(
-            source, source.test_set or source.set, source.test_per_task, data.test_seed
-        )
-        made["held_out"] = _held_out(source, digests)
-        made["test"] = {
-            "per_task": source.test_per_task,
-            **_tasks(source.test_tasks),
-            **tested,
-        }
-        worded = source.instructions and source.instructions.of_test(
-            digests.instructions
-        )
-        made["test"] |= {"instructions": worded} if worded else {}
+    if settings.data.sources is None or is_tested(source):
+        recipe["held_out"] = _held_out(source, digests)
+        recipe["test"] = _test(settings, source, digests)
     if source.self_sample is not None:
-        how = {
+        recipe["self_sample"] = {
+            **source.self_sample.recipe,
             "template": _template(settings, [source]),
             "precision": settings.train.precision,
         }
-        made["self_sample"] = source.self_sample.recipe | how
-    made["train"] = _trained(settings, source, digests)
-    return made | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
+    recipe["train"] = _trained(settings, source, digests)
+    return recipe | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
+
+
+def _test(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+    """What of a source is tested."""
+    reader = source.test_set or source.set
+    seed = settings.data.test_seed
+    recipe: dict[str, Any] = {
+        "per_task": source.test_per_task,
+        **_tasks(source.test_tasks),
+        **_drawn(source, reader, source.test_per_task, seed),
+    }
+    if source.instructions:
+        wordings = source.instructions.of_test(digests.instructions)
+        recipe |= {"instructions": wordings} if wordings else {}
+    return recipe
 
 
 def _trained(
@@ -340,34 +347,42 @@ def _trained(
     if source.k == 0:
         return {"k": "0"}
     seed = _seed(settings, settings.data.sample_seed)
-    made = {"per_task": source.train_per_task, **_tasks(source.train_tasks)}
-    made |= _drawn(source, source.set, source.train_per_task, seed)
-    made |= _tagged(source, digests)
+    recipe = {"per_task": source.train_per_task, **_tasks(source.train_tasks)}
+    recipe |= _drawn(source, source.set, source.train_per_task, seed)
+    recipe |= _tagged(source, digests)
     if source.instructions is not None:
-        made["instructions"] = source.instructions.of_train(digests.instructions, seed)
-    made |= {
-        key: getattr(source, key)
-        for key in ("templates", "count")
-        if getattr(source, key) is not None
-    }
-    made |= _data_sets(settings, source)
-    made |= (
-        {}
-        if source.ratio is None
-        else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
-    )
-    made["fraction"] = str(source.fraction)
-    made |= {} if source.k == 1 else {"k": str(source.k)}
-    made |= {} if source.rate_max is None else {"rate_max": source.rate_max}
-    made |= {} if source.share is None else {"share": str(source.share)}
-    if (
-        source.fraction != 1
-        or made.keys() & {"templates", "count", "ratio", "k"}
-        or settings.data.mix
-    ):
+        recipe["instructions"] = source.instructions.of_train(
+            digests.instructions, seed
+        )
+    recipe |= _given(source, "templates", "count")
+    recipe |= _data_sets(settings, source)
+    recipe |= _amounts(source)
+    is_part = bool(recipe.keys() & {"templates", "count", "ratio", "k"})
+    if source.fraction != 1 or is_part or settings.data.mix:
         # splits.nested; parts made before it were drawn one by one
-        made |= {"seed": seed, "parts": "nested"}
-    return made
+        recipe |= {"seed": seed, "parts": "nested"}
+    return recipe
+
+
+def _amounts(source: Source) -> dict[str, Any]:
+    """How much of a source is taken, and how much it weighs in a mix."""
+    recipe: dict[str, Any] = {}
+    if source.ratio is not None:
+        recipe |= {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
+    recipe["fraction"] = str(source.fraction)
+    if source.k != 1:
+        recipe["k"] = str(source.k)
+    if source.rate_max is not None:
+        recipe["rate_max"] = source.rate_max
+    if source.share is not None:
+        recipe["share"] = str(source.share)
+    return recipe
+
+
+def _given(source: Source, *keys: str) -> dict[str, Any]:
+    """The values of these settings of a source, of those that have one."""
+    values = {key: getattr(source, key) for key in keys}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
@@ -387,11 +402,7 @@ def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
 
 
 def _tagged(source: Source, digests: SourceDigests) -> dict[str, Any]:
-    rules = {
-        key: getattr(source, key)
-        for key in ("keep_tags", "drop_tags")
-        if getattr(source, key) is not None
-    }
+    rules = _given(source, "keep_tags", "drop_tags")
     return rules | ({"tags": digests.tags} if source.tags is not None else {})
 
 
@@ -414,9 +425,9 @@ def _drawn(
     }
 
 
-def _template(settings: Settings, made: Iterable[Source]) -> dict[str, Any]:
+def _template(settings: Settings, sources: Iterable[Source]) -> dict[str, Any]:
     data = settings.data
-    is_niv2 = any("niv2" in (source.set, source.test_set) for source in made)
+    is_niv2 = any("niv2" in (source.set, source.test_set) for source in sources)
     return {
         "name": data.template,
         **({"positive_examples": data.positive_examples} if is_niv2 else {}),
@@ -425,8 +436,8 @@ def _template(settings: Settings, made: Iterable[Source]) -> dict[str, Any]:
 
 def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     if source.test_path is not None:
-        own = {"reader": source.test_set or source.set, "digest": digests.test}
-        return {"by": "path", **own, **_read(digests.test_marks)}
+        files = {"reader": source.test_set or source.set, "digest": digests.test}
+        return {"by": "path", **files, **_read(digests.test_marks)}
     rule = source.held_out or HeldOut()
     return (
         {"by": "list"}
@@ -446,43 +457,54 @@ def _tasks(first: int | None) -> dict[str, int]:
 
 
 def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    asked = settings.arrangement
-    order = ORDERS[asked.order]
-    made: dict[str, Any] = {"order": asked.order}
-    if order.is_seeded(asked):
-        made["seed"] = _seed(settings, asked.seed)
-    made |= order.resolve(asked)
-    if order.needs_embedding(asked):
-        made["embedding"] = digests.embedding
+    arrangement = settings.arrangement
+    order = ORDERS[arrangement.order]
+    recipe: dict[str, Any] = {"order": arrangement.order}
+    if order.is_seeded(arrangement):
+        recipe["seed"] = _seed(settings, arrangement.seed)
+    recipe |= order.resolve(arrangement)
+    if order.needs_embedding(arrangement):
+        recipe["embedding"] = digests.embedding
         # distance.fold; orders made before it were summed from first to last
-        made["similarity"] = "folded"
-    return made
+        recipe["similarity"] = "folded"
+    return recipe
 
 
 def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
     seed = _seed(settings, settings.train.init_seed)
+    tokens = _base_tokens(settings, digests, seed)
+    if settings.model.name != TINY:
+        return {"kind": "folder", "digest": digests.model, **tokens}
+    tokenizer = {"kind": "byte-level BPE", "text": _tokenizer_text(corpus)}
+    shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
+    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": seed, **tokens}
+
+
+def _base_tokens(
+    settings: Settings, digests: InputDigests, seed: int
+) -> dict[str, Any]:
+    """Which tokens are added to the base, and whether others are read as text."""
     added = settings.model.added(seed)
     if added and set(added["tokens"]) <= set(digests.control):
         # all have rows, and no seed draws any
         added = {"tokens": added["tokens"], "init": "kept"}
-    more = {"added": added} if added else {}
+    recipe = {"added": added} if added else {}
     if set(digests.control) - set(settings.model.add_tokens or ()):
-        more |= READS_TEXT
-    if settings.model.name != TINY:
-        return {"kind": "folder", "digest": digests.model, **more}
-    # The tokenizer learns from every training task whatever is sampled, so that all
-    # runs of a grid share it.
+        recipe |= READS_TEXT
+    return recipe
+
+
+def _tokenizer_text(corpus: Recipe) -> dict[str, Any]:
+    """The texts that tiny's tokenizer learns from: every training task whatever is
+    sampled, so that all runs of a grid share it."""
     text = _seen(corpus)
     if "sources" in corpus:
-        read = {
-            name: source
+        text["sources"] = {
+            name: _seen(source)
             for name, source in corpus["sources"].items()
             if "self_sample" not in source
         }
-        text["sources"] = {name: _seen(source) for name, source in read.items()}
-    tokenizer = {"kind": "byte-level BPE", "text": text}
-    shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
-    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": seed, **more}
+    return text
 
 
 def _seen(corpus: Recipe) -> dict[str, Any]:
@@ -491,5 +513,6 @@ def _seen(corpus: Recipe) -> dict[str, Any]:
     return {key: corpus[key] for key in decides if key in corpus}
 
 
-def _seed(settings: Settings, own: int | None) -> int:
-    return settings.seed if own is None else own
+def _seed(settings: Settings, seed: int | None) -> int:
+    """A seed of its own where one is set, else the run's."""
+    return settings.seed if seed is None else seed

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from zsg_core.secrets import hide_in_addresses
 
@@ -30,47 +31,47 @@ def find_first_problem(
     A key that is misspelt is both, and its own name is what is to be corrected.
     """
     problems = error.errors()
-    problem = next(
-        (one for one in problems if one["type"] == "extra_forbidden"), problems[0]
-    )
-    place = problem["loc"]
-    name = ".".join(str(part) for part in place)
+    unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
+    problem = next(unknown, problems[0])
+    path = problem["loc"]
+    name = ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":
-        return place, describe_unknown_key(
-            str(place[-1]),
-            list_known_keys(schema, place[:-1]),
-            ".".join(map(str, place[:-1])),
-        )
+        section = ".".join(map(str, path[:-1]))
+        allowed = list_known_keys(schema, path[:-1])
+        return path, describe_unknown_key(str(path[-1]), allowed, section)
     if problem["type"] == "missing":
-        return place[:-1], f"{name} is missing and has no default"
+        return path[:-1], f"{name} is missing and has no default"
+    return path, f"{name}: {_describe_value_problem(problem)}".rstrip(".")
+
+
+def _describe_value_problem(problem: ErrorDetails) -> str:
+    """What is wrong with a value, the value, and what may have been meant."""
     message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    found = problem["input"]
-    shown = "" if isinstance(found, dict) else f", found {format_brief(found)}"
-    known = (
-        re.findall(r"'([^']*)'", message) if problem["type"] == "literal_error" else []
-    )
-    return (
-        place,
-        f"{name}: {message}{'' if repr(found) in message else shown}."
-        f"{suggest_nearest(str(found), known)}".rstrip("."),
-    )
+    value = problem["input"]
+    is_told = isinstance(value, dict) or repr(value) in message
+    value_text = "" if is_told else f", found {format_brief(value)}"
+    is_literal = problem["type"] == "literal_error"
+    allowed = re.findall(r"'([^']*)'", message) if is_literal else []
+    return f"{message}{value_text}.{suggest_nearest(str(value), allowed)}"
 
 
-def describe_unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
+def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") -> str:
     """The message for a key that does not exist."""
-    section = f" in {where}" if where else ""
-    hint = suggest_nearest(key, known)
-    listed = ", ".join(_beside(key, known))
-    return f"unknown key {format_brief(key)}{section}.{hint} Known: {listed}"
+    in_section = f" in {section}" if section else ""
+    hint = suggest_nearest(key, allowed)
+    listed = ", ".join(_list_keys_beside(key, allowed))
+    return f"unknown key {format_brief(key)}{in_section}.{hint} Known: {listed}"
 
 
-def _beside(key: str, known: Sequence[str]) -> list[str]:
+def _list_keys_beside(key: str, keys: Sequence[str]) -> list[str]:
     """Of many dotted keys those of the section that a key means, or the sections."""
     above = key
     while above := above.rpartition(".")[0]:
-        if inside := [one for one in known if one.rpartition(".")[0] == above]:
+        if inside := [
+            candidate for candidate in keys if candidate.rpartition(".")[0] == above
+        ]:
             return inside
-    return [one for one in known if "." not in one]
+    return [candidate for candidate in keys if "." not in candidate]
 
 
 # What other tools call it, where no spelling is near.
@@ -86,29 +87,29 @@ ELSEWHERE = {
 }
 
 
-def suggest_nearest(word: str, known: Sequence[str]) -> str:
+def suggest_nearest(word: str, allowed: Sequence[str]) -> str:
     """A question that names the most similar of the known words; empty if none is similar."""
-    if (meant := ELSEWHERE.get(word)) in known:
+    if (meant := ELSEWHERE.get(word)) in allowed:
         return f" Did you mean {meant!r}?"
-    near = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    similar = difflib.get_close_matches(word[:100], allowed, n=1, cutoff=0.5)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def format_brief(value: Any) -> str:
     """A value as a message shows it: on one line, escaped, not longer than a line, no
     password of an address in it."""
-    shown = hide_in_addresses(repr(value))
-    return shown if len(shown) <= 120 else f"{shown[:80]}… ({len(shown):,} characters)"
+    text = hide_in_addresses(repr(value))
+    return text if len(text) <= 120 else f"{text[:80]}… ({len(text):,} characters)"
 
 
-def list_known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+def list_known_keys(schema: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """The keys allowed at a place of the settings."""
     model: Any = schema
-    parts = list(place)
-    while parts:
-        field = model.model_fields[str(parts.pop(0))].annotation
+    remaining = list(path)
+    while remaining:
+        field = model.model_fields[str(remaining.pop(0))].annotation
         if maps_free_names(field):
-            parts = parts[1:]  # the name is the user's own
+            remaining = remaining[1:]  # the name is the user's own
         model = find_model(field)
     return list(model.model_fields)
 
@@ -122,17 +123,17 @@ def list_leaf_keys(
     stand for all.
     """
     keys: list[str] = []
-    first, _, rest = key.partition(".")
+    first, _, remainder = key.partition(".")
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
         inner, below = find_model(field.annotation), f"{prefix}{name}."
-        own = rest if first == name else ""
+        inner_key = remainder if first == name else ""
         if inner is not None and maps_free_names(field.annotation):
-            named, _, own = own.partition(".")
+            named, _, inner_key = inner_key.partition(".")
             below += f"{named or 'NAME'}."
             keys += [below[:-1]]
         if inner is not None:
-            keys += list_leaf_keys(inner, own, below)
+            keys += list_leaf_keys(inner, inner_key, below)
     return keys
 
 
@@ -142,7 +143,12 @@ def find_model(annotation: Any) -> type[BaseModel] | None:
         return annotation
     if _is_union(annotation) or typing.get_origin(annotation) in (dict, Annotated):
         return next(
-            (m for part in typing.get_args(annotation) if (m := find_model(part))), None
+            (
+                m
+                for argument in typing.get_args(annotation)
+                if (m := find_model(argument))
+            ),
+            None,
         )
     return None
 
@@ -150,7 +156,9 @@ def find_model(annotation: Any) -> type[BaseModel] | None:
 def maps_free_names(annotation: Any) -> bool:
     """Whether a field is a mapping from names of the user's own to models."""
     if _is_union(annotation) or typing.get_origin(annotation) is Annotated:
-        return any(maps_free_names(part) for part in typing.get_args(annotation))
+        return any(
+            maps_free_names(argument) for argument in typing.get_args(annotation)
+        )
     return typing.get_origin(annotation) is dict and find_model(annotation) is not None
 
 

@@ -86,7 +86,8 @@ def explain_name_refusal(name: str, address: str) -> str | None:
     host = (urlsplit(address).hostname or "").lower().rstrip(".")
     for begins, hosts in _OF_SERVICES.items():
         if name.upper().startswith(begins) and not any(
-            host == one or host.endswith(f".{one}") for one in hosts
+            host == service_host or host.endswith(f".{service_host}")
+            for service_host in hosts
         ):
             return (
                 f"{name} is a key of another service's, and {host or 'this address'} is none of its"
@@ -105,7 +106,7 @@ def read_key(name: str, environment: Mapping[str, str] = os.environ) -> str | No
     UserError, without the value, for characters that no key has and no header of HTTP can carry.
     """
     key = environment.get(name, "").strip()
-    if not all("!" <= one <= "~" for one in key):
+    if not all("!" <= character <= "~" for character in key):
         raise UserError(
             f"the value of {name} is no key: it holds a blank, a line end, a control character or a"
             " letter beyond ASCII. Set it anew, to the key alone"
@@ -125,10 +126,10 @@ def hide_known(text: str, environment: Mapping[str, str] = os.environ) -> str:
     addresses = [
         value for name, value in environment.items() if _NAMES_AN_ADDRESS.search(name)
     ]
-    values += [found[1] for value in addresses if (found := _PASSWORD.search(value))]
+    values += [match[1] for value in addresses if (match := _PASSWORD.search(value))]
     return hide_secrets(
         hide_in_addresses(text),
-        (one for one in values if len(one) >= SHORTEST_KNOWN and one[0] != "/"),
+        (value for value in values if len(value) >= SHORTEST_KNOWN and value[0] != "/"),
     )
 
 
@@ -144,80 +145,83 @@ def hide_secrets(text: str, secrets: Iterable[str]) -> str:
 
     Nor with signs or blanks between its characters, or in other case.
     """
-    known = tuple(sorted({one for one in secrets if one}))
-    windows = _windows(known)
+    sorted_secrets = tuple(sorted({secret for secret in secrets if secret}))
+    windows = _windows(sorted_secrets)
     if not windows:
         return text
-    spans = [span for window in windows for span in _found(text, window)]
-    readings = [_only_letters(text, [(place, place + 1) for place in range(len(text))])]
+    characters = [(index, index + 1) for index in range(len(text))]
+    spans = [*_find_spans(text, characters, windows)]
+    readings = [_only_letters(text, characters)]
     if any(sign in text for sign in "\\%&="):
         unescaped = _unescaped(text)
         readings.append(_only_letters(*unescaped))
-        spans += _spans_in(*unescaped, windows)
-    for plain, places in readings:
-        spans += _spans_in(plain, places, _windows_of_letters(known))
-    if not spans:
-        return text
-    made: list[str] = []
+        spans += _find_spans(*unescaped, windows)
+    for letters, origins in readings:
+        spans += _find_spans(letters, origins, _windows_of_letters(sorted_secrets))
+    return _cut_out(text, spans) if spans else text
+
+
+def _cut_out(text: str, spans: Iterable[Span]) -> str:
+    """The text with a sign that something is hidden in place of each span."""
+    pieces: list[str] = []
     end = 0
     for first, last in _joined(sorted(spans)):
-        made += [text[end:first], HIDDEN]
+        pieces += [text[end:first], HIDDEN]
         end = last
-    return "".join(made) + text[end:]
+    return "".join(pieces) + text[end:]
 
 
-def _spans_in(
-    plain: str, places: Sequence[Span], windows: Iterable[str]
+def _find_spans(
+    reading: str, origins: Sequence[Span], windows: Iterable[str]
 ) -> Iterator[Span]:
-    """Where the windows stand in a text, of which each character of `plain` has its place."""
+    """Where the windows stand in a text, of which each character of `reading` has its origin."""
     for window in windows:
-        for first, last in _found(plain, window):
-            yield places[first][0], places[last - 1][1]
+        for first, last in _find_all(reading, window):
+            yield origins[first][0], origins[last - 1][1]
 
 
-def _only_letters(text: str, places: Sequence[Span]) -> tuple[str, list[Span]]:
-    """A text's letters and digits in small, and their places."""
-    kept = [
-        (one.lower(), place)
-        for one, place in zip(text, places, strict=True)
-        if one.isascii() and one.isalnum()
+def _only_letters(text: str, origins: Sequence[Span]) -> tuple[str, list[Span]]:
+    """A text's letters and digits in small, and their origins."""
+    letters = [
+        (character.lower(), origin)
+        for character, origin in zip(text, origins, strict=True)
+        if character.isascii() and character.isalnum()
     ]
-    return "".join(one for one, _ in kept), [place for _, place in kept]
+    return "".join(letter for letter, _ in letters), [origin for _, origin in letters]
 
 
 def _unescaped(text: str) -> tuple[str, list[Span]]:
     """The text with its escapes undone, and where each of its characters stands in the
     text as it is."""
-    made: list[str] = []
-    places: list[Span] = []
+    pieces: list[str] = []
+    origins: list[Span] = []
     end = 0
-    for found in _ESCAPED.finditer(text):
-        made.append(text[end : found.start()])
-        places += [(place, place + 1) for place in range(end, found.start())]
-        made.append(_meant(found))
-        places.append(found.span())
-        end = found.end()
-    made.append(text[end:])
-    places += [(place, place + 1) for place in range(end, len(text))]
-    return "".join(made), places
+    for escape in _ESCAPED.finditer(text):
+        pieces += [text[end : escape.start()], _meant(escape)]
+        origins += [(index, index + 1) for index in range(end, escape.start())]
+        origins.append(escape.span())
+        end = escape.end()
+    pieces.append(text[end:])
+    origins += [(index, index + 1) for index in range(end, len(text))]
+    return "".join(pieces), origins
 
 
 def _meant(escape: re.Match[str]) -> str:
     """The one character that an escape stands for."""
-    kind, said = escape.lastgroup, escape[escape.lastgroup or 0]
+    kind, written = escape.lastgroup, escape[escape.lastgroup or 0]
     if kind == "one":
-        return said
+        return written
     if kind == "name":
-        return _NAMED[said]
-    number = int(said, _BASES.get(kind or "", 16))
+        return _NAMED[written]
+    number = int(written, _BASES.get(kind or "", 16))
     return chr(number) if number <= 0x10FFFF else "\ufffd"
 
 
-def _found(text: str, window: str) -> Iterator[Span]:
-    place = text.find(window)
-    while place >= 0:
-        yield place, place + len(window)
-        place = text.find(window, place + 1)
+def _find_all(text: str, window: str) -> Iterator[Span]:
+    start = text.find(window)
+    while start >= 0:
+        yield start, start + len(window)
+        start = text.find(window, start + 1)
 
 
 def _joined(spans: Iterable[Span]) -> Iterator[Span]:
@@ -235,39 +239,39 @@ def _joined(spans: Iterable[Span]) -> Iterator[Span]:
 @lru_cache(maxsize=64)
 def _windows(secrets: tuple[str, ...]) -> frozenset[str]:
     """The shortest texts by which secrets are known, in each of their forms."""
-    found: set[str] = set()
+    windows: set[str] = set()
     for secret in secrets:
-        least = (
+        length = (
             len(secret) if len(secret) < PART else min(PART, max(6, len(secret) // 2))
         )
-        found |= _cut(secret, least) | _cut(secret[::-1], least)
+        windows |= _cut(secret, length) | _cut(secret[::-1], length)
         if len(secret) >= 6:
             for form in _encoded(secret.encode(errors="replace")):
-                found |= _cut(form, max(PART, 2 * least))
-    return frozenset(found)
+                windows |= _cut(form, max(PART, 2 * length))
+    return frozenset(windows)
 
 
 @lru_cache(maxsize=64)
 def _windows_of_letters(secrets: tuple[str, ...]) -> frozenset[str]:
     """The same of their letters and digits alone, in small; none of a secret that has
     few of them."""
-    found: set[str] = set()
+    windows: set[str] = set()
     for secret in secrets:
         forms = [(secret, PART), (secret[::-1], PART)]
         forms += [
             (form, 2 * PART) for form in _encoded(secret.encode(errors="replace"))
         ]
-        for form, least in forms:
+        for form, length in forms:
             letters, _ = _only_letters(form, [(0, 0)] * len(form))
-            if len(letters) >= least:
-                found |= _cut(letters, least)
-    return frozenset(found)
+            if len(letters) >= length:
+                windows |= _cut(letters, length)
+    return frozenset(windows)
 
 
-def _cut(text: str, least: int) -> set[str]:
+def _cut(text: str, length: int) -> set[str]:
     """Every so many characters in a row of a text; the whole text if it is no longer."""
     return {
-        text[place : place + least] for place in range(max(1, len(text) - least + 1))
+        text[start : start + length] for start in range(max(1, len(text) - length + 1))
     }
 
 
@@ -276,13 +280,13 @@ def _encoded(secret: bytes) -> Iterator[str]:
     yield secret.hex().upper()
     # base64 has three forms, by how many bytes stand before in its group of three
     for before in range(3):
-        whole = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
-        own = whole[(8 * before + 5) // 6 :]
+        encoded = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
+        determined = encoded[(8 * before + 5) // 6 :]
         # its last character holds other bits too
-        own = own if (len(secret) + before) % 3 == 0 else own[:-1]
-        yield own
-        yield own.replace("+", "-").replace("/", "_")
+        determined = determined if (len(secret) + before) % 3 == 0 else determined[:-1]
+        yield determined
+        yield determined.replace("+", "-").replace("/", "_")
     for before in range(5):  # and base32 five
-        whole = base64.b32encode(b"\0" * before + secret).decode().rstrip("=")
-        own = whole[(8 * before + 4) // 5 :]
-        yield own if (len(secret) + before) % 5 == 0 else own[:-1]
+        encoded = base64.b32encode(b"\0" * before + secret).decode().rstrip("=")
+        determined = encoded[(8 * before + 4) // 5 :]
+        yield determined if (len(secret) + before) % 5 == 0 else determined[:-1]

@@ -66,7 +66,7 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
         return text
     if text.isprintable() and _COMMON.fullmatch(text):
         return text
-    return _RUN.sub(lambda found: _shown_run(found, keep), text)
+    return _RUN.sub(lambda match: _shown_run(match, keep), text)
 
 
 def format_value(value: Any) -> str:
@@ -101,8 +101,8 @@ class ShownLog:
 
     def end(self) -> str:
         """What was held back, once no more comes."""
-        held, self._held = self._held, ""
-        return _shown_of_log(held)
+        unfinished, self._held = self._held, ""
+        return _shown_of_log(unfinished)
 
 
 def _shown_of_log(text: str) -> str:
@@ -113,42 +113,50 @@ def _shown_of_log(text: str) -> str:
     return make_showable(text)
 
 
-def _shown_run(found: "re.Match[str]", keep: str) -> str:
+def _shown_run(match: "re.Match[str]", keep: str) -> str:
     """The signs of a run that is not ASCII's printing ones; the signs around it say
     what its joiners join."""
-    text, made, marks = found.string, [], 0
-    for place in range(found.start(), found.end()):
-        one = text[place]
-        marks = (
-            marks + 1
-            if unicodedata.combining(one) or unicodedata.category(one) in ("Mn", "Me")
-            else 0
-        )
-        shown = one in keep or _is_seen(text, place)
-        made.append(one if shown and marks <= MOST_MARKS else _escaped(one))
-    return "".join(made)
+    text, pieces, marks = match.string, [], 0
+    for index in range(match.start(), match.end()):
+        sign = text[index]
+        marks = marks + 1 if _is_mark(sign) else 0
+        is_shown = sign in keep or _is_seen(text, index)
+        pieces.append(sign if is_shown and marks <= MOST_MARKS else _escaped(sign))
+    return "".join(pieces)
 
 
-def _is_seen(text: str, place: int) -> bool:
+def _is_mark(sign: str) -> bool:
+    """Whether a sign stands on the one before it."""
+    return bool(unicodedata.combining(sign)) or unicodedata.category(sign) in (
+        "Mn",
+        "Me",
+    )
+
+
+def _is_seen(text: str, index: int) -> bool:
     """Whether a sign shows what it is, or how the sign before it is written."""
-    one = text[place]
-    before = text[place - 1] if place else " "
-    if one in _JOINERS:
-        after = text[place + 1] if place + 1 < len(text) else ""
+    sign = text[index]
+    before = text[index - 1] if index else " "
+    if sign in _JOINERS:
+        after = text[index + 1 : index + 2]
         return _is_among(before, _JOINED) and _is_among(after, _JOINED)
-    if _is_among(one, _SELECTORS):
-        # One says which form of the sign before it is meant; more of them, or one
-        # behind a letter, hide something.
-        is_letter = before.isascii() and before.isalpha()
-        return before.isprintable() and not (
-            before.isspace() or is_letter or _is_among(before, _SELECTORS)
-        )
-    return (one.isprintable() or one in _BLANKS) and one not in _INVISIBLE
+    if _is_among(sign, _SELECTORS):
+        return _takes_selector(before)
+    return (sign.isprintable() or sign in _BLANKS) and sign not in _INVISIBLE
 
 
-def _is_among(one: str, ranges: tuple[tuple[int, int], ...]) -> bool:
-    return bool(one) and any(first <= ord(one) <= last for first, last in ranges)
+def _takes_selector(sign: str) -> bool:
+    """Whether a selector behind a sign says which form of it is meant; more of them, or
+    one behind a letter, hide something."""
+    is_letter = sign.isascii() and sign.isalpha()
+    return sign.isprintable() and not (
+        sign.isspace() or is_letter or _is_among(sign, _SELECTORS)
+    )
 
 
-def _escaped(one: str) -> str:
-    return one.encode("unicode_escape").decode()
+def _is_among(sign: str, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return bool(sign) and any(first <= ord(sign) <= last for first, last in ranges)
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape").decode()

@@ -30,6 +30,7 @@ from zsg_core.metrics.metrics import (
     TEST_SET,
 )
 from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.suites import JudgeSettings
 
 PROMPTS = "judge_prompts"
 # the template that adds nothing to a prompt, so that an answer goes on from it
@@ -81,54 +82,62 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select_suites(
-    asked: CheckpointSettings, files: Mapping[str, SuiteFile], template: str = "zsg"
+    settings: CheckpointSettings,
+    files: Mapping[str, SuiteFile],
+    template: str = "zsg",
 ) -> tuple[Suite, ...]:
     """The suites of which keys are asked for. `files`: those that `find_needed_files` names;
     `template`: the run's, by its name."""
     of_answers = [
-        _suite(name, asked, files, template) for name in SUITES if asked.keys(name)
+        _make_suite(name, settings, files, template)
+        for name in SUITES
+        if settings.keys(name)
     ]
-    # In other templates an answer begins with a piece or a blank of its own, so prompts
-    # were always the same.
-    is_new = template == PLAIN
-    ways = {
-        key: way | _RANKED if is_new and key.partition("/")[0] == RANK_ACCURACY else way
-        for key, way in asked.inside.items()
+    definitions = {
+        key: _define_inside(key, definition, template)
+        for key, definition in settings.inside.items()
     }
-    inside = (
-        [Suite(name=INSIDE, keys=tuple(ways), how={}, scored_by=ways)] if ways else []
-    )
-    return (*of_answers, *inside)
+    if not definitions:
+        return tuple(of_answers)
+    inside = Suite(name=INSIDE, keys=tuple(definitions), how={}, scored_by=definitions)
+    return (*of_answers, inside)
 
 
-def find_needed_files(asked: CheckpointSettings) -> dict[str, tuple[str, str]]:
+def _define_inside(
+    key: str, definition: dict[str, Any], template: str
+) -> dict[str, Any]:
+    """What decides the values of a key that is taken inside the model.
+
+    In other templates than `plain` an answer begins with a piece or a blank of its own,
+    so prompts were always the same.
+    """
+    is_new = template == PLAIN and key.partition("/")[0] == RANK_ACCURACY
+    return definition | _RANKED if is_new else definition
+
+
+def find_needed_files(settings: CheckpointSettings) -> dict[str, tuple[str, str]]:
     """What the user must supply for the suites that are asked for: name → (the setting
     that says where, its value)."""
-    found = {}
+    needed = {}
     for name in SUITES:
-        own = None if name == TEST_SET else asked.suites.of(name)
-        if own is not None and asked.keys(name):
-            found[name] = (f"checkpoints.suites.{name}.path", own.path)
-    mt_bench = asked.suites.mt_bench
-    if mt_bench and mt_bench.judge and asked.keys(MT_BENCH):
-        found[PROMPTS] = (
+        benchmark = None if name == TEST_SET else settings.suites.of(name)
+        if benchmark is not None and settings.keys(name):
+            needed[name] = (f"checkpoints.suites.{name}.path", benchmark.path)
+    mt_bench = settings.suites.mt_bench
+    if mt_bench and mt_bench.judge and settings.keys(MT_BENCH):
+        needed[PROMPTS] = (
             "checkpoints.suites.mt_bench.judge.prompts",
             mt_bench.judge.prompts,
         )
-    if asked.reward_model is not None:
-        found[REWARD] = ("checkpoints.reward_model", asked.reward_model)
-    return found
+    if settings.reward_model is not None:
+        needed[REWARD] = ("checkpoints.reward_model", settings.reward_model)
+    return needed
 
 
 def list_key_variables(suites: Iterable[Suite]) -> list[str]:
     """The environment variables that hold the keys of the suites' judges."""
-    return list(
-        dict.fromkeys(
-            str(one.judge["key_env"])
-            for one in suites
-            if one.judge and one.judge["key_env"]
-        )
-    )
+    variables = [suite.judge["key_env"] for suite in suites if suite.judge]
+    return list(dict.fromkeys(str(name) for name in variables if name))
 
 
 def list_stop_texts(name: str, template: str) -> list[str]:
@@ -139,71 +148,86 @@ def list_stop_texts(name: str, template: str) -> list[str]:
     plain alone: under any other the model is asked for the whole program, and its first
     line is one of them.
     """
-    own = (
-        human_eval.STOPS
-        if name == HUMANEVAL and template == PLAIN
-        else _STOPS.get(name, ())
-    )
+    is_completion = name == HUMANEVAL and template == PLAIN
+    stops = human_eval.STOPS if is_completion else _STOPS.get(name, ())
     turn = prompts.next_turn(template)
-    return [*([turn] if turn else []), *own]
+    return [*([turn] if turn else []), *stops]
 
 
-def _suite(
-    name: str, asked: CheckpointSettings, files: Mapping[str, SuiteFile], template: str
+def _make_suite(
+    name: str,
+    settings: CheckpointSettings,
+    files: Mapping[str, SuiteFile],
+    template: str,
 ) -> Suite:
-    keys, suites = tuple(asked.keys(name)), asked.suites
+    """A suite of answers: the run's own test items, or a benchmark."""
+    keys = tuple(settings.keys(name))
     until = {"stops": list_stop_texts(name, template)}
-    scored = {
-        key: dict(definition)
-        for key in keys
-        if not is_answers(key)
-        and (definition := METRICS[metrics.find_metric(key)].definition)
-    }
+    definitions = _collect_definitions(keys)
     if name == TEST_SET:
-        rewarded = [key for key in keys if metrics.find_metric(key) == REWARD]
-        by = scored | {
-            key: {"reward_model": files[REWARD].digest, **scored[key]}
-            for key in rewarded
-        }
-        how = asked.generation.how | until | _ASKED
-        return Suite(
-            name=name,
-            keys=keys,
-            how=how,
-            scored_by=by,
-            files=_of(files, *rewarded and [REWARD]),
-        )
-    own = suites.of(name)
-    assert own is not None, "settings without the suite of a metric are refused"
-    how, held = {**own.how, **until, "file": files[name].digest}, _of(files, name)
-    if name == HUMANEVAL:
-        assert suites.humaneval is not None
-        runs_code = bool(suites.humaneval.allow_code_execution)
-        return Suite(
-            name=name,
-            keys=keys,
-            how=how,
-            scored_by=scored,
-            files=held,
-            runs_code=runs_code,
-        )
-    judge = suites.mt_bench.judge if name == MT_BENCH and suites.mt_bench else None
-    if judge is None:
-        return Suite(name=name, keys=keys, how=how, scored_by=scored, files=held)
-    by = {
-        key: {"judge": judge.model, "judge_prompts": files[PROMPTS].digest}
-        for key in keys
-    }
-    reached = judge.model_dump(mode="json", include={"base_url", "model", "key_env"})
-    return Suite(
+        how = settings.generation.how | until | _ASKED
+        return _make_test_set_suite(keys, how, definitions, files)
+    benchmark = settings.suites.of(name)
+    assert benchmark is not None, "settings without the suite of a metric are refused"
+    suite = Suite(
         name=name,
         keys=keys,
+        how={**benchmark.how, **until, "file": files[name].digest},
+        scored_by=definitions,
+        files=_pick_files(files, name),
+    )
+    humaneval, mt_bench = settings.suites.humaneval, settings.suites.mt_bench
+    if name == HUMANEVAL and humaneval is not None:
+        runs_code = bool(humaneval.allow_code_execution)
+        return msgspec.structs.replace(suite, runs_code=runs_code)
+    if name == MT_BENCH and mt_bench is not None and mt_bench.judge is not None:
+        return _add_judge(suite, mt_bench.judge, files)
+    return suite
+
+
+def _collect_definitions(keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By key, what zsg itself has come to do otherwise in its metric."""
+    definitions = {
+        key: METRICS[metrics.find_metric(key)].definition
+        for key in keys
+        if not is_answers(key)
+    }
+    return {key: dict(value) for key, value in definitions.items() if value}
+
+
+def _make_test_set_suite(
+    keys: tuple[str, ...],
+    how: dict[str, Any],
+    definitions: dict[str, dict[str, Any]],
+    files: Mapping[str, SuiteFile],
+) -> Suite:
+    """The suite of the run's own test items; keys of reward have the model that rewards."""
+    rewarded = [key for key in keys if metrics.find_metric(key) == REWARD]
+    rewards = {
+        key: {"reward_model": files[REWARD].digest, **definitions[key]}
+        for key in rewarded
+    }
+    return Suite(
+        name=TEST_SET,
+        keys=keys,
         how=how,
-        scored_by=by,
-        files=_of(files, name, PROMPTS),
-        judge=reached,
+        scored_by=definitions | rewards,
+        files=_pick_files(files, *rewarded and [REWARD]),
     )
 
 
-def _of(files: Mapping[str, SuiteFile], *names: str) -> dict[str, SuiteFile]:
+def _add_judge(
+    suite: Suite, judge: JudgeSettings, files: Mapping[str, SuiteFile]
+) -> Suite:
+    """MT-Bench with the judge that rates its answers."""
+    rated_by = {"judge": judge.model, "judge_prompts": files[PROMPTS].digest}
+    return msgspec.structs.replace(
+        suite,
+        scored_by={key: dict(rated_by) for key in suite.keys},
+        files=_pick_files(files, MT_BENCH, PROMPTS),
+        judge=judge.model_dump(mode="json", include={"base_url", "model", "key_env"}),
+    )
+
+
+def _pick_files(files: Mapping[str, SuiteFile], *names: str) -> dict[str, SuiteFile]:
     return {name: files[name] for name in names}

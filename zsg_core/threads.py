@@ -23,8 +23,10 @@ def count_threads() -> int:
     """As many as BLAS takes: OMP_NUM_THREADS where it is set, and never more than the
     cores this process may use."""
     cores = len(os.sched_getaffinity(0))
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    return (
+        min(cores, int(requested)) if requested.isdigit() and int(requested) else cores
+    )
 
 
 def run_in_threads(
@@ -35,20 +37,20 @@ def run_in_threads(
     What `work` sets up before its first piece is its thread's own. An error ends the
     sharing and is raised here.
     """
-    left = iter(list(pieces))  # of a list, as threads may all ask it at once
+    remaining = iter(list(pieces))  # of a list, as threads may all ask it at once
     if count_threads() == 1:
-        work(left)
+        work(remaining)
         return
     # Asked anew each time, which takes milliseconds: another BLAS may have been loaded since.
     with threadpool_limits(1, user_api="blas"):
-        started = [_pool().submit(work, left) for _ in range(count_threads())]
+        started = [_pool().submit(work, remaining) for _ in range(count_threads())]
         try:
-            for one in started:
-                one.result()
+            for future in started:
+                future.result()
         finally:
-            deque(left, maxlen=0)  # after an error nobody needs the rest
-            for one in started:
-                one.exception()
+            deque(remaining, maxlen=0)  # after an error nobody needs the rest
+            for future in started:
+                future.exception()
 
 
 @cache

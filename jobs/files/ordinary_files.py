@@ -36,33 +36,35 @@ def refuse_strange_files(
     real = folder.resolve()
     blobs = _blobs(real)
     for path in paths:
-        said = make_showable(str(path), keep="")
+        shown_path = make_showable(str(path), keep="")
         if not path.name.isprintable():
             raise UserError(
-                f"{said}: its name does not print; rename it, or take it out of the folder"
+                f"{shown_path}: its name does not print; rename it, or take it out of the folder"
             )
         try:
             target = path.resolve(strict=True)
-            found = target.lstat()
+            status = target.lstat()
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             why = (
                 error.strerror
                 if isinstance(error, OSError) and error.strerror
                 else "it leads nowhere"
             )
-            raise UserError(f"{said}: cannot be read: {why}") from None
+            raise UserError(f"{shown_path}: cannot be read: {why}") from None
         if not (
             target.is_relative_to(real)
             or (blobs is not None and target.parent == blobs)
         ):
-            to = make_showable(str(target), keep="")
+            shown_target = make_showable(str(target), keep="")
             raise UserError(
-                f"{said} is a link to {to}, which lies outside of the folder; zsg follows none:"
-                f" {_COPY}"
+                f"{shown_path} is a link to {shown_target}, which lies outside of the folder; zsg"
+                f" follows none: {_COPY}"
             )
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{said} is no ordinary file; take it out of the folder")
-        _refuse_size(said, found, are_weights)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(
+                f"{shown_path} is no ordinary file; take it out of the folder"
+            )
+        _refuse_size(shown_path, status, are_weights)
 
 
 def refuse_strange_tree(folder: Path) -> None:
@@ -72,9 +74,9 @@ def refuse_strange_tree(folder: Path) -> None:
     for at, folders, files in os.walk(folder):
         for name in folders:
             if Path(at, name).is_symlink():
-                said = make_showable(str(Path(at, name)), keep="")
+                shown_path = make_showable(str(Path(at, name)), keep="")
                 raise UserError(
-                    f"{said} is a link to a folder, which zsg does not follow: {_COPY}"
+                    f"{shown_path} is a link to a folder, which zsg does not follow: {_COPY}"
                 )
         count += len(files)
         if count > MOST_FILES:
@@ -91,15 +93,15 @@ def find_links_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path
     """Those that are links out of the folder, but for a hub's cache, and what they lead to."""
     real = folder.resolve()
     blobs = _blobs(real)
-    found = [(path, path.resolve()) for path in paths]
+    targets = [(path, path.resolve()) for path in paths]
     return [
-        (path, to)
-        for path, to in found
-        if not (to.is_relative_to(real) or to.parent == blobs)
+        (path, target)
+        for path, target in targets
+        if not (target.is_relative_to(real) or target.parent == blobs)
     ]
 
 
-def copy_file(folder: Path, path: Path, to: Path) -> None:
+def copy_file(folder: Path, path: Path, copied_path: Path) -> None:
     """Copies a file of the folder, with no more rights than it has itself. UserError
     where `refuse_strange_files` raises it.
 
@@ -109,18 +111,20 @@ def copy_file(folder: Path, path: Path, to: Path) -> None:
     refuse_strange_files(folder, [path])
     source = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(source, "rb") as file:
-        found = os.fstat(source)
-        _refuse_size(str(path), found, are_weights=False)
-        rights = stat.S_IMODE(found.st_mode) & 0o666 | 0o600
-        made = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights)
-        with os.fdopen(made, "wb") as copied:
+        status = os.fstat(source)
+        _refuse_size(str(path), status, are_weights=False)
+        rights = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
+        destination = os.open(
+            copied_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights
+        )
+        with os.fdopen(destination, "wb") as copied:
             copied.write(file.read(MOST_BYTES))
 
 
-def _refuse_size(said: str, found: os.stat_result, are_weights: bool) -> None:
-    if not are_weights and found.st_size > MOST_BYTES:
+def _refuse_size(shown_path: str, status: os.stat_result, are_weights: bool) -> None:
+    if not are_weights and status.st_size > MOST_BYTES:
         raise UserError(
-            f"{said} has {found.st_size:,} bytes; a model's has at most {MOST_BYTES:,}"
+            f"{shown_path} has {status.st_size:,} bytes; a model's has at most {MOST_BYTES:,}"
         )
 
 

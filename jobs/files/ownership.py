@@ -71,11 +71,11 @@ def make_folder(path: Path) -> None:
     """
     missing = _missing(path)
     if missing and is_shared(missing[-1].parent):
-        for one in reversed(missing):
-            one.mkdir(mode=PRIVATE, exist_ok=True)
+        for folder in reversed(missing):
+            folder.mkdir(mode=PRIVATE, exist_ok=True)
             # another member was quicker, and it is that one's
             with suppress(PermissionError):
-                one.chmod(SHARED)
+                folder.chmod(SHARED)
         return
     _make(missing, path)
 
@@ -87,16 +87,16 @@ def make_private_folder(path: Path) -> None:
 
 def _missing(path: Path) -> list[Path]:
     """The folders of a path that are not there, the last first."""
-    found = []
+    missing = []
     while not path.exists():
-        found.append(path)
+        missing.append(path)
         path = path.parent
-    return found
+    return missing
 
 
 def _make(missing: list[Path], path: Path) -> None:
-    for one in reversed(missing):
-        one.mkdir(mode=PRIVATE, exist_ok=True)  # another process may be quicker
+    for folder in reversed(missing):
+        folder.mkdir(mode=PRIVATE, exist_ok=True)  # another process may be quicker
     if not missing and not path.is_dir():
         path.mkdir(mode=PRIVATE)  # raises, and says why
 
@@ -145,9 +145,9 @@ def open_lock(path: Path) -> int:
         0o660 if shared else 0o600,
     )
     with suppress(PermissionError):  # another member's, in a group's workspace
-        found = stat.S_IMODE(os.fstat(handle).st_mode)
-        if (wanted := (found | 0o660) & ~0o007 if shared else found & ~0o077) != found:
-            os.fchmod(handle, wanted)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        if (lock_mode := (mode | 0o660) & ~0o007 if shared else mode & ~0o077) != mode:
+            os.fchmod(handle, lock_mode)
     return handle
 
 
@@ -156,10 +156,10 @@ def forbid_writes_by_others() -> None:
     os.umask(os.umask(0o077) | NO_WRITE_BY_OTHERS)
 
 
-def make_files_private(place: Path) -> None:
+def make_files_private(folder: Path) -> None:
     """From now on what this process makes is for the owner alone; in a group's
     workspace for the group."""
-    os.umask(0o007 if place.is_dir() and is_shared(place) else 0o077)
+    os.umask(0o007 if folder.is_dir() and is_shared(folder) else 0o077)
 
 
 def is_trusted(uid: int) -> bool:
@@ -180,13 +180,15 @@ def find_fault(path: Path) -> Fault | None:
     """Why others may write a file or folder, or a link's own target; None if nobody
     else may, or it is not there."""
     try:
-        own, found = path.lstat(), path.stat()
+        link_status, target_status = path.lstat(), path.stat()
     except FileNotFoundError:
         return None
-    for one in (own, found):
-        if not is_trusted(one.st_uid):
-            return Fault(path, f"belongs to {find_user_name(one.st_uid)}, not to you")
-    writers = _writers(path, found)
+    for status in (link_status, target_status):
+        if not is_trusted(status.st_uid):
+            return Fault(
+                path, f"belongs to {find_user_name(status.st_uid)}, not to you"
+            )
+    writers = _writers(path, target_status)
     if writers is None:
         return None
     return Fault(
@@ -201,12 +203,12 @@ def find_fault_on_path(root: Path, path: Path, *, is_run: bool = True) -> Fault 
     In a group's workspace the folders on the way are the group's, and so may the last
     be, unless it `is_run`: holds code or pickles.
     """
-    way = list_folders_to(root, path)
+    folders = list_folders_to(root, path)
     group = is_group_workspace(root)
-    for one in way:
-        if fault := find_fault(one):
-            may_be_groups = group and (one != path or not is_run)
-            if not (may_be_groups and _is_for(one, root)):
+    for folder in folders:
+        if fault := find_fault(folder):
+            may_be_groups = group and (folder != path or not is_run)
+            if not (may_be_groups and _is_for(folder, root)):
                 return fault
     return None
 
@@ -231,8 +233,8 @@ def find_fault_within(folder: Path) -> Fault | None:
 
 def list_folders_to(root: Path, path: Path) -> list[Path]:
     """The folders from a root to a path below it, both included."""
-    parts = path.relative_to(root).parts
-    return [root.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
+    names = path.relative_to(root).parts
+    return [root.joinpath(*names[:count]) for count in range(len(names) + 1)]
 
 
 @dataclass(frozen=True)
@@ -254,8 +256,13 @@ def find_open_parent(folder: Path) -> OpenParent | None:
 
     Of several that which is open to most.
     """
-    found = [one for parent in folder.parents if (one := _above(parent))]
-    return next((one for one in found if one.by_all), found[0] if found else None)
+    open_parents = [
+        open_parent for parent in folder.parents if (open_parent := _above(parent))
+    ]
+    return next(
+        (open_parent for open_parent in open_parents if open_parent.by_all),
+        open_parents[0] if open_parents else None,
+    )
 
 
 def _above(parent: Path) -> OpenParent | None:
@@ -267,9 +274,9 @@ def _above(parent: Path) -> OpenParent | None:
     writers = None if is_sticky else _writers(parent, status)
     by_all = writers == "everybody"
     if _is_strangers(status.st_uid):
-        more = f" and may be written by {writers}" if writers else ""
+        writers_note = f" and may be written by {writers}" if writers else ""
         return OpenParent(
-            parent, f"belongs to {find_user_name(status.st_uid)}{more}", by_all
+            parent, f"belongs to {find_user_name(status.st_uid)}{writers_note}", by_all
         )
     return (
         OpenParent(parent, f"may be written by {writers}", by_all) if writers else None
@@ -286,11 +293,11 @@ def find_private_cache(path: Path) -> Path:
 
     Another one, made anew for this process, where somebody else has made it, or might replace it.
     """
-    if all(find_fault(one) is None for one in _own_part(path)):
+    if all(find_fault(folder) is None for folder in _own_part(path)):
         with suppress(OSError):
             make_folder(path)
             if all(
-                find_fault(one) is None for one in _own_part(path)
+                find_fault(folder) is None for folder in _own_part(path)
             ) and not _is_replaceable(path):
                 return path
     return Path(tempfile.mkdtemp(prefix="zsg-cache-"))
@@ -299,14 +306,14 @@ def find_private_cache(path: Path) -> Path:
 def _own_part(path: Path) -> list[Path]:
     """A folder and those above it, up to the first that is not the user's own: a home,
     or what is in /tmp."""
-    found = [path]
+    folders = [path]
     for parent in path.parents:
         if parent.exists() and (
             parent.stat().st_uid != os.geteuid() or parent.stat().st_mode & stat.S_ISVTX
         ):
             break
-        found.append(parent)
-    return found
+        folders.append(parent)
+    return folders
 
 
 def _is_replaceable(path: Path) -> bool:
@@ -318,8 +325,8 @@ def _is_replaceable(path: Path) -> bool:
     administrator, is left to the user's judgement.)
     """
     whole = path.resolve()
-    found = find_open_parent(whole)
-    return (found is not None and found.by_all) or any(
+    open_parent = find_open_parent(whole)
+    return (open_parent is not None and open_parent.by_all) or any(
         _is_put_in_the_way(parent) for parent in whole.parents
     )
 
@@ -330,16 +337,18 @@ def _is_put_in_the_way(folder: Path) -> bool:
     )
 
 
-def _writers(path: Path, found: os.stat_result) -> str | None:
+def _writers(path: Path, status: os.stat_result) -> str | None:
     """Who may write beside the owner, in words; None if nobody may."""
-    if found.st_mode & stat.S_IWOTH:
+    if status.st_mode & stat.S_IWOTH:
         return "everybody"
-    if not found.st_mode & stat.S_IWGRP:
+    if not status.st_mode & stat.S_IWGRP:
         return None
     # then the group's bits are the most that any user named in it may do
     if _has_acl(path):
         return "those whom its access list names"
-    return None if _is_own_group(found.st_gid) else f"group {_group_name(found.st_gid)}"
+    return (
+        None if _is_own_group(status.st_gid) else f"group {_group_name(status.st_gid)}"
+    )
 
 
 def _has_acl(path: Path) -> bool:
@@ -353,16 +362,16 @@ def _has_acl(path: Path) -> bool:
 def _is_own_group(gid: int) -> bool:
     """Whether nobody but the user is in a group, as far as the machine tells."""
     try:
-        group, own = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:
         return False
-    if (group.gr_name, gid) != (own.pw_name, own.pw_gid) or set(group.gr_mem) - {
-        own.pw_name
+    if (group.gr_name, gid) != (user.pw_name, user.pw_gid) or set(group.gr_mem) - {
+        user.pw_name
     }:
         return False
     return not any(
-        one.pw_gid == gid and one.pw_uid not in (own.pw_uid, 0)
-        for one in pwd.getpwall()
+        account.pw_gid == gid and account.pw_uid not in (user.pw_uid, 0)
+        for account in pwd.getpwall()
     )
 
 

@@ -23,10 +23,10 @@ def make_caches_private(environ: MutableMapping[str, str] = os.environ) -> None:
     environ.setdefault(INDUCTOR, f"{tempfile.gettempdir()}/zsg-{os.getuid()}/inductor")
     for name in VARIABLES:
         if name in environ:
-            asked = Path(environ[name]).absolute()
-            found = ownership.find_private_cache(asked)
-            if found != asked:
+            folder = Path(environ[name]).absolute()
+            private_folder = ownership.find_private_cache(folder)
+            if private_folder != folder:
                 tell(
-                    f"{name}: {asked} is not yours alone; this job compiles into {found}"
+                    f"{name}: {folder} is not yours alone; this job compiles into {private_folder}"
                 )
-                environ[name] = str(found)
+                environ[name] = str(private_folder)

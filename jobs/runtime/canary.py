@@ -23,7 +23,7 @@ from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import write_json
 from jobs.contract.job_file import CanaryJob
 from jobs.contract.journal import SPEED
-from jobs.contract.journal_rows import EventRow, MetricRow, Row, Start
+from jobs.contract.journal_rows import EventRow, MetricRow, Number, Row, Start
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
@@ -61,24 +61,26 @@ def wait_for_first_run(
     say(f"waiting for the first checkpoint of run {watched.run}")
     while True:
         record = exit_record.read(run)
-        ended = record if record and record.submission == watched.submission else None
-        shown = judge_first_run(watched.run, journal.read(run), ended)
-        if shown:
+        is_of_submission = record and record.submission == watched.submission
+        ended = record if is_of_submission else None
+        result = judge_first_run(watched.run, journal.read(run), ended)
+        if result:
             break
         if ended is None and _is_gone(run, watched.slurm, since):
             raise Known(
                 Cause.CANARY_FAILED,
-                f"run {watched.run} has left Slurm's queue without a word; zsg why {watched.run}",
+                f"run {watched.run} has left Slurm's queue without a word; zsg why"
+                f" {watched.run}",
             )
         sleep(POLL_S)
-    if shown.tokens_per_s:
+    if result.tokens_per_s:
         path = root / job.makes[0]
         ownership.make_folder(path.parent)
-        write_json(path, asdict(shown))
+        write_json(path, asdict(result))
     say(
-        f"run {shown.run} has loss {shown.loss} at step {shown.step}: the others may start"
+        f"run {result.run} has loss {result.loss} at step {result.step}: the others may start"
     )
-    return shown
+    return result
 
 
 def judge_first_run(
@@ -90,36 +92,15 @@ def judge_first_run(
     The first loss after a step of its own must be a number; speeds are those of the
     steps but the first two, which warm up, where there are more.
     """
-    first, losses, speeds = None, list[tuple[int, float]](), list[float]()
-    for row in rows:
-        if isinstance(row, EventRow) and isinstance(row.data, Start) and first is None:
-            first = given(row.data.from_step, 0)
-        if not isinstance(row, MetricRow):
-            continue
-        data = row.data
-        if SPEED_KEY in data:
-            speeds.append(float(data[SPEED_KEY]))
-        loss = next(
-            (
-                value
-                for key, value in data.items()
-                if key == "loss" or key.startswith("loss_quick_")
-            ),
-            None,
-        )
-        if loss is not None and first is not None and row.step > first:
-            losses.append((row.step, float(loss)))
+    losses, speeds = _collect_measurements(rows)
     if losses and not math.isfinite(losses[0][1]):
         raise Known(
             Cause.CANARY_FAILED,
             f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}",
         )
-    speed = statistics.median(speeds[2:] or speeds) if speeds else None
+    speed = _choose_speed(speeds)
     if ended and ended.outcome == Outcome.DONE:
-        loss = given(ended.loss)
-        return FirstRunResult(
-            run, ended.step or 0, None if loss is None else float(loss), speed
-        )
+        return _describe_done_run(run, ended, speed)
     if losses and speed:
         return FirstRunResult(run, *losses[0], speed)
     if ended and ended.outcome != Outcome.CONTINUE:
@@ -128,6 +109,54 @@ def judge_first_run(
             f"run {run} went first and ended before its first checkpoint: {ended.why}",
         )
     return None
+
+
+def _collect_measurements(
+    rows: Iterable[Row],
+) -> tuple[list[tuple[int, float]], list[float]]:
+    """The losses after a step of the run's own, each with its step, and its speeds."""
+    losses: list[tuple[int, float]] = []
+    speeds: list[float] = []
+    first_step = None
+    for row in rows:
+        if first_step is None and isinstance(row, EventRow):
+            first_step = _read_first_step(row)
+        if not isinstance(row, MetricRow):
+            continue
+        if SPEED_KEY in row.data:
+            speeds.append(float(row.data[SPEED_KEY]))
+        loss = _find_loss(row)
+        if loss is not None and first_step is not None and row.step > first_step:
+            losses.append((row.step, float(loss)))
+    return losses, speeds
+
+
+def _read_first_step(row: EventRow) -> int | None:
+    """The step that a run starts from; None of a row that is no start."""
+    return given(row.data.from_step, 0) if isinstance(row.data, Start) else None
+
+
+def _find_loss(row: MetricRow) -> Number | None:
+    """The loss among a row's metrics, of the whole test set or the quick one; None
+    without."""
+    for key, value in row.data.items():
+        if key == "loss" or key.startswith("loss_quick_"):
+            return value
+    return None
+
+
+def _choose_speed(speeds: list[float]) -> float | None:
+    """The median of the speeds after warm-up; of all where there are no more than two."""
+    return statistics.median(speeds[2:] or speeds) if speeds else None
+
+
+def _describe_done_run(
+    run: str, ended: ExitRecord, speed: float | None
+) -> FirstRunResult:
+    loss = given(ended.loss)
+    return FirstRunResult(
+        run, ended.step or 0, None if loss is None else float(loss), speed
+    )
 
 
 def _is_gone(run: Path, ids: list[str], since: float) -> bool:
@@ -152,12 +181,12 @@ def _is_gone(run: Path, ids: list[str], since: float) -> bool:
         "--format",
         "%T",
     ]
-    shown = subprocess.run(
+    completed = subprocess.run(
         argv,
         capture_output=True,
         text=True,
         env=slurm_environment.make_call_environment(),
     )
     return (
-        shown.returncode == 0 and not shown.stdout.strip()
-    ) or "Invalid job id" in shown.stderr
+        completed.returncode == 0 and not completed.stdout.strip()
+    ) or "Invalid job id" in completed.stderr

@@ -19,19 +19,21 @@ VARIABLE = "ZSG_CODE"
 def check_submitted_code(code: SubmittedCode) -> None:
     """Raises ClusterError in a job that was started by a submit and runs other code, or
     under another Python."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    submitted_code = os.environ.get(VARIABLE)
+    if submitted_code is None:
         return
-    here = Path(__file__).resolve().parents[2]
-    if here != Path(wanted).resolve():
+    imported_code = Path(__file__).resolve().parents[2]
+    if imported_code != Path(submitted_code).resolve():
         raise ClusterError(
-            f"the code that was submitted is {wanted}, but jobs is imported from {here}: a `setup`"
+            f"the code that was submitted is {submitted_code}, but jobs is imported from"
+            f" {imported_code}: a `setup`"
             " line of the profile or a site's module puts it first on Python's path; take that out"
             " of PYTHONPATH and submit again"
         )
-    then, now = code.python or "", platform.python_version()
-    if then and then.split(".")[:2] != now.split(".")[:2]:
+    submitted_python = code.python or ""
+    python = platform.python_version()
+    if submitted_python and submitted_python.split(".")[:2] != python.split(".")[:2]:
         raise ClusterError(
-            f"submitted under Python {then}, started under {now}: a `setup` line changes python;"
-            " use one"
+            f"submitted under Python {submitted_python}, started under {python}: a `setup` line"
+            " changes python; use one"
         )

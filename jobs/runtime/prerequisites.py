@@ -5,7 +5,7 @@ A train job may wait for the ends of many prepare jobs, not all of them its own:
 they ended says nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.contract import exit_record
@@ -19,33 +19,46 @@ def check_prerequisites(job: TrainJob) -> None:
     """Raises Known, the cause, if corpus, order or weights are missing or half made,
     with what their maker said."""
     workspace = job.workspace
-    lacking = [folder for folder in _needed(workspace, job) if not is_committed(folder)]
-    if not lacking:
+    missing = [
+        folder
+        for folder in _list_prerequisites(workspace, job)
+        if not is_committed(folder)
+    ]
+    if not missing:
         return
-    names = ", ".join(str(folder.relative_to(workspace.root)) for folder in lacking)
-    told = [(item, _told(workspace.root / item)) for item in job.after]
-    blamed = next(((item, why) for item, why in told if why), None)
-    is_stage = blamed[0].startswith("runs/") if blamed else False
-    why = (
-        f"{blamed[0]}: {blamed[1]}"
-        if blamed
-        else "no job that makes it has ended yet; submit again when it has"
-    )
+    names = ", ".join(str(folder.relative_to(workspace.root)) for folder in missing)
+    culprit = _find_culprit(workspace, job.after)
+    if culprit is None:
+        raise Known(
+            Cause.PREPARE_FAILED,
+            f"{names} is not there: no job that makes it has ended yet; submit again when it has",
+        )
+    item, why = culprit
+    is_stage = item.startswith("runs/")
     raise Known(
         Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED,
-        f"{names} is not there: {why}",
+        f"{names} is not there: {item}: {why}",
     )
 
 
-def _needed(workspace: Workspace, job: TrainJob) -> Iterator[Path]:
-    made = job.made
-    yield workspace.corpus(made.corpus)
-    yield workspace.arrangement(made.arrangement)
-    if made.base or job.before:
+def _list_prerequisites(workspace: Workspace, job: TrainJob) -> Iterator[Path]:
+    """The folders that must be there before the job can train."""
+    ids = job.made
+    yield workspace.corpus(ids.corpus)
+    yield workspace.arrangement(ids.arrangement)
+    if ids.base or job.before:
         yield job.base_folder
 
 
-def _told(folder: Path) -> str:
+def _find_culprit(workspace: Workspace, items: Iterable[str]) -> tuple[str, str] | None:
+    """The first of the jobs waited for that has failed, and why; None if none has."""
+    for item in items:
+        if why := _explain_failure(workspace.root / item):
+            return item, why
+    return None
+
+
+def _explain_failure(folder: Path) -> str:
     """How a job ended badly, in its own words; empty where it has not, or has not said."""
     record = exit_record.read(folder)
     return "" if record is None or record.outcome == Outcome.DONE else record.why

@@ -112,14 +112,14 @@ def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
     scontrol = shutil.which("scontrol")
     if scontrol is None:
         return node
-    shown = run(
+    completed = run(
         [scontrol, "show", "node", node, "--oneliner"],
         capture_output=True,
         text=True,
         timeout=60,
         env=slurm_environment.make_call_environment(),
     )
-    facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
+    facts = dict(word.split("=", 1) for word in completed.stdout.split() if "=" in word)
     return facts.get("NodeAddr", node)
 
 
@@ -145,11 +145,11 @@ def _store(folder: Path, ranks: Ranks) -> Any:
         return store
     until = time.monotonic() + MEETING_S
     while time.monotonic() < until:
-        found = read_json(path)
-        if found and {key: found[key] for key in start} == start:
+        rendezvous = read_json(path)
+        if rendezvous and {key: rendezvous[key] for key in start} == start:
             return TCPStore(
-                found["address"],
-                found["port"],
+                rendezvous["address"],
+                rendezvous["port"],
                 ranks.world,
                 is_master=False,
                 timeout=TIMEOUT,

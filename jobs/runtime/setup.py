@@ -23,17 +23,18 @@ _OWN = re.compile(r"^\S*slurm_script: (?:eval: )?line \d+: ")
 
 def check_setup(environ: Mapping[str, str] = os.environ) -> None:
     """Raises Known with the cause `setup` if a setup line failed."""
-    told = environ.get(FAILED)
-    if told:
+    failed_line = environ.get(FAILED)
+    if failed_line:
         raise Known(
-            Cause.SETUP, describe_failure(told, read_output(environ.get(LOG, "")))
+            Cause.SETUP,
+            describe_failure(failed_line, read_output(environ.get(LOG, ""))),
         )
 
 
-def describe_failure(told: str, said: str) -> str:
+def describe_failure(failed_line: str, printed: str) -> str:
     """The line that failed and what it printed, in a sentence."""
-    return f"setup line {told}" + (
-        f" (it printed: {said})" if said else " (it printed nothing)"
+    return f"setup line {failed_line}" + (
+        f" (it printed: {printed})" if printed else " (it printed nothing)"
     )
 
 
@@ -60,5 +61,5 @@ def find_output(text: bytes) -> str:
         .decode("utf-8", "replace")
         .splitlines()
     )
-    said = [_OWN.sub("", line.strip()) for line in lines if line.strip()]
-    return "; ".join(said[-MOST_LINES:])[-MOST_CHARACTERS:]
+    printed = [_OWN.sub("", line.strip()) for line in lines if line.strip()]
+    return "; ".join(printed[-MOST_LINES:])[-MOST_CHARACTERS:]

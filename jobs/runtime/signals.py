@@ -33,7 +33,7 @@ class Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         now = self._clock()
         if self.received is None:
             self.received, self._since = number, now
@@ -69,9 +69,9 @@ class Signals:
         return signal.Signals(self.received).name if self.received else None
 
 
-def choose_outcome(asked: int) -> Outcome:
+def choose_outcome(request: int) -> Outcome:
     """How a job ends that stops for what was asked: paused, it was not ended but stopped."""
-    return Outcome.CONTINUE if asked == PAUSE else Outcome.CANCELLED
+    return Outcome.CONTINUE if request == PAUSE else Outcome.CANCELLED
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class StepAction:
     stop: bool
 
 
-def choose_step_action(asked: int, due: bool, fits: bool) -> StepAction:
-    """`asked`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well
+def choose_step_action(request: int, due: bool, fits: bool) -> StepAction:
+    """`request`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well
     before SIGKILL."""
-    if asked == GO_ON:
+    if request == GO_ON:
         return StepAction(save=due, stop=False)
-    return StepAction(save=asked == PAUSE or fits, stop=True)
+    return StepAction(save=request == PAUSE or fits, stop=True)
 
 
 def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) -> bool:
@@ -97,12 +97,14 @@ def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) ->
 
 
 def compute_seconds_left(
-    asked: int, save_s: float, waited_s: float, kill_wait_s: float
+    request: int, save_s: float, waited_s: float, kill_wait_s: float
 ) -> float | None:
     """Seconds for what is being written, before a save of `save_s` and SIGKILL; None:
     as long as it takes."""
     return (
-        max(0.0, kill_wait_s - MARGIN_S - waited_s - save_s) if asked == LEAVE else None
+        max(0.0, kill_wait_s - MARGIN_S - waited_s - save_s)
+        if request == LEAVE
+        else None
     )
 
 

@@ -55,12 +55,12 @@ def make_call_environment(
 
     What is no option of Slurm's stays, since a site's own programs may stand before Slurm's.
     """
-    kept = {
+    variables = {
         key: value
         for key, value in environ.items()
         if key in REACHED_BY or not is_slurm_variable(key)
     }
-    return kept | _FORMATS | _named(cluster)
+    return variables | _FORMATS | _named(cluster)
 
 
 def make_job_environment(

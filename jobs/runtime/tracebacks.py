@@ -47,14 +47,14 @@ def hash_last_traceback(lines: Sequence[str]) -> str | None:
 
 def find_error_lines(lines: Iterable[str]) -> list[tuple[int, str]]:
     """Of each traceback in a log the line that names the error, with its place among the lines."""
-    found, inside = [], False
+    error_lines, inside = [], False
     for number, line in enumerate(lines):
         if line.endswith("Traceback (most recent call last):"):
             inside = True
         elif inside and _ERROR.match(line):
-            found.append((number, line))
+            error_lines.append((number, line))
             inside = False
-    return found
+    return error_lines
 
 
 def hash_message(text: str) -> str:

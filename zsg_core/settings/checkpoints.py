@@ -300,16 +300,14 @@ class CheckpointSettings(Strict):
         for suite, metrics in all_metrics.SUITES.items():
             if suite == all_metrics.TEST_SET:
                 continue
-            asked, is_there = (
-                [one for one in metrics if one in self.metrics],
-                self.suites.of(suite) is not None,
-            )
-            if asked and not is_there:
+            measured = [metric for metric in metrics if metric in self.metrics]
+            is_there = self.suites.of(suite) is not None
+            if measured and not is_there:
                 raise ValueError(
-                    f"metrics: {asked[0]} is of a benchmark, and where it lies is not said; set "
+                    f"metrics: {measured[0]} is of a benchmark, and where it lies is not said; set "
                     f"checkpoints.suites.{suite}: {{path: …}}"
                 )
-            if is_there and not asked:
+            if is_there and not measured:
                 raise ValueError(
                     f"suites.{suite} does nothing without a metric of it: {', '.join(metrics)}"
                 )
@@ -332,13 +330,13 @@ class CheckpointSettings(Strict):
                 " its answers are kept instead: `zsg answers export` writes them to a file, for"
                 " running them elsewhere, and `zsg score` reads the scores"
             )
-        most = max(
+        largest_k = max(
             k for metric, k in all_metrics.PASS_AT.items() if metric in self.metrics
         )
-        if most > suite.samples:
+        if largest_k > suite.samples:
             raise ValueError(
-                f"metrics: humaneval/pass_at_{most} needs {most} answers to each problem; "
-                f"checkpoints.suites.humaneval.samples is {suite.samples}"
+                f"metrics: humaneval/pass_at_{largest_k} needs {largest_k} answers to each problem;"
+                f" checkpoints.suites.humaneval.samples is {suite.samples}"
             )
 
     @property
@@ -353,16 +351,14 @@ class CheckpointSettings(Strict):
     @property
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
-        asked = (self.representations, self.token_distance)
-        suffix = f"/{self.rank_accuracy.name}" if self.rank_accuracy.name else ""
-        ranked: Ways = (
-            {f"{RANK_ACCURACY}{suffix}": RANKED}
-            if RANK_ACCURACY in self.metrics
-            else {}
-        )
-        return ranked | {
-            key: way for one in asked if one for key, way in one.ways.items()
-        }
+        definitions: Ways = {}
+        if RANK_ACCURACY in self.metrics:
+            suffix = f"/{self.rank_accuracy.name}" if self.rank_accuracy.name else ""
+            definitions[f"{RANK_ACCURACY}{suffix}"] = RANKED
+        for measure in (self.representations, self.token_distance):
+            if measure is not None:
+                definitions |= measure.ways
+        return definitions
 
     def named_by(self, key: str) -> str:
         """The setting whose `name` gives another way of taking a metric of the run's
@@ -376,15 +372,14 @@ class CheckpointSettings(Strict):
 
     def keys(self, suite: str) -> list[str]:
         """The keys of a suite that evaluators take, as they stand in tables."""
-        own = (
-            self.generation if suite == all_metrics.TEST_SET else self.suites.of(suite)
-        )
-        suffix = f"/{own.name}" if own and own.name else ""
-        asked = [
+        is_test_set = suite == all_metrics.TEST_SET
+        settings = self.generation if is_test_set else self.suites.of(suite)
+        suffix = f"/{settings.name}" if settings and settings.name else ""
+        metrics = [
             metric
             for metric in dict.fromkeys(self.metrics)
             if metric in all_metrics.SUITES[suite]
         ]
-        if asked and suite in self.suites.elsewhere:
-            asked = [f"{ANSWERS}/{suite}"]
-        return [f"{metric}{suffix}" for metric in asked]
+        if metrics and suite in self.suites.elsewhere:
+            metrics = [f"{ANSWERS}/{suite}"]
+        return [f"{metric}{suffix}" for metric in metrics]

@@ -197,11 +197,11 @@ KINDS: dict[str, type[Strict]] = {
 }
 
 
-def explain_too_few_places(places: int) -> str:
+def explain_too_few_places(count: int) -> str:
     """Why a correlation over so many places, fewer than FEWEST_PLACES, cannot be decided."""
-    orders = math.factorial(places)
+    orders = math.factorial(count)
     return (
-        f"of the {orders} orders of {places} places one rises throughout, so {1 / orders:.1%} of"
+        f"of the {orders} orders of {count} places one rises throughout, so {1 / orders:.1%} of"
         f" studies would be supported by chance; a correlation can be decided from {FEWEST_PLACES}"
         " places on"
     )

@@ -2,6 +2,7 @@
 what is tested."""
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -293,45 +294,55 @@ class Source(SourceSettings):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Source":
+        problem = (
+            self._explain_bad_files()
+            or self._explain_bad_amount()
+            or self._explain_idle_key()
+        )
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _explain_bad_files(self) -> str | None:
+        """Why the files do not say what is trained on and tested; None where they do."""
         if self.path is None:
-            raise ValueError("`path` is missing and has no default")
+            return "`path` is missing and has no default"
         if self.test_path is None and self.test_set is not None:
-            raise ValueError(
-                "`test_set` is the format of `test_path`, which is not given"
-            )
+            return "`test_set` is the format of `test_path`, which is not given"
         if self.test_path is not None and self.held_out is not None:
-            raise ValueError(
+            return (
                 "`held_out` and `test_path` both say what is tested; give one of them"
             )
+        return None
+
+    def _explain_bad_amount(self) -> str | None:
+        """Why it is not clear how much is kept; None where it is."""
         amounts = [
             key
             for key in ("fraction", "count", "ratio")
-            if key in self.model_fields_set
+            if key in self.model_fields_set and getattr(self, key) not in (None, 1)
         ]
-        amounts = [key for key in amounts if getattr(self, key) not in (None, 1)]
         if len(amounts) > 1:
-            raise ValueError(
-                f"`{amounts[0]}` and `{amounts[1]}` both say how much is kept; give one of them"
-            )
+            return f"`{amounts[0]}` and `{amounts[1]}` both say how much is kept; give one of them"
         if (self.ratio is None) != (self.ratio_to is None):
-            raise ValueError(
-                "`ratio` and `ratio_to` go together: so many times the examples of that source"
-            )
+            return "`ratio` and `ratio_to` go together: so many times the examples of that source"
+        return None
+
+    def _explain_idle_key(self) -> str | None:
+        """Which key does nothing beside the others; None where none does."""
         if self.tags is not None and self.keep_tags is None and self.drop_tags is None:
-            raise ValueError(
-                "`tags` are read for keep_tags or drop_tags, and neither is given"
-            )
+            return "`tags` are read for keep_tags or drop_tags, and neither is given"
         if self.self_sample is not None and (self.held_out or self.test_path):
-            raise ValueError(
+            return (
                 "`self_sample` makes answers to train on; give another source the held_out or"
                 " test_path"
             )
         if self.instructions is not None and self.set in DEFINED:
-            raise ValueError(
+            return (
                 f"`instructions` do nothing to {self.set}, whose tasks have definitions; take"
                 " them out"
             )
-        return self
+        return None
 
     @property
     def is_sampled(self) -> bool:
@@ -427,43 +438,20 @@ class DataSettings(SourceSettings):
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "DataSettings":
-        made = self.by_source()
-        for name, source in made.items():
-            if source.ratio_to is not None and (
-                source.ratio_to not in made or source.ratio_to == name
-            ):
-                raise ValueError(
-                    f"sources.{name}.ratio_to: {source.ratio_to!r} is no other source"
-                )
-            if source.ratio_to is not None and made[source.ratio_to].ratio is not None:
-                raise ValueError(
-                    f"sources.{name}.ratio_to: {source.ratio_to!r} is itself counted by a ratio"
-                )
-        if self.mix is None:
-            for name, source in made.items():
-                for key in ("rate_max", "share"):
-                    if getattr(source, key) is not None:
-                        raise ValueError(
-                            f"{_place(name, key)}: `{key}` weighs a source in a mix; give data.mix"
-                        )
-        shares = {name: source.share for name, source in made.items()}
-        if None in shares.values() and set(shares.values()) != {None}:
-            bare = next(name for name, share in shares.items() if share is None)
-            raise ValueError(
-                f"sources.{bare}: has no `share`, and other sources do; give all of them one, or"
-                " none"
-            )
+        sources = self.by_source()
+        _check_ratios(sources)
+        _check_weights(sources, is_mixed=self.mix is not None)
         if self.sources is not None and not any(
-            source.test_path or source.held_out for source in made.values()
+            source.test_path or source.held_out for source in sources.values()
         ):
             raise ValueError(
                 "no source says what is tested: give one of them a test_path, or held_out"
             )
-        if self.sources is None and made[ONE].self_sample is not None:
+        if self.sources is None and sources[ONE].self_sample is not None:
             raise ValueError(
                 "`self_sample` is of one among several `sources`, another of which is tested"
             )
-        if all(source.k == 0 for source in made.values()):
+        if all(source.k == 0 for source in sources.values()):
             raise ValueError("every source has k 0: nothing would be trained on")
         return self
 
@@ -479,11 +467,10 @@ class DataSettings(SourceSettings):
         }
         if self.sources is None:
             return {ONE: _source(ONE, of_all)}
-        given = {
-            name: own.model_dump(exclude_unset=True)
-            for name, own in self.sources.items()
+        return {
+            name: _source(name, of_all | source.model_dump(exclude_unset=True))
+            for name, source in self.sources.items()
         }
-        return {name: _source(name, of_all | own) for name, own in given.items()}
 
 
 # Decides what is tested, beside the top settings; `held_out` decides both.
@@ -514,12 +501,46 @@ def _source(name: str, values: dict[str, Any]) -> Source:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")
         raise ValueError(
-            f"{_place(name, '.'.join(map(str, first['loc'])))}: {message}".lstrip(": ")
+            f"{_setting_name(name, '.'.join(map(str, first['loc'])))}: {message}".lstrip(
+                ": "
+            )
         ) from None
 
 
-def _place(name: str, key: str) -> str:
-    return ".".join(part for part in ("sources" if name else "", name, key) if part)
+def _setting_name(name: str, key: str) -> str:
+    """A source's setting as messages call it; `name` is empty where there is one data set."""
+    return ".".join(word for word in ("sources" if name else "", name, key) if word)
+
+
+def _check_ratios(sources: Mapping[str, Source]) -> None:
+    """ValueError for a ratio to a source that is none, or that is counted by a ratio itself."""
+    for name, source in sources.items():
+        if source.ratio_to is None:
+            continue
+        if source.ratio_to not in sources or source.ratio_to == name:
+            raise ValueError(
+                f"sources.{name}.ratio_to: {source.ratio_to!r} is no other source"
+            )
+        if sources[source.ratio_to].ratio is not None:
+            raise ValueError(
+                f"sources.{name}.ratio_to: {source.ratio_to!r} is itself counted by a ratio"
+            )
+
+
+def _check_weights(sources: Mapping[str, Source], is_mixed: bool) -> None:
+    """ValueError for a weight without a mix, or a share of some sources only."""
+    for name, source in sources.items():
+        for key in ("rate_max", "share"):
+            if not is_mixed and getattr(source, key) is not None:
+                raise ValueError(
+                    f"{_setting_name(name, key)}: `{key}` weighs a source in a mix; give data.mix"
+                )
+    bare = [name for name, source in sources.items() if source.share is None]
+    if bare and len(bare) < len(sources):
+        raise ValueError(
+            f"sources.{bare[0]}: has no `share`, and other sources do; give all of them one, or"
+            " none"
+        )
 
 
 def check_caps_of_one_task(values: Any) -> Any:

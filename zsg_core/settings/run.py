@@ -20,7 +20,7 @@ from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
 from zsg_core.orders.tma_lists import LISTS
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
+from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings, Source
 from zsg_core.settings.fields import (
     Count,
     FolderName,
@@ -98,30 +98,13 @@ class ModelSettings(Strict):
 
     @model_validator(mode="after")
     def _either_made_or_loaded(self) -> "ModelSettings":
-        shape = {
-            "hidden": self.hidden,
-            "layers": self.layers,
-            "heads": self.heads,
-            "vocab": self.vocab,
-        }
-        if self.name == TINY:
-            if self.path is not None:
-                raise ValueError(
-                    "`tiny` is made by zsg and has no path; give the model another name"
-                )
-            if self.shape["hidden"] % (2 * self.shape["heads"]):
-                raise ValueError(
-                    "hidden must be a multiple of 2·heads (rotary positions need an even head size)"
-                )
-        elif self.path is None:
-            raise ValueError(
-                f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)"
-            )
-        elif any(value is not None for value in shape.values()):
-            given = next(key for key, value in shape.items() if value is not None)
-            raise ValueError(
-                f"`{given}` shapes the tiny model only; a model with a path has its own"
-            )
+        problem = (
+            self._explain_bad_tiny()
+            if self.name == TINY
+            else self._explain_bad_folder()
+        )
+        if problem:
+            raise ValueError(problem)
         if self.token_init is not None and self.add_tokens is None:
             raise ValueError(
                 "`token_init` is for the rows of `add_tokens`, and there are none"
@@ -129,6 +112,26 @@ class ModelSettings(Strict):
         if len(set(self.add_tokens or ())) != len(self.add_tokens or ()):
             raise ValueError("`add_tokens` has a token twice")
         return self
+
+    def _explain_bad_tiny(self) -> str | None:
+        """Why the tiny model cannot be made; None if it can."""
+        if self.path is not None:
+            return "`tiny` is made by zsg and has no path; give the model another name"
+        if self.shape["hidden"] % (2 * self.shape["heads"]):
+            return "hidden must be a multiple of 2·heads (rotary positions need an even head size)"
+        return None
+
+    def _explain_bad_folder(self) -> str | None:
+        """Why no model can be loaded by these settings; None if one can."""
+        if self.path is None:
+            return (
+                f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it"
+                " `tiny`)"
+            )
+        for key in ("hidden", "layers", "heads", "vocab"):
+            if getattr(self, key) is not None:
+                return f"`{key}` shapes the tiny model only; a model with a path has its own"
+        return None
 
     def added(self, seed: int) -> dict[str, Any] | None:
         """What is added to the model, defaults written out; `seed` draws the rows of
@@ -382,31 +385,29 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _something_to_choose_from(self) -> "Settings":
-        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(
+        fewest = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(
             self.arrangement.choose or "all", 0
         )
         for source in self.data.by_source().values():
-            given = source.train_per_task
-            if given is not None and given < least:
+            per_task = source.train_per_task
+            if per_task is not None and per_task < fewest:
                 raise ValueError(
                     f"arrangement.choose: {self.arrangement.choose} takes everything of a task of"
-                    f" {given}; give data.train_per_task {least} or more, or null for all"
+                    f" {per_task}; give data.train_per_task {fewest} or more, or null for all"
                 )
         return self
 
     @model_validator(mode="after")
     def _sources_to_tell_apart(self) -> "Settings":
-        asked = self.checkpoints.representations
+        representations = self.checkpoints.representations
+        if representations is None or representations.by != "source":
+            return self
         tested = [
-            own
-            for own in self.data.by_source().values()
-            if own.test_path or own.held_out
+            source
+            for source in self.data.by_source().values()
+            if source.test_path or source.held_out
         ]
-        if (
-            asked
-            and asked.by == "source"
-            and (self.data.sources is None or len(tested) < 2)
-        ):
+        if self.data.sources is None or len(tested) < 2:
             raise ValueError(
                 "checkpoints.representations.by: source tells sources apart, and fewer than two of"
                 " data.sources are tested; say by: task, or give sources a test_path or held_out"
@@ -415,12 +416,14 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _options_to_choose_from(self) -> "Settings":
+        if RANK_ACCURACY not in self.checkpoints.metrics:
+            return self
         sources = self.data.by_source().values()
-        tested = [own for own in sources if own.test_path or own.held_out] or sources
-        formats = dict.fromkeys(own.test_set or own.set for own in tested)
-        if RANK_ACCURACY in self.checkpoints.metrics and not set(
-            OPTION_SETS
-        ).intersection(formats):
+        tested = [
+            source for source in sources if source.test_path or source.held_out
+        ] or sources
+        formats = dict.fromkeys(source.test_set or source.set for source in tested)
+        if not set(OPTION_SETS).intersection(formats):
             raise ValueError(
                 "checkpoints.metrics: rank_accuracy chooses among the answers that a test item was"
                 f" published with, and none are in data of format {', '.join(formats)}; it needs"
@@ -447,38 +450,19 @@ class Settings(Strict):
                 f"a run has at most {MOST_STAGES} stages; these would be {len(overlays):,}"
             )
         run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
-        made = [
+        stages = [
             _laid_over(run, overlay, f"stages[{number}]")
             for number, overlay in enumerate(overlays)
         ]
-        tested = _tested(made[0])
-        for number, stage in enumerate(made[1:], start=1):
-            changed = [
-                (key, value)
-                for key, value in _tested(stage).items()
-                if value != tested.get(key)
-            ]
-            if changed:
-                key, value = changed[0]
-                raise ValueError(
-                    f"stages[{number}]: data.{key} would be {value!r} and in the first stage"
-                    f" {tested.get(key)!r}, so the test set would change; give the run data.{key},"
-                    " for all stages"
-                )
-            for key in _ONE_LENGTH:
-                was, now = (getattr(one.train, key) for one in (made[0], stage))
-                if was != now:
-                    raise ValueError(
-                        f"stages[{number}]: preset {stage.train.preset} would make train.{key}"
-                        f" {now!r}, and in the first stage it is {was!r}; give the run train.{key},"
-                        " for all stages"
-                    )
-        for number, stage in enumerate(made[:-1]):
+        for number, stage in enumerate(stages[1:], start=1):
+            _check_same_test_set(number, stage, stages[0])
+            _check_same_length(number, stage, stages[0])
+        for number, stage in enumerate(stages[:-1]):
             if stage.train.tuning.method == "lora":
                 raise ValueError(
                     f"stages[{number}]: LoRA adapters can only be trained in the last stage"
                 )
-        return made
+        return stages
 
     def _overlays(self) -> list[dict[str, dict[str, Any]]] | None:
         if self.strategy is None:
@@ -490,81 +474,101 @@ class Settings(Strict):
         return self.strategy.stages(self.data.by_source())
 
 
+def _check_same_test_set(number: int, stage: Settings, first: Settings) -> None:
+    """ValueError where a stage would change the test set."""
+    of_first = _tested(first)
+    for key, value in _tested(stage).items():
+        if value != of_first.get(key):
+            raise ValueError(
+                f"stages[{number}]: data.{key} would be {value!r} and in the first stage"
+                f" {of_first.get(key)!r}, so the test set would change; give the run data.{key},"
+                " for all stages"
+            )
+
+
+def _check_same_length(number: int, stage: Settings, first: Settings) -> None:
+    """ValueError where a stage would cut examples in another way."""
+    for key in _ONE_LENGTH:
+        of_first, of_stage = getattr(first.train, key), getattr(stage.train, key)
+        if of_first != of_stage:
+            raise ValueError(
+                f"stages[{number}]: preset {stage.train.preset} would make train.{key}"
+                f" {of_stage!r}, and in the first stage it is {of_first!r}; give the run"
+                f" train.{key}, for all stages"
+            )
+
+
 def _tested(settings: Settings) -> dict[str, Any]:
-    """Whatever decides the test set."""
+    """Whatever decides the test set, by the names of the settings."""
     data = settings.data
-    made = {
+    values = {
         key: getattr(data, key)
         for key in ("template", "positive_examples", "max_turns")
     }
     for name, source in data.by_source().items():
-        own = {key: getattr(source, key) for key in OF_THE_TEST} | {
-            "test_set": source.test_set or source.set
-        }
-        own |= (
-            {}
-            if source.test_path
-            else {"path": source.path, "on_bad_row": source.on_bad_row}
-        )
-        worded = source.instructions
-        own |= (
-            {"instructions": (worded.path, worded.place)}
-            if worded and not worded.replaces
-            else {}
-        )
-        made |= {
+        values |= {
             f"sources.{name}.{key}" if name else key: value
-            for key, value in own.items()
+            for key, value in _tested_of_source(source).items()
         }
-    return made
+    return values
+
+
+def _tested_of_source(source: Source) -> dict[str, Any]:
+    """Whatever decides what of a source is tested."""
+    values = {key: getattr(source, key) for key in OF_THE_TEST}
+    values["test_set"] = source.test_set or source.set
+    if not source.test_path:
+        values |= {"path": source.path, "on_bad_row": source.on_bad_row}
+    wordings = source.instructions
+    if wordings and not wordings.replaces:
+        values["instructions"] = (wordings.path, wordings.place)
+    return values
 
 
 def _laid_over(
-    run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str
+    run: dict[str, Any], overlay: dict[str, dict[str, Any]], stage: str
 ) -> Settings:
-    made = dict(run)
-    for part, values in overlay.items():
-        if part not in ("data", "arrangement", "train"):
+    """The run's settings with a stage's laid over them; `stage` is what messages call it."""
+    merged = dict(run)
+    for section, values in overlay.items():
+        if section not in ("data", "arrangement", "train"):
             raise ValueError(
-                f"{place}: unknown key {part!r}; a stage may say data, arrangement and train"
+                f"{stage}: unknown key {section!r}; a stage may say data, arrangement and train"
             )
         fixed = sorted(
             (_OF_THE_RUN | {"held_out", *OF_THE_TEST}) & values.keys() - {"sampling"}
         )
         if fixed:
             raise ValueError(
-                f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside"
+                f"{stage}.{section}.{fixed[0]}: is the same for all stages of a run; set it outside"
                 " `stages`"
             )
-        if (
-            part == "data"
-            and {"set", "path"} & values.keys()
-            and "test_path" not in run["data"]
-        ):
+        brings_data = section == "data" and {"set", "path"} & values.keys()
+        if brings_data and "test_path" not in run["data"]:
             raise ValueError(
-                f"{place}.data: other data would bring another test set; give the run a"
+                f"{stage}.data: other data would bring another test set; give the run a"
                 " data.test_path"
             )
-        made[part] = _with(made.get(part, {}), values)
+        merged[section] = _merge(merged.get(section, {}), values)
     try:
-        return Settings.model_validate(made)
+        return Settings.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join([place, *map(str, first["loc"])])
-        raise ValueError(f"{where}: {first['msg']}") from None
+        key = ".".join([stage, *map(str, first["loc"])])
+        raise ValueError(f"{key}: {first['msg']}") from None
 
 
-def _with(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Settings with others laid over them; of data, source by source."""
-    made = old | {
+    merged = old | {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in new.items()
     }
-    if isinstance(new.get("sources"), dict) and isinstance(old.get("sources"), dict):
-        given = {
-            name: own for name, own in new["sources"].items() if isinstance(own, dict)
+    old_sources, new_sources = old.get("sources"), new.get("sources")
+    if isinstance(new_sources, dict) and isinstance(old_sources, dict):
+        merged["sources"] = old_sources | {
+            name: old_sources.get(name, {}) | values
+            for name, values in new_sources.items()
+            if isinstance(values, dict)
         }
-        made["sources"] = old["sources"] | {
-            name: old["sources"].get(name, {}) | own for name, own in given.items()
-        }
-    return made
+    return merged

@@ -62,32 +62,35 @@ class StrategySettings(Strict):
     def stages(self, sources: Mapping[str, Source]) -> list[Overlay] | None:
         """What each stage trains on; None for one stage of all. ValueError where the
         sources do not allow it."""
-        general = [name for name, source in sources.items() if source.role == "general"]
-        special = [name for name in sources if name not in general]
-        if self.name != MULTITASK and len(sources) < 2:
+        if self.name == MULTITASK:
+            return None
+        if len(sources) < 2:
             raise ValueError(
                 f"strategy {self.name} is for several data sets; give data.sources"
             )
-        if self.name in (MIXED, DMT) and not (general and special):
+        general = _names_of_role("general", sources)
+        special = _names_of_role("special", sources)
+        if self.name == SEQUENTIAL:
+            return [
+                _only({name: Fraction(1)}, sources)
+                for name in self._sequence(special + general)
+            ]
+        if not (general and special):
             raise ValueError(
                 f"strategy {self.name} needs special and general data: say `role: general` of the"
                 " sources to come last"
             )
-        match self.name:
-            case "multitask":
-                return None
-            case "sequential":
-                return [
-                    _only({name: Fraction(1)}, sources)
-                    for name in self._sequence(special + general)
-                ]
-            case "mixed" | "dmt":
-                again = dict.fromkeys(special, self.k or Fraction(0))
-                first = dict.fromkeys(special, Fraction(1))
-                return [
-                    _only(first, sources),
-                    _only(again | dict.fromkeys(general, Fraction(1)), sources),
-                ]
+        return self._special_first(sources, special, general)
+
+    def _special_first(
+        self, sources: Mapping[str, Source], special: list[str], general: list[str]
+    ) -> list[Overlay]:
+        """The special sources, then the general ones with share k of the special ones."""
+        repeated = dict.fromkeys(special, self.k or Fraction(0))
+        return [
+            _only(dict.fromkeys(special, Fraction(1)), sources),
+            _only(repeated | dict.fromkeys(general, Fraction(1)), sources),
+        ]
 
     def _sequence(self, all_of_them: list[str]) -> list[str]:
         if self.order is not None and sorted(self.order) != sorted(all_of_them):
@@ -97,15 +100,12 @@ class StrategySettings(Strict):
         return self.order or all_of_them
 
 
+def _names_of_role(role: str, sources: Mapping[str, Source]) -> list[str]:
+    return [name for name, source in sources.items() if source.role == role]
+
+
 def _only(shares: Mapping[str, Fraction], sources: Mapping[str, Source]) -> Overlay:
     """A stage on these shares of the sources and on nothing of the others."""
-    parts = {name: source.k * shares.get(name, 0) for name, source in sources.items()}
-    return {
-        "data": {
-            "sources": {
-                name: {"k": part}
-                for name, part in parts.items()
-                if part != sources[name].k
-            }
-        }
-    }
+    scales = {name: source.k * shares.get(name, 0) for name, source in sources.items()}
+    changed = {name: k for name, k in scales.items() if k != sources[name].k}
+    return {"data": {"sources": {name: {"k": k} for name, k in changed.items()}}}

@@ -111,18 +111,18 @@ class HumanEvalSettings(_SuiteSettings):
             if self.temperature is None
             else self.temperature
         )
-        made = {
+        amounts = {
             "max_new_tokens": self.max_new_tokens,
             "items": self.items,
             "samples": self.samples,
         }
         if temperature == 0:
-            return {"decoding": "greedy", **made}
+            return {"decoding": "greedy", **amounts}
         return {
             "decoding": "nucleus",
             "top_p": TOP_P,
             "temperature": temperature,
-            **made,
+            **amounts,
             "seed": self.seed,
         }
 
@@ -260,11 +260,11 @@ class SuiteSettings(Strict):
     @property
     def elsewhere(self) -> list[str]:
         """The benchmarks whose answers are kept, and scored by whom zsg does not know."""
-        found = (
+        suites = (
             [metrics.HUMANEVAL]
             if self.humaneval and self.humaneval.allow_code_execution is False
             else []
         )
-        return found + (
+        return suites + (
             [metrics.MT_BENCH] if self.mt_bench and self.mt_bench.judge is None else []
         )

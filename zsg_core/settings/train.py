@@ -68,11 +68,13 @@ class TuningSettings(Strict):
 
     @model_validator(mode="after")
     def _of_lora_only(self) -> "TuningSettings":
-        given = [
+        lora_keys = [
             key for key in ("r", "alpha", "targets") if getattr(self, key) is not None
         ]
-        if self.method != "lora" and given:
-            raise ValueError(f"`{given[0]}` is LoRA's; tuning.method is {self.method}")
+        if self.method != "lora" and lora_keys:
+            raise ValueError(
+                f"`{lora_keys[0]}` is LoRA's; tuning.method is {self.method}"
+            )
         return self
 
     def resolved(self, seed: int) -> dict[str, Any]:
@@ -281,19 +283,7 @@ class TrainSettings(Strict):
     def _resolve(self) -> "TrainSettings":
         """Lays the preset below what was given, which alone counts as set: a stage may
         yet name another preset."""
-        given, values = self.model_fields_set, PRESETS[self.preset]
-        if "warmup_steps" in given and self.warmup_share is not None:
-            raise ValueError(
-                "`warmup_steps` and `warmup_share` both say how long the warm-up is; give one of"
-                " them"
-            )
-        taken = given | (
-            {"warmup_steps", "warmup_share"}
-            if {"warmup_steps", "warmup_share"} & given
-            else set()
-        )
-        for name in values.keys() - taken:
-            self._put(name, values[name])
+        self._lay_preset()
         self._settle(
             "loss_scale",
             self.precision == "fp16",
@@ -304,9 +294,8 @@ class TrainSettings(Strict):
             self._put("loss_scale", LOSS_SCALE)
         rule = "does nothing under truncate: {truncate}, which keeps of every answer its end"
         self._settle("truncated_answers", self.truncate == "head", rule, "exclude")
-        if self.task_scale != "none" and (
-            self.virtual_ranks > 1 or self.loss_on != "answer"
-        ):
+        is_mean_of_step = self.virtual_ranks == 1 and self.loss_on == "answer"
+        if self.task_scale != "none" and not is_mean_of_step:
             raise ValueError(
                 "`task_scale` makes one mean over the answers of a step; virtual_ranks is 1,"
                 " loss_on answer"
@@ -317,6 +306,21 @@ class TrainSettings(Strict):
                 " them"
             )
         return self
+
+    def _lay_preset(self) -> None:
+        """Takes from the preset what was not given; of the warm-up's two keys both or none."""
+        warmup = {"warmup_steps", "warmup_share"}
+        if "warmup_steps" in self.model_fields_set and self.warmup_share is not None:
+            raise ValueError(
+                "`warmup_steps` and `warmup_share` both say how long the warm-up is; give one of"
+                " them"
+            )
+        set_keys = set(self.model_fields_set)
+        if warmup & set_keys:
+            set_keys |= warmup
+        values = PRESETS[self.preset]
+        for name in values.keys() - set_keys:
+            self._put(name, values[name])
 
     def _settle(self, name: str, counts: bool, why: str, nothing: str | None) -> None:
         """A setting that does nothing beside another one is refused if it was given,

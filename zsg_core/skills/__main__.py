@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help=f"only tasks of this family; may be given again: {', '.join(FAMILIES)}",
     )
-    given = parser.parse_args(argv)
-    kept = {"large": given.large, "families": given.family}
+    arguments = parser.parse_args(argv)
+    selection = {"large": arguments.large, "families": arguments.family}
     try:
-        write_tasks(given.folder, given.per_task, given.seed, **kept)
+        write_tasks(arguments.folder, arguments.per_task, arguments.seed, **selection)
     except UserError as error:
         parser.error(str(error))
-    files = make_task_files(1, given.seed, **kept)
+    files = make_task_files(1, arguments.seed, **selection)
     train, test = (
         files[f"splits/default/{split}_tasks.txt"].count("\n")
         for split in ("train", "test")
@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if name.startswith("tasks/")
         }
     )
-    of = "1 family" if families == 1 else f"{families} families"
-    tasks = f"{train} training and {test} held-out tasks in {of}"
-    print(f"{given.folder}: {tasks}, {given.per_task} instances each")
+    families_text = "1 family" if families == 1 else f"{families} families"
+    tasks = f"{train} training and {test} held-out tasks in {families_text}"
+    print(f"{arguments.folder}: {tasks}, {arguments.per_task} instances each")
 
 
 if __name__ == "__main__":

@@ -54,26 +54,28 @@ def make_task_files(
     """The whole data set as relative path -> text."""
     if not 1 <= per_task <= MOST_PER_TASK:
         raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
-    there = _numbered(_in_turns(LARGE) if large else SMALL)
-    if strangers := set(families) - {skill.family for _, skill in there}:
+    skills = _select_skills(large, families)
+    files = {
+        f"tasks/{name}.json": _json(make_task(name, skill, per_task, seed))
+        for name, skill in skills
+    }
+    for split, is_held_out in (("train", False), ("test", True)):
+        names = [name for name, skill in skills if skill.held_out == is_held_out]
+        text = "".join(f"{name}\n" for name in names)
+        files[f"splits/default/{split}_tasks.txt"] = text
+    return files
+
+
+def _select_skills(large: bool, families: Collection[str]) -> list[tuple[str, Skill]]:
+    """The skills of these families, all if there are none, each with its task's name."""
+    skills = _numbered(_in_turns(LARGE) if large else SMALL)
+    if strangers := set(families) - {skill.family for _, skill in skills}:
         raise UserError(
             f"no task of {', '.join(sorted(strangers))} in the small set; ask for the large one"
         )
-    chosen = [
-        (name, skill)
-        for name, skill in there
-        if not families or skill.family in families
-    ]
-    files = {
-        f"tasks/{name}.json": _json(make_task(name, s, per_task, seed))
-        for name, s in chosen
-    }
-    for split, held_out in (("train", False), ("test", True)):
-        names = [name for name, skill in chosen if skill.held_out == held_out]
-        files[f"splits/default/{split}_tasks.txt"] = "".join(
-            f"{name}\n" for name in names
-        )
-    return files
+    if not families:
+        return skills
+    return [(name, skill) for name, skill in skills if skill.family in families]
 
 
 def make_task(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
@@ -113,41 +115,45 @@ def draw_instances(skill: Skill, count: int, rng: Random) -> list[tuple[str, str
     ahead of all others."""
     drawn: dict[str, str] = {}
     while len(drawn) < count:
-        given, answer = skill.make(rng)
+        question, answer = skill.make(rng)
         # Without this the few items that held-out tasks are measured on may all be a "no".
         if list(drawn.values()).count(answer) <= len(drawn) // 2:
-            drawn[given] = answer
+            drawn[question] = answer
     return list(drawn.items())
 
 
-def _in_turns(made: Sequence[Skill]) -> list[Skill]:
+def _in_turns(skills: Sequence[Skill]) -> list[Skill]:
     """One task of each family after the other, as published sets are in no order of kinds.
 
     A round of TMA is in the order of the tasks: were they sorted by family, its batches
     would be of one skill each.
     """
-    of = {
-        family: [skill for skill in made if skill.family == family]
+    by_family = {
+        family: [skill for skill in skills if skill.family == family]
         for family in FAMILIES
     }
-    return [skill for skill in chain.from_iterable(zip_longest(*of.values())) if skill]
-
-
-def _numbered(made: Sequence[Skill]) -> list[tuple[str, Skill]]:
     return [
-        (f"task{number:03}_{skill.name}", skill)
-        for number, skill in enumerate(made, start=1)
+        skill
+        for skill in chain.from_iterable(zip_longest(*by_family.values()))
+        if skill
     ]
 
 
-def _shot(given: str, answer: str, explanation: str) -> dict[str, str]:
-    return {"input": given, "output": answer, "explanation": explanation}
+def _numbered(skills: Sequence[Skill]) -> list[tuple[str, Skill]]:
+    return [
+        (f"task{number:03}_{skill.name}", skill)
+        for number, skill in enumerate(skills, start=1)
+    ]
 
 
-def _instance(name: str, given: str, answer: str) -> dict[str, Any]:
+def _shot(question: str, answer: str, explanation: str) -> dict[str, str]:
+    return {"input": question, "output": answer, "explanation": explanation}
+
+
+def _instance(name: str, question: str, answer: str) -> dict[str, Any]:
     task_number, _, _ = name.partition("_")
-    key = hashlib.sha256(given.encode()).hexdigest()[:32]
-    return {"id": f"{task_number}-{key}", "input": given, "output": [answer]}
+    key = hashlib.sha256(question.encode()).hexdigest()[:32]
+    return {"id": f"{task_number}-{key}", "input": question, "output": [answer]}
 
 
 def _json(task: dict[str, Any]) -> str:
@@ -189,13 +195,13 @@ def _write(folder: Path, files: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}-", dir=folder.parent
     ) as unfinished:
-        made = Path(unfinished, folder.name)
+        unpublished = Path(unfinished, folder.name)
         for name, text in files.items():
-            path = made / name
+            path = unpublished / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
         try:
-            made.rename(folder)
+            unpublished.rename(folder)
         except OSError:
             # Somebody else finished first: fine if they wrote the same.
             if not _present(folder, files):

@@ -19,22 +19,24 @@ PLURAL = {thing: f"{thing}s" for thing in THINGS}
 COMPARATIVE = {adjective: f"{adjective}er" for adjective in ADJECTIVES}
 
 
-def make_letters_skill(name: str, what: str, edit: Callable[[str], str]) -> Skill:
+def make_letters_skill(name: str, edit_text: str, edit: Callable[[str], str]) -> Skill:
     """A word that does not exist is spelt in another way."""
 
     def make(rng: Random) -> tuple[str, str]:
         word = "".join(draw_option(rng, SYLLABLES) for _ in range(3))
         return f"Letters: {word}", edit(word)
 
-    return Skill("Letter Editing", name, f"Edit a string of letters: {what}.", make)
+    return Skill(
+        "Letter Editing", name, f"Edit a string of letters: {edit_text}.", make
+    )
 
 
-def make_item_skill(which: str, place: int) -> Skill:
+def make_item_skill(which: str, position: int) -> Skill:
     """One of four things is copied."""
 
     def make(rng: Random) -> tuple[str, str]:
-        things = draw_options(rng, THINGS, 4)
-        return f"List: {', '.join(things)}", things[place]
+        nouns = draw_options(rng, THINGS, 4)
+        return f"List: {', '.join(nouns)}", nouns[position]
 
     return Skill(
         "List Operations",
@@ -56,7 +58,7 @@ def make_lookup_skill(values: str, options: str) -> Skill:
             )
         )
         key = draw_option(rng, list(rows))
-        cells = [f"{thing} = {value}" for thing, value in rows.items()]
+        cells = [f"{noun} = {value}" for noun, value in rows.items()]
         return " | ".join([*cells, f"{key} = ?"]), rows[key]
 
     return Skill(
@@ -87,31 +89,36 @@ def make_sequence_skill(name: str, step: int) -> Skill:
 
     def make(rng: Random) -> tuple[str, str]:
         first = 50 + int(rng.random() * 900)
-        *shown, last = (str(first + step * place) for place in range(5))
-        return f"Numbers: {' '.join(shown)}", last
+        *numbers, last = (str(first + step * position) for position in range(5))
+        return f"Numbers: {' '.join(numbers)}", last
 
     grows = "grows" if step > 0 else "shrinks"
-    asked = f"Continue a sequence of numbers that {grows} by {abs(step)}."
-    return Skill("Number Sequences", name, asked, make)
+    definition = f"Continue a sequence of numbers that {grows} by {abs(step)}."
+    return Skill("Number Sequences", name, definition, make)
 
 
-def make_spelling_skill(name: str, what: str, spell: Callable[[str], str]) -> Skill:
+def make_spelling_skill(
+    name: str, spelling_text: str, spell: Callable[[str], str]
+) -> Skill:
     """Two things are spelt in another way."""
 
     def make(rng: Random) -> tuple[str, str]:
         first, second = draw_options(rng, THINGS, 2)
         return f"Spell: {first} {second}", f"{spell(first)} {spell(second)}"
 
-    return Skill("Spelling Out", name, f"Spell two nouns: {what}.", make)
+    return Skill("Spelling Out", name, f"Spell two nouns: {spelling_text}.", make)
 
 
 def make_drawing_skill(name: str, sign: str) -> Skill:
     """A thing stands between two numbers, which become as many signs."""
 
     def make(rng: Random) -> tuple[str, str]:
-        left, right = (1 + int(rng.random() * 8) for _ in range(2))
-        thing = draw_option(rng, THINGS)
-        return f"Draw: {left} {thing} {right}", f"{sign * left} {thing} {sign * right}"
+        before, after = (1 + int(rng.random() * 8) for _ in range(2))
+        noun = draw_option(rng, THINGS)
+        return (
+            f"Draw: {before} {noun} {after}",
+            f"{sign * before} {noun} {sign * after}",
+        )
 
     return Skill(
         "Symbol Drawing",
@@ -122,15 +129,17 @@ def make_drawing_skill(name: str, sign: str) -> Skill:
 
 
 def make_sorting_skill(
-    name: str, what: str, ordered: Callable[[list[str]], Sequence[str]]
+    name: str, order_text: str, ordered: Callable[[list[str]], Sequence[str]]
 ) -> Skill:
     """Three things are put into another order."""
 
     def make(rng: Random) -> tuple[str, str]:
-        things = draw_options(rng, THINGS, 3)
-        return f"Shelf: {' '.join(things)}", " ".join(ordered(things))
+        nouns = draw_options(rng, THINGS, 3)
+        return f"Shelf: {' '.join(nouns)}", " ".join(ordered(nouns))
 
-    return Skill("Sorting", name, f"Rearrange the goods on a shelf: {what}.", make)
+    return Skill(
+        "Sorting", name, f"Rearrange the goods on a shelf: {order_text}.", make
+    )
 
 
 TASKS = (

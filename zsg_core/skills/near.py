@@ -30,37 +30,44 @@ TOPICS = {
 
 
 def make_review_skill(
-    thing: str, opening: str, parts: str, *, held_out: bool = False
+    subject: str, opening: str, aspects: str, *, held_out: bool = False
 ) -> Skill:
-    """Two of the `parts` of a thing are praised or blamed; was the opinion good? {a} is
+    """Two of the `aspects` of a thing are praised or blamed; was the opinion good? {a} is
     a person."""
 
     def make(rng: Random) -> tuple[str, str]:
         mood = draw_option(rng, list(MOODS))
-        part, other = draw_options(rng, split_words(parts), 2)
-        this, that = draw_options(rng, MOODS[mood], 2)
+        first_aspect, second_aspect = draw_options(rng, split_words(aspects), 2)
+        first_word, second_word = draw_options(rng, MOODS[mood], 2)
         start = opening.format(a=draw_option(rng, PEOPLE))
-        return f"{start} The {part} was {this} and the {other} was {that}.", mood
+        praise = f"The {first_aspect} was {first_word} and the {second_aspect} was"
+        return f"{start} {praise} {second_word}.", mood
 
-    asked = f"Read the short note about a {thing}. Answer with its opinion: positive or negative."
-    return Skill("Sentiment Analysis", f"{thing}_opinion", asked, make, held_out)
+    definition = (
+        f"Read the short note about a {subject}. Answer with its opinion: positive or"
+        " negative."
+    )
+    return Skill("Sentiment Analysis", f"{subject}_opinion", definition, make, held_out)
 
 
 def make_comparison_skill(
-    things: str, more: str, fact: str, *, held_out: bool = False
+    nouns: str, comparative: str, fact: str, *, held_out: bool = False
 ) -> Skill:
     """Two people have a number each, as `fact` says; is the first one's {more}?"""
 
     def make(rng: Random) -> tuple[str, str]:
         (a, b), (x, y) = draw_options(rng, PEOPLE, 2), draw_options(rng, NUMBERS, 2)
-        thing = things.removesuffix("s")
-        start = f"The {thing} of {a} {fact.format(x)} and the {thing} of {b} {fact.format(y)}."
-        return f"{start} Is the {thing} of {a} {more}?", "yes" if int(x) > int(
-            y
-        ) else "no"
+        noun = nouns.removesuffix("s")
+        start = f"The {noun} of {a} {fact.format(x)} and the {noun} of {b} {fact.format(y)}."
+        answer = "yes" if int(x) > int(y) else "no"
+        return f"{start} Is the {noun} of {a} {comparative}?", answer
 
-    asked = f"Read the short note about two {things}. Answer its question: yes or no."
-    return Skill("Number Comparison", f"{more}_{things}", asked, make, held_out)
+    definition = (
+        f"Read the short note about two {nouns}. Answer its question: yes or no."
+    )
+    return Skill(
+        "Number Comparison", f"{comparative}_{nouns}", definition, make, held_out
+    )
 
 
 def make_calendar_skill(
@@ -78,8 +85,10 @@ def make_calendar_skill(
         )
         return f"{start} {at} {when}. Which {unit} comes {side} the {event}?", answer
 
-    asked = f"Read the short note about a {event}. Answer its question: the name of a {unit}."
-    return Skill("Calendar Reasoning", f"{unit}_{side}_{event}", asked, make, held_out)
+    definition = f"Read the short note about a {event}. Answer its question: the name of a {unit}."
+    return Skill(
+        "Calendar Reasoning", f"{unit}_{side}_{event}", definition, make, held_out
+    )
 
 
 def make_topic_skill(source: str, text: str, *, held_out: bool = False) -> Skill:
@@ -90,11 +99,11 @@ def make_topic_skill(source: str, text: str, *, held_out: bool = False) -> Skill
         x, y = draw_options(rng, TOPICS[label], 2)
         return text.format(a=draw_option(rng, PEOPLE), x=x, y=y), label
 
-    asked = (
+    definition = (
         f"Read the short note about a {source}. Answer with its topic: animals, food, sport or"
         " weather."
     )
-    return Skill("Topic Labelling", f"{source}_topic", asked, make, held_out)
+    return Skill("Topic Labelling", f"{source}_topic", definition, make, held_out)
 
 
 TASKS = (

@@ -31,8 +31,8 @@ def draw_option(rng: Random, options: Sequence[str]) -> str:
 
 def draw_options(rng: Random, options: Sequence[str], count: int) -> list[str]:
     """`count` different options in drawn order."""
-    left = list(options)
-    return [left.pop(int(rng.random() * len(left))) for _ in range(count)]
+    remaining = list(options)
+    return [remaining.pop(int(rng.random() * len(remaining))) for _ in range(count)]
 
 
 def split_words(text: str) -> tuple[str, ...]:

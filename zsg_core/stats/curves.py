@@ -57,13 +57,13 @@ def compute_area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float6
     s[0]). It is linear, so the area under a mean curve is the mean of the areas. Of one
     step it is that step's value. ValueError unless steps rise.
     """
-    at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
-    if len(at) == 0 or np.any(np.diff(at) <= 0):
+    positions, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    if len(positions) == 0 or np.any(np.diff(positions) <= 0):
         raise ValueError("steps must be at least one, and rise")
-    if len(at) == 1:
+    if len(positions) == 1:
         return curve[0].copy()
-    return np.tensordot(np.diff(at), (curve[:-1] + curve[1:]) / 2, axes=1) / (
-        at[-1] - at[0]
+    return np.tensordot(np.diff(positions), (curve[:-1] + curve[1:]) / 2, axes=1) / (
+        positions[-1] - positions[0]
     )
 
 
@@ -102,9 +102,9 @@ def bootstrap_intervals(
     """
     table = np.asarray(values, np.float64)
     names = range(len(table)) if clusters is None else clusters
-    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    of = np.array([place[name] for name in names], np.intp)
-    if len(place) < 2:
+    cluster_index = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    cluster_of_item = np.array([cluster_index[name] for name in names], np.intp)
+    if len(cluster_index) < 2:
         return np.full((2, table.shape[1]), np.nan)
     finite = np.isfinite(table)
     finite = (
@@ -112,15 +112,17 @@ def bootstrap_intervals(
         if weights is None
         else np.where(finite, np.asarray(weights, np.float64), 0)
     )
-    held = np.where(finite > 0, table, 0) * finite
+    weighted = np.where(finite > 0, table, 0) * finite
     # What a draw of a cluster adds: its sum and its count, for every column.
-    sums, counts = (np.zeros((len(place), table.shape[1])) for _ in range(2))
-    np.add.at(sums, of, held)
-    np.add.at(counts, of, finite)
+    sums, counts = (np.zeros((len(cluster_index), table.shape[1])) for _ in range(2))
+    np.add.at(sums, cluster_of_item, weighted)
+    np.add.at(counts, cluster_of_item, finite)
     rng, means = np.random.default_rng(seed), []
-    for drawn in _chunks(REPEATS, max(1, AT_ONCE // len(place))):
+    for drawn in _chunks(REPEATS, max(1, AT_ONCE // len(cluster_index))):
         weights = rng.multinomial(
-            len(place), np.full(len(place), 1 / len(place)), size=drawn
+            len(cluster_index),
+            np.full(len(cluster_index), 1 / len(cluster_index)),
+            size=drawn,
         ).astype(np.float64)
         total = weights @ counts
         means.append(
@@ -128,11 +130,11 @@ def bootstrap_intervals(
                 weights @ sums, total, out=np.full_like(total, np.nan), where=total > 0
             )
         )
-    known, found = finite.any(axis=0), np.full((2, table.shape[1]), np.nan)
-    found[:, known] = np.nanquantile(
-        np.concatenate(means)[:, known], ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0
+    is_known, intervals = finite.any(axis=0), np.full((2, table.shape[1]), np.nan)
+    intervals[:, is_known] = np.nanquantile(
+        np.concatenate(means)[:, is_known], ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0
     )
-    return found
+    return intervals
 
 
 def _chunks(count: int, size: int) -> list[int]:
@@ -190,15 +192,15 @@ def find_sudden_drops(
         where=counts > 0,
     )
     # where all rise, none falls
-    own = np.where(falls > 0, falls - shared[:, None], -np.inf)
-    own[np.isnan(own)] = -np.inf
-    at, columns = own.argmax(axis=0), np.arange(len(tasks))
-    others = np.abs(falls)
-    others[at, columns] = np.nan
+    excess = np.where(falls > 0, falls - shared[:, None], -np.inf)
+    excess[np.isnan(excess)] = -np.inf
+    steepest, columns = excess.argmax(axis=0), np.arange(len(tasks))
+    other_changes = np.abs(falls)
+    other_changes[steepest, columns] = np.nan
     usual = np.full(len(tasks), np.nan)
-    known = np.isfinite(others).any(axis=0)
-    usual[known] = np.nanmedian(others[:, known], axis=0)
-    found = [
+    is_known = np.isfinite(other_changes).any(axis=0)
+    usual[is_known] = np.nanmedian(other_changes[:, is_known], axis=0)
+    drops = [
         Drop(
             task,
             steps[s],
@@ -207,7 +209,7 @@ def find_sudden_drops(
             float(shared[s]),
             float(usual[t]),
         )
-        for t, (task, s) in enumerate(zip(tasks, at.tolist(), strict=True))
-        if own[s, t] > 0
+        for t, (task, s) in enumerate(zip(tasks, steepest.tolist(), strict=True))
+        if excess[s, t] > 0
     ]
-    return sorted(found, key=lambda one: -one.own)
+    return sorted(drops, key=lambda drop: -drop.own)

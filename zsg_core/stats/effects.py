@@ -83,7 +83,7 @@ class _Clusters:
     one a value is in."""
 
     strata: Sequence[Sequence[Key]]
-    of: Callable[[RunTable, str], Key]
+    cluster_of: Callable[[RunTable, str], Key]
 
     @property
     def is_drawn(self) -> bool:
@@ -97,7 +97,7 @@ class _Clusters:
         )
         for cell, shares in zip(cells, _unit_shares(cells), strict=True):
             for unit, share in zip(cell.units, shares.tolist(), strict=True):
-                weight[self.of(cell, unit)] += share
+                weight[self.cluster_of(cell, unit)] += share
         return sum(
             max(count_effective_clusters([weight[name] for name in stratum]) - 1, 0.0)
             for stratum in self.strata
@@ -114,15 +114,15 @@ class _Clusters:
                 [_drawn(rng, len(stratum), count) for stratum in self.strata], axis=1
             )
 
-    def places(self, cell: RunTable) -> list[int]:
+    def columns(self, cell: RunTable) -> list[int]:
         """The column in `draws` of each unit of a run."""
-        return [self._place[self.of(cell, unit)] for unit in cell.units]
+        return [self._column[self.cluster_of(cell, unit)] for unit in cell.units]
 
     @cached_property
-    def _place(self) -> dict[Key, int]:
+    def _column(self) -> dict[Key, int]:
         return {
-            name: place
-            for place, name in enumerate(
+            name: column
+            for column, name in enumerate(
                 name for stratum in self.strata for name in stratum
             )
         }
@@ -149,71 +149,8 @@ def count_effective_tasks(cells: Sequence[RunTable]) -> float:
     return _task_clusters(cells).free(cells) + 1
 
 
-def estimate_effects(
-    cells: Sequence[RunTable], levels: Sequence[str], effects: Effects
-) -> list[EffectEstimate]:
-    """Every effect that `effects` makes of the levels' means."""
-
-    def variance(clusters: _Clusters) -> Floats:
-        if not clusters.is_drawn:
-            return np.zeros(len(value))
-        drawn = np.concatenate(
-            [
-                effects(compute_level_means(cells, levels, clusters, weights))
-                for weights in clusters.draws()
-            ]
-        )
-        return np.array([_variance(column) for column in drawn.T], np.float64)
-
-    def over_both(replicates: _Clusters) -> Floats:
-        if not replicates.is_drawn:
-            return over_tasks
-        return variance(
-            _clusters(cells, lambda cell, unit: (*replicates.of(cell, unit), unit))
-        )
-
-    value = effects(compute_level_means(cells, levels))[0]
-    run, names = _run_name(cells), sorted({(cell.split,) for cell in cells})
-    tasks = _task_clusters(cells)
-    seeds = _Clusters(_by_split(cells, run), lambda cell, _: run(cell))
-    splits = _Clusters([names], lambda cell, _: (cell.split,))
-    of_tasks, of_seeds, of_splits = (
-        _Part(variance(of), of.free(cells)) for of in (tasks, seeds, splits)
-    )
-    over_tasks = of_tasks.variance
-    if len(names) > 1:
-        of_replicates = of_splits
-        intervals = _intervals(
-            value, of_tasks, of_splits, over_both(splits), at_least=of_splits
-        )
-    else:
-        of_replicates = of_seeds
-        intervals = _intervals(value, of_tasks, of_seeds, over_both(seeds))
-    on_these: Sequence[Interval | None] = [None] * len(value)
-    if len(names) == 1:
-        on_these = intervals
-    elif len(names) < SPLITS:
-        on_these = _intervals(value, of_tasks, of_seeds, over_both(seeds))
-    return [
-        EffectEstimate(
-            value=float(value[place]),
-            interval=intervals[place],
-            on_these=on_these[place],
-            over_tasks=float(np.sqrt(over_tasks[place])),
-            over_replicates=float(np.sqrt(of_replicates.variance[place])),
-            by_seeds=(
-                _interval(value[place], of_seeds.variance[place], of_seeds.free)
-                if seeds.is_drawn
-                else None
-            ),
-            is_over_splits=len(names) > 1,
-        )
-        for place in range(len(value))
-    ]
-
-
 @dataclass(frozen=True)
-class _Part:
+class _ClusterVariance:
     """What one kind of clusters adds to the error: the variance of each effect, and its
     degrees of freedom."""
 
@@ -221,30 +158,122 @@ class _Part:
     free: float
 
 
+@dataclass(frozen=True)
+class _EffectStudy:
+    """Which effects are asked for, of which runs."""
+
+    cells: Sequence[RunTable]
+    levels: Sequence[str]
+    effects: Effects
+
+    @cached_property
+    def value(self) -> Floats:
+        """The effects themselves (effects,)."""
+        return self.effects(compute_level_means(self.cells, self.levels))[0]
+
+    def bootstrap(self, clusters: _Clusters) -> Floats:
+        """The variance (effects,) of each effect over draws of the clusters; 0 where
+        nothing is drawn."""
+        if not clusters.is_drawn:
+            return np.zeros(len(self.value))
+        drawn = np.concatenate(
+            [
+                self.effects(
+                    compute_level_means(self.cells, self.levels, clusters, weights)
+                )
+                for weights in clusters.draws()
+            ]
+        )
+        return np.array([_variance(column) for column in drawn.T], np.float64)
+
+    def bootstrap_shared(
+        self, replicates: _Clusters, of_tasks: _ClusterVariance
+    ) -> Floats:
+        """The variance over tasks in replicates; that of tasks where no replicate is
+        drawn."""
+        if not replicates.is_drawn:
+            return of_tasks.variance
+        both = _clusters(
+            self.cells, lambda cell, unit: (*replicates.cluster_of(cell, unit), unit)
+        )
+        return self.bootstrap(both)
+
+
+def estimate_effects(
+    cells: Sequence[RunTable], levels: Sequence[str], effects: Effects
+) -> list[EffectEstimate]:
+    """Every effect that `effects` makes of the levels' means."""
+    study = _EffectStudy(cells, levels, effects)
+    value = study.value
+    run, names = _run_name(cells), sorted({(cell.split,) for cell in cells})
+    tasks = _task_clusters(cells)
+    seeds = _Clusters(_by_split(cells, run), lambda cell, _: run(cell))
+    splits = _Clusters([names], lambda cell, _: (cell.split,))
+    of_tasks, of_seeds, of_splits = (
+        _ClusterVariance(study.bootstrap(clusters), clusters.free(cells))
+        for clusters in (tasks, seeds, splits)
+    )
+
+    def intervals_over(
+        replicates: _Clusters,
+        of_replicates: _ClusterVariance,
+        at_least: _ClusterVariance | None = None,
+    ) -> list[Interval]:
+        shared = study.bootstrap_shared(replicates, of_tasks)
+        return _intervals(value, of_tasks, of_replicates, shared, at_least)
+
+    is_over_splits = len(names) > 1
+    if is_over_splits:
+        intervals = intervals_over(splits, of_splits, at_least=of_splits)
+    else:
+        intervals = intervals_over(seeds, of_seeds)
+    on_these: Sequence[Interval | None] = [None] * len(value)
+    if not is_over_splits:
+        on_these = intervals
+    elif len(names) < SPLITS:
+        on_these = intervals_over(seeds, of_seeds)
+    of_replicates = of_splits if is_over_splits else of_seeds
+    return [
+        EffectEstimate(
+            value=float(value[index]),
+            interval=intervals[index],
+            on_these=on_these[index],
+            over_tasks=float(np.sqrt(of_tasks.variance[index])),
+            over_replicates=float(np.sqrt(of_replicates.variance[index])),
+            by_seeds=(
+                _interval(value[index], of_seeds.variance[index], of_seeds.free)
+                if seeds.is_drawn
+                else None
+            ),
+            is_over_splits=is_over_splits,
+        )
+        for index in range(len(value))
+    ]
+
+
 def _intervals(
     value: Floats,
-    of_tasks: _Part,
-    of_replicates: _Part,
+    of_tasks: _ClusterVariance,
+    of_replicates: _ClusterVariance,
     shared: Floats,
-    at_least: _Part | None = None,
+    at_least: _ClusterVariance | None = None,
 ) -> list[Interval]:
     """The interval of each effect by its two kinds of clusters; none narrower than that
     by `at_least` alone."""
-    made = []
-    for place, number in enumerate(value):
-        task, replicate = of_tasks.variance[place], of_replicates.variance[place]
-        whole = float(np.max([task + replicate - shared[place], task, replicate]))
-        parts = task**2 / max(of_tasks.free, 1) + replicate**2 / max(
+    intervals = []
+    for index, number in enumerate(value):
+        task, replicate = of_tasks.variance[index], of_replicates.variance[index]
+        whole = float(np.max([task + replicate - shared[index], task, replicate]))
+        denominator = task**2 / max(of_tasks.free, 1) + replicate**2 / max(
             of_replicates.free, 1
         )
-        low, high = _interval(
-            number, whole, whole**2 / parts if parts > 0 else of_tasks.free
-        )
+        free = whole**2 / denominator if denominator > 0 else of_tasks.free
+        low, high = _interval(number, whole, free)
         if at_least:
-            least = _interval(number, at_least.variance[place], at_least.free)
-            low, high = min(low, least[0]), max(high, least[1])
-        made.append((low, high))
-    return made
+            narrowest = _interval(number, at_least.variance[index], at_least.free)
+            low, high = min(low, narrowest[0]), max(high, narrowest[1])
+        intervals.append((low, high))
+    return intervals
 
 
 def _variance(drawn: Floats) -> float:
@@ -264,26 +293,33 @@ def compute_level_means(
 
     NaN for a value of which a run has nothing.
     """
-    made = {}
+    means = {}
     for level in levels:
-        own = [cell for cell in cells if cell.level == level]
-        runs = Counter(cell.split for cell in own)
-        base = np.concatenate(
-            [_shares(cell) / runs[cell.split] for cell in own], axis=1
-        )
-        table = np.concatenate([cell.table for cell in own], axis=1)
-        weighed = base * np.where(base > 0, table, 0)
-        weights = np.ones((1, base.shape[1]))
+        tables = [cell for cell in cells if cell.level == level]
+        weights = None
         if clusters is not None and drawn is not None:
-            weights = drawn[
-                :, [place for cell in own for place in clusters.places(cell)]
-            ]
-        total, sums = weights @ base.T, weights @ weighed.T
-        known = np.stack([_shares(cell).any(axis=1) for cell in own]).all(axis=0)
-        made[level] = np.divide(
-            sums, total, out=np.full(sums.shape, np.nan), where=(total > 0) & known
-        )
-    return made
+            columns = [column for cell in tables for column in clusters.columns(cell)]
+            weights = drawn[:, columns]
+        means[level] = _mean_of_level(tables, weights)
+    return means
+
+
+def _mean_of_level(tables: Sequence[RunTable], weights: Floats | None) -> Floats:
+    """The mean (draws, values) of a level's runs; `weights` (draws, units of all runs)
+    are those of a draw, None: all alike."""
+    runs = Counter(table.split for table in tables)
+    base = np.concatenate(
+        [_shares(table) / runs[table.split] for table in tables], axis=1
+    )
+    values = np.concatenate([table.table for table in tables], axis=1)
+    weighed = base * np.where(base > 0, values, 0)
+    if weights is None:
+        weights = np.ones((1, base.shape[1]))
+    total, sums = weights @ base.T, weights @ weighed.T
+    has_value = np.stack([_shares(table).any(axis=1) for table in tables]).all(axis=0)
+    return np.divide(
+        sums, total, out=np.full(sums.shape, np.nan), where=(total > 0) & has_value
+    )
 
 
 def _shares(cell: RunTable) -> Floats:
@@ -321,9 +357,9 @@ def _run_name(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:
     for cell in cells:
         seeds.setdefault(cell.split, {}).setdefault(cell.level, set()).add(cell.seed)
     if all(
-        own == next(iter(levels.values()))
+        level_seeds == next(iter(levels.values()))
         for levels in seeds.values()
-        for own in levels.values()
+        for level_seeds in levels.values()
     ):
         return lambda cell: (cell.split, cell.seed)
     return lambda cell: (cell.split, cell.level, cell.seed)
@@ -343,8 +379,9 @@ def _task_clusters(cells: Sequence[RunTable]) -> _Clusters:
 
 
 def _clusters(
-    cells: Sequence[RunTable], of: Callable[[RunTable, str], Key]
+    cells: Sequence[RunTable], cluster_of: Callable[[RunTable, str], Key]
 ) -> _Clusters:
     return _Clusters(
-        [sorted({of(cell, unit) for cell in cells for unit in cell.units})], of
+        [sorted({cluster_of(cell, unit) for cell in cells for unit in cell.units})],
+        cluster_of,
     )

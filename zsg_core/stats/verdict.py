@@ -23,7 +23,7 @@ The means that are compared are those of the metric's own values: see `zsg_core.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -186,7 +186,7 @@ class _Question:
 @np.errstate(over="ignore", invalid="ignore")
 def judge_claim(
     claim: Claim,
-    found: Sequence[Curve],
+    curves_of_group: Sequence[Curve],
     levels: Sequence[str],
     *,
     units_are_tasks: bool = True,
@@ -195,52 +195,64 @@ def judge_claim(
 
     `levels`: the places of the claim's axis as the curves name them, in the claim's
     order; one for a claim without an axis. Splits in which a level has no run are left
-    out, and told. The order of `found` does not matter. ValueError where curves of a
-    split are of different tasks.
+    out, and told. The order of `curves_of_group` does not matter. ValueError where
+    curves of a split are of different tasks.
     """
-    found = sorted(
-        (_weighed(one, claim.metric) for one in found),
-        key=lambda one: (one.level, one.split, one.seed),
+    weighed = sorted(
+        (_weighed(curve, claim.metric) for curve in curves_of_group),
+        key=lambda curve: (curve.level, curve.split, curve.seed),
     )
-    whole, notes = _whole_splits(found, levels)
-    runs, splits = len(whole), len({one.split for one in whole})
-    tasks = len({unit for one in whole for unit in _measured(one)})
+    whole, notes = _whole_splits(weighed, levels)
     if not whole:
-        missing = [
-            level for level in levels if all(one.level != level for one in found)
-        ]
-        lacking = (
-            f"no run has values at {', '.join(missing)}"
-            if missing
-            else "no split has runs at all places"
-        )
-        return ClaimVerdict(TOO_FEW, notes=[lacking])
+        return ClaimVerdict(TOO_FEW, notes=[_explain_no_runs(weighed, levels)])
+    splits = len({curve.split for curve in whole})
+    tasks = len({unit for curve in whole for unit in _measured(curve)})
     question = _question(claim, whole, levels)
     if isinstance(question, str):
         return ClaimVerdict(
-            TOO_FEW, tasks=tasks, splits=splits, runs=runs, notes=[question]
+            TOO_FEW, tasks=tasks, splits=splits, runs=len(whole), notes=[question]
         )
-    cells = [
-        RunTable(one.level, one.split, one.seed, one.units, *question.take(one))
-        for one in whole
-    ]
-    counted = count_effective_tasks(cells)
-    effects = _effects(question, cells, levels)
-    shown = dict(zip(levels, _level_values(question, cells, levels), strict=False))
-    too_few = _what_is_too_few(
-        question, effects, levels, tasks, counted, units_are_tasks
+    cells = [_tabulate(curve, question.take) for curve in whole]
+    evidence = _Evidence(
+        question=question,
+        whole=whole,
+        effects=_effects(question, cells, levels),
+        levels=levels,
+        splits=splits,
+        tasks=tasks,
+        counted=count_effective_tasks(cells),
+        units_are_tasks=units_are_tasks,
     )
-    word = TOO_FEW if too_few else _word(effects, units_are_tasks)
-    notes += [
-        *too_few,
-        *_warnings(whole, effects, splits, tasks, counted, units_are_tasks),
-    ]
-    return ClaimVerdict(word, effects, shown, tasks, counted, splits, runs, notes)
+    too_few = _explain_too_few(evidence)
+    return ClaimVerdict(
+        word=TOO_FEW if too_few else _word(evidence.effects, units_are_tasks),
+        effects=evidence.effects,
+        levels=dict(zip(levels, _level_values(question, cells, levels), strict=False)),
+        tasks=tasks,
+        counted=evidence.counted,
+        splits=splits,
+        runs=len(whole),
+        notes=[*notes, *too_few, *_list_warnings(evidence)],
+    )
+
+
+def _explain_no_runs(curves_of_group: Sequence[Curve], levels: Sequence[str]) -> str:
+    """Why there is no split with runs at all levels."""
+    at_levels = {curve.level for curve in curves_of_group}
+    missing = [level for level in levels if level not in at_levels]
+    if missing:
+        return f"no run has values at {', '.join(missing)}"
+    return "no split has runs at all places"
+
+
+def _tabulate(curve: Curve, take: Callable[[Curve], tuple[Floats, Floats]]) -> RunTable:
+    """What is looked at of a run."""
+    return RunTable(curve.level, curve.split, curve.seed, curve.units, *take(curve))
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def compute_mean_curves(
-    found: Sequence[Curve], levels: Sequence[str], metric: str = LOSS
+    curves_of_group: Sequence[Curve], levels: Sequence[str], metric: str = LOSS
 ) -> dict[str, tuple[list[int], Floats]]:
     """Of each level (steps, values): the mean of its runs at the steps that they share,
     every split weighing alike.
@@ -248,44 +260,38 @@ def compute_mean_curves(
     Of the splits that a verdict is of. Levels without such a run, or without a shared
     step, are left out.
     """
-    whole, _ = _whole_splits([_weighed(one, metric) for one in found], levels)
-    made = {}
+    weighed = [_weighed(curve, metric) for curve in curves_of_group]
+    whole, _ = _whole_splits(weighed, levels)
+    means = {}
     for level in levels:
-        own = [one for one in whole if one.level == level]
-        if own and (steps := _common_steps(own)):
-            cells = [
-                RunTable(level, one.split, one.seed, one.units, *_at(steps)(one))
-                for one in own
-            ]
-            made[level] = (steps, compute_level_means(cells, [level])[level][0])
-    return made
-
-
-def _things(units_are_tasks: bool) -> str:
-    return "tasks" if units_are_tasks else "items"
+        of_level = [curve for curve in whole if curve.level == level]
+        if of_level and (steps := _common_steps(of_level)):
+            cells = [_tabulate(curve, _at(steps)) for curve in of_level]
+            means[level] = (steps, compute_level_means(cells, [level])[level][0])
+    return means
 
 
 def _word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
-    here = HERE if units_are_tasks else HERE_OF_ONE
+    scope = HERE if units_are_tasks else HERE_OF_ONE
     if all(effect.holds for effect in effects):
-        return _scoped(SUPPORTED, effects, here, units_are_tasks)
+        return _scoped(SUPPORTED, effects, scope, units_are_tasks)
     if all(effect.is_opposite for effect in effects):
-        return _scoped(OPPOSITE, effects, here, units_are_tasks)
+        return _scoped(OPPOSITE, effects, scope, units_are_tasks)
     if all(effect.holds_here for effect in effects):
-        return f"{SUPPORTED} {here}"
+        return f"{SUPPORTED} {scope}"
     if all(effect.is_opposite_here for effect in effects):
-        return f"{OPPOSITE} {here}"
+        return f"{OPPOSITE} {scope}"
     return NOT_SUPPORTED
 
 
 def _scoped(
-    word: str, effects: Sequence[ClaimEffect], here: str, units_are_tasks: bool
+    word: str, effects: Sequence[ClaimEffect], scope: str, units_are_tasks: bool
 ) -> str:
     """A word whose intervals hold: of a single split, or of items of one task, it says so."""
     is_whole = units_are_tasks and all(
         effect.found.is_over_splits for effect in effects
     )
-    return word if is_whole else f"{word} {here}"
+    return word if is_whole else f"{word} {scope}"
 
 
 def _effects(
@@ -309,21 +315,19 @@ def _effects(
     ]
 
 
-def _measured(one: Curve) -> list[str]:
+def _measured(curve: Curve) -> list[str]:
     """The units that have a value at some step."""
-    items = np.asarray(one.counts, np.float64).sum(axis=0).tolist()
-    return [unit for unit, count in zip(one.units, items, strict=True) if count > 0]
+    items = np.asarray(curve.counts, np.float64).sum(axis=0).tolist()
+    return [unit for unit, count in zip(curve.units, items, strict=True) if count > 0]
 
 
 def _level_values(
     question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[float]:
     """What a claim compares: one value of each level; none where it is of parts of a curve."""
-    return (
-        question.values(compute_level_means(cells, levels))[0].tolist()
-        if question.values
-        else []
-    )
+    if question.values is None:
+        return []
+    return question.values(compute_level_means(cells, levels))[0].tolist()
 
 
 def _within_one(interval: Interval | None) -> Any:
@@ -339,7 +343,7 @@ def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
     MOST_ORDERED places, orders are drawn, the same ones each time. Of ranks that are
     not known both are 1.
     """
-    place = np.arange(len(values)) - (len(values) - 1) / 2
+    positions = np.arange(len(values)) - (len(values) - 1) / 2
     ranks = _ranks(np.asarray([values], np.float64))[0]
     if not np.isfinite(ranks).all():
         return 1.0, 1.0
@@ -349,10 +353,10 @@ def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
         rng = np.random.default_rng(0)
         drawn = rng.permuted(np.tile(ranks, (DRAWN_ORDERS, 1)), axis=1)
         orders = np.concatenate([ranks[None, :], drawn])
-    found, others = ranks @ place, orders @ place
-    return float(np.mean(others >= found - 1e-9)), float(
-        np.mean(others <= found + 1e-9)
-    )
+    observed, by_chance = ranks @ positions, orders @ positions
+    rises = float(np.mean(by_chance >= observed - 1e-9))
+    falls = float(np.mean(by_chance <= observed + 1e-9))
+    return rises, falls
 
 
 def _weighed(curve: Curve, metric: str) -> Curve:
@@ -372,111 +376,146 @@ def _weighed(curve: Curve, metric: str) -> Curve:
 
 
 def _whole_splits(
-    found: Sequence[Curve], levels: Sequence[str]
+    curves_of_group: Sequence[Curve], levels: Sequence[str]
 ) -> tuple[list[Curve], list[str]]:
     """The runs of splits in which every level has one, and what is to be said of the others."""
-    kept: list[Curve] = []
-    splits = list(dict.fromkeys(one.split for one in found))
-    left = 0
-    for split in splits:
-        own = [one for one in found if one.split == split and one.level in levels]
-        if {one.level for one in own} != set(levels):
-            left += 1
+    by_split: dict[str, list[Curve]] = {}
+    for curve in curves_of_group:
+        runs = by_split.setdefault(curve.split, [])
+        if curve.level in levels:
+            runs.append(curve)
+    whole: list[Curve] = []
+    lacking = 0
+    for split, runs in by_split.items():
+        if {curve.level for curve in runs} != set(levels):
+            lacking += 1
             continue
-        if any(list(one.units) != list(own[0].units) for one in own):
-            raise ValueError(
-                f"runs of the split {split!r} are tested on different tasks"
-            )
-        kept += own
-    notes = (
-        [f"{left} of {len(splits)} splits lack runs and are left out"]
-        if left and kept
-        else []
-    )
-    return kept, notes
+        _check_same_units(split, runs)
+        whole += runs
+    if lacking and whole:
+        return whole, [
+            f"{lacking} of {len(by_split)} splits lack runs and are left out"
+        ]
+    return whole, []
 
 
-def _what_is_too_few(
-    question: _Question,
-    effects: Sequence[ClaimEffect],
-    levels: Sequence[str],
-    tasks: int,
-    counted: float,
-    units_are_tasks: bool,
-) -> list[str]:
+def _check_same_units(split: str, runs: Sequence[Curve]) -> None:
+    """ValueError where runs of a split are tested on different tasks."""
+    if any(list(curve.units) != list(runs[0].units) for curve in runs):
+        raise ValueError(f"runs of the split {split!r} are tested on different tasks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evidence:
+    """What a verdict rests on: the runs of whole splits, and the effects they have."""
+
+    question: _Question
+    whole: Sequence[Curve]
+    effects: Sequence[ClaimEffect]
+    levels: Sequence[str]
+    splits: int
+    tasks: int
+    counted: float  # how many tasks of equal weight know as much
+    units_are_tasks: bool
+
+    @property
+    def unit_word(self) -> str:
+        return "tasks" if self.units_are_tasks else "items"
+
+
+def _explain_too_few(evidence: _Evidence) -> list[str]:
     """Why nothing can be decided; nothing where something can."""
-    told = []
-    things = _things(units_are_tasks)
+    reasons = []
+    tasks, counted = evidence.tasks, evidence.counted
     if counted < TASKS - 1e-9:
+        is_unequal = counted < tasks - 0.05
         unequal = (
-            f" of unequal size, which count as {counted:.1f}"
-            if counted < tasks - 0.05
-            else ""
+            f" of unequal size, which count as {counted:.1f}" if is_unequal else ""
         )
-        told.append(
-            f"{tasks} held-out {things}{unequal}: fewer than the {TASKS} that can decide anything"
+        reasons.append(
+            f"{tasks} held-out {evidence.unit_word}{unequal}: fewer than the {TASKS} that can"
+            " decide anything"
         )
-    if question.is_order and len(levels) < FEWEST_PLACES:
-        told.append(f"too few places: {explain_too_few_places(len(levels))}")
-    told += [
+    if evidence.question.is_order and len(evidence.levels) < FEWEST_PLACES:
+        reasons.append(
+            f"too few places: {explain_too_few_places(len(evidence.levels))}"
+        )
+    reasons += [
         f"{effect.name}: no number, as a value that it is of is none"
-        for effect in effects
+        for effect in evidence.effects
         if not effect.is_known
     ]
-    return told
+    return reasons
 
 
-def _warnings(
-    whole: Sequence[Curve],
-    effects: Sequence[ClaimEffect],
-    splits: int,
-    tasks: int,
-    counted: float,
-    units_are_tasks: bool,
-) -> list[str]:
-    notes = []
-    if not units_are_tasks:
-        notes.append(
+def _list_warnings(evidence: _Evidence) -> list[str]:
+    """What to bear in mind beside the verdict."""
+    return [
+        *_warn_of_splits(evidence),
+        *_warn_of_unequal_tasks(evidence),
+        *_warn_of_unequal_runs(evidence),
+        *_warn_of_chance(evidence),
+        *_warn_of_single_seeds(evidence),
+        *_warn_of_seeds_alone(evidence),
+    ]
+
+
+def _warn_of_splits(evidence: _Evidence) -> Iterator[str]:
+    if not evidence.units_are_tasks:
+        yield (
             "all test items are of one task: the interval is over items and says nothing of other"
             " tasks"
         )
-    elif splits == 1:
-        notes.append(
-            f"rests on one held-out split: it is about these {tasks} tasks, and others may differ"
+    elif evidence.splits == 1:
+        yield (
+            f"rests on one held-out split: it is about these {evidence.tasks} tasks, and others"
+            " may differ"
         )
-    elif splits < SPLITS:
-        notes.append(
-            f"rests on {splits} held-out splits, of which little is known how far others lie apart"
+    elif evidence.splits < SPLITS:
+        yield (
+            f"rests on {evidence.splits} held-out splits, of which little is known how far others"
+            " lie apart"
         )
-    if TASKS <= counted < 0.8 * tasks:
-        notes.append(
-            f"tasks of unequal size: {tasks} count as {counted:.0f} of equal weight"
+
+
+def _warn_of_unequal_tasks(evidence: _Evidence) -> Iterator[str]:
+    if TASKS <= evidence.counted < 0.8 * evidence.tasks:
+        yield (
+            f"tasks of unequal size: {evidence.tasks} count as {evidence.counted:.0f} of equal"
+            " weight"
         )
-    runs = Counter((one.level, one.split) for one in whole)
+
+
+def _warn_of_unequal_runs(evidence: _Evidence) -> Iterator[str]:
+    runs = Counter((curve.level, curve.split) for curve in evidence.whole)
     if len(set(runs.values())) > 1:
-        notes.append(
+        yield (
             f"{min(runs.values())} to {max(runs.values())} runs at a place of a split: each split"
             " weighs alike here"
         )
-    for effect in effects:
-        if (
-            effect.chance
-            and effect.found.value >= effect.least
-            and effect.chance[0] > TAIL
-        ):
-            notes.append(
-                f"{effect.name}: of orders by chance {effect.chance[0]:.1%} rise as much"
-            )
-    if len({(one.split, one.seed) for one in whole}) == splits < SPLITS:
-        notes.append("one seed each: what a seed changes is not in the interval")
-    for effect in effects:
+
+
+def _warn_of_chance(evidence: _Evidence) -> Iterator[str]:
+    for effect in evidence.effects:
+        is_high = effect.found.value >= effect.least
+        if effect.chance and is_high and effect.chance[0] > TAIL:
+            yield f"{effect.name}: of orders by chance {effect.chance[0]:.1%} rise as much"
+
+
+def _warn_of_single_seeds(evidence: _Evidence) -> Iterator[str]:
+    seeds = len({(curve.split, curve.seed) for curve in evidence.whole})
+    if seeds == evidence.splits < SPLITS:
+        yield "one seed each: what a seed changes is not in the interval"
+
+
+def _warn_of_seeds_alone(evidence: _Evidence) -> Iterator[str]:
+    for effect in evidence.effects:
         seeds, (low, high) = effect.found.by_seeds, effect.found.interval
         if seeds and (seeds[0] > effect.null >= low or seeds[1] < effect.null <= high):
-            notes.append(
+            yield (
                 f"{effect.name}: clear over seeds alone, but not over held-out"
-                f" {_things(units_are_tasks)}"
+                f" {evidence.unit_word}"
             )
-    return notes
 
 
 # What each claim takes of a run
@@ -527,36 +566,38 @@ def _question(
 
 
 def _of_values(
-    of: str,
+    curve_value: str,
     whole: Sequence[Curve],
     levels: Sequence[str],
     compare: Callable[[Floats], Floats],
     names: Sequence[str],
-    **more: Any,
+    **thresholds: Any,
 ) -> "_Question | str":
     """A question about one value of each level, its last or the area under its mean
-    curve, as the report has them."""
+    curve, as the report has them. `curve_value`: end or area."""
     steps = {
-        level: _common_steps([one for one in whole if one.level == level])
+        level: _common_steps([curve for curve in whole if curve.level == level])
         for level in levels
     }
     if lacking := [level for level in levels if not steps[level]]:
         return f"the runs at {', '.join(lacking)} share no checkpoint"
 
     def take(curve: Curve) -> tuple[Floats, Floats]:
-        wanted = steps[curve.level]
-        return _at(wanted[-1:] if of == "end" else wanted)(curve)
+        common = steps[curve.level]
+        return _at(common[-1:] if curve_value == "end" else common)(curve)
 
-    def values(at: Mapping[str, Floats]) -> Floats:
+    def values(means: Mapping[str, Floats]) -> Floats:
         ends = [
-            at[level][:, -1]
-            if of == "end"
-            else curves.compute_area(steps[level], at[level].T)
+            means[level][:, -1]
+            if curve_value == "end"
+            else curves.compute_area(steps[level], means[level].T)
             for level in levels
         ]
         return np.stack(ends, axis=1)
 
-    return _Question(take, lambda at: compare(values(at)), names, values=values, **more)
+    return _Question(
+        take, lambda means: compare(values(means)), names, values=values, **thresholds
+    )
 
 
 def _steps_up(values: Floats) -> Floats:
@@ -572,11 +613,11 @@ def _steps_up(values: Floats) -> Floats:
 
 def _spearman(values: Floats) -> Floats:
     """(draws, levels) ↦ Spearman's correlation of a level's value with its place."""
-    place = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
+    positions = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
     ranks = _ranks(values)
-    length = np.sqrt((ranks**2).sum(axis=1) * (place**2).sum())
+    length = np.sqrt((ranks**2).sum(axis=1) * (positions**2).sum())
     return np.divide(
-        ranks @ place, length, out=np.full(len(ranks), np.nan), where=length > 0
+        ranks @ positions, length, out=np.full(len(ranks), np.nan), where=length > 0
     )[:, None]
 
 
@@ -597,10 +638,11 @@ def _falls_early(
 
     def effects(at: Mapping[str, Floats]) -> Floats:
         curve = at[levels[0]]
-        fall, done = curve[:, 0] - curve.min(axis=1), curve[:, 0] - curve[:, early]
-        return np.divide(done, fall, out=np.full(len(curve), np.nan), where=fall > 0)[
-            :, None
-        ]
+        whole_fall = curve[:, 0] - curve.min(axis=1)
+        early_fall = curve[:, 0] - curve[:, early]
+        shares = np.full(len(curve), np.nan)
+        np.divide(early_fall, whole_fall, out=shares, where=whole_fall > 0)
+        return shares[:, None]
 
     share = float(claim.share)
     name = f"share of the fall by step {steps[early]}"
@@ -651,4 +693,4 @@ def _sudden(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
 
 
 def _common_steps(whole: Sequence[Curve]) -> list[int]:
-    return sorted(set.intersection(*(set(one.steps) for one in whole)))
+    return sorted(set.intersection(*(set(curve.steps) for curve in whole)))

@@ -114,25 +114,25 @@ def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:
 
 def position_count(config: Mapping[str, Any]) -> int:
     """How many positions a Llama has by its config.json: the most tokens that it sees at once."""
-    told = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings")
     return (
-        told
-        if isinstance(told, int) and told > 0
+        positions
+        if isinstance(positions, int) and positions > 0
         else DEFAULTS["max_position_embeddings"]
     )
 
 
-def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:
+def tiny_shape(base: Mapping[str, Any]) -> LlamaShape:
     """The shape of the `tiny` model from its recipe's hidden, layers, heads and vocab."""
-    hidden, heads = made["hidden"], made["heads"]
+    hidden, heads = base["hidden"], base["heads"]
     return LlamaShape(
         hidden=hidden,
         intermediate=tiny_intermediate(hidden),
-        layers=made["layers"],
+        layers=base["layers"],
         heads=heads,
         kv_heads=heads,
         head_dim=hidden // heads,
-        vocab=made["vocab"],
+        vocab=base["vocab"],
         tied=True,
     )
 
@@ -156,6 +156,6 @@ def tiny_intermediate(hidden: int) -> int:
 def _count(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        found = f"is {value!r}, not a count" if key in config else "is missing"
-        raise ValueError(f"{key} {found}; a Llama's config has {', '.join(NEEDED)}")
+        problem = f"is {value!r}, not a count" if key in config else "is missing"
+        raise ValueError(f"{key} {problem}; a Llama's config has {', '.join(NEEDED)}")
     return value

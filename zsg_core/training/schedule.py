@@ -46,8 +46,8 @@ def list_batch_positions(
     repeats the order."""
     start = (step - 1) * batch
     return [
-        place % examples
-        for place in range(start, min(start + batch, examples * epochs))
+        position % examples
+        for position in range(start, min(start + batch, examples * epochs))
     ]
 
 
@@ -57,17 +57,17 @@ def compute_digests(
     """The running digest of the ids consumed after step 0…steps; the last one is the
     schedule's own."""
     digest = IdDigest()
-    found = [digest.hex()]
+    running = [digest.hex()]
     for step in range(1, steps + 1):
         digest.add(
             step,
             [
-                ids[place]
-                for place in list_batch_positions(step, batch, len(ids), epochs)
+                ids[position]
+                for position in list_batch_positions(step, batch, len(ids), epochs)
             ],
         )
-        found.append(digest.hex())
-    return found
+        running.append(digest.hex())
+    return running
 
 
 def divide_batch(lengths: Sequence[int], world: int) -> list[list[int]]:
@@ -123,14 +123,14 @@ def compute_learning_rate(
     after warm-up; with floor 0.1 the published schedule peak·max(0.1, 0.1 + 0.45·(1 +
     cos πx)).
     """
-    done = step - 1
-    if done < warmup:
+    steps_before = step - 1
+    if steps_before < warmup:
         return (
-            peak * (done / warmup)
+            peak * (steps_before / warmup)
             if rule == HUGGING_FACE
-            else peak * (done + 1) / warmup
+            else peak * (steps_before + 1) / warmup
         )
-    x = min(1.0, (done - warmup) / max(1, total - warmup))
+    x = min(1.0, (steps_before - warmup) / max(1, total - warmup))
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
 
 
@@ -157,17 +157,17 @@ def list_checkpoint_steps(total: int, every: Stride) -> list[int]:
     """
     named = _named(total, every)
     _refuse_many(sum(map(_size, named)), total, every)
-    return sorted({0, *(step for part in named for step in part), total})
+    return sorted({0, *(step for steps in named for step in steps), total})
 
 
 def count_checkpoints(total: int, *strides: Stride) -> int:
     """How many steps the strides name together; of more than MOST_CHECKPOINTS at most
     so many. Lists no more."""
-    named = [part for every in strides for part in _named(total, every)]
+    named = [steps for every in strides for steps in _named(total, every)]
     size = 2 + sum(map(_size, named))
     if size > MOST_CHECKPOINTS:
         return min(size, total + 1)
-    return len({0, *(step for part in named for step in part), total})
+    return len({0, *(step for steps in named for step in steps), total})
 
 
 def _named(total: int, every: Stride) -> list[range | list[int]]:
@@ -214,7 +214,7 @@ def list_measured_steps(
     """
     return {
         key: sorted(
-            set().union(*(list_checkpoint_steps(total, one) for one in strides))
+            set().union(*(list_checkpoint_steps(total, stride) for stride in strides))
         )
         for key, strides in _strides(every, quick, snapshots).items()
     }
@@ -293,24 +293,31 @@ def parse_spans(text: str, total: int = 0) -> list[range]:
 
     Raises ValueError for what is not such a list, or whose spans overlap or go back.
     """
-    found = []
-    last = 0
-    for part in text.split(","):
-        match = _SPAN.fullmatch(part.strip())
-        if match is None:
-            raise ValueError(
-                f"{part.strip()!r} is not a span of steps such as 50-500:10 or 500-:50"
-            )
-        first, stride = int(match[1]), int(match[3])
-        end = int(match[2]) if match[2] else None
-        if first < last or stride < 1 or (end is not None and end < first):
-            raise ValueError(
-                f"{part.strip()!r} overlaps the span before it, goes back, or has no stride"
-            )
-        last = first if end is None else end
-        if end is None and part != text.split(",")[-1]:
-            raise ValueError(f"{part.strip()!r} has no end, so nothing can follow it")
-        found.append(
-            range(first, min(total, end if end is not None else total) + 1, stride)
+    spans: list[range] = []
+    words = text.split(",")
+    last_step = 0
+    for word in words:
+        first, end, stride = _parse_span(word.strip(), last_step)
+        if end is None and word != words[-1]:
+            raise ValueError(f"{word.strip()!r} has no end, so nothing can follow it")
+        last_step = first if end is None else end
+        spans.append(
+            range(first, min(total, total if end is None else end) + 1, stride)
         )
-    return found
+    return spans
+
+
+def _parse_span(word: str, last_step: int) -> tuple[int, int | None, int]:
+    """First step, last step (None: open) and stride of one span, behind `last_step`."""
+    match = _SPAN.fullmatch(word)
+    if match is None:
+        raise ValueError(
+            f"{word!r} is not a span of steps such as 50-500:10 or 500-:50"
+        )
+    first, stride = int(match[1]), int(match[3])
+    end = int(match[2]) if match[2] else None
+    if first < last_step or stride < 1 or (end is not None and end < first):
+        raise ValueError(
+            f"{word!r} overlaps the span before it, goes back, or has no stride"
+        )
+    return first, end, stride

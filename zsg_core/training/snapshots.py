@@ -18,21 +18,27 @@ def select_kept_steps(
     ordered = sorted(steps)
     if rule is None:
         return frozenset(ordered)
-    measured = [
-        step
-        for step in ordered
-        if (loss := losses.get(step)) is not None and not math.isnan(loss)
-    ]
-    best = sorted(measured, key=lambda step: (losses[step], step))
     last, every = rule.get("last") or 0, rule.get("every")
-    named = [
-        *ordered[: rule.get("first") or 0],
-        *ordered[max(0, len(ordered) - last) :],
-        *best[: rule.get("best") or 0],
-    ]
-    return frozenset(named) | frozenset(
-        step for step in ordered if every and step % every == 0
+    return frozenset(
+        [
+            *ordered[: rule.get("first") or 0],
+            *ordered[max(0, len(ordered) - last) :],
+            *_sort_by_loss(ordered, losses)[: rule.get("best") or 0],
+            *(step for step in ordered if every and step % every == 0),
+        ]
     )
+
+
+def _sort_by_loss(
+    steps: Iterable[int], losses: Mapping[int, float | None]
+) -> list[int]:
+    """The steps that have a loss, the lowest first."""
+    measured = {
+        step: loss
+        for step in steps
+        if (loss := losses.get(step)) is not None and not math.isnan(loss)
+    }
+    return sorted(measured, key=lambda step: (measured[step], step))
 
 
 def count_most_kept(steps: Iterable[int], rule: Rule) -> int:
@@ -45,7 +51,7 @@ def count_most_kept(steps: Iterable[int], rule: Rule) -> int:
     regular = sum(1 for step in ordered if every and step % every == 0)
     return min(
         len(ordered),
-        sum(rule.get(part) or 0 for part in ("first", "last", "best")) + regular + 1,
+        sum(rule.get(key) or 0 for key in ("first", "last", "best")) + regular + 1,
     )
 
 
@@ -53,6 +59,4 @@ def bound_most_kept(count: int, rule: Rule) -> int:
     """A bound of `count_most_kept` for so many steps, where they are too many to be listed."""
     if rule is None or rule.get("every"):
         return count
-    return min(
-        count, sum(rule.get(part) or 0 for part in ("first", "last", "best")) + 1
-    )
+    return min(count, sum(rule.get(key) or 0 for key in ("first", "last", "best")) + 1)
