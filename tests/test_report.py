@@ -14,6 +14,7 @@ from jobs.contract.journal import Journal
 from launcher.reporting import frames, report
 from launcher.reporting.data.grid_comparison import ReportOptions
 from tests.lib.job_records import write_job_file
+from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.reported_grid import STEPS, TASKS, losses, make, rows, written
 from zsg_core.errors import UserError
 
@@ -274,15 +275,38 @@ def test_a_run_that_cannot_be_read_is_left_out(
     path = place.run(broken) / name
     path.write_text("{")
 
+    assert_left_out(place, broken, sound, path, caplog)
+
+
+@pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
+def test_a_run_whose_journal_is_broken_is_left_out(
+    tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same, where a line of its journal is no row."""
+    place = Workspace(tmp_path)
+    [broken, sound] = make(place, "halves", [({}, 0, 1.0), ({}, 1, 2.0)])
+    path = break_journal(place.run(broken), line)
+
+    assert_left_out(place, broken, sound, path, caplog)
+
+
+def assert_left_out(
+    place: Workspace,
+    broken: str,
+    sound: str,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The report and the export of the grid `halves` have the sound run alone; both
+    name the broken file."""
     assert f"{broken} is left out: {path}" in written(place, "halves")
     assert {row["runs"] for row in rows(place, "halves", "curves.csv")} == {"1"}
     caplog.clear()
-    assert frames.export_table(
-        place, "halves", tmp_path / "all.csv", "csv", items=False
-    )
+    table = place.root / "all.csv"
+    assert frames.export_table(place, "halves", table, "csv", items=False)
     assert str(path) in caplog.text
-    assert broken not in (tmp_path / "all.csv").read_text()
-    assert sound in (tmp_path / "all.csv").read_text()
+    assert broken not in table.read_text()
+    assert sound in table.read_text()
 
 
 @pytest.mark.parametrize(

@@ -471,7 +471,7 @@ def test_rank_accuracy_needs_test_data_that_may_have_options() -> None:
     p3 = {"set": "alpaca", "test_set": "p3", "test_path": "/p3"}
     with pytest.raises(
         ValidationError,
-        match=r"none are in data of format niv2; it needs test data of p3 or hugg",
+        match=r"none are in data of format niv2; it needs test data of huggingface or p3",
     ):
         a_run(**wanted)
     with pytest.raises(ValidationError, match=r"of format alpaca"):

@@ -51,7 +51,8 @@ class RecordedRun:
     """One run of a grid, as its folder tells; of several stages all, as one curve, or
     one of them by itself.
 
-    A stage by itself is counted from 0, with what its predecessor ended at as its first point.
+    A stage by itself is counted from 0, with what its predecessor ended at as its first
+    point. Its journals are read at once; Damaged for one that cannot be.
     """
 
     def __init__(self, place: Workspace, listed: Row, stage: int | None = None) -> None:
@@ -61,6 +62,8 @@ class RecordedRun:
         self._place, self._folder = place, place.run(self.run)
         self._attempt, self.end = newest(stage_folders(place, self.run))
         self._stage = stage
+        # the stages that have begun, the run's own last
+        self.stages = self._read_stages()
 
     @property
     def state(self) -> RecordedState:
@@ -71,9 +74,7 @@ class RecordedRun:
             return RecordedState.NOT_FINISHED
         return RecordedState(self.end.outcome)
 
-    @cached_property
-    def stages(self) -> list[RecordedStage]:
-        """The stages that have begun, the run's own last."""
+    def _read_stages(self) -> list[RecordedStage]:
         found = []
         for folder in stage_folders(self._place, self.run):
             rows = list(journal.read(folder))
