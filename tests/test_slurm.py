@@ -277,9 +277,7 @@ def test_without_accounting_a_vanished_job_is_unknown(sacct):
         [job("7_0"), job("8_0")], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct)
     )
 
-    assert told[job("8_0")] == SlurmState(
-        "unknown", "neither squeue nor sacct knows it"
-    )
+    assert told[job("8_0")] == SlurmState("unknown", "not known to squeue or sacct")
     assert told[job("7_0")].state == "running"
 
 
@@ -288,7 +286,7 @@ def test_accounting_that_may_not_be_asked_is_not() -> None:
     nobody waits for slurmdbd."""
     run = FakeRun(squeue="")
 
-    told = SlurmState("unknown", "squeue does not know it, and there is no accounting")
+    told = SlurmState("unknown", "not known to squeue, and there is no accounting")
     assert query_states([job("7_0")], run, sacct=False) == {job("7_0"): told}
     assert find_job_ids(NAME, run, sacct=False) == []
     assert run.programs == ["squeue", "squeue"]
@@ -442,7 +440,7 @@ def test_accounting_of_another_job_of_that_number_is_not_ours():
     )
 
     assert query_states([job("7")], run)[job("7")] == SlurmState(
-        "unknown", "neither squeue nor sacct knows it"
+        "unknown", "not known to squeue or sacct"
     )
 
 

@@ -285,7 +285,7 @@ def test_an_older_attempts_record_is_history(workspace: Workspace) -> None:
         ("7|TIMEOUT|0:0", "failed", "time limit"),
         ("7|NODE_FAIL|1:0", "failed", "node failure"),
         ("7|CANCELLED by 0|0:0", "cancelled", "cancelled"),
-        ("", "unknown", "neither squeue nor sacct knows it"),
+        ("", "unknown", "not known to squeue or sacct"),
     ],
     ids=["completed", "timeout", "node failure", "cancelled", "nothing known"],
 )
@@ -495,7 +495,7 @@ def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
         (
             "",
             "unknown",
-            "neither squeue nor sacct knows it: it left no record (prepare/p)",
+            "not known to squeue or sacct: it left no record (prepare/p)",
         ),
     ],
 )

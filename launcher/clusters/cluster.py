@@ -39,28 +39,20 @@ class Cluster:
 
     @property
     def default_partition(self) -> str | None:
-        return next(
-            (
-                name
-                for name, row in self.partitions.items()
-                if row.get("Default") == "YES"
-            ),
-            None,
-        )
+        for name, partition in self.partitions.items():
+            if partition.get("Default") == "YES":
+                return name
+        return None
 
-    def enforces(self, what: str) -> bool:
+    def enforces(self, rule: str) -> bool:
         """Whether accounting refuses jobs by `associations`, `limits` or `qos`; the
         last two imply the first."""
-        said = set(
-            self.config.get("AccountingStorageEnforce", "none").lower().split(",")
-        )
-        return bool(
-            said
-            & (
-                {what, "all"}
-                | ({"limits", "qos", "safe"} if what == "associations" else set())
-            )
-        )
+        setting = self.config.get("AccountingStorageEnforce", "none")
+        rules = set(setting.lower().split(","))
+        sufficient = {rule, "all"}
+        if rule == "associations":
+            sufficient |= {"limits", "qos", "safe"}
+        return bool(rules & sufficient)
 
 
 def query_cluster(run: Runner = subprocess.run, named: str | None = None) -> Cluster:
@@ -70,17 +62,18 @@ def query_cluster(run: Runner = subprocess.run, named: str | None = None) -> Clu
     `named`: the cluster to ask, if not the default one.
     """
     user = pwd.getpwuid(os.getuid()).pw_name
-    found = Cluster(
+    cluster = Cluster(
         config=query_config(run, named),
         partitions=query_partitions(run, named),
         user=user,
         named=named,
     )
-    if not found.enforces("associations"):
-        return found
+    if not cluster.enforces("associations"):
+        return cluster
     argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
-    associations, qos = parse_assoc_mgr(slurm.call_accounting(argv, run, named))
-    return replace(found, associations=tuple(associations), qos=qos)
+    answer = slurm.call_accounting(argv, run, named)
+    associations, qos = parse_assoc_mgr(answer)
+    return replace(cluster, associations=tuple(associations), qos=qos)
 
 
 def query_config(run: Runner = subprocess.run, named: str | None = None) -> SlurmRecord:
@@ -150,25 +143,25 @@ def parse_nodes(text: str) -> list[SlurmRecord]:
 def parse_gpus(gres: str) -> dict[str, int]:
     """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type
     may be empty."""
-    found: dict[str, int] = {}
-    for kind, count in re.findall(
+    gpus: dict[str, int] = {}
+    for gpu_type, count in re.findall(
         r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:([0-9]{1,9})",
         re.sub(r"\([^)]*\)", "", gres),
     ):
-        found[kind] = found.get(kind, 0) + int(count)
-    return found
+        gpus[gpu_type] = gpus.get(gpu_type, 0) + int(count)
+    return gpus
 
 
 def parse_minutes(limit: str) -> float:
     """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes;
     infinite where there is none."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", limit
     )
-    if not found:
+    if not match:
         return math.inf
-    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
-    return 60 * (24 * days + hours) + whole + seconds / 60
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return 60 * (24 * days + hours) + minutes + seconds / 60
 
 
 def parse_tres(text: str) -> dict[str, int]:
@@ -181,8 +174,8 @@ def parse_tres(text: str) -> dict[str, int]:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
+    for entry in text.split(","):
+        key, equals, value = entry.partition("=")
         if equals:
             yield key, value
 

@@ -33,11 +33,10 @@ class Layers:
         it stands."""
         while place and not any(place in document.lines for document in self.documents):
             place = place[:-1]
-        holder = next(
-            (document for document in self.documents if place in document.lines),
-            self.documents[0],
-        )
-        return holder.error(place, message)
+        for document in self.documents:
+            if place in document.lines:
+                return document.error(place, message)
+        return self.documents[0].error(place, message)
 
 
 def read_layers(name: str, beside: Path) -> Layers:
@@ -93,16 +92,16 @@ def _load(path: Path) -> Document:
 
 
 def _parent(document: Document, folders: list[Path]) -> Path:
-    name, here = document.value[INHERITS], document.path.parent
+    name, folder = document.value[INHERITS], document.path.parent
     if not isinstance(name, str):
         raise document.error(
             (INHERITS,),
             f"inherits: a profile's name or the path of a .yaml file, found {name!r}",
         )
-    if _is_path(name) and not (here / name).is_file():
-        raise document.error((INHERITS,), f"inherits: there is no file {here / name}")
+    if _is_path(name) and not (folder / name).is_file():
+        raise document.error((INHERITS,), f"inherits: there is no file {folder / name}")
     try:
-        return here / name if _is_path(name) else _find(name, [here, *folders])
+        return folder / name if _is_path(name) else _find(name, [folder, *folders])
     except UserError as error:
         raise document.error((INHERITS,), f"inherits: {error}") from None
 
@@ -110,13 +109,10 @@ def _parent(document: Document, folders: list[Path]) -> Path:
 def _find(name: str, folders: list[Path]) -> Path:
     if _is_path(name):
         return Path(name)
-    for folder in folders:
-        if (
-            "/" not in name
-            and len(name) <= LONGEST_NAME
-            and (folder / f"{name}.yaml").is_file()
-        ):
-            return folder / f"{name}.yaml"
+    if "/" not in name and len(name) <= LONGEST_NAME:
+        for folder in folders:
+            if (folder / f"{name}.yaml").is_file():
+                return folder / f"{name}.yaml"
     known = sorted(
         {
             path.stem

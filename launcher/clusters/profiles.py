@@ -1,7 +1,8 @@
 """Describes a cluster: what a profile file may say."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -145,7 +146,7 @@ class SlurmSettings(Strict):
 
     @property
     def continue_policy(self) -> Policy | None:
-        """How a train job continues after its time limit, and at most how often."""
+        """How a train job resumes after its time limit, and at most how often."""
         return continuation.choose_policy(self.on_time_limit, self.max_continues)
 
     @property
@@ -350,11 +351,14 @@ class Network(Strict):
     def variables(self) -> dict[str, str]:
         """As NCCL and gloo read them. `=` makes NCCL take whole names, where it would
         take beginnings."""
-        made = {}
+        variables = {}
         if self.interfaces:
             names = ",".join(self.interfaces)
-            made |= {"NCCL_SOCKET_IFNAME": f"={names}", "GLOO_SOCKET_IFNAME": names}
-        return made | ({"NCCL_IB_HCA": f"={','.join(self.hcas)}"} if self.hcas else {})
+            variables["NCCL_SOCKET_IFNAME"] = f"={names}"
+            variables["GLOO_SOCKET_IFNAME"] = names
+        if self.hcas:
+            variables["NCCL_IB_HCA"] = f"={','.join(self.hcas)}"
+        return variables
 
 
 class Container(Strict):
@@ -475,10 +479,10 @@ WITH_GPUS = ("train", "evaluate", "sample")  # kinds of jobs
 
 def gpus_per_node(profile: Profile, kind: str) -> int:
     """The GPUs that a kind of job has on each of its nodes."""
-    most = profile.slurm.gpus_per_node if profile.kind == "slurm" else 0
-    return {"train": most, "evaluate": min(1, most), "sample": min(1, most)}.get(
-        kind, 0
-    )
+    if profile.kind != "slurm" or kind not in WITH_GPUS:
+        return 0
+    per_node = profile.slurm.gpus_per_node
+    return per_node if kind == "train" else min(1, per_node)
 
 
 def keep_variables(profile: Profile, variables: Sequence[str]) -> Profile:
@@ -502,102 +506,191 @@ def make_profile(layers: Layers) -> Profile:
     try:
         profile = Profile.model_validate(layers.value)
     except ValidationError as error:
-        place, message = find_first_problem(error, Profile)
-        raise layers.error(place, message) from None
-    _refuse_what_is_not_honoured(layers, profile)
-    if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
-        raise layers.error(
-            ("prepare",),
-            "a prepare job is one process: nodes and ranks_per_node must be 1",
-        )
-    if profile.evaluate.nodes * profile.evaluate.ranks_per_node != 1:
-        raise layers.error(
-            ("evaluate",),
-            "an evaluate job is one process: nodes and ranks_per_node must be 1",
-        )
+        key, message = find_first_problem(error, Profile)
+        raise layers.error(key, message) from None
+    for check in CHECKS:
+        refusal = check(profile)
+        if refusal is not None:
+            raise layers.error(refusal.key, refusal.message)
     return profile
 
 
-def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
+@dataclass(frozen=True)
+class Refusal:
+    """A value that would not be honoured: the key it stands at, and why."""
+
+    key: tuple[str | int, ...]
+    message: str
+
+
+def _check_setup_is_for_slurm(profile: Profile) -> Refusal | None:
+    if profile.kind != "local" or not profile.setup:
+        return None
+    message = "`setup` lines run in Slurm jobs only; a local profile has none"
+    return Refusal(("setup",), message)
+
+
+def _check_setup_can_be_read(profile: Profile) -> Refusal | None:
+    bad_line = setup_script.find_bad_line(profile.setup)
+    if bad_line is None:
+        return None
+    number, why = bad_line
+    return Refusal(("setup", number), f"setup: {why}")
+
+
+def _check_tracking_uri(profile: Profile) -> Refusal | None:
+    why = _uri_refusal(profile.tracking.uri)
+    return None if why is None else Refusal(("tracking", "uri"), why)
+
+
+def _check_live_tracking(profile: Profile) -> Refusal | None:
+    reaches_server = profile.kind == "slurm" and _is_server(profile.tracking.uri)
+    if not profile.tracking.live or reaches_server:
+        return None
+    message = (
+        "tracking.live is for Slurm jobs whose nodes reach a server: kind: slurm, and"
+        " tracking.uri: http://…"
+    )
+    return Refusal(("tracking", "live"), message)
+
+
+def _check_container_is_for_slurm(profile: Profile) -> Refusal | None:
+    if profile.kind != "local" or not profile.container.prefix:
+        return None
+    message = "containers are for Slurm jobs only; a local profile starts Python itself"
+    return Refusal(("container",), message)
+
+
+def _check_container_python(profile: Profile) -> Refusal | None:
+    if not profile.container.python or profile.container.prefix:
+        return None
+    message = "container.python counts only with a container.prefix"
+    return Refusal(("container", "python"), message)
+
+
+def _check_gpu_is_used(profile: Profile) -> Refusal | None:
+    has_gpus = profile.kind == "slurm" and profile.slurm.gpus_per_node
+    if profile.gpu is None or has_gpus:
+        return None
+    message = "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0"
+    return Refusal(("gpu",), message)
+
+
+def _check_compile_without_zero_3(profile: Profile) -> Refusal | None:
+    if not profile.trainer.compile or profile.deepspeed.zero_stage != 3:
+        return None
+    message = (
+        "ZeRO 3 frees and gathers weights within the layers, which cannot be compiled; use"
+        " stages up to 2"
+    )
+    return Refusal(("trainer", "compile"), message)
+
+
+def _check_gres_counts_alone(profile: Profile) -> Refusal | None:
     slurm = profile.slurm
-    if profile.kind == "local" and profile.setup:
-        raise layers.error(
-            ("setup",), "`setup` lines run in Slurm jobs only; a local profile has none"
-        )
-    if unread := setup_script.find_bad_line(profile.setup):
-        raise layers.error(("setup", unread[0]), f"setup: {unread[1]}")
-    if refusal := _uri_refusal(profile.tracking.uri):
-        raise layers.error(("tracking", "uri"), refusal)
-    if profile.tracking.live and (
-        profile.kind == "local" or not _is_server(profile.tracking.uri)
-    ):
-        message = (
-            "tracking.live is for Slurm jobs whose nodes reach a server: kind: slurm, and"
-            " tracking.uri: http://…"
-        )
-        raise layers.error(("tracking", "live"), message)
-    if profile.kind == "local" and profile.container.prefix:
-        raise layers.error(
-            ("container",),
-            "containers are for Slurm jobs only; a local profile starts Python itself",
-        )
-    if profile.container.python and not profile.container.prefix:
-        raise layers.error(
-            ("container", "python"),
-            "container.python counts only with a container.prefix",
-        )
-    if profile.gpu and (profile.kind == "local" or not slurm.gpus_per_node):
-        raise layers.error(
-            ("gpu",),
-            "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0",
-        )
-    if profile.trainer.compile and profile.deepspeed.zero_stage == 3:
-        message = (
-            "ZeRO 3 frees and gathers weights within the layers, which cannot be compiled; use"
-            " stages up to 2"
-        )
-        raise layers.error(("trainer", "compile"), message)
-    if slurm.gres and (slurm.gpu_type or slurm.gpus_by != "gpus-per-node"):
-        said = "gpu_type" if slurm.gpu_type else "gpus_by"
-        raise layers.error(
-            ("slurm", said),
-            f"slurm.gres is written out and counts alone; leave slurm.{said} out",
-        )
-    for name in slurm.sbatch:
+    if not slurm.gres:
+        return None
+    if slurm.gpu_type:
+        beside = "gpu_type"
+    elif slurm.gpus_by != "gpus-per-node":
+        beside = "gpus_by"
+    else:
+        return None
+    message = f"slurm.gres is written out and counts alone; leave slurm.{beside} out"
+    return Refusal(("slurm", beside), message)
+
+
+def _check_sbatch_options(profile: Profile) -> Refusal | None:
+    for name in profile.slurm.sbatch:
         if why := sbatch_options.explain_refusal(name):
-            raise layers.error(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
-    if slurm.cluster is not None and not is_one_cluster(slurm.cluster):
-        message = (
-            f"slurm.sbatch.clusters: {slurm.cluster} is not one cluster. sbatch would take the one"
-            " that starts a job first, and nobody could tell where it is: name one, or write a"
-            " profile for each"
-        )
-        raise layers.error(("slurm", "sbatch", "clusters"), message)
+            return Refusal(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
+    return None
+
+
+def _check_one_cluster(profile: Profile) -> Refusal | None:
+    cluster = profile.slurm.cluster
+    if cluster is None or is_one_cluster(cluster):
+        return None
+    message = (
+        f"slurm.sbatch.clusters: {cluster} is not one cluster. sbatch would take the one"
+        " that starts a job first, and nobody could tell where it is: name one, or write a"
+        " profile for each"
+    )
+    return Refusal(("slurm", "sbatch", "clusters"), message)
+
+
+def _check_kept_variables(profile: Profile) -> Refusal | None:
     for name in profile.environment.keep:
         if is_slurm_variable(name) and name not in (*REACHED_BY, CLUSTERS):
             message = (
                 f"environment.keep: {name} is an option of Slurm's own programs, and zsg keeps such"
                 " out of its calls and its jobs; say it by slurm.sbatch or slurm.srun_args"
             )
-            raise layers.error(("environment", "keep"), message)
-    if doubled := sorted(
-        profile.network.variables.keys() & profile.environment.set.keys()
-    ):
-        raise layers.error(
-            ("environment", "set", doubled[0]),
-            f"`network` sets {doubled[0]} already; leave one out",
-        )
-    for kind, size in (
-        ("prepare", profile.prepare),
-        ("train", profile.train),
-        ("evaluate", profile.evaluate),
-    ):
-        if profile.kind == "slurm" and slurm.signal_before_end_s >= 60 * size.time_min:
+            return Refusal(("environment", "keep"), message)
+    return None
+
+
+def _check_variables_are_set_once(profile: Profile) -> Refusal | None:
+    doubled = profile.network.variables.keys() & profile.environment.set.keys()
+    if not doubled:
+        return None
+    name = min(doubled)
+    message = f"`network` sets {name} already; leave one out"
+    return Refusal(("environment", "set", name), message)
+
+
+def _check_time_to_save(profile: Profile) -> Refusal | None:
+    if profile.kind != "slurm":
+        return None
+    sizes = {
+        "prepare": profile.prepare,
+        "train": profile.train,
+        "evaluate": profile.evaluate,
+    }
+    for kind, size in sizes.items():
+        if profile.slurm.signal_before_end_s >= 60 * size.time_min:
             message = (
                 f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped"
                 " at its start"
             )
-            raise layers.error(("slurm", "signal_before_end_s"), message)
+            return Refusal(("slurm", "signal_before_end_s"), message)
+    return None
+
+
+def _check_prepare_size(profile: Profile) -> Refusal | None:
+    return _check_one_process(profile.prepare, "prepare", "a prepare job")
+
+
+def _check_evaluate_size(profile: Profile) -> Refusal | None:
+    return _check_one_process(profile.evaluate, "evaluate", "an evaluate job")
+
+
+def _check_one_process(size: JobSize, key: str, job: str) -> Refusal | None:
+    if size.nodes * size.ranks_per_node == 1:
+        return None
+    message = f"{job} is one process: nodes and ranks_per_node must be 1"
+    return Refusal((key,), message)
+
+
+# In this order: of several refusals a user sees the first.
+CHECKS: tuple[Callable[[Profile], Refusal | None], ...] = (
+    _check_setup_is_for_slurm,
+    _check_setup_can_be_read,
+    _check_tracking_uri,
+    _check_live_tracking,
+    _check_container_is_for_slurm,
+    _check_container_python,
+    _check_gpu_is_used,
+    _check_compile_without_zero_3,
+    _check_gres_counts_alone,
+    _check_sbatch_options,
+    _check_one_cluster,
+    _check_kept_variables,
+    _check_variables_are_set_once,
+    _check_time_to_save,
+    _check_prepare_size,
+    _check_evaluate_size,
+)
 
 
 def is_one_cluster(name: str) -> bool:
@@ -614,11 +707,7 @@ def _is_server(uri: str | None) -> bool:
 
 def _uri_refusal(uri: str | None) -> str | None:
     """Why this is no address of an MLflow; a password in it is not repeated."""
-    if uri is None or (
-        uri.startswith("sqlite:////")
-        and uri.isprintable()
-        and not {"?", "#"} & set(uri)
-    ):
+    if uri is None or _is_database_file(uri):
         return None
     if not uri.isprintable():
         return (
@@ -631,14 +720,17 @@ def _uri_refusal(uri: str | None) -> str | None:
             " set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file"
             " ~/.mlflow/credentials"
         )
-    why = (
-        addresses.explain_refusal(uri)
-        if _is_server(uri)
-        else "is no MLflow that zsg can fill"
-    )
+    why: str | None = "is no MLflow that zsg can fill"
+    if _is_server(uri):
+        why = addresses.explain_refusal(uri)
     if why is None:
         return None
     return (
         f"tracking.uri {why}; give http://HOST:PORT (see zsg server), a file by its "
         "whole path as sqlite:////FILE, or null for mlflow.db in the workspace"
     )
+
+
+def _is_database_file(uri: str) -> bool:
+    is_plain = uri.isprintable() and not {"?", "#"} & set(uri)
+    return uri.startswith("sqlite:////") and is_plain

@@ -54,67 +54,64 @@ unset -f zsg_stop zsg_look zsg_is_ours; unset zsg_at zsg_text zsg_was zsg_pipefa
 printf '\\n{log_marks.SETUP_DONE}\\n'"""
 
 
-def make_setup_lines(given: Sequence[str]) -> list[str]:
+def make_setup_lines(setup_lines: Sequence[str]) -> list[str]:
     """What a job's script says of its start, and how it runs the setup lines. Pure."""
-    found = group_commands(given)
-    made = [f'if [[ -z "${{{setup.FAILED}:-}}" ]]; then', *_START.splitlines()]
-    if not found:
-        return [*made, "fi"]
-    made += _BEFORE.splitlines()
-    for number, command in enumerate(found, 1):
-        first, _, more = command.partition("\n")
-        shown = shlex.quote(first + (" …" if more else ""))
-        made.append(f"zsg_at='{number} of {len(found)}'; zsg_text={shown}")
-        made.append(f'printf \'{log_marks.SETUP}\\n\' "$zsg_at" "$zsg_text"')
-        made.append(f"eval {shlex.quote(command)}; zsg_look $?")
-    return [*made, *_AFTER.splitlines(), "fi"]
+    commands = group_commands(setup_lines)
+    script = [f'if [[ -z "${{{setup.FAILED}:-}}" ]]; then', *_START.splitlines()]
+    if not commands:
+        return [*script, "fi"]
+    script += _BEFORE.splitlines()
+    for number, command in enumerate(commands, 1):
+        first, _, following = command.partition("\n")
+        shown = shlex.quote(first + (" …" if following else ""))
+        script.append(f"zsg_at='{number} of {len(commands)}'; zsg_text={shown}")
+        script.append(f'printf \'{log_marks.SETUP}\\n\' "$zsg_at" "$zsg_text"')
+        script.append(f"eval {shlex.quote(command)}; zsg_look $?")
+    return [*script, *_AFTER.splitlines(), "fi"]
 
 
-def group_commands(given: Sequence[str]) -> list[str]:
+def group_commands(setup_lines: Sequence[str]) -> list[str]:
     """The lines, those together that are one command of the shell: `if …`, `then …`, `fi`."""
-    found: list[str] = []
+    commands: list[str] = []
     open_lines: list[str] = []
-    for line in (line for item in given for line in item.split("\n")):
+    for line in (line for item in setup_lines for line in item.split("\n")):
         if not open_lines and not line.strip():
             continue
         open_lines.append(line)
         if _trouble("\n".join(open_lines)) is None:
-            found.append("\n".join(open_lines))
+            commands.append("\n".join(open_lines))
             open_lines = []
-    return [*found, "\n".join(open_lines)] if open_lines else found
+    return [*commands, "\n".join(open_lines)] if open_lines else commands
 
 
-def find_bad_line(given: Sequence[str]) -> tuple[int, str] | None:
-    """The place in the list of an item that the shell cannot read, and why; None if it
-    reads all of them."""
+def find_bad_line(setup_lines: Sequence[str]) -> tuple[int, str] | None:
+    """The index of an item that the shell cannot read, and why; None if it reads all
+    of them."""
     begun = 0
     open_items: list[str] = []
-    for place, item in enumerate(given):
+    for index, item in enumerate(setup_lines):
         if item.lstrip().startswith("#SBATCH"):
-            return (
-                place,
-                (
-                    f"{item.strip()!r} is not read by sbatch, which has seen commands before; use"
-                    " slurm.sbatch"
-                ),
+            why = (
+                f"{item.strip()!r} is not read by sbatch, which has seen commands before; use"
+                " slurm.sbatch"
             )
-        begun = begun if open_items else place
+            return index, why
+        begun = begun if open_items else index
         open_items.append(item)
         trouble = _trouble("\n".join(open_items))
         if trouble is None:
             open_items = []
         elif quote := _QUOTE.search(trouble):
-            return (
-                begun,
-                (
-                    f"the quote {quote[1]} of {given[begun]!r} is not closed; the lines after it"
-                    " would be swallowed"
-                ),
+            why = (
+                f"the quote {quote[1]} of {setup_lines[begun]!r} is not closed; the lines after it"
+                " would be swallowed"
             )
+            return begun, why
         elif not _INCOMPLETE.search(trouble):
-            return place, f"the shell cannot read {item!r}: {trouble}"
+            return index, f"the shell cannot read {item!r}: {trouble}"
     if open_items:
-        return begun, f"{given[begun]!r} begins a command that no later line ends"
+        why = f"{setup_lines[begun]!r} begins a command that no later line ends"
+        return begun, why
     return None
 
 
@@ -123,17 +120,14 @@ def _trouble(text: str) -> str | None:
     """What bash says of a text that it cannot read as whole commands; it runs none of them."""
     if _GOES_ON.search(text):
         return "unexpected end of file"
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-O", "extglob", "-n"],
         input=f"{text}\n",
         capture_output=True,
         text=True,
         env={"LC_ALL": "C"},
     )
-    if done.returncode == 0 and not done.stderr:
+    complaints = process.stderr.strip().splitlines()
+    if process.returncode == 0 and not process.stderr:
         return None
-    return (
-        done.stderr.strip().splitlines()[0]
-        if done.stderr.strip()
-        else f"bash -n ended with {done.returncode}"
-    )
+    return complaints[0] if complaints else f"bash -n ended with {process.returncode}"

@@ -114,7 +114,10 @@ class JobQueue:
 
 
 def query_queue(
-    jobs: Sequence[Job], run: Runner = subprocess.run, *, settled: Collection[Job] = ()
+    jobs: Sequence[Job],
+    run: Runner = subprocess.run,
+    *,
+    settled: Collection[Job] = (),
 ) -> JobQueue:
     """Which of the jobs are in the queue of their clusters, by one squeue for each cluster.
 
@@ -127,43 +130,59 @@ def query_queue(
     for job in jobs:
         queue.asked[job] = job.cluster if job.named else None
     _ask_queues(queue, jobs, run)
-    lost = [
-        job
-        for job in jobs
-        if queue.asked[job] is None and job.cluster and job not in queue.active
-    ]
-    lost = [job for job in lost if job not in settled]
-    default = default_cluster(run) if lost else None
-    elsewhere = [job for job in lost if default and job.cluster != default]
-    for job in elsewhere:
+    moved = _find_moved(queue, jobs, settled, run)
+    for job in moved:
         queue.asked[job] = job.cluster
         queue.strangers.pop(job, None)
-    _ask_queues(queue, elsewhere, run)
+    _ask_queues(queue, moved, run)
     return queue
+
+
+def _find_moved(
+    queue: JobQueue, jobs: Sequence[Job], settled: Collection[Job], run: Runner
+) -> list[Job]:
+    """The jobs that the default cluster did not show and that were sent to another."""
+    missing = [job for job in jobs if job not in settled and _is_missing(job, queue)]
+    default = default_cluster(run) if missing else None
+    if default is None:
+        return []
+    return [job for job in missing if job.cluster != default]
+
+
+def _is_missing(job: Job, queue: JobQueue) -> bool:
+    """Whether the default cluster did not show a job that may be on another."""
+    asked_default = queue.asked[job] is None
+    return asked_default and bool(job.cluster) and job not in queue.active
 
 
 def _ask_queues(queue: JobQueue, jobs: Sequence[Job], run: Runner) -> None:
     """Asks the cluster of each job once, and adds what it says."""
-    of_cluster: dict[str | None, list[Job]] = {}
-    for job in jobs:
-        of_cluster.setdefault(queue.asked[job], []).append(job)
-    for cluster, its in of_cluster.items():
+    for cluster, group in _group_by_cluster(jobs, queue.asked).items():
+        mains = ",".join(_main_ids(job.id for job in group))
         try:
-            told = parse_squeue(
-                _squeue(",".join(_main_ids(job.id for job in its)), cluster, run)
-            )
+            answer = parse_squeue(_squeue(mains, cluster, run))
         except ClusterError as error:
             if cluster is None:
                 raise
             why = f"on cluster {cluster}, which cannot be asked here: {str(error).strip()}"
-            queue.away |= dict.fromkeys(its, why)
+            queue.away |= dict.fromkeys(group, why)
             continue
-        for job in its:
-            lines = told.get(job.id, [])
+        for job in group:
+            lines = answer.get(job.id, [])
             if len(lines) == 1 and _is_ours(lines[0], job):
                 queue.active[job] = lines[0].state
             elif lines:
                 queue.strangers[job] = _whose(job, lines)
+
+
+def _group_by_cluster(
+    jobs: Iterable[Job], asked: Mapping[Job, str | None]
+) -> dict[str | None, list[Job]]:
+    """The jobs by the cluster to ask; None is the default one."""
+    groups: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(asked[job], []).append(job)
+    return groups
 
 
 def _is_ours(line: JobLine, job: Job) -> bool:
@@ -177,18 +196,20 @@ def _is_mine(job: Job) -> bool:
 
 
 def _whose(job: Job, lines: Sequence[JobLine]) -> str:
-    other = next((line for line in lines if not _is_ours(line, job)), lines[0])
-    return f"job {job.id} is not {job.name}, but {other.name} of user {other.user}"
+    stranger = next((line for line in lines if not _is_ours(line, job)), lines[0])
+    return (
+        f"job {job.id} is not {job.name}, but {stranger.name} of user {stranger.user}"
+    )
 
 
 def default_cluster(run: Runner = subprocess.run) -> str | None:
     """The name of the cluster that is asked where none is named; None where nobody tells."""
     try:
-        told = call_slurm(["scontrol", "show", "config"], run)
+        config = call_slurm(["scontrol", "show", "config"], run)
     except ClusterError:
         return None
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", told, flags=re.M)
-    return found[1] if found else None
+    match = re.search(r"^ClusterName\s*=\s*(\S+)", config, flags=re.M)
+    return match[1] if match else None
 
 
 def query_states(
@@ -210,43 +231,46 @@ def query_states(
     if not jobs:
         return {}
     queue = query_queue(jobs, run, settled=settled)
-    found = dict(queue.active)
-    found |= {
-        job: SlurmState(State.UNKNOWN, why, away=True)
-        for job, why in queue.away.items()
-        if job not in settled
-    }
-    vanished = [job for job in jobs if job not in found and job not in settled]
+    states = dict(queue.active)
+    for job, why in queue.away.items():
+        if job not in settled:
+            states[job] = SlurmState(State.UNKNOWN, why, away=True)
+    vanished = [job for job in jobs if job not in states and job not in settled]
     if vanished:
-        ended = _ended(vanished, queue.asked, run) if sacct else {}
-        nobody = (
-            "neither squeue nor sacct knows it"
-            if sacct
-            else "squeue does not know it, and there is no accounting"
-        )
-        for job in vanished:
-            unknown = SlurmState(State.UNKNOWN, queue.strangers.get(job, nobody))
-            found[job] = ended.get(job, unknown)
-    return found
+        states |= _explain_vanished(vanished, queue, run, sacct=sacct)
+    return states
 
 
-def _ended(
+def _explain_vanished(
+    jobs: Sequence[Job], queue: JobQueue, run: Runner, *, sacct: bool
+) -> dict[Job, SlurmState]:
+    """How jobs ended that squeue does not show; unknown where accounting does not say."""
+    ended = _query_ended(jobs, queue.asked, run) if sacct else {}
+    nobody = (
+        "not known to squeue or sacct"
+        if sacct
+        else "not known to squeue, and there is no accounting"
+    )
+    states = {}
+    for job in jobs:
+        unknown = SlurmState(State.UNKNOWN, queue.strangers.get(job, nobody))
+        states[job] = ended.get(job, unknown)
+    return states
+
+
+def _query_ended(
     jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Runner
 ) -> dict[Job, SlurmState]:
     """What accounting says of jobs that squeue does not show, asked of the same clusters."""
-    of_cluster: dict[str | None, list[Job]] = {}
-    for job in jobs:
-        of_cluster.setdefault(asked[job], []).append(job)
-    found = {}
-    for cluster, its in of_cluster.items():
-        told = parse_sacct(
-            _sacct(",".join(_main_ids(job.id for job in its)), cluster, run)
-        )
-        for job in its:
-            ours = [line for line in told.get(job.id, []) if _is_ours(line, job)]
-            if ours:
-                found[job] = ours[-1].state
-    return found
+    states = {}
+    for cluster, group in _group_by_cluster(jobs, asked).items():
+        mains = ",".join(_main_ids(job.id for job in group))
+        answer = parse_sacct(_sacct(mains, cluster, run))
+        for job in group:
+            lines = [line for line in answer.get(job.id, []) if _is_ours(line, job)]
+            if lines:
+                states[job] = lines[-1].state
+    return states
 
 
 def _main_ids(ids: Iterable[str]) -> list[str]:
@@ -271,39 +295,38 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
 def parse_squeue(text: str) -> dict[str, list[JobLine]]:
     """Reads lines `id|STATE|reason|start|elapsed|nodes|uid|name` of `squeue -r`; what
     has ended is not in the queue."""
-    found: dict[str, list[JobLine]] = {}
-    for job, state, *reasons, start, elapsed, where, user, name in _rows(text, 8):
-        reason = "|".join(reasons)
-        # a state we do not know is still in the queue
-        ours = _ACTIVE.get(state, State.RUNNING)
+    lines: dict[str, list[JobLine]] = {}
+    for job, state, *reasons, start, elapsed, nodes, user, name in _rows(text, 8):
         if state in _ENDED:
             continue
+        # a state we do not know is still in the queue
+        ours = _ACTIVE.get(state, State.RUNNING)
+        reason = "|".join(reasons)
         if ours == State.QUEUED and reason == "Dependency":
             ours = State.WAITING
         if ours != State.RUNNING:
-            told = SlurmState(ours, reason, starts=_moment(start), word=state)
+            job_state = SlurmState(ours, reason, starts=_moment(start), word=state)
         else:
-            detail = None if state in _ACTIVE else f"Slurm says {state}"
-            told = SlurmState(
+            job_state = SlurmState(
                 State.RUNNING,
-                detail,
+                None if state in _ACTIVE else f"Slurm says {state}",
                 elapsed_s=_seconds(elapsed),
-                nodes=where or None,
+                nodes=nodes or None,
                 word=state,
             )
-        found.setdefault(job, []).append(JobLine(told, user, name))
-    return found
+        lines.setdefault(job, []).append(JobLine(job_state, user, name))
+    return lines
 
 
 def _seconds(elapsed: str) -> float | None:
     """squeue's `1-02:03:04`, `02:03:04` or `3:04`; None for anything else."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})", elapsed
     )
-    if not found:
+    if not match:
         return None
-    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
-    return 60 * (60 * (24 * days + hours) + whole) + seconds
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return 60 * (60 * (24 * days + hours) + minutes) + seconds
 
 
 def _moment(text: str) -> float | None:
@@ -316,21 +339,23 @@ def _moment(text: str) -> float | None:
 
 def parse_sacct(text: str) -> dict[str, list[JobLine]]:
     """Reads lines `id|STATE|exit|uid|name` of `sacct -X -P -n`; `CANCELLED by 0` is CANCELLED."""
-    found: dict[str, list[JobLine]] = {}
-    for job, state, code, user, *names in _rows(text, 5):
-        word = state.split(" ")[0]
-        if word in _ENDED:
-            ours, cause = _ENDED[word]
-            said = SlurmState(
-                ours,
-                cause,
-                f"Slurm says {state}, exit {code}" if ours == State.FAILED else None,
-            )
-        else:
-            said = SlurmState(State.UNKNOWN, f"accounting says {state}, squeue nothing")
+    lines: dict[str, list[JobLine]] = {}
+    for job, words, code, user, *names in _rows(text, 5):
+        state = _read_end(words, code)
         for task in _tasks(job):
-            found.setdefault(task, []).append(JobLine(said, user, "|".join(names)))
-    return found
+            lines.setdefault(task, []).append(JobLine(state, user, "|".join(names)))
+    return lines
+
+
+def _read_end(words: str, code: str) -> SlurmState:
+    """The state that sacct's words and exit code tell of."""
+    end = _ENDED.get(words.split(" ")[0])
+    if end is None:
+        unknown = f"accounting says {words}, squeue nothing"
+        return SlurmState(State.UNKNOWN, unknown)
+    state, cause = end
+    evidence = f"Slurm says {words}, exit {code}" if state == State.FAILED else None
+    return SlurmState(state, cause, evidence)
 
 
 def find_nodes(
@@ -338,57 +363,60 @@ def find_nodes(
 ) -> dict[Job, list[str]]:
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
     empty without accounting."""
-    found = {}
-    for cluster in {job.cluster if job.named else None for job in jobs}:
-        its = [job for job in jobs if (job.cluster if job.named else None) == cluster]
+    nodes = {}
+    asked = {job: job.cluster if job.named else None for job in jobs}
+    for cluster, group in _group_by_cluster(jobs, asked).items():
         argv = [
             "sacct",
             "-X",
             "-P",
             "-n",
             "-j",
-            ",".join(_main_ids(job.id for job in its)),
+            ",".join(_main_ids(job.id for job in group)),
             "-o",
             "JobID,End,NodeList,UID,JobName",
         ]
-        told = parse_nodes(call_accounting(argv, run, cluster), since)
-        for job in its:
-            if (job.id, str(os.getuid()), job.name) in told:
-                found[job] = told[job.id, str(os.getuid()), job.name]
-    return found
+        answer = parse_nodes(call_accounting(argv, run, cluster), since)
+        for job in group:
+            key = (job.id, str(os.getuid()), job.name)
+            if key in answer:
+                nodes[job] = answer[key]
+    return nodes
 
 
 def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]]:
     """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3|uid|name`, the time by this clock;
     by id, uid and name."""
-    found = {}
+    nodes = {}
     for job, end, names, user, *name in _rows(text, 5):
         with contextlib.suppress(ValueError):  # Unknown: it has not ended
             if datetime.datetime.fromisoformat(end).timestamp() >= since:
-                found[job, user, "|".join(name)] = parse_hosts(names)
-    return found
+                nodes[job, user, "|".join(name)] = parse_hosts(names)
+    return nodes
 
 
 def parse_hosts(names: str) -> list[str]:
     """The nodes of `n[01-03,7],m3`, one by one; none of `None assigned`."""
-    found: list[str] = []
-    for name in re.findall(
-        r"[^,\[\s]+(?:\[[^\]]*\])?", names if " " not in names else ""
-    ):
+    if " " in names:
+        return []
+    hosts: list[str] = []
+    for name in re.findall(r"[^,\[\s]+(?:\[[^\]]*\])?", names):
         stem, bracket, spans = name.partition("[")
-        for span in spans.rstrip("]").split(",") if bracket else [""]:
-            low, _, high = span.partition("-")
-            numbers = range(int(low), int(high or low) + 1) if bracket else range(0)
-            if numbers.stop - numbers.start > MOST_TASKS or len(low) > 18:
-                raise ValueError(
-                    f"{names[:80]!r} names more nodes than any cluster has"
-                )
-            found += (
-                [f"{stem}{number:0{len(low)}}" for number in numbers]
-                if bracket
-                else [stem]
-            )
-    return found
+        if not bracket:
+            hosts.append(stem)
+            continue
+        for span in spans.rstrip("]").split(","):
+            hosts += [f"{stem}{number}" for number in _numbers_of_span(span, names)]
+    return hosts
+
+
+def _numbers_of_span(span: str, names: str) -> list[str]:
+    """The numbers of `01-03`, as wide as its first; `names` is what an error quotes."""
+    low, _, high = span.partition("-")
+    numbers = range(int(low), int(high or low) + 1)
+    if numbers.stop - numbers.start > MOST_TASKS or len(low) > 18:
+        raise ValueError(f"{names[:80]!r} names more nodes than any cluster has")
+    return [f"{number:0{len(low)}}" for number in numbers]
 
 
 def find_job_ids(
@@ -404,42 +432,22 @@ def find_job_ids(
     `cluster`: the one to ask, if not the default one. Names are seen by all, and
     anybody may give a job the same.
     """
-    mine = str(os.getuid())
-    asks = [
-        "--noheader",
-        "--array",
-        "--all",
-        "--name",
-        name,
-        "--user",
-        mine,
-        "--format",
-        "%i|%U|%j",
-    ]
-    shown = call_slurm(["squeue", *asks], run, cluster)
-    if not any(_named_so(shown, mine, name)) and sacct:
-        asks = [
-            "-X",
-            "-P",
-            "-n",
-            "--name",
-            name,
-            "--user",
-            mine,
-            "-o",
-            "JobID,UID,JobName",
-            "-S",
-            "now-7days",
-        ]
-        shown = call_accounting(["sacct", *asks], run, cluster)
+    user = str(os.getuid())
+    squeue = ["squeue", "--noheader", "--array", "--all", "--name", name]
+    squeue += ["--user", user, "--format", "%i|%U|%j"]
+    ids = _ids_of_name(call_slurm(squeue, run, cluster), user, name)
+    if not ids and sacct:
+        argv = ["sacct", "-X", "-P", "-n", "--name", name, "--user", user]
+        argv += ["-o", "JobID,UID,JobName", "-S", "now-7days"]
+        ids = _ids_of_name(call_accounting(argv, run, cluster), user, name)
+    tasks = {task for job_id in ids for task in _tasks(job_id)}
     return sorted(
-        {task for job in _named_so(shown, mine, name) for task in _tasks(job)},
-        key=lambda i: [int(part) for part in re.findall(r"\d+", i)],
+        tasks, key=lambda task: [int(number) for number in re.findall(r"\d+", task)]
     )
 
 
-def _named_so(shown: str, user: str, name: str) -> list[str]:
-    return [fields[0] for fields in _rows(shown, 3) if fields[1:] == [user, name]]
+def _ids_of_name(text: str, user: str, name: str) -> list[str]:
+    return [fields[0] for fields in _rows(text, 3) if fields[1:] == [user, name]]
 
 
 def release_jobs(
@@ -489,20 +497,19 @@ def cancel_jobs(
 
 def _by_cluster(queue: JobQueue) -> list[tuple[str | None, list[str]]]:
     """The ids of our jobs in the queue, by the cluster that calls for them must name."""
-    found: dict[str | None, list[str]] = {}
-    for job in filter(_is_mine, queue.active):
-        found.setdefault(queue.asked[job], []).append(job.id)
-    return list(found.items())
+    mine = filter(_is_mine, queue.active)
+    groups = _group_by_cluster(mine, queue.asked)
+    return [(cluster, [job.id for job in group]) for cluster, group in groups.items()]
 
 
 def _untouched(queue: JobQueue) -> list[str]:
     away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
-    others = [
+    foreign = [
         f"job {job.id} is that of {find_user_name(job.user)}"
         for job in queue.active
         if job.user and not _is_mine(job)
     ]
-    return [*queue.strangers.values(), *away, *others]
+    return [*queue.strangers.values(), *away, *foreign]
 
 
 def compact_ids(ids: Iterable[str]) -> list[str]:
@@ -512,7 +519,8 @@ def compact_ids(ids: Iterable[str]) -> list[str]:
         main, _, task = job_id.partition("_")
         tasks.setdefault(main, set()).update([int(task)] if task else [])
     return [
-        f"{main}_[{_spans(sorted(of))}]" if of else main for main, of in tasks.items()
+        f"{main}_[{_spans(sorted(numbers))}]" if numbers else main
+        for main, numbers in tasks.items()
     ]
 
 
@@ -538,26 +546,28 @@ def _batches(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _scancel(words: Sequence[str], run: Runner, cluster: str | None) -> None:
-    done = _start(["scancel", "--quiet", *words], run, cluster)
+    answer = _start(["scancel", "--quiet", *words], run, cluster)
     gone = (
         "Invalid job id",
         "already completing or completed",
         "Job has already finished",
     )
-    bad = [
+    complaints = [
         line
-        for line in done.stderr.splitlines()
+        for line in answer.stderr.splitlines()
         if line.strip() and not any(word in line for word in gone)
     ]
-    if done.returncode and bad:
-        raise ClusterError(f"scancel failed: {bad[0].strip()}; run zsg cancel again")
+    if answer.returncode and complaints:
+        raise ClusterError(
+            f"scancel failed: {complaints[0].strip()}; run zsg cancel again"
+        )
 
 
-def _tasks(job: str) -> list[str]:
+def _tasks(job_id: str) -> list[str]:
     """The ids that `12_[0-2,5-9:2%3]` stands for: so accounting shows tasks that never started."""
-    main, bracket, tasks = job.partition("_[")
+    main, bracket, tasks = job_id.partition("_[")
     if not bracket:
-        return [job]
+        return [job_id]
     # A long list ends in `…,1...]`, its last number cut: only what a comma or the end
     # follows is whole.
     spans = re.findall(
@@ -565,59 +575,41 @@ def _tasks(job: str) -> list[str]:
         tasks.partition("%")[0],
     )
     ranges = [
-        range(int(low), int(high or low) + 1, int(by or 1) or 1)
-        for low, high, by in spans
+        range(int(low), int(high or low) + 1, int(step or 1) or 1)
+        for low, high, step in spans
     ]
-    if sum(max(0, one.stop - one.start) // one.step for one in ranges) > MOST_TASKS:
+    sizes = [max(0, span.stop - span.start) // span.step for span in ranges]
+    if sum(sizes) > MOST_TASKS:
         raise ClusterError(
-            f"Slurm tells of more tasks of {main} than an array can have: {job[:80]}"
+            f"Slurm tells of more tasks of {main} than an array can have: {job_id[:80]}"
         )
-    return [f"{main}_{number}" for one in ranges for number in one]
+    return [f"{main}_{number}" for span in ranges for number in span]
 
 
 def _squeue(mains: str, cluster: str | None, run: Runner) -> str:
     # --all: a user's own jobs in partitions that are hidden are shown only so.
-    argv = [
-        "squeue",
-        "--noheader",
-        "--array",
-        "--all",
-        "--jobs",
-        mains,
-        "--format",
-        "%i|%T|%r|%S|%M|%N|%U|%j",
-    ]
-    done = _start(argv, run, cluster)
+    argv = ["squeue", "--noheader", "--array", "--all", "--jobs", mains]
+    argv += ["--format", "%i|%T|%r|%S|%M|%N|%U|%j"]
+    answer = _start(argv, run, cluster)
     # Once every job of the list has left its memory, squeue calls the list invalid.
-    if done.returncode and "Invalid job id" in done.stderr:
+    if answer.returncode and "Invalid job id" in answer.stderr:
         return ""
-    return _checked(argv, done)
+    return _checked(argv, answer)
 
 
 def _sacct(mains: str, cluster: str | None, run: Runner) -> str:
-    return call_accounting(
-        [
-            "sacct",
-            "-X",
-            "-P",
-            "-n",
-            "-j",
-            mains,
-            "-o",
-            "JobID,State,ExitCode,UID,JobName",
-        ],
-        run,
-        cluster,
-    )
+    columns = "JobID,State,ExitCode,UID,JobName"
+    argv = ["sacct", "-X", "-P", "-n", "-j", mains, "-o", columns]
+    return call_accounting(argv, run, cluster)
 
 
 def call_accounting(argv: list[str], run: Runner, cluster: str | None = None) -> str:
     """sacct's answer, or nothing where accounting is off, down or not installed."""
     try:
-        done = _start(argv, run, cluster)
+        answer = _start(argv, run, cluster)
     except ClusterError:
         return ""
-    return "" if done.returncode else done.stdout
+    return "" if answer.returncode else answer.stdout
 
 
 def call_slurm(argv: list[str], run: Runner, cluster: str | None = None) -> str:
@@ -639,9 +631,8 @@ def _start(
         raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
 
 
-def _checked(argv: list[str], done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode:
-        raise ClusterError(
-            f"{argv[0]} failed: {done.stderr.strip() or f'exit {done.returncode}'}"
-        )
-    return done.stdout
+def _checked(argv: list[str], answer: subprocess.CompletedProcess[str]) -> str:
+    if answer.returncode:
+        complaint = answer.stderr.strip() or f"exit {answer.returncode}"
+        raise ClusterError(f"{argv[0]} failed: {complaint}")
+    return answer.stdout

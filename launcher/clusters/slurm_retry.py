@@ -1,4 +1,4 @@
-"""Asks Slurm again while its controller is away, and tells that from a refusal."""
+"""Retries calls to Slurm while its controller is away, and tells that from a refusal."""
 
 import time
 from collections.abc import Callable
@@ -29,7 +29,7 @@ T = TypeVar("T")
 def retry_while_unreachable(
     ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep
 ) -> T:
-    """The answer of a call to Slurm, asked again for a minute and a half while the
+    """The answer of a call to Slurm, retried for a minute and a half while the
     controller is away."""
     for pause in PAUSES_S:
         try:
@@ -38,7 +38,7 @@ def retry_while_unreachable(
             if not is_unreachable(error):
                 raise
             say(
-                f"Slurm does not answer ({get_last_line(error)}); asking again in {pause:g} s"
+                f"Slurm does not answer ({get_last_line(error)}); retrying in {pause:g} s"
             )
             sleep(pause)
     return ask()

@@ -29,14 +29,16 @@ def make_parameters(
 
     Held, because each job's pickle is put in place only after sbatch; `export`: all,
     since what sbatch is started with is what the profile hands on, and nothing else
-    (`submit`); whole minutes and no wckey, since submitit trips over both.
+    (`submit_held`); whole minutes and no wckey, since submitit trips over both.
     """
     slurm = profile.slurm
-    more: dict[str, Any] = {"hold": True, "export": "ALL", "requeue": True}
-    more |= {"reservation": slurm.reservation} if slurm.reservation else {}
-    more |= {"kill-on-invalid-dep": "yes"} if dependency else {}
-    more |= _gpus(profile, size, kind)
-    wanted = {
+    options: dict[str, Any] = {"hold": True, "export": "ALL", "requeue": True}
+    if slurm.reservation:
+        options["reservation"] = slurm.reservation
+    if dependency:
+        options["kill-on-invalid-dep"] = "yes"
+    options |= _gpu_option(profile, size, kind)
+    parameters = {
         "job_name": name,
         "time": size.time_min,
         "nodes": size.nodes,
@@ -58,32 +60,35 @@ def make_parameters(
             f"--cpus-per-task={size.cpus_per_rank}",
             *slurm.srun_args,
         ],
-        "additional_parameters": more | slurm.sbatch,
+        "additional_parameters": options | slurm.sbatch,
     }
-    return {key: value for key, value in wanted.items() if value is not None}
+    return {key: value for key, value in parameters.items() if value is not None}
 
 
-def _gpus(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
+def _gpu_option(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
     """How a job asks for its GPUs, as sbatch's option and its value: a train job for
     all, an evaluator for one."""
-    slurm, each = profile.slurm, gpus_per_node(profile, kind)
+    slurm = profile.slurm
     if slurm.gres:
-        one = ",".join(
-            re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", part)
-            for part in slurm.gres.split(",")
-        )
-        return (
-            {"gres": slurm.gres if kind == "train" else one}
-            if kind in WITH_GPUS
-            else {}
-        )
-    if not each:
+        if kind not in WITH_GPUS:
+            return {}
+        return {"gres": slurm.gres if kind == "train" else _one_gpu(slurm.gres)}
+    per_node = gpus_per_node(profile, kind)
+    if not per_node:
         return {}
-    of_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
-    count = {"gpus": each * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, each)
-    return {
-        slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"
-    }
+    counts = {"gpus": per_node * size.nodes, "gpus-per-task": 1}
+    count = counts.get(slurm.gpus_by, per_node)
+    prefix = "gpu:" if slurm.gpus_by == "gres" else ""
+    gpu_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+    return {slurm.gpus_by: f"{prefix}{gpu_type}{count}"}
+
+
+def _one_gpu(gres: str) -> str:
+    """`gpu:a800:8,nvme:1` as `gpu:a800:1,nvme:1`."""
+    return ",".join(
+        re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", resource)
+        for resource in gres.split(",")
+    )
 
 
 def setup_lines(profile: Profile, size: JobSize) -> list[str]:
@@ -120,7 +125,7 @@ class SbatchAnswer:
 def submit_held(
     folder: Path,
     count: int,
-    wanted: dict[str, Any],
+    parameters: dict[str, Any],
     python: str,
     env: Mapping[str, str],
     run: Runner = subprocess.run,
@@ -137,9 +142,9 @@ def submit_held(
             "sbatch failed: it is not on the PATH; submit from a login node of the cluster"
         )
     draft = folder / f".submission_file_{uuid.uuid4().hex}.sh"
-    draft.write_text(make_script(folder, count, wanted, python), encoding="utf-8")
+    draft.write_text(make_script(folder, count, parameters, python), encoding="utf-8")
     try:
-        done = run(
+        process = run(
             [sbatch, str(draft)],
             capture_output=True,
             text=True,
@@ -150,17 +155,18 @@ def submit_held(
         raise ClusterError(
             f"sbatch failed: it cannot be started here: {error}"
         ) from error
-    if done.returncode:
-        raise ClusterError(
-            f"sbatch failed: {done.stderr.strip() or f'exit {done.returncode}'}"
-        )
-    return replace(parse_sbatch(done.stdout), script=draft)
+    if process.returncode:
+        complaint = process.stderr.strip() or f"exit {process.returncode}"
+        raise ClusterError(f"sbatch failed: {complaint}")
+    return replace(parse_sbatch(process.stdout), script=draft)
 
 
-def make_script(folder: Path, count: int, wanted: dict[str, Any], python: str) -> str:
+def make_script(
+    folder: Path, count: int, parameters: dict[str, Any], python: str
+) -> str:
     """The script of a submission, as submitit writes it."""
     executor = submitit.SlurmExecutor(folder=folder, python=python)
-    executor.update_parameters(**wanted)
+    executor.update_parameters(**parameters)
     if count > 1:
         executor.parameters["map_count"] = count
     return executor._make_submission_file_text(executor._submitit_command_str, "")
@@ -170,19 +176,21 @@ _LINE = re.compile(r"Submitted batch job (?P<id>\d+)(?: on cluster (?P<cluster>\
 _PARSABLE = re.compile(r"(?P<id>\d+)(?:;(?P<cluster>\S+))?")
 
 
-def parse_sbatch(printed: str) -> SbatchAnswer:
+def parse_sbatch(output: str) -> SbatchAnswer:
     """Reads sbatch's own line, or that of its --parsable; a site's wrapper or plugin
     may print any other. Pure.
 
     What a wrapper says of jobs is no answer, and of several answers none is certain.
     """
-    lines = [line.strip() for line in printed.split("\n")]
+    lines = [line.strip() for line in output.split("\n")]
     for pattern in (_LINE, _PARSABLE):
-        found = {match.groups() for line in lines if (match := pattern.fullmatch(line))}
-        if len(found) == 1:
-            [(job_id, cluster)] = found
+        answers = {
+            match.groups() for line in lines if (match := pattern.fullmatch(line))
+        }
+        if len(answers) == 1:
+            [(job_id, cluster)] = answers
             return SbatchAnswer(job_id, cluster)
-        if found:
+        if answers:
             break
     return SbatchAnswer(None)
 

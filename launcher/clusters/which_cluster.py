@@ -35,18 +35,19 @@ def explain_choice(
     profile: Profile, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
     """What of the user's variables decides, or does not, where jobs go."""
-    made = []
-    asked, by_profile = environ.get(CLUSTERS, "").strip(), profile.slurm.cluster
-    if asked and not by_profile:
-        made.append(f"jobs go to cluster {asked}, since {CLUSTERS} says so")
-    if asked and by_profile and asked != by_profile:
-        made.append(
-            f"jobs go to cluster {by_profile}, as the profile says, not to {asked}, as {CLUSTERS}"
-            " does"
+    notes = []
+    by_variable = environ.get(CLUSTERS, "").strip()
+    by_profile = profile.slurm.cluster
+    if by_variable and not by_profile:
+        notes.append(f"jobs go to cluster {by_variable}, since {CLUSTERS} says so")
+    if by_variable and by_profile and by_variable != by_profile:
+        notes.append(
+            f"jobs go to cluster {by_profile}, as the profile says, not to {by_variable}, as"
+            f" {CLUSTERS} does"
         )
     if "SBATCH_CLUSTERS" in environ:
-        made.append(
+        notes.append(
             f"SBATCH_CLUSTERS is not honoured, like all SBATCH_*: {CLUSTERS} or"
             " slurm.sbatch.clusters is"
         )
-    return made
+    return notes

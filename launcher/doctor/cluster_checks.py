@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
-from launcher.clusters.profiles import Profile
+from launcher.clusters.profiles import JobSize, Profile, SlurmSettings
 from launcher.clusters.slurm import Runner
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis, make_diagnosis
 from launcher.planning import limits
@@ -15,96 +15,99 @@ from launcher.planning import limits
 
 def check_cluster(profile: Profile, run: Runner = subprocess.run) -> list[Diagnosis]:
     """Every check of the cluster. ClusterError if the controller is away."""
-    named = which_cluster.choose_cluster(profile)
-    found = clusters.query_cluster(run, named)
+    name = which_cluster.choose_cluster(profile)
+    cluster = clusters.query_cluster(run, name)
     checks = [
-        *check_settings(found.config, profile),
-        check_preemption(found, profile),
-        check_partition(found, profile),
+        *check_settings(cluster.config, profile),
+        check_preemption(cluster, profile),
+        check_partition(cluster, profile),
+        *check_accounts(cluster, profile),
     ]
-    checks += check_accounts(found, profile)
-    if (name := profile.slurm.partition or found.default_partition) in found.partitions:
-        checks += check_nodes(clusters.query_nodes(str(name), run, named), profile)
+    partition = profile.slurm.partition or cluster.default_partition
+    if partition in cluster.partitions:
+        nodes = clusters.query_nodes(str(partition), run, name)
+        checks += check_nodes(nodes, profile)
     return checks
 
 
 def check_settings(config: Mapping[str, str], profile: Profile) -> Iterator[Diagnosis]:
     """What of `scontrol show config` bears on the profile."""
-    size, wish = limits.array_size(profile, config), profile.slurm.max_array_size
-    smaller = (
-        f", Slurm's MaxArraySize; the profile would allow {wish}" if size < wish else ""
-    )
-    yield Diagnosis("arrays", OK, f"up to {size} jobs each{smaller}")
-    wait, told = int(config.get("KillWait", "30").split()[0]), profile.slurm.kill_wait_s
-    advice = (
-        f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile"
-        if told > wait
-        else ""
-    )
-    yield make_diagnosis(
-        "KillWait", WARNING, f"{wait} s, the profile says {told} s", advice
-    )
-    yield _accounting(
-        config.get("AccountingStorageType", "none").rpartition("/")[2] or "none",
-        profile,
-    )
+    array_size = limits.array_size(profile, config)
+    yield _check_array_size(array_size, profile)
+    yield _check_kill_wait(config, profile)
+    storage = config.get("AccountingStorageType", "none").rpartition("/")[2]
+    yield _check_accounting(storage or "none", profile)
+    yield _check_job_count(config, array_size)
+    by_default = config.get("JobRequeue", "1") == "1"
+    when = "by default" if by_default else "where a job asks for it, as zsg's do"
+    yield Diagnosis("requeue", OK, f"after a node failure or a preemption, {when}")
+
+
+def _check_array_size(array_size: int, profile: Profile) -> Diagnosis:
+    limit = profile.slurm.max_array_size
+    reason = ""
+    if array_size < limit:
+        reason = f", Slurm's MaxArraySize; the profile would allow {limit}"
+    return Diagnosis("arrays", OK, f"up to {array_size} jobs each{reason}")
+
+
+def _check_kill_wait(config: Mapping[str, str], profile: Profile) -> Diagnosis:
+    wait = int(config.get("KillWait", "30").split()[0])
+    expected = profile.slurm.kill_wait_s
+    advice = ""
+    if expected > wait:
+        advice = f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile"
+    finding = f"{wait} s, the profile says {expected} s"
+    return make_diagnosis("KillWait", WARNING, finding, advice)
+
+
+def _check_job_count(config: Mapping[str, str], array_size: int) -> Diagnosis:
     jobs = int(config.get("MaxJobCount", "10000"))
-    advice = (
-        f"a full array of {size} would be refused: a smaller slurm.max_array_size"
-        if size > jobs
-        else ""
-    )
-    yield make_diagnosis(
-        "MaxJobCount", WARNING, f"{jobs} jobs in the queue at most", advice
-    )
-    default = (
-        "by default"
-        if config.get("JobRequeue", "1") == "1"
-        else "where a job asks for it, as zsg's do"
-    )
-    yield Diagnosis("requeue", OK, f"after a node failure or a preemption, {default}")
+    advice = ""
+    if array_size > jobs:
+        advice = (
+            f"a full array of {array_size} would be refused: a smaller"
+            " slurm.max_array_size"
+        )
+    finding = f"{jobs} jobs in the queue at most"
+    return make_diagnosis("MaxJobCount", WARNING, finding, advice)
 
 
-def _accounting(kind: str, profile: Profile) -> Diagnosis:
+def _check_accounting(kind: str, profile: Profile) -> Diagnosis:
     if not profile.slurm.sacct:
         return Diagnosis(
             "accounting", OK, f"{kind}; not asked, as slurm.sacct is false"
         )
-    advice = (
-        ""
-        if kind != "none"
-        else "a job that died without a word stays `unknown`; ask the site for slurmdbd"
-    )
+    advice = ""
+    if kind == "none":
+        advice = (
+            "a job that died without a word stays `unknown`; ask the site for slurmdbd"
+        )
     return make_diagnosis("accounting", WARNING, kind, advice)
 
 
-def check_preemption(found: Cluster, profile: Profile) -> Diagnosis:
+def check_preemption(cluster: Cluster, profile: Profile) -> Diagnosis:
     """What happens to a run that makes way for another's, and whether it is warned."""
-    name = profile.slurm.partition or found.default_partition or ""
-    mode = found.partitions.get(name, {}).get("PreemptMode") or found.config.get(
-        "PreemptMode", "OFF"
-    )
-    grace = found.partitions.get(name, {}).get("GraceTime", "0")
-    if (
-        found.config.get("PreemptType", "preempt/none") == "preempt/none"
-        or mode == "OFF"
-    ):
+    name = profile.slurm.partition or cluster.default_partition or ""
+    partition = cluster.partitions.get(name, {})
+    mode = partition.get("PreemptMode") or cluster.config.get("PreemptMode", "OFF")
+    plugin = cluster.config.get("PreemptType", "preempt/none")
+    if plugin == "preempt/none" or mode == "OFF":
         return Diagnosis("preemption", OK, "off")
     if mode not in ("REQUEUE", "CANCEL"):
-        return Diagnosis(
-            "preemption",
-            OK,
-            f"{mode}: a run that makes way is suspended and goes on by itself",
-        )
-    warned = "preempt_send_user_signal" in found.config.get("SlurmctldParameters", "")
-    after = "" if mode == "REQUEUE" else "; zsg submit goes on with a run that made way"
-    if warned:
+        finding = f"{mode}: a run that makes way is suspended and resumes by itself"
+        return Diagnosis("preemption", OK, finding)
+    grace = partition.get("GraceTime", "0")
+    after = ""
+    if mode == "CANCEL":
+        after = "; zsg submit resumes a run that made way"
+    if "preempt_send_user_signal" in cluster.config.get("SlurmctldParameters", ""):
         return Diagnosis(
             "preemption",
             OK,
             f"{mode}, a run is told {grace} s before (preempt_send_user_signal){after}",
         )
-    wait = found.config.get("KillWait", "30").split()[0]
+    wait = cluster.config.get("KillWait", "30").split()[0]
     advice = (
         f"a run has GraceTime {grace} s and KillWait {wait} s to save, or goes back to its last"
         " state: set checkpoints.state_every_min, or ask the site for"
@@ -115,117 +118,122 @@ def check_preemption(found: Cluster, profile: Profile) -> Diagnosis:
     )
 
 
-def check_partition(found: Cluster, profile: Profile) -> Diagnosis:
+def check_partition(cluster: Cluster, profile: Profile) -> Diagnosis:
     """Whether the profile's partition exists, is up, and grants what is asked for."""
-    known, default = found.partitions, found.default_partition
-    name = profile.slurm.partition or default
-    if name is None or name not in known:
-        said = f"there is no {name!r}" if name else "there is no default partition"
-        return Diagnosis(
-            "partition",
-            PROBLEM,
-            said,
-            f"slurm.partition in the profile, one of: {', '.join(known)}",
-        )
-    row = known[name]
-    advice = (
-        [f"it is {row['State']}: jobs wait until it is up"]
-        if row.get("State", "UP") != "UP"
-        else []
-    )
-    for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
-        advice += limits.partition(name, row, profile, kind, size)
-    mark = " (the default)" if name == default else ""
-    said = f"{name}{mark}, {row.get('TotalNodes', '?')} nodes"
-    return make_diagnosis("partition", PROBLEM, said, "; ".join(dict.fromkeys(advice)))
+    name = profile.slurm.partition or cluster.default_partition
+    if name is None or name not in cluster.partitions:
+        finding = f"there is no {name!r}" if name else "there is no default partition"
+        names = ", ".join(cluster.partitions)
+        advice = f"slurm.partition in the profile, one of: {names}"
+        return Diagnosis("partition", PROBLEM, finding, advice)
+    partition = cluster.partitions[name]
+    refusals = []
+    if partition.get("State", "UP") != "UP":
+        refusals.append(f"it is {partition['State']}: jobs wait until it is up")
+    for kind, size in _job_sizes(profile):
+        refusals += limits.partition(name, partition, profile, kind, size)
+    mark = " (the default)" if name == cluster.default_partition else ""
+    finding = f"{name}{mark}, {partition.get('TotalNodes', '?')} nodes"
+    advice = "; ".join(dict.fromkeys(refusals))
+    return make_diagnosis("partition", PROBLEM, finding, advice)
 
 
-def check_accounts(found: Cluster, profile: Profile) -> Iterator[Diagnosis]:
+def _job_sizes(profile: Profile) -> list[tuple[str, JobSize]]:
+    return [("prepare", profile.prepare), ("train", profile.train)]
+
+
+def check_accounts(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
     """Whether account and QoS are the user's to name, and what they grant."""
-    if not found.enforces("associations"):
+    if not cluster.enforces("associations"):
         return
-    whose = profile.slurm.account or next(
-        (row["Account"] for row in found.associations if row.get("DefAssoc") == "Yes"),
-        "none",
-    )
-    said = f"{whose}{f', QoS {profile.slurm.qos}' if profile.slurm.qos else ''}"
-    advice = "; ".join([*limits.account(profile, found), *limits.qos(profile, found)])
-    yield make_diagnosis("account", PROBLEM, said, advice)
-    binding = limits.granted(profile, found)
-    advice = [
-        refused
-        for kind, size in (("prepare", profile.prepare), ("train", profile.train))
-        for owner, row in binding
-        for refused in limits.per_job(owner, row, profile, kind, size)
+    account = profile.slurm.account or _default_account(cluster)
+    qos = f", QoS {profile.slurm.qos}" if profile.slurm.qos else ""
+    refusals = [*limits.account(profile, cluster), *limits.qos(profile, cluster)]
+    yield make_diagnosis("account", PROBLEM, f"{account}{qos}", "; ".join(refusals))
+    yield _check_limits(cluster, profile)
+
+
+def _default_account(cluster: Cluster) -> str:
+    for association in cluster.associations:
+        if association.get("DefAssoc") == "Yes":
+            return association["Account"]
+    return "none"
+
+
+def _check_limits(cluster: Cluster, profile: Profile) -> Diagnosis:
+    binding = limits.granted(profile, cluster)
+    refusals = [
+        refusal
+        for kind, size in _job_sizes(profile)
+        for owner, limit in binding
+        for refusal in limits.per_job(owner, limit, profile, kind, size)
     ]
-    space = limits.room(profile, found)
-    if space is not None and space.jobs == 0:
-        advice.append("nothing more can be submitted before jobs have ended")
-    said = (
-        f"{space.jobs} more jobs now: {space.why}"
-        if space
-        else "none on the number of jobs"
-    )
-    yield make_diagnosis("limits", WARNING, said, "; ".join(dict.fromkeys(advice)))
+    quota = limits.room(profile, cluster)
+    finding = "none on the number of jobs"
+    if quota:
+        finding = f"{quota.jobs} more jobs now: {quota.why}"
+        if quota.jobs == 0:
+            refusals.append("nothing more can be submitted before jobs have ended")
+    advice = "; ".join(dict.fromkeys(refusals))
+    return make_diagnosis("limits", WARNING, finding, advice)
 
 
 def check_nodes(
-    rows: Sequence[Mapping[str, str]], profile: Profile
+    nodes: Sequence[Mapping[str, str]], profile: Profile
 ) -> Iterator[Diagnosis]:
     """Whether enough nodes offer the GPUs, the memory and the CPUs that a job asks for on each."""
-    slurm, size = profile.slurm, profile.train
-    offered = sorted({row["gres"].partition("(")[0] for row in rows})
-    wanted = (
-        clusters.parse_gpus(slurm.gres)
-        if slurm.gres
-        else {slurm.gpu_type or "": slurm.gpus_per_node}
-    )
-    [(kind, count)] = list(wanted.items())[:1] or [("", 0)]
-    fitting = [row for row in rows if _gpus_of(row, kind) >= count]
-    asked = f"{count} of type {kind}" if kind else f"{count}"
+    yield _check_gpus(nodes, profile)
+    yield _check_memory(nodes, profile)
+    cpus = max((int(node["cpus"].rstrip("+")) for node in nodes), default=0)
+    for kind, size in _job_sizes(profile):
+        yield _check_cpus(kind, size, cpus)
+
+
+def _check_gpus(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:
+    slurm = profile.slurm
+    gpu_type, count = _requested_gpus(slurm)
+    fitting = [node for node in nodes if _count_gpus(node, gpu_type) >= count]
+    requested = f"{count} of type {gpu_type}" if gpu_type else f"{count}"
     advice = ""
-    if count and len(fitting) < size.nodes:
-        change = (
-            "slurm.gres" if slurm.gres else "slurm.gpus_per_node and slurm.gpu_type"
-        )
+    if count and len(fitting) < profile.train.nodes:
+        keys = "slurm.gres" if slurm.gres else "slurm.gpus_per_node and slurm.gpu_type"
         advice = (
-            f"{len(fitting)} nodes have {asked}, a run wants {size.nodes}: {change} in"
-            " the profile"
+            f"{len(fitting)} nodes have {requested}, a run wants {profile.train.nodes}:"
+            f" {keys} in the profile"
         )
-    yield make_diagnosis(
-        "GPUs",
-        PROBLEM,
-        f"a node has {' or '.join(offered) or 'none'}, asked for are {asked}",
-        advice,
-    )
-    memory = max((int(row["memory_mb"].rstrip("+")) for row in rows), default=0)
-    too_much = slurm.mem_gb is not None and slurm.mem_gb * 1024 > memory
-    advice = (
-        f"slurm.mem_gb: {memory // 1024} or less in the profile" if too_much else ""
-    )
-    said = f"{slurm.mem_gb} GB" if slurm.mem_gb else "the site's default"
-    yield make_diagnosis(
-        "memory",
-        PROBLEM,
-        f"a node has {memory / 1024:.0f} GB at most, asked for is {said}",
-        advice,
-    )
-    most = max((int(row["cpus"].rstrip("+")) for row in rows), default=0)
-    for name, own in (("prepare", profile.prepare), ("train", profile.train)):
-        cpus = own.ranks_per_node * own.cpus_per_rank
-        advice = (
-            f"{name}.cpus_per_rank: {max(1, most // own.ranks_per_node)} in the profile"
-            if cpus > most
-            else ""
-        )
-        yield make_diagnosis(
-            f"CPUs of {name} jobs",
-            PROBLEM,
-            f"a node has {most} at most, asked for are {cpus}",
-            advice,
-        )
+    offers = sorted({node["gres"].partition("(")[0] for node in nodes})
+    finding = f"a node has {' or '.join(offers) or 'none'}, asked for are {requested}"
+    return make_diagnosis("GPUs", PROBLEM, finding, advice)
 
 
-def _gpus_of(row: Mapping[str, str], kind: str) -> int:
-    there = clusters.parse_gpus(row["gres"])
-    return there.get(kind, 0) if kind else sum(there.values())
+def _requested_gpus(slurm: SlurmSettings) -> tuple[str, int]:
+    """The type of the GPUs that a node must have, empty for any, and their number."""
+    if not slurm.gres:
+        return slurm.gpu_type or "", slurm.gpus_per_node
+    return next(iter(clusters.parse_gpus(slurm.gres).items()), ("", 0))
+
+
+def _count_gpus(node: Mapping[str, str], gpu_type: str) -> int:
+    gpus = clusters.parse_gpus(node["gres"])
+    return gpus.get(gpu_type, 0) if gpu_type else sum(gpus.values())
+
+
+def _check_memory(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:
+    memory_mb = max((int(node["memory_mb"].rstrip("+")) for node in nodes), default=0)
+    requested_gb = profile.slurm.mem_gb
+    advice = ""
+    if requested_gb is not None and requested_gb * 1024 > memory_mb:
+        advice = f"slurm.mem_gb: {memory_mb // 1024} or less in the profile"
+    requested = f"{requested_gb} GB" if requested_gb else "the site's default"
+    finding = f"a node has {memory_mb / 1024:.0f} GB at most, asked for is {requested}"
+    return make_diagnosis("memory", PROBLEM, finding, advice)
+
+
+def _check_cpus(kind: str, size: JobSize, available: int) -> Diagnosis:
+    requested = size.ranks_per_node * size.cpus_per_rank
+    advice = ""
+    if requested > available:
+        fitting = max(1, available // size.ranks_per_node)
+        advice = f"{kind}.cpus_per_rank: {fitting} in the profile"
+    finding = f"a node has {available} at most, asked for are {requested}"
+    return make_diagnosis(f"CPUs of {kind} jobs", PROBLEM, finding, advice)

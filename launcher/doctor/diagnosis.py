@@ -1,4 +1,4 @@
-"""One thing that `zsg doctor` has looked at, and what it found."""
+"""The answer of one check of `zsg doctor`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,10 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One thing looked at. `advice` says what to do; it is empty where all is well."""
+    """One thing checked. `advice` says what to do; it is empty where all is well.
+
+    The fields are the keys of `zsg doctor --json`.
+    """
 
     what: str
     verdict: str
@@ -22,5 +25,5 @@ class Diagnosis:
 
 
 def make_diagnosis(what: str, verdict: str, found: str, advice: str) -> Diagnosis:
-    """A check that is as bad as said if there is advice, and fine if there is none."""
+    """As bad as `verdict` says if there is advice, and fine if there is none."""
     return Diagnosis(what, verdict if advice else OK, found, advice)

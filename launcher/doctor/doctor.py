@@ -26,15 +26,13 @@ from launcher.workspace.file_systems import SHARED, file_system
 from zsg_core.errors import ClusterError
 
 OURS = ("zsg", "launcher", "jobs", "zsg_core")
-# Of the extras that training can do without, what is for: doctor warns.
+# what the extras are for that training can do without: of these doctor only warns
 FOR = {
     "evaluate": "for metrics rouge1, rougeL and silhouettes",
     "track": "for zsg sync, zsg ui and zsg server",
     "report": "for zsg report, zsg arrange draw and DataFrames",
 }
 COMPILERS = ("cc", "gcc", "clang")
-# sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To
-# Corrupt An SQLite Database File").
 MOST_SHOWN = 20  # paths in one line
 
 
@@ -42,41 +40,38 @@ def run_checks(
     profile: Profile, workspace: Path, run: slurm.Runner = subprocess.run
 ) -> list[Diagnosis]:
     """Every check, of this machine and, for a Slurm profile, of its cluster. Changes nothing."""
+    folders = {name: _folder_of(name) for name in OURS}
+    compilers = [path for name in COMPILERS if (path := shutil.which(name))]
     checks = [
         check_python(sys.version_info[:3]),
-        check_package_owners(
-            importlib.metadata.packages_distributions(),
-            {name: _folder_of(name) for name in OURS},
-        ),
-        check_faiss(
-            {
-                name.lower()
-                for d in importlib.metadata.distributions()
-                if (name := d.metadata["Name"])
-            }
-        ),
+        check_package_owners(importlib.metadata.packages_distributions(), folders),
+        check_faiss(_installed_distributions()),
         *(
             check_extra(name, extras.missing(modules))
             for name, modules in extras.MODULES.items()
         ),
-        check_compiler(
-            [path for name in COMPILERS if (path := shutil.which(name))],
-            os.environ.get("CC"),
-        ),
+        check_compiler(compilers, os.environ.get("CC")),
         check_encoding(sys.getfilesystemencoding(), os.environ),
         check_import_path(sys.path),
-        *_workspace(profile, workspace),
+        *_check_workspace(profile, workspace),
         check_sandbox(profile.kind),
     ]
-    return checks if profile.kind == "local" else [*checks, *_slurm(profile, run)]
+    if profile.kind == "local":
+        return checks
+    return [*checks, *_check_slurm(profile, run)]
+
+
+def _installed_distributions() -> set[str]:
+    names = (each.metadata["Name"] for each in importlib.metadata.distributions())
+    return {name.lower() for name in names if name}
 
 
 def check_python(version: Iterable[int]) -> Diagnosis:
     """Whether the interpreter is new enough: PYTHONSAFEPATH, which guards the nodes,
     came with 3.11."""
-    found = tuple(version)
-    shown = ".".join(map(str, found))
-    if found >= (3, 11):
+    numbers = tuple(version)
+    shown = ".".join(map(str, numbers))
+    if numbers >= (3, 11):
         return Diagnosis("python", OK, f"{shown} at {sys.executable}")
     return Diagnosis(
         "python", PROBLEM, shown, "make a new environment with Python 3.11 or newer"
@@ -88,11 +83,10 @@ def check_package_owners(
 ) -> Diagnosis:
     """Whether our top-level names are ours alone: pip lets another distribution own
     `jobs` without a word."""
-    others = {name: sorted(set(packages.get(name, ())) - {"zsg"}) for name in OURS}
     strangers = [
-        f"{name} also belongs to {', '.join(found)}"
-        for name, found in others.items()
-        if found
+        f"{name} also belongs to {', '.join(distributions)}"
+        for name in OURS
+        if (distributions := sorted(set(packages.get(name, ())) - {"zsg"}))
     ]
     if strangers:
         return Diagnosis(
@@ -102,11 +96,11 @@ def check_package_owners(
             "install zsg in an environment of its own",
         )
     if len({folder and folder.parent for folder in folders.values()}) > 1:
-        found = ", ".join(f"{name} from {folder}" for name, folder in folders.items())
+        origins = ", ".join(f"{name} from {folder}" for name, folder in folders.items())
         return Diagnosis(
             "package",
             PROBLEM,
-            found,
+            origins,
             "another folder shadows ours: call zsg elsewhere, or unset PYTHONPATH",
         )
     return Diagnosis(
@@ -119,78 +113,69 @@ def check_package_owners(
 def check_faiss(distributions: Collection[str]) -> Diagnosis:
     """Whether at most one distribution owns the module `faiss`: of two, the later has
     overwritten the earlier."""
-    found = sorted(name for name in distributions if name.startswith("faiss"))
-    if len(found) < 2:
-        return Diagnosis(
-            "faiss",
-            OK,
-            found[0] if found else "not installed; orders are computed by numpy",
-        )
+    owners = sorted(name for name in distributions if name.startswith("faiss"))
+    if len(owners) < 2:
+        none = "not installed; orders are computed by numpy"
+        return Diagnosis("faiss", OK, owners[0] if owners else none)
     advice = (
-        f"pip uninstall {' '.join(found)}, then install one of zsg[cpu] and zsg[gpu]"
+        f"pip uninstall {' '.join(owners)}, then install one of zsg[cpu] and zsg[gpu]"
     )
-    return Diagnosis(
-        "faiss", PROBLEM, f"{' and '.join(found)} own the same module", advice
-    )
+    finding = f"{' and '.join(owners)} own the same module"
+    return Diagnosis("faiss", PROBLEM, finding, advice)
 
 
 def check_extra(name: str, missing: Collection[str]) -> Diagnosis:
-    """Whether an extra is there. Jobs run in the Python that submits them, so training
+    """Whether an extra is installed. Jobs run in the Python that submits them, so training
     needs its extra here too."""
     if not missing:
         return Diagnosis(f"zsg[{name}]", OK, "installed")
-    found, advice = f"{', '.join(missing)} missing", extras.command(name)
+    finding, advice = f"{', '.join(missing)} missing", extras.command(name)
     if name in FOR:
-        return Diagnosis(f"zsg[{name}]", WARNING, found, f"{FOR[name]}: {advice}")
+        return Diagnosis(f"zsg[{name}]", WARNING, finding, f"{FOR[name]}: {advice}")
     return Diagnosis(
-        f"zsg[{name}]", PROBLEM, found, f"jobs would fail at once: {advice}"
+        f"zsg[{name}]", PROBLEM, finding, f"jobs would fail at once: {advice}"
     )
 
 
-def check_compiler(found: Collection[str], named: str | None) -> Diagnosis:
+def check_compiler(compilers: Collection[str], named: str | None) -> Diagnosis:
     """Whether there is a C compiler; `named` is the variable CC. On CPUs nothing is
     compiled, on GPUs Triton does."""
     if named:
         return Diagnosis("compiler", OK, f"{named}, which CC names")
-    if found:
-        return Diagnosis("compiler", OK, next(iter(found)))
+    if compilers:
+        return Diagnosis("compiler", OK, next(iter(compilers)))
     advice = (
         "not needed on CPUs; on GPUs, and for trainer.compile, have gcc on the nodes: in setup,"
         " module load gcc"
     )
-    return Diagnosis(
-        "compiler", WARNING, f"none of {', '.join(COMPILERS)} is on the PATH", advice
-    )
+    finding = f"none of {', '.join(COMPILERS)} is on the PATH"
+    return Diagnosis("compiler", WARNING, finding, advice)
 
 
 def check_encoding(file_system: str, variables: Mapping[str, str]) -> Diagnosis:
     """Whether names and texts beyond ASCII pass. Python reads the C locale as UTF-8
     unless it is told not to."""
-    said = next(
-        (
-            f"{key}={variables[key]}"
-            for key in ("LC_ALL", "LC_CTYPE", "LANG")
-            if variables.get(key)
-        ),
-        "no locale",
-    )
+    deciding = [
+        f"{key}={variables[key]}"
+        for key in ("LC_ALL", "LC_CTYPE", "LANG")
+        if variables.get(key)
+    ]
+    locale = deciding[0] if deciding else "no locale"
     if file_system.replace("-", "").lower() == "utf8":
-        return Diagnosis("locale", OK, f"UTF-8 ({said})")
-    return Diagnosis(
-        "locale", WARNING, f"{file_system} ({said})", "export LC_ALL=C.UTF-8"
-    )
+        return Diagnosis("locale", OK, f"UTF-8 ({locale})")
+    advice = "export LC_ALL=C.UTF-8"
+    return Diagnosis("locale", WARNING, f"{file_system} ({locale})", advice)
 
 
 def check_sandbox(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Diagnosis:
     """Whether HumanEval's programs could be run here; on a cluster each evaluate job
     tries its own node first."""
-    where = "" if kind == "local" else " on this machine; evaluate jobs try their nodes"
+    scope = "" if kind == "local" else " on this machine; evaluate jobs try their nodes"
     try:
-        return Diagnosis("sandbox", OK, f"{find(allowed=True).name}{where}")
+        return Diagnosis("sandbox", OK, f"{find(allowed=True).name}{scope}")
     except ClusterError as error:
-        return Diagnosis(
-            "sandbox", WARNING, f"none{where}", f"only for metric humaneval/…: {error}"
-        )
+        advice = f"only for metric humaneval/…: {error}"
+        return Diagnosis("sandbox", WARNING, f"none{scope}", advice)
 
 
 def check_import_path(folders: Sequence[str]) -> Diagnosis:
@@ -202,25 +187,19 @@ def check_import_path(folders: Sequence[str]) -> Diagnosis:
         if (fault := ownership.find_fault(Path(folder or ".").resolve()))
     ]
     if launcher.CURRENT_FOLDER_WAS_ON_PATH:
-        found = "PYTHONPATH has an empty part, which is the folder you are in, whosesoever that is"
         return Diagnosis(
             "python path",
             PROBLEM,
-            found,
+            "PYTHONPATH has an empty part, which is the folder you are in, whosesoever that is",
             "export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}FOLDER leaves none",
         )
     open_to_others = [fault for fault in faults if fault.mend]
     if open_to_others:
-        return Diagnosis(
-            "python path", PROBLEM, _all(open_to_others), open_to_others[0].mend or ""
-        )
+        advice = open_to_others[0].mend or ""
+        return Diagnosis("python path", PROBLEM, _summarize(open_to_others), advice)
     if faults:
-        return Diagnosis(
-            "python path",
-            WARNING,
-            _all(faults),
-            "what they put there runs as yours: do you trust them?",
-        )
+        advice = "what they put there runs as yours: do you trust them?"
+        return Diagnosis("python path", WARNING, _summarize(faults), advice)
     return Diagnosis(
         "python path", OK, "nobody else may write the folders that Python imports from"
     )
@@ -231,84 +210,79 @@ def check_workspace_owner(workspace: Path) -> Diagnosis:
     another in its place."""
     above = ownership.find_open_parent(workspace)
     if above and above.by_all:
-        found, mend = (
-            f"{above}: anybody can put another workspace in its place",
-            f"chmod o-w {_word(above.path)}",
-        )
-        return Diagnosis("owner", PROBLEM, found, mend)
+        finding = f"{above}: anybody can put another workspace in its place"
+        return Diagnosis("owner", PROBLEM, finding, f"chmod o-w {_quote(above.path)}")
     if not workspace.is_dir():
-        return (
-            _replaceable(above)
-            if above
-            else Diagnosis("owner", OK, "the workspace will be made for you alone")
-        )
+        if above:
+            return _warn_of_replacement(above)
+        return Diagnosis("owner", OK, "the workspace will be made for you alone")
     if ownership.is_group_workspace(workspace):
-        return _of_group(workspace)
-    if (fault := ownership.find_fault(workspace)) and not fault.mend:
-        return Diagnosis(
-            "owner",
-            PROBLEM,
-            str(fault),
-            "use a workspace of your own: what lies in one is run as yours",
-        )
+        return _check_group(workspace)
+    return _check_own(workspace, above)
+
+
+def _check_own(workspace: Path, above: OpenParent | None) -> Diagnosis:
+    fault = ownership.find_fault(workspace)
+    if fault and not fault.mend:
+        advice = "use a workspace of your own: what lies in one is run as yours"
+        return Diagnosis("owner", PROBLEM, str(fault), advice)
     faults = [*([fault] if fault else []), *workspaces.faults(workspace)]
-    if strange := [one for one in faults if not one.mend]:
-        paths = " ".join(_word(one.path) for one in strange[:MOST_SHOWN])
-        return Diagnosis(
-            "owner", PROBLEM, _all(strange), f"look at it, then rm -r {paths}"
-        )
     if faults:
-        paths = " ".join(_word(one.path) for one in faults[:MOST_SHOWN])
-        return Diagnosis(
-            "owner",
-            PROBLEM,
-            f"{_all(faults)}; what lies there is run as yours",
-            f"chmod go-w {paths}",
-        )
+        return _diagnose_faults(faults)
     if above:
-        return _replaceable(above)
+        return _warn_of_replacement(above)
     return Diagnosis(
         "owner", OK, "nobody else may write what is run from the workspace"
     )
 
 
-def _replaceable(above: OpenParent) -> Diagnosis:
-    found = f"{above}: who may write there can put another workspace in its place"
-    return Diagnosis(
-        "owner", WARNING, found, "zsg refuses what is not yours, whenever it looks"
-    )
+def _diagnose_faults(faults: Sequence[Fault]) -> Diagnosis:
+    """What is a stranger's is told first: no change of its rights would mend it."""
+    strange = [fault for fault in faults if not fault.mend]
+    if strange:
+        advice = f"look at it, then rm -r {_quote_paths(strange)}"
+        return Diagnosis("owner", PROBLEM, _summarize(strange), advice)
+    finding = f"{_summarize(faults)}; what lies there is run as yours"
+    return Diagnosis("owner", PROBLEM, finding, f"chmod go-w {_quote_paths(faults)}")
 
 
-def _of_group(workspace: Path) -> Diagnosis:
+def _warn_of_replacement(above: OpenParent) -> Diagnosis:
+    finding = f"{above}: who may write there can put another workspace in its place"
+    advice = "zsg refuses what is not yours, whenever it looks"
+    return Diagnosis("owner", WARNING, finding, advice)
+
+
+def _check_group(workspace: Path) -> Diagnosis:
     group = ownership.find_group_name(workspace)
     if not ownership.is_member(workspace):
-        return Diagnosis(
-            "owner",
-            PROBLEM,
-            f"{workspace} is of group {group}, and you are not in it",
-            "another --workspace",
-        )
-    return Diagnosis(
-        "owner",
-        OK,
-        f"of group {group}, made by {ownership.find_user_name(workspace.stat().st_uid)}; each runs"
-        " only their own code",
-    )
+        finding = f"{workspace} is of group {group}, and you are not in it"
+        return Diagnosis("owner", PROBLEM, finding, "another --workspace")
+    owner = ownership.find_user_name(workspace.stat().st_uid)
+    finding = f"of group {group}, made by {owner}; each runs only their own code"
+    return Diagnosis("owner", OK, finding)
 
 
-def _all(faults: Sequence[Fault]) -> str:
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"{faults[0]}{more}"
+def _summarize(faults: Sequence[Fault]) -> str:
+    """The first fault, and how many more there are."""
+    if len(faults) == 1:
+        return f"{faults[0]}"
+    return f"{faults[0]}, and {len(faults) - 1} more"
 
 
-def _word(path: Path) -> str:
+def _quote(path: Path) -> str:
     return shlex.quote(str(path))
+
+
+def _quote_paths(faults: Sequence[Fault]) -> str:
+    return " ".join(_quote(fault.path) for fault in faults[:MOST_SHOWN])
 
 
 def check_tracking_store(kind: str, uri: str | None) -> Diagnosis:
     """Whether MLflow's own store can live on the workspace's file system."""
     if uri is not None:
         return Diagnosis("tracking", OK, uri)
+    # sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To
+    # Corrupt An SQLite Database File").
     if kind.split(".")[0] in SHARED:
         advice = (
             "if it locks up or is called corrupt: tracking.uri in the profile, a server or a file"
@@ -344,40 +318,33 @@ def check_slurm_programs(missing: Collection[str]) -> Diagnosis:
     )
 
 
-def _slurm(profile: Profile, run: slurm.Runner) -> list[Diagnosis]:
-    found = check_slurm_programs(
+def _check_slurm(profile: Profile, run: slurm.Runner) -> list[Diagnosis]:
+    programs = check_slurm_programs(
         [
             name
             for name in ("sbatch", "srun", "squeue", "scontrol", "sacct")
             if not shutil.which(name)
         ]
     )
-    if found.verdict == PROBLEM:
-        return [found]
+    if programs.verdict == PROBLEM:
+        return [programs]
     try:
-        return [found, *cluster_checks.check_cluster(profile, run)]
+        return [programs, *cluster_checks.check_cluster(profile, run)]
     except ClusterError as error:
-        return [
-            found,
-            Diagnosis(
-                "slurm",
-                PROBLEM,
-                " ".join(str(error).split()),
-                "is the controller up? scontrol ping",
-            ),
-        ]
+        finding = " ".join(str(error).split())
+        advice = "is the controller up? scontrol ping"
+        return [programs, Diagnosis("slurm", PROBLEM, finding, advice)]
 
 
-def _workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
-    real = folder.resolve()
-    link = f", a link to {real}" if folder.is_symlink() else ""
+def _check_workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
+    target = folder.resolve()
+    link = f", a link to {target}" if folder.is_symlink() else ""
     try:
-        there = next(path for path in (real, *real.parents) if path.exists())
-        kind = file_system(
-            Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there
-        )
-        with tempfile.TemporaryFile(dir=there):
-            free = shutil.disk_usage(there).free / 1e9
+        existing = next(path for path in (target, *target.parents) if path.exists())
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
+        kind = file_system(mounts, existing)
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free / 1e9
     except OSError as error:
         yield Diagnosis(
             "workspace",
@@ -389,7 +356,7 @@ def _workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "workspace", OK, f"{folder}{link}, writable, {free:.0f} GB free on {kind}"
     )
-    yield check_workspace_owner(real)
+    yield check_workspace_owner(target)
     yield check_tracking_store(kind, profile.tracking.uri)
 
 

@@ -23,7 +23,7 @@ from zsg_core.errors import UserError
 DEPENDS_ON = ("torch", "transformers", "tokenizers")
 
 
-def prove_model(folder: Path, place: Workspace) -> Diagnosis:
+def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
     """What files tell of a folder, and then what torch does; what is proven is kept in
     the workspace."""
     try:
@@ -31,55 +31,58 @@ def prove_model(folder: Path, place: Workspace) -> Diagnosis:
         model_folder.check_llama(folder)
     except (UserError, OSError) as error:
         return Diagnosis("model", PROBLEM, str(error), "nothing was loaded")
-    command = [sys.executable, "-m", "jobs.preparing.proof", str(folder)]
-    done = subprocess.run(
-        command,
+    process = subprocess.run(
+        [sys.executable, "-m", "jobs.preparing.proof", str(folder)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONSAFEPATH": "1"},
     )
     try:
-        told = json.loads(done.stdout.strip().splitlines()[-1])
+        proof = json.loads(process.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[
-            -1
-        ][:300]
         return Diagnosis(
             "model",
             PROBLEM,
-            f"{folder}: could not be tried: {said}",
+            f"{folder}: could not be tried: {_last_line(process)}",
             "has this machine the memory for it?",
         )
-    if told["faults"]:
+    if proof["faults"]:
         return Diagnosis(
             "model",
             PROBLEM,
-            f"{folder}: {'; '.join(told['faults'])}",
+            f"{folder}: {'; '.join(proof['faults'])}",
             "it cannot be trained as it is",
         )
-    workspaces.create(place)
-    write_json(
-        _record(place), _kept(place) | {_digest(folder, place): told["versions"]}
+    workspaces.create(workspace)
+    proven = {_digest(folder, workspace): proof["versions"]}
+    write_json(_record(workspace), _read_record(workspace) | proven)
+    versions = ", ".join(
+        f"{name} {version}" for name, version in proof["versions"].items()
     )
-    shown = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
     return Diagnosis(
         "model",
         OK,
-        f"{folder}: its weights, a forward pass and its tokenizer are proven with {shown}",
+        f"{folder}: its weights, a forward pass and its tokenizer are proven with {versions}",
     )
 
 
-def is_proven(place: Workspace, digest: str) -> bool:
+def _last_line(process: subprocess.CompletedProcess[str]) -> str:
+    """What a process that failed said last."""
+    lines = process.stderr.strip().splitlines()
+    return lines[-1][:300] if lines else f"exit code {process.returncode}"
+
+
+def is_proven(workspace: Workspace, digest: str) -> bool:
     """Whether a folder of this content was proven, with the versions that are installed."""
     installed = _versions()
-    return installed is not None and _kept(place).get(digest) == installed
+    return installed is not None and _read_record(workspace).get(digest) == installed
 
 
-def _digest(folder: Path, place: Workspace) -> str:
-    digests = Inputs(place.digest_cache)
-    made = digests.digest_folder(folder, content.model_files)
-    digests.save()
-    return made
+def _digest(folder: Path, workspace: Workspace) -> str:
+    inputs = Inputs(workspace.digest_cache)
+    digest = inputs.digest_folder(folder, content.model_files)
+    inputs.save()
+    return digest
 
 
 def _versions() -> dict[str, str] | None:
@@ -89,13 +92,13 @@ def _versions() -> dict[str, str] | None:
         return None
 
 
-def _record(place: Workspace) -> Path:
-    return place.root / "proven.json"
+def _record(workspace: Workspace) -> Path:
+    return workspace.root / "proven.json"
 
 
-def _kept(place: Workspace) -> dict[str, dict[str, str]]:
+def _read_record(workspace: Workspace) -> dict[str, dict[str, str]]:
     try:
-        kept = read_json(_record(place))
+        record = read_json(_record(workspace))
     except ValueError:  # damaged: what was proven is proven again
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return record if isinstance(record, dict) else {}

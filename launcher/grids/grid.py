@@ -8,6 +8,7 @@ the grid sets itself it cannot change. `claims:` is part of no run.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ Branch = tuple[str, ...]  # a dotted key, divided
 class SettingSource(Protocol):
     """What a setting was read from: the grid file, or a `--set`."""
 
-    def error(self, place: Place, message: str) -> UserError: ...
+    def error(self, location: Place, message: str, /) -> UserError: ...
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ class Setting:
     key: str
     value: Any
     source: SettingSource
-    place: Place
+    location: Place
 
     def leaves(self) -> Iterator[tuple[Branch, Any, Place]]:
-        """The values within the value, each with its own key and place."""
-        return _leaves(tuple(self.key.split(".")), self.value, self.place)
+        """The values within the value, each with its own key and location."""
+        return _leaves(tuple(self.key.split(".")), self.value, self.location)
 
     def error(self, message: str) -> UserError:
         """An error that names where this was read."""
-        return self.source.error(self.place, message)
+        return self.source.error(self.location, message)
 
 
 @dataclass(frozen=True)
@@ -90,25 +91,27 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
     document = yaml_file.load(path)
     _check_top(document)
     top = document.value
-    given = [
+    defaults = [
         Setting(key, value, document, ("defaults", key))
         for key, value in (top.get("defaults") or {}).items()
     ]
-    _refuse_doubled(document, given)
-    chosen = [point for block in _blocks(document) for point in block]
-    base = [*given, *_overrides(document, sets, chosen)]
-    points = [_resolve(document, base, settings) for settings in chosen]
-    kept, notes = _exclude(document, base, chosen, points)
-    if not kept:
+    _refuse_doubled(document, defaults)
+    by_point = [settings for block in _blocks(document) for settings in block]
+    base = [*defaults, *_overrides(document, sets, by_point)]
+    resolved = [_resolve(document, base, settings) for settings in by_point]
+    points, notes = _exclude(document, base, by_point, resolved)
+    if not points:
         raise document.error(
             ("exclude",), "every point is excluded; nothing is left to run"
         )
-    axes = [point.axes for point in kept]
+    axes = [point.axes for point in points]
     claims = grid_claims.read_claims(
-        document, axes, lambda: max(len(point.settings.by_stage()) for point in kept)
+        document, axes, lambda: max(len(point.settings.by_stage()) for point in points)
     )
     notes += grid_claims.find_notes(document, claims)
-    return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
+    return Grid(
+        path, top["name"], top.get("profile"), points, notes, tuple(sets), claims
+    )
 
 
 def _check_top(document: Document) -> None:
@@ -131,66 +134,60 @@ def _check_top(document: Document) -> None:
         raise document.error(
             ("profile",), "`profile` must be a name or the path of a profile file"
         )
-    for key, kind in (("defaults", dict), ("exclude", list)):
-        if not isinstance(top.get(key), kind | None):
-            raise document.error(
-                (key,),
-                f"`{key}` must be a {'mapping' if kind is dict else 'list of mappings'}",
-            )
+    if not isinstance(top.get("defaults"), dict | None):
+        raise document.error(("defaults",), "`defaults` must be a mapping")
+    if not isinstance(top.get("exclude"), list | None):
+        raise document.error(("exclude",), "`exclude` must be a list of mappings")
 
 
 def _refuse_doubled(document: Document, defaults: list[Setting]) -> None:
     """`train.lr: 1` beside `train: {lr: 2}` is no duplicate key to YAML, but one of
     them would not count."""
     lines: dict[Branch, int] = {}
-    for branch, _, place in (leaf for setting in defaults for leaf in setting.leaves()):
+    leaves = (leaf for setting in defaults for leaf in setting.leaves())
+    for branch, _, location in leaves:
         if branch in lines:
             raise document.error(
-                place,
+                location,
                 f"{'.'.join(branch)!r} is set twice, also on line {lines[branch]}",
             )
-        lines[branch] = document.line(place)
+        lines[branch] = document.line(location)
 
 
 def _overrides(
-    document: Document, sets: Sequence[str], chosen: list[list[Setting]]
+    document: Document, sets: Sequence[str], by_point: list[list[Setting]]
 ) -> list[Setting]:
     """The `--set` options as settings; an error for one that would be overruled, or
     overrule, in silence."""
-    made = [
-        Setting(option.key, option.value, option, ())
-        for option in overrides.parse_overrides(sets)
+    options = [
+        Setting(override.key, override.value, override, ())
+        for override in overrides.parse_overrides(sets)
     ]
-    own = {setting.place: setting for settings in chosen for setting in settings}
-    for i, option in enumerate(made):
-        for other in made[:i]:
-            if _touch(option, other):
+    of_grid = {
+        setting.location: setting for settings in by_point for setting in settings
+    }
+    for i, option in enumerate(options):
+        for earlier in options[:i]:
+            if common := _common_key(option, earlier):
+                raise option.error(f"another --set also sets {common!r}")
+        for setting in of_grid.values():
+            if common := _common_key(option, setting):
+                line = document.line(setting.location)
+                origin = f"{yaml_file.shown(document.path)}:{line}"
                 raise option.error(
-                    f"another --set also sets {_common(option, other)!r}"
+                    f"the grid sets {common!r} itself, {origin}; --set changes defaults, not axes"
                 )
-        for setting in own.values():
-            if _touch(option, setting):
-                where = (
-                    f"{yaml_file.shown(document.path)}:{document.line(setting.place)}"
-                )
-                common = _common(option, setting)
-                raise option.error(
-                    f"the grid sets {common!r} itself, {where}; --set changes defaults, not axes"
-                )
-    return made
+    return options
 
 
-def _touch(one: Setting, other: Setting) -> bool:
-    return bool(_common(one, other))
-
-
-def _common(one: Setting, other: Setting) -> str:
+def _common_key(setting: Setting, second: Setting) -> str:
     """A key that both set; empty if there is none. An empty mapping sets nothing."""
-    for mine, value, _ in one.leaves():
-        for theirs, their_value, _ in other.leaves():
-            depth = min(len(mine), len(theirs))
-            if mine[:depth] == theirs[:depth] and value != {} and their_value != {}:
-                return ".".join(max(mine, theirs, key=len))
+    for branch, value, _ in setting.leaves():
+        for second_branch, second_value, _ in second.leaves():
+            depth = min(len(branch), len(second_branch))
+            overlap = branch[:depth] == second_branch[:depth]
+            if overlap and value != {} and second_value != {}:
+                return ".".join(max(branch, second_branch, key=len))
     return ""
 
 
@@ -207,38 +204,29 @@ def _blocks(document: Document) -> Iterator[list[list[Setting]]]:
             ("grid",), "`grid` must be a mapping of axes, or a list of such mappings"
         )
     total = 0
-    for place, block in blocks:
-        points = _block(document, place, block)
+    for location, block in blocks:
+        points = _block(document, location, block)
         total += len(points)
         if total > MAX_POINTS:
             raise document.error(
-                place, f"more than {MAX_POINTS:,} points; split the grid"
+                location, f"more than {MAX_POINTS:,} points; split the grid"
             )
         yield points
 
 
-def _block(document: Document, place: Place, block: Any) -> list[list[Setting]]:
+def _block(document: Document, location: Place, block: Any) -> list[list[Setting]]:
     """The product of a block's axes; the last axis varies fastest."""
     if not isinstance(block, dict) or not block:
         raise document.error(
-            place,
+            location,
             "a block of the grid is a mapping of axes, such as {arrangement.order: [nft, fft]}",
         )
-    axes: list[list[list[Setting]]] = []
-    for key, value in block.items():
-        if key == "zip":
-            axes.append(_zip(document, (*place, key), value))
-        else:
-            axes.append(
-                [[setting] for setting in _axis(document, (*place, key), key, value)]
-            )
+    axes = [_read_axis(document, location, key, value) for key, value in block.items()]
     _refuse_overlap([setting for axis in axes for setting in axis[0]])
-    size = 1
-    for axis in axes:
-        size *= len(axis)
+    size = math.prod(map(len, axes))
     if size > MAX_POINTS:
         raise document.error(
-            place,
+            location,
             f"this block has {size:,} points, more than {MAX_POINTS:,}; split the grid",
         )
     return [
@@ -247,102 +235,116 @@ def _block(document: Document, place: Place, block: Any) -> list[list[Setting]]:
     ]
 
 
-def _axis(document: Document, place: Place, key: str, value: Any) -> list[Setting]:
+def _read_axis(
+    document: Document, block: Place, key: str, value: Any
+) -> list[list[Setting]]:
+    """Along the axis, the settings of each step: one, or as many as `zip` walks together."""
+    location = (*block, key)
+    if key == "zip":
+        return _zip(document, location, value)
+    return [[setting] for setting in _axis(document, location, key, value)]
+
+
+def _axis(document: Document, location: Place, key: str, value: Any) -> list[Setting]:
     known = list_leaf_keys(Settings, key)
     if key not in known:
-        raise document.error(place, describe_unknown_key(key, known))
+        raise document.error(location, describe_unknown_key(key, known))
     if not isinstance(value, list):
-        return [Setting(key, value, document, place)]
+        return [Setting(key, value, document, location)]
     if not value:
         raise document.error(
-            place, f"the axis {key!r} is an empty list; give it values or leave it out"
+            location,
+            f"the axis {key!r} is an empty list; give it values or leave it out",
         )
-    return [Setting(key, item, document, (*place, i)) for i, item in enumerate(value)]
+    return [
+        Setting(key, item, document, (*location, i)) for i, item in enumerate(value)
+    ]
 
 
-def _zip(document: Document, place: Place, block: Any) -> list[list[Setting]]:
-    if (
-        not isinstance(block, dict)
-        or not block
-        or not all(isinstance(v, list) for v in block.values())
-    ):
+def _zip(document: Document, location: Place, block: Any) -> list[list[Setting]]:
+    is_mapping = isinstance(block, dict) and bool(block)
+    if not is_mapping or not all(isinstance(v, list) for v in block.values()):
         raise document.error(
-            place, "`zip` is a mapping of lists that are walked together"
+            location, "`zip` is a mapping of lists that are walked together"
         )
     columns = [
-        _axis(document, (*place, key), key, value) for key, value in block.items()
+        _axis(document, (*location, key), key, value) for key, value in block.items()
     ]
     if len({len(column) for column in columns}) > 1:
         sizes = ", ".join(f"{column[0].key} has {len(column)}" for column in columns)
-        raise document.error(place, f"lists in `zip` must be equally long: {sizes}")
+        raise document.error(location, f"lists in `zip` must be equally long: {sizes}")
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _refuse_overlap(settings: list[Setting]) -> None:
-    for one, other in itertools.permutations(settings, 2):
-        if one.key == other.key or other.key.startswith(one.key + "."):
-            raise other.error(
-                f"{other.key!r} is set twice in this block, also by {one.key!r}"
+    for upper, setting in itertools.permutations(settings, 2):
+        if upper.key == setting.key or setting.key.startswith(upper.key + "."):
+            raise setting.error(
+                f"{setting.key!r} is set twice in this block, also by {upper.key!r}"
             )
 
 
-def _resolve(document: Document, base: list[Setting], chosen: list[Setting]) -> Point:
+def _resolve(document: Document, base: list[Setting], axes: list[Setting]) -> Point:
     tree: dict[str, Any] = {}
     origins: dict[Branch, tuple[Setting, Place]] = {}
-    for setting in [*base, *chosen]:
-        for branch, value, place in setting.leaves():
-            _lay(tree, branch, value, setting, place)
+    for setting in [*base, *axes]:
+        for branch, value, location in setting.leaves():
+            _lay(tree, branch, value, setting, location)
             origins |= {
-                branch[:depth]: (setting, place) for depth in range(1, len(branch) + 1)
+                branch[:depth]: (setting, location)
+                for depth in range(1, len(branch) + 1)
             }
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise _told(document, error, origins) from None
-    return Point(settings, {setting.key: setting.value for setting in chosen})
+        raise _explain(document, error, origins) from None
+    return Point(settings, {setting.key: setting.value for setting in axes})
 
 
-def _told(
+def _explain(
     document: Document,
     error: ValidationError,
     origins: dict[Branch, tuple[Setting, Place]],
 ) -> UserError:
     """The first problem in one line that names where the value was read."""
-    loc, message = find_first_problem(error, Settings)
-    branch = tuple(str(part) for part in loc)
+    keys, message = find_first_problem(error, Settings)
+    branch = tuple(str(key) for key in keys)
     while branch and branch not in origins:
         branch = branch[:-1]
     if not branch:
         return document.error(("defaults",), message)
-    setting, place = origins[branch]
-    is_axis = place[:1] == ("grid",) and ".".join(branch) == setting.key
+    setting, location = origins[branch]
+    is_axis = location[:1] == ("grid",) and ".".join(branch) == setting.key
     if is_axis and error.errors()[0]["type"] in ("tuple_type", "list_type"):
         message += f"; inside `grid:` a list as a value is bracketed twice, {setting.key}: [[…]]"
-    return setting.source.error(place, message)
+    return setting.source.error(location, message)
 
 
 def _leaves(
-    branch: Branch, value: Any, place: Place
+    branch: Branch, value: Any, location: Place
 ) -> Iterator[tuple[Branch, Any, Place]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
-            yield from _leaves((*branch, key), item, (*place, key))
+            yield from _leaves((*branch, key), item, (*location, key))
     elif branch[-1] == "betas" and isinstance(
         value, list
     ):  # the one setting that is a tuple
-        yield branch, tuple(value), place
+        yield branch, tuple(value), location
     else:
-        yield branch, value, place
+        yield branch, value, location
 
 
 def _lay(
-    tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, place: Place
+    tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, location: Place
 ) -> None:
-    for depth, part in enumerate(branch[:-1], start=1):
-        tree = tree.setdefault(part, {})
+    for depth, key in enumerate(branch[:-1], start=1):
+        tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            held = f"{'.'.join(branch[:depth])} is {format_brief(tree)}, not a mapping"
-            raise setting.source.error(place, f"{'.'.join(branch)}: {held}")
+            upper = ".".join(branch[:depth])
+            raise setting.source.error(
+                location,
+                f"{'.'.join(branch)}: {upper} is {format_brief(tree)}, not a mapping",
+            )
     if value == {} and isinstance(tree.get(branch[-1]), dict):
         return  # an empty mapping laid over a mapping changes nothing
     tree[branch[-1]] = value
@@ -351,7 +353,7 @@ def _lay(
 def _exclude(
     document: Document,
     base: list[Setting],
-    chosen: list[list[Setting]],
+    by_point: list[list[Setting]],
     points: list[Point],
 ) -> tuple[list[Point], list[str]]:
     """Drops every point that an `exclude` item describes: laying the item over the
@@ -364,28 +366,36 @@ def _exclude(
         )
     dropped: set[int] = set()
     notes = []
-    for i, rule in enumerate(rules):
-        place: Place = ("exclude", i)
-        if not isinstance(rule, dict) or not rule:
-            raise document.error(
-                place,
-                "an item of `exclude` is a mapping such as {arrangement.order: fft}",
-            )
-        wanted = [
-            s
-            for key, value in rule.items()
-            for s in _axis(document, (*place, key), key, [value])
-        ]
-        hit = {
-            n
-            for n, own in enumerate(chosen)
-            if _changes_nothing(document, [*base, *own], wanted, points[n])
+    for i, item in enumerate(rules):
+        location: Place = ("exclude", i)
+        rule = _read_rule(document, location, item)
+        matches = {
+            number
+            for number, settings in enumerate(by_point)
+            if _changes_nothing(document, [*base, *settings], rule, points[number])
         }
-        if not hit:
-            at = f"{yaml_file.shown(document.path)}:{document.line(place)}"
-            notes.append(f"{at}: this `exclude` matches no point of the grid")
-        dropped |= hit
-    return [point for n, point in enumerate(points) if n not in dropped], notes
+        if not matches:
+            line = document.line(location)
+            notes.append(
+                f"{yaml_file.shown(document.path)}:{line}: this `exclude` matches no point of the"
+                " grid"
+            )
+        dropped |= matches
+    remaining = [point for number, point in enumerate(points) if number not in dropped]
+    return remaining, notes
+
+
+def _read_rule(document: Document, location: Place, item: Any) -> list[Setting]:
+    if not isinstance(item, dict) or not item:
+        raise document.error(
+            location,
+            "an item of `exclude` is a mapping such as {arrangement.order: fft}",
+        )
+    return [
+        setting
+        for key, value in item.items()
+        for setting in _axis(document, (*location, key), key, [value])
+    ]
 
 
 def _changes_nothing(

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 def read_claims(
     document: Document,
     axes: Sequence[Mapping[str, Any]] | None,
-    most_stages: Callable[[], int],
+    max_stages: Callable[[], int],
 ) -> tuple[Claim, ...]:
     """The claims of a grid whose points have these axes and at most so many stages.
 
@@ -33,37 +33,44 @@ def read_claims(
     were held against the points when the grid was submitted: of points that are one run
     only the first one's values are kept.
     """
-    given = document.value.get("claims") or []
-    if not isinstance(given, list):
+    items = document.value.get("claims") or []
+    if not isinstance(items, list):
         raise document.error(
             ("claims",),
             "`claims` must be a list of mappings such as {claim: falls_early}",
         )
     try:
-        claims = OF_A_GRID.validate_python(given)
+        claims = OF_A_GRID.validate_python(items)
     except ValidationError as error:
-        raise document.error(*_told(error)) from None
+        raise document.error(*_locate_problem(error)) from None
     for number, claim in enumerate(claims):
+        location: Place = ("claims", number)
         if axes is not None:
             for key, value in claim.places:
-                _check(document, ("claims", number), key, value, axes)
-        if (
-            claim.published is not None
-            and claim.published not in published.list_published()
-        ):
-            known = published.list_published()
-            hint = suggest_nearest(claim.published, known)
-            message = f"no published curves {format_brief(claim.published)}.{hint}"
-            raise document.error(
-                ("claims", number, "published"),
-                f"{message} There are: {', '.join(known)}",
-            )
-        if claim.stage is not None and claim.stage > most_stages():
-            message = (
-                f"stage {claim.stage}: the runs have {most_stages()} stages at most"
-            )
-            raise document.error(("claims", number, "stage"), message)
+                _check_axis(document, location, key, value, axes)
+        _check_published(document, location, claim)
+        _check_stage(document, location, claim, max_stages)
     return tuple(claims)
+
+
+def _check_published(document: Document, location: Place, claim: Claim) -> None:
+    known = published.list_published() if claim.published is not None else []
+    if claim.published is None or claim.published in known:
+        return
+    hint = suggest_nearest(claim.published, known)
+    raise document.error(
+        (*location, "published"),
+        f"no published curves {format_brief(claim.published)}.{hint} There are:"
+        f" {', '.join(known)}",
+    )
+
+
+def _check_stage(
+    document: Document, location: Place, claim: Claim, max_stages: Callable[[], int]
+) -> None:
+    if claim.stage is not None and claim.stage > max_stages():
+        message = f"stage {claim.stage}: the runs have {max_stages()} stages at most"
+        raise document.error((*location, "stage"), message)
 
 
 def find_notes(document: Document, claims: Sequence[Claim]) -> list[str]:
@@ -85,86 +92,87 @@ def make_claim_key(claim: Claim) -> str:
 
 
 def date_claims(
-    claims: Sequence[Claim], known: Sequence[Row], now: int, done: Callable[[], int]
+    claims: Sequence[Claim],
+    recorded: Sequence[Row],
+    now: int,
+    count_done: Callable[[], int],
 ) -> list[Row]:
     """Each claim with when it was first submitted, in ms, and how many of the grid's
     runs were done by then.
 
-    `known` is what this returned before. So a report can tell a claim from one that was
-    made to fit the results.
+    `recorded` is what this returned before. So a report can tell a claim from one that
+    was made to fit the results.
     """
-    of = {row["claim"]: row for row in known}
+    rows = {row["claim"]: row for row in recorded}
+    keys = map(make_claim_key, claims)
     return [
-        of.get(make_claim_key(claim))
-        or {"claim": make_claim_key(claim), "since": now, "done": done()}
-        for claim in claims
+        rows.get(key) or {"claim": key, "since": now, "done": count_done()}
+        for key in keys
     ]
 
 
-def find_doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
+def find_doubt(claim: Claim, recorded: Sequence[Row] | None) -> str | None:
     """Why a claim may not have been fixed before its results were looked at; None where it was."""
-    if known is None:  # submitted by an older zsg
+    if recorded is None:  # submitted by an older zsg
         return None
-    found = next((row for row in known if row["claim"] == make_claim_key(claim)), None)
-    if found is None:
-        return "not among the claims that were submitted"
-    return (
-        f"first submitted when {found['done']} runs were done"
-        if found["done"]
-        else None
-    )
+    key = make_claim_key(claim)
+    for row in recorded:
+        if row["claim"] == key:
+            done = row["done"]
+            return f"first submitted when {done} runs were done" if done else None
+    return "not among the claims that were submitted"
 
 
-def _told(error: ValidationError) -> tuple[Place, str]:
+def _locate_problem(error: ValidationError) -> tuple[Place, str]:
+    """Where the first problem of the claims stands, and what it is; an unknown key
+    first, which explains the others."""
     problems = error.errors()
-    first = next(
-        (one for one in problems if one["type"] == "extra_forbidden"), problems[0]
+    problem = next(
+        (each for each in problems if each["type"] == "extra_forbidden"), problems[0]
     )
-    number, *rest = first["loc"]
-    kind = rest[0] if rest and rest[0] in KINDS else None
-    place = rest[1:] if kind else rest
-    at: Place = ("claims", number, *place)
-    if first["type"] == "extra_forbidden":
-        return at, describe_unknown_key(
-            str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}"
-        )
-    if first["type"] == "missing":
-        meaning = str(KINDS[str(kind)].model_fields[str(place[-1])].description)
-        return ("claims", number), f"{place[-1]} is missing: {meaning.rstrip('.')}"
-    if first["type"].startswith("union_tag"):
-        return (
-            "claims",
-            number,
-        ), f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
-    name = ".".join(map(str, place)) or "a claim"
+    number, *keys = problem["loc"]
+    kind = str(keys[0]) if keys and keys[0] in KINDS else None
+    if kind:
+        keys = keys[1:]
+    claim: Place = ("claims", number)
+    if problem["type"] == "extra_forbidden":
+        fields = list(KINDS[str(kind)].model_fields)
+        unknown = describe_unknown_key(str(keys[-1]), fields, f"a claim that {kind}")
+        return (*claim, *keys), unknown
+    if problem["type"] == "missing":
+        meaning = str(KINDS[str(kind)].model_fields[str(keys[-1])].description)
+        return claim, f"{keys[-1]} is missing: {meaning.rstrip('.')}"
+    if problem["type"].startswith("union_tag"):
+        return claim, f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
+    name = ".".join(map(str, keys)) or "a claim"
+    reason = problem["msg"].removeprefix("Value error, ")
     return (
-        at,
-        f"{name}: {first['msg'].removeprefix('Value error, ')}, found"
-        f" {format_brief(first['input'])}",
+        (*claim, *keys),
+        f"{name}: {reason}, found {format_brief(problem['input'])}",
     )
 
 
-def _check(
+def _check_axis(
     document: Document,
-    place: Place,
+    location: Place,
     key: str,
     value: Any,
     axes: Sequence[Mapping[str, Any]],
 ) -> None:
-    known = list(dict.fromkeys(name for one in axes for name in one))
+    known = list(dict.fromkeys(name for point in axes for name in point))
     if key not in known:
         raise document.error(
-            place,
+            location,
             f"{key!r} is no axis of this grid.{suggest_nearest(key, known)} Axes:"
             f" {', '.join(known)}",
         )
-    if not any(key in one and _same(one[key], value) for one in axes):
-        there = [format_brief(one[key]) for one in axes if key in one]
+    values = [point[key] for point in axes if key in point]
+    if not any(_is_same(each, value) for each in values):
+        shown = ", ".join(dict.fromkeys(map(format_brief, values)))
         raise document.error(
-            place,
-            f"no run has {key} {format_brief(value)}; there are: {', '.join(dict.fromkeys(there))}",
+            location, f"no run has {key} {format_brief(value)}; there are: {shown}"
         )
 
 
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and one == other
+def _is_same(value: Any, second: Any) -> bool:
+    return type(value) is type(second) and value == second

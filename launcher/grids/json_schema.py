@@ -36,7 +36,7 @@ def make_grid_schema() -> Schema:
         description="Lists of equal length that are walked together, not multiplied.",
         minProperties=1,
     )
-    parts = {
+    sections = {
         "settings": _mapping(values),
         "block": _mapping(
             axes | {"zip": zipped},
@@ -81,7 +81,9 @@ def make_grid_schema() -> Schema:
             " part of a run's identity.",
         ),
     }
-    return _document("zsg grid", properties, models | kinds | parts, required=["name"])
+    return _document(
+        "zsg grid", properties, models | kinds | sections, required=["name"]
+    )
 
 
 def make_profile_schema() -> Schema:
@@ -93,11 +95,13 @@ def make_profile_schema() -> Schema:
     )
 
 
-def _document(title: str, properties: Schema, models: Schema, **more: Any) -> Schema:
+def _document(
+    title: str, properties: Schema, models: Schema, **keywords: Any
+) -> Schema:
     return {
         "$schema": DRAFT,
         "title": title,
-        **_mapping(properties, **more),
+        **_mapping(properties, **keywords),
         "definitions": models,
     }
 
@@ -117,14 +121,14 @@ def _plain(schema: Any) -> Any:
         return schema
     if "$ref" in schema:
         return {"$ref": schema["$ref"]}
-    kept = {
+    plain = {
         key: _plain(value)
         for key, value in schema.items()
         if not _is_left_out(key, value)
     }
-    if "prefixItems" in kept:
-        kept["items"] = kept.pop("prefixItems")
-    return kept
+    if "prefixItems" in plain:
+        plain["items"] = plain.pop("prefixItems")
+    return plain
 
 
 def _is_left_out(key: str, value: Any) -> bool:
@@ -140,37 +144,30 @@ def dotted_keys(
     """The schema of every dotted key, of sections as of values; a name that is the
     user's own is NAME."""
     for name, value in schema["properties"].items():
-        yield prefix + name, value
-        for part in (value, *value.get("anyOf", [])):
-            for below, inner in [
-                ("", part),
-                *(
-                    (f"{NAMED}.", one)
-                    for one in part.get("patternProperties", {}).values()
-                ),
-            ]:
-                if "$ref" in inner:
-                    if below:
-                        yield f"{prefix}{name}.{NAMED}", inner
-                    yield from dotted_keys(
-                        models[inner["$ref"].rpartition("/")[2]],
-                        models,
-                        f"{prefix}{name}.{below}",
-                    )
+        key = prefix + name
+        yield key, value
+        for alternative in (value, *value.get("anyOf", [])):
+            if "$ref" in alternative:
+                yield from dotted_keys(_model(alternative, models), models, f"{key}.")
+            for named in alternative.get("patternProperties", {}).values():
+                if "$ref" in named:
+                    yield f"{key}.{NAMED}", named
+                    model = _model(named, models)
+                    yield from dotted_keys(model, models, f"{key}.{NAMED}.")
+
+
+def _model(reference: Schema, models: Schema) -> Schema:
+    return models[reference["$ref"].rpartition("/")[2]]
 
 
 def _axis(key: str, value: Schema) -> Schema:
     """A value or a list of values; for a value that is a list itself only the latter,
     since a list is an axis."""
-    one = _ref(f"settings/properties/{key}")
-    is_list = any(
-        part.get("type") == "array" for part in (value, *value.get("anyOf", []))
-    )
-    return (
-        _listed(key, value)
-        if is_list
-        else _about(value) | {"anyOf": [one, _listed(key, value)]}
-    )
+    alternatives = (value, *value.get("anyOf", []))
+    if any(each.get("type") == "array" for each in alternatives):
+        return _listed(key, value)
+    single = _ref(f"settings/properties/{key}")
+    return _about(value) | {"anyOf": [single, _listed(key, value)]}
 
 
 def _listed(key: str, value: Schema) -> Schema:
@@ -189,19 +186,20 @@ def _ref(definition: str) -> Schema:
     return {"$ref": f"#/definitions/{definition}"}
 
 
-def _mapping(properties: Schema, **more: Any) -> Schema:
+def _mapping(properties: Schema, **keywords: Any) -> Schema:
     """A mapping of these keys and no others; a key with NAME in it stands for every name."""
-    named = {key: value for key, value in properties.items() if f".{NAMED}" in key}
     patterns = {
         f"^{re.escape(key).replace(NAMED, NAME_PATTERN)}$": value
-        for key, value in named.items()
+        for key, value in properties.items()
+        if f".{NAMED}" in key
     }
-    more |= {"patternProperties": patterns} if patterns else {}
+    if patterns:
+        keywords["patternProperties"] = patterns
     return {
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
-        **more,
+        **keywords,
     }
 
 

@@ -56,6 +56,7 @@ ROPE = {
     "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
     "proportional": (),
 }
+ORIGIN = "original_max_position_embeddings"
 # What other classes compute and transformers' Llama does not, with the values under
 # which that makes no difference.
 NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
@@ -95,20 +96,41 @@ ATTENTIONS = (
     "grouped_mm",
     "batched_mm",
 )
+# keys whose values are objects; older files have a list of names
+OBJECTS: dict[str, tuple[type, ...]] = {
+    "rope_scaling": (dict,),
+    "rope_parameters": (dict,),
+    "auto_map": (dict, list),
+}
 CODE = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 
 
 def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
     """Each as a sentence without the folder's name; numbers of the wrong type are told
     alone, as all rests on them."""
-    wrong = [*_types(config)]
-    if wrong:
-        yield from wrong
+    wrong_types = [*_find_wrong_types(config)]
+    if wrong_types:
+        yield from wrong_types
         return
-    hidden, heads = (
-        size_of(config, "hidden_size"),
-        size_of(config, "num_attention_heads"),
-    )
+    yield from _find_head_faults(config)
+    activation = config.get("hidden_act", "silu")
+    if activation not in ACTIVATIONS:
+        yield (
+            f"config.json: hidden_act {format_brief(activation)} is none that transformers has;"
+            " for a Llama it is 'silu'"
+        )
+    if config.get("attention_dropout"):
+        yield "attention_dropout is not 0; its draws would differ by rank"
+    yield from _find_rope_faults(config)
+    yield from _find_not_computed(config)
+    yield from _find_id_faults(config)
+    yield from find_code(config, CODE)
+    yield from find_other_files(config)
+
+
+def _find_head_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    hidden = size_of(config, "hidden_size")
+    heads = size_of(config, "num_attention_heads")
     keys, width = key_heads(config), head_size(config)
     if hidden % heads:
         yield f"config.json: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
@@ -118,14 +140,9 @@ def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if width % 2:
         yield f"config.json: head_dim is {width}; rotary positions turn pairs, so it must be even"
-    if (kind := config.get("hidden_act", "silu")) not in ACTIVATIONS:
-        yield (
-            f"config.json: hidden_act {format_brief(kind)} is none that transformers has; for a"
-            " Llama it is 'silu'"
-        )
-    if config.get("attention_dropout"):
-        yield "attention_dropout is not 0; its draws would differ by rank"
-    yield from _rope(config, width)
+
+
+def _find_not_computed(config: Mapping[str, Any]) -> Iterator[str]:
     for key, neutral in NOT_COMPUTED.items():
         if key in config and config[key] not in neutral:
             yield (
@@ -133,29 +150,24 @@ def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
                 " not compute"
             )
     kinds = config.get("layer_types")
-    if kinds is not None and not (
-        isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}
-    ):
+    if kinds is None:
+        return
+    if not isinstance(kinds, list) or not set(map(str, kinds)) <= {"full_attention"}:
         yield (
             f"config.json: layer_types {format_brief(kinds)} has others than full_attention, which"
             " Llama's all are"
         )
-    yield from _ids(config)
-    yield from find_code(config, CODE)
-    yield from find_other_files(config)
 
 
 def find_quantisation(config: Mapping[str, Any]) -> str | None:
     """By which method config.json says that the weights are quantised; None where it
     says nothing of it."""
     for key in ("quantization_config", "compression_config"):
-        told = config.get(key)
-        if told:
-            return (
-                str(told.get("quant_method") or "compressed")[:80]
-                if isinstance(told, dict)
-                else format_brief(told)
-            )
+        method = config.get(key)
+        if isinstance(method, dict) and method:
+            return str(method.get("quant_method") or "compressed")[:80]
+        if method:
+            return format_brief(method)
     for key in ("dtype", "torch_dtype"):
         name = config.get(key)
         if isinstance(name, str) and name.removeprefix("torch.") not in DTYPES:
@@ -163,21 +175,20 @@ def find_quantisation(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def find_code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
+def find_code(config: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
     """The fault of a config or a tokenizer that is computed by Python code of its own,
     which zsg does not run."""
-    named = told.get("auto_map")
-    if isinstance(named, list) and "AutoTokenizer" in classes:  # as older files have it
-        named = {"AutoTokenizer": named}
-    if not isinstance(named, dict):
+    auto_map = config.get("auto_map")
+    if isinstance(auto_map, list) and "AutoTokenizer" in classes:
+        auto_map = {"AutoTokenizer": auto_map}  # as older files have it
+    if not isinstance(auto_map, dict):
         return
-    own = [named[key] for key in classes if named.get(key)]
-    if own:
+    code = [auto_map[key] for key in classes if auto_map.get(key)]
+    if code:
         yield (
-            f"auto_map names code of its own ({format_brief(own[0])}), which zsg does not run: it"
-            " would"
-            " train transformers' own class instead; where that computes the same, take auto_map"
-            " out of a copy of the folder"
+            f"auto_map names code of its own ({format_brief(code[0])}), which zsg does not run: it"
+            " would train transformers' own class instead; where that computes the same, take"
+            " auto_map out of a copy of the folder"
         )
 
 
@@ -193,15 +204,14 @@ def find_other_files(config: Mapping[str, Any]) -> Iterator[str]:
         if config.get(key):
             yield (
                 f"config.json: {key} is {format_brief(config[key])}: transformers would load other"
-                " files"
-                " than zsg has judged; take it out of a copy of the folder, and give the files"
-                " their usual names"
+                " files than zsg has judged; take it out of a copy of the folder, and give the"
+                " files their usual names"
             )
     for key in IMPLEMENTATIONS:
-        told = config.get(key)
-        if told is not None and not (isinstance(told, str) and told in ATTENTIONS):
+        name = config.get(key)
+        if name is not None and not (isinstance(name, str) and name in ATTENTIONS):
             yield (
-                f"config.json: {key} is {format_brief(told)}, which transformers does not have; it"
+                f"config.json: {key} is {format_brief(name)}, which transformers does not have; it"
                 " would look for code of that name. Take it out of a copy of the folder"
             )
 
@@ -218,31 +228,34 @@ def attention_window(config: Mapping[str, Any]) -> int | None:
 def find_length_limit(config: Mapping[str, Any]) -> tuple[int, str]:
     """The most tokens of an example that config.json lets the model be trained on, and
     what in it says so."""
-    most = position_count(config)
-    said = f"max_position_embeddings {most}"
+    limit = position_count(config)
+    reason = f"max_position_embeddings {limit}"
     if config.get("max_position_embeddings") is None:
-        said = (
-            f"{most} positions, which transformers takes where config.json has no"
+        reason = (
+            f"{limit} positions, which transformers takes where config.json has no"
             " max_position_embeddings"
         )
     width = attention_window(config)
-    if width is not None and width < most:
-        most, said = (
-            width,
-            f"sliding_window {width}, which transformers' Llama does not compute",
+    if width is not None and width < limit:
+        limit = width
+        reason = f"sliding_window {width}, which transformers' Llama does not compute"
+    origin = _longrope_origin(config)
+    if origin is not None and origin < limit:
+        limit = origin
+        reason = (
+            f"original_max_position_embeddings {origin}, beyond which longrope turns all"
+            " examples of a batch by other angles"
         )
-    if _rope_kind(used := _rope_used(config)) == "longrope":
-        origin = used.get(
-            "original_max_position_embeddings",
-            config.get("original_max_position_embeddings"),
-        )
-        if type(origin) is int and origin < most:
-            most = origin
-            said = (
-                f"original_max_position_embeddings {origin}, beyond which longrope turns all"
-                " examples of a batch by other angles"
-            )
-    return most, said
+    return limit, reason
+
+
+def _longrope_origin(config: Mapping[str, Any]) -> int | None:
+    """Up to how many tokens longrope turns by its short factors; None without longrope."""
+    rope = _rope_used(config)
+    if _rope_kind(rope) != "longrope":
+        return None
+    origin = rope.get(ORIGIN, config.get(ORIGIN))
+    return origin if type(origin) is int else None
 
 
 def has_sizes(config: Mapping[str, Any]) -> bool:
@@ -276,7 +289,26 @@ def head_size(config: Mapping[str, Any]) -> int:
     )
 
 
-def _types(config: Mapping[str, Any]) -> Iterator[str]:
+def _find_wrong_types(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _find_wrong_counts(config)
+    for key in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
+        if key in config and not isinstance(config[key], bool):
+            yield f"config.json: {key} is {format_brief(config[key])}, neither true nor false"
+    yield from _find_wrong_numbers(config)
+    for key, kinds in OBJECTS.items():
+        if config.get(key) is not None and not isinstance(config[key], kinds):
+            yield f"config.json: {key} is {format_brief(config[key])}, not an object"
+
+
+def _find_wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("rms_norm_eps", "initializer_range", "rope_theta"):
+        if config.get(key) is not None and not _is_positive(config[key]):
+            yield f"config.json: {key} is {format_brief(config[key])}, not a number above 0"
+    if "rms_norm_eps" in config and config["rms_norm_eps"] is None:
+        yield "config.json: rms_norm_eps is None, not a number above 0"
+
+
+def _find_wrong_counts(config: Mapping[str, Any]) -> Iterator[str]:
     for key in DEFAULTS:
         if key in config and not _is_count(config[key]):
             yield f"config.json: {key} is {format_brief(config[key])}, not a count"
@@ -286,18 +318,6 @@ def _types(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("num_key_value_heads", "head_dim"):
         if config.get(key) is not None and not _is_count(config[key]):
             yield f"config.json: {key} is {format_brief(config[key])}, not a count"
-    for key in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
-        if key in config and not isinstance(config[key], bool):
-            yield f"config.json: {key} is {format_brief(config[key])}, neither true nor false"
-    for key in ("rms_norm_eps", "initializer_range", "rope_theta"):
-        if config.get(key, 1) is not None and not _is_positive(config.get(key, 1)):
-            yield f"config.json: {key} is {format_brief(config[key])}, not a number above 0"
-    if "rms_norm_eps" in config and config["rms_norm_eps"] is None:
-        yield "config.json: rms_norm_eps is None, not a number above 0"
-    for key in ("rope_scaling", "rope_parameters", "auto_map"):
-        allowed = (dict, list) if key == "auto_map" else (dict,)
-        if config.get(key) is not None and not isinstance(config[key], allowed):
-            yield f"config.json: {key} is {format_brief(config[key])}, not an object"
 
 
 def _rope_used(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,99 +330,125 @@ def _rope_kind(used: Mapping[str, Any]) -> Any:
     return used.get("rope_type", used.get("type", "default"))
 
 
-def _rope(config: Mapping[str, Any], head: int) -> Iterator[str]:
-    used = _rope_used(config)
-    where = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
-    kind = _rope_kind(used)
-    other = config.get("rope_parameters") or used
-    if any(isinstance(value, dict) for value in used.values()):
-        yield f"config.json: {where} differs by kinds of layers, which Llama does not have"
+def _find_rope_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    rope = _rope_used(config)
+    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    if any(isinstance(value, dict) for value in rope.values()):
+        yield f"config.json: {name} differs by kinds of layers, which Llama does not have"
         return
+    kind = _rope_kind(rope)
     if not isinstance(kind, str) or kind not in ROPE:
         yield (
-            f"config.json: {where} has the type {format_brief(kind)}, which transformers' Llama"
+            f"config.json: {name} has the type {format_brief(kind)}, which transformers' Llama"
             f" does not know; it knows {', '.join(ROPE)}"
         )
         return
-    if _rope_kind(other) != kind:
+    second_kind = _rope_kind(config.get("rope_parameters") or rope)
+    if second_kind != kind:
         yield (
             f"config.json: rope_scaling is {kind!r} and rope_parameters"
-            f" {format_brief(_rope_kind(other))}; leave one"
+            f" {format_brief(second_kind)}; leave one"
         )
+    yield from _find_theta_faults(config, rope, name)
+    if rope.get("partial_rotary_factor") not in (None, 1):
+        yield (
+            f"config.json: {name} turns a part of each head only, which transformers' Llama does"
+            " not compute"
+        )
+    if rope.get("mrope_section") is not None:
+        yield (
+            f"config.json: {name} has mrope_section, positions of several kinds, which Llama does"
+            " not have"
+        )
+    yield from _find_scaling_faults(config, rope, kind, name)
+
+
+def _find_theta_faults(
+    config: Mapping[str, Any], rope: Mapping[str, Any], name: str
+) -> Iterator[str]:
     thetas = [
-        told["rope_theta"]
-        for told in (used, config)
-        if told.get("rope_theta") is not None
+        settings["rope_theta"]
+        for settings in (rope, config)
+        if settings.get("rope_theta") is not None
     ]
     if any(not _is_positive(theta) for theta in thetas):
         yield f"config.json: rope_theta is {format_brief(thetas[0])}, not a number above 0"
     elif len(set(thetas)) > 1:
         yield (
-            f"config.json: rope_theta is {thetas[1]:g}, and {where}.rope_theta {thetas[0]:g};"
+            f"config.json: rope_theta is {thetas[1]:g}, and {name}.rope_theta {thetas[0]:g};"
             " leave one"
         )
-    if used.get("partial_rotary_factor") not in (None, 1):
-        yield (
-            f"config.json: {where} turns a part of each head only, which transformers' Llama does"
-            " not compute"
-        )
-    if used.get("mrope_section") is not None:
-        yield (
-            f"config.json: {where} has mrope_section, positions of several kinds, which Llama does"
-            " not have"
-        )
-    yield from _rope_fields(config, used, kind, where, head)
 
 
-def _rope_fields(
-    config: Mapping[str, Any], used: Mapping[str, Any], kind: str, where: str, head: int
+def _find_scaling_faults(
+    config: Mapping[str, Any], rope: Mapping[str, Any], kind: str, name: str
 ) -> Iterator[str]:
-    origin = "original_max_position_embeddings"
-    given: dict[str, Any] = {name: used.get(name) for name in ROPE[kind]}
-    if origin in given and config.get(origin) is not None:
-        given[origin] = config[origin]
-    lacking = [name for name, value in given.items() if value is None]
-    if lacking:
-        yield f"config.json: {where} of type {kind!r} needs {', '.join(lacking)}"
+    """The faults of the fields that this kind of scaling needs."""
+    fields: dict[str, Any] = {field: rope.get(field) for field in ROPE[kind]}
+    if ORIGIN in fields and config.get(ORIGIN) is not None:
+        fields[ORIGIN] = config[ORIGIN]
+    missing = [field for field, value in fields.items() if value is None]
+    if missing:
+        yield f"config.json: {name} of type {kind!r} needs {', '.join(missing)}"
         return
-    for name, value in given.items():
-        if name in ("short_factor", "long_factor"):
-            if not (
-                isinstance(value, list)
-                and len(value) == head // 2
-                and all(map(_is_positive, value))
-            ):
-                yield (
-                    f"config.json: {where}.{name} must be {head // 2} numbers above 0, one for each"
-                    " pair of a head"
-                )
-        elif name == origin and not _is_count(value):
-            yield f"config.json: {where}.{name} is {format_brief(value)}, not a count"
-        elif not _is_positive(value):
-            yield f"config.json: {where}.{name} is {format_brief(value)}, not a number above 0"
+    pairs = head_size(config) // 2
+    for field, value in fields.items():
+        fault = _find_field_fault(field, value, pairs)
+        if fault:
+            yield f"config.json: {name}.{field} {fault}"
     if kind == "llama3":
-        low, high = given["low_freq_factor"], given["high_freq_factor"]
-        if _is_positive(low) and _is_positive(high) and high <= low:
-            yield (
-                f"config.json: {where}.high_freq_factor {high:g} must be above low_freq_factor"
-                f" {low:g}"
-            )
+        yield from _find_frequency_fault(fields, name)
 
 
-def _ids(config: Mapping[str, Any]) -> Iterator[str]:
+def _find_field_fault(field: str, value: Any, pairs: int) -> str | None:
+    """What is wrong with a field's value; `pairs` is how many a head has."""
+    if field in ("short_factor", "long_factor"):
+        if _is_list_of_positives(value, pairs):
+            return None
+        return f"must be {pairs} numbers above 0, one for each pair of a head"
+    if field == ORIGIN and not _is_count(value):
+        return f"is {format_brief(value)}, not a count"
+    if not _is_positive(value):
+        return f"is {format_brief(value)}, not a number above 0"
+    return None
+
+
+def _is_list_of_positives(value: Any, length: int) -> bool:
+    is_list = isinstance(value, list) and len(value) == length
+    return is_list and all(map(_is_positive, value))
+
+
+def _find_frequency_fault(fields: Mapping[str, Any], name: str) -> Iterator[str]:
+    low, high = fields["low_freq_factor"], fields["high_freq_factor"]
+    if _is_positive(low) and _is_positive(high) and high <= low:
+        yield (
+            f"config.json: {name}.high_freq_factor {high:g} must be above low_freq_factor"
+            f" {low:g}"
+        )
+
+
+def _find_id_faults(config: Mapping[str, Any]) -> Iterator[str]:
     rows = size_of(config, "vocab_size")
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        told = config.get(key)
-        for one in told if isinstance(told, list) and key == "eos_token_id" else [told]:
-            if one is not None and (not isinstance(one, int) or isinstance(one, bool)):
-                yield f"config.json: {key} is {format_brief(told)}, not the id of a token"
+        value = config.get(key)
+        is_list = isinstance(value, list) and key == "eos_token_id"
+        ids = value if is_list else [value]
+        for token_id in ids:
+            fault = _find_id_fault(token_id, rows, value)
+            if fault:
+                yield f"config.json: {key} is {fault}"
                 break
-            if one is not None and one >= rows:
-                yield (
-                    f"config.json: {key} is {one}, but vocab_size is {rows}, so the last id is"
-                    f" {rows - 1}"
-                )
-                break
+
+
+def _find_id_fault(token_id: Any, rows: int, value: Any) -> str | None:
+    """What is wrong with an id of a token; `value` is the key's, of which it may be one."""
+    if token_id is None:
+        return None
+    if not isinstance(token_id, int) or isinstance(token_id, bool):
+        return f"{format_brief(value)}, not the id of a token"
+    if token_id >= rows:
+        return f"{token_id}, but vocab_size is {rows}, so the last id is {rows - 1}"
+    return None
 
 
 def _is_count(value: object) -> bool:

@@ -6,6 +6,7 @@ judged in a moment.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,19 +104,22 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 
 def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
-    twice: list[str] = []
+    """The tensors that a header of so many bytes of tensors tells of."""
+    doubled: list[str] = []
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            twice.extend(name for name, _ in pairs)
-        return made
+    def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
+            doubled.extend(name for name, _ in pairs)
+        return mapping
 
     try:
-        header = json.loads(text, object_pairs_hook=once)
+        header = json.loads(text, object_pairs_hook=note_doubled)
         header.pop("__metadata__", None)
         first = 8 + len(text)
-        made = {name: _tensor(path, first, told) for name, told in header.items()}
+        tensors = {
+            name: _tensor(path, first, fields) for name, fields in header.items()
+        }
     except (
         ValueError,
         TypeError,
@@ -125,44 +129,45 @@ def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
         RecursionError,
     ):
         raise _cut(path, "no safetensors file") from None
-    end = max((one.start + one.size - first for one in made.values()), default=0)
+    end = max((each.start + each.size - first for each in tensors.values()), default=0)
     if end != size:
         raise _cut(
             path,
             f"not whole: {size:,} bytes of tensors where its header tells of {end:,}",
         )
-    if twice:
+    if doubled:
         raise _cut(path, "no safetensors file: its header names a tensor twice")
-    place = first
-    for name, one in sorted(made.items(), key=lambda row: (row[1].start, row[1].size)):
-        if one.start != place:
+    _refuse_gaps(path, tensors, first)
+    return tensors
+
+
+def _refuse_gaps(path: Path, tensors: dict[str, Tensor], first: int) -> None:
+    """Refuses tensors that do not lie one behind the other, from the byte `first` on."""
+    offset = first
+    by_start = sorted(tensors.items(), key=lambda row: (row[1].start, row[1].size))
+    for name, tensor in by_start:
+        if tensor.start != offset:
             raise _cut(
                 path,
                 f"no safetensors file: {name[:80]!r} does not begin where the tensor before it"
                 " ends",
             )
-        place += one.size
-    return made
+        offset += tensor.size
 
 
-def _tensor(path: Path, first: int, told: dict[str, Any]) -> Tensor:
-    dtype, shape, (begin, end) = told["dtype"], told["shape"], told["data_offsets"]
+def _tensor(path: Path, first: int, fields: dict[str, Any]) -> Tensor:
+    dtype, shape = fields["dtype"], fields["shape"]
+    begin, end = fields["data_offsets"]
     numbers = [*shape, begin, end]
-    if (
-        type(dtype) is not str
-        or not all(type(number) is int and number >= 0 for number in numbers)
-        or end < begin
-    ):
+    if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError
-    if len(shape) > MOST_DIMENSIONS:
+    if type(dtype) is not str or end < begin or len(shape) > MOST_DIMENSIONS:
         raise ValueError
-    values = 1
-    for length in shape:
-        values *= length
+    values = math.prod(shape)
     if dtype in BYTES and values * BYTES[dtype] != end - begin:
         raise ValueError
     return Tensor(dtype, tuple(shape), path, first + begin, end - begin)
 
 
-def _cut(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is {what}; fetch it again")
+def _cut(path: Path, fault: str) -> UserError:
+    return UserError(f"{path} is {fault}; fetch it again")

@@ -56,20 +56,24 @@ PACKED = re.compile(
 NOT_LOADED = re.compile(r"\.rotary_emb\.")
 # of two tensors that should be one: so many pieces of so many bytes
 SAMPLES, SAMPLE = 64, 4096
+UNQUANTISED = "zsg trains F32, F16 and BF16; give the unquantised weights"
+NO_TOKENIZER = f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
 MOST_TOLD = 8  # faults of one folder
 MOST_SAID = 1200  # characters of them
+
+ShapeByKeys = tuple[tuple[int, ...], str]  # a shape, and the keys that give it
 
 
 def check_llama(folder: Path) -> None:
     """Raises UserError unless the folder is a Llama as its config says, whole, with a
     tokenizer that fits."""
-    _check("model.path", folder, _faults_of_llama)
+    _check("model.path", folder, _find_llama_faults)
 
 
 def check_reward(key: str, folder: Path) -> None:
     """Raises UserError unless the folder has a model with a head that gives one number,
     and a tokenizer."""
-    _check(key, folder, _faults_of_reward)
+    _check(key, folder, _find_reward_faults)
 
 
 def check_embedding(key: str, folder: Path) -> None:
@@ -78,15 +82,16 @@ def check_embedding(key: str, folder: Path) -> None:
 
     And, as for all folders, for links that lead out of it.
     """
-    _check(key, folder, _faults_of_embedding)
+    _check(key, folder, _find_embedding_faults)
 
 
 def check_length(key: str, length: int, folder: Path) -> None:
     """Raises UserError for examples longer than the model of the folder was made for."""
-    most, said = model_config.find_length_limit(_read_config(folder))
-    if length > most:
+    limit, reason = model_config.find_length_limit(_read_config(folder))
+    if length > limit:
         raise UserError(
-            f"{key} {length} is beyond the model's {most} positions ({folder}: {said}); lower it"
+            f"{key} {length} is beyond the model's {limit} positions ({folder}: {reason}); lower"
+            " it"
         )
 
 
@@ -95,130 +100,160 @@ def is_tied(folder: Path) -> bool:
     return bool(_read_config(folder).get("tie_word_embeddings", False))
 
 
-def find_notes(folder: Path, named: Collection[str] = ()) -> list[str]:
-    """What of a Llama's folder works and is not as it seems, each as a line; `named`
+def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
+    """What of a Llama's folder works and is not as it seems, each as a line; `added`
     are the grid's own tokens.
 
     The folder has been checked.
     """
     config = _read_config(folder)
-    held = _tensors(folder)
-    found = [*model_tokenizer.find_notes(folder, config, named)]
+    tensors = _read_tensors(folder)
+    notes = [
+        *model_tokenizer.find_notes(folder, config, added),
+        *_find_window_notes(config),
+    ]
+    if tensors:
+        notes += _find_tensor_notes(config, tensors)
+    single, index = SINGLE[0], INDEXES[0]
+    if (folder / single).is_file() and (folder / index).is_file():
+        notes.append(
+            f"{single} is loaded; {index} and its shards, which lie beside it, are not"
+        )
+    return [f"model.path {folder}: {note}" for note in notes]
+
+
+def _find_window_notes(config: Mapping[str, Any]) -> Iterator[str]:
     width = model_config.attention_window(config)
     if width is not None and width < config.get("max_position_embeddings", width):
-        found.append(
+        yield (
             f"config.json has a sliding_window of {width}; zsg trains no longer examples, and never"
             " slides"
         )
-    if held:
-        _, beside = _beyond_the_llama(config, held)
-        if beside:
-            found.append(
-                f"{len(beside)} tensors are no part of a Llama, the first"
-                f" {format_brief(beside[0])}; they are left out"
-            )
-        dtypes = sorted(
-            {one.dtype for name, one in held.items() if not NOT_LOADED.search(name)}
-            & set(FLOATS)
-        )
-        if len(dtypes) > 1:
-            found.append(
-                f"the weights are of several dtypes, {', '.join(dtypes)}; all are trained in"
-                " train.precision"
-            )
-    single, index = SINGLE[0], INDEXES[0]
-    if (folder / single).is_file() and (folder / index).is_file():
-        found.append(
-            f"{single} is loaded; {index} and its shards, which lie beside it, are not"
-        )
-    return [f"model.path {folder}: {note}" for note in found]
 
 
-def _check(key: str, folder: Path, look: Callable[[Path], Iterator[str]]) -> None:
+def _find_tensor_notes(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    _, outside = _find_surplus(config, tensors)
+    if outside:
+        yield (
+            f"{len(outside)} tensors are no part of a Llama, the first"
+            f" {format_brief(outside[0])}; they are left out"
+        )
+    loaded = {
+        tensor.dtype for name, tensor in tensors.items() if not NOT_LOADED.search(name)
+    }
+    dtypes = sorted(loaded & set(FLOATS))
+    if len(dtypes) > 1:
+        yield (
+            f"the weights are of several dtypes, {', '.join(dtypes)}; all are trained in"
+            " train.precision"
+        )
+
+
+def _check(
+    key: str, folder: Path, find_faults: Callable[[Path], Iterator[str]]
+) -> None:
     try:
-        found = [*look(folder)]
+        faults = [*find_faults(folder)]
     except UserError as error:
         raise UserError(f"{key}: {error}") from None
     except OSError as error:
         raise UserError(f"{key}: {folder}: a file cannot be read: {error}") from None
-    if len(found) == 1:
-        raise UserError(f"{key}: {folder}: {found[0]}")
-    if found:
-        raise UserError(f"{key}: {folder}: {len(found)} faults: {_listed(found)}")
+    if len(faults) == 1:
+        raise UserError(f"{key}: {folder}: {faults[0]}")
+    if faults:
+        raise UserError(
+            f"{key}: {folder}: {len(faults)} faults: {_list_faults(faults)}"
+        )
 
 
-def _listed(found: list[str]) -> str:
+def _list_faults(faults: list[str]) -> str:
     """As many of the faults as an error has room for."""
     shown: list[str] = []
-    for number, fault in enumerate(found[:MOST_TOLD], 1):
+    for number, fault in enumerate(faults[:MOST_TOLD], 1):
         if sum(map(len, shown)) + len(fault) > MOST_SAID and shown:
             break
         shown.append(f"({number}) {fault}")
-    more = len(found) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
+    missing = len(faults) - len(shown)
+    return "; ".join(shown) + (f"; and {missing} more" if missing else "")
 
 
-def _faults_of_llama(folder: Path) -> Iterator[str]:
+def _find_llama_faults(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
-    yield from _adapters(folder)
-    config = _config(folder)
+    yield from _find_adapters(folder)
+    config = _read_llama_config(folder)
     yield from model_config.find_faults(config)
-    held = _tensors(folder)
-    method = _quantised(folder, config, held or {})
-    if method:
-        yield method
-    elif held is not None and model_config.has_sizes(config):
-        yield from _misfits(folder, config, held)
-    if not any((folder / name).is_file() for name in model_tokenizer.FILES):
-        yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
+    tensors = _read_tensors(folder)
+    quantisation = _find_quantisation(folder, config, tensors or {})
+    if quantisation:
+        yield quantisation
+    elif tensors is not None and model_config.has_sizes(config):
+        yield from _find_misfits(config, tensors)
+    if not _has_tokenizer(folder):
+        yield NO_TOKENIZER
     elif model_config.has_sizes(config):
         yield from model_tokenizer.find_faults(folder, config)
 
 
-def _faults_of_reward(folder: Path) -> Iterator[str]:
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in model_tokenizer.FILES)
+
+
+def _find_reward_faults(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
-    yield from _adapters(folder)
-    config, held = _read_config(folder), _tensors(folder)
+    yield from _find_adapters(folder)
+    config, tensors = _read_config(folder), _read_tensors(folder)
     yield from model_config.find_other_files(config)
-    names = config.get("architectures") or []
-    if not isinstance(names, list):
-        raise UserError(
-            f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
-        )
-    if any(str(name).endswith("ForSequenceClassification") for name in names):
-        labels = config.get("id2label")
-        outputs = config.get(
-            "num_labels", len(labels) if isinstance(labels, dict) and labels else 2
-        )
-        if outputs != 1:
-            raise UserError(
-                f"{folder}: classifies into {format_brief(outputs)}; a reward model has one output"
-            )
-    elif config.get("model_type") != "llama" or (held is not None and HEAD not in held):
-        raise UserError(
-            f"{folder} is no reward model: it must be one for sequence classification into one"
-            f" output, or a Llama with a {HEAD} as UltraRM's"
-        )
-    if method := _quantised(folder, config, held or {}):
-        yield method
+    _refuse_other_than_reward(folder, config, tensors)
+    if quantisation := _find_quantisation(folder, config, tensors or {}):
+        yield quantisation
     yield from model_config.find_code(
         config, ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification")
     )
     yield from model_config.find_other_files(config)
-    if not any((folder / name).is_file() for name in model_tokenizer.FILES):
-        yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
+    if not _has_tokenizer(folder):
+        yield NO_TOKENIZER
     if (folder / "tokenizer_config.json").is_file():
-        told = read_json(folder / "tokenizer_config.json")
-        yield from model_config.find_code(told, ("AutoTokenizer",))
-        yield from model_tokenizer.find_other_files(told)
-    yield from _pointers(folder, [folder / name for name in model_tokenizer.FILES])
+        tokenizer = read_json(folder / "tokenizer_config.json")
+        yield from model_config.find_code(tokenizer, ("AutoTokenizer",))
+        yield from model_tokenizer.find_other_files(tokenizer)
+    yield from _find_pointers(folder, [folder / name for name in model_tokenizer.FILES])
 
 
-def _faults_of_embedding(folder: Path) -> Iterator[str]:
+def _refuse_other_than_reward(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor] | None
+) -> None:
+    """Raises UserError for a model that does not give one number for a text."""
+    names = _list_architectures(folder, config, default=[])
+    if any(str(name).endswith("ForSequenceClassification") for name in names):
+        outputs = _count_outputs(config)
+        if outputs != 1:
+            raise UserError(
+                f"{folder}: classifies into {format_brief(outputs)}; a reward model has one output"
+            )
+        return
+    has_head = tensors is None or HEAD in tensors
+    if config.get("model_type") != "llama" or not has_head:
+        raise UserError(
+            f"{folder} is no reward model: it must be one for sequence classification into one"
+            f" output, or a Llama with a {HEAD} as UltraRM's"
+        )
+
+
+def _count_outputs(config: Mapping[str, Any]) -> Any:
+    """How many classes a model tells apart; two where config.json does not say, as
+    transformers takes it."""
+    labels = config.get("id2label")
+    default = len(labels) if isinstance(labels, dict) and labels else 2
+    return config.get("num_labels", default)
+
+
+def _find_embedding_faults(folder: Path) -> Iterator[str]:
     ordinary_files.refuse_strange_tree(folder)
-    yield from _adapters(folder)
+    yield from _find_adapters(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    pointers = [*_pointers(folder, paths)]
+    pointers = [*_find_pointers(folder, paths)]
     yield from pointers
     if pointers:
         return
@@ -227,43 +262,46 @@ def _faults_of_embedding(folder: Path) -> Iterator[str]:
             read_tensors(path)
     yield from embedding_code.faults(folder)
     for path in paths:
-        if path.name == "config.json":
-            told = read_json(path)
-            yield from model_config.find_other_files(told)
-            if method := _quantised(path.parent, told, {}):
-                yield method
-        if path.name == "tokenizer_config.json":
-            yield from model_tokenizer.find_other_files(read_json(path))
-        if path.name in ADAPTERS and path.parent != folder:
-            yield (
-                f"{path.relative_to(folder)}: an adapter, which transformers would put on top of"
-                " the weights"
-            )
+        yield from _find_embedding_file_faults(folder, path)
 
 
-def _pointers(folder: Path, paths: list[Path]) -> Iterator[str]:
-    found = [path for path in paths if path.is_file() and is_pointer(path)]
-    if found:
-        name = found[0].relative_to(folder)
-        more = (
-            f" and {len(found) - 1} more are git-lfs pointers"
-            if len(found) > 1
-            else " is a git-lfs pointer"
+def _find_embedding_file_faults(folder: Path, path: Path) -> Iterator[str]:
+    if path.name == "config.json":
+        config = read_json(path)
+        yield from model_config.find_other_files(config)
+        if quantisation := _find_quantisation(path.parent, config, {}):
+            yield quantisation
+    if path.name == "tokenizer_config.json":
+        yield from model_tokenizer.find_other_files(read_json(path))
+    if path.name in ADAPTERS and path.parent != folder:
+        yield (
+            f"{path.relative_to(folder)}: an adapter, which transformers would put on top of"
+            " the weights"
         )
-        yield f"{name}{more} in place of files; run git lfs pull"
 
 
-def _adapters(folder: Path) -> Iterator[str]:
-    found = [name for name in ADAPTERS if (folder / name).exists()]
-    if not found:
+def _find_pointers(folder: Path, paths: list[Path]) -> Iterator[str]:
+    pointers = [path for path in paths if path.is_file() and is_pointer(path)]
+    if not pointers:
+        return
+    verb = " is a git-lfs pointer"
+    if len(pointers) > 1:
+        verb = f" and {len(pointers) - 1} more are git-lfs pointers"
+    name = pointers[0].relative_to(folder)
+    yield f"{name}{verb} in place of files; run git lfs pull"
+
+
+def _find_adapters(folder: Path) -> Iterator[str]:
+    names = [name for name in ADAPTERS if (folder / name).exists()]
+    if not names:
         return
     if not (folder / "config.json").is_file():
         raise UserError(
-            f"{folder} holds an adapter ({found[0]}), no model; merge it into its base (peft:"
+            f"{folder} holds an adapter ({names[0]}), no model; merge it into its base (peft:"
             " merge_and_unload, then save_pretrained) and give that folder"
         )
     yield (
-        f"an adapter lies beside the weights ({', '.join(found)}), which transformers would put on"
+        f"an adapter lies beside the weights ({', '.join(names)}), which transformers would put on"
         " top of them; move it out of the folder, or merge it (peft: merge_and_unload, then"
         " save_pretrained)"
     )
@@ -275,112 +313,141 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _read_llama_config(folder: Path) -> dict[str, Any]:
     config = _read_config(folder)
-    kind, names = (
-        config.get("model_type"),
-        config.get("architectures") or [ARCHITECTURE],
-    )
-    if not isinstance(names, list):
-        raise UserError(
-            f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
-        )
+    names = _list_architectures(folder, config, default=[ARCHITECTURE])
+    kind = config.get("model_type")
     if kind != "llama" or ARCHITECTURE not in names:
-        found = kind if kind != "llama" else ", ".join(map(str, names))
+        shown = kind if kind != "llama" else ", ".join(map(str, names))
         raise UserError(
-            f"{folder} is a {str(found)[:80]!r} model; zsg trains {ARCHITECTURE}"
+            f"{folder} is a {str(shown)[:80]!r} model; zsg trains {ARCHITECTURE}"
         )
     return config
 
 
-def _quantised(
-    folder: Path, config: Mapping[str, Any], held: Mapping[str, Tensor]
+def _list_architectures(
+    folder: Path, config: Mapping[str, Any], default: list[str]
+) -> list[Any]:
+    names = config.get("architectures") or default
+    if not isinstance(names, list):
+        raise UserError(
+            f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
+        )
+    return names
+
+
+def _find_quantisation(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> str | None:
     """The fault of quantised weights, by config.json, by a quantiser's own file, by
     names or by dtypes."""
-    advice = "zsg trains F32, F16 and BF16; give the unquantised weights"
+    evidence = _find_quantiser(folder, config, tensors)
+    if evidence:
+        return f"the weights are quantised ({evidence}); {UNQUANTISED}"
+    others = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.dtype not in FLOATS and not NOT_LOADED.search(name)
+    ]
+    if not others:
+        return None
+    dtype = tensors[others[0]].dtype[:40]
+    count = f"{len(others)} of {len(tensors)} tensors"
+    example = f"{others[0][:80]} is {dtype}"
+    return f"{count} are no floats of 16 or 32 bits ({example}); {UNQUANTISED}"
+
+
+def _find_quantiser(
+    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> str | None:
+    """What tells that a quantiser has written the weights."""
     method = model_config.find_quantisation(config)
     if method:
-        return f"the weights are quantised ({method}, by config.json); {advice}"
-    beside = [name for name in QUANTISERS if (folder / name).is_file()]
-    if beside:
-        return f"the weights are quantised ({beside[0]} lies beside them); {advice}"
-    packed = [name for name in held if PACKED.search(name)]
-    if packed:
-        return (
-            f"the weights are quantised (they hold {format_brief(packed[0])}); {advice}"
-        )
-    other = [
-        name
-        for name, one in held.items()
-        if one.dtype not in FLOATS and not NOT_LOADED.search(name)
-    ]
-    if other:
-        dtype = held[other[0]].dtype[:40]
-        count = f"{len(other)} of {len(held)} tensors"
-        return f"{count} are no floats of 16 or 32 bits ({other[0][:80]} is {dtype}); {advice}"
+        return f"{method}, by config.json"
+    for name in QUANTISERS:
+        if (folder / name).is_file():
+            return f"{name} lies beside them"
+    for name in tensors:
+        if PACKED.search(name):
+            return f"they hold {format_brief(name)}"
     return None
 
 
-def _misfits(
-    folder: Path, config: Mapping[str, Any], held: Mapping[str, Tensor]
+def _find_misfits(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    """What of the tensors is not as config.json says: some that lack, some too many, shapes."""
-    wanted = _wanted(config)
-    lacking = [name for name in wanted if name not in held]
-    if lacking:
+    """What of the tensors is not as config.json says: missing, too many, of other shapes."""
+    expected = _expected_tensors(config)
+    missing = [name for name in expected if name not in tensors]
+    if missing:
         yield (
-            f"the weights lack {len(lacking)} tensors, the first"
-            f" {lacking[0]}{_why_lacking(lacking[0])}"
+            f"the weights lack {len(missing)} tensors, the first"
+            f" {missing[0]}{_why_missing(missing[0])}"
         )
-    within, _ = _beyond_the_llama(config, held)
-    if within:
+    surplus, _ = _find_surplus(config, tensors)
+    if surplus:
         yield (
-            f"{len(within)} tensors have no place in the Llama of config.json, the first"
-            f" {format_brief(within[0])}{_why_too_many(within[0], config)}"
+            f"{len(surplus)} tensors have no place in the Llama of config.json, the first"
+            f" {format_brief(surplus[0])}{_why_surplus(surplus[0], config)}"
         )
-    bad = [
-        (name, want)
-        for name, want in wanted.items()
-        if name in held and held[name].shape != want[0]
+    misshapen = [
+        name
+        for name, (shape, _) in expected.items()
+        if name in tensors and tensors[name].shape != shape
     ]
-    if bad:
-        name, (shape, by) = bad[0]
+    if misshapen:
+        name = misshapen[0]
+        shape, keys = expected[name]
         yield (
-            f"{len(bad)} tensors have another shape than config.json says, the first {name}: "
-            f"{_shown(held[name].shape)}, by {by} {_shown(shape)}"
+            f"{len(misshapen)} tensors have another shape than config.json says, the first {name}: "
+            f"{_format_shape(tensors[name].shape)}, by {keys} {_format_shape(shape)}"
         )
-    if config.get("tie_word_embeddings") and not bad and "lm_head.weight" in held:
-        if not _are_alike(held["lm_head.weight"], held["model.embed_tokens.weight"]):
-            yield (
-                "config.json has tie_word_embeddings, but lm_head.weight is not the embedding;"
-                " transformers would leave them untied: set tie_word_embeddings to false in a copy,"
-                " or take lm_head.weight out"
-            )
+    elif config.get("tie_word_embeddings"):
+        yield from _find_untied(tensors)
 
 
-def _wanted(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
+def _find_untied(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    output = tensors.get("lm_head.weight")
+    if output and not _are_alike(output, tensors["model.embed_tokens.weight"]):
+        yield (
+            "config.json has tie_word_embeddings, but lm_head.weight is not the embedding;"
+            " transformers would leave them untied: set tie_word_embeddings to false in a copy,"
+            " or take lm_head.weight out"
+        )
+
+
+def _expected_tensors(config: Mapping[str, Any]) -> dict[str, ShapeByKeys]:
     """Every tensor of the architecture by its name: its shape, and which keys of
     config.json give it."""
-    hidden, inner = (
-        model_config.size_of(config, "hidden_size"),
-        model_config.size_of(config, "intermediate_size"),
-    )
-    rows, head = (
-        model_config.size_of(config, "vocab_size"),
-        model_config.head_size(config),
-    )
-    queries = model_config.size_of(config, "num_attention_heads") * head
-    keys = model_config.key_heads(config) * head
-    table = "vocab_size × hidden_size"
-    made: dict[str, tuple[tuple[int, ...], str]] = {
-        "model.embed_tokens.weight": ((rows, hidden), table),
+    hidden = model_config.size_of(config, "hidden_size")
+    rows = model_config.size_of(config, "vocab_size")
+    table = ((rows, hidden), "vocab_size × hidden_size")
+    tensors: dict[str, ShapeByKeys] = {
+        "model.embed_tokens.weight": table,
         "model.norm.weight": ((hidden,), "hidden_size"),
     }
     if not config.get("tie_word_embeddings", False):
-        made["lm_head.weight"] = ((rows, hidden), table)
+        tensors["lm_head.weight"] = table
+    modules = _expected_modules(config)
+    for layer in range(model_config.size_of(config, "num_hidden_layers")):
+        for module, (shape, keys) in modules.items():
+            name = f"model.layers.{layer}.{module}"
+            tensors[f"{name}.weight"] = (shape, keys)
+            flag = "mlp_bias" if module.startswith("mlp.") else "attention_bias"
+            if module.endswith("_proj") and config.get(flag):
+                tensors[f"{name}.bias"] = (shape[:1], keys)
+    return tensors
+
+
+def _expected_modules(config: Mapping[str, Any]) -> dict[str, ShapeByKeys]:
+    """The modules of a layer, each with the shape of its weight."""
+    hidden = model_config.size_of(config, "hidden_size")
+    inner = model_config.size_of(config, "intermediate_size")
+    head = model_config.head_size(config)
+    queries = model_config.size_of(config, "num_attention_heads") * head
+    keys = model_config.key_heads(config) * head
     of_keys = "num_key_value_heads·head_dim × hidden_size"
-    parts: dict[str, tuple[tuple[int, ...], str]] = {
+    return {
         "input_layernorm": ((hidden,), "hidden_size"),
         "mlp.down_proj": ((hidden, inner), "hidden_size × intermediate_size"),
         "mlp.gate_proj": ((inner, hidden), "intermediate_size × hidden_size"),
@@ -397,40 +464,32 @@ def _wanted(config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]
         ),
         "self_attn.v_proj": ((keys, hidden), of_keys),
     }
-    for layer in range(model_config.size_of(config, "num_hidden_layers")):
-        for part, (shape, by) in parts.items():
-            made[f"model.layers.{layer}.{part}.weight"] = (shape, by)
-            flag = "mlp_bias" if part.startswith("mlp.") else "attention_bias"
-            if part.endswith("_proj") and config.get(flag):
-                made[f"model.layers.{layer}.{part}.bias"] = (shape[:1], by)
-    return made
 
 
-def _beyond_the_llama(
-    config: Mapping[str, Any], held: Mapping[str, Tensor]
+def _find_surplus(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[list[str], list[str]]:
     """The tensors that the Llama of config.json has no place for: those within it, and
-    those beside it."""
-    wanted = _wanted(config)
-    known = {*wanted, "lm_head.weight"}
-    found = sorted(
-        name for name in held if name not in known and not NOT_LOADED.search(name)
+    those outside of it."""
+    expected = {*_expected_tensors(config), "lm_head.weight"}
+    surplus = sorted(
+        name for name in tensors if name not in expected and not NOT_LOADED.search(name)
     )
-    within = [name for name in found if name.startswith(("model.", "lm_head."))]
-    return within, [name for name in found if name not in set(within)]
+    within = [name for name in surplus if name.startswith(("model.", "lm_head."))]
+    return within, [name for name in surplus if name not in set(within)]
 
 
-def _why_lacking(name: str) -> str:
+def _why_missing(name: str) -> str:
     if not name.endswith(".bias"):
         return ""
-    return " (config.json has " + (
-        "mlp_bias)" if ".mlp." in name else "attention_bias)"
-    )
+    flag = "mlp_bias" if ".mlp." in name else "attention_bias"
+    return f" (config.json has {flag})"
 
 
-def _why_too_many(name: str, config: Mapping[str, Any]) -> str:
+def _why_surplus(name: str, config: Mapping[str, Any]) -> str:
     if name.endswith("_proj.bias"):
-        return f"; config.json has no {'mlp_bias' if '.mlp.' in name else 'attention_bias'}"
+        flag = "mlp_bias" if ".mlp." in name else "attention_bias"
+        return f"; config.json has no {flag}"
     layers = model_config.size_of(config, "num_hidden_layers")
     number = re.match(r"model\.layers\.(\d{1,9})\.", name)
     if number and int(number[1]) >= layers:
@@ -438,89 +497,97 @@ def _why_too_many(name: str, config: Mapping[str, Any]) -> str:
     return ""
 
 
-def _shown(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " × ".join(map(str, shape[:8])) or "a single number"
 
 
-def _are_alike(one: Tensor, other: Tensor) -> bool:
+def _are_alike(tensor: Tensor, second: Tensor) -> bool:
     """Whether two tensors hold the same bytes, as far as some pieces tell: whole, they
     would take a minute."""
-    if (one.dtype, one.size) != (other.dtype, other.size):
+    if (tensor.dtype, tensor.size) != (second.dtype, second.size):
         return False
-    last = max(0, one.size - SAMPLE)
-    places = sorted({last * number // SAMPLES for number in range(SAMPLES + 1)})
-    with one.file.open("rb") as first, other.file.open("rb") as second:
-        for place in places:
-            first.seek(one.start + place)
-            second.seek(other.start + place)
-            length = min(SAMPLE, one.size - place)
-            if first.read(length) != second.read(length):
+    last = max(0, tensor.size - SAMPLE)
+    offsets = sorted({last * number // SAMPLES for number in range(SAMPLES + 1)})
+    with tensor.file.open("rb") as file, second.file.open("rb") as second_file:
+        for offset in offsets:
+            file.seek(tensor.start + offset)
+            second_file.seek(second.start + offset)
+            length = min(SAMPLE, tensor.size - offset)
+            if file.read(length) != second_file.read(length):
                 return False
     return True
 
 
-def _tensors(folder: Path) -> dict[str, Tensor] | None:
+def _read_tensors(folder: Path) -> dict[str, Tensor] | None:
     """All tensors, from the first form of weights that transformers would take; None if
     only torch can tell."""
     for single, index in zip(SINGLE, INDEXES, strict=True):
         if (folder / single).is_file():
             return read_tensors(folder / single)
         if (folder / index).is_file():
-            return _sharded(folder, read_json(folder / index), index)
+            return _read_shards(folder, index)
     for pattern, advice in OTHER_WEIGHTS.items():
-        found = sorted(
+        names = sorted(
             path.name for path in folder.glob(pattern) if path.name not in ADAPTERS
         )
-        if found:
+        if names:
             raise UserError(
-                f"{folder} has no weights that transformers loads, but {found[0][:80]}: {advice}"
+                f"{folder} has no weights that transformers loads, but {names[0][:80]}: {advice}"
             )
     raise UserError(f"{folder} has no weights ({', '.join((*SINGLE, *INDEXES))})")
 
 
-def _sharded(
-    folder: Path, index: dict[str, Any], name: str
-) -> dict[str, Tensor] | None:
-    where = index.get("weight_map")
-    if (
-        not isinstance(where, dict)
-        or not where
-        or not all(isinstance(shard, str) for shard in where.values())
-    ):
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor] | None:
+    """The tensors of all shards that an index names; None if only torch can tell."""
+    shards = _list_shards(folder, read_json(folder / index))
+    _refuse_missing_shards(folder, shards)
+    _refuse_misnamed_shards(folder, index, shards)
+    tensors: dict[str, Tensor] = {}
+    is_readable = True
+    for shard in shards:
+        of_shard = read_tensors(folder / shard)
+        is_readable = is_readable and of_shard is not None
+        for name, tensor in (of_shard or {}).items():
+            if name in tensors:
+                raise UserError(
+                    f"{folder}: {format_brief(name)} lies in two weight files,"
+                    f" {tensors[name].file.name[:80]} and {shard[:80]}; transformers would take"
+                    " either"
+                )
+            tensors[name] = tensor
+    return tensors if is_readable else None
+
+
+def _list_shards(folder: Path, index: dict[str, Any]) -> list[str]:
+    weight_map = index.get("weight_map")
+    is_mapping = isinstance(weight_map, dict) and bool(weight_map)
+    if not is_mapping or not all(isinstance(file, str) for file in weight_map.values()):
         raise UserError(
             f"{folder}: the index of the weights has no weight_map of names to files"
         )
-    shards = sorted(set(where.values()))
+    return sorted(set(weight_map.values()))
+
+
+def _refuse_missing_shards(folder: Path, shards: list[str]) -> None:
     missing = [
-        one
-        for one in shards
-        if "/" in one or "\0" in one or not (folder / one).is_file()
+        shard
+        for shard in shards
+        if "/" in shard or "\0" in shard or not (folder / shard).is_file()
     ]
     if missing:
         raise UserError(
             f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first"
             f" {missing[0][:80]!r}"
         )
-    kind = ".safetensors" if name == INDEXES[0] else ".bin"
-    other = [one for one in shards if not one.endswith(kind)]
-    if not other and kind == ".bin":  # what has another name is in no digest
-        other = [one for one in shards if not one.startswith("pytorch_model")]
+
+
+def _refuse_misnamed_shards(folder: Path, index: str, shards: list[str]) -> None:
+    kind = ".safetensors" if index == INDEXES[0] else ".bin"
+    misnamed = [shard for shard in shards if not shard.endswith(kind)]
+    if not misnamed and kind == ".bin":  # what has another name is in no digest
+        misnamed = [shard for shard in shards if not shard.startswith("pytorch_model")]
         kind = "pytorch_model….bin"
-    if other:
+    if misnamed:
         raise UserError(
-            f"{folder}/{name} names {other[0][:80]!r}, which is no {kind} file"
+            f"{folder}/{index} names {misnamed[0][:80]!r}, which is no {kind} file"
         )
-    made: dict[str, Tensor] = {}
-    unknown = False
-    for shard in shards:
-        held = read_tensors(folder / shard)
-        unknown = unknown or held is None
-        for tensor, one in (held or {}).items():
-            if tensor in made:
-                raise UserError(
-                    f"{folder}: {format_brief(tensor)} lies in two weight files,"
-                    f" {made[tensor].file.name[:80]} and {shard[:80]}; transformers would take"
-                    " either"
-                )
-            made[tensor] = one
-    return None if unknown else made

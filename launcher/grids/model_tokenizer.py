@@ -23,6 +23,8 @@ OBJECTS = (
     "added_tokens.json",
     "generation_config.json",
 )
+NAMING = OBJECTS[:2]  # of them those that name special tokens
+ENDS = ("bos_token", "eos_token")
 SPECIAL = (
     "bos_token",
     "eos_token",
@@ -43,12 +45,17 @@ CLASS_ENDS: dict[str, tuple[str | None, str | None]] = {
 }
 
 
+Objects = Mapping[str, dict[str, Any]]  # what the files hold, by their names
+# Whether the files settle which token ends a text on one side, and which; None: there is none.
+End = tuple[bool, str | None]
+
+
 @dataclass
 class Tokens:
     """What the files say: the tokens with their ids, and those that were added beside
     the dictionary."""
 
-    held: dict[str, int] = field(default_factory=dict)
+    dictionary: dict[str, int] = field(default_factory=dict)
     # id, and whether it is special
     added: dict[str, tuple[int, bool]] = field(default_factory=dict)
     is_known: bool = False  # whether tokenizer.json was there to be read
@@ -56,18 +63,22 @@ class Tokens:
     # added tokens that the dictionary's model finds in a text, too
     written: set[str] = field(default_factory=set)
 
-    def id_of(self, token: str) -> int | None:
-        return self.added[token][0] if token in self.added else self.held.get(token)
+    def find_id(self, token: str) -> int | None:
+        """The id of a token; None of what is no token."""
+        if token in self.added:
+            return self.added[token][0]
+        return self.dictionary.get(token)
 
 
 def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Each as a sentence without the folder's name. UserError for a file that cannot be read."""
-    told = _objects(folder)
-    for key in ("tokenizer_config.json", "config.json"):
-        source = config if key == "config.json" else told["tokenizer_config.json"]
-        for fault in model_config.find_code(source, ("AutoTokenizer",)):
-            yield f"{key}: {fault}"
-    yield from find_other_files(told["tokenizer_config.json"])
+    objects = _read_objects(folder)
+    tokenizer_config = objects["tokenizer_config.json"]
+    for fault in model_config.find_code(tokenizer_config, ("AutoTokenizer",)):
+        yield f"tokenizer_config.json: {fault}"
+    for fault in model_config.find_code(config, ("AutoTokenizer",)):
+        yield f"config.json: {fault}"
+    yield from find_other_files(tokenizer_config)
     if not (folder / "tokenizer.json").is_file() and (folder / "tekken.json").is_file():
         yield (
             "tekken.json lies beside tokenizer.model, and transformers may take either; take one"
@@ -77,41 +88,53 @@ def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         folder / "tokenizer.model"
     ):
         yield "tokenizer.model is a git-lfs pointer, not the file; run git lfs pull"
-    tokens = _tokens(folder, told)
+    tokens = _read_tokens(folder, objects)
     rows = model_config.size_of(config, "vocab_size")
-    yield from _beyond(tokens, rows)
-    for place, key in enumerate(("bos_token", "eos_token")):
-        yield from _end(key, place, tokens, told, config, rows)
-    yield from _generation(told["generation_config.json"], rows)
+    yield from _find_beyond(tokens, rows)
+    for key in ENDS:
+        end = _find_end(key, tokens, objects, config)
+        yield from _find_end_faults(key, end, tokens, rows)
+    yield from _find_generation_faults(objects["generation_config.json"], rows)
 
 
-def find_other_files(told: Mapping[str, Any]) -> Iterator[str]:
+def find_other_files(tokenizer_config: Mapping[str, Any]) -> Iterator[str]:
     """The fault of a tokenizer_config.json that names another file for transformers to
     take than tokenizer.json."""
-    named = told.get("fast_tokenizer_files")
-    if named and named != ["tokenizer.json"]:
+    names = tokenizer_config.get("fast_tokenizer_files")
+    if names and names != ["tokenizer.json"]:
         yield (
-            f"tokenizer_config.json: fast_tokenizer_files is {format_brief(named)}: transformers"
-            " would"
-            " take the one of its own version in place of tokenizer.json; take it out of a copy of"
-            " the folder"
+            f"tokenizer_config.json: fast_tokenizer_files is {format_brief(names)}: transformers"
+            " would take the one of its own version in place of tokenizer.json; take it out of a"
+            " copy of the folder"
         )
 
 
 def find_notes(
-    folder: Path, config: Mapping[str, Any], named: Collection[str] = ()
+    folder: Path, config: Mapping[str, Any], added: Collection[str] = ()
 ) -> Iterator[str]:
-    """What works and is not as it seems: each as a sentence; `named` are the grid's own tokens.
+    """What works and is not as it seems: each as a sentence; `added` are the grid's own tokens.
 
     UserError for a file that cannot be read.
     """
-    told = _objects(folder)
-    tokens = _tokens(folder, told)
+    objects = _read_objects(folder)
+    tokens = _read_tokens(folder, objects)
+    yield from _find_unused_notes(objects, tokens, config)
+    made_of_text = _find_tokens_made_of_text(folder, objects, tokens)
+    control = [token for token in made_of_text if token not in added]
+    if control:
+        yield _describe_control(control)
+    for key in ENDS:
+        yield from _find_id_notes(key, tokens, objects, config)
+
+
+def _find_unused_notes(
+    objects: Objects, tokens: Tokens, config: Mapping[str, Any]
+) -> Iterator[str]:
     rows = model_config.size_of(config, "vocab_size")
     unused = [
         token
-        for token, (one, _) in tokens.added.items()
-        if one >= rows and _is_unused(token, tokens, told)
+        for token, (token_id, _) in tokens.added.items()
+        if token_id >= rows and _is_unused(token, tokens, objects)
     ]
     if unused:
         yield (
@@ -119,25 +142,33 @@ def find_notes(
             f" {format_brief(unused[0])}, lie beyond the embedding's {rows} rows; zsg writes none"
             " of them"
         )
-    if control := [
-        token for token in _made_of_texts(folder, told, tokens) if token not in named
-    ]:
-        more = f" and {len(control) - 3} more" if len(control) > 3 else ""
+
+
+def _describe_control(control: list[str]) -> str:
+    following = f" and {len(control) - 3} more" if len(control) > 3 else ""
+    return (
+        f"{len(control)} control token{'s' * (len(control) > 1)} of the tokenizer,"
+        f" {', '.join(map(format_brief, control[:3]))}{following}, that transformers makes of a"
+        " text's words: zsg reads them as text wherever data, prompts or answers have them;"
+        " model.add_tokens names those that are to stay tokens"
+    )
+
+
+def _find_id_notes(
+    key: str, tokens: Tokens, objects: Objects, config: Mapping[str, Any]
+) -> Iterator[str]:
+    """Where config.json and the tokenizer differ in the id of an end."""
+    _, token = _find_end(key, tokens, objects, config)
+    token_id = tokens.find_id(token) if token else None
+    in_config = config.get(f"{key}_id")
+    if token_id is None or in_config is None:
+        return
+    ids = in_config if isinstance(in_config, list) else [in_config]
+    if token_id not in ids:
         yield (
-            f"{len(control)} control token{'s' * (len(control) > 1)} of the tokenizer,"
-            f" {', '.join(map(format_brief, control[:3]))}{more}, that transformers makes of a"
-            " text's words: zsg reads them as text wherever data, prompts or answers have them;"
-            " model.add_tokens names those that are to stay tokens"
+            f"config.json's {key}_id is {in_config}, the tokenizer's {key} is"
+            f" {format_brief(token)}, {token_id}; zsg takes the tokenizer's"
         )
-    for place, key in enumerate(("bos_token", "eos_token")):
-        _, token = _named(key, place, tokens, told, config)
-        made, said = tokens.id_of(token) if token else None, config.get(f"{key}_id")
-        among = said if isinstance(said, list) else [said]
-        if made is not None and said is not None and made not in among:
-            yield (
-                f"config.json's {key}_id is {said}, the tokenizer's {key} is {format_brief(token)},"
-                f" {made}; zsg takes the tokenizer's"
-            )
 
 
 def find_tokens_made_of_text(folder: Path) -> tuple[str, ...]:
@@ -147,52 +178,49 @@ def find_tokens_made_of_text(folder: Path) -> tuple[str, ...]:
     Those are added and not marked special, or in the dictionary, too, where its model
     finds them. zsg reads them as text. UserError for a file that cannot be read.
     """
-    told = _objects(folder)
-    return _made_of_texts(folder, told, _tokens(folder, told))
+    objects = _read_objects(folder)
+    tokens = _read_tokens(folder, objects)
+    return _find_tokens_made_of_text(folder, objects, tokens)
 
 
-def _made_of_texts(
-    folder: Path, told: Mapping[str, dict[str, Any]], tokens: Tokens
+def _find_tokens_made_of_text(
+    folder: Path, objects: Objects, tokens: Tokens
 ) -> tuple[str, ...]:
-    special = _named_special(told)
-    unknown = [_content(told[name].get("unk_token")) for name in OBJECTS[:2]]
+    special = _list_special(objects)
+    unknown = [_content(objects[name].get("unk_token")) for name in NAMING]
     control = [
         token for token in tokens.added if is_control(token) and token not in unknown
     ]
-    found = {
-        token
-        for token in control
-        if not tokens.added[token][1] and token not in special
-    }
-    found |= {token for token in control if token in tokens.written}
-    found |= {
-        token
-        for token in _user_defined(folder)
-        if is_control(token) and token not in special
-    }
-    return tuple(sorted(found))
+    unmarked = {token for token in control if not tokens.added[token][1]}
+    unmarked |= set(filter(is_control, _user_defined(folder)))
+    written = tokens.written.intersection(control)
+    return tuple(sorted((unmarked - special) | written))
 
 
-def _named_special(told: Mapping[str, dict[str, Any]]) -> set[str]:
+def _list_special(objects: Objects) -> set[str]:
     """The tokens that files beside tokenizer.json call special, which transformers then
     takes for special.
 
     It does not for those that are only listed, in additional_special_tokens or
     extra_special_tokens.
     """
-    own, older = told["tokenizer_config.json"], told["special_tokens_map.json"]
-    found: list[object] = [own.get(key) for key in SPECIAL]
-    extra, decoder = own.get("extra_special_tokens"), own.get("added_tokens_decoder")
-    found += list(extra.values()) if isinstance(extra, dict) else []
+    config, older = (objects[name] for name in NAMING)
+    tokens: list[object] = [config.get(key) for key in SPECIAL]
+    extra, decoder = (
+        config.get("extra_special_tokens"),
+        config.get("added_tokens_decoder"),
+    )
+    if isinstance(extra, dict):
+        tokens += extra.values()
     if isinstance(decoder, dict):
-        found += [
-            row
-            for row in decoder.values()
-            if isinstance(row, dict) and row.get("special") is True
-        ]
+        tokens += [row for row in decoder.values() if _is_marked_special(row)]
     else:
-        found += [older.get(key) for key in SPECIAL]
-    return {text for one in found if (text := _content(one)) is not None}
+        tokens += [older.get(key) for key in SPECIAL]
+    return {text for token in tokens if (text := _content(token)) is not None}
+
+
+def _is_marked_special(row: object) -> bool:
+    return isinstance(row, dict) and row.get("special") is True
 
 
 def _user_defined(folder: Path) -> list[str]:
@@ -214,158 +242,157 @@ def _user_defined(folder: Path) -> list[str]:
         return []
 
 
-def _objects(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_objects(folder: Path) -> Objects:
     return {
         name: read_json(folder / name) if (folder / name).is_file() else {}
         for name in OBJECTS
     }
 
 
-def _tokens(folder: Path, told: Mapping[str, dict[str, Any]]) -> Tokens:
-    made = Tokens()
+def _read_tokens(folder: Path, objects: Objects) -> Tokens:
+    tokens = Tokens()
     path = folder / "tokenizer.json"
     if path.is_file():
-        _read_dictionary(path, made)
-    decoder = told["tokenizer_config.json"].get("added_tokens_decoder")
+        _read_dictionary(path, tokens)
+    decoder = objects["tokenizer_config.json"].get("added_tokens_decoder")
     if isinstance(decoder, dict):
-        for key, row in decoder.items():
-            is_id = key.isdecimal() and len(key) < 10
-            if not (
-                is_id and isinstance(row, dict) and isinstance(row.get("content"), str)
-            ):
-                raise UserError(
-                    f"{folder}/tokenizer_config.json: added_tokens_decoder: {format_brief(key)} is"
-                    " no added token"
-                )
-            made.added.setdefault(
-                row["content"], (int(key), row.get("special") is True)
-            )
+        _read_decoder(folder, decoder, tokens)
     else:
-        for token, one in told["added_tokens.json"].items():
-            if type(one) is not int or one < 0:
-                raise UserError(
-                    f"{folder}/added_tokens.json: {format_brief(token)} has the id"
-                    f" {format_brief(one)}"
-                )
-            made.added.setdefault(token, (one, False))
-    return made
+        _read_added(folder, objects["added_tokens.json"], tokens)
+    return tokens
 
 
-def _read_dictionary(path: Path, made: Tokens) -> None:
-    read = read_json(path)
-    model = read.get("model")
+def _read_decoder(folder: Path, decoder: Mapping[str, Any], tokens: Tokens) -> None:
+    for key, row in decoder.items():
+        is_id = key.isdecimal() and len(key) < 10
+        token = row.get("content") if isinstance(row, dict) else None
+        if not is_id or not isinstance(token, str):
+            raise UserError(
+                f"{folder}/tokenizer_config.json: added_tokens_decoder: {format_brief(key)} is"
+                " no added token"
+            )
+        tokens.added.setdefault(token, (int(key), _is_marked_special(row)))
+
+
+def _read_added(folder: Path, added: Mapping[str, Any], tokens: Tokens) -> None:
+    for token, token_id in added.items():
+        if type(token_id) is not int or token_id < 0:
+            raise UserError(
+                f"{folder}/added_tokens.json: {format_brief(token)} has the id"
+                f" {format_brief(token_id)}"
+            )
+        tokens.added.setdefault(token, (token_id, False))
+
+
+def _read_dictionary(path: Path, tokens: Tokens) -> None:
+    tokenizer = read_json(path)
+    model = tokenizer.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
-    if (
-        not isinstance(model, dict)
-        or not vocab
-        or model.get("type", "BPE") not in MODELS
-    ):
-        raise UserError(
-            f"{path}: no tokenizer: it has no dictionary (model.vocab); fetch it again"
-        )
+    if not isinstance(model, dict) or not vocab:
+        raise _damaged(path, "it has no dictionary (model.vocab)")
+    if model.get("type", "BPE") not in MODELS:
+        raise _damaged(path, "it has no dictionary (model.vocab)")
     try:
-        if isinstance(vocab, list):  # Unigram: pairs of a token and its score
-            made.held = {token: place for place, (token, _) in enumerate(vocab)}
-        else:
-            made.held = dict(vocab)
-        added = {
+        tokens.dictionary = _read_vocab(vocab)
+        tokens.added = {
             row["content"]: (row["id"], row.get("special") is True)
-            for row in read.get("added_tokens") or ()
+            for row in tokenizer.get("added_tokens") or ()
         }
     except (TypeError, ValueError, KeyError, AttributeError):
-        raise UserError(
-            f"{path}: no tokenizer: its tokens cannot be read; fetch it again"
-        ) from None
-    ids = [*made.held.values(), *(one for one, _ in added.values())]
-    names = [*made.held, *added]
-    if not all(type(one) is int and one >= 0 for one in ids) or not all(
-        type(name) is str for name in names
-    ):
-        raise UserError(
-            f"{path}: no tokenizer: it has a token without an id; fetch it again"
-        )
-    made.added, made.is_known = added, True
-    made.written = _written(model, made)
-    made.is_byte_level = any(
-        _has_byte_level(read.get(part)) for part in ("pre_tokenizer", "decoder")
+        raise _damaged(path, "its tokens cannot be read") from None
+    if not _has_sound_ids(tokens):
+        raise _damaged(path, "it has a token without an id")
+    tokens.is_known = True
+    tokens.written = _find_written(model, tokens)
+    tokens.is_byte_level = any(
+        _has_byte_level(tokenizer.get(key)) for key in ("pre_tokenizer", "decoder")
     )
 
 
-def _written(model: Mapping[str, Any], made: Tokens) -> set[str]:
+def _damaged(path: Path, fault: str) -> UserError:
+    return UserError(f"{path}: no tokenizer: {fault}; fetch it again")
+
+
+def _read_vocab(vocab: Any) -> dict[str, int]:
+    if isinstance(vocab, list):  # Unigram: pairs of a token and its score
+        return {token: number for number, (token, _) in enumerate(vocab)}
+    return dict(vocab)
+
+
+def _has_sound_ids(tokens: Tokens) -> bool:
+    ids = [*tokens.dictionary.values(), *(each for each, _ in tokens.added.values())]
+    names = [*tokens.dictionary, *tokens.added]
+    are_ids = all(type(token_id) is int and token_id >= 0 for token_id in ids)
+    return are_ids and all(type(name) is str for name in names)
+
+
+def _find_written(model: Mapping[str, Any], tokens: Tokens) -> set[str]:
     """The added tokens that the model itself may make of a text: BPE by a merge, the
     others by the word alone."""
-    inside = made.added.keys() & made.held.keys()
+    inside = tokens.added.keys() & tokens.dictionary.keys()
     if model.get("type", "BPE") != "BPE":
         return inside
     merges = model.get("merges")
     pairs = merges if isinstance(merges, list) else []
-    joined = {
-        "".join(map(str, pair))
-        if isinstance(pair, list)
-        else str(pair).replace(" ", "")
-        for pair in pairs
-    }
-    return inside & joined
+    return inside & set(map(_join_pair, pairs))
 
 
-def _has_byte_level(part: object) -> bool:
-    if not isinstance(part, dict):
+def _join_pair(pair: object) -> str:
+    """What a merge makes; older files write its pair as a text with a blank."""
+    if isinstance(pair, list):
+        return "".join(map(str, pair))
+    return str(pair).replace(" ", "")
+
+
+def _has_byte_level(step: object) -> bool:
+    """Whether a pre-tokenizer or a decoder, or one that it is made of, is ByteLevel."""
+    if not isinstance(step, dict):
         return False
-    parts = [part]
+    steps = [step]
     for key in ("pretokenizers", "decoders"):
-        inner = part.get(key)
-        parts += (
-            [one for one in inner if isinstance(one, dict)]
-            if isinstance(inner, list)
-            else []
-        )
-    return any(one.get("type") == "ByteLevel" for one in parts)
+        inner = step.get(key)
+        if isinstance(inner, list):
+            steps += [each for each in inner if isinstance(each, dict)]
+    return any(each.get("type") == "ByteLevel" for each in steps)
 
 
-def _is_unused(token: str, tokens: Tokens, told: Mapping[str, dict[str, Any]]) -> bool:
+def _is_unused(token: str, tokens: Tokens, objects: Objects) -> bool:
     """Whether zsg never makes the token of a text: it encodes special tokens as the
     text that they are."""
     if tokens.added[token][1] or token in PADDING:
         return True
-    named = [told[name].get(key) for name in OBJECTS[:2] for key in SPECIAL]
-    return token in [_content(one) for one in named]
+    named = [objects[name].get(key) for name in NAMING for key in SPECIAL]
+    return token in map(_content, named)
 
 
-def _beyond(tokens: Tokens, rows: int) -> Iterator[str]:
-    found = [
-        (one, token)
-        for token, one in tokens.held.items()
-        if one >= rows and token not in tokens.added
+def _find_beyond(tokens: Tokens, rows: int) -> Iterator[str]:
+    beyond = [
+        (token_id, token)
+        for token, token_id in tokens.dictionary.items()
+        if token_id >= rows and token not in tokens.added
     ]
-    found += [
-        (one, token)
-        for token, (one, special) in tokens.added.items()
-        if one >= rows and not special
+    beyond += [
+        (token_id, token)
+        for token, (token_id, is_special) in tokens.added.items()
+        if token_id >= rows and not is_special
     ]
-    found = [(one, token) for one, token in found if token not in PADDING]
-    if found:
-        one, token = min(found)
+    beyond = [(token_id, token) for token_id, token in beyond if token not in PADDING]
+    if beyond:
+        token_id, token = min(beyond)
         yield (
-            f"{len(found)} token{'s' * (len(found) > 1)} of the tokenizer lie beyond the"
-            f" embedding's {rows} rows (vocab_size), the first {format_brief(token)} with id {one};"
-            " take"
-            " the tokenizer that belongs to these weights, or add tokens with model.add_tokens"
+            f"{len(beyond)} token{'s' * (len(beyond) > 1)} of the tokenizer lie beyond the"
+            f" embedding's {rows} rows (vocab_size), the first {format_brief(token)} with id"
+            f" {token_id}; take the tokenizer that belongs to these weights, or add tokens with"
+            " model.add_tokens"
         )
 
 
-def _end(
-    key: str,
-    place: int,
-    tokens: Tokens,
-    told: Mapping[str, dict[str, Any]],
-    config: Mapping[str, Any],
-    rows: int,
-) -> Iterator[str]:
-    is_said, token = _named(key, place, tokens, told, config)
-    name = key.partition("_")[0].upper()
-    if not is_said:
+def _find_end_faults(key: str, end: End, tokens: Tokens, rows: int) -> Iterator[str]:
+    is_settled, token = end
+    if not is_settled:
         return
     if not token:
+        name = key.partition("_")[0].upper()
         yield (
             f"the tokenizer has no {name} token, which the prompt format needs: set {key} in"
             " tokenizer_config.json of a copy of the folder"
@@ -373,42 +400,39 @@ def _end(
         return
     if not tokens.is_known:
         return
-    made = tokens.id_of(token)
-    if made is None:
+    token_id = tokens.find_id(token)
+    if token_id is None:
         yield f"the tokenizer's {key} is {format_brief(token)}, which is none of its tokens"
-    elif made >= rows:
+    elif token_id >= rows:
         yield (
-            f"the tokenizer's {key} {format_brief(token)} has id {made}, beyond the embedding's"
-            f" {rows} rows (vocab_size)"
+            f"the tokenizer's {key} {format_brief(token)} has id {token_id}, beyond the"
+            f" embedding's {rows} rows (vocab_size)"
         )
 
 
-def _named(
-    key: str,
-    place: int,
-    tokens: Tokens,
-    told: Mapping[str, dict[str, Any]],
-    config: Mapping[str, Any],
-) -> tuple[bool, str | None]:
-    """Whether the files say which token ends a text on one side, and which it is; None:
-    there is none."""
-    own, older = told["tokenizer_config.json"], told["special_tokens_map.json"]
-    if "added_tokens_decoder" not in own and key in older:
+def _find_end(
+    key: str, tokens: Tokens, objects: Objects, config: Mapping[str, Any]
+) -> End:
+    """The token that ends a text on one side."""
+    tokenizer_config, older = (objects[name] for name in NAMING)
+    if "added_tokens_decoder" not in tokenizer_config and key in older:
         return True, _content(older[key])
-    if key in own:
-        return True, _content(own[key])
-    kind = (
-        own.get("tokenizer_class")
-        or config.get("tokenizer_class")
-        or "TokenizersBackend"
-    )
-    kind = str(kind).removesuffix("Fast")
+    if key in tokenizer_config:
+        return True, _content(tokenizer_config[key])
+    kind = _class_name(tokenizer_config, config)
     if kind not in CLASS_ENDS or not tokens.is_known:
         return False, None
     # which transformers then loads as it would any other
     if kind == "LlamaTokenizer" and tokens.is_byte_level:
         return True, None
-    return True, CLASS_ENDS[kind][place]
+    return True, CLASS_ENDS[kind][ENDS.index(key)]
+
+
+def _class_name(tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    for settings in (tokenizer_config, config):
+        if name := settings.get("tokenizer_class"):
+            return str(name).removesuffix("Fast")
+    return "TokenizersBackend"
 
 
 def _content(token: object) -> str | None:
@@ -418,10 +442,12 @@ def _content(token: object) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def _generation(told: Mapping[str, Any], rows: int) -> Iterator[str]:
-    ends = told.get("eos_token_id")
-    for one in ends if isinstance(ends, list) else [ends]:
-        if one is not None and (type(one) is not int or one >= rows):
+def _find_generation_faults(
+    generation_config: Mapping[str, Any], rows: int
+) -> Iterator[str]:
+    ends = generation_config.get("eos_token_id")
+    for token_id in ends if isinstance(ends, list) else [ends]:
+        if token_id is not None and (type(token_id) is not int or token_id >= rows):
             yield (
                 f"generation_config.json: eos_token_id is {format_brief(ends)}, but the embedding"
                 f" has {rows} rows"

@@ -8,30 +8,30 @@ from launcher.grids.runs import Run
 from zsg_core import recipe as recipes
 
 
-def find_notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
+def find_notes(workspace: Workspace, runs: Iterable[Run]) -> list[str]:
     """A sentence for the runs that stand in the workspace as an older zsg made them,
     for each thing that it did otherwise. They are new runs: what was made then is not
     counted as theirs.
     """
-    found: dict[str, list[tuple[str, str]]] = {}
+    by_change: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
         before, marks = recipes.remove_marks(run.recipe)
         older = recipes.run_id(before)
-        if marks and job_file.has_job(place.run(older)):
-            what = " and ".join(recipes.MARKS[key] for key in sorted(marks))
-            found.setdefault(what, []).append((run.id, older))
-    return [_sentence(what, pairs) for what, pairs in found.items()]
+        if marks and job_file.has_job(workspace.run(older)):
+            change = " and ".join(recipes.MARKS[key] for key in sorted(marks))
+            by_change.setdefault(change, []).append((run.id, older))
+    return [_sentence(change, pairs) for change, pairs in by_change.items()]
 
 
-def _sentence(what: str, pairs: list[tuple[str, str]]) -> str:
+def _sentence(change: str, pairs: list[tuple[str, str]]) -> str:
     new, older = pairs[0]
     if len(pairs) == 1:
-        told = f"run {new} is new: an older zsg made it as {older}, and {what} changed since then"
+        news = f"run {new} is new: an older zsg made it as {older}, and {change} changed since then"
     else:
-        told = (
-            f"{len(pairs)} runs are new: an older zsg made them ({new} as {older}, …), and {what}"
+        news = (
+            f"{len(pairs)} runs are new: an older zsg made them ({new} as {older}, …), and {change}"
             " changed since then"
         )
     return (
-        f"{told} (CHANGELOG says what was wrong); what was made stays under the old id"
+        f"{news} (CHANGELOG says what was wrong); what was made stays under the old id"
     )

@@ -28,7 +28,7 @@ class Override:
     key: str
     value: Any
 
-    def error(self, place: Place, message: str) -> UserError:
+    def error(self, _: Place, message: str, /) -> UserError:
         """An error that names the option, where one of a grid names file and line."""
         return _error(self.text, message)
 
@@ -36,25 +36,20 @@ class Override:
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}.
     UserError for others."""
-    return [_one(text) for text in texts]
+    return [_parse_override(text) for text in texts]
 
 
-def _one(text: str) -> Override:
+def _parse_override(text: str) -> Override:
     key, equals, written = text.partition("=")
     if not text.isprintable():
         raise _error(text, "holds a line break or another character that does not show")
     if not equals or not key:
         raise _error(text, EXAMPLE)
+    if key in ELSEWHERE:
+        raise _error(text, f"`{key}` is no setting; {ELSEWHERE[key]}")
     known = list_leaf_keys(Settings, key)
     if key not in known:
-        raise _error(
-            text,
-            (
-                f"`{key}` is no setting; {ELSEWHERE[key]}"
-                if key in ELSEWHERE
-                else describe_unknown_key(key, known)
-            ),
-        )
+        raise _error(text, describe_unknown_key(key, known))
     return Override(text, key, _value(text, written.strip()))
 
 

@@ -21,23 +21,23 @@ class PublishedCurves:
 
 
 def list_published() -> list[str]:
-    """What there is."""
+    """The names that `read_published` knows."""
     return sorted(
         path.stem for path in (shipped("templates") / "published").glob("*.csv")
     )
 
 
 def read_published(name: str) -> PublishedCurves:
-    """The curves of that name, one of `names`."""
+    """The curves of that name, one of `list_published`."""
     lines = (
         (shipped("templates") / "published" / f"{name}.csv")
         .read_text(encoding="utf-8")
         .splitlines()
     )
-    said = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
     heading, *rows = csv.reader(line for line in lines if not line.startswith("#"))
     curves = {}
-    for place, curve in enumerate(heading[1:], start=1):
-        points = [(float(row[0]), float(row[place])) for row in rows if row[place]]
+    for column, curve in enumerate(heading[1:], start=1):
+        points = [(float(row[0]), float(row[column])) for row in rows if row[column]]
         curves[curve] = ([step for step, _ in points], [value for _, value in points])
-    return PublishedCurves(" ".join(said), curves)
+    return PublishedCurves(" ".join(comments), curves)

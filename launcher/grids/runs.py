@@ -62,23 +62,19 @@ class Run:
     @property
     def needs(self) -> frozenset[str]:
         """What must have been made before this run can start, as folders of the workspace."""
-        start = (
-            {self.before.weights}
-            if self.before
-            else {f"bases/{self.base_id}"}
-            if self.base_id
-            else set()
-        )
-        return frozenset({f"arrangements/{self.arrangement_id}", *start})
+        folders = {f"arrangements/{self.arrangement_id}"}
+        if self.before:
+            folders.add(self.before.weights)
+        elif self.base_id:
+            folders.add(f"bases/{self.base_id}")
+        return frozenset(folders)
 
     @cached_property
     def answers(self) -> dict[str, str]:
         """The sources whose answers are a model's own, each with the folder of the
         workspace that they are in."""
-        return {
-            name: f"records/{made}"
-            for name, made in recipes.find_self_sampled(self.stage["data"]).items()
-        }
+        digests = recipes.find_self_sampled(self.stage["data"])
+        return {name: f"records/{digest}" for name, digest in digests.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -116,7 +112,7 @@ def resolve_runs(
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
     for point in grid.points:
-        run = _run(point, profile, digests)
+        run = _make_run(point, profile, digests)
         if run.id in runs:
             merged.setdefault(run.id, [runs[run.id].axes]).append(run.axes)
         runs.setdefault(run.id, run)
@@ -127,10 +123,7 @@ def resolve_runs(
         for run_id, points in merged.items()
     ]
     stages = [stage for run in runs.values() for stage in run.recipe["stages"]]
-    if any(
-        one["train"]["preset"] == "dmt" and one["data"]["template"]["name"] != "vicuna"
-        for one in stages
-    ):
+    if any(map(_lacks_prompt_of_dmt, stages)):
         notes.append(
             "preset dmt sets training only; the prompt that was published with it is data.template:"
             " vicuna"
@@ -138,27 +131,33 @@ def resolve_runs(
     return list(runs.values()), notes
 
 
-def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
+def _lacks_prompt_of_dmt(stage: Recipe) -> bool:
+    template = stage["data"]["template"]["name"]
+    return stage["train"]["preset"] == "dmt" and template != "vicuna"
+
+
+def _make_run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
+    """The run of a point's last stage, which holds those of the stages before it."""
     settings, run = point.settings, None
-    asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
+    stages = settings.by_stage()
+    size = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
     suite_files = digests.digest_suites(settings.checkpoints)
-    made = recipes.list_prefixes(
-        recipes.make_recipe(
-            settings, *(digests.digest_inputs(own) for own in settings.by_stage())
-        )
+    recipe = recipes.make_recipe(
+        settings, *(digests.digest_inputs(stage) for stage in stages)
     )
-    for recipe, own in zip(made, settings.by_stage(), strict=True):
+    for prefix, stage in zip(recipes.list_prefixes(recipe), stages, strict=True):
+        embedding = None
+        if recipes.uses_embedding(stage):
+            embedding = inputs.embedding_folder(stage)
         run = Run(
-            id=recipes.run_id(recipe),
-            recipe=recipe,
+            id=recipes.run_id(prefix),
+            recipe=prefix,
             axes=point.axes,
             checkpoints=settings.checkpoints,
-            size=profile.train.model_copy(update=asked),
-            sources=digests.find_files(own),
-            base=inputs.base_folder(own),
-            embedding=inputs.embedding_folder(own)
-            if recipes.uses_embedding(own)
-            else None,
+            size=profile.train.model_copy(update=size),
+            sources=digests.find_files(stage),
+            base=inputs.base_folder(stage),
+            embedding=embedding,
             before=run,
             strategy=_strategy(settings.strategy),
             evaluators=settings.resources.evaluators,
@@ -176,10 +175,9 @@ def _strategy(strategy: StrategySettings | None) -> str:
 
 
 def _differing(points: list[dict[str, Any]]) -> str:
+    """The axes in which points differ."""
     keys = sorted({key for point in points for key in point})
-    return (
-        ", ".join(
-            key for key in keys if len({repr(point.get(key)) for point in points}) > 1
-        )
-        or "nothing"
-    )
+    differing = [
+        key for key in keys if len({repr(point.get(key)) for point in points}) > 1
+    ]
+    return ", ".join(differing) or "nothing"

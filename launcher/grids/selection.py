@@ -43,11 +43,11 @@ class Term:
         if not self.key:
             return run_id.startswith(self.value)
         if self.key == STATE:
-            return self.value == (NEW if state == State.ABSENT else state)
-        found = self._of(axes)
-        return found is not _MISSING and _is(found, self.value)
+            return self.value == _shown_state(state)
+        value = self._find_value(axes)
+        return value is not _MISSING and _is(value, self.value)
 
-    def _of(self, axes: Mapping[str, Any]) -> Any:
+    def _find_value(self, axes: Mapping[str, Any]) -> Any:
         """The value of the key: as it stands, inside a mapping that stands above it, or
         of a key that ends so."""
         if self.key in axes:
@@ -59,52 +59,37 @@ class Term:
             )
         if ends:
             return axes[ends[0]]
-        parts = self.key.split(".")
-        for depth in range(len(parts) - 1, 0, -1):
-            held: Any = axes.get(".".join(parts[:depth]), _MISSING)
-            for part in parts[depth:]:
-                held = (
-                    held.get(part, _MISSING) if isinstance(held, Mapping) else _MISSING
-                )
-            if held is not _MISSING:
-                return held
+        names = self.key.split(".")
+        for depth in range(len(names) - 1, 0, -1):
+            value = axes.get(".".join(names[:depth]), _MISSING)
+            for name in names[depth:]:
+                is_mapping = isinstance(value, Mapping)
+                value = value.get(name, _MISSING) if is_mapping else _MISSING
+            if value is not _MISSING:
+                return value
         return _MISSING
 
     def explain_mismatch(self, runs: Sequence[Candidate]) -> str:
         """Why no run is meant, in words."""
         if not self.key:
-            shown = ", ".join(run for run, _, _ in runs[:MOST_SHOWN])
-            return (
-                f"{self}: no run's id begins so; the ids are"
-                f" {shown}{' …' if len(runs) > MOST_SHOWN else ''}"
-            )
+            ids = _format_first([run_id for run_id, _, _ in runs])
+            return f"{self}: no run's id begins so; the ids are {ids}"
         if self.key == STATE:
-            there = sorted(
-                {NEW if state == State.ABSENT else state for _, _, state in runs}
-            )
-            return f"{self}: no run is in that state; there are {', '.join(there)}"
+            states = sorted({_shown_state(state) for _, _, state in runs})
+            return f"{self}: no run is in that state; there are {', '.join(states)}"
+        found = (self._find_value(axes) for _, axes, _ in runs)
         values = dict.fromkeys(
-            format_value(found)
-            for _, axes, _ in runs
-            if (found := self._of(axes)) is not _MISSING
+            format_value(value) for value in found if value is not _MISSING
         )
         if values:
-            known = ", ".join(list(values)[:MOST_SHOWN]) + (
-                " …" if len(values) > MOST_SHOWN else ""
-            )
-            return f"{self}: no run has this value; its values are {known}"
-        keys = list(
-            dict.fromkeys(
-                key
-                for _, axes, _ in runs
-                for key in axes
-                if not isinstance(axes[key], Mapping)
-            )
-        )
-        about = (
-            f"; the axes are {', '.join(keys)}" if keys else "; this grid has no axes"
-        )
-        return f"{self}: no run has such a setting.{suggest_nearest(self.key, keys)}{about}"
+            shown = _format_first(list(values))
+            return f"{self}: no run has this value; its values are {shown}"
+        keys = _list_plain_axes(runs)
+        about = "; this grid has no axes"
+        if keys:
+            about = f"; the axes are {', '.join(keys)}"
+        hint = suggest_nearest(self.key, keys)
+        return f"{self}: no run has such a setting.{hint}{about}"
 
     def __str__(self) -> str:
         return (
@@ -152,30 +137,25 @@ class Selection:
 
         That nothing is in a state to be left out is no slip.
         """
-        known = list(runs)
+        candidates = list(runs)
         for term in (*self.only, *(term for term in self.but if term.key != STATE)):
-            if not any(term.matches(*run) for run in known):
-                raise UserError(term.explain_mismatch(known))
+            if not any(term.matches(*run) for run in candidates):
+                raise UserError(term.explain_mismatch(candidates))
 
 
 EVERYTHING = Selection()
 
 
 def _term(option: str, text: str) -> Term:
-    key, equals, value = text.partition("=")
     if not text.isprintable() or len(text) > 200:
         raise UserError(f"{option} {format_brief(text)}: write {HELP}")
+    key, equals, value = text.partition("=")
     if not equals:
-        if not _ID.fullmatch(text):
-            known = f", such as state={text}" if text in STATES else ""
-            raise UserError(
-                f"{option} {format_brief(text)} is no prefix of a run id (0-9, a-f); write"
-                f" {HELP}{known}"
-            )
-        return Term(option, "", text)
+        return _id_term(option, text)
     if not key or not value:
+        missing = "value" if key else "key"
         raise UserError(
-            f"{option} {format_brief(text)} lacks its {'value' if key else 'key'}; write {HELP}"
+            f"{option} {format_brief(text)} lacks its {missing}; write {HELP}"
         )
     if key == STATE and value not in STATES:
         raise UserError(
@@ -185,19 +165,48 @@ def _term(option: str, text: str) -> Term:
     return Term(option, key, value)
 
 
-def _is(found: Any, written: str) -> bool:
+def _id_term(option: str, text: str) -> Term:
+    if not _ID.fullmatch(text):
+        hint = f", such as state={text}" if text in STATES else ""
+        raise UserError(
+            f"{option} {format_brief(text)} is no prefix of a run id (0-9, a-f); write"
+            f" {HELP}{hint}"
+        )
+    return Term(option, "", text)
+
+
+def _shown_state(state: str) -> str:
+    return NEW if state == State.ABSENT else state
+
+
+def _format_first(words: Sequence[str]) -> str:
+    """The first few, and whether there are more."""
+    ellipsis = " …" if len(words) > MOST_SHOWN else ""
+    return ", ".join(words[:MOST_SHOWN]) + ellipsis
+
+
+def _list_plain_axes(runs: Sequence[Candidate]) -> list[str]:
+    """The axes of the runs whose values are no mappings, as the sections below them are."""
+    keys = (
+        key
+        for _, axes, _ in runs
+        for key, value in axes.items()
+        if not isinstance(value, Mapping)
+    )
+    return list(dict.fromkeys(keys))
+
+
+def _is(value: Any, text: str) -> bool:
     """Whether a setting is what was written: as text, as a number (1/4 is 0.25), or by
     the name within a mapping."""
-    if format_value(found) == written or (
-        isinstance(found, Mapping) and found.get("name") == written
-    ):
+    if format_value(value) == text:
         return True
-    is_number = isinstance(found, int | float | str) and not isinstance(found, bool)
-    return (
-        is_number
-        and (number := _number(format_value(found))) is not None
-        and number == _number(written)
-    )
+    if isinstance(value, Mapping):
+        return value.get("name") == text
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    number = _number(format_value(value))
+    return number is not None and number == _number(text)
 
 
 def _number(text: str) -> Fraction | None:

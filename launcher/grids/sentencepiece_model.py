@@ -17,45 +17,49 @@ def read_pieces(path: Path) -> Iterator[tuple[str, int]]:
     """Each piece with its type. ValueError for a file that is no SentencePiece model."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-    for field, value in _fields(path.read_bytes()):
-        if field == 1 and isinstance(value, bytes):
-            held = dict(_fields(value))
-            piece, kind = held.get(1, b""), held.get(3, NORMAL)
-            if not isinstance(piece, bytes) or not isinstance(kind, int):
-                raise ValueError("a piece is none")
-            yield piece.decode("utf-8"), kind
+    for number, value in _fields(path.read_bytes()):
+        if number == 1 and isinstance(value, bytes):
+            yield _read_piece(value)
+
+
+def _read_piece(message: bytes) -> tuple[str, int]:
+    fields = dict(_fields(message))
+    piece, kind = fields.get(1, b""), fields.get(3, NORMAL)
+    if not isinstance(piece, bytes) or not isinstance(kind, int):
+        raise ValueError("a piece is none")
+    return piece.decode("utf-8"), kind
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The number and value of each field of a message."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
+    offset = 0
+    while offset < len(message):
+        key, offset = _varint(message, offset)
         kind = key & 7
         if kind == _VARINT:
-            value, place = _varint(message, place)
+            value, offset = _varint(message, offset)
             yield key >> 3, value
             continue
         if kind == _TEXT:
-            length, place = _varint(message, place)
+            length, offset = _varint(message, offset)
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             length = 8 if kind == _EIGHT_BYTES else 4
         else:
             raise ValueError(f"a field of kind {kind}")
-        if place + length > len(message):
+        if offset + length > len(message):
             raise ValueError("it is cut short")
-        yield key >> 3, message[place : place + length]
-        place += length
+        yield key >> 3, message[offset : offset + length]
+        offset += length
 
 
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """A number and the place after it."""
+def _varint(message: bytes, offset: int) -> tuple[int, int]:
+    """A number and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(message):
+        if offset >= len(message):
             raise ValueError("it is cut short")
-        value |= (message[place] & 0x7F) << shift
-        place += 1
-        if message[place - 1] < 0x80:
-            return value, place
+        value |= (message[offset] & 0x7F) << shift
+        offset += 1
+        if message[offset - 1] < 0x80:
+            return value, offset
     raise ValueError("a number of more than ten bytes")

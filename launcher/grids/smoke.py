@@ -7,10 +7,10 @@ order. There are as many steps as a claim needs to be decided.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
@@ -18,10 +18,12 @@ from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.orders.tma_lists import parse_span
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.claims import FallsEarly
+from zsg_core.settings.claims import Claim, FallsEarly
 from zsg_core.settings.data import Source, SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
+
+T = TypeVar("T")
 
 SUFFIX = "-smoke"
 SMOKE_ITEMS, SMOKE_TOKENS = 2, 16  # of what is answered
@@ -57,7 +59,7 @@ class _Sizes:
     nodes: int  # of a run that does not say them itself, as the next
     ranks_per_node: int
     fractions: Mapping[Fraction, Fraction]
-    parts: Mapping[Fraction, Fraction]  # of k
+    k: Mapping[Fraction, Fraction]
     ratios: Mapping[Fraction, Fraction]
     counts: Mapping[int | None, int | None]
     tasks: Mapping[int | None, int]
@@ -79,7 +81,7 @@ def shrink_grid(
     CPUs. `size`: of a train job that does not say its own.
     """
     try:
-        sizes = _sizes(grid, smoke, one_rank, on_cpus, size or JobSize())
+        sizes = _choose_sizes(grid, smoke, one_rank, on_cpus, size or JobSize())
         points = [
             Point(_small(point.settings, sizes), point.axes) for point in grid.points
         ]
@@ -87,162 +89,169 @@ def shrink_grid(
         raise UserError(
             f"{grid.path}: this grid cannot be made small for a smoke run: {error}"
         ) from None
-    lost = [text for text in grid.overrides if text.startswith(SMALL)]
-    notes = [
-        f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`"
-        for text in lost
-    ]
-    if one_rank and any(
-        one.settings.resources.nodes or one.settings.resources.ranks_per_node
-        for one in grid.points
-    ):
-        notes.append(
+    notes = [*grid.notes, *_find_notes(grid, points, one_rank)]
+    name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
+    return replace(grid, name=name, points=points, notes=notes)
+
+
+def _find_notes(grid: Grid, small: list[Point], one_rank: bool) -> Iterator[str]:
+    """What of the grid counts for nothing in the trial, and the precision it trains in."""
+    for text in grid.overrides:
+        if text.startswith(SMALL):
+            yield (
+                f"--set {text} counts for nothing in a smoke run, whose size is the profile's"
+                " `smoke`"
+            )
+    settings = [point.settings for point in grid.points]
+    if one_rank and any(map(_says_ranks, settings)):
+        yield (
             "resources.nodes and ranks_per_node count for nothing in a smoke run on this machine:"
             " one rank"
         )
-    asked = [one.settings.checkpoints for one in grid.points]
-    if any(
-        REWARD in one.metrics or (one.suites.mt_bench and one.suites.mt_bench.judge)
-        for one in asked
-    ):
-        notes.append("a smoke run asks no judge and no reward model")
-    if any(
-        stage.train.batch > MOST_BATCH
-        for point in grid.points
-        for stage in point.settings.by_stage()
-    ):
-        notes.append(
-            f"a smoke run takes batches of {MOST_BATCH}, or one example for each rank"
-        )
-    notes.append(_precision(grid.points, points))
-    name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
-    return replace(grid, name=name, points=points, notes=[*grid.notes, *notes])
+    if any(map(_asks_a_judge, settings)):
+        yield "a smoke run asks no judge and no reward model"
+    if any(map(_has_large_batch, settings)):
+        yield f"a smoke run takes batches of {MOST_BATCH}, or one example for each rank"
+    yield _describe_precision(grid.points, small)
 
 
-def _sizes(
+def _says_ranks(settings: Settings) -> bool:
+    resources = settings.resources
+    return bool(resources.nodes or resources.ranks_per_node)
+
+
+def _asks_a_judge(settings: Settings) -> bool:
+    mt_bench = settings.checkpoints.suites.mt_bench
+    has_judge = mt_bench is not None and bool(mt_bench.judge)
+    return REWARD in settings.checkpoints.metrics or has_judge
+
+
+def _has_large_batch(settings: Settings) -> bool:
+    return any(stage.train.batch > MOST_BATCH for stage in settings.by_stage())
+
+
+def _choose_sizes(
     grid: Grid, smoke: SmokeSettings, one_rank: bool, on_cpus: bool, size: JobSize
 ) -> _Sizes:
     """The sizes for all points together, so that what differs in the grid differs in the trial."""
-    stages = [stage for point in grid.points for stage in point.settings.by_stage()]
-    sources = [source for stage in stages for source in stage.data.by_source().values()]
-    early = [
-        math.ceil(1 / claim.within)
-        for claim in grid.claims
-        if isinstance(claim, FallsEarly)
-    ]
-    counts: dict[int | None, int | None] = {None: None}
-    if len(named := {source.count for source in sources} - {None}) > 1:
-        counts |= _counts(named, smoke.per_task)
+    sources = _list_sources(grid)
+    if one_rank:
+        size = JobSize()
     return _Sizes(
         smoke=smoke,
         one_rank=one_rank,
         on_cpus=on_cpus,
-        steps=max([smoke.steps, *early]),
-        nodes=1 if one_rank else size.nodes,
-        ranks_per_node=1 if one_rank else size.ranks_per_node,
+        steps=_choose_steps(grid.claims, smoke),
+        nodes=size.nodes,
+        ranks_per_node=size.ranks_per_node,
         fractions=_shares({source.fraction for source in sources}, smoke.per_task),
-        parts=_shares(
-            {source.k for source in sources if source.k is not None}, smoke.per_task
-        ),
-        ratios=_ratios(
-            {source.ratio for source in sources if source.ratio is not None},
-            smoke.tasks,
-        ),
-        counts=counts,
+        k=_shares(_named(source.k for source in sources), smoke.per_task),
+        ratios=_ratios(_named(source.ratio for source in sources), smoke.tasks),
+        counts=_choose_counts(sources, smoke),
         tasks=_counts({source.train_tasks for source in sources}, smoke.tasks),
         per_task=_counts({source.train_per_task for source in sources}, smoke.per_task),
     )
 
 
-def _shares(values: Collection[Fraction], most: int) -> dict[Fraction, Fraction]:
-    """What stands for each share of `most` examples: no less than one of them, and
+def _list_sources(grid: Grid) -> list[Source]:
+    """The sources of every stage of every point."""
+    return [
+        source
+        for point in grid.points
+        for stage in point.settings.by_stage()
+        for source in stage.data.by_source().values()
+    ]
+
+
+def _named(values: Iterable[T | None]) -> set[T]:
+    return {value for value in values if value is not None}
+
+
+def _choose_steps(claims: Iterable[Claim], smoke: SmokeSettings) -> int:
+    """As many as the profile says, or as a claim needs to be decided."""
+    needed = [
+        math.ceil(1 / claim.within) for claim in claims if isinstance(claim, FallsEarly)
+    ]
+    return max([smoke.steps, *needed])
+
+
+def _choose_counts(
+    sources: Iterable[Source], smoke: SmokeSettings
+) -> dict[int | None, int | None]:
+    """What stands for each number of examples; only where the grid compares several."""
+    counts: dict[int | None, int | None] = {None: None}
+    named = _named(source.count for source in sources)
+    if len(named) > 1:
+        counts |= _counts(named, smoke.per_task)
+    return counts
+
+
+def _shares(values: Collection[Fraction], examples: int) -> dict[Fraction, Fraction]:
+    """What stands for each share of so many examples: no less than one of them, and
     different shares for different ones.
 
     Shares that are large enough stand as they are, unless a smaller one would be the same as they.
     """
     small = {
-        value: max(value, Fraction(1, most)) if value else value for value in values
+        value: max(value, Fraction(1, examples)) if value else value for value in values
     }
     named = sorted(value for value in values if value)
     if len({small[value] for value in named}) < len(named):
         small |= {
-            value: Fraction(max(1, place * most // len(named)), most)
-            for place, value in enumerate(named, 1)
+            value: Fraction(max(1, rank * examples // len(named)), examples)
+            for rank, value in enumerate(named, 1)
         }
     return small
 
 
-def _ratios(values: Collection[Fraction], most: int) -> dict[Fraction, Fraction]:
+def _ratios(values: Collection[Fraction], tasks: int) -> dict[Fraction, Fraction]:
     """What stands for each ratio: itself, or, where one is beyond the examples of
-    `most` tasks, its rank among them."""
+    so many tasks, its rank among them."""
     named = sorted(value for value in values if value)
-    if not named or named[-1] <= most:
+    if not named or named[-1] <= tasks:
         return {value: value for value in values}
     ranks = {
-        value: place if len(named) <= most else place * most / len(named)
-        for place, value in enumerate(named, 1)
+        value: rank if len(named) <= tasks else rank * tasks / len(named)
+        for rank, value in enumerate(named, 1)
     }
     return {
-        value: Fraction(ranks.get(value, 0)).limit_denominator(most) for value in values
+        value: Fraction(ranks.get(value, 0)).limit_denominator(tasks)
+        for value in values
     }
 
 
-def _counts(values: Collection[int | None], most: int) -> dict[int | None, int]:
-    """What stands for each number, None being all there are: `most`, or where there are
-    several, steps up to it."""
+def _counts(values: Collection[int | None], limit: int) -> dict[int | None, int]:
+    """What stands for each number, None being all there are: `limit`, or where there
+    are several, steps up to it."""
     named = sorted(values, key=lambda value: math.inf if value is None else value)
     return {
-        value: max(1, place * most // len(named))
-        for place, value in enumerate(named, 1)
+        value: max(1, rank * limit // len(named)) for rank, value in enumerate(named, 1)
     }
 
 
-def _precision(asked: Iterable[Point], made: Iterable[Point]) -> str:
+def _describe_precision(points: Iterable[Point], small: Iterable[Point]) -> str:
     """Which precision the trial trains in, and where that is not the grid's."""
     pairs = {
-        (before.train.precision, after.train.precision)
-        for one, other in zip(asked, made, strict=True)
-        for before, after in zip(
-            one.settings.by_stage(), other.settings.by_stage(), strict=True
+        (stage.train.precision, small_stage.train.precision)
+        for point, small_point in zip(points, small, strict=True)
+        for stage, small_stage in zip(
+            point.settings.by_stage(), small_point.settings.by_stage(), strict=True
         )
     }
-    told = ", ".join(sorted({after for _, after in pairs}))
+    used = ", ".join(sorted({after for _, after in pairs}))
     changed = sorted(
         {f"{after} in place of {before}" for before, after in pairs if before != after}
     )
     if not changed:
-        return f"the smoke run trains in {told}, as the grid says"
-    return f"the smoke run trains in {told}: {', '.join(changed)}, in which most CPUs cannot train"
+        return f"the smoke run trains in {used}, as the grid says"
+    return f"the smoke run trains in {used}: {', '.join(changed)}, in which most CPUs cannot train"
 
 
 def _small(settings: Settings, sizes: _Sizes) -> Settings:
     smoke = sizes.smoke
+    data = _small_data(settings, sizes)
     resolved = settings.by_stage()
-    data = _small_source(settings.data, sizes)
-    if settings.checkpoints.representations is not None:
-        data["test_per_task"] = IN_GROUPS
-    if settings.data.sources is not None:
-        whole = settings.data.by_source()
-        data["sources"] = {
-            name: own.model_copy(
-                update=_small_source(whole[name], sizes)
-                | {"test_per_task": data["test_per_task"]}
-            )
-            for name, own in settings.data.sources.items()
-        }
-    if settings.data.mix is not None:
-        data["mix"] = settings.data.mix.model_copy(update={"total": None})
-    # So often that even one example would fill the steps, which end the run.
-    batch = _small_batch(settings, sizes)
-    again = sizes.steps * max(_small_batch(stage, sizes) for stage in resolved)
-    epochs = 1 if all(_fills(stage, sizes) for stage in resolved) else again
-    train = {
-        "steps": sizes.steps,
-        "epochs": epochs,
-        "warmup_steps": 0,
-        "warmup_share": None,
-        "batch": batch,
-    }
+    train = _small_train(settings, resolved, sizes)
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = None
     if settings.stages is not None:
@@ -251,54 +260,86 @@ def _small(settings: Settings, sizes: _Sizes) -> Settings:
             _small_stage(overlay, small, stage, sizes)
             for overlay, stage in zip(settings.stages, resolved, strict=True)
         ]
-    checkpoints: dict[str, Any] = {"every": 1, **_small_suites(settings.checkpoints)}
-    checkpoints |= _small_insides(settings.checkpoints, smoke.layers)
-    if settings.checkpoints.snapshots is not None:
-        # one half-way and one at the end
-        checkpoints["snapshots"] = -(-sizes.steps // 2)
-    resources: dict[str, Any] = {"time_min": smoke.time_min}
-    resources |= {"nodes": None, "ranks_per_node": None} if sizes.one_rank else {}
     train |= _small_precision(settings.train.precision, sizes)
-    made = settings.model_copy(
+    order |= _small_rounds(settings.arrangement.rounds)
+    resources: dict[str, Any] = {"time_min": smoke.time_min}
+    if sizes.one_rank:
+        resources |= {"nodes": None, "ranks_per_node": None}
+    result = settings.model_copy(
         update={
             "stages": stages,
             "model": _small_model(settings.model, smoke),
             "data": settings.data.model_copy(update=data),
-            "arrangement": settings.arrangement.model_copy(
-                update=order | _small_rounds(settings.arrangement.rounds)
-            ),
+            "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
-            "checkpoints": settings.checkpoints.model_copy(update=checkpoints),
+            "checkpoints": _small_checkpoints(settings.checkpoints, sizes),
             "strategy": settings.strategy and _small_strategy(settings.strategy, sizes),
             "resources": settings.resources.model_copy(update=resources),
         }
     )
-    made.by_stage()
-    return made
+    result.by_stage()
+    return result
 
 
-def _small_suites(own: CheckpointSettings) -> dict[str, Any]:
+def _small_data(settings: Settings, sizes: _Sizes) -> dict[str, Any]:
+    data = _small_source(settings.data, sizes)
+    if settings.checkpoints.representations is not None:
+        data["test_per_task"] = IN_GROUPS
+    if settings.data.sources is not None:
+        whole = settings.data.by_source()
+        test = {"test_per_task": data["test_per_task"]}
+        data["sources"] = {
+            name: source.model_copy(update=_small_source(whole[name], sizes) | test)
+            for name, source in settings.data.sources.items()
+        }
+    if settings.data.mix is not None:
+        data["mix"] = settings.data.mix.model_copy(update={"total": None})
+    return data
+
+
+def _small_train(
+    settings: Settings, stages: Sequence[Settings], sizes: _Sizes
+) -> dict[str, Any]:
+    """Few steps, which end the run: so many passes that even one example would fill them."""
+    epochs = 1
+    if not all(_fills(stage, sizes) for stage in stages):
+        epochs = sizes.steps * max(_small_batch(stage, sizes) for stage in stages)
+    return {
+        "steps": sizes.steps,
+        "epochs": epochs,
+        "warmup_steps": 0,
+        "warmup_share": None,
+        "batch": _small_batch(settings, sizes),
+    }
+
+
+def _small_checkpoints(
+    checkpoints: CheckpointSettings, sizes: _Sizes
+) -> CheckpointSettings:
+    update: dict[str, Any] = {"every": 1, **_small_suites(checkpoints)}
+    update |= _small_insides(checkpoints, sizes.smoke.layers)
+    if checkpoints.snapshots is not None:
+        # one half-way and one at the end
+        update["snapshots"] = -(-sizes.steps // 2)
+    return checkpoints.model_copy(update=update)
+
+
+def _small_suites(checkpoints: CheckpointSettings) -> dict[str, Any]:
     """Few questions with short answers, which no judge and no reward model is asked
     about: both cost too much."""
     short: dict[str, Any] = {"items": SMOKE_ITEMS, "max_new_tokens": SMOKE_TOKENS}
+    unjudged = short | {"judge": None, "samples": 1}
     suites = {
-        name: (
-            suite
-            and suite.model_copy(
-                update=short
-                | ({"judge": None, "samples": 1} if name == MT_BENCH else {})
-            )
-        )
-        for name, suite in own.suites
+        name: suite and suite.model_copy(update=unjudged if name == MT_BENCH else short)
+        for name, suite in checkpoints.suites
     }
-    metrics = [metric for metric in own.metrics if metric != REWARD] or [LOSS]
-    generation = own.generation.model_copy(update=short)
-    made = {
-        "suites": own.suites.model_copy(update=suites),
-        "metrics": metrics,
+    metrics = [metric for metric in checkpoints.metrics if metric != REWARD]
+    return {
+        "suites": checkpoints.suites.model_copy(update=suites),
+        "metrics": metrics or [LOSS],
         "reward_model": None,
+        "generation": checkpoints.generation.model_copy(update=short),
     }
-    return made | {"generation": generation}
 
 
 def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
@@ -308,38 +349,34 @@ def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
 
 def _small_insides(checkpoints: CheckpointSettings, layers: int) -> dict[str, Any]:
     """What is looked at inside the model, of layers that the small one has."""
-    asked = {
+    measures = {
         "representations": checkpoints.representations,
         "token_distance": checkpoints.token_distance,
     }
     return {
-        key: own.model_copy(
-            update={"layers": sorted({min(layer, layers) for layer in own.layers})}
+        key: measure.model_copy(
+            update={"layers": sorted({min(layer, layers) for layer in measure.layers})}
         )
-        for key, own in asked.items()
-        if own is not None
+        for key, measure in measures.items()
+        if measure is not None
     }
 
 
 def _small_precision(precision: str, sizes: _Sizes) -> dict[str, Any]:
     """fp32 in place of fp16 on CPUs: DeepSpeed refuses those without fp16 arithmetic,
     and the trial is not of that."""
-    return (
-        {"precision": "fp32", "loss_scale": None}
-        if sizes.on_cpus and precision == "fp16"
-        else {}
-    )
+    if not sizes.on_cpus or precision != "fp16":
+        return {}
+    return {"precision": "fp32", "loss_scale": None}
 
 
 def _small_batch(settings: Settings, sizes: _Sizes) -> int:
     """As many examples as are asked for, if these are few; else few, and no fewer than
     there are ranks."""
-    own = settings.resources
-    ranks = (
-        1
-        if sizes.one_rank
-        else (own.nodes or sizes.nodes) * (own.ranks_per_node or sizes.ranks_per_node)
-    )
+    ranks = 1
+    if not sizes.one_rank:
+        nodes = settings.resources.nodes or sizes.nodes
+        ranks = nodes * (settings.resources.ranks_per_node or sizes.ranks_per_node)
     return min(
         settings.train.batch, max(MOST_BATCH, ranks, settings.train.virtual_ranks)
     )
@@ -349,13 +386,10 @@ def _fills(stage: Settings, sizes: _Sizes) -> bool:
     """Whether one pass over what is left is as many steps as are wanted, for sure; else
     the examples come again."""
     data = stage.data
-    whole = (
-        data.sources is None
-        and data.mix is None
-        and data.fraction == 1
-        and data.count is None
-    )
-    if not whole or data.set not in LISTED or stage.arrangement.order == "tma":
+    is_mixed = data.sources is not None or data.mix is not None
+    if is_mixed or data.fraction != 1 or data.count is not None:
+        return False
+    if data.set not in LISTED or stage.arrangement.order == "tma":
         return False
     examples = sizes.tasks[data.train_tasks] * sizes.per_task[data.train_per_task]
     return examples >= _small_batch(stage, sizes) * sizes.steps
@@ -370,31 +404,27 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
         "test_tasks": smoke.tasks,
         "train_per_task": sizes.per_task.get(source.train_per_task, smoke.per_task),
         "test_per_task": 1,
+        "fraction": sizes.fractions.get(source.fraction, source.fraction),
+        "count": sizes.counts.get(source.count),
+        "k": None if source.k is None else sizes.k.get(source.k, source.k),
     }
     if source.ratio is not None:
         small["ratio"] = sizes.ratios[source.ratio]
         # else any ratio would be all there is
         small["train_per_task"] = smoke.tasks * smoke.per_task
     if source.self_sample is not None:
-        few = {
+        short = {
             "items": smoke.tasks * smoke.per_task,
             "max_new_tokens": SMOKE_TOKENS,
             "cut": 0,
         }
-        small["self_sample"] = source.self_sample.model_copy(update=few)
-    fraction = sizes.fractions.get(source.fraction, source.fraction)
-    k = None if source.k is None else sizes.parts.get(source.k, source.k)
-    return {
-        **small,
-        "fraction": fraction,
-        "count": sizes.counts.get(source.count),
-        "k": k,
-    }
+        small["self_sample"] = source.self_sample.model_copy(update=short)
+    return small
 
 
 def _small_strategy(strategy: StrategySettings, sizes: _Sizes) -> StrategySettings:
     return strategy.model_copy(
-        update={"k": None if strategy.k is None else sizes.parts[strategy.k]}
+        update={"k": None if strategy.k is None else sizes.k[strategy.k]}
     )
 
 
@@ -414,34 +444,34 @@ def _small_stage(
 ) -> dict[str, dict[str, Any]]:
     """What a stage says, without what would make it long again; its own amounts of data
     as small as the run's."""
-    made = {
-        part: {key: value for key, value in values.items() if key not in small}
-        for part, values in overlay.items()
-    }
-    said = overlay.get("data", {})
-    if said.keys() & small.keys():
-        made["data"] |= _amounts(said, _small_source(stage.data, sizes))
-    if "sources" in said:
+    result = {section: _without(values, small) for section, values in overlay.items()}
+    data = overlay.get("data", {})
+    if data.keys() & small.keys():
+        result["data"] |= _amounts(data, _small_source(stage.data, sizes))
+    if "sources" in data:
         whole = stage.data.by_source()
-        made["data"]["sources"] = {
-            name: (
-                {key: value for key, value in own.items() if key not in small}
-                | _amounts(own, _small_source(whole[name], sizes))
-            )
-            for name, own in said["sources"].items()
+        result["data"]["sources"] = {
+            name: _without(source, small)
+            | _amounts(source, _small_source(whole[name], sizes))
+            for name, source in data["sources"].items()
         }
     changed = _small_precision(stage.train.precision, sizes)
     if "batch" in overlay.get("train", {}):
         changed["batch"] = _small_batch(stage, sizes)
     if changed:
-        made["train"] = made.get("train", {}) | changed
-    return made
+        result["train"] = result.get("train", {}) | changed
+    return result
 
 
-def _amounts(said: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+def _without(values: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
+    """The values but for those that are made small."""
+    return {key: value for key, value in values.items() if key not in small}
+
+
+def _amounts(overlay: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
     """Of what a stage says itself, the small values that stand for it."""
     return {
         key: small[key]
         for key in ("fraction", "k", "ratio")
-        if key in said and key in small
+        if key in overlay and key in small
     }

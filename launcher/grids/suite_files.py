@@ -25,25 +25,25 @@ from zsg_core.settings.checkpoints import CheckpointSettings
 T = TypeVar("T")
 
 
-def check_suite_files(asked: Iterable[CheckpointSettings]) -> None:
+def check_suite_files(settings: Iterable[CheckpointSettings]) -> None:
     """Raises UserError, with the setting, for what is not there or cannot be read; each
     is read once."""
-    looked_at: set[tuple[str, str]] = set()
-    for own in asked:
-        found = {
-            name: (key, locate_file(key, given))
-            for name, (key, given) in suites.find_needed_files(own).items()
+    checked: set[tuple[str, str]] = set()
+    for checkpoints in settings:
+        files = {
+            name: (key, locate_file(key, path))
+            for name, (key, path) in suites.find_needed_files(checkpoints).items()
         }
         new = [
             name
-            for name, (_, path) in found.items()
-            if (name, str(path)) not in looked_at
+            for name, (_, path) in files.items()
+            if (name, str(path)) not in checked
         ]
-        looked_at |= {(name, str(found[name][1])) for name in new}
+        checked |= {(name, str(files[name][1])) for name in new}
         for name in new:
-            _check_one(name, *found[name])
-        if suites.PROMPTS in found and (MT_BENCH in new or suites.PROMPTS in new):
-            _check_judged(found[MT_BENCH][1], *found[suites.PROMPTS])
+            _check_file(name, *files[name])
+        if suites.PROMPTS in files and (MT_BENCH in new or suites.PROMPTS in new):
+            _check_judged(files[MT_BENCH][1], *files[suites.PROMPTS])
 
 
 def locate_file(key: str, given: str) -> Path:
@@ -63,38 +63,37 @@ def locate_file(key: str, given: str) -> Path:
     return path
 
 
-def _check_one(name: str, key: str, path: Path) -> None:
+def _check_file(name: str, key: str, path: Path) -> None:
     if name == REWARD:
         model_folder.check_reward(key, path)
     elif name == suites.PROMPTS:
-        _told(key, lambda: mt_bench.read_judge_prompts(path))
+        _name_setting(key, lambda: mt_bench.read_judge_prompts(path))
     else:
-        read = _told(key, lambda: list(readers.read_examples(name, path, Intake())))
+        questions = _name_setting(key, lambda: list(readers.read_examples(name, path, Intake())))
         if name == GSM8K:
-            _told(
-                key, lambda: gsm8k.score_answers([_said(one, one.id) for one in read])
-            )
+            answers = [_empty_answer(each, each.id) for each in questions]
+            _name_setting(key, lambda: gsm8k.score_answers(answers))
 
 
 def _check_judged(questions: Path, key: str, prompts: Path) -> None:
     """Whether every question can be put to the judge: some need a reference answer."""
-    read = list(readers.read_examples(MT_BENCH, questions, Intake()))
-    said = [
+    items = list(readers.read_examples(MT_BENCH, questions, Intake()))
+    answers = [
         [
-            _said(one, mt_bench.turn_id(one, number))
-            for number in range(1, len(one.turns) + 1)
+            _empty_answer(item, mt_bench.turn_id(item, number))
+            for number in range(1, len(item.turns) + 1)
         ]
-        for one in read
+        for item in items
     ]
-    _told(
+    _name_setting(
         key,
         lambda: mt_bench.build_requests(
-            read, mt_bench.read_judge_prompts(prompts), chain.from_iterable(said)
+            items, mt_bench.read_judge_prompts(prompts), chain.from_iterable(answers)
         ),
     )
 
 
-def _said(question: Example, item: str) -> Answered:
+def _empty_answer(question: Example, item: str) -> Answered:
     return Answered(
         id=item,
         task=question.task,
@@ -104,7 +103,7 @@ def _said(question: Example, item: str) -> Answered:
     )
 
 
-def _told(key: str, do: Callable[[], T]) -> T:
+def _name_setting(key: str, do: Callable[[], T]) -> T:
     """What is done; an error names the setting."""
     try:
         return do()
