@@ -431,8 +431,8 @@ def _find_id_faults(config: Mapping[str, Any]) -> Iterator[str]:
     rows = size_of(config, "vocab_size")
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = config.get(key)
-        is_list = isinstance(value, list) and key == "eos_token_id"
-        ids = value if is_list else [value]
+        several = isinstance(value, list) and key == "eos_token_id"
+        ids: Any = value if several else [value]
         for token_id in ids:
             fault = _find_id_fault(token_id, rows, value)
             if fault:

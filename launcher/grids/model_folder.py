@@ -560,12 +560,12 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor] | None:
 
 def _list_shards(folder: Path, index: dict[str, Any]) -> list[str]:
     weight_map = index.get("weight_map")
-    is_mapping = isinstance(weight_map, dict) and bool(weight_map)
-    if not is_mapping or not all(isinstance(file, str) for file in weight_map.values()):
+    shards = weight_map.values() if isinstance(weight_map, dict) else []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
         raise UserError(
             f"{folder}: the index of the weights has no weight_map of names to files"
         )
-    return sorted(set(weight_map.values()))
+    return sorted(set(shards))
 
 
 def _refuse_missing_shards(folder: Path, shards: list[str]) -> None:

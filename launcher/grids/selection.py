@@ -61,7 +61,7 @@ class Term:
             return axes[ends[0]]
         names = self.key.split(".")
         for depth in range(len(names) - 1, 0, -1):
-            value = axes.get(".".join(names[:depth]), _MISSING)
+            value: Any = axes.get(".".join(names[:depth]), _MISSING)
             for name in names[depth:]:
                 is_mapping = isinstance(value, Mapping)
                 value = value.get(name, _MISSING) if is_mapping else _MISSING
