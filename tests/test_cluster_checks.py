@@ -166,7 +166,7 @@ def test_the_cluster_is_compared_with_the_profile(
             {},
             {"PreemptMode": "CANCEL", "GraceTime": "60"},
             WARNING,
-            "zsg submit goes on",
+            "zsg submit resumes",
         ),
         (
             {"SlurmctldParameters": "enable_configless,preempt_send_user_signal"},

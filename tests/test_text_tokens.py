@@ -243,7 +243,7 @@ def test_a_plan_says_which_tokens_are_read_as_text(llama: Path) -> None:
         " transformers" in note
     )
     assert "model.add_tokens names those that are to stay tokens" in note
-    assert model_folder.find_notes(llama, named=CONTROL) == []
+    assert model_folder.find_notes(llama, added=CONTROL) == []
 
 
 def test_a_piece_that_a_dictionary_writes_is_told_by_plan(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import ValidationError
 
@@ -19,7 +19,14 @@ from zsg_core.settings.claims import (
     explain_too_few_places,
 )
 
-Row = dict[str, Any]
+
+class DatedClaim(TypedDict):
+    """A claim as a grid's record keeps it: its text (`make_claim_key`), when it was
+    first submitted, in ms, and how many of the grid's runs were done by then."""
+
+    claim: str
+    since: int
+    done: int
 
 
 def read_claims(
@@ -93,10 +100,10 @@ def make_claim_key(claim: Claim) -> str:
 
 def date_claims(
     claims: Sequence[Claim],
-    recorded: Sequence[Row],
+    recorded: Sequence[DatedClaim],
     now: int,
     count_done: Callable[[], int],
-) -> list[Row]:
+) -> list[DatedClaim]:
     """Each claim with when it was first submitted, in ms, and how many of the grid's
     runs were done by then.
 
@@ -111,7 +118,7 @@ def date_claims(
     ]
 
 
-def find_doubt(claim: Claim, recorded: Sequence[Row] | None) -> str | None:
+def find_doubt(claim: Claim, recorded: Sequence[DatedClaim] | None) -> str | None:
     """Why a claim may not have been fixed before its results were looked at; None where it was."""
     if recorded is None:  # submitted by an older zsg
         return None
