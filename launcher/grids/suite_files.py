@@ -69,7 +69,9 @@ def _check_file(name: str, key: str, path: Path) -> None:
     elif name == suites.PROMPTS:
         _name_setting(key, lambda: mt_bench.read_judge_prompts(path))
     else:
-        questions = _name_setting(key, lambda: list(readers.read_examples(name, path, Intake())))
+        questions = _name_setting(
+            key, lambda: list(readers.read_examples(name, path, Intake()))
+        )
         if name == GSM8K:
             answers = [_empty_answer(each, each.id) for each in questions]
             _name_setting(key, lambda: gsm8k.score_answers(answers))
