@@ -31,12 +31,14 @@ def find_data_sets(
     """
     if rule in (None, BY_NAME):
         return {
-            task: found if (found := p3.find_data_set(task)) in p3.SETS else None
+            task: folder_of
+            if (folder_of := p3.find_data_set(task)) in p3.SETS
+            else None
             for task in tasks
         }
     if isinstance(rule, str):
-        found = folders()
-        return {task: found.get(task) for task in tasks}
+        folder_of = folders()
+        return {task: folder_of.get(task) for task in tasks}
     return {task: _of_lists(task, rule or {}) for task in tasks}
 
 
@@ -46,53 +48,56 @@ def find_task_folders(path: Path, files: Sequence[Path]) -> dict[str, str]:
 
     UserError for two files of one name in two folders: their rows are one task.
     """
-    found: dict[str, str] = {}
+    folder_of: dict[str, str] = {}
     for file in files:
         folder, task = (
             file.parent.relative_to(root_folder(path)).as_posix(),
             bare_name(file),
         )
-        if found.setdefault(task, folder) != folder:
+        if folder_of.setdefault(task, folder) != folder:
             raise UserError(
-                f"data.data_sets: folder: {file} and one in {found[task]} are both the task"
+                f"data.data_sets: folder: {file} and one in {folder_of[task]} are both the task"
                 f" {task!r}; name them apart"
             )
-    return {task: folder for task, folder in found.items() if folder != "."}
+    return {task: folder for task, folder in folder_of.items() if folder != "."}
 
 
 def refuse_unknown(
-    sets: Sets, rule: Rule, what: str, say: Callable[[str], None]
+    sets: Sets, rule: Rule, purpose: str, say: Callable[[str], None]
 ) -> None:
-    """Tells of the tasks that are of no known set, and so are each one of its own for `what`.
+    """Tells of the tasks that are of no known set, and so are each one of its own for `purpose`.
 
     UserError where the rule was given, for it is to name all; or where T0's names know
-    none of several tasks, for `what` would count every template as a data set.
+    none of several tasks, for `purpose` would count every template as a data set.
     """
-    bare = [task for task, found in sets.items() if found is None]
+    bare = [task for task, data_set in sets.items() if data_set is None]
     if not bare:
         return
     names = ", ".join(bare[:SHOWN]) + (", …" if len(bare) > SHOWN else "")
-    told = f"{len(bare)} of {len(sets)} tasks are of no data set that is known: {names}"
+    problem = (
+        f"{len(bare)} of {len(sets)} tasks are of no data set that is known: {names}"
+    )
     if rule not in (None, BY_NAME) or (len(bare) == len(sets) and len(sets) > 1):
         raise UserError(
-            f"{what} counts by data set, and {told}. Say which tasks are templates of one set, as"
-            " data.data_sets: {sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for a"
-            " folder of files for each set"
+            f"{purpose} counts by data set, and {problem}. Say which tasks are templates of one"
+            " set, as data.data_sets: {sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for"
+            " a folder of files for each set"
         )
     say(
-        f"{told}; {what} takes each for a data set of its own (data.data_sets says which are one)"
+        f"{problem}; {purpose} takes each for a data set of its own"
+        " (data.data_sets says which are one)"
     )
 
 
 def _of_lists(task: str, rule: Mapping[str, Sequence[str]]) -> str | None:
-    found = [
+    matching = [
         name
         for name, patterns in rule.items()
-        if any(fnmatchcase(task, one) for one in patterns)
+        if any(fnmatchcase(task, pattern) for pattern in patterns)
     ]
-    if len(found) > 1:
+    if len(matching) > 1:
         raise UserError(
-            f"data.data_sets: the task {task!r} is of {found[0]} and of {found[1]}; let only one"
-            " find it"
+            f"data.data_sets: the task {task!r} is of {matching[0]} and of"
+            f" {matching[1]}; let only one find it"
         )
-    return found[0] if found else None
+    return matching[0] if matching else None

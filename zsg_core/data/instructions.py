@@ -28,17 +28,19 @@ def read_wordings(path: Path) -> list[str]:
             .replace("\r\n", "\n")
             .replace("\r", "\n")
         )
-        found = json.loads(text) if path.suffix == ".json" else text.split("\n")
+        entries = json.loads(text) if path.suffix == ".json" else text.split("\n")
         # JSON may hold halves of characters, which no file may
-        json.dumps(found, ensure_ascii=False).encode()
+        json.dumps(entries, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: cannot be read: {str(error)[:200]}") from error
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, str) for entry in entries
+    ):
         raise BadData(f"{path}: must be a list of texts")
-    made = [one.strip() for one in found if one.strip()]
-    if not made:
+    wordings = [entry.strip() for entry in entries if entry.strip()]
+    if not wordings:
         raise BadData(f"{path}: holds no wording of an instruction")
-    return made
+    return wordings
 
 
 def choose_wording(count: int, rule: Mapping[str, Any], made_id: str) -> int:
@@ -56,22 +58,26 @@ def apply_wording(
 ) -> Example:
     """The example with its wording. BadData where a paragraph is to be replaced and the
     question has but one."""
-    text, (asked, answer) = (
+    text, (question, answer) = (
         texts[choose_wording(len(texts), rule, example.id)],
         example.turns[0],
     )
     is_after = rule["place"] == "after"
     if rule["replaces"]:
-        gaps = list(_GAP.finditer(asked.strip()))
+        gaps = list(_GAP.finditer(question.strip()))
         if not gaps:
             raise BadData(
                 f"{example.id}: its question has one paragraph, so none is an instruction to be"
                 " replaced"
             )
-        gap, whole = gaps[-1 if is_after else 0], asked.strip()
-        made = whole[: gap.end()] + text if is_after else text + whole[gap.start() :]
+        gap, whole = gaps[-1 if is_after else 0], question.strip()
+        worded = whole[: gap.end()] + text if is_after else text + whole[gap.start() :]
     else:
-        made = (
-            f"{asked.rstrip()}\n\n{text}" if is_after else f"{text}\n\n{asked.lstrip()}"
+        worded = (
+            f"{question.rstrip()}\n\n{text}"
+            if is_after
+            else f"{text}\n\n{question.lstrip()}"
         )
-    return msgspec.structs.replace(example, turns=((made, answer), *example.turns[1:]))
+    return msgspec.structs.replace(
+        example, turns=((worded, answer), *example.turns[1:])
+    )

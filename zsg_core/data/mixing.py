@@ -30,13 +30,13 @@ Recipe = dict[str, Any]
 def compute_rates(
     rule: str,
     sizes: Mapping[Task, int],
-    most: Mapping[str, int | None],
+    maxima: Mapping[str, int | None],
     shares: Mapping[str, Fraction],
     set_of: SetOf,
 ) -> dict[Task, Fraction]:
     """The rates of all tasks, which sum to 1, in their order.
 
-    `sizes`: examples of each task. `most`: the maximum of each source, None for none.
+    `sizes`: examples of each task. `maxima`: the maximum of each source, None for none.
     `shares`: of each source, or empty. `set_of`: the data set that a task is a template
     of; a task that is a set of its own may be it itself.
     """
@@ -46,19 +46,23 @@ def compute_rates(
         of_set[key[0], set_of(key)] += size
     weighed: dict[Task, Fraction] = {}
     for key, size in sizes.items():
-        cap, own = most.get(key[0]), (key[0], set_of(key))
+        cap, data_set = maxima.get(key[0]), (key[0], set_of(key))
         if rule == "capped":
-            whole = of_set[own] if cap is None else min(of_set[own], cap)
-            weighed[key] = Fraction(whole * size, of_set[own])
+            whole = of_set[data_set] if cap is None else min(of_set[data_set], cap)
+            weighed[key] = Fraction(whole * size, of_set[data_set])
         else:
-            weighed[key] = Fraction(_weight_t0(size, cap or T0_MAX, templates[own]))
+            weighed[key] = Fraction(
+                _weight_t0(size, cap or T0_MAX, templates[data_set])
+            )
     of_source: dict[str, Fraction] = {}
     for (source, _), weight in weighed.items():
         of_source[source] = of_source.get(source, Fraction(0)) + weight
-    parts = {source: shares.get(source, whole) for source, whole in of_source.items()}
-    total = sum(parts.values())
+    source_weights = {
+        source: shares.get(source, whole) for source, whole in of_source.items()
+    }
+    total = sum(source_weights.values())
     return {
-        key: parts[key[0]] / total * weight / of_source[key[0]]
+        key: source_weights[key[0]] / total * weight / of_source[key[0]]
         for key, weight in weighed.items()
     }
 
@@ -81,22 +85,28 @@ def count_by_rates(
     `repeat`.
     """
     if total is None:
-        total = min(math.floor(sizes[key] / rate) for key, rate in rates.items())
-    exact = {key: rate * total for key, rate in rates.items()}
-    made = {key: math.floor(share) for key, share in exact.items()}
-    by_remainder = sorted(exact, key=lambda key: made[key] - exact[key])
-    for key in by_remainder[: total - sum(made.values())]:
-        made[key] += 1
-    small = {key: count for key, count in made.items() if count > sizes[key]}
+        total = _most_without_repeat(rates, sizes)
+    exact = {task: rate * total for task, rate in rates.items()}
+    counts = {task: math.floor(share) for task, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda task: counts[task] - exact[task])
+    for task in by_remainder[: total - sum(counts.values())]:
+        counts[task] += 1
+    small = {task: count for task, count in counts.items() if count > sizes[task]}
     if small and not repeat:
-        key = max(small, key=lambda key: small[key] / sizes[key])
-        most = min(math.floor(sizes[one] / rate) for one, rate in rates.items())
+        smallest = max(small, key=lambda task: small[task] / sizes[task])
         raise UserError(
             f"data.mix.total {total}: {len(small)} tasks are too small for their part, most of all"
-            f" {'/'.join(filter(None, key))} with {sizes[key]} examples for {small[key]}; ask for"
-            f" at most {most}, or set data.mix.repeat: true to train on examples more than once"
+            f" {'/'.join(filter(None, smallest))} with {sizes[smallest]} examples for"
+            f" {small[smallest]}; ask for at most {_most_without_repeat(rates, sizes)}, or set"
+            " data.mix.repeat: true to train on examples more than once"
         )
-    return made
+    return counts
+
+
+def _most_without_repeat(
+    rates: Mapping[Task, Fraction], sizes: Mapping[Task, int]
+) -> int:
+    return min(math.floor(sizes[task] / rate) for task, rate in rates.items())
 
 
 def count_kept(rule: Recipe, size: int, of_ratio: int = 0) -> int:

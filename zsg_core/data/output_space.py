@@ -23,20 +23,22 @@ def count_classes(examples: Iterable[Example]) -> dict[str, int]:
     for example in examples:  # a mixture may hold an example several times
         answer = example.answer.strip() if len(example.turns) == 1 else None
         answers.setdefault(example.task, {})[example.id] = answer
-    found = {}
+    class_counts = {}
     for task, of_example in answers.items():
         different = set(of_example.values())
         if None not in different and 2 * len(different) <= len(of_example):
-            found[task] = max(2, len(different))
-    return found
+            class_counts[task] = max(2, len(different))
+    return class_counts
 
 
-def loss_divisor(classes: int | None, learnt: int, vocabulary: int) -> float:
-    """What -log p, summed over an example's `learnt` tokens, is divided by; `classes`
+def loss_divisor(classes: int | None, target_tokens: int, vocabulary: int) -> float:
+    """What -log p, summed over an example's `target_tokens`, is divided by; `classes`
     is None for free text.
 
-    Nothing is learnt of an example without tokens: 1.
+    1 for an example without target tokens.
     """
-    if not learnt:
+    if not target_tokens:
         return 1.0
-    return learnt * math.log(vocabulary) if classes is None else math.log(classes)
+    return (
+        target_tokens * math.log(vocabulary) if classes is None else math.log(classes)
+    )

@@ -26,19 +26,20 @@ class PrefixGroup:
 
 
 def group_by_prefix(
-    sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int
+    sequences: Sequence[Sequence[int]], limits: Sequence[int], max_tokens: int
 ) -> list[PrefixGroup]:
     """Every sequence in one group, so that the fewest tokens are encoded; in the order
     of their first places.
 
     Of sequence i at most `limits[i]` tokens can be shared. A group of several has at
-    most `most` tokens. The same sequences give the same groups: in their sorted order,
+    most `max_tokens` tokens. The same sequences give the same groups: in their sorted order,
     where those with a long prefix in common are neighbours, the cheapest division into
     runs is found exactly.
     """
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i], i))
     common = [
-        _common(sequences[one], sequences[other]) for one, other in pairwise(order)
+        _common(sequences[first], sequences[second])
+        for first, second in pairwise(order)
     ]
     cheapest, chosen = [0], [PrefixGroup(())]
     for end in range(len(order)):
@@ -49,7 +50,7 @@ def group_by_prefix(
             prefix = min(prefix, common[start], limits[order[start]])
             tokens += len(sequences[order[start]])
             size = tokens - prefix * (end - start)
-            if prefix < LEAST or size > most:
+            if prefix < LEAST or size > max_tokens:
                 break  # neither can become better with one more
             if cheapest[start] + size < best:
                 best, group = (
@@ -58,17 +59,17 @@ def group_by_prefix(
                 )
         cheapest.append(best)
         chosen.append(group)
-    made, end = [], len(order)
+    groups, end = [], len(order)
     while end:
-        made.append(chosen[end])
+        groups.append(chosen[end])
         end -= len(chosen[end].places)
-    return sorted(made, key=lambda group: group.places[0])
+    return sorted(groups, key=lambda group: group.places[0])
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
     differing = (
-        place
-        for place, pair in enumerate(zip(one, other, strict=False))
+        position
+        for position, pair in enumerate(zip(first, second, strict=False))
         if pair[0] != pair[1]
     )
-    return next(differing, min(len(one), len(other)))
+    return next(differing, min(len(first), len(second)))

@@ -136,16 +136,16 @@ def _head(
 ) -> EncodedExample:
     ids, spans = [bos], []
     for index in range(len(example.turns)):
-        asked = _question(
+        question = _question(
             example, index, template, lambda text: len(tokenize(text)) <= max_length
         )
-        prompt, tag, answer = _pieces(example, index, template, tokenize, asked)
+        prompt, tag, answer = _pieces(example, index, template, tokenize, question)
         ids += [*_opened(template, index, bos), *prompt, *tag, *answer, eos]
         spans.append((len(ids) - len(answer) - 1, len(ids)))
-    kept = tuple(
+    spans_left = tuple(
         (start, min(stop, max_length)) for start, stop in spans if start < max_length
     )
-    return EncodedExample(ids[:max_length], kept, max(0, len(ids) - max_length))
+    return EncodedExample(ids[:max_length], spans_left, max(0, len(ids) - max_length))
 
 
 def build_question(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
@@ -159,10 +159,10 @@ def build_question(example: Example, shots: int, fits: Fits = lambda text: True)
     head = f"Definition: {_stop(example.definition.strip())}\n\n"
     tail = f"Now complete the following example -\nInput: {_stop(example.input.strip())}\nOutput: "
     body = ""
-    for number, (given, wanted) in enumerate(example.shots[:shots], start=1):
+    for number, (shot_input, shot_output) in enumerate(example.shots[:shots], start=1):
         block = (
-            f" Positive Example {number} -\nInput: {_stop(given.strip())}\n Output:"
-            f" {_stop(wanted.strip())}\n\n"
+            f" Positive Example {number} -\nInput: {_stop(shot_input.strip())}\n Output:"
+            f" {_stop(shot_output.strip())}\n\n"
         )
         if not fits(head + body + block + tail):
             break
@@ -264,20 +264,22 @@ def _together(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
     return whole[:prompted], whole[prompted:tagged], whole[tagged:]
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     differing = (
-        i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]
+        i
+        for i, pair in enumerate(zip(first, second, strict=False))
+        if pair[0] != pair[1]
     )
-    return next(differing, min(len(one), len(other)))
+    return next(differing, min(len(first), len(second)))
 
 
 def _zsg(example: Example, index: int, question: str) -> tuple[str, str, str]:
     system = (
         f"{example.system.strip()}\n\n" if example.system.strip() and not index else ""
     )
-    asked = question if index == 0 and example.definition else question.strip()
+    text = question if index == 0 and example.definition else question.strip()
     begin = "\nUser: " if index else "User: "
-    return f"{begin}{system}{asked}", "\nAssistant: ", example.turns[index][1].strip()
+    return f"{begin}{system}{text}", "\nAssistant: ", example.turns[index][1].strip()
 
 
 def _vicuna(example: Example, index: int, question: str) -> tuple[str, str, str]:
@@ -290,8 +292,8 @@ def _vicuna(example: Example, index: int, question: str) -> tuple[str, str, str]
 
 
 def _llama2(example: Example, index: int, question: str) -> tuple[str, str, str]:
-    told = example.system.strip() if not index else ""
-    system = f"<<SYS>>\n{told}\n<</SYS>>\n\n" if told else ""
+    system_text = example.system.strip() if not index else ""
+    system = f"<<SYS>>\n{system_text}\n<</SYS>>\n\n" if system_text else ""
     return (
         f"[INST] {system}{question.strip()}",
         " [/INST]",

@@ -20,7 +20,7 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
 def hold_out(
-    tasks: Sequence[str], by: str, count: int | None, seed: int
+    tasks: Sequence[str], method: str, count: int | None, seed: int
 ) -> tuple[list[str], list[str]]:
     """The training and the held-out tasks, both in the order given.
 
@@ -28,35 +28,45 @@ def hold_out(
     two or more, so that each held-out task has a sibling in training. UserError where
     nothing would be left, or nothing held out.
     """
-    rng = random.Random(f"held out by {by}:{seed}")
-    if by == "seed":
-        if count is None or count >= len(tasks):
-            raise UserError(
-                f"data.held_out.tasks is {count}, but there are {len(tasks)} tasks; hold out fewer"
-            )
-        chosen = set(rng.sample(list(tasks), count))
+    rng = random.Random(f"held out by {method}:{seed}")
+    if method == "seed":
+        held_out = _draw_tasks(tasks, count, rng)
     else:
-        families: dict[str, list[str]] = {}
-        for task in tasks:
-            families.setdefault(task_family(task), []).append(task)
-        chosen = {
-            rng.choice(siblings) for siblings in families.values() if len(siblings) > 1
-        }
-        if not chosen:
-            raise UserError(
-                "data.held_out: no two tasks are of one family; hold out by seed, or set"
-                " data.test_path"
-            )
-    return [task for task in tasks if task not in chosen], [
-        task for task in tasks if task in chosen
-    ]
+        held_out = _draw_siblings(tasks, rng)
+    training = [task for task in tasks if task not in held_out]
+    return training, [task for task in tasks if task in held_out]
+
+
+def _draw_tasks(
+    tasks: Sequence[str], count: int | None, rng: random.Random
+) -> set[str]:
+    if count is None or count >= len(tasks):
+        raise UserError(
+            f"data.held_out.tasks is {count}, but there are {len(tasks)} tasks; hold out fewer"
+        )
+    return set(rng.sample(list(tasks), count))
+
+
+def _draw_siblings(tasks: Sequence[str], rng: random.Random) -> set[str]:
+    families: dict[str, list[str]] = {}
+    for task in tasks:
+        families.setdefault(task_family(task), []).append(task)
+    drawn = {
+        rng.choice(siblings) for siblings in families.values() if len(siblings) > 1
+    }
+    if not drawn:
+        raise UserError(
+            "data.held_out: no two tasks are of one family; hold out by seed, or set"
+            " data.test_path"
+        )
+    return drawn
 
 
 def task_family(task: str) -> str:
     """What a task's name begins with, its number left out: `task002_quoref_…` and
     `quoref_What…` are of quoref."""
-    found = _WORD.search(_NUMBER.sub("", task, count=1))
-    return found[0].lower() if found else task
+    first_word = _WORD.search(_NUMBER.sub("", task, count=1))
+    return first_word[0].lower() if first_word else task
 
 
 def choose_templates(
@@ -68,12 +78,12 @@ def choose_templates(
     of_set: dict[str, list[str]] = {}
     for task in tasks:
         of_set.setdefault(set_of(task), []).append(task)
-    kept = {
+    chosen = {
         task
-        for name, own in of_set.items()
-        for task in sample_nested(own, count, seed, f"templates of {name}")
+        for name, templates in of_set.items()
+        for task in sample_nested(templates, count, seed, f"templates of {name}")
     }
-    return [task for task in tasks if task in kept]
+    return [task for task in tasks if task in chosen]
 
 
 def cap_items(
@@ -94,12 +104,12 @@ def sample_stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
     taken: so a task of n items has ⌊n·count/N⌋ or one more.
     """
     of_task: dict[str, list[int]] = {}
-    for place, task in enumerate(tasks):
-        of_task.setdefault(task, []).append(place)
+    for position, task in enumerate(tasks):
+        of_task.setdefault(task, []).append(position)
     stand = [
         p
-        for task, own in of_task.items()
-        for p in cap_items(own, len(own), "random", seed, task)
+        for task, positions in of_task.items()
+        for p in cap_items(positions, len(positions), "random", seed, task)
     ]
     count = min(count, len(stand))
     return sorted(stand[number * len(stand) // count] for number in range(count))
@@ -139,21 +149,24 @@ def find_overlap(
     blanks. Of several training examples the first counts, one with the same answer
     before others.
     """
-    wanted: dict[str, list[Example]] = {}
+    tested_by_prompt: dict[str, list[Example]] = {}
     for example in test:
-        wanted.setdefault(_prompt(example), []).append(example)
-    found: dict[str, tuple[str, str, bool]] = {}
+        tested_by_prompt.setdefault(_prompt(example), []).append(example)
+    overlaps: dict[str, tuple[str, str, bool]] = {}
     for example in train:
-        for tested in wanted.get(_prompt(example), ()):
+        for tested in tested_by_prompt.get(_prompt(example), ()):
             same = _plain(tested.answer) == _plain(example.answer)
-            if tested.id not in found or (same and not found[tested.id][2]):
-                found[tested.id] = tested.id, example.id, same
-    return list(found.values())
+            if tested.id not in overlaps or (same and not overlaps[tested.id][2]):
+                overlaps[tested.id] = tested.id, example.id, same
+    return list(overlaps.values())
 
 
 def _prompt(example: Example) -> str:
     return "\n".join(
-        [_plain(example.definition), *(_plain(asked) for asked, _ in example.turns)]
+        [
+            _plain(example.definition),
+            *(_plain(question) for question, _ in example.turns),
+        ]
     )
 
 

@@ -25,14 +25,14 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     return {
         "exact_match": mean_by_item(
             (
-                one.id,
+                answered.id,
                 100.0
                 * (
-                    normalise_text(one.answer)
-                    in {normalise_text(right) for right in one.references}
+                    normalise_text(answered.answer)
+                    in {normalise_text(right) for right in answered.references}
                 ),
             )
-            for one in answers
-            if one.references
+            for answered in answers
+            if answered.references
         )
     }

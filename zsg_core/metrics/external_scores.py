@@ -46,13 +46,13 @@ def format_answers(
 ) -> Iterator[str]:
     """The answers of a checkpoint, each a line of ASCII with its newline, in their
     order; JSON keeps all letters."""
-    for one in answers:
+    for answered in answers:
         row = {
             "schema": SCHEMA,
             "run": run,
             "step": step,
             "suite": suite,
-            **msgspec.to_builtins(one),
+            **msgspec.to_builtins(answered),
         }
         yield json.dumps(row) + "\n"
 
@@ -60,44 +60,44 @@ def format_answers(
 def read_scores(path: Path) -> Scored:
     """The scores of a file. BadData, with the line, for one that is no score or that
     another line contradicts."""
-    found: Scored = {}
+    scored: Scored = {}
     for chunk in json_rows(path, ExternalScore, Intake()):
         for number, row in enumerate(chunk.rows):
-            where = f"{path}{chunk.where.format(chunk.first + number)}"
-            _refuse_strange(where, row)
-            held = found.setdefault((row.run, row.step, row.suite), {}).setdefault(
+            location = f"{path}{chunk.where.format(chunk.first + number)}"
+            _refuse_strange(location, row)
+            by_item = scored.setdefault((row.run, row.step, row.suite), {}).setdefault(
                 row.metric, {}
             )
-            if held.setdefault(row.id, row.score) != row.score:
+            if by_item.setdefault(row.id, row.score) != row.score:
                 raise BadData(
-                    f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is"
+                    f"{location}: {row.metric} of {row.id} was {by_item[row.id]:g} before, and is"
                     f" {row.score:g} here; give one score per item, the mean of its samples"
                 )
-    return found
+    return scored
 
 
 def refuse_unanswered(
-    where: str, by_metric: dict[str, ByItem], asked: Iterable[str]
+    location: str, by_metric: dict[str, ByItem], answered_ids: Iterable[str]
 ) -> None:
     """BadData for a score of an item that was not answered at this checkpoint."""
-    known = dict.fromkeys(asked)
-    for metric, held in by_metric.items():
-        if strange := next((item for item in held if item not in known), None):
+    answered = dict.fromkeys(answered_ids)
+    for metric, by_item in by_metric.items():
+        if strange := next((item for item in by_item if item not in answered), None):
             raise BadData(
-                f"{where}: {metric} of {strange!r}, of which there is no"
-                f" answer.{suggest_nearest(strange, list(known))}"
+                f"{location}: {metric} of {strange!r}, of which there is no"
+                f" answer.{suggest_nearest(strange, list(answered))}"
             )
 
 
-def _refuse_strange(where: str, row: ExternalScore) -> None:
+def _refuse_strange(location: str, row: ExternalScore) -> None:
     if not math.isfinite(row.score):
         raise BadData(
-            f"{where}: {row.score} is no score; leave out an item that has none"
+            f"{location}: {row.score} is no score; leave out an item that has none"
         )
     is_ours = row.metric.partition("/")[0] in RESERVED or row.metric.endswith("_stderr")
     if not _METRIC.fullmatch(row.metric) or is_ours:
         raise BadData(
-            f"{where}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case"
+            f"{location}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case"
             " letters, digits and _ . : - in parts between /, not `loss` or `answers`, and not"
             " ending in _stderr"
         )

@@ -25,14 +25,14 @@ DEFINITION = {"flexible": "the last number that holds a digit"}
 def read_strict(text: str) -> float | None:
     """The number after the first `#### `; None where there is no such mark or no number
     after it."""
-    found = STRICT.search(text)
-    return _number(found.group(1)) if found else None
+    marked = STRICT.search(text)
+    return _number(marked.group(1)) if marked else None
 
 
 def read_flexible(text: str) -> float | None:
     """The last number, whatever stands before and after it; None without one."""
-    found = ANY_NUMBER.findall(THOUSANDS.sub(",", text))
-    return _number(found[-1]) if found else None
+    numbers = ANY_NUMBER.findall(THOUSANDS.sub(",", text))
+    return _number(numbers[-1]) if numbers else None
 
 
 @metric(
@@ -53,26 +53,27 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     listed = list(answers)
     return {
         f"gsm8k/{name}": mean_by_item(
-            (one.id, 100.0 * _is_right(read(one.answer), _gold(one))) for one in listed
+            (answered.id, 100.0 * _is_right(read(answered.answer), _gold(answered)))
+            for answered in listed
         )
         for name, read in (("strict", read_strict), ("flexible", read_flexible))
     }
 
 
-def _gold(one: Answered) -> float:
+def _gold(answered: Answered) -> float:
     """The reference's number: after `####`, or the last, as in published model
     solutions that end in `A: 18`."""
-    text = one.references[0] if one.references else ""
+    text = answered.references[0] if answered.references else ""
     gold = read_strict(text) if STRICT.search(text) else read_flexible(text)
     if gold is None:
         raise BadData(
-            f"{one.id}: its reference holds no final number, such as `#### 18`: {text[-40:]!r}"
+            f"{answered.id}: its reference holds no final number, such as `#### 18`: {text[-40:]!r}"
         )
     return gold
 
 
-def _is_right(found: float | None, gold: float) -> bool:
-    return found is not None and abs(found - gold) < TOLERANCE
+def _is_right(number: float | None, gold: float) -> bool:
+    return number is not None and abs(number - gold) < TOLERANCE
 
 
 def _number(text: str) -> float | None:

@@ -75,8 +75,11 @@ def extract_program(problem: Problem, answer: str) -> str:
         return f"{problem.prompt}{goes_on}\n"
     blocks = _blocks(text)
     try:
-        for parts in ([part for block in blocks for part in _runs(block)], _runs(text)):
-            if whole := _whole(problem, parts):
+        for candidates in (
+            [run for block in blocks for run in _runs(block)],
+            _runs(text),
+        ):
+            if whole := _whole(problem, candidates):
                 return whole
     except RecursionError:  # so deep that no person wrote it
         return f"{problem.prompt}{goes_on}\n"
@@ -126,10 +129,10 @@ def _begins_indented(text: str) -> bool:
 
 def _blocks(text: str) -> list[str]:
     """What stands in fences, without the indent that it has from a list."""
-    found = []
+    blocks = []
     for fenced in _FENCED.finditer(text):
         code = fenced["code"]
-        own = min(
+        indent = min(
             (
                 len(line) - len(line.lstrip())
                 for line in code.split("\n")
@@ -140,16 +143,18 @@ def _blocks(text: str) -> list[str]:
         is_listed = not fenced["before"].strip() or re.fullmatch(
             r"\s*(?:[-*+>]|\w+[.)])\s*", fenced["before"]
         )
-        less = min(own, len(fenced["before"])) if is_listed else 0
-        found.append("\n".join(line[less:] for line in code.split("\n")))
-    return found
+        less = min(indent, len(fenced["before"])) if is_listed else 0
+        blocks.append("\n".join(line[less:] for line in code.split("\n")))
+    return blocks
 
 
 def _is_written(problem: Problem, goes_on: str) -> bool:
     """Whether prompt and continuation parse, and the continuation gives the function a body."""
     tree = _tree(problem.prompt + goes_on)
-    own = [node for node in tree.body if _defines(problem, node)] if tree else []
-    return bool(own) and not _is_stub(own[-1])
+    definitions = (
+        [node for node in tree.body if _defines(problem, node)] if tree else []
+    )
+    return bool(definitions) and not _is_stub(definitions[-1])
 
 
 def _is_indented_program(problem: Problem, text: str) -> bool:
@@ -176,17 +181,17 @@ def _until_over(problem: Problem, text: str) -> str:
     That is a stop of Chen et al.; of what is left, lines at its end that are not
     indented are prose if the rest parses only without them.
     """
-    ends = [found for stop in _ENDS if (found := text.find(stop)) >= 0]
+    ends = [position for stop in _ENDS if (position := text.find(stop)) >= 0]
     cut = text[: min(ends, default=len(text))]
     if _parses(problem.prompt + cut):
         return cut
     # The prompts are indented by blanks. Python takes no tab beside them, an editor would.
     cut = (
-        _LEADING.sub(lambda found: found[0].expandtabs(4), cut)
+        _LEADING.sub(lambda match: match[0].expandtabs(4), cut)
         if _TABBED.search(cut)
         else cut
     )
-    begins = [found.start() for found in re.finditer(r"\n(?=\S)", cut)]
+    begins = [match.start() for match in re.finditer(r"\n(?=\S)", cut)]
     return next(
         (
             cut[:at]
@@ -203,21 +208,21 @@ def _runs(text: str) -> list[str]:
 
     Lines that are indented where no code stands before them are taken without their indent.
     """
-    lines, found, at = text.split("\n")[:MOST_LINES], [], 0
+    lines, runs, at = text.split("\n")[:MOST_LINES], [], 0
     while at < len(lines):
         if not lines[at].strip():
             at += 1
             continue
         if lines[at][0] in " \t":
             block = _indented_block(lines[at:])
-            found += _runs(block)
+            runs += _runs(block)
             at += block.count("\n") + 1
             continue
         count = _longest(lines[at:])
         if count:
-            found.append("\n".join(lines[at : at + count]))
+            runs.append("\n".join(lines[at : at + count]))
         at += max(count, 1)
-    return found
+    return runs
 
 
 def _longest(lines: Sequence[str]) -> int:
@@ -294,11 +299,14 @@ def _whole(problem: Problem, parts: Sequence[str]) -> str | None:
 def _once(problem: Problem, body: list[ast.stmt]) -> list[ast.stmt]:
     """The statements without the function where it is said again; the first that is
     more than a stub stays."""
-    own = [
+    definitions = [
         node for node in body if isinstance(node, _Function) and _defines(problem, node)
     ]
-    kept = next((node for node in own if not _is_stub(node)), own[0] if own else None)
-    return [node for node in body if node is kept or node not in own]
+    first_written = next(
+        (node for node in definitions if not _is_stub(node)),
+        definitions[0] if definitions else None,
+    )
+    return [node for node in body if node is first_written or node not in definitions]
 
 
 def _defines(problem: Problem, node: ast.stmt) -> bool:
@@ -326,9 +334,12 @@ def _is_stub(node: ast.stmt) -> bool:
     if not isinstance(node, _Function):
         return False
     return all(
-        isinstance(one, ast.Pass)
-        or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
-        for one in node.body
+        isinstance(statement, ast.Pass)
+        or (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Constant)
+        )
+        for statement in node.body
     )
 
 
@@ -337,7 +348,7 @@ def _does_nothing(node: ast.stmt) -> bool:
     if isinstance(node, ast.AnnAssign):
         return node.value is None
     return isinstance(node, ast.Expr) and not any(
-        isinstance(one, ast.Call | ast.Await) for one in ast.walk(node)
+        isinstance(inner, ast.Call | ast.Await) for inner in ast.walk(node)
     )
 
 

@@ -33,29 +33,29 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     `yes`, `no` or an object with one, has no accuracy.
     """
     valid, right = [], []
-    for one in answers:
-        found = read_label(one.answer)
-        valid.append((one.id, 100.0 * (found is not None)))
-        wanted = {
-            made
-            for reference in one.references
-            if (made := _plain(reference) or read_label(reference))
+    for answered in answers:
+        label = read_label(answered.answer)
+        valid.append((answered.id, 100.0 * (label is not None)))
+        right_labels = {
+            reference_label
+            for reference in answered.references
+            if (reference_label := _plain(reference) or read_label(reference))
         }
-        if wanted:
-            right.append((one.id, 100.0 * (found in wanted)))
+        if right_labels:
+            right.append((answered.id, 100.0 * (label in right_labels)))
     return {"json_valid": mean_by_item(valid), "json_accuracy": mean_by_item(right)}
 
 
 def read_label(answer: str) -> str | None:
     """The label of a valid answer; None for an answer that is none."""
-    made = parse_json(answer)
+    parsed = parse_json(answer)
     if (
-        not isinstance(made, dict)
-        or set(made) != set(KEYS)
-        or not isinstance(made[KEYS[0]], str)
+        not isinstance(parsed, dict)
+        or set(parsed) != set(KEYS)
+        or not isinstance(parsed[KEYS[0]], str)
     ):
         return None
-    return _plain(made[LABEL]) if isinstance(made[LABEL], str) else None
+    return _plain(parsed[LABEL]) if isinstance(parsed[LABEL], str) else None
 
 
 def parse_json(text: str) -> Any:
@@ -77,18 +77,18 @@ def _plain(text: str) -> str | None:
 
 def _requoted(text: str) -> str:
     """The text with each quoted part written as JSON writes it."""
-    made, at = [], 0
+    pieces, at = [], 0
     while at < len(text):
         quote = text[at]
         if quote in "'\"":
             end = _closing(text, at)
             inner = text[at + 1 : end].replace("\\'", "'").replace('\\"', '"')
-            made.append(json.dumps(_unescaped(inner), ensure_ascii=False))
+            pieces.append(json.dumps(_unescaped(inner), ensure_ascii=False))
             at = end
         else:
-            made.append(quote)
+            pieces.append(quote)
         at += 1
-    return "".join(made)
+    return "".join(pieces)
 
 
 def _closing(text: str, start: int) -> int:
@@ -105,5 +105,7 @@ def _closing(text: str, start: int) -> int:
 
 def _unescaped(text: str) -> str:
     return re.sub(
-        r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text
+        r"\\([nt\\])",
+        lambda escape: {"n": "\n", "t": "\t", "\\": "\\"}[escape[1]],
+        text,
     )

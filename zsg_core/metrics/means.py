@@ -42,11 +42,14 @@ def item_weights(
         weights = finite
     else:
         names = {name: number for number, name in enumerate(dict.fromkeys(tasks))}
-        of = np.array([names[task] for task in tasks], np.intp)
+        task_numbers = np.array([names[task] for task in tasks], np.intp)
         sizes = np.zeros((len(names), finite.shape[1]))
-        np.add.at(sizes, of, finite)
+        np.add.at(sizes, task_numbers, finite)
         weights = np.divide(
-            finite, sizes[of], out=np.zeros_like(finite), where=sizes[of] > 0
+            finite,
+            sizes[task_numbers],
+            out=np.zeros_like(finite),
+            where=sizes[task_numbers] > 0,
         )
     total = weights.sum(axis=0)
     return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
@@ -59,5 +62,5 @@ def compute_means(
     finite value."""
     table = np.asarray(values, np.float64)
     weights = item_weights(table, tasks, over_items=over_items)
-    found = (weights * np.where(np.isfinite(table), table, 0)).sum(axis=0)
-    return np.where(weights.any(axis=0), found, np.nan)
+    means = (weights * np.where(np.isfinite(table), table, 0)).sum(axis=0)
+    return np.where(weights.any(axis=0), means, np.nan)

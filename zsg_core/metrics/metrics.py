@@ -47,25 +47,25 @@ SUITES: dict[str, tuple[str, ...]] = {
 def find_metric(key: str) -> str:
     """The metric that a key is of, without the name of the way of answering. ValueError
     for a key of none."""
-    found = next(
+    metric = next(
         (name for name in NAMES if key == name or key.startswith(f"{name}/")), None
     )
-    if found is None:
+    if metric is None:
         raise ValueError(
             f"{key!r} is the key of no metric; there are: {', '.join(NAMES)}"
         )
-    return found
+    return metric
 
 
 def score_items(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:
     """Each item's score by each of the keys. UserError where a scorer's library is not
     installed."""
-    found: dict[str, ByItem] = {}
+    scores: dict[str, ByItem] = {}
     for scorer in dict.fromkeys(METRICS[find_metric(key)].score for key in keys):
         if scorer is None:
             raise ValueError(f"{', '.join(keys)}: not all are metrics of answers alone")
-        found |= scorer(answers)
-    return {key: found[find_metric(key)] for key in keys}
+        scores |= scorer(answers)
+    return {key: scores[find_metric(key)] for key in keys}
 
 
 def score_answers(keys: Sequence[str], answers: Sequence[Answered]) -> Scores:

@@ -56,15 +56,19 @@ class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str  # digest of all else that the judge is shown
 
 
-def build_turn(question: Example, said: Sequence[str]) -> Example:
-    """The next turn to be answered, `<question's id>:<turn>` from 1 on, after what the
-    model `said` in earlier ones."""
+def build_turn(question: Example, replies: Sequence[str]) -> Example:
+    """The next turn to be answered, `<question's id>:<turn>` from 1 on, after the
+    model's `replies` to earlier ones."""
     turns = (
-        *zip((asked for asked, _ in question.turns), said, strict=False),
-        question.turns[len(said)],
+        *zip(
+            (question_text for question_text, _ in question.turns),
+            replies,
+            strict=False,
+        ),
+        question.turns[len(replies)],
     )
     return msgspec.structs.replace(
-        question, id=turn_id(question, len(said) + 1), turns=turns
+        question, id=turn_id(question, len(replies) + 1), turns=turns
     )
 
 
@@ -79,18 +83,18 @@ def read_judge_prompts(path: Path) -> dict[str, JudgePrompt]:
     BadData where one of those that grade single answers is missing, or has a field that
     zsg does not fill.
     """
-    found: dict[str, JudgePrompt] = {}
+    prompts: dict[str, JudgePrompt] = {}
     for chunk in json_rows(path, JudgePrompt, Intake()):
         for number, row in enumerate(chunk.rows, chunk.first):
-            found[row.name] = row
+            prompts[row.name] = row
             if row.name in NAMES.values():
                 _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
-    if missing := set(NAMES.values()) - found.keys():
+    if missing := set(NAMES.values()) - prompts.keys():
         raise BadData(
             f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's"
             " judge_prompts.jsonl has all"
         )
-    return found
+    return prompts
 
 
 def build_requests(
@@ -104,8 +108,8 @@ def build_requests(
     answer. BadData for a question in WITH_REFERENCE that has no reference answer, and
     for more than two turns.
     """
-    said = {one.id: one.answer for one in answers}
-    asked = []
+    replies = {answered.id: answered.answer for answered in answers}
+    requests = []
     for question in questions:
         if len(question.turns) > 2:
             raise BadData(
@@ -113,23 +117,26 @@ def build_requests(
                 " and for two"
             )
         for number in range(1, len(question.turns) + 1):
-            known = [
-                said.get(turn_id(question, before)) for before in range(1, number + 1)
+            turn_replies = [
+                replies.get(turn_id(question, before))
+                for before in range(1, number + 1)
             ]
-            if None not in known:
-                asked.append(
+            if None not in turn_replies:
+                requests.append(
                     _request(
-                        question, prompts, [text for text in known if text is not None]
+                        question,
+                        prompts,
+                        [text for text in turn_replies if text is not None],
                     )
                 )
-    return asked
+    return requests
 
 
 def read_rating(reply: str) -> float | None:
     """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is
     none from 1 to 10."""
-    found = _RATING.search(reply) or _RATING_ELSE.search(reply)
-    value = float(found.group(1)) if found else 0.0
+    match = _RATING.search(reply) or _RATING_ELSE.search(reply)
+    value = float(match.group(1)) if match else 0.0
     return value if 1 <= value <= 10 else None
 
 
@@ -139,15 +146,15 @@ def split_conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
     A turn that comes again begins the next. One may lack turns that another has: that
     could not be asked.
     """
-    made: list[list[Answered]] = []
-    known: set[str] = set()
-    for one in answers:
-        if not made or one.id in known:
-            made.append([])
-            known = set()
-        made[-1].append(one)
-        known.add(one.id)
-    return made
+    conversations: list[list[Answered]] = []
+    turn_ids: set[str] = set()
+    for answered in answers:
+        if not conversations or answered.id in turn_ids:
+            conversations.append([])
+            turn_ids = set()
+        conversations[-1].append(answered)
+        turn_ids.add(answered.id)
+    return conversations
 
 
 def score_ratings(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
@@ -155,39 +162,46 @@ def score_ratings(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
 
     A turn without a rating is left out, as FastChat leaves out its −1.
     """
-    return {"mt_bench": mean_by_item(pair for one in ratings for pair in one.items())}
+    return {
+        "mt_bench": mean_by_item(
+            pair for conversation in ratings for pair in conversation.items()
+        )
+    }
 
 
 def _fields(name: str) -> set[str]:
     """The fields that a prompt of that name may have."""
-    turns, has_reference = next(kind for kind, known in NAMES.items() if known == name)
+    turns, has_reference = next(
+        kind for kind, prompt_name in NAMES.items() if prompt_name == name
+    )
     kinds = ["question", "answer", *(["ref_answer"] if has_reference else [])]
     return {"question", "answer"} | {
         f"{kind}_{turn}" for kind in kinds for turn in range(1, turns + 1)
     }
 
 
-def _refuse_other_fields(where: str, prompt: JudgePrompt) -> None:
+def _refuse_other_fields(location: str, prompt: JudgePrompt) -> None:
     """BadData for a template with anything in braces but the name of a field.
 
     Python's own format would look into objects, and fill memory by a width that the file names.
     """
-    known = _fields(prompt.name)
+    fields = _fields(prompt.name)
     try:
-        other = [
-            given
-            for _, given in _pieces(prompt.prompt_template)
-            if given is not None and given not in known
+        unknown = [
+            field_name
+            for _, field_name in _pieces(prompt.prompt_template)
+            if field_name is not None and field_name not in fields
         ]
     except ValueError as error:
         raise BadData(
-            f"{where}: prompt_template of {prompt.name}: {error}; write braces that are text twice"
+            f"{location}: prompt_template of {prompt.name}: {error}; write braces"
+            " that are text twice"
         ) from None
-    if other:
+    if unknown:
         raise BadData(
-            f"{where}: prompt_template of {prompt.name} has {{{other[0][:80]}}}; its fields are"
-            f" {', '.join(f'{{{field}}}' for field in sorted(known))}, plain and without any"
-            " format; write braces that are text twice"
+            f"{location}: prompt_template of {prompt.name} has {{{unknown[0][:80]}}}; its"
+            f" fields are {', '.join(f'{{{field}}}' for field in sorted(fields))}, plain and"
+            " without any format; write braces that are text twice"
         )
 
 
@@ -198,31 +212,31 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
         if name is None:
             yield text, None
             continue
-        shown = (
+        field_text = (
             name
             + (f"!{conversion}" if conversion else "")
             + (f":{width}" if width else "")
         )
-        yield text, shown
+        yield text, field_text
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
     """A template with its fields filled. BadData for any other, which `read_judge_prompts`
     refuses before."""
-    made = []
+    pieces = []
     for text, name in _pieces(template):
         if name is not None and name not in fields:
             raise BadData(
                 f"a judge's prompt has {{{name[:80]}}}, which is none of its fields"
             )
-        made += [text, "" if name is None else fields[name]]
-    return "".join(made)
+        pieces += [text, "" if name is None else fields[name]]
+    return "".join(pieces)
 
 
 def _request(
-    question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]
+    question: Example, prompts: Mapping[str, JudgePrompt], replies: list[str]
 ) -> JudgeRequest:
-    number, needs = len(said), question.task in WITH_REFERENCE
+    number, needs = len(replies), question.task in WITH_REFERENCE
     prompt = prompts[NAMES[number, needs]]
     references = [reference for _, reference in question.turns[:number]]
     if needs and not all(references):
@@ -230,23 +244,23 @@ def _request(
             f"{question.id}: a question in {question.task} is judged beside a reference answer, and"
             " has none"
         )
-    shown: dict[str, str] = {"question": question.turns[0][0]}
-    for place, ((asked, _), reference) in enumerate(
+    fields: dict[str, str] = {"question": question.turns[0][0]}
+    for turn_number, ((question_text, _), reference) in enumerate(
         zip(question.turns[:number], references, strict=True), 1
     ):
-        shown |= {f"question_{place}": asked} | (
-            {f"ref_answer_{place}": reference} if needs else {}
+        fields |= {f"question_{turn_number}": question_text} | (
+            {f"ref_answer_{turn_number}": reference} if needs else {}
         )
-    answers = {"answer": said[0]} | {
-        f"answer_{place}": text for place, text in enumerate(said, 1)
+    answers = {"answer": replies[0]} | {
+        f"answer_{turn_number}": text for turn_number, text in enumerate(replies, 1)
     }
     return JudgeRequest(
         id=turn_id(question, number),
         task=question.task,
         system=prompt.system_prompt,
-        user=_filled(prompt.prompt_template, shown | answers),
-        answer=content_id(said, length=64),
+        user=_filled(prompt.prompt_template, fields | answers),
+        answer=content_id(replies, length=64),
         prompt=content_id(
-            [prompt.system_prompt, prompt.prompt_template, shown], length=64
+            [prompt.system_prompt, prompt.prompt_template, fields], length=64
         ),
     )

@@ -39,7 +39,7 @@ def build_choice(example: Example) -> OptionChoice:
         raise ValueError(
             f"{example.id}: its answer {example.answer!r} is none of its options: {list(options)}"
         )
-    made = (
+    examples = (
         msgspec.structs.replace(
             example.answering(option),
             id=f"{example.id}#{number}",
@@ -49,7 +49,7 @@ def build_choice(example: Example) -> OptionChoice:
         for number, option in enumerate(options)
     )
     return OptionChoice(
-        id=example.id, examples=tuple(made), right=options.index(example.answer)
+        id=example.id, examples=tuple(examples), right=options.index(example.answer)
     )
 
 
@@ -61,10 +61,10 @@ def choose_option(choice: OptionChoice, losses: Mapping[str, float]) -> int | No
     summed over the option's tokens, not averaged: T0's rule (Sanh et al. 2022, section
     4; `rank classification` without normalisation by length).
     """
-    found = np.array(
+    option_losses = np.array(
         [losses.get(example.id, np.nan) for example in choice.examples], np.float64
     )
-    return None if np.isnan(found).any() else int(found.argmin())
+    return None if np.isnan(option_losses).any() else int(option_losses.argmin())
 
 
 def score_choices(
@@ -72,11 +72,13 @@ def score_choices(
 ) -> dict[str, ByItem]:
     """100 where the right option is chosen, else 0; an item of which none could be
     chosen is left out."""
-    found = {one.id: (choose_option(one, losses), one.right) for one in choices}
+    chosen = {
+        choice.id: (choose_option(choice, losses), choice.right) for choice in choices
+    }
     return {
         RANK_ACCURACY: {
-            item: 100.0 * (it == right)
-            for item, (it, right) in found.items()
-            if it is not None
+            item: 100.0 * (option == right)
+            for item, (option, right) in chosen.items()
+            if option is not None
         }
     }

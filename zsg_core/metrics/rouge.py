@@ -21,14 +21,14 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     answer in another script scores 0. UserError without rouge-score.
     """
     scorer = _scorer()
-    found = [
-        (one.id, scorer.score_multi(one.references, one.answer))
-        for one in answers
-        if one.references
+    item_scores = [
+        (answered.id, scorer.score_multi(answered.references, answered.answer))
+        for answered in answers
+        if answered.references
     ]
     return {
         kind: mean_by_item(
-            (item, 100 * scores[kind].fmeasure) for item, scores in found
+            (item, 100 * scores[kind].fmeasure) for item, scores in item_scores
         )
         for kind in TYPES
     }

@@ -58,23 +58,23 @@ def aggregate_scores(
 
     A score that is not finite is none: the item is left out of every mean and counted in `flags`.
     """
-    tasks = {one.id: one.task for one in answers}
+    tasks = {answered.id: answered.task for answered in answers}
     values, error, by_task, by_item, flags = {}, {}, {}, {}, _flags_of_answers(answers)
     for metric, scored in by_metric.items():
         if strange := scored.keys() - tasks.keys():
             raise ValueError(
                 f"{metric}: scored {min(strange)!r}, of which there is no answer"
             )
-        held = {
+        finite_scores = {
             item: float(score) for item, score in scored.items() if math.isfinite(score)
         }
-        flags += _flags_of_scores(metric, list(held.values()), len(tasks))
-        if not held:
+        flags += _flags_of_scores(metric, list(finite_scores.values()), len(tasks))
+        if not finite_scores:
             continue
         of_task: dict[str, list[float]] = defaultdict(list)
-        for item, score in held.items():
+        for item, score in finite_scores.items():
             of_task[tasks[item]].append(score)
-        by_item[metric] = held
+        by_item[metric] = finite_scores
         by_task[metric] = {
             task: float(np.mean(scores)) for task, scores in of_task.items()
         }
@@ -103,8 +103,11 @@ def standard_error(by_task: Sequence[Sequence[float]]) -> float | None:
 
 
 def _flags_of_answers(answers: Sequence[Answered]) -> list[str]:
-    asked, said = {one.prompt for one in answers}, {one.answer for one in answers}
-    if len(asked) < 2 or len(said) > 1:
+    prompts, texts = (
+        {answered.prompt for answered in answers},
+        {answered.answer for answered in answers},
+    )
+    if len(prompts) < 2 or len(texts) > 1:
         return []
     return [
         f"likely broken: all {len(answers)} answers are {_shown(answers[0].answer)}"

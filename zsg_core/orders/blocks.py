@@ -9,9 +9,9 @@ from zsg_core.orders.registry import Arranged, OrderInputs, always, order
 BLOCKS = "blocks"
 
 
-def check_block(asked: Any) -> None:
+def check_block(settings: Any) -> None:
     """ValueError where it is not said how large a block is."""
-    if asked.block is None:
+    if settings.block is None:
         raise ValueError(
             "order blocks needs `block`, how many examples of one task stand together"
         )
@@ -38,12 +38,12 @@ def shuffle_blocks(tasks: Sequence[str], block: int, seed: int) -> list[int]:
     of_task: dict[str, list[int]] = {}
     for item, task in enumerate(tasks):
         of_task.setdefault(task, []).append(item)
-    chance, blocks, rest = random.Random(seed), [], []
+    chance, blocks, remainders = random.Random(seed), [], []
     for items in of_task.values():
         chance.shuffle(items)
         whole = len(items) - len(items) % block
         blocks += [items[start : start + block] for start in range(0, whole, block)]
-        rest += items[whole:]
+        remainders += items[whole:]
     chance.shuffle(blocks)
-    chance.shuffle(rest)
-    return [item for one in blocks for item in one] + rest
+    chance.shuffle(remainders)
+    return [item for items_of_block in blocks for item in items_of_block] + remainders

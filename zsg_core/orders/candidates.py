@@ -40,27 +40,27 @@ def nearest_lists(
     """About `want` candidates for each test item among the training items `rows` (None:
     all of them)."""
     count = len(train) if rows is None else len(rows)
-    floor, most = np.full(len(test), -np.inf, np.float32), None
+    floor, max_entries = np.full(len(test), -np.inf, np.float32), None
     if count > want and count * len(test) > WHOLE:
-        floor, most = (
+        floor, max_entries = (
             _floors(_take(train, rows, _sample(count, want)), test, want / count),
             SLACK * want * len(test),
         )
-    kept, loaded = _Kept(floor, want, most), engine.load(test)
+    collected, loaded = _Kept(floor, want, max_entries), engine.load(test)
 
     def look(chunks: Iterator[slice]) -> None:
-        for part in chunks:
-            found, columns, values = engine.above(
-                _take(train, rows, part), loaded, kept.floor
+        for chunk in chunks:
+            row_numbers, columns, values = engine.above(
+                _take(train, rows, chunk), loaded, collected.floor
             )
-            kept.add(
-                found + part.start if rows is None else rows[part][found],
+            collected.add(
+                row_numbers + chunk.start if rows is None else rows[chunk][row_numbers],
                 columns,
                 values,
             )
 
     threads.run_in_threads(look, iterate_slices(count, CHUNK))
-    return kept.lists()
+    return collected.lists()
 
 
 class _Kept:
@@ -85,9 +85,9 @@ class _Kept:
         self.floor = np.where(ids[:, -1] >= 0, values[:, -1], self.floor).astype(
             np.float32
         )
-        columns, places = np.nonzero(ids >= 0)
+        columns, ranks = np.nonzero(ids >= 0)
         self._parts = [
-            (ids[columns, places], columns.astype(np.int32), values[columns, places])
+            (ids[columns, ranks], columns.astype(np.int32), values[columns, ranks])
         ]
         self._size = len(columns)
 
@@ -98,16 +98,16 @@ class _Kept:
         order = np.argsort(_keys(columns, values))
         columns = columns[order]
         counts = np.bincount(columns, minlength=len(self.floor))
-        places = np.arange(len(order)) - (np.cumsum(counts) - counts)[columns]
+        ranks = np.arange(len(order)) - (np.cumsum(counts) - counts)[columns]
         shape = (len(self.floor), int(counts.max(initial=0)))
-        made = NearestLists(
+        nearest = NearestLists(
             np.full(shape, -1, np.int32),
             np.full(shape, -np.inf, np.float32),
             self.floor,
         )
-        made.ids[columns, places] = ids[order]
-        made.values[columns, places] = values[order]
-        return made
+        nearest.ids[columns, ranks] = ids[order]
+        nearest.values[columns, ranks] = values[order]
+        return nearest
 
 
 def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
@@ -121,10 +121,10 @@ def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
 def _floors(sample: Vectors, test: Vectors, share: float) -> Singles:
     # An estimate: it decides how long the lists become, never what is right, so any
     # engine may make it.
-    made = matrix_product(test, sample.T)
-    place = max(0, len(sample) - 1 - int(share * len(sample)))
-    made.partition(place, axis=1)
-    return made[:, place].astype(np.float32)
+    similarities = matrix_product(test, sample.T)
+    rank = max(0, len(sample) - 1 - int(share * len(sample)))
+    similarities.partition(rank, axis=1)
+    return similarities[:, rank].astype(np.float32)
 
 
 def _sample(count: int, want: int) -> Indices:
@@ -132,5 +132,5 @@ def _sample(count: int, want: int) -> Indices:
     return np.arange(0, count, max(1, count // size))
 
 
-def _take(train: Vectors, rows: Indices | None, part: slice | Indices) -> Vectors:
-    return train[part] if rows is None else train[rows[part]]
+def _take(train: Vectors, rows: Indices | None, chosen: slice | Indices) -> Vectors:
+    return train[chosen] if rows is None else train[rows[chosen]]

@@ -35,23 +35,23 @@ def fold_sum(terms: Floats) -> Floats:
     return terms[0].copy()
 
 
-def pair_dots(left: Vectors, right: Vectors, rows: Indices, columns: Indices) -> Floats:
-    """Canonical similarities of left[rows[k]] and right[columns[k]] for all k."""
-    made = np.empty(len(rows))
-    for part in iterate_slices(len(rows), ROWS):
-        made[part] = fold_sum(
-            as_columns(left[rows[part]]) * as_columns(right[columns[part]])
+def pair_dots(train: Vectors, test: Vectors, rows: Indices, columns: Indices) -> Floats:
+    """Canonical similarities of train[rows[k]] and test[columns[k]] for all k."""
+    similarities = np.empty(len(rows))
+    for block in iterate_slices(len(rows), ROWS):
+        similarities[block] = fold_sum(
+            as_columns(train[rows[block]]) * as_columns(test[columns[block]])
         )
-    return made
+    return similarities
 
 
-def row_dots(left: Vectors, right: Vectors) -> Floats:
-    """Canonical similarities of every row of `left` to the one vector `right`."""
-    made = np.empty(len(left))
-    column = np.asarray(right, np.float64)[:, None]
-    for part in iterate_slices(len(left), ROWS):
-        made[part] = fold_sum(as_columns(left[part]) * column)
-    return made
+def row_dots(vectors: Vectors, vector: Vectors) -> Floats:
+    """Canonical similarities of every row of `vectors` to the one `vector`."""
+    similarities = np.empty(len(vectors))
+    column = np.asarray(vector, np.float64)[:, None]
+    for block in iterate_slices(len(vectors), ROWS):
+        similarities[block] = fold_sum(as_columns(vectors[block]) * column)
+    return similarities
 
 
 def as_columns(rows: Vectors) -> Floats:
@@ -65,7 +65,7 @@ def as_columns(rows: Vectors) -> Floats:
 def mean_vector(vectors: Vectors) -> Floats:
     """The mean vector in float64, each coordinate summed exactly and rounded once."""
     # what stays in the cache
-    few = (vectors[:, part] for part in iterate_slices(vectors.shape[1], ROWS))
+    few = (vectors[:, block] for block in iterate_slices(vectors.shape[1], ROWS))
     return np.concatenate([exact_sums(columns) for columns in few]) / len(vectors)
 
 
@@ -82,34 +82,38 @@ def exact_sums(terms: Vectors) -> Floats:
     every term; a second grid takes the rest. Where two grids are not enough,
     `math.fsum` itself adds.
     """
-    rest, upper, sums = (
+    remainder, upper, sums = (
         np.array(terms, np.float64),
         np.empty(terms.shape),
         np.zeros(terms.shape[1]),
     )
     for _ in range(2):
-        most = max(float(rest.max(initial=0.0)), -float(rest.min(initial=0.0))) * len(
-            rest
+        largest_sum = max(
+            float(remainder.max(initial=0.0)), -float(remainder.min(initial=0.0))
+        ) * len(remainder)
+        step = (
+            math.ldexp(1.0, math.frexp(largest_sum)[1] - 52)
+            if math.isfinite(largest_sum)
+            else 0.0
         )
-        step = math.ldexp(1.0, math.frexp(most)[1] - 52) if math.isfinite(most) else 0.0
         if step <= sys.float_info.min:
             break
-        np.rint(np.multiply(rest, 1 / step, out=upper), out=upper)
+        np.rint(np.multiply(remainder, 1 / step, out=upper), out=upper)
         upper *= step
-        rest -= upper
+        remainder -= upper
         sums += upper.sum(axis=0)
-    if rest.any():
+    if remainder.any():
         return np.array([math.fsum(column) for column in terms.T.tolist()])
     return sums
 
 
-def error_bound(left: Vectors, right: Vectors) -> float:
+def error_bound(train: Vectors, test: Vectors) -> float:
     """How far a float32 dot product of rows of the two, summed in any order, can be
     from the canonical one.
 
     UserError where vectors are not finite.
     """
-    return rounding_error(left.shape[1], longest_norm(left) * longest_norm(right))
+    return rounding_error(train.shape[1], longest_norm(train) * longest_norm(test))
 
 
 def rounding_error(dimensions: int, lengths: float) -> float:
@@ -125,7 +129,7 @@ def rounding_error(dimensions: int, lengths: float) -> float:
 
 def longest_norm(vectors: Vectors) -> float:
     """The length of the longest, or a little more. UserError where one is not finite."""
-    blocks = (vectors[part] for part in iterate_slices(len(vectors), 1024))
+    blocks = (vectors[rows] for rows in iterate_slices(len(vectors), 1024))
     squares = max(
         (float(np.einsum("ij,ij->i", block, block).max()) for block in blocks),
         default=0.0,

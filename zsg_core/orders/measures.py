@@ -85,9 +85,9 @@ def task_vectors(train: Vectors, tasks: Sequence[str], unit: bool) -> Vectors:
     distance of a point.
     """
     of_task: dict[str, list[int]] = {}
-    for place, task in enumerate(tasks):
-        of_task.setdefault(task, []).append(place)
-    means = (mean_vector(train[places]) for places in of_task.values())
+    for item, task in enumerate(tasks):
+        of_task.setdefault(task, []).append(item)
+    means = (mean_vector(train[items]) for items in of_task.values())
     return np.array(
         [mean / (_length(mean) or 1.0) if unit else mean for mean in means], np.float32
     )
@@ -108,9 +108,13 @@ def measure_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
 
 def euclidean_distances(train: Vectors, test: Vectors) -> Floats:
     """All distances (N, M), each the root of squares summed in the canonical order."""
-    made = np.empty((len(train), len(test)))
-    _each_block(train, test, lambda part, found: made.__setitem__(part, found.T))
-    return made
+    all_distances = np.empty((len(train), len(test)))
+    _each_block(
+        train,
+        test,
+        lambda block, of_block: all_distances.__setitem__(block, of_block.T),
+    )
+    return all_distances
 
 
 def transport_costs(train: Vectors, test: Vectors) -> Floats:
@@ -182,16 +186,16 @@ def _grouped(texts: Texts, tasks: Sequence[str]) -> list[list[str]]:
 
 
 def _euclidean(name: str, train: Vectors, test: Vectors) -> Floats:
-    made = np.empty(len(train))
+    reduced = np.empty(len(train))
 
-    def reduce(part: slice, found: Floats) -> None:
-        least, most = found.min(axis=0), found.max(axis=0)
-        made[part] = {"min": least, "max": most}.get(
-            name.removeprefix("euclidean_"), fold_sum(found) / len(test)
+    def reduce(block: slice, of_block: Floats) -> None:
+        nearest, farthest = of_block.min(axis=0), of_block.max(axis=0)
+        reduced[block] = {"min": nearest, "max": farthest}.get(
+            name.removeprefix("euclidean_"), fold_sum(of_block) / len(test)
         )
 
     _each_block(train, test, reduce)
-    return made
+    return reduced
 
 
 def _each_block(
@@ -201,14 +205,14 @@ def _each_block(
     items = np.asarray(test, np.float64)[:, :, None]
 
     def measure(blocks: Iterator[slice]) -> None:
-        for part in blocks:
-            columns = np.ascontiguousarray(train[part].T, np.float64)
-            found = np.empty((len(items), columns.shape[1]))
+        for block in blocks:
+            columns = np.ascontiguousarray(train[block].T, np.float64)
+            of_block = np.empty((len(items), columns.shape[1]))
             terms = np.empty_like(columns)
-            for place, item in enumerate(items):
+            for number, item in enumerate(items):
                 np.subtract(columns, item, out=terms)
-                found[place] = np.sqrt(fold_sum(np.square(terms, out=terms)))
-            use(part, found)
+                of_block[number] = np.sqrt(fold_sum(np.square(terms, out=terms)))
+            use(block, of_block)
 
     threads.run_in_threads(measure, iterate_slices(len(train), ROWS))
 

@@ -94,7 +94,7 @@ class Blas(threading.local):
 
 
 def matrix_product(
-    left: Vectors, right: Vectors, out: Singles | None = None
+    rows: Vectors, columns: Vectors, out: Singles | None = None
 ) -> Singles:
     """The float32 matrix product (n, m) of finite (n, d) and (d, m), without the
     warnings that BLAS may raise.
@@ -104,17 +104,21 @@ def matrix_product(
     24067, 28967).
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        return np.matmul(left, right, out=out)
+        return np.matmul(rows, columns, out=out)
 
 
-def _closest(made: Singles, margin: np.float32) -> tuple[Indices, Indices, Indices]:
+def _closest(
+    similarities: Singles, margin: np.float32
+) -> tuple[Indices, Indices, Indices]:
     """As `Engine.closest`, of a block of similarities that it may overwrite."""
-    everyone = np.arange(len(made))
-    top = made.argmax(axis=1)
-    best = made[everyone, top]
-    made[everyone, top] = -np.inf
-    crowded = np.flatnonzero(made.max(axis=1) >= best - margin)
-    rows, columns = np.nonzero(made[crowded] >= (best[crowded] - margin)[:, None])
+    everyone = np.arange(len(similarities))
+    top = similarities.argmax(axis=1)
+    best = similarities[everyone, top]
+    similarities[everyone, top] = -np.inf
+    crowded = np.flatnonzero(similarities.max(axis=1) >= best - margin)
+    rows, columns = np.nonzero(
+        similarities[crowded] >= (best[crowded] - margin)[:, None]
+    )
     return top, crowded[rows], columns
 
 
@@ -142,12 +146,12 @@ def minimum_and_average(
         for chunk in chunks:
             rows, near = train[chunk], nearest[chunk]
             margin = 2.1 * rounding_error(train.shape[1], longest_norm(rows) * reach)
-            top, crowded, others = engine.closest(rows, loaded, margin)
-            for part in iterate_slices(len(rows), ROWS):
-                average[chunk][part], near[part] = space.distances(
-                    rows[part], middle, test, top[part]
+            top, crowded, close_calls = engine.closest(rows, loaded, margin)
+            for block in iterate_slices(len(rows), ROWS):
+                average[chunk][block], near[block] = space.distances(
+                    rows[block], middle, test, top[block]
                 )
-            np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, others))
+            np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, close_calls))
 
     threads.run_in_threads(measure, iterate_slices(len(train), CHUNK))
     return nearest, average
@@ -195,10 +199,10 @@ def next_equal(vectors: Vectors) -> Indices:
     marks = (words * _FACTORS[: words.shape[1]]).sum(axis=1, dtype=np.uint64)
     order = np.argsort(marks, kind="stable")
     alike = np.flatnonzero(marks[order[1:]] == marks[order[:-1]])
-    for part in iterate_slices(len(alike), CHUNK):
-        one, two = order[alike[part]], order[alike[part] + 1]
-        same = (vectors[one] == vectors[two]).all(axis=1)
-        following[one[same]] = two[same]
+    for block in iterate_slices(len(alike), CHUNK):
+        earlier, later = order[alike[block]], order[alike[block] + 1]
+        same = (vectors[earlier] == vectors[later]).all(axis=1)
+        following[earlier[same]] = later[same]
     return following
 
 

@@ -48,17 +48,17 @@ class OrderInputs:
         return self.recipe.get("seed", 0)
 
 
-# `asked` below are the settings `arrangement` of a run, as an object
-Asked = Any
+# the settings `arrangement` of a run, as an object
+ArrangementSettings = Any
 ArrangeFunction = Callable[[OrderInputs], Arranged]
 
 
-def never(asked: Asked) -> bool:
+def never(_settings: ArrangementSettings) -> bool:
     """The answer of orders that need none of it."""
     return False
 
 
-def always(asked: Asked) -> bool:
+def always(_settings: ArrangementSettings) -> bool:
     """The answer of orders that need it whatever is asked."""
     return True
 
@@ -81,21 +81,21 @@ class Order:
     arrange: ArrangeFunction
     settings: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    check: Callable[[Asked], None] = lambda asked: None
-    recipe: Callable[[Asked], dict[str, Any]] | None = None
-    is_seeded: Callable[[Asked], bool] = never
-    needs_embedding: Callable[[Asked], bool] = never
+    check: Callable[[ArrangementSettings], None] = lambda settings: None
+    recipe: Callable[[ArrangementSettings], dict[str, Any]] | None = None
+    is_seeded: Callable[[ArrangementSettings], bool] = never
+    needs_embedding: Callable[[ArrangementSettings], bool] = never
 
     @property
     def keys(self) -> tuple[str, ...]:
         """All keys of `arrangement` that count under it."""
         return (*self.settings, *self.parameters)
 
-    def resolve(self, asked: Asked) -> dict[str, Any]:
+    def resolve(self, settings: ArrangementSettings) -> dict[str, Any]:
         """What of the settings enters the recipe."""
         if self.recipe is not None:
-            return self.recipe(asked)
-        values = {key: getattr(asked, key) for key in self.keys}
+            return self.recipe(settings)
+        values = {key: getattr(settings, key) for key in self.keys}
         return {key: value for key, value in values.items() if value is not None}
 
 

@@ -23,31 +23,31 @@ POLE, UNIFORM = 10, 20
 SETTINGS = ("measure", "weights", "granularity", "choose")
 
 
-def check_similarity(asked: Any) -> None:
+def check_similarity(settings: Any) -> None:
     """ValueError for settings of which one undoes another."""
-    if asked.weights is not None and asked.measure not in (None, WSD):
+    if settings.weights is not None and settings.measure not in (None, WSD):
         raise ValueError(
-            f"`weights` are those of measure wsd, not of {asked.measure}; take one of the"
+            f"`weights` are those of measure wsd, not of {settings.measure}; take one of the"
             " two out"
         )
-    if asked.granularity == "coarse" and asked.choose not in (None, "all"):
+    if settings.granularity == "coarse" and settings.choose not in (None, "all"):
         raise ValueError(
-            f"`choose: {asked.choose}` takes examples and `granularity: coarse` sorts tasks;"
+            f"`choose: {settings.choose}` takes examples and `granularity: coarse` sorts tasks;"
             " take one"
         )
 
 
-def resolve_similarity(asked: Any) -> dict[str, Any]:
+def resolve_similarity(settings: Any) -> dict[str, Any]:
     """The recipe of the measure, defaults written out."""
-    recipe: dict[str, Any] = {"measure": asked.measure or WSD}
+    recipe: dict[str, Any] = {"measure": settings.measure or WSD}
     if recipe["measure"] == WSD:
-        weights = asked.weights
+        weights = settings.weights
         recipe["w_min"] = _weight_text(1.0 if weights is None else weights.min)
         recipe["w_avg"] = _weight_text("mean" if weights is None else weights.avg)
-    if asked.granularity == "coarse":
+    if settings.granularity == "coarse":
         recipe["granularity"] = "coarse"
-    if asked.choose not in (None, "all"):
-        recipe["choose"] = asked.choose
+    if settings.choose not in (None, "all"):
+        recipe["choose"] = settings.choose
     return recipe
 
 
@@ -55,9 +55,9 @@ def _weight_text(weight: float | str) -> str:
     return weight if isinstance(weight, str) else f"{weight:.17g}"
 
 
-def measures_vectors(asked: Any) -> bool:
+def measures_vectors(settings: Any) -> bool:
     """Whether the measure is of embeddings, not of words."""
-    return asked.measure not in OF_TEXT
+    return settings.measure not in OF_TEXT
 
 
 def _order_by_similarity(
@@ -130,7 +130,7 @@ def order_tasks_by_similarity(
     """
     rank = np.empty(len(distances), np.int64)
     rank[np.argsort(np.asarray(distances), kind="stable")] = np.arange(len(distances))
-    number = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
+    number = {task: position for position, task in enumerate(dict.fromkeys(tasks))}
     return order_by_similarity(order, [rank[number[task]] for task in tasks], seed)
 
 
@@ -146,11 +146,11 @@ def choose_items(
     of_task: dict[str, list[int]] = {}
     for item in nearest_first:
         of_task.setdefault(tasks[item], []).append(item)
-    kept: set[int] = set()
+    taken: set[int] = set()
     for items in of_task.values():
-        kept.update(
+        taken.update(
             items[:POLE] + items[-POLE:]
             if choose == "polar"
             else items[:: max(1, len(items) // UNIFORM)]
         )
-    return [item for item in nearest_first if item in kept]
+    return [item for item in nearest_first if item in taken]

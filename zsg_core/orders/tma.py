@@ -39,13 +39,13 @@ def pick_rounds(
     test = distinct_vectors(
         np.asarray(test)
     )  # equal test items pick equal training items
-    taken, wanted = 0, len(train) if cap is None else min(cap, len(train))
-    longest = max(SHORTEST, PER_ROUND * wanted // len(test), len(train) // 1024)
-    left = _Left(
+    taken, target = 0, len(train) if cap is None else min(cap, len(train))
+    longest = max(SHORTEST, PER_ROUND * target // len(test), len(train) // 1024)
+    remaining = _Left(
         np.asarray(train), -test if farthest else test, longest, engine or Blas()
     )
-    while taken < wanted:
-        picked = left.pick()
+    while taken < target:
+        picked = remaining.pick()
         taken += len(picked)
         yield picked.tolist()
 
@@ -77,11 +77,13 @@ class _Left:
 
     def pick(self) -> Indices:
         """The next round, in ascending order; its items are left no more."""
-        columns, places = self._contenders()
-        kinds = self._ids[columns, places]
+        columns, entries = self._contenders()
+        kinds = self._ids[columns, entries]
         close = np.bincount(columns, minlength=len(self._test))[columns] > 1
         kinds = np.unique(
-            np.concatenate([kinds[~close], self._settle(columns[close], places[close])])
+            np.concatenate(
+                [kinds[~close], self._settle(columns[close], entries[close])]
+            )
         )
         picked = self._front[kinds]
         self._front[kinds] = self._following[picked]
@@ -98,34 +100,34 @@ class _Left:
             self._fill(unsure)
             self._advance(unsure)
         limit = self._nearest() - self._margin
-        open_, at, found = np.arange(len(self._test)), self._at, []
+        open_, at, contenders = np.arange(len(self._test)), self._at, []
         while len(open_):
-            places = at[:, None] + np.arange(WINDOW)
-            near = self._values[open_[:, None], places] >= limit[open_][:, None]
+            entries = at[:, None] + np.arange(WINDOW)
+            near = self._values[open_[:, None], entries] >= limit[open_][:, None]
             rows, steps = np.nonzero(
-                near & ~self._gone[self._ids[open_[:, None], places]]
+                near & ~self._gone[self._ids[open_[:, None], entries]]
             )
-            found.append((open_[rows], places[rows, steps]))
+            contenders.append((open_[rows], entries[rows, steps]))
             further = near[:, -1]
             open_, at = open_[further], at[further] + WINDOW
-        columns, places = (
-            np.concatenate(column) for column in zip(*found, strict=True)
+        columns, entries = (
+            np.concatenate(column) for column in zip(*contenders, strict=True)
         )
-        return columns, places
+        return columns, entries
 
     def _nearest(self) -> Singles:
         return self._values[np.arange(len(self._test)), self._at]
 
-    def _settle(self, columns: Indices, places: Indices) -> Indices:
+    def _settle(self, columns: Indices, entries: Indices) -> Indices:
         """The nearest kind of every test item by the canonical similarity; ties go to
         the lowest index left."""
         if not len(columns):
             return columns
-        exact = self._exact[columns, places]
+        exact = self._exact[columns, entries]
         new = np.flatnonzero(np.isnan(exact))
-        kinds = self._ids[columns, places]
+        kinds = self._ids[columns, entries]
         exact[new] = pair_dots(self._train, self._test, kinds[new], columns[new])
-        self._exact[columns, places] = exact
+        self._exact[columns, entries] = exact
         order = np.lexsort((self._front[kinds], -exact, columns))
         first = np.flatnonzero(np.diff(columns[order], prepend=-1))
         return kinds[order[first]]
@@ -162,8 +164,8 @@ class _Left:
         )
         self._want *= 2
 
-    def _replace(self, columns: Indices, made: NearestLists) -> None:
-        longest = made.ids.shape[1]
+    def _replace(self, columns: Indices, lists: NearestLists) -> None:
+        longest = lists.ids.shape[1]
         if longest + WINDOW > self._ids.shape[1]:
             ids, values = self._empty(longest)
             ids[:, : self._ids.shape[1]], values[:, : self._ids.shape[1]] = (
@@ -173,10 +175,10 @@ class _Left:
             self._exact = np.full(ids.shape, np.nan)
             self._ids, self._values = ids, values
         self._ids[columns], self._values[columns] = self._end, -np.inf
-        self._ids[columns, :longest] = np.where(made.ids < 0, self._end, made.ids)
-        self._values[columns, :longest] = made.values
+        self._ids[columns, :longest] = np.where(lists.ids < 0, self._end, lists.ids)
+        self._values[columns, :longest] = lists.values
         self._exact[columns] = np.nan
-        self._floor[columns] = made.floor
+        self._floor[columns] = lists.floor
         self._at[columns] = 0
 
     def _empty(self, longest: int) -> tuple[NDArray[np.int32], Singles]:

@@ -9,6 +9,7 @@ figure of the paper calls min-max NFT, max-min FFT and random RT.)
 
 import itertools
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from zsg_core.errors import UserError
@@ -19,43 +20,43 @@ LISTS = ("min", "max", "min-max", "max-min", "random")
 HALVED = ("min-max", "max-min", "random")  # lists of two halves
 
 
-def check_list(asked: Any) -> None:
+def check_list(settings: Any) -> None:
     """ValueError for a list whose rounds cannot be counted, or that is another order."""
-    if asked.rounds is not None:
-        parse_span(asked.rounds)
-        if asked.list in HALVED:
+    if settings.rounds is not None:
+        parse_span(settings.rounds)
+        if settings.list in HALVED:
             raise ValueError(
-                f"`rounds` are of list min or max, not of {asked.list}, which has two kinds of"
+                f"`rounds` are of list min or max, not of {settings.list}, which has two kinds of"
                 " them"
             )
-        if asked.cap is not None:
+        if settings.cap is not None:
             raise ValueError(
                 "`rounds` and `cap` both say where tma stops; give one of them"
             )
-    elif asked.list in HALVED and asked.cap is None:
+    elif settings.list in HALVED and settings.cap is None:
         same = {
             "min-max": "list: min",
             "max-min": "list: max",
             "random": "order: random",
-        }[str(asked.list)]
+        }[str(settings.list)]
         raise ValueError(
-            f"list {asked.list} without a `cap` is all data and the same as {same}; give a cap"
+            f"list {settings.list} without a `cap` is all data and the same as {same}; give a cap"
         )
 
 
-def resolve_list(asked: Any) -> dict[str, Any]:
+def resolve_list(settings: Any) -> dict[str, Any]:
     """The recipe of the list, and of where it stops."""
-    recipe: dict[str, Any] = {"list": asked.list or "min"}
-    if asked.cap is not None:
-        recipe["cap"] = asked.cap
-    if asked.rounds is not None:
-        recipe["rounds"] = asked.rounds
+    recipe: dict[str, Any] = {"list": settings.list or "min"}
+    if settings.cap is not None:
+        recipe["cap"] = settings.cap
+    if settings.rounds is not None:
+        recipe["rounds"] = settings.rounds
     return recipe
 
 
-def is_shuffled(asked: Any) -> bool:
+def is_shuffled(settings: Any) -> bool:
     """Whether the list is drawn."""
-    return asked.list == "random"
+    return settings.list == "random"
 
 
 @order(
@@ -87,40 +88,58 @@ def list_rounds(
     rounds: Rounds,
     cap: int | None,
     seed: int,
-    wanted: tuple[int, int] | None = None,
+    span: tuple[int, int] | None = None,
 ) -> Arranged:
-    """One of the five lists of TMA; with `wanted` = (a, b) only the rounds a, a + 1, … b − 1 of it.
+    """One of the five lists of TMA; with `span` = (a, b) only the rounds a, a + 1, … b − 1 of it.
 
     UserError where there are fewer than b rounds.
     """
-    if name not in HALVED:
-        made = list(
-            itertools.islice(rounds(name == "max", cap), wanted[1] if wanted else None)
+    if name in HALVED:
+        return _list_halves(name, rounds, cap, seed)
+    is_farthest = name == "max"
+    if span is None:
+        picked = list(rounds(is_farthest, cap))
+    else:
+        picked = _rounds_of_span(rounds(is_farthest, cap), span)
+    return Arranged(_flatten(picked), {"rounds": _sizes(picked)})
+
+
+def _rounds_of_span(
+    rounds: Iterator[list[int]], span: tuple[int, int]
+) -> list[list[int]]:
+    first, end = span
+    picked = list(itertools.islice(rounds, end))
+    if len(picked) < end:
+        raise UserError(
+            f"arrangement.rounds: {first}:{end} was asked, but all is taken after"
+            f" {len(picked)} rounds"
         )
-        if wanted and len(made) < wanted[1]:
-            raise UserError(
-                f"arrangement.rounds: {wanted[0]}:{wanted[1]} was asked, but all is taken after"
-                f" {len(made)} rounds"
-            )
-        made = made[wanted[0] :] if wanted else made
-        return Arranged(
-            [item for one in made for item in one],
-            {"rounds": [len(one) for one in made]},
-        )
+    return picked[first:]
+
+
+def _list_halves(name: str, rounds: Rounds, cap: int | None, seed: int) -> Arranged:
+    """A list of nearest rounds to half the cap, and of farthest ones to half the cap."""
     half = None if cap is None else -(-cap // 2)
     near, far = list(rounds(False, half)), list(rounds(True, half))
-    ends = [[item for one in made for item in one] for made in (near, far)]
-    both = ends[1] + ends[0][::-1] if name == "max-min" else ends[0] + ends[1][::-1]
-    places = list(dict.fromkeys(both))
+    nearest, farthest = _flatten(near), _flatten(far)
+    if name == "max-min":
+        both = farthest + nearest[::-1]
+    else:
+        both = nearest + farthest[::-1]
+    distinct = list(dict.fromkeys(both))
+    doubled = len(both) - len(distinct)
     if name == "random":
-        random.Random(seed).shuffle(places)
-    facts = {
-        "nearest": [len(one) for one in near],
-        "farthest": [len(one) for one in far],
-    }
-    return Arranged(
-        places, {"rounds": facts, "in_both_halves": len(both) - len(places)}
-    )
+        random.Random(seed).shuffle(distinct)
+    sizes = {"nearest": _sizes(near), "farthest": _sizes(far)}
+    return Arranged(distinct, {"rounds": sizes, "in_both_halves": doubled})
+
+
+def _flatten(rounds: list[list[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(rounds))
+
+
+def _sizes(rounds: list[list[int]]) -> list[int]:
+    return [len(items) for items in rounds]
 
 
 def parse_span(text: str) -> tuple[int, int]:

@@ -27,9 +27,9 @@ def read_published_ids(name: str, path: Path, skip: bool) -> list[str | None]:
 
     `skip` as it was when the examples were read: rows that were passed over then are no examples.
     """
-    asked = FORMATS[name].published_ids
-    found = asked(path, Intake(skip)) if asked else iter(())
-    return [None if own is None else str(own) for own in found]
+    read_ids = FORMATS[name].published_ids
+    ids = read_ids(path, Intake(skip)) if read_ids else iter(())
+    return [None if published is None else str(published) for published in ids]
 
 
 def read_examples(name: str, path: Path, intake: Intake) -> Iterator[Example]:
@@ -49,8 +49,10 @@ def inspect_files(name: str, path: Path, facts: Facts | None = None) -> Inspecti
 
     UserError for files that cannot be opened.
     """
-    made = FORMATS[name]
-    return made.inspect(path, facts or made.facts or (lambda file: None))
+    chosen_format = FORMATS[name]
+    return chosen_format.inspect(
+        path, facts or chosen_format.facts or (lambda file: None)
+    )
 
 
 def _of_one_split(
@@ -59,11 +61,11 @@ def _of_one_split(
     """The examples. BadData at the end where rows said that they are of several splits."""
     yield from stream
     if len(intake.splits) > 1:
-        told = ", ".join(
+        splits = ", ".join(
             f"{name} ({count} rows)" for name, count in intake.splits.items()
         )
         raise broken_file(
             path,
-            f"its rows say that they are of several splits: {told}; write each split to a file of"
+            f"its rows say that they are of several splits: {splits}; write each split to a file of"
             " its own",
         )

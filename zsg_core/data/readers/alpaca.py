@@ -66,5 +66,5 @@ def parse_seed(row: SeedRow, name: str, intake: Intake) -> list[Example]:
     ]
 
 
-def _asked(instruction: str, given: str) -> str:
-    return f"{instruction}\n{given}" if given.strip() else instruction
+def _asked(instruction: str, input_text: str) -> str:
+    return f"{instruction}\n{input_text}" if input_text.strip() else instruction

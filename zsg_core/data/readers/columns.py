@@ -64,17 +64,17 @@ def read_schema(file: Path) -> Any:
     with _explained(file):
         if file.suffix == ".parquet":
             _footer(file)
-            found = parquet.read_schema(file)
+            arrow_schema = parquet.read_schema(file)
         else:
-            found = pa.ipc.open_stream(pa.memory_map(str(file))).schema
-        if len(found) > COLUMNS:
+            arrow_schema = pa.ipc.open_stream(pa.memory_map(str(file))).schema
+        if len(arrow_schema) > COLUMNS:
             raise broken_file(
                 file,
-                f"has {len(found):,} columns; zsg reads files of up to {COLUMNS:,}",
+                f"has {len(arrow_schema):,} columns; zsg reads files of up to {COLUMNS:,}",
             )
-        for column in found:
+        for column in arrow_schema:
             _refuse_nameless(column)
-        return found
+        return arrow_schema
 
 
 def _refuse_nameless(column: Any) -> None:
@@ -86,7 +86,9 @@ def _refuse_nameless(column: Any) -> None:
             _refuse_nameless(kind.field(number))
 
 
-def read_rows(file: Path, wanted: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
+def read_rows(
+    file: Path, column_names: Iterable[str]
+) -> Iterator[list[dict[str, Any]]]:
     """The rows of a file in its order, some at a time, with those of its columns that are wanted.
 
     BadData for a file that cannot be read, and for a row beyond LONGEST; UserError without pyarrow.
@@ -94,7 +96,7 @@ def read_rows(file: Path, wanted: Iterable[str]) -> Iterator[list[dict[str, Any]
     read = _of_parquet if file.suffix == ".parquet" else _of_arrow
     number = 0
     with _explained(file):
-        for batch in read(file, frozenset(wanted)):
+        for batch in read(file, frozenset(column_names)):
             for piece in _pieces(file, batch, number):
                 yield piece.to_pylist()
             number += len(batch)
@@ -158,17 +160,17 @@ def _footer(file: Path) -> bytes:
             file, f"cannot be read: the schema in its footer: {error or 'is cut'}"
         ) from None
     # of the columns that others stand within, how many of these are still to come
-    left: list[int] = []
+    open_children: list[int] = []
     for element in elements:
-        left.append(max(0, element.get(5, 0)))
-        if len(left) > DEEPEST:
+        open_children.append(max(0, element.get(5, 0)))
+        if len(open_children) > DEEPEST:
             raise broken_file(
                 file, f"has columns within columns, more than {DEEPEST} deep"
             )
-        while left and not left[-1]:
-            left.pop()
-            if left:
-                left[-1] -= 1
+        while open_children and not open_children[-1]:
+            open_children.pop()
+            if open_children:
+                open_children[-1] -= 1
     return text
 
 
@@ -182,17 +184,17 @@ def _columns_of_groups(
     """
     try:
         for group in thrift.read_structs(footer, _GROUPS, MOST_ROWS, is_whole=True):
-            found = [column.get(_META) for column in group.get(1) or ()]
-            told = [one for one in found if isinstance(one, dict)]
-            if len(told) != count or not all(
-                isinstance(one.get(key), int) for one in told for key in _NEEDED
+            entries = [column.get(_META) for column in group.get(1) or ()]
+            metadata = [entry for entry in entries if isinstance(entry, dict)]
+            if len(metadata) != count or not all(
+                isinstance(entry.get(key), int) for entry in metadata for key in _NEEDED
             ):
                 raise broken_file(
                     file,
                     "cannot be read: its footer does not tell of every column in each group of"
                     " rows",
                 )
-            yield told
+            yield metadata
     except (thrift.Cut, thrift.Broken) as error:
         raise broken_file(
             file,
@@ -200,33 +202,39 @@ def _columns_of_groups(
         ) from None
 
 
-def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
+def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
     _, parquet = _engines()
     footer = _footer(file)
     with parquet.ParquetFile(file, pre_buffer=False) as opened, file.open("rb") as raw:
-        told = opened.metadata
-        if told.num_columns > COLUMNS or told.num_rows > MOST_ROWS:
+        metadata = opened.metadata
+        if metadata.num_columns > COLUMNS or metadata.num_rows > MOST_ROWS:
             raise broken_file(
                 file,
-                f"has {told.num_rows:,} rows of {told.num_columns:,} values; zsg reads files of up"
-                f" to {MOST_ROWS:,} rows of {COLUMNS:,}",
+                f"has {metadata.num_rows:,} rows of {metadata.num_columns:,} values; zsg"
+                f" reads files of up to {MOST_ROWS:,} rows of {COLUMNS:,}",
             )
-        leaves = [opened.schema.column(number) for number in range(told.num_columns)]
+        leaves = [
+            opened.schema.column(number) for number in range(metadata.num_columns)
+        ]
         read = [
             number
             for number, leaf in enumerate(leaves)
-            if leaf.path.partition(".")[0] in wanted
+            if leaf.path.partition(".")[0] in column_names
         ]
         names = list(
             dict.fromkeys(leaves[number].path.partition(".")[0] for number in read)
         )
-        sizes = [told.row_group(group).num_rows for group in range(told.num_row_groups)]
-        if sum(sizes) != told.num_rows or min(sizes, default=0) < 0:
+        sizes = [
+            metadata.row_group(group).num_rows
+            for group in range(metadata.num_row_groups)
+        ]
+        if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
             raise broken_file(
                 file,
-                f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}",
+                f"cannot be read: its groups have {sum(sizes):,} rows, and it"
+                f" {metadata.num_rows:,}",
             )
-        columns = _columns_of_groups(file, footer, told.num_columns)
+        columns = _columns_of_groups(file, footer, metadata.num_columns)
         for group, (size, of_group) in enumerate(zip(sizes, columns, strict=True)):
             chunks = [
                 _chunk(file, raw.fileno(), leaves[number], of_group[number])
@@ -298,18 +306,18 @@ class _Chunk:
 def _rows_at_once(file: Path, chunks: Sequence[_Chunk]) -> tuple[int, bool]:
     """How many rows may be read at once, and whether they are bounded for sure: lists
     may all be in one row."""
-    found = _fitting(chunks)
-    if found[0] < ENOUGH:
+    fitting = _fitting(chunks)
+    if fitting[0] < ENOUGH:
         for chunk in chunks:
             chunk.named = chunk.find_longest() if chunk.find_longest else chunk.named
-        found = _fitting(chunks)
-    if not found[0]:
+        fitting = _fitting(chunks)
+    if not fitting[0]:
         raise broken_file(
             file,
             f"has rows that may unpack to more than {AT_ONCE:,} bytes; zsg reads those of"
             f" {LONGEST:,}",
         )
-    return found
+    return fitting
 
 
 def _fitting(chunks: Sequence[_Chunk]) -> tuple[int, bool]:
@@ -321,18 +329,18 @@ def _fitting(chunks: Sequence[_Chunk]) -> tuple[int, bool]:
     return next(fitting, 0), nested <= AT_ONCE
 
 
-def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
+def _chunk(file: Path, raw: int, leaf: Any, metadata: thrift.Struct) -> _Chunk:
     """The pages of a column in a group of rows, by their headers. BadData for one that
     is too large."""
-    made = _Chunk(
+    chunk = _Chunk(
         is_flat=leaf.max_repetition_level == 0, fixed=NULL + max(0, leaf.length or 0)
     )
     at = min(
-        told[key]
+        metadata[key]
         for key in (_FIRST_PAGE, _DICTIONARY_PAGE)
-        if isinstance(told.get(key), int)
+        if isinstance(metadata.get(key), int)
     )
-    end = at + told[_PACKED]
+    end = at + metadata[_PACKED]
     while at < end:
         head, length = _header(file, raw, at)
         kind, unpacked, packed = (head.get(number, 0) for number in (1, 2, 3))
@@ -344,21 +352,27 @@ def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
                 f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}",
             )
         if kind == _DICTIONARY:
-            made.named = max(made.named, unpacked)
+            chunk.named = max(chunk.named, unpacked)
             codec = (
-                CODECS.get(told[_CODEC]) if leaf.physical_type == "BYTE_ARRAY" else None
+                CODECS.get(metadata[_CODEC])
+                if leaf.physical_type == "BYTE_ARRAY"
+                else None
             )
-            made.find_longest = functools.partial(
+            chunk.find_longest = functools.partial(
                 _longest, raw, codec, at + length, packed, unpacked
             )
         elif kind in (_DATA, _DATA_V2):
-            own = head.get(5 if kind == _DATA else 8, {})
-            page = _Page(own.get(1, 0), own.get(2 if kind == _DATA else 4, 0), unpacked)
+            page_head = head.get(5 if kind == _DATA else 8, {})
+            page = _Page(
+                page_head.get(1, 0),
+                page_head.get(2 if kind == _DATA else 4, 0),
+                unpacked,
+            )
             if page.values < 0:
                 raise broken_file(file, "cannot be read: a page of less than no values")
-            made.pages.append(page)
+            chunk.pages.append(page)
         at += length + packed
-    return made
+    return chunk
 
 
 def _header(file: Path, raw: int, at: int) -> tuple[thrift.Struct, int]:
@@ -390,13 +404,13 @@ def _longest(raw: int, codec: str | None, at: int, packed: int, unpacked: int) -
             text = pa.decompress(text, unpacked, codec=codec, asbytes=True)
         except (ValueError, OSError):  # a codec that has another name there, or none
             return unpacked
-    longest = place = 0
+    longest = position = 0
     last, length_at = len(text) - 4, struct.Struct("<I").unpack_from
-    while place <= last:
-        (length,) = length_at(text, place)
+    while position <= last:
+        (length,) = length_at(text, position)
         if length > longest:
             longest = length
-        place += 4 + length
+        position += 4 + length
     return min(longest, unpacked)
 
 
@@ -428,8 +442,8 @@ def _more_memory(size: int) -> Iterator[None]:
     except (ImportError, OSError):
         yield
         return
-    known = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min([taken + size, *known]), hard))
+    finite_limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([taken + size, *finite_limits]), hard))
     try:
         yield
     finally:
@@ -439,14 +453,16 @@ def _more_memory(size: int) -> Iterator[None]:
 # Arrow
 
 
-def _of_arrow(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
+def _of_arrow(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
     pa, _ = _engines()
     text = pa.memory_map(str(file)).read_buffer()
-    places = [
-        number for number, name in enumerate(read_schema(file).names) if name in wanted
+    field_numbers = [
+        number
+        for number, name in enumerate(read_schema(file).names)
+        if name in column_names
     ]
     stream = pa.ipc.open_stream(
-        text, options=pa.ipc.IpcReadOptions(included_fields=places)
+        text, options=pa.ipc.IpcReadOptions(included_fields=field_numbers)
     )
     heads = flatbuffer.read_messages(memoryview(text))
     while True:
@@ -511,10 +527,10 @@ def _size(array: Any) -> int:
     if types.is_struct(kind):
         return OBJECT * count * (1 + kind.num_fields) + sum(map(_size, array.flatten()))
     if types.is_fixed_size_list(kind):
-        held = count * kind.list_size
+        items = count * kind.list_size
         return (
-            OBJECT * held
-            if OBJECT * held > PIECE
+            OBJECT * items
+            if OBJECT * items > PIECE
             else OBJECT * count + _size(array.flatten())
         )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):

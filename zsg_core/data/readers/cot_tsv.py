@@ -19,8 +19,12 @@ def parse_line(row: list[str], name: str, intake: Intake) -> list[Example]:
     """One example."""
     question, answer, rationale = (field.replace("\\n", "\n") for field in row)
     task = name.partition("_train")[0]
-    said = f"{rationale}\nThe answer is {answer}."
-    return [Example(id=intake.next_id(task), task=task, turns=((question, said),))]
+    explained_answer = f"{rationale}\nThe answer is {answer}."
+    return [
+        Example(
+            id=intake.next_id(task), task=task, turns=((question, explained_answer),)
+        )
+    ]
 
 
 def list_files(path: Path) -> list[Path]:

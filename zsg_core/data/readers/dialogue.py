@@ -39,34 +39,56 @@ def pair_turns(
 ) -> tuple[str, tuple[Turn, ...]]:
     """The system text and the turns of (role, text) messages. Malformed if they do not
     alternate or answer nothing."""
-    system: list[str] = []
-    made: list[Turn] = []
-    asked: str | None = None
+    dialogue = _Dialogue(intake)
     for role, text in messages:
+        dialogue.add(role, text)
+    if not dialogue.pairs:
+        raise Malformed("no message of a user is answered by the assistant")
+    if dialogue.question is not None:
+        intake.note("last message without an answer")
+    return "\n".join(dialogue.system), tuple(dialogue.pairs)
+
+
+class _Dialogue:
+    """The turns of the messages so far, and the question that has no answer yet."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.system: list[str] = []
+        self.pairs: list[Turn] = []
+        self.question: str | None = None
+        self._intake = intake
+
+    def add(self, role: str, text: str) -> None:
+        """Takes the next message. Malformed where it cannot stand there."""
         side = SIDES.get(role)
         if side is None:
             raise Malformed(f"unknown role {role!r}; known: {', '.join(SIDES)}")
         if side == SYSTEM:
-            if made or asked is not None:
-                raise Malformed("a system message stands after the dialogue has begun")
-            system.append(text)
+            self._add_system(text)
         elif side == USER:
-            if asked is not None:
-                raise Malformed(
-                    f"{role!r} speaks although the message before it has no answer yet"
-                )
-            asked = text
-        elif asked is not None:
-            made.append((asked, text))
-            asked = None
-        elif made:
+            self._add_question(role, text)
+        else:
+            self._add_answer(role, text)
+
+    def _add_system(self, text: str) -> None:
+        if self.pairs or self.question is not None:
+            raise Malformed("a system message stands after the dialogue has begun")
+        self.system.append(text)
+
+    def _add_question(self, role: str, text: str) -> None:
+        if self.question is not None:
+            raise Malformed(
+                f"{role!r} speaks although the message before it has no answer yet"
+            )
+        self.question = text
+
+    def _add_answer(self, role: str, text: str) -> None:
+        if self.question is not None:
+            self.pairs.append((self.question, text))
+            self.question = None
+        elif self.pairs:
             raise Malformed(
                 f"{role!r} speaks although nothing was asked since the last answer"
             )
         else:
-            intake.note("opening of the assistant")
-    if not made:
-        raise Malformed("no message of a user is answered by the assistant")
-    if asked is not None:
-        intake.note("last message without an answer")
-    return "\n".join(system), tuple(made)
+            self._intake.note("opening of the assistant")

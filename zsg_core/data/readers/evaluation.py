@@ -56,13 +56,13 @@ def read_problems(path: Path, intake: Intake) -> Iterator[Problem]:
 
 def _once(seen: set[str], make):
     def parse(row, name: str, intake: Intake) -> list[Example]:
-        made = make(row)
-        if made.id in seen:
-            raise Malformed(f"{made.id!r} stands more than once")
-        if not made.id.isprintable():
-            raise Malformed(f"{made.id!r} is no id: it must be printable")
-        seen.add(made.id)
-        return [made]
+        example = make(row)
+        if example.id in seen:
+            raise Malformed(f"{example.id!r} stands more than once")
+        if not example.id.isprintable():
+            raise Malformed(f"{example.id!r} is no id: it must be printable")
+        seen.add(example.id)
+        return [example]
 
     return parse
 
@@ -73,11 +73,12 @@ def _problem(row: Problem) -> Example:
 
 
 def _question(row: Question, answer: ReferenceAnswer | None) -> Example:
-    said = answer.choices[0].turns if answer and answer.choices else []
+    references = answer.choices[0].turns if answer and answer.choices else []
     if not row.turns:
         raise Malformed("`turns` is empty")
     turns = tuple(
-        (asked, said[i] if i < len(said) else "") for i, asked in enumerate(row.turns)
+        (question, references[i] if i < len(references) else "")
+        for i, question in enumerate(row.turns)
     )
     return Example(id=f"mt_bench/{row.question_id}", task=row.category, turns=turns)
 
@@ -104,10 +105,10 @@ def _answers(folder: Path, intake: Intake) -> Iterator[ReferenceAnswer]:
 
 
 def _question_files(path: Path) -> list[Path]:
-    found = _questions(path)
-    return found + [
+    question_files = _questions(path)
+    return question_files + [
         file.parent / ANSWERS
-        for file in found
+        for file in question_files
         if (root_folder(file) / ANSWERS).is_file()
     ]
 

@@ -59,13 +59,13 @@ def parse_row(row: FlanRow | BareRow, name: str, intake: Intake) -> list[Example
         and messages[0].from_ == "human"
         and messages[1].from_ == "gpt"
     ):
-        system, made = "", ((messages[0].value, messages[1].value),)
+        system, pairs = "", ((messages[0].value, messages[1].value),)
     else:
-        system, made = pair_turns(
+        system, pairs = pair_turns(
             [(message.from_, message.value) for message in messages], intake
         )
     made_id = intake.next_id(row.source)
-    return [Example(id=made_id, task=row.source, turns=made, system=system)]
+    return [Example(id=made_id, task=row.source, turns=pairs, system=system)]
 
 
 def _array(path: Path) -> list[Path]:

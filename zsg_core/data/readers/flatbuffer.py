@@ -37,9 +37,9 @@ def read_messages(text: memoryview) -> Iterator[ArrowMessage]:
             at += 4
         if size == 0:
             return
-        told = text[at : at + size]
+        head = text[at : at + size]
         body_at = at + size
-        message = _Table(told, _root(told))
+        message = _Table(head, _root(head))
         kind = message.number("<B", 1) or 0
         length = message.number("<q", 3) or 0
         if length < 0:
@@ -54,9 +54,9 @@ def _unpacked(header: "_Table | None", kind: int, body: memoryview) -> int:
     if batch is None or kind not in (DICTIONARY, BATCH) or batch.table(3) is None:
         return 0
     total = 0
-    for place, length in batch.pairs(2):
+    for offset, length in batch.pairs(2):
         if length >= 8:
-            (size,) = struct.unpack_from("<q", body, _not_below(place))
+            (size,) = struct.unpack_from("<q", body, _not_below(offset))
             total += max(size, 0)
     return total
 

@@ -123,8 +123,8 @@ def format_of_rows(
     )
 
     def published_ids(path: Path, intake: Intake) -> Iterator[Any]:
-        def id_of_each(one: Any, name: str, intake: Intake) -> list[Any]:
-            return [one.id] * len(parse(one, name, intake))
+        def id_of_each(named_row: Any, name: str, intake: Intake) -> list[Any]:
+            return [named_row.id] * len(parse(named_row, name, intake))
 
         for file in find_files(path, suffixes):
             yield from parse_rows(
@@ -175,14 +175,14 @@ def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
     if "*" in str(path) or not path.is_dir():
         return ()
     read = find_files(path, suffixes)  # a folder's one file
-    rest = [
+    unread = [
         file.name
         for file in sorted(path.iterdir())
         if _is_train(file, suffixes) and file not in read
     ]
     return (
-        (f"{path}: {read[0].name} is read; left out: {', '.join(rest)}",)
-        if rest
+        (f"{path}: {read[0].name} is read; left out: {', '.join(unread)}",)
+        if unread
         else ()
     )
 
@@ -194,10 +194,10 @@ def _is_train(file: Path, suffixes: tuple[str, ...]) -> bool:
     )
 
 
-def unsupported_row(where: str, reason: object) -> BadData:
+def unsupported_row(location: str, reason: object) -> BadData:
     """The error of a row that means what zsg does not do."""
     return BadData(
-        f"{where}: {reason}. Take the row out of the file, or the key where it means nothing"
+        f"{location}: {reason}. Take the row out of the file, or the key where it means nothing"
         " (data.on_bad_row: skip is for rows that cannot be read)"
     )
 
@@ -212,35 +212,44 @@ def find_files(
     given by a pattern. `names_are_tasks`: see `names.group_by_split`.
     """
     if "*" in str(path):
-        found = sorted(
-            p
-            for p in root_folder(path).glob(str(path.relative_to(root_folder(path))))
-            if p.is_file()
-        )
+        files = _match_pattern(path)
     elif path.is_dir():
-        found = [
-            p
-            for p in (
-                path / f"train{suffix}{packed}"
-                for suffix in suffixes
-                for packed in ("", ".gz")
-            )
-            if p.is_file()
-        ][:1]
+        files = _train_file(path, suffixes)
     else:
-        found = [path] if path.is_file() else []
-        if found and not path.name.removesuffix(".gz").endswith(suffixes):
-            raise UserError(
-                f"{path}: no file of this format, which ends in {' or '.join(suffixes)}"
-            )
-    if not found:
-        named = f"train{suffixes[0]}"
+        files = _single_file(path, suffixes)
+    if not files:
         raise UserError(
-            f"{path}: no such file. data.path is a file, a folder with {named}, or a pattern such"
-            " as *.json"
+            f"{path}: no such file. data.path is a file, a folder with train{suffixes[0]}, or a"
+            " pattern such as *.json"
         )
-    names.refuse_several_splits(path, root_folder(path), found, names_are_tasks)
-    return found
+    names.refuse_several_splits(path, root_folder(path), files, names_are_tasks)
+    return files
+
+
+def _match_pattern(path: Path) -> list[Path]:
+    folder = root_folder(path)
+    matches = folder.glob(str(path.relative_to(folder)))
+    return sorted(match for match in matches if match.is_file())
+
+
+def _train_file(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The first of the forms in which a folder may have its train file."""
+    for suffix in suffixes:
+        for packed in ("", ".gz"):
+            file = folder / f"train{suffix}{packed}"
+            if file.is_file():
+                return [file]
+    return []
+
+
+def _single_file(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not path.is_file():
+        return []
+    if not _ends(path, suffixes):
+        raise UserError(
+            f"{path}: no file of this format, which ends in {' or '.join(suffixes)}"
+        )
+    return [path]
 
 
 def list_folder(
@@ -250,43 +259,43 @@ def list_folder(
 
     UserError where there is none, where one stands there in two forms, and for several splits.
     """
-    found = sorted(
+    files = sorted(
         file for file in folder.iterdir() if _ends(file, suffixes) and file.is_file()
     )
-    if not found:
+    if not files:
         raise UserError(
             f"{folder}: no such file. It holds no file that ends in {' or '.join(suffixes)}, or"
             " that and .gz"
         )
     seen: dict[str, Path] = {}
-    for file in found:
-        other = seen.setdefault(bare_name(file), file)
-        if other != file:
+    for file in files:
+        first = seen.setdefault(bare_name(file), file)
+        if first != file:
             raise UserError(
-                f"{other} and {file.name} may be the same; move one away, or choose by a pattern"
+                f"{first} and {file.name} may be the same; move one away, or choose by a pattern"
                 " such as"
-                f" *{''.join(other.suffixes[-2:] if other.suffix == '.gz' else other.suffix)}"
+                f" *{''.join(first.suffixes[-2:] if first.suffix == '.gz' else first.suffix)}"
             )
-    names.refuse_several_splits(folder, folder, found, names_are_tasks)
-    return found
+    names.refuse_several_splits(folder, folder, files, names_are_tasks)
+    return files
 
 
 def note_unread_files(
-    folder: Path, found: Sequence[Path], suffixes: tuple[str, ...]
+    folder: Path, files: Sequence[Path], suffixes: tuple[str, ...]
 ) -> tuple[str, ...]:
     """A note on the files of a folder that look as if they could be read, and are not;
     none where there are none."""
-    read = set(found)
-    rest = sorted(
+    read = set(files)
+    unread = sorted(
         file.name
         for file in folder.iterdir()
         if _ends(file, suffixes) and file not in read
     )
-    if not rest:
+    if not unread:
         return ()
-    some = ", ".join(rest[:SHOWN]) + (", …" if len(rest) > SHOWN else "")
+    some = ", ".join(unread[:SHOWN]) + (", …" if len(unread) > SHOWN else "")
     return (
-        f"{folder}: {len(found)} files are read; left out: {some} (a pattern of files reads them)",
+        f"{folder}: {len(files)} files are read; left out: {some} (a pattern of files reads them)",
     )
 
 

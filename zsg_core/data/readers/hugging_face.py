@@ -73,26 +73,35 @@ SHAPES: list[tuple[set[str], type, Parse]] = [
 
 def list_files(path: Path) -> list[Path]:
     """The Arrow or Parquet files of one split, in the order of their names."""
-    if path.is_dir() and (path / "dataset_dict.json").is_file():
-        named = sorted(
-            folder.name
-            for folder in path.iterdir()
-            if (folder / "state.json").is_file()
-        )
-        raise UserError(
-            f"{path}: a folder of splits; give one of them: {', '.join(named)}"
-        )
     if not path.is_dir():
         return find_files(path, (".parquet", ".arrow"))
+    if (path / "dataset_dict.json").is_file():
+        raise _folder_of_splits(path)
     if (path / "state.json").is_file():
         return [path / name for name in _saved(path / "state.json")]
-    if not any(path.glob("*.parquet")) and (below := sorted(path.glob("**/*.parquet"))):
-        own = names.group_by_split(below, path, names_are_tasks=False)
-        choices = ", ".join(str(names.make_pattern(some)) for some in own.values())
-        raise UserError(
-            f"{path}: its Parquet files lie in folders below it; give {choices}"
-        )
+    if not any(path.glob("*.parquet")):
+        _refuse_files_below(path)
     return find_files(path / "*.parquet", (".parquet",))
+
+
+def _folder_of_splits(path: Path) -> UserError:
+    splits = sorted(
+        folder.name for folder in path.iterdir() if (folder / "state.json").is_file()
+    )
+    return UserError(
+        f"{path}: a folder of splits; give one of them: {', '.join(splits)}"
+    )
+
+
+def _refuse_files_below(path: Path) -> None:
+    below = sorted(path.glob("**/*.parquet"))
+    if not below:
+        return
+    by_split = names.group_by_split(below, path, names_are_tasks=False)
+    choices = ", ".join(str(names.make_pattern(files)) for files in by_split.values())
+    raise UserError(
+        f"{path}: its Parquet files lie in folders below it; give {choices}"
+    )
 
 
 def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
@@ -106,43 +115,43 @@ def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] 
 
 def read_facts(file: Path) -> dict[str, Any]:
     """The columns of a file, and the paths to what is JSON in them, from its schema."""
-    told = columns.read_schema(file)
-    return {"columns": told.names, "json": _paths(_encoded(told))}
+    schema = columns.read_schema(file)
+    return {"columns": schema.names, "json": _paths(_encoded(schema))}
 
 
 def inspect_files(path: Path, facts: Facts) -> Inspection:
     """Whether values are decoded that were read as text, and whether templates are
     named otherwise than they were."""
-    there, marks = list_files(path), {}
+    split_files, marks = list_files(path), {}
     is_p3 = False
-    for file in there:
-        told = facts(file)
-        kind, _ = _shape(file, set(told["columns"]))
-        if any(_is_read(kind, path) for path in told["json"]):
+    for file in split_files:
+        file_facts = facts(file)
+        kind, _ = _shape(file, set(file_facts["columns"]))
+        if any(_is_read(kind, path) for path in file_facts["json"]):
             marks["json"] = "decoded"
         is_p3 = is_p3 or kind is p3.P3Row
     if is_p3:
-        marks |= p3.task_marks(path, there)
-    return Inspection(marks, _left_out(path, there))
+        marks |= p3.task_marks(path, split_files)
+    return Inspection(marks, _left_out(path, split_files))
 
 
-def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
+def _left_out(path: Path, split_files: list[Path]) -> tuple[str, ...]:
     """A note on the Parquet and Arrow files of a folder that are not read."""
     if not path.is_dir():
         return ()
-    read = set(there)
-    rest = [
+    read = set(split_files)
+    unread = [
         str(file.relative_to(path))
         for end in ("parquet", "arrow")
         for file in sorted(path.glob(f"**/*.{end}"))
         if file not in read
     ]
-    if not rest:
+    if not unread:
         return ()
     return (
         (
-            f"{path}: {len(there)} files are read; left out:"
-            f" {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}"
+            f"{path}: {len(split_files)} files are read; left out:"
+            f" {', '.join(unread[:SHOWN])}{', …' * (len(unread) > SHOWN)}"
         ),
     )
 
@@ -165,9 +174,11 @@ def _read_of(kind: type[msgspec.Struct]) -> set[str]:
 def _encoded(schema: Any) -> dict[str, Any]:
     """Where a file's values are JSON as text: by column True, or the same of its
     fields; of a list, of its items."""
-    told = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
-    found = {field.name: _json_of(field) or told.get(field.name) for field in schema}
-    return {name: where for name, where in found.items() if where}
+    in_features = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
+    encoded = {
+        field.name: _json_of(field) or in_features.get(field.name) for field in schema
+    }
+    return {name: nested for name, nested in encoded.items() if nested}
 
 
 def _json_of(field: Any) -> Any:
@@ -187,20 +198,20 @@ def _json_of(field: Any) -> Any:
         or not hasattr(kind, "field")
     ):
         return None
-    found = {
+    fields = {
         inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))
     }
-    return {name: where for name, where in found.items() if where} or None
+    return {name: nested for name, nested in fields.items() if nested} or None
 
 
 def _features(written: bytes) -> dict[str, Any]:
     """The same from the features that `datasets` writes beside the schema: not every
     pyarrow knows the type."""
     try:
-        told = msgspec.json.decode(written)["info"]["features"]
+        features = msgspec.json.decode(written)["info"]["features"]
     except (*BAD, KeyError, TypeError):
         return {}
-    return _json_in(told) or {} if isinstance(told, dict) else {}
+    return _json_in(features) or {} if isinstance(features, dict) else {}
 
 
 def _json_in(feature: Any) -> Any:
@@ -212,14 +223,18 @@ def _json_in(feature: Any) -> Any:
         return True
     if isinstance(feature.get("_type"), str):
         return _json_in(feature.get("feature"))
-    found = {name: _json_in(inner) for name, inner in feature.items()}
-    return {name: where for name, where in found.items() if where} or None
+    fields = {name: _json_in(inner) for name, inner in feature.items()}
+    return {name: nested for name, nested in fields.items() if nested} or None
 
 
 def _paths(encoded: Any) -> list[list[str]]:
     if not isinstance(encoded, Mapping):
         return [[]]
-    return [[name, *rest] for name, inner in encoded.items() for rest in _paths(inner)]
+    return [
+        [name, *inner_path]
+        for name, inner in encoded.items()
+        for inner_path in _paths(inner)
+    ]
 
 
 def _decoded(value: Any, encoded: Any) -> Any:
@@ -241,13 +256,13 @@ def _decoded(value: Any, encoded: Any) -> Any:
 
 
 def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
-    for wanted, kind, parse in SHAPES:
-        if wanted <= columns:
+    for needed, kind, parse in SHAPES:
+        if needed <= columns:
             return kind, parse
-    known = "; ".join(", ".join(sorted(wanted)) for wanted, *_ in SHAPES)
+    shapes = "; ".join(", ".join(sorted(needed)) for needed, *_ in SHAPES)
     raise broken_file(
         file,
-        f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {known}",
+        f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {shapes}",
     )
 
 
@@ -282,14 +297,14 @@ def _saved(state: Path) -> list[str]:
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
-    there, hook = list_files(path), keys.make_decode_hook(intake)
+    split_files, hook = list_files(path), keys.make_decode_hook(intake)
     tasks: dict[Path, str] = {}
-    for file in there:
-        told = columns.read_schema(file)
-        number, encoded = 0, _encoded(told)
-        kind, parse = _shape(file, set(told.names))
+    for file in split_files:
+        schema = columns.read_schema(file)
+        number, encoded = 0, _encoded(schema)
+        kind, parse = _shape(file, set(schema.names))
         if kind is p3.P3Row and not tasks:
-            tasks, _ = names.find_tasks(there, root_folder(path))
+            tasks, _ = names.find_tasks(split_files, root_folder(path))
         name = tasks.get(file, file.stem)
         for batch in columns.read_rows(file, _read_of(kind)):
             good = None if encoded else _converted(batch, kind, hook)

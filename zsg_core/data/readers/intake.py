@@ -30,21 +30,21 @@ class Intake:
         self.met_key = False  # whether a key of `keys` was met since it was last asked
         self._numbers: Counter[str] = Counter()
 
-    def refuse_row(self, where: str, reason: object) -> None:
+    def refuse_row(self, location: str, reason: object) -> None:
         """Refuses a row, or counts it. BadData with the place, the reason and what is allowed."""
         if not self.skip:
             raise BadData(
-                f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and"
-                " go on"
+                f"{location}: {reason}. Repair the row, or set data.on_bad_row: skip to count it"
+                " and go on"
             )
         self.skipped += 1
         if len(self.reasons) < SHOWN:
-            self.reasons.append(f"{where}: {reason}")
+            self.reasons.append(f"{location}: {reason}")
 
-    def note(self, what: str) -> None:
+    def note(self, omission: str) -> None:
         """Counts a part that a rule of the format leaves out of an example that is
         otherwise read."""
-        self.notes[what] += 1
+        self.notes[omission] += 1
 
     def take_met_key(self) -> bool:
         """Whether a key of the tables of `keys` was met since this was asked before."""
@@ -71,15 +71,15 @@ class Intake:
         }
 
 
-def read_whole(path: Path, most: int) -> bytes:
-    """All bytes of a file. BadData for one of more than `most`, which is not read;
+def read_whole(path: Path, limit: int) -> bytes:
+    """All bytes of a file. BadData for one of more than `limit`, which is not read;
     OSError as it is."""
     with path.open("rb") as file:
-        text = file.read(most + 1)
-    if len(text) > most:
+        text = file.read(limit + 1)
+    if len(text) > limit:
         raise broken_file(
             path,
-            f"has more than {most:,} bytes; zsg reads such a file of up to so many",
+            f"has more than {limit:,} bytes; zsg reads such a file of up to so many",
         )
     return text
 

@@ -52,11 +52,11 @@ def cut_array(
     while block := read(len(buffer)):
         buffer += block
         try:
-            found = _last_cut(buffer, edges, decode)
+            piece_and_end = _last_cut(buffer, edges, decode)
         except msgspec.DecodeError:
             break
-        if found:
-            piece, begin = found
+        if piece_and_end:
+            piece, begin = piece_and_end
             yield piece
             buffer = buffer[begin:]
         elif len(buffer) > LONGEST:
@@ -81,8 +81,8 @@ def first_broken(piece: bytes) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    found = _BLANK.match(text, at)
-    return found.end() if found else at
+    blanks = _BLANK.match(text, at)
+    return blanks.end() if blanks else at
 
 
 def _edges(head: bytes) -> list[re.Pattern[bytes]]:
@@ -103,9 +103,9 @@ def _last_cut(
     for edge in edges:
         for cut in itertools.islice(_from_the_end(edge, buffer), TRIES):
             piece = b"[" + buffer[: cut.start() + 1] + b"]"
-            made = _decoded(piece, decode)
-            if made is not None or _is_whole(piece):
-                return (piece, made), cut.end()
+            records = _decoded(piece, decode)
+            if records is not None or _is_whole(piece):
+                return (piece, records), cut.end()
     return None
 
 
@@ -133,8 +133,8 @@ def _from_the_end(edge: re.Pattern[bytes], buffer: bytes) -> Iterator[re.Match[b
     # Not to the begin: of a buffer full of one record nearly all is in vain, and more
     # of the file brings its end.
     end, width = len(buffer), 1 << 14
-    least = end - max(1 << 20, end // 4)
-    while end > max(0, least):
+    first_start = end - max(1 << 20, end // 4)
+    while end > max(0, first_start):
         start = max(0, end - width)
         yield from reversed(list(edge.finditer(buffer, start, end)))
         end, width = start, 2 * width

@@ -292,7 +292,7 @@ def check_keys(row: Any, intake: Intake) -> None:
 _OF_ROWS = {**ROW, **QUESTION}
 
 
-def _check_message(where: str, message: Any, intake: Intake) -> None:
+def _check_message(location: str, message: Any, intake: Intake) -> None:
     role = getattr(message, "from_", None) or getattr(message, "role", None) or ""
     side = SIDES.get(role)
     for key, rules in MESSAGE.items():
@@ -303,18 +303,26 @@ def _check_message(where: str, message: Any, intake: Intake) -> None:
             # what answers is named in a tool's message, and that changes nothing
             continue
         _apply(
-            f"{where}: `{key}: {_shown(value.value)}`", value.value, rules, side, intake
+            f"{location}: `{key}: {_shown(value.value)}`",
+            value.value,
+            rules,
+            side,
+            intake,
         )
 
 
 def _apply(
-    where: str, value: Any, rules: tuple[KeyRule, ...], side: str | None, intake: Intake
+    location: str,
+    value: Any,
+    rules: tuple[KeyRule, ...],
+    side: str | None,
+    intake: Intake,
 ) -> None:
     for rule in rules:
         if rule.side not in (None, side) or not rule.holds(value):
             continue
         if rule.is_refused:
-            raise UnsupportedRow(f"{where} {rule.says}")
+            raise UnsupportedRow(f"{location} {rule.says}")
         intake.note(rule.says)
 
 

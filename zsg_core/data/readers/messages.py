@@ -49,11 +49,15 @@ def make_parser(task: str) -> Parse[MessagesRow]:
             messages = row.chosen_messages
         if messages is None:
             raise Malformed("needs `messages` or `chosen_messages`")
-        system, made = pair_turns(
+        system, pairs = pair_turns(
             [(message.role, _text(message)) for message in messages], intake
         )
-        own = row.category or task
-        return [Example(id=intake.next_id(own), task=own, turns=made, system=system)]
+        row_task = row.category or task
+        return [
+            Example(
+                id=intake.next_id(row_task), task=row_task, turns=pairs, system=system
+            )
+        ]
 
     return parse
 
@@ -66,14 +70,14 @@ def _text(message: RoleMessage) -> str:
         )
     if isinstance(message.content, str):
         return message.content
-    return "\n".join(_part(part) for part in message.content)
+    return "\n".join(_part(content_part) for content_part in message.content)
 
 
-def _part(part: ContentPart) -> str:
-    text = part.value if part.value is not None else part.text
-    if part.type not in TEXTS or text is None:
+def _part(content_part: ContentPart) -> str:
+    text = content_part.value if content_part.value is not None else content_part.text
+    if content_part.type not in TEXTS or text is None:
         raise Malformed(
-            f"a part of type {part.type!r} with no text; known: {', '.join(TEXTS)}"
+            f"a part of type {content_part.type!r} with no text; known: {', '.join(TEXTS)}"
         )
     return text
 

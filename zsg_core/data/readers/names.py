@@ -8,7 +8,7 @@ The hub's and `datasets`' ways of naming: `train-00000-of-00002.parquet`,
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from zsg_core.errors import UserError
@@ -68,10 +68,10 @@ def bare_name(file: Path) -> str:
 
 def strip_shard(name: str) -> tuple[str, bool]:
     """A name without the number of a shard, and whether it had one."""
-    if found := _OF.fullmatch(name) or _PART.fullmatch(name):
-        return found["base"], True
-    if (found := _NUMBER.fullmatch(name)) and _is_plain(found["base"]):
-        return found["base"], True
+    if shard := _OF.fullmatch(name) or _PART.fullmatch(name):
+        return shard["base"], True
+    if (shard := _NUMBER.fullmatch(name)) and _is_plain(shard["base"]):
+        return shard["base"], True
     return name, False
 
 
@@ -89,30 +89,34 @@ def group_by_split(
     `names_are_tasks`: a name may end in a word such as `test` and be a task's; then
     that tells a split only where another file has the same name but for that word.
     """
-    found = {file: _split(file, folder, names_are_tasks) for file in files}
+    split_of = {file: _split(file, folder, names_are_tasks) for file in files}
+    untold = [file for file in files if split_of[file] is None]
     if names_are_tasks:
-        found |= _paired([file for file in files if found[file] is None])
-    elif any(split_kind(strip_shard(bare_name(file))[0]) for file in files):
+        split_of |= _paired(untold)
+    elif any(split_kind(_base(file)) for file in files):
         # `extra.parquet` beside `train.parquet` is no shard of it.
-        found |= {
-            file: strip_shard(bare_name(file))[0]
-            for file in files
-            if found[file] is None
-        }
-    made: dict[str, list[Path]] = {}
+        split_of |= {file: _base(file) for file in untold}
+    groups: dict[str, list[Path]] = {}
     for file in files:
-        made.setdefault(found[file] or "", []).append(file)
-    return made
+        groups.setdefault(split_of[file] or "", []).append(file)
+    return groups
+
+
+def _base(file: Path) -> str:
+    """A file's name without its suffixes and the number of a shard."""
+    return strip_shard(bare_name(file))[0]
 
 
 def refuse_several_splits(
     path: Path, folder: Path, files: Sequence[Path], names_are_tasks: bool = False
 ) -> None:
     """UserError where files of one source are of several splits: they are never merged."""
-    made = group_by_split(files, folder, names_are_tasks)
-    named = {split: own for split, own in made.items() if split}
+    by_split = group_by_split(files, folder, names_are_tasks)
+    named = {split: split_files for split, split_files in by_split.items() if split}
     if len(named) > 1:
-        choices = ", ".join(str(make_pattern(own)) for own in named.values())
+        choices = ", ".join(
+            str(make_pattern(split_files)) for split_files in named.values()
+        )
         raise UserError(
             f"{path}: holds several splits: {', '.join(named)}; one source is of one split, so give"
             f" one of them: {choices}"
@@ -126,13 +130,15 @@ def make_pattern(files: Sequence[Path]) -> Path:
     rows = [file.parts for file in files]
     if len(set(map(len, rows))) > 1:
         return Path(os.path.commonpath(files)) / "**" / f"*{files[0].suffix}"
-    made = [
+    pattern_parts = [
         column[0] if len(set(column)) == 1 else "*"
         for column in zip(*rows, strict=True)
     ]
-    if made[-1] == "*":
-        made[-1] = f"{_beginning([file.name for file in files])}*{files[0].suffix}"
-    return Path(*made)
+    if pattern_parts[-1] == "*":
+        pattern_parts[-1] = (
+            f"{_beginning([file.name for file in files])}*{files[0].suffix}"
+        )
+    return Path(*pattern_parts)
 
 
 def _beginning(texts: Sequence[str]) -> str:
@@ -141,8 +147,8 @@ def _beginning(texts: Sequence[str]) -> str:
     same = next(
         (
             i
-            for i, (one, other) in enumerate(zip(first, last, strict=False))
-            if one != other
+            for i, (left_char, right_char) in enumerate(zip(first, last, strict=False))
+            if left_char != right_char
         ),
         len(first),
     )
@@ -160,33 +166,44 @@ def find_tasks(
     `folder`, and so its digest, do not tell it. UserError where nothing tells the
     template.
     """
-    names = [bare_name(file) for file in files]
-    counts = Counter(names)
-    made: dict[Path, str] = {}
+    counts = Counter(bare_name(file) for file in files)
+    above = [folder.name, *(parent.name for parent in folder.parents)]
+    tasks: dict[Path, str] = {}
     outside: str | None = None
-    for file, name in zip(files, names, strict=True):
-        base, is_shard = strip_shard(name)
-        alike = is_shard or counts[name] > 1
-        if not alike or not _is_plain(base):
-            made[file] = base if is_shard else name
-            continue
-        parents = (
-            file.relative_to(folder).parts[:-1] if file.is_relative_to(folder) else ()
-        )
-        within = next(
-            (own for part in reversed(parents) if (own := _telling(part))), None
-        )
-        if within is None:
-            above = [folder.name, *(parent.name for parent in folder.parents)]
-            outside = next((own for part in above if (own := _telling(part))), None)
-            within = outside
-        if within is None:
+    for file in files:
+        name = bare_name(file)
+        task = _own_task(name, is_alone=counts[name] == 1)
+        if task is None:
+            task = _first_telling(reversed(_folders_between(file, folder)))
+        if task is None:
+            task = outside = _first_telling(above)
+        if task is None:
             raise UserError(
                 f"{file}: nothing tells which template this is a shard of; put it into a folder"
                 " named so"
             )
-        made[file] = within
-    return made, outside
+        tasks[file] = task
+    return tasks, outside
+
+
+def _own_task(name: str, is_alone: bool) -> str | None:
+    """The template that a file's own name tells; None where it is a split's name, or
+    says nothing."""
+    base, is_shard = strip_shard(name)
+    if (is_shard or not is_alone) and _is_plain(base):
+        return None
+    return base if is_shard else name
+
+
+def _folders_between(file: Path, folder: Path) -> tuple[str, ...]:
+    """The names of the folders that lie between a folder and a file in it."""
+    if not file.is_relative_to(folder):
+        return ()
+    return file.relative_to(folder).parts[:-1]
+
+
+def _first_telling(folder_names: Iterable[str]) -> str | None:
+    return next(filter(None, map(_telling, folder_names)), None)
 
 
 def _split(file: Path, folder: Path, names_are_tasks: bool) -> str | None:
@@ -194,21 +211,32 @@ def _split(file: Path, folder: Path, names_are_tasks: bool) -> str | None:
     base, is_shard = strip_shard(name)
     if kind := split_kind(base):
         return base if is_shard else kind
-    parents = file.relative_to(folder).parts[:-1] if file.is_relative_to(folder) else ()
-    if kind := next(
-        (kind for part in reversed(parents) if (kind := split_kind(part))), None
-    ):
+    kinds_of_folders = map(split_kind, reversed(_folders_between(file, folder)))
+    if kind := next(filter(None, kinds_of_folders), None):
         return kind
     if _is_plain(base):
         return None
+    kind = _kind_at_start(base)
+    if kind is None and not names_are_tasks:
+        kind = _kind_at_end(base)
+    if kind is not None:
+        return base if is_shard else kind
+    is_numbered = not names_are_tasks and _OF.fullmatch(name) is not None
+    return base if is_numbered else None
+
+
+def _kind_at_start(base: str) -> str | None:
     words = _WORD.findall(base)
-    if words and base.startswith(words[0]) and (kind := split_kind(words[0])):
-        return base if is_shard else kind
-    if names_are_tasks:
-        return None
-    if words and base.endswith(words[-1]) and (kind := split_kind(words[-1])):
-        return base if is_shard else kind
-    return base if _OF.fullmatch(name) else None
+    if words and base.startswith(words[0]):
+        return split_kind(words[0])
+    return None
+
+
+def _kind_at_end(base: str) -> str | None:
+    words = _WORD.findall(base)
+    if words and base.endswith(words[-1]):
+        return split_kind(words[-1])
+    return None
 
 
 def _paired(files: Sequence[Path]) -> dict[Path, str | None]:
@@ -222,8 +250,10 @@ def _paired(files: Sequence[Path]) -> dict[Path, str | None]:
             kinds.setdefault((file.parent, base.removesuffix(words[-1])), {})[file] = (
                 kind
             )
-    several = [own for own in kinds.values() if len(set(own.values())) > 1]
-    return {file: kind for own in several for file, kind in own.items()}
+    several = [
+        split_of for split_of in kinds.values() if len(set(split_of.values())) > 1
+    ]
+    return {file: kind for split_of in several for file, kind in split_of.items()}
 
 
 def _is_plain(name: str) -> bool:
@@ -233,7 +263,7 @@ def _is_plain(name: str) -> bool:
 def _telling(folder: str) -> str | None:
     """What a folder's name says of what lies in it; a folder of zsg's downloads is
     called org+name or config+split."""
-    parts = [part for part in folder.split("+") if not _is_plain(part)]
-    if not parts or _COMMIT.fullmatch(folder):
+    telling_words = [word for word in folder.split("+") if not _is_plain(word)]
+    if not telling_words or _COMMIT.fullmatch(folder):
         return None
-    return parts[-1]
+    return telling_words[-1]

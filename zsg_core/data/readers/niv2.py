@@ -65,23 +65,32 @@ def read_task_names(folder: Path, split: str) -> list[str]:
             f"{path}: not found. A Natural Instructions folder has tasks/<task>.json and"
             f" {SPLITS[split]}; set data.path to such a folder, or to a pattern of task files"
         )
-    try:
-        text = read_whole(path, LONGEST).decode("utf-8-sig")
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise broken_file(path, f"cannot be read as UTF-8 text: {error}") from error
+    names = _read_lines(path)
     if not names:
         raise broken_file(path, "names no task; write one task name per line")
     for name in names:
-        if "/" in name or "\\" in name or name.startswith("."):
-            raise broken_file(
-                path,
-                f"{name!r} is not a task name; a name has no slash and no leading dot",
-            )
+        _refuse_unsafe(path, name)
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise broken_file(path, f"{min(doubled)} is listed more than once")
     return names
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines that are not blank, without the blanks around them."""
+    try:
+        text = read_whole(path, LONGEST).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise broken_file(path, f"cannot be read as UTF-8 text: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _refuse_unsafe(path: Path, name: str) -> None:
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise broken_file(
+            path,
+            f"{name!r} is not a task name; a name has no slash and no leading dot",
+        )
 
 
 def read_lists(path: Path) -> Lists | None:

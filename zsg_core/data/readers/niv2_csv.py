@@ -26,16 +26,16 @@ class CsvRow(msgspec.Struct):
 
 def list_files(path: Path) -> list[Path]:
     """One CSV per task. UserError where a task has two."""
-    found = find_files(path / "*/*.csv" if path.is_dir() else path, (".csv",))
+    csv_files = find_files(path / "*/*.csv" if path.is_dir() else path, (".csv",))
     of_task: dict[str, Path] = {}
-    for file in found:
-        other = of_task.setdefault(file.parent.name, file)
-        if other != file:
+    for file in csv_files:
+        first = of_task.setdefault(file.parent.name, file)
+        if first != file:
             raise UserError(
-                f"{other} and {file} are of one task; choose one with a pattern, such as"
+                f"{first} and {file} are of one task; choose one with a pattern, such as"
                 f" */{file.name}"
             )
-    return found
+    return csv_files
 
 
 def _of_task(task: str):

@@ -113,20 +113,20 @@ class P3Row(RowKeys):
 def parse_row(row: P3Row, name: str, intake: Intake) -> list[Example]:
     """One example. Malformed without both sides."""
     if row.inputs_pretokenized is not None and row.targets_pretokenized is not None:
-        given, wanted = row.inputs_pretokenized, row.targets_pretokenized
+        prompt, target = row.inputs_pretokenized, row.targets_pretokenized
     elif row.prompt is not None and row.completion is not None:
-        given, wanted = row.prompt, row.completion.removesuffix(END)
+        prompt, target = row.prompt, row.completion.removesuffix(END)
     else:
         raise Malformed(
             "needs inputs_pretokenized and targets_pretokenized, or prompt and completion"
         )
     task = row.task or name
-    choices = match_options(row.answer_choices, wanted, intake)
+    choices = match_options(row.answer_choices, target, intake)
     return [
         Example(
             id=intake.next_id(task),
             task=task,
-            turns=((given, wanted),),
+            turns=((prompt, target),),
             options=choices,
         )
     ]
@@ -197,12 +197,12 @@ def inspect_files(path: Path, facts: Facts) -> Inspection:
     """Whether templates are named otherwise than they were, and which files of a folder
     are not read."""
     files = _rows(path)
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if path.is_dir():
-        told = note_unread_files(
+        notes = note_unread_files(
             path, [*files, *keyed.list_files(path)], (".jsonl", ".json")
         )
-    return Inspection(task_marks(path, files), told)
+    return Inspection(task_marks(path, files), notes)
 
 
 @reader(

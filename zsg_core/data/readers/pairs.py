@@ -25,14 +25,16 @@ def make_parser(task: str, *forms: tuple[str, str]) -> Parse[PairRow]:
     """Parses rows that have both keys of one of the `forms`. Malformed for other rows."""
 
     def parse(row: PairRow, name: str, intake: Intake) -> list[Example]:
-        for asked, answered in forms:
-            given, wanted = getattr(row, asked), getattr(row, answered)
-            if given is not None and wanted is not None:
-                turn = given, wanted
+        for question_key, answered in forms:
+            question, answer = getattr(row, question_key), getattr(row, answered)
+            if question is not None and answer is not None:
+                turn = question, answer
                 return [Example(id=intake.next_id(task), task=task, turns=(turn,))]
         raise Malformed(
             "needs "
-            + ", or ".join(f"{asked} and {answered}" for asked, answered in forms)
+            + ", or ".join(
+                f"{question_key} and {answered}" for question_key, answered in forms
+            )
         )
 
     return parse

@@ -109,11 +109,11 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
             lines = _Lines(file)
             reader = csv.reader(lines, strict=True)
             header = next(reader, None)
-            wanted = [field.name for field in msgspec.structs.fields(kind)]
-            if header is None or not set(wanted) <= set(header):
+            columns = [field.name for field in msgspec.structs.fields(kind)]
+            if header is None or not set(columns) <= set(header):
                 raise broken_file(
                     path,
-                    f"the first line must name the columns {', '.join(wanted)}; found {header}",
+                    f"the first line must name the columns {', '.join(columns)}; found {header}",
                 )
             lines.taken = 0
             for fields in reader:
@@ -204,11 +204,11 @@ def _lines(
     for block in _whole_lines(head, file):
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
         try:
-            found = decode(block)
+            rows = decode(block)
         except BAD:
-            found = []
-        if len(found) == lines:
-            yield Chunk(LINE, number, found, intake.take_met_key())
+            rows = []
+        if len(rows) == lines:
+            yield Chunk(LINE, number, rows, intake.take_met_key())
         else:  # a bad row, or a blank line that would shift the numbers
             for i, line in enumerate(block.split(b"\n")):
                 if line.strip():
@@ -217,34 +217,34 @@ def _lines(
 
 
 def _whole_lines(head: bytes, file: BinaryIO) -> Iterator[bytes]:
-    rest, block = head, head
+    pending, block = head, head
     while block:
-        cut = rest.rfind(b"\n") + 1
+        cut = pending.rfind(b"\n") + 1
         if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
-        _refuse_long(rest)
-        block = file.read(max(BLOCK, len(rest)))
-        rest += block
-    if rest:
-        yield rest
+            yield pending[:cut]
+            pending = pending[cut:]
+        _refuse_long(pending)
+        block = file.read(max(BLOCK, len(pending)))
+        pending += block
+    if pending:
+        yield pending
 
 
 def _array(
     path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake
 ) -> Iterator[Chunk[Row]]:
     index = 0
-    for piece, found in json_array.cut_array(
+    for piece, rows in json_array.cut_array(
         head, lambda size: file.read(max(BLOCK, size)), decode
     ):
-        if found is None:
+        if rows is None:
             raws = _raws(path, piece, index)
             for i, raw in enumerate(raws):
                 yield from _one(path, ITEM, index + i, raw, decode.one, intake)
             index += len(raws)
         else:
-            yield Chunk(ITEM, index, found, intake.take_met_key())
-            index += len(found)
+            yield Chunk(ITEM, index, rows, intake.take_met_key())
+            index += len(rows)
 
 
 def _raws(path: Path, piece: bytes, index: int) -> list[msgspec.Raw]:
@@ -259,7 +259,7 @@ def _raws(path: Path, piece: bytes, index: int) -> list[msgspec.Raw]:
 
 def _one(
     path: Path,
-    where: str,
+    location: str,
     number: int,
     text: bytes | msgspec.Raw,
     decoder: msgspec.json.Decoder[Row],
@@ -268,9 +268,9 @@ def _one(
     try:
         row = decoder.decode(text)
     except BAD as error:
-        intake.refuse_row(f"{path}{where.format(number)}", error)
+        intake.refuse_row(f"{path}{location.format(number)}", error)
     else:
-        yield Chunk(where, number, [row])
+        yield Chunk(location, number, [row])
 
 
 def _refuse_long(text: bytes) -> None:

@@ -61,12 +61,12 @@ def parse_row(row: ShareGptRow, name: str, intake: Intake) -> list[Example]:
     messages = row.conversations if row.conversations is not None else row.items
     if messages is None:
         raise Malformed("needs `conversations` or `items`")
-    system, made = pair_turns((message.pair() for message in messages), intake)
+    system, pairs = pair_turns((message.pair() for message in messages), intake)
     return [
         Example(
             id=intake.next_id("sharegpt"),
             task="sharegpt",
-            turns=made,
+            turns=pairs,
             system=system or row.system or "",
         )
     ]

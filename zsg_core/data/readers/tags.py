@@ -14,6 +14,7 @@ import msgspec
 
 from zsg_core.data.readers.intake import Intake, broken_file
 from zsg_core.data.readers.rows import json_rows
+from zsg_core.errors import BadData
 
 Tags = tuple[str, ...]
 
@@ -48,64 +49,87 @@ def read_tags(
     rows = [row for chunk in json_rows(path, TagsRow, Intake()) for row in chunk.rows]
     named = {str(row.id): _texts(row.tags) for row in rows if row.id is not None}
     if not named:
-        if len(rows) != len(ids):
-            raise broken_file(
-                path,
-                f"has tags of {len(rows)} examples and there are {len(ids)}; give the rows ids",
-            )
-        return [_texts(row.tags) for row in rows]
+        return _by_place(path, rows, ids)
     if len(named) != len(rows):
         raise broken_file(
             path, "has rows without an id, or an id twice; give every example one row"
         )
-    if not any(one in named for one in ids):
+    if named.keys().isdisjoint(ids):
         return _by_published(path, named, ids, published(), say)
-    missing = [one for one in ids if one not in named]
+    return _by_id(path, named, ids)
+
+
+def _by_place(path: Path, rows: Sequence[TagsRow], ids: Sequence[str]) -> list[Tags]:
+    if len(rows) != len(ids):
+        raise broken_file(
+            path,
+            f"has tags of {len(rows)} examples and there are {len(ids)}; give the rows ids",
+        )
+    return [_texts(row.tags) for row in rows]
+
+
+def _by_id(path: Path, named: dict[str, Tags], ids: Sequence[str]) -> list[Tags]:
+    missing = [example_id for example_id in ids if example_id not in named]
     if missing:
         raise broken_file(
             path, f"has no tags of {len(missing)} examples; the first: {missing[0]}"
         )
-    return [named[one] for one in ids]
+    return [named[example_id] for example_id in ids]
 
 
 def _by_published(
     path: Path,
     named: dict[str, Tags],
     ids: Sequence[str],
-    own: Sequence[str | None],
+    published_ids: Sequence[str | None],
     say: Callable[[str], None],
 ) -> list[Tags]:
-    if not any(one in named for one in own):
-        theirs = next((one for one in own if one is not None), None)
-        known = (
-            f"the data call the first of theirs {theirs!r}, zsg {ids[0]!r}"
-            if theirs
-            else f"zsg's are as {ids[0]!r}"
-        )
+    if named.keys().isdisjoint(published_ids):
+        raise _tags_of_others(path, named, ids, published_ids)
+    if len(published_ids) != len(ids):
         raise broken_file(
             path,
-            f"has tags of {len(named)} ids, none of which an example has; the first:"
-            f" {next(iter(named))!r}, and {known}",
+            f"names {len(published_ids)} examples by the ids of the data, and {len(ids)}"
+            " were read; read them anew",
         )
-    if len(own) != len(ids):
-        raise broken_file(
-            path,
-            f"names {len(own)} examples by the ids of the data, and {len(ids)} were read; read them"
-            " anew",
-        )
-    bare = [made for made, one in zip(ids, own, strict=True) if one not in named]
-    if bare:
+    untagged = [
+        example_id
+        for example_id, published_id in zip(ids, published_ids, strict=True)
+        if published_id not in named
+    ]
+    if untagged:
         say(
-            f"{path.name} has no tags of {len(bare)} of {len(ids)} examples, which count as having"
-            f" none: {bare[0]}, …"
+            f"{path.name} has no tags of {len(untagged)} of {len(ids)} examples, which count as"
+            f" having none: {untagged[0]}, …"
         )
-    left = named.keys() - set(own)
-    if left:
+    unmatched = named.keys() - set(published_ids)
+    if unmatched:
         say(
-            f"{path.name} has {len(left)} of {len(named)} rows that are of no example; the first:"
-            f" {min(left)!r}"
+            f"{path.name} has {len(unmatched)} of {len(named)} rows that are of no example;"
+            f" the first: {min(unmatched)!r}"
         )
-    return [named.get(one, ()) if one is not None else () for one in own]
+    return [named.get(key, ()) if key is not None else () for key in published_ids]
+
+
+def _tags_of_others(
+    path: Path,
+    named: dict[str, Tags],
+    ids: Sequence[str],
+    published_ids: Sequence[str | None],
+) -> BadData:
+    """The error of a file none of whose ids an example has, by either way of naming."""
+    first_published = next((key for key in published_ids if key is not None), None)
+    if first_published:
+        comparison = (
+            f"the data call the first of theirs {first_published!r}, zsg {ids[0]!r}"
+        )
+    else:
+        comparison = f"zsg's are as {ids[0]!r}"
+    return broken_file(
+        path,
+        f"has tags of {len(named)} ids, none of which an example has; the first:"
+        f" {next(iter(named))!r}, and {comparison}",
+    )
 
 
 def _texts(tags: Sequence[str | Tag]) -> Tags:

@@ -46,13 +46,13 @@ def read_struct(text: bytes) -> tuple[Struct, int]:
 
 
 def read_structs(
-    text: bytes, field: int, most: int, is_whole: bool = False
+    text: bytes, field: int, limit: int, is_whole: bool = False
 ) -> Iterator[Struct]:
     """The structs of the list that is the field of the struct that the bytes begin
     with; what follows is not read.
 
     `is_whole`: with their numbers of 64 bits, and the lists of structs in them. Broken
-    for more than `most`, Cut where they end too soon. Nothing where there is no such
+    for more than `limit`, Cut where they end too soon. Nothing where there is no such
     list.
     """
     reader = _Reader(text, is_whole)
@@ -64,9 +64,9 @@ def read_structs(
             reader.skip(kind, 0)
             continue
         count, kind = reader.head_of_list()
-        if count > most or kind != _STRUCT:
+        if count > limit or kind != _STRUCT:
             raise Broken(
-                f"a list has {count:,} items, of kind {kind}; {most:,} structs are read"
+                f"a list has {count:,} items, of kind {kind}; {limit:,} structs are read"
             )
         for _ in range(count):
             yield reader.struct(0)
@@ -80,20 +80,20 @@ class _Reader:
     def struct(self, depth: int) -> Struct:
         if depth > DEEPEST:
             raise Broken("structs are nested too deeply")
-        made: Struct = {}
+        fields: Struct = {}
         number = 0
         while head := self.byte():
             step, kind = head >> 4, head & 15
             number = number + step if step else self.signed()
             if kind == _I32 or (kind == _I64 and self._is_whole):
-                made[number] = self.signed()
+                fields[number] = self.signed()
             elif kind == _STRUCT:
-                made[number] = self.struct(depth + 1)
+                fields[number] = self.struct(depth + 1)
             elif kind == _LIST and self._is_whole:
-                made[number] = self._list(depth)
+                fields[number] = self._list(depth)
             else:
                 self.skip(kind, depth)
-        return made
+        return fields
 
     def head_of_list(self) -> tuple[int, int]:
         """How many items a list has, and of which kind."""
