@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -550,3 +551,15 @@ def test_a_list_that_somebody_made_takes_no_file_of_the_users(
         report.write_report(one_run, "g", ReportOptions(), mine)
 
     assert (mine / "notes.txt").read_text() == (mine / "maps.csv").read_text() == "mine"
+
+
+def test_a_missing_library_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read or written."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+
+    with pytest.raises(
+        UserError, match=r"a report needs jinja2, .* pip install 'zsg\[report\]'"
+    ):
+        report.write_report(Workspace(tmp_path), "g", ReportOptions())

@@ -162,6 +162,19 @@ def test_the_wheel_carries_the_data(wheel: Path) -> None:
     )
 
 
+def test_the_wheel_carries_what_a_page_is_written_by(wheel: Path) -> None:
+    """The templates, the style sheet and the script of reports stand beside their module."""
+    folder = ROOT / "launcher/reporting/html"
+    files = {
+        str(path.relative_to(ROOT))
+        for ending in ("j2", "css", "js")
+        for path in folder.glob(f"*.{ending}")
+    }
+
+    assert len(files) >= 4
+    assert files <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_wheel_is_what_is_imported(installed: Path, tmp_path: Path) -> None:
     """In the new environment our packages come from it, not from the checkout."""
     code = (
@@ -228,11 +241,12 @@ ELSEWHERE = {
     "export walk --out items.csv --items": (0, ""),
     "verify RUN": (
         0,
-        "training again needs torch, transformers, deepspeed, which are not installed here",
+        "a replay needs torch, transformers, deepspeed, which are not installed here",
     ),
     "report walk": (
         2,
-        "a report needs matplotlib, which is not installed here: pip install 'zsg[report]'",
+        "a report needs jinja2, matplotlib, which are not installed here: pip install"
+        " 'zsg[report]'",
     ),
     "sync walk": (2, NO_MLFLOW),
     "ui walk": (2, NO_MLFLOW),

@@ -13,53 +13,55 @@ from zsg_core.errors import UserError
 from zsg_core.metrics import external_scores
 
 
-def export_answers(place: Workspace, which: str, steps: Collection[int] | None) -> None:
+def export_answers(
+    workspace: Workspace, which: str, steps: Collection[int] | None
+) -> None:
     """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError
     if there are none."""
     count = checkpoints = 0
-    for run in _runs(place, which):
-        kept = answers.select_current(answers.find_kept(run))
-        for told in sorted(kept, key=lambda told: told.step):
-            if steps and told.step not in steps:
+    for run in _runs(workspace, which):
+        rows = answers.select_current(answers.find_kept(run))
+        for row in sorted(rows, key=lambda row: row.step):
+            if steps and row.step not in steps:
                 continue
-            answered = answers.read_answers(run, told.place)
+            answered = answers.read_answers(run, row.place)
             for line in external_scores.format_answers(
-                run.name, told.step, told.suite, answered
+                run.name, row.step, row.suite, answered
             ):
                 show.line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1
     if not checkpoints:
-        of = f" of step {', '.join(map(str, steps))}" if steps else ""
+        which_steps = f" of step {', '.join(map(str, steps))}" if steps else ""
         raise UserError(
-            f"{which}: no run has answers{of} yet; a grid asks for them by checkpoints.metrics,"
-            " such as rouge1"
+            f"{which}: no run has answers{which_steps} yet; a grid asks for them by"
+            " checkpoints.metrics, such as rouge1"
         )
     show.say(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
 
 
-def record_scores(place: Workspace, file: Path) -> None:
+def record_scores(workspace: Workspace, file: Path) -> None:
     """Journals the scores of a file in their runs; tells of each checkpoint what it has now."""
-    given = external_scores.read_scores(file)
-    if not given:
+    by_checkpoint = external_scores.read_scores(file)
+    if not by_checkpoint:
         raise UserError(f"{file}: holds no scores")
     runs = {
-        name: place.root / reading.find_item(place, f"runs/{name}")
-        for name, _, _ in given
+        name: workspace.root / reading.find_item(workspace, f"runs/{name}")
+        for name, _, _ in by_checkpoint
     }
     for (name, step, suite), by_metric in sorted(
-        given.items(), key=lambda one: (*one[0][:2], one[0][2] or "")
+        by_checkpoint.items(), key=lambda item: (*item[0][:2], item[0][2] or "")
     ):
         scores, before = scored_elsewhere.record(
             runs[name], step, by_metric, file.name, suite
         )
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]
-        told = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
-        show.result(f"{name} step {step}: {'; '.join(told)}")
+        results = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
+        show.result(f"{name} step {step}: {'; '.join(results)}")
 
 
-def _runs(place: Workspace, which: str) -> list[Path]:
-    if which in grid_record.known(place):
-        rows = grid_record.all_rows(grid_record.read(place, which))
-        found = dict.fromkeys(place.run(row["run"]) for row in rows)
-        return [run for run in found if run.is_dir()]
-    return [place.root / reading.find_item(place, which)]
+def _runs(workspace: Workspace, which: str) -> list[Path]:
+    if which in grid_record.known(workspace):
+        rows = grid_record.all_rows(grid_record.read(workspace, which))
+        folders = dict.fromkeys(workspace.run(row["run"]) for row in rows)
+        return [run for run in folders if run.is_dir()]
+    return [workspace.root / reading.find_item(workspace, which)]

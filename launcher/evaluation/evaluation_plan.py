@@ -58,13 +58,15 @@ def read_evaluation_state(workspace: Workspace, run: Run) -> EvaluationState:
 def _read_found(workspace: Workspace, run: Run) -> EvaluationState:
     folder = workspace.run(run.id)
     how = {suite.name: suite.how for suite in run.suites}
-    kept = answers.find_kept(folder)
+    kept_answers = answers.find_kept(folder)
     return EvaluationState(
         evaluations.there(folder, run.before is None),
         evaluations.taken(folder),
         evaluations.ways(folder),
         frozenset(
-            (told.step, told.suite) for told in kept if told.how == how.get(told.suite)
+            (row.step, row.suite)
+            for row in kept_answers
+            if row.how == how.get(row.suite)
         ),
     )
 
@@ -73,34 +75,34 @@ def keys_under_evaluation(
     workspace: Workspace, items: Iterable[str]
 ) -> dict[str, set[str]]:
     """The keys that some evaluate jobs are to take of each run."""
-    found: dict[str, set[str]] = {}
+    keys_by_run: dict[str, set[str]] = {}
     for item in items:
-        for served in runs_served(job_file.read_job_if_sound(workspace.root / item)):
-            found.setdefault(served.run, set()).update(served.keys)
-    return found
+        for target in runs_served(job_file.read_job_if_sound(workspace.root / item)):
+            keys_by_run.setdefault(target.run, set()).update(target.keys)
+    return keys_by_run
 
 
 def add_evaluations(
     actions: Iterable[Action],
     states: Mapping[str, JobState],
     allow: Allow,
-    found: Mapping[str, EvaluationState],
+    evaluation_states: Mapping[str, EvaluationState],
     served: Mapping[str, set[str]],
 ) -> list[Action]:
     """The actions, with those runs evaluated that are not trained and lack metrics.
-    `found`: of runs that want any."""
+    `evaluation_states`: of runs that want any."""
     return [
         (
             _refined(
                 action,
                 states[run_item(action.run)],
                 allow,
-                found[action.run.id],
+                evaluation_states[action.run.id],
                 served.get(action.run.id, set()),
             )
             if action.kind == SKIP
             and action.reason != NOT_SELECTED
-            and action.run.id in found
+            and action.run.id in evaluation_states
             else action
         )
         for action in actions
@@ -111,60 +113,84 @@ def _refined(
     action: Action,
     state: JobState,
     allow: Allow,
-    found: EvaluationState,
+    evaluated: EvaluationState,
     served: set[str],
 ) -> Action:
+    """The action of a run that is not trained: what is evaluated of it, or why nothing is."""
     run, keys = action.run, action.run.checkpoints.scored
-    if found.trouble:
-        return Action(run, SKIP, f"{action.reason}; not evaluated: {found.trouble}")
-    if other := _taken_otherwise(run, found):
-        return Action(run, SKIP, f"{action.reason}; {other}")
+    if evaluated.trouble:
+        return Action(run, SKIP, f"{action.reason}; not evaluated: {evaluated.trouble}")
+    if changed := _taken_otherwise(run, evaluated):
+        return Action(run, SKIP, f"{action.reason}; {changed}")
     if state.state in ACTIVE:
         if set(keys) <= served or not state.slurm:
             return action
         return Action(run, EVALUATE, f"{action.reason}; evaluated once it has ended")
     if state.state != State.DONE:
         return action
-    missing = {
-        step: lacking
-        for step in _wanted(run, state)
-        if (lacking := evaluations.lacking(keys, step, found.taken))
-    }
+    missing = _missing_keys(run, state, evaluated)
     if not missing:
         return action
-    told = f"{action.reason}, but {_told(missing)} missing"
-    if {key for lacking in missing.values() for key in lacking} <= served:
-        return Action(run, SKIP, f"{told}; they are being evaluated")
-    by_suite = {suite.name: set(suite.keys) for suite in run.suites}
-    gone = [
-        step
-        for step, lacking in missing.items()
-        if step not in found.there
-        and any(
-            own.intersection(lacking) and (step, name) not in found.answered
-            for name, own in by_suite.items()
+    reason = f"{action.reason}, but {_told(missing)} missing"
+    if set[str]().union(*missing.values()) <= served:
+        return Action(run, SKIP, f"{reason}; they are being evaluated")
+    lost = _count_lost(run, missing, evaluated)
+    return _evaluate_or_retrain(run, reason, lost, len(missing), allow)
+
+
+def _missing_keys(
+    run: Run, state: JobState, evaluated: EvaluationState
+) -> dict[int, Sequence[str]]:
+    """By the steps at which any is missing, the keys that are wanted and were not taken."""
+    keys = run.checkpoints.scored
+    lacking = {
+        step: evaluations.lacking(keys, step, evaluated.taken)
+        for step in _wanted(run, state)
+    }
+    return {step: step_keys for step, step_keys in lacking.items() if step_keys}
+
+
+def _count_lost(
+    run: Run, missing: Mapping[int, Sequence[str]], evaluated: EvaluationState
+) -> int:
+    """At how many steps neither weights nor the answers that a missing key needs are left."""
+    without_weights = [step for step in missing if step not in evaluated.there]
+    return sum(
+        any(
+            (step, suite.name) not in evaluated.answered
+            for suite in run.suites
+            if set(suite.keys).intersection(missing[step])
         )
-    ]
-    lost = f"{len(gone)} of them have no snapshot any more and need training again"
-    if len(gone) < len(missing):
-        more = f"; {lost} (--retrain)" if gone else ""
-        return Action(run, EVALUATE, f"{told}; evaluated from what was kept{more}")
+        for step in without_weights
+    )
+
+
+def _evaluate_or_retrain(
+    run: Run, reason: str, lost: int, missing: int, allow: Allow
+) -> Action:
+    """Evaluates what can be; a run of which nothing can be is trained again, if that is allowed."""
+    lost_steps = f"{lost} of them have no snapshot any more and need training again"
+    if lost < missing:
+        note = f"; {lost_steps} (--retrain)" if lost else ""
+        return Action(run, EVALUATE, f"{reason}; evaluated from what was kept{note}")
     if allow.retrain:
-        return Action(run, RETRAIN, f"{told}; {lost}")
-    return Action(run, SKIP, f"{told}; {lost} (--retrain)")
+        return Action(run, RETRAIN, f"{reason}; {lost_steps}")
+    return Action(run, SKIP, f"{reason}; {lost_steps} (--retrain)")
 
 
-def _taken_otherwise(run: Run, found: EvaluationState) -> str | None:
+def _taken_otherwise(run: Run, evaluated: EvaluationState) -> str | None:
     """Why a key that is wanted cannot be had: it was taken in another way, and is of that."""
     for suite in run.suites:
         for key in suite.keys:
-            if (before := found.ways.get(key, way := suite.way(key))) != way:
+            settings = suite.way(key)
+            before = evaluated.ways.get(key, settings)
+            if before != settings:
                 is_own = suite.name in (TEST_SET, INSIDE)
                 whose = (
                     run.checkpoints.named_by(key) if is_own else f"suites.{suite.name}"
                 )
                 return (
-                    f"{key} was taken otherwise ({_differing(before, way)}): give "
+                    f"{key} was taken otherwise ({_differing(before, settings)}): give "
                     f"checkpoints.{whose} a name, which its keys then carry"
                 )
     return None
@@ -173,10 +199,13 @@ def _taken_otherwise(run: Run, found: EvaluationState) -> str | None:
 def _wanted(run: Run, state: JobState) -> list[int]:
     """The steps at which metrics of answers are wanted: of the base, and of every
     snapshot that the grid asks for."""
-    own = schedule.list_snapshot_steps(
+    snapshot_steps = schedule.list_snapshot_steps(
         (state.steps or 0) - state.first, run.checkpoints.snapshots
     )
-    return [*([] if run.before else [0]), *(state.first + step for step in own)]
+    return [
+        *([] if run.before else [0]),
+        *(state.first + step for step in snapshot_steps),
+    ]
 
 
 def _told(missing: Mapping[int, Sequence[str]]) -> str:

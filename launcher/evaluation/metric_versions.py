@@ -26,14 +26,14 @@ Ways = Mapping[str, dict[str, Any]]
 
 
 def name_older_metrics(
-    place: Workspace, runs: Sequence[Run]
+    workspace: Workspace, runs: Sequence[Run]
 ) -> tuple[list[Run], list[str]]:
     """The runs, with keys of their own for what an older zsg took otherwise of any of
     them; notes that say which."""
     older: dict[str, dict[str, None]] = {}
     for run in runs:
-        for one in [*run.all_before, run]:
-            for suite, keys in _older(one, _ways(place, one)).items():
+        for stage in [*run.all_before, run]:
+            for suite, keys in _older(stage, _ways(workspace, stage)).items():
                 older.setdefault(suite, {}).update(dict.fromkeys(keys))
     if not older:
         return list(runs), []
@@ -46,10 +46,10 @@ def name_older_metrics(
     return [_with_names(run, older) for run in runs], notes
 
 
-def _ways(place: Workspace, run: Run) -> Ways:
+def _ways(workspace: Workspace, run: Run) -> Ways:
     """How a run's keys were taken; nothing of one whose journal cannot be read, of
     which the plan tells."""
-    folder = place.run(run.id)
+    folder = workspace.run(run.id)
     has_any = bool(run.checkpoints.scored) and bool(journal.guest_files(folder))
     try:
         return evaluations.ways(folder) if has_any else {}
@@ -57,18 +57,24 @@ def _ways(place: Workspace, run: Run) -> Ways:
         return {}
 
 
-def _older(run: Run, ways: Ways) -> dict[str, list[str]]:
+def _older(run: Run, recorded: Ways) -> dict[str, list[str]]:
     """The keys, by suite, that were taken as now but for what zsg has since come to do
     otherwise."""
-    found: dict[str, list[str]] = {}
+    older_keys: dict[str, list[str]] = {}
     for suite in run.suites:
         for key in suite.keys:
-            way = suite.way(key)
-            without = {name: value for name, value in way.items() if name not in SINCE}
-            if key in ways and ways[key] != way and ways[key] == without:
+            settings = suite.way(key)
+            without = {
+                name: value for name, value in settings.items() if name not in SINCE
+            }
+            if (
+                key in recorded
+                and recorded[key] != settings
+                and recorded[key] == without
+            ):
                 name = key.partition("/")[0] if suite.name == INSIDE else suite.name
-                found.setdefault(name, []).append(key)
-    return found
+                older_keys.setdefault(name, []).append(key)
+    return older_keys
 
 
 def _with_names(run: Run, older: Iterable[str]) -> Run:
@@ -76,20 +82,22 @@ def _with_names(run: Run, older: Iterable[str]) -> Run:
     return replace(run, before=before, checkpoints=_settings(run.checkpoints, older))
 
 
-def _settings(own: CheckpointSettings, older: Iterable[str]) -> CheckpointSettings:
+def _settings(
+    checkpoints: CheckpointSettings, older: Iterable[str]
+) -> CheckpointSettings:
     """The settings as if the grid had named those suites."""
     changed: dict[str, Any] = {}
     suites = {}
     for name in older:
         if name == TEST_SET:
-            changed["generation"] = _with_name(own.generation)
+            changed["generation"] = _with_name(checkpoints.generation)
         elif name == RANK_ACCURACY:
-            changed["rank_accuracy"] = _with_name(own.rank_accuracy)
-        elif own.suites.of(name) is not None:
-            suites[name] = _with_name(own.suites.of(name))
+            changed["rank_accuracy"] = _with_name(checkpoints.rank_accuracy)
+        elif checkpoints.suites.of(name) is not None:
+            suites[name] = _with_name(checkpoints.suites.of(name))
     if suites:
-        changed["suites"] = own.suites.model_copy(update=suites)
-    return own.model_copy(update=changed)
+        changed["suites"] = checkpoints.suites.model_copy(update=suites)
+    return checkpoints.model_copy(update=changed)
 
 
 def _with_name(settings: Any) -> Any:

@@ -106,8 +106,8 @@ class Request:
 
     def one(self, name: str) -> str | None:
         """The value of a header that stands once."""
-        found = self.all(name)
-        return found[0] if len(found) == 1 else None
+        values = self.all(name)
+        return values[0] if len(values) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -119,35 +119,47 @@ class GateAnswer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def check_request(keys: GateKeys, asked: Request) -> GateAnswer | None:
+def check_request(keys: GateKeys, request: Request) -> GateAnswer | None:
     """What is answered in MLflow's place; None for a request that may pass."""
-    if asked.path in OPEN and asked.method in READING:
+    if request.path in OPEN and request.method in READING:
         return None
-    host = asked.one("host")
+    host = request.one("host")
     if host is None or _name(host) not in keys.hosts:
         return _refused(
             HTTPStatus.FORBIDDEN,
             "this server is not called by that name; zsg server --allow adds one",
         )
-    if (
-        asked.path == "/"
-        and asked.method == "GET"
-        and TOKEN in (said := parse_qs(asked.query))
-    ):
-        return _welcome(keys) if _is(keys.token, said[TOKEN][-1]) else _unknown()
-    if asked.all("authorization"):
-        if not _is(keys.token, _sent_token(asked)):
-            return _unknown()
-    elif not _is(keys.session, _sent_session(keys, asked)):
-        return _unknown()
-    elif not _is_from_own_page(asked, host):
-        return _refused(
-            HTTPStatus.FORBIDDEN, "this was asked by a page of another address"
-        )
-    if _is_closed(asked.path):
+    if (token := _token_of_address(request)) is not None:
+        return _welcome(keys) if _is(keys.token, token) else _unknown()
+    if refusal := _check_credentials(keys, request, host):
+        return refusal
+    if _is_closed(request.path):
         return _refused(
             HTTPStatus.FORBIDDEN,
             "this part of MLflow is closed here: zsg does not need it",
+        )
+    return None
+
+
+def _token_of_address(request: Request) -> str | None:
+    """The token in the address that zsg prints; None for any other address."""
+    if request.path != "/" or request.method != "GET":
+        return None
+    return parse_qs(request.query).get(TOKEN, [None])[-1]
+
+
+def _check_credentials(
+    keys: GateKeys, request: Request, host: str
+) -> GateAnswer | None:
+    """Refuses who sends neither the token nor the cookie, and a cookie that another
+    site's page has sent."""
+    if request.all("authorization"):
+        return None if _is(keys.token, _sent_token(request)) else _unknown()
+    if not _is(keys.session, _sent_session(keys, request)):
+        return _unknown()
+    if not _is_from_own_page(request, host):
+        return _refused(
+            HTTPStatus.FORBIDDEN, "this was asked by a page of another address"
         )
     return None
 
@@ -170,15 +182,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         body = answer.text.encode()
-        told = {
+        fields = {
             "Content-Type": "text/plain; charset=utf-8",
             **ALWAYS,
             **dict(answer.headers),
         }
-        told["Content-Length"] = str(len(body))
+        fields["Content-Length"] = str(len(body))
         headers = [
             (key.lower().encode(), value.encode("latin-1"))
-            for key, value in told.items()
+            for key, value in fields.items()
         ]
         await send(
             {"type": "http.response.start", "status": answer.status, "headers": headers}
@@ -215,46 +227,48 @@ def _refused(status: int, text: str, *headers: tuple[str, str]) -> GateAnswer:
     return GateAnswer(status, f"{text}\n", headers)
 
 
-def _is(known: str, said: str | None) -> bool:
+def _is(secret: str, candidate: str | None) -> bool:
     """Whether this is the secret; the time that it takes tells nothing of it."""
-    return said is not None and hmac.compare_digest(
-        known.encode(), said.encode("utf-8", "surrogateescape")
+    return candidate is not None and hmac.compare_digest(
+        secret.encode(), candidate.encode("utf-8", "surrogateescape")
     )
 
 
-def _sent_token(asked: Request) -> str | None:
-    scheme, _, said = (asked.one("authorization") or "").partition(" ")
+def _sent_token(request: Request) -> str | None:
+    scheme, _, credentials = (request.one("authorization") or "").partition(" ")
     if scheme.lower() == "bearer":
-        return said.strip()
+        return credentials.strip()
     if scheme.lower() == "basic":
         try:
             return (
-                base64.b64decode(said.strip(), validate=True).decode().partition(":")[2]
+                base64.b64decode(credentials.strip(), validate=True)
+                .decode()
+                .partition(":")[2]
             )
         except (binascii.Error, UnicodeDecodeError):
             return None
     return None
 
 
-def _sent_session(keys: GateKeys, asked: Request) -> str | None:
+def _sent_session(keys: GateKeys, request: Request) -> str | None:
     # Taken apart here: http.cookies gives up where another server of this host has set
     # a cookie that it cannot read.
-    for one in ";".join(asked.all("cookie")).split(";"):
-        name, _, value = one.strip().partition("=")
+    for pair in ";".join(request.all("cookie")).split(";"):
+        name, _, value = pair.strip().partition("=")
         if name == keys.cookie:
             return value
     return None
 
 
-def _is_from_own_page(asked: Request, host: str) -> bool:
+def _is_from_own_page(request: Request, host: str) -> bool:
     """Whether a browser asks this for one of this server's own pages, or because
     somebody opens the first of them."""
-    origins, sites = asked.all("origin"), asked.all("sec-fetch-site")
+    origins, sites = request.all("origin"), request.all("sec-fetch-site")
     if any(urlsplit(origin).netloc.lower() != host.lower() for origin in origins):
         return False
-    if asked.method not in READING:
+    if request.method not in READING:
         return bool(origins) or sites == ["same-origin"]
-    is_opened = asked.path == "/" and asked.one("sec-fetch-mode") == "navigate"
+    is_opened = request.path == "/" and request.one("sec-fetch-mode") == "navigate"
     return is_opened or all(site in ("same-origin", "none") for site in sites)
 
 
@@ -267,5 +281,5 @@ def _name(host: str) -> str:
 
 
 def _is_closed(path: str) -> bool:
-    parts: Iterable[str] = [part for part in path.split("/") if part]
-    return any(number in CLOSED.get(part, ()) for number, part in enumerate(parts))
+    words: Iterable[str] = [word for word in path.split("/") if word]
+    return any(number in CLOSED.get(word, ()) for number, word in enumerate(words))

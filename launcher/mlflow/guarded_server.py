@@ -75,8 +75,8 @@ class ServerSettings:
     @classmethod
     def of_environment(cls) -> "ServerSettings":
         """What this process was told."""
-        said = json.loads(os.environ[SETTINGS])
-        return cls(**{**said, "hosts": tuple(said["hosts"])})
+        settings = json.loads(os.environ[SETTINGS])
+        return cls(**{**settings, "hosts": tuple(settings["hosts"])})
 
 
 class OwnArtifacts(ArtifactRepository):
@@ -84,8 +84,8 @@ class OwnArtifacts(ArtifactRepository):
 
     root: Path
 
-    def __init__(self, artifact_uri: str, *others: Any, **named: Any) -> None:
-        super().__init__(artifact_uri, *others, **named)
+    def __init__(self, artifact_uri: str, *arguments: Any, **named: Any) -> None:
+        super().__init__(artifact_uri, *arguments, **named)
         self._parts = _allowed(
             lambda: artifact_folder.below(
                 self.root, local_file_uri_to_path(artifact_uri)
@@ -94,27 +94,27 @@ class OwnArtifacts(ArtifactRepository):
 
     def log_artifact(self, local_file: Any, artifact_path: str | None = None) -> None:
         """Keeps a file, in place of one of the same name."""
-        parts = [*self._to(artifact_path), Path(local_file).name]
-        _allowed(lambda: artifact_folder.write(self.root, parts, Path(local_file)))
+        names = [*self._to(artifact_path), Path(local_file).name]
+        _allowed(lambda: artifact_folder.write(self.root, names, Path(local_file)))
 
     def log_artifacts(self, local_dir: Any, artifact_path: str | None = None) -> None:
         """Keeps all files of a folder."""
         for path in sorted(Path(local_dir).rglob("*")):
             if path.is_file():
-                parts = [*self._to(artifact_path), *path.relative_to(local_dir).parts]
+                names = [*self._to(artifact_path), *path.relative_to(local_dir).parts]
                 _allowed(
-                    lambda parts=parts, path=path: artifact_folder.write(
-                        self.root, parts, path
+                    lambda names=names, path=path: artifact_folder.write(
+                        self.root, names, path
                     )
                 )
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What lies in a folder, with paths from that of the artifacts on."""
-        found = _allowed(lambda: artifact_folder.entries(self.root, self._to(path)))
+        entries = _allowed(lambda: artifact_folder.entries(self.root, self._to(path)))
         above = "/".join(artifact_folder.split(path or ""))
         return [
-            FileInfo(posixpath.join(above, one.name), one.is_folder, one.size)
-            for one in found
+            FileInfo(posixpath.join(above, entry.name), entry.is_folder, entry.size)
+            for entry in entries
         ]
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
@@ -125,12 +125,12 @@ class OwnArtifacts(ArtifactRepository):
         return artifact_folder.is_folder(self.root, self._to(artifact_path))
 
     def _download_file(self, remote_file_path: str, local_path: Any) -> None:
-        parts = self._to(remote_file_path)
-        if not parts:
+        names = self._to(remote_file_path)
+        if not names:
             raise MlflowException(
                 f"{remote_file_path!r} names no file", INVALID_PARAMETER_VALUE
             )
-        _allowed(lambda: artifact_folder.read(self.root, parts, Path(local_path)))
+        _allowed(lambda: artifact_folder.read(self.root, names, Path(local_path)))
 
     def _to(self, path: str | None) -> list[str]:
         return [*self._parts, *_allowed(lambda: artifact_folder.split(path or ""))]
@@ -179,10 +179,10 @@ def _keep_artifacts_in_one_folder(settings: ServerSettings) -> None:
     """Every way to a file goes through a repository; every address of one through these
     two stores."""
     OwnArtifacts.root = Path(settings.artifacts)
-    known: dict[str, Any] = get_registered_artifact_repositories()  # pyright: ignore[reportAssignmentType]
-    kept = {scheme: known[scheme] for scheme in INDIRECT}
-    known.clear()
-    known.update({"": OwnArtifacts, "file": OwnArtifacts, **kept})
+    repositories: dict[str, Any] = get_registered_artifact_repositories()  # pyright: ignore[reportAssignmentType]
+    indirect = {scheme: repositories[scheme] for scheme in INDIRECT}
+    repositories.clear()
+    repositories.update({"": OwnArtifacts, "file": OwnArtifacts, **indirect})
     _guard(settings, RunStore, "create_experiment", "artifact_location")
     _guard(settings, ModelStore, "create_model_version", "source")
     for elsewhere in (
@@ -202,11 +202,11 @@ def _guard(settings: ServerSettings, store: type, method: str, argument: str) ->
     do = getattr(store, method)
 
     def guarded(
-        self: Any, name: str, location: str | None = None, *others: Any, **named: Any
+        self: Any, name: str, location: str | None = None, *arguments: Any, **named: Any
     ) -> Any:
         _refuse_elsewhere(settings, named.get(argument, location))
         return do(
-            self, name, *(() if argument in named else (location,)), *others, **named
+            self, name, *(() if argument in named else (location,)), *arguments, **named
         )
 
     setattr(store, method, guarded)
@@ -216,15 +216,15 @@ def _prepare(settings: ServerSettings) -> None:
     """Tells MLflow's modules what is served, as `mlflow server` tells its workers."""
     artifacts = Path(settings.artifacts).as_uri()
     root = f"{PASSED_ON}:/" if settings.passes_artifacts else artifacts
-    told = {
+    variables = {
         mlflow_server.BACKEND_STORE_URI_ENV_VAR: settings.backend,
         mlflow_server.REGISTRY_STORE_URI_ENV_VAR: settings.backend,
         mlflow_server.ARTIFACT_ROOT_ENV_VAR: root,
     }
     if settings.passes_artifacts:
-        told[mlflow_server.SERVE_ARTIFACTS_ENV_VAR] = "true"
-        told[mlflow_server.ARTIFACTS_DESTINATION_ENV_VAR] = artifacts
-    os.environ.update(told)
+        variables[mlflow_server.SERVE_ARTIFACTS_ENV_VAR] = "true"
+        variables[mlflow_server.ARTIFACTS_DESTINATION_ENV_VAR] = artifacts
+    os.environ.update(variables)
     _keep_artifacts_in_one_folder(settings)
 
 

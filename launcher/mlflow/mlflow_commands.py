@@ -25,18 +25,18 @@ def require_mlflow() -> None:
         raise UserError("mlflow is not installed here: pip install 'zsg[track]'")
 
 
-def sync_grids(place: Workspace, grid: str | None, refill: bool) -> None:
+def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not
     keep the others from it."""
     require_mlflow()
     from jobs.tracking import deliver, tracker
 
     refused: list[ClusterError] = []
-    for name in grid_record.names(place, grid):
+    for name in grid_record.names(workspace, grid):
         with show.Counting(name) as counting:
             try:
                 sent = deliver.sync(
-                    place, name, refill=refill, tell=counting.show, say=show.say
+                    workspace, name, refill=refill, tell=counting.show, say=show.say
                 )
             except (tracker.Refused, Damaged) as error:
                 refused.append(error)
@@ -48,17 +48,17 @@ def sync_grids(place: Workspace, grid: str | None, refill: bool) -> None:
         raise refused[0]
 
 
-def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
+def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the
     profile's server."""
     require_mlflow()
     from jobs.tracking import deliver, tracker
 
-    name = grid_record.names(place, grid)[0] if grid else None
+    name = grid_record.names(workspace, grid)[0] if grid else None
     uri = deliver.tracking_uri(
-        place, grid_record.read(place, name or grid_record.names(place)[0])
+        workspace, grid_record.read(workspace, name or grid_record.names(workspace)[0])
     )
-    page = deliver.page(place, name) if name else ""
+    page = deliver.page(workspace, name) if name else ""
     if uri.startswith("http"):
         show.result(
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
@@ -130,10 +130,10 @@ def _elsewhere(served: ServerOptions, folder: Path) -> list[str]:
     """How nodes with another home, or a colleague, get the token, and what is at stake
     on its way."""
     token = shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
-    place = f"~/.zsg/mlflow/{urlsplit(served.uri).netloc.lower()}"
+    token_file = f"~/.zsg/mlflow/{urlsplit(served.uri).netloc.lower()}"
     lines = [
         "nodes with another home, and a colleague, take it from a copy of the file, made there by:",
-        f"  (umask 077; mkdir -p ~/.zsg/mlflow; cat > {place}) < {token}",
+        f"  (umask 077; mkdir -p ~/.zsg/mlflow; cat > {token_file}) < {token}",
     ]
     if served.is_open:
         lines.append(
@@ -156,16 +156,18 @@ def _published(uri: str) -> str | None:
 
 
 def _tell_who(served: ServerOptions) -> None:
-    here, port = urlsplit(served.local_uri).netloc, served.port
+    local_address, port = urlsplit(served.local_uri).netloc, served.port
     same = (
         "the same address"
-        if here == urlsplit(served.uri).netloc
+        if local_address == urlsplit(served.uri).netloc
         else f"it with 127.0.0.1:{port} as its host"
     )
     show.result(
         "the address lets in whoever has it: keep it to yourself. On your own computer call"
     )
-    show.result(f"  ssh -N -L {port}:{here} {getpass.getuser()}@{_this_machine()}")
+    show.result(
+        f"  ssh -N -L {port}:{local_address} {getpass.getuser()}@{_this_machine()}"
+    )
     show.result(f"and open {same} there")
 
 

@@ -90,16 +90,16 @@ class ServerOptions:
         """The names by which it may be called, without a port."""
         if not self.is_open:
             return list(LOOPBACK)
-        own = [] if self.host in ANY else [self.host]
-        found = [
+        bound = [] if self.host in ANY else [self.host]
+        names = [
             *self.allowed,
-            *own,
+            *bound,
             socket.gethostname(),
             socket.getfqdn(),
             "localhost",
             "127.0.0.1",
         ]
-        return [name.lower() for name in dict.fromkeys(found)]
+        return [name.lower() for name in dict.fromkeys(names)]
 
     @property
     def uri(self) -> str:
@@ -140,16 +140,18 @@ class ServerOptions:
             for name in map(_bracketed, self.names)
             for form in (name, f"{_escaped(name)}:*")
         )
-        told = {
+        variables = {
             "ZSG_SERVED": json.dumps(settings),
             "MLFLOW_SERVER_ALLOWED_HOSTS": hosts,
         }
-        told |= {
+        variables |= {
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL),
             "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(OVERFLOW),
         }
-        kept = {key: value for key, value in os.environ.items() if _is_handed_on(key)}
-        return {**kept, **QUIET, **told, "PYTHONSAFEPATH": "1"}
+        inherited = {
+            key: value for key, value in os.environ.items() if _is_handed_on(key)
+        }
+        return {**inherited, **QUIET, **variables, "PYTHONSAFEPATH": "1"}
 
 
 def _bracketed(name: str) -> str:
@@ -170,10 +172,10 @@ def _is_handed_on(name: str) -> bool:
 def has_password(backend: str) -> bool:
     """Whether a database's address holds a password, or may hold one."""
     try:
-        parts = urlsplit(backend)
+        address = urlsplit(backend)
     except ValueError:
         return True
-    return bool(parts.password) or "pass" in parts.query.lower()
+    return bool(address.password) or "pass" in address.query.lower()
 
 
 def is_on_command_line(backend: str, argv: Sequence[str] = sys.orig_argv) -> bool:
@@ -194,13 +196,13 @@ def leave_command_line(backend: str) -> NoReturn:
 
 def without_backend(backend: str, argv: Sequence[str]) -> list[str]:
     """A command's arguments without those that name this database."""
-    kept: list[str] = []
+    arguments: list[str] = []
     for argument in argv:
-        if argument == backend and kept and kept[-1] == "--backend":
-            kept.pop()
+        if argument == backend and arguments and arguments[-1] == "--backend":
+            arguments.pop()
         elif argument != f"--backend={backend}":
-            kept.append(argument)
-    return kept
+            arguments.append(argument)
+    return arguments
 
 
 def resolve_backend(text: str | None, folder: Path) -> str:
@@ -214,11 +216,11 @@ def resolve_backend(text: str | None, folder: Path) -> str:
                 " and `#`"
             )
         path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
-        there = next(one for one in (path, *path.parents) if one.exists())
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
         refuse_shared(
             path,
             file_systems.file_system(
-                Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there
+                Path("/proc/self/mountinfo").read_text(encoding="utf-8"), existing
             ),
         )
         return f"{SQLITE}{path}"
@@ -232,14 +234,14 @@ def resolve_backend(text: str | None, folder: Path) -> str:
 def add_driver(uri: str, drivers: Sequence[str]) -> str:
     """A PostgreSQL address that says by which of the installed drivers; SQLAlchemy
     would take one that may lack."""
-    scheme, colon, rest = uri.partition(":")
+    scheme, colon, address = uri.partition(":")
     if "+" in scheme:
         return uri
     if not drivers:
         raise UserError(
             "no driver for PostgreSQL is installed here: pip install 'zsg[postgresql]'"
         )
-    return f"{scheme}+{drivers[0]}{colon}{rest}"
+    return f"{scheme}+{drivers[0]}{colon}{address}"
 
 
 def refuse_shared(path: Path, kind: str) -> None:
@@ -271,8 +273,8 @@ def read_or_make_token(folder: Path) -> str:
     """
     path = folder / TOKEN_FILE
     try:
-        if found := server_tokens.read_private(path):
-            return found
+        if token := server_tokens.read_private(path):
+            return token
     except FileNotFoundError:
         pass
     except server_tokens.Exposed as error:
@@ -286,19 +288,19 @@ def read_or_make_token(folder: Path) -> str:
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens there. ClusterError if somebody else does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # those that it accepts have it too
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made.bind((host, port))
-        made.listen(BACKLOG)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
-        made.close()
+        listening.close()
         raise ClusterError(
             f"{host}:{port} cannot be listened on ({error.strerror}); try another --port"
         ) from None
-    return made
+    return listening
 
 
 def run_server(

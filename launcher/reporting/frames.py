@@ -53,14 +53,14 @@ def _frame(
     from launcher.workspace import workspaces
 
     extras.need("a DataFrame", "report", only=("pandas",))
-    place = workspaces.find_to_read(Path(workspace) if workspace else None)
-    record = grid_record.read(place, grid)
+    opened = workspaces.find_to_read(Path(workspace) if workspace else None)
+    record = grid_record.read(opened, grid)
     schema = schema_of(record["runs"])
-    parts = [
+    tables = [
         _table(columns_of(run), schema)
-        for run in recorded_runs.read_sound_runs(place, record)
+        for run in recorded_runs.read_sound_runs(opened, record)
     ]
-    return pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
+    return pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
 
 
 def metric_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
@@ -91,13 +91,13 @@ def item_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
 
 
 def _schema(
-    listed: Sequence[Mapping[str, Any]], own: list[tuple[str, Any]]
+    listed: Sequence[Mapping[str, Any]], value_columns: list[tuple[str, Any]]
 ) -> "pa.Schema":
     return pa.schema(
         [
             ("run", pa.string()),
             *((key, _kind(listed, key)) for key in _axes(listed)),
-            *own,
+            *value_columns,
         ]
     )
 
@@ -128,8 +128,8 @@ def metric_columns(run: RecordedRun) -> Columns:
 
 def item_columns(run: RecordedRun) -> Columns:
     """The loss of each of a run's test items at each checkpoint."""
-    found = run.items("loss")
-    if found is None:
+    items = run.items("loss")
+    if items is None:
         return {
             "run": run.run,
             **run.axes,
@@ -138,17 +138,17 @@ def item_columns(run: RecordedRun) -> Columns:
             "task": [],
             "loss": [],
         }
-    count = len(found.ids)
-    held = {
-        "step": [step for step in found.steps for _ in range(count)],
-        "loss": found.losses.ravel(),
+    count = len(items.ids)
+    values = {
+        "step": [step for step in items.steps for _ in range(count)],
+        "loss": items.losses.ravel(),
     }
     return {
         "run": run.run,
         **run.axes,
-        **held,
-        "item": found.ids * len(found.steps),
-        "task": found.tasks * len(found.steps),
+        **values,
+        "item": items.ids * len(items.steps),
+        "task": items.tasks * len(items.steps),
     }
 
 
@@ -218,10 +218,10 @@ class TableWriter:
             self._draft.unlink(missing_ok=True)
 
 
-def write_csv(path: Path, held: Columns) -> None:
+def write_csv(path: Path, table_columns: Columns) -> None:
     """Writes columns as CSV, its texts as cells that no spreadsheet computes."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    csv.write_csv(csv_cells.make_cells(pa.table(dict(held))), draft)
+    csv.write_csv(csv_cells.make_cells(pa.table(dict(table_columns))), draft)
     draft.replace(path)
 
 
@@ -234,15 +234,15 @@ def rows_to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def export_table(
-    place: Workspace, grid: str, path: Path, kind: str, items: bool
+    workspace: Workspace, grid: str, path: Path, kind: str, items: bool
 ) -> int:
     """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
     rows. UserError for no such grid."""
-    record = grid_record.read(place, grid)
+    record = grid_record.read(workspace, grid)
     schema_of, columns_of = (
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
     with TableWriter(path, schema_of(record["runs"]), kind) as file:
-        for run in recorded_runs.read_sound_runs(place, record):
+        for run in recorded_runs.read_sound_runs(workspace, record):
             file.add(columns_of(run))
     return file.rows

@@ -42,13 +42,13 @@ def open_report_folder(
     ownership.make_folder(folder)
     draft = folder / f".zsg-report.{uuid.uuid4().hex[:8]}"
     try:
-        known = _known(folder, names, is_own)
-        _refuse_others(folder, certain, known)
+        digests = _known(folder, names, is_own)
+        _refuse_others(folder, certain, digests)
         ownership.make_folder(draft)
         yield draft
-        made = [name for name in names if (draft / name).is_file()]
-        _refuse_others(folder, [*made, *known], known)
-        _publish(draft, folder, made, known)
+        written = [name for name in names if (draft / name).is_file()]
+        _refuse_others(folder, [*written, *digests], digests)
+        _publish(draft, folder, written, digests)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         if is_new:
@@ -58,14 +58,14 @@ def open_report_folder(
 
 def written_files(folder: Path, names: Sequence[str]) -> list[str]:
     """Those of the names that the report in a folder has."""
-    known = _listed(folder, names) or {}
-    return [name for name in names if name in known]
+    listed = _listed(folder, names) or {}
+    return [name for name in names if name in listed]
 
 
-def refuse_linked(place: Workspace, folder: Path) -> None:
+def refuse_linked(workspace: Workspace, folder: Path) -> None:
     """UserError where a folder of the workspace is a link, or is reached by one."""
     try:
-        with removal.opened(place.root, folder):
+        with removal.opened(workspace.root, folder):
             return
     except FileNotFoundError:
         return
@@ -88,17 +88,17 @@ def refuse_existing(path: Path, may_replace: bool) -> None:
         )
 
 
-def _publish(draft: Path, folder: Path, made: Sequence[str], known: Digests) -> None:
-    new = {name: _digest(draft / name) for name in made}
+def _publish(draft: Path, folder: Path, names: Sequence[str], digests: Digests) -> None:
+    new = {name: _digest(draft / name) for name in names}
     may_be = {
-        name: [*known.get(name, ()), *([new[name]] if name in new else [])]
-        for name in {*known, *new}
+        name: [*digests.get(name, ()), *([new[name]] if name in new else [])]
+        for name in {*digests, *new}
     }
     _keep(folder, may_be)
     with removal.opened(folder, folder) as handle:
-        for name in made:
+        for name in names:
             os.replace(draft / name, name, dst_dir_fd=handle)
-    for name in sorted(known.keys() - new.keys()):
+    for name in sorted(digests.keys() - new.keys()):
         removal.remove_file(folder, folder / name)
     _keep(folder, {name: [digest] for name, digest in new.items()})
 
@@ -118,22 +118,22 @@ def _known(folder: Path, names: Sequence[str], is_own: bool) -> Digests:
             for name, digests in listed.items()
             if os.path.lexists(folder / name)
         }
-    there = [
+    present = [
         name
         for name in names
         if (folder / name).is_file() and not (folder / name).is_symlink()
     ]
-    return {name: [_digest(folder / name)] for name in there} if is_own else {}
+    return {name: [_digest(folder / name)] for name in present} if is_own else {}
 
 
 def _listed(folder: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     """The list of a folder; None where there is none that can be read."""
     path = folder / MANIFEST
     try:
-        told: Any = None if path.is_symlink() else read_json(path)
+        manifest: Any = None if path.is_symlink() else read_json(path)
     except (OSError, ValueError, RecursionError):
         return None
-    files = told.get("files") if isinstance(told, dict) else None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict):
         return None
     return {
@@ -143,21 +143,23 @@ def _listed(folder: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     }
 
 
-def _refuse_others(folder: Path, names: Collection[str], known: Digests) -> None:
-    others = sorted(
+def _refuse_others(folder: Path, names: Collection[str], digests: Digests) -> None:
+    foreign = sorted(
         {
             name
             for name in names
-            if os.path.lexists(folder / name) and not _is_ours(folder, name, known)
+            if os.path.lexists(folder / name) and not _is_ours(folder, name, digests)
         }
     )
-    if not others:
+    if not foreign:
         return
-    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    unnamed = (
+        f" and {len(foreign) - MOST_NAMED} more" if len(foreign) > MOST_NAMED else ""
+    )
     raise UserError(
-        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write, or which"
-        f" {_be(others)} changed since; nothing was written: move it elsewhere, or name another"
-        " folder with --out"
+        f"{folder} holds {', '.join(foreign[:MOST_NAMED])}{unnamed}, which zsg did not write, or"
+        f" which {_be(foreign)} changed since; nothing was written: move it elsewhere, or name"
+        " another folder with --out"
     )
 
 
@@ -165,13 +167,13 @@ def _be(names: Sequence[str]) -> str:
     return "were" if len(names) > 1 else "was"
 
 
-def _is_ours(folder: Path, name: str, known: Digests) -> bool:
+def _is_ours(folder: Path, name: str, digests: Digests) -> bool:
     path = folder / name
     return (
-        name in known
+        name in digests
         and path.is_file()
         and not path.is_symlink()
-        and _digest(path) in known[name]
+        and _digest(path) in digests[name]
     )
 
 

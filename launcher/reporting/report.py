@@ -3,7 +3,7 @@ beside it."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ PAGE = "report.html"
 
 
 def write_report(
-    place: Workspace, name: str, asked: ReportOptions, out: Path | None = None
+    workspace: Workspace, name: str, options: ReportOptions, out: Path | None = None
 ) -> Path:
     """Writes the report of a grid and returns the page's path; `out` is a folder.
     Replaces an older report.
@@ -53,53 +53,57 @@ def write_report(
     or that was changed since.
     """
     extras.need("a report", "report", only=("jinja2", "matplotlib"))
-    folder = out or place.grid(name) / "report"
-    record = grid_record.read(place, name)
+    folder = out or workspace.grid(name) / "report"
+    record = grid_record.read(workspace, name)
     if out is None:
-        outputs.refuse_linked(place, folder)
+        outputs.refuse_linked(workspace, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
     with outputs.open_report_folder(
         folder, names, (PAGE, *BESIDE), is_own=out is None
     ) as draft:
-        _write(place, record, asked, draft)
+        _write(workspace, record, options, draft)
     return folder / PAGE
 
 
 def _write(
-    place: Workspace, record: dict[str, Any], asked: ReportOptions, folder: Path
+    workspace: Workspace, record: dict[str, Any], options: ReportOptions, folder: Path
 ) -> None:
     with frames.TableWriter(
         folder / "metrics.parquet", frames.metric_schema(record["runs"])
-    ) as kept:
-        found = _read(place, record, asked, kept)
-    summed = run_groups.summarize_groups(found.groups)
-    drops = run_groups.find_drops(found.groups)
-    drawn = curve_panels.make_axis_panels(found)
+    ) as table:
+        comparison = _read(workspace, record, options, table)
+    summed = run_groups.summarize_groups(comparison.groups)
+    drops = run_groups.find_drops(comparison.groups)
+    drawn = curve_panels.make_axis_panels(comparison)
     bands = (
         "; bands: lowest to highest replicate"
-        if any(group.has_band for group in found.groups)
+        if any(group.has_band for group in comparison.groups)
         else ""
     )
-    title = f"{found.name}: {asked.metric} by {asked.x}{bands}"
+    title = f"{comparison.name}: {options.metric} by {options.x}{bands}"
     line_charts.draw_picture(
         drawn, [folder / "curves.png", folder / "curves.pdf"], title
     )
-    frames.write_csv(folder / "curves.csv", _curve_columns(found))
-    frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
-    frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
+    frames.write_csv(folder / "curves.csv", _curve_columns(comparison))
+    frames.write_csv(folder / "finals.csv", _final_columns(comparison, summed))
+    frames.write_csv(folder / "drops.csv", _drop_columns(comparison, drops))
     maps = state_maps.map_groups(
-        place, [(found.full_label(group), group) for group in found.groups]
+        workspace,
+        [(comparison.full_label(group), group) for group in comparison.groups],
     )
     _write_maps(folder, maps)
-    decided = verdicts.judge_grid(place, record["name"])
+    decided = verdicts.judge_grid(workspace, record["name"])
     _write_verdicts(folder, decided)
-    parts = sections.make_sections(found, summed, drops, drawn, decided, maps)
-    if notes := data_notes.of_grid(place, record):
-        parts.insert(
+    page_sections = sections.make_sections(
+        comparison, summed, drops, drawn, decided, maps
+    )
+    if notes := data_notes.of_grid(workspace, record):
+        page_sections.insert(
             2, report_page.render_warning("What there is to know of the data", notes)
         )
     write_text(
-        folder / PAGE, report_page.render_page(f"zsg report: {found.name}", parts)
+        folder / PAGE,
+        report_page.render_page(f"zsg report: {comparison.name}", page_sections),
     )
 
 
@@ -113,7 +117,7 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.JudgedClaim]) -> No
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (
             ", and published curves"
-            if any(one.claim.published for one in decided)
+            if any(judged.claim.published for judged in decided)
             else ""
         )
         line_charts.draw_picture(
@@ -128,7 +132,9 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.JudgedClaim]) -> No
 
 def _write_maps(folder: Path, maps: StateMaps) -> None:
     if maps.drawn:
-        titled = [(map_section.map_title(one), one) for one in maps.drawn]
+        titled = [
+            (map_section.map_title(state_map), state_map) for state_map in maps.drawn
+        ]
         map_charts.draw_picture(
             titled,
             map_section.number_groups(maps),
@@ -140,74 +146,97 @@ def _write_maps(folder: Path, maps: StateMaps) -> None:
 
 
 def _read(
-    place: Workspace,
+    workspace: Workspace,
     record: dict[str, Any],
-    asked: ReportOptions,
+    options: ReportOptions,
     table: frames.TableWriter,
 ) -> GridComparison:
-    members, facts, troubles, keys = [], [], [], dict[str, None]()
-    for run in recorded_runs.read_runs(place, record, asked.stage):
+    """What the runs come to; all their values go into the table. UserError where there
+    is nothing to show of what is asked for."""
+    members, facts, troubles, metrics = [], [], [], dict[str, None]()
+    for run in recorded_runs.read_runs(workspace, record, options.stage):
         if isinstance(run, recorded_runs.UnreadableRun):
             logger.warning("%s", run.trouble)
             troubles.append(run.trouble)
             facts.append({"run": run.run, "state": recorded_runs.UNREADABLE})
             continue
         members.append(
-            run_groups.make_member(run, asked.metric, asked.x, asked.over_splits)
+            run_groups.make_member(run, options.metric, options.x, options.over_splits)
         )
         facts.append(run.facts())
         troubles += _troubles(run)
-        keys |= dict.fromkeys(run.keys())
+        metrics |= dict.fromkeys(run.keys())
         table.add(frames.metric_columns(run))
-    if asked.metric not in keys and keys:
+    _refuse_empty(record, options, metrics)
+    _refuse_too_large(options.metric, members)
+    groups = run_groups.group_replicates(members)
+    axes = run_groups.differing_axes(groups)
+    return GridComparison(
+        name=record["name"],
+        options=options,
+        record=record,
+        members=members,
+        facts=facts,
+        troubles=troubles,
+        groups=groups,
+        keys=axes,
+        panel=_choose_panel_axis(axes, groups, options.panel),
+    )
+
+
+def _refuse_empty(
+    record: dict[str, Any], options: ReportOptions, metrics: Collection[str]
+) -> None:
+    """UserError for a metric or a stage that no run has, or where no run has recorded anything."""
+    if metrics and options.metric not in metrics:
         raise UserError(
-            f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}"
+            f"--metric {options.metric}: no run has it; there are {', '.join(sorted(metrics))}"
         )
     stages = max((len(row["recipe"]["stages"]) for row in record["runs"]), default=1)
-    if asked.stage is not None and asked.stage > stages:
+    if options.stage is not None and options.stage > stages:
         raise UserError(
-            f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most"
+            f"--stage {options.stage}: the runs of grid {record['name']} have {stages} stages at"
+            " most"
         )
-    if not keys:
+    if not metrics:
         raise UserError(
             f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they"
             " stand"
         )
-    _refuse_too_large(asked.metric, members)
-    groups = run_groups.group_replicates(members)
-    axes = run_groups.differing_axes(groups)
-    panel = run_groups.choose_panel_axis(axes, groups, asked.panel)
-    values = (
-        {run_groups.axis_text(group.axes.get(panel)) for group in groups}
-        if panel
-        else set()
-    )
-    if len(values) > MOST_PANELS:
-        if asked.panel:
-            raise UserError(
-                f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS}"
-                " panels"
-            )
-        panel = None
-    return GridComparison(
-        record["name"], asked, record, members, facts, troubles, groups, axes, panel
-    )
+
+
+def _choose_panel_axis(
+    axes: Sequence[str], groups: Sequence[Group], wish: str | None
+) -> str | None:
+    """The axis whose values have panels; none that would fill more than a page, unless
+    it is asked for, which is a UserError."""
+    panel = run_groups.choose_panel_axis(axes, groups, wish)
+    if panel is None:
+        return None
+    count = len({run_groups.axis_text(group.axes.get(panel)) for group in groups})
+    if count <= MOST_PANELS:
+        return panel
+    if wish:
+        raise UserError(
+            f"--panel {wish}: {count} values; a page has at most {MOST_PANELS} panels"
+        )
+    return None
 
 
 def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
     """UserError for a metric with a value too large to be drawn, with the run that has it."""
-    for one in members:
-        for step, value in one.values.items():
+    for member in members:
+        for step, value in member.values.items():
             if math.isfinite(value) and abs(value) > LARGEST:
                 raise UserError(
-                    f"--metric {metric}: run {one.run} has {value:g} at step {step}, which is too"
-                    f" large to be drawn or compared (at most {LARGEST:g}); it is hardly a"
+                    f"--metric {metric}: run {member.run} has {value:g} at step {step}, which is"
+                    f" too large to be drawn or compared (at most {LARGEST:g}); it is hardly a"
                     " measurement. Ask for another metric with --metric, or see what journalled it"
                 )
 
 
 def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
-    told = []
+    troubles = []
     if run.state not in (
         RecordedState.DONE,
         RecordedState.NOT_FINISHED,
@@ -219,25 +248,25 @@ def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
             if run.end
             else ""
         )
-        told.append(
+        troubles.append(
             f"{run.run}"
             f" {run.state}{f' at step {step}' if step is not None else ''}"
             f"{f': {cause}' if cause else ''}"
         )
     if run.flags:
-        told.append(
+        troubles.append(
             f"{run.run} is flagged: a restart computed other values ({len(run.flags)}):"
             f" {run.flags[0]}"
         )
     doubts = run_facts.doubts(row for stage in run.stages for row in stage.rows)
-    return told + [
+    return troubles + [
         f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
     ]
 
 
-def _curve_columns(found: GridComparison) -> dict[str, list[Any]]:
+def _curve_columns(comparison: GridComparison) -> dict[str, list[Any]]:
     rows = []
-    for group in found.groups:
+    for group in comparison.groups:
         if not group.steps:
             continue
         table = group.table
@@ -250,9 +279,9 @@ def _curve_columns(found: GridComparison) -> dict[str, list[Any]]:
         )
         for step, x, mean, low, high in zip(*columns, strict=True):
             row = {
-                **_axes(found, group),
+                **_axes(comparison, group),
                 "step": step,
-                found.options.x: x,
+                comparison.options.x: x,
                 "mean": float(mean),
                 "lowest": float(low),
             }
@@ -261,22 +290,24 @@ def _curve_columns(found: GridComparison) -> dict[str, list[Any]]:
 
 
 def _final_columns(
-    found: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
+    comparison: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
 ) -> dict[str, list[Any]]:
     rows = []
-    for group, of in zip(found.groups, summed, strict=True):
+    for group, summaries in zip(comparison.groups, summed, strict=True):
         row = {
-            **_axes(found, group),
+            **_axes(comparison, group),
             "runs": len(group.averaged),
             "step": group.steps[-1] if group.steps else None,
         }
-        ends = [*group.stage_ends, *[(None, None)] * found.most_stages]
-        for number in range(1, found.most_stages):
+        ends = [*group.stage_ends, *[(None, None)] * comparison.most_stages]
+        for number in range(1, comparison.most_stages):
             row[f"stage_{number}_step"], row[f"stage_{number}_final"] = ends[number - 1]
-        for name, one in zip(("final", "area"), of or (None, None), strict=True):
-            row[name] = one.value if one else None
+        for name, summary in zip(
+            ("final", "area"), summaries or (None, None), strict=True
+        ):
+            row[name] = summary.value if summary else None
             for kind in ("seeds", "items", "tasks"):
-                bounds = getattr(one, kind) if one else None
+                bounds = getattr(summary, kind) if summary else None
                 row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"] = bounds or (
                     None,
                     None,
@@ -286,15 +317,15 @@ def _final_columns(
 
 
 def _drop_columns(
-    found: GridComparison, drops: Sequence[tuple[Group, Member, Drop]]
+    comparison: GridComparison, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> dict[str, list[Any]]:
     return frames.rows_to_columns(
         [
             {
-                **_axes(found, group),
-                "run": one.run,
+                **_axes(comparison, group),
+                "run": member.run,
                 "task": drop.task,
-                "stage": one.stage_after(drop.start),
+                "stage": member.stage_after(drop.start),
                 "from": drop.start,
                 "to": drop.end,
                 "size": drop.size,
@@ -302,10 +333,10 @@ def _drop_columns(
                 "beyond_all": drop.own,
                 "usual": drop.usual,
             }
-            for group, one, drop in drops
+            for group, member, drop in drops
         ]
     )
 
 
-def _axes(found: GridComparison, group: Group) -> dict[str, str]:
-    return {key: run_groups.axis_text(group.axes.get(key)) for key in found.keys}
+def _axes(comparison: GridComparison, group: Group) -> dict[str, str]:
+    return {key: run_groups.axis_text(group.axes.get(key)) for key in comparison.keys}

@@ -39,9 +39,9 @@ class Evidence:
         if job is None:
             raise UserError(f"{path}: not found; give a run's id or its folder")
         if job.schema != SCHEMA or not isinstance(job, TrainJob):
-            found = f"a {job.kind} job of schema {job.schema}"
+            described = f"a {job.kind} job of schema {job.schema}"
             raise UserError(
-                f"{path}: {found}; zsg verify looks at train jobs of schema {SCHEMA}"
+                f"{path}: {described}; zsg verify looks at train jobs of schema {SCHEMA}"
             )
         roots = (folder.resolve().parent.parent, job.workspace.root)
         return cls(folder, job, tuple(dict.fromkeys(roots)))
@@ -54,8 +54,8 @@ class Evidence:
 
     def made(self, need: str) -> Path:
         """The folder `kind/id` of something made. NotChecked if it is nowhere."""
-        if found := self.find(need):
-            return found
+        if folder := self.find(need):
+            return folder
         raise NotChecked(f"{need} is not in {' or '.join(map(str, self.roots))}")
 
     def workspace_of(self, need: str) -> Workspace:

@@ -36,12 +36,12 @@ def check_journal(e: Evidence) -> str:
     if disagree:
         raise Differs(f"a value recomputed after a restart is another: {disagree[0]}")
     _refuse_gaps(e, {(point.key, point.step) for point in points})
-    told = (
+    summary = (
         f"{len(points)} values of {len(files)} attempt{'s' * (len(files) > 1)}, the first of each"
         " counts"
     )
-    told += f"; {late} bytes came too late and count for nothing" if late else ""
-    return told if e.end else f"{told}; the run has not ended"
+    summary += f"; {late} bytes came too late and count for nothing" if late else ""
+    return summary if e.end else f"{summary}; the run has not ended"
 
 
 def _rows(path: Path) -> list[Row]:
@@ -83,10 +83,10 @@ def _late(rows: dict[Path, list[Row]]) -> int:
     attempt saw more than is there."""
     sizes = {path.name: path.stat().st_size for path in rows}
     limits: dict[str, int] = {}
-    for own in rows.values():
-        if not own or own[0].attempt == 1:
+    for attempt_rows in rows.values():
+        if not attempt_rows or attempt_rows[0].attempt == 1:
             continue
-        first = own[0]
+        first = attempt_rows[0]
         if not isinstance(first, RewindRow):
             raise Differs(
                 f"attempt {first.attempt} does not begin by saying what counts of those"
@@ -104,23 +104,25 @@ def _late(rows: dict[Path, list[Row]]) -> int:
 
 def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
     """Every step up to the last has a loss; of a run that is done, every checkpoint, too."""
-    lacking = [
-        step
-        for step in range(e.first + 1, e.last + 1)
-        if ("train/loss", step) not in cells
-    ]
-    if lacking:
-        raise Differs(f"train/loss of step {lacking[0]} is missing")
+    for step in range(e.first + 1, e.last + 1):
+        if ("train/loss", step) not in cells:
+            raise Differs(f"train/loss of step {step} is missing")
     if e.end is None or e.end.outcome != Outcome.DONE:
         return
     if e.last != e.end.step:
         raise Differs(
             f"the run ended after step {e.end.step}, the last journalled is {e.last}"
         )
+    _refuse_missing_checkpoints(e, cells)
+
+
+def _refuse_missing_checkpoints(e: Evidence, cells: set[tuple[str, int]]) -> None:
     when = e.job.checkpoints.strides
     for key, steps in schedule.list_measured_steps(e.last - e.first, *when).items():
-        for step in steps:
-            if (step or not e.first) and (key, e.first + step) not in cells:
+        # a later stage begins with what the stage before has measured
+        due = [step for step in steps if step or not e.first]
+        for step in due:
+            if (key, e.first + step) not in cells:
                 raise Differs(
                     f"{key} of step {e.first + step}, a checkpoint, is missing"
                 )

@@ -3,7 +3,7 @@
 Each look returns what holds, or raises Differs or NotChecked. None imports an engine.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from zsg_core.training import schedule
 
 MEAN = 1e-5  # relative: items are kept in float32, means in float64
 
+Cells = Mapping[tuple[int, str], Any]
 RecordCheck = Callable[[], str]
 
 
@@ -55,17 +56,17 @@ def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
 
 def check_recipe(e: Evidence) -> str:
     """The run's id is the hash of its recipe, and so are the names of what it was made of."""
-    made = {"run": recipes.run_id(e.recipe), "corpus": recipes.corpus_id(e.recipe)}
-    made |= {
+    ids = {"run": recipes.run_id(e.recipe), "corpus": recipes.corpus_id(e.recipe)}
+    ids |= {
         "arrangement": recipes.arrangement_id(e.recipe),
         "base": recipes.base_id(e.recipe),
     }
-    for what, recorded in ({"run": e.job.run_id} | e.job.made.ids).items():
-        if made[what] != recorded:
+    for kind, recorded in ({"run": e.job.run_id} | e.job.made.ids).items():
+        if ids[kind] != recorded:
             raise Differs(
-                f"the {what} is {recorded}, the recorded recipe is that of {made[what]}"
+                f"the {kind} is {recorded}, the recorded recipe is that of {ids[kind]}"
             )
-    return f"{made['run']} is the hash of the recorded recipe"
+    return f"{ids['run']} is the hash of the recorded recipe"
 
 
 def check_code(e: Evidence) -> str:
@@ -75,9 +76,9 @@ def check_code(e: Evidence) -> str:
     files = code_snapshot.contents(
         [folder / package.__name__ for package in code_snapshot.PACKAGES]
     )
-    found = code_snapshot.digest(files)
-    if found != recorded:
-        raise Differs(f"{folder} has the digest {found}")
+    digest = code_snapshot.digest(files)
+    if digest != recorded:
+        raise Differs(f"{folder} has the digest {digest}")
     return f"{recorded}, {len(files)} files, commit {given(e.job.code.commit) or 'unknown'}"
 
 
@@ -86,7 +87,7 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
     paths = _paths(e).get(name)
     if paths is None:
         raise NotChecked("no prepare job is here that says where the data lay")
-    told = []
+    checked = []
     recorded = {"data": (rule["reader"], rule["digest"])}
     if paths.get("test"):
         recorded["test"] = (rule["held_out"]["reader"], rule["held_out"]["digest"])
@@ -103,8 +104,8 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
             ) from error
         if content.folder_digest(path, files, content.sha256_of(files)) != digest:
             raise Differs(f"{path} is not what it was when the run was submitted")
-        told.append(f"{path.name}, {len(files)} file{'s' * (len(files) != 1)}")
-    return f"{' and '.join(told)}: as submitted"
+        checked.append(f"{path.name}, {len(files)} file{'s' * (len(files) != 1)}")
+    return f"{' and '.join(checked)}: as submitted"
 
 
 def _paths(e: Evidence) -> dict[str, dict[str, Any]]:
@@ -130,27 +131,27 @@ def check_base(e: Evidence) -> str:
         meta = read_json(folder / META) or {}
         if meta.get("recipe") != e.recipe["base"]:
             raise Differs(f"{folder}/meta.json has another recipe")
-        recorded, found = meta.get("digest"), content.tiny_digest(folder)
+        recorded, digest = meta.get("digest"), content.tiny_digest(folder)
     else:
         files = content.model_files(folder)
-        found = content.folder_digest(folder, files, content.sha256_of(files))
-    if found != recorded:
-        raise Differs(f"{folder} has the digest {found}, recorded is {recorded}")
-    return f"{folder.name}: {found[:12]}"
+        digest = content.folder_digest(folder, files, content.sha256_of(files))
+    if digest != recorded:
+        raise Differs(f"{folder} has the digest {digest}, recorded is {recorded}")
+    return f"{folder.name}: {digest[:12]}"
 
 
 def base_folder(e: Evidence) -> Path:
     """Where the weights lie that the run started from. NotChecked if they are nowhere."""
     if e.job.before:
         start = e.job.before[-1]
-        if found := e.find(f"runs/{start}/weights"):
-            return found
+        if weights_folder := e.find(f"runs/{start}/weights"):
+            return weights_folder
         raise NotChecked(
             f"the weights of the stage before, {start}, were not kept; that run can be verified"
             " itself"
         )
-    if made := e.job.made.base:
-        return e.made(f"bases/{made}")
+    if base_id := e.job.made.base:
+        return e.made(f"bases/{base_id}")
     folder = e.job.base_folder
     if not folder.is_dir():
         raise NotChecked(f"the base model {folder} is not here")
@@ -162,20 +163,20 @@ def check_corpus(e: Evidence) -> str:
     from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
 
     need = f"corpora/{e.job.made.corpus}"
-    found = Corpus(e.workspace_of(need), e.job.made.corpus)
-    if found.recipe != e.stage["data"]:
-        raise Differs(f"{found.folder}/meta.json has another recipe")
-    for split, chosen in (("train", found.train), ("test", found.test)):
-        if digest_ids(chosen.ids) != found.meta[f"{split}_digest"]:
+    sampled = Corpus(e.workspace_of(need), e.job.made.corpus)
+    if sampled.recipe != e.stage["data"]:
+        raise Differs(f"{sampled.folder}/meta.json has another recipe")
+    for split, chosen in (("train", sampled.train), ("test", sampled.test)):
+        if digest_ids(chosen.ids) != sampled.meta[f"{split}_digest"]:
             raise Differs(
-                f"{found.folder}: the {split} examples are others than its meta.json says"
+                f"{sampled.folder}: the {split} examples are others than its meta.json says"
             )
-    places = np.load(e.arrangement / "places.npy")
-    if [found.train.ids[place] for place in places] != e.ids:
+    positions = np.load(e.arrangement / "places.npy")
+    if [sampled.train.ids[position] for position in positions] != e.ids:
         raise Differs(
             f"{e.arrangement}: its places in the corpus and its ids are different lists"
         )
-    return f"{len(found.train)} training and {len(found.test)} test examples"
+    return f"{len(sampled.train)} training and {len(sampled.test)} test examples"
 
 
 def check_arrangement(e: Evidence) -> str:
@@ -185,12 +186,12 @@ def check_arrangement(e: Evidence) -> str:
         raise Differs(f"{e.arrangement}/meta.json has another recipe")
     if meta["sources"]["corpus"] != e.job.made.corpus:
         raise Differs(f"{e.arrangement} orders corpus {meta['sources']['corpus']}")
-    found = digest_ids(e.ids)
-    if found != meta["ids_digest"]:
+    digest = digest_ids(e.ids)
+    if digest != meta["ids_digest"]:
         raise Differs(
-            f"{e.arrangement}/ids has the digest {found}, recorded is {meta['ids_digest']}"
+            f"{e.arrangement}/ids has the digest {digest}, recorded is {meta['ids_digest']}"
         )
-    return f"{len(e.ids)} ids, {found[:12]}"
+    return f"{len(e.ids)} ids, {digest[:12]}"
 
 
 def check_schedule(e: Evidence) -> str:
@@ -216,85 +217,104 @@ def check_schedule(e: Evidence) -> str:
 def check_losses(e: Evidence) -> str:
     """A checkpoint's loss is the mean of its items' losses, and the end record's loss
     the last of them."""
-    found: dict[str, dict[int, float]] = {}
+    by_key: dict[str, dict[int, float]] = {}
     for point in journal.first_points(e.rows)[0]:
-        found.setdefault(point.key, {})[point.step] = point.value
+        by_key.setdefault(point.key, {})[point.step] = point.value
     count = 0
-    for key in [key for key in found if key == "loss" or schedule.quick_items(key)]:
-        items = read_test_losses(e.folder, key, e.rows)
-        for step, own in zip(items.steps, items.losses.astype(np.float64), strict=True):
-            own = own[np.isfinite(own)]
-            if (
-                step in found[key]
-                and len(own)
-                and not journal.agree(found[key][step], float(own.mean()), MEAN)
-            ):
-                raise Differs(
-                    f"{key} at step {step} is {found[key][step]!r}, the mean of its items"
-                    f" {own.mean():.6g}"
-                )
-            count += 1
-    of_tests, told = found.get("loss", {}), given(e.end.loss) if e.end else None
-    if of_tests and told is not None and e.end and e.end.outcome == Outcome.DONE:
-        last = max(of_tests)
-        if not journal.agree(of_tests[last], float(told), 0.0):
-            raise Differs(
-                f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}"
-            )
+    for key, losses in by_key.items():
+        if key == "loss" or schedule.quick_items(key):
+            count += _compare_with_items(e, key, losses)
+    _compare_with_end(e, by_key.get("loss", {}))
     if not count:
         raise NotChecked("no checkpoint has been journalled")
     return f"at {count} checkpoints the mean of the items' losses"
 
 
+def _compare_with_items(e: Evidence, key: str, losses: Mapping[int, float]) -> int:
+    """At how many steps there are losses of items. Differs where a journalled loss is
+    not their mean."""
+    items = read_test_losses(e.folder, key, e.rows)
+    by_step = zip(items.steps, items.losses.astype(np.float64), strict=True)
+    for step, of_items in by_step:
+        finite = of_items[np.isfinite(of_items)]
+        if step not in losses or not len(finite):
+            continue
+        mean = float(finite.mean())
+        if not journal.agree(losses[step], mean, MEAN):
+            raise Differs(
+                f"{key} at step {step} is {losses[step]!r}, the mean of its items"
+                f" {mean:.6g}"
+            )
+    return len(items.steps)
+
+
+def _compare_with_end(e: Evidence, losses: Mapping[int, float]) -> None:
+    """Differs where the end record of a run that is done has another loss than the journal."""
+    if not losses or e.end is None or e.end.outcome != Outcome.DONE:
+        return
+    recorded = given(e.end.loss)
+    if recorded is None:
+        return
+    last = max(losses)
+    if not journal.agree(losses[last], float(recorded), 0.0):
+        raise Differs(
+            f"exit.json has the loss {recorded!r}, the journal {losses[last]!r} at step {last}"
+        )
+
+
 def check_weights(e: Evidence) -> str:
     """Weights on disk have the digests that were journalled when they were written."""
     recorded = replayable_values(e.rows)
-    ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
-    if ends and e.end and given(e.end.weights, ends[-1]) != ends[-1]:
-        raise Differs(
-            f"exit.json has the weights {e.end.weights}, the journal {ends[-1]}"
-        )
-    told = [f"{ends[-1][:12]} at the end"] if ends else []
-    steps = [step for step, key in recorded if key == SNAPSHOT]
-    there = [step for step in steps if snapshots.folder_of(e.folder, step).is_dir()]
-    for step in there:
-        _weights(
-            snapshots.folder_of(e.folder, step),
-            recorded[step, SNAPSHOT],
-            f"the journal at step {step}",
-        )
-    if (e.folder / "weights").is_dir() and ends:
-        _weights(e.folder / "weights", ends[-1], "the journal")
-    if steps:
-        told.append(
-            f"{len(there)} of {len(steps)} snapshots are on disk"
-            + " and as journalled" * bool(there)
-        )
-    if not told:
+    checked = [_check_last_weights(e, recorded), _check_snapshots(e, recorded)]
+    if not any(checked):
         raise NotChecked("neither the run's end nor a snapshot has been journalled")
-    return ", ".join(told)
+    return ", ".join(filter(None, checked))
 
 
-def _weights(folder: Path, recorded: str, by: str) -> str:
+def _check_last_weights(e: Evidence, recorded: Cells) -> str:
+    ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
+    if not ends:
+        return ""
+    last = ends[-1]
+    if e.end and given(e.end.weights, last) != last:
+        raise Differs(f"exit.json has the weights {e.end.weights}, the journal {last}")
+    if (e.folder / "weights").is_dir():
+        _weights(e.folder / "weights", last, "the journal")
+    return f"{last[:12]} at the end"
+
+
+def _check_snapshots(e: Evidence, recorded: Cells) -> str:
+    steps = [step for step, key in recorded if key == SNAPSHOT]
+    on_disk = [step for step in steps if snapshots.folder_of(e.folder, step).is_dir()]
+    for step in on_disk:
+        folder = snapshots.folder_of(e.folder, step)
+        _weights(folder, recorded[step, SNAPSHOT], f"the journal at step {step}")
+    if not steps:
+        return ""
+    as_journalled = " and as journalled" if on_disk else ""
+    return f"{len(on_disk)} of {len(steps)} snapshots are on disk{as_journalled}"
+
+
+def _weights(folder: Path, recorded: str, source: str) -> str:
     try:
-        found = combine_digests(written_weights.digests(folder))
+        digest = combine_digests(written_weights.digests(folder))
     except ValueError as error:
         raise Differs(str(error)) from error
-    if found != recorded:
-        raise Differs(f"{folder} has the digest {found}, by {by} {recorded}")
-    return found[:12]
+    if digest != recorded:
+        raise Differs(f"{folder} has the digest {digest}, by {source} {recorded}")
+    return digest[:12]
 
 
 def check_state(e: Evidence) -> str:
     """A full state is of this run, and the ids it says it has consumed are those of the
     schedule."""
     saved = newest_state(e)
-    what = {
+    expected = {
         "run_id": e.job.run_id,
         "recipe": content_id(e.recipe, 64),
         "schedule": e.digests[max(e.digests)],
     }
-    for key, value in what.items():
+    for key, value in expected.items():
         if saved.what.get(key) != value:
             raise Differs(
                 f"the state of step {saved.step} is of another {key}: {saved.what.get(key)}, not"
@@ -310,10 +330,10 @@ def check_state(e: Evidence) -> str:
 
 def newest_state(e: Evidence) -> state.Saved:
     """The newest full state. NotChecked if there is none."""
-    found = state.find(e.folder)
-    if not found:
+    states = state.find(e.folder)
+    if not states:
         raise NotChecked(
             "no full state is kept"
             + " (checkpoints.keep_state keeps the last)" * bool(e.end)
         )
-    return max(found, key=lambda saved: saved.step)
+    return max(states, key=lambda saved: saved.step)

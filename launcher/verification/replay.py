@@ -58,7 +58,7 @@ def start_processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequenc
     """Starts so many ranks of the job of a folder, as srun would, on this machine."""
     ranks = []
     for rank in range(world):
-        own = {
+        rank_variables = {
             "SLURM_PROCID": str(rank),
             "SLURM_NTASKS": str(world),
             "SLURM_LOCALID": str(rank),
@@ -68,7 +68,11 @@ def start_processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequenc
             nothing = subprocess.DEVNULL
             ranks.append(
                 subprocess.Popen(
-                    argv, stdin=nothing, stdout=log, stderr=log, env={**env, **own}
+                    argv,
+                    stdin=nothing,
+                    stdout=log,
+                    stderr=log,
+                    env={**env, **rank_variables},
                 )
             )
     return ranks
@@ -97,8 +101,10 @@ class Span:
 def choose_span(e: Evidence, steps: int) -> Span:
     """The first so many steps after the newest state that has any after it, or else
     from the beginning."""
-    found = [one for one in state.find(e.folder) if one.step < e.last]
-    saved = max(found, key=lambda one: one.step, default=None)
+    earlier = [
+        saved_state for saved_state in state.find(e.folder) if saved_state.step < e.last
+    ]
+    saved = max(earlier, key=lambda saved_state: saved_state.step, default=None)
     begin = saved.step if saved else e.first
     if e.last == begin:
         raise NotChecked("no step has been journalled")
@@ -115,11 +121,11 @@ def way_of_step(e: Evidence, step: int) -> Row:
 def run_replay(e: Evidence, over: Span, start: Start) -> Replayed:
     """What a replay journals. NotChecked where it cannot be made; Differs where the
     state cannot be read."""
-    way = way_of_step(e, over.begin + 1)
+    started = way_of_step(e, over.begin + 1)
     with tempfile.TemporaryDirectory(prefix="zsg-verify-") as root:
-        folder = _lay_out(e, over, Workspace(Path(root)), way)
-        world = over.saved.way["world"] if over.saved else way["world"]
-        ranks = start(folder, world, _environment(e, way, world))
+        folder = _lay_out(e, over, Workspace(Path(root)), started)
+        world = over.saved.way["world"] if over.saved else started["world"]
+        ranks = start(folder, world, _environment(e, started, world))
         try:
             is_whole = _wait(ranks, _is_there(e, over, folder))
         finally:
@@ -130,7 +136,7 @@ def run_replay(e: Evidence, over: Span, start: Start) -> Replayed:
         return Replayed(rows, _differing(e, folder, rows, over))
 
 
-def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
+def _lay_out(e: Evidence, over: Span, scratch: Workspace, started: Row) -> Path:
     """The scratch workspace, with a run folder in which the trainer is to begin or to go on."""
     job = e.job
     for need in _needs(e):
@@ -138,12 +144,14 @@ def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(e.made(need).resolve())
     tokens = f"tokens/{tokens_id(e.recipe, job.made.arrangement)}"
-    if found := e.find(tokens):
+    if token_folder := e.find(tokens):
         (scratch.root / tokens).parent.mkdir()
-        (scratch.root / tokens).symlink_to(found.resolve())
+        (scratch.root / tokens).symlink_to(token_folder.resolve())
     folder = scratch.run(job.run_id)
     folder.mkdir(parents=True)
-    job_file.write_job(folder, _to_replay(e, scratch, is_on_cpu=way["device"] == "cpu"))
+    job_file.write_job(
+        folder, _to_replay(e, scratch, is_on_cpu=started["device"] == "cpu")
+    )
     if over.saved:
         _copy_past(e.folder, folder, over.saved)
     return folder
@@ -175,21 +183,21 @@ def _to_replay(e: Evidence, scratch: Workspace, *, is_on_cpu: bool) -> TrainJob:
 
 
 def _needs(e: Evidence) -> Iterator[str]:
-    made = e.job.made
-    yield f"arrangements/{made.arrangement}"
-    yield f"corpora/{made.corpus}"
-    if made.base:
-        yield f"bases/{made.base}"
-    sources = (read_json(e.made(f"corpora/{made.corpus}") / META) or {})["sources"]
+    made_ids = e.job.made
+    yield f"arrangements/{made_ids.arrangement}"
+    yield f"corpora/{made_ids.corpus}"
+    if made_ids.base:
+        yield f"bases/{made_ids.base}"
+    sources = (read_json(e.made(f"corpora/{made_ids.corpus}") / META) or {})["sources"]
     yield from dict.fromkeys(
-        f"records/{one}"
+        f"records/{run}"
         for facts in sources.values()
-        for one in facts["records"].values()
+        for run in facts["records"].values()
     )
 
 
 def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
-    """What an attempt that goes on from a state looks at: the state, and the journal as
+    """What an attempt that resumes from a state looks at: the state, and the journal as
     it was when it was saved."""
     journal.folder_of(folder).mkdir()
     for name, size in saved.journal.items():
@@ -203,39 +211,41 @@ def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
     )
 
 
-def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
+def _environment(e: Evidence, started: Row, world: int) -> dict[str, str]:
     """The variables of every rank: the run's own code if that is kept, its threads,
     nothing of a job around us."""
-    on_gpu = way["device"] != "cpu"
+    on_gpu = started["device"] != "cpu"
     if on_gpu and (have := _gpus()) < world:
-        told = f"it was trained on {world} GPUs, this machine has {have}"
-        raise NotChecked(f"{told}; call zsg verify where there are as many")
-    kept = {
+        lack = f"it was trained on {world} GPUs, this machine has {have}"
+        raise NotChecked(f"{lack}; call zsg verify where there are as many")
+    variables = {
         key: value for key, value in os.environ.items() if not key.startswith(OF_JOBS)
     }
-    kept |= {
+    variables |= {
         "PYTHONSAFEPATH": "1",
-        "OMP_NUM_THREADS": str(way["threads"]),
+        "OMP_NUM_THREADS": str(started["threads"]),
         "HF_HUB_OFFLINE": "1",
     }
-    kept |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
-    if found := e.find(f"code/{way['code'].get('digest')}"):
-        root = found.parent.parent
+    variables |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    if code_folder := e.find(f"code/{started['code'].get('digest')}"):
+        root = code_folder.parent.parent
         if fault := ownership.find_fault_on_path(
-            root, found
-        ) or ownership.find_fault_within(found):
+            root, code_folder
+        ) or ownership.find_fault_within(code_folder):
             raise NotChecked(f"its code is not run, since {fault}")
-        kept["PYTHONPATH"] = f"{found}:{kept.get('PYTHONPATH', '')}".rstrip(":")
-    return kept
+        variables["PYTHONPATH"] = (
+            f"{code_folder}:{variables.get('PYTHONPATH', '')}".rstrip(":")
+        )
+    return variables
 
 
 def _gpus() -> int:
-    told = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
         capture_output=True,
         text=True,
     )
-    return int(told.stdout) if told.returncode == 0 else 0
+    return int(completed.stdout) if completed.returncode == 0 else 0
 
 
 def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
@@ -245,16 +255,16 @@ def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
     snapshots = {
         cell for cell in recorded if cell[1] == SNAPSHOT and over.covers(cell[0])
     }
-    wanted = {cell for cell in recorded if over.covers(cell[0])}
+    cells = {cell for cell in recorded if over.covers(cell[0])}
 
     def is_there() -> bool:
         rows = _own_rows(folder, over)
         start = find_first_start(rows)
         if start and start.from_step != over.begin:
             raise NotChecked(f"{over.origin} was passed over: {start.passed_over}")
-        found = replayable_values(rows)
-        beyond = any(step > over.end for step, _ in found)
-        return (snapshots if beyond else wanted) <= found.keys()
+        journalled = replayable_values(rows)
+        beyond = any(step > over.end for step, _ in journalled)
+        return (snapshots if beyond else cells) <= journalled.keys()
 
     return is_there
 
@@ -294,22 +304,23 @@ def _differing(
 ) -> dict[int, list[str]]:
     """By the step of a snapshot that came out differently, the tensors that differ;
     where both are on disk."""
-    recorded, again, found = replayable_values(e.rows), replayable_values(rows), {}
-    for step, key in again:
+    recorded, replayed = replayable_values(e.rows), replayable_values(rows)
+    differing = {}
+    for step, key in replayed:
         if (
             key != SNAPSHOT
             or not over.covers(step)
-            or again[step, key] == recorded.get((step, key))
+            or replayed[step, key] == recorded.get((step, key))
         ):
             continue
         first, now = (
-            written_weights.digests(snapshots.folder_of(of, step))
-            for of in (e.folder, folder)
+            written_weights.digests(snapshots.folder_of(run_folder, step))
+            for run_folder in (e.folder, folder)
         )
-        found[step] = [
+        differing[step] = [
             name for name in now if name in first and first[name] != now[name]
         ]
-    return found
+    return differing
 
 
 def _refuse_stopped(folder: Path, over: Span) -> None:

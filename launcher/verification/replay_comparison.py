@@ -53,74 +53,102 @@ def compare_replay(recorded: Cells, starts: Sequence[Row], replayed: Replayed) -
 
     `starts`: what the attempts told that have computed it.
     """
-    there, now = replayable_values(replayed.rows), replayed.start
+    journalled, now = replayable_values(replayed.rows), replayed.start
     tolerance = journal.agreement(list_ways(starts, now))
-    for key in TOLD:
-        if key in starts[0] and key in now and starts[0][key] != now[key]:
-            raise Differs(
-                f"{key} was {starts[0][key]} when it began, is {now[key]} now"
-            )
+    _refuse_other_facts(starts[0], now)
     counts = {"values": 0, "digests of weights": 0}
-    for (step, key), value in recorded.items():
-        if tolerance and key in WEIGHTS:
+    for cell, value in recorded.items():
+        is_of_weights = cell[1] in WEIGHTS
+        if tolerance and is_of_weights:
             continue
-        again = there.get((step, key))
-        if again is None:
-            raise Differs(f"step {step}: {key} is recorded, but does not come again")
-        if not (
-            again == value
-            if isinstance(value, str)
-            else journal.agree(value, again, tolerance)
-        ):
-            named = _named(replayed.differing.get(step, [])) if key == SNAPSHOT else ""
-            raise Differs(
-                f"step {step}: {key} is {value!r} in the journal, {again!r} again{named}"
-            )
-        counts["digests of weights" if key in WEIGHTS else "values"] += 1
-    how = f"agree within {tolerance:g}" if tolerance else "are equal to the bit"
-    lacking = (
-        ""
-        if counts["digests of weights"] or tolerance
-        else "; there is no digest of weights at these steps"
+        _refuse_other_value(cell, value, journalled.get(cell), tolerance, replayed)
+        counts["digests of weights" if is_of_weights else "values"] += 1
+    return _describe_equal(counts, tolerance)
+
+
+def _refuse_other_facts(first: Row, now: Row) -> None:
+    """Differs where the replay told something else when it began than the first attempt."""
+    for key in TOLD:
+        if key in first and key in now and first[key] != now[key]:
+            raise Differs(f"{key} was {first[key]} when it began, is {now[key]} now")
+
+
+def _refuse_other_value(
+    cell: tuple[int, str],
+    value: Any,
+    replayed_value: Any,
+    tolerance: float,
+    replayed: Replayed,
+) -> None:
+    """Differs where a recorded value is not what the replay computed."""
+    step, key = cell
+    if replayed_value is None:
+        raise Differs(f"step {step}: {key} is recorded, but the replay has none")
+    if _is_equal(value, replayed_value, tolerance):
+        return
+    tensors = replayed.differing.get(step, []) if key == SNAPSHOT else []
+    raise Differs(
+        f"step {step}: {key} is {value!r} in the journal, {replayed_value!r}"
+        f" in the replay{_named(tensors)}"
     )
-    return (
-        f"{' and '.join(f'{count} {what}' for what, count in counts.items() if count)}"
-        f" {how}{lacking}"
+
+
+def _is_equal(value: Any, replayed_value: Any, tolerance: float) -> bool:
+    if isinstance(value, str):
+        return replayed_value == value
+    return journal.agree(value, replayed_value, tolerance)
+
+
+def _describe_equal(counts: Mapping[str, int], tolerance: float) -> str:
+    compared = " and ".join(
+        f"{count} {kind}" for kind, count in counts.items() if count
     )
+    if tolerance:
+        return f"{compared} agree within {tolerance:g}"
+    lacking = "; there is no digest of weights at these steps"
+    note = "" if counts["digests of weights"] else lacking
+    return f"{compared} are equal to the bit{note}"
 
 
 def check_same_bits(starts: Sequence[Row], now: Row) -> str:
     """What both were computed with. NotChecked where that is not the same, or a GPU, so
     that bits tell nothing."""
-    found = list_ways(starts, now)
-    if any(way["device"] != "cpu" for way in found):
+    all_ways = list_ways(starts, now)
+    if any(attempt_way["device"] != "cpu" for attempt_way in all_ways):
         raise NotChecked(
             "a GPU does not add in the same order twice: values need only be near, weights not"
             " compared"
         )
-    for way in found[:-1]:
-        for key, value in way.items():
-            if value != found[-1][key]:
-                what = f"{key} was {_told(value)}, is {_told(found[-1][key])} here"
-                raise NotChecked(
-                    f"{what}: values need only be near, weights are not compared"
+    for attempt_way in all_ways[:-1]:
+        for key, value in attempt_way.items():
+            if value != all_ways[-1][key]:
+                difference = (
+                    f"{key} was {_told(value)}, is {_told(all_ways[-1][key])} here"
                 )
-    return _told(found[-1].get("versions")) or "the same way of computing"
+                raise NotChecked(
+                    f"{difference}: values need only be near, weights are not compared"
+                )
+    return _told(all_ways[-1].get("versions")) or "the same way of computing"
 
 
 def list_ways(starts: Sequence[Row], now: Row) -> list[Row]:
     """All that decides the last bits of values, as far as every attempt has told it;
     the replay's stands last."""
-    keys = [*WAY, *(key for key in ENGINE if all(key in one for one in (*starts, now)))]
-    return [{key: one.get(key) for key in keys} for one in (*starts, now)]
+    keys = [
+        *WAY,
+        *(key for key in ENGINE if all(key in start for start in (*starts, now))),
+    ]
+    return [{key: start.get(key) for key in keys} for start in (*starts, now)]
 
 
 def _named(tensors: Sequence[str]) -> str:
-    more = f" and {len(tensors) - MOST_NAMED} more" if len(tensors) > MOST_NAMED else ""
-    return f", in {', '.join(tensors[:MOST_NAMED])}{more}" if tensors else ""
+    unnamed = (
+        f" and {len(tensors) - MOST_NAMED} more" if len(tensors) > MOST_NAMED else ""
+    )
+    return f", in {', '.join(tensors[:MOST_NAMED])}{unnamed}" if tensors else ""
 
 
 def _told(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {one}" for name, one in value.items())
+        return ", ".join(f"{name} {version}" for name, version in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,5 +1,5 @@
 """Verifies a run from its folder: every look at its records, then some of its steps
-trained again and compared."""
+replayed and compared."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,40 +26,41 @@ Say = Callable[[str], None]
 
 def verify_run(
     text: str,
-    place: Callable[[], Workspace],
+    find_workspace: Callable[[], Workspace],
     steps: int,
     say: Say,
     start: Start = replay.start_processes,
 ) -> list[Finding]:
-    """What was found, with what differs first. `text`: a run's folder, or the beginning
-    of its id in a workspace."""
-    evidence = Evidence.of(_folder(text, place))
-    again = ReplayChecks(evidence, steps, say, start)
+    """What was found, with what differs first. `text`: a run's folder, or the unique
+    prefix of its id in a workspace."""
+    evidence = Evidence.of(_folder(text, find_workspace))
+    replay_checks = ReplayChecks(evidence, steps, say, start)
     looks = [
         *record_checks.list_checks(evidence),
-        ("replay", again.equal),
-        ("same bits", again.same_bits),
+        ("replay", replay_checks.equal),
+        ("same bits", replay_checks.same_bits),
     ]
-    looks.append(("other steps", again.other_steps))
+    looks.append(("other steps", replay_checks.other_steps))
     if evidence.job.before:
         looks.append(("stages before", lambda: _stages_before(evidence)))
     return sorted(
-        (run_check(*one) for one in looks), key=lambda check: check.verdict != DIFFERS
+        (run_check(*check_row) for check_row in looks),
+        key=lambda check: check.verdict != DIFFERS,
     )
 
 
-def _folder(text: str, place: Callable[[], Workspace]) -> Path:
+def _folder(text: str, find_workspace: Callable[[], Workspace]) -> Path:
     if job_file.has_job(Path(text)):
         return Path(text)
-    item = reading.find_item(place(), text)
+    item = reading.find_item(find_workspace(), text)
     if not item.startswith("runs/"):
         raise UserError(f"{text}: is no run, and zsg verify looks at runs")
-    return place().root / item
+    return find_workspace().root / item
 
 
 class ReplayChecks:
-    """The steps that are trained again, when the first look asks for it; later looks
-    ask what came of it."""
+    """The steps that are replayed when the first check asks for it; later checks ask
+    what came of it."""
 
     def __init__(self, evidence: Evidence, steps: int, say: Say, start: Start) -> None:
         self._evidence, self._steps, self._say, self._start = (
@@ -72,23 +73,23 @@ class ReplayChecks:
         self._replayed: Replayed | None = None
 
     def equal(self) -> str:
-        """What is journalled comes again."""
+        """What is journalled comes out of a replay alike."""
         e = self._evidence
         if not self._steps:
-            raise NotChecked("--steps 0: nothing is trained again")
+            raise NotChecked("--steps 0: nothing is replayed")
         record_checks.base_folder(
             e
         )  # without it nothing is trained, and nothing said of it
         if why := extras.told(
-            "training again", ("torch", "transformers", "deepspeed"), "train"
+            "a replay", ("torch", "transformers", "deepspeed"), "train"
         ):
             raise NotChecked(why)
         over = self._over = replay.choose_span(e, self._steps)
-        way = replay.way_of_step(e, over.begin + 1)
-        ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"
-        what = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
+        started = replay.way_of_step(e, over.begin + 1)
+        ranks = f"{started['world']} rank{'s' * (started['world'] > 1)} on {started['device']}"
+        scope = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
         self._say(
-            f"training again: {what}; this runs the code and loads the state beside the run"
+            f"replaying {scope}; this runs the code and loads the state beside the run"
             " (--steps 0: neither)"
         )
         self._replayed = replay.run_replay(e, over, self._start)
@@ -97,21 +98,21 @@ class ReplayChecks:
             for cell, value in replayable_values(e.rows).items()
             if over.covers(cell[0])
         }
-        return f"{what}: {compare_replay(recorded, self._starts, self._replayed)}"
+        return f"{scope}: {compare_replay(recorded, self._starts, self._replayed)}"
 
     def same_bits(self) -> str:
         """The last bits can be expected to be the same here."""
         if self._replayed is None:
-            raise NotChecked("nothing was trained again")
+            raise NotChecked("nothing was replayed")
         return check_same_bits(self._starts, self._replayed.start)
 
     def other_steps(self) -> str:
-        """No step is left that was not trained again."""
+        """No step is left that was not replayed."""
         e, over = self._evidence, self._over
         trained = over.end - over.begin if over and self._replayed else 0
         if trained < e.last - e.first:
             raise NotChecked(
-                f"{e.last - e.first - trained} of {e.last - e.first} were not trained again"
+                f"{e.last - e.first - trained} of {e.last - e.first} were not replayed"
                 " (--steps)"
             )
         return "none is left"
@@ -131,5 +132,5 @@ class ReplayChecks:
 
 def _stages_before(e: Evidence) -> str:
     raise NotChecked(
-        f"they are runs of their own: {', '.join(f'zsg verify {one}' for one in e.job.before)}"
+        f"they are runs of their own: {', '.join(f'zsg verify {run}' for run in e.job.before)}"
     )

@@ -72,81 +72,83 @@ class Arrangement:
         ]
 
 
-def find_arrangement(workspace: Workspace, beginning: str) -> Arrangement:
+def find_arrangement(workspace: Workspace, prefix: str) -> Arrangement:
     """The arrangement whose id, or the id of a run that trains on it, begins so.
     UserError for none or several."""
-    made = [
+    made_ids = [
         path.name
         for path in (workspace.root / "arrangements").glob("[!.]*")
         if is_committed(path)
     ]
-    found = {name for name in made if name.startswith(beginning)}
-    for path in (workspace.root / "runs").glob(f"{beginning}*/job.json"):
-        found.add((read_json(path) or {})["made"]["arrangement"])
-    if len(found) > 1:
+    matches = {name for name in made_ids if name.startswith(prefix)}
+    for path in (workspace.root / "runs").glob(f"{prefix}*/job.json"):
+        matches.add((read_json(path) or {})["made"]["arrangement"])
+    if len(matches) > 1:
         raise UserError(
-            f"{beginning!r} begins {len(found)} ids: {', '.join(sorted(found)[:5])}; give more"
+            f"{prefix!r} begins {len(matches)} ids: {', '.join(sorted(matches)[:5])}; give more"
             " of it"
         )
-    if not found:
-        known = (
-            f"{', '.join(sorted(made)[:5])}{' …' if len(made) > 5 else ''}"
-            if made
-            else "none yet"
-        )
+    if not matches:
         raise UserError(
-            f"no arrangement or run {beginning!r} in {workspace.root} (arrangements: {known}); "
-            "zsg arrange make GRID.YAML makes those of a grid"
+            f"no arrangement or run {prefix!r} in {workspace.root} (arrangements:"
+            f" {_name_some(made_ids)}); zsg arrange make GRID.YAML makes those of a grid"
         )
-    if (only := found.pop()) not in made:
+    arrangement_id = matches.pop()
+    if arrangement_id not in made_ids:
         raise UserError(
-            f"arrangement {only} of run {beginning!r} is not made yet; zsg arrange make, or zsg"
-            " submit"
+            f"arrangement {arrangement_id} of run {prefix!r} is not made yet; zsg arrange make, or"
+            " zsg submit"
         )
-    return Arrangement(workspace, only)
+    return Arrangement(workspace, arrangement_id)
 
 
-def summarize_arrangement(one: Arrangement, head: int) -> dict[str, Any]:
+def _name_some(ids: Sequence[str]) -> str:
+    if not ids:
+        return "none yet"
+    return f"{', '.join(sorted(ids)[:5])}{' …' if len(ids) > 5 else ''}"
+
+
+def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]:
     """What `zsg arrange show` tells: recipe, count, first ids, composition over
     position, rounds."""
     keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
-    facts = {key: one.meta[key] for key in keys if key in one.meta}
-    if sources := one.sources:
-        count = Counter(made_id.partition("/")[0] for made_id in one.ids)
+    facts = {key: arrangement.meta[key] for key in keys if key in arrangement.meta}
+    if sources := arrangement.sources:
+        count = Counter(made_id.partition("/")[0] for made_id in arrangement.ids)
         facts["by_source"] = {name: count[name] for name in sources}
     return {
-        "arrangement": one.id,
-        "corpus": one.corpus,
+        "arrangement": arrangement.id,
+        "corpus": arrangement.corpus,
         **facts,
-        "head": one.ids[:head],
-        "parts": describe_tenths(one.ids),
+        "head": arrangement.ids[:head],
+        "parts": describe_tenths(arrangement.ids),
     }
 
 
-def label_arrangement(one: Arrangement) -> str:
+def label_arrangement(arrangement: Arrangement) -> str:
     """A name for a legend: what tells its recipe from others, and its id."""
     words = [
-        one.recipe[key]
+        arrangement.recipe[key]
         for key in ("order", "measure", "list", "granularity", "choose")
-        if key in one.recipe
+        if key in arrangement.recipe
     ]
     words += [
-        f"{key} {one.recipe[key]}"
+        f"{key} {arrangement.recipe[key]}"
         for key in ("cap", "rounds", "seed")
-        if key in one.recipe
+        if key in arrangement.recipe
     ]
-    return f"{' '.join(words)} ({one.id[:6]})"
+    return f"{' '.join(words)} ({arrangement.id[:6]})"
 
 
 def describe_tenths(ids: Sequence[str]) -> list[dict[str, Any]]:
     """The composition of each tenth of an order: how many tasks, and the most frequent
     with their counts."""
     edges = [round(len(ids) * k / PARTS) for k in range(PARTS + 1)]
-    made = []
+    tenths = []
     for start, stop in itertools.pairwise(edges):
         tasks = Counter(task_of(i) for i in ids[start:stop])
         if stop > start:
-            made.append(
+            tenths.append(
                 {
                     "from": start,
                     "to": stop,
@@ -154,7 +156,7 @@ def describe_tenths(ids: Sequence[str]) -> list[dict[str, Any]]:
                     "most": dict(tasks.most_common(MOST_TASKS)),
                 }
             )
-    return made
+    return tenths
 
 
 def task_of(example_id: str) -> str:
@@ -162,27 +164,29 @@ def task_of(example_id: str) -> str:
     return example_id.rpartition(":")[0] or example_id
 
 
-def compare_orders(one: Arrangement, two: Arrangement) -> dict[str, Any]:
+def compare_orders(first: Arrangement, second: Arrangement) -> dict[str, Any]:
     """How much two orders share, and how alike they put it.
 
     `spearman` is the rank correlation over the examples that both hold; `overlap` the
     share of the shorter order's first part, at a few lengths, that the other has within
     the same length.
     """
-    places = {example: place for place, example in enumerate(two.ids)}
+    second_ranks = {example: rank for rank, example in enumerate(second.ids)}
     both = [
-        (place, places[example])
-        for place, example in enumerate(one.ids)
-        if example in places
+        (rank, second_ranks[example])
+        for rank, example in enumerate(first.ids)
+        if example in second_ranks
     ]
-    shortest = min(len(one.ids), len(two.ids))
+    shortest = min(len(first.ids), len(second.ids))
     lengths = sorted(
         {max(1, shortest * share // 100) for share in (1, 5, 10, 25, 50, 100)}
     )
-    overlap = {str(n): len(set(one.ids[:n]) & set(two.ids[:n])) / n for n in lengths}
-    counts = {"one": len(one.ids), "two": len(two.ids), "both": len(both)}
+    overlap = {
+        str(n): len(set(first.ids[:n]) & set(second.ids[:n])) / n for n in lengths
+    }
+    counts = {"one": len(first.ids), "two": len(second.ids), "both": len(both)}
     return {
-        "arrangements": [one.id, two.id],
+        "arrangements": [first.id, second.id],
         "count": counts,
         "spearman": rank_correlation(both),
         "overlap": overlap,
@@ -201,37 +205,37 @@ def rank_correlation(pairs: Sequence[tuple[int, int]]) -> float | None:
 
 
 def measure_similarity(
-    one: Arrangement,
+    arrangement: Arrangement,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosine to the nearest test item and on average, by position in the order.
 
     From the embedding that this order was made by, or that of another order of the same
     corpus; UserError for none.
     """
-    sources = _embedded(one)
+    sources = _embedded(arrangement)
     train, test = (
         np.load(
-            one.workspace.embedding(sources[f"{split}_embedding"]["id"])
+            arrangement.workspace.embedding(sources[f"{split}_embedding"]["id"])
             / "vectors.npy",
             mmap_mode="r",
         )
         for split in ("train", "test")
     )
     nearest, average = minimum_and_average(train, test)
-    order = one.places
+    order = arrangement.places
     return -nearest[order], -average[order]
 
 
-def _embedded(one: Arrangement) -> dict[str, Any]:
+def _embedded(arrangement: Arrangement) -> dict[str, Any]:
     for path in [
-        one.folder,
-        *sorted((one.workspace.root / "arrangements").glob("[!.]*")),
+        arrangement.folder,
+        *sorted((arrangement.workspace.root / "arrangements").glob("[!.]*")),
     ]:
         sources = (read_json(path / META) or {}).get("sources", {})
-        if sources.get("corpus") == one.corpus and "train_embedding" in sources:
+        if sources.get("corpus") == arrangement.corpus and "train_embedding" in sources:
             return sources
     raise UserError(
-        f"corpus {one.corpus} of arrangement {one.id} is not embedded: no order by similarity was"
-        " made of it; put arrangement.order: nft of the same data into a grid and run zsg arrange"
-        " make"
+        f"corpus {arrangement.corpus} of arrangement {arrangement.id} is not embedded: no order by"
+        " similarity was made of it; put arrangement.order: nft of the same data into a grid and"
+        " run zsg arrange make"
     )

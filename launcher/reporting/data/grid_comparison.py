@@ -69,8 +69,8 @@ class GridComparison:
     def colours(self) -> dict[str, int]:
         """The number of each curve's colour, the same in every panel."""
         return {
-            name: place
-            for place, name in enumerate(dict.fromkeys(map(self.label, self.groups)))
+            name: number
+            for number, name in enumerate(dict.fromkeys(map(self.label, self.groups)))
         }
 
     @cached_property
@@ -78,8 +78,8 @@ class GridComparison:
         """The number of each panel's style of line, where its curves stand among those
         of other panels."""
         return {
-            name: place
-            for place, name in enumerate(
+            name: number
+            for number, name in enumerate(
                 dict.fromkeys(map(self.panel_name, self.groups))
             )
         }

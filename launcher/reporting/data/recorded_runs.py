@@ -6,7 +6,7 @@ From journals and records only, so it works offline, and while runs go on.
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -55,12 +55,14 @@ class RecordedRun:
     point. Its journals are read at once; Damaged for one that cannot be.
     """
 
-    def __init__(self, place: Workspace, listed: Row, stage: int | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, listed: Row, stage: int | None = None
+    ) -> None:
         self.run: str = listed["run"]
         self.axes: Row = listed["axes"]
         self.recipe: Row = listed["recipe"]
-        self._place, self._folder = place, place.run(self.run)
-        self._attempt, self.end = newest(stage_folders(place, self.run))
+        self._workspace, self._folder = workspace, workspace.run(self.run)
+        self._attempt, self.end = newest(stage_folders(workspace, self.run))
         self._stage = stage
         # the stages that have begun, the run's own last
         self.stages = self._read_stages()
@@ -75,15 +77,13 @@ class RecordedRun:
         return RecordedState(self.end.outcome)
 
     def _read_stages(self) -> list[RecordedStage]:
-        found = []
-        for folder in stage_folders(self._place, self.run):
+        stages = []
+        for folder in stage_folders(self._workspace, self.run):
             rows = list(journal.read(folder))
-            found += (
-                [RecordedStage(folder, rows, *journal.first_points(rows))]
-                if rows
-                else []
-            )
-        return found
+            if rows:
+                points, flags = journal.first_points(rows)
+                stages.append(RecordedStage(folder, rows, points, flags))
+        return stages
 
     @property
     def begins(self) -> list[int]:
@@ -117,29 +117,31 @@ class RecordedRun:
 
     def points(self, key: str) -> dict[int, Point]:
         """The values of one metric by step, in order."""
-        found: dict[int, Point] = {}
+        by_step: dict[int, Point] = {}
         for stage in self.stages:
             for point in stage.points:
                 if point.key == key and point.step in self._shown:
-                    found.setdefault(point.step, point)
+                    by_step.setdefault(point.step, point)
         begin = self._shown.start
-        before = found[begin].examples if begin in found else 0
+        before = by_step[begin].examples if begin in by_step else 0
         return {
             step - begin: replace(
-                found[step], step=step - begin, examples=found[step].examples - before
+                by_step[step],
+                step=step - begin,
+                examples=by_step[step].examples - before,
             )
-            for step in sorted(found)
+            for step in sorted(by_step)
         }
 
     def tokens(self) -> dict[int, float]:
         """How many tokens were trained on up to each step; empty where an older zsg did
         not record them."""
-        total, found = 0.0, {0: 0.0}
+        total, totals = 0.0, {0: 0.0}
         for step, point in self.points("train/tokens").items():
             # what the stage before has ended with is not of this one
             total += point.value if step else 0
-            found[step] = total
-        return found if len(found) > 1 else {}
+            totals[step] = total
+        return totals if len(totals) > 1 else {}
 
     def keys(self) -> list[str]:
         """The metrics that there are."""
@@ -150,27 +152,28 @@ class RecordedRun:
     def items(self, key: str) -> ItemLosses | None:
         """The losses of the items that `key` is the mean of, by step; None where there
         are none, or the sets differ."""
-        parts = [
+        by_stage = [
             read_test_losses(stage.folder, key, stage.rows) for stage in self.stages
         ]
-        parts = [part for part in parts if part.steps]
-        if not parts or any(part.ids != parts[0].ids for part in parts):
+        measured = [items for items in by_stage if items.steps]
+        if not measured or any(items.ids != measured[0].ids for items in measured):
             return None
-        by_step: dict[int, Any] = {}
-        for part in parts:
-            for step, losses in zip(part.steps, part.losses, strict=True):
-                if step in self._shown:
-                    by_step.setdefault(step - self._shown.start, losses)
+        by_step = self._losses_by_step(measured)
         if not by_step:
             return None
-        first, steps = parts[0], sorted(by_step)
-        return ItemLosses(
-            steps,
-            first.ids,
-            first.tasks,
-            first.tokens,
-            np.array([by_step[step] for step in steps]),
-        )
+        first, steps = measured[0], sorted(by_step)
+        losses = np.array([by_step[step] for step in steps])
+        return ItemLosses(steps, first.ids, first.tasks, first.tokens, losses)
+
+    def _losses_by_step(self, measured: Sequence[ItemLosses]) -> dict[int, Any]:
+        """The losses at the steps that are shown, counted from the first of them; of a
+        step in two stages the earlier stage's count."""
+        by_step: dict[int, Any] = {}
+        for items in measured:
+            for step, losses in zip(items.steps, items.losses, strict=True):
+                if step in self._shown:
+                    by_step.setdefault(step - self._shown.start, losses)
+        return by_step
 
     def facts(self) -> dict[str, str]:
         """What the run stands on: digests of data, order and weights, the code, how it
@@ -179,9 +182,11 @@ class RecordedRun:
         for number, stage in enumerate(self.recipe["stages"], start=1):
             for name, source in recipes.list_sources(stage["data"]).items():
                 facts[_of("data", name, number, self.recipe)] = source["digest"]
-        for number, folder in enumerate(stage_folders(self._place, self.run), start=1):
+        for number, folder in enumerate(
+            stage_folders(self._workspace, self.run), start=1
+        ):
             job = job_file.read_train_job(folder)
-            meta = _arrangement(self._place, job.made.arrangement) if job else {}
+            meta = _arrangement(self._workspace, job.made.arrangement) if job else {}
             facts |= {
                 _of(name, "", number, self.recipe): str(value)
                 for name, value in meta.items()
@@ -232,37 +237,37 @@ class UnreadableRun:
 
 
 def read_runs(
-    place: Workspace, record: Row, stage: int | None = None
+    workspace: Workspace, record: Row, stage: int | None = None
 ) -> Iterator[RecordedRun | UnreadableRun]:
     """The runs that a grid lists, each read when it is asked for; of several stages one
     by itself, or all."""
     for listed in record["runs"]:
         try:
-            yield RecordedRun(place, listed, stage)
+            yield RecordedRun(workspace, listed, stage)
         except Damaged as error:
             yield UnreadableRun(listed["run"], listed["axes"], str(error))
 
 
-def read_sound_runs(place: Workspace, record: Row) -> Iterator[RecordedRun]:
+def read_sound_runs(workspace: Workspace, record: Row) -> Iterator[RecordedRun]:
     """The same without those that cannot be read; a warning is logged of each."""
-    for run in read_runs(place, record):
+    for run in read_runs(workspace, record):
         if isinstance(run, UnreadableRun):
             logger.warning("%s", run.trouble)
         else:
             yield run
 
 
-def _of(what: str, name: str, stage: int, recipe: Row) -> str:
-    parts = [what, name, f"stage {stage}" if len(recipe["stages"]) > 1 else ""]
-    return " ".join(part for part in parts if part)
+def _of(kind: str, name: str, stage: int, recipe: Row) -> str:
+    words = [kind, name, f"stage {stage}" if len(recipe["stages"]) > 1 else ""]
+    return " ".join(word for word in words if word)
 
 
 @lru_cache(maxsize=64)
-def _arrangement(place: Workspace, made: str) -> dict[str, str]:
-    meta = read_json(place.arrangement(made) / META) or {}
+def _arrangement(workspace: Workspace, arrangement_id: str) -> dict[str, str]:
+    meta = read_json(workspace.arrangement(arrangement_id) / META) or {}
     test = meta.get("sources", {}).get("corpus_meta", {}).get("test_digest")
     return {
-        "arrangement": made,
+        "arrangement": arrangement_id,
         "ids digest": str(meta.get("ids_digest")),
         "test digest": str(test),
     }

@@ -8,13 +8,14 @@ one run has no band.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.journal import Point
 from jobs.contract.states import RecordedState
 from launcher.reporting.data.recorded_runs import RecordedRun
 from zsg_core.errors import UserError
@@ -82,40 +83,53 @@ def make_member(
     `over_splits`: its replicates may have other held-out splits, too.
     """
     points = run.points(key)
-    at = {
-        step: float(step if x == "step" else point.examples)
-        for step, point in points.items()
-    }
-    if x == "tokens" and points:
-        tokens = run.tokens()
-        lacking = [step for step in points if step not in tokens]
-        if lacking:
-            raise UserError(
-                f"run {run.run}: its tokens up to step {lacking[0]} were not recorded; use --x"
-                " examples"
-            )
-        at = {step: tokens[step] for step in points}
     axes = unseeded_axes(run.axes)
     if over_splits:
         axes = without_splits(axes)
-    kind = json.dumps(axes if over_splits else remove_seeds(run.recipe), sort_keys=True)
-    values = {step: point.value for step, point in points.items()}
-    begins = tuple(run.begins)
-    return Member(run.run, axes, kind, run.state, values, at, _items(run, key), begins)
+    kind = axes if over_splits else remove_seeds(run.recipe)
+    return Member(
+        run=run.run,
+        axes=axes,
+        kind=json.dumps(kind, sort_keys=True),
+        state=run.state,
+        values={step: point.value for step, point in points.items()},
+        at=_positions(run, points, x),
+        items=_items(run, key),
+        begins=tuple(run.begins),
+    )
+
+
+def _positions(
+    run: RecordedRun, points: Mapping[int, Point], x: str
+) -> dict[int, float]:
+    """Where each step stands on the horizontal axis. UserError for tokens that were not
+    recorded."""
+    if x == "step":
+        return {step: float(step) for step in points}
+    if x != "tokens" or not points:
+        return {step: float(point.examples) for step, point in points.items()}
+    tokens = run.tokens()
+    for step in points:
+        if step not in tokens:
+            raise UserError(
+                f"run {run.run}: its tokens up to step {step} were not recorded; use --x"
+                " examples"
+            )
+    return {step: tokens[step] for step in points}
 
 
 def _items(run: RecordedRun, key: str) -> ItemMeans | None:
-    found = run.items(key)
-    if found is None:
+    recorded = run.items(key)
+    if recorded is None:
         return None
-    losses = found.losses.astype(np.float64)
-    names, by_task = found.by_task()
+    losses = recorded.losses.astype(np.float64)
+    names, by_task = recorded.by_task()
     return ItemMeans(
-        tuple(found.ids),
-        tuple(found.tasks),
+        tuple(recorded.ids),
+        tuple(recorded.tasks),
         losses[-1],
-        curves.compute_area(found.steps, losses),
-        found.steps,
+        curves.compute_area(recorded.steps, losses),
+        recorded.steps,
         names,
         by_task,
         means.is_over_items(key),
@@ -154,27 +168,29 @@ class Group:
     apart: Sequence[Member] = field(init=False)
 
     def __post_init__(self) -> None:
-        begun = [one for one in self.members if one.values]
+        begun = [member for member in self.members if member.values]
         # A curve cannot rest on runs that broke off; on runs under way only as long as
         # none is done.
         best = next(
             (
                 state
                 for state in (RecordedState.DONE, RecordedState.NOT_FINISHED)
-                if any(one.state == state for one in begun)
+                if any(member.state == state for member in begun)
             ),
             None,
         )
         object.__setattr__(
-            self, "averaged", [one for one in begun if one.state == best]
+            self, "averaged", [member for member in begun if member.state == best]
         )
-        object.__setattr__(self, "apart", [one for one in begun if one.state != best])
+        object.__setattr__(
+            self, "apart", [member for member in begun if member.state != best]
+        )
 
     @cached_property
     def steps(self) -> list[int]:
         """The steps at which all averaged runs have a value."""
         common = (
-            set.intersection(*(set(one.values) for one in self.averaged))
+            set.intersection(*(set(member.values) for member in self.averaged))
             if self.averaged
             else set()
         )
@@ -185,7 +201,7 @@ class Group:
         """The places of the steps on the horizontal axis: the mean, as the tokens of
         replicates may differ."""
         return [
-            float(np.mean([one.at[step] for one in self.averaged]))
+            float(np.mean([member.at[step] for member in self.averaged]))
             for step in self.steps
         ]
 
@@ -193,7 +209,7 @@ class Group:
     def table(self) -> NDArray[np.float64]:
         """(averaged, steps) values."""
         return np.array(
-            [[one.values[step] for step in self.steps] for one in self.averaged],
+            [[member.values[step] for step in self.steps] for member in self.averaged],
             np.float64,
         )
 
@@ -201,7 +217,7 @@ class Group:
     def begins(self) -> list[int]:
         """After which step each stage but the first begins; replicates have it in
         common, or none has a place."""
-        all_begins = {one.begins for one in self.averaged}
+        all_begins = {member.begins for member in self.averaged}
         return list(*all_begins) if len(all_begins) == 1 else []
 
     @cached_property
@@ -220,37 +236,28 @@ class Group:
     def items(self) -> ItemMeans | None:
         """The replicates' item losses, averaged; None unless all have those of the same
         items at the same steps."""
-        all_items = [one.items for one in self.averaged]
-        first = all_items[0] if all_items else None
-        same = [
-            one
-            for one in all_items
-            if one and first and (one.ids, one.steps) == (first.ids, first.steps)
-        ]
-        if first is None or len(same) < len(all_items):
+        all_items = [member.items for member in self.averaged if member.items]
+        if not all_items or len(all_items) < len(self.averaged):
             return None
-        final, area, by_task = (
-            np.mean([getattr(one, name) for one in same], axis=0)
-            for name in ("final", "area", "by_task")
-        )
-        return ItemMeans(
-            first.ids,
-            first.tasks,
-            final,
-            area,
-            first.steps,
-            first.names,
-            by_task,
-            first.over_items,
+        first = all_items[0]
+        if any(
+            (items.ids, items.steps) != (first.ids, first.steps) for items in all_items
+        ):
+            return None
+        return replace(
+            first,
+            final=np.mean([items.final for items in all_items], axis=0),
+            area=np.mean([items.area for items in all_items], axis=0),
+            by_task=np.mean([items.by_task for items in all_items], axis=0),
         )
 
 
 def group_replicates(members: Iterable[Member]) -> list[Group]:
     """The groups of replicates, in the order of the grid."""
-    found: dict[str, list[Member]] = {}
-    for one in members:
-        found.setdefault(one.kind, []).append(one)
-    return [Group(of[0].axes, of) for of in found.values()]
+    by_kind: dict[str, list[Member]] = {}
+    for member in members:
+        by_kind.setdefault(member.kind, []).append(member)
+    return [Group(replicates[0].axes, replicates) for replicates in by_kind.values()]
 
 
 @dataclass(frozen=True)
@@ -264,21 +271,21 @@ class Summary:
     tasks: Interval | None
 
 
-def summarize_groups(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
+def summarize_groups(groups: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
     """Of each group what it ends at and the area under it; None for a group without a value."""
-    by_items = _item_intervals(found)
-    made: list[tuple[Summary, Summary] | None] = []
+    by_items = _item_intervals(groups)
+    summaries: list[tuple[Summary, Summary] | None] = []
     with np.errstate(over="ignore", invalid="ignore"):
-        for group, (final, area) in zip(found, by_items, strict=True):
+        for group, (final, area) in zip(groups, by_items, strict=True):
             if not group.steps:
-                made.append(None)
+                summaries.append(None)
                 continue
             ends, areas = (
                 group.table[:, -1],
                 curves.compute_area(group.steps, group.table.T),
             )
-            made.append((_summary(ends, final), _summary(areas, area)))
-    return made
+            summaries.append((_summary(ends, final), _summary(areas, area)))
+    return summaries
 
 
 def _summary(values: NDArray[np.float64], of_items: "_Intervals") -> Summary:
@@ -305,12 +312,12 @@ class _Intervals:
     tasks: Interval | None = None
 
 
-def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals]]:
+def _item_intervals(groups: Sequence[Group]) -> list[tuple[_Intervals, _Intervals]]:
     """Of each group those of the end and of the area; groups with the same test set
     share their draws."""
-    made = [(_Intervals(), _Intervals())] * len(found)
+    intervals = [(_Intervals(), _Intervals())] * len(groups)
     of_set: dict[tuple[Any, ...], list[tuple[int, ItemMeans]]] = {}
-    for number, group in enumerate(found):
+    for number, group in enumerate(groups):
         items = group.items
         if items is not None and items.steps[-1:] == group.steps[-1:]:
             of_set.setdefault((items.ids, items.over_items), []).append((number, items))
@@ -330,9 +337,9 @@ def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals
             _Intervals(float(centre), _finite(item), _finite(task))
             for centre, item, task in zip(centres, of_items, of_tasks, strict=True)
         ]
-        for place, (number, _) in enumerate(together):
-            made[number] = columns[2 * place], columns[2 * place + 1]
-    return made
+        for position, (number, _) in enumerate(together):
+            intervals[number] = columns[2 * position], columns[2 * position + 1]
+    return intervals
 
 
 def _finite(bounds: Iterable[float] | None) -> Interval | None:
@@ -343,54 +350,54 @@ def _finite(bounds: Iterable[float] | None) -> Interval | None:
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
-def find_drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
+def find_drops(groups: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
     """The sudden drops of every averaged run, by size beyond what all tasks fall;
     replicates fall at other steps."""
-    made = [
-        (group, one, drop)
-        for group in found
-        for one in group.averaged
-        if one.items
+    drops = [
+        (group, member, drop)
+        for group in groups
+        for member in group.averaged
+        if member.items
         for drop in curves.find_sudden_drops(
-            one.items.steps, one.items.names, one.items.by_task
+            member.items.steps, member.items.names, member.items.by_task
         )
     ]
-    return sorted(made, key=lambda row: -row[2].own)
+    return sorted(drops, key=lambda row: -row[2].own)
 
 
-def differing_axes(found: Sequence[Group]) -> list[str]:
+def differing_axes(groups: Sequence[Group]) -> list[str]:
     """The axes in which the groups differ."""
-    keys = list(dict.fromkeys(key for group in found for key in group.axes))
+    keys = list(dict.fromkeys(key for group in groups for key in group.axes))
     return [
         key
         for key in keys
-        if len({axis_text(group.axes.get(key)) for group in found}) > 1
+        if len({axis_text(group.axes.get(key)) for group in groups}) > 1
     ]
 
 
 def choose_panel_axis(
-    keys: Sequence[str], found: Sequence[Group], asked: str | None
+    keys: Sequence[str], groups: Sequence[Group], axis: str | None
 ) -> str | None:
     """The axis that gets a panel for each of its values: the one asked for, or of
     several that with fewest values.
 
     UserError for an axis that is none of the grid's, or that does not differ.
     """
-    if asked == NONE:
+    if axis == NONE:
         return None
-    if asked is not None:
-        named = [key for key in keys if asked in (key, last_word(key))]
+    if axis is not None:
+        named = [key for key in keys if axis in (key, last_word(key))]
         if len(named) == 1:
             return named[0]
         raise UserError(
-            f"--panel {asked}: not one of the axes in which the runs differ:"
+            f"--panel {axis}: not one of the axes in which the runs differ:"
             f" {', '.join([*keys, NONE])}"
         )
     if len(keys) < 2:
         return None
     return min(
         keys[::-1],
-        key=lambda key: len({axis_text(group.axes.get(key)) for group in found}),
+        key=lambda key: len({axis_text(group.axes.get(key)) for group in groups}),
     )
 
 
@@ -403,8 +410,8 @@ def axis_text(value: Any) -> str:
     """A value of an axis in words; of a mapping `dmt, k 1/4`."""
     if isinstance(value, Mapping) and value:
         return ", ".join(
-            axis_text(one) if key == "name" else f"{key} {axis_text(one)}"
-            for key, one in value.items()
+            axis_text(item) if key == "name" else f"{key} {axis_text(item)}"
+            for key, item in value.items()
         )
     return "–" if value is None else format_value(value)
 

@@ -51,75 +51,96 @@ class StateMaps:
     @property
     def groups(self) -> list[str]:
         """The names of all sources or tasks, in order."""
-        return sorted({group for one in self.drawn for group in one.kept.groups})
+        return sorted(
+            {group for state_map in self.drawn for group in state_map.kept.groups}
+        )
 
 
-def map_groups(place: Workspace, groups: Sequence[tuple[str, Group]]) -> StateMaps:
+def map_groups(workspace: Workspace, groups: Sequence[tuple[str, Group]]) -> StateMaps:
     """The maps of a grid's groups, each with what it is called. UserError without scikit-learn."""
-    found = list(_found(place, groups))
-    return StateMaps([_map(*one) for one in found[:MOST]], max(0, len(found) - MOST))
+    rows = list(_list_maps(workspace, groups))
+    return StateMaps([_map(*row) for row in rows[:MOST]], max(0, len(rows) - MOST))
 
 
-def _found(
-    place: Workspace, groups: Sequence[tuple[str, Group]]
+@dataclass(frozen=True)
+class _KeptStates:
+    """The hidden states that a run keeps of one layer at one step."""
+
+    label: str  # of the run's group
+    run: str
+    step: int
+    states: States
+
+
+def _list_maps(
+    workspace: Workspace, groups: Sequence[tuple[str, Group]]
 ) -> Iterator[tuple[str, str, States]]:
     """(whose, run, states) of each base and of each group's last step that has any,
     layer by layer."""
-    bases: dict[str, tuple[list[str], str, States]] = {}
-    ends = []
-    for label, group in groups:
-        run, files = next(
-            (
-                (one.run, files)
-                for one in group.members
-                if (files := _files(place, one.run))
-            ),
-            ("", {}),
-        )
-        for _, steps in sorted(files.items()):
-            for step in sorted({min(steps), max(steps)}):
-                extras.need(
-                    "a report with hidden states",
-                    "report",
-                    only=("safetensors", "sklearn"),
-                )
-                kept = kept_states.read(steps[step])
-                if len(kept.ids) < LEAST or not np.isfinite(kept.states).all():
-                    continue
-                if step:
-                    ends.append((_named([label], f"after step {step}"), run, kept))
-                else:
-                    bases.setdefault(_digest(kept), ([], run, kept))[0].append(label)
-    is_shared = len(bases) == len({kept.key for _, _, kept in bases.values()})
-    for names, run, kept in bases.values():
-        yield _named([] if is_shared else names, "before training"), run, kept
-    yield from ends
+    rows = [
+        row for label, group in groups for row in _read_group(workspace, label, group)
+    ]
+    yield from _list_bases([row for row in rows if row.step == 0])
+    for row in rows:
+        if row.step:
+            yield _named([row.label], f"after step {row.step}"), row.run, row.states
+
+
+def _list_bases(rows: Sequence[_KeptStates]) -> Iterator[tuple[str, str, States]]:
+    """The states before training, each once for all groups that have it in common."""
+    same_base: dict[str, list[_KeptStates]] = {}
+    for row in rows:
+        same_base.setdefault(_digest(row.states), []).append(row)
+    keys = {sharing[0].states.key for sharing in same_base.values()}
+    is_shared = len(same_base) == len(keys)
+    for sharing in same_base.values():
+        names = [] if is_shared else [row.label for row in sharing]
+        yield _named(names, "before training"), sharing[0].run, sharing[0].states
+
+
+def _read_group(
+    workspace: Workspace, label: str, group: Group
+) -> Iterator[_KeptStates]:
+    """The first and the last states of each layer, of the first replicate that keeps any."""
+    for member in group.members:
+        if files := _files(workspace, member.run):
+            break
+    else:
+        return
+    extras.need(
+        "a report with hidden states", "report", only=("safetensors", "sklearn")
+    )
+    for _, steps in sorted(files.items()):
+        for step in sorted({min(steps), max(steps)}):
+            states = kept_states.read(steps[step])
+            if len(states.ids) >= LEAST and np.isfinite(states.states).all():
+                yield _KeptStates(label, member.run, step, states)
 
 
 def _named(names: Sequence[str], when: str) -> str:
     return ", ".join(filter(None, [*names, when]))
 
 
-def _files(place: Workspace, run: str) -> dict[str, dict[int, Path]]:
+def _files(workspace: Workspace, run: str) -> dict[str, dict[int, Path]]:
     """What a run keeps, of several stages all: by layer and name, then by step."""
-    found: dict[str, dict[int, Path]] = {}
-    for folder in stage_folders(place, run):
+    files: dict[str, dict[int, Path]] = {}
+    for folder in stage_folders(workspace, run):
         for path in kept_states.found(folder):
-            step, _, of = path.name.partition(".")
-            found.setdefault(of, {})[int(step)] = path
-    return found
+            step, _, layer = path.name.partition(".")
+            files.setdefault(layer, {})[int(step)] = path
+    return files
 
 
-def _digest(kept: States) -> str:
-    about = repr((kept.key, kept.ids)).encode()
-    return hashlib.sha256(about + kept.states.tobytes()).hexdigest()
+def _digest(states: States) -> str:
+    about = repr((states.key, states.ids)).encode()
+    return hashlib.sha256(about + states.states.tobytes()).hexdigest()
 
 
-def _map(label: str, run: str, kept: States) -> StateMap:
+def _map(label: str, run: str, run_states: States) -> StateMap:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    states = kept.states.astype(np.float64)
+    states = run_states.states.astype(np.float64)
     pca = PCA(n_components=2, svd_solver="full")
     flat = pca.fit_transform(states)
     perplexity = min(PERPLEXITY, (len(states) - 1) / 3)
@@ -128,5 +149,10 @@ def _map(label: str, run: str, kept: States) -> StateMap:
     ).fit_transform(states)
     first, second = map(float, pca.explained_variance_ratio_)
     return StateMap(
-        label, run, kept, np.asarray(tsne, np.float64), flat, (first, second)
+        label,
+        run,
+        run_states,
+        np.asarray(tsne, np.float64),
+        flat,
+        (first, second),
     )

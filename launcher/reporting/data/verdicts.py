@@ -48,64 +48,67 @@ class _ClaimRun:
     of_tasks: bool = True
 
 
-def judge_grid(place: Workspace, name: str) -> list[JudgedClaim]:
+def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
     """The verdicts of a grid, claim by claim, as its file said when it was last
     submitted; none without claims.
 
     UserError if there is no such grid.
     """
-    record = grid_record.read(place, name)
-    file = place.grid(record["name"]) / "grid.yaml"
+    record = grid_record.read(workspace, name)
+    file = workspace.grid(record["name"]) / "grid.yaml"
     if not file.is_file():
         return []
     document = yaml_file.load(file)
     rows = record["runs"]
     stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)
-    found: dict[tuple[str, int | None], list[_ClaimRun]] = {}
+    claim_runs: dict[tuple[str, int | None], list[_ClaimRun]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
-        found[metric, stage] = [
-            _run(run, metric) for run in recorded_runs.read_runs(place, record, stage)
+        claim_runs[metric, stage] = [
+            _run(run, metric)
+            for run in recorded_runs.read_runs(workspace, record, stage)
         ]
     decided = [
-        made
+        judged
         for claim in claims
-        for made in judge_claim(claim, found[claim.metric, claim.stage])
+        for judged in judge_groups(claim, claim_runs[claim.metric, claim.stage])
     ]
     return [
-        _with_doubt(one, grid_claims.find_doubt(one.claim, record.get("claims")))
-        for one in decided
+        _with_doubt(
+            judged,
+            grid_claims.find_doubt(judged.claim, record.get("claims")),
+        )
+        for judged in decided
     ]
 
 
-def judge_claim(claim: Claim, runs: Sequence[_ClaimRun]) -> list[JudgedClaim]:
+def judge_groups(claim: Claim, runs: Sequence[_ClaimRun]) -> list[JudgedClaim]:
     """One claim's verdicts, one for each group."""
-    key, places = claim.axis or ("", [None])
-    levels = [run_groups.axis_text(value) for value in places]
-    wanted = (claim.where or {}).items()
-    made = []
-    for group, members in _groups([run for run in runs if _is_of(run, wanted)], key):
-        members = [run for run in members if run.axes.get(key) in places]
-        if not members:
-            continue
-        curves = [
-            replace(run.curve, level=levels[places.index(run.axes.get(key))])
+    key, axis_values = claim.axis or ("", [None])
+    condition = (claim.where or {}).items()
+    judged = []
+    for axes, members in _groups([run for run in runs if _is_of(run, condition)], key):
+        compared = [run for run in members if run.axes.get(key) in axis_values]
+        if compared:
+            judged.append(_judge_group(claim, axes, compared))
+    return judged
+
+
+def _judge_group(claim: Claim, axes: Axes, members: Sequence[_ClaimRun]) -> JudgedClaim:
+    """A claim's verdict of runs that differ in its own axis, seeds and splits."""
+    key, axis_values = claim.axis or ("", [None])
+    levels = [run_groups.axis_text(value) for value in axis_values]
+    curves = _named_apart(
+        [
+            replace(run.curve, level=levels[axis_values.index(run.axes.get(key))])
             for run in members
             if run.curve
         ]
-        of_tasks = all(run.of_tasks for run in members)
-        curves = _named_apart(curves)
-        decided = _judge(claim, curves, levels, of_tasks)
-        decided = _with_missing(decided, len(members) - len(curves))
-        made.append(
-            JudgedClaim(
-                claim,
-                group,
-                decided,
-                verdict.compute_mean_curves(curves, levels, claim.metric),
-            )
-        )
-    return made
+    )
+    decided = _judge(claim, curves, levels, all(run.of_tasks for run in members))
+    decided = _with_missing(decided, len(members) - len(curves))
+    means = verdict.compute_mean_curves(curves, levels, claim.metric)
+    return JudgedClaim(claim, axes, decided, means)
 
 
 def _judge(
@@ -124,37 +127,36 @@ def _judge(
         return decided
     paired = verdict.judge_claim(
         claim,
-        [_without(one, lacking[one.split]) for one in curves],
+        [_without(curve, lacking[curve.split]) for curve in curves],
         levels,
         units_are_tasks=of_tasks,
     )
-    things = "tasks have" if of_tasks else "items have"
+    units = "tasks" if of_tasks else "items"
     note = (
-        f"{count} {things} not the same values in all runs or at all steps, as some answers or"
+        f"{count} {units} have not the same values in all runs or at all steps, as some answers or"
         " losses are missing"
     )
     if paired.word == decided.word:
-        return replace(
-            decided, notes=[*decided.notes, f"{note}; without these it is as here"]
-        )
-    told = f"{note}; with what there is it would be {decided.word!r}, without these {paired.word!r}"
-    return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, told])
+        note = f"{note}; without these it is as here"
+        return replace(decided, notes=[*decided.notes, note])
+    note = f"{note}; with what there is it would be {decided.word!r}, without these {paired.word!r}"
+    return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, note])
 
 
-def _is_of(run: _ClaimRun, wanted: Iterable[tuple[str, Any]]) -> bool:
-    return all(run.axes.get(axis) == value for axis, value in wanted)
+def _is_of(run: _ClaimRun, axis_values: Iterable[tuple[str, Any]]) -> bool:
+    return all(run.axes.get(axis) == value for axis, value in axis_values)
 
 
 def _groups(
     runs: Sequence[_ClaimRun], key: str
 ) -> Iterable[tuple[Axes, list[_ClaimRun]]]:
     """The runs by what they have in common beside the claim's axis, seeds and splits."""
-    found: dict[str, tuple[Axes, list[_ClaimRun]]] = {}
+    groups: dict[str, tuple[Axes, list[_ClaimRun]]] = {}
     for run in runs:
-        rest = run_groups.without_splits(run_groups.unseeded_axes(run.axes))
-        rest.pop(key, None)
-        found.setdefault(content_id(rest), (rest, []))[1].append(run)
-    return found.values()
+        common_axes = run_groups.without_splits(run_groups.unseeded_axes(run.axes))
+        common_axes.pop(key, None)
+        groups.setdefault(content_id(common_axes), (common_axes, []))[1].append(run)
+    return groups.values()
 
 
 def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
@@ -167,9 +169,9 @@ def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
     finite = np.isfinite(items.losses)
     if of_tasks:
         names, losses = items.by_task()
-        of = np.array([names.index(task) for task in items.tasks], np.intp)
+        task_numbers = np.array([names.index(task) for task in items.tasks], np.intp)
         counts = np.zeros(losses.shape)
-        np.add.at(counts.T, of, finite.T)
+        np.add.at(counts.T, task_numbers, finite.T)
     else:
         names, losses, counts = (
             items.ids,
@@ -192,56 +194,62 @@ def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
 def _lacking(curves: Sequence[Curve]) -> dict[str, set[str]]:
     """Of each split the units that have not the same number of values at all steps of all runs."""
     rows: dict[str, list[NDArray[np.float64]]] = {}
-    for one in curves:
-        rows.setdefault(one.split, []).append(np.asarray(one.counts, np.float64))
+    for curve in curves:
+        rows.setdefault(curve.split, []).append(np.asarray(curve.counts, np.float64))
     uneven = {
-        split: np.ptp(np.concatenate(of), axis=0) > 0 for split, of in rows.items()
+        split: np.ptp(np.concatenate(counts), axis=0) > 0
+        for split, counts in rows.items()
     }
     return {
-        one.split: {
+        curve.split: {
             unit
             for unit, is_uneven in zip(
-                one.units, uneven[one.split].tolist(), strict=True
+                curve.units, uneven[curve.split].tolist(), strict=True
             )
             if is_uneven
         }
-        for one in curves
+        for curve in curves
     }
 
 
-def _without(one: Curve, units: set[str]) -> Curve:
-    kept = [place for place, unit in enumerate(one.units) if unit not in units]
+def _without(curve: Curve, units: set[str]) -> Curve:
+    columns = [column for column, unit in enumerate(curve.units) if unit not in units]
     names, counts = (
-        [one.units[place] for place in kept],
-        np.asarray(one.counts)[:, kept],
+        [curve.units[column] for column in columns],
+        np.asarray(curve.counts)[:, columns],
     )
-    return replace(one, units=names, counts=counts, losses=one.losses[:, kept])
+    return replace(curve, units=names, counts=counts, losses=curve.losses[:, columns])
 
 
 def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
     """The curves, those that share place, split and seed numbered: seeds within an
     axis's own value are none of its."""
     seen: dict[tuple[str, str, str], int] = {}
-    made = []
-    for one in curves:
-        name = one.level, one.split, one.seed
+    renamed = []
+    for curve in curves:
+        name = curve.level, curve.split, curve.seed
         seen[name] = seen.get(name, 0) + 1
-        made.append(
-            one if seen[name] == 1 else replace(one, seed=f"{one.seed} {seen[name]}")
+        renamed.append(
+            curve
+            if seen[name] == 1
+            else replace(curve, seed=f"{curve.seed} {seen[name]}")
         )
-    return made
+    return renamed
 
 
-def _with_doubt(one: JudgedClaim, doubt: str | None) -> JudgedClaim:
+def _with_doubt(judged: JudgedClaim, doubt: str | None) -> JudgedClaim:
     return (
-        replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt]))
+        replace(
+            judged,
+            verdict=replace(judged.verdict, notes=[*judged.verdict.notes, doubt]),
+        )
         if doubt
-        else one
+        else judged
     )
 
 
-def _with_missing(made: ClaimVerdict, missing: int) -> ClaimVerdict:
+def _with_missing(decided: ClaimVerdict, missing: int) -> ClaimVerdict:
     if not missing:
-        return made
+        return decided
     note = f"{missing} runs are not done, or have no test items' losses of the metric"
-    return replace(made, notes=[*made.notes, note])
+    return replace(decided, notes=[*decided.notes, note])

@@ -1,6 +1,7 @@
 """Turns what the runs of a grid came to into panels of curves: by the axes of the grid,
 and by test task."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,7 @@ from launcher.reporting.figures.line_charts import Line, Panel
 from zsg_core.stats.curves import Drop
 
 FALLEN = 0.9  # of a curve's fall: what comes after it is drawn again on its own scale
+LEAST_LATER = 3  # points of each curve that are left after the fall
 MOST_OF_TASK = 8  # curves in the panel of a test task
 X_LABELS = {
     "step": "step",
@@ -19,31 +21,42 @@ X_LABELS = {
 }
 
 
-def make_axis_panels(found: GridComparison) -> list[Panel]:
+def make_axis_panels(comparison: GridComparison) -> list[Panel]:
     """A panel for each value of the panel axis, on one scale, and after each the part
     after most of the fall."""
-    of: dict[str, list[Line]] = {}
-    for group in found.groups:
-        of.setdefault(found.panel_name(group), []).extend(_lines(group, found))
-    values = [
-        y
-        for lines in of.values()
-        for line in lines
-        for y in (*line.y, *(line.low or ()), *(line.high or ()))
-    ]
-    finite = list(filter(math.isfinite, values))
-    room = 0.04 * (max(finite) - min(finite)) if finite else 0
-    limits = (min(finite) - room, max(finite) + room) if len(of) > 1 and room else None
+    lines_by_panel: dict[str, list[Line]] = {}
+    for group in comparison.groups:
+        lines = lines_by_panel.setdefault(comparison.panel_name(group), [])
+        lines.extend(_lines(group, comparison))
+    options = comparison.options
+    limits = _common_limits(list(lines_by_panel.values()))
     whole = [
-        Panel(title, lines, X_LABELS[found.options.x], found.options.metric, limits)
-        for title, lines in of.items()
+        Panel(title, lines, X_LABELS[options.x], options.metric, limits)
+        for title, lines in lines_by_panel.items()
     ]
-    return [panel for one in whole for panel in _with_later(one)]
+    return [panel for whole_panel in whole for panel in _with_later(whole_panel)]
 
 
-def _lines(group: Group, found: GridComparison) -> list[Line]:
-    name = found.label(group)
-    colour = found.colours[name]
+def _common_limits(panels: Sequence[Sequence[Line]]) -> tuple[float, float] | None:
+    """The limits of the vertical axis of several panels, with a margin; None for one
+    panel, or where all values are the same."""
+    bounds = [
+        values
+        for lines in panels
+        for line in lines
+        for values in (line.y, line.low, line.high)
+        if values is not None
+    ]
+    finite = list(filter(math.isfinite, itertools.chain.from_iterable(bounds)))
+    if len(panels) < 2 or not finite:
+        return None
+    margin = 0.04 * (max(finite) - min(finite))
+    return (min(finite) - margin, max(finite) + margin) if margin else None
+
+
+def _lines(group: Group, comparison: GridComparison) -> list[Line]:
+    name = comparison.label(group)
+    colour = comparison.colours[name]
     lines = []
     if group.steps:
         low, high = (
@@ -63,14 +76,14 @@ def _lines(group: Group, found: GridComparison) -> list[Line]:
                 begins=begins,
             )
         )
-    for one in group.apart:
-        x = [one.at[step] for step in one.values]
+    for member in group.apart:
+        x = [member.at[step] for step in member.values]
         lines.append(
             Line(
-                f"{name} ({one.run}, {one.state})",
+                f"{name} ({member.run}, {member.state})",
                 colour,
                 x,
-                [*one.values.values()],
+                [*member.values.values()],
                 apart=True,
             )
         )
@@ -94,25 +107,29 @@ def _fallen(panel: Panel) -> float | None:
         for line in panel.lines
         if not line.apart and all(map(math.isfinite, line.y))
     ]
-    starts = []
-    for line in lines:
-        low_enough = line.y[0] - FALLEN * (line.y[0] - min(line.y))
-        starts.append(
-            line.x[next(number for number, y in enumerate(line.y) if y <= low_enough)]
-        )
-    start = max(starts, default=0)
-    left = min((sum(x >= start for x in line.x) for line in lines), default=0)
-    return start if left >= 3 and start > min(line.x[0] for line in lines) else None
+    if not lines:
+        return None
+    start = max(map(_end_of_fall, lines))
+    fewest = min(sum(x >= start for x in line.x) for line in lines)
+    is_later = start > min(line.x[0] for line in lines)
+    return start if fewest >= LEAST_LATER and is_later else None
+
+
+def _end_of_fall(line: Line) -> float:
+    """Where a curve has made most of its fall."""
+    low_enough = line.y[0] - FALLEN * (line.y[0] - min(line.y))
+    return next(x for x, y in zip(line.x, line.y, strict=True) if y <= low_enough)
 
 
 def make_task_panel(
-    found: GridComparison, task: str, drops: Sequence[tuple[Group, Member, Drop]]
+    comparison: GridComparison, task: str, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> Panel:
     """The curves of one test task, those that fall most first; `drops` are those of the
     task, largest first."""
     lines = []
     chosen = {
-        id(group): group for group in (*(group for group, *_ in drops), *found.groups)
+        id(group): group
+        for group in (*(group for group, *_ in drops), *comparison.groups)
     }
     for group in list(chosen.values())[:MOST_OF_TASK]:
         items = group.items
@@ -121,21 +138,27 @@ def make_task_panel(
             continue
         at = dict(zip(group.steps, group.at, strict=True))
         column = items.by_task[:, items.names.index(task)]
-        places = [place for place, step in enumerate(items.steps) if step in at]
+        rows = [row for row, step in enumerate(items.steps) if step in at]
         x, y = (
-            [at[items.steps[place]] for place in places],
-            [float(column[place]) for place in places],
+            [at[items.steps[row]] for row in rows],
+            [float(column[row]) for row in rows],
         )
-        style = found.styles[found.panel_name(group)]
-        name = ", ".join(filter(None, (found.label(group), found.panel_name(group))))
+        style = comparison.styles[comparison.panel_name(group)]
+        name = ", ".join(
+            filter(None, (comparison.label(group), comparison.panel_name(group)))
+        )
         colour, runs, begins = (
-            found.colours[found.label(group)],
+            comparison.colours[comparison.label(group)],
             len(group.averaged),
             _begins(group, at),
         )
         lines.append(Line(name, colour, x, y, runs=runs, style=style, begins=begins))
-    _, one, drop = drops[0]
-    marked = (one.at[drop.start], one.at[drop.end])
+    _, member, drop = drops[0]
+    marked = (member.at[drop.start], member.at[drop.end])
     return Panel(
-        task, lines, X_LABELS[found.options.x], found.options.metric, marked=marked
+        task,
+        lines,
+        X_LABELS[comparison.options.x],
+        comparison.options.metric,
+        marked=marked,
     )

@@ -120,19 +120,20 @@ def draw_svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str
         )
         _draw(axes, panel, OF_THE_PAGE, direct=True)
         axes.set_title("")  # the page has it as text that wraps
-        held = io.StringIO()
-        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, axes, panel)) if hover else []
         pyplot.close(figure)
     return make_svg_element(
-        held.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points
+        buffer.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points
     )
 
 
-def make_svg_element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
+def make_svg_element(drawn: str, description: str, points: Iterable[str] = ()) -> str:
     """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page;
-    `said` to who cannot see it."""
-    opening = f'role="img" aria-label="{html.escape(make_showable(said, keep=""), quote=True)}">'
+    `description`: for who cannot see it."""
+    label = html.escape(make_showable(description, keep=""), quote=True)
+    opening = f'role="img" aria-label="{label}">'
     drawn = re.sub(
         r"<!--.*?-->|<metadata>.*?</metadata>",
         "",
@@ -166,43 +167,22 @@ def draw_picture(
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     with open_pyplot({"pdf.fonttype": 42}) as pyplot:
-        figure, axes = pyplot.subplots(
+        figure, grid = pyplot.subplots(
             rows,
             columns,
             figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6),
             layout="constrained",
             squeeze=False,
         )
-        for place, one in zip(axes.flat, panels, strict=False):
-            _draw(place, one, ON_PAPER, direct=False)
-        for place in axes.flat[len(panels) :]:
-            place.set_axis_off()
-        named = {
-            legend_name(line.label): place
-            for line, place in _handles(axes.flat, panels)
-        }
-        if apart:
-            for place, one in zip(axes.flat, panels, strict=False):
-                own = [
-                    (drawn, legend_name(line.label))
-                    for line, drawn in _handles([place], [one])
-                ]
-                (
-                    place.legend(*zip(*own, strict=True), frameon=False, fontsize=9)
-                    if len(own) > 1
-                    else None
-                )
-        elif len(named) > 1:
-            most = max(map(len, named))
-            figure.legend(
-                named.values(),
-                named.keys(),
-                loc="outside lower center",
-                frameon=False,
-                ncols=max(
-                    1, min(len(named), 6, int(14 * SIZE[0] * columns / (most + 6)))
-                ),
-            )
+        all_axes = list(grid.flat)
+        for axes, panel in zip(all_axes, panels, strict=False):
+            _draw(axes, panel, ON_PAPER, direct=False)
+            if apart:
+                _draw_own_legend(axes, panel)
+        for axes in all_axes[len(panels) :]:
+            axes.set_axis_off()
+        if not apart:
+            _draw_common_legend(figure, all_axes, panels, columns)
         figure.suptitle(make_showable(title, keep=""), fontsize=10)
         for path in paths:
             figure.savefig(
@@ -213,17 +193,46 @@ def draw_picture(
         pyplot.close(figure)
 
 
+def _draw_own_legend(axes: Any, panel: Panel) -> None:
+    """The names of a panel's curves, where there are several."""
+    handles = [
+        (drawn, legend_name(line.label)) for line, drawn in _handles([axes], [panel])
+    ]
+    if len(handles) > 1:
+        axes.legend(*zip(*handles, strict=True), frameon=False, fontsize=9)
+
+
+def _draw_common_legend(
+    figure: Any, all_axes: Sequence[Any], panels: Sequence[Panel], columns: int
+) -> None:
+    """The names of all curves below the figure, in as many columns as there is room for."""
+    named = {
+        legend_name(line.label): drawn for line, drawn in _handles(all_axes, panels)
+    }
+    if len(named) < 2:
+        return
+    longest = max(map(len, named))
+    with_room = int(14 * SIZE[0] * columns / (longest + 6))
+    figure.legend(
+        named.values(),
+        named.keys(),
+        loc="outside lower center",
+        frameon=False,
+        ncols=max(1, min(len(named), 6, with_room)),
+    )
+
+
 def legend_name(text: str) -> str:
     """A text as a legend shows it; matplotlib leaves out names that begin with an underscore."""
     return re.sub("^_", " _", make_showable(text, keep=""))
 
 
 def _handles(
-    places: Sequence[Any], panels: Sequence[Panel]
+    all_axes: Sequence[Any], panels: Sequence[Panel]
 ) -> Iterator[tuple[Line, Any]]:
-    for place, panel in zip(places, panels, strict=False):
+    for axes, panel in zip(all_axes, panels, strict=False):
         drawn = [
-            line for line in place.get_lines() if not line.get_label().startswith("_")
+            line for line in axes.get_lines() if not line.get_label().startswith("_")
         ]
         yield from zip(
             [line for line in panel.lines if not line.apart], drawn, strict=True
@@ -250,32 +259,9 @@ def open_pyplot(settings: dict[str, Any]) -> Iterator[Any]:
 
 
 def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None:
+    is_crowded = len(panel.lines) > MOST_LINES
     for line in panel.lines:
-        colour = colours[FIRST + line.colour % len(PALETTE)]
-        if line.low is not None and line.high is not None:
-            axes.fill_between(
-                line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0
-            )
-        few = (
-            len(line.x) <= MOST_MARKED
-            and len(panel.lines) <= MOST_LINES
-            and not line.apart
-        )
-        mark = line.mark if few else "" if len(line.x) > 1 else "."
-        dash = (
-            (0, (4, 2)) if line.apart else DASHES[line_style(line.colour, line.style)]
-        )
-        axes.plot(
-            line.x,
-            line.y,
-            label="_" if line.apart else "curve",
-            color=colour,
-            marker=mark,
-            markersize=3.4,
-            linewidth=0.9 if line.apart else 1.7,
-            linestyle=dash,
-            alpha=0.8 if line.apart else 1,
-        )
+        _draw_line(axes, line, colours[FIRST + line.colour % len(PALETTE)], is_crowded)
     _draw_begins(axes, panel, colours)
     if panel.marked:
         axes.axvspan(*panel.marked, color=colours[GRID], alpha=0.6, linewidth=0)
@@ -295,6 +281,32 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
         _name_ends(axes, panel, colours)
 
 
+def _draw_line(axes: Any, line: Line, colour: str, is_crowded: bool) -> None:
+    """A curve with its band; one that is `apart` is thin and dashed."""
+    if line.low is not None and line.high is not None:
+        axes.fill_between(
+            line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0
+        )
+    look: dict[str, Any] = {
+        "label": "curve",
+        "linewidth": 1.7,
+        "linestyle": DASHES[line_style(line.colour, line.style)],
+        "alpha": 1,
+    }
+    if line.apart:
+        look = {"label": "_", "linewidth": 0.9, "linestyle": (0, (4, 2)), "alpha": 0.8}
+    mark = _point_mark(line, is_crowded)
+    axes.plot(line.x, line.y, color=colour, marker=mark, markersize=3.4, **look)
+
+
+def _point_mark(line: Line, is_crowded: bool) -> str:
+    """The mark at each point of a curve; none where there are too many, a dot for a
+    single point."""
+    if not (line.apart or is_crowded or len(line.x) > MOST_MARKED):
+        return line.mark
+    return "" if len(line.x) > 1 else "."
+
+
 def _draw_begins(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
     """Where stages begin: a dotted line where all curves agree, else a bar across each curve."""
     lines = [line for line in panel.lines if not line.apart]
@@ -303,21 +315,18 @@ def _draw_begins(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
             axes.axvline(x, color=colours[INK], linewidth=0.9, linestyle=":")
         return
     for line in lines:
-        places = [
+        points = [
             (x, y) for x, y in zip(line.x, line.y, strict=True) if x in line.begins
         ]
         colour = colours[FIRST + line.colour % len(PALETTE)]
-        (
+        if points:
             axes.plot(
-                *zip(*places, strict=True),
+                *zip(*points, strict=True),
                 "|",
                 color=colour,
                 markersize=14,
                 markeredgewidth=2,
             )
-            if places
-            else None
-        )
 
 
 def line_style(colour: int, style: int = 0) -> int:
@@ -340,10 +349,10 @@ def _name_ends(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
     ):
         return
     bottom, top = axes.get_ylim()
-    least, right = (top - bottom) / 15, axes.get_xlim()[1]
+    gap, right = (top - bottom) / 15, axes.get_xlim()[1]
     at = -float("inf")
-    for line in sorted(ends, key=lambda one: one.y[-1]):
-        at = max(at + least, line.y[-1])
+    for line in sorted(ends, key=lambda end: end.y[-1]):
+        at = max(at + gap, line.y[-1])
         axes.text(
             right,
             at,
@@ -365,11 +374,11 @@ def _points(figure: Any, axes: Any, panel: Panel) -> Iterator[str]:
         for number, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
             if not bottom <= y <= top:  # nor what is not a number
                 continue
-            left, up = axes.transData.transform((x, y)) * scale
-            said = f"{line.label}: {y:.4g} at {panel.x_label.partition(' ')[0]} {x:g}"
+            across, up = axes.transData.transform((x, y)) * scale
+            label = f"{line.label}: {y:.4g} at {panel.x_label.partition(' ')[0]} {x:g}"
             if line.low is not None and line.high is not None:
-                said += f" ({line.low[number]:.4g} to {line.high[number]:.4g}, {line.runs} runs)"
+                label += f" ({line.low[number]:.4g} to {line.high[number]:.4g}, {line.runs} runs)"
             yield (
-                f'<circle cx="{left:.1f}" cy="{height - up:.1f}"'
-                f' r="5"><title>{html.escape(said)}</title></circle>'
+                f'<circle cx="{across:.1f}" cy="{height - up:.1f}"'
+                f' r="5"><title>{html.escape(label)}</title></circle>'
             )

@@ -29,19 +29,21 @@ def choose_mark(number: int) -> tuple[int, str]:
     return number % len(PALETTE), MARKS[(number + number // len(PALETTE)) % len(MARKS)]
 
 
-def draw_svg(one: StateMap, groups: Mapping[str, int], number: int, hover: bool) -> str:
+def draw_svg(
+    state_map: StateMap, groups: Mapping[str, int], number: int, hover: bool
+) -> str:
     """A map as an SVG element. `groups` are numbered; `number`: which of the page's maps it is."""
     with line_charts.open_pyplot(
         {"svg.fonttype": "none", "svg.hashsalt": f"map {number}"}
     ) as pyplot:
-        figure, places = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
-        _draw(places, one, groups, OF_THE_PAGE)
-        held = io.StringIO()
-        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
-        points = list(_points(figure, places, one)) if hover else []
+        figure, axes_pair = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
+        _draw(axes_pair, state_map, groups, OF_THE_PAGE)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        points = list(_points(figure, axes_pair, state_map)) if hover else []
         pyplot.close(figure)
     return line_charts.make_svg_element(
-        held.getvalue(), f"t-SNE and PCA of hidden states: {one.label}", points
+        buffer.getvalue(), f"t-SNE and PCA of hidden states: {state_map.label}", points
     )
 
 
@@ -57,18 +59,18 @@ def draw_picture(
             figsize=(SIZE[0], (SIZE[1] + 0.2) * len(maps) + 0.4), layout="constrained"
         )
         handles: dict[str, Any] = {}
-        for part, (title, one) in zip(
+        for subfigure, (title, state_map) in zip(
             whole.subfigures(len(maps), 1, squeeze=False).flat, maps, strict=True
         ):
-            handles |= _draw(part.subplots(1, 2), one, groups, ON_PAPER)
-            part.suptitle(make_showable(title, keep=""), fontsize=10)
-        shown = {group: handles[group] for group in groups if group in handles}
-        names = list(map(line_charts.legend_name, shown))
+            handles |= _draw(subfigure.subplots(1, 2), state_map, groups, ON_PAPER)
+            subfigure.suptitle(make_showable(title, keep=""), fontsize=10)
+        drawn = {group: handles[group] for group in groups if group in handles}
+        names = list(map(line_charts.legend_name, drawn))
         whole.legend(
-            shown.values(),
+            drawn.values(),
             names,
             loc="outside lower center",
-            ncols=min(6, len(shown)),
+            ncols=min(6, len(drawn)),
             frameon=False,
         )
         for path in paths:
@@ -81,18 +83,26 @@ def draw_picture(
 
 
 def _draw(
-    places: Any, one: StateMap, groups: Mapping[str, int], colours: Sequence[str]
+    axes_pair: Any,
+    state_map: StateMap,
+    groups: Mapping[str, int],
+    colours: Sequence[str],
 ) -> dict[str, Any]:
     """Both panels; returns what a legend shows of each group."""
     handles: dict[str, Any] = {}
-    for axes, name, points in _panels(places, one):
+    for axes, name, points in _panels(axes_pair, state_map):
         for group, number in groups.items():
-            own = points[[item == group for item in one.kept.groups]]
+            group_points = points[[item == group for item in state_map.kept.groups]]
             colour, mark = choose_mark(number)
-            if len(own):
+            if len(group_points):
                 paint = colours[FIRST + colour]
                 handles[group] = axes.scatter(
-                    *own.T, s=DOT, color=paint, marker=mark, alpha=0.75, linewidths=0
+                    *group_points.T,
+                    s=DOT,
+                    color=paint,
+                    marker=mark,
+                    alpha=0.75,
+                    linewidths=0,
                 )
         axes.set_title(name, fontsize=10, color=colours[INK])
         axes.set_xticks([])
@@ -100,9 +110,9 @@ def _draw(
         for side in axes.spines.values():
             side.set_color(colours[GRID])
         axes.margins(0.06)
-    _, pca = places
+    _, pca = axes_pair
     for put, number, share in zip(
-        (pca.set_xlabel, pca.set_ylabel), (1, 2), one.explained, strict=True
+        (pca.set_xlabel, pca.set_ylabel), (1, 2), state_map.explained, strict=True
     ):
         put(
             f"component {number} ({100 * share:.0f} % of variance)",
@@ -112,22 +122,29 @@ def _draw(
     return handles
 
 
-def _panels(places: Any, one: StateMap) -> list[tuple[Any, str, Points]]:
-    return [(places[0], "t-SNE", one.tsne), (places[1], "PCA", one.pca)]
+def _panels(axes_pair: Any, state_map: StateMap) -> list[tuple[Any, str, Points]]:
+    return [
+        (axes_pair[0], "t-SNE", state_map.tsne),
+        (axes_pair[1], "PCA", state_map.pca),
+    ]
 
 
-def _points(figure: Any, places: Any, one: StateMap) -> Iterator[str]:
+def _points(figure: Any, axes_pair: Any, state_map: StateMap) -> Iterator[str]:
     """A circle with a title at each item: which it is, and its silhouette."""
     height, scale = figure.get_figheight() * 72, 72 / figure.dpi
-    for axes, _, points in _panels(places, one):
+    for axes, _, points in _panels(axes_pair, state_map):
         at = axes.transData.transform(points) * scale
-        for (left, up), item, group, apart in zip(
-            at, one.kept.ids, one.kept.groups, one.kept.silhouettes, strict=True
+        for (across, up), item, group, apart in zip(
+            at,
+            state_map.kept.ids,
+            state_map.kept.groups,
+            state_map.kept.silhouettes,
+            strict=True,
         ):
-            said = html.escape(
+            label = html.escape(
                 make_showable(f"{group}: {item}, silhouette {apart:.2f}", keep="")
             )
             yield (
-                f'<circle cx="{left:.1f}" cy="{height - up:.1f}"'
-                f' r="4"><title>{said}</title></circle>'
+                f'<circle cx="{across:.1f}" cy="{height - up:.1f}"'
+                f' r="4"><title>{label}</title></circle>'
             )

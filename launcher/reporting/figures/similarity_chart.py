@@ -35,9 +35,9 @@ def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
         strict=True,
     ):
         for number, (name, both) in enumerate(curves.items()):
-            where, means = average_windows(both[kind])
+            middles, means = average_windows(both[kind])
             panel.plot(
-                where,
+                middles,
                 means,
                 label=line_charts.legend_name(name),
                 color=COLOURS[number % len(COLOURS)],

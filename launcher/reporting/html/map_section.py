@@ -28,28 +28,28 @@ def make_map_section(maps: StateMaps) -> list[str]:
     if not maps.drawn:
         return []
     numbers = number_groups(maps)
-    hover = sum(2 * len(one.kept.ids) for one in maps.drawn) <= MOST_HOVERED
+    hover = sum(2 * len(state_map.kept.ids) for state_map in maps.drawn) <= MOST_HOVERED
     drawn = [
-        (map_title(one), map_charts.draw_svg(one, numbers, place, hover))
-        for place, one in enumerate(maps.drawn)
+        (map_title(state_map), map_charts.draw_svg(state_map, numbers, number, hover))
+        for number, state_map in enumerate(maps.drawn)
     ]
-    more = (
+    left_out = (
         f"{maps.left_out} more are left out, as a page has {len(maps.drawn)} at most. "
         if maps.left_out
         else ""
     )
-    by = maps.drawn[0].kept.by
+    grouping = maps.drawn[0].kept.by
     return [
         report_page.render_heading("Hidden states of test items"),
         report_page.render_mark_legend(
-            by,
+            grouping,
             {
                 group: map_charts.choose_mark(number)
                 for group, number in numbers.items()
             },
         ),
         report_page.render_panels(drawn),
-        report_page.render_paragraph(NOTE + more, "faint"),
+        report_page.render_paragraph(NOTE + left_out, "faint"),
     ]
 
 
@@ -58,33 +58,33 @@ def number_groups(maps: StateMaps) -> dict[str, int]:
     return {group: number for number, group in enumerate(maps.groups)}
 
 
-def map_title(one: StateMap) -> str:
+def map_title(state_map: StateMap) -> str:
     """Whose map it is, of which layer, and how well its groups lie apart."""
-    apart = one.kept.silhouettes
-    of = {
-        group: float(np.mean(apart[_where(one, group)]))
-        for group in dict.fromkeys(one.kept.groups)
+    apart = state_map.kept.silhouettes
+    means = {
+        group: float(np.mean(apart[_where(state_map, group)]))
+        for group in dict.fromkeys(state_map.kept.groups)
     }
-    shown = (
-        f" ({', '.join(f'{group} {value:.2f}' for group, value in of.items())})"
-        if len(of) <= MOST_NAMED
+    group_means = (
+        f" ({', '.join(f'{group} {value:.2f}' for group, value in means.items())})"
+        if len(means) <= MOST_NAMED
         else ""
     )
-    pooling = " of all tokens" if one.kept.way["pooling"] == "mean" else ""
-    layer = f"layer {one.kept.way['layer']}{pooling}"
-    return f"{one.label}, {layer}: silhouette {np.mean(apart):.2f}{shown}"
+    pooling = " of all tokens" if state_map.kept.way["pooling"] == "mean" else ""
+    layer = f"layer {state_map.kept.way['layer']}{pooling}"
+    return f"{state_map.label}, {layer}: silhouette {np.mean(apart):.2f}{group_means}"
 
 
 def map_rows(maps: StateMaps) -> Sequence[dict[str, Any]]:
     """The table beside the page: every item of every map."""
     return [
         {
-            "run": one.run,
-            "of": one.label,
-            "step": one.kept.step,
-            "key": one.kept.key,
-            "layer": one.kept.way["layer"],
-            "by": one.kept.by,
+            "run": state_map.run,
+            "of": state_map.label,
+            "step": state_map.kept.step,
+            "key": state_map.kept.key,
+            "layer": state_map.kept.way["layer"],
+            "by": state_map.kept.by,
             "group": group,
             "item": item,
             "silhouette": float(apart),
@@ -93,17 +93,17 @@ def map_rows(maps: StateMaps) -> Sequence[dict[str, Any]]:
             "pca_1": pca[0],
             "pca_2": pca[1],
         }
-        for one in maps.drawn
+        for state_map in maps.drawn
         for item, group, apart, tsne, pca in zip(
-            one.kept.ids,
-            one.kept.groups,
-            one.kept.silhouettes,
-            one.tsne.tolist(),
-            one.pca.tolist(),
+            state_map.kept.ids,
+            state_map.kept.groups,
+            state_map.kept.silhouettes,
+            state_map.tsne.tolist(),
+            state_map.pca.tolist(),
             strict=True,
         )
     ]
 
 
-def _where(one: StateMap, group: str) -> list[bool]:
-    return [own == group for own in one.kept.groups]
+def _where(state_map: StateMap, group: str) -> list[bool]:
+    return [item_group == group for item_group in state_map.kept.groups]

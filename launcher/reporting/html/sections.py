@@ -2,7 +2,7 @@
 what they stand on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.contract.states import RecordedState
@@ -24,176 +24,168 @@ from zsg_core.stats.curves import Drop
 MOST_NAMED = 12
 MOST_DROPS, FEW_DROPS, DRAWN_DROPS = 20, 5, 6
 
-Rows = list[Sequence[Any]]
-
 
 def make_sections(
-    found: GridComparison,
-    summed: Sequence[tuple[Summary, Summary] | None],
+    comparison: GridComparison,
+    summaries: Sequence[tuple[Summary, Summary] | None],
     drops: Sequence[tuple[Group, Member, Drop]],
     drawn: Sequence[Panel],
     decided: Sequence[JudgedClaim],
     maps: StateMaps,
 ) -> list[str]:
-    """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
-    hover = (
-        sum(len(line.x) for panel in drawn for line in panel.lines)
-        <= line_charts.MOST_HOVERED
-    )
-    done = sum(one.state == RecordedState.DONE for one in found.members)
+    """The sections as HTML; `summaries` are those of the groups, `drawn` the panels by axis."""
+    points = sum(len(line.x) for panel in drawn for line in panel.lines)
+    hover = points <= line_charts.MOST_HOVERED
+    number_of_panels = len(drawn) + len(verdict_section.make_verdict_panels(decided))
+    return [
+        *_head(comparison),
+        *_curves(comparison, drawn, hover),
+        *verdict_section.make_verdict_section(decided, len(drawn)),
+        *_finals(comparison, summaries),
+        *_drops(comparison, drops, number_of_panels, hover),
+        *map_section.make_map_section(maps),
+        *_stands_on(comparison),
+    ]
+
+
+def _head(comparison: GridComparison) -> list[str]:
+    """The title, how far the runs have come, and what is missing."""
+    members = comparison.members
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     summary = (
-        f"{done} of {len(found.members)} runs done; metric {found.options.metric};"
-        f" written {when}."
+        f"{_count_done(members)} of {len(members)} runs done; metric"
+        f" {comparison.options.metric}; written {when}."
     )
-    parts = [
-        report_page.render_title(found.name),
+    head = [
+        report_page.render_title(comparison.name),
         report_page.render_paragraph(summary, "faint"),
     ]
-    missing = _missing(found)
-    parts += (
-        [report_page.render_warning("What is missing or in doubt", missing)]
-        if missing
-        else []
-    )
-    parts += [
-        report_page.render_heading(
-            f"{found.options.metric} by {X_LABELS[found.options.x]}"
-        )
+    if missing := _missing(comparison):
+        head.append(report_page.render_warning("What is missing or in doubt", missing))
+    return head
+
+
+def _count_done(members: Sequence[Member]) -> int:
+    return sum(member.state == RecordedState.DONE for member in members)
+
+
+def _curves(
+    comparison: GridComparison, drawn: Sequence[Panel], hover: bool
+) -> list[str]:
+    options = comparison.options
+    panels = [
+        (panel.title, line_charts.draw_svg(panel, number, hover))
+        for number, panel in enumerate(drawn)
     ]
-    parts += (
-        [report_page.render_legend(_names(found.colour_keys), found.colours)]
-        if found.colour_keys
-        else []
-    )
-    parts += [
-        report_page.render_panels(
-            (panel.title, line_charts.draw_svg(panel, n, hover))
-            for n, panel in enumerate(drawn)
-        )
+    return [
+        report_page.render_heading(f"{options.metric} by {X_LABELS[options.x]}"),
+        *_colour_legend(comparison),
+        report_page.render_panels(panels),
+        report_page.render_paragraph(_bands(comparison), "faint"),
     ]
-    parts += [report_page.render_paragraph(_bands(found), "faint")]
-    parts += verdict_section.make_verdict_section(decided, len(drawn))
-    others = len(drawn) + len(verdict_section.make_verdict_panels(decided))
-    parts += _finals(found, summed) + _drops(found, drops, others, hover)
-    parts += map_section.make_map_section(maps) + _stands_on(found)
-    return parts
 
 
-def _bands(found: GridComparison) -> str:
-    banded = [len(group.averaged) for group in found.groups if group.has_band]
-    if banded:
-        least, most = min(banded), max(banded)
-        count = f"{least}" if least == most else f"{least} to {most}"
-        splits = ", and in held-out splits" if found.options.over_splits else ""
-        text = (
-            f"A curve with a band is the mean of {count} replicates, which differ only in seeds"
-            " that take effect"
+def _colour_legend(comparison: GridComparison) -> list[str]:
+    """Which colour is whose; nothing where there is but one."""
+    if not comparison.colour_keys:
+        return []
+    title = _names(comparison.colour_keys)
+    return [report_page.render_legend(title, comparison.colours)]
+
+
+def _style_legend(comparison: GridComparison) -> list[str]:
+    """Which style of line is of which panel; nothing where there is one panel."""
+    if not comparison.panel:
+        return []
+    return [report_page.render_style_legend("", comparison.styles)]
+
+
+def _bands(comparison: GridComparison) -> str:
+    """What a band, a thin line and a dotted line mean, in sentences."""
+    sentences = [_band_sentence(comparison)]
+    if any(group.apart for group in comparison.groups):
+        sentences.append(
+            "Thin dashed lines are runs that broke off or lag behind; no mean holds them."
         )
-        text += f"{splits}; "
-        text += "the band reaches from the lowest to the highest of them. "
-    else:
-        text = "No point of this grid has replicates that are done, so no curve has a band. "
-    apart = any(group.apart for group in found.groups)
-    text += (
-        "Thin dashed lines are runs that broke off or lag behind; no mean holds them. "
-        if apart
-        else ""
-    )
-    staged = (
-        "A dotted line, or where curves differ a bar across each, is where the next stage"
-        " begins. "
-    )
-    text += staged if found.most_stages > 1 else ""
-    return text + "Values show where the mouse rests on a point."
-
-
-def _missing(found: GridComparison) -> list[str]:
-    lines = list(found.troubles[:MOST_NAMED])
-    if len(found.troubles) > MOST_NAMED:
-        lines.append(
-            f"… and {len(found.troubles) - MOST_NAMED} more that failed, were cancelled or are"
-            " flagged"
+    if comparison.most_stages > 1:
+        sentences.append(
+            "A dotted line, or where curves differ a bar across each, is where the next stage"
+            " begins."
         )
+    return " ".join([*sentences, "Values show where the mouse rests on a point."])
+
+
+def _band_sentence(comparison: GridComparison) -> str:
+    banded = [len(group.averaged) for group in comparison.groups if group.has_band]
+    if not banded:
+        return "No point of this grid has replicates that are done, so no curve has a band."
+    fewest, largest = min(banded), max(banded)
+    count = f"{fewest}" if fewest == largest else f"{fewest} to {largest}"
+    splits = ", and in held-out splits" if comparison.options.over_splits else ""
+    return (
+        f"A curve with a band is the mean of {count} replicates, which differ only in seeds"
+        f" that take effect{splits}; the band reaches from the lowest to the highest of them."
+    )
+
+
+def _missing(comparison: GridComparison) -> list[str]:
+    """What a reader must know first: runs that failed, lag behind, lack the metric, ran
+    changed code, or are left out."""
+    lines = list(comparison.troubles[:MOST_NAMED])
+    unnamed = len(comparison.troubles) - MOST_NAMED
+    if unnamed > 0:
+        lines.append(f"… and {unnamed} more that failed, were cancelled or are flagged")
     for state in (RecordedState.NOT_FINISHED, RecordedState.NOT_BEGUN):
-        of = [one.run for one in found.members if one.state == state]
-        if of:
-            more = f", … ({len(of)})" if len(of) > MOST_NAMED else ""
-            lines.append(f"{state}: {', '.join(of[:MOST_NAMED])}{more}")
-    without = [
-        one.run
-        for one in found.members
-        if one.state == RecordedState.DONE and not one.values
-    ]
-    lines += (
-        [f"done, but without {found.options.metric}: {', '.join(without[:MOST_NAMED])}"]
-        if without
-        else []
-    )
-    dirty = sum(
-        recorded_runs.UNCOMMITTED in one.get("commit", "") for one in found.facts
-    )
-    lines += (
-        [f"{dirty} of {len(found.facts)} runs ran code with uncommitted changes"]
-        if dirty
-        else []
-    )
-    former = [
-        row["run"] for row in found.record.get("former", []) if not row.get("is_stage")
-    ]
-    lines += (
-        [
-            f"left out, as the grid no longer lists them: {', '.join(former[:MOST_NAMED])}"
-        ]
-        if former
-        else []
-    )
+        runs = [member.run for member in comparison.members if member.state == state]
+        if runs:
+            count = f", … ({len(runs)})" if len(runs) > MOST_NAMED else ""
+            lines.append(f"{state}: {_first_names(runs)}{count}")
+    if without := _runs_without_metric(comparison.members):
+        metric = comparison.options.metric
+        lines.append(f"done, but without {metric}: {_first_names(without)}")
+    if dirty := _count_uncommitted(comparison.facts):
+        lines.append(
+            f"{dirty} of {len(comparison.facts)} runs ran code with uncommitted changes"
+        )
+    if former := _former_runs(comparison.record):
+        lines.append(
+            f"left out, as the grid no longer lists them: {_first_names(former)}"
+        )
     return lines
 
 
-def _finals(
-    found: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
-) -> list[str]:
-    of_final, of_area = (
-        [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")]
-        for name in ("final", "area")
+def _first_names(runs: Sequence[str]) -> str:
+    return ", ".join(runs[:MOST_NAMED])
+
+
+def _runs_without_metric(members: Sequence[Member]) -> list[str]:
+    finished = [member for member in members if member.state == RecordedState.DONE]
+    return [member.run for member in finished if not member.values]
+
+
+def _count_uncommitted(facts: Sequence[Mapping[str, str]]) -> int:
+    return sum(
+        recorded_runs.UNCOMMITTED in run_facts.get("commit", "") for run_facts in facts
     )
-    names = [last_word(key) for key in found.keys]
-    stages = [f"after stage {number}" for number in range(1, found.most_stages)]
-    headings = [
-        *names,
-        "runs",
-        *stages,
-        "last step",
-        f"final {found.options.metric}",
-        *of_final,
-        "area",
-        *of_area,
+
+
+def _former_runs(record: Mapping[str, Any]) -> list[str]:
+    """The runs that the grid no longer lists, without those that are stages of others."""
+    former = record.get("former", [])
+    return [row["run"] for row in former if not row.get("is_stage")]
+
+
+def _finals(
+    comparison: GridComparison, summaries: Sequence[tuple[Summary, Summary] | None]
+) -> list[str]:
+    metric = comparison.options.metric
+    rows = [
+        _final_row(comparison, group, summary)
+        for group, summary in zip(comparison.groups, summaries, strict=True)
     ]
-    rows: Rows = []
-    for group, of in zip(found.groups, summed, strict=True):
-        done = sum(one.state == RecordedState.DONE for one in group.members)
-        axes = [_axis_cell(group.axes.get(key)) for key in found.keys]
-        runs = f"{done} of {len(group.members)}"
-        values = (
-            [cell for one in of for cell in _summary_cells(one)]
-            if of
-            else [number_cell(None)] * 8
-        )
-        ends = [value for _, value in group.stage_ends] + [None] * len(stages)
-        ended = [number_cell(value) for value in ends[: len(stages)]]
-        rows.append(
-            [
-                *axes,
-                runs,
-                *ended,
-                number_cell(float(group.steps[-1]) if group.steps else None, 12),
-                *values,
-            ]
-        )
     note = (
         "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the"
-        f" metric's unit. {_mean_of(found.options.metric)} All intervals are of 95 %, and of that"
+        f" metric's unit. {_mean_of(metric)} All intervals are of 95 %, and of that"
         " mean. Replicates: Student's t over runs, the only one that tells of other seeds. Items:"
         f" bootstrap over test items ({curves.REPEATS} draws, seed 0). Tasks: the same, drawing"
         " whole test tasks, as items of a task are alike. Both tell of other test items, not of"
@@ -202,8 +194,48 @@ def _finals(
     )
     return [
         report_page.render_heading("Final values and areas"),
-        report_page.render_table(headings, rows),
+        report_page.render_table(_final_headings(comparison), rows),
         report_page.render_paragraph(note, "faint"),
+    ]
+
+
+def _final_headings(comparison: GridComparison) -> list[str]:
+    of_final, of_area = (
+        [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")]
+        for name in ("final", "area")
+    )
+    stages = range(1, comparison.most_stages)
+    return [
+        *map(last_word, comparison.keys),
+        "runs",
+        *(f"after stage {number}" for number in stages),
+        "last step",
+        f"final {comparison.options.metric}",
+        *of_final,
+        "area",
+        *of_area,
+    ]
+
+
+def _final_row(
+    comparison: GridComparison,
+    group: Group,
+    summaries: tuple[Summary, Summary] | None,
+) -> list[Any]:
+    """The cells of a group: its axes, runs, ends of stages, last value and area."""
+    stages = comparison.most_stages - 1
+    ends = [value for _, value in group.stage_ends] + [None] * stages
+    last_step = float(group.steps[-1]) if group.steps else None
+    if summaries:
+        values = [cell for summary in summaries for cell in _summary_cells(summary)]
+    else:
+        values = [number_cell(None)] * 8
+    return [
+        *(_axis_cell(group.axes.get(key)) for key in comparison.keys),
+        f"{_count_done(group.members)} of {len(group.members)}",
+        *map(number_cell, ends[:stages]),
+        number_cell(last_step, 12),
+        *values,
     ]
 
 
@@ -226,81 +258,94 @@ def _axis_cell(value: Any) -> Any:
     )
 
 
-def _summary_cells(one: Summary) -> list[Any]:
+def _summary_cells(summary: Summary) -> list[Any]:
     return [
-        number_cell(one.value),
-        interval_cell(one.seeds),
-        interval_cell(one.items),
-        interval_cell(one.tasks),
+        number_cell(summary.value),
+        interval_cell(summary.seeds),
+        interval_cell(summary.items),
+        interval_cell(summary.tasks),
     ]
 
 
 def _drops(
-    found: GridComparison,
+    comparison: GridComparison,
     drops: Sequence[tuple[Group, Member, Drop]],
     first: int,
     hover: bool,
 ) -> list[str]:
+    """The section of sudden drops; its panels are numbered from `first`."""
     if not drops:
         return []
-    shown = [row for row in drops if row[2].is_sudden][:MOST_DROPS] or drops[:FEW_DROPS]
-    staged = found.most_stages > 1
-    headings = [
-        "task",
-        *map(last_word, found.keys),
-        "run",
-        *(["stage"] if staged else []),
-        "from step",
-        "to step",
-    ]
-    headings += ["falls by", "all tasks", "× usual"]
-    rows: Rows = [
-        [
-            drop.task,
-            *(_axis_cell(group.axes.get(key)) for key in found.keys),
-            one.run,
-            *([number_cell(one.stage_after(drop.start))] if staged else []),
-            number_cell(drop.start, 12),
-            number_cell(drop.end, 12),
-            number_cell(drop.size, 3),
-            number_cell(drop.shared, 3),
-            number_cell(drop.times_usual, 3),
-        ]
-        for group, one, drop in shown
-    ]
-    sudden = sum(drop.is_sudden for *_, drop in drops)
+    sudden = [row for row in drops if row[2].is_sudden]
+    listed = sudden[:MOST_DROPS] or drops[:FEW_DROPS]
     note = (
         "Of every run and test task, the fall between neighbouring checkpoints that goes most"
         " beyond the mean fall of all tasks there. × usual: how many times the task's median"
-        f" change between its other checkpoints; beyond 3 it is sudden, as are {sudden} of"
+        f" change between its other checkpoints; beyond 3 it is sudden, as are {len(sudden)} of"
         f" {len(drops)} (all in drops.csv). Grey: a task's first fall in the table."
     )
-    of_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
-    for row in [*shown, *drops]:
-        of_task.setdefault(row[2].task, []).append(row)
-    chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[
-        :DRAWN_DROPS
-    ]
-    panels = [
-        curve_panels.make_task_panel(found, task, of_task[task]) for task in chosen
-    ]
-    drawn = [
-        (one.title, line_charts.draw_svg(one, first + n, hover, small=True))
-        for n, one in enumerate(panels)
-    ]
-    legend = (
-        report_page.render_legend(_names(found.colour_keys), found.colours)
-        if found.colour_keys
-        else ""
-    )
-    styles = report_page.render_style_legend("", found.styles) if found.panel else ""
     return [
         report_page.render_heading("Sudden drops of test tasks"),
-        report_page.render_table(headings, rows),
+        report_page.render_table(
+            _drop_headings(comparison), [_drop_row(comparison, *row) for row in listed]
+        ),
         report_page.render_paragraph(note, "faint"),
-        legend,
-        styles,
-        report_page.render_panels(drawn, small=True),
+        *_colour_legend(comparison),
+        *_style_legend(comparison),
+        report_page.render_panels(
+            _draw_drops(comparison, [*listed, *drops], first, hover), small=True
+        ),
+    ]
+
+
+def _drop_headings(comparison: GridComparison) -> list[str]:
+    return [
+        "task",
+        *map(last_word, comparison.keys),
+        "run",
+        *(["stage"] if comparison.most_stages > 1 else []),
+        "from step",
+        "to step",
+        "falls by",
+        "all tasks",
+        "× usual",
+    ]
+
+
+def _drop_row(
+    comparison: GridComparison, group: Group, member: Member, drop: Drop
+) -> list[Any]:
+    stage = member.stage_after(drop.start)
+    return [
+        drop.task,
+        *(_axis_cell(group.axes.get(key)) for key in comparison.keys),
+        member.run,
+        *([number_cell(stage)] if comparison.most_stages > 1 else []),
+        number_cell(drop.start, 12),
+        number_cell(drop.end, 12),
+        number_cell(drop.size, 3),
+        number_cell(drop.shared, 3),
+        number_cell(drop.times_usual, 3),
+    ]
+
+
+def _draw_drops(
+    comparison: GridComparison,
+    drops: Sequence[tuple[Group, Member, Drop]],
+    first: int,
+    hover: bool,
+) -> list[tuple[str, str]]:
+    """A small panel, with its title, of each task that falls most."""
+    by_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
+    for row in drops:
+        by_task.setdefault(row[2].task, []).append(row)
+    panels = [
+        curve_panels.make_task_panel(comparison, task, by_task[task])
+        for task in list(by_task)[:DRAWN_DROPS]
+    ]
+    return [
+        (panel.title, line_charts.draw_svg(panel, number, hover, small=True))
+        for number, panel in enumerate(panels, start=first)
     ]
 
 
@@ -308,37 +353,42 @@ def _names(keys: Sequence[str]) -> str:
     return last_word(keys[0]) if len(keys) == 1 else ""
 
 
-def _stands_on(found: GridComparison) -> list[str]:
-    names = list(dict.fromkeys(name for one in found.facts for name in one))
-    values = {name: {one.get(name, "") for one in found.facts} for name in names}
-    shared = {
-        name: next(iter(of))
-        for name, of in values.items()
-        if len(of) == 1 and name not in ("run", "state")
-    }
-    others = [name for name in names if name not in shared]
-    axes = list(
-        dict.fromkeys(key for row in found.record["runs"] for key in row["axes"])
-    )
+def _stands_on(comparison: GridComparison) -> list[str]:
+    names = list(dict.fromkeys(name for facts in comparison.facts for name in facts))
+    shared = _shared_facts(comparison.facts, names)
+    differing = [name for name in names if name not in shared]
+    listed = comparison.record["runs"]
+    axes = list(dict.fromkeys(key for row in listed for key in row["axes"]))
     rows = [
         [
-            *(one.get(name, "") for name in others),
+            *(facts.get(name, "") for name in differing),
             *(run_groups.axis_text(row["axes"].get(key)) for key in axes),
         ]
-        for one, row in zip(found.facts, found.record["runs"], strict=True)
+        for facts, row in zip(comparison.facts, listed, strict=True)
     ]
     beside = (
         "Beside this page: curves.png and curves.pdf, curves.csv (what is drawn), finals.csv,"
-        " drops.csv, "
+        " drops.csv, metrics.parquet (every value of every run)."
     )
-    beside += "metrics.parquet (every value of every run)."
     return [
         report_page.render_heading("What it stands on"),
         report_page.render_paragraph("All runs share:"),
-        report_page.render_facts({"grid": found.name, **shared}),
+        report_page.render_facts({"grid": comparison.name, **shared}),
         report_page.render_folded(
             f"The {len(rows)} runs, and what differs",
-            report_page.render_table([*others, *axes], rows),
+            report_page.render_table([*differing, *axes], rows),
         ),
         report_page.render_paragraph(beside, "faint"),
     ]
+
+
+def _shared_facts(
+    facts: Sequence[Mapping[str, str]], names: Sequence[str]
+) -> dict[str, str]:
+    """The facts that are the same of all runs."""
+    shared = {}
+    for name in names:
+        values = {run_facts.get(name, "") for run_facts in facts}
+        if len(values) == 1 and name not in ("run", "state"):
+            shared[name] = values.pop()
+    return shared

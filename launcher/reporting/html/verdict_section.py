@@ -53,6 +53,17 @@ DRAWN = (
     " Published curves were read off figures of other models, data and test items: shapes compare,"
     " values do not."
 )
+SIZES = (  # the columns of an effect, in the table beside the page
+    "size",
+    "low",
+    "high",
+    "over",
+    "low_on_these_tasks",
+    "high_on_these_tasks",
+    "by_chance",
+    "error_of_tasks",
+    "error_of_replicates",
+)
 _OF = {"end": "end", "area": "area under the curve"}
 
 
@@ -65,11 +76,11 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
         (panel.title, line_charts.draw_svg(panel, first + n, hover=True))
         for n, panel in enumerate(make_verdict_panels(decided))
     ]
-    rows = [row for one in decided for row in _rows(one)]
+    rows = [row for judged in decided for row in _rows(judged)]
     notes = dict.fromkeys(
-        f"{describe_claim(one.claim)}: {note}"
-        for one in decided
-        for note in one.verdict.notes
+        f"{describe_claim(judged.claim)}: {note}"
+        for judged in decided
+        for note in judged.verdict.notes
     )
     return [
         report_page.render_heading("Verdicts"),
@@ -98,20 +109,28 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
 def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
     """The curves that verdicts are of, and after each the published ones beside it on
     axes of their own."""
-    made: dict[Any, list[Panel]] = {}
-    for one in decided:
-        claim, where = one.claim, _group(one)
-        of = (claim.metric, claim.stage, tuple(one.curves), where, claim.published)
-        if not one.curves or of in made:
+    pairs: dict[Any, list[Panel]] = {}
+    for judged in decided:
+        claim, group_name = judged.claim, _group(judged)
+        subject = (
+            claim.metric,
+            claim.stage,
+            tuple(judged.curves),
+            group_name,
+            claim.published,
+        )
+        if not judged.curves or subject in pairs:
             continue
-        colours = {name: place for place, name in enumerate(one.curves)}
+        colours = {name: number for number, name in enumerate(judged.curves)}
         x_label = "step" if claim.stage is None else f"step of stage {claim.stage}"
-        title = ", ".join(filter(None, (f"{claim.metric} here", where)))
-        made[of] = [Panel(title, _lines(one.curves, colours), x_label, claim.metric)]
+        title = ", ".join(filter(None, (f"{claim.metric} here", group_name)))
+        pairs[subject] = [
+            Panel(title, _lines(judged.curves, colours), x_label, claim.metric)
+        ]
         if claim.published is not None:
             beside = published.read_published(claim.published).curves
-            named = {name: place for place, name in enumerate(beside)} | colours
-            made[of].append(
+            named = {name: number for number, name in enumerate(beside)} | colours
+            pairs[subject].append(
                 Panel(
                     f"published: {claim.published}",
                     _lines(beside, named),
@@ -120,13 +139,15 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
                 )
             )
     # so that pairs stand side by side
-    pairs_first = sorted(made.values(), key=len, reverse=True)
+    pairs_first = sorted(pairs.values(), key=len, reverse=True)
     return [panel for drawn in pairs_first for panel in drawn]
 
 
 def _sources(decided: Sequence[JudgedClaim]) -> str:
     names = dict.fromkeys(
-        one.claim.published for one in decided if one.claim.published and one.curves
+        judged.claim.published
+        for judged in decided
+        if judged.claim.published and judged.curves
     )
     return " ".join(
         f"{name}: {published.read_published(name).source}" for name in names
@@ -151,47 +172,57 @@ def verdict_rows(decided: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
     """The verdicts as rows of a table, one for each effect; one without sizes where
     there is none."""
     return [
-        _column(one, effect)
-        for one in decided
-        for effect in one.verdict.effects or [None]
+        _column(judged, effect)
+        for judged in decided
+        for effect in judged.verdict.effects or [None]
     ]
 
 
-def _column(one: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
-    made, found = one.verdict, effect.found if effect else None
-    low, high = found.interval if found else (None, None)
-    low_here, high_here = (found and found.on_these) or (None, None)
+def _column(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
+    decided = judged.verdict
     return {
-        "claim": describe_claim(one.claim),
-        "of": _group(one),
-        "verdict": made.word,
-        "effect": effect.name if effect else "",
-        "size": found.value if found else None,
-        "low": low,
-        "high": high,
-        "over": _over(found) if found else "",
-        "low_on_these_tasks": low_here,
-        "high_on_these_tasks": high_here,
-        "by_chance": effect.chance[0] if effect and effect.chance else None,
-        "error_of_tasks": found.over_tasks if found else None,
-        "error_of_replicates": found.over_replicates if found else None,
-        "tasks": made.tasks,
-        "tasks_that_count": made.counted,
-        "splits": made.splits,
-        "runs": made.runs,
-        "notes": "; ".join(made.notes),
+        "claim": describe_claim(judged.claim),
+        "of": _group(judged),
+        "verdict": decided.word,
+        **_effect_columns(effect),
+        "tasks": decided.tasks,
+        "tasks_that_count": decided.counted,
+        "splits": decided.splits,
+        "runs": decided.runs,
+        "notes": "; ".join(decided.notes),
     }
 
 
-def _over(found: EffectEstimate) -> str:
+def _effect_columns(effect: ClaimEffect | None) -> dict[str, Any]:
+    """An effect's size, its intervals and its errors; empty cells where there is none."""
+    if effect is None:
+        return {"effect": "", **dict.fromkeys(SIZES), "over": ""}
+    estimate = effect.found
+    low, high = estimate.interval or (None, None)
+    low_here, high_here = estimate.on_these or (None, None)
+    return {
+        "effect": effect.name,
+        "size": estimate.value,
+        "low": low,
+        "high": high,
+        "over": _over(estimate),
+        "low_on_these_tasks": low_here,
+        "high_on_these_tasks": high_here,
+        "by_chance": effect.chance[0] if effect.chance else None,
+        "error_of_tasks": estimate.over_tasks,
+        "error_of_replicates": estimate.over_replicates,
+    }
+
+
+def _over(estimate: EffectEstimate) -> str:
     """What an interval is over."""
-    return "tasks and splits" if found.is_over_splits else "these tasks"
+    return "tasks and splits" if estimate.is_over_splits else "these tasks"
 
 
-def _group(one: JudgedClaim) -> str:
+def _group(judged: JudgedClaim) -> str:
     return ", ".join(
         f"{run_groups.last_word(key)} {run_groups.axis_text(value)}"
-        for key, value in one.group.items()
+        for key, value in judged.group.items()
     )
 
 
@@ -199,10 +230,10 @@ def describe_claim(claim: Claim) -> str:
     """A claim in one line."""
     match claim:
         case Rises():
-            by = f", each time by {claim.by:g}" if claim.by else ""
+            least_rise = f", each time by {claim.by:g}" if claim.by else ""
             return (
                 f"{_OF[claim.of]} of {claim.metric}:"
-                f" {' < '.join(map(run_groups.axis_text, claim.values))}{by}"
+                f" {' < '.join(map(run_groups.axis_text, claim.values))}{least_rise}"
             )
         case Correlates():
             rank = (
@@ -227,14 +258,14 @@ def describe_claim(claim: Claim) -> str:
             )
 
 
-def _rows(one: JudgedClaim) -> list[list[Any]]:
+def _rows(judged: JudgedClaim) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
-    made, group = one.verdict, _group(one)
+    verdict, group = judged.verdict, _group(judged)
     rests = [
-        number_cell(made.tasks, 6),
-        number_cell(made.counted, 3),
-        number_cell(made.splits, 6),
-        number_cell(made.runs, 6),
+        number_cell(verdict.tasks, 6),
+        number_cell(verdict.counted, 3),
+        number_cell(verdict.splits, 6),
+        number_cell(verdict.runs, 6),
     ]
     sizes = [
         [
@@ -245,7 +276,7 @@ def _rows(one: JudgedClaim) -> list[list[Any]]:
             interval_cell(effect.found.on_these),
             _percent(effect.chance[0] if effect.chance else None),
         ]
-        for effect in made.effects
+        for effect in verdict.effects
     ]
     nothing = [
         "",
@@ -256,7 +287,7 @@ def _rows(one: JudgedClaim) -> list[list[Any]]:
         _percent(None),
     ]
     return [
-        [describe_claim(one.claim), group, made.word, *size, *rests]
+        [describe_claim(judged.claim), group, verdict.word, *size, *rests]
         for size in sizes or [nothing]
     ]
 
