@@ -273,7 +273,7 @@ def submit(
         )
         return
     try:
-        failed = session.submit(opened, allow, asking.agreed(yes))
+        failed = session.submit_grid(opened, allow, asking.agreed(yes))
     except KeyboardInterrupt:
         show.error(
             "interrupted; zsg submit again goes on from here "

@@ -13,7 +13,7 @@ from jobs.runtime.canary import FirstRunResult, judge_first_run
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
-from launcher.submission.handover import dependency
+from launcher.submission.handover import build_dependency
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.journal_rows import typed_rows
 from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
@@ -198,7 +198,7 @@ def test_what_has_been_shown_need_not_be_shown_again() -> None:
 def test_many_groups_wait_for_the_first_and_for_the_end_of_their_prepares() -> None:
     """That of the first must be good; what the prepare jobs made each run sees for itself."""
     assert (
-        dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9")
+        build_dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9")
         == "afterany:5,afterok:9"
     )
 

@@ -78,7 +78,7 @@ class Site:
         path.write_text(GRID)
         opened = session.open_grid(path, "local", folder / "work")
         self.work, ledger = folder / "work", Ledger(opened.site.workspace)
-        plan = submit.plan(opened.site, opened.grid, opened.runs, ledger, Allow())
+        plan = submit.plan_runs(opened.site, opened.grid, opened.runs, ledger, Allow())
         [self.sampler] = [self.work / one.item for one in plan.prepares if one.samples]
         made, locks = submit.submit_local(opened.site, opened.grid, plan, ledger)
         for lock in locks:
@@ -225,7 +225,7 @@ def test_a_grid_that_is_planned_again_samples_nothing(
     )
     (folder / "more.yaml").write_text(more)
     opened = session.open_grid(folder / "more.yaml", "local", site.work)
-    plan = submit.plan(
+    plan = submit.plan_runs(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     )
 

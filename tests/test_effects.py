@@ -395,7 +395,7 @@ def test_plan_and_a_submit_that_runs_here_list_it_first(
         session.submits, "submit_local", lambda *_: (print("BEGINS"), ([], []))[1]
     )
     monkeypatch.setattr(session, "_run_here", lambda *_: None)
-    session.submit(asked, Allow(), lambda question: True)
+    session.submit_grid(asked, Allow(), lambda question: True)
     submitted = capsys.readouterr().out.splitlines()
 
     assert TOLD in planned
@@ -409,7 +409,7 @@ def test_a_submit_to_slurm_lists_it_before_it_asks(
     asked = opened("kind: slurm\nenvironment: {set: {PYTHONPATH: evil}}")
     monkeypatch.setattr(session.submits, "refuse_without_slurm", lambda: None)
     monkeypatch.setattr(session.admission, "cluster_of", lambda *_, **__: Cluster())
-    session.submit(asked, Allow(), lambda question: bool(print("ASKED")))
+    session.submit_grid(asked, Allow(), lambda question: bool(print("ASKED")))
     lines = capsys.readouterr().out.splitlines()
 
     assert lines.index(TOLD) < lines.index("ASKED")

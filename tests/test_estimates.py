@@ -10,7 +10,7 @@ import pytest
 
 from launcher.clusters import profiles
 from launcher.planning import fit
-from launcher.planning.estimates import Estimates, assumptions, lines
+from launcher.planning.estimates import Estimates, build_lines, describe_assumptions
 from launcher.planning.fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from launcher.submission import session
@@ -157,7 +157,7 @@ def test_the_smallest_change_that_fits(
     found = fit.smallest_change(what, layout, 80, 8)
 
     assert (found and (found.zero_stage, found.nodes, found.ranks_per_node)) == wanted
-    assert (fit.refusal(what, layout, 80, "A800", 8) is None) == (wanted == now)
+    assert (fit.explain_misfit(what, layout, 80, "A800", 8) is None) == (wanted == now)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_refusal_says_need_room_and_change(
     stage, nodes, ranks = now
 
     assert said in str(
-        fit.refusal(
+        fit.explain_misfit(
             what,
             Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks),
             80,
@@ -488,7 +488,7 @@ def test_a_plan_says_what_snapshots_take(
     profile(zsg)
     [run], made = estimates(grid(zsg, data, more), zsg.folder)
     one = made.of(run).as_json
-    words = " ".join(assumptions([made.of(run)], 1))
+    words = " ".join(describe_assumptions([made.of(run)], 1))
 
     assert (one["snapshots"], one["snapshot_gb"]) == (kept, each_gb)
     assert one["snapshots_gb"] == (
@@ -513,7 +513,7 @@ def test_a_line_sums_what_would_be_submitted(zsg: Zsg, data: Path) -> None:
     runs, made = estimates(
         grid(zsg, data, axes="{data.fraction: [1, 1/2], seed: [0, 1]}"), zsg.folder
     )
-    [line] = lines((made.of(run), number < 3) for number, run in enumerate(runs))
+    [line] = build_lines((made.of(run), number < 3) for number, run in enumerate(runs))
 
     hours = [made.of(run).gpu_hours for run in runs]
     assert line.steps == (2, 3)

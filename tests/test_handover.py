@@ -72,7 +72,7 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
             scheduler="slurm", kind="train", grid="g", items=ITEMS, **where
         )
         sleep = lambda seconds: run.calls.append("sleep")  # noqa: E731
-        handover.send(
+        handover.send_submission(
             workspace,
             own,
             run.submission,

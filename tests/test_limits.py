@@ -6,8 +6,8 @@ import pytest
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
 from launcher.planning import limits
-from launcher.planning.limits import Room
-from launcher.planning.plan import Action, Plan, make
+from launcher.planning.limits import SubmitQuota
+from launcher.planning.plan import Action, Plan, make_plan
 from tests.lib.planned_runs import a_run
 from tests.lib.slurm_answers import a_cluster, profile
 
@@ -23,14 +23,14 @@ def planned(count: int = 3, made: bool = False, **size: int) -> Plan:
 
 def remake(actions: list[Action], made: bool = False) -> Plan:
     """The plan of these actions."""
-    return make(actions, lambda need: made, {})
+    return make_plan(actions, lambda need: made, {})
 
 
 def refused(own: Profile, cluster: Cluster | None = None, **size: int) -> list[str]:
     """What is refused of a plan whose runs are of the profile's size."""
     plan = planned()
     plan.groups[0].size = own.train
-    return limits.refusals(own, plan, cluster or a_cluster())
+    return limits.find_refusals(own, plan, cluster or a_cluster())
 
 
 @pytest.mark.parametrize(
@@ -120,26 +120,26 @@ def test_limits_that_accounting_does_not_enforce_bind_nobody() -> None:
     """Slurm keeps limits in its database that a site has not switched on."""
     cluster = a_cluster({"AccountingStorageEnforce": "none"})
 
-    assert limits.room(profile(), cluster) is None
+    assert limits.find_submit_quota(profile(), cluster) is None
     assert refused(profile(slurm={"qos": "short"}), cluster) == []
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, Room(10, "MaxSubmitJobs of account nlp is 50, and 40 are there")),
+        ({}, SubmitQuota(10, "MaxSubmitJobs of account nlp is 50, and 40 are there")),
         ({"slurm": {"account": "vision"}}, None),
         (
             {"slurm": {"account": "vision", "qos": "short"}},
-            Room(44, "MaxSubmitJobsPU of QoS short is 45, and 1 are there"),
+            SubmitQuota(44, "MaxSubmitJobsPU of QoS short is 45, and 1 are there"),
         ),
     ],
 )
 def test_the_tightest_limit_says_how_much_room_there_is(
-    settings: dict, expected: Room | None
+    settings: dict, expected: SubmitQuota | None
 ) -> None:
     """Of account, user and QoS the one that leaves the least."""
-    assert limits.room(profile(**settings), a_cluster()) == expected
+    assert limits.find_submit_quota(profile(**settings), a_cluster()) == expected
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,9 @@ def test_what_fits_is_submitted_and_the_rest_is_left_by_name(
     """The first runs of the grid with the prepare job that they wait for; every other
     run says why it is left."""
     plan = planned(5)
-    fitted = limits.within(plan, Room(room, "MaxSubmitJobs is 9"), 0, remake)
+    fitted = limits.cut_to_quota(
+        plan, SubmitQuota(room, "MaxSubmitJobs is 9"), 0, remake
+    )
 
     assert [action.kind for action in fitted.actions] == ["submit"] * runs + [
         "skip"
@@ -213,7 +215,7 @@ def test_the_profiles_guards_hold(
 ) -> None:
     """GPUs held at once and GPU-hours of a submit, each with what would let it pass."""
     own = profile(slurm={"gpus_per_node": 8, "array_parallelism": 4}, **settings)
-    found = limits.guards(own, planned(3), 1000, hours, by_limits=False)
+    found = limits.check_guards(own, planned(3), 1000, hours, by_limits=False)
 
     assert (said is None and found == []) or (said or "") in found[0]
 
@@ -222,10 +224,10 @@ def test_the_throttle_counts_for_each_array() -> None:
     """A group that is split into arrays runs so many of each at once."""
     own = profile(slurm={"gpus_per_node": 1, "array_parallelism": 2}, max_gpus=5)
 
-    assert limits.guards(own, planned(6), 3, 0, by_limits=False) == []
+    assert limits.check_guards(own, planned(6), 3, 0, by_limits=False) == []
     assert (
         "6 GPUs would be held"
-        in limits.guards(own, planned(6), 2, 0, by_limits=False)[0]
+        in limits.check_guards(own, planned(6), 2, 0, by_limits=False)[0]
     )
 
 
@@ -239,6 +241,6 @@ def test_the_throttle_counts_for_each_array() -> None:
 )
 def test_states_must_fit_the_disk(free_gb: float, said: str | None) -> None:
     """Two states of each run at work at once."""
-    why = limits.disk(free_gb, state_gb=100, at_once=4)
+    why = limits.check_disk(free_gb, state_gb=100, at_once=4)
 
     assert why is None if said is None else said in (why or "")

@@ -436,7 +436,7 @@ def test_a_process_of_another_user_is_no_sbatch_of_ours(
         lambda seconds: pytest.fail("it waits for another's process"),
     )
     try:
-        assert handover.find(submission, "zsg-g-train-s") == ["zsg-g-train-s"]
+        assert handover.find_jobs(submission, "zsg-g-train-s") == ["zsg-g-train-s"]
     finally:
         theirs.kill()
         theirs.wait()

@@ -9,8 +9,8 @@ from launcher.planning.plan import (
     MOST_GROUPS,
     Action,
     Allow,
-    decide,
-    make,
+    choose_actions,
+    make_plan,
     run_item,
 )
 from launcher.status.status import JobState
@@ -91,7 +91,7 @@ def test_what_is_done_about_a_run(state, kinds):
     run = a_run()
 
     assert [
-        decide([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS
+        choose_actions([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS
     ] == kinds
 
 
@@ -122,8 +122,8 @@ def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
     only with --retrain."""
     run = a_run(checkpoints={"every": 10, **wanted})
     state = replace(done(every=10), snapshots=tuple(HAD))
-    [action] = decide([run], {run_item(run): state}, NOTHING)
-    [allowed] = decide([run], {run_item(run): state}, RETRAIN)
+    [action] = choose_actions([run], {run_item(run): state}, NOTHING)
+    [allowed] = choose_actions([run], {run_item(run): state}, RETRAIN)
 
     assert (allowed.kind == "retrain") == (lacks is not None)
     assert (
@@ -167,7 +167,7 @@ def test_an_action_says_why(state, reason):
     """The reason tells what was found, and which option would change the action."""
     run = a_run()
 
-    assert decide([run], {run_item(run): state}, NOTHING)[0].reason == reason
+    assert choose_actions([run], {run_item(run): state}, NOTHING)[0].reason == reason
 
 
 def test_actions_are_in_the_order_of_the_runs():
@@ -175,13 +175,13 @@ def test_actions_are_in_the_order_of_the_runs():
     runs = [a_run(seed=seed) for seed in (2, 0, 1)]
     states = {run_item(run): JobState(state="absent") for run in runs}
 
-    assert [action.run for action in decide(runs, states, NOTHING)] == runs
+    assert [action.run for action in choose_actions(runs, states, NOTHING)] == runs
 
 
 def test_a_skipped_run_needs_nothing():
     """For what is not submitted nothing is made."""
     run = a_run()
-    plan = make([Action(run, "skip", "already done")], lambda need: False, {})
+    plan = make_plan([Action(run, "skip", "already done")], lambda need: False, {})
 
     assert ([], [], []) == (plan.acting, plan.prepares, plan.groups)
 
@@ -336,7 +336,7 @@ def test_a_quick_set_has_cells_of_its_own(quick, lacks):
         checkpoints=(0, 20, 40),
         quick={f"loss_quick_{n}": tuple(of) for n, of in quick.items()},
     )
-    [action] = decide([run], {run_item(run): state}, NOTHING)
+    [action] = choose_actions([run], {run_item(run): state}, NOTHING)
 
     assert action.reason.startswith(
         f"done, but {lacks} are missing" if lacks else "already done"
@@ -356,13 +356,13 @@ def test_runs_that_are_not_selected_are_left_alone():
     chosen = Allow(
         retry=True, selection=Selection.parse(["train.lr=0.001"], ["state=new"])
     )
-    actions = decide(runs, states, chosen)
+    actions = choose_actions(runs, states, chosen)
 
     assert [action.kind for action in actions] == ["retry", "skip", "skip"]
     assert [action.reason for action in actions[1:]] == ["not selected"] * 2
     assert [
         run.id
-        for group in make(actions, lambda need: False, {}).groups
+        for group in make_plan(actions, lambda need: False, {}).groups
         for run in group.runs
     ] == [runs[0].id]
 
@@ -373,7 +373,7 @@ def test_a_selection_that_names_no_run_of_the_grid_is_refused():
     chosen = Allow(selection=Selection.parse(["train.batch=17"], []))
 
     with pytest.raises(UserError, match="no run has this value; its values are 16"):
-        decide([run], {run_item(run): JobState(state="absent")}, chosen)
+        choose_actions([run], {run_item(run): JobState(state="absent")}, chosen)
 
 
 @pytest.mark.parametrize(("corpora", "arrays"), [(20, 20), (21, 1)])

@@ -491,5 +491,5 @@ def test_a_layer_that_the_model_lacks_is_refused_before_anything_is_submitted() 
         UserError,
         match=r"token_distance/b/layer_5 is of layer 5, but model tiny has the layers 0, .* to 4",
     ):
-        job_files.check(a_run(checkpoints=wanted), Profile(name="p", kind="local"))
+        job_files.check_run(a_run(checkpoints=wanted), Profile(name="p", kind="local"))
     assert a_run(checkpoints=wanted).id == a_run().id

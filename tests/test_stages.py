@@ -15,7 +15,7 @@ from jobs.contract import stages
 from jobs.contract.folder import Workspace
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
-from launcher.planning.plan import Allow, Plan, decide, make, run_item
+from launcher.planning.plan import Allow, Plan, choose_actions, make_plan, run_item
 from launcher.status.status import JobState
 from tests.lib.builders import digests
 from tests.lib.command_line import Zsg, wait_until
@@ -66,10 +66,10 @@ def planned(
     items = [run_item(one) for run in runs for one in [*run.all_before, run]]
     known = {item: JobState(state="absent") for item in items} | (states or {})
     is_made = lambda need: need in made or not need.startswith("runs/")  # noqa: E731
-    actions = decide(
+    actions = choose_actions(
         runs, known, allow, lambda need: is_made(need) or need in (makers or {})
     )
-    return make(actions, is_made, makers or {})
+    return make_plan(actions, is_made, makers or {})
 
 
 def test_a_stage_says_only_where_it_differs() -> None:

@@ -15,7 +15,7 @@ import pytest
 from jobs.runtime import slurm_environment
 from launcher.clusters import profiles, submitit_backend
 from launcher.clusters.profiles import Profile
-from launcher.submission.handover import dependency, parameters
+from launcher.submission.handover import build_dependency, build_parameters
 from launcher.workspace.ledger import Submission
 from tests.lib.slurm_answers import profile
 
@@ -48,12 +48,12 @@ def submitted(
 ) -> tuple[list[str], str]:
     """The ids and the script of a submission of so many jobs."""
     size, after = (
-        (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
+        (own.train, build_dependency(AFTER)) if kind == "train" else (own.prepare, None)
     )
     submission = Submission(
         "0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.chain_length
     )
-    wanted = parameters(
+    wanted = build_parameters(
         own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"}
     )
     jobs = place / "jobs"
@@ -338,7 +338,7 @@ def test_what_a_job_waits_for(
 ) -> None:
     """For jobs of its own to end well; or, where many groups share an array, for all of
     them to end."""
-    assert dependency(ids, whatever) == expected
+    assert build_dependency(ids, whatever) == expected
 
 
 def test_a_dependency_that_can_never_hold_ends_the_job(place: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_template_plans_cleanly(
     effect, or warned of."""
     monkeypatch.chdir(shelved)
     opened = session.open_grid(path, None, shelved / "work")
-    plan = submit.plan(
+    plan = submit.plan_runs(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     )
 

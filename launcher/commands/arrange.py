@@ -37,7 +37,7 @@ def make(
     from launcher.submission import arrange_make
     from launcher.views import show
 
-    made = arrange_make.make(grid, workspace)
+    made = arrange_make.make_arrangements(grid, workspace)
     if json:
         show.as_json(
             [{"arrangement": one.id, "new": one.new, "axes": one.axes} for one in made]

@@ -149,7 +149,7 @@ def retry(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
         )
         return
-    if session.submit(opened, allow, asking.agreed(yes)):
+    if session.submit_grid(opened, allow, asking.agreed(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 

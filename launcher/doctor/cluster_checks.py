@@ -131,7 +131,7 @@ def check_partition(cluster: Cluster, profile: Profile) -> Diagnosis:
     if partition.get("State", "UP") != "UP":
         refusals.append(f"it is {partition['State']}: jobs wait until it is up")
     for kind, size in _job_sizes(profile):
-        refusals += limits.partition(name, partition, profile, kind, size)
+        refusals += limits.check_partition(name, partition, profile, kind, size)
     mark = " (the default)" if name == cluster.default_partition else ""
     finding = f"{name}{mark}, {partition.get('TotalNodes', '?')} nodes"
     advice = "; ".join(dict.fromkeys(refusals))
@@ -148,7 +148,10 @@ def check_accounts(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
         return
     account = profile.slurm.account or _default_account(cluster)
     qos = f", QoS {profile.slurm.qos}" if profile.slurm.qos else ""
-    refusals = [*limits.account(profile, cluster), *limits.qos(profile, cluster)]
+    refusals = [
+        *limits.check_account(profile, cluster),
+        *limits.check_qos(profile, cluster),
+    ]
     yield make_diagnosis("account", PROBLEM, f"{account}{qos}", "; ".join(refusals))
     yield _check_limits(cluster, profile)
 
@@ -161,14 +164,14 @@ def _default_account(cluster: Cluster) -> str:
 
 
 def _check_limits(cluster: Cluster, profile: Profile) -> Diagnosis:
-    binding = limits.granted(profile, cluster)
+    binding = limits.find_binding_limits(profile, cluster)
     refusals = [
         refusal
         for kind, size in _job_sizes(profile)
         for owner, limit in binding
         for refusal in limits.per_job(owner, limit, profile, kind, size)
     ]
-    quota = limits.room(profile, cluster)
+    quota = limits.find_submit_quota(profile, cluster)
     finding = "none on the number of jobs"
     if quota:
         finding = f"{quota.jobs} more jobs now: {quota.why}"

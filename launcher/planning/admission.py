@@ -51,7 +51,7 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         return Cluster(named=named)
 
 
-def objections(
+def find_objections(
     site: Site, plan: Plan, cluster: Cluster, estimates: Estimates
 ) -> list[ZsgError]:
     """Why the plan would not pass, each with the smallest change that lets it pass.
@@ -61,7 +61,7 @@ def objections(
     """
     profile, found = site.profile, []
     if cluster.partitions:
-        found += limits.refusals(profile, plan, cluster)
+        found += limits.find_refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
     found += [
@@ -72,7 +72,7 @@ def objections(
     ]
     told: list[ZsgError] = [UserError(why) for why in found]
     if is_python_of_jobs(profile):
-        told += [ClusterError(why) for why in lacking(plan)]
+        told += [ClusterError(why) for why in find_missing_packages(plan)]
     return told
 
 
@@ -88,7 +88,7 @@ def without_room(plan: Plan) -> list[ZsgError]:
     return []
 
 
-def refusal(found: list[ZsgError]) -> ZsgError | None:
+def join_objections(found: list[ZsgError]) -> ZsgError | None:
     """All that was found as one error, of the kind of the first; None where there is nothing."""
     if not found:
         return None
@@ -98,9 +98,9 @@ def refusal(found: list[ZsgError]) -> ZsgError | None:
     )
 
 
-def refuse(found: list[ZsgError]) -> None:
+def raise_objections(found: list[ZsgError]) -> None:
     """Raises that error, if there is one."""
-    if error := refusal(found):
+    if error := join_objections(found):
         raise error
 
 
@@ -112,7 +112,7 @@ def is_python_of_jobs(profile: Profile) -> bool:
     return not (is_container or brings or "PYTHONPATH" in profile.environment.set)
 
 
-def lacking(plan: Plan) -> list[str]:
+def find_missing_packages(plan: Plan) -> list[str]:
     """The packages that the plan's jobs would look for in vain, if they see what is
     installed here."""
     trained = [run for group in plan.groups for run in group.runs]
@@ -165,7 +165,7 @@ def _guarded(
             known = [estimates.of(run).gpu_hours for run in group.runs]
             hours += sum(granted if one is None else one for one in known)
             by_limits |= None in known
-    return limits.guards(
+    return limits.check_guards(
         profile, plan, limits.array_size(profile, cluster.config), hours, by_limits
     )
 
@@ -207,7 +207,7 @@ def _disk(site: Site, plan: Plan, estimates: Estimates) -> Iterator[str]:
         else profile.slurm.array_parallelism
     )
     if new and (
-        why := limits.disk(
+        why := limits.check_disk(
             shutil.disk_usage(there).free / GB,
             max(estimates.of(run).state_gb for run in new),
             min(at_once, len(new)),

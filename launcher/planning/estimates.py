@@ -220,7 +220,7 @@ class Estimates:
         for run in [one for last in self._runs for one in [*last.all_before, last]]:
             key = self._load(run), self._layout(run)
             if key not in refusals:
-                refusals[key] = fit.refusal(
+                refusals[key] = fit.explain_misfit(
                     *key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node
                 )
             if refusals[key]:
@@ -297,7 +297,7 @@ class Estimates:
                 gpu=self._profile.gpu,
                 checkpoints=when,
                 is_lora=is_lora,
-                speed=speeds.read(self._root, load, layout, self._profile.gpu),
+                speed=speeds.read_speed(self._root, load, layout, self._profile.gpu),
             )
         return self._made[key]
 
@@ -337,7 +337,9 @@ class Estimates:
             if profile.kind == "local"
             else profile.slurm.array_parallelism
         )
-        return lines(planned), assumptions([one for one, _ in planned], at_once)
+        return build_lines(planned), describe_assumptions(
+            [one for one, _ in planned], at_once
+        )
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile
@@ -389,7 +391,7 @@ class Line:
     total_gpu_hours: float | None  # of the runs that would be submitted
 
 
-def lines(planned: Iterable[tuple[Estimate, bool]]) -> list[Line]:
+def build_lines(planned: Iterable[tuple[Estimate, bool]]) -> list[Line]:
     """One line per distinct model, precision and size, from (estimate, whether the run
     would be submitted)."""
     groups: dict[Any, list[tuple[Estimate, bool]]] = {}
@@ -421,7 +423,7 @@ def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
     return (min(known), max(known)) if len(known) == len(values) else None
 
 
-def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
+def describe_assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
     """What the numbers rest on, in words. `at_once`: the most runs that are at work at
     the same time."""
     gpu, words = made[0].gpu, [_TENSORS, _NEED]

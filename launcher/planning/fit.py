@@ -135,7 +135,7 @@ def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
                 yield Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks)
 
 
-def refusal(
+def explain_misfit(
     load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_node: int
 ) -> str | None:
     """Why a run does not fit and what would make it fit; None if it fits."""

@@ -13,7 +13,7 @@ LARGEST = 1001  # Slurm's own default of MaxArraySize
 
 
 @dataclass(frozen=True)
-class Room:
+class SubmitQuota:
     """How many more jobs Slurm takes of this user now, and which limit says so."""
 
     jobs: int
@@ -28,7 +28,7 @@ def array_size(profile: Profile, config: Mapping[str, str]) -> int:
     )
 
 
-def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
+def find_refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what
     to change."""
     sizes = (
@@ -46,7 +46,7 @@ def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     )
     if not sizes:
         return []
-    found = [*account(profile, cluster), *qos(profile, cluster)]
+    found = [*check_account(profile, cluster), *check_qos(profile, cluster)]
     name = profile.slurm.partition or cluster.default_partition
     if name is None or name not in cluster.partitions:
         what = (
@@ -59,13 +59,13 @@ def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
             f"{what}; set slurm.partition in the profile to one of {', '.join(cluster.partitions)}",
         ]
     for kind, size in sizes:
-        found += partition(name, cluster.partitions[name], profile, kind, size)
-        for whose, row in granted(profile, cluster):
+        found += check_partition(name, cluster.partitions[name], profile, kind, size)
+        for whose, row in find_binding_limits(profile, cluster):
             found += per_job(whose, row, profile, kind, size)
     return list(dict.fromkeys(found))
 
 
-def partition(
+def check_partition(
     name: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize
 ) -> Iterator[str]:
     """What of a kind of job a partition does not grant."""
@@ -116,7 +116,9 @@ def partition(
             )
 
 
-def granted(profile: Profile, cluster: Cluster) -> list[tuple[str, Mapping[str, str]]]:
+def find_binding_limits(
+    profile: Profile, cluster: Cluster
+) -> list[tuple[str, Mapping[str, str]]]:
     """The records of accounting that bind the profile's jobs, each with whose it is."""
     if not cluster.enforces("limits"):
         return []
@@ -134,11 +136,11 @@ def granted(profile: Profile, cluster: Cluster) -> list[tuple[str, Mapping[str, 
     return found
 
 
-def room(profile: Profile, cluster: Cluster) -> Room | None:
+def find_submit_quota(profile: Profile, cluster: Cluster) -> SubmitQuota | None:
     """How many more jobs Slurm takes; None where nothing limits them. A task of an
     array is a job."""
     found = []
-    for whose, row in granted(profile, cluster):
+    for whose, row in find_binding_limits(profile, cluster):
         for key in (
             "MaxSubmitJobs",
             "GrpSubmitJobs",
@@ -148,7 +150,7 @@ def room(profile: Profile, cluster: Cluster) -> Room | None:
             if limit := re.fullmatch(r"(\d+)\((\d+)\)", row.get(key, "")):
                 most, used = map(int, limit.groups())
                 found.append(
-                    Room(
+                    SubmitQuota(
                         max(0, most - used),
                         f"{key} of {whose} is {most}, and {used} are there",
                     )
@@ -156,8 +158,11 @@ def room(profile: Profile, cluster: Cluster) -> Room | None:
     return min(found, key=lambda one: one.jobs, default=None)
 
 
-def within(
-    plan: Plan, space: Room | None, links: int, remake: Callable[[list[Action]], Plan]
+def cut_to_quota(
+    plan: Plan,
+    space: SubmitQuota | None,
+    links: int,
+    remake: Callable[[list[Action]], Plan],
 ) -> Plan:
     """The plan, or as many of its first runs as there is room for; the others are left
     for the next submit."""
@@ -182,7 +187,7 @@ def within(
 
 
 def _leaving(
-    actions: Sequence[Action], places: Sequence[int], space: Room
+    actions: Sequence[Action], places: Sequence[int], space: SubmitQuota
 ) -> list[Action]:
     changed = list(actions)
     for place in places:
@@ -192,7 +197,7 @@ def _leaving(
     return changed
 
 
-def guards(
+def check_guards(
     profile: Profile, plan: Plan, size: int, gpu_hours: float, by_limits: bool
 ) -> list[str]:
     """What the profile's own guards refuse. `size`: the most jobs of an array;
@@ -239,7 +244,7 @@ def guards(
     return found
 
 
-def disk(free_gb: float, state_gb: float, at_once: int) -> str | None:
+def check_disk(free_gb: float, state_gb: float, at_once: int) -> str | None:
     """Why the workspace's disk is too small for the states of the runs at work at once;
     two while one is written."""
     if 2 * state_gb * at_once <= free_gb:
@@ -262,7 +267,7 @@ def _is_meant(row: Mapping[str, str], profile: Profile) -> bool:
     return row.get("Account") == account if account else row.get("DefAssoc") == "Yes"
 
 
-def account(profile: Profile, cluster: Cluster) -> Iterator[str]:
+def check_account(profile: Profile, cluster: Cluster) -> Iterator[str]:
     """Whether the account is one of the user's."""
     name = profile.slurm.account
     known = list(dict.fromkeys(row["Account"] for row in cluster.associations))
@@ -273,7 +278,7 @@ def account(profile: Profile, cluster: Cluster) -> Iterator[str]:
         )
 
 
-def qos(profile: Profile, cluster: Cluster) -> Iterator[str]:
+def check_qos(profile: Profile, cluster: Cluster) -> Iterator[str]:
     """Whether the QoS is one that there is."""
     name = profile.slurm.qos
     if name and cluster.qos and name not in cluster.qos and cluster.enforces("qos"):

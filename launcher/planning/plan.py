@@ -209,7 +209,7 @@ def run_item(run: Run) -> str:
     return f"runs/{run.id}"
 
 
-def decide(
+def choose_actions(
     runs: Sequence[Run],
     states: Mapping[str, JobState],
     allow: Allow,
@@ -362,7 +362,7 @@ def _missing_snapshots(run: Run, state: JobState) -> str:
     return f"{len(missing)} of the snapshots now wanted are missing (the first: step {missing[0]})"
 
 
-def make(
+def make_plan(
     actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]
 ) -> Plan:
     """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what

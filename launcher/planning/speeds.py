@@ -22,13 +22,13 @@ class Speed:
     tokens_per_s: float
 
 
-def item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
+def name_speed_item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
     """Where the speed is kept of whatever trains the same model in the same way on as
     many of the same GPUs."""
     return f"speeds/{content_id([asdict(load), asdict(layout), gpu and gpu.name])}.json"
 
 
-def read(root: Path, load: Load, layout: Layout, gpu: Gpu | None) -> Speed | None:
+def read_speed(root: Path, load: Load, layout: Layout, gpu: Gpu | None) -> Speed | None:
     """The speed that was measured; None if none was."""
-    found = read_json(root / item(load, layout, gpu))
+    found = read_json(root / name_speed_item(load, layout, gpu))
     return Speed(found["run"], found["tokens_per_s"]) if found else None

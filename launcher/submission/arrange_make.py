@@ -20,7 +20,7 @@ from zsg_core.errors import ClusterError
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeArrangement:
     """One arrangement of a grid: which points use it, and whether it was there before."""
 
     id: str
@@ -28,7 +28,7 @@ class Made:
     new: bool
 
 
-def make(grid: Path, workspace: Path | None) -> list[Made]:
+def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangement]:
     """Makes what is missing and tells all. ClusterError with the reason where a prepare
     job failed."""
     opened = session.open_grid(grid, None, workspace)
@@ -45,7 +45,10 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
     show.data_notes(
         data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs])
     )
-    return [Made(made, points, made not in before) for made, points in axes.items()]
+    return [
+        MadeArrangement(made, points, made not in before)
+        for made, points in axes.items()
+    ]
 
 
 def _run(opened: session.Opened) -> None:
@@ -58,11 +61,11 @@ def _run(opened: session.Opened) -> None:
         show.say(one.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle(site, ledger, show.say)
+        submits.settle_submissions(site, ledger, show.say)
         actions = [
             plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs
         ]
-        wanted = plans.make(actions, lambda need: _is_there(opened, need), {})
+        wanted = plans.make_plan(actions, lambda need: _is_there(opened, need), {})
         only = plans.Plan([], wanted.prepares, [])
         jobs, locks = submits.submit_local(site, opened.grid, only, ledger)
     items = [prepare.item for prepare in wanted.prepares]

@@ -31,7 +31,7 @@ SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on
 CONFIRM_S = (1.0, 3.0)
 
 
-def dependency(
+def build_dependency(
     ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None
 ) -> str | None:
     """What sbatch is to wait for: that all ended well, or only that all of their arrays
@@ -46,7 +46,7 @@ def dependency(
     return f"afterok:{':'.join(ids)}"
 
 
-def send(
+def send_submission(
     workspace: Workspace,
     profile: Profile,
     submission: Submission,
@@ -63,7 +63,7 @@ def send(
     """
     code = code_snapshot.take(workspace)
     guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
-    wanted = _guarded(parameters(profile, submission, size, after, code), guard)
+    wanted = _guarded(build_parameters(profile, submission, size, after, code), guard)
     try:
         taken = _sbatch(
             workspace, profile, submission, submission.name, wanted, say, sleep
@@ -81,7 +81,7 @@ def send(
     for number in range(1, submission.chain + 1):
         name, behind = submission.link_name(number), continuation.chain_dependency(ids)
         wanted = _guarded(
-            parameters(profile, submission, size, behind, code, number), guard
+            build_parameters(profile, submission, size, behind, code, number), guard
         ) | {"job_name": name}
         try:
             ids = _sbatch(workspace, profile, submission, name, wanted, say, sleep).ids
@@ -92,7 +92,7 @@ def send(
     return submission
 
 
-def parameters(
+def build_parameters(
     profile: Profile,
     submission: Submission,
     size: JobSize,
@@ -161,7 +161,7 @@ def _sbatch(
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
             if ids := retry_while_unreachable(
-                lambda: adopt(workspace, submission, name), say, sleep
+                lambda: adopt_jobs(workspace, submission, name), say, sleep
             ):
                 return Taken(ids)
             if not is_unreachable(error) or (pause := next(pauses, None)) is None:
@@ -219,10 +219,10 @@ def _confirmed(
     return ids
 
 
-def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
+def adopt_jobs(workspace: Workspace, submission: Submission, name: str) -> list[str]:
     """The ids that Slurm has under a name of a submission, made ready to start; none if
     it has none."""
-    ids = find(submission, name)
+    ids = find_jobs(submission, name)
     if ids:
         folders = [workspace.root / item for item in submission.items]
         submitit_backend.complete_submission(
@@ -231,7 +231,7 @@ def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
     return ids
 
 
-def find(submission: Submission, name: str) -> list[str]:
+def find_jobs(submission: Submission, name: str) -> list[str]:
     """The ids that Slurm has under a name of a submission, once no sbatch of it can be
     on its way any more."""
     here = submission.host == socket.gethostname()

@@ -182,7 +182,7 @@ def write_canary(
     size: JobSize,
 ) -> None:
     """Writes the job.json of the job that waits for what the first run shows."""
-    speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
+    speed = speeds.name_speed_item(*Estimates(workspace, profile, []).taken(first.run))
     job = CanaryJob(
         **_head("canary", submission, workspace, size, profile),
         run_id=None,
@@ -272,7 +272,7 @@ def _head(
     }
 
 
-def check(run: Run, profile: Profile) -> None:
+def check_run(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
     train = run.stage["train"]
     _deepspeed(train, profile)

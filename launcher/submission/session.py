@@ -115,7 +115,7 @@ def open_grid(
     notes = [*notes, *named, *older_runs.find_notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:
-            job_files.check(one, profile)
+            job_files.check_run(one, profile)
     linked_folders.refuse(
         place, (one.id for run in resolved for one in [*run.all_before, run])
     )
@@ -173,8 +173,8 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     cluster = admission.cluster_of(opened.site.profile, show.say, must_answer=False)
     site, estimates = replace(opened.site, cluster=cluster), opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
-    space = limits.room(site.profile, cluster)
-    plan = submits.plan(
+    space = limits.find_submit_quota(site.profile, cluster)
+    plan = submits.plan_runs(
         site,
         opened.grid,
         opened.runs,
@@ -187,7 +187,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
         error for error in [workspaces.refusal(site.workspace)] if error
     ]
     refused += [
-        *admission.objections(site, plan, cluster, estimates),
+        *admission.find_objections(site, plan, cluster, estimates),
         *admission.without_room(plan),
     ]
     _say_unknown(opened, plan)
@@ -199,7 +199,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
         )
         for why in refused:
             show.say(f"submit would refuse: {why}")
-        return admission.refusal(refused)
+        return admission.join_objections(refused)
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
@@ -210,14 +210,14 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     for why in refused:
         show.result(f"submit would refuse: {why}")
     show.result(f"{opened.grid.name}: {show.summary(plan)}")
-    return admission.refusal(refused)
+    return admission.join_objections(refused)
 
 
 def _say_unknown(opened: Opened, plan: Plan) -> None:
     """What is missing here may be there for jobs that find their packages elsewhere:
     only they can tell."""
     if not admission.is_python_of_jobs(opened.site.profile):
-        for why in admission.lacking(plan):
+        for why in admission.find_missing_packages(plan):
             show.say(
                 f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the"
                 " jobs"
@@ -237,7 +237,7 @@ def _unproven(opened: Opened) -> list[str]:
     ]
 
 
-def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
+def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     """Submits what the plan says; on a local profile runs it to its end. Returns
     whether a local run failed.
 
@@ -250,15 +250,17 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     site = replace(site, cluster=cluster)
     _tell_clusters(site, Ledger(site.workspace))
     space, asked, need = (
-        limits.room(site.profile, cluster),
+        limits.find_submit_quota(site.profile, cluster),
         None,
         opened.estimates.need_gb,
     )
     if site.profile.kind == "slurm":
-        asked = submits.plan(
+        asked = submits.plan_runs(
             site, grid, opened.runs, Ledger(site.workspace), allow, space, need
         )
-        admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
+        admission.raise_objections(
+            admission.find_objections(site, asked, cluster, opened.estimates)
+        )
         show.plan_table(asked)
         if asked.acting:
             show.effects(opened.effects)
@@ -269,11 +271,11 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle(site, ledger, show.say)
-        plan = submits.plan(site, grid, opened.runs, ledger, allow, space, need)
+        submits.settle_submissions(site, ledger, show.say)
+        plan = submits.plan_runs(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
-            admission.refuse(
-                admission.objections(site, plan, cluster, opened.estimates)
+            admission.raise_objections(
+                admission.find_objections(site, plan, cluster, opened.estimates)
             )
             show.plan_table(plan)
             if plan.acting:
@@ -284,8 +286,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs, opened.asked)
-        submits.free(plan, show.say)
-        admission.refuse(admission.without_room(plan))
+        submits.release_held_jobs(plan, show.say)
+        admission.raise_objections(admission.without_room(plan))
         if not plan.acting:
             _tell_of_the_data(opened)
             show.result(
@@ -362,8 +364,12 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     Raises ClusterError with the end of its log if it ends before.
     """
     site, name = opened.site, opened.grid.name
-    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow)
-    admission.refuse(admission.objections(site, plan, Cluster(), opened.estimates))
+    plan = submits.plan_runs(
+        site, opened.grid, opened.runs, Ledger(site.workspace), allow
+    )
+    admission.raise_objections(
+        admission.find_objections(site, plan, Cluster(), opened.estimates)
+    )
     show.plan_table(plan)
     if not plan.acting:
         show.result(

@@ -42,10 +42,10 @@ from launcher.planning.plan import (
     Prepare,
     TrainGroup,
     Unwanted,
-    decide,
+    choose_actions,
     evaluation_later,
     evaluation_of,
-    make,
+    make_plan,
     run_item,
 )
 from launcher.planning.site import Site
@@ -61,13 +61,13 @@ from zsg_core.suites import list_key_variables
 WRITERS = 16
 
 
-def plan(
+def plan_runs(
     site: Site,
     grid: Grid,
     runs: Sequence[Run],
     ledger: Ledger,
     allow: Allow,
-    space: limits.Room | None = None,
+    space: limits.SubmitQuota | None = None,
     need: Callable[[Run], float] = lambda run: 0.0,
 ) -> Plan:
     """What a submit would do now, with no more jobs than there is room for.
@@ -82,16 +82,18 @@ def plan(
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
 
     def remake(actions: list[Action]) -> Plan:
-        made = make(actions, is_made, makers)
+        made = make_plan(actions, is_made, makers)
         if site.profile.kind == "local" or not allow.canary:
             return made
         return canary.with_first(
             made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])]
         )
 
-    decided = decide(runs, states, allow, lambda need: is_made(need) or need in makers)
+    decided = choose_actions(
+        runs, states, allow, lambda need: is_made(need) or need in makers
+    )
     made = remake(_with_evaluations(site, ledger, decided, states, allow))
-    made = limits.within(made, space, site.profile.slurm.chain_length, remake)
+    made = limits.cut_to_quota(made, space, site.profile.slurm.chain_length, remake)
     unwanted = [
         Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"])
         for row in former
@@ -265,7 +267,7 @@ def _is_done(site: Site, run: Run) -> bool:
     return record is not None and record.outcome == Outcome.DONE
 
 
-def settle(site: Site, ledger: Ledger, say: Say) -> None:
+def settle_submissions(site: Site, ledger: Ledger, say: Say) -> None:
     """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs
     need no settling."""
     for submission in ledger.unfinished():
@@ -280,13 +282,13 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}"
         )
         if not submission.ids:
-            ids = handover.adopt(site.workspace, submission, submission.name)
+            ids = handover.adopt_jobs(site.workspace, submission, submission.name)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
             ledger.submitted(submission, ids)
         while len(submission.links) < submission.chain:
-            ids = handover.adopt(
+            ids = handover.adopt_jobs(
                 site.workspace,
                 submission,
                 submission.link_name(len(submission.links) + 1),
@@ -376,7 +378,7 @@ def submit_slurm(
                 ledger.released(submission)
 
 
-def free(plan: Plan, say: Say) -> None:
+def release_held_jobs(plan: Plan, say: Say) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch
     them: it never would itself."""
     if plan.held:
@@ -429,10 +431,10 @@ def _submit_prepares(
     )
     for prepare in prepares:
         job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-    after = handover.dependency(
+    after = handover.build_dependency(
         [ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))]
     )
-    return handover.send(
+    return handover.send_submission(
         site.workspace, site.profile, submission, size, after, ledger, say
     )
 
@@ -472,8 +474,8 @@ def _submit_runs(
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, group.runs))
-    dependency = handover.dependency(after, group.whatever_they_made, first)
-    return handover.send(
+    dependency = handover.build_dependency(after, group.whatever_they_made, first)
+    return handover.send_submission(
         site.workspace, site.profile, submission, group.size, dependency, ledger, say
     )
 
@@ -495,7 +497,9 @@ def _submit_canary(
         site.workspace, first, site.profile, watch.id, submission, size
     )
     after = f"after:{submission.ids[0]}"
-    made = handover.send(site.workspace, site.profile, watch, size, after, ledger, say)
+    made = handover.send_submission(
+        site.workspace, site.profile, watch, size, after, ledger, say
+    )
     say(
         f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint"
         " (--no-canary: none does)"
@@ -521,7 +525,7 @@ def _submit_evaluators(
         yield _submit_evaluate(
             site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False
         )
-    ends = handover.dependency(
+    ends = handover.build_dependency(
         [trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True
     )
     yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
@@ -539,7 +543,7 @@ def _submit_later(
         for item, state in states.items()
         if state.is_active and item in known
     ]
-    ends = handover.dependency(ids, whatever_they_made=True)
+    ends = handover.build_dependency(ids, whatever_they_made=True)
     for _ in range(wanted.after):
         yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
 
@@ -561,7 +565,7 @@ def _submit_evaluate(
     profile = profiles.keep_variables(
         profile, list_key_variables(suite for run in runs for suite in run.suites)
     )
-    return handover.send(
+    return handover.send_submission(
         site.workspace, profile, intent, profile.evaluate, after, ledger, say
     )
 

@@ -5,7 +5,7 @@ from launcher.grids.runs import Run
 from launcher.planning.plan import (
     Action,
     Plan,
-    make,
+    make_plan,
 )
 from tests.lib.builders import digests
 from zsg_core import recipe as recipes
@@ -41,4 +41,4 @@ def planned(
 ) -> Plan:  # type: ignore[assignment]
     """The plan for new runs, with what is made and what active prepare jobs will make."""
     actions = [Action(run, "submit", "new") for run in runs]
-    return make(actions, lambda need: need in made, makers or {})
+    return make_plan(actions, lambda need: need in made, makers or {})
