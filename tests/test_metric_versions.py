@@ -135,7 +135,9 @@ def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
     """And so does what was never taken, and what was taken by other settings of the user's own."""
     own = run()
     taken(
-        place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys}
+        place,
+        own,
+        {key: suite.find_definition(key) for suite in own.suites for key in suite.keys},
     )
 
     assert metric_versions.name_older_metrics(
@@ -191,7 +193,7 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
         place,
         own,
         {
-            key: suite.way(key)
+            key: suite.find_definition(key)
             for suite in own.suites
             for key in suite.keys
             if key in ("rouge1/v2",)
@@ -224,6 +226,8 @@ def test_every_mark_of_a_way_is_known() -> None:
         for suite in run(template).suites:
             for key in suite.keys:
                 assert {
-                    name: of for name, of in suite.way(key).items() if name not in SINCE
+                    name: of
+                    for name, of in suite.find_definition(key).items()
+                    if name not in SINCE
                 } == OLD[key]
     assert msgspec.to_builtins(list(run().suites))

@@ -416,7 +416,7 @@ def test_a_write_that_stops_midway_leaves_nothing(tmp_path):
     no_file_can_hold = "\ud800"
 
     with pytest.raises(UnicodeEncodeError):
-        data_set._write(
+        data_set._write_files(
             tmp_path / "skills",
             {"tasks/a.json": "{}", "tasks/b.json": no_file_can_hold},
         )
@@ -429,11 +429,11 @@ def test_two_writers_agree(tmp_path):
     is an error."""
     files = {"tasks/a.json": "{}"}
 
-    data_set._write(tmp_path / "skills", files)
-    data_set._write(tmp_path / "skills", files)
+    data_set._write_files(tmp_path / "skills", files)
+    data_set._write_files(tmp_path / "skills", files)
 
     with pytest.raises(UserError, match="holds something else"):
-        data_set._write(tmp_path / "skills", {"tasks/a.json": "[]"})
+        data_set._write_files(tmp_path / "skills", {"tasks/a.json": "[]"})
     assert ["skills"] == [path.name for path in tmp_path.iterdir()]
 
 

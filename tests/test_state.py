@@ -11,7 +11,7 @@ import pytest
 
 from jobs.contract.folder import Workspace, write_json
 from jobs.runtime import signals as asking
-from jobs.runtime.signals import GO_ON, LEAVE, PAUSE, Signals, StepAction
+from jobs.runtime.signals import CONTINUE, LEAVE, PAUSE, Signals, StepAction
 from jobs.training.state import (
     Cells,
     Choice,
@@ -173,9 +173,9 @@ def test_only_a_number_names_a_state(tmp_path: Path):
 @pytest.mark.parametrize(
     ("asked", "due", "fits", "expected"),
     [
-        (GO_ON, False, False, StepAction(save=False, stop=False)),
-        (GO_ON, False, True, StepAction(save=False, stop=False)),
-        (GO_ON, True, False, StepAction(save=True, stop=False)),
+        (CONTINUE, False, False, StepAction(save=False, stop=False)),
+        (CONTINUE, False, True, StepAction(save=False, stop=False)),
+        (CONTINUE, True, False, StepAction(save=True, stop=False)),
         (LEAVE, False, False, StepAction(save=False, stop=True)),
         (LEAVE, True, False, StepAction(save=False, stop=True)),
         (LEAVE, False, True, StepAction(save=True, stop=True)),
@@ -209,7 +209,7 @@ def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
     ("asked", "save_s", "waited_s", "left"),
     [
         (PAUSE, 5, 5, None),
-        (GO_ON, 5, 5, None),
+        (CONTINUE, 5, 5, None),
         (LEAVE, 5, 5, 10),
         (LEAVE, 0, 0, 20),
         (LEAVE, 15, 15, 0),
@@ -277,7 +277,7 @@ def test_a_watched_signal_waits_to_be_asked_for(signals, clock, number, asks, ou
     """Once the loop watches, a signal interrupts nothing; what it asks and how the job
     then ends follow from it."""
     signals.watch()
-    assert (signals.asks, signals.name, signals.waited_s) == (GO_ON, None, 0)
+    assert (signals.asks, signals.name, signals.waited_s) == (CONTINUE, None, 0)
     os.kill(os.getpid(), number)
 
     assert (signals.asks, signals.name, asking.choose_outcome(signals.asks)) == (

@@ -126,12 +126,12 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
         "humaneval": ["humaneval/pass_at_1"],
         "mt_bench": ["mt_bench"],
     }
-    assert made["test_set"].way("reward")["reward_model"] == "digest of rm"
-    assert made["test_set"].way("reward")["words"] == "text", (
+    assert made["test_set"].find_definition("reward")["reward_model"] == "digest of rm"
+    assert made["test_set"].find_definition("reward")["words"] == "text", (
         "an older zsg's rewards are of other tokens"
     )
-    assert "reward_model" not in made["test_set"].way("rouge1")
-    assert made["gsm8k"].way("gsm8k/strict") == {
+    assert "reward_model" not in made["test_set"].find_definition("rouge1")
+    assert made["gsm8k"].find_definition("gsm8k/strict") == {
         "decoding": "greedy",
         "max_new_tokens": 512,
         "items": 100,
@@ -139,9 +139,11 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
         "stops": ["\nUser:", "Question:", "</s>", "<|im_end|>"],
     }
     assert made["humaneval"].how["decoding"] == "greedy" and made["humaneval"].runs_code
-    assert made["mt_bench"].way("mt_bench")["judge"] == "gpt-4"
+    assert made["mt_bench"].find_definition("mt_bench")["judge"] == "gpt-4"
     assert not any(
-        "127.0.0.1" in str(one.way(key)) for one in made.values() for key in one.keys
+        "127.0.0.1" in str(one.find_definition(key))
+        for one in made.values()
+        for key in one.keys
     )
     assert suites.list_key_variables(made.values()) == ["JUDGE_API_KEY"]
     told = json.loads(json.dumps(msgspec.to_builtins(list(made.values()))))
@@ -180,8 +182,10 @@ def test_rank_accuracy_is_taken_otherwise_under_plain_alone() -> None:
     # of an older zsg
     before = {"options": "published", "chosen_by": "least loss, summed over tokens"}
 
-    assert wanted(settings)["representations"].way("rank_accuracy") == before
-    assert wanted(settings, "plain")["representations"].way(
+    assert (
+        wanted(settings)["representations"].find_definition("rank_accuracy") == before
+    )
+    assert wanted(settings, "plain")["representations"].find_definition(
         "rank_accuracy"
     ) == before | {"prompt": "the same tokens"}
 

@@ -15,10 +15,10 @@ def count(
 ) -> Iterator[int]:
     """Arithmetic in so many threads."""
     monkeypatch.setattr(threads, "count_threads", lambda: request.param)
-    threads._pool.cache_clear()
+    threads._make_pool.cache_clear()
     yield request.param
-    threads._pool().shutdown()
-    threads._pool.cache_clear()
+    threads._make_pool().shutdown()
+    threads._make_pool.cache_clear()
 
 
 def test_every_piece_is_done_once(count: int) -> None:

@@ -31,7 +31,7 @@ class IdDigest:
     digest(step) = SHA-256 of the line `digest(step − 1)<TAB>step<TAB>id,id,…`, in hex,
     ids in the order of the schedule; digest(0) is that of nothing. So it depends on the
     order and on the grouping into steps, and on nothing else: not on ranks, nodes or
-    restarts; and 64 hex digits are all it takes to go on from a step.
+    restarts; and 64 hex digits are all it takes to resume from a step.
     """
 
     def __init__(self, so_far: str = hashlib.sha256().hexdigest()) -> None:

@@ -1,5 +1,5 @@
 """Finds modules by the names that they had before they moved, so that scripts and
-notebooks of users go on working.
+notebooks of users keep working.
 
 The old names are to go with the release after next; each use of one is a
 DeprecationWarning that tells the new name.

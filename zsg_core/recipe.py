@@ -93,12 +93,12 @@ def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     stage_settings = settings.by_stage()
     stage_digests = digests * len(stage_settings) if len(digests) == 1 else digests
     stages = [
-        _stage(settings_of_stage, digests_of_stage)
+        _make_stage(settings_of_stage, digests_of_stage)
         for settings_of_stage, digests_of_stage in zip(
             stage_settings, stage_digests, strict=True
         )
     ]
-    base = _base(stage_settings[0], stage_digests[0], stages[0]["data"])
+    base = _make_base(stage_settings[0], stage_digests[0], stages[0]["data"])
     for stage in stages:
         _name_sampling_model(stage["data"], base, bool(stage_digests[0].control))
     return {"schema": SCHEMA, "base": base, "stages": stages}
@@ -235,7 +235,7 @@ def remove_added_tokens(base: Recipe) -> Recipe:
     }
 
 
-def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+def _make_stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
     train = {
         key: value
@@ -246,11 +246,11 @@ def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     if settings.train.warmup_share:
         train["warmup"] = HUGGING_FACE
     train["tuning"] = settings.train.tuning.resolved(
-        _seed(settings, settings.train.init_seed)
+        _choose_seed(settings, settings.train.init_seed)
     )
     return {
-        "data": _corpus(settings, digests),
-        "arrangement": _arrangement(settings, digests),
+        "data": _make_corpus(settings, digests),
+        "arrangement": _make_arrangement(settings, digests),
         "train": train,
     }
 
@@ -274,17 +274,17 @@ def list_tested(data: Recipe) -> dict[str, Recipe]:
     }
 
 
-def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+def _make_corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     data, sources = settings.data, settings.data.by_source()
-    shared: dict[str, Any] = {"template": _template(settings, sources.values())}
+    shared: dict[str, Any] = {"template": _make_template(settings, sources.values())}
     # What is absent where it does nothing is as it was before the setting came.
     shared |= {} if data.max_turns is None else {"max_turns": data.max_turns}
-    shared |= {} if data.mix is None else {"mix": _mix(settings)}
+    shared |= {} if data.mix is None else {"mix": _make_mix(settings)}
     if data.sources is None:
-        return _source(settings, sources[ONE], digests.sources[ONE]) | shared
+        return _make_source(settings, sources[ONE], digests.sources[ONE]) | shared
     return {
         "sources": {
-            name: _source(settings, source, digests.sources[name])
+            name: _make_source(settings, source, digests.sources[name])
             for name, source in sources.items()
             if _is_used(settings, source)
         }
@@ -304,35 +304,37 @@ def is_tested(source: Source) -> bool:
     return source.test_path is not None or source.held_out is not None
 
 
-def _source(
+def _make_source(
     settings: Settings, source: Source, digests: SourceDigests
 ) -> dict[str, Any]:
     recipe: dict[str, Any] = {
         "reader": source.set,
         "digest": digests.data,
-        **_read(digests.marks),
+        **_make_read_marks(digests.marks),
     }
     if settings.data.sources is None or is_tested(source):
-        recipe["held_out"] = _held_out(source, digests)
-        recipe["test"] = _test(settings, source, digests)
+        recipe["held_out"] = _make_held_out(source, digests)
+        recipe["test"] = _make_test(settings, source, digests)
     if source.self_sample is not None:
         recipe["self_sample"] = {
             **source.self_sample.recipe,
-            "template": _template(settings, [source]),
+            "template": _make_template(settings, [source]),
             "precision": settings.train.precision,
         }
-    recipe["train"] = _trained(settings, source, digests)
+    recipe["train"] = _make_train(settings, source, digests)
     return recipe | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
 
 
-def _test(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+def _make_test(
+    settings: Settings, source: Source, digests: SourceDigests
+) -> dict[str, Any]:
     """What of a source is tested."""
     reader = source.test_set or source.set
     seed = settings.data.test_seed
     recipe: dict[str, Any] = {
         "per_task": source.test_per_task,
-        **_tasks(source.test_tasks),
-        **_drawn(source, reader, source.test_per_task, seed),
+        **_limit_tasks(source.test_tasks),
+        **_make_sampling(source, reader, source.test_per_task, seed),
     }
     if source.instructions:
         wordings = source.instructions.of_test(digests.instructions)
@@ -340,23 +342,23 @@ def _test(settings: Settings, source: Source, digests: SourceDigests) -> dict[st
     return recipe
 
 
-def _trained(
+def _make_train(
     settings: Settings, source: Source, digests: SourceDigests
 ) -> dict[str, Any]:
     """What of a source is trained on, without whatever does nothing."""
     if source.k == 0:
         return {"k": "0"}
-    seed = _seed(settings, settings.data.sample_seed)
-    recipe = {"per_task": source.train_per_task, **_tasks(source.train_tasks)}
-    recipe |= _drawn(source, source.set, source.train_per_task, seed)
-    recipe |= _tagged(source, digests)
+    seed = _choose_seed(settings, settings.data.sample_seed)
+    recipe = {"per_task": source.train_per_task, **_limit_tasks(source.train_tasks)}
+    recipe |= _make_sampling(source, source.set, source.train_per_task, seed)
+    recipe |= _make_tags(source, digests)
     if source.instructions is not None:
         recipe["instructions"] = source.instructions.of_train(
             digests.instructions, seed
         )
-    recipe |= _given(source, "templates", "count")
-    recipe |= _data_sets(settings, source)
-    recipe |= _amounts(source)
+    recipe |= _take_given(source, "templates", "count")
+    recipe |= _make_data_sets(settings, source)
+    recipe |= _make_amounts(source)
     is_part = bool(recipe.keys() & {"templates", "count", "ratio", "k"})
     if source.fraction != 1 or is_part or settings.data.mix:
         # splits.nested; parts made before it were drawn one by one
@@ -364,7 +366,7 @@ def _trained(
     return recipe
 
 
-def _amounts(source: Source) -> dict[str, Any]:
+def _make_amounts(source: Source) -> dict[str, Any]:
     """How much of a source is taken, and how much it weighs in a mix."""
     recipe: dict[str, Any] = {}
     if source.ratio is not None:
@@ -379,13 +381,13 @@ def _amounts(source: Source) -> dict[str, Any]:
     return recipe
 
 
-def _given(source: Source, *keys: str) -> dict[str, Any]:
+def _take_given(source: Source, *keys: str) -> dict[str, Any]:
     """The values of these settings of a source, of those that have one."""
     values = {key: getattr(source, key) for key in keys}
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
+def _make_data_sets(settings: Settings, source: Source) -> dict[str, Any]:
     """Which tasks are one data set, where it is said and counts for anything."""
     rule, mix = source.data_sets, settings.data.mix
     # else each task counts alone
@@ -401,18 +403,18 @@ def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
     return {"data_sets": rule}
 
 
-def _tagged(source: Source, digests: SourceDigests) -> dict[str, Any]:
-    rules = _given(source, "keep_tags", "drop_tags")
+def _make_tags(source: Source, digests: SourceDigests) -> dict[str, Any]:
+    rules = _take_given(source, "keep_tags", "drop_tags")
     return rules | ({"tags": digests.tags} if source.tags is not None else {})
 
 
-def _mix(settings: Settings) -> dict[str, Any]:
+def _make_mix(settings: Settings) -> dict[str, Any]:
     mix = settings.data.mix
     assert mix is not None
     return mix.model_dump(mode="json", exclude_none=True)
 
 
-def _drawn(
+def _make_sampling(
     source: Source, reader: str, per_task: int | None, seed: int
 ) -> dict[str, Any]:
     # Where all examples are taken and none has several answers, nothing is drawn and no
@@ -425,7 +427,7 @@ def _drawn(
     }
 
 
-def _template(settings: Settings, sources: Iterable[Source]) -> dict[str, Any]:
+def _make_template(settings: Settings, sources: Iterable[Source]) -> dict[str, Any]:
     data = settings.data
     is_niv2 = any("niv2" in (source.set, source.test_set) for source in sources)
     return {
@@ -434,10 +436,10 @@ def _template(settings: Settings, sources: Iterable[Source]) -> dict[str, Any]:
     }
 
 
-def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
+def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     if source.test_path is not None:
         files = {"reader": source.test_set or source.set, "digest": digests.test}
-        return {"by": "path", **files, **_read(digests.test_marks)}
+        return {"by": "path", **files, **_make_read_marks(digests.test_marks)}
     rule = source.held_out or HeldOut()
     return (
         {"by": "list"}
@@ -446,22 +448,22 @@ def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     )
 
 
-def _read(marks: Recipe) -> Recipe:
+def _make_read_marks(marks: Recipe) -> Recipe:
     # Absent where nothing is read otherwise than before, so that the ids of earlier recipes stay.
     return {"read": dict(marks)} if marks else {}
 
 
-def _tasks(first: int | None) -> dict[str, int]:
+def _limit_tasks(first: int | None) -> dict[str, int]:
     # Absent where all tasks are meant, as in the recipes made before the setting was.
     return {} if first is None else {"tasks": first}
 
 
-def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     arrangement = settings.arrangement
     order = ORDERS[arrangement.order]
     recipe: dict[str, Any] = {"order": arrangement.order}
     if order.is_seeded(arrangement):
-        recipe["seed"] = _seed(settings, arrangement.seed)
+        recipe["seed"] = _choose_seed(settings, arrangement.seed)
     recipe |= order.resolve(arrangement)
     if order.needs_embedding(arrangement):
         recipe["embedding"] = digests.embedding
@@ -470,17 +472,19 @@ def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     return recipe
 
 
-def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
-    seed = _seed(settings, settings.train.init_seed)
-    tokens = _base_tokens(settings, digests, seed)
+def _make_base(
+    settings: Settings, digests: InputDigests, corpus: Recipe
+) -> dict[str, Any]:
+    seed = _choose_seed(settings, settings.train.init_seed)
+    tokens = _make_base_tokens(settings, digests, seed)
     if settings.model.name != TINY:
         return {"kind": "folder", "digest": digests.model, **tokens}
-    tokenizer = {"kind": "byte-level BPE", "text": _tokenizer_text(corpus)}
+    tokenizer = {"kind": "byte-level BPE", "text": _make_tokenizer_text(corpus)}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
     return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": seed, **tokens}
 
 
-def _base_tokens(
+def _make_base_tokens(
     settings: Settings, digests: InputDigests, seed: int
 ) -> dict[str, Any]:
     """Which tokens are added to the base, and whether others are read as text."""
@@ -494,25 +498,25 @@ def _base_tokens(
     return recipe
 
 
-def _tokenizer_text(corpus: Recipe) -> dict[str, Any]:
+def _make_tokenizer_text(corpus: Recipe) -> dict[str, Any]:
     """The texts that tiny's tokenizer learns from: every training task whatever is
     sampled, so that all runs of a grid share it."""
-    text = _seen(corpus)
+    text = _select_text_keys(corpus)
     if "sources" in corpus:
         text["sources"] = {
-            name: _seen(source)
+            name: _select_text_keys(source)
             for name, source in corpus["sources"].items()
             if "self_sample" not in source
         }
     return text
 
 
-def _seen(corpus: Recipe) -> dict[str, Any]:
+def _select_text_keys(corpus: Recipe) -> dict[str, Any]:
     """What of a corpus' recipe decides the texts that a tokenizer learns from."""
     decides = ("reader", "digest", "read", "on_bad_row", "template", "held_out")
     return {key: corpus[key] for key in decides if key in corpus}
 
 
-def _seed(settings: Settings, seed: int | None) -> int:
+def _choose_seed(settings: Settings, seed: int | None) -> int:
     """A seed of its own where one is set, else the run's."""
     return settings.seed if seed is None else seed

@@ -146,18 +146,18 @@ def hide_secrets(text: str, secrets: Iterable[str]) -> str:
     Nor with signs or blanks between its characters, or in other case.
     """
     sorted_secrets = tuple(sorted({secret for secret in secrets if secret}))
-    windows = _windows(sorted_secrets)
+    windows = _make_windows(sorted_secrets)
     if not windows:
         return text
     characters = [(index, index + 1) for index in range(len(text))]
     spans = [*_find_spans(text, characters, windows)]
-    readings = [_only_letters(text, characters)]
+    readings = [_keep_letters(text, characters)]
     if any(sign in text for sign in "\\%&="):
-        unescaped = _unescaped(text)
-        readings.append(_only_letters(*unescaped))
+        unescaped = _undo_escapes(text)
+        readings.append(_keep_letters(*unescaped))
         spans += _find_spans(*unescaped, windows)
     for letters, origins in readings:
-        spans += _find_spans(letters, origins, _windows_of_letters(sorted_secrets))
+        spans += _find_spans(letters, origins, _make_letter_windows(sorted_secrets))
     return _cut_out(text, spans) if spans else text
 
 
@@ -165,7 +165,7 @@ def _cut_out(text: str, spans: Iterable[Span]) -> str:
     """The text with a sign that something is hidden in place of each span."""
     pieces: list[str] = []
     end = 0
-    for first, last in _joined(sorted(spans)):
+    for first, last in _join_spans(sorted(spans)):
         pieces += [text[end:first], HIDDEN]
         end = last
     return "".join(pieces) + text[end:]
@@ -180,7 +180,7 @@ def _find_spans(
             yield origins[first][0], origins[last - 1][1]
 
 
-def _only_letters(text: str, origins: Sequence[Span]) -> tuple[str, list[Span]]:
+def _keep_letters(text: str, origins: Sequence[Span]) -> tuple[str, list[Span]]:
     """A text's letters and digits in small, and their origins."""
     letters = [
         (character.lower(), origin)
@@ -190,14 +190,14 @@ def _only_letters(text: str, origins: Sequence[Span]) -> tuple[str, list[Span]]:
     return "".join(letter for letter, _ in letters), [origin for _, origin in letters]
 
 
-def _unescaped(text: str) -> tuple[str, list[Span]]:
+def _undo_escapes(text: str) -> tuple[str, list[Span]]:
     """The text with its escapes undone, and where each of its characters stands in the
     text as it is."""
     pieces: list[str] = []
     origins: list[Span] = []
     end = 0
     for escape in _ESCAPED.finditer(text):
-        pieces += [text[end : escape.start()], _meant(escape)]
+        pieces += [text[end : escape.start()], _decode_escape(escape)]
         origins += [(index, index + 1) for index in range(end, escape.start())]
         origins.append(escape.span())
         end = escape.end()
@@ -206,7 +206,7 @@ def _unescaped(text: str) -> tuple[str, list[Span]]:
     return "".join(pieces), origins
 
 
-def _meant(escape: re.Match[str]) -> str:
+def _decode_escape(escape: re.Match[str]) -> str:
     """The one character that an escape stands for."""
     kind, written = escape.lastgroup, escape[escape.lastgroup or 0]
     if kind == "one":
@@ -224,7 +224,7 @@ def _find_all(text: str, window: str) -> Iterator[Span]:
         start = text.find(window, start + 1)
 
 
-def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+def _join_spans(spans: Iterable[Span]) -> Iterator[Span]:
     """Spans in order, those that touch as one."""
     first, last = -1, -1
     for begin, end in spans:
@@ -237,45 +237,46 @@ def _joined(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 @lru_cache(maxsize=64)
-def _windows(secrets: tuple[str, ...]) -> frozenset[str]:
+def _make_windows(secrets: tuple[str, ...]) -> frozenset[str]:
     """The shortest texts by which secrets are known, in each of their forms."""
     windows: set[str] = set()
     for secret in secrets:
         length = (
             len(secret) if len(secret) < PART else min(PART, max(6, len(secret) // 2))
         )
-        windows |= _cut(secret, length) | _cut(secret[::-1], length)
+        windows |= _list_windows(secret, length) | _list_windows(secret[::-1], length)
         if len(secret) >= 6:
-            for form in _encoded(secret.encode(errors="replace")):
-                windows |= _cut(form, max(PART, 2 * length))
+            for form in _list_encodings(secret.encode(errors="replace")):
+                windows |= _list_windows(form, max(PART, 2 * length))
     return frozenset(windows)
 
 
 @lru_cache(maxsize=64)
-def _windows_of_letters(secrets: tuple[str, ...]) -> frozenset[str]:
+def _make_letter_windows(secrets: tuple[str, ...]) -> frozenset[str]:
     """The same of their letters and digits alone, in small; none of a secret that has
     few of them."""
     windows: set[str] = set()
     for secret in secrets:
         forms = [(secret, PART), (secret[::-1], PART)]
         forms += [
-            (form, 2 * PART) for form in _encoded(secret.encode(errors="replace"))
+            (form, 2 * PART)
+            for form in _list_encodings(secret.encode(errors="replace"))
         ]
         for form, length in forms:
-            letters, _ = _only_letters(form, [(0, 0)] * len(form))
+            letters, _ = _keep_letters(form, [(0, 0)] * len(form))
             if len(letters) >= length:
-                windows |= _cut(letters, length)
+                windows |= _list_windows(letters, length)
     return frozenset(windows)
 
 
-def _cut(text: str, length: int) -> set[str]:
+def _list_windows(text: str, length: int) -> set[str]:
     """Every so many characters in a row of a text; the whole text if it is no longer."""
     return {
         text[start : start + length] for start in range(max(1, len(text) - length + 1))
     }
 
 
-def _encoded(secret: bytes) -> Iterator[str]:
+def _list_encodings(secret: bytes) -> Iterator[str]:
     yield secret.hex()
     yield secret.hex().upper()
     # base64 has three forms, by how many bytes stand before in its group of three

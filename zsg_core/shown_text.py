@@ -66,7 +66,7 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
         return text
     if text.isprintable() and _COMMON.fullmatch(text):
         return text
-    return _RUN.sub(lambda match: _shown_run(match, keep), text)
+    return _RUN.sub(lambda match: _show_run(match, keep), text)
 
 
 def format_value(value: Any) -> str:
@@ -97,15 +97,15 @@ class ShownLog:
         text = self._held + piece
         unfinished = _UNFINISHED.search(text)
         self._held = unfinished[0] if unfinished else ""
-        return _shown_of_log(text[: len(text) - len(self._held)])
+        return _show_log_text(text[: len(text) - len(self._held)])
 
     def end(self) -> str:
         """What was held back, once no more comes."""
         unfinished, self._held = self._held, ""
-        return _shown_of_log(unfinished)
+        return _show_log_text(unfinished)
 
 
-def _shown_of_log(text: str) -> str:
+def _show_log_text(text: str) -> str:
     if "\x1b" in text:
         text = _COLOURS.sub("", text)
     if "\r" in text:
@@ -113,7 +113,7 @@ def _shown_of_log(text: str) -> str:
     return make_showable(text)
 
 
-def _shown_run(match: "re.Match[str]", keep: str) -> str:
+def _show_run(match: "re.Match[str]", keep: str) -> str:
     """The signs of a run that is not ASCII's printing ones; the signs around it say
     what its joiners join."""
     text, pieces, marks = match.string, [], 0
@@ -121,7 +121,7 @@ def _shown_run(match: "re.Match[str]", keep: str) -> str:
         sign = text[index]
         marks = marks + 1 if _is_mark(sign) else 0
         is_shown = sign in keep or _is_seen(text, index)
-        pieces.append(sign if is_shown and marks <= MOST_MARKS else _escaped(sign))
+        pieces.append(sign if is_shown and marks <= MOST_MARKS else _escape(sign))
     return "".join(pieces)
 
 
@@ -158,5 +158,5 @@ def _is_among(sign: str, ranges: tuple[tuple[int, int], ...]) -> bool:
     return bool(sign) and any(first <= ord(sign) <= last for first, last in ranges)
 
 
-def _escaped(sign: str) -> str:
+def _escape(sign: str) -> str:
     return sign.encode("unicode_escape").decode()

@@ -71,7 +71,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     judge: dict[str, Any] | None = None
     runs_code: bool = False
 
-    def way(self, key: str) -> dict[str, Any]:
+    def find_definition(self, key: str) -> dict[str, Any]:
         """All that decides the values of a key."""
         return self.how | self.scored_by.get(key, {})
 
@@ -120,7 +120,7 @@ def find_needed_files(settings: CheckpointSettings) -> dict[str, tuple[str, str]
     that says where, its value)."""
     needed = {}
     for name in SUITES:
-        benchmark = None if name == TEST_SET else settings.suites.of(name)
+        benchmark = None if name == TEST_SET else settings.suites.find_benchmark(name)
         if benchmark is not None and settings.keys(name):
             needed[name] = (f"checkpoints.suites.{name}.path", benchmark.path)
     mt_bench = settings.suites.mt_bench
@@ -167,7 +167,7 @@ def _make_suite(
     if name == TEST_SET:
         how = settings.generation.how | until | _ASKED
         return _make_test_set_suite(keys, how, definitions, files)
-    benchmark = settings.suites.of(name)
+    benchmark = settings.suites.find_benchmark(name)
     assert benchmark is not None, "settings without the suite of a metric are refused"
     suite = Suite(
         name=name,

@@ -43,7 +43,7 @@ def run_in_threads(
         return
     # Asked anew each time, which takes milliseconds: another BLAS may have been loaded since.
     with threadpool_limits(1, user_api="blas"):
-        started = [_pool().submit(work, remaining) for _ in range(count_threads())]
+        started = [_make_pool().submit(work, remaining) for _ in range(count_threads())]
         try:
             for future in started:
                 future.result()
@@ -54,5 +54,5 @@ def run_in_threads(
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _make_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count_threads(), thread_name_prefix="zsg")

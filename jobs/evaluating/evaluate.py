@@ -326,7 +326,7 @@ class Evaluator:
         values, the metrics."""
         loss, examples = one.told(step) or (None, 0)
         ways = {
-            key: suite.way(key)
+            key: suite.find_definition(key)
             for key in evaluations.lacking(suite.keys, step, one.taken())
         }
         probe, started = self._hold(one, step, loss), time.perf_counter()

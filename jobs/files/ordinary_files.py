@@ -34,7 +34,7 @@ def refuse_strange_files(
     """UserError for one that is a link out of the folder, no ordinary file, has no
     plain name or no sensible size."""
     real = folder.resolve()
-    blobs = _blobs(real)
+    blobs = _find_blobs(real)
     for path in paths:
         shown_path = make_showable(str(path), keep="")
         if not path.name.isprintable():
@@ -64,7 +64,7 @@ def refuse_strange_files(
             raise UserError(
                 f"{shown_path} is no ordinary file; take it out of the folder"
             )
-        _refuse_size(shown_path, status, are_weights)
+        _check_size(shown_path, status, are_weights)
 
 
 def refuse_strange_tree(folder: Path) -> None:
@@ -92,7 +92,7 @@ def refuse_strange_tree(folder: Path) -> None:
 def find_links_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """Those that are links out of the folder, but for a hub's cache, and what they lead to."""
     real = folder.resolve()
-    blobs = _blobs(real)
+    blobs = _find_blobs(real)
     targets = [(path, path.resolve()) for path in paths]
     return [
         (path, target)
@@ -112,7 +112,7 @@ def copy_file(folder: Path, path: Path, copied_path: Path) -> None:
     source = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(source, "rb") as file:
         status = os.fstat(source)
-        _refuse_size(str(path), status, are_weights=False)
+        _check_size(str(path), status, are_weights=False)
         rights = stat.S_IMODE(status.st_mode) & 0o666 | 0o600
         destination = os.open(
             copied_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, rights
@@ -121,14 +121,14 @@ def copy_file(folder: Path, path: Path, copied_path: Path) -> None:
             copied.write(file.read(MOST_BYTES))
 
 
-def _refuse_size(shown_path: str, status: os.stat_result, are_weights: bool) -> None:
+def _check_size(shown_path: str, status: os.stat_result, are_weights: bool) -> None:
     if not are_weights and status.st_size > MOST_BYTES:
         raise UserError(
             f"{shown_path} has {status.st_size:,} bytes; a model's has at most {MOST_BYTES:,}"
         )
 
 
-def _blobs(real: Path) -> Path | None:
+def _find_blobs(real: Path) -> Path | None:
     """Where the files of a hub's cache lie that a folder is a snapshot of, or lies in
     one; None elsewhere."""
     for at in (real, *real.parents):

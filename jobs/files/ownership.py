@@ -69,7 +69,7 @@ def make_folder(path: Path) -> None:
     Below a folder of a group's workspace each is the group's, too. One that is there
     stays as it is. Raises FileExistsError where a file has its place.
     """
-    missing = _missing(path)
+    missing = _list_missing(path)
     if missing and is_shared(missing[-1].parent):
         for folder in reversed(missing):
             folder.mkdir(mode=PRIVATE, exist_ok=True)
@@ -77,15 +77,15 @@ def make_folder(path: Path) -> None:
             with suppress(PermissionError):
                 folder.chmod(SHARED)
         return
-    _make(missing, path)
+    _make_folders(missing, path)
 
 
 def make_private_folder(path: Path) -> None:
     """The same, for the owner alone whatever it lies in."""
-    _make(_missing(path), path)
+    _make_folders(_list_missing(path), path)
 
 
-def _missing(path: Path) -> list[Path]:
+def _list_missing(path: Path) -> list[Path]:
     """The folders of a path that are not there, the last first."""
     missing = []
     while not path.exists():
@@ -94,7 +94,7 @@ def _missing(path: Path) -> list[Path]:
     return missing
 
 
-def _make(missing: list[Path], path: Path) -> None:
+def _make_folders(missing: list[Path], path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(mode=PRIVATE, exist_ok=True)  # another process may be quicker
     if not missing and not path.is_dir():
@@ -114,7 +114,7 @@ def is_group_workspace(root: Path) -> bool:
 
 def find_group_name(root: Path) -> str:
     """The name of the group whose workspace this is."""
-    return _group_name(root.stat().st_gid)
+    return _name_group(root.stat().st_gid)
 
 
 def is_member(root: Path) -> bool:
@@ -188,7 +188,7 @@ def find_fault(path: Path) -> Fault | None:
             return Fault(
                 path, f"belongs to {find_user_name(status.st_uid)}, not to you"
             )
-    writers = _writers(path, target_status)
+    writers = _find_writers(path, target_status)
     if writers is None:
         return None
     return Fault(
@@ -223,7 +223,7 @@ def find_fault_within(folder: Path) -> Fault | None:
     to who knows whose."""
     if fault := find_fault(folder):
         return fault
-    for path in _all_in(folder):
+    for path in _walk_folder(folder):
         if path.is_symlink():
             return Fault(path, "is a link")
         if fault := find_fault(path):
@@ -257,7 +257,9 @@ def find_open_parent(folder: Path) -> OpenParent | None:
     Of several that which is open to most.
     """
     open_parents = [
-        open_parent for parent in folder.parents if (open_parent := _above(parent))
+        open_parent
+        for parent in folder.parents
+        if (open_parent := _judge_parent(parent))
     ]
     return next(
         (open_parent for open_parent in open_parents if open_parent.by_all),
@@ -265,13 +267,13 @@ def find_open_parent(folder: Path) -> OpenParent | None:
     )
 
 
-def _above(parent: Path) -> OpenParent | None:
+def _judge_parent(parent: Path) -> OpenParent | None:
     try:
         status = parent.stat()
     except FileNotFoundError:
         return None
     is_sticky = bool(status.st_mode & stat.S_ISVTX)
-    writers = None if is_sticky else _writers(parent, status)
+    writers = None if is_sticky else _find_writers(parent, status)
     by_all = writers == "everybody"
     if _is_strangers(status.st_uid):
         writers_note = f" and may be written by {writers}" if writers else ""
@@ -293,17 +295,17 @@ def find_private_cache(path: Path) -> Path:
 
     Another one, made anew for this process, where somebody else has made it, or might replace it.
     """
-    if all(find_fault(folder) is None for folder in _own_part(path)):
+    if all(find_fault(folder) is None for folder in _list_own_folders(path)):
         with suppress(OSError):
             make_folder(path)
             if all(
-                find_fault(folder) is None for folder in _own_part(path)
+                find_fault(folder) is None for folder in _list_own_folders(path)
             ) and not _is_replaceable(path):
                 return path
     return Path(tempfile.mkdtemp(prefix="zsg-cache-"))
 
 
-def _own_part(path: Path) -> list[Path]:
+def _list_own_folders(path: Path) -> list[Path]:
     """A folder and those above it, up to the first that is not the user's own: a home,
     or what is in /tmp."""
     folders = [path]
@@ -337,7 +339,7 @@ def _is_put_in_the_way(folder: Path) -> bool:
     )
 
 
-def _writers(path: Path, status: os.stat_result) -> str | None:
+def _find_writers(path: Path, status: os.stat_result) -> str | None:
     """Who may write beside the owner, in words; None if nobody may."""
     if status.st_mode & stat.S_IWOTH:
         return "everybody"
@@ -347,7 +349,7 @@ def _writers(path: Path, status: os.stat_result) -> str | None:
     if _has_acl(path):
         return "those whom its access list names"
     return (
-        None if _is_own_group(status.st_gid) else f"group {_group_name(status.st_gid)}"
+        None if _is_own_group(status.st_gid) else f"group {_name_group(status.st_gid)}"
     )
 
 
@@ -383,7 +385,7 @@ def find_own_group() -> int | None:
     return None
 
 
-def _group_name(gid: int) -> str:
+def _name_group(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
@@ -391,7 +393,7 @@ def _group_name(gid: int) -> str:
 
 
 @cache
-def _overflow() -> int | None:
+def _read_overflow_uid() -> int | None:
     """As whose the files of users without a name in a container are shown; None outside of one."""
     try:
         mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
@@ -405,13 +407,13 @@ def _overflow() -> int | None:
 def _is_unmapped(uid: int) -> bool:
     """Whether a folder of the machine's shows no owner, since a container does not know
     its users."""
-    return _overflow() is not None and uid == _overflow()
+    return _read_overflow_uid() is not None and uid == _read_overflow_uid()
 
 
-def _all_in(folder: Path) -> Iterator[Path]:
+def _walk_folder(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as listing:
         entries = list(listing)
     for entry in entries:
         yield Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
-            yield from _all_in(Path(entry.path))
+            yield from _walk_folder(Path(entry.path))

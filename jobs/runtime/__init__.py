@@ -1,2 +1,2 @@
-"""What every job's process needs: its ranks, signals, logs, prerequisites, and how it
-goes on after an end."""
+"""What every job's process needs: its ranks, signals, logs, prerequisites, and how
+Slurm is asked to requeue it."""

@@ -75,7 +75,7 @@ def connect_ranks(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
         "WORLD_SIZE": str(ranks.world),
         "LOCAL_RANK": str(ranks.local),
     }
-    store = _store(folder, ranks)
+    store = _open_store(folder, ranks)
     os.environ |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
     torch.distributed.init_process_group(
         "nccl" if cuda else "gloo",
@@ -123,7 +123,7 @@ def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
     return facts.get("NodeAddr", node)
 
 
-def _store(folder: Path, ranks: Ranks) -> Any:
+def _open_store(folder: Path, ranks: Ranks) -> Any:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     path = folder / "rendezvous.json"

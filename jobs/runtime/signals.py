@@ -1,4 +1,4 @@
-"""Says what a signal asks of a job, and what all ranks make of it together: go on, save, stop.
+"""Says what a signal asks of a job, and what all ranks make of it together: continue, save, stop.
 
 Slurm announces a time limit by USR1 or USR2 (`--signal`), a preemption by the same
 where the site asks for it. scancel, requeue and plain preemption send SIGTERM, and
@@ -14,7 +14,7 @@ from types import FrameType
 from jobs.contract.states import Outcome
 
 # what the signals of all ranks amount to: the highest counts
-GO_ON, LEAVE, PAUSE = 0, 1, 2
+CONTINUE, LEAVE, PAUSE = 0, 1, 2
 MARGIN_S = 10.0  # of KillWait, kept for the way out
 # on a preemption slurmstepd and srun each send a SIGTERM: that is one request
 SAME_S = 5.0
@@ -54,9 +54,9 @@ class Signals:
 
     @property
     def asks(self) -> int:
-        """GO_ON, LEAVE or PAUSE."""
+        """CONTINUE, LEAVE or PAUSE."""
         if self.received is None:
-            return GO_ON
+            return CONTINUE
         return PAUSE if self.received in (signal.SIGUSR1, signal.SIGUSR2) else LEAVE
 
     @property
@@ -85,7 +85,7 @@ class StepAction:
 def choose_step_action(request: int, due: bool, fits: bool) -> StepAction:
     """`request`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well
     before SIGKILL."""
-    if request == GO_ON:
+    if request == CONTINUE:
         return StepAction(save=due, stop=False)
     return StepAction(save=request == PAUSE or fits, stop=True)
 

@@ -60,7 +60,7 @@ def make_call_environment(
         for key, value in environ.items()
         if key in REACHED_BY or not is_slurm_variable(key)
     }
-    return variables | _FORMATS | _named(cluster)
+    return variables | _FORMATS | _name_cluster(cluster)
 
 
 def make_job_environment(
@@ -77,8 +77,10 @@ def make_job_environment(
     if "SLURM_JOB_ID" in environ and "TMPDIR" in names:
         # of the job that submits: it goes when that ends, and other nodes lack it
         names.remove("TMPDIR")
-    return {name: environ[name] for name in names if name in environ} | _named(cluster)
+    return {name: environ[name] for name in names if name in environ} | _name_cluster(
+        cluster
+    )
 
 
-def _named(cluster: str | None) -> dict[str, str]:
+def _name_cluster(cluster: str | None) -> dict[str, str]:
     return {CLUSTERS: cluster} if cluster else {}

@@ -42,7 +42,7 @@ def hash_last_traceback(lines: Sequence[str]) -> str | None:
         for n, line in enumerate(lines)
         if line.endswith("Traceback (most recent call last):")
     ]
-    return _of(lines[begins[-1] + 1 :]) if begins else None
+    return _hash_frames(lines[begins[-1] + 1 :]) if begins else None
 
 
 def find_error_lines(lines: Iterable[str]) -> list[tuple[int, str]]:
@@ -69,17 +69,17 @@ def mask_varying_parts(text: str) -> str:
     return text
 
 
-def _of(lines: Iterable[str]) -> str | None:
+def _hash_frames(lines: Iterable[str]) -> str | None:
     frames: list[str] = []
     for line in lines:
         if frame := _FRAME.match(line):
-            frames.append(f"{_module(frame[1])}:{frame[2]}")
+            frames.append(f"{_name_module(frame[1])}:{frame[2]}")
         elif error := _ERROR.match(line):
             return hash_message("\n".join([*frames, error[1], error[2] or ""]))
     return None
 
 
-def _module(path: str) -> str:
+def _name_module(path: str) -> str:
     """A file by its place in its package, wherever that is installed."""
     inside = _PLACES.sub("", path)
     return ".".join(inside.removesuffix(".py").split("/")[-2:])

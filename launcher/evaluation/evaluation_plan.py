@@ -182,7 +182,7 @@ def _taken_otherwise(run: Run, evaluated: EvaluationState) -> str | None:
     """Why a key that is wanted cannot be had: it was taken in another way, and is of that."""
     for suite in run.suites:
         for key in suite.keys:
-            settings = suite.way(key)
+            settings = suite.find_definition(key)
             before = evaluated.ways.get(key, settings)
             if before != settings:
                 is_own = suite.name in (TEST_SET, INSIDE)

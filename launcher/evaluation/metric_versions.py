@@ -63,7 +63,7 @@ def _older(run: Run, recorded: Ways) -> dict[str, list[str]]:
     older_keys: dict[str, list[str]] = {}
     for suite in run.suites:
         for key in suite.keys:
-            settings = suite.way(key)
+            settings = suite.find_definition(key)
             without = {
                 name: value for name, value in settings.items() if name not in SINCE
             }
@@ -93,8 +93,8 @@ def _settings(
             changed["generation"] = _with_name(checkpoints.generation)
         elif name == RANK_ACCURACY:
             changed["rank_accuracy"] = _with_name(checkpoints.rank_accuracy)
-        elif checkpoints.suites.of(name) is not None:
-            suites[name] = _with_name(checkpoints.suites.of(name))
+        elif checkpoints.suites.find_benchmark(name) is not None:
+            suites[name] = _with_name(checkpoints.suites.find_benchmark(name))
     if suites:
         changed["suites"] = checkpoints.suites.model_copy(update=suites)
     return checkpoints.model_copy(update=changed)

@@ -301,7 +301,7 @@ class CheckpointSettings(Strict):
             if suite == all_metrics.TEST_SET:
                 continue
             measured = [metric for metric in metrics if metric in self.metrics]
-            is_there = self.suites.of(suite) is not None
+            is_there = self.suites.find_benchmark(suite) is not None
             if measured and not is_there:
                 raise ValueError(
                     f"metrics: {measured[0]} is of a benchmark, and where it lies is not said; set "
@@ -373,13 +373,13 @@ class CheckpointSettings(Strict):
     def keys(self, suite: str) -> list[str]:
         """The keys of a suite that evaluators take, as they stand in tables."""
         is_test_set = suite == all_metrics.TEST_SET
-        settings = self.generation if is_test_set else self.suites.of(suite)
+        settings = self.generation if is_test_set else self.suites.find_benchmark(suite)
         suffix = f"/{settings.name}" if settings and settings.name else ""
         metrics = [
             metric
             for metric in dict.fromkeys(self.metrics)
             if metric in all_metrics.SUITES[suite]
         ]
-        if metrics and suite in self.suites.elsewhere:
+        if metrics and suite in self.suites.scored_elsewhere:
             metrics = [f"{ANSWERS}/{suite}"]
         return [f"{metric}{suffix}" for metric in metrics]

@@ -466,9 +466,9 @@ class DataSettings(SourceSettings):
             if key in _OF_A_SOURCE
         }
         if self.sources is None:
-            return {ONE: _source(ONE, of_all)}
+            return {ONE: _make_source(ONE, of_all)}
         return {
-            name: _source(name, of_all | source.model_dump(exclude_unset=True))
+            name: _make_source(name, of_all | source.model_dump(exclude_unset=True))
             for name, source in self.sources.items()
         }
 
@@ -490,7 +490,7 @@ _MADE: dict[str, Source] = {}
 _MOST_MADE = 10_000
 
 
-def _source(name: str, values: dict[str, Any]) -> Source:
+def _make_source(name: str, values: dict[str, Any]) -> Source:
     if (written := repr(values)) in _MADE:
         return _MADE[written]
     if len(_MADE) == _MOST_MADE:

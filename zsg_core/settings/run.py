@@ -451,7 +451,7 @@ class Settings(Strict):
             )
         run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
         stages = [
-            _laid_over(run, overlay, f"stages[{number}]")
+            _lay_over(run, overlay, f"stages[{number}]")
             for number, overlay in enumerate(overlays)
         ]
         for number, stage in enumerate(stages[1:], start=1):
@@ -476,8 +476,8 @@ class Settings(Strict):
 
 def _check_same_test_set(number: int, stage: Settings, first: Settings) -> None:
     """ValueError where a stage would change the test set."""
-    of_first = _tested(first)
-    for key, value in _tested(stage).items():
+    of_first = _collect_test_settings(first)
+    for key, value in _collect_test_settings(stage).items():
         if value != of_first.get(key):
             raise ValueError(
                 f"stages[{number}]: data.{key} would be {value!r} and in the first stage"
@@ -498,7 +498,7 @@ def _check_same_length(number: int, stage: Settings, first: Settings) -> None:
             )
 
 
-def _tested(settings: Settings) -> dict[str, Any]:
+def _collect_test_settings(settings: Settings) -> dict[str, Any]:
     """Whatever decides the test set, by the names of the settings."""
     data = settings.data
     values = {
@@ -508,12 +508,12 @@ def _tested(settings: Settings) -> dict[str, Any]:
     for name, source in data.by_source().items():
         values |= {
             f"sources.{name}.{key}" if name else key: value
-            for key, value in _tested_of_source(source).items()
+            for key, value in _collect_test_of_source(source).items()
         }
     return values
 
 
-def _tested_of_source(source: Source) -> dict[str, Any]:
+def _collect_test_of_source(source: Source) -> dict[str, Any]:
     """Whatever decides what of a source is tested."""
     values = {key: getattr(source, key) for key in OF_THE_TEST}
     values["test_set"] = source.test_set or source.set
@@ -525,7 +525,7 @@ def _tested_of_source(source: Source) -> dict[str, Any]:
     return values
 
 
-def _laid_over(
+def _lay_over(
     run: dict[str, Any], overlay: dict[str, dict[str, Any]], stage: str
 ) -> Settings:
     """The run's settings with a stage's laid over them; `stage` is what messages call it."""

@@ -72,7 +72,7 @@ class StrategySettings(Strict):
         special = _names_of_role("special", sources)
         if self.name == SEQUENTIAL:
             return [
-                _only({name: Fraction(1)}, sources)
+                _make_overlay({name: Fraction(1)}, sources)
                 for name in self._sequence(special + general)
             ]
         if not (general and special):
@@ -88,8 +88,8 @@ class StrategySettings(Strict):
         """The special sources, then the general ones with share k of the special ones."""
         repeated = dict.fromkeys(special, self.k or Fraction(0))
         return [
-            _only(dict.fromkeys(special, Fraction(1)), sources),
-            _only(repeated | dict.fromkeys(general, Fraction(1)), sources),
+            _make_overlay(dict.fromkeys(special, Fraction(1)), sources),
+            _make_overlay(repeated | dict.fromkeys(general, Fraction(1)), sources),
         ]
 
     def _sequence(self, all_of_them: list[str]) -> list[str]:
@@ -104,7 +104,9 @@ def _names_of_role(role: str, sources: Mapping[str, Source]) -> list[str]:
     return [name for name, source in sources.items() if source.role == role]
 
 
-def _only(shares: Mapping[str, Fraction], sources: Mapping[str, Source]) -> Overlay:
+def _make_overlay(
+    shares: Mapping[str, Fraction], sources: Mapping[str, Source]
+) -> Overlay:
     """A stage on these shares of the sources and on nothing of the others."""
     scales = {name: source.k * shares.get(name, 0) for name, source in sources.items()}
     changed = {name: k for name, k in scales.items() if k != sources[name].k}

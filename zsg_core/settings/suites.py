@@ -251,14 +251,14 @@ class SuiteSettings(Strict):
         description="MT-Bench; needed by metric mt_bench, and by nothing else.",
     )
 
-    def of(
+    def find_benchmark(
         self, suite: str
     ) -> Gsm8kSettings | HumanEvalSettings | MtBenchSettings | None:
         """The settings of a benchmark by its name."""
         return getattr(self, suite)
 
     @property
-    def elsewhere(self) -> list[str]:
+    def scored_elsewhere(self) -> list[str]:
         """The benchmarks whose answers are kept, and scored by whom zsg does not know."""
         suites = (
             [metrics.HUMANEVAL]

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=[],
         choices=FAMILIES,
         metavar="NAME",
-        help=f"only tasks of this family; may be given again: {', '.join(FAMILIES)}",
+        help=f"only tasks of this family; may be repeated: {', '.join(FAMILIES)}",
     )
     arguments = parser.parse_args(argv)
     selection = {"large": arguments.large, "families": arguments.family}

@@ -44,8 +44,8 @@ def write_tasks(
     """
     folder = folder.resolve()
     files = make_task_files(per_task, seed, large=large, families=families)
-    if not _present(folder, files):
-        _write(folder, files)
+    if not _is_present(folder, files):
+        _write_files(folder, files)
 
 
 def make_task_files(
@@ -56,7 +56,7 @@ def make_task_files(
         raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
     skills = _select_skills(large, families)
     files = {
-        f"tasks/{name}.json": _json(make_task(name, skill, per_task, seed))
+        f"tasks/{name}.json": _encode_task(make_task(name, skill, per_task, seed))
         for name, skill in skills
     }
     for split, is_held_out in (("train", False), ("test", True)):
@@ -68,7 +68,7 @@ def make_task_files(
 
 def _select_skills(large: bool, families: Collection[str]) -> list[tuple[str, Skill]]:
     """The skills of these families, all if there are none, each with its task's name."""
-    skills = _numbered(_in_turns(LARGE) if large else SMALL)
+    skills = _number_tasks(_interleave_families(LARGE) if large else SMALL)
     if strangers := set(families) - {skill.family for _, skill in skills}:
         raise UserError(
             f"no task of {', '.join(sorted(strangers))} in the small set; ask for the large one"
@@ -100,12 +100,12 @@ def make_task(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, An
         "Instruction_language": ["English"],
         "Domains": ["Synthetic"],
         "Positive Examples": [
-            _shot(*shot, "This is the answer asked for.") for shot in shots
+            _make_shot(*shot, "This is the answer asked for.") for shot in shots
         ],
         "Negative Examples": [
-            _shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")
+            _make_shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")
         ],
-        "Instances": [_instance(name, *pair) for pair in items],
+        "Instances": [_make_instance(name, *pair) for pair in items],
         "Instance License": ["MIT"],
     }
 
@@ -122,7 +122,7 @@ def draw_instances(skill: Skill, count: int, rng: Random) -> list[tuple[str, str
     return list(drawn.items())
 
 
-def _in_turns(skills: Sequence[Skill]) -> list[Skill]:
+def _interleave_families(skills: Sequence[Skill]) -> list[Skill]:
     """One task of each family after the other, as published sets are in no order of kinds.
 
     A round of TMA is in the order of the tasks: were they sorted by family, its batches
@@ -139,28 +139,28 @@ def _in_turns(skills: Sequence[Skill]) -> list[Skill]:
     ]
 
 
-def _numbered(skills: Sequence[Skill]) -> list[tuple[str, Skill]]:
+def _number_tasks(skills: Sequence[Skill]) -> list[tuple[str, Skill]]:
     return [
         (f"task{number:03}_{skill.name}", skill)
         for number, skill in enumerate(skills, start=1)
     ]
 
 
-def _shot(question: str, answer: str, explanation: str) -> dict[str, str]:
+def _make_shot(question: str, answer: str, explanation: str) -> dict[str, str]:
     return {"input": question, "output": answer, "explanation": explanation}
 
 
-def _instance(name: str, question: str, answer: str) -> dict[str, Any]:
+def _make_instance(name: str, question: str, answer: str) -> dict[str, Any]:
     task_number, _, _ = name.partition("_")
     key = hashlib.sha256(question.encode()).hexdigest()[:32]
     return {"id": f"{task_number}-{key}", "input": question, "output": [answer]}
 
 
-def _json(task: dict[str, Any]) -> str:
+def _encode_task(task: dict[str, Any]) -> str:
     return json.dumps(task, indent=4) + "\n"
 
 
-def _present(folder: Path, files: dict[str, str]) -> bool:
+def _is_present(folder: Path, files: dict[str, str]) -> bool:
     """Whether exactly these files are in `folder`. UserError if it holds something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -190,7 +190,7 @@ def _first_difference(folder: Path, files: dict[str, str]) -> Path | None:
     )
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
+def _write_files(folder: Path, files: dict[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}-", dir=folder.parent
@@ -204,5 +204,5 @@ def _write(folder: Path, files: dict[str, str]) -> None:
             unpublished.rename(folder)
         except OSError:
             # Somebody else finished first: fine if they wrote the same.
-            if not _present(folder, files):
+            if not _is_present(folder, files):
                 raise

@@ -118,7 +118,7 @@ def bootstrap_intervals(
     np.add.at(sums, cluster_of_item, weighted)
     np.add.at(counts, cluster_of_item, finite)
     rng, means = np.random.default_rng(seed), []
-    for drawn in _chunks(REPEATS, max(1, AT_ONCE // len(cluster_index))):
+    for drawn in _split_count(REPEATS, max(1, AT_ONCE // len(cluster_index))):
         weights = rng.multinomial(
             len(cluster_index),
             np.full(len(cluster_index), 1 / len(cluster_index)),
@@ -137,7 +137,7 @@ def bootstrap_intervals(
     return intervals
 
 
-def _chunks(count: int, size: int) -> list[int]:
+def _split_count(count: int, size: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 

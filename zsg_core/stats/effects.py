@@ -95,7 +95,7 @@ class _Clusters:
         weight = dict.fromkeys(
             (name for stratum in self.strata for name in stratum), 0.0
         )
-        for cell, shares in zip(cells, _unit_shares(cells), strict=True):
+        for cell, shares in zip(cells, _compute_unit_shares(cells), strict=True):
             for unit, share in zip(cell.units, shares.tolist(), strict=True):
                 weight[self.cluster_of(cell, unit)] += share
         return sum(
@@ -111,7 +111,8 @@ class _Clusters:
         for start in range(0, curves.REPEATS, at_once):
             count = min(at_once, curves.REPEATS - start)
             yield np.concatenate(
-                [_drawn(rng, len(stratum), count) for stratum in self.strata], axis=1
+                [_draw_weights(rng, len(stratum), count) for stratum in self.strata],
+                axis=1,
             )
 
     def columns(self, cell: RunTable) -> list[int]:
@@ -128,7 +129,7 @@ class _Clusters:
         }
 
 
-def _drawn(rng: np.random.Generator, n: int, count: int) -> Floats:
+def _draw_weights(rng: np.random.Generator, n: int, count: int) -> Floats:
     if n == 1:
         return np.ones((count, 1))
     return np.asarray(
@@ -146,7 +147,7 @@ def count_effective_clusters(weights: Sequence[float]) -> float:
 def count_effective_tasks(cells: Sequence[RunTable]) -> float:
     """How many tasks of equal weight know as much as these, each of which weighs what
     it has in the mean."""
-    return _task_clusters(cells).free(cells) + 1
+    return _make_task_clusters(cells).free(cells) + 1
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class _EffectStudy:
                 for weights in clusters.draws()
             ]
         )
-        return np.array([_variance(column) for column in drawn.T], np.float64)
+        return np.array([_compute_variance(column) for column in drawn.T], np.float64)
 
     def bootstrap_shared(
         self, replicates: _Clusters, of_tasks: _ClusterVariance
@@ -193,7 +194,7 @@ class _EffectStudy:
         drawn."""
         if not replicates.is_drawn:
             return of_tasks.variance
-        both = _clusters(
+        both = _make_clusters(
             self.cells, lambda cell, unit: (*replicates.cluster_of(cell, unit), unit)
         )
         return self.bootstrap(both)
@@ -205,9 +206,9 @@ def estimate_effects(
     """Every effect that `effects` makes of the levels' means."""
     study = _EffectStudy(cells, levels, effects)
     value = study.value
-    run, names = _run_name(cells), sorted({(cell.split,) for cell in cells})
-    tasks = _task_clusters(cells)
-    seeds = _Clusters(_by_split(cells, run), lambda cell, _: run(cell))
+    run, names = _make_run_key(cells), sorted({(cell.split,) for cell in cells})
+    tasks = _make_task_clusters(cells)
+    seeds = _Clusters(_make_strata(cells, run), lambda cell, _: run(cell))
     splits = _Clusters([names], lambda cell, _: (cell.split,))
     of_tasks, of_seeds, of_splits = (
         _ClusterVariance(study.bootstrap(clusters), clusters.free(cells))
@@ -220,7 +221,7 @@ def estimate_effects(
         at_least: _ClusterVariance | None = None,
     ) -> list[Interval]:
         shared = study.bootstrap_shared(replicates, of_tasks)
-        return _intervals(value, of_tasks, of_replicates, shared, at_least)
+        return _compute_intervals(value, of_tasks, of_replicates, shared, at_least)
 
     is_over_splits = len(names) > 1
     if is_over_splits:
@@ -241,7 +242,7 @@ def estimate_effects(
             over_tasks=float(np.sqrt(of_tasks.variance[index])),
             over_replicates=float(np.sqrt(of_replicates.variance[index])),
             by_seeds=(
-                _interval(value[index], of_seeds.variance[index], of_seeds.free)
+                _compute_interval(value[index], of_seeds.variance[index], of_seeds.free)
                 if seeds.is_drawn
                 else None
             ),
@@ -251,7 +252,7 @@ def estimate_effects(
     ]
 
 
-def _intervals(
+def _compute_intervals(
     value: Floats,
     of_tasks: _ClusterVariance,
     of_replicates: _ClusterVariance,
@@ -268,15 +269,17 @@ def _intervals(
             of_replicates.free, 1
         )
         free = whole**2 / denominator if denominator > 0 else of_tasks.free
-        low, high = _interval(number, whole, free)
+        low, high = _compute_interval(number, whole, free)
         if at_least:
-            narrowest = _interval(number, at_least.variance[index], at_least.free)
+            narrowest = _compute_interval(
+                number, at_least.variance[index], at_least.free
+            )
             low, high = min(low, narrowest[0]), max(high, narrowest[1])
         intervals.append((low, high))
     return intervals
 
 
-def _variance(drawn: Floats) -> float:
+def _compute_variance(drawn: Floats) -> float:
     """The variance of the draws of an effect; NaN where too many of them have none."""
     finite = drawn[np.isfinite(drawn)]
     return float(np.var(finite)) if len(finite) >= DRAWN * len(drawn) else np.nan
@@ -300,29 +303,31 @@ def compute_level_means(
         if clusters is not None and drawn is not None:
             columns = [column for cell in tables for column in clusters.columns(cell)]
             weights = drawn[:, columns]
-        means[level] = _mean_of_level(tables, weights)
+        means[level] = _compute_level_mean(tables, weights)
     return means
 
 
-def _mean_of_level(tables: Sequence[RunTable], weights: Floats | None) -> Floats:
+def _compute_level_mean(tables: Sequence[RunTable], weights: Floats | None) -> Floats:
     """The mean (draws, values) of a level's runs; `weights` (draws, units of all runs)
     are those of a draw, None: all alike."""
     runs = Counter(table.split for table in tables)
     base = np.concatenate(
-        [_shares(table) / runs[table.split] for table in tables], axis=1
+        [_compute_shares(table) / runs[table.split] for table in tables], axis=1
     )
     values = np.concatenate([table.table for table in tables], axis=1)
     weighed = base * np.where(base > 0, values, 0)
     if weights is None:
         weights = np.ones((1, base.shape[1]))
     total, sums = weights @ base.T, weights @ weighed.T
-    has_value = np.stack([_shares(table).any(axis=1) for table in tables]).all(axis=0)
+    has_value = np.stack([_compute_shares(table).any(axis=1) for table in tables]).all(
+        axis=0
+    )
     return np.divide(
         sums, total, out=np.full(sums.shape, np.nan), where=(total > 0) & has_value
     )
 
 
-def _shares(cell: RunTable) -> Floats:
+def _compute_shares(cell: RunTable) -> Floats:
     """The weights (values, units) of a run's units in its means, those of a value 1 in
     sum; 0 where it has none."""
     counts = np.broadcast_to(np.asarray(cell.counts, np.float64), cell.table.shape)
@@ -330,27 +335,30 @@ def _shares(cell: RunTable) -> Floats:
     return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
 
 
-def _unit_shares(cells: Sequence[RunTable]) -> list[Floats]:
+def _compute_unit_shares(cells: Sequence[RunTable]) -> list[Floats]:
     """The weight (units,) of each run's units in the mean of its level, taken over
     values; a split's runs share it."""
     runs = Counter((cell.level, cell.split) for cell in cells)
-    return [_shares(cell).mean(axis=0) / runs[cell.level, cell.split] for cell in cells]
+    return [
+        _compute_shares(cell).mean(axis=0) / runs[cell.level, cell.split]
+        for cell in cells
+    ]
 
 
-def _interval(value: float, variance: float, free: float) -> Interval:
+def _compute_interval(value: float, variance: float, free: float) -> Interval:
     # 11 may come out as 10.999…
-    reach = _t(max(math.floor(free + 1e-6), 1)) * float(np.sqrt(variance))
+    reach = _t_quantile(max(math.floor(free + 1e-6), 1)) * float(np.sqrt(variance))
     return float(value) - reach, float(value) + reach
 
 
-def _t(free: int) -> float:
+def _t_quantile(free: int) -> float:
     """The 97.5 % quantile of Student's t, as `curves.compute_t_interval` has it."""
     if free <= len(curves.T975):
         return curves.T975[free - 1]
     return curves.Z975 + (curves.Z975**3 + curves.Z975) / (4 * free)
 
 
-def _run_name(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:
+def _make_run_key(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:
     """What a run is drawn by: its seed at all levels together where each has the same
     seeds, else its own level's."""
     seeds: dict[str, dict[str, set[str]]] = {}
@@ -365,7 +373,7 @@ def _run_name(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:
     return lambda cell: (cell.split, cell.level, cell.seed)
 
 
-def _by_split(
+def _make_strata(
     cells: Sequence[RunTable], run: Callable[[RunTable], Key]
 ) -> list[list[Key]]:
     strata: dict[Key, set[Key]] = {}
@@ -374,11 +382,11 @@ def _by_split(
     return [sorted(stratum) for _, stratum in sorted(strata.items())]
 
 
-def _task_clusters(cells: Sequence[RunTable]) -> _Clusters:
-    return _clusters(cells, lambda _, unit: (unit,))
+def _make_task_clusters(cells: Sequence[RunTable]) -> _Clusters:
+    return _make_clusters(cells, lambda _, unit: (unit,))
 
 
-def _clusters(
+def _make_clusters(
     cells: Sequence[RunTable], cluster_of: Callable[[RunTable, str], Key]
 ) -> _Clusters:
     return _Clusters(

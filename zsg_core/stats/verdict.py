@@ -59,7 +59,7 @@ SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = (
     "opposite",
     "too few replicates",
 )
-# what a word that another split could turn goes on with
+# what is added to a word that another split could turn
 HERE, HERE_OF_ONE = "on these tasks", "on this task"
 # the fewest held-out tasks whose signs, were all alike, would be below 5 % by chance: 2 · 2⁻⁶ = 3 %
 TASKS = 6
@@ -199,15 +199,15 @@ def judge_claim(
     curves of a split are of different tasks.
     """
     weighed = sorted(
-        (_weighed(curve, claim.metric) for curve in curves_of_group),
+        (_weigh_units(curve, claim.metric) for curve in curves_of_group),
         key=lambda curve: (curve.level, curve.split, curve.seed),
     )
-    whole, notes = _whole_splits(weighed, levels)
+    whole, notes = _select_whole_splits(weighed, levels)
     if not whole:
         return ClaimVerdict(TOO_FEW, notes=[_explain_no_runs(weighed, levels)])
     splits = len({curve.split for curve in whole})
-    tasks = len({unit for curve in whole for unit in _measured(curve)})
-    question = _question(claim, whole, levels)
+    tasks = len({unit for curve in whole for unit in _list_measured_units(curve)})
+    question = _make_question(claim, whole, levels)
     if isinstance(question, str):
         return ClaimVerdict(
             TOO_FEW, tasks=tasks, splits=splits, runs=len(whole), notes=[question]
@@ -216,7 +216,7 @@ def judge_claim(
     evidence = _Evidence(
         question=question,
         whole=whole,
-        effects=_effects(question, cells, levels),
+        effects=_estimate_claim_effects(question, cells, levels),
         levels=levels,
         splits=splits,
         tasks=tasks,
@@ -225,9 +225,11 @@ def judge_claim(
     )
     too_few = _explain_too_few(evidence)
     return ClaimVerdict(
-        word=TOO_FEW if too_few else _word(evidence.effects, units_are_tasks),
+        word=TOO_FEW if too_few else _choose_word(evidence.effects, units_are_tasks),
         effects=evidence.effects,
-        levels=dict(zip(levels, _level_values(question, cells, levels), strict=False)),
+        levels=dict(
+            zip(levels, _compute_level_values(question, cells, levels), strict=False)
+        ),
         tasks=tasks,
         counted=evidence.counted,
         splits=splits,
@@ -260,23 +262,23 @@ def compute_mean_curves(
     Of the splits that a verdict is of. Levels without such a run, or without a shared
     step, are left out.
     """
-    weighed = [_weighed(curve, metric) for curve in curves_of_group]
-    whole, _ = _whole_splits(weighed, levels)
+    weighed = [_weigh_units(curve, metric) for curve in curves_of_group]
+    whole, _ = _select_whole_splits(weighed, levels)
     means = {}
     for level in levels:
         of_level = [curve for curve in whole if curve.level == level]
-        if of_level and (steps := _common_steps(of_level)):
-            cells = [_tabulate(curve, _at(steps)) for curve in of_level]
+        if of_level and (steps := _find_common_steps(of_level)):
+            cells = [_tabulate(curve, _take_steps(steps)) for curve in of_level]
             means[level] = (steps, compute_level_means(cells, [level])[level][0])
     return means
 
 
-def _word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
+def _choose_word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
     scope = HERE if units_are_tasks else HERE_OF_ONE
     if all(effect.holds for effect in effects):
-        return _scoped(SUPPORTED, effects, scope, units_are_tasks)
+        return _add_scope(SUPPORTED, effects, scope, units_are_tasks)
     if all(effect.is_opposite for effect in effects):
-        return _scoped(OPPOSITE, effects, scope, units_are_tasks)
+        return _add_scope(OPPOSITE, effects, scope, units_are_tasks)
     if all(effect.holds_here for effect in effects):
         return f"{SUPPORTED} {scope}"
     if all(effect.is_opposite_here for effect in effects):
@@ -284,7 +286,7 @@ def _word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
     return NOT_SUPPORTED
 
 
-def _scoped(
+def _add_scope(
     word: str, effects: Sequence[ClaimEffect], scope: str, units_are_tasks: bool
 ) -> str:
     """A word whose intervals hold: of a single split, or of items of one task, it says so."""
@@ -294,18 +296,18 @@ def _scoped(
     return word if is_whole else f"{word} {scope}"
 
 
-def _effects(
+def _estimate_claim_effects(
     question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[ClaimEffect]:
     sizes = estimate_effects(cells, levels, question.effects)
     chance = None
     if question.is_order:
-        chance = compute_order_chance(_level_values(question, cells, levels))
+        chance = compute_order_chance(_compute_level_values(question, cells, levels))
         sizes = [
             replace(
                 size,
-                interval=_within_one(size.interval),
-                on_these=_within_one(size.on_these),
+                interval=_clip_correlation(size.interval),
+                on_these=_clip_correlation(size.on_these),
             )
             for size in sizes
         ]
@@ -315,13 +317,13 @@ def _effects(
     ]
 
 
-def _measured(curve: Curve) -> list[str]:
+def _list_measured_units(curve: Curve) -> list[str]:
     """The units that have a value at some step."""
     items = np.asarray(curve.counts, np.float64).sum(axis=0).tolist()
     return [unit for unit, count in zip(curve.units, items, strict=True) if count > 0]
 
 
-def _level_values(
+def _compute_level_values(
     question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[float]:
     """What a claim compares: one value of each level; none where it is of parts of a curve."""
@@ -330,7 +332,7 @@ def _level_values(
     return question.values(compute_level_means(cells, levels))[0].tolist()
 
 
-def _within_one(interval: Interval | None) -> Any:
+def _clip_correlation(interval: Interval | None) -> Any:
     """The part of an interval in which a correlation can be."""
     return interval and (max(interval[0], -1.0), min(interval[1], 1.0))
 
@@ -344,7 +346,7 @@ def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
     not known both are 1.
     """
     positions = np.arange(len(values)) - (len(values) - 1) / 2
-    ranks = _ranks(np.asarray([values], np.float64))[0]
+    ranks = _compute_ranks(np.asarray([values], np.float64))[0]
     if not np.isfinite(ranks).all():
         return 1.0, 1.0
     if len(values) <= MOST_ORDERED:
@@ -359,7 +361,7 @@ def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
     return rises, falls
 
 
-def _weighed(curve: Curve, metric: str) -> Curve:
+def _weigh_units(curve: Curve, metric: str) -> Curve:
     """A curve whose units weigh what they do in the metric's value: their items, or one task each.
 
     What is not finite weighs 0, and is NaN.
@@ -375,7 +377,7 @@ def _weighed(curve: Curve, metric: str) -> Curve:
     )
 
 
-def _whole_splits(
+def _select_whole_splits(
     curves_of_group: Sequence[Curve], levels: Sequence[str]
 ) -> tuple[list[Curve], list[str]]:
     """The runs of splits in which every level has one, and what is to be said of the others."""
@@ -521,7 +523,7 @@ def _warn_of_seeds_alone(evidence: _Evidence) -> Iterator[str]:
 # What each claim takes of a run
 
 
-def _question(
+def _make_question(
     claim: Claim, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "_Question | str":
     """The claim as arithmetic; a text says why these curves cannot answer it."""
@@ -531,32 +533,32 @@ def _question(
                 f"{after} − {before}" for before, after in itertools.pairwise(levels)
             ]
             whole_name = [f"{levels[-1]} − {levels[0]}"] if len(levels) > 2 else []
-            return _of_values(
+            return _ask_of_values(
                 claim.of,
                 whole,
                 levels,
-                _steps_up,
+                _compute_steps_up,
                 [*names, *whole_name],
                 least=claim.by,
             )
         case Correlates():
-            return _of_values(
+            return _ask_of_values(
                 claim.of,
                 whole,
                 levels,
-                _spearman,
+                _compute_spearman,
                 ["rank correlation"],
                 least=claim.at_least,
                 is_order=True,
             )
         case FallsEarly():
-            return _falls_early(claim, whole, levels)
+            return _ask_falls_early(claim, whole, levels)
         case FallsAt():
-            return _falls_at(claim, whole, levels)
+            return _ask_falls_at(claim, whole, levels)
         case FallsSuddenly():
             name = f"share of tasks that fall suddenly, {levels[0]} − {levels[1]}"
             return _Question(
-                _sudden(claim.times),
+                _take_sudden_drops(claim.times),
                 lambda at: at[levels[0]] - at[levels[1]],
                 [name],
                 values=lambda at: np.concatenate(
@@ -565,7 +567,7 @@ def _question(
             )
 
 
-def _of_values(
+def _ask_of_values(
     curve_value: str,
     whole: Sequence[Curve],
     levels: Sequence[str],
@@ -576,7 +578,7 @@ def _of_values(
     """A question about one value of each level, its last or the area under its mean
     curve, as the report has them. `curve_value`: end or area."""
     steps = {
-        level: _common_steps([curve for curve in whole if curve.level == level])
+        level: _find_common_steps([curve for curve in whole if curve.level == level])
         for level in levels
     }
     if lacking := [level for level in levels if not steps[level]]:
@@ -584,7 +586,7 @@ def _of_values(
 
     def take(curve: Curve) -> tuple[Floats, Floats]:
         common = steps[curve.level]
-        return _at(common[-1:] if curve_value == "end" else common)(curve)
+        return _take_steps(common[-1:] if curve_value == "end" else common)(curve)
 
     def values(means: Mapping[str, Floats]) -> Floats:
         ends = [
@@ -600,7 +602,7 @@ def _of_values(
     )
 
 
-def _steps_up(values: Floats) -> Floats:
+def _compute_steps_up(values: Floats) -> Floats:
     """(draws, levels) ↦ what each level is above the one before, and of several the
     last above the first."""
     steps = np.diff(values, axis=1)
@@ -611,27 +613,27 @@ def _steps_up(values: Floats) -> Floats:
     )
 
 
-def _spearman(values: Floats) -> Floats:
+def _compute_spearman(values: Floats) -> Floats:
     """(draws, levels) ↦ Spearman's correlation of a level's value with its place."""
     positions = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    ranks = _ranks(values)
+    ranks = _compute_ranks(values)
     length = np.sqrt((ranks**2).sum(axis=1) * (positions**2).sum())
     return np.divide(
         ranks @ positions, length, out=np.full(len(ranks), np.nan), where=length > 0
     )[:, None]
 
 
-def _ranks(values: Floats) -> Floats:
+def _compute_ranks(values: Floats) -> Floats:
     """(draws, levels) ↦ the ranks of each row, centred; ties share their mean. NaN
     where a value is none."""
     above = np.sign(values[:, :, None] - values[:, None, :])
     return above.sum(axis=2) / 2
 
 
-def _falls_early(
+def _ask_falls_early(
     claim: FallsEarly, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "_Question | str":
-    steps = _common_steps(whole)
+    steps = _find_common_steps(whole)
     early = sum(step <= claim.within * steps[-1] for step in steps) - 1
     if early < 1:
         return f"no checkpoint lies within the first {float(claim.within):.0%} of the steps"
@@ -646,13 +648,13 @@ def _falls_early(
 
     share = float(claim.share)
     name = f"share of the fall by step {steps[early]}"
-    return _Question(_at(steps), effects, [name], null=share, least=share)
+    return _Question(_take_steps(steps), effects, [name], null=share, least=share)
 
 
-def _falls_at(
+def _ask_falls_at(
     claim: FallsAt, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "_Question | str":
-    steps = _common_steps(whole)
+    steps = _find_common_steps(whole)
     middle = max(step for step in steps if step <= claim.at * steps[-1])
     reach = claim.window * steps[-1]
     before = [step for step in steps if step <= middle - reach]
@@ -665,10 +667,10 @@ def _falls_at(
         return ((turn - last) - (first - turn))[:, None]
 
     name = f"fall over steps {middle}–{after[0]} less that over {before[-1]}–{middle}"
-    return _Question(_at([before[-1], middle, after[0]]), effects, [name])
+    return _Question(_take_steps([before[-1], middle, after[0]]), effects, [name])
 
 
-def _at(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:
+def _take_steps(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:
     def take(curve: Curve) -> tuple[Floats, Floats]:
         rows = [list(curve.steps).index(step) for step in steps]
         return (
@@ -679,7 +681,7 @@ def _at(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:
     return take
 
 
-def _sudden(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
+def _take_sudden_drops(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
     def take(curve: Curve) -> tuple[Floats, Floats]:
         drops = curves.find_sudden_drops(
             list(curve.steps), list(curve.units), curve.losses
@@ -692,5 +694,5 @@ def _sudden(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
     return take
 
 
-def _common_steps(whole: Sequence[Curve]) -> list[int]:
+def _find_common_steps(whole: Sequence[Curve]) -> list[int]:
     return sorted(set.intersection(*(set(curve.steps) for curve in whole)))

@@ -115,7 +115,7 @@ def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
 def activation_bytes(
     shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False
 ) -> float:
-    """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them learnt.
+    """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them a target.
 
     With `recompute` a layer keeps its input only, and one layer at a time is whole. The
     output layer's float32 log-probabilities, their gradient and the logits' are 12

@@ -87,14 +87,16 @@ def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:
     What older configs leave out is what LlamaConfig takes it for: one key head per
     head, untied, no biases. ValueError names a size that is missing or is no count.
     """
-    hidden, intermediate, layers, heads, vocab = (_count(config, key) for key in NEEDED)
+    hidden, intermediate, layers, heads, vocab = (
+        _read_count(config, key) for key in NEEDED
+    )
     kv_heads = (
-        _count(config, "num_key_value_heads")
+        _read_count(config, "num_key_value_heads")
         if config.get("num_key_value_heads") is not None
         else heads
     )
     head_dim = (
-        _count(config, "head_dim")
+        _read_count(config, "head_dim")
         if config.get("head_dim") is not None
         else hidden // heads
     )
@@ -153,7 +155,7 @@ def tiny_intermediate(hidden: int) -> int:
     return -(-8 * hidden // 24) * 8
 
 
-def _count(config: Mapping[str, Any], key: str) -> int:
+def _read_count(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         problem = f"is {value!r}, not a count" if key in config else "is missing"

@@ -26,7 +26,7 @@ HUGGING_FACE = "hugging face"
 # tokens per micro-batch; changes speed, not numbers
 MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}
 # An evaluation keeps no activations, so it takes so many times the tokens of a training
-# micro-batch, of which as many may be learnt as there: their logits are its memory. On
+# micro-batch, of which as many may be targets as there: their logits are its memory. On
 # a CPU longer rows are no faster.
 EVALUATION_FACTOR = {"cpu": 1, "cuda": 4}
 
@@ -155,22 +155,22 @@ def list_checkpoint_steps(total: int, every: Stride) -> list[int]:
 
     UserError for more than MOST_CHECKPOINTS: `count_checkpoints` counts without listing them.
     """
-    named = _named(total, every)
-    _refuse_many(sum(map(_size, named)), total, every)
+    named = _list_named_steps(total, every)
+    _check_count(sum(map(_count_listed, named)), total, every)
     return sorted({0, *(step for steps in named for step in steps), total})
 
 
 def count_checkpoints(total: int, *strides: Stride) -> int:
     """How many steps the strides name together; of more than MOST_CHECKPOINTS at most
     so many. Lists no more."""
-    named = [steps for every in strides for steps in _named(total, every)]
-    size = 2 + sum(map(_size, named))
+    named = [steps for every in strides for steps in _list_named_steps(total, every)]
+    size = 2 + sum(map(_count_listed, named))
     if size > MOST_CHECKPOINTS:
         return min(size, total + 1)
     return len({0, *(step for steps in named for step in steps), total})
 
 
-def _named(total: int, every: Stride) -> list[range | list[int]]:
+def _list_named_steps(total: int, every: Stride) -> list[range | list[int]]:
     """The steps up to `total` that a stride names, unlisted where it is a rule."""
     if isinstance(every, int):
         return [range(0, total + 1, every)]
@@ -179,7 +179,7 @@ def _named(total: int, every: Stride) -> list[range | list[int]]:
     return [[step for step in every if step <= total]]
 
 
-def _size(steps: range | list[int]) -> int:
+def _count_listed(steps: range | list[int]) -> int:
     # Python refuses the len() of a range of 2^63 steps.
     return (
         max(0, -((steps.start - steps.stop) // steps.step))
@@ -188,7 +188,7 @@ def _size(steps: range | list[int]) -> int:
     )
 
 
-def _refuse_many(count: int, total: int, every: Stride) -> None:
+def _check_count(count: int, total: int, every: Stride) -> None:
     if count > MOST_CHECKPOINTS:
         raise UserError(
             f"checkpoints at {every} of {total:,} steps are {count:,}, more than"
@@ -216,7 +216,7 @@ def list_measured_steps(
         key: sorted(
             set().union(*(list_checkpoint_steps(total, stride) for stride in strides))
         )
-        for key, strides in _strides(every, quick, snapshots).items()
+        for key, strides in _list_strides(every, quick, snapshots).items()
     }
 
 
@@ -233,7 +233,7 @@ def count_measured_steps(
     """
     return {
         key: count_checkpoints(total, *strides)
-        for key, strides in _strides(every, quick, snapshots).items()
+        for key, strides in _list_strides(every, quick, snapshots).items()
     }
 
 
@@ -245,12 +245,14 @@ def refuse_too_many_checkpoints(
 ) -> None:
     """Raises UserError where one of the strides names more than MOST_CHECKPOINTS of so
     many steps. Lists none."""
-    for strides in _strides(every, quick, snapshots).values():
+    for strides in _list_strides(every, quick, snapshots).values():
         for stride in strides:
-            _refuse_many(sum(map(_size, _named(total, stride))), total, stride)
+            _check_count(
+                sum(map(_count_listed, _list_named_steps(total, stride))), total, stride
+            )
 
 
-def _strides(
+def _list_strides(
     every: Stride, quick: Mapping[str, Any] | None, snapshots: Stride | None
 ) -> dict[str, list[Stride]]:
     """The strides whose steps are those of each loss together, by its key."""

@@ -17,7 +17,9 @@ def count_trained_parameters(shape: LlamaShape, tuning: Mapping[str, Any]) -> in
     match tuning["method"]:
         case "lora":
             return sum(
-                tuning["r"] * sum(_sizes(shape, target)) * _times(shape, target)
+                tuning["r"]
+                * sum(_find_sizes(shape, target))
+                * _count_modules(shape, target)
                 for target in tuning["targets"]
             )
         case "ln":
@@ -28,7 +30,7 @@ def count_trained_parameters(shape: LlamaShape, tuning: Mapping[str, Any]) -> in
             return shape.parameters
 
 
-def _sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
+def _find_sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
     """What goes into a target module and what comes out."""
     keys = shape.kv_heads * shape.head_dim
     return {
@@ -43,5 +45,5 @@ def _sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
     }[target]
 
 
-def _times(shape: LlamaShape, target: str) -> int:
+def _count_modules(shape: LlamaShape, target: str) -> int:
     return 1 if target == "embed_tokens" else shape.layers
