@@ -135,7 +135,9 @@ def _read(folder: Path) -> None:
     from zsg_core.orders.by_task import order_by_task
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        records.write(Path(made), readers.read_examples("flan_mini", folder, Intake()))
+        records.write_records(
+            Path(made), readers.read_examples("flan_mini", folder, Intake())
+        )
         kept = records.Records(Path(made))
         kept.refuse_doubled(folder)
         places = np.concatenate(list(kept.places().values()))

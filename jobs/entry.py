@@ -232,7 +232,7 @@ def _clean_up(path: Path, job: TrainJob) -> None:
     """Removes what nobody needs any more; only now: until the end is told, a killed run
     goes on from it."""
     if not job.checkpoints.keep_state:
-        for reason in state.remove(path):
+        for reason in state.remove_states(path):
             tell(f"a state is not removed: {reason}")
     if job.before and not stages.is_still_needed(path, job):
         stages.release(job.workspace, job.before[-1], job.run_id)
@@ -291,7 +291,7 @@ def _sample(
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
-    prepare.sample(job, _saying("sampling", journal, pulse))
+    prepare.sample_answers(job, _saying("sampling", journal, pulse))
     return Outcome.DONE, {}
 
 

@@ -45,7 +45,9 @@ def untied(tiny: Path) -> Path:
 
 def add(source: Path, folder: Path, **how: Any) -> Any:
     """The model of a base with tokens added."""
-    added_tokens.make(folder, source, {**BASE, "added": {"tokens": TOKENS, **how}})
+    added_tokens.make_extended_base(
+        folder, source, {**BASE, "added": {"tokens": TOKENS, **how}}
+    )
     return LlamaForCausalLM.from_pretrained(folder)
 
 

@@ -44,7 +44,7 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, examples, batch):
     """Examples of any text come back as they were, from any batch, in any order, and
     their ids and tasks alone."""
     monkeypatch.setattr(records, "ROWS", batch)
-    count = records.write(tmp_path, examples, with_options=True)
+    count = records.write_records(tmp_path, examples, with_options=True)
     made = records.Records(tmp_path)
     places = np.arange(len(examples))[::-1]
 
@@ -62,7 +62,7 @@ def test_options_have_a_column_only_where_the_format_may_have_them(tmp_path):
     example = Example(id="t:0", task="t", turns=(("q", "a"),), options=("a", "b"))
     for name, kept in (("with", True), ("without", False)):
         (tmp_path / name).mkdir()
-        records.write(tmp_path / name, [example], with_options=kept)
+        records.write_records(tmp_path / name, [example], with_options=kept)
 
     assert records.Records(tmp_path / "with")[0].options == ("a", "b")
     assert records.Records(tmp_path / "without")[0].options == ()
@@ -75,7 +75,7 @@ def test_definitions_are_kept_once_a_task(tmp_path):
     examples = [
         Example(id=f"t:{i}", turns=((f"q{i}", "a"),), **shared) for i in range(3)
     ]
-    records.write(tmp_path, examples)
+    records.write_records(tmp_path, examples)
 
     assert list(records.Records(tmp_path)) == examples
     assert (
@@ -91,7 +91,7 @@ def test_hugging_face_opens_the_records(tmp_path):
         Example(id=f"t:{i}", task="t", turns=(("q", "a"), ("r", "b")), tags=("x",))
         for i in range(3)
     ]
-    records.write(tmp_path, examples)
+    records.write_records(tmp_path, examples)
 
     rows = datasets.load_from_disk(str(tmp_path))
 
@@ -104,7 +104,9 @@ def test_hugging_face_opens_the_records(tmp_path):
 
 def test_an_id_that_stands_twice_is_refused(tmp_path):
     """Orders and journals name examples by their ids."""
-    records.write(tmp_path, [Example(id="same", task="t", turns=(("q", "a"),))] * 2)
+    records.write_records(
+        tmp_path, [Example(id="same", task="t", turns=(("q", "a"),))] * 2
+    )
 
     with pytest.raises(UserError, match="'same' stands more than once"):
         records.Records(tmp_path).refuse_doubled(tmp_path)
@@ -126,7 +128,7 @@ def make(tmp_path):
             name: inputs.source_files(name, source)
             for name, source in wanted.data.by_source().items()
         }
-        return corpora.make(
+        return corpora.make_corpus(
             workspace, corpus_id(made), made["stages"][0]["data"], files, said.append
         )
 
@@ -362,7 +364,7 @@ def test_a_list_changed_since_the_records_were_made_does_not_count(tmp_path, mak
     recipe_of = before.recipe | {"train": before.recipe["train"] | {"per_task": 2}}
     (folder / "splits/default/train_tasks.txt").write_text("task2\n")
 
-    after = corpora.make(
+    after = corpora.make_corpus(
         make.workspace, "other", recipe_of, {"": Files(folder)}, make.said.append
     )
 

@@ -31,10 +31,10 @@ def small_blocks(monkeypatch):
 
 
 def filled(draft: Path, encode=letters, texts=TEXTS, known=()) -> np.ndarray:
-    """The file that is made of what is known and what `fill` embeds."""
+    """The file that is made of what is known and what `fill_draft` embeds."""
     draft.mkdir(exist_ok=True)
-    embed.begin(draft, texts, known, quiet)
-    embed.fill(draft, texts, encode, quiet)
+    embed.begin_draft(draft, texts, known, quiet)
+    embed.fill_draft(draft, texts, encode, quiet)
     return np.load(draft / "vectors.npy")
 
 
@@ -120,13 +120,13 @@ def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypat
     asked: list[str] = []
     monkeypatch.setattr(
         embed,
-        "encoder",
+        "make_encoder",
         lambda folder: lambda texts: (asked.extend(texts), letters(texts))[1],
     )
     place = Workspace(tmp_path)
 
     def embedded(texts: list[str], model: str) -> Path:
-        return embed.embedded(place, texts, tmp_path, model, quiet)
+        return embed.embed_texts(place, texts, tmp_path, model, quiet)
 
     for texts, model in (
         (["9", "1"], "other"),
@@ -139,7 +139,9 @@ def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypat
 
     made = embedded(["9", "3", "1", "6", "3"], "model")
     assert sorted(asked) == ["6", "9"]
-    assert embed.vectors(made).tolist() == letters(["9", "3", "1", "6", "3"]).tolist()
+    assert (
+        embed.map_vectors(made).tolist() == letters(["9", "3", "1", "6", "3"]).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,12 +169,12 @@ def test_the_real_model_is_asked_once_for_the_same_texts(tmp_path, monkeypatch):
         embed.content.sha256_of(files),
     )
     place = Workspace(tmp_path)
-    folder = embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
-    vectors = embed.vectors(folder)
-    monkeypatch.setattr(embed, "encoder", None)  # a second model would be a bug
+    folder = embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
+    vectors = embed.map_vectors(folder)
+    monkeypatch.setattr(embed, "make_encoder", None)  # a second model would be a bug
 
     assert (
-        embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
+        embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
         == folder
     )
     assert isinstance(vectors, np.memmap)

@@ -137,7 +137,7 @@ def test_an_embedding_folder_that_would_run_code_is_refused(
     with pytest.raises(UserError, match=rf"k: {folder}: .*{said}"):
         model_folder.check_embedding("k", folder)
     with pytest.raises(UserError, match=said):
-        embed.encoder(folder)(["x"])
+        embed.make_encoder(folder)(["x"])
 
 
 def test_what_is_published_is_let_pass(folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_is_published_is_let_pass(folder: Path) -> None:
     spec = importlib.util.find_spec(inputs.MINILM_PACKAGE)
 
     assert spec is not None and spec.origin is not None
-    assert [*embedding_code.faults(Path(spec.origin).parent / "model")] == []
+    assert [*embedding_code.find_faults(Path(spec.origin).parent / "model")] == []
 
 
 def test_an_adapter_of_a_module_is_refused(folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_sentence_transformers_that_runs_code_is_refused(
         UserError,
         match=r"sentence-transformers 5\.1\.2 is installed, which runs code.*needs 6",
     ):
-        embed.encoder(folder)(["x"])
+        embed.make_encoder(folder)(["x"])
 
 
 @pytest.mark.parametrize(

@@ -115,5 +115,5 @@ def test_without_a_gpu_numpy_is_chosen() -> None:
     """What needs no proof is the engine of machines without a GPU."""
     said: list[str] = []
 
-    assert engines.choose(said.append).name == "numpy"
+    assert engines.choose_engine(said.append).name == "numpy"
     assert said == []

@@ -11,7 +11,7 @@ with warnings.catch_warnings():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from jobs.model import packed_attention
-    from jobs.model.generate import FastNucleus, Generator, batches, until
+    from jobs.model.generate import FastNucleus, Generator, cut_at_stops, plan_batches
 
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}
@@ -134,8 +134,8 @@ def test_an_answer_ends_at_its_first_stop_and_others_stay_as_they_are(
 
     found = generator.answers(PROMPTS, NAMES)
 
-    assert [until(text(answer), stopping["stops"]) for answer in found] == [
-        until(text(a), [stop]) for a in free
+    assert [cut_at_stops(text(answer), stopping["stops"]) for answer in found] == [
+        cut_at_stops(text(a), [stop]) for a in free
     ]
     for answer, whole in zip(found, free, strict=True):
         assert answer == whole[: len(answer)]
@@ -222,6 +222,6 @@ def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:
 
 def test_batches_are_of_like_lengths_and_within_the_budget() -> None:
     """Longest first; a prompt that is too long for any stands alone."""
-    made = batches([[0] * n for n in (5, 90, 7, 6, 8)], 10, 40)
+    made = plan_batches([[0] * n for n in (5, 90, 7, 6, 8)], 10, 40)
 
     assert made == [[1], [4, 2], [3, 0]]

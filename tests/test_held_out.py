@@ -28,7 +28,7 @@ with warnings.catch_warnings():
     from jobs.model import packed_attention
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
     from jobs.model.packed_attention import NAME
-    from jobs.training.held_out import HeldOutLoss, summary
+    from jobs.training.held_out import HeldOutLoss, summarize_losses
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains on every second tuesday of march".split()
 BYTES = Vocabulary(
@@ -169,7 +169,7 @@ def test_an_item_without_answer_tokens_is_excluded_and_counted(
     means = held_out.measure()
 
     assert means.isnan().tolist() == [False, True, False]
-    told = summary(means, held_out.tokens)
+    told = summarize_losses(means, held_out.tokens)
     assert told["loss"] == pytest.approx((whole[0] + whole[2]).item() / 2, rel=1e-5)
     assert told["loss_excluded"] == 1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.training.held_out import summary
+from jobs.training.held_out import summarize_losses
 from zsg_core.metrics import means
 from zsg_core.metrics.scoring import Answered, aggregate_scores
 
@@ -30,9 +30,9 @@ def test_a_score_of_answers_is_the_mean_over_tasks() -> None:
 
 def test_a_loss_is_the_mean_over_items() -> None:
     """As it is recorded; of 1, 2, 3 and 10 it is 4."""
-    recorded = summary(torch.from_numpy(VALUES), torch.ones(6, dtype=torch.float64))[
-        "loss"
-    ]
+    recorded = summarize_losses(
+        torch.from_numpy(VALUES), torch.ones(6, dtype=torch.float64)
+    )["loss"]
     [found] = means.compute_means(
         VALUES[:, None], TASKS, over_items=means.is_over_items("loss")
     )

@@ -64,7 +64,7 @@ def test_weights_that_are_no_numbers_are_told(llama: Path, tmp_path: Path) -> No
     held[begin : begin + 4] = struct.pack("<f", float("nan"))
     (folder / "model.safetensors").write_bytes(held)
 
-    assert [*proof.faults(folder)] == [
+    assert [*proof.find_faults(folder)] == [
         "1 tensors hold NaN or infinity, the first model.norm.weight"
     ]
-    assert [*proof.faults(llama)] == []
+    assert [*proof.find_faults(llama)] == []

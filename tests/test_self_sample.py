@@ -130,7 +130,7 @@ def question(number: int, asked: str, answered: str) -> Example:
 def test_the_model_sees_question_answer_and_question_again() -> None:
     """Under the published system text, up to where its second answer begins; what
     leaves no room is passed over."""
-    made = self_sample.ask(
+    made = self_sample.encode_questions(
         [question(0, "Why?", "So."), question(1, "Why? " * 99, "So.")],
         rule(),
         VOCABULARY,
@@ -163,7 +163,7 @@ def test_a_torn_line_is_taken_away(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text('[["a", "  x"]]\n[["b", "')
 
-    assert self_sample.read(path) == {"a": "  x"}
+    assert self_sample.read_answers(path) == {"a": "  x"}
     assert path.read_text() == '[["a", "  x"]]\n'
 
 

@@ -17,10 +17,10 @@ from jobs.training.state import (
     Choice,
     Job,
     Saved,
-    choose,
-    find,
+    choose_state,
+    find_states,
     newest_step,
-    remove,
+    remove_states,
 )
 from launcher.workspace import linked_folders
 from zsg_core.errors import UserError
@@ -57,7 +57,7 @@ def saved(step: int, **changes: object) -> Saved:
 
 def chosen(*found: Saved, measured: Cells = MEASURED) -> Choice:
     """What is gone on from."""
-    return choose(found, JOB, SIZES, measured)
+    return choose_state(found, JOB, SIZES, measured)
 
 
 def test_the_newest_state_is_gone_on_from():
@@ -139,7 +139,7 @@ def test_a_state_beyond_a_new_checkpoint_is_passed_over():
 def test_a_state_beyond_a_snapshot_that_was_never_written_is_passed_over():
     """The weights of step 22 cannot be had from step 25 on; those of step 30 can."""
     job = replace(JOB, lacking=frozenset({22, 30}))
-    choice = choose([saved(25), saved(15)], job, SIZES, MEASURED)
+    choice = choose_state([saved(25), saved(15)], job, SIZES, MEASURED)
 
     reason = "the state of step 25 is past step 22, of which a snapshot is wanted and was never written"
     assert choice == Choice(saved(15), reason)
@@ -163,9 +163,9 @@ def test_only_a_number_names_a_state(tmp_path: Path):
     write_json(tmp_path / "state/30/state.json", {"schema": 99})
     (tmp_path / "state/31").mkdir()
 
-    assert find(tmp_path) == [saved(5), saved(5)]
+    assert find_states(tmp_path) == [saved(5), saved(5)]
     assert newest_step(tmp_path) == 31
-    remove(tmp_path)
+    remove_states(tmp_path)
     assert newest_step(tmp_path) is None
     assert not (tmp_path / "state").exists()
 
@@ -334,7 +334,7 @@ def test_what_zsg_did_not_make_stays_with_the_states(tmp_path: Path):
     (folder / "4/notes.txt").write_text("mine")
     (folder / ".env.20240131").write_text("mine")
 
-    assert remove(tmp_path / "runs/r") == [
+    assert remove_states(tmp_path / "runs/r") == [
         f"{folder / '4'} holds notes.txt, which zsg did not write; move it elsewhere"
     ]
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -353,7 +353,7 @@ def test_states_behind_a_link_stay(tmp_path: Path, linked: str):
     place.parent.mkdir(parents=True)
     place.symlink_to(tmp_path / "mine")
 
-    remove(tmp_path / "work/runs/r")
+    remove_states(tmp_path / "work/runs/r")
     assert (tmp_path / outside / "4/state.json").exists() and place.is_symlink()
 
 

@@ -146,7 +146,7 @@ def test_a_token_that_is_there_may_be_named_and_keeps_its_row(
     from transformers import LlamaForCausalLM
 
     made = {"kind": "folder", "added": {"tokens": ["<think>"], "init": "kept"}}
-    added_tokens.make(tmp_path / "made", llama, made)
+    added_tokens.make_extended_base(tmp_path / "made", llama, made)
     of = [
         LlamaForCausalLM.from_pretrained(folder).model.embed_tokens.weight
         for folder in (llama, tmp_path / "made")
@@ -157,7 +157,7 @@ def test_a_token_that_is_there_may_be_named_and_keeps_its_row(
         ADDED["<think>"]
     ]
     with pytest.raises(UserError, match=r"'</s>' is a token of .* already"):
-        added_tokens.make(
+        added_tokens.make_extended_base(
             tmp_path / "other", llama, {"added": {"tokens": ["</s>"], "init": "kept"}}
         )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.training.tokens import Tokens, tokens
+from jobs.training.tokens import Tokens, prepare_tokens
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample
 
@@ -32,7 +32,7 @@ def test_what_is_kept_is_what_was_encoded(
 ) -> None:
     """Ids, spans and lost tokens of every example come back, in any order of asking."""
     folder = tmp_path_factory.mktemp("tokens") / "id"
-    kept = tokens(
+    kept = prepare_tokens(
         folder, lambda: examples(len(made)), lambda example: made[int(example.input)]
     )
 
@@ -50,7 +50,7 @@ def make(folder: Path, log: Path) -> None:
             file.write(example.id + "\n")
         return EncodedExample([int(example.input)] * 1000, ((1, 2),))
 
-    assert len(tokens(folder, lambda: examples(3), encode)) == 3
+    assert len(prepare_tokens(folder, lambda: examples(3), encode)) == 3
 
 
 def test_of_many_jobs_one_makes_them(tmp_path: Path) -> None:

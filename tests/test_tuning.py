@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.model.tuning import restrict
+    from jobs.model.tuning import apply_tuning
 
 SMALL = {
     "hidden_size": 32,
@@ -85,7 +85,7 @@ def test_what_is_trained_is_what_is_counted(
     """The parameters with a gradient are as many as the count says, on a real model."""
     config = LlamaConfig(**(SMALL | changes))
     model = LlamaForCausalLM(config)
-    restrict(model, tuning)
+    apply_tuning(model, tuning)
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == count_trained_parameters(
@@ -106,7 +106,7 @@ def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:
         torch.manual_seed(draw)
         model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
         model.load_state_dict(weights)
-        restrict(model, lora())
+        apply_tuning(model, lora())
         assert torch.equal(model(tokens, use_cache=False).logits, before)
         drawn.append(
             torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
@@ -117,9 +117,9 @@ def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:
 def test_biases_can_be_trained_only_where_there_are_some() -> None:
     """BitFit on a Llama without biases is refused with the reason; with biases it trains these."""
     with pytest.raises(UserError, match="has none"):
-        restrict(LlamaForCausalLM(LlamaConfig(**SMALL)), {"method": "bitfit"})
+        apply_tuning(LlamaForCausalLM(LlamaConfig(**SMALL)), {"method": "bitfit"})
     model = LlamaForCausalLM(LlamaConfig(**SMALL, attention_bias=True))
-    restrict(model, {"method": "bitfit"})
+    apply_tuning(model, {"method": "bitfit"})
 
     assert {
         name.rpartition(".")[2]

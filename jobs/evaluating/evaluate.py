@@ -46,7 +46,7 @@ from jobs.model.generate import Generator
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
 from jobs.training.batches import TokenizedSet
-from jobs.training.held_out import HeldOutLoss, summary
+from jobs.training.held_out import HeldOutLoss, summarize_losses
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.metrics.keys import INSIDE, is_answers
 from zsg_core.metrics.scoring import Answered, Scores
@@ -437,7 +437,7 @@ class Evaluator:
         if self._probed is None or self._probed[:2] != (one, self._held.loads):
             self._probed = one, self._held.loads, self._held_out(one, one.test[0])
         held_out = self._probed[2]
-        return summary(held_out.measure(), held_out.tokens)["loss"]
+        return summarize_losses(held_out.measure(), held_out.tokens)["loss"]
 
     def _held_out(self, one: Served, tokens: TokenizedSet) -> HeldOutLoss:
         """The loss of examples by the weights that are held, computed as the run

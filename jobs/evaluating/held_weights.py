@@ -22,7 +22,7 @@ from jobs.contract.job_file import TrainJob
 from jobs.model import weights
 from jobs.model.answer_loss import AnswerLoss
 from jobs.model.base_model import load_model
-from jobs.model.tuning import restrict
+from jobs.model.tuning import apply_tuning
 from zsg_core.errors import ClusterError
 
 # of a config: not of the model
@@ -78,14 +78,14 @@ class HeldWeights:
         llama = load_model(folder, job.train["precision"])
         with_adapters = bool(kind) and _is_lora(job)
         if with_adapters:
-            restrict(llama, _tuning(job))
+            apply_tuning(llama, _tuning(job))
         self.llama, self._kind = (
             llama.to(self._device).eval().requires_grad_(False),
             kind,
         )
         self.model = AnswerLoss(self.llama)
         engine = SimpleNamespace(module=self.model)
-        parts = weights.parts(engine)
+        parts = weights.list_tensors(engine)
         named = (
             weights.named_adapters([p for p in parts if ".lora_" in p.name])
             if with_adapters

@@ -19,7 +19,7 @@ from typing import Any
 from jobs.contract import item_losses
 from jobs.model import content
 from jobs.model.base_model import Vocabulary
-from jobs.model.generate import Ids, until
+from jobs.model.generate import Ids, cut_at_stops
 from zsg_core.data import prompts, readers, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample, Template
@@ -156,7 +156,7 @@ class OwnTestSet:
                 task=self.tasks[place],
                 prompt=words.text(prompt),
                 references=self._examples[place].right_answers,
-                answer=until(words.text(tokens), stops),
+                answer=cut_at_stops(words.text(tokens), stops),
             )
             for place, prompt, tokens in zip(asked, self.prompts, made, strict=True)
             if tokens is not None
@@ -377,7 +377,7 @@ def _answers(
             task=one.task,
             prompt=asker.vocabulary.text(prompt),
             references=one.right_answers,
-            answer=until(asker.said(prompt, tokens), how.get("stops", ())),
+            answer=cut_at_stops(asker.said(prompt, tokens), how.get("stops", ())),
         )
         for one, prompt, tokens in zip(
             asked, shown, generate(how, shown, names), strict=True

@@ -34,20 +34,22 @@ Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens
 
 
-def batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int]]:
+def plan_batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int]]:
     """Places of prompts, longest first, in groups of at most `budget` tokens with their answers."""
     lengths = [len(prompt) + most_new for prompt in prompts]
     return schedule.make_micro_batches(range(len(prompts)), lengths, budget)
 
 
-def until(text: str, stops: Sequence[str]) -> str:
+def cut_at_stops(text: str, stops: Sequence[str]) -> str:
     """A text up to the first of the stops in it; whole where there is none."""
     ends = [found for stop in stops if (found := text.find(stop)) >= 0]
     return text[: min(ends, default=len(text))]
 
 
 @lru_cache(maxsize=8)
-def completing(text: Text, stops: tuple[str, ...], size: int) -> frozenset[int] | None:
+def find_completing_tokens(
+    text: Text, stops: tuple[str, ...], size: int
+) -> frozenset[int] | None:
     """Of a vocabulary of `size` those tokens that hold the last letter of a stop:
     without one, a text has no stop.
 
@@ -88,7 +90,7 @@ class Generator:
         self._text: Text = text or (lambda ids: "")
         size = llama.config.vocab_size
         self._completing = (
-            completing(self._text, tuple(self._stops), size)
+            find_completing_tokens(self._text, tuple(self._stops), size)
             if self._stops
             else frozenset[int]()
         )
@@ -120,7 +122,7 @@ class Generator:
         # else transformers takes what a model's folder suggests
         self._llama.generation_config = self._config
         try:
-            for batch in batches(
+            for batch in plan_batches(
                 [prompts[place] for place in asked],
                 self._how["max_new_tokens"],
                 self._budget,

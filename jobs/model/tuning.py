@@ -9,7 +9,7 @@ from zsg_core.errors import UserError
 from zsg_core.training.tuning import NO_BIASES
 
 
-def restrict(llama: Any, tuning: Mapping[str, Any]) -> None:
+def apply_tuning(llama: Any, tuning: Mapping[str, Any]) -> None:
     """Freezes what is not tuned; for LoRA puts the adapters in, A drawn from the
     tuning's seed and B zero.
 

@@ -34,7 +34,7 @@ class Part:
         return prod(self.shape) * self.parameter.element_size()
 
 
-def parts(engine: Any) -> list[Part]:
+def list_tensors(engine: Any) -> list[Part]:
     """All tensors of the model, tied ones once."""
     return [
         _part(name.removeprefix("llama."), tensor)
@@ -47,7 +47,7 @@ def adapter_parts(engine: Any) -> list[Part]:
     if adapter_config(engine) is None:
         return []
     return named_adapters(
-        [part for part in parts(engine) if part.parameter.requires_grad]
+        [part for part in list_tensors(engine) if part.parameter.requires_grad]
     )
 
 
@@ -84,13 +84,15 @@ def adapter_settings(engine: Any, base: Path) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def owners(of: Sequence[Part], world: int) -> dict[str, int]:
+def assign_readers(of: Sequence[Part], world: int) -> dict[str, int]:
     """The rank that reads each tensor, so that all have about as many bytes."""
     shares = schedule.divide_batch([part.bytes for part in of], world)
     return {of[item].name: rank for rank, items in enumerate(shares) for item in items}
 
 
-def whole(engine: Any, of: Sequence[Part]) -> Iterator[tuple[Part, torch.Tensor]]:
+def gather_tensors(
+    engine: Any, of: Sequence[Part]
+) -> Iterator[tuple[Part, torch.Tensor]]:
     """Each tensor, all ranks together: under ZeRO-3 it is gathered for as long as it is
     looked at."""
     if engine.zero_optimization_stage() < 3:
@@ -106,11 +108,11 @@ def whole(engine: Any, of: Sequence[Part]) -> Iterator[tuple[Part, torch.Tensor]
 def digest_of(engine: Any) -> str:
     """The digest of the weights of the forward pass; all ranks call it together, and
     each reads its share."""
-    of = parts(engine)
-    mine = owners(of, dist.get_world_size())
+    of = list_tensors(engine)
+    mine = assign_readers(of, dist.get_world_size())
     read = {
         part.name: tensor_digest(tensor)
-        for part, tensor in whole(engine, of)
+        for part, tensor in gather_tensors(engine, of)
         if mine[part.name] == dist.get_rank()
     }
     gathered: list[Any] = [None] * dist.get_world_size()

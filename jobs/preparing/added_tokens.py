@@ -28,7 +28,7 @@ from zsg_core.errors import UserError
 from zsg_core.training.llama import padded_vocab
 
 
-def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
+def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
     """Publishes the base of `source` with the recipe's added tokens. UserError for one
     that is a token already."""
     import torch

@@ -11,7 +11,7 @@ import numpy as np
 from jobs.contract.folder import META, Workspace, publish, read_json, write_json
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
-from jobs.preparing.embed import embedded, vectors
+from jobs.preparing.embed import embed_texts, map_vectors
 from zsg_core.data import prompts
 from zsg_core.digest import digest_ids
 from zsg_core.orders import measures, tma
@@ -24,7 +24,7 @@ from zsg_core.recipe import Recipe
 Say = Callable[[str], None]
 
 
-def make(
+def make_arrangement(
     workspace: Workspace,
     corpus: Corpus,
     made_id: str,
@@ -61,7 +61,7 @@ class _Sources:
 
     @cached_property
     def engine(self) -> Engine:
-        made = engines.choose(self._say)
+        made = engines.choose_engine(self._say)
         self.facts["engine"] = made.name
         return made
 
@@ -89,7 +89,7 @@ class _Sources:
     def _vectors(self) -> tuple[Vectors, Vectors]:
         digest = self._recipe["embedding"]
         folders = [
-            embedded(self._workspace, t, Path(str(self._model)), digest, self._say)
+            embed_texts(self._workspace, t, Path(str(self._model)), digest, self._say)
             for t in self._texts()
         ]
         for split, folder in zip(("train", "test"), folders, strict=True):
@@ -97,7 +97,7 @@ class _Sources:
                 "id": folder.name,
                 **(read_json(folder / META) or {}),
             }
-        return vectors(folders[0]), vectors(folders[1])
+        return map_vectors(folders[0]), map_vectors(folders[1])
 
 
 def _publish(

@@ -128,7 +128,7 @@ class Selection(Sequence[Example]):
 
 
 class Corpus:
-    """A corpus that is there: see `make`."""
+    """A corpus that is there: see `make_corpus`."""
 
     def __init__(self, workspace: Workspace, corpus_id: str) -> None:
         self.folder = workspace.corpus(corpus_id)
@@ -207,7 +207,7 @@ def part_of(
     return Part(name, records, places, drawn_by, wordings, rule.get("instructions"))
 
 
-def make(
+def make_corpus(
     workspace: Workspace,
     corpus_id: str,
     recipe: Recipe,

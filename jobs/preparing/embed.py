@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
 
-def embedded(
+def embed_texts(
     workspace: Workspace, texts: Sequence[str], model: Path, model_digest: str, say: Say
 ) -> Path:
     """The folder with the vectors of the texts, in their order; made now unless it is there."""
@@ -60,9 +60,14 @@ def embedded(
     with _draft(folder) as draft:
         if is_committed(folder):  # another job has made it while this one waited
             return folder
-        marks = known_vectors.marks(texts)
-        begin(draft, texts, known_vectors.lent(folder.parent, marks, model_digest), say)
-        fill(draft, texts, encoder(model), say)
+        marks = known_vectors.mark_texts(texts)
+        begin_draft(
+            draft,
+            texts,
+            known_vectors.find_known_vectors(folder.parent, marks, model_digest),
+            say,
+        )
+        fill_draft(draft, texts, make_encoder(model), say)
         with publish(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
             np.save(made / known_vectors.MARKS, marks)
@@ -73,12 +78,14 @@ def embedded(
     return folder
 
 
-def vectors(folder: Path) -> NDArray[np.float32]:
+def map_vectors(folder: Path) -> NDArray[np.float32]:
     """The vectors of a folder, mapped and not read."""
     return np.load(folder / "vectors.npy", mmap_mode="r")
 
 
-def begin(draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say) -> None:
+def begin_draft(
+    draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say
+) -> None:
     """Writes what is known to draft/vectors.npy, and to draft/left.npy the places of
     the texts left to embed.
 
@@ -100,8 +107,8 @@ def begin(draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say) ->
     (draft / "unfinished.npy").rename(draft / "left.npy")
 
 
-def fill(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
-    """Embeds what `begin` left, block by block; `draft/done` counts the texts whose
+def fill_draft(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
+    """Embeds what `begin_draft` left, block by block; `draft/done` counts the texts whose
     vectors are on the disk."""
     first = _first_of_equals(texts)
     mark: Path = draft / "done"
@@ -134,7 +141,7 @@ def _file(
     return np.lib.format.open_memmap(draft / "vectors.npy", mode, np.float32, shape)
 
 
-def encoder(folder: Path) -> Encode:
+def make_encoder(folder: Path) -> Encode:
     """The model of a folder as a function, on a GPU if there is one. Texts beyond the
     model's limit are cut by it.
 
@@ -146,7 +153,7 @@ def encoder(folder: Path) -> Encode:
     @functools.cache
     # only where a text is left to embed: the imports alone take seconds
     def loaded() -> Any:
-        embedding_code.refuse(folder)
+        embedding_code.refuse_own_code(folder)
         import sentence_transformers
         import torch
 

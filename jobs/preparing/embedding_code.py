@@ -77,13 +77,13 @@ CLASSES = (
 )
 
 
-def refuse(folder: Path) -> None:
+def refuse_own_code(folder: Path) -> None:
     """UserError, with the file, for a folder whose loading would run code of its own."""
-    for fault in faults(folder):
+    for fault in find_faults(folder):
         raise UserError(f"arrangement.embedding: {folder}: {fault}")
 
 
-def faults(folder: Path) -> Iterator[str]:
+def find_faults(folder: Path) -> Iterator[str]:
     """Each as a sentence that begins with the file's name. UserError for a file that
     cannot be read."""
     listed = _read(folder / "modules.json")
@@ -119,7 +119,7 @@ def faults(folder: Path) -> Iterator[str]:
                 yield f"{path.relative_to(folder)}: {fault}"
 
 
-def kernel(told: dict[str, Any]) -> Iterator[str]:
+def find_kernel_faults(told: dict[str, Any]) -> Iterator[str]:
     """The fault of a config that names an implementation of attention on the hub, which
     is code that is fetched."""
     for key in (
@@ -138,7 +138,7 @@ def kernel(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_config(told: dict[str, Any]) -> Iterator[str]:
-    yield from kernel(told)
+    yield from find_kernel_faults(told)
     named = told.get("auto_map")
     if isinstance(named, list):  # as older files have it
         named = {"AutoTokenizer": named}
@@ -157,7 +157,7 @@ def _of_config(told: dict[str, Any]) -> Iterator[str]:
         if not isinstance(given, dict):
             yield f"{key} is no mapping"
             continue
-        yield from kernel(given)
+        yield from find_kernel_faults(given)
         for name, value in given.items():
             if name not in HARMLESS or isinstance(value, dict | list):
                 yield (

@@ -109,7 +109,7 @@ class Faiss:
             return self._faiss.knn(asking, among, k, metric=metric)
 
 
-def choose(say: Say) -> Engine:
+def choose_engine(say: Say) -> Engine:
     """The fastest engine here that keeps to its error bound; NumPy, which needs no
     proof, if no other does."""
     for make in (_faiss_gpu, _torch_gpu):

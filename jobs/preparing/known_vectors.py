@@ -17,13 +17,13 @@ Marks = NDArray[np.uint64]  # (texts, 2): the first 128 bits of each text's dige
 MARKS = "texts.npy"  # beside vectors.npy, in the same order
 
 
-def marks(texts: Sequence[str]) -> Marks:
+def mark_texts(texts: Sequence[str]) -> Marks:
     """A mark for each text, (texts, 2): equal for equal texts, and in practice for no others."""
     digests = b"".join(_digest(text) for text in texts)
     return np.frombuffer(digests, np.uint64).reshape(len(texts), 2)
 
 
-def lent(
+def find_known_vectors(
     embeddings: Path, wanted: Marks, model_digest: str
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """(places among the wanted, their vectors) out of every embedding by the same

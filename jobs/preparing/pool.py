@@ -20,8 +20,7 @@ from jobs.contract.folder import (
     write_json,
 )
 from jobs.model import content
-from jobs.preparing.records import Records
-from jobs.preparing.records import write as write_records
+from jobs.preparing.records import Records, write_records
 from zsg_core.data import data_sets, instructions, readers, splits
 from zsg_core.data.readers import tags as tag_files
 from zsg_core.data.readers.intake import Intake

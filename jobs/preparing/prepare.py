@@ -32,13 +32,15 @@ def run(job: PrepareJob, say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = job.workspace
     files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
-    corpus = corpora.make(workspace, job.corpus.id, job.corpus.recipe, files, say)
+    corpus = corpora.make_corpus(
+        workspace, job.corpus.id, job.corpus.recipe, files, say
+    )
     for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base.recipe, base.source, texts, say)
     for order in job.arrangements:
         if not is_committed(workspace.arrangement(order.id)):
-            arrangement.make(
+            arrangement.make_arrangement(
                 workspace,
                 corpus,
                 order.id,
@@ -48,7 +50,7 @@ def run(job: PrepareJob, say: Say) -> None:
             )
 
 
-def sample(job: SampleJob, say: Say) -> None:
+def sample_answers(job: SampleJob, say: Say) -> None:
     """Makes the answers that the job lists, by the base before tokens are added to it."""
     workspace, data = job.workspace, job.corpus.recipe
     files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
@@ -72,7 +74,7 @@ def sample(job: SampleJob, say: Say) -> None:
     for answers in job.samples:
         base = _make_base(workspace, answers.base, answers.folder, texts, say)
         source = recipes.list_sources(data)[answers.source]
-        self_sample.make(
+        self_sample.make_answers(
             workspace, answers.id, source, files[answers.source].data, base, say
         )
 
@@ -100,7 +102,7 @@ def _make_base(
                 workspace, recipes.remove_added_tokens(recipe), given, texts, say
             )
             say(f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}")
-            added_tokens.make(folder, source, recipe)
+            added_tokens.make_extended_base(folder, source, recipe)
         else:
             say(f"base {made_id}: training the tokenizer, drawing the weights")
             base_model.make_tiny(folder, recipe, texts())

@@ -24,7 +24,7 @@ TEXTS = (
 )
 
 
-def faults(folder: Path) -> Iterator[str]:
+def find_faults(folder: Path) -> Iterator[str]:
     """Each as a sentence; none where all is proven."""
     import torch
     from transformers import LlamaForCausalLM
@@ -68,16 +68,16 @@ def faults(folder: Path) -> Iterator[str]:
 def main() -> None:
     """The command: prints what was found; whatever transformers raises is a fault, too."""
     try:
-        found = [*faults(Path(sys.argv[1]))]
+        found = [*find_faults(Path(sys.argv[1]))]
     except (
         Exception
     ) as error:  # of every kind: that the folder does not load is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
         found = [f"it does not load: {type(error).__name__}: {lines[0][:300]}"]
-    print(json.dumps({"faults": found, "versions": versions()}))  # noqa: T201
+    print(json.dumps({"faults": found, "versions": read_versions()}))  # noqa: T201
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """What a proof holds for."""
     return {name: importlib.metadata.version(name) for name in VERSIONS}
 

@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 OPTIONS = pa.field("options", pa.list_(pa.string()))
 
 
-def write(
+def write_records(
     folder: Path,
     examples: Iterable[Example],
     name: str = "zsg",

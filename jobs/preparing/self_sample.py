@@ -64,7 +64,7 @@ class Asked:
     too_long: int
 
 
-def make(
+def make_answers(
     workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path, say: Say
 ) -> None:
     """Publishes records/<made_id> unless it is there. UserError where no question can
@@ -89,7 +89,9 @@ def make(
             vocabulary,
             (asked for example in examples[:TRIED] for asked, _ in example.turns),
         )
-        asked = ask(chosen(examples, rule), rule, vocabulary, context)
+        asked = encode_questions(
+            choose_questions(examples, rule), rule, vocabulary, context
+        )
         if not asked.examples:
             room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
             raise UserError(
@@ -110,21 +112,21 @@ def make(
             folder,
             source,
             asked,
-            read(draft / "answers.jsonl"),
+            read_answers(draft / "answers.jsonl"),
             facts | intake.facts(),
             say,
         )
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def chosen(examples: Sequence[Example], rule: Recipe) -> list[Example]:
+def choose_questions(examples: Sequence[Example], rule: Recipe) -> list[Example]:
     """The questions that are asked: all, or so many of them."""
     return splits.sample_nested(
         examples, rule.get("items", len(examples)), rule["how"]["seed"], "self_sample"
     )
 
 
-def ask(
+def encode_questions(
     examples: Sequence[Example], rule: Recipe, vocabulary: Vocabulary, context: int
 ) -> Asked:
     """The prompts of questions. One is passed over where prompt and answer are beyond
@@ -153,7 +155,7 @@ def ask(
     return Asked(kept, made, len(examples) - len(kept))
 
 
-def read(path: Path) -> Answers:
+def read_answers(path: Path) -> Answers:
     """The answers of a draft's file; what a kill has cut off is taken away."""
     if not path.exists():
         return {}
@@ -187,11 +189,13 @@ def _answer(
     from jobs.model import generate
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    held, names = read(path), [example.id for example in asked.examples]
+    held, names = read_answers(path), [example.id for example in asked.examples]
     if held:
         say(f"sampling {len(names)} answers, going on after {len(held)}")
     budget = generate.BATCH_TOKENS[device.partition(":")[0]]
-    batches = generate.batches(asked.prompts, rule["how"]["max_new_tokens"], budget)
+    batches = generate.plan_batches(
+        asked.prompts, rule["how"]["max_new_tokens"], budget
+    )
     left = [
         own
         for batch in batches
@@ -277,7 +281,7 @@ def _publish(
             "self_sample: every answer is empty; is this a model that was taught to chat?"
         )
     with publish(folder) as draft:
-        records.write(draft, made, folder.name)
+        records.write_records(draft, made, folder.name)
         records.Records(draft).refuse_doubled(folder)
         facts |= {
             "empty": empty,

@@ -69,7 +69,7 @@ def _ids(*values: int) -> Ids:
     return np.array(values, dtype=np.int64)
 
 
-def pack(parts: Sequence[Part]) -> MicroBatch:
+def pack_parts(parts: Sequence[Part]) -> MicroBatch:
     """A row of parts, one after the other; of a part's first token there is nothing in
     it to learn from."""
     lengths = [len(part.ids) for part in parts]
@@ -168,7 +168,7 @@ class TokenizedSet:
 
     def _pack(self, items: list[int], places: list[int]) -> MicroBatch:
         examples = [self.encoded[place] for place in places]
-        return pack(
+        return pack_parts(
             [
                 Part(i, e.ids, spans=self.spans(e))
                 for i, e in zip(items, examples, strict=True)

@@ -20,8 +20,8 @@ from jobs.contract.journal_rows import LossTaken
 from jobs.runtime.ranks import Ranks
 from jobs.training import first_losses
 from jobs.training.batches import TokenizedSet
-from jobs.training.held_out import HeldOutLoss, by_source, summary
-from jobs.training.updates import advice
+from jobs.training.held_out import HeldOutLoss, by_source, summarize_losses
+from jobs.training.updates import advise_settings
 from zsg_core import recipe as recipes
 from zsg_core.data import splits
 from zsg_core.errors import Diverged, UserError
@@ -77,7 +77,7 @@ class CheckpointLosses:
         self._refuse_empty(stage["train"])
         self._settings = stage["train"]
         self._kept = {
-            key: first_losses.folder(job, held_out, ranks, device, budget)
+            key: first_losses.locate_folder(job, held_out, ranks, device, budget)
             for key, held_out in self.sets.items()
         }
 
@@ -110,9 +110,10 @@ class CheckpointLosses:
         )
         if step == 0:
             raise UserError(
-                f"before any step, {said}; {advice(self._settings)}, or look at the base model"
+                f"before any step, {said}; {advise_settings(self._settings)}, or look at the base"
+                " model"
             )
-        raise Diverged(step, f"{said}; {advice(self._settings)}")
+        raise Diverged(step, f"{said}; {advise_settings(self._settings)}")
 
     @property
     def digests(self) -> dict[str, str]:
@@ -136,7 +137,7 @@ class CheckpointLosses:
                 continue
             means, source = self._means(key, step)
             self._refuse_broken(key, step, means)
-            data |= summary(means, held_out.tokens, key)
+            data |= summarize_losses(means, held_out.tokens, key)
             if len(self.sources) > 1:
                 ids = [
                     self._test.ids[place]
@@ -160,11 +161,11 @@ class CheckpointLosses:
         kept = self._kept[key] if step == 0 else None
         if kept is None:
             return self.sets[key].measure(), None
-        box = [first_losses.read(kept) if self._ranks.is_main else None]
+        box = [first_losses.read_losses(kept) if self._ranks.is_main else None]
         dist.broadcast_object_list(box, src=0)
         if box[0] is not None:
             return torch.from_numpy(box[0]), kept
         means = self.sets[key].measure()
         if self._ranks.is_main:
-            first_losses.keep(kept, means.numpy())
+            first_losses.publish_losses(kept, means.numpy())
         return means, None

@@ -24,13 +24,13 @@ from jobs.contract.folder import (
 from jobs.contract.job_file import TrainJob
 from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
-from jobs.training.state import versions
+from jobs.training.state import read_versions
 from zsg_core.digest import content_id
 
 RULE = 1  # raised when the same weights and tokens would give other values
 
 
-def folder(
+def locate_folder(
     job: TrainJob, held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int
 ) -> Path | None:
     """Where the losses of a job's base belong; None if it starts from the weights of
@@ -57,26 +57,26 @@ def folder(
     }
     what |= {"truncated_answers": train.get("truncated_answers")}
     what |= {
-        "machine": machine(device),
-        "versions": versions()
+        "machine": describe_machine(device),
+        "versions": read_versions()
         | {"transformers": importlib.metadata.version("transformers")},
     }
     return workspace.first_losses(content_id(what))
 
 
-def read(kept: Path) -> NDArray[np.float64] | None:
+def read_losses(kept: Path) -> NDArray[np.float64] | None:
     """The losses that are there."""
     return np.load(kept / "losses.npy") if is_committed(kept) else None
 
 
-def keep(kept: Path, losses: NDArray[np.float64]) -> None:
+def publish_losses(kept: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
     with publish(kept) as draft:
         np.save(draft / "losses.npy", losses)
         write_json(draft / META, {"items": len(losses)})
 
 
-def machine(device: str) -> list[Any]:
+def describe_machine(device: str) -> list[Any]:
     """What of a machine decides the last bits: which GPU, or the kind of processor and
     the threads."""
     if device != "cpu":

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
-from jobs.training.batches import IDLE, MicroBatch, Part, TokenizedSet, pack
+from jobs.training.batches import IDLE, MicroBatch, Part, TokenizedSet, pack_parts
 from zsg_core.data import prefixes
 from zsg_core.data.prefixes import PrefixGroup
 from zsg_core.data.prompts import EncodedExample
@@ -158,10 +158,10 @@ class HeldOutLoss:
                 Part(p, self._items[p].ids[begin:], begin, self._spans[p], after)
                 for p in group.places
             ]
-        return pack(parts)
+        return pack_parts(parts)
 
 
-def summary(
+def summarize_losses(
     means: torch.Tensor, tokens: torch.Tensor, key: str = "loss"
 ) -> dict[str, float]:
     """What a checkpoint says of a test set: the mean over its items, the mean over its tokens.
@@ -186,7 +186,7 @@ def by_source(
     means: torch.Tensor, ids: Sequence[str], sources: Sequence[str], key: str = "loss"
 ) -> dict[str, float]:
     """The mean over the items of each of several sources, by which their `ids` begin;
-    as `summary` takes it."""
+    as `summarize_losses` takes it."""
     whose = [made_id.partition("/")[0] for made_id in ids]
     found = {
         name: means[torch.tensor([one == name for one in whose], dtype=torch.bool)]

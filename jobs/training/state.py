@@ -38,7 +38,8 @@ Cells = frozenset[tuple[int, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """state.json. `what` must be equal for a run to go on from it, and `way` too: see `choose`."""
+    """state.json. `what` must be equal for a run to resume from it, and `way` too: see
+    `choose_state`."""
 
     step: int
     ids: str  # digest of the ids consumed so far
@@ -76,7 +77,7 @@ class Choice:
     refusal: str | None = None
 
 
-def choose(
+def choose_state(
     found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: Cells
 ) -> Choice:
     """The newest state that is this job's. `sizes` are the journal's bytes, `measured`
@@ -122,7 +123,7 @@ def _unusable(
     return None
 
 
-def find(run: Path) -> list[Saved]:
+def find_states(run: Path) -> list[Saved]:
     """All committed states of a run folder."""
     texts = [read_json(path / "state.json") for path in _committed(run)]
     # One of another schema is nobody's.
@@ -155,7 +156,7 @@ def newest_step(run: Path) -> int | None:
     return max((int(path.name) for path in _committed(run)), default=None)
 
 
-def remove(run: Path) -> list[str]:
+def remove_states(run: Path) -> list[str]:
     """Removes all states, and the folder unless something else lies in it; why some of it stays."""
     root, folder = run.parent.parent, run / "state"
     reasons = removal.remove_drafts(root, folder, _DRAFT)
@@ -174,7 +175,7 @@ def has_any(run: Path) -> bool:
 
 
 def why_it_stays(run: Path) -> str:
-    """Why `remove` would leave something of the states; "" if it would not."""
+    """Why `remove_states` would leave something of the states; "" if it would not."""
     root, folder = run.parent.parent, run / "state"
     inside = [
         removal.why_it_stays(root, path, removal.IN_STATE)
@@ -225,8 +226,8 @@ class States:
             assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
             measured = journals.cells(journals.read(self._run))
-            found, strange = of_the_user(self._run, find(self._run))
-            choice = choose(found, self._job, self._journal.before, measured)
+            found, strange = of_the_user(self._run, find_states(self._run))
+            choice = choose_state(found, self._job, self._journal.before, measured)
             if strange:
                 reasons = [
                     reason for reason in (choice.passed_over, *strange) if reason
@@ -352,7 +353,7 @@ class States:
             loss=loss,
             attempt=self._attempt.attempt,
             saved=attempts.now_ms(),
-            versions=versions(),
+            versions=read_versions(),
         )
 
     def _tell(self, value: Any) -> Any:
@@ -364,7 +365,7 @@ class States:
         return box[0]
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Of what a state is written and read with."""
     import importlib.metadata  # slow, and `zsg status` imports this module
 

@@ -10,7 +10,7 @@ from jobs.preparing.corpus import Corpus
 from zsg_core.data import output_space
 
 
-def scales(
+def compute_scales(
     train: dict[str, Any],
     corpus: Corpus,
     ids: Sequence[str],

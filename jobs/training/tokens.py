@@ -63,7 +63,7 @@ def tokens_id(recipe: Mapping[str, Any], arrangement: str) -> str:
 _FILES = ("ids", "spans", "ends")
 
 
-def tokens(
+def prepare_tokens(
     folder: Path, examples: Callable[[], Sequence[Example]], encode: Encode
 ) -> Tokens:
     """The tokens of the examples, in their order; made now unless they are there. One

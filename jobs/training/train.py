@@ -36,18 +36,18 @@ from jobs.model import layers, weights
 from jobs.model.answer_loss import AnswerLoss, refuse_leaks
 from jobs.model.base_model import load_model
 from jobs.model.content import model_files, refuse_changed
-from jobs.model.tuning import restrict
+from jobs.model.tuning import apply_tuning
 from jobs.runtime import signals as asking
 from jobs.runtime.ranks import Ranks, connect_ranks, set_group_timeouts
 from jobs.runtime.signals import Signals
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
-from jobs.training.first_losses import machine
+from jobs.training.first_losses import describe_machine
 from jobs.training.optimizer import build_optimizer
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
-from jobs.training.state import Choice, Saved, States, versions
+from jobs.training.state import Choice, Saved, States, read_versions
 from jobs.training.state import Job as StateJob
 from jobs.training.train_sets import train_and_test
 from jobs.training.updates import Updates, refuse_fp16
@@ -351,10 +351,10 @@ class Trainer:
             threads=torch.get_num_threads(),
             recomputed=self.job.recompute,
             compiled=True if self.job.compile else msgspec.UNSET,
-            versions=versions(),
+            versions=read_versions(),
             code=self.job.code.facts,
             test_sets=self.losses.digests,
-            machine=machine(self.device),
+            machine=describe_machine(self.device),
             parameters=sum(size for size, _ in sizes),
             trained=sum(size for size, tuned in sizes if tuned),
         )
@@ -488,7 +488,7 @@ def _engine(job: TrainJob, llama: Any, device: str) -> Any:
     s = job.train
     if s["precision"] == "fp16":
         refuse_fp16()
-    restrict(llama, s["tuning"])
+    apply_tuning(llama, s["tuning"])
     layers.set_up(llama, recompute=job.recompute, compiled=job.compile)
     model = AnswerLoss(llama)
     config = check_deepspeed_config(job.deepspeed)

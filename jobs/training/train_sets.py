@@ -11,8 +11,8 @@ from jobs.contract.job_file import TrainJob
 from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
-from jobs.training.task_scales import scales
-from jobs.training.tokens import Encode, how_encoded, tokens, tokens_id
+from jobs.training.task_scales import compute_scales
+from jobs.training.tokens import Encode, how_encoded, prepare_tokens, tokens_id
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
@@ -45,9 +45,9 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     encode = encoder_of(stage, vocabulary)
     ids = ordered_ids(arrangement)
     kept = workspace.tokens(tokens_id(job.recipe, made.arrangement))
-    encoded = tokens(kept, partial(_in_order, ids, corpus), encode)
+    encoded = prepare_tokens(kept, partial(_in_order, ids, corpus), encode)
     train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
-    train.scales = scales(stage["train"], corpus, ids, train.learnt, base)
+    train.scales = compute_scales(stage["train"], corpus, ids, train.learnt, base)
     return (
         train,
         TokenizedSet(
@@ -78,7 +78,7 @@ def encoder_of(
     """How a stage of a recipe turns an example into token ids; within another
     `max_length`, if one is given."""
     how = how_encoded(stage)
-    return encoder(
+    return make_encoder(
         vocabulary,
         Template.from_recipe(how["template"]),
         max_length or how["max_length"],
@@ -86,7 +86,7 @@ def encoder_of(
     )
 
 
-def encoder(
+def make_encoder(
     vocabulary: Vocabulary,
     template: Template,
     max_length: int,

@@ -28,7 +28,7 @@ def refuse_fp16() -> None:
         )
 
 
-def advice(settings: Mapping[str, Any]) -> str:
+def advise_settings(settings: Mapping[str, Any]) -> str:
     """What to change in a stage's settings where a number is not finite: what would do
     something in them."""
     said = f"lower train.lr (it is {settings['lr']:g})"
@@ -80,7 +80,8 @@ class Updates:
                 self._refuse_least_scale(step)
         elif not math.isfinite(loss):
             raise Diverged(
-                step, f"the training loss is {loss}{last}; {advice(self._settings)}"
+                step,
+                f"the training loss is {loss}{last}; {advise_settings(self._settings)}",
             )
         elif was_skipped:
             skip = (
@@ -91,7 +92,7 @@ class Updates:
             raise Diverged(
                 step,
                 "DeepSpeed skipped the update because a gradient was not finite, at a training"
-                f" loss of {loss:.4g}{last}; {advice(self._settings)}{skip}",
+                f" loss of {loss:.4g}{last}; {advise_settings(self._settings)}{skip}",
             )
 
     def _refuse_least_scale(self, step: int) -> None:
@@ -99,5 +100,5 @@ class Updates:
             raise Diverged(
                 step,
                 f"the gradient is not finite and the loss scale has fallen to {LEAST_SCALE:g}, so"
-                f" every later step would be lost too; {advice(self._settings)}",
+                f" every later step would be lost too; {advise_settings(self._settings)}",
             )

@@ -125,9 +125,9 @@ class WeightFolders:
         )
         self._base = base
         adapters = weights.adapter_parts(engine)
-        self._parts = adapters or weights.parts(engine)
+        self._parts = adapters or weights.list_tensors(engine)
         # PEFT reads one file; adapters are small.
-        owners = weights.owners(self._parts, 1 if adapters else ranks.world)
+        owners = weights.assign_readers(self._parts, 1 if adapters else ranks.world)
         self._mine = [part for part in self._parts if owners[part.name] == ranks.rank]
         self._shard = (
             ADAPTER_FILE
@@ -160,7 +160,7 @@ class WeightFolders:
         started = time.perf_counter()
         self.raise_error()
         self._held = self._room()
-        for part, tensor in weights.whole(self._engine, self._parts):
+        for part, tensor in weights.gather_tensors(self._engine, self._parts):
             if part.name in self._held:
                 self._copy_one(self._held[part.name], tensor)
         self._waited_s = time.perf_counter() - started

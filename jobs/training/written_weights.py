@@ -10,7 +10,7 @@ from pathlib import Path
 DTYPES = {"F32": "torch.float32", "BF16": "torch.bfloat16", "F16": "torch.float16"}
 
 
-def digests(folder: Path) -> dict[str, str]:
+def compute_digests(folder: Path) -> dict[str, str]:
     """The digest of each tensor by its name, as `weights.tensor_digest` has it.
     ValueError for half a file.
 

@@ -260,7 +260,7 @@ def _find_embedding_faults(folder: Path) -> Iterator[str]:
     for path in paths:
         if path.suffix == ".safetensors":
             read_tensors(path)
-    yield from embedding_code.faults(folder)
+    yield from embedding_code.find_faults(folder)
     for path in paths:
         yield from _find_embedding_file_faults(folder, path)
 

@@ -225,7 +225,7 @@ def _remove(place: Workspace, piece: Piece) -> str:
     """Removes a piece; why it, or some of it, stays."""
     path = piece.path
     if piece.kind == STATES:
-        return "; ".join(kept_states.remove(path.parent))
+        return "; ".join(kept_states.remove_states(path.parent))
     if piece.kind == DRAFTS:
         name = re.compile(re.escape(path.name))
         return "; ".join(removal.remove_drafts(place.root, path.parent, name))

@@ -297,7 +297,7 @@ def _check_snapshots(e: Evidence, recorded: Cells) -> str:
 
 def _weights(folder: Path, recorded: str, source: str) -> str:
     try:
-        digest = combine_digests(written_weights.digests(folder))
+        digest = combine_digests(written_weights.compute_digests(folder))
     except ValueError as error:
         raise Differs(str(error)) from error
     if digest != recorded:
@@ -330,7 +330,7 @@ def check_state(e: Evidence) -> str:
 
 def newest_state(e: Evidence) -> state.Saved:
     """The newest full state. NotChecked if there is none."""
-    states = state.find(e.folder)
+    states = state.find_states(e.folder)
     if not states:
         raise NotChecked(
             "no full state is kept"

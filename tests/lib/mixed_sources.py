@@ -41,7 +41,7 @@ def make(tmp_path: Path) -> Make:
                 for name, source in own.data.by_source().items()
             }
             made.append(
-                corpora.make(
+                corpora.make_corpus(
                     workspace,
                     corpus_id(one),
                     one["stages"][-1]["data"],

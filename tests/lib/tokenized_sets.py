@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
-from jobs.training.train_sets import encoder
+from jobs.training.train_sets import make_encoder
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import ANSWER, Template
 
@@ -17,7 +17,7 @@ def tokenized(
     learnt: str = ANSWER,
 ) -> TokenizedSet:
     """Examples as a train job has them."""
-    encode = encoder(vocabulary, template, max_length)
+    encode = make_encoder(vocabulary, template, max_length)
     return TokenizedSet(
         [e.id for e in items],
         [encode(e) for e in items],
