@@ -13,7 +13,7 @@ import pytest
 from jobs.model.base_model import Vocabulary
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
-from tests.lib import builders
+from tests.lib import tokenized_sets
 from zsg_core.data import prefixes
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
@@ -38,7 +38,7 @@ BYTES = Vocabulary(
 
 def tokenized(items: Sequence[Example], max_length: int = 400) -> TokenizedSet:
     """The examples, a token per byte."""
-    return builders.tokenized(items, BYTES, Template("zsg", 2), max_length)
+    return tokenized_sets.tokenized(items, BYTES, Template("zsg", 2), max_length)
 
 
 def task(number: int, items: int) -> list[Example]:

@@ -102,7 +102,9 @@ def choose_span(e: Evidence, steps: int) -> Span:
     """The first so many steps after the newest state that has any after it, or else
     from the beginning."""
     earlier = [
-        saved_state for saved_state in state.find_states(e.folder) if saved_state.step < e.last
+        saved_state
+        for saved_state in state.find_states(e.folder)
+        if saved_state.step < e.last
     ]
     saved = max(earlier, key=lambda saved_state: saved_state.step, default=None)
     begin = saved.step if saved else e.first
