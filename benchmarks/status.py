@@ -22,7 +22,7 @@ from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.heartbeat import NAME, TRAINING
-from launcher.status.settled import RESTED_S
+from launcher.status.terminal_cache import RESTED_S
 from launcher.submission import session
 from launcher.workspace.ledger import Ledger
 from zsg_core import skills

@@ -90,7 +90,7 @@ def _print_version(asked: bool) -> None:
 
         from launcher.views import show
 
-        show.result(f"zsg {importlib.metadata.version('zsg')}")
+        show.print_result(f"zsg {importlib.metadata.version('zsg')}")
         raise typer.Exit
 
 
@@ -178,8 +178,8 @@ def init(
 
     made = starter.write_starter(folder)
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    show.result(f"wrote {', '.join(made)}")
-    show.result(f"next: {go}zsg plan grid.yaml && zsg submit grid.yaml")
+    show.print_result(f"wrote {', '.join(made)}")
+    show.print_result(f"next: {go}zsg plan grid.yaml && zsg submit grid.yaml")
 
 
 @app.command()
@@ -273,9 +273,9 @@ def submit(
         )
         return
     try:
-        failed = session.submit_grid(opened, allow, asking.agreed(yes))
+        failed = session.submit_grid(opened, allow, asking.make_consent(yes))
     except KeyboardInterrupt:
-        show.error(
+        show.print_error(
             "interrupted; zsg submit again goes on from here "
             "(zsg retry GRID --only state=cancelled takes up runs that were cancelled)"
         )
@@ -313,22 +313,22 @@ def status(
       zsg status wsd-order --json
       zsg status --state failed
     """
-    from launcher.status import reading
+    from launcher.status import queries
     from launcher.views import show
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_read(workspace)
     while True:
-        rows = reading.status_rows(place, grid, states or ())
+        rows = queries.status_rows(place, grid, states or ())
         if watch and not json:
             show.new_page(
-                f"{time.strftime('%H:%M:%S')}, again in {reading.WATCH_S:.0f} s; Ctrl-C ends this"
+                f"{time.strftime('%H:%M:%S')}, again in {queries.WATCH_S:.0f} s; Ctrl-C ends this"
             )
-        show.as_json(rows) if json else show.status(rows, whole or bool(states))
-        show.data_notes([] if json else reading.data_notes(place, grid))
+        show.as_json(rows) if json else show.print_status(rows, whole or bool(states))
+        show.data_notes([] if json else queries.data_notes(place, grid))
         if not watch:
             return
-        time.sleep(reading.WATCH_S)
+        time.sleep(queries.WATCH_S)
 
 
 @app.command()
@@ -362,7 +362,7 @@ def logs(
       zsg logs 3f2a -f
       zsg logs 3f2a --attempt 1 --rank 1 --all
     """
-    from launcher.status import reading
+    from launcher.status import queries
     from launcher.views import show
     from launcher.workspace import workspaces
 
@@ -372,8 +372,8 @@ def logs(
         )
     try:
         place = workspaces.find_to_read(workspace)
-        show.log(
-            reading.read_log(
+        show.print_log(
+            queries.read_log(
                 place, run, rank, attempt, None if whole else lines, follow
             )
         )
@@ -403,12 +403,12 @@ def why(
     from launcher.workspace import grid_record, workspaces
 
     place = workspaces.find_to_read(workspace)
-    if what in grid_record.known(place):
+    if what in grid_record.list_grids(place):
         groups = explain.why_grid(place, what)
-        show.as_json(groups) if json else show.causes(groups)
+        show.as_json(groups) if json else show.print_causes(groups)
         return
     row = explain.why_run(place, what)
-    show.as_json(row) if json else show.why(row)
+    show.as_json(row) if json else show.print_why(row)
 
 
 app.command()(tracking_cli.sync)
@@ -439,8 +439,8 @@ def doctor(
     from launcher.workspace import workspaces
 
     chosen = profiles.load_profile(profile or "local", Path())
-    asked = workspaces.where(workspace, chosen.workspace)
-    place = workspaces.find(asked)  # refuses what can be no workspace
+    asked = workspaces.choose_folder(workspace, chosen.workspace)
+    place = workspaces.find_workspace(asked)  # refuses what can be no workspace
     checks = doctors.run_checks(chosen, asked.expanduser())
     if model is not None:
         from launcher.doctor import proofs
@@ -450,7 +450,7 @@ def doctor(
         show.as_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            show.result(check.line)
+            show.print_result(check.line)
     if any(check.verdict == doctors.PROBLEM for check in checks):
         raise typer.Exit(ClusterError.exit_code)
 
@@ -508,7 +508,7 @@ def schema(
         show.as_json(key_reference.schema_of_key(file, key))
     else:
         for line in key_view.key_lines(key_reference.find_keys(file, key)):
-            show.result(line)
+            show.print_result(line)
 
 
 def main() -> None:
@@ -523,13 +523,13 @@ def main() -> None:
         from launcher.views import show
         from launcher.workspace import disk
 
-        told = error if isinstance(error, ZsgError) else disk.told(error)
-        show.error(str(told))
+        told = error if isinstance(error, ZsgError) else disk.explain_disk_error(error)
+        show.print_error(str(told))
         sys.exit(told.exit_code)
     except Exception as error:  # a bug; its message may hold texts of others as well
         from launcher.views import show
 
-        show.bug(error)
+        show.print_bug(error)
         sys.exit(ZsgError.exit_code)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.status import reading
+from launcher.status import queries
 from tests.lib.command_line import Zsg
 from tests.lib.slurm_cluster import SlurmCluster
 from zsg_core import skills
@@ -39,7 +39,7 @@ def test_its_grid_has_really_finished(
     monkeypatch.syspath_prepend(ROOT)
     work = importlib.import_module("benchmarks.cli").finished_grid(tmp_path)
 
-    rows = reading.status_rows(Workspace(work), "finished")
+    rows = queries.status_rows(Workspace(work), "finished")
     assert len({row["run"] for row in rows}) == 30
     assert {(row["state"], row["step"], row["steps"], row["loss"]) for row in rows} == {
         ("done", 60, 60, 1.4)

@@ -14,8 +14,8 @@ from launcher.clusters.slurm import cancel_jobs as scancel
 from launcher.clusters.slurm import compact_ids
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
-from launcher.lifecycle.cancel import Scene, Wish, decide
-from launcher.status.status import collect
+from launcher.lifecycle.cancel import Scene, Wish, choose_cancellations
+from launcher.status.status import collect_states
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -191,7 +191,7 @@ def served(listed: dict[str, set[str]], first: JobState, second: JobState) -> Sc
 def test_what_is_stopped(chosen, wish, scene, stop, left):
     """What is active and only of the cancelled grids, with the jobs that only it waits
     for; the rest is left."""
-    made = decide(chosen, wish, scene)
+    made = choose_cancellations(chosen, wish, scene)
 
     assert (made.stop, list(made.left)) == (stop, left)
 
@@ -247,7 +247,7 @@ def workspace(tmp_path: Path) -> Workspace:
     rows = [
         {"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2"))
     ]
-    grid_record.write(made, "b", grid, {}, rows)
+    grid_record.write_grid_record(made, "b", grid, {}, rows)
     ledger = Ledger(made)
     submission = ledger.intend(
         scheduler="slurm", kind="train", grid="b", items=["runs/a1", "runs/b2"]
@@ -297,7 +297,7 @@ def queue(workspace, monkeypatch) -> Slurm:
     """A Slurm that answers in place of the real commands."""
     made = Slurm(workspace)
     monkeypatch.setattr(subprocess, "run", made)
-    for function in (collect, scancel):
+    for function in (collect_states, scancel):
         monkeypatch.setattr(
             function, "__defaults__", (*function.__defaults__[:-1], made)
         )
@@ -307,7 +307,7 @@ def queue(workspace, monkeypatch) -> Slurm:
 def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
     """Run folders and ledger know it when scancel is called; afterwards the runs are
     cancelled, not unknown."""
-    decision = cancel.plan(
+    decision = cancel.plan_cancellation(
         workspace, ["b"], Selection.parse(["seed=1"], None), force=False
     )
     cancel.carry_out(workspace, decision.stop, save=False)
@@ -316,7 +316,7 @@ def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
         ["scancel", "--quiet", "7_[1]"]
     ]
     assert queue.seen == [["b2"]]
-    states = collect(workspace, ["runs/a1", "runs/b2"], Ledger(workspace))
+    states = collect_states(workspace, ["runs/a1", "runs/b2"], Ledger(workspace))
     assert (states["runs/b2"].state, states["runs/b2"].evidence) == (
         "cancelled",
         "by zsg cancel",
@@ -344,7 +344,7 @@ def test_jobs_of_an_earlier_submission_are_stopped_too(workspace, queue):
         ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1"]),
         ["9"],
     )
-    found = collect(workspace, ["runs/a1"], ledger)["runs/a1"]
+    found = collect_states(workspace, ["runs/a1"], ledger)["runs/a1"]
     cancel.carry_out(workspace, ["runs/a1"], save=False)
 
     assert found.replaced == ("7_0",)
@@ -360,7 +360,7 @@ def test_a_copied_workspace_stops_nothing_of_the_one_it_was_copied_from(
     for, and not touched."""
     shutil.copytree(workspace.root, tmp_path / "copy")
     copy = Workspace(tmp_path / "copy")
-    state = collect(copy, ["runs/b2"], Ledger(copy))["runs/b2"]
+    state = collect_states(copy, ["runs/b2"], Ledger(copy))["runs/b2"]
     cancel.carry_out(copy, ["runs/b2"], save=False)
 
     assert queue.calls == []
@@ -383,7 +383,7 @@ def test_to_save_runs_are_told_by_usr1(workspace, queue):
     """What waits is cancelled, what runs is told to save: it leaves by itself."""
     cancel.carry_out(
         workspace,
-        cancel.plan(workspace, ["b"], EVERYTHING, force=False).stop,
+        cancel.plan_cancellation(workspace, ["b"], EVERYTHING, force=False).stop,
         save=True,
     )
 
@@ -406,11 +406,11 @@ def test_a_stopped_run_that_is_cancelled_does_not_wait_for_a_submit(workspace, q
     queue.calls.append(["scancel"])  # the queue is empty
     cancel.carry_out(
         workspace,
-        cancel.plan(workspace, ["a1"], EVERYTHING, force=False).stop,
+        cancel.plan_cancellation(workspace, ["a1"], EVERYTHING, force=False).stop,
         save=False,
     )
 
-    found = collect(workspace, ["runs/a1"], Ledger(workspace))["runs/a1"]
+    found = collect_states(workspace, ["runs/a1"], Ledger(workspace))["runs/a1"]
     assert (found.state, found.stopped, found.saved) == ("cancelled", False, 5)
 
 
@@ -424,7 +424,7 @@ def test_what_is_submitted_later_is_not_meant(tmp_path):
 def test_a_name_that_is_nothing_is_an_error(workspace):
     """Neither a grid nor the beginning of a run's id: nothing is stopped."""
     with pytest.raises(UserError, match="no run 'c'"):
-        cancel.plan(workspace, ["c"], EVERYTHING, force=False)
+        cancel.plan_cancellation(workspace, ["c"], EVERYTHING, force=False)
 
 
 def test_a_local_run_is_stopped_and_the_next_is_never_started(

@@ -32,10 +32,10 @@ def test_the_digest_is_over_names_and_bytes():
         {"a.py": b"", "b.py": b"x"},
     ]
 
-    assert len({code_snapshot.digest(files) for files in texts}) == 4
-    assert code_snapshot.digest(
+    assert len({code_snapshot.compute_digest(files) for files in texts}) == 4
+    assert code_snapshot.compute_digest(
         dict(reversed(texts[0].items()))
-    ) == code_snapshot.digest(texts[0])
+    ) == code_snapshot.compute_digest(texts[0])
 
 
 def test_what_is_compiled_or_hidden_is_not_code(tmp_path):
@@ -50,12 +50,15 @@ def test_what_is_compiled_or_hidden_is_not_code(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
 
-    assert list(code_snapshot.contents([tmp_path / "p"])) == ["p/a.py", "p/q/b.json"]
+    assert list(code_snapshot.read_packages([tmp_path / "p"])) == [
+        "p/a.py",
+        "p/q/b.json",
+    ]
 
 
 def test_a_snapshot_is_taken_once(tmp_path):
     """Jobs of the same files share a whole folder, in which everything that a node imports lies."""
-    one, two = (code_snapshot.take(Workspace(tmp_path)) for _ in range(2))
+    one, two = (code_snapshot.take_snapshot(Workspace(tmp_path)) for _ in range(2))
 
     assert one == two
     folder = Path(one["folder"])
@@ -71,7 +74,7 @@ def test_a_snapshot_is_taken_once(tmp_path):
             "-c",
             "import jobs.entry, jobs.preparing.prepare; print(jobs.__file__)",
         ],
-        env=os.environ | code_snapshot.environment(one) | {"PYTHONSAFEPATH": "1"},
+        env=os.environ | code_snapshot.make_environment(one) | {"PYTHONSAFEPATH": "1"},
         capture_output=True,
         text=True,
     )
@@ -81,7 +84,7 @@ def test_a_snapshot_is_taken_once(tmp_path):
 def test_a_folder_that_pythonpath_cannot_name_is_refused(tmp_path):
     """A colon would cut the folder in two, and other code would run."""
     with pytest.raises(UserError, match="':' parts the folders of PYTHONPATH"):
-        code_snapshot.take(Workspace(tmp_path / "a:b"))
+        code_snapshot.take_snapshot(Workspace(tmp_path / "a:b"))
 
 
 def test_a_jobs_own_path_comes_behind(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.lifecycle.retry import Failure, verdict
+from launcher.lifecycle.retry import Failure, refuse_retry
 from tests.lib.train_bench import Bench
 from zsg_core.errors import Diverged, UserError
 
@@ -46,7 +46,7 @@ def test_a_rate_that_is_too_high_is_told_by_where_it_shows_first(
     assert record["evidence"].startswith(said)
     # in fp32, which is not advised
     assert record["evidence"].endswith(f"lower train.lr (it is {rate})")
-    refusal = verdict(
+    refusal = refuse_retry(
         Failure("failed", record["cause"], record["evidence"], record["signature"]), []
     )
     assert refusal is not None

@@ -13,7 +13,7 @@ import pytest
 from jobs.contract.folder import Workspace
 from launcher.grids.selection import EVERYTHING
 from launcher.lifecycle import cancel
-from launcher.status import reading, status
+from launcher.status import queries, status
 from launcher.workspace.ledger import Ledger
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, wait_until
@@ -120,7 +120,7 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
     def is_flagged() -> bool:
         flags[:] = [
             one
-            for one in reading.status_rows(Workspace(zsg.work), "small")
+            for one in queries.status_rows(Workspace(zsg.work), "small")
             if one["flag"]
         ]
         return bool(flags)
@@ -130,7 +130,9 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
         flags[0]["state"],
         f"Slurm job {job} still holds its allocation on n" in flags[0]["flag"],
     ) == ("done", True)
-    decision = cancel.plan(Workspace(zsg.work), ["small"], EVERYTHING, force=False)
+    decision = cancel.plan_cancellation(
+        Workspace(zsg.work), ["small"], EVERYTHING, force=False
+    )
     assert decision.stop == decision.ended == [f"runs/{row['run']}"]
     cancel.carry_out(
         Workspace(zsg.work), decision.stop, save=False, ended=decision.ended

@@ -66,7 +66,7 @@ class Place:
             {"run": run, "axes": {}, "recipe": self.recipes[run]}
             for run in ("done", "failed")
         ]
-        grid_record.write(self.workspace, "g", folder / "g.yaml", {}, rows)
+        grid_record.write_grid_record(self.workspace, "g", folder / "g.yaml", {}, rows)
         self.first, self.second = self.submit(), self.submit()
         for run, recipe in self.recipes.items():
             folder = self.workspace.run(run)
@@ -126,7 +126,7 @@ class Place:
     def found(self, grid: str | None = None) -> dict[str, set[str]]:
         """What may be freed, by kind."""
         kinds: dict[str, set[str]] = {}
-        for piece in garbage.find(self.workspace, grid):
+        for piece in garbage.find_garbage(self.workspace, grid):
             kinds.setdefault(piece.kind, set()).add(
                 str(piece.path.relative_to(self.workspace.root))
             )
@@ -172,8 +172,8 @@ def test_of_a_grid_only_its_runs_are_asked_about(place):
 def test_what_is_freed_is_gone_and_the_rest_is_there(place):
     """Freed is what was shown, with its size; a second time there is nothing."""
     before = {path for path in place.workspace.root.rglob("*") if path.is_file()}
-    shown = garbage.find(place.workspace)
-    freed = garbage.free(place.workspace)
+    shown = garbage.find_garbage(place.workspace)
+    freed = garbage.free_garbage(place.workspace)
 
     assert freed == shown
     assert {piece.size for piece in freed if piece.kind != "submissions"} == {1000}
@@ -183,7 +183,7 @@ def test_what_is_freed_is_gone_and_the_rest_is_there(place):
         for path in before
         if any(path.is_relative_to(piece.path) for piece in freed)
     }
-    assert garbage.free(place.workspace) == []
+    assert garbage.free_garbage(place.workspace) == []
 
 
 BROKEN = [("job.json", "{"), ("attempt.json", ""), ("exit.json", '{"schema": 99}')]
@@ -196,7 +196,7 @@ def test_a_run_that_cannot_be_read_loses_nothing(place, name, text):
     path = place.workspace.run("failed") / name
     path.write_text(text)
     told: list[str] = []
-    freed = garbage.free(place.workspace, say=told.append)
+    freed = garbage.free_garbage(place.workspace, say=told.append)
 
     assert {
         piece.path.relative_to(place.workspace.root).parts[:2] for piece in freed
@@ -265,7 +265,7 @@ def test_weights_of_a_stage(place, user, freed):
         stages.use(place.workspace, "done", user)
 
     assert ("weights" in place.found()) == freed
-    garbage.free(place.workspace)
+    garbage.free_garbage(place.workspace)
     assert (place.workspace.run("done") / "weights").exists() != freed
     assert bool(stages.users(place.workspace, "done")) != freed
 
@@ -317,9 +317,9 @@ def test_gc_killed_half_way_is_run_again(place, monkeypatch):
 
     monkeypatch.setattr(shutil, "rmtree", dies)
     with pytest.raises(KeyboardInterrupt):
-        garbage.free(place.workspace)
+        garbage.free_garbage(place.workspace)
     monkeypatch.setattr(shutil, "rmtree", real)
-    garbage.free(place.workspace)
+    garbage.free_garbage(place.workspace)
     assert place.found() == {}
 
 
@@ -352,7 +352,7 @@ def test_what_could_not_be_removed_is_not_called_freed(
     keeps frees nothing either."""
     place = Place(tmp_path)
     os.link(place.workspace.run("done") / "state/4/state.json", tmp_path / "kept")
-    found = {piece.path: piece.size for piece in garbage.find(place.workspace)}
+    found = {piece.path: piece.size for piece in garbage.find_garbage(place.workspace)}
     assert found[place.workspace.run("done") / "state"] < 1000
     stuck = place.workspace.run("done") / "snapshots/2"
     assert found[stuck] >= 1000
@@ -362,7 +362,7 @@ def test_what_could_not_be_removed_is_not_called_freed(
         "discard",
         lambda root, path, *more: "" if path == stuck else remove(root, path, *more),
     )
-    freed = {piece.path: piece for piece in garbage.free(place.workspace)}
+    freed = {piece.path: piece for piece in garbage.free_garbage(place.workspace)}
 
     assert freed[stuck].size == 0
     assert "could not be removed" in freed[stuck].reason
@@ -408,7 +408,7 @@ def test_what_has_no_name_that_zsg_gives_is_nobodys_garbage(place: Place) -> Non
     """A workspace may be a home: a hidden name that ends in eight digits says nothing
     of who made it."""
     paths = [old(place.workspace.root / name) for name in OTHERS]
-    garbage.free(place.workspace)
+    garbage.free_garbage(place.workspace)
 
     assert [path for path in paths if not path.exists()] == []
 
@@ -433,7 +433,9 @@ def test_a_draft_of_what_zsg_writes_goes(place: Place) -> None:
         for folder in path.relative_to(place.workspace.root).parents:
             os.utime(place.workspace.root / folder, OLD)
     freed = [
-        piece.path for piece in garbage.free(place.workspace) if piece.kind == "drafts"
+        piece.path
+        for piece in garbage.free_garbage(place.workspace)
+        if piece.kind == "drafts"
     ]
 
     assert [path for path in paths if path.exists()] == []
@@ -474,7 +476,7 @@ def test_nothing_behind_a_link_is_removed(
     at.parent.mkdir(parents=True, exist_ok=True)
     at.symlink_to(outside)
     said: list[str] = []
-    garbage.free(place.workspace, say=said.append)
+    garbage.free_garbage(place.workspace, say=said.append)
 
     assert kept.exists() and at.is_symlink()
     hidden = at.name.startswith(".") or name == "mine"
@@ -486,7 +488,7 @@ def test_a_link_planted_between_look_and_removal_is_not_followed(
 ) -> None:
     """The folder of snapshots becomes a link to another's after gc has found what to free."""
     snapshots = place.workspace.run("done") / "snapshots"
-    real = garbage.find
+    real = garbage.find_garbage
 
     def plant(*given: Any, **named: Any) -> list[garbage.Piece]:
         found = real(*given, **named)
@@ -494,8 +496,8 @@ def test_a_link_planted_between_look_and_removal_is_not_followed(
         snapshots.symlink_to(tmp_path / "outside")
         return found
 
-    monkeypatch.setattr(garbage, "find", plant)
-    freed = {piece.path: piece for piece in garbage.free(place.workspace)}
+    monkeypatch.setattr(garbage, "find_garbage", plant)
+    freed = {piece.path: piece for piece in garbage.free_garbage(place.workspace)}
 
     assert (tmp_path / "outside/2/COMMIT").exists()
     assert (
@@ -510,7 +512,7 @@ def test_a_folder_with_a_file_of_the_users_stays(place: Place) -> None:
     mine = place.workspace.run("done") / "snapshots/2/my_eval.json"
     mine.write_text("mine")
     said: list[str] = []
-    freed = garbage.free(place.workspace, say=said.append)
+    freed = garbage.free_garbage(place.workspace, say=said.append)
 
     assert said == [
         f"left: {mine.parent} holds my_eval.json, which zsg did not write; move it elsewhere"
@@ -527,5 +529,5 @@ def test_every_path_is_told_before_it_goes(place: Place) -> None:
         assert piece.path.exists()
         seen.append(piece.path)
 
-    freed = garbage.free(place.workspace, before=look)
+    freed = garbage.free_garbage(place.workspace, before=look)
     assert seen == [piece.path for piece in freed] and len(seen) == 7

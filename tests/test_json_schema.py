@@ -51,13 +51,13 @@ def test_the_command_prints_a_schema_of_draft_7(zsg: Zsg, kind: str) -> None:
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
 def test_shipped_grids_hold_to_the_schema(path: Path) -> None:
     """No editor marks anything in a template."""
-    assert list(GRID.iter_errors(yaml_file.load(path).value)) == []
+    assert list(GRID.iter_errors(yaml_file.load_document(path).value)) == []
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.name)
 def test_shipped_profiles_hold_to_the_schema(path: Path) -> None:
     """No editor marks anything in a profile, whether it inherits or not."""
-    assert list(PROFILE.iter_errors(yaml_file.load(path).value)) == []
+    assert list(PROFILE.iter_errors(yaml_file.load_document(path).value)) == []
 
 
 def test_the_grid_of_the_readme_holds_to_the_schema() -> None:

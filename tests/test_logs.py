@@ -122,7 +122,7 @@ def test_following_goes_on_over_restarts_until_the_run_is_done(
     begins(workspace, "early\none\n")
     got: list[bytes] = []
     reader = threading.Thread(
-        target=lambda: got.extend(logs.follow(workspace, ITEM, 0, 1))
+        target=lambda: got.extend(logs.follow_log(workspace, ITEM, 0, 1))
     )
     reader.start()
     begins(workspace, "two\n")

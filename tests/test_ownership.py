@@ -54,7 +54,7 @@ def code(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         "jobs/entry.py": b"ours = 1\n",
         "zsg_core/deep/data.json": b"{}",
     }
-    facts = {"zsg": "0", "python": "3", "digest": code_snapshot.digest(files)}
+    facts = {"zsg": "0", "python": "3", "digest": code_snapshot.compute_digest(files)}
     monkeypatch.setattr(code_snapshot, "_now", lambda: (facts, files, None))
     return files
 
@@ -87,8 +87,8 @@ def test_what_a_submit_writes_others_may_not(tmp_path, umask, mask):
     umask(mask)
     ownership.forbid_writes_by_others()
     workspace = Workspace(tmp_path / "work")
-    workspaces.create(workspace)
-    code_snapshot.take(workspace)
+    workspaces.create_workspace(workspace)
+    code_snapshot.take_snapshot(workspace)
     write_json(workspace.run("r") / "journal/x.json", {})
     with (
         publish(workspace.arrangement("a")) as draft,
@@ -142,7 +142,7 @@ def test_a_workspace_that_others_may_write_is_refused(
         UserError,
         match=r"may be written by everybody, and what they put there .*: chmod go-w /tmp",
     ):
-        workspaces.create(place)
+        workspaces.create_workspace(place)
     assert (place.root.stat().st_mode & 0o777, os.listdir(place.root)) == (  # noqa: PTH208
         0o777,
         ["code"],
@@ -162,7 +162,7 @@ def test_what_was_planted_while_it_was_open_is_refused(
         UserError,
         match=f"code belongs to {stranger.name}, not to you.*rm -r {place.root}/code",
     ):
-        workspaces.create(place)
+        workspaces.create_workspace(place)
 
 
 @pytest.mark.parametrize("above", [0o777, 0o1777])
@@ -171,7 +171,7 @@ def test_a_workspace_that_anybody_can_replace_is_refused(
 ) -> None:
     """Where everybody may write above it; in a sticky folder such as /tmp nobody can."""
     open_to_all.chmod(above)
-    refused = workspaces.refusal(Workspace(open_to_all / "work"))
+    refused = workspaces.find_refusal(Workspace(open_to_all / "work"))
 
     assert (refused is not None) == (above == 0o777)
     assert refused is None or f"{open_to_all} may be written by everybody" in str(
@@ -186,7 +186,7 @@ def test_a_workspace_in_an_open_folder_of_anothers_is_refused(
     the workspace is made."""
     open_to_all.chmod(0o777)
     stranger.owns(open_to_all)
-    refused = workspaces.refusal(Workspace(open_to_all / "work"))
+    refused = workspaces.find_refusal(Workspace(open_to_all / "work"))
 
     assert (
         f"{open_to_all} belongs to {stranger.name} and may be written by everybody"
@@ -194,7 +194,7 @@ def test_a_workspace_in_an_open_folder_of_anothers_is_refused(
     )
     assert doctor.check_workspace_owner(open_to_all / "work").verdict == "problem"
     open_to_all.chmod(0o755)
-    assert workspaces.refusal(Workspace(open_to_all / "work")) is None
+    assert workspaces.find_refusal(Workspace(open_to_all / "work")) is None
     told = doctor.check_workspace_owner(open_to_all / "work")
     assert (told.verdict, told.found.split(":")[0]) == (
         "warning",
@@ -210,21 +210,21 @@ def test_folders_of_an_older_zsg_are_closed_and_told(place: Workspace) -> None:
     (place.root / "runs").chmod(0o775)
     (place.root / "prepare").mkdir(mode=0o755)
     said: list[str] = []
-    workspaces.create(place, said.append)
+    workspaces.create_workspace(place, said.append)
 
     assert (place.root / "runs").stat().st_mode & 0o777 == 0o755
     [told] = said
     assert told.startswith(
         f"note: runs of workspace {place.root} could be written by group "
     )
-    workspaces.create(place, said.append)
+    workspaces.create_workspace(place, said.append)
     assert len(said) == 1, "nothing is said of what is closed"
 
 
 def taken(place: Workspace) -> Path:
     """Kept code, which this process has not found well before."""
     code_snapshot._FOUND_WELL.clear()
-    return Path(code_snapshot.take(place)["folder"])
+    return Path(code_snapshot.take_snapshot(place)["folder"])
 
 
 def plant_folder(stranger: OtherUser, folder: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
     """Its members write runs and records; kept code and pickles stay the user's, and
     nobody can put others there."""
     place = Workspace(open_to_all / "shared")
-    workspaces.create(place, share=True)
+    workspaces.create_workspace(place, share=True)
     folder = taken(place)
     ownership.make_private_folder(place.submission("s"))
     write_job_file(place.run("r"))
@@ -605,7 +605,7 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
     )
     assert guarded(folder, place.submission("s"))() == (0, "started")
     assert (
-        workspaces.refusal(place),
+        workspaces.find_refusal(place),
         doctor.check_workspace_owner(place.root).verdict,
     ) == (None, "ok")
 
@@ -615,7 +615,7 @@ def test_in_a_groups_workspace_planted_code_is_not_run(
 ) -> None:
     """A member may make the folder of code before the user does: it is put aside."""
     place = Workspace(open_to_all / "shared")
-    workspaces.create(place, share=True)
+    workspaces.create_workspace(place, share=True)
     folder = place.code(taken(place).name)
     folder.rename(open_to_all / "aside")
     assert member(stranger, place)('mkdir -p "$1/jobs" && touch "$1/COMMIT"', folder)
@@ -633,7 +633,7 @@ def test_in_a_groups_workspace_each_settles_their_own(
     """A submission of a colleague that is under way is neither adopted nor given up,
     and its jobs are asked by user."""
     place = Workspace(open_to_all / "shared")
-    workspaces.create(place, share=True)
+    workspaces.create_workspace(place, share=True)
     ledger = Ledger(place)
     mine = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/a"])
     theirs = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/b"])

@@ -44,7 +44,7 @@ def test_the_command_line_loads_no_engine() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["launcher.cli", "launcher.status.reading"])
+@pytest.mark.parametrize("module", ["launcher.cli", "launcher.status.queries"])
 def test_help_and_status_start_quickly(module: str) -> None:
     """What `zsg --help` and `zsg status` import is light: neither the settings nor the
     submitting comes along."""

@@ -142,7 +142,7 @@ def full_disk(patch: pytest.MonkeyPatch) -> None:
 
 def bare_python(patch: pytest.MonkeyPatch) -> None:
     """An installation of zsg with none of its extras."""
-    patch.setattr(extras, "missing", list)
+    patch.setattr(extras, "find_missing", list)
 
 
 def a_cluster(patch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_packages_are_asked_for_where_they_are_needed(
     """A plan looks for what its own jobs import, and for nothing else."""
     looked: list[str] = []
     monkeypatch.setattr(
-        extras, "missing", lambda modules: [looked.extend(modules)] and []
+        extras, "find_missing", lambda modules: [looked.extend(modules)] and []
     )
     Path("grid.yaml").write_text(HEAD + f"  {changes}\n")
 

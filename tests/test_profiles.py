@@ -4,10 +4,10 @@ import pytest
 
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
-from launcher.workspace.shipped import shipped
+from launcher.workspace.shipped import find_shipped
 from zsg_core.errors import UserError
 
-SHIPPED = sorted(path.stem for path in shipped("cluster_profiles").glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in find_shipped("cluster_profiles").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Start
 from launcher.lifecycle import cancel, retry
-from launcher.status import reading, why
-from launcher.status.settled import Settled
-from launcher.status.status import collect
+from launcher.status import queries, why
+from launcher.status.status import collect_states
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import NO_ROWS, break_journal
@@ -93,8 +93,12 @@ def test_a_broken_record_hides_no_other_run(
     path = place.root / BROKEN / name
     harm(path)
     for _ in range(2):
-        found = collect(
-            place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place)
+        found = collect_states(
+            place,
+            [BROKEN, SOUND],
+            Ledger(place),
+            FakeSlurm(),
+            settled=TerminalCache(place),
         )
 
         assert (found[SOUND].state, found[SOUND].loss) == ("done", 1.5)
@@ -108,7 +112,7 @@ def test_a_run_under_way_is_active_though_its_record_is_broken(
     """Else the next submit would start it twice."""
     place = two_runs(tmp_path, "slurm", monkeypatch)
     (place.root / BROKEN / "exit.json").write_text("")
-    found = collect(
+    found = collect_states(
         place, [BROKEN, SOUND], Ledger(place), FakeSlurm("7_0|PENDING|Priority")
     )
 
@@ -119,13 +123,15 @@ def test_a_run_under_way_is_active_though_its_record_is_broken(
 
 def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
     """ended.json with a field too many, or one that is no memory: the records are read again."""
-    expected = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+    expected = collect_states(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
     state = {"state": "failed", "speed": 3}
     for text in (
         json.dumps(
             {
                 "schema": 1,
-                "ends": {SOUND: [Settled(place).key(place.root / SOUND, "x"), state]},
+                "ends": {
+                    SOUND: [TerminalCache(place).key(place.root / SOUND, "x"), state]
+                },
             }
         ),
         json.dumps(
@@ -136,8 +142,12 @@ def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
         "",
     ):
         place.ends.write_text(text)
-        found = collect(
-            place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place)
+        found = collect_states(
+            place,
+            [BROKEN, SOUND],
+            Ledger(place),
+            FakeSlurm(),
+            settled=TerminalCache(place),
         )
 
         assert {item: one.state for item, one in found.items()} == {
@@ -253,7 +263,7 @@ def test_a_broken_evaluate_job_hides_no_run(place: Workspace) -> None:
     )
     (place.root / "evaluate/e").mkdir(parents=True)
     (place.root / "evaluate/e/job.json").write_text("")
-    rows = reading.status_rows(place, "g", run=FakeSlurm())
+    rows = queries.status_rows(place, "g", run=FakeSlurm())
 
     assert [row["run"] for row in rows] == ["sound", "evaluate/e"]
 
@@ -274,11 +284,11 @@ def test_why_and_retry_tell_of_a_run_whose_record_is_broken(place: Workspace) ->
     """Its path is the cause, and no other run is kept from them."""
     path = place.root / BROKEN / "exit.json"
     path.write_text("")
-    state = collect(place, [BROKEN], Ledger(place), FakeSlurm())[BROKEN]
+    state = collect_states(place, [BROKEN], Ledger(place), FakeSlurm())[BROKEN]
     found = why.of_job(place, BROKEN, state)
 
     assert found is not None and str(path) in found.cause
-    assert retry.of(place, BROKEN, state).signature is None
+    assert retry.read_failure(place, BROKEN, state).signature is None
 
 
 def test_half_a_character_in_a_record_is_read(tmp_path: Path) -> None:
@@ -298,7 +308,7 @@ def test_a_broken_journal_hides_neither_a_run_nor_its_end(
     for item in (BROKEN, SOUND):
         write_journal(place.root / item)
     break_journal(place.root / BROKEN, line)
-    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+    found = collect_states(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
 
     assert {state.state for state in found.values()} == {"done"}
 
@@ -313,7 +323,7 @@ def test_of_a_broken_journal_what_is_sound_is_told(
         write_journal(place.root / item)
         exit_record.path(place.root / item).unlink()
     path = break_journal(place.root / BROKEN, line)
-    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+    found = collect_states(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
 
     for state in found.values():
         assert (state.state, state.step, state.steps, state.loss) == (

@@ -18,7 +18,7 @@ from jobs.contract.ledger_rows import Retried
 from launcher.clusters import slurm
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import failed_nodes, retry
-from launcher.lifecycle.retry import MOST, Failure, verdict
+from launcher.lifecycle.retry import MOST, Failure, refuse_retry
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -110,7 +110,7 @@ def failure(
 def test_what_is_tried_again(now, earlier, refusal):
     """As often as its cause allows, counted over the run's retries; then it is said
     that it would fail again."""
-    why = verdict(now, earlier)
+    why = refuse_retry(now, earlier)
 
     assert why is None if refusal is None else why and refusal in why
 
@@ -161,7 +161,7 @@ def workspace(tmp_path: Path) -> Workspace:
         "smoke": False,
         "overrides": [],
     }
-    grid_record.write(made, "g", tmp_path / "g.yaml", facts, rows)
+    grid_record.write_grid_record(made, "g", tmp_path / "g.yaml", facts, rows)
     ledger = Ledger(made)
     submission = ledger.intend(
         scheduler="local",
@@ -211,7 +211,9 @@ def workspace(tmp_path: Path) -> Workspace:
 )
 def test_what_is_chosen(workspace, only, causes, force, runs, refused):
     """Failed runs, others where they are asked for, as far as the rules allow."""
-    made = retry.choose(workspace, "g", Selection.parse(only, None), causes, force)
+    made = retry.choose_retries(
+        workspace, "g", Selection.parse(only, None), causes, force
+    )
 
     assert (made.runs, list(made.refused)) == (runs, refused)
 
@@ -241,8 +243,10 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
         lambda jobs, since: {job: ["n1", "n2"] for job in jobs if job.id == "7_0"},
     )
     state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
-    found = failed_nodes.of(workspace, Ledger(workspace), {"runs/a1": state})
-    rows = retry.rows(workspace, {"runs/a1": state}, found)
+    found = failed_nodes.find_failed_nodes(
+        workspace, Ledger(workspace), {"runs/a1": state}
+    )
+    rows = retry.make_retry_rows(workspace, {"runs/a1": state}, found)
     assert rows == {"runs/a1": Retried(cause="node failure", nodes=["n1", "n2"])}
     assert list(failed_nodes.to_avoid(Ledger(workspace), rows)) == ["n1", "n2"]
 
@@ -268,12 +272,16 @@ def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeyp
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
     newest = Attempt(1, "s", None, 0, "n", "n9", now_ms())
     attempts.write(workspace.run("a1"), newest)
-    assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": ["n9"]}
+    assert failed_nodes.find_failed_nodes(workspace, Ledger(workspace), state) == {
+        "runs/a1": ["n9"]
+    }
     attempts.write(
         workspace.run("a1"),
         msgspec.structs.replace(newest, started=now_ms() - 2 * DAY_MS),
     )
-    assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": []}
+    assert failed_nodes.find_failed_nodes(workspace, Ledger(workspace), state) == {
+        "runs/a1": []
+    }
 
 
 def test_a_killed_run_is_tried_again_and_what_is_done_is_not(
@@ -310,7 +318,7 @@ def test_the_file_must_be_there(workspace, tmp_path):
     from launcher.submission import session
 
     (tmp_path / "g.yaml").unlink()
-    assert retry.choose(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
+    assert retry.choose_retries(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
     with pytest.raises(
         UserError,
         match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml",
@@ -321,12 +329,12 @@ def test_the_file_must_be_there(workspace, tmp_path):
 def test_what_is_left_is_told_with_what_takes_it(workspace):
     """A cancelled run is left unless it is asked for, by its state or by its id; done
     ones are not spoken of."""
-    left = retry.choose(workspace, "g", EVERYTHING, (), False)
+    left = retry.choose_retries(workspace, "g", EVERYTHING, (), False)
     assert left.told("g") == [
         "left: 1 cancelled (c3); zsg retry g --only state=cancelled"
     ]
 
-    assert retry.choose(
+    assert retry.choose_retries(
         workspace, "g", Selection.parse(["c3"], None), (), False
     ).runs == ["c3"]
 

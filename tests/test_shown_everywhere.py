@@ -242,11 +242,11 @@ def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(
         "next": POISON,
         "flag": None,
     }
-    show.status([row, {**row, "axes": {POISON: ":smile:"}}], whole=True)
-    show.status([row] * 300)
-    show.why(row)
-    show.causes([{**row, "count": 1, "runs": [POISON]}])
-    show.say(POISON)
+    show.print_status([row, {**row, "axes": {POISON: ":smile:"}}], whole=True)
+    show.print_status([row] * 300)
+    show.print_why(row)
+    show.print_causes([{**row, "count": 1, "runs": [POISON]}])
+    show.print_progress(POISON)
     show.new_page(POISON)
     assert not re.search(rf"^{FORGED}", console.file.getvalue(), flags=re.M)  # type: ignore[attr-defined]
     console.print(POISON)  # by whoever forgets
@@ -266,7 +266,7 @@ def test_a_question_shows_what_is_agreed_to(monkeypatch: pytest.MonkeyPatch) -> 
         asking.typer, "confirm", lambda text, **_: bool(asked.append(text))
     )
 
-    assert asking.agreed(False)("remove \x1b[8mall\u202e?") is False
+    assert asking.make_consent(False)("remove \x1b[8mall\u202e?") is False
     assert asked == [r"remove \x1b[8mall\u202e?"]
 
 

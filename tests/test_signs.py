@@ -231,7 +231,7 @@ def test_a_waiting_job_tells_why_and_until_when(workspace: Workspace) -> None:
 
 def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> None:
     """A profile may say so; a job that left the queue without a record is unknown then."""
-    from launcher.status.status import collect
+    from launcher.status.status import collect_states
     from launcher.workspace.ledger import Ledger
 
     submitted(workspace)
@@ -240,7 +240,7 @@ def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> N
         key: replace(one, sacct=False) for key, one in ledger.submissions.items()
     }
 
-    found = collect(workspace, [ITEM], ledger, slurm)[ITEM]
+    found = collect_states(workspace, [ITEM], ledger, slurm)[ITEM]
     assert (slurm.asked, found.state) == (["squeue"], "unknown")
 
 

@@ -128,7 +128,10 @@ def test_an_editor_finds_the_schema(begun: Path, name: str) -> None:
     assert named
     schema = json.loads((path.parent / named[1]).read_text())
 
-    assert list(Draft7Validator(schema).iter_errors(yaml_file.load(path).value)) == []
+    assert (
+        list(Draft7Validator(schema).iter_errors(yaml_file.load_document(path).value))
+        == []
+    )
 
 
 @pytest.mark.parametrize("part", starter.PARTS)

@@ -367,8 +367,8 @@ def test_plan_refuses_a_run_folder_that_is_a_link(tmp_path: Path, linked: str):
     (tmp_path / "link").symlink_to("work")
     path = tmp_path / "work" / linked
     path.parent.mkdir(parents=True)
-    linked_folders.refuse(Workspace(tmp_path / "link"), ["r", "new"])
+    linked_folders.refuse_links(Workspace(tmp_path / "link"), ["r", "new"])
     path.symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(UserError, match=f"{path} is a link"):
-        linked_folders.refuse(Workspace(tmp_path / "work"), ["new", "r"])
+        linked_folders.refuse_links(Workspace(tmp_path / "work"), ["new", "r"])

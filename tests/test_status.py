@@ -10,8 +10,8 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
-from launcher.status.settled import Settled
-from launcher.status.status import JobState, collect
+from launcher.status.status import JobState, collect_states
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace.job_state import NEVER_STARTED
 from launcher.workspace.ledger import Ledger, Submission
 from tests.lib.job_records import write_job_file
@@ -361,8 +361,8 @@ def test_a_run_never_submitted_is_absent(workspace: Workspace) -> None:
 
 def seen(workspace: Workspace, slurm: FakeSlurm) -> JobState:
     """What `zsg status` finds, which remembers ends."""
-    return collect(
-        workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+    return collect_states(
+        workspace, [ITEM], Ledger(workspace), slurm, settled=TerminalCache(workspace)
     )[ITEM]
 
 
@@ -463,8 +463,12 @@ def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
         (broken, False),
         (FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1"), True),
     ):
-        found = collect(
-            workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+        found = collect_states(
+            workspace,
+            [ITEM],
+            Ledger(workspace),
+            slurm,
+            settled=TerminalCache(workspace),
         )[ITEM]
         assert (found.state, found.flag is not None) == ("done", flagged)
 

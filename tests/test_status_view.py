@@ -30,7 +30,7 @@ def shown(
     """What `zsg status` prints in a terminal of some width."""
     console = Console(width=width, file=io.StringIO(), highlight=False)
     monkeypatch.setattr(show, "_out", console)
-    show.status(rows, whole)
+    show.print_status(rows, whole)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -132,12 +132,14 @@ def test_what_runs_shows_more_in_a_wider_terminal(
 )
 def test_a_duration_is_short(seconds: float | None, text: str) -> None:
     """Two parts at most."""
-    assert view.span(seconds) == text
+    assert view.format_duration(seconds) == text
 
 
 def test_a_waiting_run_says_why_and_until_when() -> None:
     """The pending reason, and the start that is expected."""
-    said = view.note(row("a", "queued", reason="Resources", starts=1_800_000_000))
+    said = view.describe_run(
+        row("a", "queued", reason="Resources", starts=1_800_000_000)
+    )
 
     assert said.startswith("Resources, about ")
 

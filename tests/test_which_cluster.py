@@ -176,7 +176,7 @@ def test_status_does_not_call_a_job_gone_whose_cluster_is_away(
     ledger: Ledger, tmp_path: Path
 ):
     """It is unknown, says on which cluster it is, and is not submitted again meanwhile."""
-    from launcher.status.status import collect
+    from launcher.status.status import collect_states
 
     gone = ledger.intend(
         scheduler="slurm",
@@ -196,7 +196,7 @@ def test_status_does_not_call_a_job_gone_whose_cluster_is_away(
             argv, 0, owned("7|RUNNING|None\n8|PENDING|Dependency", names), ""
         )
 
-    found = collect(Workspace(tmp_path), ["runs/r", "runs/s"], ledger, answer)
+    found = collect_states(Workspace(tmp_path), ["runs/r", "runs/s"], ledger, answer)
     assert (found["runs/r"].state, found["runs/r"].slurm) == ("running", "7")
     assert (found["runs/s"].state, found["runs/s"].is_active) == ("unknown", True)
     assert (

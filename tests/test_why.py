@@ -9,7 +9,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from launcher.status import why
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -89,8 +89,10 @@ def test_the_rank_that_failed_is_found(logs: list[str], rank: int | None) -> Non
 
 def explain(workspace: Workspace, sacct: str = "") -> dict[str, Any]:
     """What `zsg why RUN --json` says; the run's last sign of life is long ago."""
-    state = collect(workspace, [ITEM], Ledger(workspace), FakeSlurm(sacct=sacct))[ITEM]
-    return why.row("r", "g", state, why.of_job(workspace, ITEM, state))
+    state = collect_states(
+        workspace, [ITEM], Ledger(workspace), FakeSlurm(sacct=sacct)
+    )[ITEM]
+    return why.make_why_row("r", "g", state, why.of_job(workspace, ITEM, state))
 
 
 def test_a_record_proves_itself(workspace: Workspace) -> None:
@@ -307,7 +309,7 @@ def test_the_next_step_is_the_command_that_works(
 ) -> None:
     """By the run's own state: which command takes it up, and from where; a saved state
     only where there is one."""
-    told = why.row("r", "g", state, why.Found(cause), refusal)["next"]
+    told = why.make_why_row("r", "g", state, why.Found(cause), refusal)["next"]
 
     assert told.rpartition("then: ")[2] == expected
 
@@ -320,7 +322,7 @@ def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:
     rest(workspace)
     grid = workspace.root / "g.yaml"
     grid.write_text("name: g\n")
-    grid_record.write(workspace, "g", grid, {}, [{"run": "r", "axes": {}}])
+    grid_record.write_grid_record(workspace, "g", grid, {}, [{"run": "r", "axes": {}}])
     told = explain(workspace)
     assert submission.id
     assert (told["state"], told["cause"]) == ("unknown", "died")

@@ -17,7 +17,7 @@ def load(tmp_path):
     def read(content: str | bytes) -> yaml_file.Document:
         path = tmp_path / "grid.yaml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return yaml_file.load(path)
+        return yaml_file.load_document(path)
 
     return read
 
@@ -200,7 +200,7 @@ def test_an_empty_file_is_nothing(load, content):
 def test_what_is_no_file_is_refused(tmp_path, name):
     """A missing file, a folder or an impossible name is a user's error."""
     with pytest.raises(UserError, match="cannot be read"):
-        yaml_file.load(Path(f"{tmp_path}/{name}"))
+        yaml_file.load_document(Path(f"{tmp_path}/{name}"))
 
 
 @settings(deadline=None)
@@ -210,6 +210,6 @@ def test_no_text_crashes_the_reader(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_text(text, encoding="utf-8")
     try:
-        assert isinstance(yaml_file.load(path), yaml_file.Document)
+        assert isinstance(yaml_file.load_document(path), yaml_file.Document)
     except UserError as error:
         assert "any.yaml" in str(error)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.workspace import yaml_file
-from launcher.workspace.shipped import shipped
+from launcher.workspace.shipped import find_shipped
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import format_brief, suggest_nearest
@@ -50,7 +50,7 @@ def read_layers(name: str, beside: Path) -> Layers:
     folders = [
         beside / "cluster_profiles",
         Path("cluster_profiles"),
-        shipped("cluster_profiles"),
+        find_shipped("cluster_profiles"),
     ]
     documents = [_load(_find(name, folders))]
     while documents[-1].value.get(INHERITS) is not None:
@@ -83,7 +83,7 @@ def lay_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, A
 
 
 def _load(path: Path) -> Document:
-    document = yaml_file.load(path)
+    document = yaml_file.load_document(path)
     if not isinstance(document.value, dict):
         raise document.error(
             (), "a profile is a mapping; see cluster_profiles/README.md"

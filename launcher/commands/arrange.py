@@ -48,7 +48,9 @@ def make(
             " ".join(f"{key}={value}" for key, value in axes.items())
             for axes in one.axes
         )
-        show.result(f"{one.id}  {'made' if one.new else 'there already'}  {points}")
+        show.print_result(
+            f"{one.id}  {'made' if one.new else 'there already'}  {points}"
+        )
 
 
 @app.command("show")
@@ -78,7 +80,7 @@ def show_one(
         show.as_json(told)
         return
     for line in _lines(told):
-        show.result(line)
+        show.print_result(line)
 
 
 @app.command()
@@ -104,10 +106,14 @@ def compare(
         show.as_json(told)
         return
     count, rho = told["count"], told["spearman"]
-    show.result(f"{count['one']} and {count['two']} examples, {count['both']} in both")
-    show.result(f"rank correlation (Spearman): {'–' if rho is None else f'{rho:.4f}'}")
+    show.print_result(
+        f"{count['one']} and {count['two']} examples, {count['both']} in both"
+    )
+    show.print_result(
+        f"rank correlation (Spearman): {'–' if rho is None else f'{rho:.4f}'}"
+    )
     for length, share in told["overlap"].items():
-        show.result(f"of the first {length}: {share:.1%} in both")
+        show.print_result(f"of the first {length}: {share:.1%} in both")
 
 
 @app.command()
@@ -142,7 +148,7 @@ def draw(
         for made in chosen
     }
     similarity_chart.draw_similarity(curves, out)
-    show.result(f"wrote {out}")
+    show.print_result(f"wrote {out}")
 
 
 def _lines(told: dict[str, Any]) -> list[str]:

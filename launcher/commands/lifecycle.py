@@ -58,11 +58,13 @@ def cancel(
     from launcher.workspace import workspaces
 
     place = workspaces.find_own(workspace)
-    decision = cancels.plan(place, names, Selection.parse(only, except_), force)
+    decision = cancels.plan_cancellation(
+        place, names, Selection.parse(only, except_), force
+    )
     for item, why in decision.left.items():
-        show.result(f"{item} is left alone: {why}")
+        show.print_result(f"{item} is left alone: {why}")
     if not decision.stop:
-        show.result("nothing to stop")
+        show.print_result("nothing to stop")
         return
     stopped = [item for item in decision.stop if item not in decision.ended]
     runs = [item.removeprefix("runs/") for item in stopped if item.startswith("runs/")]
@@ -72,20 +74,20 @@ def cancel(
     freed = ", ".join(item.removeprefix("runs/") for item in decision.ended)
     ended = f"Slurm jobs that outlive what has ended ({freed})"
     asked = "; ".join([what] * bool(stopped) + [ended] * bool(decision.ended))
-    if not asking.agreed(yes)(f"{asked}: stop?"):
-        show.say("nothing was stopped")
+    if not asking.make_consent(yes)(f"{asked}: stop?"):
+        show.print_progress("nothing was stopped")
         return
     for trouble in cancels.carry_out(place, decision.stop, save, decision.ended):
-        show.say(f"note: {trouble}")
+        show.print_progress(f"note: {trouble}")
     if stopped:
         again = (
             "; zsg retry GRID --only state=cancelled takes them up again"
             if runs
             else ""
         )
-        show.result(f"told to {'save and ' * save}stop: {what}{again}")
+        show.print_result(f"told to {'save and ' * save}stop: {what}{again}")
     if decision.ended:
-        show.result(f"ended {ended}; how those ended stays as it is")
+        show.print_result(f"ended {ended}; how those ended stays as it is")
 
 
 def retry(
@@ -129,15 +131,17 @@ def retry(
     selection = Selection.parse(
         [*(only or ()), *(["state=failed"] if failed and not only else [])], except_
     )
-    choice = retries.choose(
+    choice = retries.choose_retries(
         place, grid, selection, retries.known_causes(cause or ()), force
     )
     for run, why in choice.refused.items():
-        show.result(f"{run} is not tried again: {why} (--force tries it all the same)")
+        show.print_result(
+            f"{run} is not tried again: {why} (--force tries it all the same)"
+        )
     for line in choice.told(grid):
-        show.result(line)
+        show.print_result(line)
     if not choice.runs:
-        show.result(f"{grid}: nothing to try again")
+        show.print_result(f"{grid}: nothing to try again")
         return
     opened = session.open_again(place, grid)
     retries.refuse_changed(
@@ -149,7 +153,7 @@ def retry(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
         )
         return
-    if session.submit_grid(opened, allow, asking.agreed(yes)):
+    if session.submit_grid(opened, allow, asking.make_consent(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 
@@ -177,15 +181,15 @@ def gc(
     from launcher.workspace import workspaces
 
     def tell(piece: garbage.Piece) -> None:
-        show.say(f"freeing {piece.path}")
+        show.print_progress(f"freeing {piece.path}")
 
     place = (
         workspaces.find_own(workspace) if yes else workspaces.find_to_read(workspace)
     )
     pieces = (
-        garbage.free(place, grid, show.say, tell)
+        garbage.free_garbage(place, grid, show.print_progress, tell)
         if yes
-        else garbage.find(place, grid, show.say)
+        else garbage.find_garbage(place, grid, show.print_progress)
     )
     if json:
         rows = [
@@ -194,13 +198,13 @@ def gc(
         ]
         show.as_json(rows)
         return
-    for kind, (count, size, reasons) in garbage.totals(pieces).items():
-        show.result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
+    for kind, (count, size, reasons) in garbage.sum_by_kind(pieces).items():
+        show.print_result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
         for piece in pieces:
             if piece.kind == kind:
-                show.result(f"  {piece.path}")
+                show.print_result(f"  {piece.path}")
     total = sum(piece.size for piece in pieces) / 1e6
-    show.result(
+    show.print_result(
         f"freed {total:.1f} MB"
         if yes
         else f"{total:.1f} MB could be freed; zsg gc --yes frees it"

@@ -93,7 +93,9 @@ def report(
         else workspaces.find_to_read(workspace)
     )
     page = reports.write_report(place, grid, asked, out)
-    show.result(f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}")
+    show.print_result(
+        f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}"
+    )
 
 
 def export(
@@ -140,4 +142,4 @@ def export(
     rows = frames.export_table(
         workspaces.find_to_read(workspace), grid, out, kind.value, items
     )
-    show.result(f"wrote {out}: {rows} rows")
+    show.print_result(f"wrote {out}: {rows} rows")

@@ -122,7 +122,7 @@ def server(
         and mlflow_server.has_password(backend)
         and mlflow_server.is_on_command_line(backend)
     ):
-        show.say(
+        show.print_progress(
             "every user of this machine could read the password of --backend in the list of"
             " processes until now; name the database by the variable ZSG_BACKEND instead"
         )

@@ -50,7 +50,7 @@ def verify(
     from launcher.workspace import workspaces
 
     checks = verifying.verify_run(
-        run, lambda: workspaces.find_to_read(workspace), steps, show.say
+        run, lambda: workspaces.find_to_read(workspace), steps, show.print_progress
     )
     counts = Counter(check.verdict for check in checks)
     if json:
@@ -62,8 +62,8 @@ def verify(
         )
     else:
         for check in checks:
-            show.result(f"{MARKS[check.verdict]} {check.name:13}  {check.says}")
-        show.result(
+            show.print_result(f"{MARKS[check.verdict]} {check.name:13}  {check.says}")
+        show.print_result(
             f"{counts[DIFFERS]} differ, {counts[HOLDS]} hold, {counts[NOT_CHECKED]} not checked (–)"
         )
     if counts[DIFFERS]:

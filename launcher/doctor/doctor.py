@@ -47,7 +47,7 @@ def run_checks(
         check_package_owners(importlib.metadata.packages_distributions(), folders),
         check_faiss(_installed_distributions()),
         *(
-            check_extra(name, extras.missing(modules))
+            check_extra(name, extras.find_missing(modules))
             for name, modules in extras.MODULES.items()
         ),
         check_compiler(compilers, os.environ.get("CC")),
@@ -129,7 +129,7 @@ def check_extra(name: str, missing: Collection[str]) -> Diagnosis:
     needs its extra here too."""
     if not missing:
         return Diagnosis(f"zsg[{name}]", OK, "installed")
-    finding, advice = f"{', '.join(missing)} missing", extras.command(name)
+    finding, advice = f"{', '.join(missing)} missing", extras.install_command(name)
     if name in FOR:
         return Diagnosis(f"zsg[{name}]", WARNING, finding, f"{FOR[name]}: {advice}")
     return Diagnosis(
@@ -226,7 +226,7 @@ def _check_own(workspace: Path, above: OpenParent | None) -> Diagnosis:
     if fault and not fault.mend:
         advice = "use a workspace of your own: what lies in one is run as yours"
         return Diagnosis("owner", PROBLEM, str(fault), advice)
-    faults = [*([fault] if fault else []), *workspaces.faults(workspace)]
+    faults = [*([fault] if fault else []), *workspaces.list_faults(workspace)]
     if faults:
         return _diagnose_faults(faults)
     if above:

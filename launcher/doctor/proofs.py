@@ -53,7 +53,7 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
             f"{folder}: {'; '.join(proof['faults'])}",
             "it cannot be trained as it is",
         )
-    workspaces.create(workspace)
+    workspaces.create_workspace(workspace)
     proven = {_digest(folder, workspace): proof["versions"]}
     write_json(_record(workspace), _read_record(workspace) | proven)
     versions = ", ".join(

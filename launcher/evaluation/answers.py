@@ -6,7 +6,7 @@ from pathlib import Path
 from jobs.contract import answers
 from jobs.contract.folder import Workspace
 from jobs.evaluating import scored_elsewhere
-from launcher.status import reading
+from launcher.status import queries
 from launcher.views import show
 from launcher.workspace import grid_record
 from zsg_core.errors import UserError
@@ -28,7 +28,7 @@ def export_answers(
             for line in external_scores.format_answers(
                 run.name, row.step, row.suite, answered
             ):
-                show.line(line.removesuffix("\n"))
+                show.print_line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1
     if not checkpoints:
         which_steps = f" of step {', '.join(map(str, steps))}" if steps else ""
@@ -36,7 +36,9 @@ def export_answers(
             f"{which}: no run has answers{which_steps} yet; a grid asks for them by"
             " checkpoints.metrics, such as rouge1"
         )
-    show.say(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
+    show.print_progress(
+        f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}"
+    )
 
 
 def record_scores(workspace: Workspace, file: Path) -> None:
@@ -45,7 +47,7 @@ def record_scores(workspace: Workspace, file: Path) -> None:
     if not by_checkpoint:
         raise UserError(f"{file}: holds no scores")
     runs = {
-        name: workspace.root / reading.find_item(workspace, f"runs/{name}")
+        name: workspace.root / queries.find_item(workspace, f"runs/{name}")
         for name, _, _ in by_checkpoint
     }
     for (name, step, suite), by_metric in sorted(
@@ -56,12 +58,12 @@ def record_scores(workspace: Workspace, file: Path) -> None:
         )
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]
         results = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
-        show.result(f"{name} step {step}: {'; '.join(results)}")
+        show.print_result(f"{name} step {step}: {'; '.join(results)}")
 
 
 def _runs(workspace: Workspace, which: str) -> list[Path]:
-    if which in grid_record.known(workspace):
-        rows = grid_record.all_rows(grid_record.read(workspace, which))
+    if which in grid_record.list_grids(workspace):
+        rows = grid_record.all_rows(grid_record.read_grid_record(workspace, which))
         folders = dict.fromkeys(workspace.run(row["run"]) for row in rows)
         return [run for run in folders if run.is_dir()]
-    return [workspace.root / reading.find_item(workspace, which)]
+    return [workspace.root / queries.find_item(workspace, which)]

@@ -88,7 +88,7 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
 
     UserError with file and line, or with the `--set`, for anything that is not as it should be.
     """
-    document = yaml_file.load(path)
+    document = yaml_file.load_document(path)
     _check_top(document)
     top = document.value
     defaults = [
@@ -173,7 +173,7 @@ def _overrides(
         for setting in of_grid.values():
             if common := _common_key(option, setting):
                 line = document.line(setting.location)
-                origin = f"{yaml_file.shown(document.path)}:{line}"
+                origin = f"{yaml_file.format_path(document.path)}:{line}"
                 raise option.error(
                     f"the grid sets {common!r} itself, {origin}; --set changes defaults, not axes"
                 )
@@ -377,8 +377,8 @@ def _exclude(
         if not matches:
             line = document.line(location)
             notes.append(
-                f"{yaml_file.shown(document.path)}:{line}: this `exclude` matches no point of the"
-                " grid"
+                f"{yaml_file.format_path(document.path)}:{line}: this `exclude` matches no point"
+                " of the grid"
             )
         dropped |= matches
     remaining = [point for number, point in enumerate(points) if number not in dropped]

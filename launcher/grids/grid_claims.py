@@ -83,7 +83,8 @@ def _check_stage(
 def find_notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     """What is to be told of claims that no run can decide, each with its line."""
     return [
-        f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this"
+        f"{yaml_file.format_path(document.path)}:"
+        f"{document.line(('claims', number, 'values'))}: this"
         f" claim will stay undecided: {explain_too_few_places(len(claim.values))}"
         for number, claim in enumerate(claims)
         if isinstance(claim, Correlates) and len(claim.values) < FEWEST_PLACES

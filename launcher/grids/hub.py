@@ -163,7 +163,7 @@ class Downloads:
                 " Face hub, only a profile with `internet: true` may fetch it, where zsg runs;"
                 " jobs then need no internet"
             )
-        workspaces.create(self._workspace)
+        workspaces.create_workspace(self._workspace)
         home = self._home(name)
         ownership.make_folder(home)
         if why := _in_the_clear():

@@ -54,7 +54,7 @@ def _parse_override(text: str) -> Override:
 
 
 def _value(text: str, written: str) -> Any:
-    value, _ = yaml_file.parse(written, lambda _, message: _error(text, message))
+    value, _ = yaml_file.parse_yaml(written, lambda _, message: _error(text, message))
     if isinstance(value, dict | list) and written[0] not in "[{":
         raise _error(
             text,

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.workspace.shipped import shipped
+from launcher.workspace.shipped import find_shipped
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class PublishedCurves:
 def list_published() -> list[str]:
     """The names that `read_published` knows."""
     return sorted(
-        path.stem for path in (shipped("templates") / "published").glob("*.csv")
+        path.stem for path in (find_shipped("templates") / "published").glob("*.csv")
     )
 
 
 def read_published(name: str) -> PublishedCurves:
     """The curves of that name, one of `list_published`."""
     lines = (
-        (shipped("templates") / "published" / f"{name}.csv")
+        (find_shipped("templates") / "published" / f"{name}.csv")
         .read_text(encoding="utf-8")
         .splitlines()
     )

@@ -9,8 +9,8 @@ import uuid
 from pathlib import Path
 
 from launcher.grids import json_schema
-from launcher.workspace.shipped import shipped
-from launcher.workspace.yaml_file import shown
+from launcher.workspace.shipped import find_shipped
+from launcher.workspace.yaml_file import format_path
 from zsg_core import skills
 from zsg_core.errors import ClusterError, UserError
 
@@ -34,7 +34,7 @@ def write_starter(folder: Path) -> list[str]:
         _publish(draft, folder)
     except OSError as error:
         raise ClusterError(
-            f"{shown(folder)}: nothing was written: {error.strerror}; choose another folder"
+            f"{format_path(folder)}: nothing was written: {error.strerror}; choose another folder"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -48,15 +48,19 @@ def _refuse_taken(folder: Path) -> None:
     try:
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
             raise UserError(
-                f"{shown(folder)}: is no folder; zsg init writes into a new or an existing one"
+                f"{format_path(folder)}: is no folder;"
+                " zsg init writes into a new or an existing one"
             )
         taken = [part for part in PARTS if os.path.lexists(folder / part)]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{shown(folder)}: cannot be a folder: {reason}") from error
+        raise UserError(
+            f"{format_path(folder)}: cannot be a folder: {reason}"
+        ) from error
     if taken:
         raise UserError(
-            f"{shown(folder / taken[0])} is there already and stays as it is; zsg init in another"
+            f"{format_path(folder / taken[0])} is there already and stays as it is;"
+            " zsg init in another"
             " folder"
         )
 
@@ -76,7 +80,7 @@ def _publish(draft: Path, folder: Path) -> None:
 
 def _files() -> dict[str, str]:
     """Every file of the starter as relative path -> text."""
-    templates = shipped("templates") / "starter"
+    templates = find_shipped("templates") / "starter"
     files = {
         name: (templates / name).read_text(encoding="utf-8")
         for name in PARTS

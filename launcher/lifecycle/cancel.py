@@ -19,9 +19,9 @@ from jobs.contract.job_file import jobs_before, runs_served
 from jobs.contract.states import State
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
-from launcher.status import reading
-from launcher.status.settled import Settled
-from launcher.status.status import collect, is_locked
+from launcher.status import queries
+from launcher.status.status import collect_states, is_locked
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import grid_record, scheduler_job
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
@@ -62,7 +62,7 @@ class Decision:
     ended: list[str] = field(default_factory=list)
 
 
-def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
+def choose_cancellations(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
     """Which of the chosen job folders stop, and which helpers that nobody else waits for. Pure."""
     made = Decision()
     chosen = list(chosen)
@@ -182,25 +182,25 @@ def _serves_nobody(
     return not at_work and (wish.force or not others or bool(wish.runs))
 
 
-def plan(
+def plan_cancellation(
     place: Workspace, names: Sequence[str], selection: Selection, force: bool
 ) -> Decision:
     """Which job folders stop if these grids and runs, as far as they are selected, are cancelled.
 
     UserError for a name that is neither a grid nor the beginning of one run's id.
     """
-    known = grid_record.names(place)
+    known = grid_record.select_grids(place)
     grids = [name for name in names if name in known]
     runs = [_run(place, name) for name in names if name not in known]
-    records = {name: grid_record.read(place, name) for name in known}
+    records = {name: grid_record.read_grid_record(place, name) for name in known}
     ledger = Ledger(place)
     items = list(ledger.by_item())
     rows = {row["run"]: row for name in grids for row in records[name]["runs"]}
-    states = collect(
+    states = collect_states(
         place,
         {*items, *(f"runs/{run}" for run in [*rows, *runs])},
         ledger,
-        settled=Settled(place),
+        settled=TerminalCache(place),
     )
     every = [
         (run, rows.get(run, {}).get("axes", {}), states[f"runs/{run}"].state)
@@ -235,7 +235,7 @@ def plan(
         item: _served(place, item) for item in active if item.startswith("evaluate/")
     }
     grid_of = {item: last.grid for item, last in ledger.by_item().items()}
-    return decide(
+    return choose_cancellations(
         chosen,
         Wish(grids, runs, force),
         Scene(listed, states, after, helpers, serves, grid_of),
@@ -251,7 +251,7 @@ def _served(place: Workspace, item: str) -> list[str]:
 
 
 def _run(place: Workspace, name: str) -> str:
-    kind, _, run = reading.find_item(place, name).partition("/")
+    kind, _, run = queries.find_item(place, name).partition("/")
     if kind != "runs":
         raise UserError(
             f"{name} is no run; a prepare job stops with the runs that wait for it"

@@ -5,9 +5,9 @@ from typing import Any
 from jobs.contract.folder import Workspace
 from launcher.lifecycle import retry
 from launcher.status import why
-from launcher.status.reading import find_item
-from launcher.status.settled import Settled
-from launcher.status.status import collect
+from launcher.status.queries import find_item
+from launcher.status.status import collect_states
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -18,10 +18,10 @@ def why_run(place: Workspace, text: str) -> dict[str, Any]:
     item = find_item(place, text)
     ledger = Ledger(place)
     last = ledger.last(item)
-    state = collect(place, [item], ledger, settled=Settled(place))[item]
+    state = collect_states(place, [item], ledger, settled=TerminalCache(place))[item]
     found = why.of_job(place, item, state)
     refusal = _refusal(place, item, state, ledger) if found and last else None
-    return why.row(
+    return why.make_why_row(
         item.removeprefix("runs/"), last.grid if last else None, state, found, refusal
     )
 
@@ -30,7 +30,9 @@ def _refusal(
     place: Workspace, item: str, state: JobState, ledger: Ledger
 ) -> str | None:
     """Why zsg retry would leave a job, by its own rules."""
-    return retry.verdict(retry.of(place, item, state), ledger.retries(item))
+    return retry.refuse_retry(
+        retry.read_failure(place, item, state), ledger.retries(item)
+    )
 
 
 def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
@@ -38,11 +40,13 @@ def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
     record = grid_record.read_brief(place, grid)
     runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
     ledger = Ledger(place)
-    states = collect(place, runs, ledger, settled=Settled(place))
+    states = collect_states(place, runs, ledger, settled=TerminalCache(place))
     found = {item: why.of_job(place, item, states[item]) for item in runs}
     failed = {item: run for item, run in runs.items() if found[item]}
     refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
     return why.by_cause(
-        why.row(run, grid, states[item], found[item], refusals[item], alone=False)
+        why.make_why_row(
+            run, grid, states[item], found[item], refusals[item], alone=False
+        )
         for item, run in failed.items()
     )

@@ -15,7 +15,7 @@ from launcher.workspace.ledger import Ledger
 KEPT_OFF_S = 24 * 3600.0
 
 
-def of(
+def find_failed_nodes(
     workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]
 ) -> dict[str, list[str]]:
     """The nodes of every job folder whose job ended by a node failure within the last day.

@@ -27,7 +27,7 @@ from jobs.contract.states import State
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
@@ -111,17 +111,17 @@ class Scene:
         return state is not None and state.state == State.DONE
 
 
-def look(place: Workspace, grid: str | None) -> Scene:
+def read_scene(place: Workspace, grid: str | None) -> Scene:
     """Reads the workspace; with a grid, asks only about what its own runs have left."""
-    ledger, names = Ledger(place), grid_record.names(place)
-    records = {name: grid_record.read(place, name) for name in names}
-    chosen = {grid: grid_record.read(place, grid)} if grid else records
+    ledger, names = Ledger(place), grid_record.select_grids(place)
+    records = {name: grid_record.read_grid_record(place, name) for name in names}
+    chosen = {grid: grid_record.read_grid_record(place, grid)} if grid else records
     rows = [row for record in records.values() for row in record["runs"]]
     before = {
         row["run"] for record in records.values() for row in record.get("before", [])
     }
     items = {*ledger.by_item(), *(f"runs/{row['run']}" for row in rows)}
-    states = collect(place, items, ledger)
+    states = collect_states(place, items, ledger)
     scene = Scene(place, ledger, states, [])
     scene.wanted = {row["run"] for row in rows} | before
     on_disk = {path.name for path in _runs(scene)}
@@ -159,7 +159,7 @@ def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def find(
+def find_garbage(
     place: Workspace, grid: str | None = None, say: Say = lambda text: None
 ) -> list[Piece]:
     """What may be freed; `say` is told what nobody needs and yet stays, and why.
@@ -168,7 +168,7 @@ def find(
     there is one: nobody knows what it needs. UserError for a grid that is not there;
     ClusterError where Slurm does not answer.
     """
-    scene = look(place, grid)
+    scene = read_scene(place, grid)
     for item, why in scene.unreadable.items():
         scene.left.append(f"{item} and what runs share, since {why}")
     kinds = [
@@ -187,13 +187,13 @@ def find(
     return found
 
 
-def free(
+def free_garbage(
     place: Workspace,
     grid: str | None = None,
     say: Say = lambda text: None,
     before: Callable[[Piece], None] = lambda piece: None,
 ) -> list[Piece]:
-    """Frees what `find` finds at this moment, and returns what was freed of it.
+    """Frees what `find_garbage` finds at this moment, and returns what was freed of it.
     UserError while a submit is at work.
 
     `before` is called with each piece before it goes. What could not be removed says so
@@ -201,7 +201,7 @@ def free(
     """
     with submit_lock(place):
         freed = []
-        for piece in find(place, grid, say):
+        for piece in find_garbage(place, grid, say):
             before(piece)
             why = ""
             # of no rights, which the rest of it shows
@@ -543,7 +543,7 @@ def _last_touched(path: Path) -> float:
     return max(times)
 
 
-def totals(pieces: Iterable[Piece]) -> dict[str, tuple[int, int, list[str]]]:
+def sum_by_kind(pieces: Iterable[Piece]) -> dict[str, tuple[int, int, list[str]]]:
     """How many pieces of each kind, their bytes together, and the reasons."""
     found: dict[str, tuple[int, int, list[str]]] = {}
     for piece in pieces:

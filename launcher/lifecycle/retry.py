@@ -15,7 +15,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -107,7 +107,7 @@ class Choice:
         ]
 
 
-def verdict(failure: Failure, earlier: Iterable[Retried]) -> str | None:
+def refuse_retry(failure: Failure, earlier: Iterable[Retried]) -> str | None:
     """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows
     of its retries. Pure."""
     cause = failure.root
@@ -126,7 +126,7 @@ def verdict(failure: Failure, earlier: Iterable[Retried]) -> str | None:
     return f"tried again {times} already, it would fail again: {told}"
 
 
-def choose(
+def choose_retries(
     place: Workspace,
     name: str,
     selection: Selection,
@@ -138,12 +138,12 @@ def choose(
     Those that failed; cancelled and unknown ones where a state or a cause asks for
     them. UserError for a selection that names nothing.
     """
-    record = grid_record.read(place, name)
+    record = grid_record.read_grid_record(place, name)
     ledger = Ledger(place)
     rows = {
         row["run"]: row["axes"] for row in [*record["runs"], *record.get("before", [])]
     }
-    states = collect(place, [f"runs/{run}" for run in rows], ledger)
+    states = collect_states(place, [f"runs/{run}" for run in rows], ledger)
     every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
     selection.check(every)
     asked = {term.value for term in selection.only if term.key == STATE}
@@ -164,7 +164,7 @@ def choose(
             or (state in ACTIVE and not found.stopped)
         ):
             continue
-        failure = of(place, f"runs/{run}", found)
+        failure = read_failure(place, f"runs/{run}", found)
         is_meant = selection.matches(run, axes, state) and state in wanted & {
             State.FAILED,
             State.CANCELLED,
@@ -177,7 +177,7 @@ def choose(
         ):
             made.left.setdefault(_kind_of(found), []).append(run)
             continue
-        why = None if force else verdict(failure, ledger.retries(f"runs/{run}"))
+        why = None if force else refuse_retry(failure, ledger.retries(f"runs/{run}"))
         if why:
             made.refused[run] = why
         else:
@@ -194,7 +194,7 @@ def _kind_of(state: JobState) -> str:
     return state.state
 
 
-def of(place: Workspace, item: str, state: JobState) -> Failure:
+def read_failure(place: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
     # of a broken one the state says so
     record = exit_record.read_if_sound(place.root / item)
@@ -207,14 +207,14 @@ def of(place: Workspace, item: str, state: JobState) -> Failure:
     )
 
 
-def rows(
+def make_retry_rows(
     place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]
 ) -> dict[str, Retried]:
     """What the ledger keeps of the failures before a retry, by job folder; `nodes`:
     those that failed under it."""
     failures = {}
     for item, state in states.items():
-        failure = of(place, item, state)
+        failure = read_failure(place, item, state)
         failures[item] = Retried(
             cause=failure.root,
             signature=failure.signature or None,

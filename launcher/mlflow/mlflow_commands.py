@@ -32,16 +32,20 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     from jobs.tracking import deliver, tracker
 
     refused: list[ClusterError] = []
-    for name in grid_record.names(workspace, grid):
+    for name in grid_record.select_grids(workspace, grid):
         with show.Counting(name) as counting:
             try:
                 sent = deliver.sync(
-                    workspace, name, refill=refill, tell=counting.show, say=show.say
+                    workspace,
+                    name,
+                    refill=refill,
+                    tell=counting.show,
+                    say=show.print_progress,
                 )
             except (tracker.Refused, Damaged) as error:
                 refused.append(error)
                 continue
-        show.result(
+        show.print_result(
             f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow"
         )
     if refused:
@@ -54,13 +58,16 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
     require_mlflow()
     from jobs.tracking import deliver, tracker
 
-    name = grid_record.names(workspace, grid)[0] if grid else None
+    name = grid_record.select_grids(workspace, grid)[0] if grid else None
     uri = deliver.tracking_uri(
-        workspace, grid_record.read(workspace, name or grid_record.names(workspace)[0])
+        workspace,
+        grid_record.read_grid_record(
+            workspace, name or grid_record.select_grids(workspace)[0]
+        ),
     )
     page = deliver.page(workspace, name) if name else ""
     if uri.startswith("http"):
-        show.result(
+        show.print_result(
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
         )
         return
@@ -78,7 +85,7 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
 
     # Who follows the address before somebody answers there finds nothing.
     def tell() -> None:
-        show.result(
+        show.print_result(
             f"MLflow: {_address(served.uri, served.token, page)}  (Ctrl-C ends it)"
         )
         _tell_who(served)
@@ -98,19 +105,23 @@ def serve_cluster(served: ServerOptions, folder: Path) -> None:
     published, trouble = _publish(served)
 
     def tell() -> None:
-        show.result(f"MLflow: {_address(served.uri, served.token)}  (Ctrl-C ends it)")
+        show.print_result(
+            f"MLflow: {_address(served.uri, served.token)}  (Ctrl-C ends it)"
+        )
         _tell_who(served)
         _tell_stakes(served)
         if trouble:
-            show.say(f"your jobs and zsg sync do not find the token: {trouble}")
+            show.print_progress(
+                f"your jobs and zsg sync do not find the token: {trouble}"
+            )
         else:
-            show.result(
+            show.print_result(
                 f"your jobs and zsg sync take the token from {server_tokens.folder()} while this"
                 " runs"
             )
         for line in _elsewhere(served, folder):
-            show.result(line)
-        show.result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
+            show.print_result(line)
+        show.print_result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
 
     try:
         _serve(served, listening, tell)
@@ -151,7 +162,7 @@ def _published(uri: str) -> str | None:
     try:
         return server_tokens.of(uri)
     except server_tokens.Exposed as error:
-        show.say(str(error))
+        show.print_progress(str(error))
         return None
 
 
@@ -162,13 +173,13 @@ def _tell_who(served: ServerOptions) -> None:
         if local_address == urlsplit(served.uri).netloc
         else f"it with 127.0.0.1:{port} as its host"
     )
-    show.result(
+    show.print_result(
         "the address lets in whoever has it: keep it to yourself. On your own computer call"
     )
-    show.result(
+    show.print_result(
         f"  ssh -N -L {port}:{local_address} {getpass.getuser()}@{_this_machine()}"
     )
-    show.result(f"and open {same} there")
+    show.print_result(f"and open {same} there")
 
 
 def _this_machine() -> str:
@@ -182,11 +193,11 @@ def _tell_stakes(served: ServerOptions) -> None:
         if served.is_open
         else "every user of this machine"
     )
-    show.result(
+    show.print_result(
         f"{reached} reaches the port: without the token nobody reads or writes a file, or changes a"
         " run."
     )
-    show.result(
+    show.print_result(
         f"With it, all runs here and all files in {served.artifacts} can be read, written and"
         " deleted"
     )

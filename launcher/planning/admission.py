@@ -132,15 +132,15 @@ def find_missing_packages(plan: Plan) -> list[str]:
         "silhouette" in keys
     )
     told = [
-        extras.told("training", modules, "train"),
-        extras.told("what checkpoints are scored by", scorers, "evaluate"),
+        extras.describe_missing("training", modules, "train"),
+        extras.describe_missing("what checkpoints are scored by", scorers, "evaluate"),
     ]
     return [line for line in told if line]
 
 
 def lacking_to_order(runs: Sequence[Run]) -> str | None:
     """The packages that are missing here to make the orders of runs, in words; None if none is."""
-    return extras.told("making these orders", _to_order(runs), "train")
+    return extras.describe_missing("making these orders", _to_order(runs), "train")
 
 
 def _to_order(runs: Sequence[Run]) -> list[str]:

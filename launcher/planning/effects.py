@@ -20,7 +20,7 @@ from launcher.clusters.profiles import Container, Environment, Profile, SlurmSet
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.workspace import yaml_file
-from launcher.workspace.shipped import shipped
+from launcher.workspace.shipped import find_shipped
 from launcher.workspace.yaml_file import Document
 from zsg_core import secrets
 from zsg_core.shown_text import make_showable
@@ -106,7 +106,7 @@ class _Source:
 
 
 def _stand_ins(layers: Layers) -> Iterator[Effect]:
-    names = {path.stem for path in shipped("cluster_profiles").glob("*.yaml")}
+    names = {path.stem for path in find_shipped("cluster_profiles").glob("*.yaml")}
     for document in layers.documents:
         name = document.path.stem
         if name in names and not _is_shipped(document):
@@ -269,12 +269,12 @@ def _told_of(judge: Mapping[str, Any]) -> str:
 
 
 def _is_shipped(document: Document) -> bool:
-    return document.path.resolve().parent == shipped("cluster_profiles").resolve()
+    return document.path.resolve().parent == find_shipped("cluster_profiles").resolve()
 
 
 def _shown(path: Path) -> str:
     here, whole = Path.cwd(), path.absolute()
-    return yaml_file.shown(
+    return yaml_file.format_path(
         whole.relative_to(here) if whole.is_relative_to(here) else path
     )
 

@@ -52,9 +52,9 @@ def _frame(
 ) -> "pd.DataFrame":
     from launcher.workspace import workspaces
 
-    extras.need("a DataFrame", "report", only=("pandas",))
+    extras.require_extra("a DataFrame", "report", only=("pandas",))
     opened = workspaces.find_to_read(Path(workspace) if workspace else None)
-    record = grid_record.read(opened, grid)
+    record = grid_record.read_grid_record(opened, grid)
     schema = schema_of(record["runs"])
     tables = [
         _table(columns_of(run), schema)
@@ -238,7 +238,7 @@ def export_table(
 ) -> int:
     """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
     rows. UserError for no such grid."""
-    record = grid_record.read(workspace, grid)
+    record = grid_record.read_grid_record(workspace, grid)
     schema_of, columns_of = (
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )

@@ -52,9 +52,9 @@ def write_report(
     do not differ, no matplotlib; and for a file in the folder that zsg did not write,
     or that was changed since.
     """
-    extras.need("a report", "report", only=("jinja2", "matplotlib"))
+    extras.require_extra("a report", "report", only=("jinja2", "matplotlib"))
     folder = out or workspace.grid(name) / "report"
-    record = grid_record.read(workspace, name)
+    record = grid_record.read_grid_record(workspace, name)
     if out is None:
         outputs.refuse_linked(workspace, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)

@@ -89,11 +89,12 @@ def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]
     begins none."""
     found = of_jobs(place, submission, item)
     return next(
-        (ranks for ranks in found if any(map(marks, ranks))), found[0] if found else []
+        (ranks for ranks in found if any(map(read_marks, ranks))),
+        found[0] if found else [],
     )
 
 
-def marks(path: Path) -> list[Mark]:
+def read_marks(path: Path) -> list[Mark]:
     """Where the attempts in a log begin, each with what its job's script printed before."""
     with path.open("rb") as file, _mapped(file) as text:
         found = list(log_marks.PATTERN.finditer(text))
@@ -113,7 +114,7 @@ def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
     return since + starts[-1] if starts else attempt
 
 
-def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
+def find_parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
     """What the newest attempt wrote, or that of a number, rank by rank. UserError if
     there is no such log."""
     submissions = [
@@ -134,7 +135,7 @@ def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]
                     part or Part(path, 0, 0)
                     for part, path in zip(cut, found, strict=True)
                 ]
-            known |= {mark.attempt for path in found[:1] for mark in marks(path)}
+            known |= {mark.attempt for path in found[:1] for mark in read_marks(path)}
     shown = ", ".join(map(str, sorted(known))) or "none"
     raise UserError(
         f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}"
@@ -143,7 +144,7 @@ def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]
 
 def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part:
     """The log of one rank. UserError if there is none yet."""
-    found = parts(place, item, attempt)
+    found = find_parts(place, item, attempt)
     if rank >= len(found):
         raise UserError(
             f"{item} has no log of rank {rank} yet ({len(found)} logs); it may not have started"
@@ -151,7 +152,7 @@ def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part
     return found[rank]
 
 
-def follow(
+def follow_log(
     place: Workspace, item: str, rank: int, lines: int | None
 ) -> Iterator[bytes]:
     """The last lines of a rank's log and what comes, also from later attempts; ends
@@ -237,7 +238,7 @@ def setup_trouble(log: Path) -> tuple[str, bool] | None:
 
 
 def _part(path: Path, attempt: int) -> Part | None:
-    found = marks(path)
+    found = read_marks(path)
     offsets = [*(mark.offset for mark in found), path.stat().st_size]
     spans = zip(found, pairwise(offsets), strict=True)
     whole = [Part(path, *span) for mark, span in spans if mark.attempt == attempt]

@@ -20,17 +20,19 @@ from jobs.contract.journal_rows import (
     name_event,
 )
 from jobs.training.state import newest_step
-from launcher.status.signs import Signs
+from launcher.status.liveness import Signs
 from launcher.workspace.job_state import JobState
 
 FIRST_ROWS = 12  # of a journal, among which its start stands
 
 
-def alive(folder: Path, state: JobState, signs: Signs, job: AnyJob | None) -> JobState:
+def add_liveness(
+    folder: Path, state: JobState, signs: Signs, job: AnyJob | None
+) -> JobState:
     """Adds what a job under way shows of itself."""
     beat = signs.beat
     if beat is None:
-        return progress(folder, state)
+        return add_progress(folder, state)
     hang_min = job.resources.hang_min if job else HANG_MIN
     for_s = signs.stands_still_for(hang_min)
     return replace(
@@ -49,7 +51,7 @@ def alive(folder: Path, state: JobState, signs: Signs, job: AnyJob | None) -> Jo
     )
 
 
-def progress(folder: Path, state: JobState) -> JobState:
+def add_progress(folder: Path, state: JobState) -> JobState:
     """Adds attempt, step and last loss from the end of the newest journal; of a prepare
     job, what it is doing. Lines that are no rows are passed over and flagged."""
     attempt = attempts.read(folder)

@@ -29,11 +29,10 @@ from jobs.contract.job_file import TrainJob, jobs_before
 from jobs.contract.states import Outcome, State
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
-from launcher.status import logs
-from launcher.status import signs as signs_of
-from launcher.status.progress import alive, progress
-from launcher.status.settled import FIELDS, Key, Settled
-from launcher.status.signs import LOST_S, Clock
+from launcher.status import liveness, logs
+from launcher.status.liveness import LOST_S, Clock
+from launcher.status.progress import add_liveness, add_progress
+from launcher.status.terminal_cache import FIELDS, Key, TerminalCache
 from launcher.workspace.job_state import NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
@@ -48,13 +47,13 @@ HELD_S = 45.0  # from a job's own end to that of its allocation, which takes sec
 START_S = 300.0
 
 
-def collect(
+def collect_states(
     workspace: Workspace,
     items: Iterable[str],
     ledger: Ledger,
     run: slurm.Runner = subprocess.run,
     *,
-    settled: Settled | None = None,
+    settled: TerminalCache | None = None,
 ) -> dict[str, JobState]:
     """The state of each job folder (relative to the workspace).
 
@@ -144,7 +143,7 @@ def _jobs_before(
     waiting: Collection[str],
     known: Mapping[str, Submission],
     states: dict[str, JobState],
-    settled: Settled | None,
+    settled: TerminalCache | None,
     clock: Clock,
 ) -> dict[str, Submission]:
     """The prepare jobs and canaries on Slurm, of which what waits may learn that it never starts.
@@ -184,7 +183,7 @@ def _remembered(
     workspace: Workspace,
     item: str,
     last: Submission | None,
-    settled: Settled | None,
+    settled: TerminalCache | None,
     clock: Clock,
 ) -> JobState | None:
     """The end of a job by its own word, read or remembered."""
@@ -205,7 +204,7 @@ def _read_or_recalled(
     folder: Path,
     item: str,
     last: Submission | None,
-    settled: Settled | None,
+    settled: TerminalCache | None,
     clock: Clock,
 ) -> JobState | None:
     if settled is None:
@@ -465,7 +464,7 @@ def _running(
         reason=said.detail,
         node=said.nodes,
     )
-    signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
+    signs, elapsed_s = liveness.read_signs(folder, clock), said.elapsed_s
     told_s = clock.now() - _modified(exit_record.path(folder))
     # its processes are leaving
     if ended and elapsed_s is not None and told_s < elapsed_s - 1:
@@ -493,7 +492,7 @@ def _running(
                 cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}",
             )
         return replace(state, doing=STARTING)
-    state = alive(
+    state = add_liveness(
         folder, replace(state, node=said.nodes or signs.attempt.host), signs, job
     )
     if signs.age_s > LOST_S and said.word not in PAUSED:
@@ -547,7 +546,7 @@ def _gone(
     state = JobState(
         state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence
     )
-    signs = signs_of.of(folder, clock)
+    signs = liveness.read_signs(folder, clock)
     has_begun = signs is not None and signs.attempt.submission == last.id
     if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
         return stopped
@@ -566,10 +565,10 @@ def _gone(
             f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f}"
             " s old"
         )
-        return progress(
+        return add_progress(
             folder, replace(state, state=State.UNKNOWN, cause=cause, doing=LEAVING)
         )
-    return progress(folder, state)
+    return add_progress(folder, state)
 
 
 def _in_setup(
@@ -615,7 +614,7 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
             evidence="the process ended without a record (killed?)",
         )
         # It may have told its end since it was looked for.
-        return _ended(folder, last) or progress(folder, dead)
+        return _ended(folder, last) or add_progress(folder, dead)
     if is_locked(workspace.submission(last.id) / "lock"):
         return JobState(
             state=State.QUEUED if last.kind in ("prepare", "sample") else State.WAITING
@@ -626,14 +625,14 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
 def _here(folder: Path, clock: Clock) -> JobState:
     """A job on this machine, whose lock says that its process lives. Its journal is
     newer than its heartbeat."""
-    state, signs = JobState(state=State.RUNNING), signs_of.of(folder, clock)
+    state, signs = JobState(state=State.RUNNING), liveness.read_signs(folder, clock)
     if signs and signs.beat:
-        state = alive(folder, state, signs, job_file.read_job(folder))
+        state = add_liveness(folder, state, signs, job_file.read_job(folder))
         if signs.age_s > LOST_S:
             state = replace(
                 state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None
             )
-    found = progress(folder, replace(state, evidence=None))
+    found = add_progress(folder, replace(state, evidence=None))
     return (
         replace(found, doing=TRAINING)
         if found.step and found.doing == STARTING

@@ -72,7 +72,7 @@ def rows_of(
     return rows
 
 
-def note(row: Row) -> str:
+def describe_run(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
     former = None if row["wanted"] else "no longer in the grid"
     why = [
@@ -117,7 +117,7 @@ def _does(row: Row) -> str | None:
     )
 
 
-def span(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """A duration in two parts at most: 45s, 12m, 3h07, 2d04."""
     if seconds is None:
         return ""
@@ -152,7 +152,7 @@ class Group:
     flags: int
 
 
-def groups(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group]:
+def group_rows(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group]:
     """One group for each value of each grid's axis, in the order of the rows."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

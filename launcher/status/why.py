@@ -209,7 +209,7 @@ def _with_last_line(place: Workspace, item: str, told: Found) -> Found:
 
 def _parts(place: Workspace, item: str) -> list[Part]:
     try:
-        return logs.parts(place, item)
+        return logs.find_parts(place, item)
     except (UserError, OSError):
         return []
 
@@ -241,7 +241,7 @@ def _found(place: Workspace, part: Part, proof: Proof | None, rank: int) -> Foun
     )
 
 
-def row(
+def make_why_row(
     run: str,
     grid: str | None,
     state: JobState,

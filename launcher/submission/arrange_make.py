@@ -11,7 +11,7 @@ from jobs.files import ownership
 from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.status import data_notes, logs
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.submission import local, session
 from launcher.submission import submit as submits
 from launcher.views import show
@@ -58,10 +58,10 @@ def _run(opened: session.Opened) -> None:
     ):
         raise ClusterError(why)
     for one in opened.effects:
-        show.say(one.line)
+        show.print_progress(one.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle_submissions(site, ledger, show.say)
+        submits.settle_submissions(site, ledger, show.print_progress)
         actions = [
             plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs
         ]
@@ -74,7 +74,9 @@ def _run(opened: session.Opened) -> None:
     finally:
         for lock in locks:
             os.close(lock)
-    for item, state in collect(site.workspace, items, Ledger(site.workspace)).items():
+    for item, state in collect_states(
+        site.workspace, items, Ledger(site.workspace)
+    ).items():
         if state.state != State.DONE:
             why = ": ".join(
                 part for part in (state.state, state.cause, state.evidence) if part

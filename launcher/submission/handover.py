@@ -61,7 +61,7 @@ def send_submission(
     Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is
     left for the next submit to settle. A chain of fewer links does with fewer.
     """
-    code = code_snapshot.take(workspace)
+    code = code_snapshot.take_snapshot(workspace)
     guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
     wanted = _guarded(build_parameters(profile, submission, size, after, code), guard)
     try:

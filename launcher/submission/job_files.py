@@ -267,7 +267,7 @@ def _head(
         "tracking": TrackingServer(
             uri=profile.tracking.uri, live=profile.tracking.live
         ),
-        "code": SubmittedCode(**code_snapshot.take(workspace)),
+        "code": SubmittedCode(**code_snapshot.take_snapshot(workspace)),
         "created": now_ms(),
     }
 

@@ -20,7 +20,7 @@ from jobs.files import ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
 from launcher.status import logs
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger
 
@@ -105,7 +105,7 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
-    found = collect(workspace, [item], Ledger(workspace))[item]
+    found = collect_states(workspace, [item], Ledger(workspace))[item]
     return not found.is_active or found.stopped
 
 
@@ -147,7 +147,7 @@ def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     kept |= profile.environment.make_variables(
         sizes.get(item.partition("/")[0], profile.train)
     )
-    return kept | code_snapshot.environment(
+    return kept | code_snapshot.make_environment(
         job.code.facts if job else {}, kept.get("PYTHONPATH", "")
     )
 

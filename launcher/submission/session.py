@@ -33,13 +33,13 @@ from launcher.planning.plan import NOT_SELECTED, Allow, Plan
 from launcher.planning.site import Site
 from launcher.status import data_notes
 from launcher.status import status_view as view
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.submission import job_files, local
 from launcher.submission import submit as submits
 from launcher.views import show
 from launcher.workspace import code_snapshot, grid_record, linked_folders, workspaces
 from launcher.workspace.ledger import Ledger, submit_lock
-from launcher.workspace.shipped import shipped
+from launcher.workspace.shipped import find_shipped
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 # how the user calls zsg, for a process that zsg itself has started
@@ -97,16 +97,16 @@ def open_grid(
             grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train
         )
     place = workspaces.find_to_read(workspace_path, profile.workspace)
-    downloads = Downloads(place, profile.internet, show.say)
+    downloads = Downloads(place, profile.internet, show.print_progress)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
     inputs.check_inputs(stages, downloads)
     code_snapshot.refuse_colon(place)
-    refusal = workspaces.refusal(place)
+    refusal = workspaces.find_refusal(place)
     if refusal and not only_looks:
         raise refusal
     known = inputs.Inputs(
         place.digest_cache,
-        show.say,
+        show.print_progress,
         downloads,
         keeps=place.root.is_dir() and not refusal,
     )
@@ -116,17 +116,23 @@ def open_grid(
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check_run(one, profile)
-    linked_folders.refuse(
+    linked_folders.refuse_links(
         place, (one.id for run in resolved for one in [*run.all_before, run])
     )
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
-    show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
+    show.print_progress(
+        f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}"
+    )
     for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
-        show.say(f"note: {note}")
+        show.print_progress(f"note: {note}")
     own = layers.files[0].resolve()
-    by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
+    by = (
+        own.stem
+        if own.parent == find_shipped("cluster_profiles").resolve()
+        else str(own)
+    )
     asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
     told = effects.list_effects(layers, profile, grid, resolved)
     opened = Opened(grid, Site(place, profile), resolved, estimates, asked, known, told)
@@ -139,7 +145,9 @@ def make_place(opened: Opened) -> None:
     """Makes the workspace, and keeps there what was read. UserError where it can be
     none of the user's."""
     site = opened.site
-    workspaces.create(site.workspace, show.say, share=site.profile.share == "group")
+    workspaces.create_workspace(
+        site.workspace, show.print_progress, share=site.profile.share == "group"
+    )
     opened.read.keep()
 
 
@@ -154,7 +162,7 @@ def open_again(place: Workspace, name: str) -> Opened:
             f"{place.root} is a group's workspace, where others can change by which file and"
             f" profile {name} is opened, and a profile runs code: zsg submit FILE --retry"
         )
-    record = grid_record.read(place, name)
+    record = grid_record.read_grid_record(place, name)
     path = Path(record.get("file", ""))
     if not path.is_file():
         copy = place.grid(name) / "grid.yaml"
@@ -170,7 +178,9 @@ def open_again(place: Workspace, name: str) -> Opened:
 def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     """Prints what a submit would do now; returns the error with which it would refuse,
     if it would."""
-    cluster = admission.cluster_of(opened.site.profile, show.say, must_answer=False)
+    cluster = admission.cluster_of(
+        opened.site.profile, show.print_progress, must_answer=False
+    )
     site, estimates = replace(opened.site, cluster=cluster), opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.find_submit_quota(site.profile, cluster)
@@ -184,7 +194,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
         estimates.need_gb,
     )
     refused: list[ZsgError] = [
-        error for error in [workspaces.refusal(site.workspace)] if error
+        error for error in [workspaces.find_refusal(site.workspace)] if error
     ]
     refused += [
         *admission.find_objections(site, plan, cluster, estimates),
@@ -198,18 +208,18 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
             show.plan_rows(plan, known, words, effects.as_rows(opened.effects))
         )
         for why in refused:
-            show.say(f"submit would refuse: {why}")
+            show.print_progress(f"submit would refuse: {why}")
         return admission.join_objections(refused)
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
     _tell_of_the_data(opened)
     for line in _unproven(opened):
-        show.say(line)
-    show.effects(opened.effects)
+        show.print_progress(line)
+    show.print_effects(opened.effects)
     for why in refused:
-        show.result(f"submit would refuse: {why}")
-    show.result(f"{opened.grid.name}: {show.summary(plan)}")
+        show.print_result(f"submit would refuse: {why}")
+    show.print_result(f"{opened.grid.name}: {show.summarize_plan(plan)}")
     return admission.join_objections(refused)
 
 
@@ -218,7 +228,7 @@ def _say_unknown(opened: Opened, plan: Plan) -> None:
     only they can tell."""
     if not admission.is_python_of_jobs(opened.site.profile):
         for why in admission.find_missing_packages(plan):
-            show.say(
+            show.print_progress(
                 f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the"
                 " jobs"
             )
@@ -246,7 +256,7 @@ def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     site, grid = opened.site, opened.grid
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
-    cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
+    cluster = admission.cluster_of(site.profile, show.print_progress, must_answer=True)
     site = replace(site, cluster=cluster)
     _tell_clusters(site, Ledger(site.workspace))
     space, asked, need = (
@@ -263,15 +273,15 @@ def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         )
         show.plan_table(asked)
         if asked.acting:
-            show.effects(opened.effects)
-        if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
-            show.say("nothing was submitted")
+            show.print_effects(opened.effects)
+        if asked.acting and not agreed(f"{show.summarize_plan(asked)}: submit?"):
+            show.print_progress("nothing was submitted")
             return False
     make_place(opened)
     ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle_submissions(site, ledger, show.say)
+        submits.settle_submissions(site, ledger, show.print_progress)
         plan = submits.plan_runs(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
             admission.raise_objections(
@@ -279,28 +289,31 @@ def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             )
             show.plan_table(plan)
             if plan.acting:
-                show.effects(opened.effects)
+                show.print_effects(opened.effects)
         elif [action.kind for action in plan.actions] != [
             action.kind for action in asked.actions
         ]:
             show.plan_table(plan)
-            show.say("the states changed meanwhile: this is what is done now")
+            show.print_progress(
+                "the states changed meanwhile: this is what is done now"
+            )
         submits.record_grid(site, grid, opened.runs, opened.asked)
-        submits.release_held_jobs(plan, show.say)
+        submits.release_held_jobs(plan, show.print_progress)
         admission.raise_objections(admission.without_room(plan))
         if not plan.acting:
             _tell_of_the_data(opened)
-            show.result(
-                f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}"
+            show.print_result(
+                f"{grid.name}: nothing to submit ({show.summarize_plan(plan)});"
+                f" {_hint('ui', opened)}"
             )
             return False
         if site.profile.kind == "slurm":
             most = limits.array_size(site.profile, cluster.config)
-            submits.submit_slurm(site, grid, plan, ledger, most, show.say)
+            submits.submit_slurm(site, grid, plan, ledger, most, show.print_progress)
             if plan.left:
-                show.result(f"{plan.left}; zsg submit again once jobs have ended")
-            show.result(
-                f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch"
+                show.print_result(f"{plan.left}; zsg submit again once jobs have ended")
+            show.print_result(
+                f"{grid.name}: {show.summarize_plan(plan)}; {_hint('status', opened)} --watch"
             )
             return False
         jobs, locks = submits.submit_local(site, grid, plan, ledger)
@@ -310,9 +323,9 @@ def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         for lock in locks:
             os.close(lock)
     rows = _look(opened, [])[1]
-    show.status(rows)
+    show.print_status(rows)
     _tell_of_the_data(opened)
-    show.result(_hint("ui", opened))
+    show.print_result(_hint("ui", opened))
     left_out = {
         action.run.id for action in plan.actions if action.reason == NOT_SELECTED
     }
@@ -332,7 +345,7 @@ def _tell_clusters(site: Site, ledger: Ledger) -> None:
     }
     if here and others - {here}:
         names = ", ".join(sorted(others - {here}))
-        show.say(
+        show.print_progress(
             f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are"
             " asked for there (SLURM_CLUSTERS or the profile said otherwise when they were"
             " submitted)"
@@ -348,13 +361,13 @@ def _tell_of_the_data(opened: Opened) -> None:
 def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
     """Whether the evaluate jobs have ended well; says why not."""
     items = [job.item for job in jobs if job.item.startswith("evaluate/")]
-    states = collect(opened.site.workspace, items, Ledger(opened.site.workspace))
+    states = collect_states(opened.site.workspace, items, Ledger(opened.site.workspace))
     bad = {item: state for item, state in states.items() if state.state != State.DONE}
     for item, state in bad.items():
         why = ": ".join(
             str(part) for part in (state.state, state.cause, state.evidence) if part
         )
-        show.say(f"{item} {why}; zsg submit again evaluates what is left")
+        show.print_progress(f"{item} {why}; zsg submit again evaluates what is left")
     return not bad
 
 
@@ -372,11 +385,12 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     )
     show.plan_table(plan)
     if not plan.acting:
-        show.result(
-            f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}"
+        show.print_result(
+            f"{name}: nothing to submit ({show.summarize_plan(plan)});"
+            f" {_hint('ui', opened)}"
         )
         return
-    show.effects(opened.effects)
+    show.print_effects(opened.effects)
     make_place(opened)
     ownership.make_files_private(site.workspace.root)
     folder = site.workspace.grid(name)
@@ -408,7 +422,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         raise ClusterError(
             f"the detached submit ended with {process.returncode}: {said[-500:]}"
         )
-    show.result(
+    show.print_result(
         f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its"
         f" jobs); its log: {_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
     )
@@ -464,7 +478,7 @@ def _await_delivery(
         delivery.kill()
         code = delivery.wait()
     if code:
-        show.say(
+        show.print_progress(
             f"MLflow did not get everything; see delivery.log in the workspace's grids/{name},"
             f" then: zsg sync {name}"
         )
@@ -473,7 +487,7 @@ def _await_delivery(
 def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
-    states = collect(
+    states = collect_states(
         opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace)
     )
     rows = view.rows_of(opened.grid.name, wanted, states)
@@ -486,7 +500,7 @@ def _hint(command: str, opened: Opened) -> str:
     root = opened.site.workspace.root
     place = (
         ""
-        if root == workspaces.find(workspaces.where(None)).root
+        if root == workspaces.find_workspace(workspaces.choose_folder(None)).root
         else f" --workspace {shlex.quote(_shown(root))}"
     )
     words = f"{_command()} {command} {opened.grid.name}{place}"

@@ -49,7 +49,7 @@ from launcher.planning.plan import (
     run_item,
 )
 from launcher.planning.site import Site
-from launcher.status.status import collect
+from launcher.status.status import collect_states
 from launcher.submission import canary, handover, job_files, local
 from launcher.workspace import code_snapshot, grid_record
 from launcher.workspace.job_state import JobState
@@ -74,10 +74,12 @@ def plan_runs(
 
     `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
     """
-    former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
+    former = grid_record.find_former(
+        site.workspace, grid.name, {run.id for run in runs}
+    )
     before = {run_item(one) for run in runs for one in run.all_before}
     items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
-    states = collect(site.workspace, items, ledger)
+    states = collect_states(site.workspace, items, ledger)
     is_made = cache(lambda need: is_committed(site.workspace.root / need))
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
 
@@ -104,11 +106,11 @@ def plan_runs(
         if a.kind == RETRY
     }
     nodes = (
-        failed_nodes.of(site.workspace, ledger, failed)
+        failed_nodes.find_failed_nodes(site.workspace, ledger, failed)
         if site.profile.kind == "slurm"
         else {}
     )
-    failures = retry.rows(site.workspace, failed, nodes)
+    failures = retry.make_retry_rows(site.workspace, failed, nodes)
     exclude = (
         failed_nodes.to_avoid(ledger, failures)
         if failed and site.profile.kind == "slurm"
@@ -183,7 +185,7 @@ def _with_evaluations(
     if not found:
         return actions
     items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
-    found_states = collect(site.workspace, items, ledger)
+    found_states = collect_states(site.workspace, items, ledger)
     active = [
         item
         for item, state in found_states.items()
@@ -227,7 +229,10 @@ def record_grid(
         "tracking": site.profile.tracking.uri,
         "overrides": grid.overrides,
     }
-    facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
+    facts |= {
+        "submitted": now_ms(),
+        "code": code_snapshot.take_snapshot(site.workspace),
+    }
     listed = {run.id for run in runs}
     before = {
         one.id: len(one.recipe["stages"])
@@ -252,14 +257,14 @@ def record_grid(
         }
         for run in runs
     ]
-    old = grid_record.kept(site.workspace, grid.name)
+    old = grid_record.read_kept(site.workspace, grid.name)
     facts["claims"] = grid_claims.date_claims(
         grid.claims,
         old.get("claims", []),
         now_ms(),
         lambda: sum(_is_done(site, run) for run in runs),
     )
-    grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
+    grid_record.write_grid_record(site.workspace, grid.name, grid.path, facts, rows)
 
 
 def _is_done(site: Site, run: Run) -> bool:
@@ -537,7 +542,9 @@ def _submit_later(
     """Submits the evaluate jobs of runs that were submitted before; where some still
     train, after their ends."""
     known = ledger.by_item()
-    states = collect(site.workspace, [run_item(run) for run in wanted.runs], ledger)
+    states = collect_states(
+        site.workspace, [run_item(run) for run in wanted.runs], ledger
+    )
     ids = [
         known[item].job_ids(item)[-1]
         for item, state in states.items()
@@ -675,7 +682,7 @@ def _makers(
     # A job on this machine cannot wait for one on Slurm, nor the other way round.
     items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
     open_items = [item for item in items if not _all_made(workspace, item)]
-    states = collect(workspace, open_items, ledger)
+    states = collect_states(workspace, open_items, ledger)
     active = [
         item
         for item in open_items

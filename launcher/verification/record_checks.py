@@ -73,10 +73,10 @@ def check_code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
     recorded = e.job.code.digest
     folder = e.made(f"code/{recorded}")
-    files = code_snapshot.contents(
+    files = code_snapshot.read_packages(
         [folder / package.__name__ for package in code_snapshot.PACKAGES]
     )
-    digest = code_snapshot.digest(files)
+    digest = code_snapshot.compute_digest(files)
     if digest != recorded:
         raise Differs(f"{folder} has the digest {digest}")
     return f"{recorded}, {len(files)} files, commit {given(e.job.code.commit) or 'unknown'}"

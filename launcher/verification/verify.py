@@ -7,7 +7,7 @@ from pathlib import Path
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace
 from jobs.contract.journal_rows import MetricRow
-from launcher.status import reading
+from launcher.status import queries
 from launcher.verification import record_checks, replay
 from launcher.verification.evidence import Evidence, Row
 from launcher.verification.finding import DIFFERS, Finding, NotChecked, run_check
@@ -52,7 +52,7 @@ def verify_run(
 def _folder(text: str, find_workspace: Callable[[], Workspace]) -> Path:
     if job_file.has_job(Path(text)):
         return Path(text)
-    item = reading.find_item(find_workspace(), text)
+    item = queries.find_item(find_workspace(), text)
     if not item.startswith("runs/"):
         raise UserError(f"{text}: is no run, and zsg verify looks at runs")
     return find_workspace().root / item
@@ -80,7 +80,7 @@ class ReplayChecks:
         record_checks.base_folder(
             e
         )  # without it nothing is trained, and nothing said of it
-        if why := extras.told(
+        if why := extras.describe_missing(
             "a replay", ("torch", "transformers", "deepspeed"), "train"
         ):
             raise NotChecked(why)

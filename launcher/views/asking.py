@@ -8,7 +8,7 @@ import typer
 from zsg_core.shown_text import make_showable
 
 
-def agreed(yes: bool) -> Callable[[str], bool]:
+def make_consent(yes: bool) -> Callable[[str], bool]:
     """A function that puts a question to the user, and always agrees where nobody is
     there or `yes` was said."""
     ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes

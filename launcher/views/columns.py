@@ -10,7 +10,7 @@ from zsg_core.shown_text import make_showable
 LONG = 200  # rows from which on nobody reads a table on one screen
 
 
-def columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_columns(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The lines of a table, each cell on one line, columns as wide as their widest
     cell; the last is not padded."""
     table = [

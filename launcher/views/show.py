@@ -24,7 +24,7 @@ from rich.text import Text
 
 from jobs.contract.states import State
 from launcher.status import status_view as view
-from launcher.views.columns import LONG, columns
+from launcher.views.columns import LONG, format_columns
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, format_value, make_showable
@@ -84,17 +84,17 @@ _out = ShowingConsole()
 _err = ShowingConsole(stderr=True)
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """A line of progress, on stderr."""
     _err.print(Text(_as_lines(text)), soft_wrap=True)
 
 
-def result(text: str) -> None:
+def print_result(text: str) -> None:
     """A line of result, on stdout."""
     _out.print(Text(_as_lines(text)), soft_wrap=True)
 
 
-def shown(text: object, style: str = "") -> Text:
+def make_cell_text(text: object, style: str = "") -> Text:
     """A text of anybody's for one cell: showable, on one line, and never taken for markup."""
     return Text(make_showable(str(text), keep=""), style)
 
@@ -115,13 +115,13 @@ def as_json(value: Any) -> None:
     print("[" + ",".join(f"\n {json.dumps(row)}" for row in value) + "\n]")
 
 
-def line(text: str) -> None:
+def print_line(text: str) -> None:
     """A line for scripts as it stands, on stdout: JSON of ASCII letters, which nothing
     is taken out of."""
     print(make_showable(text))
 
 
-def log(pieces: Iterable[str]) -> None:
+def print_log(pieces: Iterable[str]) -> None:
     """The pieces of a job's log, on stdout, as they come."""
     showing = ShownLog()
     for piece in pieces:
@@ -135,25 +135,29 @@ def plan_table(plan: "Plan") -> None:
     """The runs with what differs between them, and what would be done."""
     from launcher.planning.plan import ACTING
 
-    keys = differing([action.run.axes for action in plan.actions])
-    names = ["run", *headings(keys), "action", "why"]
+    keys = find_differing_keys([action.run.axes for action in plan.actions])
+    names = ["run", *shorten_keys(keys), "action", "why"]
     rows = [
         [a.run.id, *(_cell(a.run.axes.get(key)) for key in keys), a.kind, a.reason]
         for a in plan.actions
     ]
     if len(rows) > LONG:
-        print(columns(names, rows))
+        print(format_columns(names, rows))
     else:
         table = _table(*names)
         for *cells, kind, reason in rows:
             colour = "bold" if kind in ACTING else "dim"
-            table.add_row(*map(shown, cells), shown(kind, colour), shown(reason))
+            table.add_row(
+                *map(make_cell_text, cells),
+                make_cell_text(kind, colour),
+                make_cell_text(reason),
+            )
         _out.print(table)
     if plan.exclude:
         nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
-        result(f"nodes left out of what is tried again: {nodes}")
+        print_result(f"nodes left out of what is tried again: {nodes}")
     for run in plan.stages_before:
-        result(
+        print_result(
             f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained"
             " once"
         )
@@ -162,22 +166,22 @@ def plan_table(plan: "Plan") -> None:
         axes = " ".join(
             f"{key}={format_value(value)}" for key, value in run.axes.items()
         )
-        result(
+        print_result(
             f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on"
         )
     if active:
-        result(
+        print_result(
             "to end what is no longer in the grid: zsg cancel"
             f" {' '.join(run.run for run in active)}"
         )
     if plan.left:
-        result(plan.left)
+        print_result(plan.left)
 
 
 def job_graph(plan: "Plan") -> None:
     """Which jobs there would be, and what waits for what."""
     for prepare in plan.prepares:
-        result(f"{prepare.item}: {prepare.told} {_some(sorted(prepare.makes))}")
+        print_result(f"{prepare.item}: {prepare.told} {_some(sorted(prepare.makes))}")
     for group in plan.groups:
         ends = "the end of " if group.whatever_they_made else ""
         after = f" after {ends}{_some(group.after)}" if group.after else ""
@@ -185,12 +189,12 @@ def job_graph(plan: "Plan") -> None:
             f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s),"
             f" {group.size.time_min} min"
         )
-        result(
+        print_result(
             f"train array of {len(group.runs)}, {ranks}{after}:"
             f" {_some([run.id for run in group.runs])}"
         )
         if plan.canary and group.runs == [plan.canary.run]:
-            result(
+            print_result(
                 f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary"
                 " does without"
             )
@@ -199,19 +203,19 @@ def job_graph(plan: "Plan") -> None:
         keys = ", ".join(
             dict.fromkeys(key for run in one.runs for key in run.checkpoints.scored)
         )
-        result(
+        print_result(
             f"evaluate jobs, {beside}{one.after} for what is left: {keys} of"
             f" {_some([run.id for run in one.runs])}"
         )
 
 
-def effects(found: "Sequence[Effect]") -> None:
+def print_effects(found: "Sequence[Effect]") -> None:
     """What the grid's and the profile's files have run and sent, a line each; nothing
     where they have nothing."""
     if found:
-        result("what your files run, send and set, beyond what zsg itself does:")
+        print_result("what your files run, send and set, beyond what zsg itself does:")
     for one in found:
-        result(f"  {one.line}")
+        print_result(f"  {one.line}")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -241,10 +245,10 @@ def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None
             justify="left" if folds else "right",
         )
     for line in lines:
-        table.add_row(*map(shown, _estimated(line)))
+        table.add_row(*map(make_cell_text, _estimated(line)))
     _out.print(table)
     for text in assumptions:
-        _out.print(shown(text, "dim"))
+        _out.print(make_cell_text(text, "dim"))
 
 
 def _estimated(line: "Line") -> list[str]:
@@ -291,7 +295,7 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def summary(plan: "Plan") -> str:
+def summarize_plan(plan: "Plan") -> str:
     """One line: how many runs of each action."""
     counts = Counter(action.kind for action in plan.actions)
     parts = [f"{count} {kind}" for kind, count in sorted(counts.items())]
@@ -333,10 +337,12 @@ def plan_rows(
 def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
     """The states as a table; the wider the terminal, the more of what the runs show of
     themselves."""
-    keys = differing([row["axes"] for row in rows])
+    keys = find_differing_keys([row["axes"] for row in rows])
     live = any(row.get("heartbeat_s") is not None for row in rows)
     more = [name for name, least in LIVE.items() if live and width >= least]
-    table = _table("run", *headings(keys), "state", "step", "loss", *more, "slurm", "")
+    table = _table(
+        "run", *shorten_keys(keys), "state", "step", "loss", *more, "slurm", ""
+    )
     for row in rows:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
         loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
@@ -345,11 +351,11 @@ def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
             COLOURS.get(row["state"], ""),
             [_live(row)[name] for name in more],
         )
-        cells = [step, loss, *lives, row["slurm"] or "", view.note(row)]
+        cells = [step, loss, *lives, row["slurm"] or "", view.describe_run(row)]
         table.add_row(
-            *map(shown, [row["run"], *values]),
-            shown(row["state"], colour),
-            *map(shown, cells),
+            *map(make_cell_text, [row["run"], *values]),
+            make_cell_text(row["state"], colour),
+            *map(make_cell_text, cells),
         )
     return table
 
@@ -358,8 +364,8 @@ def _live(row: Mapping[str, Any]) -> dict[str, str]:
     speed, gpus = row.get("tokens_per_s"), row.get("gpus")
     return {
         "tok/s": _short(speed) if speed else "",
-        "left": view.span(row.get("eta_s")),
-        "beat": view.span(row.get("heartbeat_s")),
+        "left": view.format_duration(row.get("eta_s")),
+        "beat": view.format_duration(row.get("heartbeat_s")),
         "GPUs": str(gpus) if gpus else "",
     }
 
@@ -370,35 +376,45 @@ def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     axis_of: dict[str, str | None] = {}
     for grid in dict.fromkeys(row["grid"] for row in rows):
         axis_of[grid] = next(
-            iter(differing([row["axes"] for row in rows if row["grid"] == grid])), None
+            iter(
+                find_differing_keys(
+                    [row["axes"] for row in rows if row["grid"] == grid]
+                )
+            ),
+            None,
         )
-    found = view.groups(rows, axis_of)
+    found = view.group_rows(rows, axis_of)
     states = [
         state for state in view.STATES if any(group.states[state] for group in found)
     ]
     one = len(axis_of) == 1
     first = (next(iter(axis_of.values())) or "runs") if one else "grid, first axis"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(shown(first.rpartition(".")[2]), overflow="fold")
+    table.add_column(make_cell_text(first.rpartition(".")[2]), overflow="fold")
     for name in [*states, "loss", "left", "GPUs", "flags"]:
         table.add_column(name, justify="right", no_wrap=True)
     for group in found:
         value = _cell(group.value) if axis_of[group.grid] else "all"
         counts = [
-            shown(group.states[state] or "", COLOURS.get(state, "")) for state in states
+            make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
+            for state in states
         ]
         losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
         left, gpus, flags = (
-            view.span(group.eta_s),
+            view.format_duration(group.eta_s),
             str(group.gpus or ""),
             str(group.flags or ""),
         )
         name = value if one else f"{group.grid} {value}"
-        table.add_row(shown(name), *counts, *map(shown, (losses, left, gpus, flags)))
+        table.add_row(
+            make_cell_text(name),
+            *counts,
+            *map(make_cell_text, (losses, left, gpus, flags)),
+        )
     return table
 
 
-def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
+def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
     """Prints the states: of every run, or where there are many, unless `whole`, of
     groups and what needs a look."""
     if whole or len(rows) <= view.MOST_ROWS:
@@ -407,13 +423,13 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
     _out.print(group_table(rows))
     troubled = [row for row in rows if view.is_troubled(row)]
     if troubled:
-        result("")
-        result(
+        print_result("")
+        print_result(
             f"{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):"
         )
         _out.print(status_table(troubled[: view.MOST_TROUBLED], _out.width))
     if len(troubled) > view.MOST_TROUBLED:
-        result(
+        print_result(
             f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for"
             " every run"
         )
@@ -422,7 +438,7 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
 def data_notes(notes: Sequence[str]) -> None:
     """Says what there is to know of the data, on stderr."""
     for note in notes:
-        say(f"note on the data: {note}")
+        print_progress(f"note on the data: {note}")
 
 
 def new_page(title: str) -> None:
@@ -430,30 +446,30 @@ def new_page(title: str) -> None:
     there is none under the last."""
     if _out.is_terminal:
         _out.clear()
-    result(title)
+    print_result(title)
 
 
-def why(row: Mapping[str, Any]) -> None:
+def print_why(row: Mapping[str, Any]) -> None:
     """Prints why a run stands where it stands."""
     at = "" if row["attempt"] is None else f", attempt {row['attempt']}"
     at += "" if row["step"] is None else f", step {row['step']}"
-    result(
+    print_result(
         f"{row['run']}: {row['state']}{at}"
         + (f" ({row['reason']})" if row["reason"] else "")
     )
     _reason(row)
 
 
-def causes(groups: Sequence[Mapping[str, Any]]) -> None:
+def print_causes(groups: Sequence[Mapping[str, Any]]) -> None:
     """Prints failures by cause: how many, which runs, and the line that proves the
     first of them."""
     if not groups:
-        result("no run has failed")
+        print_result("no run has failed")
     for group in groups:
         named = ", ".join(group["runs"][:MOST_NAMED]) + (
             ", …" if group["count"] > MOST_NAMED else ""
         )
-        result(f"{group['count']} × {group['cause']}: {named}")
+        print_result(f"{group['count']} × {group['cause']}: {named}")
         _reason({**group, "cause": None})
 
 
@@ -472,7 +488,7 @@ def _reason(row: Mapping[str, Any]) -> None:
     ):
         if text:
             _out.print(
-                Text.assemble("  ", (f"{name:5}", "bold"), " ", shown(text)),
+                Text.assemble("  ", (f"{name:5}", "bold"), " ", make_cell_text(text)),
                 soft_wrap=True,
             )
 
@@ -511,13 +527,13 @@ class Progress:
             self._live.update(
                 Group(
                     status_table(_foremost(rows, _err.height - 5), _err.width),
-                    shown(line),
+                    make_cell_text(line),
                 )
             )
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
-            say(line)
+            print_progress(line)
         self._said = line
 
 
@@ -589,7 +605,7 @@ def prepare_note(states: Mapping[str, JobState]) -> str:
     )
 
 
-def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:
+def find_differing_keys(axes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys in which the runs differ, in the order of the grid."""
     keys = list(dict.fromkeys(key for one in axes for key in one))
     return [
@@ -597,7 +613,7 @@ def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:
     ] or keys
 
 
-def headings(keys: Sequence[str]) -> list[str]:
+def shorten_keys(keys: Sequence[str]) -> list[str]:
     """The last word of each dotted key, where that is not ambiguous."""
     short = [key.rpartition(".")[2] for key in keys]
     return [
@@ -620,16 +636,16 @@ def _cell(value: Any) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(shown(name), overflow="fold", no_wrap=name in NARROW)
+        table.add_column(make_cell_text(name), overflow="fold", no_wrap=name in NARROW)
     return table
 
 
-def error(text: str) -> None:
+def print_error(text: str) -> None:
     """An error, on stderr."""
     print(f"error: {_as_lines(text)}", file=sys.stderr)
 
 
-def bug(error: BaseException) -> None:
+def print_bug(error: BaseException) -> None:
     """An error that nobody has foreseen, with its traceback, on stderr."""
     told = hide_known("".join(traceback.format_exception(error)))
     print(make_showable(told), end="", file=sys.stderr)

@@ -52,7 +52,7 @@ def refuse_colon(workspace: Workspace) -> None:
         )
 
 
-def take(workspace: Workspace) -> dict[str, Any]:
+def take_snapshot(workspace: Workspace) -> dict[str, Any]:
     """Keeps the code in the workspace; returns what job.json says of it: versions,
     commit, digest and folder.
 
@@ -140,9 +140,9 @@ def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None
     strange = [name for name in names if name not in packages | {COMMIT}]
     if strange:
         return f"{min(strange)} has been put there"
-    if digest(contents([folder / package for package in sorted(packages)])) != digest(
-        files
-    ):
+    if compute_digest(
+        read_packages([folder / package for package in sorted(packages)])
+    ) != compute_digest(files):
         return "it holds other code than its name says"
     return None
 
@@ -227,7 +227,7 @@ def _words(paths: Sequence[Path]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
-def environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
+def make_environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """The variables by which a job finds its code, before what `path`, a PYTHONPATH,
     names already."""
     folder = code.get("folder")
@@ -268,14 +268,14 @@ def _compile(draft: Path, folder: Path) -> None:
 def _now() -> tuple[dict[str, Any], dict[str, bytes], str | None]:
     """What the code is at this moment: facts, files by their name, and what a checkout
     has not committed."""
-    files = contents(
+    files = read_packages(
         [Path(str(package.__file__)).resolve().parent for package in PACKAGES]
     )
     facts: dict[str, Any] = {
         "zsg": importlib.metadata.version("zsg"),
         "python": platform.python_version(),
     }
-    facts["digest"] = digest(files)
+    facts["digest"] = compute_digest(files)
     patch = None
     here = Path(str(PACKAGES[0].__file__)).resolve().parent.parent
     if (here / ".git").exists():
@@ -289,7 +289,7 @@ def _now() -> tuple[dict[str, Any], dict[str, bytes], str | None]:
     return facts, files, patch
 
 
-def contents(packages: list[Path]) -> dict[str, bytes]:
+def read_packages(packages: list[Path]) -> dict[str, bytes]:
     """The files of packages, by their name from where the package lies; nothing
     compiled, nothing hidden."""
     found = {}
@@ -302,7 +302,7 @@ def contents(packages: list[Path]) -> dict[str, bytes]:
     return found
 
 
-def digest(files: Mapping[str, bytes]) -> str:
+def compute_digest(files: Mapping[str, bytes]) -> str:
     """A short digest over names and bytes."""
     whole = hashlib.sha256()
     for name, content in sorted(files.items()):

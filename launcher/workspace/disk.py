@@ -23,7 +23,7 @@ TROUBLE = {
 }
 
 
-def told(error: OSError) -> ClusterError:
+def explain_disk_error(error: OSError) -> ClusterError:
     """The error for people. Raises the same error again if it is none of a disk's."""
     if error.errno not in TROUBLE:
         raise error

@@ -26,28 +26,28 @@ MODULES: dict[str, tuple[str, ...]] = {
 DISTRIBUTIONS = {"ot": "POT", "sklearn": "scikit-learn", "rouge_score": "rouge-score"}
 
 
-def missing(modules: Sequence[str]) -> list[str]:
+def find_missing(modules: Sequence[str]) -> list[str]:
     """Which of these modules cannot be imported here."""
     return [name for name in modules if importlib.util.find_spec(name) is None]
 
 
-def told(what: str, modules: Sequence[str], extra: str) -> str | None:
+def describe_missing(what: str, modules: Sequence[str], extra: str) -> str | None:
     """The line for people: `what` needs these, which are not installed here, and the
     command; None if all are."""
-    lacking = missing(modules)
+    lacking = find_missing(modules)
     if not lacking:
         return None
     names = ", ".join(DISTRIBUTIONS.get(name, name) for name in lacking)
     verb = "is" if len(lacking) == 1 else "are"
-    return f"{what} needs {names}, which {verb} not installed here: {command(extra)}"
+    return f"{what} needs {names}, which {verb} not installed here: {install_command(extra)}"
 
 
-def need(what: str, extra: str, only: Sequence[str] | None = None) -> None:
+def require_extra(what: str, extra: str, only: Sequence[str] | None = None) -> None:
     """Raises UserError with that line where a module of the extra is missing, or one of `only`."""
-    if line := told(what, MODULES[extra] if only is None else only, extra):
+    if line := describe_missing(what, MODULES[extra] if only is None else only, extra):
         raise UserError(line)
 
 
-def command(extra: str) -> str:
+def install_command(extra: str) -> str:
     """How the extra is installed."""
     return f"pip install 'zsg[{extra}]'"

@@ -18,7 +18,7 @@ SMALL = 1 << 20  # bytes
 Row = dict[str, Any]
 
 
-def write(
+def write_grid_record(
     workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequence[Row]
 ) -> None:
     """Keeps the grid file and which runs it wants; those it no longer wants are kept as
@@ -26,7 +26,9 @@ def write(
     folder = workspace.grid(name)
     ownership.make_folder(folder)
     wanted = {row["run"] for row in [*runs, *facts.get("before", [])]}
-    left = [row for row in former(workspace, name, set()) if row["run"] not in wanted]
+    left = [
+        row for row in find_former(workspace, name, set()) if row["run"] not in wanted
+    ]
     # never through a link in its place
     write_bytes(folder / "grid.yaml", file.read_bytes())
     write_json(
@@ -35,14 +37,14 @@ def write(
     )
 
 
-def kept(workspace: Workspace, name: str) -> Row:
+def read_kept(workspace: Workspace, name: str) -> Row:
     """What is kept of a grid of that name; nothing if none was submitted."""
     return read_json(workspace.grid(name) / "grid.json") or {}
 
 
-def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row]:
+def find_former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row]:
     """The runs that a grid of that name once wanted and that are not among `wanted`."""
-    record = kept(workspace, name)
+    record = read_kept(workspace, name)
     stages = [{**row, "is_stage": True} for row in record.get("before", [])]
     rows = [*record.get("runs", []), *stages, *record.get("former", [])]
     return [row for row in rows if row["run"] not in wanted]
@@ -54,11 +56,11 @@ def all_rows(record: Mapping[str, Any]) -> list[Any]:
     return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
-def read(workspace: Workspace, name: str) -> Row:
+def read_grid_record(workspace: Workspace, name: str) -> Row:
     """A grid's record. UserError if there is none such."""
-    [name] = names(workspace, name)
+    [name] = select_grids(workspace, name)
     record = read_json(workspace.grid(name) / "grid.json")
-    assert record is not None, "names has just seen it"
+    assert record is not None, "select_grids has just seen it"
     return record
 
 
@@ -80,22 +82,22 @@ def read_brief(workspace: Workspace, name: str) -> _Brief:
     which are most of the file."""
     path = workspace.grid(name) / "grid.json"
     if path.stat().st_size < SMALL:
-        return read(workspace, name)  # pyright: ignore[reportReturnType]
+        return read_grid_record(workspace, name)  # pyright: ignore[reportReturnType]
     import msgspec  # takes longer to load than a small file to read
 
     return msgspec.json.decode(path.read_bytes(), type=_Brief)
 
 
-def known(workspace: Workspace) -> list[str]:
+def list_grids(workspace: Workspace) -> list[str]:
     """The grids of the workspace."""
     return sorted(
         path.parent.name for path in (workspace.root / "grids").glob("*/grid.json")
     )
 
 
-def names(workspace: Workspace, grid: str | None = None) -> list[str]:
+def select_grids(workspace: Workspace, grid: str | None = None) -> list[str]:
     """The named grid, or all of the workspace. UserError if there is none such."""
-    there = known(workspace)
+    there = list_grids(workspace)
     if grid is None and there:
         return there
     if grid in there:

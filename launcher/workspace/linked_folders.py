@@ -7,7 +7,7 @@ from jobs.contract.folder import Workspace
 from zsg_core.errors import UserError
 
 
-def refuse(place: Workspace, runs: Iterable[str]) -> None:
+def refuse_links(place: Workspace, runs: Iterable[str]) -> None:
     """UserError for a link in place of `runs`, of a run's folder, or of where its
     states and snapshots lie."""
     inside = [

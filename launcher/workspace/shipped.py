@@ -6,7 +6,7 @@ from pathlib import Path
 from zsg_core.errors import UserError
 
 
-def shipped(folder: str) -> Path:
+def find_shipped(folder: str) -> Path:
     """The shipped folder of that name."""
     here = Path(__file__).resolve().parents[1]
     for root in (here, here.parent):  # an installed wheel, then a checkout

@@ -27,7 +27,7 @@ CODE = ("code", "grids", "submissions")
 Say = Callable[[str], None]
 
 
-def find(path: Path) -> Workspace:
+def find_workspace(path: Path) -> Workspace:
     """The workspace of a path, absolute and without links. UserError for a path that
     can be no folder."""
     try:
@@ -60,7 +60,7 @@ def find(path: Path) -> Workspace:
     return Workspace(root)
 
 
-def where(path: Path | None, otherwise: str = "zsg-work") -> Path:
+def choose_folder(path: Path | None, otherwise: str = "zsg-work") -> Path:
     """The workspace's folder that is asked for, or that of ZSG_WORKSPACE, or `otherwise`."""
     return path or Path(os.environ.get(VARIABLE) or otherwise)
 
@@ -71,7 +71,7 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
 
     That of somebody else may be read, and that is told.
     """
-    place = find(where(path, otherwise))
+    place = find_workspace(choose_folder(path, otherwise))
     if note := note_of(place):
         tell(f"note: {note}")
     return place
@@ -80,14 +80,14 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
 def find_own(path: Path | None) -> Workspace:
     """The same, for commands that write to it or run what lies there. UserError for one
     that others may write."""
-    place = find(where(path))
-    if objection := foreign(place):
+    place = find_workspace(choose_folder(path))
+    if objection := find_foreign_access(place):
         raise objection
     ownership.make_files_private(place.root)
     return place
 
 
-def refusal(workspace: Workspace) -> UserError | None:
+def find_refusal(workspace: Workspace) -> UserError | None:
     """Why a folder can be no workspace of the user's: it cannot be read and written, or
     others may write it."""
     place = workspace.root
@@ -104,17 +104,19 @@ def refusal(workspace: Workspace) -> UserError | None:
             else f"cannot be made: {place} is not writable"
         )
         return UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
-    return foreign(workspace)
+    return find_foreign_access(workspace)
 
 
-def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> None:
+def create_workspace(
+    workspace: Workspace, say: Say = tell, *, share: bool = False
+) -> None:
     """Makes the folder unless it is there, for its owner alone or, to `share`, for the
     owner's group.
 
     UserError for one that can be none of the user's. What the user has made in it and
     left open, as under umask 002, is closed, and that is told.
     """
-    if objection := refusal(workspace):
+    if objection := find_refusal(workspace):
         raise objection
     place = workspace.root
     if place.exists():
@@ -144,7 +146,7 @@ def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> Non
             )
 
 
-def foreign(workspace: Workspace) -> UserError | None:
+def find_foreign_access(workspace: Workspace) -> UserError | None:
     """Why nothing may be run from a workspace, nor be written to it: others own or may
     write what would be run.
 
@@ -168,7 +170,7 @@ def foreign(workspace: Workspace) -> UserError | None:
         end = f"{fault.mend}, or {OTHER}" if fault.mend else OTHER
         return UserError(f"workspace {root}: {fault.what}, and {AS_YOURS}: {end}")
     try:
-        strange = [fault for fault in faults(root) if not fault.mend]
+        strange = [fault for fault in list_faults(root) if not fault.mend]
     except PermissionError as error:
         return UserError(
             f"workspace {root}: {error.filename} cannot be read by you; {OTHER}"
@@ -196,7 +198,7 @@ def note_of(workspace: Workspace) -> str | None:
     )
 
 
-def faults(root: Path) -> Iterator[Fault]:
+def list_faults(root: Path) -> Iterator[Fault]:
     """What others own or may write of what lies right in a workspace, and in the
     folders of code and grids."""
     folders = [root, *(root / kind for kind in CODE)]
@@ -212,7 +214,7 @@ def _close(workspace: Workspace, say: Say) -> None:
     if ownership.is_group_workspace(workspace.root):
         return
     closed = []
-    for fault in faults(workspace.root):
+    for fault in list_faults(workspace.root):
         if fault.mend:
             fault.path.chmod(fault.path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS)
             closed.append(fault)

@@ -42,20 +42,22 @@ class Document:
 
     def error(self, place: Place, message: str) -> UserError:
         """An error that names file and line."""
-        return UserError(f"{shown(self.path)}:{self.line(place)}: {message}")
+        return UserError(f"{format_path(self.path)}:{self.line(place)}: {message}")
 
 
-def load(path: Path) -> Document:
+def load_document(path: Path) -> Document:
     """Reads a file. UserError for a missing or oversized file, bad YAML, doubled keys,
     tags and other oddities."""
     text = _text(path)
     refusal: Refusal = lambda line, message: UserError(  # noqa: E731
-        f"{shown(path)}:{line}: {message}" if line else f"{shown(path)}: {message}"
+        f"{format_path(path)}:{line}: {message}"
+        if line
+        else f"{format_path(path)}: {message}"
     )
-    return Document(path, *parse(text, refusal))
+    return Document(path, *parse_yaml(text, refusal))
 
 
-def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
+def parse_yaml(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
     """The plain value of a YAML text and the line of every place in it."""
     _refuse_nests(text, refusal)
     try:
@@ -87,7 +89,7 @@ def _refuse_nests(text: str, refusal: Refusal) -> None:
             )
 
 
-def shown(path: Path) -> str:
+def format_path(path: Path) -> str:
     """A path as a message may show it: on one line, without marks that deceive the eye."""
     return make_showable(str(path), keep="")
 
@@ -96,18 +98,20 @@ def _text(path: Path) -> str:
     try:
         # Only a plain file: a pipe would be empty when it is read again, a device would never end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{shown(path)}: cannot be read: not a file")
+            raise UserError(f"{format_path(path)}: cannot be read: not a file")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(
-                f"{shown(path)}: more than {MAX_BYTES:,} bytes; is this a grid or profile?"
+                f"{format_path(path)}: more than {MAX_BYTES:,} bytes; is this a grid or profile?"
             )
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+        raise UserError(
+            f"{format_path(path)}: cannot be read: {error.strerror}"
+        ) from error
     except ValueError as error:  # not UTF-8, or a path that cannot be one
-        raise UserError(f"{shown(path)}: cannot be read: {error}") from error
+        raise UserError(f"{format_path(path)}: cannot be read: {error}") from error
 
 
 def _first_line(error: object) -> str:

@@ -9,7 +9,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
 from jobs.runtime import log_marks
-from launcher.status.status import JobState, collect
+from launcher.status.status import JobState, collect_states
 from launcher.workspace.ledger import Ledger, Submission
 from tests.lib.slurm_answers import owned
 
@@ -95,7 +95,9 @@ def ended(workspace: Workspace, submission: Submission, outcome: str) -> None:
 
 def state(workspace: Workspace, slurm: FakeSlurm | None = None) -> JobState:
     """What is found."""
-    return collect(workspace, [ITEM], Ledger(workspace), slurm or FakeSlurm())[ITEM]
+    return collect_states(workspace, [ITEM], Ledger(workspace), slurm or FakeSlurm())[
+        ITEM
+    ]
 
 
 def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> None:

@@ -107,7 +107,7 @@ def _read_group(
             break
     else:
         return
-    extras.need(
+    extras.require_extra(
         "a report with hidden states", "report", only=("safetensors", "sklearn")
     )
     for _, steps in sorted(files.items()):

@@ -54,11 +54,11 @@ def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
 
     UserError if there is no such grid.
     """
-    record = grid_record.read(workspace, name)
+    record = grid_record.read_grid_record(workspace, name)
     file = workspace.grid(record["name"]) / "grid.yaml"
     if not file.is_file():
         return []
-    document = yaml_file.load(file)
+    document = yaml_file.load_document(file)
     rows = record["runs"]
     stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)

@@ -19,7 +19,7 @@ Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
 def draw_similarity(curves: Mapping[str, Curves], path: Path) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means
     of windows of the order."""
-    extras.need("a picture", "report", only=("matplotlib",))
+    extras.require_extra("a picture", "report", only=("matplotlib",))
     with line_charts.open_pyplot({}) as pyplot:
         _draw(pyplot, curves, path)
 

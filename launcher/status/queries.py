@@ -15,8 +15,8 @@ from jobs.contract.states import State
 from launcher.clusters.slurm import Runner
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
-from launcher.status.settled import Settled
-from launcher.status.status import BEFORE, collect
+from launcher.status.status import BEFORE, collect_states
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -39,7 +39,7 @@ def status_rows(
     """
     records = {
         name: grid_record.read_brief(place, name)
-        for name in grid_record.names(place, grid)
+        for name in grid_record.select_grids(place, grid)
     }
     items = dict.fromkeys(
         f"runs/{run['run']}"
@@ -57,8 +57,8 @@ def status_rows(
         for item, last in ledger.by_item().items()
         if last.kind in BEFORE
     }
-    found = collect(
-        place, [*items, *evaluators, *before], ledger, run, settled=Settled(place)
+    found = collect_states(
+        place, [*items, *evaluators, *before], ledger, run, settled=TerminalCache(place)
     )
     rows = [
         row
@@ -75,7 +75,8 @@ def status_rows(
 def data_notes(place: Workspace, grid: str | None) -> list[str]:
     """What there is to know of the data of a grid, or of all grids."""
     records = [
-        grid_record.read_brief(place, name) for name in grid_record.names(place, grid)
+        grid_record.read_brief(place, name)
+        for name in grid_record.select_grids(place, grid)
     ]
     return data_notes_of.of_corpora(
         place, (one for record in records for one in record.get("corpora", ()))
@@ -158,7 +159,7 @@ def read_log(
     """The end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
     item = find_item(place, text)
     if follow:
-        pieces = logs.follow(place, item, rank, lines)
+        pieces = logs.follow_log(place, item, rank, lines)
     else:
         part = logs.of_rank(place, item, rank, attempt)
         pieces = part.read(part.tail(lines))

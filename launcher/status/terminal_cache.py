@@ -43,7 +43,7 @@ class _Cache(msgspec.Struct):
     ends: dict[str, list[Any]]
 
 
-class Settled:
+class TerminalCache:
     """The ends that were read before, of all grids of a workspace; None for a job that
     has not ended."""
 

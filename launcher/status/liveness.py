@@ -86,7 +86,7 @@ class Signs:
         return float("inf") if seconds is None else seconds + (self.beat_s or 0.0)
 
 
-def of(folder: Path, clock: Clock) -> Signs | None:
+def read_signs(folder: Path, clock: Clock) -> Signs | None:
     """The signs of the newest attempt; None if there has been none."""
     signs = _look(folder, clock)
     if signs and signs.age_s > LOST_S:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.status import settled as settled_of
-from launcher.status.settled import Settled
-from launcher.status.status import collect
+from launcher.status import terminal_cache
+from launcher.status.status import collect_states
+from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.recorded_run import ITEM, FakeSlurm, ended, started, submitted, workspace
@@ -21,14 +21,14 @@ Change = Callable[[Workspace], None]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written just now is remembered too: so a test need not wait."""
-    monkeypatch.setattr(settled_of, "RESTED_S", -1)
+    monkeypatch.setattr(terminal_cache, "RESTED_S", -1)
 
 
 def look(workspace: Workspace) -> JobState:
     """What `zsg status` finds."""
     slurm = FakeSlurm("8|PENDING|Priority", "7|CANCELLED|0:0")
-    return collect(
-        workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+    return collect_states(
+        workspace, [ITEM], Ledger(workspace), slurm, settled=TerminalCache(workspace)
     )[ITEM]
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_changed_just_now_is_not_remembered(
     workspace: Workspace, monkeypatch
 ) -> None:
     """A second change within the clock's tick would go unseen."""
-    monkeypatch.setattr(settled_of, "RESTED_S", 5.0)
+    monkeypatch.setattr(terminal_cache, "RESTED_S", 5.0)
     ended(workspace, submitted(workspace), "done")
     look(workspace)
 
