@@ -287,7 +287,7 @@ def test_adapters_hold_on_to_the_weights_that_they_are_put_on(tmp_path: Path) ->
     """A run that is done and has kept LoRA's adapters still needs its start; without
     any, or with all weights, not."""
     lora, full = (
-        {"recipe": {"stages": [{"train": {"tuning": {"method": name}}}]}}
+        job_record(recipe={"stages": [{"train": {"tuning": {"method": name}}}]})
         for name in ("lora", "full")
     )
     (tmp_path / "snapshots/.8.draft").mkdir(parents=True)
