@@ -19,6 +19,7 @@ from launcher.planning.plan import Allow, Plan, choose_actions, make_plan, run_i
 from launcher.status.status import JobState
 from tests.lib.builders import digests
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.job_records import job_record
 from tests.lib.mlflow_contents import MlflowClient, child_runs, loss_by_step
 from zsg_core import recipe as recipes
 from zsg_core.settings.run import Settings
