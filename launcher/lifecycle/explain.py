@@ -13,40 +13,43 @@ from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 
 
-def why_run(place: Workspace, text: str) -> dict[str, Any]:
+def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
     """Why a run stands where it stands."""
-    item = find_item(place, text)
-    ledger = Ledger(place)
+    item = find_item(workspace, text)
+    ledger = Ledger(workspace)
     last = ledger.last(item)
-    state = collect_states(place, [item], ledger, settled=TerminalCache(place))[item]
-    found = why.of_job(place, item, state)
-    refusal = _refusal(place, item, state, ledger) if found and last else None
+    states = collect_states(workspace, [item], ledger, settled=TerminalCache(workspace))
+    state = states[item]
+    cause = why.of_job(workspace, item, state)
+    refusal = _refusal(workspace, item, state, ledger) if cause and last else None
     return why.make_why_row(
-        item.removeprefix("runs/"), last.grid if last else None, state, found, refusal
+        item.removeprefix("runs/"), last.grid if last else None, state, cause, refusal
     )
 
 
 def _refusal(
-    place: Workspace, item: str, state: JobState, ledger: Ledger
+    workspace: Workspace, item: str, state: JobState, ledger: Ledger
 ) -> str | None:
     """Why zsg retry would leave a job, by its own rules."""
     return retry.refuse_retry(
-        retry.read_failure(place, item, state), ledger.retries(item)
+        retry.read_failure(workspace, item, state), ledger.retries(item)
     )
 
 
-def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
+def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     """The failures of a grid by cause."""
-    record = grid_record.read_brief(place, grid)
+    record = grid_record.read_brief(workspace, grid)
     runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
-    ledger = Ledger(place)
-    states = collect_states(place, runs, ledger, settled=TerminalCache(place))
-    found = {item: why.of_job(place, item, states[item]) for item in runs}
-    failed = {item: run for item, run in runs.items() if found[item]}
-    refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
+    ledger = Ledger(workspace)
+    states = collect_states(workspace, runs, ledger, settled=TerminalCache(workspace))
+    causes = {item: why.of_job(workspace, item, states[item]) for item in runs}
+    failed = {item: run for item, run in runs.items() if causes[item]}
+    refusals = {
+        item: _refusal(workspace, item, states[item], ledger) for item in failed
+    }
     return why.by_cause(
         why.make_why_row(
-            run, grid, states[item], found[item], refusals[item], alone=False
+            run, grid, states[item], causes[item], refusals[item], alone=False
         )
         for item, run in failed.items()
     )

@@ -32,13 +32,18 @@ def find_failed_nodes(
         for item, job_id in ids.items()
     }
     since = time.time() - KEPT_OFF_S
-    told = slurm.find_nodes([job for its in jobs.values() for job in its], since)
-    found = {}
-    for item, its in jobs.items():
+    nodes_by_job = slurm.find_nodes(
+        [job for item_jobs in jobs.values() for job in item_jobs], since
+    )
+    nodes_by_item = {}
+    for item, item_jobs in jobs.items():
         attempt = attempts.read(workspace.root / item)
-        here = [attempt.host] if attempt and attempt.started / 1000 >= since else []
-        found[item] = next((told[job] for job in its if job in told), []) or here
-    return found
+        host = [attempt.host] if attempt and attempt.started / 1000 >= since else []
+        nodes_by_item[item] = (
+            next((nodes_by_job[job] for job in item_jobs if job in nodes_by_job), [])
+            or host
+        )
+    return nodes_by_item
 
 
 def to_avoid(ledger: Ledger, failures: Mapping[str, Retried]) -> dict[str, str]:

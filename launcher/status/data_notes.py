@@ -14,21 +14,21 @@ from jobs.contract.folder import NOTES, Workspace, read_json
 MOST = 20
 
 
-def of_corpora(place: Workspace, corpora: Iterable[str]) -> list[str]:
+def of_corpora(workspace: Workspace, corpora: Iterable[str]) -> list[str]:
     """The notes of corpora, each once, in their order; of very many the first, and how
     many more there are."""
-    found: dict[str, None] = {}
+    notes_once: dict[str, None] = {}
     for corpus in dict.fromkeys(corpora):
-        found |= dict.fromkeys(read_json(place.corpus(corpus) / NOTES) or ())
-    notes = list(found)
-    more = (
+        notes_once |= dict.fromkeys(read_json(workspace.corpus(corpus) / NOTES) or ())
+    notes = list(notes_once)
+    overflow = (
         [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"]
         if len(notes) > MOST
         else []
     )
-    return notes[:MOST] + more
+    return notes[:MOST] + overflow
 
 
-def of_grid(place: Workspace, record: Mapping[str, Any]) -> list[str]:
+def of_grid(workspace: Workspace, record: Mapping[str, Any]) -> list[str]:
     """The notes of the data of a recorded grid."""
-    return of_corpora(place, record.get("corpora", ()))
+    return of_corpora(workspace, record.get("corpora", ()))

@@ -50,7 +50,7 @@ class TerminalCache:
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.ends
         self._changed = False
-        self._kept: dict[str, list[Any]] = _read(self._path)
+        self._entries: dict[str, list[Any]] = _read(self._path)
 
     def key(self, folder: Path, submission: str | None) -> Key | None:
         """Under what an end counts; None without a folder."""
@@ -62,25 +62,25 @@ class TerminalCache:
 
     def recall(self, item: str, key: Key) -> tuple[bool, dict[str, Any] | None]:
         """Whether the end of a job is remembered, and the end."""
-        kept = self._kept.get(item)
-        return (True, kept[1]) if kept and kept[0] == key else (False, None)
+        entry = self._entries.get(item)
+        return (True, entry[1]) if entry and entry[0] == key else (False, None)
 
     def keep(self, item: str, key: Key, end: dict[str, Any] | None, now: float) -> None:
         """Remembers what was read after `key` was taken."""
         if now - key[1] / 1e9 > RESTED_S:
-            self._kept[item] = [key, end]
+            self._entries[item] = [key, end]
             self._changed = True
 
     def has_left(self, item: str, key: Key) -> bool:
         """Whether a job that has ended was seen to have left the scheduler's queue."""
-        kept = self._kept.get(item)
-        return kept is not None and kept[0] == key and kept[2:] == [LEFT]
+        entry = self._entries.get(item)
+        return entry is not None and entry[0] == key and entry[2:] == [LEFT]
 
     def leaves(self, item: str, key: Key) -> None:
         """Remembers that a job has left the queue, if its end is remembered."""
-        kept = self._kept.get(item)
-        if kept is not None and kept[0] == key and kept[2:] != [LEFT]:
-            self._kept[item] = [*kept[:2], LEFT]
+        entry = self._entries.get(item)
+        if entry is not None and entry[0] == key and entry[2:] != [LEFT]:
+            self._entries[item] = [*entry[:2], LEFT]
             self._changed = True
 
     def save(self) -> None:
@@ -91,7 +91,7 @@ class TerminalCache:
         try:
             draft.write_text(
                 json.dumps(
-                    {"schema": SCHEMA, "fields": FIELDS, "ends": self._kept},
+                    {"schema": SCHEMA, "fields": FIELDS, "ends": self._entries},
                     ensure_ascii=False,
                 ),
                 encoding="utf-8",
