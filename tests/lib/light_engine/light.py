@@ -103,7 +103,7 @@ class BatchLoss:
 class CheckpointLosses:
     """The loss at checkpoints: a number that the weights decide."""
 
-    facts, sets = {"test_sets": {}}, {"loss": Ids([])}
+    digests, sets = {}, {"loss": Ids([])}
 
     def __init__(self, job, engine, test, ranks, device, budget, *, first, steps):
         self.engine = engine
