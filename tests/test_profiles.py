@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.clusters import profiles
+from launcher.clusters import profiles, sbatch_options
 from launcher.clusters.profiles import Profile
 from launcher.workspace.shipped import find_shipped
 from zsg_core.errors import UserError
@@ -608,3 +608,10 @@ def test_module_lines_are_said_to_go_into_setup(load):
         UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"
     ):
         load("name: a\nkind: slurm\nmodules: [cuda]\n")
+
+
+def test_an_option_that_zsg_sets_is_never_passed_on() -> None:
+    """Each option of sbatch is of one kind: passed on, set by a key, or zsg's own."""
+    kinds = (sbatch_options.PASSED, sbatch_options.SET_BY.keys(), sbatch_options.OURS)
+
+    assert len(frozenset().union(*kinds)) == sum(len(kind) for kind in kinds)

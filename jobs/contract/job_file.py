@@ -176,7 +176,7 @@ class TrainJob(Job, frozen=True, kw_only=True, tag="train"):
     `makes`: where its weights go if others start from them; `scored`: the keys that
     evaluators take of its snapshots; `after`: the job folders it waits for;
     `micro_tokens`: the most of a micro-batch, None = the device's default;
-    `deepspeed`: see jobs.training.deepspeed_config."""
+    `deepspeed`: see jobs.contract.deepspeed_config."""
 
     run_id: str
     paths: TrainPaths

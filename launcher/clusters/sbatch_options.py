@@ -47,12 +47,12 @@ OURS = frozenset(
 
 def explain_refusal(name: str) -> str | None:
     """Why an option cannot be passed on; None if it can."""
-    if name in PASSED:
-        return None
     if name in SET_BY:
         return f"zsg sets --{name} itself, by {SET_BY[name]}"
     if name in OURS:
         return f"zsg sets --{name} itself; its jobs depend on it"
+    if name in PASSED:
+        return None
     return (
         f"sbatch has no option --{name}.{suggest_nearest(name, sorted(PASSED))} Options by their"
         " long names, without dashes"

@@ -186,13 +186,17 @@ def _grouped(texts: Texts, tasks: Sequence[str]) -> list[list[str]]:
 
 
 def _euclidean(name: str, train: Vectors, test: Vectors) -> Floats:
+    # `fold_sum` uses its argument up, so each block is reduced in one way only.
+    reductions: dict[str, Callable[[Floats], Floats]] = {
+        "euclidean_min": lambda block: block.min(axis=0),
+        "euclidean_max": lambda block: block.max(axis=0),
+        "euclidean_avg": lambda block: fold_sum(block) / len(test),
+    }
+    reduce_block = reductions[name]
     reduced = np.empty(len(train))
 
     def reduce(block: slice, of_block: Floats) -> None:
-        nearest, farthest = of_block.min(axis=0), of_block.max(axis=0)
-        reduced[block] = {"min": nearest, "max": farthest}.get(
-            name.removeprefix("euclidean_"), fold_sum(of_block) / len(test)
-        )
+        reduced[block] = reduce_block(of_block)
 
     _each_block(train, test, reduce)
     return reduced
