@@ -131,7 +131,7 @@ def finished_grid(folder: Path) -> Path:
 
 def _finish(run: Path, submission: str) -> None:
     run.mkdir(parents=True)
-    attempt = attempts.begin(run, submission)
+    attempt = attempts.begin_attempt(run, submission)
     journal = Journal(run, attempt, "train", "stage")
     journal.add_row("event", step=0, examples=0, data={"event": "start", "steps": 60})
     for step in range(0, 61, 10):
@@ -145,7 +145,7 @@ def _finish(run: Path, submission: str) -> None:
         "loss": 1.4,
         "checkpoints": list(range(0, 61, 10)),
     }
-    attempts.end(run, attempt, Outcome.DONE, **facts)
+    attempts.end_attempt(run, attempt, Outcome.DONE, **facts)
 
 
 def _peer(folder: Path, commands: int) -> list[str]:

@@ -215,7 +215,7 @@ def prepared(
 
 def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
-    from jobs.evaluating.held_weights import HeldWeights, alone
+    from jobs.evaluating.held_weights import HeldWeights, become_sole_rank
     from jobs.evaluating.served import Served
     from jobs.model.generate import Generator
     from zsg_core.metrics import metrics
@@ -224,7 +224,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
 
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
     suite = Suite(name=metrics.TEST_SET, keys=(KEY,), how=how)
-    one, held = Served(run, (suite,)), HeldWeights(alone())
+    one, held = Served(run, (suite,)), HeldWeights(become_sole_rank())
     held.hold_base(one.job)
     (tokens, examples), prompts = one.test, one.items(suite).prompts
     generator = Generator(

@@ -29,7 +29,7 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     """Measures by turns and prints."""
     import torch
 
-    from jobs.evaluating.held_weights import alone
+    from jobs.evaluating.held_weights import become_sole_rank
     from jobs.model.answer_loss import AnswerLoss
     from jobs.model.packed_attention import NAME
     from jobs.runtime.ranks import Ranks
@@ -40,7 +40,7 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     os.dup2(2, 1)  # whatever the harness prints
     torch.set_num_threads(1)
     examples = test_items(SHAPES[shape], tasks)
-    alone()
+    become_sole_rank()
     packed, stock = (
         llama(SHAPES[shape], attention, torch.float32, "cpu")
         for attention in (NAME, "sdpa")

@@ -210,8 +210,8 @@ def record_run(
         deepspeed={},
     )
     write_job(folder, job)
-    attempt = attempts.begin(folder, "submission")
-    item_losses.describe(
+    attempt = attempts.begin_attempt(folder, "submission")
+    item_losses.describe_items(
         folder,
         [f"{task}:{n}" for n, task in enumerate(tasks)],
         list(tasks),
@@ -238,7 +238,9 @@ def record_run(
             journal.add_row("metric", step=step, examples=16 * step, data=speed)
         if step in steps:
             means = losses[steps.index(step)]
-            item_losses.keep(journal, "loss", means, step=step, examples=16 * step)
+            item_losses.journal_item_losses(
+                journal, "loss", means, step=step, examples=16 * step
+            )
             data = {
                 "loss": float(np.mean(means)),
                 **dict.fromkeys(others, float(means[0])),
@@ -246,7 +248,7 @@ def record_run(
             journal.add_row("metric", step=step, examples=16 * step, data=data)
     journal.close()
     if outcome:
-        attempts.end(folder, attempt, outcome, **{"step": steps[-1], **ended})
+        attempts.end_attempt(folder, attempt, outcome, **{"step": steps[-1], **ended})
 
 
 if __name__ == "__main__":

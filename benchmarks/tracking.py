@@ -75,7 +75,7 @@ def measure(folder: Path, runs: int = RUNS, writers: int = WRITERS) -> list[Row]
 def step_cost(folder: Path, steps: int = STEPS) -> Row:
     """What a step that is no checkpoint pays for its row."""
     run = folder / "step"
-    attempt = attempts.begin(run, "submission")
+    attempt = attempts.begin_attempt(run, "submission")
     journal = Journal(run, attempt, "train", "s")
     data = {"train/loss": 1.2345678, "train/lr": 1e-6, "train/grad_norm": 0.98765}
     taken = []
@@ -109,7 +109,7 @@ def throughput(folder: Path, uri: str, points: int = POINTS) -> Row:
             checkpoints=points // METRICS,
         )
         began = time.perf_counter()
-        sent = deliver.sync(place, f"fast{number}")["points"]
+        sent = deliver.sync_grid(place, f"fast{number}")["points"]
         ours.append(sent / (time.perf_counter() - began))
         bare.append(_bare(uri, points))
     best, ceiling = max(ours), max(bare)
@@ -192,12 +192,12 @@ def workspace(
     for name in names:
         run = place.run(name)
         write_json(run / "job.json", job)
-        attempt = attempts.begin(run, "submission")
+        attempt = attempts.begin_attempt(run, "submission")
         journal = Journal(run, attempt, "train", "s")
         for step in range(checkpoints):
             journal.add_row("metric", step=step, examples=step, data=data)
         journal.close()
-        attempts.end(run, attempt, "done")
+        attempts.end_attempt(run, attempt, "done")
     return place
 
 

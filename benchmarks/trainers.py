@@ -94,7 +94,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
 
     from jobs.contract import attempt as attempts
     from jobs.contract.folder import write_json
-    from jobs.contract.journal import SPEED, Journal, read
+    from jobs.contract.journal import SPEED, Journal, read_journal
     from jobs.contract.journal_rows import MetricRow
     from jobs.model.packed_attention import NAME
     from jobs.runtime.ranks import Ranks, connect_ranks
@@ -111,7 +111,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
         job = _job(folder / f"round{number}", asked, steps, snapshot)
         run = folder / f"round{number}" / "run"
         run.mkdir()
-        attempt = attempts.begin(run, "s")
+        attempt = attempts.begin_attempt(run, "s")
         journal = Journal(run, attempt, "train", "1")
         dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
         model = llama(asked.shape, NAME, dtype, device)
@@ -127,7 +127,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
         place = trainer.Place(run, attempt, Ranks(0, 1, 0), journal, Signals())
         trainer.fine_tune(job, place, device, model, train, test)
         journal.close()
-        for row in read(run):
+        for row in read_journal(run):
             if not isinstance(row, MetricRow):
                 continue
             if "train/loss" in row.data:

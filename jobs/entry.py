@@ -25,7 +25,7 @@ from jobs.contract import (
 )
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import SCHEMA
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.job_file import (
@@ -37,7 +37,12 @@ from jobs.contract.job_file import (
     TrainJob,
     continue_policy,
 )
-from jobs.contract.journal import Journal, cells, plain, read
+from jobs.contract.journal import (
+    Journal,
+    list_metric_cells,
+    read_journal,
+    spell_nonfinite,
+)
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import (
@@ -91,22 +96,23 @@ def run(folder: str) -> None:
         _leave(f"{path}: done", 0)
     past = Past(exit_record.read_if_sound(path), state.newest_step(path))
     attempt = (
-        attempts.begin(path, job.submission)
+        attempts.begin_attempt(path, job.submission)
         if ranks.is_main
         else attempts.await_begin(path, MEET_S)
     )
     if attempt is None:
         sys.exit(
-            f"rank {ranks.rank}: rank 0 wrote no {attempts.path(path)} within {MEET_S:.0f} s"
+            f"rank {ranks.rank}: rank 0 wrote no {attempts.locate_attempt(path)}"
+            f" within {MEET_S:.0f} s"
         )
     pulse = Pulse()
     heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
     if ranks.is_main:
-        live.start(path, job)
+        live.start_delivery(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
         tell(
             log_marks.format_attempt_mark(
-                attempt, ranks.rank, ranks.world, attempts.node()
+                attempt, ranks.rank, ranks.world, attempts.get_node_name()
             )
         )
     try:
@@ -126,7 +132,7 @@ def run(folder: str) -> None:
         heartbeat.stop()
     if outcome != Outcome.DONE:
         facts |= {"saved": state.newest_step(path)}
-        if cancellation.asked(path, job.submission):
+        if cancellation.read_cancellation(path, job.submission):
             facts = {"step": facts["saved"], **facts}
             decision = _decide(job, outcome, facts, past, is_cancel_asked=True)
             outcome, facts = decision.outcome, facts | decision.facts
@@ -175,8 +181,8 @@ def _tell_end(
         if isinstance(job, TrainJob):
             _clean_up(path, job)
         return Outcome.DONE, 0
-    told = exit_record.read(path)  # by this rank, unless another has failed
-    goes_on = given(told.goes_on) if told else None
+    told = exit_record.read_exit_record(path)  # by this rank, unless another has failed
+    goes_on = replace_unset(told.goes_on) if told else None
     if goes_on == continuation.REQUEUE:
         goes_on = _requeue(path, attempt)
     has_dependents = bool(job.makes or continuation.count_links_left())
@@ -224,7 +230,7 @@ def _requeue(path: Path, attempt: Attempt) -> str | None:
         return continuation.REQUEUE
     evidence = f"it could not be requeued: {trouble}; {continuation.NEXT}"
     with contextlib.suppress(Superseded):
-        attempts.amend(path, attempt, goes_on=None, evidence=evidence)
+        attempts.amend_end(path, attempt, goes_on=None, evidence=evidence)
     return None
 
 
@@ -235,7 +241,7 @@ def _clean_up(path: Path, job: TrainJob) -> None:
         for reason in state.remove_states(path):
             tell(f"a state is not removed: {reason}")
     if job.before and not stages.is_still_needed(path, job):
-        stages.release(job.workspace, job.before[-1], job.run_id)
+        stages.release_weights(job.workspace, job.before[-1], job.run_id)
 
 
 def _read_job(path: Path) -> AnyJob:
@@ -256,7 +262,7 @@ def _perform(
     pulse: Pulse,
 ) -> tuple[Outcome, dict[str, Any]]:
     # only now: whoever cancels has looked for this attempt
-    if cancellation.asked(path, job.submission):
+    if cancellation.read_cancellation(path, job.submission):
         return Outcome.CANCELLED, {}
     setup.check_setup()
     code_guard.check_submitted_code(job.code)
@@ -318,7 +324,9 @@ def _evaluate(
     item = f"{path.parent.name}/{path.name}"
     try:
         return Outcome.DONE, asdict(
-            evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse))
+            evaluate.evaluate_runs(
+                job, item, attempt, _saying("evaluating", journal, pulse)
+            )
         )
     except evaluate.Stopped as stopped:
         return outcome_of(signals.asks), {
@@ -366,7 +374,7 @@ def _train(
             "evidence": signals.name,
             **asdict(stopped.progress),
         }
-    losses = sorted(cells(read(path))) if ranks.is_main else []
+    losses = sorted(list_metric_cells(read_journal(path))) if ranks.is_main else []
     facts = {
         "world": ranks.world,
         "checkpoints": [step for step, key in losses if key == "loss"],
@@ -380,7 +388,7 @@ def _train(
 
 def _end(path: Path, attempt: Attempt, outcome: Outcome, facts: dict[str, Any]) -> None:
     try:
-        attempts.end(path, attempt, outcome, **plain(facts))
+        attempts.end_attempt(path, attempt, outcome, **spell_nonfinite(facts))
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
 

@@ -49,27 +49,29 @@ def test_nothing_is_read_through_a_link(root: Path, tmp_path: Path, path: str) -
     """Whether the file or a folder on the way is one; nor is anything written to where
     it was to be copied."""
     with pytest.raises((NotBelow, FileNotFoundError)):
-        artifact_folder.read(root, artifact_folder.split(path), tmp_path / "copy")
+        artifact_folder.read_file(
+            root, artifact_folder.split_path(path), tmp_path / "copy"
+        )
     assert not (tmp_path / "copy").exists()
 
 
 def test_what_is_there_is_read_and_told(root: Path, tmp_path: Path) -> None:
     """Links are not told; a folder that is a link is none."""
-    artifact_folder.read(root, ["1", "kept.txt"], tmp_path / "copy")
+    artifact_folder.read_file(root, ["1", "kept.txt"], tmp_path / "copy")
 
     assert (tmp_path / "copy").read_text() == "kept"
-    assert artifact_folder.entries(root, []) == [Entry("1", True, None)]
-    assert artifact_folder.entries(root, ["1"]) == [Entry("kept.txt", False, 4)]
+    assert artifact_folder.list_entries(root, []) == [Entry("1", True, None)]
+    assert artifact_folder.list_entries(root, ["1"]) == [Entry("kept.txt", False, 4)]
     assert (
-        artifact_folder.entries(root, ["2"])
-        == artifact_folder.entries(root, ["1", "kept.txt"])
+        artifact_folder.list_entries(root, ["2"])
+        == artifact_folder.list_entries(root, ["1", "kept.txt"])
         == []
     )
     assert artifact_folder.is_folder(root, ["1"]) and not artifact_folder.is_folder(
         root, ["1", "folder"]
     )
     with pytest.raises(NotBelow, match="folder is a link, which is not followed"):
-        artifact_folder.entries(root, ["1", "folder"])
+        artifact_folder.list_entries(root, ["1", "folder"])
 
 
 def test_nothing_is_written_through_a_link(root: Path, source: Path) -> None:
@@ -80,9 +82,9 @@ def test_nothing_is_written_through_a_link(root: Path, source: Path) -> None:
         ["1", "gone", "x"],
     ):
         with pytest.raises(NotBelow):
-            artifact_folder.write(root, parts, source)
+            artifact_folder.write_file(root, parts, source)
     for name in ("file", "gone"):
-        artifact_folder.write(root, ["1", name], source)
+        artifact_folder.write_file(root, ["1", name], source)
 
     assert home_is_untouched(root)
     assert (root / "1/file").read_text() == "sent" and not (
@@ -98,8 +100,8 @@ def test_nothing_is_written_through_a_link(root: Path, source: Path) -> None:
 
 def test_what_is_written_is_the_owners_alone(root: Path, source: Path) -> None:
     """In private folders, made where they lack; in place of what was there."""
-    artifact_folder.write(root, ["2", "a", "kept.txt"], source)
-    artifact_folder.write(root, ["1", "kept.txt"], source)
+    artifact_folder.write_file(root, ["2", "a", "kept.txt"], source)
+    artifact_folder.write_file(root, ["1", "kept.txt"], source)
 
     assert [
         (root / path).stat().st_mode & 0o777 for path in ("2", "2/a", "2/a/kept.txt")
@@ -114,12 +116,12 @@ def test_what_is_written_is_the_owners_alone(root: Path, source: Path) -> None:
 def test_nothing_is_removed_through_a_link(root: Path) -> None:
     """A link itself is; what it leads to stays, and so does the folder of artifacts."""
     with pytest.raises(NotBelow):
-        artifact_folder.delete(root, ["1", "folder", "id_rsa"])
+        artifact_folder.delete_entry(root, ["1", "folder", "id_rsa"])
     with pytest.raises(NotBelow):
-        artifact_folder.delete(root, [])
-    artifact_folder.delete(root, ["1", "file"])
-    artifact_folder.delete(root, ["none", "x"])
-    artifact_folder.delete(root, ["1"])
+        artifact_folder.delete_entry(root, [])
+    artifact_folder.delete_entry(root, ["1", "file"])
+    artifact_folder.delete_entry(root, ["none", "x"])
+    artifact_folder.delete_entry(root, ["1"])
 
     assert home_is_untouched(root) and list(root.iterdir()) == []
 
@@ -131,10 +133,10 @@ def test_a_folder_of_artifacts_that_is_a_link_is_refused(
     linked = root.with_name("linked")
     linked.symlink_to(root.parent / "home")
     for do in (
-        lambda: artifact_folder.entries(linked, []),
-        lambda: artifact_folder.read(linked, ["id_rsa"], root / "copy"),
-        lambda: artifact_folder.write(linked, ["id_rsa"], source),
-        lambda: artifact_folder.delete(linked, ["id_rsa"]),
+        lambda: artifact_folder.list_entries(linked, []),
+        lambda: artifact_folder.read_file(linked, ["id_rsa"], root / "copy"),
+        lambda: artifact_folder.write_file(linked, ["id_rsa"], source),
+        lambda: artifact_folder.delete_entry(linked, ["id_rsa"]),
     ):
         with pytest.raises(NotBelow, match="is a link"):
             do()
@@ -145,16 +147,16 @@ def test_what_is_no_plain_file_is_not_read(root: Path, tmp_path: Path) -> None:
     """A pipe would be waited for; a folder is none."""
     os.mkfifo(root / "pipe")
     with pytest.raises(NotBelow, match="pipe is no plain file"):
-        artifact_folder.read(root, ["pipe"], tmp_path / "copy")
+        artifact_folder.read_file(root, ["pipe"], tmp_path / "copy")
     with pytest.raises((NotBelow, IsADirectoryError)):
-        artifact_folder.read(root, ["1"], tmp_path / "copy")
+        artifact_folder.read_file(root, ["1"], tmp_path / "copy")
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "..", "a/../../b", "a\0b", "/"])
 def test_paths_that_lead_out_are_refused(path: str) -> None:
     """Before anything is opened."""
     with pytest.raises(NotBelow, match="leads out"):
-        artifact_folder.split(path)
+        artifact_folder.split_path(path)
 
 
 def test_which_addresses_are_below(root: Path) -> None:
@@ -163,9 +165,9 @@ def test_which_addresses_are_below(root: Path) -> None:
     way = root.parent / "way"
     way.symlink_to(root.parent)
 
-    assert artifact_folder.below(root, str(root)) == []
-    assert artifact_folder.below(root, f"{root}/1/a") == ["1", "a"]
-    assert artifact_folder.below(way / "mlartifacts", f"{root}/1") == ["1"]
+    assert artifact_folder.split_below(root, str(root)) == []
+    assert artifact_folder.split_below(root, f"{root}/1/a") == ["1", "a"]
+    assert artifact_folder.split_below(way / "mlartifacts", f"{root}/1") == ["1"]
     for path in (
         f"{root}2/x",
         f"{root}/../home",
@@ -176,7 +178,7 @@ def test_which_addresses_are_below(root: Path) -> None:
         f"{root}/1/../../home",
     ):
         with pytest.raises(NotBelow):
-            artifact_folder.below(root, path)
+            artifact_folder.split_below(root, path)
 
 
 def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(
@@ -205,7 +207,7 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(
     try:
         for _ in range(1500):
             try:
-                artifact_folder.read(root, ["now", "id_rsa"], tmp_path / "copy")
+                artifact_folder.read_file(root, ["now", "id_rsa"], tmp_path / "copy")
                 read.add((tmp_path / "copy").read_text())
             except (NotBelow, OSError) as error:
                 read.add(type(error).__name__)

@@ -76,7 +76,7 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
         "prompts_cut": 0,
     }
     assert ask.tokens == 7
-    assert asking.flags(told, HOW) == [
+    assert asking.list_flags(told, HOW) == [
         (
             "2 of 4 items were not asked and have no score: of 1 train.max_length leaves out the"
             " turn that is asked and 1 prompts leave no position of the model's for an answer"
@@ -91,4 +91,4 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
 )
 def test_nothing_is_told_where_all_was_asked_and_over(told: dict[str, int]) -> None:
     """Nor of answers that an older zsg has counted nothing of."""
-    assert asking.flags(told, HOW) == []
+    assert asking.list_flags(told, HOW) == []

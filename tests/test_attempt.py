@@ -3,7 +3,13 @@
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract.attempt import Superseded, await_begin, begin, check, end
+from jobs.contract.attempt import (
+    Superseded,
+    await_begin,
+    begin_attempt,
+    check_attempt,
+    end_attempt,
+)
 from jobs.contract.folder import read_json
 from jobs.contract.states import Outcome
 
@@ -25,7 +31,7 @@ def outside_slurm(monkeypatch):
 
 def test_attempts_are_numbered(tmp_path):
     """Each start takes the next number and a nonce of its own."""
-    one, two = begin(tmp_path, "s1"), begin(tmp_path, "s2")
+    one, two = begin_attempt(tmp_path, "s1"), begin_attempt(tmp_path, "s2")
 
     assert ((1, "s1"), (2, "s2")) == (
         (one.attempt, one.submission),
@@ -61,7 +67,7 @@ def test_an_attempt_knows_its_job(tmp_path, monkeypatch, environment, job_id, re
     """The id is the one that squeue shows."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    made = begin(tmp_path, "s")
+    made = begin_attempt(tmp_path, "s")
 
     assert (job_id, restarts) == (made.slurm_job_id, made.restart_count)
 
@@ -69,7 +75,7 @@ def test_an_attempt_knows_its_job(tmp_path, monkeypatch, environment, job_id, re
 def test_what_is_on_disk_is_the_attempt(tmp_path, monkeypatch):
     """Another rank of the same start reads exactly what rank 0 wrote."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    made = begin(tmp_path, "s")
+    made = begin_attempt(tmp_path, "s")
 
     assert await_begin(tmp_path, timeout_s=0) == made
 
@@ -86,7 +92,7 @@ def test_what_is_on_disk_is_the_attempt(tmp_path, monkeypatch):
 def test_a_rank_never_takes_an_older_start_for_its_own(tmp_path, monkeypatch, later):
     """What an earlier start left behind is not what rank 0 of this one writes."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    begin(tmp_path, "s")
+    begin_attempt(tmp_path, "s")
     for name, value in later.items():
         monkeypatch.setenv(name, value)
 
@@ -100,36 +106,36 @@ def test_waiting_for_rank_0_ends(tmp_path):
 
 def test_the_newest_attempt_may_write(tmp_path):
     """The owner of the folder passes the check."""
-    made = begin(tmp_path, "s")
+    made = begin_attempt(tmp_path, "s")
 
-    assert check(tmp_path, made) is None
+    assert check_attempt(tmp_path, made) is None
 
 
 def test_an_older_attempt_may_not(tmp_path):
     """A superseded attempt is told by whom, and writes no exit record either."""
-    old = begin(tmp_path, "s")
-    begin(tmp_path, "s")
+    old = begin_attempt(tmp_path, "s")
+    begin_attempt(tmp_path, "s")
 
     with pytest.raises(Superseded, match=r"belongs to attempt 2, this is 1"):
-        check(tmp_path, old)
+        check_attempt(tmp_path, old)
     with pytest.raises(Superseded):
-        end(tmp_path, old, Outcome.DONE)
+        end_attempt(tmp_path, old, Outcome.DONE)
     assert read_json(tmp_path / "exit.json") is None
 
 
 def test_a_folder_without_a_record_belongs_to_nobody(tmp_path):
     """If attempt.json is gone, nobody may write."""
-    made = begin(tmp_path, "s")
+    made = begin_attempt(tmp_path, "s")
     (tmp_path / "attempt.json").unlink()
 
     with pytest.raises(Superseded):
-        check(tmp_path, made)
+        check_attempt(tmp_path, made)
 
 
 def test_an_exit_record_says_how_it_ended(tmp_path):
     """Outcome, cause, evidence and step stand beside the attempt they belong to."""
-    made = begin(tmp_path, "s")
-    end(
+    made = begin_attempt(tmp_path, "s")
+    end_attempt(
         tmp_path,
         made,
         Outcome.FAILED,
@@ -156,17 +162,19 @@ def test_an_exit_record_says_how_it_ended(tmp_path):
 
 def test_the_first_cause_stands(tmp_path):
     """When one rank has said why the attempt ended, what follows from it does not cover it."""
-    made = begin(tmp_path, "s")
-    end(tmp_path, made, Outcome.FAILED, cause="out of memory")
-    end(tmp_path, made, Outcome.FAILED, cause="lost a peer")
+    made = begin_attempt(tmp_path, "s")
+    end_attempt(tmp_path, made, Outcome.FAILED, cause="out of memory")
+    end_attempt(tmp_path, made, Outcome.FAILED, cause="lost a peer")
 
     assert read_json(tmp_path / "exit.json")["cause"] == "out of memory"
 
 
 def test_a_stale_exit_record_is_replaced(tmp_path):
     """What an earlier attempt left does not stand for this one."""
-    end(tmp_path, begin(tmp_path, "s"), Outcome.FAILED, cause="node failure")
-    end(tmp_path, begin(tmp_path, "s"), Outcome.DONE)
+    end_attempt(
+        tmp_path, begin_attempt(tmp_path, "s"), Outcome.FAILED, cause="node failure"
+    )
+    end_attempt(tmp_path, begin_attempt(tmp_path, "s"), Outcome.DONE)
     record = read_json(tmp_path / "exit.json")
 
     assert (2, "done", None) == (record["attempt"], record["outcome"], record["cause"])
@@ -200,7 +208,7 @@ def test_a_job_that_was_done_is_known_when_it_is_started_again(
     submission has."""
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    end(tmp_path, begin(tmp_path, "s"), Outcome.DONE)
+    end_attempt(tmp_path, begin_attempt(tmp_path, "s"), Outcome.DONE)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in now.items():

@@ -158,7 +158,7 @@ def test_mlflow_lists_the_runs_of_a_large_grid(
     from jobs.tracking import deliver, tracker
 
     monkeypatch.setattr(tracker, "MOST_CURVES", RUNS - 1)
-    large = deliver.page(Workspace(seen.work), "seen")
+    large = deliver.find_grid_page(Workspace(seen.work), "seen")
     with browser(tmp_path, 1400) as driver:
         driver.get(address.partition("#")[0] + large)
         wait_until(

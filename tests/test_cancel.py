@@ -396,9 +396,9 @@ def test_to_save_runs_are_told_by_usr1(workspace, queue):
 def test_a_stopped_run_that_is_cancelled_does_not_wait_for_a_submit(workspace, queue):
     """Cancelled while it waits for the next submit, a run is submitted by --retry only."""
     [submission] = Ledger(workspace).submissions.values()
-    attempts.end(
+    attempts.end_attempt(
         workspace.run("a1"),
-        attempts.begin(workspace.run("a1"), submission.id),
+        attempts.begin_attempt(workspace.run("a1"), submission.id),
         "continue",
         cause="time limit",
         saved=5,
@@ -416,9 +416,9 @@ def test_a_stopped_run_that_is_cancelled_does_not_wait_for_a_submit(workspace, q
 
 def test_what_is_submitted_later_is_not_meant(tmp_path):
     """The wish names its submission: a retry starts."""
-    cancellation.ask(tmp_path, "s", save=False)
-    assert cancellation.asked(tmp_path, "s")
-    assert not cancellation.asked(tmp_path, "later")
+    cancellation.request_cancellation(tmp_path, "s", save=False)
+    assert cancellation.read_cancellation(tmp_path, "s")
+    assert not cancellation.read_cancellation(tmp_path, "later")
 
 
 def test_a_name_that_is_nothing_is_an_error(workspace):

@@ -138,14 +138,14 @@ def test_every_word_is_said_once():
 def test_a_rank_that_only_followed_gives_way(tmp_path):
     """The rank that lost its peer is first to tell its end; the reason of the other
     still takes its place."""
-    made = attempts.begin(tmp_path, "s")
+    made = attempts.begin_attempt(tmp_path, "s")
     for cause in (
         Cause.PEER_LOST,
         Cause.OUT_OF_MEMORY,
         Cause.TRACEBACK,
         Cause.PEER_LOST,
     ):
-        attempts.end(tmp_path, made, Outcome.FAILED, cause=cause)
+        attempts.end_attempt(tmp_path, made, Outcome.FAILED, cause=cause)
 
     assert (read_json(tmp_path / "exit.json") or {})["cause"] == "out of memory"
 

@@ -210,9 +210,9 @@ def test_a_lease_is_written_as_before(
     nonce = SimpleNamespace(hex="0123456789abcdef" * 2)
     monkeypatch.setattr(leases.uuid, "uuid4", lambda: nonce)
     monkeypatch.setattr(attempt, "now_ms", lambda: NOW)
-    monkeypatch.setattr(attempt, "node", lambda: "node7")
+    monkeypatch.setattr(attempt, "get_node_name", lambda: "node7")
     path = leases.path_of(tmp_path, 5, "test_set")
-    leases.claim(path, "evaluate/a", "1-evaluate-0.jsonl", ["rouge1", "rougeL"])
+    leases.claim_lease(path, "evaluate/a", "1-evaluate-0.jsonl", ["rouge1", "rougeL"])
 
     assert path == tmp_path / "queue/5.test_set.lease"
     assert path.read_text() == LEASE
@@ -220,7 +220,7 @@ def test_a_lease_is_written_as_before(
 
 def test_lists_of_items_are_written_as_before(tmp_path: Path) -> None:
     """Of a test set, and of a benchmark."""
-    item_losses.describe(
+    item_losses.describe_items(
         tmp_path, ["a:0", "b:é"], ["a", "b"], [7, 8], {"loss_quick_1": [1]}
     )
     item_losses.describe_suite(tmp_path, "gsm8k-1a2b3c4d", ["g:0"], ["g"])

@@ -26,7 +26,7 @@ from tests.lib.mlflow_contents import (
 
 def sync(work: Path, name: str) -> dict[str, int]:
     """Delivers a grid."""
-    return deliver.sync(Workspace(work), name)
+    return deliver.sync_grid(Workspace(work), name)
 
 
 @pytest.fixture(scope="module")

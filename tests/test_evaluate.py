@@ -271,7 +271,7 @@ def test_an_evaluator_beside_training_scores_snapshots_as_they_come(
     assert sorted(row["step"] for row in metric_rows(folder)) == STEPS
     assert {
         p.key: p.value
-        for p in journal.first_points(journal.read(folder))[0]
+        for p in journal.first_points(journal.read_journal(folder))[0]
         if p.step == 18
     }["loss"] == (read_json(folder / "exit.json")["loss"])
 

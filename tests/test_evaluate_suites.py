@@ -196,7 +196,7 @@ def test_what_a_model_learns_by_heart_it_answers_right(
 
 def _has_sandbox() -> bool:
     try:
-        return bool(sandbox.find(allowed=True))
+        return bool(sandbox.find_sandbox(allowed=True))
     except NoSandbox:
         return False
 
@@ -235,7 +235,9 @@ def test_a_judge_that_is_away_keeps_no_other_metric_from_its_score(
     ]
     assert server.asked.total() <= TURNS
     assert (
-        evaluations.needed(run, [key for one in wanted for key in one.keys], [9, 18])
+        evaluations.find_needed_steps(
+            run, [key for one in wanted for key in one.keys], [9, 18]
+        )
         == set()
     ), "weights may go"
     is_back.append(True)
@@ -347,7 +349,7 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     def nowhere(**_: Any) -> None:
         raise NoSandbox("this machine offers no isolation")
 
-    monkeypatch.setattr(scorers.sandbox, "find", nowhere)
+    monkeypatch.setattr(scorers.sandbox, "find_sandbox", nowhere)
     told: list[str] = []
     [suite] = asked(folder, tmp_path / "digests", None, "humaneval/pass_at_1")
     made = Scorers(tmp_path / "ratings.jsonl", "cpu", told.append, os.environ)

@@ -109,7 +109,7 @@ def test_a_run_whose_journal_is_broken_is_not_evaluated(
     """Nor does it keep others from being planned; its file is named."""
     place = Workspace(tmp_path)
     folder = place.run(RUN.id)
-    attempt = attempts.begin(folder, "s")
+    attempt = attempts.begin_attempt(folder, "s")
     rows = Journal(folder, attempt, GUEST, "stage")
     rows.add_metrics({KEY: 0.5}, step=0, examples=0)
     rows.close()

@@ -67,7 +67,7 @@ def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
             for run in child_runs(work, grid, mlflow).values()
         )
         proxy.share, proxy.requests = 0.0, []
-        assert deliver.sync(Workspace(work), grid) == {"runs": 0, "points": 0}
+        assert deliver.sync_grid(Workspace(work), grid) == {"runs": 0, "points": 0}
         assert [
             path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))
         ] == []
@@ -183,7 +183,7 @@ def test_runs_that_share_new_data_are_told_side_by_side(
     write_json(Workspace(tmp_path).arrangement("a") / "meta.json", meta)
     write_grid(tmp_path, "shared", names, mlflow)
 
-    assert deliver.sync(Workspace(tmp_path), "shared") == {"runs": 8, "points": 8}
+    assert deliver.sync_grid(Workspace(tmp_path), "shared") == {"runs": 8, "points": 8}
     assert_exactly_once(tmp_path, "shared", names, mlflow)
     told = [
         MlflowClient(mlflow).get_run(run["id"]).inputs

@@ -49,7 +49,7 @@ def test_the_frame_has_every_point_once(held: Zsg) -> None:
     """One row for each value that counts, with the grid's axes, in types one can compute with."""
     frame = metrics("grid", workspace=held.work)
 
-    points = journal.first_points(journal.read(held.work / "runs/run0"))[0]
+    points = journal.first_points(journal.read_journal(held.work / "runs/run0"))[0]
     mine = frame[frame.run == "run0"]
     assert list(frame.columns) == [
         "run",

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
-from jobs.contract.folder import Workspace, publish, write_json
+from jobs.contract.folder import Workspace, publish_folder, write_json
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.lifecycle import garbage
@@ -37,7 +37,7 @@ def a_recipe(order: str, count: int = 1) -> dict:
 
 def made(folder: Path, name: str = "meta.json") -> Path:
     """A committed folder of 1000 bytes."""
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         (draft / name).write_bytes(b"x" * 1000)
     return folder
 
@@ -82,15 +82,15 @@ class Place:
                 "cause": None if run == "done" else "died",
                 "snapshots": self.snapshots(run),
             }
-            attempts.end(
+            attempts.end_attempt(
                 folder,
-                attempts.begin(folder, self.second.id),
+                attempts.begin_attempt(folder, self.second.id),
                 "done" if run == "done" else "failed",
                 **facts,
             )
             for step in (2, 4):
                 made(folder / "snapshots" / str(step))
-            with publish(folder / "state/4") as draft:
+            with publish_folder(folder / "state/4") as draft:
                 (draft / "state.json").write_bytes(b"x" * 1000)
             (folder / "state/4/COMMIT").unlink()
             made(self.workspace.code(code_of(run)), "abc.patch")
@@ -262,12 +262,12 @@ def test_weights_of_a_stage(place, user, freed):
         job["recipe"]["stages"][-1]["train"]["tuning"] = {"method": "full"}
         write_json(place.workspace.run(run) / "job.json", job)
     if user:
-        stages.use(place.workspace, "done", user)
+        stages.note_weights_user(place.workspace, "done", user)
 
     assert ("weights" in place.found()) == freed
     garbage.free_garbage(place.workspace)
     assert (place.workspace.run("done") / "weights").exists() != freed
-    assert bool(stages.users(place.workspace, "done")) != freed
+    assert bool(stages.list_weights_users(place.workspace, "done")) != freed
 
 
 def test_a_leased_snapshot_stays(place):
@@ -283,7 +283,9 @@ def test_first_losses_go_when_every_run_is_done(place):
     """Their names do not tell whose they are, so they stay while any run is to be trained."""
     assert "first losses" not in place.found()
     folder = place.workspace.run("failed")
-    attempts.end(folder, attempts.begin(folder, place.second.id), "done")
+    attempts.end_attempt(
+        folder, attempts.begin_attempt(folder, place.second.id), "done"
+    )
 
     assert place.found()["first losses"] == {f"first_losses/{FIRST}"}
 
@@ -356,10 +358,10 @@ def test_what_could_not_be_removed_is_not_called_freed(
     assert found[place.workspace.run("done") / "state"] < 1000
     stuck = place.workspace.run("done") / "snapshots/2"
     assert found[stuck] >= 1000
-    remove = garbage.removal.discard
+    remove = garbage.removal.discard_folder
     monkeypatch.setattr(
         garbage.removal,
-        "discard",
+        "discard_folder",
         lambda root, path, *more: "" if path == stuck else remove(root, path, *more),
     )
     freed = {piece.path: piece for piece in garbage.free_garbage(place.workspace)}

@@ -169,7 +169,7 @@ def test_no_other_user_sees_the_secret(server: Server, stranger: OtherUser) -> N
     ]
     files = [
         server.folder / "token",
-        server_tokens.folder() / server.uri.removeprefix("http://"),
+        server_tokens.locate_tokens() / server.uri.removeprefix("http://"),
     ]
 
     assert processes and server.token not in listed

@@ -33,7 +33,7 @@ def beat(folder: Path) -> dict:
 @pytest.fixture
 def beating(tmp_path: Path):
     """A folder, its attempt and a fast heartbeat."""
-    attempt, pulse = attempts.begin(tmp_path, "s"), Pulse()
+    attempt, pulse = attempts.begin_attempt(tmp_path, "s"), Pulse()
     heartbeat = Heartbeat(tmp_path, attempt, pulse, EVERY_S)
     yield tmp_path, attempt, pulse, heartbeat
     heartbeat.stop()
@@ -75,7 +75,7 @@ def test_a_beat_says_who_lives_and_how_far_it_is(beating) -> None:
 def test_a_superseded_attempt_stops_beating(beating) -> None:
     """Once a newer attempt owns the folder, the older one's thread ends."""
     folder, _, _, heartbeat = beating
-    attempts.begin(folder, "s")
+    attempts.begin_attempt(folder, "s")
 
     heartbeat._thread.join(10)
     assert not heartbeat._thread.is_alive()
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_is_survived(
 ) -> None:
     """Where no beat can be written the last one is touched, so that the job still shows
     that it lives."""
-    attempt = attempts.begin(tmp_path, "s")
+    attempt = attempts.begin_attempt(tmp_path, "s")
     (tmp_path / NAME).write_text(json.dumps({"nonce": attempt.nonce}))
     os.utime(tmp_path / NAME, (0, 0))
     write = Path.write_text

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract.attempt import Attempt, Superseded, begin
+from jobs.contract.attempt import Attempt, Superseded, begin_attempt
 from jobs.contract.journal import (
     GUEST,
     Journal,
     Point,
     by_writer,
-    files,
     first_points,
-    read,
+    list_journal_files,
+    measure_journal_files,
     read_file,
+    read_journal,
     read_tail,
-    sizes,
 )
 from jobs.contract.journal_rows import MetricRow
 from tests.lib.journal_rows import plain_rows, typed_rows
@@ -52,7 +52,7 @@ def start(device: str = "cpu", world: int = 1) -> dict:
 @pytest.fixture
 def attempt(tmp_path) -> Attempt:
     """The first attempt of a run in tmp_path."""
-    return begin(tmp_path, "s1")
+    return begin_attempt(tmp_path, "s1")
 
 
 def opened(folder, attempt, role="train") -> Journal:
@@ -89,7 +89,7 @@ def test_a_commit_is_on_disk(tmp_path, attempt):
     for step in range(100):
         journal.add_row("metric", step=step, examples=0, data={"loss": 1.0})
     journal.commit()
-    steps = [row.step for row in read(tmp_path)]
+    steps = [row.step for row in read_journal(tmp_path)]
     journal.close()
 
     assert steps == list(range(100))
@@ -113,9 +113,9 @@ def test_rows_are_visible_without_a_commit(tmp_path, attempt):
     journal = opened(tmp_path, attempt)
     journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     until = time.monotonic() + 5
-    while not list(read(tmp_path)) and time.monotonic() < until:
+    while not list(read_journal(tmp_path)) and time.monotonic() < until:
         time.sleep(0.01)
-    seen = list(read(tmp_path))
+    seen = list(read_journal(tmp_path))
     journal.close()
 
     assert len(seen) == 1
@@ -129,7 +129,7 @@ def test_every_number_comes_back_as_it_was(tmp_path, attempt, value):
     journal = opened(tmp_path, attempt)
     journal.add_row("metric", step=0, examples=0, data={"loss": value})
     journal.close()
-    (point,), disagree = first_points(read(tmp_path))
+    (point,), disagree = first_points(read_journal(tmp_path))
 
     assert repr(value) == repr(point.value)
     assert disagree == []
@@ -140,11 +140,11 @@ def test_a_torn_last_line_is_no_row(tmp_path, attempt):
     journal = opened(tmp_path, attempt)
     journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     journal.close()
-    (path,) = files(tmp_path)
+    (path,) = list_journal_files(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
 
-    assert [row.step for row in read(tmp_path)] == [1]
+    assert [row.step for row in read_journal(tmp_path)] == [1]
     assert [row.step for row in read_tail(path).rows] == [1]
 
 
@@ -162,7 +162,7 @@ def test_a_superseded_attempt_writes_nothing_more(tmp_path, attempt):
     journal = opened(tmp_path, attempt)
     journal.add_row("metric", step=1, examples=16, data={"loss": 1.0})
     journal.commit()
-    begin(tmp_path, "s1")
+    begin_attempt(tmp_path, "s1")
     journal.add_row("metric", step=2, examples=32, data={"loss": 2.0})
     with pytest.raises(Superseded):
         journal.commit()
@@ -171,7 +171,7 @@ def test_a_superseded_attempt_writes_nothing_more(tmp_path, attempt):
     with pytest.raises(Superseded):
         journal.close()
 
-    assert [row.step for row in read(tmp_path)] == [1]
+    assert [row.step for row in read_journal(tmp_path)] == [1]
 
 
 def test_attempts_are_read_in_their_order(tmp_path):
@@ -187,7 +187,7 @@ def test_attempts_are_read_in_their_order(tmp_path):
     ):
         (folder / name).touch()
 
-    assert [path.name for path in files(tmp_path)] == [
+    assert [path.name for path in list_journal_files(tmp_path)] == [
         "1-train-0.jsonl",
         "9-train-0.jsonl",
         "10-train-0.jsonl",
@@ -196,7 +196,7 @@ def test_attempts_are_read_in_their_order(tmp_path):
 
 def test_a_run_without_a_journal_has_no_rows(tmp_path):
     """A run that never started is no error."""
-    assert list(read(tmp_path)) == []
+    assert list(read_journal(tmp_path)) == []
 
 
 def test_the_read_tail_are_those_of_the_tail(tmp_path, attempt):
@@ -205,7 +205,7 @@ def test_the_read_tail_are_those_of_the_tail(tmp_path, attempt):
     for step in range(200):
         journal.add_row("metric", step=step, examples=0, data={})
     journal.close()
-    (path,) = files(tmp_path)
+    (path,) = list_journal_files(tmp_path)
     steps = [row.step for row in read_tail(path, tail=1000).rows]
 
     assert 2 < len(steps) < 20
@@ -321,18 +321,23 @@ def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
     first = opened(tmp_path, attempt)
     first.add_row("metric", step=0, examples=0, data={"loss": 3.0})
     first.close()
-    second = opened(tmp_path, begin(tmp_path, "s1"))
+    second = opened(tmp_path, begin_attempt(tmp_path, "s1"))
     second.add_row(
-        "rewind", step=0, examples=0, data={"sizes": sizes(tmp_path, before=2)}
+        "rewind",
+        step=0,
+        examples=0,
+        data={"sizes": measure_journal_files(tmp_path, before=2)},
     )
     second.add_row("metric", step=5, examples=5, data={"loss": 2.0})
     second.close()
-    late = files(tmp_path)[0]
+    late = list_journal_files(tmp_path)[0]
     late.write_text(
         late.read_text() + late.read_text().replace('"step": 0', '"step": 5')
     )
 
-    assert [(point.step, point.value) for point in first_points(read(tmp_path))[0]] == [
+    assert [
+        (point.step, point.value) for point in first_points(read_journal(tmp_path))[0]
+    ] == [
         (0, 3.0),
         (5, 2.0),
     ]
@@ -354,7 +359,7 @@ def scored(folder: Path) -> list[tuple[int, str]]:
     """(step, key) of all metrics, as they are read."""
     return [
         (row.step, key)
-        for row in read(folder)
+        for row in read_journal(folder)
         if isinstance(row, MetricRow)
         for key in row.data
     ]
@@ -363,20 +368,20 @@ def scored(folder: Path) -> list[tuple[int, str]]:
 def test_a_guests_rows_stand_whatever_becomes_of_the_owner(tmp_path: Path) -> None:
     """A later attempt of the run neither fences nor rewinds what evaluators write, and
     comes before it."""
-    owner = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
+    owner = Journal(tmp_path, attempts.begin_attempt(tmp_path, "s"), "train", "1")
     owner.add_row("metric", step=5, examples=1, data={"loss": 1.0})
     owner.close()
     evaluator = guest(tmp_path, 0)
     evaluator.add_row("metric", step=5, examples=1, data={"rouge1": 1.0})
     evaluator.commit()
-    again = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
+    again = Journal(tmp_path, attempts.begin_attempt(tmp_path, "s"), "train", "1")
     again.rewind(step=0, examples=0)
     evaluator.add_row("metric", step=10, examples=1, data={"rouge1": 2.0})
     evaluator.close()
     again.close()
 
     assert scored(tmp_path) == [(5, "loss"), (5, "rouge1"), (10, "rouge1")]
-    assert sizes(tmp_path, before=2).keys() == {"1-train-0.jsonl"}
+    assert measure_journal_files(tmp_path, before=2).keys() == {"1-train-0.jsonl"}
     assert [name for name in by_writer(tmp_path)] == ["", "1-evaluate-0.jsonl"]
 
 
@@ -397,7 +402,7 @@ def test_what_a_guest_wrote_after_another_took_over_does_not_count(
     slow.add_row("metric", step=10, examples=1, data={"rouge1": 2.0})
     slow.close()
 
-    points, disagree = first_points(read(tmp_path))
+    points, disagree = first_points(read_journal(tmp_path))
     assert ([(p.step, p.value) for p in points], disagree) == (
         [(5, 1.0), (10, 3.0)],
         [],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluating.judge import Judge, Kept, judge
+from jobs.evaluating.judge import Judge, Kept, rate_requests
 from tests.lib.fake_judge import KEY, Answer, FakeJudge, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics.mt_bench import JudgeRequest
@@ -46,8 +46,8 @@ def test_a_judge_is_asked_as_fastchat_asks_and_only_once(fake, tmp_path: Path) -
     or a later one."""
     server = fake(lambda user, number: said(f"Fine. [[{int(user[2:]) + 1}]]"))
     kept = Kept(tmp_path / "ratings.jsonl")
-    first, again = (judge(requests(5), server.judge(), kept) for _ in range(2))
-    later = judge(requests(5), server.judge(), Kept(tmp_path / "ratings.jsonl"))
+    first, again = (rate_requests(requests(5), server.judge(), kept) for _ in range(2))
+    later = rate_requests(requests(5), server.judge(), Kept(tmp_path / "ratings.jsonl"))
 
     assert (
         first.ratings
@@ -70,7 +70,7 @@ def test_another_answer_judge_or_prompt_is_asked_for(fake, tmp_path: Path) -> No
     """Ratings are kept by all three."""
     server = fake(lambda user, number: said("[[5]]"))
     kept, one = Kept(tmp_path / "ratings.jsonl"), requests(1)
-    judge(one, server.judge(), kept)
+    rate_requests(one, server.judge(), kept)
     other = [
         JudgeRequest(
             id="q:0",
@@ -82,9 +82,9 @@ def test_another_answer_judge_or_prompt_is_asked_for(fake, tmp_path: Path) -> No
         )
     ]
 
-    assert judge(requests(1, "b"), server.judge(), kept).asked == 1
-    assert judge(one, server.judge(id="another"), kept).asked == 1
-    assert judge(other, server.judge(), kept).asked == 1
+    assert rate_requests(requests(1, "b"), server.judge(), kept).asked == 1
+    assert rate_requests(one, server.judge(id="another"), kept).asked == 1
+    assert rate_requests(other, server.judge(), kept).asked == 1
 
 
 TROUBLE = {
@@ -112,7 +112,9 @@ def test_what_passes_is_tried_again(fake, tmp_path: Path, trouble: str) -> None:
     server = fake(
         lambda user, number: TROUBLE[trouble] if number < 2 else said("[[9]]")
     )
-    judged = judge(requests(3), server.judge(), Kept(tmp_path / "ratings.jsonl"))
+    judged = rate_requests(
+        requests(3), server.judge(), Kept(tmp_path / "ratings.jsonl")
+    )
 
     assert judged.ratings == {"q:0": 9, "q:1": 9, "q:2": 9}
     assert set(server.asked.values()) == {3}
@@ -127,7 +129,7 @@ def test_a_server_that_does_not_answer_in_time_is_asked_again(
         time.sleep(1 if number == 0 else 0)
         return said("[[3]]")
 
-    judged = judge(
+    judged = rate_requests(
         requests(1), fake(script).judge(timeout_s=0.2), Kept(tmp_path / "ratings.jsonl")
     )
 
@@ -141,18 +143,20 @@ def test_what_stays_malformed_is_missing_and_not_zero(fake, tmp_path: Path) -> N
         lambda user, number: said("No comment." if user.endswith("1") else "[[8]]")
     )
     kept = Kept(tmp_path / "ratings.jsonl")
-    judged = judge(requests(3), server.judge(), kept)
+    judged = rate_requests(requests(3), server.judge(), kept)
 
     assert judged.ratings == {"q:0": 8, "q:2": 8}
     assert judged.missing == {"q:1": "no rating from 1 to 10 in 'No comment.', 3 times"}
-    assert judge(requests(3), server.judge(), kept).asked == 1
+    assert rate_requests(requests(3), server.judge(), kept).asked == 1
 
 
 def test_a_question_that_the_judge_refuses_is_missing(fake, tmp_path: Path) -> None:
     """A content filter refuses one question, and only that; it is not asked again."""
     refusal = 400, {}, f'{{"error": "filtered, {KEY}"}}'.encode()
     server = fake(lambda user, number: refusal if user.endswith("0") else said("[[4]]"))
-    judged = judge(requests(2), server.judge(), Kept(tmp_path / "ratings.jsonl"))
+    judged = rate_requests(
+        requests(2), server.judge(), Kept(tmp_path / "ratings.jsonl")
+    )
 
     assert judged.ratings == {"q:1": 4}
     assert judged.missing == {"q:0": 'HTTP 400 {"error": "filtered, …"}'}
@@ -175,9 +179,9 @@ def test_a_judge_that_stays_away_ends_the_judging_with_what_is_rated_kept(
         ClusterError,
         match=r"did not answer for 0\.1 s: HTTP 503 down\. Ratings so far are kept",
     ):
-        judge(requests(4), server.judge(limit_s=0.1), kept)
+        rate_requests(requests(4), server.judge(limit_s=0.1), kept)
     is_up[0] = True
-    judged = judge(requests(4), server.judge(), Kept(kept.path))
+    judged = rate_requests(requests(4), server.judge(), Kept(kept.path))
 
     assert judged.ratings == {f"q:{n}": 6 for n in range(4)}
     assert judged.asked == 3
@@ -200,7 +204,7 @@ def test_a_wrong_setting_is_told_at_once_and_without_the_key(
     """It would be wrong for every question."""
     server = fake(lambda user, number: answer)
     with pytest.raises(UserError, match=f"HTTP {answer[0]}") as told:
-        judge(requests(1), server.judge(), Kept(tmp_path / "ratings.jsonl"))
+        rate_requests(requests(1), server.judge(), Kept(tmp_path / "ratings.jsonl"))
 
     assert KEY not in f"{told.value!r} {server.judge()!r}"
     assert server.asked.total() == 1
@@ -208,7 +212,7 @@ def test_a_wrong_setting_is_told_at_once_and_without_the_key(
 
 def test_the_key_is_not_in_the_file(fake, tmp_path: Path) -> None:
     """What is kept are digests, the rating and the reply."""
-    judge(
+    rate_requests(
         requests(1),
         fake(lambda user, number: said("[[2]]")).judge(),
         Kept(tmp_path / "ratings.jsonl"),
@@ -233,12 +237,12 @@ def test_a_file_that_was_cut_is_read_as_far_as_it_goes(fake, tmp_path: Path) -> 
     """A job was killed while it wrote: the row is asked for again, and rows after it are whole."""
     server = fake(lambda user, number: said("[[7]]"))
     path = tmp_path / "ratings.jsonl"
-    judge(requests(2), server.judge(), Kept(path))
+    rate_requests(requests(2), server.judge(), Kept(path))
     path.write_bytes(path.read_bytes()[:-20])
-    judged = judge(requests(2), server.judge(), Kept(path))
+    judged = rate_requests(requests(2), server.judge(), Kept(path))
 
     assert judged.asked == 1
-    assert judge(requests(2), server.judge(), Kept(path)).asked == 0
+    assert rate_requests(requests(2), server.judge(), Kept(path)).asked == 0
 
 
 def test_the_key_comes_from_the_variable_that_the_grid_names() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.evaluating import exchange
 from jobs.evaluating import judge as judges
-from jobs.evaluating.judge import Judge, Judged, Kept, judge
+from jobs.evaluating.judge import Judge, Judged, Kept, rate_requests
 from jobs.tracking.patience import Patience
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
@@ -112,7 +112,7 @@ def asked(server: Raw, kept: Path, **options: Any) -> Judged:
         server.uri,
         **{"key": KEY, "timeout_s": 5.0, "patience": patience, **options},
     )
-    return judge([ASKED], one, Kept(kept), workers=1)
+    return rate_requests([ASKED], one, Kept(kept), workers=1)
 
 
 MALFORMED = {
@@ -193,7 +193,9 @@ def test_the_clock_is_of_the_handshake_too(serve) -> None:
     """A server that takes the connection and says nothing."""
     server, began = serve(lambda one: time.sleep(0.5), reads=False), time.monotonic()
     with pytest.raises(TimeoutError):
-        exchange.post(f"https://127.0.0.1:{server.port}/", b"", {}, LIMIT_S, 1000)
+        exchange.post_request(
+            f"https://127.0.0.1:{server.port}/", b"", {}, LIMIT_S, 1000
+        )
 
     assert time.monotonic() - began < LIMIT_S + 0.5
 
@@ -203,7 +205,7 @@ def test_the_clock_is_of_the_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
     began = time.monotonic()
     with pytest.raises(TimeoutError, match="not looked up in time"):
-        exchange.post("http://judge.example/", b"", {}, LIMIT_S, 1000)
+        exchange.post_request("http://judge.example/", b"", {}, LIMIT_S, 1000)
 
     assert time.monotonic() - began < LIMIT_S + 0.5
 
@@ -290,7 +292,7 @@ def test_a_key_is_not_sent_over_plain_http_to_another_machine(
     for host in ("node7", "localhost.evil.example", "10.0.0.1"):
         one = Judge("m", f"http://{host}:{server.port}/v1", KEY)
         with pytest.raises(UserError, match="no key is sent there"):
-            judge([ASKED], one, Kept(tmp_path / "kept"))
+            rate_requests([ASKED], one, Kept(tmp_path / "kept"))
     real = exchange.addresses.is_this_machine
     monkeypatch.setattr(
         exchange.addresses,
@@ -298,7 +300,7 @@ def test_a_key_is_not_sent_over_plain_http_to_another_machine(
         lambda host: host == "localhost" or (host != "127.0.0.1" and real(host)),
     )
     with pytest.raises(UserError, match="no key is sent there"):
-        judge(
+        rate_requests(
             [ASKED],
             Judge("m", f"http://localhost:{server.port}/v1", KEY),
             Kept(tmp_path / "kept"),

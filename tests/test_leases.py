@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from jobs.contract import leases
-from jobs.contract.leases import Lost, claim, is_leased, path_of
+from jobs.contract.leases import Lost, claim_lease, is_leased, path_of
 
 
 def claim_it(
     run: Path, holder: str = "evaluate/a", lost_s: float = 60.0
 ) -> leases.Lease | None:
     """A claim on the snapshot of step 5."""
-    return claim(
+    return claim_lease(
         path_of(run, 5, "test_set"), holder, f"{holder[-1]}.jsonl", ["rouge1"], lost_s
     )
 
@@ -90,9 +90,9 @@ def test_a_lease_of_work_that_is_done_is_removed(tmp_path: Path) -> None:
     """Its holder was killed between the last row and letting go; one whose metrics are
     yet to be taken stays."""
     claim_it(tmp_path)
-    leases.sweep(tmp_path, lambda step, keys: False)
+    leases.sweep_leases(tmp_path, lambda step, keys: False)
     assert left(tmp_path) == ["5.test_set.lease"]
-    leases.sweep(tmp_path, lambda step, keys: (step, keys) == (5, ["rouge1"]))
+    leases.sweep_leases(tmp_path, lambda step, keys: (step, keys) == (5, ["rouge1"]))
     assert not left(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_a_lease_behind_a_link_stays(tmp_path: Path) -> None:
             nonce="n", holder="h", host="n1", journal="j", keys=["rouge1"], since=0
         )
         (outside / name).write_bytes(msgspec.json.encode(lease))
-    leases.sweep(run, lambda step, keys: True)
+    leases.sweep_leases(run, lambda step, keys: True)
 
     assert sorted(path.name for path in outside.iterdir()) == [
         "5.test_set.lease",

@@ -184,7 +184,7 @@ def test_a_node_without_mlflow_says_so(
     monkeypatch.setattr(importlib.machinery.PathFinder, "find_spec", lambda name: None)
     folder = write_light_job(tmp_path, "lacking", NOWHERE, steps=1)
 
-    assert live.start(folder, job_file.read_job(folder)) is None
+    assert live.start_delivery(folder, job_file.read_job(folder)) is None
     assert capsys.readouterr().err.count("zsg sync") == 1
 
 
@@ -194,7 +194,10 @@ def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
     job = job_file.read_job(folder)
     quiet = TrackingServer(uri=NOWHERE, live=False)
 
-    assert live.start(folder, msgspec.structs.replace(job, tracking=quiet)) is None
+    assert (
+        live.start_delivery(folder, msgspec.structs.replace(job, tracking=quiet))
+        is None
+    )
 
 
 @pytest.mark.soak(part="tracking")
@@ -216,7 +219,7 @@ def test_jobs_killed_at_random_behind_a_faulty_network(
             job.wait()
         wait_until(lambda: not deliveries(folder), 45)
         proxy.share = 0.0
-        deliver.sync(Workspace(tmp_path), grid)
+        deliver.sync_grid(Workspace(tmp_path), grid)
 
     assert kills
     assert_exactly_once(tmp_path, grid, ["light"], mlflow)

@@ -33,21 +33,21 @@ def login_file(home: Path) -> Path:
 
 def test_a_login_of_the_environment_does_not_go_in_the_clear() -> None:
     """To another machine it goes encrypted or not at all."""
-    told = logins.refusal(ELSEWHERE, TOKEN)
+    told = logins.explain_refusal(ELSEWHERE, TOKEN)
 
     assert told is not None
     assert told.startswith(
         "the server would be told MLFLOW_TRACKING_TOKEN, and its address is plain http"
     )
     assert told.endswith("; or unset them") and SECRET not in told
-    assert logins.refusal("https://lab.example", TOKEN) is None
-    assert logins.refusal("http://127.0.0.1:5000", TOKEN) is None
-    assert logins.refusal("", TOKEN) is None
+    assert logins.explain_refusal("https://lab.example", TOKEN) is None
+    assert logins.explain_refusal("http://127.0.0.1:5000", TOKEN) is None
+    assert logins.explain_refusal("", TOKEN) is None
 
 
 def test_a_login_of_mlflows_file_does_not_go_in_the_clear(login_file: Path) -> None:
     """Its client reads it where no variable says one: a tracker refuses before it asks anything."""
-    told = logins.refusal(ELSEWHERE, {})
+    told = logins.explain_refusal(ELSEWHERE, {})
 
     assert told is not None
     assert told.startswith(
@@ -60,17 +60,17 @@ def test_a_login_of_mlflows_file_does_not_go_in_the_clear(login_file: Path) -> N
         Tracker(ELSEWHERE)
     assert SECRET not in str(refused.value)
     login_file.unlink()
-    assert logins.refusal(ELSEWHERE, {}) is None
+    assert logins.explain_refusal(ELSEWHERE, {}) is None
 
 
 def test_a_server_of_the_users_own_is_told_its_token_only(login_file: Path) -> None:
     """So neither a variable nor a file keeps jobs from it."""
-    server_tokens.publish(["login01:5000"], "its own")
+    server_tokens.publish_token(["login01:5000"], "its own")
 
     assert logins.list_told("http://login01:5000", TOKEN) == [
         "the token of your zsg server there, unencrypted"
     ]
-    assert logins.refusal("http://login01:5000", TOKEN) is None
+    assert logins.explain_refusal("http://login01:5000", TOKEN) is None
     assert logins.list_told("http://login01:5001", TOKEN) == ["MLFLOW_TRACKING_TOKEN"]
     assert logins.list_told("http://login01:5001", {}) == [
         "the login of ~/.mlflow/credentials"

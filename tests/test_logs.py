@@ -130,8 +130,8 @@ def test_following_goes_on_over_restarts_until_the_run_is_done(
     last = submitted(workspace, ids=("8",))
     begins(workspace, "three\n")
     time.sleep(0.2)
-    attempt = attempts.begin(workspace.root / ITEM, last.id)
-    attempts.end(workspace.root / ITEM, attempt, Outcome.DONE)
+    attempt = attempts.begin_attempt(workspace.root / ITEM, last.id)
+    attempts.end_attempt(workspace.root / ITEM, attempt, Outcome.DONE)
     reader.join(10)
 
     lines = [

@@ -56,7 +56,7 @@ def test_it_serves_and_ends(zsg: Zsg, port: int, workers: int) -> None:
     assert f"tracking: {{uri: http://127.0.0.1:{port}, live: true}}" in told[-1]
     assert process.returncode == 0
     assert len(begun) >= (1 if workers == 1 else 1 + workers)
-    assert server_tokens.of(f"http://127.0.0.1:{port}") is None
+    assert server_tokens.find_token(f"http://127.0.0.1:{port}") is None
     assert (
         f"?token={mlflow_server.read_or_make_token(zsg.folder / 'zsg-mlflow')} "
         in "".join(told)
@@ -235,12 +235,16 @@ def test_postgresql_takes_runs_side_by_side(
     with ThreadPoolExecutor(8) as pool:
         sent = list(
             pool.map(
-                lambda _: deliver.sync(Workspace(tmp_path), "side-by-side"), range(8)
+                lambda _: deliver.sync_grid(Workspace(tmp_path), "side-by-side"),
+                range(8),
             )
         )
 
     assert sum(one["points"] for one in sent) == 40 * 60
     assert_exactly_once(tmp_path, "side-by-side", names, mlflow_on_postgresql)
     began = time.monotonic()
-    assert deliver.sync(Workspace(tmp_path), "side-by-side") == {"runs": 0, "points": 0}
+    assert deliver.sync_grid(Workspace(tmp_path), "side-by-side") == {
+        "runs": 0,
+        "points": 0,
+    }
     print(f"a second sync of 40 runs: {time.monotonic() - began:.1f} s")

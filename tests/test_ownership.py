@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs import entry
-from jobs.contract.folder import Workspace, alone, publish, write_json
+from jobs.contract.folder import Workspace, lock_folder, publish_folder, write_json
 from jobs.files import ownership
 from jobs.runtime import caches
 from jobs.training import state
@@ -91,8 +91,8 @@ def test_what_a_submit_writes_others_may_not(tmp_path, umask, mask):
     code_snapshot.take_snapshot(workspace)
     write_json(workspace.run("r") / "journal/x.json", {})
     with (
-        publish(workspace.arrangement("a")) as draft,
-        alone(workspace.corpus("c")),
+        publish_folder(workspace.arrangement("a")) as draft,
+        lock_folder(workspace.corpus("c")),
         submit_lock(workspace),
     ):
         (draft / "ids").write_text("1\n")

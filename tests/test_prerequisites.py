@@ -9,7 +9,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Known
-from jobs.contract.folder import Workspace, publish, read_json
+from jobs.contract.folder import Workspace, publish_folder, read_json
 from jobs.contract.job_file import TrainJob, write_job
 from jobs.runtime.prerequisites import check_prerequisites
 from tests.lib.job_records import job_record
@@ -22,7 +22,7 @@ def a_job(
 ) -> TrainJob:
     """A train job in a workspace where these of the things it needs are there."""
     for name in made:
-        with publish(root / name):
+        with publish_folder(root / name):
             pass
     return job_record(
         run_id="r",
@@ -36,8 +36,8 @@ def a_job(
 
 def ended(root: Path, item: str, outcome: str = "failed") -> None:
     """A job that told its end."""
-    attempt = attempts.begin(root / item, "s")
-    attempts.end(
+    attempt = attempts.begin_attempt(root / item, "s")
+    attempts.end_attempt(
         root / item,
         attempt,
         outcome,

@@ -9,7 +9,7 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, heartbeat, job_file
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Start
@@ -46,8 +46,8 @@ def two_runs(
     ledger.submitted(submission, ["7_0", "7_1"])
     for item in (BROKEN, SOUND):
         folder = place.root / item
-        attempt = attempts.begin(folder, submission.id)
-        attempts.end(folder, attempt, "done", step=9, steps=9, loss=1.5)
+        attempt = attempts.begin_attempt(folder, submission.id)
+        attempts.end_attempt(folder, attempt, "done", step=9, steps=9, loss=1.5)
         write_job_file(folder, after=[])
     return place
 
@@ -173,8 +173,8 @@ def test_a_job_of_a_newer_zsg_is_refused_with_its_path(tmp_path: Path) -> None:
 
 def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> None:
     """In a fixed order; what a later zsg adds to it is passed over."""
-    attempt = attempts.begin(tmp_path, "s")
-    attempts.end(
+    attempt = attempts.begin_attempt(tmp_path, "s")
+    attempts.end_attempt(
         tmp_path, attempt, "continue", cause="time limit", saved=4, goes_on=None
     )
     written = json.loads((tmp_path / "exit.json").read_text())
@@ -194,9 +194,13 @@ def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> N
         "goes_on",
     ]
     write_json(tmp_path / "exit.json", written | {"mood": "good"})
-    record = exit_record.read(tmp_path)
+    record = exit_record.read_exit_record(tmp_path)
     assert isinstance(record, ExitRecord)
-    assert (record.reached, given(record.steps), given(record.goes_on, "unset")) == (
+    assert (
+        record.reached,
+        replace_unset(record.steps),
+        replace_unset(record.goes_on, "unset"),
+    ) == (
         4,
         None,
         None,
@@ -205,47 +209,47 @@ def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> N
 
 def test_an_end_is_told_though_the_one_before_is_broken(tmp_path: Path) -> None:
     """The record of the attempt before has nothing to say of this one."""
-    attempt = attempts.begin(tmp_path, "s")
+    attempt = attempts.begin_attempt(tmp_path, "s")
     (tmp_path / "exit.json").write_text("{")
-    attempts.end(tmp_path, attempt, "done")
+    attempts.end_attempt(tmp_path, attempt, "done")
 
-    assert attempts.end_of_newest(tmp_path) == exit_record.read(tmp_path)
+    assert attempts.end_of_newest(tmp_path) == exit_record.read_exit_record(tmp_path)
 
 
 def test_a_job_whose_last_end_is_broken_has_not_ended(tmp_path: Path) -> None:
     """It is begun again, as one that was killed."""
-    attempts.begin(tmp_path, "s")
+    attempts.begin_attempt(tmp_path, "s")
     (tmp_path / "exit.json").write_text("")
 
     assert not attempts.done_before(tmp_path, "s")
-    assert attempts.begin(tmp_path, "s").attempt == 2
+    assert attempts.begin_attempt(tmp_path, "s").attempt == 2
 
 
 def test_a_broken_heartbeat_is_none(tmp_path: Path) -> None:
     """The next is written within seconds; another attempt's is none either."""
-    assert heartbeat.read(tmp_path, "n") is None
-    heartbeat.path(tmp_path).write_text('{"nonce": "n", "doing": 7}')
-    assert heartbeat.read(tmp_path, "n") is None
-    heartbeat.path(tmp_path).write_text(
+    assert heartbeat.read_heartbeat(tmp_path, "n") is None
+    heartbeat.locate_heartbeat(tmp_path).write_text('{"nonce": "n", "doing": 7}')
+    assert heartbeat.read_heartbeat(tmp_path, "n") is None
+    heartbeat.locate_heartbeat(tmp_path).write_text(
         '{"nonce": "n", "doing": "training", "later": 1}'
     )
-    beat = heartbeat.read(tmp_path, "n")
+    beat = heartbeat.read_heartbeat(tmp_path, "n")
     assert beat is not None and beat[0].doing == "training"
-    assert heartbeat.read(tmp_path, "m") is None
+    assert heartbeat.read_heartbeat(tmp_path, "m") is None
 
 
 def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
     """Of a broken one its path is told."""
-    cancellation.ask(tmp_path, "s", save=True)
-    request = cancellation.asked(tmp_path, "s")
+    cancellation.request_cancellation(tmp_path, "s", save=True)
+    request = cancellation.read_cancellation(tmp_path, "s")
     assert (
         request is not None
         and request.save
-        and cancellation.asked(tmp_path, "t") is None
+        and cancellation.read_cancellation(tmp_path, "t") is None
     )
     (tmp_path / "cancel.json").write_text("{}")
     with pytest.raises(Damaged, match=r"cancel.json: is not what zsg writes there"):
-        cancellation.asked(tmp_path, "s")
+        cancellation.read_cancellation(tmp_path, "s")
 
 
 def test_a_broken_evaluate_job_hides_no_run(place: Workspace) -> None:
@@ -293,9 +297,11 @@ def test_why_and_retry_tell_of_a_run_whose_record_is_broken(place: Workspace) ->
 
 def test_half_a_character_in_a_record_is_read(tmp_path: Path) -> None:
     """A file whose name is no UTF-8 may stand in the evidence."""
-    attempt = attempts.begin(tmp_path, "s")
-    attempts.end(tmp_path, attempt, "failed", evidence="a\udce4.json: no Instances")
-    record = exit_record.read(tmp_path)
+    attempt = attempts.begin_attempt(tmp_path, "s")
+    attempts.end_attempt(
+        tmp_path, attempt, "failed", evidence="a\udce4.json: no Instances"
+    )
+    record = exit_record.read_exit_record(tmp_path)
 
     assert record is not None and record.evidence == "a\udce4.json: no Instances"
 
@@ -321,7 +327,7 @@ def test_of_a_broken_journal_what_is_sound_is_told(
     place = two_runs(tmp_path, "local", monkeypatch)
     for item in (BROKEN, SOUND):
         write_journal(place.root / item)
-        exit_record.path(place.root / item).unlink()
+        exit_record.locate_exit_record(place.root / item).unlink()
     path = break_journal(place.root / BROKEN, line)
     found = collect_states(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
 
@@ -340,7 +346,7 @@ def test_of_a_broken_journal_what_is_sound_is_told(
 
 def write_journal(folder: Path) -> None:
     """The journal of a run that came to step 4 of 9."""
-    attempt = attempts.read(folder)
+    attempt = attempts.read_attempt(folder)
     assert attempt is not None
     rows = Journal(folder, attempt, "train", "s")
     rows.add_event(Start(device="cpu", world=1, steps=9), step=0, examples=0)

@@ -250,11 +250,11 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
         record_run(
             place, row, steps, TASKS, losses(1.0)[: len(steps)], outcome=end, **cause
         )
-    attempt = attempts.begin(place.run("run4"), "s")
+    attempt = attempts.begin_attempt(place.run("run4"), "s")
     again = Journal(place.run("run4"), attempt, "train", "1")
     again.add_row("metric", step=50, examples=800, data={"loss": 99.0})
     again.close()
-    attempts.end(place.run("run4"), attempt, "done", step=50)
+    attempts.end_attempt(place.run("run4"), attempt, "done", step=50)
     write_grid(place, "gaps", listed, former=[{"run": "old"}])
     page = written(place, "gaps")
     top = page.partition("<figure")[0]
@@ -432,12 +432,12 @@ def journalled(
     """A grid of one run that has these values of a metric, at its first steps, beside
     its losses."""
     [run] = make(place, name, [({"arrangement.order": "rt"}, None, 1.0)])
-    attempt = attempts.begin(place.run(run), "s")
+    attempt = attempts.begin_attempt(place.run(run), "s")
     journal = Journal(place.run(run), attempt, "train", "1")
     for step, value in zip(STEPS, values, strict=False):
         journal.add_row("metric", step=step, examples=16 * step, data={key: value})
     journal.close()
-    attempts.end(place.run(run), attempt, "done", step=STEPS[-1])
+    attempts.end_attempt(place.run(run), attempt, "done", step=STEPS[-1])
 
 
 @pytest.fixture

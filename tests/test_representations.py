@@ -13,7 +13,7 @@ from jobs.contract import evaluations
 from jobs.contract.folder import write_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.evaluating import kept_states
-from jobs.evaluating.representations import drawn
+from jobs.evaluating.representations import draw_items
 from jobs.evaluating.served import Served
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
@@ -199,7 +199,7 @@ def test_a_step_is_scored_and_looked_into_at_once(evaluated: Path) -> None:
     assert [row["step"] for row in rows] == STEPS
     assert all(ASKED.inside.keys() <= row["data"].keys() for row in rows)
     assert len({row["data"]["token_distance/the"] for row in rows}) == 3
-    assert evaluations.ways(evaluated).items() >= ASKED.inside.items()
+    assert evaluations.collect_key_ways(evaluated).items() >= ASKED.inside.items()
 
 
 def test_a_token_that_the_vocabulary_lacks_is_named(
@@ -226,7 +226,7 @@ def test_hidden_states_are_those_of_plain_transformers(
     served = Served(evaluated, ())
     tokens, _ = served.test
     for layer in (1, 2):
-        kept = kept_states.read(
+        kept = kept_states.read_states(
             evaluated / f"representations/18.layer_{layer}{name}.safetensors"
         )
         prompts = [tokens.encoded[tokens.ids.index(item)].prompt for item in kept.ids]
@@ -244,13 +244,13 @@ def test_hidden_states_are_those_of_plain_transformers(
 
 def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
     """Whatever is asked of them; the files are in the journal."""
-    files = kept_states.found(evaluated)
+    files = kept_states.find_state_files(evaluated)
     of_layers = {
         path.name.removesuffix(".safetensors").partition(".")[2] for path in files
     }
 
     assert of_layers == {"layer_1", "layer_2", "layer_1.mean", "layer_2.mean"}
-    assert len({tuple(kept_states.read(path).ids) for path in files}) == 1
+    assert len({tuple(kept_states.read_states(path).ids) for path in files}) == 1
     told = [
         row["data"]["files"]
         for row in plain_rows(evaluated)
@@ -264,7 +264,7 @@ def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
 
 def test_a_silhouette_is_that_of_the_kept_states(evaluated: Path) -> None:
     """Of all, of each source, and of each item, for tables and intervals."""
-    kept = kept_states.read(evaluated / "representations/9.layer_2.safetensors")
+    kept = kept_states.read_states(evaluated / "representations/9.layer_2.safetensors")
     apart = silhouette_samples(kept.states, kept.groups)
     [row] = [
         row["data"]
@@ -396,10 +396,10 @@ def test_what_has_no_silhouette_has_none(
 def test_few_items_of_each_group_are_drawn() -> None:
     """A group with fewer gives all it has; the same are drawn again."""
     groups = ["a"] * 50 + ["b"] * 3
-    places = drawn(groups, 10)
+    places = draw_items(groups, 10)
 
     assert [groups[place] for place in places] == ["a"] * 10 + ["b"] * 3
-    assert places == drawn(groups, 10) == sorted(set(places)) and drawn(
+    assert places == draw_items(groups, 10) == sorted(set(places)) and draw_items(
         groups, None
     ) == list(range(53))
 

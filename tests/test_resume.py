@@ -12,7 +12,7 @@ import pytest
 
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.item_losses import read_test_losses
-from jobs.contract.journal import files
+from jobs.contract.journal import list_journal_files
 from jobs.training.state import newest_step
 from tests.lib.forked_jobs import wait_until
 from tests.lib.journal_rows import plain_rows
@@ -44,8 +44,8 @@ Question = Callable[[], bool]
 
 def mid_step(folder: Path, chance: random.Random) -> Question:
     """Whether a step of the new attempt has been reached."""
-    step, before = chance.randrange(1, STEPS), len(files(folder))
-    return lambda: len(files(folder)) > before and reached(folder, step)
+    step, before = chance.randrange(1, STEPS), len(list_journal_files(folder))
+    return lambda: len(list_journal_files(folder)) > before and reached(folder, step)
 
 
 def mid_save(folder: Path, chance: random.Random) -> Question:

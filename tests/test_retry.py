@@ -178,9 +178,9 @@ def workspace(tmp_path: Path) -> Workspace:
     ]
     for row, (outcome, cause) in zip(rows, ends, strict=True):
         folder = made.run(row["run"])
-        attempts.end(
+        attempts.end_attempt(
             folder,
-            attempts.begin(folder, submission.id),
+            attempts.begin_attempt(folder, submission.id),
             outcome,
             cause=cause,
             evidence="line",
@@ -271,11 +271,11 @@ def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeyp
     monkeypatch.setattr(slurm, "find_nodes", lambda jobs, since: {})
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
     newest = Attempt(1, "s", None, 0, "n", "n9", now_ms())
-    attempts.write(workspace.run("a1"), newest)
+    attempts.write_attempt(workspace.run("a1"), newest)
     assert failed_nodes.find_failed_nodes(workspace, Ledger(workspace), state) == {
         "runs/a1": ["n9"]
     }
-    attempts.write(
+    attempts.write_attempt(
         workspace.run("a1"),
         msgspec.structs.replace(newest, started=now_ms() - 2 * DAY_MS),
     )

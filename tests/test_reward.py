@@ -126,7 +126,7 @@ def test_batches_hold_rows_of_like_length(
     lengths: list[int], made: list[list[int]]
 ) -> None:
     """Longest first, at most 20 tokens with padding; a longer row is a batch of its own."""
-    assert list(reward.batches(lengths, 20)) == made
+    assert list(reward.make_batches(lengths, 20)) == made
 
 
 def changed(folder: Path, target: Path, **config: Any) -> Path:

@@ -36,9 +36,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = {"train_digest": "t" * 64, "test_digest": "e" * 64}
     meta = {"ids_digest": "i" * 64, "sources": {"corpus_meta": corpus}}
     write_json(Workspace(work).arrangement("a") / "meta.json", meta)
-    item_losses.describe(folder, ["x:1", "x:2", "y:1"], ["x", "x", "y"], [7, 8, 9], {})
+    item_losses.describe_items(
+        folder, ["x:1", "x:2", "y:1"], ["x", "x", "y"], [7, 8, 9], {}
+    )
     for number, step in enumerate((0, 10)):
-        attempt = attempts.begin(folder, "submission")
+        attempt = attempts.begin_attempt(folder, "submission")
         journal = Journal(folder, attempt, "train", "s")
         start = {
             "event": "start",
@@ -53,7 +55,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             examples=0,
             data=start | {"slurm_job_id": f"12{number}", "nodes": "n[1-2]"},
         )
-        item_losses.keep(journal, "loss", LOSSES[number], step=step, examples=step)
+        item_losses.journal_item_losses(
+            journal, "loss", LOSSES[number], step=step, examples=step
+        )
         journal.add_row(
             "metric",
             step=step,
@@ -72,13 +76,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"step": 10, "kept": True},
         {"step": 5, "kept": False},
     ]
-    attempts.end(folder, attempt, "done", snapshots=kept, skipped=2)
+    attempts.end_attempt(folder, attempt, "done", snapshots=kept, skipped=2)
     write_grid(work, "grid", ["whole"])
     path = Workspace(work).grid("grid") / "grid.json"
     record: Any = read_json(path)
     record["runs"][0]["strategy"] = "dmt k=1/4"
     write_json(path, record)
-    deliver.sync(Workspace(work), "grid")
+    deliver.sync_grid(Workspace(work), "grid")
     return work
 
 
@@ -138,7 +142,7 @@ def test_mlflow_finds_the_best_snapshot_of_a_grid(work: Path) -> None:
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     for path in (work / "runs/whole/delivery").glob("*.json"):
         path.unlink()  # all is sent once more
-    deliver.sync(Workspace(work), "grid")
+    deliver.sync_grid(Workspace(work), "grid")
     experiment = client.get_experiment_by_name("grid")
     assert experiment
     order = [{"field_name": "metrics.loss", "ascending": True}]
@@ -167,13 +171,15 @@ def test_a_run_of_two_stages_tells_both(work: Path) -> None:
             Workspace(work).arrangement(run) / "meta.json",
             {"ids_digest": f"ids of {run}"},
         )
-        attempt = attempts.begin(folder, "submission")
+        attempt = attempts.begin_attempt(folder, "submission")
         journal = Journal(folder, attempt, "train", run)
         journal.add_row("metric", step=step, examples=step, data={"loss": 9.0 - step})
         journal.close()
-        attempts.end(folder, attempt, "done", snapshots=[{"step": step, "kept": True}])
+        attempts.end_attempt(
+            folder, attempt, "done", snapshots=[{"step": step, "kept": True}]
+        )
     write_grid(work, "staged", ["latter"])
-    deliver.sync(Workspace(work), "staged")
+    deliver.sync_grid(Workspace(work), "staged")
 
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     run = client.get_run(child_runs(work, "staged")["latter"]["id"])
@@ -193,14 +199,18 @@ def test_a_flagged_run_is_refilled_once(work: Path) -> None:
     write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}, {"loss": 2.0}]])
     write_grid(work, "flagged", ["differs"])
     said: list[str] = []
-    deliver.sync(Workspace(work), "flagged")
+    deliver.sync_grid(Workspace(work), "flagged")
     old = child_runs(work, "flagged")["differs"]["id"]
 
-    assert deliver.sync(Workspace(work), "flagged", refill=True, say=said.append) == {
+    assert deliver.sync_grid(
+        Workspace(work), "flagged", refill=True, say=said.append
+    ) == {
         "runs": 1,
         "points": 2,
     }
-    assert deliver.sync(Workspace(work), "flagged", refill=True, say=said.append) == {
+    assert deliver.sync_grid(
+        Workspace(work), "flagged", refill=True, say=said.append
+    ) == {
         "runs": 0,
         "points": 0,
     }
@@ -224,12 +234,12 @@ def test_a_refill_that_was_killed_is_finished(
     goes on, and one run is left."""
     write_run(work, "killed", [[{"loss": 3.0}], [{"loss": 3.5}]])
     write_grid(work, "halfway", ["killed"])
-    deliver.sync(Workspace(work), "halfway")
+    deliver.sync_grid(Workspace(work), "halfway")
     with monkeypatch.context() as patched:
         patched.setattr(run_facts, "data_sets", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            deliver.sync(Workspace(work), "halfway", refill=True)
-    deliver.sync(Workspace(work), "halfway", say=lambda text: None)
+            deliver.sync_grid(Workspace(work), "halfway", refill=True)
+    deliver.sync_grid(Workspace(work), "halfway", say=lambda text: None)
 
     [run] = [
         row for row in mlflow_runs(work, "halfway") if row["tags"]["zsg.kind"] == "run"
@@ -246,7 +256,7 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
         work, "many", [[{"loss": 3.0, **many}, {"train/loss": 1.0, "speed/mfu": 0.4}]]
     )
     write_grid(work, "wide", ["many"])
-    deliver.sync(Workspace(work), "wide")
+    deliver.sync_grid(Workspace(work), "wide")
 
     run = child_runs(work, "wide")["many"]
     keys = {point[0] for point in run["points"]}
@@ -262,10 +272,10 @@ def test_a_moved_workspace_is_told_as_it_lies_now(work: Path, tmp_path: Path) ->
     it was in is not made anew."""
     old, moved = tmp_path / "here", tmp_path / "there"
     shutil.copytree(work, old)
-    assert deliver.sync(Workspace(old), "grid") == {"runs": 0, "points": 0}
+    assert deliver.sync_grid(Workspace(old), "grid") == {"runs": 0, "points": 0}
     before = child_runs(old, "grid")["whole"]
     old.rename(moved)
-    assert deliver.sync(Workspace(moved), "grid") == {"runs": 0, "points": 0}
+    assert deliver.sync_grid(Workspace(moved), "grid") == {"runs": 0, "points": 0}
 
     run = child_runs(moved, "grid")["whole"]
     assert run == {**before, "tags": {**before["tags"], "zsg.workspace": str(moved)}}
@@ -296,7 +306,7 @@ def test_what_is_gone_is_told_as_it_was(work: Path, tmp_path: Path) -> None:
     before = child_runs(copied, "grid")["whole"]["tags"]
     for path in (copied / "runs/whole/delivery").glob("*.json"):
         path.unlink()
-    deliver.sync(Workspace(copied), "grid")
+    deliver.sync_grid(Workspace(copied), "grid")
 
     assert child_runs(copied, "grid")["whole"]["tags"] == {
         **before,
@@ -312,7 +322,7 @@ def test_artifacts_elsewhere_stay_where_they_are(work: Path, tmp_path: Path) -> 
     shutil.copytree(work, copied)
     client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
     other = client.create_experiment("theirs", "s3://bucket/mine")
-    deliver.sync(Workspace(copied), "grid")
+    deliver.sync_grid(Workspace(copied), "grid")
 
     assert client.get_experiment(other).artifact_location == "s3://bucket/mine"
     assert (
@@ -347,7 +357,7 @@ def test_tables_are_written_to_no_folder_elsewhere(
         Refused,
         match=r"nothing is written to file://.*(is a link|is not the folder of artifacts)",
     ):
-        deliver.sync(Workspace(copied), "grid")
+        deliver.sync_grid(Workspace(copied), "grid")
     assert list(home.iterdir()) == []
 
 
@@ -359,7 +369,7 @@ def test_what_varies_comes_first(work: Path) -> None:
         "model": "tiny",
         "recipe": {**RECIPE, "stages": [{**wide}]},
     }
-    assert next(iter(run_facts.params(row))) == "train.lr"
+    assert next(iter(run_facts.flatten_params(row))) == "train.lr"
 
     write_run(work, "broad", [[{"loss": 1.0}]])
     write_grid(work, "broad", ["broad"])
@@ -367,5 +377,5 @@ def test_what_varies_comes_first(work: Path) -> None:
     record: Any = read_json(path)
     record["runs"][0]["recipe"]["stages"][0] |= wide
     write_json(path, record)
-    deliver.sync(Workspace(work), "broad")
+    deliver.sync_grid(Workspace(work), "broad")
     assert len(child_runs(work, "broad")["broad"]["params"]) > 250

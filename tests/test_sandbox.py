@@ -41,7 +41,9 @@ def way(request: pytest.FixtureRequest) -> str:
 def found(way: str, limits: Limits = PATIENT) -> Sandbox:
     """The sandbox of a way; a test skips without it, or fails where ZSG_REQUIRE_SANDBOX is set."""
     try:
-        return sandbox.find(allowed=True, limits=limits, ways={way: sandbox.WAYS[way]})
+        return sandbox.find_sandbox(
+            allowed=True, limits=limits, ways={way: sandbox.WAYS[way]}
+        )
     except sandbox.NoSandbox as error:
         need("sandbox", [str(error)])
         raise
@@ -155,7 +157,7 @@ def test_nothing_of_a_sandbox_outlives_who_started_it(way: str, tmp_path: Path) 
     script = (
         "import sys; from jobs.evaluating import sandbox; from tests_of_it import exam\nlimits ="
         f" sandbox.Limits(wall_s={PATIENT.wall_s}); ways = {{sys.argv[1]:"
-        " sandbox.WAYS[sys.argv[1]]}\none = sandbox.find(allowed=True, limits=limits, ways=ways);"
+        " sandbox.WAYS[sys.argv[1]]}\none = sandbox.find_sandbox(allowed=True, limits=limits, ways=ways);"
         " print('found', flush=True); one.run(exam)\n"
     )
     (tmp_path / "tests_of_it.py").write_text(
@@ -274,13 +276,13 @@ def test_a_number_that_would_take_long_is_no_plain_value(
     """Before it is computed with: what divides both parts of a fraction takes the
     square of their digits."""
     with pytest.raises(ValueError, match=said):
-        cell.unpacked(packed)
+        cell.unpack_value(packed)
 
 
 def test_an_error_without_a_text_is_told_by_its_kind() -> None:
     """As that of a key of more digits than Python writes."""
-    assert cell.told(KeyError(10**5000)) == "KeyError"
-    assert cell.told(KeyError(1)) == "KeyError: 1"
+    assert cell.describe_error(KeyError(10**5000)) == "KeyError"
+    assert cell.describe_error(KeyError(1)) == "KeyError: 1"
 
 
 @pytest.mark.data
@@ -303,18 +305,20 @@ def test_published_sample_completions_score_as_published(
 
     assert [
         one.passed
-        for one in room.run_all([code_scores.exam(problem, one) for one in samples[2:]])
+        for one in room.run_all(
+            [code_scores.build_exam(problem, one) for one in samples[2:]]
+        )
     ] == [
         False,
         True,
         True,
         True,
     ]
-    assert code_scores.score(room, [problem], answers) == {
+    assert code_scores.score_answers(room, [problem], answers) == {
         "humaneval/pass_at_1": {"test/0": 50}
     }
     with pytest.raises(BadData, match="'else' is no problem"):
-        code_scores.score(
+        code_scores.score_answers(
             room,
             [problem],
             [Answered(id="else", task="humaneval", prompt="p", answer="")],
@@ -336,10 +340,11 @@ def test_reference_solutions_pass_and_nothing_said_does_not(
         if one.task_id.split("/")[1] in SOME
     ]
     right = [
-        code_scores.exam(problem, problem.canonical_solution) for problem in chosen
+        code_scores.build_exam(problem, problem.canonical_solution)
+        for problem in chosen
     ]
     verdicts = found(way).run_all(
-        right + [code_scores.exam(problem, "") for problem in chosen]
+        right + [code_scores.build_exam(problem, "") for problem in chosen]
     )
 
     assert [one.why for one in verdicts[: len(chosen)]] == ["passed"] * len(SOME)
@@ -354,13 +359,18 @@ def test_all_reference_solutions_pass(way: str, real_data: Path) -> None:
     room = found(way)
 
     verdicts = room.run_all(
-        [code_scores.exam(problem, problem.canonical_solution) for problem in listed]
+        [
+            code_scores.build_exam(problem, problem.canonical_solution)
+            for problem in listed
+        ]
     )
 
     assert [one.why for one in verdicts] == ["passed"] * 164
     assert not any(
         one.passed
-        for one in room.run_all([code_scores.exam(problem, "") for problem in listed])
+        for one in room.run_all(
+            [code_scores.build_exam(problem, "") for problem in listed]
+        )
     )
 
 
@@ -390,7 +400,7 @@ def test_an_unprivileged_user_has_a_sandbox_too(
                 ignore=shutil.ignore_patterns("__pycache__"),
             )
         script = (
-            "import sys\nfrom jobs.evaluating import sandbox\none = sandbox.find(allowed=True,"
+            "import sys\nfrom jobs.evaluating import sandbox\none = sandbox.find_sandbox(allowed=True,"
             " ways={sys.argv[1]: sandbox.WAYS[sys.argv[1]]})\nprint(one.name,"
             " sandbox.is_real_root(), one.run(sandbox.Exam(program='def f(x): return x',"
             " entry_point='f', prompt='', test='def check(f): assert f(1) == 1')).why)\n"
@@ -432,20 +442,20 @@ def test_without_permission_nothing_is_run() -> None:
     with pytest.raises(
         UserError, match=r"allow_code_execution: true.*zsg answers export"
     ):
-        sandbox.find(allowed=False)
+        sandbox.find_sandbox(allowed=False)
 
 
 def test_a_machine_without_isolation_is_refused_with_what_is_missing() -> None:
     """Each way with its own reason: not installed, not permitted, not tight; and the way out."""
     ways = {
-        "first": ("no-such-program", sandbox.bubblewrapped),
+        "first": ("no-such-program", sandbox.build_bubblewrap_command),
         "second": ("false", lambda room, limits: ["false"]),
         # no walls but the limits of the process
         "third": ("env", lambda room, limits: ["env"]),
     }
     with pytest.raises(sandbox.NoSandbox) as refused:
         # without a namespace to end with it
-        sandbox.find(allowed=True, limits=Limits(wall_s=59), ways=ways)
+        sandbox.find_sandbox(allowed=True, limits=Limits(wall_s=59), ways=ways)
 
     said = str(refused.value)
     assert "first: the program no-such-program is not installed" in said

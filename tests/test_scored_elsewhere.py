@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Path:
         one.id
         for one in [*ANSWERED[::-1], Answered(id="c:0", task="c", prompt="", answer="")]
     ]
-    item_losses.describe(folder, ids, [item[0] for item in ids], [1] * 4, {})
+    item_losses.describe_items(folder, ids, [item[0] for item in ids], [1] * 4, {})
     attempt = Attempt(1, "s", None, 0, uuid.uuid4().hex, "host", 0)
     journal = Journal(folder, attempt, journals.GUEST, "stage", fence=lambda: None)
     for step in (0, 40):
@@ -72,7 +72,7 @@ def answer(run: Path, journal: Journal, step: int, how: dict[str, Any]) -> None:
 
 def points(run: Path) -> dict[tuple[str, int], float]:
     """The values of a run's journal that count, other than those of the evaluator."""
-    found, disagree = journals.first_points(journals.read(run))
+    found, disagree = journals.first_points(journals.read_journal(run))
     assert disagree == []
     return {(one.key, one.step): one.value for one in found if one.key != "rouge1"}
 
@@ -100,7 +100,7 @@ def test_answers_go_out_and_scores_come_back(zsg: Zsg, run: Path) -> None:
 def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None:
     """Items as those of a loss, by the test set's order; an item without a score is NaN
     and flagged."""
-    scores, before = scored_elsewhere.record(
+    scores, before = scored_elsewhere.record_scores(
         run, 40, {"judge": {"b:0": 3, "a:0": 1}}, "scores.jsonl"
     )
     held = item_losses.read_test_losses(run, "judge")
@@ -110,7 +110,11 @@ def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None
     assert held.losses[0].tolist() == [3, pytest.approx(float("nan"), nan_ok=True), 1]
     assert (scores.flags, before) == (["judge: 1 of 3 items have no score"], [])
     assert kept.keys == ("rouge1", "judge")
-    assert evaluations.taken(run)[40] == {"rouge1", "judge", "judge_stderr"}
+    assert evaluations.collect_taken_keys(run)[40] == {
+        "rouge1",
+        "judge",
+        "judge_stderr",
+    }
 
 
 def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
@@ -118,13 +122,13 @@ def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
     lives is respected."""
     path = leases.path_of(run, 40, scored_elsewhere.SUITE)
     journal = scored_elsewhere._journal(run, lambda: None)
-    lease = leases.claim(path, "zsg score", journal.name, ["judge"])
+    lease = leases.claim_lease(path, "zsg score", journal.name, ["judge"])
     journal.add_row("metric", step=40, examples=0, data={"other": 1.0})
     journal.commit()
     with pytest.raises(ClusterError, match="another `zsg score` is at it"):
-        scored_elsewhere.record(run, 40, {"judge": {"a:0": 1}}, "s")
+        scored_elsewhere.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
     leases.os.utime(path, (0, 0))  # it has given no sign of life for long
-    scored_elsewhere.record(run, 40, {"judge": {"a:0": 1}}, "s")
+    scored_elsewhere.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
     journal.add_row("metric", step=40, examples=0, data={"judge": 99.0})
     journal.close()
 
@@ -163,7 +167,7 @@ def test_scores_of_what_was_not_answered_are_refused(
 ) -> None:
     """And nothing is written."""
     with pytest.raises(error, match=said):
-        scored_elsewhere.record(run, step, {"m": given}, "s")
+        scored_elsewhere.record_scores(run, step, {"m": given}, "s")
 
     assert points(run) == {}
 
@@ -176,7 +180,7 @@ def test_answers_made_in_two_ways_are_told_apart(run: Path) -> None:
     journal.close()
 
     with pytest.raises(UserError, match="answers made in 2 ways"):
-        scored_elsewhere.record(run, 40, {"m": {"a:0": 1}}, "s")
+        scored_elsewhere.record_scores(run, 40, {"m": {"a:0": 1}}, "s")
 
 
 def test_a_workspace_without_answers_says_how_to_get_some(zsg: Zsg, run: Path) -> None:

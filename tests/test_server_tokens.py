@@ -21,14 +21,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_found_by_the_servers_address_alone() -> None:
     """By each of its names and its port; nothing for another port, host, scheme or user."""
-    server_tokens.publish(["Login01:5000", "[::1]:5000"], "secret")
+    server_tokens.publish_token(["Login01:5000", "[::1]:5000"], "secret")
 
-    assert server_tokens.of("http://login01:5000") == "secret"
+    assert server_tokens.find_token("http://login01:5000") == "secret"
     assert (
-        server_tokens.of("http://LOGIN01:5000/api/2.0/mlflow/runs/get?run_id=1")
+        server_tokens.find_token("http://LOGIN01:5000/api/2.0/mlflow/runs/get?run_id=1")
         == "secret"
     )
-    assert server_tokens.of("http://[::1]:5000/x") == "secret"
+    assert server_tokens.find_token("http://[::1]:5000/x") == "secret"
     others = [
         "http://login01:5001",
         "http://login02:5000",
@@ -42,13 +42,13 @@ def test_it_is_found_by_the_servers_address_alone() -> None:
         "http://../mlflow",
         "",
     ]
-    assert [server_tokens.of(url) for url in others] == [None] * len(others)
+    assert [server_tokens.find_token(url) for url in others] == [None] * len(others)
 
 
 def test_a_request_takes_it_there_only() -> None:
     """Instead of the login that MLflow's client has for others; a request to another
     server is left as it is."""
-    server_tokens.publish(["login01:5000"], "secret")
+    server_tokens.publish_token(["login01:5000"], "secret")
     own = {"Authorization": "Basic bWU6cHc="}
 
     def sent(url: str, headers: dict[str, str] | None = None) -> str | None:
@@ -66,31 +66,31 @@ def test_a_request_takes_it_there_only() -> None:
 def test_only_its_owner_reads_it(home: Path) -> None:
     """File and folders are private; it is gone with its server, but not that of a later
     one at the same address."""
-    [file] = server_tokens.publish(["login01:5000"], "old")
+    [file] = server_tokens.publish_token(["login01:5000"], "old")
     modes = [
         path.stat().st_mode & 0o777
         for path in (home / ".zsg", home / ".zsg/mlflow", file)
     ]
-    server_tokens.publish(["login01:5000"], "new")
-    server_tokens.withdraw([file], "old")
-    kept = server_tokens.of("http://login01:5000")
-    server_tokens.withdraw([file], "new")
+    server_tokens.publish_token(["login01:5000"], "new")
+    server_tokens.withdraw_token([file], "old")
+    kept = server_tokens.find_token("http://login01:5000")
+    server_tokens.withdraw_token([file], "new")
 
     assert modes == [0o700, 0o700, 0o600]
     assert kept == "new"
-    assert not file.exists() and server_tokens.of("http://login01:5000") is None
+    assert not file.exists() and server_tokens.find_token("http://login01:5000") is None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
 def test_one_that_others_may_read_is_refused(mode: int) -> None:
     """With its path and what to do."""
-    [file] = server_tokens.publish(["login01:5000"], "secret")
+    [file] = server_tokens.publish_token(["login01:5000"], "secret")
     file.chmod(mode)
     with pytest.raises(
         Exposed,
         match=r"login01:5000 holds a token, but is not yours alone .* remove it",
     ):
-        server_tokens.of("http://login01:5000")
+        server_tokens.find_token("http://login01:5000")
 
 
 def test_links_are_not_followed(home: Path, tmp_path: Path) -> None:
@@ -98,22 +98,22 @@ def test_links_are_not_followed(home: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("theirs")
     other.chmod(0o600)
-    [file] = server_tokens.publish(["login01:5000"], "secret")
+    [file] = server_tokens.publish_token(["login01:5000"], "secret")
     file.unlink()
     file.symlink_to(other)
     with pytest.raises(Exposed):
-        server_tokens.of("http://login01:5000")
-    server_tokens.publish(["login01:5000"], "secret")
+        server_tokens.find_token("http://login01:5000")
+    server_tokens.publish_token(["login01:5000"], "secret")
     assert (
         other.read_text() == "theirs"
-        and server_tokens.of("http://login01:5000") == "secret"
+        and server_tokens.find_token("http://login01:5000") == "secret"
     )
 
     (home / ".zsg").rename(tmp_path / "moved")
     (home / ".zsg").symlink_to(tmp_path / "moved")
     for do in (
-        lambda: server_tokens.of("http://login01:5000"),
-        lambda: server_tokens.publish(["a:1"], "secret"),
+        lambda: server_tokens.find_token("http://login01:5000"),
+        lambda: server_tokens.publish_token(["a:1"], "secret"),
     ):
         with pytest.raises(Exposed, match="no folder that only you may write"):
             do()
@@ -121,10 +121,10 @@ def test_links_are_not_followed(home: Path, tmp_path: Path) -> None:
 
 def test_what_another_user_has_made_is_refused(stranger: OtherUser, home: Path) -> None:
     """A token file, or the folder of tokens."""
-    [file] = server_tokens.publish(["login01:5000"], "secret")
+    [file] = server_tokens.publish_token(["login01:5000"], "secret")
     stranger.owns(file)
     with pytest.raises(Exposed, match="not yours alone"):
-        server_tokens.of("http://login01:5000")
+        server_tokens.find_token("http://login01:5000")
     stranger.owns(home / ".zsg")
     with pytest.raises(Exposed, match="no folder that only you may write"):
-        server_tokens.publish(["login01:5000"], "secret")
+        server_tokens.publish_token(["login01:5000"], "secret")

@@ -400,15 +400,17 @@ def odd(tmp_path: Path) -> Workspace:
     )
     ledger.submitted(queued, ("7",))
     folder = place.run("1" * 12)
-    journal = Journal(folder, attempts.begin(folder, "submission"), "evaluate", "1")
+    journal = Journal(
+        folder, attempts.begin_attempt(folder, "submission"), "evaluate", "1"
+    )
     journal.add_row("metric", step=9, examples=144, data={"rouge1": 1.0})
     told = AnswersKept(
         suite=POISON, how={}, keys=[], file=POISON, at=0, bytes=0, flags=[POISON]
     )
     journal.add_event(told, step=9, examples=144)
     journal.close()
-    attempt = attempts.begin(folder, here.id)
-    attempts.end(folder, attempt, "failed", step=9, **ended)
+    attempt = attempts.begin_attempt(folder, here.id)
+    attempts.end_attempt(folder, attempt, "failed", step=9, **ended)
     (folder / "log.txt").write_text(
         f"{log_marks.format_attempt_mark(attempt, 0, 1, 'n1')}\n{POISON}\nValueError: {POISON}\n"
     )

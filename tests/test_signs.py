@@ -123,7 +123,7 @@ def test_a_requeued_job_starts_before_its_attempt_begins(
     starting, as no known attempt."""
     attempt = beats(workspace)
     if outcome:
-        attempts.end(workspace.root / ITEM, attempt, outcome)
+        attempts.end_attempt(workspace.root / ITEM, attempt, outcome)
     rest(workspace.root / ITEM, 130)
     found = state(workspace, FakeSlurm(RUNNING.replace("2:00:00", "0:05")))
 
@@ -248,7 +248,9 @@ def test_a_job_of_this_machine_that_is_stopped_is_flagged(workspace: Workspace) 
     """Its lock says that its process lives, so it runs; that it shows nothing is said."""
     import fcntl
 
-    attempt = attempts.begin(workspace.root / ITEM, submitted(workspace, "local").id)
+    attempt = attempts.begin_attempt(
+        workspace.root / ITEM, submitted(workspace, "local").id
+    )
     (workspace.root / ITEM / NAME).write_text(
         json.dumps({"nonce": attempt.nonce, "note": None, **Pulse().facts()})
     )

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import is_committed, read_json, write_json
 from jobs.contract.job_file import read_train_job
-from jobs.contract.journal import first_points, read
+from jobs.contract.journal import first_points, read_journal
 from jobs.contract.journal_rows import SnapshotDiffers
 from jobs.runtime.ranks import Ranks
 from tests.lib.forked_jobs import wait_until
@@ -182,7 +182,11 @@ def _is_written_and_loaded(bench: Bench, world: int, zero: int, precision: str) 
         f"model-{rank + 1:05}-of-{world:05}.safetensors" for rank in range(world)
     ]
     base = Base.of(read_train_job(folder))
-    losses = {p.step: p.value for p in first_points(read(folder))[0] if p.key == "loss"}
+    losses = {
+        p.step: p.value
+        for p in first_points(read_journal(folder))[0]
+        if p.key == "loss"
+    }
     for event in events(folder, "snapshot"):
         meta = read_json(folder / f"snapshots/{event['step']}/meta.json")
         model = load(folder / f"snapshots/{event['step']}")
@@ -249,7 +253,9 @@ def test_a_run_from_a_snapshot_begins_with_its_loss(bench: Bench) -> None:
     assert bench.jobs.run(again)["outcome"] == "done"
 
     first = next(
-        p for p in first_points(read(again))[0] if (p.key, p.step) == ("loss", 0)
+        p
+        for p in first_points(read_journal(again))[0]
+        if (p.key, p.step) == ("loss", 0)
     )
     assert first.value == read_json(path / "meta.json")["probe_loss"]
 
@@ -389,7 +395,7 @@ class Place:
         self.engine = SimpleNamespace(
             module=module, device="cpu", zero_optimization_stage=lambda: 0
         )
-        self.attempt = attempts.begin(self.folder, "s")
+        self.attempt = attempts.begin_attempt(self.folder, "s")
 
     def snapshots(self) -> Snapshots:
         """Its snapshots after steps 1 to 9."""
@@ -443,7 +449,7 @@ def test_a_superseded_attempt_writes_nothing(place: Place) -> None:
     """Once a newer attempt owns the folder, no snapshot of the older one appears, and
     the older one ends."""
     snapshots = place.snapshots()
-    attempts.begin(place.folder, "s")
+    attempts.begin_attempt(place.folder, "s")
     snapshots.take(1)
 
     with pytest.raises(attempts.Superseded):

@@ -257,13 +257,13 @@ def test_weights_stay_until_the_last_user_has_had_them(tmp_path: Path) -> None:
     place = Workspace(tmp_path)
     (place.run("start") / "weights").mkdir(parents=True)
     for run in ("one", "other"):
-        stages.use(place, "start", run)
+        stages.note_weights_user(place, "start", run)
 
-    stages.release(place, "start", "one")
+    stages.release_weights(place, "start", "one")
     assert (place.run("start") / "weights").is_dir()
-    stages.release(place, "start", "other")
+    stages.release_weights(place, "start", "other")
     assert not (place.run("start") / "weights").exists()
-    assert stages.users(place, "start") == []
+    assert stages.list_weights_users(place, "start") == []
 
 
 def test_weights_and_marks_behind_a_link_stay(tmp_path: Path) -> None:
@@ -275,9 +275,9 @@ def test_weights_and_marks_behind_a_link_stay(tmp_path: Path) -> None:
         (place.run("start") / name).symlink_to(tmp_path / name)
     (tmp_path / "users/r").touch()
     (tmp_path / "weights/COMMIT").touch()
-    stages.release(place, "start", "r")
+    stages.release_weights(place, "start", "r")
     (tmp_path / "users/r").unlink()
-    stages.release(place, "start", "r")
+    stages.release_weights(place, "start", "r")
 
     assert (tmp_path / "weights/COMMIT").exists() and (
         place.run("start") / "weights"

@@ -45,7 +45,7 @@ def keep(
     one = States(
         step, key, way, ids, GROUPS, "source", table, compute_silhouettes(table, GROUPS)
     )
-    kept_states.keep(place.run(run), one)
+    kept_states.keep_states(place.run(run), one)
     return one
 
 

@@ -75,7 +75,7 @@ def test_a_stopped_run_waits_for_the_next_submit(
     """A run that its time limit or a preemption stopped is neither failed nor done: it
     waits, and says what to do."""
     attempt = started(workspace, submitted(workspace, scheduler))
-    attempts.end(
+    attempts.end_attempt(
         workspace.root / ITEM,
         attempt,
         "continue",
@@ -111,7 +111,7 @@ def stopped(
         "continued": 1,
         "stalled": 0,
     }
-    attempts.end(
+    attempts.end_attempt(
         workspace.root / ITEM, attempt, "continue", step=5, steps=9, saved=5, **facts
     )
 
@@ -215,7 +215,9 @@ def test_a_chain_that_died_is_what_its_first_bad_link_was(workspace: Workspace) 
 def test_a_run_stopped_while_it_started_is_where_it_was(workspace: Workspace) -> None:
     """An attempt that came to no step of its own leaves the run at the step that is saved."""
     attempt = started(workspace, submitted(workspace))
-    attempts.end(workspace.root / ITEM, attempt, "continue", cause="signal", saved=5)
+    attempts.end_attempt(
+        workspace.root / ITEM, attempt, "continue", cause="signal", saved=5
+    )
 
     assert (state(workspace).step, state(workspace).cause) == (
         5,
@@ -233,7 +235,7 @@ def test_a_run_that_died_tells_what_it_saved(workspace: Workspace) -> None:
 
 def test_a_run_that_could_not_go_on_says_why(workspace: Workspace) -> None:
     """Why a run has started over though it had a state stands beside it while it runs."""
-    attempt = attempts.begin(workspace.root / ITEM, submitted(workspace).id)
+    attempt = attempts.begin_attempt(workspace.root / ITEM, submitted(workspace).id)
     journal = Journal(workspace.root / ITEM, attempt, "train", "s")
     data = {
         "event": "start",
@@ -311,8 +313,8 @@ def test_a_run_waiting_for_a_failed_prepare_has_failed(workspace: Workspace) -> 
     """A job cancelled because what it waited for failed says so, with the reason."""
     submitted(workspace)
     write_job_file(workspace.root / ITEM, after=["prepare/p"])
-    attempt = attempts.begin(workspace.root / "prepare/p", "s")
-    attempts.end(
+    attempt = attempts.begin_attempt(workspace.root / "prepare/p", "s")
+    attempts.end_attempt(
         workspace.root / "prepare/p",
         attempt,
         "failed",
@@ -562,9 +564,9 @@ def test_a_local_run_whose_submit_was_ended_only_never_started(
     ledger.submitted(prepare, ["local"])
     submitted(workspace, "local", ("local",))
     write_job_file(workspace.root / ITEM, after=["prepare/p"])
-    attempt = attempts.begin(workspace.root / "prepare/p", prepare.id)
+    attempt = attempts.begin_attempt(workspace.root / "prepare/p", prepare.id)
     if outcome:
-        attempts.end(
+        attempts.end_attempt(
             workspace.root / "prepare/p",
             attempt,
             outcome,

@@ -339,10 +339,10 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
     for order, large, small in (("nft", 100.0, 0.0), ("rt", 0.0, 100.0)):
         listed.append(listed_run(order, {"arrangement.order": order}))
         record_run(place, listed[-1], STEPS, names, np.ones((len(STEPS), len(names))))
-        attempt = attempts.begin(place.run(order), "s")
+        attempt = attempts.begin_attempt(place.run(order), "s")
         journal = Journal(place.run(order), attempt, "train", "1")
         scores = np.array([large] * 60 + [small] * 9)
-        item_losses.keep(
+        item_losses.journal_item_losses(
             journal,
             "exact_match",
             scores,
@@ -357,7 +357,7 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
             data={"exact_match": (large + 9 * small) / 10},
         )
         journal.close()
-        attempts.end(place.run(order), attempt, "done", step=30)
+        attempts.end_attempt(place.run(order), attempt, "done", step=30)
     write_grid(place, "g", listed)
     claim = "{claim: rises, metric: exact_match, along: arrangement.order, values: [nft, rt]}"
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {claim}\n")

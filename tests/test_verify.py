@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace, read_json, write_json
-from jobs.contract.journal import files
+from jobs.contract.journal import list_journal_files
 from launcher.verification.finding import (
     DIFFERS,
     HOLDS,
@@ -164,7 +164,7 @@ def swap(folder: Path) -> None:
 
 def change_loss(folder: Path, key: str, step: int) -> None:
     """Puts another last digit into the journalled value of a step."""
-    path = files(folder)[0]
+    path = list_journal_files(folder)[0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     value = next(
         row["data"][key] for row in rows if row["step"] == step and key in row["data"]
@@ -199,7 +199,7 @@ PLANTED = {
     "a test loss": ("losses", lambda run: change_loss(run, "loss", 6)),
     "a row of the journal": (
         "journal",
-        lambda run: _drop(files(run)[0], '"train/loss"'),
+        lambda run: _drop(list_journal_files(run)[0], '"train/loss"'),
     ),
     "a snapshot": (
         "weights",

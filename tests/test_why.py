@@ -98,7 +98,7 @@ def explain(workspace: Workspace, sacct: str = "") -> dict[str, Any]:
 def test_a_record_proves_itself(workspace: Workspace) -> None:
     """What the job has said of its end is shown with the line of its record."""
     attempt = started(workspace, submitted(workspace))
-    attempts.end(
+    attempts.end_attempt(
         workspace.root / ITEM,
         attempt,
         "failed",
@@ -123,12 +123,12 @@ def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -
     quoted with file and line."""
     submitted(workspace)
     begins(workspace, GLOO, rank=0)
-    attempt = attempts.read(workspace.root / ITEM)
+    attempt = attempts.read_attempt(workspace.root / ITEM)
     assert attempt is not None
     last = Ledger(workspace).last(ITEM)
     assert last
     (workspace.submission(last.id) / "7_1_log.out").write_text("starting\n" + OOM)
-    attempts.end(
+    attempts.end_attempt(
         workspace.root / ITEM,
         attempt,
         "failed",
@@ -180,8 +180,8 @@ def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
     """The record of the prepare job is the proof."""
     submitted(workspace)
     write_job_file(workspace.root / ITEM, after=["prepare/p"])
-    attempt = attempts.begin(workspace.root / "prepare/p", "s")
-    attempts.end(
+    attempt = attempts.begin_attempt(workspace.root / "prepare/p", "s")
+    attempts.end_attempt(
         workspace.root / "prepare/p",
         attempt,
         "failed",

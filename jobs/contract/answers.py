@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from jobs.contract import journal
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import SCHEMA
 from jobs.contract.journal_rows import AnswersKept, Number, Row, find_events
 from jobs.files import ownership
@@ -165,14 +165,14 @@ def find_place(
 
 
 def _place_of(event: AnswersKept) -> Place:
-    return Place(event.file, event.at, event.bytes, given(event.asked, {}))
+    return Place(event.file, event.at, event.bytes, replace_unset(event.asked, {}))
 
 
 def find_kept(run: Path) -> list[KeptAnswers]:
     """What a run's journal tells of answers, one for each step and way; the first place
     counts."""
     kept: dict[str, KeptAnswers] = {}
-    for row, event in find_events(journal.read(run), AnswersKept):
+    for row, event in find_events(journal.read_journal(run), AnswersKept):
         key = json.dumps([row.step, event.suite, event.how], sort_keys=True)
         first = kept.get(key) or KeptAnswers(
             row.step, event.suite, event.how, (), _place_of(event)

@@ -56,12 +56,12 @@ def restart_count() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
-def node() -> str:
+def get_node_name() -> str:
     """This node, by Slurm's name for it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def where(attempt: Attempt) -> dict[str, Any]:
+def describe_placement(attempt: Attempt) -> dict[str, Any]:
     """Where an attempt runs, as its journal tells it: the scheduler's id, and the nodes
     as Slurm writes them."""
     return {
@@ -70,45 +70,45 @@ def where(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def read(folder: Path) -> Attempt | None:
+def read_attempt(folder: Path) -> Attempt | None:
     """The newest attempt of a folder; None if there has been none. Damaged for what is
     no attempt."""
     return read_record(folder / NAME, Attempt)
 
 
-def write(folder: Path, attempt: Attempt) -> None:
+def write_attempt(folder: Path, attempt: Attempt) -> None:
     """Gives the folder to an attempt."""
     write_record(folder / NAME, attempt)
 
 
-def path(folder: Path) -> Path:
+def locate_attempt(folder: Path) -> Path:
     """Where the record is, for the time of its change."""
     return folder / NAME
 
 
 def end_of_newest(folder: Path) -> ExitRecord | None:
     """How the newest attempt ended; None while it is under way, or if there is none."""
-    record, newest = exit_record.read(folder), read(folder)
+    record, newest = exit_record.read_exit_record(folder), read_attempt(folder)
     is_current = (
         record is not None and newest is not None and record.nonce == newest.nonce
     )
     return record if is_current else None
 
 
-def begin(folder: Path, submission: str) -> Attempt:
+def begin_attempt(folder: Path, submission: str) -> Attempt:
     """Takes the folder over: the attempt after the last one, with a nonce of its own."""
-    last = read(folder)
+    last = read_attempt(folder)
     attempt = Attempt(
         attempt=last.attempt + 1 if last else 1,
         submission=submission,
         slurm_job_id=slurm_job_id(),
         restart_count=restart_count(),
         nonce=uuid.uuid4().hex,
-        host=node(),
+        host=get_node_name(),
         started=now_ms(),
         pid=os.getpid(),
     )
-    write(folder, attempt)
+    write_attempt(folder, attempt)
     return attempt
 
 
@@ -130,7 +130,7 @@ def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
     after the time-out."""
     until = time.monotonic() + timeout_s
     while True:
-        newest = read(folder)
+        newest = read_attempt(folder)
         if newest and (newest.slurm_job_id, newest.restart_count) == (
             slurm_job_id(),
             restart_count(),
@@ -141,9 +141,9 @@ def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
         time.sleep(0.1)
 
 
-def check(folder: Path, attempt: Attempt) -> None:
+def check_attempt(folder: Path, attempt: Attempt) -> None:
     """Raises Superseded if a newer attempt owns the folder."""
-    newest = read(folder)
+    newest = read_attempt(folder)
     if newest is None or newest.nonce != attempt.nonce:
         raise Superseded(
             f"{folder} belongs to attempt {newest.attempt if newest else '?'}, this is"
@@ -151,13 +151,13 @@ def check(folder: Path, attempt: Attempt) -> None:
         )
 
 
-def end(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) -> None:
+def end_attempt(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) -> None:
     """Writes exit.json, unless the attempt is superseded or another rank has already
     said why it ended.
 
     What only followed from something gives way to what it followed from.
     """
-    check(folder, attempt)
+    check_attempt(folder, attempt)
     last = exit_record.read_if_sound(folder)
     if (
         last
@@ -173,14 +173,14 @@ def end(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) -> None:
         outcome=outcome,
         **{"ended": now_ms(), **facts},
     )
-    exit_record.write(folder, record)
+    exit_record.write_exit_record(folder, record)
 
 
-def amend(folder: Path, attempt: Attempt, **facts: Any) -> None:
+def amend_end(folder: Path, attempt: Attempt, **facts: Any) -> None:
     """Corrects what this attempt has told of its end."""
-    check(folder, attempt)
-    if record := exit_record.read(folder):
-        exit_record.write(folder, msgspec.structs.replace(record, **facts))
+    check_attempt(folder, attempt)
+    if record := exit_record.read_exit_record(folder):
+        exit_record.write_exit_record(folder, msgspec.structs.replace(record, **facts))
 
 
 def now_ms() -> int:

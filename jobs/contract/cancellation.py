@@ -29,14 +29,14 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
     asked: int
 
 
-def ask(folder: Path, submission: str, save: bool) -> None:
+def request_cancellation(folder: Path, submission: str, save: bool) -> None:
     """Asks the job of a folder to stop; `save`: it may first save its state."""
     write_record(
         folder / NAME, CancelRequest(submission=submission, save=save, asked=now_ms())
     )
 
 
-def asked(folder: Path, submission: str) -> CancelRequest | None:
+def read_cancellation(folder: Path, submission: str) -> CancelRequest | None:
     """The wish that this submission's job stop, or None."""
     request = read_record(folder / NAME, CancelRequest)
     return request if request and request.submission == submission else None
@@ -45,4 +45,4 @@ def asked(folder: Path, submission: str) -> CancelRequest | None:
 def is_asked(folder: Path) -> bool:
     """Whether the job that a folder now describes is to stop."""
     job = job_file.read_job(folder)
-    return job is not None and asked(folder, job.submission) is not None
+    return job is not None and read_cancellation(folder, job.submission) is not None

@@ -91,7 +91,7 @@ class Known(ClusterError):
         self.cause = cause
 
 
-def known(word: str | None) -> Cause | None:
+def parse_cause(word: str | None) -> Cause | None:
     """The cause that a word names, if it names one."""
     return Cause(word) if word in tuple(Cause) else None
 
@@ -118,11 +118,11 @@ def of_error(error: BaseException) -> Cause:
             return Cause.BAD_DATA if isinstance(one, BadData) else Cause.BAD_INPUT
         proved = [cause for line in str(one).splitlines() if (cause := of_line(line))]
         if proved:
-            return min(proved, key=weight)
+            return min(proved, key=rank_cause)
     return Cause.CLUSTER if isinstance(error, ZsgError) else Cause.TRACEBACK
 
 
-def weight(cause: str | None) -> int:
+def rank_cause(cause: str | None) -> int:
     """How near the beginning of a failure a cause is: the least counts, the others
     follow from it."""
     if cause is None:
@@ -134,7 +134,11 @@ def weight(cause: str | None) -> int:
 
 def precedes(cause: str | None, other: str | None) -> bool:
     """Whether `other` may have followed from `cause`, so that this is the reason to be told."""
-    return other in CONSEQUENCES and cause is not None and weight(cause) < weight(other)
+    return (
+        other in CONSEQUENCES
+        and cause is not None
+        and rank_cause(cause) < rank_cause(other)
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -47,7 +47,7 @@ from typing import Any
 
 from jobs.contract import cancellation
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.job_file import Policy
 from jobs.contract.states import Outcome
 
@@ -163,8 +163,8 @@ def _count_stops(end: JobEnd) -> tuple[int, int]:
     is_of_this = previous is not None and (
         (previous.submission, previous.outcome) == (end.submission, Outcome.CONTINUE)
     )
-    continued = given(previous.continued, 0) if previous and is_of_this else 0
-    stalled = given(previous.stalled, 0) if previous and is_of_this else 0
+    continued = replace_unset(previous.continued, 0) if previous and is_of_this else 0
+    stalled = replace_unset(previous.stalled, 0) if previous and is_of_this else 0
     counted = 0 if end.slurm.is_preempted else 1
     if end.saved is not None and end.saved != end.saved_before:
         return continued + counted, 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, removal, snapshots
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import is_committed
 from jobs.contract.journal_rows import (
     AnswersKept,
@@ -29,7 +29,7 @@ Taken = dict[int, set[str]]  # step → keys
 Answered = dict[tuple[int, str], list[dict[str, Any]]]  # (step, suite) → in which ways
 
 
-def taken(run: Path) -> Taken:
+def collect_taken_keys(run: Path) -> Taken:
     """The keys that evaluators have journalled of each step."""
     keys: Taken = {}
     for row in _guest_rows(run):
@@ -40,7 +40,7 @@ def taken(run: Path) -> Taken:
     return keys
 
 
-def answered(run: Path) -> Answered:
+def find_kept_answers(run: Path) -> Answered:
     """Of which steps and suites answers are kept, and how they were made."""
     ways_of: Answered = {}
     for row, event in find_events(_guest_rows(run), AnswersKept):
@@ -48,7 +48,7 @@ def answered(run: Path) -> Answered:
     return ways_of
 
 
-def ways(run: Path) -> dict[str, dict[str, Any]]:
+def collect_key_ways(run: Path) -> dict[str, dict[str, Any]]:
     """How each key was taken: how answers were made and scored, or what was looked at.
     The first counts."""
     way_of: dict[str, dict[str, Any]] = {}
@@ -66,7 +66,7 @@ def _ways_of_event(row: EventRow) -> dict[str, dict[str, Any]]:
     if isinstance(event, InsideTaken):
         return event.ways
     if isinstance(event, AnswersKept):
-        scored_by = given(event.scored_by, {})
+        scored_by = replace_unset(event.scored_by, {})
         return {key: event.how | scored_by.get(key, {}) for key in event.keys}
     return {}
 
@@ -78,13 +78,13 @@ def _guest_rows(run: Path) -> Iterable[Row]:
             yield from rows
 
 
-def there(run: Path, is_first_stage: bool) -> list[int]:
+def list_evaluable_steps(run: Path, is_first_stage: bool) -> list[int]:
     """The steps of which there are weights: the base's, step 0, and those of the snapshots."""
     steps = set(snapshots.find_steps(run))
     return sorted(steps | ({0} if is_first_stage else set()))
 
 
-def lacking(
+def list_lacking_keys(
     keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
 ) -> list[str]:
     """The keys that are yet to be taken of a step."""
@@ -94,31 +94,36 @@ def lacking(
 def _done_with(run: Path) -> Taken:
     """The keys of each step for which nobody needs its weights: taken, or not to be had
     though answers are kept."""
-    keys = taken(run)
+    keys = collect_taken_keys(run)
     for row, event in find_events(_guest_rows(run), AnswersKept):
-        failed: dict[str, str] = given(event.failed, {})
+        failed: dict[str, str] = replace_unset(event.failed, {})
         keys.setdefault(row.step, set()).update(failed)
     return keys
 
 
-def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
+def find_needed_steps(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
     """The steps whose snapshots are being evaluated, or still are to be."""
     found = _done_with(run) if keys else {}
     return {
-        step for step in steps if lacking(keys, step, found) or is_leased(run, step)
+        step
+        for step in steps
+        if list_lacking_keys(keys, step, found) or is_leased(run, step)
     }
 
 
 def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
     """Whether a snapshot is being evaluated, or still is to be."""
-    return bool(needed(run, keys, [step]))
+    return bool(find_needed_steps(run, keys, [step]))
 
 
 def is_left(run: Path, keys: Sequence[str]) -> bool:
     """Whether there are weights of a step that lacks a key."""
-    found, job = taken(run), job_file.read_train_job(run)
+    found, job = collect_taken_keys(run), job_file.read_train_job(run)
     is_first_stage = job is None or not job.before
-    return any(lacking(keys, step, found) for step in there(run, is_first_stage))
+    return any(
+        list_lacking_keys(keys, step, found)
+        for step in list_evaluable_steps(run, is_first_stage)
+    )
 
 
 def is_over(run: Path) -> bool:
@@ -127,18 +132,18 @@ def is_over(run: Path) -> bool:
     return end is not None and end.outcome != Outcome.CONTINUE
 
 
-def tidy(run: Path, keys: Sequence[str]) -> list[int]:
+def remove_needless_snapshots(run: Path, keys: Sequence[str]) -> list[int]:
     """Removes of a run that is done the snapshots that were only there to be evaluated;
     returns their steps."""
     end, removed = attempts.end_of_newest(run), []
     if end is None or end.outcome != Outcome.DONE:
         return []
-    for row in given(end.snapshots, []):
+    for row in replace_unset(end.snapshots, []):
         step: int = row["step"]
         folder = snapshots.folder_of(run, step)
         if not row["kept"] and is_committed(folder) and not is_needed(run, keys, step):
             root = run.parent.parent
-            if not removal.discard(
+            if not removal.discard_folder(
                 root,
                 folder,
                 removal.IN_WEIGHTS,

@@ -62,7 +62,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reached(self) -> int:
         """The step that it came to: stopped while it started, it is where it was."""
-        return self.step or given(self.saved) or 0
+        return self.step or replace_unset(self.saved) or 0
 
     @property
     def why(self) -> str:
@@ -72,12 +72,12 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def given(value: Any, otherwise: Any = None) -> Any:
+def replace_unset(value: Any, otherwise: Any = None) -> Any:
     """The value of a field, or another one where it is unset."""
     return otherwise if value is UNSET else value
 
 
-def read(folder: Path) -> ExitRecord | None:
+def read_exit_record(folder: Path) -> ExitRecord | None:
     """How the last attempt that told its end has ended, which need not be the newest
     one; None if none has.
 
@@ -90,16 +90,16 @@ def read_if_sound(folder: Path) -> ExitRecord | None:
     """The same for who goes on without it: one that cannot be read is none, and the
     next end replaces it."""
     try:
-        return read(folder)
+        return read_exit_record(folder)
     except Damaged:
         return None
 
 
-def write(folder: Path, record: ExitRecord) -> None:
+def write_exit_record(folder: Path, record: ExitRecord) -> None:
     """Writes how the newest attempt ended."""
     write_record(folder / NAME, record)
 
 
-def path(folder: Path) -> Path:
+def locate_exit_record(folder: Path) -> Path:
     """Where the record is, for people and for the time of its change."""
     return folder / NAME

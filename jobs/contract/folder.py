@@ -144,7 +144,7 @@ def is_committed(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def publish(folder: Path) -> Iterator[Path]:
+def publish_folder(folder: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `folder` in one rename, its commit marker
     written last.
 
@@ -155,27 +155,27 @@ def publish(folder: Path) -> Iterator[Path]:
     ownership.make_folder(draft)
     try:
         yield draft
-        commit(draft, folder)
+        commit_draft(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def commit(draft: Path, folder: Path) -> None:
+def commit_draft(draft: Path, folder: Path) -> None:
     """Renames a draft, marked and on disk, to its final name; where that is committed
     already, it stays as it is."""
     (draft / COMMIT).touch()
     for path in [*draft.rglob("*"), draft]:
-        sync(path)
+        sync_to_disk(path)
     try:
         draft.rename(folder)
     except OSError:
         if not is_committed(folder):
             raise
-    sync(folder.parent)
+    sync_to_disk(folder.parent)
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Holds other processes off from making `folder` until this one is done or dead."""
     ownership.make_folder(folder.parent)
     with os.fdopen(
@@ -215,7 +215,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     ownership.make_folder(path.parent)
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
-        with naming(path), draft.open("wb") as file:
+        with name_file_in_errors(path), draft.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -227,7 +227,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Iterator[None]:
     """Gives an OSError the file's name: a write to a full disk does not say to what."""
     try:
         yield
@@ -261,7 +261,7 @@ def read_json(path: Path) -> Any | None:
         ) from None
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Brings a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -24,7 +24,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
 from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, to_json
-from jobs.contract.journal import plain
+from jobs.contract.journal import spell_nonfinite
 
 NAME = "heartbeat.json"
 EVERY_S = 10.0
@@ -53,19 +53,19 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float | UnsetType = UNSET
 
 
-def path(folder: Path) -> Path:
+def locate_heartbeat(folder: Path) -> Path:
     """Where a job's heartbeat is."""
     return folder / NAME
 
 
-def read(folder: Path, nonce: str) -> tuple[Beat, float] | None:
+def read_heartbeat(folder: Path, nonce: str) -> tuple[Beat, float] | None:
     """The heartbeat of an attempt, and when it was written (s, by the file's own time);
     None if there is none.
 
     Another attempt's is none, nor is one that cannot be read: the next is written within seconds.
     """
     try:
-        with path(folder).open("rb") as file:
+        with locate_heartbeat(folder).open("rb") as file:
             written, beat = (
                 os.fstat(file.fileno()).st_mtime,
                 msgspec.json.decode(file.read(), type=Beat),
@@ -164,7 +164,10 @@ class Heartbeat:
             pulse,
             every_s,
         )
-        self._path, self._draft = path(folder), folder / f".{NAME}.{attempt.nonce}"
+        self._path, self._draft = (
+            locate_heartbeat(folder),
+            folder / f".{NAME}.{attempt.nonce}",
+        )
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
@@ -180,7 +183,7 @@ class Heartbeat:
 
     def _may_beat(self) -> bool:
         try:
-            attempts.check(self._folder, self._attempt)
+            attempts.check_attempt(self._folder, self._attempt)
         except attempts.Superseded:
             return False
         except (OSError, ValueError):
@@ -195,7 +198,7 @@ class Heartbeat:
         }
         facts |= {"ts": attempts.now_ms(), **self._pulse.facts()}
         try:
-            self._draft.write_text(to_json(plain(facts)), encoding="utf-8")
+            self._draft.write_text(to_json(spell_nonfinite(facts)), encoding="utf-8")
             self._draft.replace(self._path)
         except OSError:
             with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract import journal as journals
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import ItemsRow, ItemValues, Row
 from jobs.contract.records import read_record, write_record
@@ -93,7 +93,7 @@ def read_items(run: Path, name: str = TEST_ITEMS) -> ItemList:
     return items or ItemList(ids=[], tasks=[], tokens=[], parts={})
 
 
-def describe(
+def describe_items(
     run: Path,
     ids: Sequence[str],
     tasks: Sequence[str],
@@ -127,7 +127,7 @@ def describe_suite(
     write_record(path_of(run, of), items)
 
 
-def keep(
+def journal_item_losses(
     journal: Journal,
     key: str,
     means: NDArray[np.float64],
@@ -163,17 +163,17 @@ def read_test_losses(
     whole, _, source = key.partition("/")
     if source and (whole == "loss" or quick_items(whole)):
         return read_test_losses(run, whole, rows).of_source(source)
-    all_rows = journals.read(run) if rows is None else rows
+    all_rows = journals.read_journal(run) if rows is None else rows
     values_of = _find_values(all_rows, key)
     items = read_items(
-        run, given(values_of[0][1].of, TEST_ITEMS) if values_of else TEST_ITEMS
+        run, replace_unset(values_of[0][1].of, TEST_ITEMS) if values_of else TEST_ITEMS
     )
     places: Sequence[int] = (
         range(len(items.ids)) if key == "loss" else items.parts.get(key, [])
     )
     losses_at: dict[int, NDArray[np.float32]] = {}
     for step, values in values_of:
-        places = given(values.places, places)
+        places = replace_unset(values.places, places)
         losses_at.setdefault(
             step, np.frombuffer(base64.b64decode(values.values), "<f4")
         )

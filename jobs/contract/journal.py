@@ -73,9 +73,9 @@ class Journal:
         """`fence` raises when this writer may write no more; without one that is when
         its attempt is superseded."""
         self._attempt, self._stage = attempt, stage
-        self._fence = fence or partial(attempts.check, folder, attempt)
+        self._fence = fence or partial(attempts.check_attempt, folder, attempt)
         # what counts of the attempts before this one
-        self.before = sizes(folder, before=attempt.attempt)
+        self.before = measure_journal_files(folder, before=attempt.attempt)
         path = folder_of(folder) / f"{attempt.attempt}-{role}-{writer}.jsonl"
         ownership.make_folder(path.parent)
         self._file = path.open("x", encoding="utf-8", newline="\n")
@@ -136,7 +136,7 @@ class Journal:
             "step": step,
             "examples": examples,
             "kind": kind,
-            "data": plain(data),
+            "data": spell_nonfinite(data),
         }
         self._seq += 1
         self._rows.put(to_json(row) + "\n")
@@ -193,7 +193,7 @@ def folder_of(run: Path) -> Path:
     return run / FOLDER
 
 
-def read(folder: Path) -> Iterator[Row]:
+def read_journal(folder: Path) -> Iterator[Row]:
     """All rows of a run, attempt after attempt, the guests' last. A last line cut by a
     kill is not a row.
 
@@ -212,7 +212,7 @@ def read_own(folder: Path) -> Iterator[Row]:
 def by_writer(folder: Path) -> dict[str, Iterator[Row]]:
     """The rows of a run by who wrote them: those of its own attempts under '', a
     guest's under its file's name."""
-    own, guests = owned(folder), guest_files(folder)
+    own, guests = list_owned_files(folder), guest_files(folder)
     limits = _find_limits(own, guests)
     rows = {
         path.name: read_file(path, limits.get(path.name)) for path in [*own, *guests]
@@ -234,21 +234,21 @@ def _find_limits(own: Sequence[Path], guests: Sequence[Path]) -> dict[str, int]:
     return limits
 
 
-def sizes(folder: Path, before: int) -> dict[str, int]:
+def measure_journal_files(folder: Path, before: int) -> dict[str, int]:
     """The bytes in each of the owner's journal files of the attempts before `before`."""
     return {
         path.name: path.stat().st_size
-        for path in owned(folder)
+        for path in list_owned_files(folder)
         if int(path.name.split("-")[0]) < before
     }
 
 
-def files(folder: Path) -> list[Path]:
+def list_journal_files(folder: Path) -> list[Path]:
     """The journal files: those of the folder's owner in the order of attempts, then the guests'."""
-    return [*owned(folder), *guest_files(folder)]
+    return [*list_owned_files(folder), *guest_files(folder)]
 
 
-def owned(folder: Path) -> list[Path]:
+def list_owned_files(folder: Path) -> list[Path]:
     """The journal files of the folder's owner in the order of attempts."""
     return [path for _, role, path in _listed(folder) if role != GUEST]
 
@@ -342,7 +342,7 @@ def first_points(rows: Iterable[Row]) -> tuple[list[Point], list[str]]:
             disagree += _add_points(points, row, tolerance)
         if isinstance(row, EventRow) and isinstance(row.data, Start):
             ways.append(computed_by(row.data))
-            tolerance = agreement(ways)
+            tolerance = choose_tolerance(ways)
     return list(points.values()), disagree
 
 
@@ -358,7 +358,7 @@ def _add_points(
         first = points.setdefault((key, step), point)
         if first is point or key.startswith(SPEED):
             continue
-        if not agree(first.value, point.value, tolerance):
+        if not values_agree(first.value, point.value, tolerance):
             disagree.append(
                 f"{key} at step {step}: {first.value!r}, then {point.value!r}"
             )
@@ -366,12 +366,12 @@ def _add_points(
 
 
 def computed_by(start: Start) -> dict[str, Any]:
-    """How an attempt computes, as `agreement` compares it."""
+    """How an attempt computes, as `choose_tolerance` compares it."""
     facts = as_mapping(start)
     return {key: facts.get(key) for key in WAY}
 
 
-def cells(rows: Iterable[Row]) -> frozenset[tuple[int, str]]:
+def list_metric_cells(rows: Iterable[Row]) -> frozenset[tuple[int, str]]:
     """(step, key) of every metric."""
     return frozenset(
         (row.step, key)
@@ -381,7 +381,7 @@ def cells(rows: Iterable[Row]) -> frozenset[tuple[int, str]]:
     )
 
 
-def agreement(ways: Sequence[Mapping[str, Any]]) -> float:
+def choose_tolerance(ways: Sequence[Mapping[str, Any]]) -> float:
     """How far apart (relative) values may lie that were computed in these ways; see
     `first_points`."""
     if any(way["device"] != "cpu" for way in ways):
@@ -391,17 +391,17 @@ def agreement(ways: Sequence[Mapping[str, Any]]) -> float:
     return 1e-2 if ways[0]["precision"] in ("bf16", "fp16") else 1e-5
 
 
-def agree(first: float, again: float, tolerance: float) -> bool:
+def values_agree(first: float, again: float, tolerance: float) -> bool:
     """Whether two values of one cell are the same within a tolerance; NaN is NaN."""
     same = first == again or (math.isnan(first) and math.isnan(again))
     return same or math.isclose(first, again, rel_tol=tolerance)
 
 
-def plain(value: Any) -> Any:
+def spell_nonfinite(value: Any) -> Any:
     """A value with every number that is not finite as a text."""
     if isinstance(value, Mapping):
         items: Mapping[str, Any] = value
-        return {key: plain(item) for key, item in items.items()}
+        return {key: spell_nonfinite(item) for key, item in items.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # JSON has no NaN; float("nan") reads it back
     return value

@@ -91,7 +91,7 @@ def is_leased(run: Path, step: int) -> bool:
     )
 
 
-def claim(
+def claim_lease(
     path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: float = LOST_S
 ) -> Lease | None:
     """The lease, if nobody holds it or its holder has been silent for `lost_s` seconds.
@@ -106,7 +106,7 @@ def claim(
     record = LeaseRecord(
         nonce=nonce,
         holder=holder,
-        host=attempts.node(),
+        host=attempts.get_node_name(),
         journal=journal,
         keys=list(keys),
         since=attempts.now_ms(),
@@ -124,7 +124,7 @@ def claim(
     return Lease(path, nonce, tuple(before))
 
 
-def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
+def sweep_leases(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
     """Removes the leases of work that was done, whose holders were killed before they
     let them go."""
     for path in (run / FOLDER).glob("[0-9]*.*.lease"):

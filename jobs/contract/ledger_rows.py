@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from jobs.contract.folder import Damaged, naming, to_json
+from jobs.contract.folder import Damaged, name_file_in_errors, to_json
 
 
 class Retried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,7 +135,7 @@ def _read_slowly(path: Path, line: bytes) -> LedgerRow | None:
 def append_row(path: Path, row: LedgerRow) -> None:
     """Adds a row; it is on disk when this returns."""
     line = to_json(msgspec.to_builtins(row)).encode() + b"\n"
-    with naming(path), path.open("a+b") as file:
+    with name_file_in_errors(path), path.open("a+b") as file:
         is_cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
         file.write((b"\n" if is_cut else b"") + line)
         file.flush()

@@ -52,7 +52,7 @@ class Linked(OSError):
 
 
 @contextlib.contextmanager
-def opened(root: Path, folder: Path) -> Iterator[int]:
+def open_folder(root: Path, folder: Path) -> Iterator[int]:
     """A handle of a folder in `root`, which may be a link itself; nothing below it may be.
 
     Raises Linked, with the path in question, and FileNotFoundError.
@@ -91,7 +91,7 @@ def names_in(handle: int) -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
-def discard(
+def discard_folder(
     root: Path,
     folder: Path,
     names: Sequence[str] | None,
@@ -105,7 +105,7 @@ def discard(
     who began to read it before, it is put back.
     """
     try:
-        with opened(root, folder.parent) as parent:
+        with open_folder(root, folder.parent) as parent:
             return _discard(parent, folder, names, is_wanted)
     except FileNotFoundError:
         return ""
@@ -132,9 +132,10 @@ def _discard(
 
 
 def why_it_stays(root: Path, folder: Path, names: Sequence[str] | None) -> str:
-    """Why `discard` would leave a folder where it is; "" if it would not, or if there is none."""
+    """Why `discard_folder` would leave a folder where it is; "" if it would not, or if
+    there is none."""
     try:
-        with opened(root, folder.parent) as parent:
+        with open_folder(root, folder.parent) as parent:
             return _why_it_stays(parent, folder, names)
     except FileNotFoundError:
         return ""
@@ -170,7 +171,7 @@ def remove_file(root: Path, path: Path) -> str:
     """Removes a file, or a link in its place and never what it leads to; "" if it is
     gone, else why it stays."""
     try:
-        with opened(root, path.parent) as parent:
+        with open_folder(root, path.parent) as parent:
             os.unlink(path.name, dir_fd=parent)
     except FileNotFoundError:
         return ""
@@ -184,7 +185,7 @@ def remove_file(root: Path, path: Path) -> str:
 def remove_drafts(root: Path, folder: Path, pattern: re.Pattern[str]) -> list[str]:
     """Removes what in a folder has a name of that pattern, files and folders; why some stay."""
     try:
-        with opened(root, folder) as handle:
+        with open_folder(root, folder) as handle:
             for name in names_in(handle):
                 if pattern.fullmatch(name):
                     remove_in(handle, name)
@@ -208,15 +209,15 @@ def remove_in(handle: int, name: str) -> None:
 
 def remove_empty(root: Path, folder: Path) -> None:
     """Removes a folder that is empty by now; any other stays."""
-    with contextlib.suppress(OSError), opened(root, folder.parent) as parent:
+    with contextlib.suppress(OSError), open_folder(root, folder.parent) as parent:
         os.rmdir(folder.name, dir_fd=parent)
 
 
-def steps(root: Path, folder: Path) -> list[Path]:
+def list_step_folders(root: Path, folder: Path) -> list[Path]:
     """The folders of a folder whose names are steps, none of them a link nor behind
     one; by their numbers."""
     try:
-        with opened(root, folder) as handle:
+        with open_folder(root, folder) as handle:
             named = [name for name in names_in(handle) if STEP.fullmatch(name)]
             real = [
                 name

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jobs.contract.folder import META, SCHEMA, Damaged, is_committed, write_json
-from jobs.contract.journal import plain
+from jobs.contract.journal import spell_nonfinite
 from jobs.contract.journal_rows import Number
 from jobs.contract.records import read_record
 
@@ -99,4 +99,4 @@ def _read_meta(folder: Path, kind: type[M]) -> M:
 
 def write_meta(folder: Path, meta: Meta) -> None:
     """Writes what a folder of weights tells of itself."""
-    write_json(folder / META, plain(msgspec.to_builtins(meta)))
+    write_json(folder / META, spell_nonfinite(msgspec.to_builtins(meta)))

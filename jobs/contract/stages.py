@@ -22,23 +22,23 @@ from jobs.contract.states import Outcome
 from jobs.files import ownership
 
 
-def use(workspace: Workspace, start: str, run: str) -> None:
+def note_weights_user(workspace: Workspace, start: str, run: str) -> None:
     """Notes that `run` is going to start from the weights of `start`."""
     with _locked(workspace.run(start)) as users:
         (users / run).touch()
 
 
-def users(workspace: Workspace, start: str) -> list[str]:
+def list_weights_users(workspace: Workspace, start: str) -> list[str]:
     """The runs that still want the weights of `start`."""
     return sorted(path.name for path in (workspace.run(start) / "users").glob("[!.]*"))
 
 
-def release(workspace: Workspace, start: str, run: str) -> None:
+def release_weights(workspace: Workspace, start: str, run: str) -> None:
     """`run` is done with the weights of `start`; removes them if no other run wants them."""
     with _locked(workspace.run(start)) as folder:
         removal.remove_file(workspace.root, folder / run)
-        if not users(workspace, start):
-            removal.discard(
+        if not list_weights_users(workspace, start):
+            removal.discard_folder(
                 workspace.root, folder.parent / "weights", removal.IN_WEIGHTS
             )
 
@@ -49,14 +49,16 @@ def is_still_needed(run: Path, job: TrainJob) -> bool:
     return is_lora and any((run / "snapshots").glob("[0-9]*"))
 
 
-def newest(folders: Sequence[Path]) -> tuple[Attempt | None, ExitRecord | None]:
+def read_newest_stage(
+    folders: Sequence[Path],
+) -> tuple[Attempt | None, ExitRecord | None]:
     """The attempt of the newest of a run's stages that has begun, and how it ended;
     `folders` has the run's own last.
 
     No end while it is under way; nor of an earlier stage that is done, after which the run goes on.
     """
     for folder in reversed(folders):
-        if attempt := attempts.read(folder):
+        if attempt := attempts.read_attempt(folder):
             end = attempts.end_of_newest(folder)
             is_over = end is not None and (
                 end.outcome != Outcome.DONE or folder == folders[-1]

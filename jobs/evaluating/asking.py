@@ -56,7 +56,7 @@ class Asking:
         return told | (items.told if isinstance(items, OwnTestSet) else {})
 
 
-def flags(told: Mapping[str, int], how: Mapping[str, Any]) -> list[str]:
+def list_flags(told: Mapping[str, int], how: Mapping[str, Any]) -> list[str]:
     """Sentences on what `Asking.told` has counted; none where all items were asked and
     all answers were over."""
     made = []

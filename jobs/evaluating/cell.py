@@ -141,24 +141,26 @@ def main(spec: dict[str, Any]) -> NoReturn:
     """Puts up the walls that `spec` asks for, reads the exam from stdin and writes the
     verdict to stdout."""
     if spec["furnish"]:
-        furnish(spec)
+        furnish_root(spec)
     else:
         limit_tmp(spec)
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         # Before the exam is read: a copy of this memory must not hold the tests.
         ours.close()
-        candidate(theirs, spec)
+        run_candidate(theirs, spec)
     theirs.close()
     threading.Thread(target=end_with, args=(spec["leash"],), daemon=True).start()
-    confine(spec["uids"] and spec["uids"][1], {resource.RLIMIT_AS: EXAMINER_BYTES})
+    confine_process(
+        spec["uids"] and spec["uids"][1], {resource.RLIMIT_AS: EXAMINER_BYTES}
+    )
     # The candidate may be the same user: it must not read this memory, nor open the
     # pipe to the verdict's reader.
     _checked(_libc.prctl(PR_SET_DUMPABLE, 0), "dumpable")
     exam = json.load(sys.stdin)
     sys.stdout.write(f"{BEGUN}\n")
     sys.stdout.flush()
-    why = examine(exam, ours, spec["wall_s"])
+    why = examine_candidate(exam, ours, spec["wall_s"])
     sys.stdout.write(json.dumps({"passed": why is None, "why": why or "passed"}))
     sys.stdout.flush()
     os._exit(0)
@@ -174,7 +176,9 @@ def end_with(leash: int) -> None:
 # ---- the examiner
 
 
-def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str | None:
+def examine_candidate(
+    exam: dict[str, str], channel: socket.socket, wall_s: float
+) -> str | None:
     """Runs the tests on the candidate's function: None where they pass, else why not.
 
     The clock is a signal, which Python hears between two steps of its own; one step in
@@ -188,12 +192,12 @@ def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str 
     signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, wall_s)
     try:
-        ask = asking(channel)
+        ask = make_asker(channel)
         ask({"program": exam["program"], "entry_point": exam["entry_point"]})
-        function = calling(ask)
+        function = wrap_candidate(ask)
         space: dict[str, Any] = {"__name__": "tests"}
         # what the tests use beside the function is not the program's
-        exec(defining(exam["prompt"]), space)
+        exec(complete_prompt(exam["prompt"]), space)
         exec(exam["test"], space)
         space[exam["entry_point"]] = function
         space["check"](function)
@@ -205,10 +209,10 @@ def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str 
         return str(ended)
     except BaseException as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return told(error)
+        return describe_error(error)
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An error's kind and text; of one that has no text, as one of a number with too
     many digits, the kind."""
     try:
@@ -217,7 +221,7 @@ def told(error: BaseException) -> str:
         return type(error).__name__
 
 
-def defining(prompt: str) -> CodeType:
+def complete_prompt(prompt: str) -> CodeType:
     """A prompt as a program; one that ends where a body must follow gets an empty one."""
     try:
         return compile(prompt, "prompt.py", "exec")
@@ -225,7 +229,7 @@ def defining(prompt: str) -> CodeType:
         return compile(f"{prompt}\n    pass\n", "prompt.py", "exec")
 
 
-def asking(channel: socket.socket) -> Callable[[Any], Any]:
+def make_asker(channel: socket.socket) -> Callable[[Any], Any]:
     """A function that sends a question to the candidate and returns its answer; Ended
     where there is none."""
     answers = channel.makefile("rb")
@@ -246,8 +250,8 @@ def asking(channel: socket.socket) -> Callable[[Any], Any]:
             answer = json.loads(line)
             if "raised" in answer:
                 raise Ended(str(answer["raised"])[:300])
-            return unpacked(answer["value"]), [
-                unpacked(one) for one in answer["arguments"]
+            return unpack_value(answer["value"]), [
+                unpack_value(one) for one in answer["arguments"]
             ]
         except (
             ValueError,
@@ -264,14 +268,14 @@ def asking(channel: socket.socket) -> Callable[[Any], Any]:
     return ask
 
 
-def calling(ask: Callable[[Any], Any]) -> Callable[..., Any]:
+def wrap_candidate(ask: Callable[[Any], Any]) -> Callable[..., Any]:
     """The candidate's function as the tests call it. What it does to lists, sets and
     dicts it is given is done here."""
 
     def function(*arguments: Any, **named: Any) -> Any:
         given = [*arguments, *named.values()]
         value, after = ask(
-            {"arguments": [packed(one) for one in given], "named": list(named)}
+            {"arguments": [pack_value(one) for one in given], "named": list(named)}
         )
         for one, now in zip(given, after, strict=False):
             if (
@@ -289,7 +293,7 @@ def calling(ask: Callable[[Any], Any]) -> Callable[..., Any]:
 # ---- the candidate
 
 
-def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
+def run_candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
     """Runs the program and answers calls of its function, until the examiner ends."""
     try:
         null = os.open("/dev/null", os.O_RDWR)
@@ -308,9 +312,9 @@ def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
             resource.RLIMIT_NOFILE: 64,
             resource.RLIMIT_MSGQUEUE: 0,
         }
-        confine(spec["uids"] and spec["uids"][0], limits)
+        confine_process(spec["uids"] and spec["uids"][0], limits)
         sys.path.append("/site")
-        serve(channel)
+        serve_calls(channel)
     except (
         BaseException
     ) as error:  # the walls did not go up: the first question is answered by that
@@ -321,7 +325,7 @@ def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
         os._exit(1)
 
 
-def serve(channel: socket.socket) -> None:
+def serve_calls(channel: socket.socket) -> None:
     """One answer for each question: the value and the arguments as they are now, or
     what was raised."""
     space: dict[str, Any] = {"__name__": "program"}
@@ -334,15 +338,15 @@ def serve(channel: socket.socket) -> None:
                 function = space[question["entry_point"]]
                 answer: dict[str, Any] = {"value": None, "arguments": []}
             else:
-                given = [unpacked(one) for one in question["arguments"]]
+                given = [unpack_value(one) for one in question["arguments"]]
                 place = len(given) - len(question["named"])
                 value = function(
                     *given[:place],
                     **dict(zip(question["named"], given[place:], strict=True)),
                 )
                 answer = {
-                    "value": packed(value),
-                    "arguments": [packed(one) for one in given],
+                    "value": pack_value(value),
+                    "arguments": [pack_value(one) for one in given],
                 }
         except BaseException as error:
             answer = {"raised": f"{type(error).__name__}: {error}"[:300]}
@@ -352,7 +356,7 @@ def serve(channel: socket.socket) -> None:
 # ---- values
 
 
-def packed(value: Any) -> Any:
+def pack_value(value: Any) -> Any:
     """A plain value as JSON that keeps types apart; TypeError for any other, as no
     object may cross over."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
@@ -372,7 +376,10 @@ def packed(value: Any) -> Any:
     if isinstance(value, Fraction):
         return ["fraction", [hex(value.numerator), hex(value.denominator)]]
     if isinstance(value, dict):
-        return ["dict", [[packed(key), packed(held)] for key, held in value.items()]]
+        return [
+            "dict",
+            [[pack_value(key), pack_value(held)] for key, held in value.items()],
+        ]
     for kind, name in (
         (list, "list"),
         (tuple, "tuple"),
@@ -381,11 +388,11 @@ def packed(value: Any) -> Any:
         (Iterator, "iterator"),
     ):
         if isinstance(value, kind):
-            return [name, [packed(one) for one in value]]
+            return [name, [pack_value(one) for one in value]]
     raise TypeError(f"a {type(value).__name__} is no plain value")
 
 
-def unpacked(value: Any) -> Any:
+def unpack_value(value: Any) -> Any:
     """The value that was packed. ValueError, TypeError or KeyError for anything else."""
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -405,7 +412,7 @@ def _fraction(parts: list[str]) -> Fraction:
 
 
 def _all(values: list[Any]) -> Iterator[Any]:
-    return (unpacked(one) for one in values)
+    return (unpack_value(one) for one in values)
 
 
 _MADE: dict[str, Callable[[Any], Any]] = {
@@ -415,7 +422,9 @@ _MADE: dict[str, Callable[[Any], Any]] = {
     "bytes": bytes.fromhex,
     "range": lambda parts: range(*map(_int, parts)),
     "fraction": _fraction,
-    "dict": lambda pairs: {unpacked(key): unpacked(held) for key, held in pairs},
+    "dict": lambda pairs: {
+        unpack_value(key): unpack_value(held) for key, held in pairs
+    },
     "list": lambda values: list(_all(values)),
     "tuple": lambda values: tuple(_all(values)),
     "set": lambda values: set(_all(values)),
@@ -427,7 +436,7 @@ _MADE: dict[str, Callable[[Any], Any]] = {
 # ---- the walls
 
 
-def confine(uid: int | None, limits: dict[int, int]) -> None:
+def confine_process(uid: int | None, limits: dict[int, int]) -> None:
     """Gives up all rights of this process and of its children, for good. OSError where
     that does not work."""
     for limit, most in {
@@ -485,7 +494,7 @@ def forbid_calls() -> None:
     _checked(_libc.prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")
 
 
-def furnish(spec: dict[str, Any]) -> None:
+def furnish_root(spec: dict[str, Any]) -> None:
     """Makes a new root of what `spec` lists, in a mount namespace of one's own, and
     forgets the old one.
 
@@ -494,8 +503,8 @@ def furnish(spec: dict[str, Any]) -> None:
     """
     # a job's own keeps others out, and the program is another user in here
     os.umask(0o022)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    mount_filesystem("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount_filesystem("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     Path("/tmp/old").mkdir()
     _checked(
         _libc.syscall(CALLS[platform.machine()][1]["pivot_root"], b"/tmp", b"/tmp/old"),
@@ -504,18 +513,22 @@ def furnish(spec: dict[str, Any]) -> None:
     os.chdir("/")
     for source, target in spec["binds"]:
         make_place(target, is_folder=Path(f"/old{source}").is_dir())
-        mount(f"/old{source}", target, flags=MS_BIND | MS_REC)
+        mount_filesystem(f"/old{source}", target, flags=MS_BIND | MS_REC)
         make_read_only(target)
     for device in spec["devices"]:
         make_place(device, is_folder=False)
-        mount(f"/old{device}", device, flags=MS_BIND)
+        mount_filesystem(f"/old{device}", device, flags=MS_BIND)
     for points_at, link in spec["links"]:
         Path(link).symlink_to(points_at)
     Path("/tmp").mkdir()
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"{_of_tmp(spec)},mode=1777")
+    mount_filesystem(
+        "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"{_of_tmp(spec)},mode=1777"
+    )
     _checked(_libc.umount2(b"/old", MNT_DETACH), "umount of the old root")
     Path("/old").rmdir()
-    mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    mount_filesystem(
+        "none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+    )
 
 
 def limit_tmp(spec: dict[str, Any]) -> None:
@@ -525,7 +538,7 @@ def limit_tmp(spec: dict[str, Any]) -> None:
     Where that is not permitted, nothing is said: the trial of the sandbox finds it.
     """
     with suppress(OSError):
-        mount(
+        mount_filesystem(
             "tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _of_tmp(spec)
         )
 
@@ -552,10 +565,10 @@ def make_read_only(target: str) -> None:
     ):
         # what a namespace inherits it cannot take away: nodev, noexec, …
         kept = os.statvfs(target).f_flag & 0x40F
-        mount("none", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+        mount_filesystem("none", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
 
 
-def mount(
+def mount_filesystem(
     source: str,
     target: str,
     kind: str | None = None,

@@ -9,7 +9,7 @@ from zsg_core.metrics import human_eval
 from zsg_core.metrics.scoring import Answered, ByItem
 
 
-def score(
+def score_answers(
     sandbox: Sandbox,
     problems: Iterable[Problem],
     answers: Sequence[Answered],
@@ -22,7 +22,9 @@ def score(
         raise BadData(
             f"{strange!r} is no problem of HumanEval's file, and cannot be tested"
         )
-    verdicts = sandbox.run_all([exam(known[one.id], one.answer) for one in answers])
+    verdicts = sandbox.run_all(
+        [build_exam(known[one.id], one.answer) for one in answers]
+    )
     return human_eval.score_samples(
         (
             (one.id, verdict.passed)
@@ -32,7 +34,7 @@ def score(
     )
 
 
-def exam(problem: Problem, answer: str) -> Exam:
+def build_exam(problem: Problem, answer: str) -> Exam:
     """The program in an answer, with the problem's tests."""
     return Exam(
         program=human_eval.extract_program(problem, answer),

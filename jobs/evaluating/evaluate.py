@@ -37,7 +37,7 @@ from jobs.contract.journal_rows import AnswersKept, InsideTaken
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
 from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
-from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
+from jobs.evaluating.held_weights import HeldWeights, become_sole_rank, refuse_other
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside
 from jobs.evaluating.scorers import Scorers
@@ -80,7 +80,7 @@ class Stopped(Exception):
         self.done = done
 
 
-def run(job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> Done:
+def evaluate_runs(job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> Done:
     """Evaluates until nothing is left. Raises ClusterError at its end if a step could
     not be evaluated, or Stopped."""
     return Evaluator(job, item, attempt, say).run()
@@ -96,7 +96,7 @@ class Evaluator:
             Served(workspace.run(served.run), convert(served.suites, tuple[Suite, ...]))
             for served in job.serves
         ]
-        self._device = alone()
+        self._device = become_sole_rank()
         self._held = HeldWeights(self._device)
         self._scorers = Scorers(workspace.ratings, self._device, say)
         self._keeper = Keeper(job.lease_s / 6)
@@ -155,11 +155,11 @@ class Evaluator:
         for one in self._served:
             if one.journal:
                 one.journal.close()
-            found = evaluations.taken(one.folder)
-            leases.sweep(
+            found = evaluations.collect_taken_keys(one.folder)
+            leases.sweep_leases(
                 one.folder,
                 lambda step, keys, found=found: (
-                    not evaluations.lacking(keys, step, found)
+                    not evaluations.list_lacking_keys(keys, step, found)
                 ),
             )
 
@@ -175,7 +175,7 @@ class Evaluator:
         """Whether the step could be had, and was dealt with."""
         path = leases.path_of(one.folder, step, suite.name)
         journal = self._journal_of(one)
-        lease = leases.claim(
+        lease = leases.claim_lease(
             path, self._item, journal.name, suite.keys, self._job.lease_s
         )
         if lease is None:
@@ -207,7 +207,7 @@ class Evaluator:
         finally:
             self._keeper.held = None
             lease.release()
-        evaluations.tidy(one.folder, one.keys)
+        evaluations.remove_needless_snapshots(one.folder, one.keys)
         return True
 
     def _leave_file(self, one: Served) -> None:
@@ -257,8 +257,8 @@ class Evaluator:
         )
 
     def _evaluate(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
-        lacking = evaluations.lacking(suite.keys, step, one.taken())
-        rows = journals.read(one.folder)
+        lacking = evaluations.list_lacking_keys(suite.keys, step, one.taken())
+        rows = journals.read_journal(one.folder)
         kept = answers.find_place(rows, step, suite.name, suite.how)
         told = one.told(step)
         examples = told[1] if told else 0
@@ -280,7 +280,7 @@ class Evaluator:
         done = [key for key in lacking if key not in failed]
         scored_by = {key: by for key, by in suite.scored_by.items() if key in done}
         counts = told_once.get("asked", {})
-        flags = [*asking.flags(counts, suite.how), *scores.flags]
+        flags = [*asking.list_flags(counts, suite.how), *scores.flags]
         event = AnswersKept(
             suite=suite.name,
             how=dict(suite.how),
@@ -327,7 +327,7 @@ class Evaluator:
         loss, examples = one.told(step) or (None, 0)
         ways = {
             key: suite.find_definition(key)
-            for key in evaluations.lacking(suite.keys, step, one.taken())
+            for key in evaluations.list_lacking_keys(suite.keys, step, one.taken())
         }
         probe, started = self._hold(one, step, loss), time.perf_counter()
         digest = _digest_of(one, step)
@@ -362,13 +362,13 @@ class Evaluator:
             probe_loss=probe,
             device=self._device,
             seconds=time.perf_counter() - started,
-            **attempts.where(self._attempt),
+            **attempts.describe_placement(self._attempt),
             by=self._item,
             flags=looked.flags,
         )
         journal.add_event(event, step=step, examples=examples)
         for key, (places, values) in looked.by_item.items():
-            item_losses.keep(
+            item_losses.journal_item_losses(
                 journal, key, values, step=step, examples=examples, places=places
             )
         journal.add_metrics(looked.values, step=step, examples=examples)
@@ -400,7 +400,7 @@ class Evaluator:
             generate_s=time.perf_counter() - swapped,
             tokens=generate.tokens,
             asked=generate.told(items, answered),
-            **attempts.where(self._attempt),
+            **attempts.describe_placement(self._attempt),
             by=self._item,
         )
         return answered, generation
@@ -464,7 +464,7 @@ class Evaluator:
         item_losses.describe_suite(one.folder, items.name, items.ids, items.tasks)
         for key, by_item in scores.by_item.items():
             values = np.array([by_item.get(item, math.nan) for item in ids])
-            item_losses.keep(
+            item_losses.journal_item_losses(
                 journal,
                 key,
                 values,

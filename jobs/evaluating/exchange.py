@@ -137,7 +137,7 @@ class _Connection(http.client.HTTPConnection):
             encrypted.do_handshake()
 
 
-def post(
+def post_request(
     address: str,
     body: bytes,
     headers: Mapping[str, str],

@@ -31,7 +31,7 @@ _OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")
 EXACT, HALF = 1e-5, 1e-2
 
 
-def alone() -> str:
+def become_sole_rank() -> str:
     """Makes this process a world of one rank, without DeepSpeed, and returns its device."""
     from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 

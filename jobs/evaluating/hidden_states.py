@@ -21,7 +21,7 @@ Span = tuple[int, int]  # half-open, of a sequence's tokens
 
 
 @torch.no_grad()
-def means(
+def average_spans(
     llama: Any,
     sequences: Sequence[Sequence[int]],
     spans: Sequence[Span],

@@ -326,7 +326,7 @@ Items = OwnTestSet | Questions | Problems | Dialogues
 _OF_FILES = {GSM8K: Questions, HUMANEVAL: Problems, MT_BENCH: Dialogues}
 
 
-def items(
+def read_items(
     suite: Suite, test: Callable[[], tuple[Any, Sequence[Example]]], asker: Asker
 ) -> Items:
     """The items of a suite. UserError for a file that is not what was planned with."""

@@ -150,7 +150,7 @@ class Judge:
                 and not addresses.is_this_machine(addresses.find_host(self.uri))
             ):
                 raise exchange.NotHere
-            return exchange.post(
+            return exchange.post_request(
                 f"{self.uri}/chat/completions",
                 body,
                 headers,
@@ -265,7 +265,7 @@ class Judged:
     asked: int  # questions that were not kept from before
 
 
-def judge(
+def rate_requests(
     requests: Iterable[JudgeRequest],
     by: Judge,
     kept: Kept,

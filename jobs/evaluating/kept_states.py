@@ -43,7 +43,7 @@ def name_of(step: int, key: str) -> str:
     )
 
 
-def keep(run: Path, one: States) -> str:
+def keep_states(run: Path, one: States) -> str:
     """Writes the states, whole or not at all; returns the file's name in the run's folder."""
     from safetensors.numpy import save
 
@@ -67,7 +67,7 @@ def keep(run: Path, one: States) -> str:
     return name
 
 
-def read(path: Path) -> States:
+def read_states(path: Path) -> States:
     """What a file keeps. OSError or ValueError where it is none."""
     from safetensors import safe_open
 
@@ -78,7 +78,7 @@ def read(path: Path) -> States:
     return States(**about, **tensors)
 
 
-def found(run: Path) -> Sequence[Path]:
+def find_state_files(run: Path) -> Sequence[Path]:
     """The files that a run keeps, by step."""
     files = (run / FOLDER).glob("[0-9]*.safetensors")
     return sorted(files, key=lambda path: (int(path.name.partition(".")[0]), path.name))

@@ -72,7 +72,9 @@ class Inside:
         """
         distances = {key: way for key, way in ways.items() if "token" in way}
         made = Looked(
-            token_distance.measure(self.llama, self.vocabulary, distances, self.device)
+            token_distance.measure_distances(
+                self.llama, self.vocabulary, distances, self.device
+            )
         )
         for shared in _alike(
             {
@@ -111,14 +113,16 @@ class Inside:
             if by == "source"
             else self.test.tasks
         )
-        places = drawn(groups, how["items"])
+        places = draw_items(groups, how["items"])
         prompts = [self.test.encoded[place].prompt for place in places]
         spans = [
             (0 if how["pooling"] == "mean" else len(prompt) - 1, len(prompt))
             for prompt in prompts
         ]
         layers = [way["layer"] for way in ways.values()]
-        found = hidden_states.means(self.llama, prompts, spans, layers, self.device)
+        found = hidden_states.average_spans(
+            self.llama, prompts, spans, layers, self.device
+        )
         ids, own = (
             [self.test.ids[place] for place in places],
             [groups[place] for place in places],
@@ -129,14 +133,14 @@ class Inside:
             kept = States(
                 self.step, key, way, ids, own, by, states, apart, self.weights
             )
-            made.files.append(kept_states.keep(self.run, kept))
+            made.files.append(kept_states.keep_states(self.run, kept))
             made.by_item[key] = places, apart
             made.values[key] = float(apart.mean())
             if by == "source":
                 made.values.update(_by_group(key, own, apart))
 
 
-def drawn(groups: Sequence[str], most: int | None) -> list[int]:
+def draw_items(groups: Sequence[str], most: int | None) -> list[int]:
     """Places of at most so many items of each group, in the order of the places."""
     of: dict[str, list[int]] = {}
     for place, group in enumerate(groups):

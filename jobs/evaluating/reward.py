@@ -55,7 +55,7 @@ class Reward:
         rows = [self._tokens(instruction, answer) for instruction, answer in pairs]
         found = [0.0] * len(rows)
         with self._torch.inference_mode():
-            for places in batches([len(row) for row in rows], BATCH_TOKENS):
+            for places in make_batches([len(row) for row in rows], BATCH_TOKENS):
                 for place, reward in zip(
                     places, self._of([rows[place] for place in places]), strict=True
                 ):
@@ -104,7 +104,7 @@ class Reward:
         return next(token for token in range(len(last) + 1) if token not in last)
 
 
-def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def make_batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Places of rows, longest first, in batches whose longest row times their number is
     at most `most` tokens."""
     held: list[int] = []

@@ -109,7 +109,7 @@ class Sandbox:
             **self.limits.spec(),
             **self.room.spec(),
             "uids": made,
-            "furnish": self.wrap is unshared,
+            "furnish": self.wrap is build_unshare_command,
             "leash": end,
         }
         command = [
@@ -167,7 +167,7 @@ class Sandbox:
             verdicts = list(pool.map(self.run, exams))
         if (
             any(one.why.startswith(NO_VERDICT) for one in verdicts)
-            and not (proof := self.run(trial(self.limits.files))).passed
+            and not (proof := self.run(build_trial(self.limits.files))).passed
         ):
             raise NoSandbox(
                 f"the sandbox of {self.name} no longer holds on this machine: {proof.why}"
@@ -175,7 +175,7 @@ class Sandbox:
         return verdicts
 
 
-def find(
+def find_sandbox(
     *,
     allowed: bool,
     limits: Limits | None = None,
@@ -198,7 +198,7 @@ def find(
             missing.append(f"{name}: the program {program} is not installed")
             continue
         sandbox = Sandbox(name, limits or Limits(), Room.here(), wrap)
-        proof = sandbox.run(trial(sandbox.limits.files))
+        proof = sandbox.run(build_trial(sandbox.limits.files))
         if proof.passed:
             return sandbox
         missing.append(f"{name}: {proof.why}")
@@ -301,7 +301,7 @@ def _users() -> "count[int]":
     return count(FIRST_UID + os.getpid() % 100_000 * 1_000)
 
 
-def bubblewrapped(room: Room, limits: Limits) -> list[str]:
+def build_bubblewrap_command(room: Room, limits: Limits) -> list[str]:
     """A command in a room that bubblewrap furnishes."""
     spaces = [
         "--unshare-ipc",
@@ -356,7 +356,7 @@ def bubblewrapped(room: Room, limits: Limits) -> list[str]:
     ]
 
 
-def unshared(room: Room, limits: Limits) -> list[str]:
+def build_unshare_command(room: Room, limits: Limits) -> list[str]:
     """A command in namespaces of its own, which furnishes its room itself."""
     user = [] if is_real_root() else ["--user", "--map-root-user"]
     return [
@@ -376,8 +376,8 @@ def unshared(room: Room, limits: Limits) -> list[str]:
 # the program it needs, the words before the command
 Way = tuple[str, Callable[[Room, Limits], list[str]]]
 WAYS: dict[str, Way] = {
-    "bubblewrap": ("bwrap", bubblewrapped),
-    "namespaces": ("unshare", unshared),
+    "bubblewrap": ("bwrap", build_bubblewrap_command),
+    "namespaces": ("unshare", build_unshare_command),
 }
 
 
@@ -420,7 +420,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # ---- the proof
 
 
-def trial(most_files: int = Limits.files) -> Exam:
+def build_trial(most_files: int = Limits.files) -> Exam:
     """A program that tries to break out, and a test that fails with what it could do."""
     home = Path.home()
     seen = [

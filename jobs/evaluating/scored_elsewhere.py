@@ -36,7 +36,7 @@ class Kept:
     answered: list[Answered]
 
 
-def kept(
+def find_scored_answers(
     run: Path, step: int, items: Collection[str], suite: str | None = None
 ) -> Kept:
     """The answers of a step, of a suite where it is said, else those that hold the items.
@@ -72,7 +72,7 @@ def kept(
     return found[0]
 
 
-def record(
+def record_scores(
     run: Path,
     step: int,
     given: Mapping[str, ByItem],
@@ -85,7 +85,7 @@ def record(
     `source` is told with them. UserError as `kept`, BadData for an item that was not
     answered, ClusterError while another process writes scores of this step.
     """
-    found = kept(
+    found = find_scored_answers(
         run, step, {item for by_item in given.values() for item in by_item}, suite
     )
     where = f"run {run.name}, step {step}"
@@ -95,7 +95,7 @@ def record(
     held: list[leases.Lease] = []
     journal = _journal(run, lambda: [lease.check() for lease in held])
     try:
-        lease = leases.claim(
+        lease = leases.claim_lease(
             leases.path_of(run, step, SUITE), HOLDER, journal.name, list(given)
         )
         if lease is None:
@@ -110,7 +110,7 @@ def record(
             journal.add_rewind(sizes, step=step, examples=0)
         journal.commit()
         lease.forget()
-        taken = evaluations.taken(run).get(step, set())
+        taken = evaluations.collect_taken_keys(run).get(step, set())
         scores = aggregate_scores(
             {key: of for key, of in given.items() if key not in taken}, found.answered
         )
@@ -126,7 +126,9 @@ def record(
 def _write(
     run: Path, journal: Journal, step: int, found: Kept, scores: Scores, source: str
 ) -> None:
-    examples = next((row.examples for row in journals.read(run) if row.step == step), 0)
+    examples = next(
+        (row.examples for row in journals.read_journal(run) if row.step == step), 0
+    )
     told, place = found.told, found.told.place
     event = AnswersKept(
         suite=told.suite,
@@ -146,7 +148,7 @@ def _write(
     tested = [(place, item) for place, item in enumerate(listed) if item in items]
     for key, by_item in scores.by_item.items():
         values = np.array([by_item.get(item, np.nan) for _, item in tested])
-        item_losses.keep(
+        item_losses.journal_item_losses(
             journal,
             key,
             values,
@@ -173,7 +175,7 @@ def _journal(run: Path, fence: Any) -> Journal:
         None,
         0,
         uuid.uuid4().hex,
-        attempts.node(),
+        attempts.get_node_name(),
         attempts.now_ms(),
         os.getpid(),
     )

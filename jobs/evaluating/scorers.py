@@ -101,7 +101,7 @@ class Scorers:
             if isinstance(items, OwnTestSet) and scorer == REWARD:
                 made = self._reward(suite).score(answered, items.instructions)
             elif isinstance(items, Problems):
-                made = code_scores.score(
+                made = code_scores.score_answers(
                     self._found_sandbox(), items.problems, answered, _ks(keys)
                 )
             elif isinstance(items, Dialogues):
@@ -115,7 +115,7 @@ class Scorers:
         return {key: made[metrics.find_metric(key)] for key in keys}
 
     def _found_sandbox(self) -> Sandbox:
-        self._sandbox = self._sandbox or sandbox.find(allowed=True)
+        self._sandbox = self._sandbox or sandbox.find_sandbox(allowed=True)
         return self._sandbox
 
     def _reward(self, suite: Suite) -> Reward:
@@ -142,7 +142,7 @@ class Scorers:
         by, ratings = Judge.of(suite.judge, self._environment), []
         missing: dict[str, str] = {}
         for said in mt_bench.split_conversations(answered):
-            judged = judge.judge(
+            judged = judge.rate_requests(
                 mt_bench.build_requests(items.questions, prompts, said), by, self._kept
             )
             ratings.append(judged.ratings)

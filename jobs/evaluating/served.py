@@ -48,7 +48,7 @@ class Served:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        steps = evaluations.there(self.folder, is_first_stage=False)
+        steps = evaluations.list_evaluable_steps(self.folder, is_first_stage=False)
         folder = (
             snapshots.folder_of(self.folder, steps[-1])
             if steps
@@ -77,7 +77,7 @@ class Served:
                 how["max_length"],
                 how["truncate"],
             )
-            self._items[suite.name] = items.items(suite, lambda: self.test, asker)
+            self._items[suite.name] = items.read_items(suite, lambda: self.test, asker)
         return self._items[suite.name]
 
     def open_work(self) -> Iterator[tuple[int, Suite]]:
@@ -88,7 +88,9 @@ class Served:
         if not job_file.has_job(self.folder):
             return
         taken, answered = self._journalled
-        there = evaluations.there(self.folder, is_first_stage=not self.job.before)
+        there = evaluations.list_evaluable_steps(
+            self.folder, is_first_stage=not self.job.before
+        )
         for step in sorted({*there, *(step for step, _ in answered)}):
             if step == 0 and not self._has_begun:
                 continue
@@ -96,7 +98,9 @@ class Served:
                 is_open = (
                     step,
                     suite.name,
-                ) not in self.troubles and evaluations.lacking(suite.keys, step, taken)
+                ) not in self.troubles and evaluations.list_lacking_keys(
+                    suite.keys, step, taken
+                )
                 if is_open and (
                     step in there or suite.how in answered.get((step, suite.name), ())
                 ):
@@ -115,7 +119,10 @@ class Served:
         if now != self._read[0] or self._read[1] is None:
             self._read = (
                 now,
-                (evaluations.taken(self.folder), evaluations.answered(self.folder)),
+                (
+                    evaluations.collect_taken_keys(self.folder),
+                    evaluations.find_kept_answers(self.folder),
+                ),
             )
         return self._read[1]
 

@@ -15,7 +15,7 @@ from jobs.model.base_model import Vocabulary
 from zsg_core.errors import UserError
 
 
-def measure(
+def measure_distances(
     llama: Any,
     vocabulary: Vocabulary,
     ways: Mapping[str, Mapping[str, Any]],
@@ -38,7 +38,7 @@ def measure(
     }
     texts = [[vocabulary.bos, *own] for own in ids.values()]
     layers = sorted({way["layer"] for way in ways.values()})
-    found = hidden_states.means(
+    found = hidden_states.average_spans(
         llama, texts, [(1, len(text)) for text in texts], layers, device
     )
     of_layer = {

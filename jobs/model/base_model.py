@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import META, publish, read_json, write_json
+from jobs.contract.folder import META, publish_folder, read_json, write_json
 from jobs.model import text_tokens
 from jobs.model.content import tiny_digest
 from zsg_core.data.prompts import Tokenize
@@ -57,7 +57,7 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
     )
     torch.manual_seed(base["seed"])
     model = LlamaForCausalLM(config)
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         parameters = sum(p.numel() for p in model.parameters())

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import META, publish, write_json
+from jobs.contract.folder import META, publish_folder, write_json
 from jobs.files import ordinary_files, ownership
 from jobs.model import content, text_tokens
 from zsg_core.errors import UserError
@@ -65,7 +65,7 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
             draws = torch.Generator().manual_seed(added["seed"])
             drawn = torch.randn(len(rows), llama.config.hidden_size, generator=draws)
             _layers(llama)[0].weight[rows] = drawn.to(llama.dtype)
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         llama.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         for path in content.templates_of(source):

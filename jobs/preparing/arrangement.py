@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract.folder import META, Workspace, publish, read_json, write_json
+from jobs.contract.folder import META, Workspace, publish_folder, read_json, write_json
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embed_texts, map_vectors
@@ -110,7 +110,7 @@ def _publish(
 ) -> None:
     assert len(set(made.places)) == len(made.places), "an order has an example twice"
     ids = [corpus.train.ids[place] for place in made.places]
-    with publish(workspace.arrangement(made_id)) as draft:
+    with publish_folder(workspace.arrangement(made_id)) as draft:
         # rows of the corpus, and of its embedding
         np.save(draft / "places.npy", np.array(made.places, np.int64))
         (draft / "ids").write_text(

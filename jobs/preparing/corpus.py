@@ -21,7 +21,7 @@ from jobs.contract.folder import (
     NOTES,
     Workspace,
     is_committed,
-    publish,
+    publish_folder,
     read_json,
     write_json,
 )
@@ -445,7 +445,7 @@ class _Making:
             )
             for name, pool in self.pools.items()
         }
-        with publish(self.workspace.corpus(self.id)) as draft:
+        with publish_folder(self.workspace.corpus(self.id)) as draft:
             for split, selection in made.items():
                 np.save(draft / f"{split}.npy", selection.places)
             meta = {"recipe": self.recipe, "sources": facts, "overlap": told}

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from jobs.contract.folder import (
     META,
     Workspace,
-    alone,
     is_committed,
-    publish,
+    lock_folder,
+    publish_folder,
     write_json,
     write_text,
 )
@@ -68,7 +68,7 @@ def embed_texts(
             say,
         )
         fill_draft(draft, texts, make_encoder(model), say)
-        with publish(folder) as made:
+        with publish_folder(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
             np.save(made / known_vectors.MARKS, marks)
             write_json(
@@ -191,7 +191,7 @@ def _draft(folder: Path) -> Iterator[Path]:
     """The folder in which an embedding is made, held by one job at a time; removed once
     the embedding is there."""
     draft = folder.parent / f".{folder.name}.draft"
-    with alone(folder):
+    with lock_folder(folder):
         ownership.make_folder(draft)
         yield draft
         shutil.rmtree(draft, ignore_errors=True)

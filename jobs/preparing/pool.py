@@ -15,7 +15,7 @@ from jobs.contract.folder import (
     META,
     Workspace,
     is_committed,
-    publish,
+    publish_folder,
     read_json,
     write_json,
 )
@@ -278,7 +278,7 @@ def _read(
     content.refuse_changed(path, content.data_files(reader), source["digest"])
     content.refuse_other_reading(reader, path, source)
     intake = Intake(skip)
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         examples = readers.read_examples(reader, path, intake)
         count = write_records(
             draft, examples, made_id, with_options=readers.FORMATS[reader].options

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from jobs.contract.folder import Workspace, alone, is_committed
+from jobs.contract.folder import Workspace, is_committed, lock_folder
 from jobs.contract.job_file import PrepareJob, SampleJob
 from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, self_sample
@@ -94,7 +94,7 @@ def _make_base(
         content.refuse_changed(Path(given), content.model_files, recipe["digest"])
         return Path(given)
     folder = workspace.base(made_id)
-    with alone(folder):
+    with lock_folder(folder):
         if is_committed(folder):
             return folder
         if "added" in recipe:

@@ -29,9 +29,9 @@ import msgspec
 from jobs.contract.folder import (
     META,
     Workspace,
-    alone,
     is_committed,
-    publish,
+    lock_folder,
+    publish_folder,
     read_json,
     write_json,
 )
@@ -71,7 +71,7 @@ def make_answers(
     be asked, or none is answered."""
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
-    with alone(folder):
+    with lock_folder(folder):
         if is_committed(folder):  # another job has made it while this one waited
             return
         content.refuse_changed(
@@ -280,7 +280,7 @@ def _publish(
         raise UserError(
             "self_sample: every answer is empty; is this a model that was taught to chat?"
         )
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         records.write_records(draft, made, folder.name)
         records.Records(draft).refuse_doubled(folder)
         facts |= {

@@ -19,7 +19,7 @@ from pathlib import Path
 from jobs.contract import exit_record, journal
 from jobs.contract import heartbeat as heartbeats
 from jobs.contract.causes import Cause, Known
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import write_json
 from jobs.contract.job_file import CanaryJob
 from jobs.contract.journal import SPEED
@@ -60,10 +60,10 @@ def wait_for_first_run(
     run = root / "runs" / watched.run
     say(f"waiting for the first checkpoint of run {watched.run}")
     while True:
-        record = exit_record.read(run)
+        record = exit_record.read_exit_record(run)
         is_of_submission = record and record.submission == watched.submission
         ended = record if is_of_submission else None
-        result = judge_first_run(watched.run, journal.read(run), ended)
+        result = judge_first_run(watched.run, journal.read_journal(run), ended)
         if result:
             break
         if ended is None and _is_gone(run, watched.slurm, since):
@@ -133,7 +133,7 @@ def _collect_measurements(
 
 def _read_first_step(row: EventRow) -> int | None:
     """The step that a run starts from; None of a row that is no start."""
-    return given(row.data.from_step, 0) if isinstance(row.data, Start) else None
+    return replace_unset(row.data.from_step, 0) if isinstance(row.data, Start) else None
 
 
 def _find_loss(row: MetricRow) -> Number | None:
@@ -153,7 +153,7 @@ def _choose_speed(speeds: list[float]) -> float | None:
 def _describe_done_run(
     run: str, ended: ExitRecord, speed: float | None
 ) -> FirstRunResult:
-    loss = given(ended.loss)
+    loss = replace_unset(ended.loss)
     return FirstRunResult(
         run, ended.step or 0, None if loss is None else float(loss), speed
     )
@@ -162,7 +162,7 @@ def _describe_done_run(
 def _is_gone(run: Path, ids: list[str], since: float) -> bool:
     """Whether a run that gives no sign of life is not in Slurm's queue either; False
     where nobody can be asked."""
-    heartbeat = heartbeats.path(run)
+    heartbeat = heartbeats.locate_heartbeat(run)
     silent_s = time.time() - max(
         since, heartbeat.stat().st_mtime if heartbeat.exists() else 0
     )

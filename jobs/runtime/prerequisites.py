@@ -60,5 +60,5 @@ def _find_culprit(workspace: Workspace, items: Iterable[str]) -> tuple[str, str]
 
 def _explain_failure(folder: Path) -> str:
     """How a job ended badly, in its own words; empty where it has not, or has not said."""
-    record = exit_record.read(folder)
+    record = exit_record.read_exit_record(folder)
     return "" if record is None or record.outcome == Outcome.DONE else record.why

@@ -38,7 +38,7 @@ class Entry:
     size: int | None
 
 
-def split(path: str) -> list[str]:
+def split_path(path: str) -> list[str]:
     """The names of a path relative to the folder. NotBelow for one that is not."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts or "\0" in path:
@@ -46,17 +46,17 @@ def split(path: str) -> list[str]:
     return parts
 
 
-def below(root: Path, path: str) -> list[str]:
+def split_below(root: Path, path: str) -> list[str]:
     """The names from `root` to an absolute path that is `root` or lies below it.
     NotBelow for all others."""
     if ".." not in path.split("/"):
         for known in (root, root.resolve()):
             with contextlib.suppress(ValueError):
-                return split(Path(path).relative_to(known).as_posix())
+                return split_path(Path(path).relative_to(known).as_posix())
     raise NotBelow(f"{path} is not the folder of artifacts, {root}, nor below it")
 
 
-def entries(root: Path, parts: Parts) -> list[Entry]:
+def list_entries(root: Path, parts: Parts) -> list[Entry]:
     """What lies in a folder, by name; nothing where there is no such folder. Links are not told."""
     found: list[Entry] = []
     try:
@@ -81,7 +81,7 @@ def is_folder(root: Path, parts: Parts) -> bool:
         return False
 
 
-def read(root: Path, parts: Parts, to: Path) -> None:
+def read_file(root: Path, parts: Parts, to: Path) -> None:
     """Copies a file to `to`. FileNotFoundError where there is none."""
     with _opened(root, parts[:-1]) as folder:
         file = _open(parts[-1], _READ, folder)
@@ -92,7 +92,7 @@ def read(root: Path, parts: Parts, to: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def write(root: Path, parts: Parts, source: Path) -> None:
+def write_file(root: Path, parts: Parts, source: Path) -> None:
     """Puts a copy of `source` there, in place of one of the same name; folders that
     lack are made, private."""
     draft = f"{UNDER_WAY}{uuid.uuid4().hex}"
@@ -108,7 +108,7 @@ def write(root: Path, parts: Parts, source: Path) -> None:
             raise
 
 
-def delete(root: Path, parts: Parts) -> None:
+def delete_entry(root: Path, parts: Parts) -> None:
     """Removes a file, a folder with all in it, or a link itself; the folder of artifacts stays."""
     if not parts:
         raise NotBelow("the folder of artifacts itself is not deleted")

@@ -69,7 +69,7 @@ Tell = Callable[[int, int], None]  # how many of how many runs have been looked 
 Say = Callable[[str], None]
 
 
-def sync(
+def sync_grid(
     workspace: Workspace,
     grid: str,
     *,
@@ -91,7 +91,7 @@ def tracking_uri(workspace: Workspace, wanted: Row) -> str:
     return wanted["tracking"] or f"{SQLITE}{workspace.mlflow_db}"
 
 
-def page(workspace: Workspace, grid: str) -> str:
+def find_grid_page(workspace: Workspace, grid: str) -> str:
     """The path, below MLflow's address, of the page of a grid's runs; empty where
     MLflow has none of them."""
     return Delivery(workspace, grid).page()
@@ -129,7 +129,7 @@ class Delivery:
     def send(
         self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None
     ) -> dict[str, int]:
-        """Sends what MLflow lacks of every run, or of one; see `sync`."""
+        """Sends what MLflow lacks of every run, or of one; see `sync_grid`."""
         rows = [row for row in self._rows(only) if self._has_begun(row)]
         sent = {"runs": 0, "points": 0}
         refused: list[Refused | Damaged] = []
@@ -149,7 +149,12 @@ class Delivery:
         """Whether there is a journal to send; also where that cannot be told, so that
         sending tells why."""
         try:
-            return any(map(journal.files, stage_folders(self._workspace, row["run"])))
+            return any(
+                map(
+                    journal.list_journal_files,
+                    stage_folders(self._workspace, row["run"]),
+                )
+            )
         except Damaged:
             return True
 
@@ -300,7 +305,7 @@ class Delivery:
         files = [
             path
             for one in stage_folders(self._workspace, row["run"])
-            for path in journal.files(one)
+            for path in journal.list_journal_files(one)
         ]
         firsts = (
             str(first.ts)
@@ -372,9 +377,9 @@ class Delivery:
         self._delete_twins(row, cursor)
         starts = list(find_starts(rows[folder.name]))
         state = (
-            run_facts.state(stages, disagree)
+            run_facts.read_run_state(stages, disagree)
             | keys.left_out()
-            | run_facts.doubts(chain.from_iterable(rows.values()))
+            | run_facts.collect_doubts(chain.from_iterable(rows.values()))
         )
         state |= {"workspace": str(self._workspace.root)}
         self._tell_state(row, folder, cursor, starts, state)
@@ -394,11 +399,14 @@ class Delivery:
     def _looks(self, row: Row) -> list[Any]:
         """What shows, without reading it, whether anything of a run has changed."""
         stages = stage_folders(self._workspace, row["run"])
-        files = [path for one in stages for path in journal.files(one)]
+        files = [path for one in stages for path in journal.list_journal_files(one)]
         ends = [
             path
             for one in stages
-            for path in (attempts.path(one), exit_record.path(one))
+            for path in (
+                attempts.locate_attempt(one),
+                exit_record.locate_exit_record(one),
+            )
         ]
         sizes = [[path.name, path.stat().st_size] for path in files]
         times = [path.stat().st_mtime_ns if path.exists() else 0 for path in ends]
@@ -476,7 +484,7 @@ class Delivery:
         """Sends what MLflow lacks of one stage, and first the parameters; the cursor is
         kept after every request."""
         news = points[cursor["sent"].get(stage, 0) :]
-        params = None if cursor["params"] else run_facts.params(row)
+        params = None if cursor["params"] else run_facts.flatten_params(row)
         for count in self._tracker.log(cursor["run"], news, params):
             cursor["sent"][stage] = cursor["sent"].get(stage, 0) + count
             cursor.keep()
@@ -495,7 +503,7 @@ class Delivery:
         state |= {"listed": self._is_listed(row)}
         if state == cursor["state"]:
             return
-        told = run_facts.facts(folder, row, starts) | state
+        told = run_facts.collect_facts(folder, row, starts) | state
         self._tracker.tag(
             cursor["run"], {f"zsg.{key}": value for key, value in told.items()}
         )
@@ -524,7 +532,7 @@ class Delivery:
         # that of a later stage was not there when the run began
         self._tell_data(row, cursor["run"])
         with tempfile.TemporaryDirectory() as place:
-            for path in item_table.write(
+            for path in item_table.write_item_tables(
                 stage_folders(self._workspace, row["run"]), Path(place)
             ):
                 self._tracker.upload(cursor["run"], path, "losses")
@@ -726,10 +734,10 @@ def main() -> None:
                 tell(text)
 
         follow.until_left(
-            given.follow, lambda: sync(workspace, given.grid, say=say_once)
+            given.follow, lambda: sync_grid(workspace, given.grid, say=say_once)
         )
     else:
-        sys.stdout.write(json.dumps(sync(workspace, given.grid)) + "\n")
+        sys.stdout.write(json.dumps(sync_grid(workspace, given.grid)) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from jobs.contract.item_losses import ItemLosses, read_test_losses
 ITEMS, TASKS = "item_losses.parquet", "task_losses.parquet"
 
 
-def write(runs: list[Path], folder: Path) -> list[Path]:
+def write_item_tables(runs: list[Path], folder: Path) -> list[Path]:
     """The tables of a run whose stages are journalled in `runs`, its own last; none
     where no item was measured.
 

@@ -19,7 +19,7 @@ from jobs.runtime.telling import tell
 LOG = "live.log"
 
 
-def start(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
+def start_delivery(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
     """Starts it for a job whose runs are to be delivered live. Never raises: what is
     missing is said once."""
     runs = _runs_of(job)

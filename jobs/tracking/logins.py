@@ -25,7 +25,9 @@ def list_told(uri: str, environment: Mapping[str, str] = os.environ) -> list[str
     return named or [f"the login of {_FILE}"] * _has_file()
 
 
-def refusal(uri: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def explain_refusal(
+    uri: str, environment: Mapping[str, str] = os.environ
+) -> str | None:
     """Why MLflow's client must not be pointed at an address: others could read the
     login on its way."""
     told = [] if is_own_server(uri) else list_told(uri, environment)
@@ -39,7 +41,7 @@ def refusal(uri: str, environment: Mapping[str, str] = os.environ) -> str | None
 def is_own_server(uri: str) -> bool:
     """Whether the user's own `zsg server` is at this address."""
     try:
-        return server_tokens.of(uri) is not None
+        return server_tokens.find_token(uri) is not None
     except server_tokens.Exposed:
         return False
 

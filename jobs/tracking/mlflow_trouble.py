@@ -55,7 +55,7 @@ def may_pass(status: int, text: str) -> bool:
         or status in TRANSIENT_STATUS
         or any(one in text for one in TRANSIENT_TEXT)
     )
-    return is_busy and not advice(text)
+    return is_busy and not advise_on_error(text)
 
 
 def is_there_already(text: str) -> bool:
@@ -64,7 +64,7 @@ def is_there_already(text: str) -> bool:
     return any(one in text for one in THERE_ALREADY)
 
 
-def advice(text: str, place: str = "") -> str:
+def advise_on_error(text: str, place: str = "") -> str:
     """What a person can do about an error that will not pass, to end a message with;
     nothing where none is known.
 
@@ -88,7 +88,7 @@ def _database(place: str) -> str:
     return "DATABASE" if place.startswith("http") else shlex.quote(place)
 
 
-def shown(text: str) -> str:
+def shorten_error(text: str) -> str:
     """An error's text as people may see it: short, on one line, no password of an
     address and no token in it."""
     said = secrets.hide_known(text.partition("\n[SQL:")[0][: 10 * MOST_SHOWN])

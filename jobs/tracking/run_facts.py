@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.contract import exit_record, job_file, journal, journal_rows, stages
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Damaged, Workspace, read_json
 from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
@@ -53,7 +53,7 @@ def name_of(row: Row) -> str:
     )
 
 
-def params(row: Row) -> dict[str, str]:
+def flatten_params(row: Row) -> dict[str, str]:
     """What varies first, under the names of the grid file; then the recipe, flattened."""
     named = {key: format_value(value) for key, value in row["axes"].items()} | {
         "model.name": row["model"]
@@ -65,10 +65,10 @@ def params(row: Row) -> dict[str, str]:
     return named
 
 
-def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
+def read_run_state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
     """How far a run is whose stages are in `folders`: state, attempt, the scheduler's
     ids, its end, a flag."""
-    attempt, record = stages.newest(folders)
+    attempt, record = stages.read_newest_stage(folders)
     told = {"state": str(State.RUNNING)}
     told |= {
         key: str(getattr(attempt, key, None))
@@ -79,7 +79,7 @@ def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
             told["state"] = str(record.outcome)
         told["ended"] = str(record.ended)
         why = {
-            key: given(getattr(record, key))
+            key: replace_unset(getattr(record, key))
             for key in ("cause", "evidence", "digest", "skipped")
         }
         told |= {key: str(value) for key, value in why.items() if value}
@@ -90,7 +90,7 @@ def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
     return told
 
 
-def doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
+def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
     """What evaluators found strange in scores, as a tag; `rows` of all writers of a run's journals.
 
     Of several kinds, as answers that were cut and scores that are all 0, the first of each is told.
@@ -117,7 +117,7 @@ def doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
     }
 
 
-def facts(
+def collect_facts(
     folder: Path, row: Row, starts: Sequence[tuple[EventRow, Start]]
 ) -> dict[str, str]:
     """Strategy, order, the digests, the code and the machines behind a run; `starts`
@@ -133,11 +133,13 @@ def facts(
     first = starts[0][1] if starts else Start()
     told = {
         f"code.{key}": str(value)
-        for key, value in (given(first.code) or job.code.facts).items()
+        for key, value in (replace_unset(first.code) or job.code.facts).items()
     }
     told |= {
         f"version.{key}": str(value)
-        for key, value in list(given(first.versions, {}).items())[:MOST_VERSIONS]
+        for key, value in list(replace_unset(first.versions, {}).items())[
+            :MOST_VERSIONS
+        ]
     }
     told |= {
         "order": " → ".join(
@@ -207,9 +209,9 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
 
 def kept_snapshots(folder: Path) -> list[int]:
     """The steps of the snapshots that a run that has ended has kept, if its grid asked for any."""
-    record = exit_record.read(folder)
+    record = exit_record.read_exit_record(folder)
     return (
-        [one["step"] for one in given(record.snapshots, []) if one["kept"]]
+        [one["step"] for one in replace_unset(record.snapshots, []) if one["kept"]]
         if record
         else []
     )
@@ -255,9 +257,9 @@ def _attempts(starts: Sequence[tuple[EventRow, Start]]) -> str:
     """Each attempt's start, step, Slurm job and nodes, the newest last."""
     told: list[str] = []
     for row, start in starts:
-        names = (given(start.slurm_job_id), given(start.nodes))
+        names = (replace_unset(start.slurm_job_id), replace_unset(start.nodes))
         where = " ".join(name for name in names if name)
-        from_step = given(start.from_step, 0)
+        from_step = replace_unset(start.from_step, 0)
         told.append(f"{row.attempt}: from step {from_step}{where and ' in '}{where}")
     return "; ".join(told)[-4000:]
 

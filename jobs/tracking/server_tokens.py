@@ -27,19 +27,19 @@ class Exposed(Exception):
     """A token, or a folder of tokens, that another user of the machine may read or has made."""
 
 
-def folder() -> Path:
+def locate_tokens() -> Path:
     """Where they lie."""
     return Path.home() / ".zsg" / "mlflow"
 
 
-def publish(places: Iterable[str], token: str) -> list[Path]:
+def publish_token(places: Iterable[str], token: str) -> list[Path]:
     """Writes the token of a server that answers at these HOST:PORT. Returns the files.
     Exposed, OSError."""
-    _make_private(folder())
-    return [write_private(folder() / place.lower(), token) for place in places]
+    _make_private(locate_tokens())
+    return [write_private(locate_tokens() / place.lower(), token) for place in places]
 
 
-def withdraw(files: Iterable[Path], token: str) -> None:
+def withdraw_token(files: Iterable[Path], token: str) -> None:
     """Removes the files that still hold this token: a later server at the same address
     has another."""
     for file in files:
@@ -48,7 +48,7 @@ def withdraw(files: Iterable[Path], token: str) -> None:
                 file.unlink()
 
 
-def of(url: str) -> str | None:
+def find_token(url: str) -> str | None:
     """The token of the server at this address, if it is one of the user's own that
     runs. Exposed."""
     parts = urlsplit(url)
@@ -56,9 +56,9 @@ def of(url: str) -> str | None:
     if parts.scheme != "http" or PLACE.fullmatch(place) is None:
         return None
     try:
-        _refuse_exposed(folder().parent)
-        _refuse_exposed(folder())
-        return read_private(folder() / place)
+        _refuse_exposed(locate_tokens().parent)
+        _refuse_exposed(locate_tokens())
+        return read_private(locate_tokens() / place)
     except FileNotFoundError:
         return None
 

@@ -132,7 +132,7 @@ class OwnServers(RequestAuthProvider):
         return self
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if token := server_tokens.of(request.url or ""):
+        if token := server_tokens.find_token(request.url or ""):
             request.headers["Authorization"] = f"Bearer {token}"
         return request
 
@@ -302,7 +302,7 @@ class Tracker:
         that is none."""
         if not self.uri.startswith("http"):
             return
-        if why := logins.refusal(self.uri):
+        if why := logins.explain_refusal(self.uri):
             raise Refused(f"nothing is sent to MLflow at {self._place}: {why}. {KEPT}")
         try:
             token = secrets.read_key(logins.TOKEN)
@@ -474,9 +474,9 @@ class Tracker:
         root = Path(local_file_uri_to_path(self._artifacts))
         place = self._again(lambda: self._client.get_run(run)).info.artifact_uri
         try:
-            parts = artifact_folder.below(root, local_file_uri_to_path(place))
-            artifact_folder.write(
-                root, [*parts, *artifact_folder.split(folder), file.name], file
+            parts = artifact_folder.split_below(root, local_file_uri_to_path(place))
+            artifact_folder.write_file(
+                root, [*parts, *artifact_folder.split_path(folder), file.name], file
             )
         except artifact_folder.NotBelow as error:
             raise Refused(
@@ -604,7 +604,7 @@ class Tracker:
             answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
         except requests.RequestException:
             return ""
-        return trouble.shown(answer.text[:100]) if answer.ok else ""
+        return trouble.shorten_error(answer.text[:100]) if answer.ok else ""
 
     @property
     def _place(self) -> str:
@@ -688,11 +688,11 @@ class Tracker:
         try:
             return self._patience.again(do, is_transient)
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            said = f"{self._place}: {trouble.shown(str(error))}"
+            said = f"{self._place}: {trouble.shorten_error(str(error))}"
             if is_transient(error) and not trouble.is_there_already(str(error)):
                 raise Unreachable(
                     f"MLflow does not answer or is overloaded: {said}. {KEPT}"
                 ) from error
             raise Refused(
-                f"MLflow refused: {said}{trouble.advice(str(error), self._place)}. {KEPT}"
+                f"MLflow refused: {said}{trouble.advise_on_error(str(error), self._place)}. {KEPT}"
             ) from error

@@ -122,8 +122,8 @@ class CheckpointLosses:
 
     def describe(self, run: Path, attempt: Attempt) -> None:
         """Writes which items there are; by rank 0, before anything is measured."""
-        attempts.check(run, attempt)
-        item_losses.describe(
+        attempts.check_attempt(run, attempt)
+        item_losses.describe_items(
             run, self._test.ids, self._test.tasks, self._test.learnt, self.parts
         )
 
@@ -150,7 +150,7 @@ class CheckpointLosses:
                         metric=key, from_folder=f"first_losses/{source.name}"
                     )
                     journal.add_event(taken, step=step, examples=examples)
-                item_losses.keep(
+                item_losses.journal_item_losses(
                     journal, key, means.numpy(), step=step, examples=examples
                 )
         return data

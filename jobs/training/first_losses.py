@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jobs.contract.folder import (
     META,
     is_committed,
-    publish,
+    publish_folder,
     read_json,
     write_json,
 )
@@ -71,7 +71,7 @@ def read_losses(kept: Path) -> NDArray[np.float64] | None:
 
 def publish_losses(kept: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
-    with publish(kept) as draft:
+    with publish_folder(kept) as draft:
         np.save(draft / "losses.npy", losses)
         write_json(draft / META, {"items": len(losses)})
 

@@ -27,7 +27,7 @@ from jobs.contract import journal as journals
 from jobs.contract import removal
 from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt
-from jobs.contract.evaluations import is_needed, needed
+from jobs.contract.evaluations import find_needed_steps, is_needed
 from jobs.contract.folder import is_committed
 from jobs.contract.journal import SPEED
 from jobs.contract.journal_rows import (
@@ -112,7 +112,7 @@ class Snapshots:
             )
         if ranks.is_main:
             # what a newer attempt is writing is no dead draft
-            attempts.check(run, attempt)
+            attempts.check_attempt(run, attempt)
             _remove_drafts(run)
             self._told, self._there = _told(run), _on_disk(self._root)
         dist.barrier()  # nobody writes a draft before those of dead attempts are gone
@@ -211,9 +211,9 @@ class Snapshots:
         self._there[int(written.folder.name)] = _loss_of(written)
         self._news.put(written)
         go = self._there.keys() - self._stay()
-        for step in sorted(go - needed(self._run, self._scored, go)):
+        for step in sorted(go - find_needed_steps(self._run, self._scored, go)):
             wanted = partial(is_needed, self._run, self._scored, step)
-            reason = removal.discard(
+            reason = removal.discard_folder(
                 self._run.parent.parent,
                 self._root / str(step),
                 removal.IN_WEIGHTS,
@@ -237,7 +237,7 @@ class Snapshots:
 def _told(run: Path) -> dict[int, Told]:
     """What the journal says of each step's first snapshot."""
     told: dict[int, Told] = {}
-    for row, event in find_events(journals.read(run), SnapshotWritten):
+    for row, event in find_events(journals.read_journal(run), SnapshotWritten):
         told.setdefault(row.step, Told(event.digest, event.probe_loss))
     return told
 

@@ -22,8 +22,8 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract import removal
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import SCHEMA, read_json, sync, write_json
-from jobs.contract.journal import Journal, plain
+from jobs.contract.folder import SCHEMA, read_json, sync_to_disk, write_json
+from jobs.contract.journal import Journal, spell_nonfinite
 from jobs.files import ownership
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
@@ -161,8 +161,8 @@ def remove_states(run: Path) -> list[str]:
     root, folder = run.parent.parent, run / "state"
     reasons = removal.remove_drafts(root, folder, _DRAFT)
     reasons += [
-        removal.discard(root, path, removal.IN_STATE)
-        for path in removal.steps(root, folder)
+        removal.discard_folder(root, path, removal.IN_STATE)
+        for path in removal.list_step_folders(root, folder)
     ]
     removal.remove_empty(root, folder)
     return list(filter(None, reasons))
@@ -171,7 +171,9 @@ def remove_states(run: Path) -> list[str]:
 def has_any(run: Path) -> bool:
     """Whether there are states, or an empty folder of them."""
     folder = run / "state"
-    return bool(removal.steps(run.parent.parent, folder)) or not any(folder.iterdir())
+    return bool(removal.list_step_folders(run.parent.parent, folder)) or not any(
+        folder.iterdir()
+    )
 
 
 def why_it_stays(run: Path) -> str:
@@ -179,7 +181,7 @@ def why_it_stays(run: Path) -> str:
     root, folder = run.parent.parent, run / "state"
     inside = [
         removal.why_it_stays(root, path, removal.IN_STATE)
-        for path in removal.steps(root, folder)
+        for path in removal.list_step_folders(root, folder)
     ]
     return next(filter(None, [removal.why_it_stays(root, folder, None), *inside]), "")
 
@@ -225,7 +227,7 @@ class States:
         if self._ranks.is_main:
             assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
-            measured = journals.cells(journals.read(self._run))
+            measured = journals.list_metric_cells(journals.read_journal(self._run))
             found, strange = of_the_user(self._run, find_states(self._run))
             choice = choose_state(found, self._job, self._journal.before, measured)
             if strange:
@@ -300,7 +302,7 @@ class States:
         # On a network file system only who wrote a file can bring it to the disk; who
         # that was is DeepSpeed's affair.
         for path in draft.rglob("*"):
-            sync(path)
+            sync_to_disk(path)
         dist.barrier()
 
     def _commit(
@@ -325,21 +327,25 @@ class States:
             script.unlink()
         write_json(
             draft / "state.json",
-            plain(asdict(self._saved(step, ids, loss, time.monotonic() - started))),
+            spell_nonfinite(
+                asdict(self._saved(step, ids, loss, time.monotonic() - started))
+            ),
         )
-        sync(draft)
-        attempts.check(self._run, self._attempt)
+        sync_to_disk(draft)
+        attempts.check_attempt(self._run, self._attempt)
         final = self._root / str(step)
         if final.exists():
             self._discard(final)  # `choose` has passed it over
         draft.rename(final)
-        sync(self._root)
-        for older in removal.steps(self._run.parent.parent, self._root):
+        sync_to_disk(self._root)
+        for older in removal.list_step_folders(self._run.parent.parent, self._root):
             if int(older.name) < step:
                 self._discard(older)
 
     def _discard(self, state: Path) -> None:
-        if reason := removal.discard(self._run.parent.parent, state, removal.IN_STATE):
+        if reason := removal.discard_folder(
+            self._run.parent.parent, state, removal.IN_STATE
+        ):
             tell(f"a state is not removed: {reason}")
 
     def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
@@ -348,7 +354,9 @@ class States:
             ids=ids,
             what=self._job.what,
             way=self._job.way,
-            journal=journals.sizes(self._run, before=self._attempt.attempt + 1),
+            journal=journals.measure_journal_files(
+                self._run, before=self._attempt.attempt + 1
+            ),
             seconds=seconds,
             loss=loss,
             attempt=self._attempt.attempt,

@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract.folder import META, alone, is_committed, publish, write_json
+from jobs.contract.folder import (
+    META,
+    is_committed,
+    lock_folder,
+    publish_folder,
+    write_json,
+)
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample
 from zsg_core.digest import content_id
@@ -71,9 +77,9 @@ def prepare_tokens(
 
     `examples` is asked for them only if they are to be made.
     """
-    with alone(folder):
+    with lock_folder(folder):
         if not is_committed(folder):
-            with publish(folder) as draft:
+            with publish_folder(folder) as draft:
                 _write(draft, examples(), encode)
     return Tokens(folder)
 

@@ -337,7 +337,7 @@ class Trainer:
             **self._way(),
             from_step=step,
             passed_over=passed_over,
-            **attempts.where(self.place.attempt),
+            **attempts.describe_placement(self.place.attempt),
             steps=self.progress.steps,
             train=len(self.train),
             test=len(self.test),

@@ -30,10 +30,10 @@ from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.folder import (
     META,
-    commit,
+    commit_draft,
     is_committed,
     read_json,
-    sync,
+    sync_to_disk,
     write_json,
 )
 from jobs.contract.job_file import TrainJob
@@ -312,7 +312,7 @@ class WeightFolders:
             # a full disk must take the record of this end
             shutil.rmtree(task.draft, ignore_errors=True)
             # a newer attempt removes the drafts of older ones
-            attempts.check(self._run, self._attempt)
+            attempts.check_attempt(self._run, self._attempt)
             raise ClusterError(
                 f"the weights of step {task.meta.step} could not be written to {task.folder}"
                 f" ({error}); those written before are intact"
@@ -321,7 +321,7 @@ class WeightFolders:
     def _write_share(self, task: _Task) -> None:
         from safetensors.torch import save_file
 
-        attempts.check(self._run, self._attempt)
+        attempts.check_attempt(self._run, self._attempt)
         ownership.make_folder(task.draft)
         report: dict[str, Any] = {
             "tensors": {
@@ -331,7 +331,7 @@ class WeightFolders:
         report |= {"bytes": sum(part.bytes for part in self._mine), "file": None}
         if self._mine and not is_committed(task.folder):
             save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
-            sync(task.draft / self._shard)
+            sync_to_disk(task.draft / self._shard)
             report["file"] = self._shard
         write_json(task.draft / f"report-{self._ranks.rank}.json", report)
 
@@ -351,7 +351,7 @@ class WeightFolders:
             {name: one for report in reports for name, one in report["tensors"].items()}
         )
         size = sum(report["bytes"] for report in reports)
-        attempts.check(self._run, self._attempt)
+        attempts.check_attempt(self._run, self._attempt)
         if all(report["file"] or not report["tensors"] for report in reports):
             for rank in range(self._ranks.world):
                 (task.draft / f"report-{rank}.json").unlink()
@@ -364,7 +364,7 @@ class WeightFolders:
                 base=StartedFrom(str(self._base.path), self._base.digest),
             )
             records.write_meta(task.draft, meta)
-            commit(task.draft, task.folder)
+            commit_draft(task.draft, task.folder)
         # A draft that is left was not needed: the first to be committed counts.
         is_new = not task.draft.exists()
         shutil.rmtree(task.draft, ignore_errors=True)

@@ -167,7 +167,9 @@ def check_encoding(file_system: str, variables: Mapping[str, str]) -> Diagnosis:
     return Diagnosis("locale", WARNING, f"{file_system} ({locale})", advice)
 
 
-def check_sandbox(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Diagnosis:
+def check_sandbox(
+    kind: str, find: Callable[..., Sandbox] = sandbox.find_sandbox
+) -> Diagnosis:
     """Whether HumanEval's programs could be run here; on a cluster each evaluate job
     tries its own node first."""
     scope = "" if kind == "local" else " on this machine; evaluate jobs try their nodes"

@@ -53,7 +53,7 @@ def record_scores(workspace: Workspace, file: Path) -> None:
     for (name, step, suite), by_metric in sorted(
         by_checkpoint.items(), key=lambda item: (*item[0][:2], item[0][2] or "")
     ):
-        scores, before = scored_elsewhere.record(
+        scores, before = scored_elsewhere.record_scores(
             runs[name], step, by_metric, file.name, suite
         )
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]

@@ -60,9 +60,9 @@ def _read_found(workspace: Workspace, run: Run) -> EvaluationState:
     how = {suite.name: suite.how for suite in run.suites}
     kept_answers = answers.find_kept(folder)
     return EvaluationState(
-        evaluations.there(folder, run.before is None),
-        evaluations.taken(folder),
-        evaluations.ways(folder),
+        evaluations.list_evaluable_steps(folder, run.before is None),
+        evaluations.collect_taken_keys(folder),
+        evaluations.collect_key_ways(folder),
         frozenset(
             (row.step, row.suite)
             for row in kept_answers
@@ -144,7 +144,7 @@ def _missing_keys(
     """By the steps at which any is missing, the keys that are wanted and were not taken."""
     keys = run.checkpoints.scored
     lacking = {
-        step: evaluations.lacking(keys, step, evaluated.taken)
+        step: evaluations.list_lacking_keys(keys, step, evaluated.taken)
         for step in _wanted(run, state)
     }
     return {step: step_keys for step, step_keys in lacking.items() if step_keys}

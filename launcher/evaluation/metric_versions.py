@@ -52,7 +52,7 @@ def _ways(workspace: Workspace, run: Run) -> Ways:
     folder = workspace.run(run.id)
     has_any = bool(run.checkpoints.scored) and bool(journal.guest_files(folder))
     try:
-        return evaluations.ways(folder) if has_any else {}
+        return evaluations.collect_key_ways(folder) if has_any else {}
     except Damaged:
         return {}
 

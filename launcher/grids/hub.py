@@ -22,9 +22,9 @@ from typing import Any
 from jobs.contract.folder import (
     META,
     Workspace,
-    alone,
     is_committed,
-    publish,
+    lock_folder,
+    publish_folder,
     read_json,
     write_json,
 )
@@ -168,7 +168,7 @@ class Downloads:
         ownership.make_folder(home)
         if why := _in_the_clear():
             self._say(f"note: HF_ENDPOINT {why}. It is asked without your token")
-        with alone(home), _explained(key, name):
+        with lock_folder(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
             known = _revisions(home).get(name.revision, name.revision)
             commit, files = _ask(name.repo, known)
@@ -201,7 +201,7 @@ class Downloads:
             paths.append(_download(name.repo, commit, file, partial))
             self._say(f"fetched {file.path} ({number} of {len(files)})")
         _refuse_damaged(name, files, paths)
-        with publish(folder) as draft:
+        with publish_folder(folder) as draft:
             for path in paths:
                 path.rename(draft / path.name)
             meta = {

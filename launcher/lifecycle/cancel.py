@@ -279,7 +279,9 @@ def carry_out(
                 if one.id == submission.id and item not in ended
             ]
             for item in mine:
-                cancellation.ask(place.root / item, submission.id, save)
+                cancellation.request_cancellation(
+                    place.root / item, submission.id, save
+                )
             if mine:
                 ledger.cancelled(submission, mine)
         # Also the jobs that a later submission has replaced: Slurm may have them all the same.
@@ -305,7 +307,7 @@ def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
 def _signal(folder: Path, save: bool) -> str | None:
     """Tells a job of this machine to stop; one that has not begun will see the wish itself."""
     try:
-        attempt = attempts.read(folder)
+        attempt = attempts.read_attempt(folder)
     except Damaged as error:  # the others are told to stop all the same
         return f"{folder.name} was not told to stop, since nobody knows its process: {error}"
     if not is_locked(folder / "lock") or not attempt:

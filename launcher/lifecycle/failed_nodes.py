@@ -37,7 +37,7 @@ def find_failed_nodes(
     )
     nodes_by_item = {}
     for item, item_jobs in jobs.items():
-        attempt = attempts.read(workspace.root / item)
+        attempt = attempts.read_attempt(workspace.root / item)
         host = [attempt.host] if attempt and attempt.started / 1000 >= since else []
         nodes_by_item[item] = (
             next((nodes_by_job[job] for job in item_jobs if job in nodes_by_job), [])

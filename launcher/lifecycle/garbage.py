@@ -20,7 +20,7 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import evaluations, exit_record, job_file, removal, stages
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace, is_committed
 from jobs.contract.job_file import TrainJob
 from jobs.contract.states import State
@@ -152,8 +152,8 @@ def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
         folder = place.root / item
         try:
             job_file.read_job(folder)
-            attempts.read(folder)
-            exit_record.read(folder)
+            attempts.read_attempt(folder)
+            exit_record.read_exit_record(folder)
         except Damaged as error:
             found[item] = str(error)
     return found
@@ -233,9 +233,9 @@ def _remove(place: Workspace, piece: Piece) -> str:
         return removal.remove_file(place.root, path)
     if piece.kind == WEIGHTS:  # with the marks of runs that never will
         start = path.parent.name
-        for user in stages.users(place, start):
-            stages.release(place, start, user)
-    return removal.discard(place.root, path, piece.names)
+        for user in stages.list_weights_users(place, start):
+            stages.release_weights(place, start, user)
+    return removal.discard_folder(place.root, path, piece.names)
 
 
 def _piece(
@@ -276,7 +276,7 @@ def _real(scene: Scene, folder: Path) -> list[Path]:
     """What lies in a folder of the workspace, but for what is hidden; nothing where the
     folder is a link."""
     try:
-        with removal.opened(scene.place.root, folder) as handle:
+        with removal.open_folder(scene.place.root, folder) as handle:
             return [
                 folder / name
                 for name in removal.names_in(handle)
@@ -340,7 +340,8 @@ def _weights(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
         folder = scene.place.run(run)
         if is_committed(folder / "weights") and not any(
-            _still_starts(scene, user) for user in stages.users(scene.place, run)
+            _still_starts(scene, user)
+            for user in stages.list_weights_users(scene.place, run)
         ):
             yield from _whole(
                 scene,
@@ -459,7 +460,7 @@ def _code(scene: Scene) -> Iterator[Piece]:
     ]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
         job = job_file.read_job(folder)
-        kept.add(given(job.code.digest) if job else None)
+        kept.add(replace_unset(job.code.digest) if job else None)
     reason = "no recorded or active run was submitted with it"
     yield from _unneeded(scene, "code", kept, "code", reason, removal.IN_CODE, _CODE)
 
@@ -521,7 +522,7 @@ def _folders(
 def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Path]:
     """The drafts in a folder of what is written there; a backup that somebody dated is none."""
     try:
-        with removal.opened(scene.place.root, parent) as handle:
+        with removal.open_folder(scene.place.root, parent) as handle:
             names = removal.names_in(handle)
     except OSError:
         return []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
@@ -203,7 +203,7 @@ def read_failure(place: Workspace, item: str, state: JobState) -> Failure:
         state.state,
         state.cause,
         state.evidence,
-        given(record.signature) if record and told else None,
+        replace_unset(record.signature) if record and told else None,
     )
 
 

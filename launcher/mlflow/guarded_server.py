@@ -87,7 +87,7 @@ class OwnArtifacts(ArtifactRepository):
     def __init__(self, artifact_uri: str, *arguments: Any, **named: Any) -> None:
         super().__init__(artifact_uri, *arguments, **named)
         self._parts = _allowed(
-            lambda: artifact_folder.below(
+            lambda: artifact_folder.split_below(
                 self.root, local_file_uri_to_path(artifact_uri)
             )
         )
@@ -95,7 +95,7 @@ class OwnArtifacts(ArtifactRepository):
     def log_artifact(self, local_file: Any, artifact_path: str | None = None) -> None:
         """Keeps a file, in place of one of the same name."""
         names = [*self._to(artifact_path), Path(local_file).name]
-        _allowed(lambda: artifact_folder.write(self.root, names, Path(local_file)))
+        _allowed(lambda: artifact_folder.write_file(self.root, names, Path(local_file)))
 
     def log_artifacts(self, local_dir: Any, artifact_path: str | None = None) -> None:
         """Keeps all files of a folder."""
@@ -103,15 +103,17 @@ class OwnArtifacts(ArtifactRepository):
             if path.is_file():
                 names = [*self._to(artifact_path), *path.relative_to(local_dir).parts]
                 _allowed(
-                    lambda names=names, path=path: artifact_folder.write(
+                    lambda names=names, path=path: artifact_folder.write_file(
                         self.root, names, path
                     )
                 )
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What lies in a folder, with paths from that of the artifacts on."""
-        entries = _allowed(lambda: artifact_folder.entries(self.root, self._to(path)))
-        above = "/".join(artifact_folder.split(path or ""))
+        entries = _allowed(
+            lambda: artifact_folder.list_entries(self.root, self._to(path))
+        )
+        above = "/".join(artifact_folder.split_path(path or ""))
         return [
             FileInfo(posixpath.join(above, entry.name), entry.is_folder, entry.size)
             for entry in entries
@@ -119,7 +121,9 @@ class OwnArtifacts(ArtifactRepository):
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Removes a file, or a folder with all in it."""
-        _allowed(lambda: artifact_folder.delete(self.root, self._to(artifact_path)))
+        _allowed(
+            lambda: artifact_folder.delete_entry(self.root, self._to(artifact_path))
+        )
 
     def _is_directory(self, artifact_path: str | None) -> bool:
         return artifact_folder.is_folder(self.root, self._to(artifact_path))
@@ -130,10 +134,10 @@ class OwnArtifacts(ArtifactRepository):
             raise MlflowException(
                 f"{remote_file_path!r} names no file", INVALID_PARAMETER_VALUE
             )
-        _allowed(lambda: artifact_folder.read(self.root, names, Path(local_path)))
+        _allowed(lambda: artifact_folder.read_file(self.root, names, Path(local_path)))
 
     def _to(self, path: str | None) -> list[str]:
-        return [*self._parts, *_allowed(lambda: artifact_folder.split(path or ""))]
+        return [*self._parts, *_allowed(lambda: artifact_folder.split_path(path or ""))]
 
 
 def _allowed(do: Callable[[], Any]) -> Any:
@@ -163,10 +167,12 @@ def _refuse_elsewhere(settings: ServerSettings, location: str | None) -> None:
         and settings.passes_artifacts
         and not urlsplit(location).netloc
     ):
-        _allowed(lambda: artifact_folder.split(urlsplit(location).path.lstrip("/")))
+        _allowed(
+            lambda: artifact_folder.split_path(urlsplit(location).path.lstrip("/"))
+        )
     elif scheme in ("", "file"):
         _allowed(
-            lambda: artifact_folder.below(
+            lambda: artifact_folder.split_below(
                 Path(settings.artifacts), local_file_uri_to_path(location)
             )
         )

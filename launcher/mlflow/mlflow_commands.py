@@ -35,7 +35,7 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     for name in grid_record.select_grids(workspace, grid):
         with show.Counting(name) as counting:
             try:
-                sent = deliver.sync(
+                sent = deliver.sync_grid(
                     workspace,
                     name,
                     refill=refill,
@@ -65,7 +65,7 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
             workspace, name or grid_record.select_grids(workspace)[0]
         ),
     )
-    page = deliver.page(workspace, name) if name else ""
+    page = deliver.find_grid_page(workspace, name) if name else ""
     if uri.startswith("http"):
         show.print_result(
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
@@ -116,8 +116,8 @@ def serve_cluster(served: ServerOptions, folder: Path) -> None:
             )
         else:
             show.print_result(
-                f"your jobs and zsg sync take the token from {server_tokens.folder()} while this"
-                " runs"
+                f"your jobs and zsg sync take the token from {server_tokens.locate_tokens()}"
+                " while this runs"
             )
         for line in _elsewhere(served, folder):
             show.print_result(line)
@@ -126,13 +126,13 @@ def serve_cluster(served: ServerOptions, folder: Path) -> None:
     try:
         _serve(served, listening, tell)
     finally:
-        server_tokens.withdraw(published, served.token)
+        server_tokens.withdraw_token(published, served.token)
 
 
 def _publish(served: ServerOptions) -> tuple[list[Path], str]:
     """The files that have the token for the user's jobs, and why there are none."""
     try:
-        return server_tokens.publish(served.places, served.token), ""
+        return server_tokens.publish_token(served.places, served.token), ""
     except (server_tokens.Exposed, OSError) as error:
         return [], str(error)
 
@@ -160,7 +160,7 @@ def _address(uri: str, token: str | None, page: str = "") -> str:
 
 def _published(uri: str) -> str | None:
     try:
-        return server_tokens.of(uri)
+        return server_tokens.find_token(uri)
     except server_tokens.Exposed as error:
         show.print_progress(str(error))
         return None

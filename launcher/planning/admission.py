@@ -192,7 +192,7 @@ def _judges(plan: Plan) -> list[str]:
 
 def _tracking(profile: Profile) -> list[str]:
     """Why MLflow's password would be read on its way to the profile's address."""
-    why = logins.refusal(profile.tracking.uri or "")
+    why = logins.explain_refusal(profile.tracking.uri or "")
     return [f"tracking.uri: {why}"] if why else []
 
 

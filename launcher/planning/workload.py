@@ -191,7 +191,7 @@ def _what_is_counted(run: Run) -> tuple[Any, ...]:
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:
     """The token counts that a run told when it started, if it did; None, too, where its
     journal cannot be read: another run may tell them."""
-    rows = itertools.islice(journal.read(folder), FIRST_ROWS)
+    rows = itertools.islice(journal.read_journal(folder), FIRST_ROWS)
     start = None
     with contextlib.suppress(Damaged):
         start = find_first_start(rows)

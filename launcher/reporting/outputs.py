@@ -65,7 +65,7 @@ def written_files(folder: Path, names: Sequence[str]) -> list[str]:
 def refuse_linked(workspace: Workspace, folder: Path) -> None:
     """UserError where a folder of the workspace is a link, or is reached by one."""
     try:
-        with removal.opened(workspace.root, folder):
+        with removal.open_folder(workspace.root, folder):
             return
     except FileNotFoundError:
         return
@@ -95,7 +95,7 @@ def _publish(draft: Path, folder: Path, names: Sequence[str], digests: Digests) 
         for name in {*digests, *new}
     }
     _keep(folder, may_be)
-    with removal.opened(folder, folder) as handle:
+    with removal.open_folder(folder, folder) as handle:
         for name in names:
             os.replace(draft / name, name, dst_dir_fd=handle)
     for name in sorted(digests.keys() - new.keys()):

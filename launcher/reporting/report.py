@@ -258,7 +258,7 @@ def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
             f"{run.run} is flagged: a restart computed other values ({len(run.flags)}):"
             f" {run.flags[0]}"
         )
-    doubts = run_facts.doubts(row for stage in run.stages for row in stage.rows)
+    doubts = run_facts.collect_doubts(row for stage in run.stages for row in stage.rows)
     return troubles + [
         f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
     ]

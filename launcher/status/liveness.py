@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.contract import attempt as attempts
 from jobs.contract import heartbeat, journal
 from jobs.contract.attempt import Attempt
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING, Beat
 
@@ -58,7 +58,7 @@ class Signs:
     def eta_s(self) -> float | None:
         """Seconds until the last step, at the rate of the last half hour; None where
         that is not known."""
-        rate = given(self.beat.steps_per_s) if self.beat else None
+        rate = replace_unset(self.beat.steps_per_s) if self.beat else None
         if not self.beat or not rate or self.beat.step is None or not self.beat.steps:
             return None
         return max(
@@ -97,13 +97,13 @@ def read_signs(folder: Path, clock: Clock) -> Signs | None:
 
 
 def _look(folder: Path, clock: Clock) -> Signs | None:
-    attempt = attempts.read(folder)
+    attempt = attempts.read_attempt(folder)
     if not attempt:
         return None
-    beat, beaten = heartbeat.read(folder, attempt.nonce) or (None, 0.0)
-    times = [_modified(attempts.path(folder)), beaten]
+    beat, beaten = heartbeat.read_heartbeat(folder, attempt.nonce) or (None, 0.0)
+    times = [_modified(attempts.locate_attempt(folder)), beaten]
     if beat is None or clock.now() - beaten > LOST_S:
-        times += [_modified(path) for path in journal.owned(folder)[-1:]]
+        times += [_modified(path) for path in journal.list_owned_files(folder)[-1:]]
     beat_s = max(0.0, clock.now() - beaten) if beat else None
     return Signs(attempt, max(0.0, clock.now() - max(times)), beat, beat_s)
 

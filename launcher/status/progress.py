@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import journal
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged
 from jobs.contract.heartbeat import TRAINING
 from jobs.contract.job_file import HANG_MIN, AnyJob
@@ -44,7 +44,7 @@ def add_liveness(
         train_loss=_number(beat.train_loss),
         doing=beat.doing,
         evidence=beat.note,
-        tokens_per_s=given(beat.tokens_per_s),
+        tokens_per_s=replace_unset(beat.tokens_per_s),
         eta_s=signs.eta_s,
         heartbeat_s=signs.beat_s,
         flag=_hang(beat.doing, for_s, state.gpus) if for_s else None,
@@ -54,8 +54,8 @@ def add_liveness(
 def add_progress(folder: Path, state: JobState) -> JobState:
     """Adds attempt, step and last loss from the end of the newest journal; of a prepare
     job, what it is doing. Lines that are no rows are passed over and flagged."""
-    attempt = attempts.read(folder)
-    files = journal.owned(folder)
+    attempt = attempts.read_attempt(folder)
+    files = journal.list_owned_files(folder)
     if not attempt or not files:
         return state
     tail = journal.read_tail(files[-1])
@@ -71,7 +71,7 @@ def add_progress(folder: Path, state: JobState) -> JobState:
         attempt=attempt.attempt,
         # a snapshot is told of when training is past it
         step=max((row.step for row in rows), default=None),
-        steps=given(starts[-1].steps) if starts else None,
+        steps=replace_unset(starts[-1].steps) if starts else None,
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(rows, starts),
         saved=newest_step(folder),
@@ -92,7 +92,7 @@ def _number(value: Any) -> float | None:
 def _note(rows: list[Row], starts: list[Start]) -> str | None:
     """What a prepare job is doing, or why a run has not gone on from the state that it has."""
     if starts:
-        return given(starts[-1].passed_over)
+        return replace_unset(starts[-1].passed_over)
     return name_event(rows[-1]) if rows else None
 
 

@@ -22,7 +22,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.continuation import NEXT
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
 from jobs.contract.job_file import TrainJob, jobs_before
@@ -227,30 +227,32 @@ def _brief(state: JobState) -> dict[str, Any]:
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:
     """The exit record, if it belongs to the newest submission and to the newest attempt."""
-    record = exit_record.read(folder)
+    record = exit_record.read_exit_record(folder)
     if record is None or (last is not None and record.submission != last.id):
         return None
-    attempt = attempts.read(folder)
+    attempt = attempts.read_attempt(folder)
     if attempt is None or attempt.nonce != record.nonce:
         return None  # requeued since
     stopped = record.outcome == Outcome.CONTINUE
-    saved = given(record.saved)
+    saved = replace_unset(record.saved)
     return JobState(
         state=State.WAITING if stopped else State(record.outcome),
         attempt=record.attempt,
         step=record.reached if stopped else record.step,
-        steps=given(record.steps),
-        signature=given(record.signature),
-        first=given(record.first, 0),
-        loss=given(record.loss),
+        steps=replace_unset(record.steps),
+        signature=replace_unset(record.signature),
+        first=replace_unset(record.first, 0),
+        loss=replace_unset(record.loss),
         slurm=record.slurm_job_id,
         cause=f"stopped {_stopped_at(record)} ({_stopped_by(record)})"
         if stopped
         else record.cause,
         evidence=_next_step(record) if stopped else record.evidence,
-        checkpoints=tuple(given(record.checkpoints, ())),
-        quick={key: tuple(steps) for key, steps in given(record.quick, {}).items()},
-        snapshots=tuple(given(record.snapshots, ())),
+        checkpoints=tuple(replace_unset(record.checkpoints, ())),
+        quick={
+            key: tuple(steps) for key, steps in replace_unset(record.quick, {}).items()
+        },
+        snapshots=tuple(replace_unset(record.snapshots, ())),
         saved=saved,
         under=_under(folder)
         if record.outcome != Outcome.DONE and saved is not None
@@ -465,7 +467,7 @@ def _running(
         node=said.nodes,
     )
     signs, elapsed_s = liveness.read_signs(folder, clock), said.elapsed_s
-    told_s = clock.now() - _modified(exit_record.path(folder))
+    told_s = clock.now() - _modified(exit_record.locate_exit_record(folder))
     # its processes are leaving
     if ended and elapsed_s is not None and told_s < elapsed_s - 1:
         if ended.stopped and told_s < LOST_S:
@@ -510,7 +512,7 @@ def _still_held(
     What Slurm has started again after the end finds nothing to do, once it has begun.
     """
     told_s, elapsed_s = (
-        clock.now() - _modified(exit_record.path(folder)),
+        clock.now() - _modified(exit_record.locate_exit_record(folder)),
         said.elapsed_s or 0.0,
     )
     held_s, patience_s = (
@@ -606,7 +608,7 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     if is_locked(folder / "lock"):
         return _here(folder, clock)
     # Before the submit's lock: a job that was killed does not wait, however long its submit lives.
-    attempt = attempts.read(folder)
+    attempt = attempts.read_attempt(folder)
     if attempt and attempt.submission == last.id:
         dead = JobState(
             state=State.FAILED,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.contract.journal import plain
+from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
 from launcher.workspace.job_state import JobState
 
@@ -68,7 +68,7 @@ def rows_of(
             "wanted": wanted,
             "replaced": list(s.replaced),
         }
-        rows.append(plain(row | {name: getattr(s, name) for name in SHOWN}))
+        rows.append(spell_nonfinite(row | {name: getattr(s, name) for name in SHOWN}))
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
 from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
@@ -116,7 +116,7 @@ def in_log(text: bytes) -> Proof | None:
     ]
     return min(
         found,
-        key=lambda proof: (causes.weight(proof.cause), proof.offset),
+        key=lambda proof: (causes.rank_cause(proof.cause), proof.offset),
         default=None,
     )
 
@@ -125,7 +125,9 @@ def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
     """The rank whose failure the others follow from; of several the lowest. None if no
     log proves anything."""
     told = [
-        (causes.weight(proof.cause), rank) for rank, proof in enumerate(proofs) if proof
+        (causes.rank_cause(proof.cause), rank)
+        for rank, proof in enumerate(proofs)
+        if proof
     ]
     return min(told)[1] if told else None
 
@@ -142,17 +144,17 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
     told = Found(
         str(state.cause or State.UNKNOWN), state.evidence, signature=state.signature
     )
-    record = exit_record.path(place.root / item)
+    record = exit_record.locate_exit_record(place.root / item)
     if state.attempt is not None and record.exists() and told.evidence:
         told = replace(
             told, file=_relative(place, record), line=_line_of(record, '"evidence"')
         )
-    cause = causes.known(state.cause)
+    cause = causes.parse_cause(state.cause)
     if cause and cause not in causes.CONSEQUENCES:
         return _with_log(place, item, told) if cause == Cause.TRACEBACK else told
     seen = _in_logs(place, item)
     without_proof = cause is None or cause == Cause.DIED
-    if seen and causes.weight(seen.cause) < causes.weight(
+    if seen and causes.rank_cause(seen.cause) < causes.rank_cause(
         None if without_proof else cause
     ):
         return seen
@@ -163,7 +165,7 @@ def _from_before(place: Workspace, item: str, state: JobState) -> Found:
     """A job that waits for one that failed: the record of that one is the proof."""
     for needed in jobs_before(job_file.read_job_if_sound(place.root / item)):
         path, record = (
-            exit_record.path(place.root / needed),
+            exit_record.locate_exit_record(place.root / needed),
             exit_record.read_if_sound(place.root / needed),
         )
         if (
@@ -178,7 +180,7 @@ def _from_before(place: Workspace, item: str, state: JobState) -> Found:
             return Found(
                 str(state.cause),
                 state.evidence,
-                signature=given(record.signature),
+                signature=replace_unset(record.signature),
                 **where,
             )
         # A job that was killed has no record; its log may say by whom.
@@ -314,7 +316,7 @@ def _next(
             if state.flag and state.in_queue
             else None
         )
-    cause = causes.known(found.cause)
+    cause = causes.parse_cause(found.cause)
     helps = NEXT[cause].replace("RUN", run) if cause else None
     again = _again(
         run if run.startswith("evaluate/") else None,

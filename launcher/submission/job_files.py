@@ -62,7 +62,7 @@ def write_train(
     base = workspace.base(run.base_id) if run.base_id else run.base
     if run.before:
         base = workspace.root / run.before.weights
-        stages.use(workspace, run.before.id, run.id)
+        stages.note_weights_user(workspace, run.before.id, run.id)
     checkpoints = run.checkpoints.model_dump(mode="json")
     job = TrainJob(
         **_head("train", submission, workspace, run.size, profile),
@@ -71,7 +71,9 @@ def write_train(
         stage_id=str(len(run.recipe["stages"])),
         recipe=run.recipe,
         before=[one.id for one in run.all_before],
-        makes=[run.weights] if is_start or stages.users(workspace, run.id) else [],
+        makes=[run.weights]
+        if is_start or stages.list_weights_users(workspace, run.id)
+        else [],
         checkpoints=CheckpointPlan(**checkpoints),
         scored=run.checkpoints.scored,
         made=MadeThings(

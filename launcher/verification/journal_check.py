@@ -27,7 +27,7 @@ SNAPSHOT = "digest of the snapshot"
 
 def check_journal(e: Evidence) -> str:
     """What the journal has. Differs for the first thing that is not as a trainer writes it."""
-    files = journal.owned(e.folder)
+    files = journal.list_owned_files(e.folder)
     if not files:
         raise NotChecked(f"{e.folder / 'journal'} has no files")
     rows = {path: _rows(path) for path in files}

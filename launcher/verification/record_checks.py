@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs.contract import job_file, journal, snapshots
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.contract.job_file import PrepareJob
@@ -79,7 +79,7 @@ def check_code(e: Evidence) -> str:
     digest = code_snapshot.compute_digest(files)
     if digest != recorded:
         raise Differs(f"{folder} has the digest {digest}")
-    return f"{recorded}, {len(files)} files, commit {given(e.job.code.commit) or 'unknown'}"
+    return f"{recorded}, {len(files)} files, commit {replace_unset(e.job.code.commit) or 'unknown'}"
 
 
 def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
@@ -240,7 +240,7 @@ def _compare_with_items(e: Evidence, key: str, losses: Mapping[int, float]) -> i
         if step not in losses or not len(finite):
             continue
         mean = float(finite.mean())
-        if not journal.agree(losses[step], mean, MEAN):
+        if not journal.values_agree(losses[step], mean, MEAN):
             raise Differs(
                 f"{key} at step {step} is {losses[step]!r}, the mean of its items"
                 f" {mean:.6g}"
@@ -252,11 +252,11 @@ def _compare_with_end(e: Evidence, losses: Mapping[int, float]) -> None:
     """Differs where the end record of a run that is done has another loss than the journal."""
     if not losses or e.end is None or e.end.outcome != Outcome.DONE:
         return
-    recorded = given(e.end.loss)
+    recorded = replace_unset(e.end.loss)
     if recorded is None:
         return
     last = max(losses)
-    if not journal.agree(losses[last], float(recorded), 0.0):
+    if not journal.values_agree(losses[last], float(recorded), 0.0):
         raise Differs(
             f"exit.json has the loss {recorded!r}, the journal {losses[last]!r} at step {last}"
         )
@@ -276,7 +276,7 @@ def _check_last_weights(e: Evidence, recorded: Cells) -> str:
     if not ends:
         return ""
     last = ends[-1]
-    if e.end and given(e.end.weights, last) != last:
+    if e.end and replace_unset(e.end.weights, last) != last:
         raise Differs(f"exit.json has the weights {e.end.weights}, the journal {last}")
     if (e.folder / "weights").is_dir():
         _weights(e.folder / "weights", last, "the journal")

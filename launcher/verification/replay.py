@@ -205,8 +205,10 @@ def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
     for name, size in saved.journal.items():
         with (journal.folder_of(run) / name).open("rb") as file:
             (journal.folder_of(folder) / name).write_bytes(file.read(size))
-    if newest := attempts.read(run):
-        attempts.write(folder, msgspec.structs.replace(newest, attempt=saved.attempt))
+    if newest := attempts.read_attempt(run):
+        attempts.write_attempt(
+            folder, msgspec.structs.replace(newest, attempt=saved.attempt)
+        )
     (folder / "state").mkdir()
     (folder / "state" / str(saved.step)).symlink_to(
         (run / "state" / str(saved.step)).resolve()
@@ -328,7 +330,7 @@ def _differing(
 def _refuse_stopped(folder: Path, over: Span) -> None:
     """A replay that ended too early: because of the state, or of this machine. One that
     is done simply lacks rows."""
-    record = exit_record.read(folder)
+    record = exit_record.read_exit_record(folder)
     if record and record.outcome == Outcome.DONE:
         return
     evidence = (record.evidence if record else None) or ""

@@ -54,7 +54,7 @@ def compare_replay(recorded: Cells, starts: Sequence[Row], replayed: Replayed) -
     `starts`: what the attempts told that have computed it.
     """
     journalled, now = replayable_values(replayed.rows), replayed.start
-    tolerance = journal.agreement(list_ways(starts, now))
+    tolerance = journal.choose_tolerance(list_ways(starts, now))
     _refuse_other_facts(starts[0], now)
     counts = {"values": 0, "digests of weights": 0}
     for cell, value in recorded.items():
@@ -96,7 +96,7 @@ def _refuse_other_value(
 def _is_equal(value: Any, replayed_value: Any, tolerance: float) -> bool:
     if isinstance(value, str):
         return replayed_value == value
-    return journal.agree(value, replayed_value, tolerance)
+    return journal.values_agree(value, replayed_value, tolerance)
 
 
 def _describe_equal(counts: Mapping[str, int], tolerance: float) -> str:

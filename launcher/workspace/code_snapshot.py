@@ -31,8 +31,8 @@ from jobs.contract.folder import (
     COMMIT,
     Workspace,
     is_committed,
-    naming,
-    publish,
+    name_file_in_errors,
+    publish_folder,
     write_text,
 )
 from jobs.files import ownership
@@ -95,12 +95,12 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
         )
     if folder.exists() or folder.is_symlink():
         _put_away(folder)
-    with publish(folder) as draft:
+    with publish_folder(folder) as draft:
         draft.chmod(ownership.PRIVATE)  # in a group's workspace, too: it is run
         for name, content in files.items():
             path = draft / name
             ownership.make_private_folder(path.parent)
-            with naming(path):
+            with name_file_in_errors(path):
                 path.write_bytes(content)
         _compile(draft, folder)
         _close(draft)

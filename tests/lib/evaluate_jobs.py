@@ -114,7 +114,7 @@ def fresh_copy(run: Path, step: int, folder: Path) -> Path:
     for name in ("attempt.json", "exit.json", "test_set.json"):
         shutil.copy(run / name, copy / name)
     (copy / "journal").mkdir()
-    for path in journal.owned(run):
+    for path in journal.list_owned_files(run):
         shutil.copy(path, copy / "journal" / path.name)
     if step:
         shutil.copytree(run / "snapshots" / str(step), copy / "snapshots" / str(step))

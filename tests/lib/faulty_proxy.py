@@ -166,7 +166,7 @@ class FaultyProxy:
                 for key, value in asked.headers.items()
                 if key.lower() != "host"
             }
-            if token := server_tokens.of(f"http://{self._target}"):
+            if token := server_tokens.find_token(f"http://{self._target}"):
                 # a site's own proxy has what the server asks for
                 headers["Authorization"] = f"Bearer {token}"
             connection.request(asked.command, asked.path, body, headers)

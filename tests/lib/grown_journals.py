@@ -44,14 +44,14 @@ def write_run(
     """A run's folder with one journal per attempt, each row a dict of metrics for the next step."""
     folder = write_job(work, run)
     for rows in attempts_rows:
-        attempt = attempts.begin(folder, "submission")
+        attempt = attempts.begin_attempt(folder, "submission")
         journal = Journal(folder, attempt, "train", "s")
         journal.add_row("event", step=0, examples=0, data=START)
         for step, data in enumerate(rows):
             journal.add_row("metric", step=step, examples=step, data=data)
         journal.close()
     if outcome:
-        attempts.end(folder, attempt, outcome)
+        attempts.end_attempt(folder, attempt, outcome)
 
 
 def write_grid(
@@ -83,7 +83,7 @@ class GrowingRun:
 
     def attempt(self) -> None:
         """One attempt: to the end, or killed, if so perhaps in the middle of a row."""
-        attempt = attempts.begin(self.folder, "submission")
+        attempt = attempts.begin_attempt(self.folder, "submission")
         journal = Journal(self.folder, attempt, "train", "s")
         journal.rewind(step=self._saved, examples=self._saved)
         journal.add_row("event", step=self._saved, examples=self._saved, data=START)
@@ -104,7 +104,7 @@ class GrowingRun:
                 journal.commit()
         journal.close()
         if last == self.steps:
-            attempts.end(self.folder, attempt, "done")
+            attempts.end_attempt(self.folder, attempt, "done")
             return
         path = self.folder / "journal" / f"{attempt.attempt}-train-0.jsonl"
         os.truncate(path, path.stat().st_size - self._chance.choice([0, 0, 1, 17]))

@@ -21,12 +21,12 @@ FRAME = {"seq": 0, "ts": 0, "attempt": 1, "stage": "s", "step": 0, "examples": 0
 
 def plain_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run that count."""
-    return [msgspec.to_builtins(row) for row in journal.read(folder)]
+    return [msgspec.to_builtins(row) for row in journal.read_journal(folder)]
 
 
 def break_journal(folder: Path, line: bytes) -> Path:
     """Puts a line between the rows of a run's first journal; the path of its file."""
-    [path, *_] = journal.files(folder)
+    [path, *_] = journal.list_journal_files(folder)
     rows = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([rows[0], line, *rows[1:]]))
     return path

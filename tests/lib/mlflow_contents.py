@@ -52,7 +52,7 @@ def child_runs(
 
 def journal_points(work: Path, run: str) -> list[list[Any]]:
     """The points of a run that count, as its journal has them."""
-    points, disagree = journal.first_points(journal.read(work / "runs" / run))
+    points, disagree = journal.first_points(journal.read_journal(work / "runs" / run))
     assert not disagree
     return [[p.key, p.step, p.value, p.ts] for p in points]
 

@@ -69,7 +69,7 @@ def submitted(
 
 def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
     """An attempt of the run under way, at step 4 of 9 with a loss."""
-    attempt = attempts.begin(workspace.root / ITEM, submission.id)
+    attempt = attempts.begin_attempt(workspace.root / ITEM, submission.id)
     journal = Journal(workspace.root / ITEM, attempt, "train", "s")
     journal.add_row(
         "event",
@@ -84,7 +84,7 @@ def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
 
 def ended(workspace: Workspace, submission: Submission, outcome: str) -> None:
     """An attempt of the run that has told its end."""
-    attempts.end(
+    attempts.end_attempt(
         workspace.root / ITEM,
         started(workspace, submission),
         outcome,
@@ -105,7 +105,7 @@ def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> Non
     its mark and a text."""
     last = Ledger(workspace).last(ITEM)
     assert last
-    attempt = attempts.begin(workspace.root / ITEM, last.id)
+    attempt = attempts.begin_attempt(workspace.root / ITEM, last.id)
     mark = log_marks.format_attempt_mark(attempt, rank, 2, "n1")
     folder = workspace.submission(last.id)
     folder.mkdir(parents=True, exist_ok=True)

@@ -444,7 +444,7 @@ def _begun(rows: list[dict[str, Any]]) -> dict[int, float]:
 
 def values(work: Path, run: str) -> dict[tuple[int, str], float]:
     """What counts of a run's journal: (step, key) → value, but for what measures the machine."""
-    points, disagree = journal.first_points(journal.read(work / "runs" / run))
+    points, disagree = journal.first_points(journal.read_journal(work / "runs" / run))
     assert not disagree, disagree
     return {
         (p.step, p.key): p.value for p in points if not p.key.startswith(journal.SPEED)

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import read_json, write_json
-from jobs.contract.journal import SPEED, files, first_points, read, read_tail
+from jobs.contract.journal import (
+    SPEED,
+    first_points,
+    list_journal_files,
+    read_journal,
+    read_tail,
+)
 from launcher.grids.runs import Run
 from launcher.planning.plan import Prepare, run_item
 from launcher.planning.site import Site
@@ -114,7 +120,7 @@ class Bench:
 def told(folder: Path) -> dict[Any, Any]:
     """Every number that counts by (key, step), every digest of ids, the weights; all
     attempts must agree on them."""
-    points, disagree = first_points(read(folder))
+    points, disagree = first_points(read_journal(folder))
     assert disagree == []
     facts: dict[Any, Any] = {
         (p.key, p.step): p.value for p in points if not p.key.startswith(SPEED)
@@ -143,7 +149,7 @@ def starts(folder: Path) -> list[dict[str, Any]]:
 
 def reached(folder: Path, step: int) -> bool:
     """Whether the newest attempt has journalled a step, or a later one."""
-    listed = files(folder)
+    listed = list_journal_files(folder)
     return bool(listed) and any(row.step >= step for row in read_tail(listed[-1]).rows)
 
 

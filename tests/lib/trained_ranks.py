@@ -164,7 +164,9 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
             compile=how == "compile",
         )
         attempt = (
-            attempts.begin(own, "s") if ranks.is_main else attempts.await_begin(own, 60)
+            attempts.begin_attempt(own, "s")
+            if ranks.is_main
+            else attempts.await_begin(own, 60)
         )
         assert attempt
         journal = Journal(own, attempt, "train", "1") if ranks.is_main else None

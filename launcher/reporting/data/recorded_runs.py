@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from jobs.contract import job_file, journal
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Damaged, Workspace, read_json
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import Row as JournalRow
 from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find_starts
-from jobs.contract.stages import newest
+from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
 
@@ -62,7 +62,7 @@ class RecordedRun:
         self.axes: Row = listed["axes"]
         self.recipe: Row = listed["recipe"]
         self._workspace, self._folder = workspace, workspace.run(self.run)
-        self._attempt, self.end = newest(stage_folders(workspace, self.run))
+        self._attempt, self.end = read_newest_stage(stage_folders(workspace, self.run))
         self._stage = stage
         # the stages that have begun, the run's own last
         self.stages = self._read_stages()
@@ -79,7 +79,7 @@ class RecordedRun:
     def _read_stages(self) -> list[RecordedStage]:
         stages = []
         for folder in stage_folders(self._workspace, self.run):
-            rows = list(journal.read(folder))
+            rows = list(journal.read_journal(folder))
             if rows:
                 points, flags = journal.first_points(rows)
                 stages.append(RecordedStage(folder, rows, points, flags))
@@ -193,7 +193,7 @@ class RecordedRun:
             }
         base = self.recipe["base"]
         facts["model"] = base.get("digest") or base["kind"]
-        weights = given(self.end.weights) if self.end else None
+        weights = replace_unset(self.end.weights) if self.end else None
         return facts | self._code() | ({"weights": weights} if weights else {})
 
     def _code(self) -> dict[str, str]:

@@ -112,7 +112,7 @@ def _read_group(
     )
     for _, steps in sorted(files.items()):
         for step in sorted({min(steps), max(steps)}):
-            states = kept_states.read(steps[step])
+            states = kept_states.read_states(steps[step])
             if len(states.ids) >= LEAST and np.isfinite(states.states).all():
                 yield _KeptStates(label, member.run, step, states)
 
@@ -125,7 +125,7 @@ def _files(workspace: Workspace, run: str) -> dict[str, dict[int, Path]]:
     """What a run keeps, of several stages all: by layer and name, then by step."""
     files: dict[str, dict[int, Path]] = {}
     for folder in stage_folders(workspace, run):
-        for path in kept_states.found(folder):
+        for path in kept_states.find_state_files(folder):
             step, _, layer = path.name.partition(".")
             files.setdefault(layer, {})[int(step)] = path
     return files
