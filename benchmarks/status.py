@@ -18,10 +18,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import SCHEMA, Workspace, write_json
 from jobs.contract.heartbeat import NAME, TRAINING
+from jobs.contract.job_file import (
+    CheckpointPlan,
+    MadeThings,
+    Resources,
+    TrainJob,
+    TrainPaths,
+    write_job,
+)
 from launcher.status.terminal_cache import RESTED_S
 from launcher.submission import session
 from launcher.workspace.ledger import Ledger
@@ -97,11 +107,26 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
         place.grid("many") / "grid.json",
         {"schema": 1, "name": "many", "before": [], "runs": rows, "former": []},
     )
-    job = {
-        "recipe": run.recipe,
-        "resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20},
-        "after": [],
-    }
+    job = TrainJob(
+        schema=SCHEMA,
+        run_id=None,
+        submission="submission",
+        resources=Resources(
+            profile="p",
+            nodes=2,
+            ranks_per_node=8,
+            cpus_per_rank=1,
+            time_min=60,
+            gpus_per_node=8,
+            hang_min=20,
+        ),
+        paths=TrainPaths(workspace=str(place.root), base="b"),
+        stage_id="1",
+        recipe=run.recipe,
+        checkpoints=CheckpointPlan(every=2),
+        made=MadeThings(corpus="c", arrangement="a"),
+        deepspeed={},
+    )
     queue, accounted = [], []
     ledger = Ledger(place)
     for start in range(0, runs, ARRAY):
@@ -118,7 +143,7 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
         for number, (run_id, job_id) in enumerate(zip(of, jobs, strict=True), start):
             path = place.run(run_id)
             path.mkdir(parents=True)
-            (path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            write_job(path, msgspec.structs.replace(job, run_id=run_id))
             if number < runs // 2:
                 _begin(path, submission.id, job_id, done=True)
             elif number < runs // 2 + live:

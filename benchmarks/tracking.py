@@ -26,9 +26,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import SCHEMA, Workspace, write_json
+from jobs.contract.job_file import (
+    CheckpointPlan,
+    MadeThings,
+    Resources,
+    SubmittedCode,
+    TrainJob,
+    TrainPaths,
+    write_job,
+)
 from jobs.contract.journal import Journal
 from jobs.tracking import deliver
 from jobs.tracking.tracker import MlflowClient, make_store
@@ -181,17 +192,25 @@ def workspace(
     write_json(
         place.grid(grid) / "grid.json", {"name": grid, "tracking": uri, "runs": rows}
     )
-    made = {"corpus": "c", "arrangement": "a", "base": None}
-    job = {
-        "paths": {"workspace": str(folder)},
-        "made": made,
-        "code": {"zsg": "0"},
-        "stage_id": "s",
-    }
+    job = TrainJob(
+        schema=SCHEMA,
+        run_id=None,
+        submission="submission",
+        resources=Resources(
+            profile="p", nodes=1, ranks_per_node=1, cpus_per_rank=1, time_min=60
+        ),
+        paths=TrainPaths(workspace=str(folder), base="b"),
+        code=SubmittedCode(zsg="0"),
+        stage_id="s",
+        recipe=RECIPE,
+        checkpoints=CheckpointPlan(every=1),
+        made=MadeThings(corpus="c", arrangement="a"),
+        deepspeed={},
+    )
     data = {"loss": 1.0, **{f"metric/{number}": 1.0 for number in range(METRICS - 1)}}
     for name in names:
         run = place.run(name)
-        write_json(run / "job.json", job)
+        write_job(run, msgspec.structs.replace(job, run_id=name))
         attempt = attempts.begin_attempt(run, "submission")
         journal = Journal(run, attempt, "train", "s")
         for step in range(checkpoints):

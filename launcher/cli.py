@@ -67,6 +67,11 @@ def _refusals_showable() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            from launcher.views import show
+
+            show.print_line(error.message)  # the help, where no command is given
+            raise typer.Exit(error.exit_code) from None
         error.message = make_showable(error.message, keep="")
         raise
 

@@ -12,7 +12,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
-from jobs.contract.folder import Workspace, publish_folder, write_json
+from jobs.contract.folder import Damaged, Workspace, publish_folder, write_json
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.lifecycle import garbage
@@ -202,6 +202,24 @@ def test_a_run_that_cannot_be_read_loses_nothing(place, name, text):
         piece.path.relative_to(place.workspace.root).parts[:2] for piece in freed
     } == {("runs", "done")}
     assert sum(str(path) in line for line in told) == 1
+
+
+def test_snapshots_of_which_evaluators_say_nothing_readable_are_kept(
+    place, monkeypatch
+):
+    """Whether they are still to be scored is not known; all else of the run goes."""
+
+    def is_needed(folder, scored, step):
+        raise Damaged(f"{folder}/journal/1-evaluate-0.jsonl: holds a row")
+
+    monkeypatch.setattr(garbage.evaluations, "is_needed", is_needed)
+    told: list[str] = []
+    found = {
+        piece.kind for piece in garbage.find_garbage(place.workspace, say=told.append)
+    }
+
+    assert "snapshots" not in found and "states" in found
+    assert any("1-evaluate-0.jsonl" in line for line in told)
 
 
 def test_an_active_run_keeps_everything(place, monkeypatch):

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobs.contract.folder import write_json
+from jobs.contract.job_file import CheckpointPlan
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.planning.plan import Canary, Prepare, run_item
@@ -22,6 +24,8 @@ from launcher.planning.site import Site
 from launcher.submission import job_files, session
 from launcher.workspace.ledger import Submission
 from tests.lib.builders import write_niv2
+from tests.lib.job_records import job_record
+from zsg_core.settings.checkpoints import CheckpointSettings
 
 GOLDEN = Path(__file__).resolve().parent / "golden/jobs"
 HERE = "@FOLDER@"
@@ -226,7 +230,9 @@ def text_of(folder: Path, site: Site, item: str) -> str:
 
 def set_still(patch: pytest.MonkeyPatch) -> None:
     """Has the code and the time be the same in every job.json."""
-    patch.setattr(job_files.code_snapshot, "take", lambda workspace: dict(CODE))
+    patch.setattr(
+        job_files.code_snapshot, "take_snapshot", lambda workspace: dict(CODE)
+    )
     patch.setattr(job_files, "now_ms", lambda: CREATED)
 
 
@@ -261,3 +267,35 @@ if __name__ == "__main__":
     set_still(pytest.MonkeyPatch())
     for name, text in write_all(target / "user"):
         (target / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def test_a_plan_of_every_checkpoint_setting_is_read_back() -> None:
+    """What a grid may say is what a job may hold: each setting, whatever its type."""
+    settings = CheckpointSettings.model_validate(
+        {
+            "every": 4,
+            "quick": {"items": 1, "full_every": 4},
+            "metrics": ["loss", "exact_match", "rank_accuracy", "reward"],
+            "reward_model": "/models/reward",
+            "snapshots": 2,
+            "keep": {"last": 1, "best": 2},
+            "representations": {"layers": [1], "items": 1},
+            "token_distance": {"token": "yes", "words": ["no", "maybe"]},
+            "state_every_min": None,
+            "state_every": 2,
+        }
+    ).model_dump(mode="json")
+    written = msgspec.json.encode(CheckpointPlan(**settings))
+
+    assert (
+        msgspec.to_builtins(msgspec.json.decode(written, type=CheckpointPlan))
+        == settings
+    )
+    assert settings.keys() <= set(CheckpointPlan.__struct_fields__)
+
+
+def test_a_golden_job_with_a_reward_model_is_read() -> None:
+    """The reward model is a folder, as the grid has it."""
+    job = job_record(checkpoints={"reward_model": "/models/reward"})
+
+    assert job.checkpoints.reward_model == "/models/reward"

@@ -13,6 +13,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
 from launcher.reporting import frames, report
+from launcher.reporting.data import recorded_runs
 from launcher.reporting.data.grid_comparison import ReportOptions
 from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import NO_ROWS, break_journal
@@ -308,6 +309,34 @@ def assert_left_out(
     assert str(path) in caplog.text
     assert broken not in table.read_text()
     assert sound in table.read_text()
+
+
+def test_a_run_whose_test_items_cannot_be_read_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the page and of the table of items; its metrics are exported all the same."""
+    place = Workspace(tmp_path)
+    [broken, sound] = make(place, "halves", [({}, 0, 1.0), ({}, 1, 2.0)])
+    path = place.run(broken) / "test_set.json"
+    path.write_text("{")
+    metrics, items = tmp_path / "metrics.csv", tmp_path / "items.csv"
+
+    assert f"{broken} is left out: {path}" in written(place, "halves")
+    frames.export_table(place, "halves", metrics, "csv", items=False)
+    assert broken in metrics.read_text()
+    caplog.clear()
+    frames.export_table(place, "halves", items, "csv", items=True)
+    assert broken not in items.read_text() and sound in items.read_text()
+    assert str(path) in caplog.text
+
+
+def test_what_is_told_of_a_broken_run_moves_no_terminal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A run's name comes from a file that others may have written."""
+    recorded_runs.warn_of_left_out("\x1b[31mred", "x.json: is no JSON any more")
+
+    assert "\x1b" not in caplog.text and "[31mred is left out: x.json" in caplog.text
 
 
 @pytest.mark.parametrize(

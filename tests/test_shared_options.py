@@ -52,3 +52,13 @@ def test_options_that_are_shared_have_one_text(spelling: str) -> None:
         if spelling in spellings(option):
             texts[option.help, option.metavar].append(command)
     assert len(texts) == (2 if spelling == "--workspace" else 1), texts
+
+
+@pytest.mark.parametrize("group", [[], ["arrange"], ["answers"]])
+def test_a_group_without_a_command_shows_its_help(group: list[str], capsys) -> None:
+    """As lines on stdout, with exit code 2: nothing was done."""
+    with pytest.raises(SystemExit) as ended:
+        app(group, standalone_mode=True)
+
+    out = capsys.readouterr().out
+    assert ended.value.code == 2 and "\nCommands:\n" in out and "\\n" not in out

@@ -104,7 +104,7 @@ def test_the_script_of_a_profile(place: Path, name: str, kind: str) -> None:
 
 def test_all_slurm_profiles_have_a_golden_script() -> None:
     """A new profile shows what it makes."""
-    shipped = profiles.profile_files.shipped("cluster_profiles").glob("*.yaml")
+    shipped = profiles.profile_files.find_shipped("cluster_profiles").glob("*.yaml")
     kinds = {
         path.stem: profiles.load_profile(path.stem, Path()).kind for path in shipped
     }

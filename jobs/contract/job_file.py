@@ -138,7 +138,7 @@ class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     generation: dict[str, Any] | UnsetType = UNSET
     rank_accuracy: dict[str, Any] | UnsetType | None = UNSET
     suites: dict[str, Any] | UnsetType = UNSET
-    reward_model: dict[str, Any] | UnsetType | None = UNSET
+    reward_model: str | UnsetType | None = UNSET
     representations: dict[str, Any] | UnsetType | None = UNSET
     token_distance: dict[str, Any] | UnsetType | None = UNSET
     snapshots: int | str | list[int] | None = None
@@ -149,7 +149,7 @@ class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def strides(self) -> tuple[Any, Any, Any]:
-        """What `schedule.measured` takes: every, quick, snapshots."""
+        """What `schedule.list_measured_steps` takes: every, quick, snapshots."""
         return self.every, self.quick, self.snapshots
 
 

@@ -377,7 +377,7 @@ def _check_held_out(name: str, source: Source, paths: Files, is_alone: bool) -> 
         raise UserError(
             f"{_key(name, 'path')}: {paths.data}: no list of held-out tasks lies beside the data of"
             f" {source.set}; set {_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by:"
-            " seed, tasks: …}} or {by: family}"
+            " seed, tasks: …} or {by: family}"
         )
 
 

@@ -321,11 +321,12 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
         for path in _real(scene, folder / "snapshots"):
             if not removal.STEP.fullmatch(path.name):
                 continue
-            job = job_file.read_train_job(folder)
-            scored = job.scored if job else ()
-            if int(path.name) not in kept and not evaluations.is_needed(
-                folder, scored, int(path.name)
-            ):
+            try:
+                is_kept = int(path.name) in kept or _is_to_be_scored(folder, path)
+            except Damaged as error:
+                scene.left.append(f"the snapshots of runs/{run}, since {error}")
+                break
+            if not is_kept:
                 yield from _whole(
                     scene,
                     SNAPSHOTS,
@@ -333,6 +334,14 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
                     "beyond what checkpoints.keep keeps",
                     removal.IN_WEIGHTS,
                 )
+
+
+def _is_to_be_scored(run: Path, snapshot: Path) -> bool:
+    """Whether evaluators are still going to read a snapshot. Damaged where their journals
+    cannot be read."""
+    job = job_file.read_train_job(run)
+    scored = job.scored if job else ()
+    return evaluations.is_needed(run, scored, int(snapshot.name))
 
 
 def _weights(scene: Scene) -> Iterator[Piece]:

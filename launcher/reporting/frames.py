@@ -56,10 +56,9 @@ def _frame(
     opened = workspaces.find_to_read(Path(workspace) if workspace else None)
     record = grid_record.read_grid_record(opened, grid)
     schema = schema_of(record["runs"])
-    tables = [
-        _table(columns_of(run), schema)
-        for run in recorded_runs.read_sound_runs(opened, record)
-    ]
+    tables = recorded_runs.take_from_sound_runs(
+        opened, record, lambda run: _table(columns_of(run), schema)
+    )
     return pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
 
 
@@ -243,6 +242,8 @@ def export_table(
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
     with TableWriter(path, schema_of(record["runs"]), kind) as file:
-        for run in recorded_runs.read_sound_runs(workspace, record):
-            file.add(columns_of(run))
+        for columns in recorded_runs.take_from_sound_runs(
+            workspace, record, columns_of
+        ):
+            file.add(columns)
     return file.rows

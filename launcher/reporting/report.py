@@ -1,13 +1,12 @@
 """Makes a grid's report: a page that compares its runs, with the figure and the numbers
 beside it."""
 
-import logging
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace, write_text
+from jobs.contract.folder import Damaged, Workspace, write_text
 from jobs.contract.states import RecordedState
 from jobs.tracking import run_facts
 from launcher.reporting import frames, outputs
@@ -22,8 +21,6 @@ from launcher.status import data_notes
 from launcher.workspace import extras, grid_record
 from zsg_core.errors import UserError
 from zsg_core.stats.curves import Drop
-
-logger = logging.getLogger(__name__)
 
 MOST_PANELS = 24
 # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
@@ -155,18 +152,24 @@ def _read(
     is nothing to show of what is asked for."""
     members, facts, troubles, metrics = [], [], [], dict[str, None]()
     for run in recorded_runs.read_runs(workspace, record, options.stage):
-        if isinstance(run, recorded_runs.UnreadableRun):
-            logger.warning("%s", run.trouble)
-            troubles.append(run.trouble)
+        try:
+            if isinstance(run, recorded_runs.UnreadableRun):
+                raise Damaged(run.why)
+            member = run_groups.make_member(
+                run, options.metric, options.x, options.over_splits
+            )
+            run_facts_shown, run_troubles = run.facts(), _troubles(run)
+            columns = frames.metric_columns(run)
+        except Damaged as error:
+            trouble = recorded_runs.warn_of_left_out(run.run, error)
+            troubles.append(trouble)
             facts.append({"run": run.run, "state": recorded_runs.UNREADABLE})
             continue
-        members.append(
-            run_groups.make_member(run, options.metric, options.x, options.over_splits)
-        )
-        facts.append(run.facts())
-        troubles += _troubles(run)
+        members.append(member)
+        facts.append(run_facts_shown)
+        troubles += run_troubles
         metrics |= dict.fromkeys(run.keys())
-        table.add(frames.metric_columns(run))
+        table.add(columns)
     _refuse_empty(record, options, metrics)
     _refuse_too_large(options.metric, members)
     groups = run_groups.group_replicates(members)

@@ -43,6 +43,8 @@ class Evidence:
             raise UserError(
                 f"{path}: {described}; zsg verify looks at train jobs of schema {SCHEMA}"
             )
+        if not job.recipe.get("stages"):
+            raise UserError(f"{path}: its recipe has no stage; zsg did not write it")
         roots = (folder.resolve().parent.parent, job.workspace.root)
         return cls(folder, job, tuple(dict.fromkeys(roots)))
 

@@ -71,7 +71,7 @@ def check_recipe(e: Evidence) -> str:
 
 def check_code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
-    recorded = e.job.code.digest
+    recorded = replace_unset(e.job.code.digest)
     folder = e.made(f"code/{recorded}")
     files = code_snapshot.read_packages(
         [folder / package.__name__ for package in code_snapshot.PACKAGES]
@@ -265,22 +265,26 @@ def _compare_with_end(e: Evidence, losses: Mapping[int, float]) -> None:
 def check_weights(e: Evidence) -> str:
     """Weights on disk have the digests that were journalled when they were written."""
     recorded = replayable_values(e.rows)
-    checked = [_check_last_weights(e, recorded), _check_snapshots(e, recorded)]
+    last = _find_last_weights(e, recorded)
+    snapshots_found = _check_snapshots(e, recorded)
+    if last and (e.folder / "weights").is_dir():
+        _weights(e.folder / "weights", last, "the journal")
+    checked = [f"{last[:12]} at the end" if last else "", snapshots_found]
     if not any(checked):
         raise NotChecked("neither the run's end nor a snapshot has been journalled")
     return ", ".join(filter(None, checked))
 
 
-def _check_last_weights(e: Evidence, recorded: Cells) -> str:
+def _find_last_weights(e: Evidence, recorded: Cells) -> str:
+    """The digest of the weights at the run's end, of which exit.json must tell the same;
+    "" where none is journalled."""
     ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
     if not ends:
         return ""
     last = ends[-1]
     if e.end and replace_unset(e.end.weights, last) != last:
         raise Differs(f"exit.json has the weights {e.end.weights}, the journal {last}")
-    if (e.folder / "weights").is_dir():
-        _weights(e.folder / "weights", last, "the journal")
-    return f"{last[:12]} at the end"
+    return last
 
 
 def _check_snapshots(e: Evidence, recorded: Cells) -> str:

@@ -3,7 +3,7 @@ claims take it from.
 
 A score of answers is the mean over tasks of their items' means, as `scoring.aggregate_scores`
 records it: every task counts the same, however many items it has. A loss is the mean
-over items (`jobs.training.held_out.summary`), and so is a silhouette. What has no
+over items (`jobs.training.held_out.summarize_losses`), and so is a silhouette. What has no
 finite value enters no mean.
 """
 

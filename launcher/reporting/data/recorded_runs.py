@@ -6,7 +6,7 @@ From journals and records only, so it works offline, and while runs go on.
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -26,6 +26,7 @@ from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find
 from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
+from zsg_core.shown_text import make_showable
 
 UNCOMMITTED = " + uncommitted changes"
 
@@ -230,11 +231,6 @@ class UnreadableRun:
     axes: Row
     why: str
 
-    @property
-    def trouble(self) -> str:
-        """For people: it is not among the others, and which file is to blame."""
-        return f"{self.run} is left out: {self.why}"
-
 
 def read_runs(
     workspace: Workspace, record: Row, stage: int | None = None
@@ -248,13 +244,27 @@ def read_runs(
             yield UnreadableRun(listed["run"], listed["axes"], str(error))
 
 
-def read_sound_runs(workspace: Workspace, record: Row) -> Iterator[RecordedRun]:
-    """The same without those that cannot be read; a warning is logged of each."""
+def warn_of_left_out(run: str, error: Damaged | str) -> str:
+    """Logs that a run is not among the others, and which file is to blame; returns the
+    words, for people."""
+    trouble = f"{run} is left out: {error}"
+    logger.warning("%s", make_showable(trouble, keep=""))
+    return trouble
+
+
+def take_from_sound_runs(
+    workspace: Workspace, record: Row, take: Callable[[RecordedRun], Any]
+) -> Iterator[Any]:
+    """What `take` has of each run; a run that cannot be read is left out, with a warning."""
     for run in read_runs(workspace, record):
-        if isinstance(run, UnreadableRun):
-            logger.warning("%s", run.trouble)
+        try:
+            if isinstance(run, UnreadableRun):
+                raise Damaged(run.why)
+            taken = take(run)
+        except Damaged as error:
+            warn_of_left_out(run.run, error)
         else:
-            yield run
+            yield taken
 
 
 def _of(kind: str, name: str, stage: int, recipe: Row) -> str:

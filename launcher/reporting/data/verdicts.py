@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting.data import recorded_runs, run_groups
@@ -159,11 +159,18 @@ def _groups(
     return groups.values()
 
 
+def _read_items(run: RecordedRun | UnreadableRun, metric: str) -> Any:
+    if isinstance(run, UnreadableRun) or run.state != RecordedState.DONE:
+        return None
+    return run.items(metric)
+
+
 def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
-    if isinstance(run, UnreadableRun):
-        return _ClaimRun(run.axes, None)
-    items = run.items(metric) if run.state == RecordedState.DONE else None
-    if items is None:
+    try:
+        items = _read_items(run, metric)
+    except Damaged:  # the report names its file
+        items = None
+    if items is None or isinstance(run, UnreadableRun):
         return _ClaimRun(run.axes, None)
     of_tasks = len(set(items.tasks)) > 1
     finite = np.isfinite(items.losses)
