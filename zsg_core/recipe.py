@@ -361,7 +361,7 @@ def _make_train(
     recipe |= _make_amounts(source)
     is_part = bool(recipe.keys() & {"templates", "count", "ratio", "k"})
     if source.fraction != 1 or is_part or settings.data.mix:
-        # splits.nested; parts made before it were drawn one by one
+        # splits.sample_nested; parts made before it were drawn one by one
         recipe |= {"seed": seed, "parts": "nested"}
     return recipe
 
@@ -467,7 +467,7 @@ def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, An
     recipe |= order.resolve(arrangement)
     if order.needs_embedding(arrangement):
         recipe["embedding"] = digests.embedding
-        # distance.fold; orders made before it were summed from first to last
+        # distance.fold_sum; orders made before it were summed from first to last
         recipe["similarity"] = "folded"
     return recipe
 

@@ -56,8 +56,8 @@ def data_files(reader: str) -> Files:
 
 
 def suite_files(name: str) -> Files:
-    """What lists the files that decide something which `zsg_core.suites.find_needed_files`"
-    " names."""
+    """What lists the files that decide something which `zsg_core.suites.find_needed_files`
+    names."""
     return {PROMPTS: one_file, REWARD: reward_files}.get(name) or data_files(name)
 
 

@@ -272,7 +272,8 @@ def make_decode_hook(intake: Intake) -> Callable[[type, Any], KeyValue]:
 
 
 def check_keys(row: Any, intake: Intake) -> None:
-    """Counts what a row has beside what is read. Meant for what cannot be read as it is meant."""
+    """Counts what a row has beside what is read. UnsupportedRow for what cannot
+    be read as it is meant."""
     for key, rules in _OF_ROWS.items():
         value = getattr(row, key, None)
         if isinstance(value, KeyValue):
