@@ -130,7 +130,7 @@ def resolve(
     write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": point})
     write_json(folder / "profile.yaml", profile)
     opened = session.open_grid(
-        folder / "grid.yaml", str(folder / "profile.yaml"), folder / "work"
+        folder / "grid.yaml", str(folder / "profile.yaml"), folder / "zsg-work"
     )
     return opened.site, opened.runs
 
