@@ -325,7 +325,11 @@ def _evaluate(
     try:
         return Outcome.DONE, asdict(
             evaluate.evaluate_runs(
-                job, item, attempt, _saying("evaluating", journal, pulse)
+                job,
+                item,
+                attempt,
+                _saying("evaluating", journal, pulse),
+                is_stop_asked=lambda: signals.received is not None,
             )
         )
     except evaluate.Stopped as stopped:

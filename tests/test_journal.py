@@ -3,6 +3,8 @@ that must not?"""
 
 import math
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -421,3 +423,51 @@ def test_a_guest_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="another's"):
             end()
     assert scored(tmp_path) == []
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from jobs.contract.attempt import begin_attempt
+from jobs.contract.journal import Journal
+
+armed = False
+
+def interrupt(number, frame):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+folder = Path(sys.argv[1])
+journal = Journal(folder, begin_attempt(folder, "s1"), "train", "stage")
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+interrupts = step = 0
+while interrupts < 4000:
+    try:
+        armed = True
+        while True:
+            step += 1
+            journal.add_metrics({"loss": 1.0}, step=step, examples=step)
+            if step % 50 == 0:
+                journal.commit()
+    except KeyboardInterrupt:
+        interrupts += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+journal.close()
+"""
+
+
+def test_a_journal_can_be_closed_after_an_interrupt_at_any_moment(
+    tmp_path: Path,
+) -> None:
+    """An evaluator is interrupted wherever it is, and must still write and end: no lock
+    stays taken, no row is cut."""
+    script = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    subprocess.run(script, check=True, timeout=60)
+
+    [path] = list_journal_files(tmp_path)
+    steps = [row.step for row in read_file(path)]
+    assert path.read_bytes().endswith(b"\n")
+    assert len(steps) > 4000 and steps == sorted(set(steps))

@@ -57,6 +57,10 @@ FOLDER = "journal"
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
 
 
+# one answer, when every row before it is on disk
+Written = queue.SimpleQueue[bool]
+
+
 class Journal:
     """Writes one journal file. Adding a row never waits for the disk; `commit` waits
     until all rows are on it."""
@@ -80,7 +84,9 @@ class Journal:
         ownership.make_folder(path.parent)
         self._file = path.open("x", encoding="utf-8", newline="\n")
         self.name = path.name
-        self._rows: queue.Queue[str | threading.Event | None] = queue.Queue()
+        # SimpleQueue, also to answer a commit: a signal that raises KeyboardInterrupt
+        # inside a queue.Queue or an Event leaves its lock taken, for ever.
+        self._rows: queue.SimpleQueue[str | Written | None] = queue.SimpleQueue()
         self._seq = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
@@ -143,10 +149,12 @@ class Journal:
 
     def commit(self) -> None:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
-        written = threading.Event()
+        written: Written = queue.SimpleQueue()
         self._rows.put(written)
-        while not written.wait(0.2) and self._thread.is_alive():
-            pass
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                written.get(timeout=0.2)
+                break
         self._raise()
 
     def close(self) -> None:
@@ -167,24 +175,24 @@ class Journal:
         except BaseException as error:  # handed to the trainer, which stops on it
             self._error = error
 
-    def _drain(self) -> list[str | threading.Event | None]:
+    def _drain(self) -> list[str | Written | None]:
         items = [self._rows.get()]
         with contextlib.suppress(queue.Empty):
             while items[-1] is not None:
                 items.append(self._rows.get_nowait())
         return items
 
-    def _flush(self, items: list[str | threading.Event | None]) -> bool:
+    def _flush(self, items: list[str | Written | None]) -> bool:
         # Nothing reaches the file unless this writer still may: a late row of a
         # superseded attempt would otherwise come before the rows that already count.
         self._fence()
         self._file.write("".join(item for item in items if isinstance(item, str)))
         self._file.flush()
-        waiting = [item for item in items if isinstance(item, threading.Event)]
+        waiting = [item for item in items if isinstance(item, queue.SimpleQueue)]
         if waiting or items[-1] is None:
             os.fsync(self._file.fileno())
-        for event in waiting:
-            event.set()
+        for written in waiting:
+            written.put(True)
         return items[-1] is not None
 
 

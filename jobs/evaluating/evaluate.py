@@ -80,18 +80,34 @@ class Stopped(Exception):
         self.done = done
 
 
-def evaluate_runs(job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> Done:
+def evaluate_runs(
+    job: EvaluateJob,
+    item: str,
+    attempt: Attempt,
+    say: Say,
+    is_stop_asked: Callable[[], bool],
+) -> Done:
     """Evaluates until nothing is left. Raises ClusterError at its end if a step could
-    not be evaluated, or Stopped."""
-    return Evaluator(job, item, attempt, say).run()
+    not be evaluated, or Stopped: on a KeyboardInterrupt, and before the next suite
+    where the interrupt was lost on its way (some libraries drop what is raised in a
+    callback) and only `is_stop_asked` still tells of it."""
+    return Evaluator(job, item, attempt, say, is_stop_asked).run()
 
 
 class Evaluator:
     """One start of an evaluate job."""
 
-    def __init__(self, job: EvaluateJob, item: str, attempt: Attempt, say: Say) -> None:
+    def __init__(
+        self,
+        job: EvaluateJob,
+        item: str,
+        attempt: Attempt,
+        say: Say,
+        is_stop_asked: Callable[[], bool],
+    ) -> None:
         workspace = job.workspace
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
+        self._is_stop_asked = is_stop_asked
         self._served = [
             Served(workspace.run(served.run), convert(served.suites, tuple[Suite, ...]))
             for served in job.serves
@@ -113,6 +129,8 @@ class Evaluator:
         idle_since = time.monotonic()
         try:
             while True:
+                if self._is_stop_asked():
+                    raise KeyboardInterrupt
                 if self._work_once():
                     idle_since = time.monotonic()
                     continue
@@ -150,11 +168,11 @@ class Evaluator:
     def _stop(self) -> None:
         self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
         self._keeper.stop()
+        for one in self._served:
+            self._leave_file(one)  # while the lease is held: it is the file's fence
         if self._keeper.held:
             self._keeper.held.release()
         for one in self._served:
-            if one.journal:
-                one.journal.close()
             found = evaluations.collect_taken_keys(one.folder)
             leases.sweep_leases(
                 one.folder,
@@ -205,13 +223,15 @@ class Evaluator:
                 f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
             )
         finally:
-            self._keeper.held = None
+            # In this order: an interrupt in between leaves no lease behind.
             lease.release()
+            self._keeper.held = None
         evaluations.remove_needless_snapshots(one.folder, one.keys)
         return True
 
     def _leave_file(self, one: Served) -> None:
-        """What another took over may be written no more: the next step has a new file."""
+        """Writes what is left, unless another took it over: that may be written no
+        more. The next step has a new file."""
         journal, one.journal = one.journal, None
         if journal:
             with contextlib.suppress(Lost):
