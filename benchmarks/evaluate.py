@@ -215,8 +215,8 @@ def prepared(
 
 def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
-    from jobs.evaluating.held_weights import HeldWeights, become_sole_rank
-    from jobs.evaluating.served import Served
+    from jobs.evaluating.eval_target import EvalTarget
+    from jobs.evaluating.weight_swapper import WeightSwapper, become_sole_rank
     from jobs.model.generate import Generator
     from zsg_core.metrics import metrics
     from zsg_core.metrics.scoring import Answered
@@ -224,7 +224,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
 
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
     suite = Suite(name=metrics.TEST_SET, keys=(KEY,), how=how)
-    one, held = Served(run, (suite,)), HeldWeights(become_sole_rank())
+    one, held = EvalTarget(run, (suite,)), WeightSwapper(become_sole_rank())
     held.hold_base(one.job)
     (tokens, examples), prompts = one.test, one.items(suite).prompts
     generator = Generator(

@@ -29,7 +29,7 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     """Measures by turns and prints."""
     import torch
 
-    from jobs.evaluating.held_weights import become_sole_rank
+    from jobs.evaluating.weight_swapper import become_sole_rank
     from jobs.model.answer_loss import AnswerLoss
     from jobs.model.packed_attention import NAME
     from jobs.runtime.ranks import Ranks

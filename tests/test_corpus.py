@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from jobs.contract.folder import Workspace, is_committed
 from jobs.preparing import corpus as corpora
-from jobs.preparing import pool, records
+from jobs.preparing import records, source_dataset
 from jobs.preparing.corpus import Corpus
-from jobs.preparing.pool import Files
+from jobs.preparing.source_dataset import SourceFiles
 from launcher.grids import inputs
 from tests.lib.builders import task, write_niv2
 from zsg_core.data.examples import Example
@@ -340,13 +340,13 @@ def test_held_out_tasks_have_siblings_in_training(tmp_path, make):
 def test_data_changed_since_planning_are_refused(tmp_path, make, monkeypatch):
     """Days may lie between plan and prepare."""
     folder = write_niv2(tmp_path / "data")
-    refuse = pool.content.refuse_changed
+    refuse = source_dataset.content.refuse_changed
 
     def change_first(*given) -> None:
         (folder / "tasks/task001_add.json").write_text(json.dumps(task(1)))
         refuse(*given)
 
-    monkeypatch.setattr(pool.content, "refuse_changed", change_first)
+    monkeypatch.setattr(source_dataset.content, "refuse_changed", change_first)
 
     with pytest.raises(UserError, match="has changed since it was submitted"):
         make()
@@ -365,7 +365,7 @@ def test_a_list_changed_since_the_records_were_made_does_not_count(tmp_path, mak
     (folder / "splits/default/train_tasks.txt").write_text("task2\n")
 
     after = corpora.make_corpus(
-        make.workspace, "other", recipe_of, {"": Files(folder)}, make.said.append
+        make.workspace, "other", recipe_of, {"": SourceFiles(folder)}, make.said.append
     )
 
     assert after.train.tasks == ["task1"] * 2 + ["task2"] * 2

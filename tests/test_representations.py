@@ -12,9 +12,9 @@ from sklearn.metrics import silhouette_samples
 from jobs.contract import evaluations
 from jobs.contract.folder import write_json
 from jobs.contract.item_losses import read_test_losses
-from jobs.evaluating import kept_states
+from jobs.evaluating import hidden_state_store
+from jobs.evaluating.eval_target import EvalTarget
 from jobs.evaluating.representations import draw_items
-from jobs.evaluating.served import Served
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
 from tests.lib.evaluate_jobs import KEY, fresh_copy, metric_rows, serve
@@ -223,10 +223,10 @@ def test_hidden_states_are_those_of_plain_transformers(
 ) -> None:
     """Of the last token of each prompt, or the mean of all, in every layer asked for;
     the file says of which items."""
-    served = Served(evaluated, ())
+    served = EvalTarget(evaluated, ())
     tokens, _ = served.test
     for layer in (1, 2):
-        kept = kept_states.read_states(
+        kept = hidden_state_store.read_states(
             evaluated / f"representations/18.layer_{layer}{name}.safetensors"
         )
         prompts = [tokens.encoded[tokens.ids.index(item)].prompt for item in kept.ids]
@@ -244,13 +244,13 @@ def test_hidden_states_are_those_of_plain_transformers(
 
 def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
     """Whatever is asked of them; the files are in the journal."""
-    files = kept_states.find_state_files(evaluated)
+    files = hidden_state_store.find_state_files(evaluated)
     of_layers = {
         path.name.removesuffix(".safetensors").partition(".")[2] for path in files
     }
 
     assert of_layers == {"layer_1", "layer_2", "layer_1.mean", "layer_2.mean"}
-    assert len({tuple(kept_states.read_states(path).ids) for path in files}) == 1
+    assert len({tuple(hidden_state_store.read_states(path).ids) for path in files}) == 1
     told = [
         row["data"]["files"]
         for row in plain_rows(evaluated)
@@ -264,7 +264,9 @@ def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
 
 def test_a_silhouette_is_that_of_the_kept_states(evaluated: Path) -> None:
     """Of all, of each source, and of each item, for tables and intervals."""
-    kept = kept_states.read_states(evaluated / "representations/9.layer_2.safetensors")
+    kept = hidden_state_store.read_states(
+        evaluated / "representations/9.layer_2.safetensors"
+    )
     apart = silhouette_samples(kept.states, kept.groups)
     [row] = [
         row["data"]

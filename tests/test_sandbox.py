@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluating import cell, code_scores, sandbox
+from jobs.evaluating import code_scores, sandbox, sandbox_worker
 from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
 from tests.lib.hostile_programs import PROGRAMS
 from tests.lib.requirements import need
@@ -276,13 +276,13 @@ def test_a_number_that_would_take_long_is_no_plain_value(
     """Before it is computed with: what divides both parts of a fraction takes the
     square of their digits."""
     with pytest.raises(ValueError, match=said):
-        cell.unpack_value(packed)
+        sandbox_worker.unpack_value(packed)
 
 
 def test_an_error_without_a_text_is_told_by_its_kind() -> None:
     """As that of a key of more digits than Python writes."""
-    assert cell.describe_error(KeyError(10**5000)) == "KeyError"
-    assert cell.describe_error(KeyError(1)) == "KeyError: 1"
+    assert sandbox_worker.describe_error(KeyError(10**5000)) == "KeyError"
+    assert sandbox_worker.describe_error(KeyError(1)) == "KeyError: 1"
 
 
 @pytest.mark.data

@@ -288,7 +288,7 @@ MAY_PRINT = {
 # that is made here.
 PRINT_JSON = {
     "jobs/preparing/proof.py",
-    "jobs/evaluating/cell.py",
+    "jobs/evaluating/sandbox_worker.py",
     "jobs/tracking/deliver.py",
 }
 PRINT_OWN = {"zsg_core/skills/__main__.py"}

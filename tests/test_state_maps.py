@@ -10,8 +10,8 @@ import pytest
 from sklearn.manifold import TSNE
 
 from jobs.contract.folder import Workspace
-from jobs.evaluating import kept_states
-from jobs.evaluating.kept_states import States
+from jobs.evaluating import hidden_state_store
+from jobs.evaluating.hidden_state_store import HiddenStates
 from launcher.reporting import report
 from launcher.reporting.data.grid_comparison import ReportOptions
 from launcher.reporting.figures import map_charts
@@ -37,15 +37,15 @@ def keep(
     seed: int = 0,
     key: str = LAYER,
     **more: Any,
-) -> States:
+) -> HiddenStates:
     """Keeps states of a run, as an evaluator does."""
     table = states(apart, seed)
     way = {"layer": 15, "items": 8, "by": None, "pooling": "last"}
     ids = [f"{group}/x:{number}" for number, group in enumerate(GROUPS)]
-    one = States(
+    one = HiddenStates(
         step, key, way, ids, GROUPS, "source", table, compute_silhouettes(table, GROUPS)
     )
-    kept_states.keep_states(place.run(run), one)
+    hidden_state_store.keep_states(place.run(run), one)
     return one
 
 

@@ -15,7 +15,7 @@ workspace/
     answers/             what the model answered at each checkpoint: see jobs.contract.answers
     <suite>-<digest>.json  which items a benchmark has whose scores are in the journal,
                            as test_set.json does
-    representations/     hidden states at each checkpoint: see jobs.evaluating.kept_states
+    representations/     hidden states at each checkpoint: see jobs.evaluating.hidden_state_store
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT,

@@ -1,9 +1,9 @@
 """The evaluate job: takes metrics of the checkpoints of several runs, as their
 snapshots come, with one loaded model.
 
-Its `serves` lists the runs, and of each the suites that are wanted (served). Of a step
+Its `serves` lists the runs, and of each the suites to evaluate (eval_target). Of a step
 that lacks a key of a suite, it takes the lease (leases), puts the snapshot's weights
-into the model and proves that they are there (held_weights), answers the suite's items
+into the model and proves that they are there (weight_swapper), answers the suite's items
 (items, generate), keeps the answers (answers), scores them (scorers) or looks inside
 the model (representations), and journals what it found in the run's folder. The row of
 metrics comes last, so what can be scored is so as a whole or not at all; killed at any
@@ -37,11 +37,11 @@ from jobs.contract.journal_rows import AnswersKept, InsideTaken
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
 from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
-from jobs.evaluating.held_weights import HeldWeights, become_sole_rank, refuse_other
+from jobs.evaluating.eval_target import EvalTarget
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside
 from jobs.evaluating.scorers import Scorers
-from jobs.evaluating.served import Served
+from jobs.evaluating.weight_swapper import WeightSwapper, become_sole_rank, refuse_other
 from jobs.model.generate import Generator
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
@@ -109,17 +109,19 @@ class Evaluator:
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
         self._is_stop_asked = is_stop_asked
         self._served = [
-            Served(workspace.run(served.run), convert(served.suites, tuple[Suite, ...]))
+            EvalTarget(
+                workspace.run(served.run), convert(served.suites, tuple[Suite, ...])
+            )
             for served in job.serves
         ]
         self._device = become_sole_rank()
-        self._held = HeldWeights(self._device)
+        self._held = WeightSwapper(self._device)
         self._scorers = Scorers(workspace.ratings, self._device, say)
         self._keeper = Keeper(job.lease_s / 6)
         # whose weights of which step, and their test loss
-        self._holding: tuple[Served, int, float] | None = None
+        self._holding: tuple[EvalTarget, int, float] | None = None
         # with how many loads: of which model
-        self._probed: tuple[Served, int, HeldOutLoss] | None = None
+        self._probed: tuple[EvalTarget, int, HeldOutLoss] | None = None
         self._done = Done()
 
     def run(self) -> Done:
@@ -189,7 +191,7 @@ class Evaluator:
                     return True
         return False
 
-    def _try(self, one: Served, step: int, suite: Suite) -> bool:
+    def _try(self, one: EvalTarget, step: int, suite: Suite) -> bool:
         """Whether the step could be had, and was dealt with."""
         path = leases.path_of(one.folder, step, suite.name)
         journal = self._journal_of(one)
@@ -229,7 +231,7 @@ class Evaluator:
         evaluations.remove_needless_snapshots(one.folder, one.keys)
         return True
 
-    def _leave_file(self, one: Served) -> None:
+    def _leave_file(self, one: EvalTarget) -> None:
         """Writes what is left, unless another took it over: that may be written no
         more. The next step has a new file."""
         journal, one.journal = one.journal, None
@@ -237,7 +239,7 @@ class Evaluator:
             with contextlib.suppress(Lost):
                 journal.close()
 
-    def _journal_of(self, one: Served) -> Journal:
+    def _journal_of(self, one: EvalTarget) -> Journal:
         """This evaluator's file in the run's journal, fenced by the lease that is held."""
         if one.journal is None:
             taken = [
@@ -264,7 +266,7 @@ class Evaluator:
             self._keeper.held.check()
 
     def _take_over(
-        self, one: Served, journal: Journal, step: int, before: LeaseRecord
+        self, one: EvalTarget, journal: Journal, step: int, before: LeaseRecord
     ) -> None:
         """Journals that nothing counts any more that the former holder of a lease may yet write."""
         path = journals.folder_of(one.folder) / before.journal
@@ -276,7 +278,9 @@ class Evaluator:
             " sign of life"
         )
 
-    def _evaluate(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
+    def _evaluate(
+        self, one: EvalTarget, suite: Suite, journal: Journal, step: int
+    ) -> None:
         lacking = evaluations.list_lacking_keys(suite.keys, step, one.taken())
         rows = journals.read_journal(one.folder)
         kept = answers.find_place(rows, step, suite.name, suite.how)
@@ -340,7 +344,7 @@ class Evaluator:
         )
 
     def _look_inside(
-        self, one: Served, suite: Suite, journal: Journal, step: int
+        self, one: EvalTarget, suite: Suite, journal: Journal, step: int
     ) -> None:
         """Takes the metrics that are taken inside the model; journals how, each item's
         values, the metrics."""
@@ -398,7 +402,7 @@ class Evaluator:
         self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *looked.flags])}")
 
     def _answer(
-        self, one: Served, suite: Suite, step: int, loss: float | None
+        self, one: EvalTarget, suite: Suite, step: int, loss: float | None
     ) -> tuple[list[Answered], Generation]:
         """The items' answers by the weights of a step, and how they came about."""
         started = time.perf_counter()
@@ -425,7 +429,7 @@ class Evaluator:
         )
         return answered, generation
 
-    def _hold(self, one: Served, step: int, loss: float | None) -> float:
+    def _hold(self, one: EvalTarget, step: int, loss: float | None) -> float:
         """Puts the weights of a step into the model, unless they are there, and returns
         their loss on the test set.
 
@@ -451,7 +455,7 @@ class Evaluator:
         self._holding = one, step, probe
         return probe
 
-    def _probe(self, one: Served) -> float:
+    def _probe(self, one: EvalTarget) -> float:
         """The loss of the weights that are held on the run's test set, computed as the
         run computes it."""
         if self._probed is None or self._probed[:2] != (one, self._held.loads):
@@ -459,7 +463,7 @@ class Evaluator:
         held_out = self._probed[2]
         return summarize_losses(held_out.measure(), held_out.tokens)["loss"]
 
-    def _held_out(self, one: Served, tokens: TokenizedSet) -> HeldOutLoss:
+    def _held_out(self, one: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
         """The loss of examples by the weights that are held, computed as the run
         computes that of its test set."""
         budget = (
@@ -473,7 +477,7 @@ class Evaluator:
 
     def _keep_items(
         self,
-        one: Served,
+        one: EvalTarget,
         items: Items,
         journal: Journal,
         scores: Scores,
@@ -495,7 +499,7 @@ class Evaluator:
             )
 
 
-def _digest_of(one: Served, step: int) -> str | None:
+def _digest_of(one: EvalTarget, step: int) -> str | None:
     """The digest of a snapshot's weights; None of the base."""
     if step == 0:
         return None

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.evaluating import hidden_states, kept_states, token_distance
+from jobs.evaluating import hidden_state_store, hidden_states, token_distance
 from jobs.evaluating.choices import Choices, LossOf
-from jobs.evaluating.kept_states import States
+from jobs.evaluating.hidden_state_store import HiddenStates
 from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
@@ -130,10 +130,10 @@ class Inside:
         for (key, way), states in zip(ways.items(), found, strict=True):
             apart = compute_silhouettes(states, own)
             self.fence()
-            kept = States(
+            kept = HiddenStates(
                 self.step, key, way, ids, own, by, states, apart, self.weights
             )
-            made.files.append(kept_states.keep_states(self.run, kept))
+            made.files.append(hidden_state_store.keep_states(self.run, kept))
             made.by_item[key] = places, apart
             made.values[key] = float(apart.mean())
             if by == "source":

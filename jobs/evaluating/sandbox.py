@@ -3,8 +3,9 @@ tests need it.
 
 A sandbox is a set of Linux namespaces, made by bubblewrap or by util-linux's unshare:
 no network, no files but Python's own and a small /tmp in memory, processes that see and
-signal each other only, and go with their first. Within it cell.py gives up all rights,
-sets the limits and examines a program. Nothing outlives an exam, on disk or in memory.
+signal each other only, and go with their first. Within it sandbox_worker.py gives up
+all rights, sets the limits and examines a program. Nothing outlives an exam, on disk or
+in memory.
 """
 
 import json
@@ -23,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluating import cell
+from jobs.evaluating import sandbox_worker
 from zsg_core.errors import ClusterError, UserError
 
 NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
@@ -59,7 +60,7 @@ class Limits:
     processes: int = 8
 
     def spec(self) -> dict[str, Any]:
-        """As jobs.evaluating.cell reads them."""
+        """As jobs.evaluating.sandbox_worker reads them."""
         return {
             "wall_s": self.wall_s,
             "cpu_s": math.ceil(self.wall_s) + 1,
@@ -115,7 +116,7 @@ class Sandbox:
         command = [
             *self.wrap(self.room, self.limits),
             *self.room.python,
-            _cell(),
+            _worker_source(),
             json.dumps(spec),
         ]
         process = subprocess.Popen(
@@ -262,7 +263,7 @@ class Room:
         return cls(binds, links, [program, "-I", "-S", "-c"])
 
     def spec(self) -> dict[str, Any]:
-        """As jobs.evaluating.cell reads it."""
+        """As jobs.evaluating.sandbox_worker reads it."""
         return {"binds": self.binds, "links": self.links, "devices": DEVICES}
 
 
@@ -278,8 +279,8 @@ def _numpy() -> list[Path]:
     )
 
 
-def _cell() -> str:
-    return Path(__file__).with_name("cell.py").read_text(encoding="utf-8")
+def _worker_source() -> str:
+    return Path(__file__).with_name("sandbox_worker.py").read_text(encoding="utf-8")
 
 
 # ---- ways of isolation
@@ -310,8 +311,8 @@ def build_bubblewrap_command(room: Room, limits: Limits) -> list[str]:
         "--unshare-uts",
         "--unshare-cgroup-try",
     ]
-    # To limit the files in /tmp, cell.py mounts it again; it gives up all rights before
-    # a program is there to run.
+    # To limit the files in /tmp, sandbox_worker.py mounts it again; it gives up all rights
+    # before a program is there to run.
     rights, files, own = ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"], [], []
     if is_real_root():  # who hands over to users that do not own the folders in between
         names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")
@@ -381,7 +382,7 @@ WAYS: dict[str, Way] = {
 }
 
 
-_BEGUN = f"{cell.BEGUN}\n".encode()
+_BEGUN = f"{sandbox_worker.BEGUN}\n".encode()
 
 
 def _followed(

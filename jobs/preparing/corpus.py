@@ -25,8 +25,8 @@ from jobs.contract.folder import (
     read_json,
     write_json,
 )
-from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
+from jobs.preparing.source_dataset import SourceDataset, SourceFiles
 from zsg_core.data import data_sets, instructions, mixing, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
@@ -211,7 +211,7 @@ def make_corpus(
     workspace: Workspace,
     corpus_id: str,
     recipe: Recipe,
-    files: Mapping[str, Files],
+    files: Mapping[str, SourceFiles],
     say: Say,
 ) -> Corpus:
     """Reads and samples the data unless that is done. UserError for data that cannot be
@@ -221,7 +221,7 @@ def make_corpus(
     """
     if not is_committed(workspace.corpus(corpus_id)):
         pools = {
-            name: Pool(workspace, name, rule, files[name], say)
+            name: SourceDataset(workspace, name, rule, files[name], say)
             for name, rule in list_sources(recipe).items()
         }
         _Making(workspace, corpus_id, recipe, pools, say).make()
@@ -236,7 +236,7 @@ class _Making:
         workspace: Workspace,
         corpus_id: str,
         recipe: Recipe,
-        pools: Mapping[str, Pool],
+        pools: Mapping[str, SourceDataset],
         say: Say,
     ) -> None:
         self.workspace, self.id, self.recipe, self.pools, self.say = (

@@ -30,7 +30,7 @@ from jobs.contract.folder import (
 )
 from jobs.files import ownership
 from jobs.model import content
-from jobs.preparing import embedding_code, known_vectors
+from jobs.preparing import embedding_code, embedding_reuse
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 
@@ -60,17 +60,17 @@ def embed_texts(
     with _draft(folder) as draft:
         if is_committed(folder):  # another job has made it while this one waited
             return folder
-        marks = known_vectors.mark_texts(texts)
+        marks = embedding_reuse.mark_texts(texts)
         begin_draft(
             draft,
             texts,
-            known_vectors.find_known_vectors(folder.parent, marks, model_digest),
+            embedding_reuse.find_known_vectors(folder.parent, marks, model_digest),
             say,
         )
         fill_draft(draft, texts, make_encoder(model), say)
         with publish_folder(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
-            np.save(made / known_vectors.MARKS, marks)
+            np.save(made / embedding_reuse.MARKS, marks)
             write_json(
                 made / META,
                 _meta(texts, digest, model_digest, made / "vectors.npy"),

@@ -15,7 +15,7 @@ from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, self_sample
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Tasks
-from jobs.preparing.pool import Files, Pool
+from jobs.preparing.source_dataset import SourceDataset, SourceFiles
 from zsg_core import recipe as recipes
 from zsg_core.data import prompts
 from zsg_core.data.prompts import Template
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 def run(job: PrepareJob, say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = job.workspace
-    files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
+    files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
     corpus = corpora.make_corpus(
         workspace, job.corpus.id, job.corpus.recipe, files, say
     )
@@ -53,7 +53,7 @@ def run(job: PrepareJob, say: Say) -> None:
 def sample_answers(job: SampleJob, say: Say) -> None:
     """Makes the answers that the job lists, by the base before tokens are added to it."""
     workspace, data = job.workspace, job.corpus.recipe
-    files = {name: Files.of(paths) for name, paths in job.paths.sources.items()}
+    files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
 
     def tasks() -> Tasks:
         read = {
@@ -62,7 +62,7 @@ def sample_answers(job: SampleJob, say: Say) -> None:
             if "self_sample" not in rule
         }
         pools = {
-            name: Pool(workspace, name, rule, files[name], say)
+            name: SourceDataset(workspace, name, rule, files[name], say)
             for name, rule in read.items()
         }
         return {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.contract import answers
 from jobs.contract.folder import Workspace
-from jobs.evaluating import scored_elsewhere
+from jobs.evaluating import external_score_record
 from launcher.status import queries
 from launcher.views import show
 from launcher.workspace import grid_record
@@ -53,7 +53,7 @@ def record_scores(workspace: Workspace, file: Path) -> None:
     for (name, step, suite), by_metric in sorted(
         by_checkpoint.items(), key=lambda item: (*item[0][:2], item[0][2] or "")
     ):
-        scores, before = scored_elsewhere.record_scores(
+        scores, before = external_score_record.record_scores(
             runs[name], step, by_metric, file.name, suite
         )
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]

@@ -15,7 +15,7 @@ from jobs.contract.folder import read_json, write_json
 from jobs.files import ordinary_files
 from jobs.model import content
 from jobs.preparing import added_tokens
-from jobs.preparing.pool import Files
+from jobs.preparing.source_dataset import SourceFiles
 from jobs.runtime.telling import tell
 from launcher.grids import hub, model_folder, model_tokenizer, suite_files
 from launcher.grids.hub import Downloads
@@ -60,7 +60,7 @@ class Inputs:
         self.downloads = downloads
         self._known = _read_cache(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
-        self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
+        self._sources: dict[tuple[Any, ...], tuple[SourceFiles, SourceDigests]] = {}
         self._looks: dict[tuple[str, Path], Inspection] = {}
         self._read = 0
 
@@ -82,7 +82,7 @@ class Inputs:
             embedding=embedding,
         )
 
-    def find_files(self, settings: Settings) -> dict[str, Files]:
+    def find_files(self, settings: Settings) -> dict[str, SourceFiles]:
         """Where a run's sources lie. UserError for what is not there."""
         return {
             name: self._source(name, source)[0]
@@ -109,7 +109,7 @@ class Inputs:
             self._read += 1
         return tuple(self._known[key])
 
-    def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
+    def _source(self, name: str, source: Source) -> tuple[SourceFiles, SourceDigests]:
         instructions_path = source.instructions and source.instructions.path
         key = (
             name,
@@ -128,7 +128,7 @@ class Inputs:
                 self._tell_links(files.test, content.data_files(test_set(source)))
         return self._sources[key]
 
-    def _digest_source(self, source: Source, files: Files) -> SourceDigests:
+    def _digest_source(self, source: Source, files: SourceFiles) -> SourceDigests:
         data = self._look(source.set, files.data)
         test = self._look(test_set(source), files.test)
         return SourceDigests(
@@ -349,7 +349,9 @@ def _drawn(source: Source) -> tuple[object, ...]:
     )
 
 
-def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> None:
+def _refuse_empty(
+    name: str, source: Source, paths: SourceFiles, is_alone: bool
+) -> None:
     folder = paths.data
     # there, and of the format, before anything is said of what they hold
     readers.FORMATS[source.set].files(folder)
@@ -369,7 +371,9 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
         instructions.read_wordings(paths.instructions)
 
 
-def _check_held_out(name: str, source: Source, paths: Files, is_alone: bool) -> None:
+def _check_held_out(
+    name: str, source: Source, paths: SourceFiles, is_alone: bool
+) -> None:
     """Refuses data without a list of held-out tasks where such a list is to decide."""
     is_decided = is_alone or source.held_out is not None
     by_list = (source.held_out or HeldOut()).by == "list" and is_decided
@@ -437,7 +441,7 @@ def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
 
 def source_files(
     name: str, source: Source, downloads: Downloads | None = None
-) -> Files:
+) -> SourceFiles:
     """Where a source lies: file, folder or pattern, absolute. UserError for what is not there.
 
     What is read as a Hugging Face data set may have a name of the hub, if no folder is
@@ -456,7 +460,7 @@ def source_files(
     instructions_path = source.instructions and source.instructions.path
     data = locate("path", source.path, source.set)
     assert data is not None
-    return Files(
+    return SourceFiles(
         data,
         locate("test_path", source.test_path, test_set(source)),
         locate("tags", source.tags),

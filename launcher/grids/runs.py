@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.preparing.pool import Files
+from jobs.preparing.source_dataset import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
 from launcher.grids.grid import Grid, Point
@@ -32,7 +32,7 @@ class Run:
     axes: dict[str, Any]
     checkpoints: CheckpointSettings
     size: JobSize
-    sources: Mapping[str, Files]
+    sources: Mapping[str, SourceFiles]
     base: Path | None
     embedding: Path | None
     before: "Run | None" = None

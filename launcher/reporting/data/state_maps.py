@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import Workspace
 from jobs.contract.job_file import stage_folders
-from jobs.evaluating import kept_states
-from jobs.evaluating.kept_states import States
+from jobs.evaluating import hidden_state_store
+from jobs.evaluating.hidden_state_store import HiddenStates
 from launcher.reporting.data.run_groups import Group
 from launcher.workspace import extras
 
@@ -35,7 +35,7 @@ class StateMap:
 
     label: str  # whose they are
     run: str
-    kept: States
+    kept: HiddenStates
     tsne: Points
     pca: Points
     explained: tuple[float, float]
@@ -69,12 +69,12 @@ class _KeptStates:
     label: str  # of the run's group
     run: str
     step: int
-    states: States
+    states: HiddenStates
 
 
 def _list_maps(
     workspace: Workspace, groups: Sequence[tuple[str, Group]]
-) -> Iterator[tuple[str, str, States]]:
+) -> Iterator[tuple[str, str, HiddenStates]]:
     """(whose, run, states) of each base and of each group's last step that has any,
     layer by layer."""
     rows = [
@@ -86,7 +86,7 @@ def _list_maps(
             yield _named([row.label], f"after step {row.step}"), row.run, row.states
 
 
-def _list_bases(rows: Sequence[_KeptStates]) -> Iterator[tuple[str, str, States]]:
+def _list_bases(rows: Sequence[_KeptStates]) -> Iterator[tuple[str, str, HiddenStates]]:
     """The states before training, each once for all groups that have it in common."""
     same_base: dict[str, list[_KeptStates]] = {}
     for row in rows:
@@ -112,7 +112,7 @@ def _read_group(
     )
     for _, steps in sorted(files.items()):
         for step in sorted({min(steps), max(steps)}):
-            states = kept_states.read_states(steps[step])
+            states = hidden_state_store.read_states(steps[step])
             if len(states.ids) >= LEAST and np.isfinite(states.states).all():
                 yield _KeptStates(label, member.run, step, states)
 
@@ -125,18 +125,18 @@ def _files(workspace: Workspace, run: str) -> dict[str, dict[int, Path]]:
     """What a run keeps, of several stages all: by layer and name, then by step."""
     files: dict[str, dict[int, Path]] = {}
     for folder in stage_folders(workspace, run):
-        for path in kept_states.find_state_files(folder):
+        for path in hidden_state_store.find_state_files(folder):
             step, _, layer = path.name.partition(".")
             files.setdefault(layer, {})[int(step)] = path
     return files
 
 
-def _digest(states: States) -> str:
+def _digest(states: HiddenStates) -> str:
     about = repr((states.key, states.ids)).encode()
     return hashlib.sha256(about + states.states.tobytes()).hexdigest()
 
 
-def _map(label: str, run: str, run_states: States) -> StateMap:
+def _map(label: str, run: str, run_states: HiddenStates) -> StateMap:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

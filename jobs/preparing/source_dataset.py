@@ -1,5 +1,5 @@
-"""Opens one source of data: its records, which of its tasks are trained on and tested,
-and which examples are taken."""
+"""One source of data: its records, its training and test tasks, and which examples are
+taken."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ SHOWN = 5  # names that are told; all are counted
 
 
 @dataclass(frozen=True)
-class Files:
+class SourceFiles:
     """Where a source lies."""
 
     data: Path
@@ -41,7 +41,7 @@ class Files:
     instructions: Path | None = None
 
     @classmethod
-    def of(cls, paths: Mapping[str, str | None]) -> "Files":
+    def of(cls, paths: Mapping[str, str | None]) -> "SourceFiles":
         """As job.json has them."""
         keys = ("data", "test", "tags", "instructions")
         data, *others = (
@@ -56,7 +56,7 @@ class Files:
         return {key: str(path) if path else None for key, path in vars(self).items()}
 
 
-class Pool:
+class SourceDataset:
     """One source under its recipe. Reads the data unless their records are there;
     UserError for bad data.
 
@@ -65,7 +65,12 @@ class Pool:
     """
 
     def __init__(
-        self, workspace: Workspace, name: str, rule: Recipe, files: Files, say: Say
+        self,
+        workspace: Workspace,
+        name: str,
+        rule: Recipe,
+        files: SourceFiles,
+        say: Say,
     ) -> None:
         self.name, self.rule, self.files, self._say = name, rule, files, say
         skip, held_out = rule.get("on_bad_row") == "skip", rule.get("held_out", {})

@@ -1,5 +1,5 @@
-"""Holds one model for many snapshots: their weights are put in its place, and it is
-proved that they are there.
+"""Loads one snapshot's weights after another into one model, and proves that they are
+there.
 
 The proof is twofold. The tensors that were read have the digest of the snapshot's
 meta.json; and the model, computing as the trainer does, has the test loss that the
@@ -40,7 +40,7 @@ def become_sole_rank() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-class HeldWeights:
+class WeightSwapper:
     """A Llama on a device, whose weights change. `loads` counts how often a model was
     made, `swaps` weights put in."""
 

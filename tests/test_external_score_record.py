@@ -13,7 +13,7 @@ from jobs.contract import journal as journals
 from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
-from jobs.evaluating import scored_elsewhere
+from jobs.evaluating import external_score_record
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import write_job_file
 from zsg_core.errors import BadData, ClusterError, UserError
@@ -100,7 +100,7 @@ def test_answers_go_out_and_scores_come_back(zsg: Zsg, run: Path) -> None:
 def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None:
     """Items as those of a loss, by the test set's order; an item without a score is NaN
     and flagged."""
-    scores, before = scored_elsewhere.record_scores(
+    scores, before = external_score_record.record_scores(
         run, 40, {"judge": {"b:0": 3, "a:0": 1}}, "scores.jsonl"
     )
     held = item_losses.read_test_losses(run, "judge")
@@ -120,15 +120,15 @@ def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None
 def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
     """Its rows are written off by who takes its lease over; the lease of a writer that
     lives is respected."""
-    path = leases.path_of(run, 40, scored_elsewhere.SUITE)
-    journal = scored_elsewhere._journal(run, lambda: None)
+    path = leases.path_of(run, 40, external_score_record.SUITE)
+    journal = external_score_record._journal(run, lambda: None)
     lease = leases.claim_lease(path, "zsg score", journal.name, ["judge"])
     journal.add_row("metric", step=40, examples=0, data={"other": 1.0})
     journal.commit()
     with pytest.raises(ClusterError, match="another `zsg score` is at it"):
-        scored_elsewhere.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
+        external_score_record.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
     leases.os.utime(path, (0, 0))  # it has given no sign of life for long
-    scored_elsewhere.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
+    external_score_record.record_scores(run, 40, {"judge": {"a:0": 1}}, "s")
     journal.add_row("metric", step=40, examples=0, data={"judge": 99.0})
     journal.close()
 
@@ -167,7 +167,7 @@ def test_scores_of_what_was_not_answered_are_refused(
 ) -> None:
     """And nothing is written."""
     with pytest.raises(error, match=said):
-        scored_elsewhere.record_scores(run, step, {"m": given}, "s")
+        external_score_record.record_scores(run, step, {"m": given}, "s")
 
     assert points(run) == {}
 
@@ -180,7 +180,7 @@ def test_answers_made_in_two_ways_are_told_apart(run: Path) -> None:
     journal.close()
 
     with pytest.raises(UserError, match="answers made in 2 ways"):
-        scored_elsewhere.record_scores(run, 40, {"m": {"a:0": 1}}, "s")
+        external_score_record.record_scores(run, 40, {"m": {"a:0": 1}}, "s")
 
 
 def test_a_workspace_without_answers_says_how_to_get_some(zsg: Zsg, run: Path) -> None:

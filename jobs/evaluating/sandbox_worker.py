@@ -1,5 +1,5 @@
-"""Examines a program inside the sandbox: run as a text of its own, by a Python that
-knows nothing of zsg.
+"""The program inside the sandbox: runs a candidate's code against its tests. Python gets
+it as a text of its own, and knows nothing of zsg there.
 
 Two processes. The examiner, the first of its namespace, holds the tests and gives the
 verdict. The candidate, its child, is a process without rights in which the program

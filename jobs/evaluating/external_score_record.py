@@ -1,7 +1,7 @@
-"""Journals scores that were given elsewhere to answers which a run keeps, as an
-evaluator would have.
+"""Records external scores of a run's answers in its journal, as an evaluator records
+its own.
 
-Killed at any moment it is run again: the row of metrics comes last, and a key that a
+Killed at any moment it may be repeated: the row of metrics comes last, and a key that a
 step has already is passed over.
 """
 

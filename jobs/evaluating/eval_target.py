@@ -1,5 +1,5 @@
-"""Knows a run that an evaluate job serves: what is wanted of it, what is there, and how
-its model is asked."""
+"""A run that an evaluate job evaluates: its suites, what is measured already, and its
+model's prompts and test sets."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ from zsg_core.suites import Suite
 
 
 @dataclass(eq=False)
-class Served:
-    """A run that is served, and the suites that are wanted of it."""
+class EvalTarget:
+    """A run to evaluate, and its suites."""
 
     folder: Path
     suites: tuple[Suite, ...]

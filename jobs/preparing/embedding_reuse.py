@@ -1,4 +1,4 @@
-"""Finds which texts another embedding of the workspace has vectors of already, by their digests.
+"""Reuses vectors of another embedding of the workspace, for texts with equal digests.
 
 Studies hold out many splits of the same tasks and draw many samples of them: their
 lists of texts differ, and most of the texts do not.

@@ -1,4 +1,5 @@
-"""Keeps the hidden states of a run's test items at each checkpoint: pictures need no model.
+"""Files of the hidden states of a run's test items at each checkpoint: pictures need no
+model.
 
 <run>/representations/<step>.layer_15[.NAME].safetensors   `states` (N, H) float32,
     `silhouettes` (N,) float64; its
@@ -20,7 +21,7 @@ FOLDER = "representations"
 
 
 @dataclass(frozen=True)
-class States:
+class HiddenStates:
     """The hidden states (N, H) of N test items in one layer after a step; each item is
     of a group."""
 
@@ -43,7 +44,7 @@ def name_of(step: int, key: str) -> str:
     )
 
 
-def keep_states(run: Path, one: States) -> str:
+def keep_states(run: Path, one: HiddenStates) -> str:
     """Writes the states, whole or not at all; returns the file's name in the run's folder."""
     from safetensors.numpy import save
 
@@ -67,7 +68,7 @@ def keep_states(run: Path, one: States) -> str:
     return name
 
 
-def read_states(path: Path) -> States:
+def read_states(path: Path) -> HiddenStates:
     """What a file keeps. OSError or ValueError where it is none."""
     from safetensors import safe_open
 
@@ -75,7 +76,7 @@ def read_states(path: Path) -> States:
         about = json.loads(file.metadata()["about"])
         tensors = {name: file.get_tensor(name) for name in ("states", "silhouettes")}
     about.pop("schema")
-    return States(**about, **tensors)
+    return HiddenStates(**about, **tensors)
 
 
 def find_state_files(run: Path) -> Sequence[Path]:
