@@ -118,7 +118,9 @@ def test_a_run_whose_journal_is_broken_is_not_evaluated(
 
     assert action.kind == "skip"
     assert action.reason.startswith(f"already done; not evaluated: {path}: holds a row")
-    assert metric_versions.name_older_metrics(place, [RUN]) == ([RUN], [])
+    [named], notes = metric_versions.name_older_metrics(place, [RUN])
+    assert named.id == RUN.id
+    assert notes[0].startswith(f"{path}: holds a row")
 
 
 def test_a_run_whose_snapshots_are_gone_is_trained_again_if_allowed() -> None:

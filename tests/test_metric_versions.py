@@ -1,6 +1,7 @@
 """Are values that an older zsg took told from those that zsg takes now, and only where
 they are others?"""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,72 @@ def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
         "gsm8k/flexible",
         "rank_accuracy",
     }
+
+
+def damage_line(place: Workspace, of: Run, kind: str, key: str) -> Path:
+    """Makes the rows of a kind that tell of a key unreadable, in place."""
+    [path] = journal.guest_files(place.run(of.id))
+    lines = path.read_bytes().splitlines(keepends=True)
+    hit = [
+        json.loads(line)["kind"] == kind and f'"{key}"'.encode() in line
+        for line in lines
+    ]
+    assert any(hit)
+    path.write_bytes(
+        b"".join(
+            b"\0" * (len(line) - 1) + b"\n" if is_hit else line
+            for line, is_hit in zip(lines, hit, strict=True)
+        )
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["event", "metric"])
+def test_a_damaged_row_of_one_run_lets_no_other_be_taken_under_an_older_key(
+    place: Workspace, kind: str
+) -> None:
+    """What the sound rows tell counts; where none tells how a value was taken, it may
+    be an older zsg's."""
+    old, new = run(), run(order="round_robin")
+    taken(place, old, OLD)
+    damage_line(place, old, kind, "rouge1")
+    runs, notes = metric_versions.name_older_metrics(place, [old, new])
+
+    assert [keys(one) for one in runs] == [
+        ["rouge1/v2", "gsm8k/flexible/v2", "rank_accuracy"]
+    ] * 2
+    assert any("how rouge1 of" in note for note in notes) == (kind == "event")
+
+
+def test_a_damaged_row_renames_nothing_that_was_taken_as_now(place: Workspace) -> None:
+    """The other rows of the key tell how it was taken."""
+    first, second = run(), run(order="round_robin")
+    now = {
+        key: suite.find_definition(key) for suite in first.suites for key in suite.keys
+    }
+    taken(
+        place, first, {"rouge1": now["rouge1"], "rank_accuracy": now["rank_accuracy"]}
+    )
+    damage_line(place, first, "metric", "rouge1")
+    runs, notes = metric_versions.name_older_metrics(place, [first, second])
+
+    assert [keys(one) for one in runs] == [keys(first), keys(second)]
+    assert notes == []
+
+
+def test_a_damaged_row_names_its_file_where_a_key_is_renamed_for_it(
+    place: Workspace,
+) -> None:
+    """She learns which file to look at."""
+    first = run()
+    now = {
+        key: suite.find_definition(key) for suite in first.suites for key in suite.keys
+    }
+    taken(place, first, {"rouge1": now["rouge1"]})
+    path = damage_line(place, first, "event", "rouge1")
+    _, notes = metric_versions.name_older_metrics(place, [first])
+
+    assert notes[0].startswith(f"{path}: ") and "how rouge1 of" in notes[0]
 
 
 def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:

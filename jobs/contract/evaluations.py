@@ -6,6 +6,7 @@ journal in the run's folder; that answers are kept, once their event is.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,29 @@ def collect_key_ways(run: Path) -> dict[str, dict[str, Any]]:
         for key, way in _ways_of_event(row).items():
             way_of.setdefault(key, way)
     return way_of
+
+
+@dataclass(frozen=True)
+class SoundKeyWays:
+    """What the readable rows of a damaged journal tell: how keys were taken, and which
+    keys have values of which no readable row tells how."""
+
+    ways: dict[str, dict[str, Any]]
+    untold: set[str]
+
+
+def collect_sound_key_ways(run: Path) -> SoundKeyWays:
+    """How each key was taken, by those rows of a run's evaluators that can be read."""
+    ways: dict[str, dict[str, Any]] = {}
+    valued: set[str] = set()
+    for path in journal.guest_files(run):
+        for row in journal.read_sound_rows(path):
+            if isinstance(row, MetricRow):
+                valued.update(row.data)
+            elif isinstance(row, EventRow):
+                for key, way in _ways_of_event(row).items():
+                    ways.setdefault(key, way)
+    return SoundKeyWays(ways, valued - ways.keys())
 
 
 def _ways_of_event(row: EventRow) -> dict[str, dict[str, Any]]:
