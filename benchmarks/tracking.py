@@ -41,7 +41,7 @@ from jobs.contract.job_file import (
     write_job,
 )
 from jobs.contract.journal import Journal
-from jobs.tracking import deliver
+from jobs.tracking import mlflow_sync
 from jobs.tracking.tracker import MlflowClient, make_store
 from launcher.mlflow.mlflow_server import QUIET
 
@@ -120,7 +120,7 @@ def throughput(folder: Path, uri: str, points: int = POINTS) -> Row:
             checkpoints=points // METRICS,
         )
         began = time.perf_counter()
-        sent = deliver.sync_grid(place, f"fast{number}")["points"]
+        sent = mlflow_sync.sync_grid(place, f"fast{number}")["points"]
         ours.append(sent / (time.perf_counter() - began))
         bare.append(_bare(uri, points))
     best, ceiling = max(ours), max(bare)

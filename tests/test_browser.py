@@ -155,10 +155,10 @@ def test_mlflow_lists_the_runs_of_a_large_grid(
 ) -> None:
     """Where an address cannot name all runs, the page lists them flat, with charts, and
     without the grid's own run."""
-    from jobs.tracking import deliver, tracker
+    from jobs.tracking import mlflow_sync, tracker
 
     monkeypatch.setattr(tracker, "MOST_CURVES", RUNS - 1)
-    large = deliver.find_grid_page(Workspace(seen.work), "seen")
+    large = mlflow_sync.find_grid_page(Workspace(seen.work), "seen")
     with browser(tmp_path, 1400) as driver:
         driver.get(address.partition("#")[0] + large)
         wait_until(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace, write_json
-from jobs.tracking import deliver
+from jobs.tracking import mlflow_sync
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Unreachable
 from tests.lib.command_line import wait_until
@@ -23,13 +23,13 @@ TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
 # a delivery to be killed, which starts in a moment
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["jobs.tracking.deliver"])
+FORKS.set_forkserver_preload(["jobs.tracking.mlflow_sync"])
 
 
 def send(work: Path, grid: str) -> None:
     """One delivery, as a process of its own makes it."""
     try:
-        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+        mlflow_sync.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
     except (Unreachable, Refused):
         sys.exit(3)
 
@@ -67,7 +67,7 @@ def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
             for run in child_runs(work, grid, mlflow).values()
         )
         proxy.share, proxy.requests = 0.0, []
-        assert deliver.sync_grid(Workspace(work), grid) == {"runs": 0, "points": 0}
+        assert mlflow_sync.sync_grid(Workspace(work), grid) == {"runs": 0, "points": 0}
         assert [
             path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))
         ] == []
@@ -76,7 +76,7 @@ def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
 def is_sent(work: Path, grid: str) -> bool:
     """Whether a delivery came to its end."""
     try:
-        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+        mlflow_sync.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
     except (Unreachable, Refused):
         return False
     return True
@@ -97,7 +97,7 @@ def test_a_run_whose_creation_got_no_answer_is_one_run(
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.befalls["runs/create"] = ["", "cut"]  # the grid's own run, then ours
         write_grid(tmp_path, "cut", ["cut"], proxy.uri)
-        deliver.Delivery(Workspace(tmp_path), "cut", HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), "cut", HASTE).send()
 
     assert_exactly_once(tmp_path, "cut", ["cut"], mlflow)
     assert [path for path in proxy.sent() if path.endswith("runs/create")] == [
@@ -114,7 +114,7 @@ def test_a_run_that_appears_after_all_is_deleted(
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.befalls["runs/create"] = ["", "drop"]
         write_grid(tmp_path, "late", ["late"], proxy.uri)
-        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), "late", HASTE).send()
         client = MlflowClient(mlflow)
         experiment = client.get_experiment_by_name("late")
         assert experiment
@@ -126,7 +126,7 @@ def test_a_run_that_appears_after_all_is_deleted(
         }
         client.create_run(experiment.experiment_id, tags=tags)
         write_run(tmp_path, "late", [[{"loss": 3.0}, {"loss": 2.0}]])
-        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), "late", HASTE).send()
 
     assert_exactly_once(tmp_path, "late", ["late"], mlflow)
     assert "had its run twice" in capsys.readouterr().err
@@ -142,9 +142,9 @@ def test_a_server_that_is_down_costs_nothing_but_time(
         write_grid(tmp_path, "down", ["down"], proxy.uri)
         proxy.is_down = True
         with pytest.raises(Unreachable, match="run zsg sync again"):
-            deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+            mlflow_sync.Delivery(Workspace(tmp_path), "down", HASTE).send()
         proxy.is_down = False
-        deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), "down", HASTE).send()
 
     assert_exactly_once(tmp_path, "down", ["down"], mlflow)
 
@@ -162,7 +162,7 @@ def test_a_run_that_mlflow_refuses_does_not_keep_the_others(
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         write_grid(tmp_path, "refused", names, proxy.uri)
         with pytest.raises(Refused, match="no such key"):
-            deliver.Delivery(Workspace(tmp_path), "refused", HASTE).send()
+            mlflow_sync.Delivery(Workspace(tmp_path), "refused", HASTE).send()
         asked = len(proxy.requests)
 
     held = child_runs(tmp_path, "refused", mlflow)
@@ -183,7 +183,10 @@ def test_runs_that_share_new_data_are_told_side_by_side(
     write_json(Workspace(tmp_path).arrangement("a") / "meta.json", meta)
     write_grid(tmp_path, "shared", names, mlflow)
 
-    assert deliver.sync_grid(Workspace(tmp_path), "shared") == {"runs": 8, "points": 8}
+    assert mlflow_sync.sync_grid(Workspace(tmp_path), "shared") == {
+        "runs": 8,
+        "points": 8,
+    }
     assert_exactly_once(tmp_path, "shared", names, mlflow)
     told = [
         MlflowClient(mlflow).get_run(run["id"]).inputs
@@ -207,7 +210,7 @@ def test_a_row_that_another_machine_has_just_made_is_tried_again(
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.befalls = {"log-inputs": ["twice"], "log-batch": ["twice", "", "twice"]}
         write_grid(tmp_path, "beaten", ["beaten"], proxy.uri)
-        deliver.Delivery(Workspace(tmp_path), "beaten", HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), "beaten", HASTE).send()
 
     assert_exactly_once(tmp_path, "beaten", ["beaten"], mlflow)
 
@@ -229,7 +232,7 @@ def test_a_nan_sent_twice_to_an_older_server_is_one(
         proxy.befalls["log-batch"] = ["cut"] if befalls == "a lost answer" else []
         grid = befalls.replace(" ", "-")
         write_grid(tmp_path, grid, ["odd"], proxy.uri)
-        deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), grid, HASTE).send()
         if befalls == "a lost cursor":
             shutil.rmtree(tmp_path / "runs/odd/delivery")
         write_run(
@@ -244,7 +247,7 @@ def test_a_nan_sent_twice_to_an_older_server_is_one(
                 ]
             ],
         )
-        deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
+        mlflow_sync.Delivery(Workspace(tmp_path), grid, HASTE).send()
 
     points = {
         step: value

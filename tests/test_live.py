@@ -17,7 +17,7 @@ import pytest
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.job_file import TrackingServer
-from jobs.tracking import deliver, live
+from jobs.tracking import live, mlflow_sync
 from tests.lib.command_line import wait_until
 from tests.lib.faulty_proxy import FaultyProxy
 from tests.lib.grown_journals import write_grid
@@ -118,7 +118,7 @@ def deliveries(folder: Path) -> list[int]:
         except OSError:
             continue
         if (
-            b"jobs.tracking.deliver" in words
+            b"jobs.tracking.mlflow_sync" in words
             and str(folder.parents[1]).encode() in words
         ):
             found.append(int(process.name))
@@ -219,7 +219,7 @@ def test_jobs_killed_at_random_behind_a_faulty_network(
             job.wait()
         wait_until(lambda: not deliveries(folder), 45)
         proxy.share = 0.0
-        deliver.sync_grid(Workspace(tmp_path), grid)
+        mlflow_sync.sync_grid(Workspace(tmp_path), grid)
 
     assert kills
     assert_exactly_once(tmp_path, grid, ["light"], mlflow)

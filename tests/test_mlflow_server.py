@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace
-from jobs.tracking import deliver, server_tokens
+from jobs.tracking import mlflow_sync, server_tokens
 from launcher.mlflow import mlflow_server
 from launcher.mlflow.mlflow_server import ServerOptions
 from tests.lib.command_line import Zsg, wait_until
@@ -235,7 +235,7 @@ def test_postgresql_takes_runs_side_by_side(
     with ThreadPoolExecutor(8) as pool:
         sent = list(
             pool.map(
-                lambda _: deliver.sync_grid(Workspace(tmp_path), "side-by-side"),
+                lambda _: mlflow_sync.sync_grid(Workspace(tmp_path), "side-by-side"),
                 range(8),
             )
         )
@@ -243,7 +243,7 @@ def test_postgresql_takes_runs_side_by_side(
     assert sum(one["points"] for one in sent) == 40 * 60
     assert_exactly_once(tmp_path, "side-by-side", names, mlflow_on_postgresql)
     began = time.monotonic()
-    assert deliver.sync_grid(Workspace(tmp_path), "side-by-side") == {
+    assert mlflow_sync.sync_grid(Workspace(tmp_path), "side-by-side") == {
         "runs": 0,
         "points": 0,
     }

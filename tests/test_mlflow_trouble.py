@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.contract.folder import Workspace, read_json, write_json
-from jobs.tracking import deliver, tracker
+from jobs.tracking import mlflow_sync, tracker
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Tracker, Unreachable
@@ -65,9 +65,9 @@ def proxy(mlflow: str) -> Iterator[FaultyProxy]:
 
 def send(work: Path, grid: str, **how: object) -> dict[str, int]:
     """A delivery that does not wait long."""
-    return deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send(
-        **how
-    )
+    return mlflow_sync.Delivery(
+        Workspace(work), grid, HASTE, say=lambda text: None
+    ).send(**how)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_long_texts_fit_into_requests(tmp_path: Path, mlflow: str) -> None:
         f"key{number}": "数" * 6000 for number in range(40)
     }
     write_json(path, record)
-    deliver.sync_grid(Workspace(tmp_path), "long")
+    mlflow_sync.sync_grid(Workspace(tmp_path), "long")
 
     params = child_runs(tmp_path, "long", mlflow)["long"]["params"]
     assert [len(params[f"key{number}"]) for number in range(40)] == [6000] * 40
@@ -379,7 +379,7 @@ def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
     if not is_known:
         shutil.rmtree(work / "runs/one/delivery")
     said: list[str] = []
-    deliver.sync_grid(Workspace(work), "grid", say=said.append)
+    mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append)
 
     assert_exactly_once(work, "grid", ["one"])
     assert [line.startswith("one: MLflow had its run twice") for line in said] == [True]
@@ -398,7 +398,7 @@ def test_a_renamed_experiment_is_filled_under_its_new_name(
         shutil.rmtree(work / "runs/one/delivery")
     write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
     said: list[str] = []
-    sent = deliver.sync_grid(Workspace(work), "grid", say=said.append)
+    sent = mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append)
 
     assert sent == {"runs": 1, "points": 1 if is_known else 3}
     assert said == [
@@ -406,7 +406,7 @@ def test_a_renamed_experiment_is_filled_under_its_new_name(
     ]
     assert_exactly_once(work, "archive", ["one"])
     assert {one.name for one in client.search_experiments()} == {"Default", "archive"}
-    assert "experiments=%5B%221%22%5D" in deliver.find_grid_page(
+    assert "experiments=%5B%221%22%5D" in mlflow_sync.find_grid_page(
         Workspace(work), "grid"
     )
 
@@ -433,7 +433,7 @@ def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(
     write_json(folder / "grid.json", {"sent": {}, "params": False, **facts})
     said: list[str] = []
 
-    assert deliver.sync_grid(Workspace(work), "grid", say=said.append) == {
+    assert mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append) == {
         "runs": 1,
         "points": 1,
     }

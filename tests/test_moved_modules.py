@@ -58,6 +58,17 @@ def test_every_former_name_is_free_and_leads_to_a_module(name: str) -> None:
     )
 
 
+def test_a_former_name_can_be_run() -> None:
+    """As a job does that began before the move: `python -m`, with the code of today."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.tracking.deliver", "--help"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0 and done.stdout.startswith("usage: "), done.stderr
+
+
 def test_other_names_are_left_to_python() -> None:
     """Also those that only begin alike."""
     assert [

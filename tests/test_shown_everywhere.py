@@ -289,7 +289,7 @@ MAY_PRINT = {
 PRINT_JSON = {
     "jobs/preparing/proof.py",
     "jobs/evaluating/sandbox_worker.py",
-    "jobs/tracking/deliver.py",
+    "jobs/tracking/mlflow_sync.py",
 }
 PRINT_OWN = {"zsg_core/skills/__main__.py"}
 MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}

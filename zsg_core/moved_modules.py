@@ -9,9 +9,9 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 
 FOLDERS = {
     "launcher.observing": "launcher.status",
@@ -60,14 +60,19 @@ MODULES = {
     "jobs.slurm_environment": "jobs.runtime.slurm_environment",
     "jobs.telling": "jobs.runtime.telling",
     "jobs.tracebacks": "jobs.runtime.tracebacks",
+    "jobs.tracking.deliver": "jobs.tracking.mlflow_sync",
+    "jobs.tracking.run_facts": "jobs.tracking.mlflow_metadata",
     "jobs.training.answer_loss": "jobs.model.answer_loss",
     "jobs.training.deepspeed_config": "jobs.contract.deepspeed_config",
+    "jobs.training.first_losses": "jobs.training.base_loss_cache",
     "jobs.training.item_losses": "jobs.contract.item_losses",
     "jobs.training.layers": "jobs.model.layers",
     "jobs.training.packed_attention": "jobs.model.packed_attention",
     "jobs.training.stages": "jobs.contract.stages",
     "jobs.training.tuning": "jobs.model.tuning",
+    "jobs.training.updates": "jobs.training.overflow",
     "jobs.training.weights": "jobs.model.weights",
+    "jobs.training.written_weights": "jobs.training.safetensors_digests",
     "launcher.clusters.arrays": "launcher.clusters.submitit_backend",
     "launcher.clusters.check": "launcher.doctor.diagnosis",
     "launcher.clusters.cluster_checks": "launcher.doctor.cluster_checks",
@@ -163,7 +168,10 @@ class MovedModules(MetaPathFinder):
         warnings.warn(f"{fullname} is now {name}", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(name)
         return ModuleSpec(
-            fullname, _Same(module), is_package=hasattr(module, "__path__")
+            fullname,
+            _Same(module),
+            origin=getattr(module, "__file__", None),
+            is_package=hasattr(module, "__path__"),
         )
 
 
@@ -176,6 +184,13 @@ class _Same(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self._spec  # importing has put the old name's there
+
+    def get_code(self, fullname: str) -> CodeType | None:  # noqa: ARG002
+        """What `python -m OLD_NAME` runs, as a job does that began before the move."""
+        loader = self._spec.loader if self._spec else None
+        if not isinstance(loader, InspectLoader):
+            return None
+        return loader.get_code(self._module.__name__)
 
 
 def install() -> None:

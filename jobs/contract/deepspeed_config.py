@@ -33,7 +33,7 @@ class Bf16Config(Strict):
 
 
 class Fp16Config(Strict):
-    """`loss_scale` 0 means dynamic. The first scale is set by jobs.training.updates:
+    """`loss_scale` 0 means dynamic. The first scale is set by jobs.training.overflow:
     this JSON has powers of two only."""
 
     enabled: bool

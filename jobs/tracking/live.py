@@ -32,7 +32,7 @@ def start_delivery(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
         return None
     # as it lies by now; job.json names where it was submitted
     workspace = folder.absolute().parent.parent
-    argv = [sys.executable, "-m", "jobs.tracking.deliver", str(workspace)]
+    argv = [sys.executable, "-m", "jobs.tracking.mlflow_sync", str(workspace)]
     argv += ["--run", *runs, "--follow", str(os.getpid())]
     quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     try:

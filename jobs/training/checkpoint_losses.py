@@ -18,10 +18,10 @@ from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import LossTaken
 from jobs.runtime.ranks import Ranks
-from jobs.training import first_losses
+from jobs.training import base_loss_cache
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, by_source, summarize_losses
-from jobs.training.updates import advise_settings
+from jobs.training.overflow import advise_settings
 from zsg_core import recipe as recipes
 from zsg_core.data import splits
 from zsg_core.errors import Diverged, UserError
@@ -77,7 +77,7 @@ class CheckpointLosses:
         self._refuse_empty(stage["train"])
         self._settings = stage["train"]
         self._kept = {
-            key: first_losses.locate_folder(job, held_out, ranks, device, budget)
+            key: base_loss_cache.locate_folder(job, held_out, ranks, device, budget)
             for key, held_out in self.sets.items()
         }
 
@@ -161,11 +161,11 @@ class CheckpointLosses:
         kept = self._kept[key] if step == 0 else None
         if kept is None:
             return self.sets[key].measure(), None
-        box = [first_losses.read_losses(kept) if self._ranks.is_main else None]
+        box = [base_loss_cache.read_losses(kept) if self._ranks.is_main else None]
         dist.broadcast_object_list(box, src=0)
         if box[0] is not None:
             return torch.from_numpy(box[0]), kept
         means = self.sets[key].measure()
         if self._ranks.is_main:
-            first_losses.publish_losses(kept, means.numpy())
+            base_loss_cache.publish_losses(kept, means.numpy())
         return means, None

@@ -6,7 +6,7 @@ Steps are counted from the start of the run's first stage, so that a run's stage
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the
 loss is one mean over the learnt tokens of the whole batch, whatever the number of
 ranks. See, in this package, answer_loss for the loss of an example, batch_loss for that
-of a batch, batches for what each rank is given, updates for steps that are lost,
+of a batch, batches for what each rank is given, overflow for steps that are lost,
 checkpoint_losses for the test set, state for what an interrupted run goes on from.
 """
 
@@ -40,17 +40,17 @@ from jobs.model.tuning import apply_tuning
 from jobs.runtime import signals as asking
 from jobs.runtime.ranks import Ranks, connect_ranks, set_group_timeouts
 from jobs.runtime.signals import Signals
+from jobs.training.base_loss_cache import describe_machine
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
-from jobs.training.first_losses import describe_machine
 from jobs.training.optimizer import build_optimizer
+from jobs.training.overflow import Updates, refuse_fp16
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
 from jobs.training.state import Choice, Saved, States, read_versions
 from jobs.training.state import Job as StateJob
 from jobs.training.train_sets import train_and_test
-from jobs.training.updates import Updates, refuse_fp16
 from jobs.training.weight_folders import Base
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError

@@ -29,13 +29,13 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not
     keep the others from it."""
     require_mlflow()
-    from jobs.tracking import deliver, tracker
+    from jobs.tracking import mlflow_sync, tracker
 
     refused: list[ClusterError] = []
     for name in grid_record.select_grids(workspace, grid):
         with show.Counting(name) as counting:
             try:
-                sent = deliver.sync_grid(
+                sent = mlflow_sync.sync_grid(
                     workspace,
                     name,
                     refill=refill,
@@ -56,16 +56,16 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the
     profile's server."""
     require_mlflow()
-    from jobs.tracking import deliver, tracker
+    from jobs.tracking import mlflow_sync, tracker
 
     name = grid_record.select_grids(workspace, grid)[0] if grid else None
-    uri = deliver.tracking_uri(
+    uri = mlflow_sync.tracking_uri(
         workspace,
         grid_record.read_grid_record(
             workspace, name or grid_record.select_grids(workspace)[0]
         ),
     )
-    page = deliver.find_grid_page(workspace, name) if name else ""
+    page = mlflow_sync.find_grid_page(workspace, name) if name else ""
     if uri.startswith("http"):
         show.print_result(
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"

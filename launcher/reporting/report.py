@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.contract.folder import Damaged, Workspace, write_text
 from jobs.contract.states import RecordedState
-from jobs.tracking import run_facts
+from jobs.tracking import mlflow_metadata
 from launcher.reporting import frames, outputs
 from launcher.reporting.data import recorded_runs, run_groups, state_maps, verdicts
 from launcher.reporting.data.grid_comparison import GridComparison, ReportOptions
@@ -261,7 +261,9 @@ def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
             f"{run.run} is flagged: a restart computed other values ({len(run.flags)}):"
             f" {run.flags[0]}"
         )
-    doubts = run_facts.collect_doubts(row for stage in run.stages for row in stage.rows)
+    doubts = mlflow_metadata.collect_doubts(
+        row for stage in run.stages for row in stage.rows
+    )
     return troubles + [
         f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
     ]

@@ -444,7 +444,7 @@ def _run_here(opened: Opened, jobs: Sequence[local.LocalJob]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
         argv = [
-            "jobs.tracking.deliver",
+            "jobs.tracking.mlflow_sync",
             str(site.workspace.root),
             name,
             "--follow",

@@ -18,7 +18,7 @@ from jobs.contract.job_file import PrepareJob
 from jobs.contract.journal_rows import DigestRow
 from jobs.contract.states import Outcome
 from jobs.model import content
-from jobs.training import state, written_weights
+from jobs.training import safetensors_digests, state
 from launcher.verification.evidence import Evidence
 from launcher.verification.finding import Differs, NotChecked
 from launcher.verification.journal_check import (
@@ -301,7 +301,7 @@ def _check_snapshots(e: Evidence, recorded: Cells) -> str:
 
 def _weights(folder: Path, recorded: str, source: str) -> str:
     try:
-        digest = combine_digests(written_weights.compute_digests(folder))
+        digest = combine_digests(safetensors_digests.compute_digests(folder))
     except ValueError as error:
         raise Differs(str(error)) from error
     if digest != recorded:

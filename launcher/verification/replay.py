@@ -26,7 +26,7 @@ from jobs.contract.job_file import TrackingServer, TrainJob, TrainPaths
 from jobs.contract.journal_rows import find_first_start, find_metrics
 from jobs.contract.states import Outcome
 from jobs.files import ownership
-from jobs.training import state, written_weights
+from jobs.training import safetensors_digests, state
 from jobs.training.tokens import tokens_id
 from launcher.verification.evidence import Evidence, Row
 from launcher.verification.finding import Differs, NotChecked
@@ -318,7 +318,7 @@ def _differing(
         ):
             continue
         first, now = (
-            written_weights.compute_digests(snapshots.folder_of(run_folder, step))
+            safetensors_digests.compute_digests(snapshots.folder_of(run_folder, step))
             for run_folder in (e.folder, folder)
         )
         differing[step] = [

@@ -91,7 +91,7 @@ LONG_MODULES = [
     "stages",
     "resume",
     "evaluate",
-    "deliver",
+    "mlflow_sync",
     "exactly_once",
     "live",
     "wheel",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Damaged, Workspace, write_json
-from jobs.tracking import deliver
+from jobs.tracking import mlflow_sync
 from tests.lib.grown_journals import write_grid, write_run
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.mlflow_contents import (
@@ -26,7 +26,7 @@ from tests.lib.mlflow_contents import (
 
 def sync(work: Path, name: str) -> dict[str, int]:
     """Delivers a grid."""
-    return deliver.sync_grid(Workspace(work), name)
+    return mlflow_sync.sync_grid(Workspace(work), name)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_two_syncs_at_once_do_not_double(work: Path) -> None:
         "-W",
         "ignore",
         "-m",
-        "jobs.tracking.deliver",
+        "jobs.tracking.mlflow_sync",
         str(work),
         "race",
     ]
@@ -221,7 +221,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
         "-W",
         "ignore",
         "-m",
-        "jobs.tracking.deliver",
+        "jobs.tracking.mlflow_sync",
         str(tmp_path),
         "grid",
     ]
@@ -250,7 +250,7 @@ def test_two_first_deliveries_make_one_store(tmp_path: Path) -> None:
         "-W",
         "ignore",
         "-m",
-        "jobs.tracking.deliver",
+        "jobs.tracking.mlflow_sync",
         str(tmp_path),
         "grid",
     ]

@@ -1,7 +1,8 @@
-"""Decides what becomes of a step whose gradient is not finite, and counts the steps that were lost.
+"""Handles gradient overflow: stops or skips at a step whose gradient is not finite, and
+counts the skipped steps.
 
 DeepSpeed skips the update of such a step (and halves fp16's loss scale). The run then
-stops, or, under `train.overflow: skip`, goes on: the step's data are lost and the
+stops, or, under `train.overflow: skip`, continues: the step's data are lost and the
 learning rate does not advance.
 """
 

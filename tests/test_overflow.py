@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.contract import causes
-from jobs.training.updates import Updates, refuse_fp16
+from jobs.training.overflow import Updates, refuse_fp16
 from zsg_core.errors import Diverged, UserError
 
 

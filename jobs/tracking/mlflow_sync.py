@@ -1,5 +1,5 @@
-"""Fills MLflow from the journals, exactly once: by `zsg sync`, beside local jobs, or
-live from a node.
+"""Syncs MLflow with the journals, each point exactly once: for `zsg sync`, beside local
+jobs, or live from a node.
 
 One idempotent function. MLflow's metric key is (key, timestamp, step, run, value): a
 point keeps the timestamp of its journal row, so sending it again changes nothing. The
@@ -11,7 +11,7 @@ other times, is another one.
 A workspace is known by what it holds, wherever it lies by now, and a grid's experiment
 by the runs in it, whatever people have called it since.
 
-`python -m jobs.tracking.deliver <workspace> [<grid>] [--run RUN] [--follow PID]`
+`python -m jobs.tracking.mlflow_sync <workspace> [<grid>] [--run RUN] [--follow PID]`
 """
 
 import argparse
@@ -43,7 +43,7 @@ from jobs.contract.journal_rows import (
 from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
-from jobs.tracking import follow, item_table, run_facts
+from jobs.tracking import follow, item_table, mlflow_metadata
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker
 from zsg_core.errors import UserError
@@ -354,7 +354,7 @@ class Delivery:
         found = {
             stage: journal.first_points(of_stage) for stage, of_stage in rows.items()
         }
-        keys = run_facts.Keys()
+        keys = mlflow_metadata.Keys()
         points = {
             stage: [p for p in of_stage if keys.keeps(p.key)]
             for stage, (of_stage, _) in found.items()
@@ -377,9 +377,9 @@ class Delivery:
         self._delete_twins(row, cursor)
         starts = list(find_starts(rows[folder.name]))
         state = (
-            run_facts.read_run_state(stages, disagree)
+            mlflow_metadata.read_run_state(stages, disagree)
             | keys.left_out()
-            | run_facts.collect_doubts(chain.from_iterable(rows.values()))
+            | mlflow_metadata.collect_doubts(chain.from_iterable(rows.values()))
         )
         state |= {"workspace": str(self._workspace.root)}
         self._tell_state(row, folder, cursor, starts, state)
@@ -456,7 +456,7 @@ class Delivery:
         if old:
             known_by |= {"zsg.replaces": old}
         run, is_doubtful = self._tracker.find_or_create(
-            experiment, known_by, tags, run_facts.name_of(row), started
+            experiment, known_by, tags, mlflow_metadata.name_of(row), started
         )
         self._held.setdefault(row["run"], {})[run] = began
         self._elsewhere.pop(row["run"], None)
@@ -473,7 +473,9 @@ class Delivery:
     def _tell_data(self, row: Row, run: str) -> None:
         data = [
             Data(*one)
-            for one in run_facts.data_sets(stage_folders(self._workspace, row["run"]))
+            for one in mlflow_metadata.data_sets(
+                stage_folders(self._workspace, row["run"])
+            )
         ]
         if data:
             self._tracker.read(self._experiment_of(row), run, data)
@@ -484,7 +486,7 @@ class Delivery:
         """Sends what MLflow lacks of one stage, and first the parameters; the cursor is
         kept after every request."""
         news = points[cursor["sent"].get(stage, 0) :]
-        params = None if cursor["params"] else run_facts.flatten_params(row)
+        params = None if cursor["params"] else mlflow_metadata.flatten_params(row)
         for count in self._tracker.log(cursor["run"], news, params):
             cursor["sent"][stage] = cursor["sent"].get(stage, 0) + count
             cursor.keep()
@@ -503,7 +505,7 @@ class Delivery:
         state |= {"listed": self._is_listed(row)}
         if state == cursor["state"]:
             return
-        told = run_facts.collect_facts(folder, row, starts) | state
+        told = mlflow_metadata.collect_facts(folder, row, starts) | state
         self._tracker.tag(
             cursor["run"], {f"zsg.{key}": value for key, value in told.items()}
         )
@@ -550,7 +552,7 @@ class Delivery:
     ) -> None:
         written = find_events(rows, SnapshotWritten)
         digests = {row.step: event.digest for row, event in written}
-        for step in run_facts.kept_snapshots(folder):
+        for step in mlflow_metadata.kept_snapshots(folder):
             measured = [
                 p
                 for p in points

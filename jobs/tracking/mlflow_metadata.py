@@ -1,5 +1,5 @@
-"""Says what MLflow is told of a run beside its points: parameters, tags, data sets.
-Knows files, not MLflow.
+"""Collects a run's metadata for MLflow, all that is no metric: its params, tags and
+datasets. Knows files, not MLflow.
 
 What decides a run's numbers is a parameter; facts of its attempts are tags, for a
 parameter can never change.

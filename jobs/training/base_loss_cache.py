@@ -1,4 +1,4 @@
-"""Keeps what an untrained base scores on a test set, which is the same for every run
+"""Caches the test losses of an untrained base model, which are the same for every run
 that starts from it.
 
 first_losses/<id>/losses.npy in the workspace, float64, one value per item. The id is

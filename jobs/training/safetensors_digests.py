@@ -1,5 +1,5 @@
-"""Computes the digests of a folder of weights from its files, without an engine: they
-are those of the engine."""
+"""Computes the digests of tensors from safetensors files, without an engine: they are
+those that the engine computes."""
 
 import hashlib
 import json

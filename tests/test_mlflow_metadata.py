@@ -13,7 +13,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
-from jobs.tracking import deliver, item_table, run_facts
+from jobs.tracking import item_table, mlflow_metadata, mlflow_sync
 from jobs.tracking.tracker import Refused
 from tests.lib.grown_journals import RECIPE, write_grid, write_job, write_run
 from tests.lib.mlflow_contents import (
@@ -82,7 +82,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record: Any = read_json(path)
     record["runs"][0]["strategy"] = "dmt k=1/4"
     write_json(path, record)
-    deliver.sync_grid(Workspace(work), "grid")
+    mlflow_sync.sync_grid(Workspace(work), "grid")
     return work
 
 
@@ -142,7 +142,7 @@ def test_mlflow_finds_the_best_snapshot_of_a_grid(work: Path) -> None:
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     for path in (work / "runs/whole/delivery").glob("*.json"):
         path.unlink()  # all is sent once more
-    deliver.sync_grid(Workspace(work), "grid")
+    mlflow_sync.sync_grid(Workspace(work), "grid")
     experiment = client.get_experiment_by_name("grid")
     assert experiment
     order = [{"field_name": "metrics.loss", "ascending": True}]
@@ -179,7 +179,7 @@ def test_a_run_of_two_stages_tells_both(work: Path) -> None:
             folder, attempt, "done", snapshots=[{"step": step, "kept": True}]
         )
     write_grid(work, "staged", ["latter"])
-    deliver.sync_grid(Workspace(work), "staged")
+    mlflow_sync.sync_grid(Workspace(work), "staged")
 
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     run = client.get_run(child_runs(work, "staged")["latter"]["id"])
@@ -199,16 +199,16 @@ def test_a_flagged_run_is_refilled_once(work: Path) -> None:
     write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}, {"loss": 2.0}]])
     write_grid(work, "flagged", ["differs"])
     said: list[str] = []
-    deliver.sync_grid(Workspace(work), "flagged")
+    mlflow_sync.sync_grid(Workspace(work), "flagged")
     old = child_runs(work, "flagged")["differs"]["id"]
 
-    assert deliver.sync_grid(
+    assert mlflow_sync.sync_grid(
         Workspace(work), "flagged", refill=True, say=said.append
     ) == {
         "runs": 1,
         "points": 2,
     }
-    assert deliver.sync_grid(
+    assert mlflow_sync.sync_grid(
         Workspace(work), "flagged", refill=True, say=said.append
     ) == {
         "runs": 0,
@@ -234,12 +234,12 @@ def test_a_refill_that_was_killed_is_finished(
     goes on, and one run is left."""
     write_run(work, "killed", [[{"loss": 3.0}], [{"loss": 3.5}]])
     write_grid(work, "halfway", ["killed"])
-    deliver.sync_grid(Workspace(work), "halfway")
+    mlflow_sync.sync_grid(Workspace(work), "halfway")
     with monkeypatch.context() as patched:
-        patched.setattr(run_facts, "data_sets", lambda folder: 1 / 0)
+        patched.setattr(mlflow_metadata, "data_sets", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            deliver.sync_grid(Workspace(work), "halfway", refill=True)
-    deliver.sync_grid(Workspace(work), "halfway", say=lambda text: None)
+            mlflow_sync.sync_grid(Workspace(work), "halfway", refill=True)
+    mlflow_sync.sync_grid(Workspace(work), "halfway", say=lambda text: None)
 
     [run] = [
         row for row in mlflow_runs(work, "halfway") if row["tags"]["zsg.kind"] == "run"
@@ -256,7 +256,7 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
         work, "many", [[{"loss": 3.0, **many}, {"train/loss": 1.0, "speed/mfu": 0.4}]]
     )
     write_grid(work, "wide", ["many"])
-    deliver.sync_grid(Workspace(work), "wide")
+    mlflow_sync.sync_grid(Workspace(work), "wide")
 
     run = child_runs(work, "wide")["many"]
     keys = {point[0] for point in run["points"]}
@@ -264,7 +264,7 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
         "140, which zsg export has: loss/source60, loss/source61, "
     )
     assert {"loss", "train/loss", "speed/mfu", "loss/source59"} <= keys
-    assert len(keys) == 63 <= run_facts.MOST_KEYS
+    assert len(keys) == 63 <= mlflow_metadata.MOST_KEYS
 
 
 def test_a_moved_workspace_is_told_as_it_lies_now(work: Path, tmp_path: Path) -> None:
@@ -272,10 +272,10 @@ def test_a_moved_workspace_is_told_as_it_lies_now(work: Path, tmp_path: Path) ->
     it was in is not made anew."""
     old, moved = tmp_path / "here", tmp_path / "there"
     shutil.copytree(work, old)
-    assert deliver.sync_grid(Workspace(old), "grid") == {"runs": 0, "points": 0}
+    assert mlflow_sync.sync_grid(Workspace(old), "grid") == {"runs": 0, "points": 0}
     before = child_runs(old, "grid")["whole"]
     old.rename(moved)
-    assert deliver.sync_grid(Workspace(moved), "grid") == {"runs": 0, "points": 0}
+    assert mlflow_sync.sync_grid(Workspace(moved), "grid") == {"runs": 0, "points": 0}
 
     run = child_runs(moved, "grid")["whole"]
     assert run == {**before, "tags": {**before["tags"], "zsg.workspace": str(moved)}}
@@ -306,7 +306,7 @@ def test_what_is_gone_is_told_as_it_was(work: Path, tmp_path: Path) -> None:
     before = child_runs(copied, "grid")["whole"]["tags"]
     for path in (copied / "runs/whole/delivery").glob("*.json"):
         path.unlink()
-    deliver.sync_grid(Workspace(copied), "grid")
+    mlflow_sync.sync_grid(Workspace(copied), "grid")
 
     assert child_runs(copied, "grid")["whole"]["tags"] == {
         **before,
@@ -322,7 +322,7 @@ def test_artifacts_elsewhere_stay_where_they_are(work: Path, tmp_path: Path) -> 
     shutil.copytree(work, copied)
     client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
     other = client.create_experiment("theirs", "s3://bucket/mine")
-    deliver.sync_grid(Workspace(copied), "grid")
+    mlflow_sync.sync_grid(Workspace(copied), "grid")
 
     assert client.get_experiment(other).artifact_location == "s3://bucket/mine"
     assert (
@@ -357,7 +357,7 @@ def test_tables_are_written_to_no_folder_elsewhere(
         Refused,
         match=r"nothing is written to file://.*(is a link|is not the folder of artifacts)",
     ):
-        deliver.sync_grid(Workspace(copied), "grid")
+        mlflow_sync.sync_grid(Workspace(copied), "grid")
     assert list(home.iterdir()) == []
 
 
@@ -369,7 +369,7 @@ def test_what_varies_comes_first(work: Path) -> None:
         "model": "tiny",
         "recipe": {**RECIPE, "stages": [{**wide}]},
     }
-    assert next(iter(run_facts.flatten_params(row))) == "train.lr"
+    assert next(iter(mlflow_metadata.flatten_params(row))) == "train.lr"
 
     write_run(work, "broad", [[{"loss": 1.0}]])
     write_grid(work, "broad", ["broad"])
@@ -377,5 +377,5 @@ def test_what_varies_comes_first(work: Path) -> None:
     record: Any = read_json(path)
     record["runs"][0]["recipe"]["stages"][0] |= wide
     write_json(path, record)
-    deliver.sync_grid(Workspace(work), "broad")
+    mlflow_sync.sync_grid(Workspace(work), "broad")
     assert len(child_runs(work, "broad")["broad"]["params"]) > 250
