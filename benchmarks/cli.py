@@ -21,7 +21,7 @@ from jobs.contract.journal import Journal
 from jobs.contract.states import Outcome
 from launcher import cli
 from launcher.planning.plan import run_item
-from launcher.submission import session, submit
+from launcher.submission import submit, workflow
 from launcher.workspace.ledger import Ledger
 from zsg_core import skills
 
@@ -115,7 +115,7 @@ def finished_grid(folder: Path) -> Path:
         GRID.format(tasks=folder / "tasks", seeds=", ".join(map(str, range(RUNS)))),
         encoding="utf-8",
     )
-    opened = session.open_grid(path, "local", folder / "work")
+    opened = workflow.open_grid(path, "local", folder / "work")
     submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
     ledger = Ledger(opened.site.workspace)
     items = [run_item(run) for run in opened.runs]

@@ -165,7 +165,7 @@ def prepared(
     from jobs.contract.folder import write_json
     from launcher.planning.plan import Prepare, run_item
     from launcher.submission import job_files, submit
-    from launcher.submission.session import open_grid
+    from launcher.submission.workflow import open_grid
     from zsg_core import skills
 
     folder.mkdir(parents=True, exist_ok=True)

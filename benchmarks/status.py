@@ -33,7 +33,7 @@ from jobs.contract.job_file import (
     write_job,
 )
 from launcher.status.terminal_cache import RESTED_S
-from launcher.submission import session
+from launcher.submission import workflow
 from launcher.workspace.ledger import Ledger
 from zsg_core import skills
 
@@ -92,7 +92,7 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
     (folder / "grid.yaml").write_text(
         GRID.format(tasks=folder / "tasks"), encoding="utf-8"
     )
-    [run] = session.open_grid(folder / "grid.yaml", "local", folder / "work").runs
+    [run] = workflow.open_grid(folder / "grid.yaml", "local", folder / "work").runs
     place = Workspace(folder / "work")
     ids = [f"{number:012x}" for number in range(runs)]
     axes = [

@@ -148,7 +148,7 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Any:
     from jobs.contract.job_file import read_train_job
     from launcher.planning.plan import run_item
     from launcher.submission import job_files
-    from launcher.submission.session import open_grid
+    from launcher.submission.workflow import open_grid
     from zsg_core import skills
 
     folder.mkdir()

@@ -213,13 +213,13 @@ def plan(
     """
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
-    from launcher.submission import session
+    from launcher.submission import workflow
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(
+    opened = workflow.resolve_grid(
         grid, profile, workspace, smoke, sets or (), only_looks=True
     )
-    if refusal := session.show_plan(opened, allow, json):
+    if refusal := workflow.show_plan(opened, allow, json):
         raise typer.Exit(refusal.exit_code)
 
 
@@ -255,30 +255,29 @@ def submit(
     """
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
-    from launcher.submission import session
+    from launcher.submission import workflow
     from launcher.views import asking, show
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(
+    opened = workflow.resolve_grid(
         grid,
         profile,
         workspace,
         smoke,
         sets or (),
         only_looks=dry_run,
-        makes_place=False,
     )
     if dry_run:
-        if refusal := session.show_plan(opened, allow, json=False):
+        if refusal := workflow.show_plan(opened, allow, json=False):
             raise typer.Exit(refusal.exit_code)
         return
     if detach and opened.site.profile.kind == "local":
-        session.submit_detached(
+        workflow.submit_detached(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
         )
         return
     try:
-        failed = session.submit_grid(opened, allow, asking.make_consent(yes))
+        failed = workflow.submit_grid(opened, allow, asking.make_consent(yes))
     except KeyboardInterrupt:
         show.print_error(
             "interrupted; zsg submit again goes on from here "

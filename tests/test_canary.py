@@ -13,7 +13,7 @@ from jobs.runtime.canary import FirstRunResult, judge_first_run
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
-from launcher.submission.handover import build_dependency
+from launcher.submission.sbatch import build_dependency
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.journal_rows import typed_rows
 from tests.lib.light_grid import CLUSTER, LIGHT, write_grid

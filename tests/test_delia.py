@@ -12,7 +12,7 @@ import pytest
 from jobs.contract.folder import is_committed, read_json
 from jobs.preparing.records import Records
 from launcher.planning.plan import Allow
-from launcher.submission import session, submit
+from launcher.submission import submit, workflow
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg
 from tests.lib.evaluate_jobs import metric_rows, scores
@@ -76,7 +76,7 @@ class Site:
         fill(folder)
         path = folder / "grid.yaml"
         path.write_text(GRID)
-        opened = session.open_grid(path, "local", folder / "work")
+        opened = workflow.open_grid(path, "local", folder / "work")
         self.work, ledger = folder / "work", Ledger(opened.site.workspace)
         plan = submit.plan_runs(opened.site, opened.grid, opened.runs, ledger, Allow())
         [self.sampler] = [self.work / one.item for one in plan.prepares if one.samples]
@@ -224,7 +224,7 @@ def test_a_grid_that_is_planned_again_samples_nothing(
         "add_tokens: [<sep>]", "add_tokens: [<sep>], token_init: mean"
     )
     (folder / "more.yaml").write_text(more)
-    opened = session.open_grid(folder / "more.yaml", "local", site.work)
+    opened = workflow.open_grid(folder / "more.yaml", "local", site.work)
     plan = submit.plan_runs(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     )
@@ -273,7 +273,7 @@ def test_jobs_wait_for_the_answers_on_slurm(zsg_on_slurm: Zsg) -> None:
 
     assert {row["state"] for row in rows} == {"done"}
     kinds = [
-        last.kind for last in Ledger(session.Workspace(zsg.work)).submissions.values()
+        last.kind for last in Ledger(workflow.Workspace(zsg.work)).submissions.values()
     ]
     assert kinds[:3] == ["sample", "prepare", "prepare"]
     assert all(

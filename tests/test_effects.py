@@ -15,7 +15,7 @@ from launcher.grids.grid import Grid
 from launcher.planning import effects
 from launcher.planning.effects import RUNS, SENDS, SETS, Effect
 from launcher.planning.plan import Allow, Plan
-from launcher.submission import session
+from launcher.submission import workflow
 from launcher.views import show
 from zsg_core.suites import Suite
 
@@ -360,7 +360,7 @@ defaults:
 @pytest.fixture
 def opened(
     tmp_path: Path, tasks: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], session.Opened]:
+) -> Callable[[str], workflow.ResolvedGrid]:
     """Opens a grid with this text of a profile that is beside it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cluster_profiles").mkdir()
@@ -368,11 +368,11 @@ def opened(
         GRID.replace("path: tasks", f"path: {json.dumps(str(tasks))}")
     )
 
-    def make(profile: str) -> session.Opened:
+    def make(profile: str) -> workflow.ResolvedGrid:
         (tmp_path / "cluster_profiles/local.yaml").write_text(
             f"name: local\n{profile}\n"
         )
-        return session.open_grid(Path("grid.yaml"), None, None)
+        return workflow.open_grid(Path("grid.yaml"), None, None)
 
     return make
 
@@ -389,13 +389,13 @@ def test_plan_and_a_submit_that_runs_here_list_it_first(
     """A profile beside the grid brings a folder of modules; submit says so before any
     job is there."""
     asked = opened("kind: local\nenvironment: {set: {PYTHONPATH: evil}}")
-    session.show_plan(asked, Allow(), json=False)
+    workflow.show_plan(asked, Allow(), json=False)
     planned = capsys.readouterr().out.splitlines()
     monkeypatch.setattr(
-        session.submits, "submit_local", lambda *_: (print("BEGINS"), ([], []))[1]
+        workflow.submits, "submit_local", lambda *_: (print("BEGINS"), ([], []))[1]
     )
-    monkeypatch.setattr(session, "_run_here", lambda *_: None)
-    session.submit_grid(asked, Allow(), lambda question: True)
+    monkeypatch.setattr(workflow, "_run_here", lambda *_: None)
+    workflow.submit_grid(asked, Allow(), lambda question: True)
     submitted = capsys.readouterr().out.splitlines()
 
     assert TOLD in planned
@@ -407,9 +407,9 @@ def test_a_submit_to_slurm_lists_it_before_it_asks(
 ) -> None:
     """Whoever says yes has seen it."""
     asked = opened("kind: slurm\nenvironment: {set: {PYTHONPATH: evil}}")
-    monkeypatch.setattr(session.submits, "refuse_without_slurm", lambda: None)
-    monkeypatch.setattr(session.admission, "cluster_of", lambda *_, **__: Cluster())
-    session.submit_grid(asked, Allow(), lambda question: bool(print("ASKED")))
+    monkeypatch.setattr(workflow.submits, "refuse_without_slurm", lambda: None)
+    monkeypatch.setattr(workflow.admission, "cluster_of", lambda *_, **__: Cluster())
+    workflow.submit_grid(asked, Allow(), lambda question: bool(print("ASKED")))
     lines = capsys.readouterr().out.splitlines()
 
     assert lines.index(TOLD) < lines.index("ASKED")

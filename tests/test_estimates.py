@@ -13,7 +13,7 @@ from launcher.planning import fit
 from launcher.planning.estimates import Estimates, build_lines, describe_assumptions
 from launcher.planning.fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
-from launcher.submission import session
+from launcher.submission import workflow
 from tests.lib.builders import task, write_niv2
 from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
@@ -253,7 +253,7 @@ def profile(zsg: Zsg, stage: int = 1, ranks: int = 4) -> None:
 
 def estimates(path: Path, folder: Path) -> tuple[list, Estimates]:
     """The runs of a grid file and their estimates."""
-    opened = session.open_grid(path, None, folder / "work")
+    opened = workflow.open_grid(path, None, folder / "work")
     return opened.runs, Estimates(
         opened.site.workspace, opened.site.profile, opened.runs
     )
@@ -541,7 +541,7 @@ def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
         "later.yaml",
         head + "grid: [{model.layers: [1]}, {model.layers: [1], train.steps: [2]}]\n",
     )
-    opened = session.open_grid(later, None, zsg.work)
+    opened = workflow.open_grid(later, None, zsg.work)
     made = Estimates(opened.site.workspace, opened.site.profile, opened.runs)
     whole, part = (made.of(run).work for run in opened.runs)
 

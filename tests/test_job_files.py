@@ -21,7 +21,7 @@ from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.planning.site import Site
-from launcher.submission import job_files, session
+from launcher.submission import job_files, workflow
 from launcher.workspace.ledger import Submission
 from tests.lib.builders import write_niv2
 from tests.lib.job_records import job_record
@@ -129,7 +129,7 @@ def resolve(
     point = {"arrangement.order": ["random"]}
     write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": point})
     write_json(folder / "profile.yaml", profile)
-    opened = session.open_grid(
+    opened = workflow.open_grid(
         folder / "grid.yaml", str(folder / "profile.yaml"), folder / "zsg-work"
     )
     return opened.site, opened.runs

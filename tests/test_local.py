@@ -13,7 +13,7 @@ import pytest
 from jobs.contract.folder import read_json, write_json
 from launcher.planning.plan import Prepare
 from launcher.submission import job_files
-from launcher.submission.session import open_grid
+from launcher.submission.workflow import open_grid
 from tests.lib.builders import break_an_instance
 from tests.lib.command_line import Zsg, page_at, wait_until
 from tests.lib.mlflow_contents import (

@@ -15,7 +15,7 @@ from jobs.files import ownership
 from jobs.runtime import caches
 from jobs.training import state
 from launcher.doctor import doctor
-from launcher.submission import handover
+from launcher.submission import sbatch
 from launcher.workspace import code_snapshot, workspaces
 from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from tests.lib.builders import write_niv2
@@ -429,14 +429,14 @@ def test_a_process_of_another_user_is_no_sbatch_of_ours(
         group=stranger.gid,
     )
     submission = Submission("s", "slurm", "train", "g", [], 0, os.uname().nodename)
-    monkeypatch.setattr(handover.slurm, "find_job_ids", lambda name, **options: [name])
+    monkeypatch.setattr(sbatch.slurm, "find_job_ids", lambda name, **options: [name])
     monkeypatch.setattr(
-        handover.time,
+        sbatch.time,
         "sleep",
         lambda seconds: pytest.fail("it waits for another's process"),
     )
     try:
-        assert handover.find_jobs(submission, "zsg-g-train-s") == ["zsg-g-train-s"]
+        assert sbatch.find_jobs(submission, "zsg-g-train-s") == ["zsg-g-train-s"]
     finally:
         theirs.kill()
         theirs.wait()

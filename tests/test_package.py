@@ -55,7 +55,7 @@ def test_help_and_status_start_quickly(module: str) -> None:
         "numpy",
         "submitit",
         "ruamel.yaml",
-        "launcher.submission.session",
+        "launcher.submission.workflow",
     ]
     done = subprocess.run(
         [sys.executable, "-c", code, module, *slow],

@@ -315,7 +315,7 @@ def test_a_killed_run_is_tried_again_and_what_is_done_is_not(
 
 def test_the_file_must_be_there(workspace, tmp_path):
     """A grid whose file is gone is not guessed at; its copy is named."""
-    from launcher.submission import session
+    from launcher.submission import workflow
 
     (tmp_path / "g.yaml").unlink()
     assert retry.choose_retries(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
@@ -323,7 +323,7 @@ def test_the_file_must_be_there(workspace, tmp_path):
         UserError,
         match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml",
     ):
-        session.open_again(workspace, "g")
+        workflow.reopen_grid(workspace, "g")
 
 
 def test_what_is_left_is_told_with_what_takes_it(workspace):

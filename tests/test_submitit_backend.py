@@ -15,7 +15,7 @@ import pytest
 from jobs.runtime import slurm_environment
 from launcher.clusters import profiles, submitit_backend
 from launcher.clusters.profiles import Profile
-from launcher.submission.handover import build_dependency, build_parameters
+from launcher.submission.sbatch import build_dependency, build_parameters
 from launcher.workspace.ledger import Submission
 from tests.lib.slurm_answers import profile
 

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.grids import grid as grids
 from launcher.planning.plan import Allow
-from launcher.submission import session, submit
+from launcher.submission import submit, workflow
 from launcher.workspace.ledger import Ledger
 from tests.lib import shelf
 from tests.lib.command_line import Zsg
@@ -46,7 +46,7 @@ def test_a_template_plans_cleanly(
     """Every run of it would be submitted and fits; nothing is merged, left out without
     effect, or warned of."""
     monkeypatch.chdir(shelved)
-    opened = session.open_grid(path, None, shelved / "work")
+    opened = workflow.open_grid(path, None, shelved / "work")
     plan = submit.plan_runs(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     )
@@ -64,7 +64,7 @@ def test_a_template_can_be_tried_small(
 ) -> None:
     """`--smoke` makes runs of the tiny model of it, on the CPUs of this machine."""
     monkeypatch.chdir(shelved)
-    opened = session.open_grid(path, "local", shelved / "small", smoke=True)
+    opened = workflow.open_grid(path, "local", shelved / "small", smoke=True)
 
     steps = 20 if "falls_early" in path.read_text() else opened.site.profile.smoke.steps
     assert {run.stage["train"]["steps"] for run in opened.runs} == {steps}
@@ -87,7 +87,7 @@ def test_ids_of_trials_change_where_their_recipes_do(
     """The demo's trial is what it was; in DMT's the shares k had become equal: they are
     others, and so are its ids."""
     monkeypatch.chdir(shelved)
-    opened = session.open_grid(
+    opened = workflow.open_grid(
         STUDIES / f"{name}.yaml", "local", shelved / "small", smoke=True
     )
     ids = [run.id for run in opened.runs]

@@ -122,7 +122,7 @@ def retry(
     from launcher.grids.selection import Selection
     from launcher.lifecycle import retry as retries
     from launcher.planning.plan import Allow
-    from launcher.submission import session
+    from launcher.submission import workflow
     from launcher.views import asking, show
     from launcher.workspace import workspaces
     from zsg_core.errors import ClusterError
@@ -143,17 +143,17 @@ def retry(
     if not choice.runs:
         show.print_result(f"{grid}: nothing to try again")
         return
-    opened = session.open_again(place, grid)
+    opened = workflow.reopen_grid(place, grid)
     retries.refuse_changed(
         str(opened.grid.path), choice.runs, {run.id for run in opened.runs}
     )
     allow = Allow(retry=True, selection=Selection.of_ids(choice.runs))
     if detach and opened.site.profile.kind == "local":
-        session.submit_detached(
+        workflow.submit_detached(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
         )
         return
-    if session.submit_grid(opened, allow, asking.make_consent(yes)):
+    if workflow.submit_grid(opened, allow, asking.make_consent(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 

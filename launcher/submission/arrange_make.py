@@ -12,7 +12,7 @@ from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.status import data_notes, logs
 from launcher.status.status import collect_states
-from launcher.submission import local, session
+from launcher.submission import local, workflow
 from launcher.submission import submit as submits
 from launcher.views import show
 from launcher.workspace.ledger import Ledger, submit_lock
@@ -31,9 +31,9 @@ class MadeArrangement:
 def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangement]:
     """Makes what is missing and tells all. ClusterError with the reason where a prepare
     job failed."""
-    opened = session.open_grid(grid, None, workspace)
+    opened = workflow.open_grid(grid, None, workspace)
     if opened.site.profile.kind != "local":
-        opened = session.open_grid(grid, "local", opened.site.workspace.root)
+        opened = workflow.open_grid(grid, "local", opened.site.workspace.root)
     site, runs = opened.site, opened.runs
     ownership.make_files_private(site.workspace.root)
     axes: dict[str, list[dict]] = {}
@@ -51,7 +51,7 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
     ]
 
 
-def _run(opened: session.Opened) -> None:
+def _run(opened: workflow.ResolvedGrid) -> None:
     site = opened.site
     if admission.is_python_of_jobs(site.profile) and (
         why := admission.lacking_to_order(opened.runs)
@@ -86,6 +86,6 @@ def _run(opened: session.Opened) -> None:
             )
 
 
-def _is_there(opened: session.Opened, need: str) -> bool:
+def _is_there(opened: workflow.ResolvedGrid, need: str) -> bool:
     # A base is for training; an order needs none.
     return need.startswith("bases/") or is_committed(opened.site.workspace.root / need)

@@ -50,7 +50,7 @@ from launcher.planning.plan import (
 )
 from launcher.planning.site import Site
 from launcher.status.status import collect_states
-from launcher.submission import canary, handover, job_files, local
+from launcher.submission import canary, job_files, local, sbatch
 from launcher.workspace import code_snapshot, grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
@@ -287,13 +287,13 @@ def settle_submissions(site: Site, ledger: Ledger, say: Say) -> None:
             f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}"
         )
         if not submission.ids:
-            ids = handover.adopt_jobs(site.workspace, submission, submission.name)
+            ids = sbatch.adopt_jobs(site.workspace, submission, submission.name)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
             ledger.submitted(submission, ids)
         while len(submission.links) < submission.chain:
-            ids = handover.adopt_jobs(
+            ids = sbatch.adopt_jobs(
                 site.workspace,
                 submission,
                 submission.link_name(len(submission.links) + 1),
@@ -436,10 +436,10 @@ def _submit_prepares(
     )
     for prepare in prepares:
         job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-    after = handover.build_dependency(
+    after = sbatch.build_dependency(
         [ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))]
     )
-    return handover.send_submission(
+    return sbatch.send_submission(
         site.workspace, site.profile, submission, size, after, ledger, say
     )
 
@@ -479,8 +479,8 @@ def _submit_runs(
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, group.runs))
-    dependency = handover.build_dependency(after, group.whatever_they_made, first)
-    return handover.send_submission(
+    dependency = sbatch.build_dependency(after, group.whatever_they_made, first)
+    return sbatch.send_submission(
         site.workspace, site.profile, submission, group.size, dependency, ledger, say
     )
 
@@ -502,7 +502,7 @@ def _submit_canary(
         site.workspace, first, site.profile, watch.id, submission, size
     )
     after = f"after:{submission.ids[0]}"
-    made = handover.send_submission(
+    made = sbatch.send_submission(
         site.workspace, site.profile, watch, size, after, ledger, say
     )
     say(
@@ -530,7 +530,7 @@ def _submit_evaluators(
         yield _submit_evaluate(
             site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False
         )
-    ends = handover.build_dependency(
+    ends = sbatch.build_dependency(
         [trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True
     )
     yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
@@ -550,7 +550,7 @@ def _submit_later(
         for item, state in states.items()
         if state.is_active and item in known
     ]
-    ends = handover.build_dependency(ids, whatever_they_made=True)
+    ends = sbatch.build_dependency(ids, whatever_they_made=True)
     for _ in range(wanted.after):
         yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
 
@@ -572,7 +572,7 @@ def _submit_evaluate(
     profile = profiles.keep_variables(
         profile, list_key_variables(suite for run in runs for suite in run.suites)
     )
-    return handover.send_submission(
+    return sbatch.send_submission(
         site.workspace, profile, intent, profile.evaluate, after, ledger, say
     )
 

@@ -18,7 +18,7 @@ from launcher.grids.runs import Run
 from launcher.planning.plan import Prepare, run_item
 from launcher.planning.site import Site
 from launcher.submission import job_files
-from launcher.submission.session import open_grid
+from launcher.submission.workflow import open_grid
 from tests.lib.forked_jobs import ForkedJobs, Rank, wait_until
 from tests.lib.journal_rows import plain_rows
 from zsg_core import skills

@@ -34,7 +34,7 @@ from jobs.runtime.ranks import Ranks
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
 from launcher.submission import job_files
-from launcher.submission.session import open_grid
+from launcher.submission.workflow import open_grid
 from tests.lib.journal_rows import plain_rows
 from zsg_core import skills
 from zsg_core.training import schedule

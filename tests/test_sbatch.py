@@ -8,7 +8,7 @@ import pytest
 
 from jobs.contract.folder import Workspace
 from launcher.clusters import slurm, slurm_retry, submitit_backend
-from launcher.submission import handover
+from launcher.submission.sbatch import send_submission
 from launcher.workspace.ledger import Ledger
 from tests.lib.slurm_answers import profile
 from zsg_core.errors import ClusterError
@@ -72,7 +72,7 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
             scheduler="slurm", kind="train", grid="g", items=ITEMS, **where
         )
         sleep = lambda seconds: run.calls.append("sleep")  # noqa: E731
-        handover.send_submission(
+        send_submission(
             workspace,
             own,
             run.submission,

@@ -1,4 +1,4 @@
-"""Does what `plan` and `submit` ask: opens a grid, submits it, follows its local jobs."""
+"""The steps of `zsg plan` and `zsg submit`: resolve a grid, submit it, follow its local jobs."""
 
 import os
 import shlex
@@ -51,7 +51,7 @@ Agreed = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
-class Opened:
+class ResolvedGrid:
     """A grid, resolved on its profile."""
 
     grid: Grid
@@ -70,16 +70,27 @@ def open_grid(
     workspace_path: Path | None,
     smoke: bool = False,
     sets: Sequence[str] = (),
-    *,
-    only_looks: bool = False,
-    makes_place: bool = True,
-) -> Opened:
-    """Reads the grid and its profile and resolves the runs. UserError for whatever is
-    wrong in them.
+) -> ResolvedGrid:
+    """A grid, resolved as by `resolve_grid`, whose workspace is there."""
+    opened = resolve_grid(path, profile_name, workspace_path, smoke, sets)
+    create_workspace(opened)
+    return opened
 
-    `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no
-    workspace is made, and of one that is there only the cache of digests is kept up to
-    date. `makes_place`: make it now, not only once there is a submit.
+
+def resolve_grid(
+    path: Path,
+    profile_name: str | None,
+    workspace_path: Path | None,
+    smoke: bool = False,
+    sets: Sequence[str] = (),
+    only_looks: bool = False,
+) -> ResolvedGrid:
+    """Reads the grid and its profile and resolves the runs; makes no workspace yet.
+    UserError for whatever is wrong in them.
+
+    `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: nothing
+    will be submitted, so a workspace that could not be made is no error; of one that is
+    there only the cache of digests is kept up to date.
     """
     grid = grids.load_grid(path, sets)
     layers = profile_files.read_layers(
@@ -135,13 +146,12 @@ def open_grid(
     )
     asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
     told = effects.list_effects(layers, profile, grid, resolved)
-    opened = Opened(grid, Site(place, profile), resolved, estimates, asked, known, told)
-    if makes_place and not only_looks:
-        make_place(opened)
-    return opened
+    return ResolvedGrid(
+        grid, Site(place, profile), resolved, estimates, asked, known, told
+    )
 
 
-def make_place(opened: Opened) -> None:
+def create_workspace(opened: ResolvedGrid) -> None:
     """Makes the workspace, and keeps there what was read. UserError where it can be
     none of the user's."""
     site = opened.site
@@ -151,7 +161,7 @@ def make_place(opened: Opened) -> None:
     opened.read.keep()
 
 
-def open_again(place: Workspace, name: str) -> Opened:
+def reopen_grid(place: Workspace, name: str) -> ResolvedGrid:
     """A recorded grid, by the file, settings and profile of its last submit.
 
     UserError where they are gone, and in a group's workspace, where others may have
@@ -175,7 +185,7 @@ def open_again(place: Workspace, name: str) -> Opened:
     )
 
 
-def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
+def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
     """Prints what a submit would do now; returns the error with which it would refuse,
     if it would."""
     cluster = admission.cluster_of(
@@ -223,7 +233,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     return admission.join_objections(refused)
 
 
-def _say_unknown(opened: Opened, plan: Plan) -> None:
+def _say_unknown(opened: ResolvedGrid, plan: Plan) -> None:
     """What is missing here may be there for jobs that find their packages elsewhere:
     only they can tell."""
     if not admission.is_python_of_jobs(opened.site.profile):
@@ -234,7 +244,7 @@ def _say_unknown(opened: Opened, plan: Plan) -> None:
             )
 
 
-def _unproven(opened: Opened) -> list[str]:
+def _unproven(opened: ResolvedGrid) -> list[str]:
     """A line for each folder of a model of which only the files have been looked at."""
     digests = {
         run.base: run.recipe["base"]["digest"] for run in opened.runs if run.base
@@ -247,7 +257,7 @@ def _unproven(opened: Opened) -> list[str]:
     ]
 
 
-def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
+def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     """Submits what the plan says; on a local profile runs it to its end. Returns
     whether a local run failed.
 
@@ -277,7 +287,7 @@ def submit_grid(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         if asked.acting and not agreed(f"{show.summarize_plan(asked)}: submit?"):
             show.print_progress("nothing was submitted")
             return False
-    make_place(opened)
+    create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
@@ -352,13 +362,13 @@ def _tell_clusters(site: Site, ledger: Ledger) -> None:
         )
 
 
-def _tell_of_the_data(opened: Opened) -> None:
+def _tell_of_the_data(opened: ResolvedGrid) -> None:
     """Says what prepare jobs found in the data, as far as they have been prepared."""
     corpora = [one.corpus_id for run in opened.runs for one in [*run.all_before, run]]
     show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora))
 
 
-def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
+def _evaluated(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> bool:
     """Whether the evaluate jobs have ended well; says why not."""
     items = [job.item for job in jobs if job.item.startswith("evaluate/")]
     states = collect_states(opened.site.workspace, items, Ledger(opened.site.workspace))
@@ -371,7 +381,7 @@ def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
     return not bad
 
 
-def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
+def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> None:
     """Starts `zsg <argv>` apart from this terminal and returns once it has taken the jobs on.
 
     Raises ClusterError with the end of its log if it ends before.
@@ -391,7 +401,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         )
         return
     show.print_effects(opened.effects)
-    make_place(opened)
+    create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
@@ -437,7 +447,7 @@ def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
     )
 
 
-def _run_here(opened: Opened, jobs: Sequence[local.LocalJob]) -> None:
+def _run_here(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
     # a script's background jobs begin by ignoring it
@@ -484,7 +494,9 @@ def _await_delivery(
         )
 
 
-def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+def _look(
+    opened: ResolvedGrid, helpers: Sequence[str]
+) -> tuple[str, list[dict[str, Any]]]:
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
     states = collect_states(
@@ -494,7 +506,7 @@ def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, A
     return show.prepare_note({item: states[item] for item in helpers}), rows
 
 
-def _hint(command: str, opened: Opened) -> str:
+def _hint(command: str, opened: ResolvedGrid) -> str:
     """The command that goes on from here, with the workspace unless it is the one that
     zsg looks in anyway."""
     root = opened.site.workspace.root

@@ -1,5 +1,5 @@
-"""Hands one submission to Slurm and finds it again, whatever sbatch said and whoever
-was killed meanwhile."""
+"""Submits one submission to Slurm by sbatch and finds it again, whatever sbatch said
+and whoever was killed meanwhile."""
 
 import os
 import socket
@@ -68,7 +68,7 @@ def send_submission(
         taken = _sbatch(
             workspace, profile, submission, submission.name, wanted, say, sleep
         )
-    except NotTaken:
+    except SubmitRejected:
         ledger.void(submission, "sbatch failed")
         raise
     ids = taken.ids
@@ -117,7 +117,7 @@ def _guarded(wanted: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]:
     return wanted | {"setup": [*wanted["setup"], *guard]}
 
 
-class NotTaken(ClusterError):
+class SubmitRejected(ClusterError):
     """Slurm was asked and has none of the jobs."""
 
 
@@ -165,7 +165,7 @@ def _sbatch(
             ):
                 return Taken(ids)
             if not is_unreachable(error) or (pause := next(pauses, None)) is None:
-                raise NotTaken(str(error)) from error
+                raise SubmitRejected(str(error)) from error
             say(
                 f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
                 f" trying again in {pause:g} s"
