@@ -455,7 +455,7 @@ def test_a_local_run_is_stopped_and_the_next_is_never_started(
     begun, dropped = sorted(rows, key=lambda row: row["attempt"] or 0, reverse=True)
     assert (begun["attempt"], begun["step"] > 0, dropped["attempt"]) == (1, True, None)
     assert "nothing to submit" in zsg("submit", grid, "--profile", place)
-    assert f"goes on from step {begun['step']}" in zsg(
+    assert f"resumes from step {begun['step']}" in zsg(
         "plan", grid, "--profile", place, "--retry"
     )
     assert (

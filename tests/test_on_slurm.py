@@ -267,7 +267,7 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     [row] = zsg.status()
     assert (row["state"], row["evidence"]) == ("waiting", "zsg submit goes on")
     assert row["cause"] == f"stopped at step {row['step']} (time limit or preemption)"
-    assert f"goes on from step {row['step']}" in zsg("plan", grid, "--profile", place)
+    assert f"resumes from step {row['step']}" in zsg("plan", grid, "--profile", place)
 
     zsg("submit", grid, "--profile", place)
     job = wait_for_step(zsg, row["step"] + 50)
@@ -275,7 +275,7 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
     assert row["state"] == "cancelled"
-    assert f"and goes on from step {row['step']}" in zsg(
+    assert f"and resumes from step {row['step']}" in zsg(
         "plan", grid, "--profile", place
     )
 

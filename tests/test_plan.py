@@ -146,12 +146,12 @@ def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
         ),
         pytest.param(
             JobState(state="waiting", stopped=True, saved=7),
-            "goes on from step 7",
+            "resumes from step 7",
             id="stopped by its time limit",
         ),
         pytest.param(
             JobState(state="cancelled", cause="signal", saved=7),
-            "cancelled: signal (zsg retry --only state=cancelled submits it again and goes on from"
+            "cancelled: signal (zsg retry --only state=cancelled submits it again and resumes from"
             " step 7)",
             id="cancelled, with a state",
         ),

@@ -60,9 +60,14 @@ class Run:
         )
 
     @property
+    def arrangement_item(self) -> str:
+        """The folder of the workspace that its training order is in."""
+        return f"arrangements/{self.arrangement_id}"
+
+    @property
     def needs(self) -> frozenset[str]:
         """What must have been made before this run can start, as folders of the workspace."""
-        folders = {f"arrangements/{self.arrangement_id}"}
+        folders = {self.arrangement_item}
         if self.before:
             folders.add(self.before.weights)
         elif self.base_id:

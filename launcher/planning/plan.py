@@ -3,6 +3,7 @@
 A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,9 @@ NOT_SELECTED = "not selected"
 # of runs that wait for other prepare jobs each; beyond, all of a size wait for all and
 # are one array
 MOST_GROUPS = 20
+
+# corpus and embedding: what is missing of both is made by one prepare job
+PrepareKey = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,13 @@ class Prepare:
     samples: bool = False
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """For tables: what it does and what it waits for."""
         if self.samples:
             return "samples the model's own answers,"
-        return (
-            f"after {', '.join(sorted(self.after))}, makes" if self.after else "makes"
-        )
+        if self.after:
+            return f"after {', '.join(sorted(self.after))}, makes"
+        return "makes"
 
 
 @dataclass
@@ -152,7 +156,7 @@ class Plan:
         """How many jobs a submit would hand over, so many links behind each run's;
         every task of an array is one."""
         runs = sum(len(group.runs) for group in self.groups)
-        evaluators = sum(one.jobs for one in self.evaluations)
+        evaluators = sum(evaluation.jobs for evaluation in self.evaluations)
         return (
             len(self.prepares)
             + (1 + links) * runs
@@ -168,12 +172,21 @@ class Plan:
     def evaluations(self) -> list[Evaluation]:
         """The evaluate jobs of each group that is trained, and those of runs that were
         trained before."""
-        made = [one for group in self.groups if (one := evaluation_of(group.runs)).runs]
-        later = [action.run for action in self.actions if action.kind == EVALUATE]
+        evaluations = [
+            evaluation
+            for group in self.groups
+            if (evaluation := evaluation_of(group.runs)).runs
+        ]
+        trained_before = [
+            action.run for action in self.actions if action.kind == EVALUATE
+        ]
         if self.is_local:
-            runs = [run for one in made for run in one.runs] + later
+            scored = [run for evaluation in evaluations for run in evaluation.runs]
+            runs = scored + trained_before
             return [Evaluation(runs, beside=0, after=1)] if runs else []
-        return made + ([evaluation_later(later)] if later else [])
+        if trained_before:
+            evaluations.append(evaluation_later(trained_before))
+        return evaluations
 
     @property
     def stages_before(self) -> list[Run]:
@@ -217,35 +230,34 @@ def choose_actions(
 ) -> list[Action]:
     """One action per run, in the order of the runs. `comes`: whether `kind/id` is there
     or being made."""
-    actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
-    actions = [
-        _hindered(action, states, allow, comes) if action.kind in TRAINING else action
-        for action in actions
-    ]
-    return (
-        actions
-        if allow.selection == EVERYTHING
-        else _selected(actions, states, allow.selection)
-    )
+    actions = []
+    for run in runs:
+        action = Action(run, *_decide(run, states[run_item(run)], allow))
+        if action.kind in TRAINING:
+            action = _skip_if_hindered(action, states, allow, comes)
+        actions.append(action)
+    if allow.selection == EVERYTHING:
+        return actions
+    return _skip_unselected(actions, states, allow.selection)
 
 
-def _selected(
+def _skip_unselected(
     actions: list[Action], states: Mapping[str, JobState], selection: Selection
 ) -> list[Action]:
     """The actions, with nothing done about runs that are not selected. UserError for a
     term that names no run."""
-    known = [
-        (one.run.id, one.run.settings, states[run_item(one.run)].state)
-        for one in actions
+    facts_of_runs = [
+        (action.run.id, action.run.settings, states[run_item(action.run)].state)
+        for action in actions
     ]
-    selection.check(known)
+    selection.check(facts_of_runs)
     return [
         action if selection.matches(*facts) else Action(action.run, SKIP, NOT_SELECTED)
-        for action, facts in zip(actions, known, strict=True)
+        for action, facts in zip(actions, facts_of_runs, strict=True)
     ]
 
 
-def _hindered(
+def _skip_if_hindered(
     action: Action,
     states: Mapping[str, JobState],
     allow: Allow,
@@ -268,93 +280,112 @@ def _hindered(
 
 
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
+    """What is done about a run in a state, and why."""
     if state.state == State.ABSENT:
         return SUBMIT, "new"
     if state.cause == NEVER_STARTED:
         return SUBMIT, NEVER_STARTED
     if state.stopped:
-        return SUBMIT, _going_on(run, state)
+        return SUBMIT, _describe_resumption(run, state)
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
     if state.in_queue:
         return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
     if state.state == State.DONE:
-        missing = " and ".join(
-            filter(None, (_missing_cells(run, state), _missing_snapshots(run, state)))
-        )
-        if not missing:
-            return SKIP, "already done"
-        reason = f"done, but {missing}; it needs training again"
-        return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
-    reason = ": ".join(
-        dict.fromkeys(
-            part for part in (state.state, state.cause, state.evidence) if part
-        )
-    )
+        return _decide_finished(run, state, allow)
+    return _decide_failed(run, state, allow)
+
+
+def _decide_finished(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
+    """A finished run is trained again only for checkpoints that it lacks, and if allowed."""
+    lacks = (_missing_cells(run, state), _missing_snapshots(run, state))
+    missing = " and ".join(filter(None, lacks))
+    if not missing:
+        return SKIP, "already done"
+    reason = f"done, but {missing}; it needs training again"
+    if allow.retrain:
+        return RETRAIN, reason
+    return SKIP, f"{reason} (--retrain)"
+
+
+def _decide_failed(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
+    """A run that ended without its result is retried only if allowed."""
+    facts = filter(None, (state.state, state.cause, state.evidence))
+    reason = ": ".join(dict.fromkeys(facts))
+    resumption = _describe_resumption(run, state) if state.saved else ""
     if state.state in (State.FAILED, State.CANCELLED, State.UNKNOWN) and allow.retry:
-        return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
-    goes_on = f" and {_going_on(run, state)}" if state.saved else ""
+        return RETRY, f"{reason}; {resumption}" if resumption else reason
     option = "" if state.state == State.FAILED else f" --only state={state.state}"
-    return SKIP, f"{reason} (zsg retry{option} submits it again{goes_on})"
+    outcome = f" and {resumption}" if resumption else ""
+    return SKIP, f"{reason} (zsg retry{option} submits it again{outcome})"
 
 
-def _going_on(run: Run, state: JobState) -> str:
-    """From where a run goes on: a saved state serves the size and the checkpoints that
+def _describe_resumption(run: Run, state: JobState) -> str:
+    """From where a run resumes: a saved state serves the size and the checkpoints that
     it was saved under."""
-    asked = run.checkpoints.model_dump(mode="json", include={"every", "quick"})
-    asked |= (
-        {"snapshots": run.checkpoints.model_dump(mode="json")["snapshots"]}
-        if run.checkpoints.snapshots
-        else {}
-    )
-    now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, **asked}
+    step = state.saved or 0
     changed = [
         key
-        for key, value in now.items()
+        for key, value in _conditions_of_resuming(run).items()
         if key in state.under and state.under[key] != value
     ]
     if changed:
         return (
-            f"starts over: {' and '.join(changed)} changed since step {state.saved or 0}"
-            " was saved"
+            f"starts over: {' and '.join(changed)} changed since step {step} was saved"
         )
-    return f"goes on from step {state.saved or 0}"
+    return f"resumes from step {step}"
+
+
+def _conditions_of_resuming(run: Run) -> dict[str, Any]:
+    """What must be as it was when a state was saved, for a run to resume from it."""
+    checkpoints = run.checkpoints.model_dump(mode="json")
+    conditions = {
+        "nodes": run.size.nodes,
+        "ranks_per_node": run.size.ranks_per_node,
+        "every": checkpoints["every"],
+        "quick": checkpoints["quick"],
+    }
+    if run.checkpoints.snapshots:
+        conditions["snapshots"] = checkpoints["snapshots"]
+    return conditions
 
 
 def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
-    asked = run.checkpoints.model_dump(mode="json")
-    wanted = schedule.list_measured_steps(
+    checkpoints = run.checkpoints.model_dump(mode="json")
+    steps_by_loss = schedule.list_measured_steps(
         (state.steps or 0) - state.first,
-        *(asked[key] for key in ("every", "quick", "snapshots")),
+        *(checkpoints[key] for key in ("every", "quick", "snapshots")),
     )
     measured = {"loss": state.checkpoints, **state.quick}
-    told = []
-    for key, own in wanted.items():
+    gaps = []
+    for key, steps_of_stage in steps_by_loss.items():
         # Where a later stage begins, the stage before has measured.
-        steps = [state.first + step for step in own if step or not state.first]
+        steps = [
+            state.first + step for step in steps_of_stage if step or not state.first
+        ]
         if missing := sorted(set(steps) - set(measured.get(key, ()))):
-            of = "checkpoints" if key == "loss" else f"checkpoints of {key}"
-            told.append(
-                f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step"
-                f" {missing[0]})"
+            cells = "checkpoints" if key == "loss" else f"checkpoints of {key}"
+            gaps.append(
+                f"{len(missing)} of the {len(steps)} {cells} now wanted are missing (the first:"
+                f" step {missing[0]})"
             )
-    return ", ".join(told)
+    return ", ".join(gaps)
 
 
 def _missing_snapshots(run: Run, state: JobState) -> str:
     """Which wanted snapshots a finished run lacks, in words; empty if none."""
-    own = schedule.list_snapshot_steps(
+    steps_of_stage = schedule.list_snapshot_steps(
         (state.steps or 0) - state.first, run.checkpoints.snapshots
     )
-    wanted = {state.first + step for step in own}
+    due = {state.first + step for step in steps_of_stage}
     losses = {
         row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"])
         for row in state.snapshots
     }
     rule = run.checkpoints.keep
-    stay = wanted - losses.keys() or select_kept_steps(
-        wanted, losses, rule.model_dump() if rule else None
+    stay = due - losses.keys() or select_kept_steps(
+        due, losses, rule.model_dump() if rule else None
     )
     missing = sorted(stay - {row["step"] for row in state.snapshots if row["kept"]})
     if not missing:
@@ -373,52 +404,56 @@ def make_plan(
     runs = _with_stages_before(
         [action.run for action in actions if action.kind in TRAINING], is_made, makers
     )
-    trained = {run.weights: run_item(run) for run in runs}
-    prepares: dict[tuple[str, str | None], Prepare] = {}
-    samplers: dict[str, Prepare] = {}
+    makers = {**makers, **{run.weights: run_item(run) for run in runs}}
+    unmade = {run.id: set(itertools.filterfalse(is_made, run.needs)) for run in runs}
+    lacking = {run_id: needs - makers.keys() for run_id, needs in unmade.items()}
+    prepares = _plan_prepares(runs, lacking)
+    to_order = [run for run in runs if run.arrangement_item in lacking[run.id]]
+    samplers = _plan_samplers(to_order, prepares, is_made, makers)
+    needed = {
+        run.id: _list_jobs_before(
+            unmade[run.id], prepares.get(_prepare_key(run)), makers
+        )
+        for run in runs
+    }
+    groups = _group_runs(runs, needed)
+    return Plan(actions, [*samplers, *prepares.values()], groups, needed=needed)
+
+
+def _plan_prepares(
+    runs: Sequence[Run], lacking: Mapping[str, set[str]]
+) -> dict[PrepareKey, Prepare]:
+    """The prepare jobs that make what runs lack. `lacking`: by run id."""
+    prepares: dict[PrepareKey, Prepare] = {}
     for run in runs:
-        lacking = {
-            need
-            for need in run.needs
-            if not (is_made(need) or need in makers or need in trained)
-        }
-        if lacking:
+        if lacking[run.id]:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
-            prepare.makes |= lacking
-        for need in (
-            run.answers.values()
-            if f"arrangements/{run.arrangement_id}" in lacking
-            else ()
-        ):
-            if not is_made(need):
-                own = prepares[_prepare_key(run)]
-                own.needs.add(need)
-                own.after.add(
-                    makers.get(need)
-                    or samplers.setdefault(need, _sampler(run, need)).item
-                )
+            prepare.makes |= lacking[run.id]
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
-    groups: dict[tuple[Any, ...], TrainGroup] = {}
-    needed: dict[str, tuple[str, ...]] = {}
+    return prepares
+
+
+def _plan_samplers(
+    runs: Sequence[Run],
+    prepares: Mapping[PrepareKey, Prepare],
+    is_made: Callable[[str], bool],
+    makers: Mapping[str, str],
+) -> list[Prepare]:
+    """The jobs that sample the answers by which runs are ordered; the prepare jobs of
+    these orders come to wait for them."""
+    samplers: dict[str, Prepare] = {}
     for run in runs:
-        # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
-        own = prepares.get(_prepare_key(run))
-        lacking = [need for need in run.needs if not is_made(need)]
-        after = {
-            own.item if own and need in own.makes else trained.get(need) or makers[need]
-            for need in lacking
-        }
-        needed[run.id] = tuple(sorted(after))
-        key = (run.size, needed[run.id])
-        groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
-    made = list(groups.values())
-    # a run before who needs it
-    made = (
-        made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)
-    )
-    return Plan(actions, [*samplers.values(), *prepares.values()], made, needed=needed)
+        prepare = prepares[_prepare_key(run)]
+        for need in run.answers.values():
+            if is_made(need):
+                continue
+            if need not in makers and need not in samplers:
+                samplers[need] = _sampler(run, need)
+            prepare.needs.add(need)
+            prepare.after.add(makers.get(need) or samplers[need].item)
+    return list(samplers.values())
 
 
 def _sampler(run: Run, need: str) -> Prepare:
@@ -428,23 +463,52 @@ def _sampler(run: Run, need: str) -> Prepare:
     return Prepare(f"prepare/{content_id(sorted(makes))}", [run], makes, samples=True)
 
 
-def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
+def _list_jobs_before(
+    unmade: set[str], prepare: Prepare | None, makers: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The jobs that make what a run still needs. `prepare`: the run's own prepare job.
+
+    Two prepare jobs may make the same base, for it is the same; a run waits for its own.
+    """
+    makes = prepare.makes if prepare else set()
+    jobs = {
+        prepare.item if prepare and need in makes else makers[need] for need in unmade
+    }
+    return tuple(sorted(jobs))
+
+
+def _group_runs(
+    runs: Sequence[Run], needed: Mapping[str, tuple[str, ...]]
+) -> list[TrainGroup]:
+    """The arrays of train jobs: runs of equal size that wait for the same jobs."""
+    groups: dict[tuple[JobSize, tuple[str, ...]], TrainGroup] = {}
+    for run in runs:
+        key = (run.size, needed[run.id])
+        groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
+    arrays = list(groups.values())
+    if len(arrays) <= MOST_GROUPS:
+        return arrays
+    # A run comes before those that start from its weights.
+    return sorted(_join_arrays(arrays), key=waits_for_a_run)
+
+
+def _join_arrays(groups: list[TrainGroup]) -> list[TrainGroup]:
     """Fewer arrays: those that wait for prepare jobs only are one for each size, which
     waits for all of these jobs."""
-    kept = [group for group in groups if not _waits_for_prepares(group)]
-    joined: dict[JobSize, list[TrainGroup]] = {}
-    for group in groups:
-        if _waits_for_prepares(group):
-            joined.setdefault(group.size, []).append(group)
-    for size, parts in joined.items():
-        after = sorted({item for part in parts for item in part.after})
-        runs = [run for part in parts for run in part.runs]
-        kept.append(
-            parts[0]
-            if len(parts) == 1
-            else TrainGroup(size, tuple(after), runs, whatever_they_made=True)
-        )
-    return kept
+    arrays = [group for group in groups if not _waits_for_prepares(group)]
+    by_size: dict[JobSize, list[TrainGroup]] = {}
+    for group in filter(_waits_for_prepares, groups):
+        by_size.setdefault(group.size, []).append(group)
+    return arrays + [_join_groups(same_size) for same_size in by_size.values()]
+
+
+def _join_groups(groups: list[TrainGroup]) -> TrainGroup:
+    """One array of groups of equal size."""
+    if len(groups) == 1:
+        return groups[0]
+    after = sorted({item for group in groups for item in group.after})
+    runs = [run for group in groups for run in group.runs]
+    return TrainGroup(groups[0].size, tuple(after), runs, whatever_they_made=True)
 
 
 def waits_for_a_run(group: TrainGroup) -> bool:
@@ -463,7 +527,7 @@ def _with_stages_before(
 ) -> list[Run]:
     """The runs, each after those whose weights it starts from where nobody has made or
     is making them."""
-    found: dict[str, Run] = {}
+    in_order: dict[str, Run] = {}
     for run in runs:
         chain = [run]
         while (
@@ -472,10 +536,11 @@ def _with_stages_before(
             and before.weights not in makers
         ):
             chain.append(before)
-        found |= {one.id: found.get(one.id, one) for one in reversed(chain)}
-    return list(found.values())
+        for stage in reversed(chain):
+            in_order.setdefault(stage.id, stage)
+    return list(in_order.values())
 
 
-def _prepare_key(run: Run) -> tuple[str, str | None]:
+def _prepare_key(run: Run) -> PrepareKey:
     # Orders that need no embedding do not wait for one.
     return run.corpus_id, run.stage["arrangement"].get("embedding")

@@ -181,7 +181,9 @@ def plan_table(plan: "Plan") -> None:
 def job_graph(plan: "Plan") -> None:
     """Which jobs there would be, and what waits for what."""
     for prepare in plan.prepares:
-        print_result(f"{prepare.item}: {prepare.told} {_some(sorted(prepare.makes))}")
+        print_result(
+            f"{prepare.item}: {prepare.description} {_some(sorted(prepare.makes))}"
+        )
     for group in plan.groups:
         ends = "the end of " if group.whatever_they_made else ""
         after = f" after {ends}{_some(group.after)}" if group.after else ""
