@@ -12,15 +12,15 @@ import pytest
 
 from jobs.contract.folder import Workspace, write_json
 from jobs.tracking import mlflow_sync
-from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Unreachable
 from tests.lib.command_line import wait_until
 from tests.lib.faulty_proxy import FaultyProxy
 from tests.lib.grown_journals import GrowingRun, write_grid, write_run
 from tests.lib.mlflow_contents import MlflowClient, assert_exactly_once, child_runs
+from zsg_core.retry import ExponentialBackoff
 
 TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
-HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
+HASTE = ExponentialBackoff(limit_s=0.5, first_s=0.01, longest_s=0.05)
 # a delivery to be killed, which starts in a moment
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["jobs.tracking.mlflow_sync"])

@@ -17,11 +17,11 @@ import pytest
 from jobs.evaluating import exchange
 from jobs.evaluating import judge as judges
 from jobs.evaluating.judge import Judge, Judged, Kept, rate_requests
-from jobs.tracking.patience import Patience
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.retry import ExponentialBackoff
 
 ASKED = JudgeRequest(
     id="q", task="writing", system="s", user="u", answer="a" * 64, prompt="p" * 64
@@ -106,11 +106,11 @@ def without_end(piece: bytes, first: bytes = b"") -> Act:
 
 
 def asked(server: Raw, kept: Path, **options: Any) -> Judged:
-    patience = Patience(limit_s=0.01, first_s=0.001, most_s=0.002)
+    retry_policy = ExponentialBackoff(limit_s=0.01, first_s=0.001, longest_s=0.002)
     one = Judge(
         "m",
         server.uri,
-        **{"key": KEY, "timeout_s": 5.0, "patience": patience, **options},
+        **{"key": KEY, "timeout_s": 5.0, "retry_policy": retry_policy, **options},
     )
     return rate_requests([ASKED], one, Kept(kept), workers=1)
 
@@ -330,9 +330,11 @@ def test_a_proxy_is_told_the_host_and_its_own_login_and_no_key(
         "https_proxy", f"http://me:proxy-password@127.0.0.1:{proxy.port}"
     )
     monkeypatch.delenv("no_proxy", raising=False)
-    patience = Patience(limit_s=0.01, first_s=0.001, most_s=0.002)
+    retry_policy = ExponentialBackoff(limit_s=0.01, first_s=0.001, longest_s=0.002)
     with pytest.raises(ClusterError, match="Tunnel connection failed: 407") as refused:
-        Judge("m", "https://judge.example/v1", KEY, patience=patience).reply("s", "u")
+        Judge("m", "https://judge.example/v1", KEY, retry_policy=retry_policy).reply(
+            "s", "u"
+        )
 
     assert proxy.asked[0].startswith(b"CONNECT judge.example:443 HTTP/1.")
     assert b"Proxy-Authorization: Basic bWU6cHJveHktcGFzc3dvcmQ=" in proxy.asked[0]
@@ -382,13 +384,15 @@ def test_an_encrypted_judge_is_asked_and_must_be_who_it_says(
 
     server = serve(act, reads=False)
     address = f"https://127.0.0.1:{server.port}/v1"
-    patience = Patience(limit_s=0.01, first_s=0.001, most_s=0.002)
+    retry_policy = ExponentialBackoff(limit_s=0.01, first_s=0.001, longest_s=0.002)
     with pytest.raises(ClusterError, match="certificate verify failed"):
-        Judge("m", address, KEY, patience=patience).reply("s", "u")
+        Judge("m", address, KEY, retry_policy=retry_policy).reply("s", "u")
     assert requests == []
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    assert Judge("m", address, KEY, patience=patience).reply("s", "u") == "[[6]]"
+    assert (
+        Judge("m", address, KEY, retry_policy=retry_policy).reply("s", "u") == "[[6]]"
+    )
     assert f"Authorization: Bearer {KEY}".encode() in requests[0]
 
 

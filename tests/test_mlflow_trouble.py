@@ -17,7 +17,6 @@ import pytest
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import mlflow_sync, tracker
 from jobs.tracking import mlflow_trouble as trouble
-from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Tracker, Unreachable
 from launcher.clusters import profiles
 from tests.lib.builders import mounted
@@ -32,8 +31,9 @@ from tests.lib.mlflow_contents import (
     mlflow_runs,
 )
 from zsg_core.errors import UserError
+from zsg_core.retry import ExponentialBackoff
 
-HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
+HASTE = ExponentialBackoff(limit_s=0.5, first_s=0.01, longest_s=0.05)
 NAME, SECRET = "me", "s3cret-w0rd"
 
 

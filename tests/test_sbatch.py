@@ -199,5 +199,5 @@ def test_a_controller_that_never_takes_it_gives_up_at_last(
     """It answers and has nothing, and sbatch times out again and again."""
     with pytest.raises(ClusterError, match="Socket timed out"):
         send([AWAY] * 10, [[]] * 10)
-    assert send.calls.count("sbatch") == 1 + len(slurm_retry.PAUSES_S)
+    assert send.calls.count("sbatch") == 1 + len(slurm_retry.WAITS_S)
     assert send.submission.void == "sbatch failed"

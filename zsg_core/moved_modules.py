@@ -62,6 +62,7 @@ MODULES = {
     "jobs.tracebacks": "jobs.runtime.tracebacks",
     "jobs.tracking.deliver": "jobs.tracking.mlflow_sync",
     "jobs.tracking.run_facts": "jobs.tracking.mlflow_metadata",
+    "jobs.tracking.patience": "zsg_core.retry",
     "jobs.training.answer_loss": "jobs.model.answer_loss",
     "jobs.training.deepspeed_config": "jobs.contract.deepspeed_config",
     "jobs.training.first_losses": "jobs.training.base_loss_cache",

@@ -18,11 +18,11 @@ from typing import Any
 
 from jobs.evaluating import exchange
 from jobs.evaluating.exchange import Reply
-from jobs.tracking.patience import Patience
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.retry import ExponentialBackoff
 from zsg_core.shown_text import make_showable
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat
@@ -54,16 +54,18 @@ class Judge:
     """A model at an address, which replies at temperature 0. Its id is its model's name.
 
     `timeout_s`: of one whole reply, from looking up the name to its last byte;
-    `patience`: for how long a question is put again to a judge that is busy or out of
-    reach.
+    `retry_policy`: how a question is retried while the judge is busy or out of reach.
     """
 
     id: str
     uri: str
     key: str = field(default="", repr=False)
     timeout_s: float = 120.0
-    patience: Patience = field(
-        default_factory=lambda: Patience(limit_s=300, first_s=1, most_s=30), repr=False
+    retry_policy: ExponentialBackoff = field(
+        default_factory=lambda: ExponentialBackoff(
+            limit_s=300, first_s=1, longest_s=30
+        ),
+        repr=False,
     )
 
     @classmethod
@@ -92,21 +94,22 @@ class Judge:
         return cls(how["model"], address, key)
 
     def reply(self, system: str, user: str) -> str:
-        """What the judge says, as it stands; asked again while it is busy or out of reach.
+        """What the judge says, as it stands; retried while it is busy or out of reach.
 
-        ClusterError once patience has ended, UserError for a wrong key, address or
+        ClusterError once the policy gives up, UserError for a wrong key, address or
         model; Malformed and Refused as they say.
         """
         try:
-            return self.patience.again(
+            return self.retry_policy.call(
                 lambda: self._once(system, user),
                 lambda error: isinstance(error, Busy),
                 _asked_to_wait_s,
             )
         except Busy as error:
             raise ClusterError(
-                f"the judge at {self.uri} did not answer for {self.patience.limit_s:g} s: {error}."
-                " Ratings so far are kept; try again later"
+                f"the judge at {self.uri} did not answer for"
+                f" {self.retry_policy.limit_s:g} s: {error}. Ratings so far are kept;"
+                " try again later"
             ) from None
 
     def hide(self, text: str) -> str:

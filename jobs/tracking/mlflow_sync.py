@@ -44,12 +44,13 @@ from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
 from jobs.tracking import follow, item_table, mlflow_metadata
-from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker
 from zsg_core.errors import UserError
+from zsg_core.retry import ExponentialBackoff, RetryPolicy
 
 SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
-LIVE = Patience(limit_s=10.0)  # of one request, from a node: the next try is not far
+# of one request, from a node: the next try is not far
+LIVE = ExponentialBackoff(limit_s=10.0)
 LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
 # MLflow's word for how a run ended
@@ -104,7 +105,7 @@ class Delivery:
         self,
         workspace: Workspace,
         grid: str,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         say: Say | None = None,
     ) -> None:
         wanted = read_json(workspace.grid(grid) / "grid.json")
@@ -117,7 +118,9 @@ class Delivery:
         # Beside the file: MLflow would put them below the folder that zsg is called in.
         path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
         artifacts = (path.parent / "mlartifacts").as_uri() if path else None
-        self._tracker = Tracker(uri, artifacts, patience, moves=not wanted["tracking"])
+        self._tracker = Tracker(
+            uri, artifacts, retry_policy, moves=not wanted["tracking"]
+        )
         self._store = uri if wanted["tracking"] else OWN
         self._say = say or tell
         self._there: tuple[str, str] | None = None  # experiment and the grid's own run

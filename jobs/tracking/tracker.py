@@ -64,9 +64,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs.contract.journal import Point
 from jobs.tracking import artifact_folder, logins, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
-from jobs.tracking.patience import Patience
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.retry import ExponentialBackoff, RetryPolicy
 from zsg_core.shown_text import make_showable
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
@@ -97,7 +97,7 @@ def _query(tags: Mapping[str, str]) -> str:
 
 
 class Unreachable(ClusterError):
-    """MLflow did not answer for as long as patience lasted, so no other run need be tried now."""
+    """MLflow did not answer for as long as it was retried, so no other run need be tried now."""
 
 
 class Refused(ClusterError):
@@ -268,14 +268,11 @@ class Tracker:
         self,
         uri: str,
         artifacts: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         moves: bool = False,
     ) -> None:
-        self.uri, self._artifacts, self._patience = (
-            uri,
-            artifacts,
-            patience or Patience(),
-        )
+        self.uri, self._artifacts = uri, artifacts
+        self._retry_policy = retry_policy or ExponentialBackoff()
         self._refuse_login()
         self._client = self._again(
             lambda: open_client(uri, artifacts if moves else None)
@@ -686,7 +683,7 @@ class Tracker:
 
     def _again(self, do: Callable[[], T]) -> T:
         try:
-            return self._patience.again(do, is_transient)
+            return self._retry_policy.call(do, is_transient)
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             said = f"{self._place}: {trouble.shorten_error(str(error))}"
             if is_transient(error) and not trouble.is_there_already(str(error)):

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from zsg_core.errors import ClusterError
+from zsg_core.retry import FixedWaits
 
 # between tries, where the controller is away: it restarts within a minute
-PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)
+WAITS_S = (2.0, 5.0, 10.0, 20.0, 40.0)
 AWAY = (
     "unable to contact slurm controller",
     "socket timed out",
@@ -26,31 +27,31 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
+def make_retry_policy(sleep: Callable[[float], None] = time.sleep) -> FixedWaits:
+    """How calls are retried while the controller is away: for a minute and a half."""
+    return FixedWaits(waits_s=WAITS_S, sleep=sleep)
+
+
 def retry_while_unreachable(
     ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep
 ) -> T:
-    """The answer of a call to Slurm, retried for a minute and a half while the
-    controller is away."""
-    for pause in PAUSES_S:
-        try:
-            return ask()
-        except ClusterError as error:
-            if not is_unreachable(error):
-                raise
-            say(
-                f"Slurm does not answer ({get_last_line(error)}); retrying in {pause:g} s"
-            )
-            sleep(pause)
-    return ask()
+    """The answer of a call to Slurm, retried while the controller is away."""
+
+    def tell(error: Exception, wait_s: float) -> None:
+        say(f"Slurm does not answer ({get_last_line(error)}); retrying in {wait_s:g} s")
+
+    return make_retry_policy(sleep).call(ask, is_unreachable, tell=tell)
 
 
-def is_unreachable(error: ClusterError) -> bool:
+def is_unreachable(error: Exception) -> bool:
     """Whether the controller did not answer, which may pass, in place of refusing,
     which does not."""
+    if not isinstance(error, ClusterError):
+        return False
     return any(words in str(error).lower() for words in AWAY)
 
 
-def get_last_line(error: ClusterError) -> str:
+def get_last_line(error: Exception) -> str:
     """The last line of what a command of Slurm complained."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else "nothing"

@@ -16,12 +16,13 @@ from jobs.runtime import slurm_environment
 from launcher.clusters import slurm, submitit_backend
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm_retry import (
-    PAUSES_S,
     Say,
     get_last_line,
     is_unreachable,
+    make_retry_policy,
     retry_while_unreachable,
 )
+from launcher.clusters.submitit_backend import SbatchAnswer
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
@@ -122,7 +123,7 @@ class SubmitRejected(ClusterError):
 
 
 @dataclass(frozen=True)
-class Taken:
+class JobsInSlurm:
     """The ids of the jobs that Slurm has, and the cluster, where sbatch has named one."""
 
     ids: list[str]
@@ -137,7 +138,7 @@ def _sbatch(
     wanted: dict[str, Any],
     say: Say,
     sleep: Callable[[float], None],
-) -> Taken:
+) -> JobsInSlurm:
     """Submits one array of a submission's jobs under a name; again only where Slurm was
     away and has none of it.
 
@@ -152,38 +153,47 @@ def _sbatch(
     ownership.make_private_folder(folder)
     cluster = submission.cluster if submission.named else None
     env = slurm_environment.make_job_environment(profile.environment.keep, cluster)
-    pauses = iter(PAUSES_S)
-    while True:
+
+    def submit() -> SbatchAnswer | JobsInSlurm:
         try:
-            told = submitit_backend.submit_held(
+            return submitit_backend.submit_held(
                 folder, len(submission.items), wanted, python, env
             )
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
-            if ids := retry_while_unreachable(
+            ids = retry_while_unreachable(
                 lambda: adopt_jobs(workspace, submission, name), say, sleep
-            ):
-                return Taken(ids)
-            if not is_unreachable(error) or (pause := next(pauses, None)) is None:
-                raise SubmitRejected(str(error)) from error
-            say(
-                f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
-                f" trying again in {pause:g} s"
             )
-            sleep(pause)
-            continue
-        ids = _confirmed(submission, name, told, say, sleep)
-        items = [workspace.root / item for item in submission.items]
-        submitit_backend.complete_submission(
-            folder, name, items, ids, wanted.get("time", 5), told.script
+            if ids:
+                return JobsInSlurm(ids)
+            raise SubmitRejected(str(error)) from error
+
+    def tell(error: Exception, wait_s: float) -> None:
+        say(
+            f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
+            f" trying again in {wait_s:g} s"
         )
-        return Taken(ids, told.cluster)
+
+    answer = make_retry_policy(sleep).call(submit, _may_be_sent_again, tell=tell)
+    if isinstance(answer, JobsInSlurm):
+        return answer
+    ids = _confirmed(submission, name, answer, say, sleep)
+    items = [workspace.root / item for item in submission.items]
+    submitit_backend.complete_submission(
+        folder, name, items, ids, wanted.get("time", 5), answer.script
+    )
+    return JobsInSlurm(ids, answer.cluster)
+
+
+def _may_be_sent_again(error: Exception) -> bool:
+    """Whether Slurm has nothing of the jobs, and only since it was away."""
+    return isinstance(error, SubmitRejected) and is_unreachable(error)
 
 
 def _confirmed(
     submission: Submission,
     name: str,
-    told: submitit_backend.SbatchAnswer,
+    told: SbatchAnswer,
     say: Say,
     sleep: Callable[[float], None],
 ) -> list[str]:

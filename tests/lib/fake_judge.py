@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from jobs.evaluating.judge import Judge
-from jobs.tracking.patience import Patience
+from zsg_core.retry import ExponentialBackoff
 
 KEY = "sk-not-to-be-seen"
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
@@ -70,11 +70,16 @@ class FakeJudge:
         return f"http://127.0.0.1:{self.server.server_port}/v1"
 
     def judge(self, **options: Any) -> Judge:
-        patience = Patience(
-            limit_s=options.pop("limit_s", 20), first_s=0.001, most_s=0.01
+        retry_policy = ExponentialBackoff(
+            limit_s=options.pop("limit_s", 20), first_s=0.001, longest_s=0.01
         )
         return Judge(
-            **{"id": "gpt-test", "uri": self.uri, "key": KEY, "patience": patience}
+            **{
+                "id": "gpt-test",
+                "uri": self.uri,
+                "key": KEY,
+                "retry_policy": retry_policy,
+            }
             | options
         )
 
