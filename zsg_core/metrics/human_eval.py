@@ -10,6 +10,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import comb
 
 from zsg_core.data.readers.evaluation import Problem
@@ -66,27 +67,21 @@ def extract_program(problem: Problem, answer: str) -> str:
     goes on from the prompt, too.
     """
     text = answer.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
-    goes_on = _until_over(problem, text)
-    if (
-        _begins_indented(text)
-        and not _is_indented_program(problem, text)
-        and _is_written(problem, goes_on)
-    ):
-        return f"{problem.prompt}{goes_on}\n"
+    continuation = _until_over(problem, text)
+    continued = f"{problem.prompt}{continuation}\n"
+    if _begins_with_body(problem, text, continuation):
+        return continued
     blocks = _blocks(text)
     try:
-        for candidates in (
-            [run for block in blocks for run in _runs(block)],
-            _runs(text),
-        ):
-            if whole := _whole(problem, candidates):
-                return whole
+        program = _find_program(problem, blocks, text)
     except RecursionError:  # so deep that no person wrote it
-        return f"{problem.prompt}{goes_on}\n"
-    fenced = next((block for block in blocks if _begins_indented(block)), None)
-    if fenced is not None and not _begins_indented(text):
-        goes_on = _until_over(problem, fenced)
-    return f"{problem.prompt}{goes_on}\n"
+        return continued
+    if program is not None:
+        return program
+    body = _find_fenced_body(blocks)
+    if body is None or _begins_indented(text):
+        return continued
+    return f"{problem.prompt}{_until_over(problem, body)}\n"
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
@@ -121,6 +116,31 @@ def score_samples(
     }
 
 
+def _begins_with_body(problem: Problem, text: str, continuation: str) -> bool:
+    """Whether an answer goes on from the prompt with the function's body, and is no
+    indented program of its own."""
+    return (
+        _begins_indented(text)
+        and not _is_indented_program(problem, text)
+        and _is_written(problem, continuation)
+    )
+
+
+def _find_program(problem: Problem, blocks: Sequence[str], text: str) -> str | None:
+    """The program in an answer's fenced blocks, else in all its text; None where neither
+    defines the function. RecursionError for code that is too deep."""
+    fenced_runs = [run for block in blocks for run in _runs(block)]
+    all_runs = _runs(text)
+    return _assemble_program(problem, fenced_runs) or _assemble_program(
+        problem, all_runs
+    )
+
+
+def _find_fenced_body(blocks: Sequence[str]) -> str | None:
+    """The first fenced block that goes on from the prompt."""
+    return next((block for block in blocks if _begins_indented(block)), None)
+
+
 def _begins_indented(text: str) -> bool:
     """Whether its first line that is not blank is indented, and no fence."""
     first = next((line for line in text.split("\n") if line.strip()), "")
@@ -148,9 +168,9 @@ def _blocks(text: str) -> list[str]:
     return blocks
 
 
-def _is_written(problem: Problem, goes_on: str) -> bool:
+def _is_written(problem: Problem, continuation: str) -> bool:
     """Whether prompt and continuation parse, and the continuation gives the function a body."""
-    tree = _tree(problem.prompt + goes_on)
+    tree = _tree(problem.prompt + continuation)
     definitions = (
         [node for node in tree.body if _defines(problem, node)] if tree else []
     )
@@ -254,46 +274,87 @@ def _longest(lines: Sequence[str]) -> int:
     return 0
 
 
-def _whole(problem: Problem, parts: Sequence[str]) -> str | None:
-    """The program of parts, one of which defines the function; None where none does.
+@dataclass(frozen=True)
+class _Run:
+    """Lines of an answer that Python takes, and their syntax tree."""
+
+    text: str
+    tree: ast.Module
+
+    @property
+    def statements(self) -> list[ast.stmt]:
+        return self.tree.body
+
+
+def _assemble_program(problem: Problem, texts: Sequence[str]) -> str | None:
+    """The program of parts of an answer, one of which defines the function; None where
+    none does.
 
     What has no effect but to fail is left out, a word of prose or an annotation that
     Python happens to take, and so is the function where it is defined again.
     """
-    taken = [(part, tree) for part in parts if (tree := _tree(part)) is not None]
-    trees = [tree for _, tree in taken]
-    defining = [
-        number
-        for number, tree in enumerate(trees)
-        if any(_defines(problem, node) for node in tree.body)
-    ]
-    if not defining:
+    runs = _parse_runs(texts)
+    chosen = _choose_defining_run(problem, runs)
+    if chosen is None:
         return None
-    written = [
-        n
-        for n in defining
-        if any(_defines(problem, node) and not _is_stub(node) for node in trees[n].body)
-    ]
-    own = (written or defining)[0]
-    body = _once(problem, [node for node in trees[own].body if not _does_nothing(node)])
-    before = [
+    statements = runs[chosen].statements
+    body = _once(problem, [node for node in statements if not _does_nothing(node)])
+    helpers = _collect_helpers(problem, runs, chosen)
+    prompt = _complete_prompt(problem)
+    is_unchanged = (
+        not helpers
+        and len(body) == len(statements)
+        and not any(_is_future(node) for node in body)
+    )
+    if is_unchanged:
+        return f"{prompt}\n\n{runs[chosen].text}\n"
+    return _join_statements(prompt, [*helpers, *body])
+
+
+def _parse_runs(texts: Sequence[str]) -> list[_Run]:
+    """The texts that are programs, parsed."""
+    parsed = [(text, _tree(text)) for text in texts]
+    return [_Run(text, tree) for text, tree in parsed if tree is not None]
+
+
+def _choose_defining_run(problem: Problem, runs: Sequence[_Run]) -> int | None:
+    """Which run is the program: the first that defines the function with more than a
+    docstring, else the first that defines it; None where none does."""
+    defining: list[int] = []
+    for number, run in enumerate(runs):
+        definitions = [node for node in run.statements if _defines(problem, node)]
+        if any(not _is_stub(node) for node in definitions):
+            return number
+        if definitions:
+            defining.append(number)
+    return defining[0] if defining else None
+
+
+def _collect_helpers(
+    problem: Problem, runs: Sequence[_Run], chosen: int
+) -> list[ast.stmt]:
+    """What the chosen run may need of the other runs, in their order."""
+    return [
         node
-        for number, tree in enumerate(trees)
-        for node in tree.body
-        if number != own
-        and not _defines(problem, node)
-        and _is_of_use(node, is_before=number < own)
+        for number, run in enumerate(runs)
+        if number != chosen
+        for node in run.statements
+        if not _defines(problem, node) and _is_of_use(node, is_before=number < chosen)
     ]
-    future = [node for node in [*before, *body] if _is_future(node)]
-    rest = [node for node in [*before, *body] if not _is_future(node)]
-    prompt = (
-        problem.prompt if _parses(problem.prompt) else f"{problem.prompt}    pass\n"
-    )
-    if not before and not future and len(body) == len(trees[own].body):
-        return f"{prompt}\n\n{taken[own][0]}\n"
-    return (
-        "\n\n".join([*map(ast.unparse, future), prompt, *map(ast.unparse, rest)]) + "\n"
-    )
+
+
+def _complete_prompt(problem: Problem) -> str:
+    """The prompt as a program: one that ends where a body must follow gets an empty one."""
+    if _parses(problem.prompt):
+        return problem.prompt
+    return f"{problem.prompt}    pass\n"
+
+
+def _join_statements(prompt: str, statements: Sequence[ast.stmt]) -> str:
+    """The text of prompt and statements; imports of `__future__` must come first."""
+    future = [ast.unparse(node) for node in statements if _is_future(node)]
+    after = [ast.unparse(node) for node in statements if not _is_future(node)]
+    return "\n\n".join([*future, prompt, *after]) + "\n"
 
 
 def _once(problem: Problem, body: list[ast.stmt]) -> list[ast.stmt]:
