@@ -10,7 +10,7 @@ here, and looked at by plan and before every loading.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,40 +86,65 @@ def refuse_own_code(folder: Path) -> None:
 def find_faults(folder: Path) -> Iterator[str]:
     """Each as a sentence that begins with the file's name. UserError for a file that
     cannot be read."""
-    listed = _read(folder / "modules.json")
-    if not isinstance(listed, list) or not listed or len(listed) > MOST_MODULES:
+    modules = _read(folder / "modules.json")
+    if not _is_module_list(modules):
         yield "modules.json: is no list of modules"
-        listed = []
+        modules = []
     folders = {folder}
-    for row in listed:
-        kind = row.get("type") if isinstance(row, dict) else None
-        place = row.get("path") if isinstance(row, dict) else None
-        if not isinstance(kind, str) or not isinstance(place, str):
-            yield "modules.json: has a module without a type or a path"
-        elif not _MODULE.fullmatch(kind):
-            yield (
-                f"modules.json: names a module of type {kind[:80]!r}, which zsg does not load: it"
-                " runs no code of a model's folder; its modules must be sentence-transformers' own"
-                f" ({', '.join(MODULES)})"
-            )
-        elif (
-            PurePosixPath(place).is_absolute()
-            or ".." in PurePosixPath(place).parts
-            or "\0" in place
-        ):
-            yield f"modules.json: has a module outside of the folder, {place[:80]!r}"
+    for module in modules:
+        fault = _find_module_fault(module)
+        if fault:
+            yield f"modules.json: {fault}"
         else:
-            folders.add(folder / place)
-    for path in sorted(
-        path for one in folders if one.is_dir() for path in one.glob("*config*.json")
-    ):
-        told = _read(path)
-        if isinstance(told, dict):
-            for fault in _of_config(told):
+            folders.add(folder / module["path"])
+    for path in _list_configs(folders):
+        config = _read(path)
+        if isinstance(config, dict):
+            for fault in _find_config_faults(config):
                 yield f"{path.relative_to(folder)}: {fault}"
 
 
-def find_kernel_faults(told: dict[str, Any]) -> Iterator[str]:
+def _is_module_list(modules: Any) -> bool:
+    """Whether it is a list of modules that is not empty, nor too long to be one."""
+    return isinstance(modules, list) and 0 < len(modules) <= MOST_MODULES
+
+
+def _find_module_fault(module: Any) -> str:
+    """Why a module of modules.json is not loaded; "" if it may be."""
+    fields = module if isinstance(module, dict) else {}
+    kind, path = fields.get("type"), fields.get("path")
+    if not isinstance(kind, str) or not isinstance(path, str):
+        return "has a module without a type or a path"
+    if not _MODULE.fullmatch(kind):
+        return (
+            f"names a module of type {kind[:80]!r}, which zsg does not load: it"
+            " runs no code of a model's folder; its modules must be sentence-transformers' own"
+            f" ({', '.join(MODULES)})"
+        )
+    if not _is_within(path):
+        return f"has a module outside of the folder, {path[:80]!r}"
+    return ""
+
+
+def _is_within(path: str) -> bool:
+    """Whether a path cannot lead out of the folder that it is relative to."""
+    pure_path = PurePosixPath(path)
+    if pure_path.is_absolute() or ".." in pure_path.parts:
+        return False
+    return "\0" not in path
+
+
+def _list_configs(folders: Iterable[Path]) -> list[Path]:
+    """The configs that lie in the folders, those that there are."""
+    return sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.glob("*config*.json")
+    )
+
+
+def find_kernel_faults(config: dict[str, Any]) -> Iterator[str]:
     """The fault of a config that names an implementation of attention on the hub, which
     is code that is fetched."""
     for key in (
@@ -127,7 +152,7 @@ def find_kernel_faults(told: dict[str, Any]) -> Iterator[str]:
         "_attn_implementation",
         "_attn_implementation_internal",
     ):
-        named = told.get(key)
+        named = config.get(key)
         values = list(named.values()) if isinstance(named, dict) else [named]
         for value in values:
             if isinstance(value, str) and "/" in value:
@@ -137,43 +162,51 @@ def find_kernel_faults(told: dict[str, Any]) -> Iterator[str]:
                 )
 
 
-def _of_config(told: dict[str, Any]) -> Iterator[str]:
-    yield from find_kernel_faults(told)
-    named = told.get("auto_map")
-    if isinstance(named, list):  # as older files have it
-        named = {"AutoTokenizer": named}
-    if not isinstance(named, dict):
-        named = {}
-    for key in CLASSES:
-        if named.get(key):
-            yield (
-                f"auto_map names code of its own ({format_brief(named[key])}), which zsg does not"
-                " run; take another model"
-            )
+def _find_config_faults(config: dict[str, Any]) -> Iterator[str]:
+    yield from find_kernel_faults(config)
+    yield from _find_auto_map_faults(config)
     for key in ARGUMENTS:
-        given = told.get(key)
-        if not given:
-            continue
-        if not isinstance(given, dict):
-            yield f"{key} is no mapping"
-            continue
-        yield from find_kernel_faults(given)
-        for name, value in given.items():
-            if name not in HARMLESS or isinstance(value, dict | list):
-                yield (
-                    f"{key} sets {name[:80]!r}, which may load or run what else lies in the folder;"
-                    f" zsg lets pass {', '.join(HARMLESS)}; take it out of a copy of the folder"
-                )
-    for name in _classes(told):
+        if config.get(key):
+            yield from _find_argument_faults(key, config[key])
+    for name in _classes(config):
         if not name.startswith(_PACKAGE):
             yield f"names a class of other code, {name[:80]!r}, which zsg does not run"
 
 
-def _classes(told: dict[str, Any]) -> Iterator[str]:
+def _find_auto_map_faults(config: dict[str, Any]) -> Iterator[str]:
+    """The classes of a model's own code that transformers would import."""
+    auto_map = config.get("auto_map")
+    if isinstance(auto_map, list):  # as older files have it
+        auto_map = {"AutoTokenizer": auto_map}
+    if not isinstance(auto_map, dict):
+        return
+    for key in CLASSES:
+        if auto_map.get(key):
+            yield (
+                f"auto_map names code of its own ({format_brief(auto_map[key])}), which zsg does"
+                " not run; take another model"
+            )
+
+
+def _find_argument_faults(key: str, arguments: Any) -> Iterator[str]:
+    """The arguments for transformers that are not known to be harmless."""
+    if not isinstance(arguments, dict):
+        yield f"{key} is no mapping"
+        return
+    yield from find_kernel_faults(arguments)
+    for name, value in arguments.items():
+        if name not in HARMLESS or isinstance(value, dict | list):
+            yield (
+                f"{key} sets {name[:80]!r}, which may load or run what else lies in the folder;"
+                f" zsg lets pass {', '.join(HARMLESS)}; take it out of a copy of the folder"
+            )
+
+
+def _classes(config: dict[str, Any]) -> Iterator[str]:
     """The classes that a config of sentence-transformers names by their modules."""
-    types = told.get("types")
+    types = config.get("types")
     named = [*types.values()] if isinstance(types, dict) else []
-    named += [told.get("type"), told.get("tokenizer_class")]
+    named += [config.get("type"), config.get("tokenizer_class")]
     for name in named:
         if isinstance(name, str) and "." in name:
             yield name
