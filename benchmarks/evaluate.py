@@ -225,7 +225,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
     suite = Suite(name=metrics.TEST_SET, keys=(KEY,), how=how)
     one, held = EvalTarget(run, (suite,)), WeightSwapper(become_sole_rank())
-    held.hold_base(one.job)
+    held.load_base(one.job)
     (tokens, examples), prompts = one.test, one.items(suite).prompts
     generator = Generator(
         held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu"
@@ -233,7 +233,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     began, count = time.perf_counter(), 0
     for step in steps:
         if step:
-            held.hold(run / "snapshots" / str(step), one.job)
+            held.load_snapshot(run / "snapshots" / str(step), one.job)
         made = generator.answers(prompts, tokens.ids)
         count += sum(map(len, made))
         metrics.score_answers(

@@ -22,6 +22,32 @@ from zsg_core.data.prompts import Template
 from zsg_core.suites import Suite
 
 
+@dataclass(frozen=True)
+class TrainerPoint:
+    """What the trainer has journalled of a step: its loss, if any, and the examples up to
+    there."""
+
+    loss: float | None
+    examples: int
+
+
+@dataclass(frozen=True)
+class EvaluatorRows:
+    """What evaluators have journalled: the keys taken of each step, and which answers are
+    kept, made in which ways."""
+
+    taken: evaluations.Taken = field(default_factory=dict)
+    answered: evaluations.Answered = field(default_factory=dict)
+
+    def is_answered(self, step: int, suite: Suite) -> bool:
+        """Whether the suite's answers of a step are kept, made as it says."""
+        return suite.how in self.answered.get((step, suite.name), ())
+
+    def lacks_keys(self, step: int, suite: Suite) -> bool:
+        """Whether a key of the suite has not been taken of a step."""
+        return bool(evaluations.list_lacking_keys(suite.keys, step, self.taken))
+
+
 @dataclass(eq=False)
 class EvalTarget:
     """A run to evaluate, and its suites."""
@@ -31,7 +57,8 @@ class EvalTarget:
     journal: Journal | None = None
     # of a step and a suite, what could not be had
     troubles: dict[tuple[int, str], str] = field(default_factory=dict)
-    _read: tuple[list[tuple[Path, int]], Any] = field(default=([], None))
+    _rows: EvaluatorRows = field(default_factory=EvaluatorRows)
+    _rows_read_of: list[tuple[Path, int]] = field(default_factory=list)  # files, sizes
     _items: dict[str, Items] = field(default_factory=dict)
 
     @property
@@ -42,9 +69,9 @@ class EvalTarget:
     @cached_property
     def job(self) -> TrainJob:
         """The run's own job.json."""
-        found = job_file.read_train_job(self.folder)
-        assert found is not None, "a run that is served was submitted"
-        return found
+        job = job_file.read_train_job(self.folder)
+        assert job is not None, "a run that is served was submitted"
+        return job
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -87,57 +114,53 @@ class EvalTarget:
         """
         if not job_file.has_job(self.folder):
             return
-        taken, answered = self._journalled
-        there = evaluations.list_evaluable_steps(
+        journalled = self._read_rows()
+        evaluable = evaluations.list_evaluable_steps(
             self.folder, is_first_stage=not self.job.before
         )
-        for step in sorted({*there, *(step for step, _ in answered)}):
+        for step in sorted({*evaluable, *(step for step, _ in journalled.answered)}):
             if step == 0 and not self._has_begun:
                 continue
             for suite in self.suites:
-                is_open = (
-                    step,
-                    suite.name,
-                ) not in self.troubles and evaluations.list_lacking_keys(
-                    suite.keys, step, taken
-                )
-                if is_open and (
-                    step in there or suite.how in answered.get((step, suite.name), ())
+                is_available = step in evaluable or journalled.is_answered(step, suite)
+                has_failed = (step, suite.name) in self.troubles
+                if (
+                    is_available
+                    and not has_failed
+                    and journalled.lacks_keys(step, suite)
                 ):
                     yield step, suite
 
     def taken(self) -> evaluations.Taken:
         """The keys that evaluators have journalled of each step."""
-        return self._journalled[0]
+        return self._read_rows().taken
 
-    @property
-    def _journalled(self) -> tuple[evaluations.Taken, evaluations.Answered]:
+    def _read_rows(self) -> EvaluatorRows:
         """What evaluators have journalled, read again where a file of theirs has grown."""
-        now = [
+        files = [
             (path, path.stat().st_size) for path in journals.guest_files(self.folder)
         ]
-        if now != self._read[0] or self._read[1] is None:
-            self._read = (
-                now,
-                (
-                    evaluations.collect_taken_keys(self.folder),
-                    evaluations.find_kept_answers(self.folder),
-                ),
+        if files != self._rows_read_of:
+            self._rows = EvaluatorRows(
+                evaluations.collect_taken_keys(self.folder),
+                evaluations.find_kept_answers(self.folder),
             )
-        return self._read[1]
+            self._rows_read_of = files
+        return self._rows
 
     @property
     def _has_begun(self) -> bool:
         """Whether the loss of the base has been journalled: before, nothing proves what is held."""
-        told = self.told(0)
-        return told is not None and told[0] is not None
+        point = self.read_trainer_point(0)
+        return point is not None and point.loss is not None
 
-    def told(self, step: int) -> tuple[float | None, int] | None:
-        """The trainer's loss at a step, and the examples up to there; None where it has
-        journalled nothing of it."""
-        found: tuple[float | None, int] | None = None
+    def read_trainer_point(self, step: int) -> TrainerPoint | None:
+        """What the trainer has journalled of a step; None if nothing."""
+        point: TrainerPoint | None = None
         for row in journals.read_own(self.folder):
             if isinstance(row, MetricRow) and row.step == step:
-                loss = row.data.get("loss", found and found[0])
-                found = (None if loss is None else float(loss), row.examples)
-        return found
+                loss = row.data.get("loss", point and point.loss)
+                point = TrainerPoint(
+                    None if loss is None else float(loss), row.examples
+                )
+        return point

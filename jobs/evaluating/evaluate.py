@@ -37,11 +37,15 @@ from jobs.contract.journal_rows import AnswersKept, InsideTaken
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
 from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
-from jobs.evaluating.eval_target import EvalTarget
+from jobs.evaluating.eval_target import EvalTarget, TrainerPoint
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside
 from jobs.evaluating.scorers import Scorers
-from jobs.evaluating.weight_swapper import WeightSwapper, become_sole_rank, refuse_other
+from jobs.evaluating.weight_swapper import (
+    WeightSwapper,
+    become_sole_rank,
+    refuse_other_loss,
+)
 from jobs.model.generate import Generator
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
@@ -284,11 +288,11 @@ class Evaluator:
         lacking = evaluations.list_lacking_keys(suite.keys, step, one.taken())
         rows = journals.read_journal(one.folder)
         kept = answers.find_place(rows, step, suite.name, suite.how)
-        told = one.told(step)
-        examples = told[1] if told else 0
+        point = one.read_trainer_point(step)
+        examples = point.examples if point else 0
         if kept is None:
             answered, generation = self._answer(
-                one, suite, step, told[0] if told else None
+                one, suite, step, point.loss if point else None
             )
             about = Asked(step, suite.name, suite.how)
             kept = answers.keep_answers(
@@ -348,7 +352,8 @@ class Evaluator:
     ) -> None:
         """Takes the metrics that are taken inside the model; journals how, each item's
         values, the metrics."""
-        loss, examples = one.told(step) or (None, 0)
+        point = one.read_trainer_point(step) or TrainerPoint(None, 0)
+        loss, examples = point.loss, point.examples
         ways = {
             key: suite.find_definition(key)
             for key in evaluations.list_lacking_keys(suite.keys, step, one.taken())
@@ -440,13 +445,13 @@ class Evaluator:
         self._holding = None
         if step:
             folder = snapshots.folder_of(one.folder, step)
-            self._held.hold(folder, one.job)
+            self._held.load_snapshot(folder, one.job)
             told = snapshots.read_meta(folder).probe_loss
             loss = None if told is None else float(told)
         else:
-            self._held.hold_base(one.job)
+            self._held.load_base(one.job)
         probe = self._probe(one)
-        refuse_other(
+        refuse_other_loss(
             probe,
             loss,
             one.job.stage["train"]["precision"],

@@ -7,7 +7,7 @@ step has already is passed over.
 
 import os
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,138 +29,160 @@ HOLDER, SUITE = "zsg score", "scores"
 
 
 @dataclass(frozen=True)
-class Kept:
+class ScoredAnswers:
     """The answers of a checkpoint: what was journalled of them, and themselves."""
 
-    told: KeptAnswers
+    journalled: KeptAnswers
     answered: list[Answered]
+
+    @property
+    def ids(self) -> set[str]:
+        """The items that were answered."""
+        return {answer.id for answer in self.answered}
 
 
 def find_scored_answers(
     run: Path, step: int, items: Collection[str], suite: str | None = None
-) -> Kept:
+) -> ScoredAnswers:
     """The answers of a step, of a suite where it is said, else those that hold the items.
 
     UserError where there are none, or several, made in different ways.
     """
     all_kept = answers.select_current(answers.find_kept(run))
-    of_suite = [told for told in all_kept if suite in (None, told.suite)]
-    of_step = [told for told in of_suite if told.step == step]
+    of_suite = [kept for kept in all_kept if suite in (None, kept.suite)]
+    of_step = [kept for kept in of_suite if kept.step == step]
     if not of_step:
-        steps = sorted({told.step for told in of_suite})
-        shown = (
-            f"there are of steps {', '.join(map(str, steps[:20]))}"
-            if steps
-            else "no step has any yet"
-        )
+        steps = sorted({kept.step for kept in of_suite})
+        raise UserError(_describe_missing(run, step, suite, steps))
+    candidates = [
+        ScoredAnswers(kept, answers.read_answers(run, kept.place)) for kept in of_step
+    ]
+    if len(candidates) > 1:
+        complete = [
+            candidate for candidate in candidates if candidate.ids.issuperset(items)
+        ]
+        candidates = complete or candidates
+    if len(candidates) > 1:
         raise UserError(
-            f"run {run.name} has no answers of step {step}{f', {suite}' if suite else ''}; {shown}"
-        )
-    found = [Kept(told, answers.read_answers(run, told.place)) for told in of_step]
-    if len(found) > 1:
-        found = [
-            one
-            for one in found
-            if {answer.id for answer in one.answered}.issuperset(items)
-        ] or found
-    if len(found) > 1:
-        raise UserError(
-            f"run {run.name}, step {step}: there are answers made in {len(found)} ways, and a score"
-            " does not say of which it is; give `suite` with it, or ask for them in runs of"
+            f"run {run.name}, step {step}: there are answers made in {len(candidates)} ways, and a"
+            " score does not say of which it is; give `suite` with it, or ask for them in runs of"
             " their own"
         )
-    return found[0]
+    return candidates[0]
+
+
+def _describe_missing(
+    run: Path, step: int, suite: str | None, steps: Sequence[int]
+) -> str:
+    """That a step has no answers, and which `steps` have some."""
+    answered_steps = (
+        f"there are of steps {', '.join(map(str, steps[:20]))}"
+        if steps
+        else "no step has any yet"
+    )
+    of_suite = f", {suite}" if suite else ""
+    return f"run {run.name} has no answers of step {step}{of_suite}; {answered_steps}"
 
 
 def record_scores(
     run: Path,
     step: int,
-    given: Mapping[str, ByItem],
+    by_metric: Mapping[str, ByItem],
     source: str,
     suite: str | None = None,
 ) -> tuple[Scores, list[str]]:
     """Journals the scores of a step; returns them, and the metrics that were taken
     before and stay as they are.
 
-    `source` is told with them. UserError as `kept`, BadData for an item that was not
-    answered, ClusterError while another process writes scores of this step.
+    `source` is told with them. UserError as `find_scored_answers`, BadData for an item
+    that was not answered, ClusterError while another process writes scores of this
+    step.
     """
-    found = find_scored_answers(
-        run, step, {item for by_item in given.values() for item in by_item}, suite
-    )
-    where = f"run {run.name}, step {step}"
+    items = {item for by_item in by_metric.values() for item in by_item}
+    scored = find_scored_answers(run, step, items, suite)
+    label = f"run {run.name}, step {step}"
     external_scores.refuse_unanswered(
-        where, dict(given), (one.id for one in found.answered)
+        label, dict(by_metric), (answer.id for answer in scored.answered)
     )
     held: list[leases.Lease] = []
     journal = _journal(run, lambda: [lease.check() for lease in held])
     try:
-        lease = leases.claim_lease(
-            leases.path_of(run, step, SUITE), HOLDER, journal.name, list(given)
-        )
+        lease = _claim_lease(run, step, journal, list(by_metric))
         if lease is None:
             raise ClusterError(
-                f"{where}: another `zsg score` is at it; try again in a minute"
+                f"{label}: another `zsg score` is at it; try again in a minute"
             )
         held.append(lease)
-        # what was killed, or sleeps, counts as far as it has written
-        for before in lease.before:
-            path = journals.folder_of(run) / before.journal
-            sizes = {path.name: path.stat().st_size if path.exists() else 0}
-            journal.add_rewind(sizes, step=step, examples=0)
-        journal.commit()
-        lease.forget()
+        _take_over(run, step, journal, lease)
         taken = evaluations.collect_taken_keys(run).get(step, set())
         scores = aggregate_scores(
-            {key: of for key, of in given.items() if key not in taken}, found.answered
+            {key: by_metric[key] for key in by_metric if key not in taken},
+            scored.answered,
         )
         if scores.values:
-            _write(run, journal, step, found, scores, source)
+            _write(run, journal, scored, scores, source)
     finally:
         journal.close()
         for lease in held:
             lease.release()
-    return scores, sorted(given.keys() & taken)
+    return scores, sorted(by_metric.keys() & taken)
+
+
+def _claim_lease(
+    run: Path, step: int, journal: Journal, keys: list[str]
+) -> leases.Lease | None:
+    """The lease of a step's external scores; None while another has it."""
+    path = leases.path_of(run, step, SUITE)
+    return leases.claim_lease(path, HOLDER, journal.name, keys)
+
+
+def _take_over(run: Path, step: int, journal: Journal, lease: leases.Lease) -> None:
+    """Has the rows of former holders, killed or asleep, count as far as they are written."""
+    for former in lease.before:
+        path = journals.folder_of(run) / former.journal
+        sizes = {path.name: path.stat().st_size if path.exists() else 0}
+        journal.add_rewind(sizes, step=step, examples=0)
+    journal.commit()
+    lease.forget()
 
 
 def _write(
-    run: Path, journal: Journal, step: int, found: Kept, scores: Scores, source: str
+    run: Path, journal: Journal, scored: ScoredAnswers, scores: Scores, source: str
 ) -> None:
+    answers_row, stored = scored.journalled, scored.journalled.place
+    step = answers_row.step
     examples = next(
         (row.examples for row in journals.read_journal(run) if row.step == step), 0
     )
-    told, place = found.told, found.told.place
     event = AnswersKept(
-        suite=told.suite,
-        how=told.how,
+        suite=answers_row.suite,
+        how=answers_row.how,
         keys=list(scores.values),
-        file=place.file,
-        at=place.at,
-        bytes=place.size,
+        file=stored.file,
+        at=stored.at,
+        bytes=stored.size,
         flags=scores.flags,
         by=HOLDER,
         source=source,
     )
     journal.add_event(event, step=step, examples=examples)
-    items = {one.id for one in found.answered}
-    of = item_losses.name_of(told.suite, told.how)
-    listed = item_losses.read_items(run, of).ids
-    tested = [(place, item) for place, item in enumerate(listed) if item in items]
+    list_name = item_losses.name_of(answers_row.suite, answers_row.how)
+    item_ids = item_losses.read_items(run, list_name).ids
+    answered_ids = scored.ids
+    positions = [n for n, item in enumerate(item_ids) if item in answered_ids]
     for key, by_item in scores.by_item.items():
-        values = np.array([by_item.get(item, np.nan) for _, item in tested])
+        values = np.array([by_item.get(item_ids[n], np.nan) for n in positions])
         item_losses.journal_item_losses(
             journal,
             key,
             values,
             step=step,
             examples=examples,
-            places=[place for place, _ in tested],
-            of=of,
+            places=positions,
+            of=list_name,
         )
-    data = scores.values | {
-        f"{key}_stderr": value for key, value in scores.error.items()
-    }
-    journal.add_metrics(data, step=step, examples=examples)
+    errors = {f"{key}_stderr": value for key, value in scores.error.items()}
+    journal.add_metrics(scores.values | errors, step=step, examples=examples)
     journal.commit()
 
 

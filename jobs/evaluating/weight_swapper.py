@@ -9,6 +9,7 @@ trainer measured with these weights, which stands there too.
 import json
 import math
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,61 +41,81 @@ def become_sole_rank() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
+class Contents(Enum):
+    """What the model's tensors are."""
+
+    NOTHING = "no model is loaded, or loading it failed"
+    BARE_BASE = "a base, without the adapters that the run trains"
+    UNPROVEN = "tensors whose digest is not the snapshot's"
+    REPLACEABLE = "weights that any snapshot of the same kind may replace"
+
+
 class WeightSwapper:
     """A Llama on a device, whose weights change. `loads` counts how often a model was
     made, `swaps` weights put in."""
 
     def __init__(self, device: str) -> None:
-        self._device, self._kind = device, ""
-        self._parts: dict[str, torch.nn.Parameter] = {}
+        self._device = device
+        self._contents, self._kind = Contents.NOTHING, ""
+        self._parameters: dict[str, torch.nn.Parameter] = {}
         self.llama: Any = None
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
         self.loads = self.swaps = 0
 
-    def hold_base(self, job: TrainJob) -> None:
+    def load_base(self, job: TrainJob) -> None:
         """Loads the weights that a run's first stage starts from."""
         base = job.base_folder
-        self._load(base, job, "" if _is_lora(job) else _kind(base, job))
+        if _is_lora(job):
+            self._load(base, job, Contents.BARE_BASE)
+        else:
+            self._load(base, job, Contents.REPLACEABLE)
+            self._kind = _kind(base, job)
 
-    def hold(self, folder: Path, job: TrainJob) -> None:
+    def must_load(self, folder: Path, job: TrainJob) -> bool:
+        """Whether a snapshot's weights need another model than the one that is there."""
+        if self._contents is not Contents.REPLACEABLE:
+            return True
+        return _kind(folder, job) != self._kind
+
+    def load_snapshot(self, folder: Path, job: TrainJob) -> None:
         """Puts a snapshot's weights in. ClusterError where they are not those that its
         meta.json tells of."""
-        kind = _kind(folder, job)
-        if kind != self._kind:
-            self._load(_base(folder) if _is_lora(job) else folder, job, kind)
-        digest, wanted = (
-            self._put(folder),
-            snapshots.read_meta(folder).weights,
-        )
-        if digest != wanted:
-            self._kind = ""
+        if self.must_load(folder, job):
+            start = _base(folder) if _is_lora(job) else folder
+            self._load(start, job, Contents.REPLACEABLE)
+            self._kind = _kind(folder, job)
+        digest, expected = self._copy_tensors(folder), snapshots.read_meta(folder)
+        if digest != expected.weights:
+            self._contents = Contents.UNPROVEN
             raise ClusterError(
-                f"{folder}: its weights have the digest {digest}, by its meta.json {wanted}"
+                f"{folder}: its weights have the digest {digest}, by its meta.json"
+                f" {expected.weights}"
             )
         self.swaps += 1
 
-    def _load(self, folder: Path, job: TrainJob, kind: str) -> None:
-        self.llama = self.model = None  # two models may be more than fit
+    def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
+        self._unload()
         llama = load_model(folder, job.train["precision"])
-        with_adapters = bool(kind) and _is_lora(job)
+        with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:
             apply_tuning(llama, _tuning(job))
-        self.llama, self._kind = (
-            llama.to(self._device).eval().requires_grad_(False),
-            kind,
-        )
+        self.llama = llama.to(self._device).eval().requires_grad_(False)
         self.model = AnswerLoss(self.llama)
-        engine = SimpleNamespace(module=self.model)
-        parts = weights.list_tensors(engine)
-        named = (
-            weights.named_adapters([p for p in parts if ".lora_" in p.name])
-            if with_adapters
-            else parts
-        )
-        self._parts = {part.name: part.parameter for part in named}
+        tensors = weights.list_tensors(SimpleNamespace(module=self.model))
+        if with_adapters:
+            adapters = [tensor for tensor in tensors if ".lora_" in tensor.name]
+            tensors = weights.named_adapters(adapters)
+        self._parameters = {tensor.name: tensor.parameter for tensor in tensors}
+        self._contents = contents
         self.loads += 1
 
-    def _put(self, folder: Path) -> str:
+    def _unload(self) -> None:
+        """Lets go of the model: two may be more than fit."""
+        self._contents, self._kind = Contents.NOTHING, ""
+        self.llama = self.model = None
+        self._parameters = {}
+
+    def _copy_tensors(self, folder: Path) -> str:
         """Copies the tensors of a folder into the model; returns their digest."""
         from safetensors import safe_open
 
@@ -103,31 +124,37 @@ class WeightSwapper:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():
                     tensor = file.get_tensor(name)
-                    if (
-                        name not in self._parts
-                        or self._parts[name].shape != tensor.shape
-                    ):
-                        raise ClusterError(
-                            f"{path}: the model has no tensor {name} of shape {tuple(tensor.shape)}"
-                        )
+                    self._find_parameter(path, name, tensor).data.copy_(tensor)
                     digests[name] = weights.tensor_digest(tensor)
-                    self._parts[name].data.copy_(tensor)
         return weights.combine_digests(digests)
 
+    def _find_parameter(
+        self, path: Path, name: str, tensor: torch.Tensor
+    ) -> torch.nn.Parameter:
+        """The model's parameter for a tensor of a file. ClusterError if it has none."""
+        parameter = self._parameters.get(name)
+        if parameter is None or parameter.shape != tensor.shape:
+            raise ClusterError(
+                f"{path}: the model has no tensor {name} of shape {tuple(tensor.shape)}"
+            )
+        return parameter
 
-def refuse_other(loss: float, told: float | None, precision: str, what: str) -> None:
-    """Raises ClusterError if the loss of the weights that are held is not the one that
-    the trainer told of them."""
-    if told is None:
+
+def refuse_other_loss(
+    loss: float, measured: float | None, precision: str, label: str
+) -> None:
+    """Raises ClusterError if the loss of the loaded weights is not the one that the
+    trainer measured. `label` says of what they are."""
+    if measured is None:
         return
     tolerance = EXACT if precision == "fp32" else HALF
-    same = math.isclose(loss, told, rel_tol=tolerance) or (
-        math.isnan(loss) and math.isnan(told)
+    same = math.isclose(loss, measured, rel_tol=tolerance) or (
+        math.isnan(loss) and math.isnan(measured)
     )
     if not same:
         raise ClusterError(
-            f"{what}: the weights that are held have the test loss {loss!r}, the trainer measured"
-            f" {told!r} there: these are not the same weights, or not computed in the same way"
+            f"{label}: the weights that are held have the test loss {loss!r}, the trainer measured"
+            f" {measured!r} there: these are not the same weights, or not computed in the same way"
         )
 
 
