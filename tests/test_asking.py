@@ -59,7 +59,7 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
     """An item without an answer takes no part in any mean: no 0 is made of it."""
     asked, ask = items("say", "say long", "say it " * 4), Asking(Echo)  # type: ignore[arg-type]
     answered = asked.answer(ask)
-    told = ask.told(asked, answered)
+    told = ask.summarize(asked, answered)
     found = aggregate_scores(exact_match.score_answers(answered), answered)
 
     assert [one.id for one in answered] == ["t:0", "t:1"]

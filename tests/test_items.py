@@ -222,7 +222,7 @@ def test_no_other_turn_is_asked_than_the_references_are_of(truncate: str) -> Non
         "User: say red\nAssistant: red\nUser: say blue\nAssistant: ",
         "User: say red\nAssistant: ",
     ]
-    assert asked.told == {"turns_left_out": 1, "prompts_cut": 0}
+    assert asked.shortened == {"turns_left_out": 1, "prompts_cut": 0}
     assert asked.places == [0, 1, 2]
 
 
@@ -311,7 +311,10 @@ def test_an_answer_goes_on_from_its_prompt() -> None:
     )
     prompt, answer = WORDS.tokenize("ask:"), WORDS.tokenize("    return 1")
 
-    assert Asker(Template("vicuna"), strips).said(prompt, answer) == "    return 1"
+    assert (
+        Asker(Template("vicuna"), strips).decode_answer(prompt, answer)
+        == "    return 1"
+    )
     assert strips.text(answer) == "   return 1"
 
 

@@ -30,59 +30,62 @@ class Asking:
         """The tokens of each answer; None for a prompt that leaves no room for one."""
         generator = self.generator(how)
         fitting = [
-            place for place, prompt in enumerate(prompts) if generator.fits(prompt)
+            number for number, prompt in enumerate(prompts) if generator.fits(prompt)
         ]
-        made = generator.answers(
-            [prompts[place] for place in fitting], [names[place] for place in fitting]
+        fitting_answers = generator.answers(
+            [prompts[number] for number in fitting],
+            [names[number] for number in fitting],
         )
-        self.answers += len(made)
-        self.tokens += sum(map(len, made))
+        self.answers += len(fitting_answers)
+        self.tokens += sum(map(len, fitting_answers))
         self.beyond += len(prompts) - len(fitting)
-        found: list[list[int] | None] = [None] * len(prompts)
-        for place, answer in zip(fitting, made, strict=True):
-            self.at_limit += generator.is_cut(prompts[place], answer)
-            found[place] = answer
-        return found
+        answers: list[list[int] | None] = [None] * len(prompts)
+        for number, answer in zip(fitting, fitting_answers, strict=True):
+            self.at_limit += generator.is_cut(prompts[number], answer)
+            answers[number] = answer
+        return answers
 
-    def told(self, items: Items, answered: Iterable[Answered]) -> dict[str, int]:
+    def summarize(self, items: Items, answered: Iterable[Answered]) -> dict[str, int]:
         """What is kept beside the answers to a suite's items."""
-        unanswered = len(items.places) - len({one.id for one in answered})
-        told = {
+        answered_ids = {answer.id for answer in answered}
+        counts = {
             "items": len(items.places),
-            "unanswered": unanswered,
+            "unanswered": len(items.places) - len(answered_ids),
             "beyond_positions": self.beyond,
+            "answers": self.answers,
+            "at_limit": self.at_limit,
         }
-        told |= {"answers": self.answers, "at_limit": self.at_limit}
-        return told | (items.told if isinstance(items, OwnTestSet) else {})
+        return counts | (items.shortened if isinstance(items, OwnTestSet) else {})
 
 
-def list_flags(told: Mapping[str, int], how: Mapping[str, Any]) -> list[str]:
-    """Sentences on what `Asking.told` has counted; none where all items were asked and
-    all answers were over."""
-    made = []
-    if told.get("unanswered"):
-        beyond, turns = told.get("beyond_positions", 0), told.get("turns_left_out", 0)
-        reasons = (
-            [f"of {turns} train.max_length leaves out the turn that is asked"]
-            if turns
-            else []
+def list_flags(counts: Mapping[str, int], how: Mapping[str, Any]) -> list[str]:
+    """Sentences on what `Asking.summarize` has counted; none where all items were asked
+    and all answers were over."""
+    flags = []
+    if counts.get("unanswered"):
+        flags.append(
+            f"{counts['unanswered']} of {counts['items']} items were not asked and have no score:"
+            f" {' and '.join(_list_reasons(counts))}"
         )
-        reasons += (
-            [f"{beyond} prompts leave no position of the model's for an answer"]
-            if beyond
-            else []
+    if counts.get("prompts_cut"):
+        flags.append(
+            f"{counts['prompts_cut']} of {counts['items']} prompts were cut to train.max_length"
         )
-        made.append(
-            f"{told['unanswered']} of {told['items']} items were not asked and have no score:"
-            f" {' and '.join(reasons)}"
+    if counts.get("at_limit"):
+        flags.append(
+            f"{counts['at_limit']} of {counts['answers']} answers were not over after"
+            f" max_new_tokens, {how['max_new_tokens']}, or at the model's last position"
         )
-    if told.get("prompts_cut"):
-        made.append(
-            f"{told['prompts_cut']} of {told['items']} prompts were cut to train.max_length"
+    return flags
+
+
+def _list_reasons(counts: Mapping[str, int]) -> list[str]:
+    """Why items were not asked."""
+    reasons = []
+    if turns := counts.get("turns_left_out", 0):
+        reasons.append(f"of {turns} train.max_length leaves out the turn that is asked")
+    if beyond := counts.get("beyond_positions", 0):
+        reasons.append(
+            f"{beyond} prompts leave no position of the model's for an answer"
         )
-    if told.get("at_limit"):
-        made.append(
-            f"{told['at_limit']} of {told['answers']} answers were not over after max_new_tokens, "
-            f"{how['max_new_tokens']}, or at the model's last position"
-        )
-    return made
+    return reasons

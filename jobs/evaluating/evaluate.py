@@ -428,7 +428,7 @@ class Evaluator:
             swap_s=swapped - started,
             generate_s=time.perf_counter() - swapped,
             tokens=generate.tokens,
-            asked=generate.told(items, answered),
+            asked=generate.summarize(items, answered),
             **attempts.describe_placement(self._attempt),
             by=self._item,
         )

@@ -86,7 +86,7 @@ class Asker:
             truncate=truncate,
         )
 
-    def said(self, prompt: Ids, answer: Ids) -> str:
+    def decode_answer(self, prompt: Ids, answer: Ids) -> str:
         """An answer as it goes on from its prompt: alone, some tokenizers would take a
         blank off its beginning."""
         before = self.vocabulary.text(prompt[-4:])
@@ -124,7 +124,9 @@ class OwnTestSet:
 
     @cached_property
     def _prompted(self) -> list[tuple[list[int] | None, bool]]:
-        return [self._asker.test_prompt(self._examples[place]) for place in self.places]
+        return [
+            self._asker.test_prompt(self._examples[number]) for number in self.places
+        ]
 
     @property
     def prompts(self) -> list[list[int]]:
@@ -132,7 +134,7 @@ class OwnTestSet:
         return [prompt for prompt, _ in self._prompted if prompt is not None]
 
     @property
-    def told(self) -> dict[str, int]:
+    def shortened(self) -> dict[str, int]:
         """Of how many items max_length leaves out the turn that is asked, and of how
         many a part of the prompt."""
         unasked = sum(prompt is None for prompt, _ in self._prompted)
@@ -144,21 +146,22 @@ class OwnTestSet:
     def answer(self, generate: Generate) -> list[Answered]:
         """The answers of the model as its weights are now, of those items that can be asked."""
         asked = [
-            place
-            for place, (prompt, _) in zip(self.places, self._prompted, strict=True)
+            number
+            for number, (prompt, _) in zip(self.places, self._prompted, strict=True)
             if prompt is not None
         ]
-        made = generate(self._how, self.prompts, [self.ids[place] for place in asked])
+        names = [self.ids[number] for number in asked]
+        answers = generate(self._how, self.prompts, names)
         words, stops = self._asker.vocabulary, self._how.get("stops", ())
         return [
             Answered(
-                id=self.ids[place],
-                task=self.tasks[place],
+                id=self.ids[number],
+                task=self.tasks[number],
                 prompt=words.text(prompt),
-                references=self._examples[place].right_answers,
+                references=self._examples[number].right_answers,
                 answer=cut_at_stops(words.text(tokens), stops),
             )
-            for place, prompt, tokens in zip(asked, self.prompts, made, strict=True)
+            for number, prompt, tokens in zip(asked, self.prompts, answers, strict=True)
             if tokens is not None
         ]
 
@@ -167,14 +170,15 @@ class OwnTestSet:
         """What a user would have said before each answer, without the run's template,
         as a reward model reads it."""
         return {
-            self.ids[place]: self._instruction(self._examples[place])
-            for place in self.places
+            self.ids[number]: self._instruction(self._examples[number])
+            for number in self.places
         }
 
     def _instruction(self, example: Example) -> str:
-        asked = prompts.build_question(example, self._asker.template.shots)
-        asked = f"{example.system}\n\n{asked}" if example.system else asked
-        turns = [(asked, example.turns[0][1]), *example.turns[1:]]
+        question = prompts.build_question(example, self._asker.template.shots)
+        if example.system:
+            question = f"{example.system}\n\n{question}"
+        turns = [(question, example.turns[0][1]), *example.turns[1:]]
         before = "".join(
             f"{question}\n\nAssistant: {answer}\n\nHuman: "
             for question, answer in turns[:-1]
@@ -193,10 +197,9 @@ class Questions:
 
     def answer(self, generate: Generate) -> list[Answered]:
         """The answers of the model as its weights are now."""
-        asked = [self._read[place] for place in self.places]
-        return _answers(
-            self._how, asked, [one.id for one in asked], self._asker, generate
-        )
+        questions = [self._read[number] for number in self.places]
+        names = [question.id for question in questions]
+        return _answers(self._how, questions, names, self._asker, generate)
 
 
 class Problems:
@@ -207,7 +210,8 @@ class Problems:
         self.problems: list[Problem] = list(
             evaluation.read_problems(_path(suite), Intake())
         )
-        self.name, self.ids = _name(suite), [one.task_id for one in self.problems]
+        self.name = _name(suite)
+        self.ids = [problem.task_id for problem in self.problems]
         self.tasks = [HUMANEVAL] * len(self.ids)
         self.places = _drawn(self.tasks, suite.how["items"])
 
@@ -215,28 +219,27 @@ class Problems:
         """The answers of the model as its weights are now, blanks at their beginning
         kept: they are code."""
         is_plain = self._asker.template.name == WITHOUT_TEMPLATE
-        asked, names = [], []
-        for problem in (self.problems[place] for place in self.places):
+        examples, names = [], []
+        for problem in (self.problems[number] for number in self.places):
             text = problem.prompt if is_plain else human_eval.build_instruction(problem)
             example = Example(id=problem.task_id, task=HUMANEVAL, turns=((text, ""),))
-            asked += [example] * self._how["samples"]
+            examples += [example] * self._how["samples"]
             names += [
                 f"{problem.task_id}~{number}" for number in range(self._how["samples"])
             ]
-        made = _answers(self._how, asked, names, self._asker, generate)
-        if is_plain:
-            return made
-        # The template has a blank between its tag and an answer. It is not the model's.
-        return [
-            (
-                Answered(
-                    id=one.id, task=one.task, prompt=one.prompt, answer=one.answer[1:]
-                )
-                if one.answer[:1] == " " and not one.answer[1:2].isspace()
-                else one
-            )
-            for one in made
-        ]
+        answers = _answers(self._how, examples, names, self._asker, generate)
+        return answers if is_plain else [_without_blank(answer) for answer in answers]
+
+
+def _without_blank(answer: Answered) -> Answered:
+    """An answer without the blank that a template has between its tag and an answer: it
+    is not the model's."""
+    text = answer.answer
+    if text[:1] != " " or text[1:2].isspace():
+        return answer
+    return Answered(
+        id=answer.id, task=answer.task, prompt=answer.prompt, answer=text[1:]
+    )
 
 
 class Dialogues:
@@ -245,81 +248,108 @@ class Dialogues:
     def __init__(self, suite: Suite, asker: Asker) -> None:
         self._how, self._asker = suite.how, asker
         self._read = list(readers.read_examples(MT_BENCH, _path(suite), Intake()))
-        turns = [
-            (one, number)
-            for one in self._read
-            for number in range(1, len(one.turns) + 1)
-        ]
-        self.name, self.ids = (
-            _name(suite),
-            [mt_bench.turn_id(one, number) for one, number in turns],
-        )
-        self.tasks = [one.task for one, _ in turns]
-        chosen = _drawn([one.task for one in self._read], suite.how["items"])
-        self.questions: list[Example] = [self._read[place] for place in chosen]
-        ids = {
-            mt_bench.turn_id(one, n)
-            for one in self.questions
-            for n in range(1, len(one.turns) + 1)
+        self.name = _name(suite)
+        self.ids = [turn for question in self._read for turn in _turn_ids(question)]
+        self.tasks = [question.task for question in self._read for _ in question.turns]
+        chosen = _drawn([question.task for question in self._read], suite.how["items"])
+        self.questions: list[Example] = [self._read[number] for number in chosen]
+        asked_ids = {
+            turn for question in self.questions for turn in _turn_ids(question)
         }
-        self.places = [place for place, one in enumerate(self.ids) if one in ids]
+        self.places = [n for n, turn in enumerate(self.ids) if turn in asked_ids]
 
     def answer(self, generate: Generate) -> list[Answered]:
         """The answers of the model as its weights are now, turn after turn, of one
         conversation after the other."""
         return [
-            one
+            answer
             for sample in range(self._how.get("samples", 1))
-            for one in self._converse(sample, generate)
+            for answer in self._converse(sample, generate)
         ]
 
     def _converse(self, sample: int, generate: Generate) -> list[Answered]:
-        said: dict[str, list[str]] = {one.id: [] for one in self.questions}
-        made: list[Answered] = []
-        asked = list(self.questions)
-        while asked:
-            turn = [mt_bench.build_turn(one, said[one.id]) for one in asked]
-            answers = {
-                answer.id: answer for answer in self._turn(turn, sample, generate)
-            }
+        """One conversation about each question: the answers to all their turns."""
+        replies: dict[str, list[str]] = {question.id: [] for question in self.questions}
+        answers: list[Answered] = []
+        open_questions = list(self.questions)
+        while open_questions:
+            turn_answers = self._answer_turn(open_questions, replies, sample, generate)
+            answers += turn_answers.values()
             # Where a turn cannot be asked, as what was said fills the model's
             # positions, nothing follows it.
-            asked = [
-                one for one, own in zip(asked, turn, strict=True) if own.id in answers
+            answered = [
+                question
+                for question in open_questions
+                if _next_turn_id(question, replies) in turn_answers
             ]
-            for one in asked:
-                said[one.id].append(
-                    answers[mt_bench.turn_id(one, len(said[one.id]) + 1)].answer
-                )
-            asked = [one for one in asked if len(said[one.id]) < len(one.turns)]
-            made += answers.values()
-        order = {item: place for place, item in enumerate(self.ids)}
-        return sorted(made, key=lambda one: order[one.id])
+            for question in answered:
+                answer = turn_answers[_next_turn_id(question, replies)].answer
+                replies[question.id].append(answer)
+            open_questions = [
+                question
+                for question in answered
+                if len(replies[question.id]) < len(question.turns)
+            ]
+        order = {item: number for number, item in enumerate(self.ids)}
+        return sorted(answers, key=lambda answer: order[answer.id])
 
-    def _turn(
-        self, asked: Sequence[Example], sample: int, generate: Generate
-    ) -> list[Answered]:
-        made: dict[str, Answered] = {}
+    def _answer_turn(
+        self,
+        questions: Sequence[Example],
+        replies: Mapping[str, Sequence[str]],
+        sample: int,
+        generate: Generate,
+    ) -> dict[str, Answered]:
+        """The answers to the next turn of each question, in their order, by the turn's id;
+        nothing of one that cannot be asked."""
+        turns = [
+            mt_bench.build_turn(question, replies[question.id])
+            for question in questions
+        ]
+        answers = self._ask_by_temperature(turns, sample, generate)
+        return {
+            turn.id: Answered(
+                id=turn.id,
+                task=turn.task,
+                prompt=answers[turn.id].prompt,
+                references=(turn.answer,) if turn.answer else (),
+                answer=answers[turn.id].answer.strip(),
+            )
+            for turn in turns
+            if turn.id in answers
+        }
+
+    def _ask_by_temperature(
+        self, turns: Sequence[Example], sample: int, generate: Generate
+    ) -> dict[str, Answered]:
+        """Asks all turns with the same temperature together; the answers by turn."""
         temperatures = self._how["temperature"]
-        for temperature in sorted({temperatures.get(one.task, 0) for one in asked}):
-            own = [one for one in asked if temperatures.get(one.task, 0) == temperature]
-            how = self._how | (
+        groups: dict[float, list[Example]] = {}
+        for turn in turns:
+            groups.setdefault(temperatures.get(turn.task, 0), []).append(turn)
+        answers: dict[str, Answered] = {}
+        for temperature, group in sorted(groups.items()):
+            decoding = (
                 {"temperature": temperature} if temperature else {"decoding": "greedy"}
             )
-            names = [f"{one.id}~{sample}" if sample else one.id for one in own]
-            for answer in _answers(how, own, names, self._asker, generate):
-                made[answer.id] = answer
-        return [
-            Answered(
-                id=one.id,
-                task=one.task,
-                prompt=made[one.id].prompt,
-                references=(one.answer,) if one.answer else (),
-                answer=made[one.id].answer.strip(),
-            )
-            for one in asked
-            if one.id in made
-        ]
+            names = [f"{turn.id}~{sample}" if sample else turn.id for turn in group]
+            for answer in _answers(
+                self._how | decoding, group, names, self._asker, generate
+            ):
+                answers[answer.id] = answer
+        return answers
+
+
+def _turn_ids(question: Example) -> list[str]:
+    """The items that a question of MT-Bench is: its turns."""
+    return [
+        mt_bench.turn_id(question, number)
+        for number in range(1, len(question.turns) + 1)
+    ]
+
+
+def _next_turn_id(question: Example, replies: Mapping[str, Sequence[str]]) -> str:
+    return mt_bench.turn_id(question, len(replies[question.id]) + 1)
 
 
 Items = OwnTestSet | Questions | Problems | Dialogues
@@ -349,8 +379,9 @@ def _path(suite: Suite) -> Path:
     return Path(file.path)
 
 
-def _facts(read: Sequence[Example]) -> tuple[list[str], list[str]]:
-    return [one.id for one in read], [one.task for one in read]
+def _facts(examples: Sequence[Example]) -> tuple[list[str], list[str]]:
+    """Their ids and their tasks."""
+    return [example.id for example in examples], [example.task for example in examples]
 
 
 def _drawn(tasks: Sequence[str], count: int | None) -> list[int]:
@@ -363,24 +394,26 @@ def _drawn(tasks: Sequence[str], count: int | None) -> list[int]:
 
 def _answers(
     how: Mapping[str, Any],
-    asked: Sequence[Example],
+    examples: Sequence[Example],
     names: Sequence[str],
     asker: Asker,
     generate: Generate,
 ) -> list[Answered]:
     """What the model says to each example's last question; nothing of one that it
     cannot be asked."""
-    shown = [asker.prompt(one) for one in asked]
+    prompt_ids = [asker.prompt(example) for example in examples]
     return [
         Answered(
-            id=one.id,
-            task=one.task,
+            id=example.id,
+            task=example.task,
             prompt=asker.vocabulary.text(prompt),
-            references=one.right_answers,
-            answer=cut_at_stops(asker.said(prompt, tokens), how.get("stops", ())),
+            references=example.right_answers,
+            answer=cut_at_stops(
+                asker.decode_answer(prompt, tokens), how.get("stops", ())
+            ),
         )
-        for one, prompt, tokens in zip(
-            asked, shown, generate(how, shown, names), strict=True
+        for example, prompt, tokens in zip(
+            examples, prompt_ids, generate(how, prompt_ids, names), strict=True
         )
         if tokens is not None
     ]
