@@ -42,8 +42,8 @@ class Choices:
         self, test: Sequence[Example], within: Callable[[int], Encode], max_length: int
     ) -> None:
         self._within, self._max_length = within, max_length
-        self.places = [place for place, example in enumerate(test) if example.options]
-        self._items = [test[place] for place in self.places]
+        self.places = [n for n, example in enumerate(test) if example.options]
+        self._items = [test[number] for number in self.places]
         self._choices = [
             rank_classification.build_choice(example) for example in self._items
         ]
@@ -73,49 +73,56 @@ class Choices:
     @cached_property
     def _options(self) -> TokenizedSet:
         """The options of all items, but of those that have no score."""
-        of_item = [(one.examples, self._encoded(one)) for one in self._choices]
+        by_item = [(choice.examples, self._encoded(choice)) for choice in self._choices]
         pairs = [
             pair
-            for examples, made in of_item
-            if made
-            for pair in zip(examples, made, strict=True)
+            for examples, options in by_item
+            if options
+            for pair in zip(examples, options, strict=True)
         ]
-        examples, encoded = (
-            [example for example, _ in pairs],
-            [made for _, made in pairs],
-        )
+        examples = [example for example, _ in pairs]
+        encoded = [option for _, option in pairs]
         return TokenizedSet(
             [e.id for e in examples], encoded, [e.task for e in examples]
         )
 
-    def _encoded(self, one: OptionChoice) -> list[EncodedExample]:
+    def _encoded(self, choice: OptionChoice) -> list[EncodedExample]:
         """An item's options after the same prompt; none where the longest does not fit whole."""
         encode, encode_whole = self._within(self._max_length), self._within(UNCUT)
-        made = [encode(example) for example in one.examples]
-        if not any(encoded.cut for encoded in made) and (after := _after_same(made)):
-            return after
-        own = [encode_whole(example) for example in one.examples]
-        if not (whole := _after_same(own)):
+        encoded = [encode(example) for example in choice.examples]
+        is_uncut = not any(option.cut for option in encoded)
+        if is_uncut and (comparable := _after_same(encoded)):
+            return comparable
+        uncut = [encode_whole(example) for example in choice.examples]
+        return self._shorten_prompt(choice, uncut)
+
+    def _shorten_prompt(
+        self, choice: OptionChoice, uncut: Sequence[EncodedExample]
+    ) -> list[EncodedExample]:
+        """The options after the prompt as it is shortened before the longest of them; none
+        where that does not fit whole. `uncut`: the options with all of their prompt."""
+        options = [_answer_tokens(encoded) for encoded in _after_same(uncut)]
+        if not options:
             return []
-        options = [
-            list(map(int, encoded.ids[encoded.spans[-1][0] :])) for encoded in whole
-        ]
+        spans = [encoded.spans for encoded in uncut]
         # All stand after what stands before one whose first token is its own, if it
         # were as long as the longest.
-        first = min(range(len(own)), key=lambda number: own[number].spans[-1][0])
+        first = min(range(len(spans)), key=lambda number: spans[number][-1][0])
         spare = max(map(len, options)) - len(options[first])
-        shown = self._within(self._max_length - spare)(one.examples[first])
-        start = len(shown.ids) - len(options[first])
+        shortened = self._within(self._max_length - spare)(choice.examples[first])
+        start = len(shortened.ids) - len(options[first])
         is_whole = (
-            len(shown.spans) == len(own[first].spans)
-            and list(map(int, shown.ids[start:])) == options[first]
+            len(shortened.spans) == len(spans[first])
+            and list(map(int, shortened.ids[start:])) == options[first]
         )
         if start < 1 or not is_whole:
             return []
-        prompt, before = list(map(int, shown.ids[:start])), shown.spans[:-1]
+        prompt, before = list(map(int, shortened.ids[:start])), shortened.spans[:-1]
         return [
             EncodedExample(
-                [*prompt, *option], (*before, (start, start + len(option))), shown.cut
+                [*prompt, *option],
+                (*before, (start, start + len(option))),
+                shortened.cut,
             )
             for option in options
         ]
@@ -123,8 +130,9 @@ class Choices:
     def _answered(self, losses: dict[str, float]) -> list[Answered]:
         """What the model chose, as if it had said it, so that one which always says the
         same is flagged."""
-        found = [
-            rank_classification.choose_option(one, losses) for one in self._choices
+        chosen = [
+            rank_classification.choose_option(choice, losses)
+            for choice in self._choices
         ]
         return [
             Answered(
@@ -134,18 +142,23 @@ class Choices:
                 references=item.right_answers,
                 answer="" if number is None else item.options[number],
             )
-            for item, number in zip(self._items, found, strict=True)
+            for item, number in zip(self._items, chosen, strict=True)
         ]
 
 
-def _after_same(made: Sequence[EncodedExample]) -> list[EncodedExample]:
-    """The options of an item, each learnt from where the first of them begins; none
-    where their prompts differ."""
-    start = min(encoded.spans[-1][0] if encoded.spans else 0 for encoded in made)
-    prompts = {tuple(map(int, encoded.ids[:start])) for encoded in made}
+def _answer_tokens(encoded: EncodedExample) -> list[int]:
+    """The tokens of the last answer, where it ends the text."""
+    return list(map(int, encoded.ids[encoded.spans[-1][0] :]))
+
+
+def _after_same(options: Sequence[EncodedExample]) -> list[EncodedExample]:
+    """The options of an item, each with the loss tokens from where the first of them
+    begins; none where their prompts differ."""
+    start = min(encoded.spans[-1][0] if encoded.spans else 0 for encoded in options)
+    prompts = {tuple(map(int, encoded.ids[:start])) for encoded in options}
     if not start or len(prompts) > 1:
         return []
     return [
         replace(encoded, spans=(*encoded.spans[:-1], (start, encoded.spans[-1][1])))
-        for encoded in made
+        for encoded in options
     ]

@@ -65,90 +65,104 @@ class Inside:
     loss_of: LossOf
     fence: Callable[[], None]  # raises where this process may not write any more
 
-    def look(self, ways: Ways) -> Looked:
-        """Takes the metrics whose keys and ways are given: see zsg_core.settings.representations.
+    def look(self, definitions: Ways) -> Looked:
+        """Takes the metrics whose keys are given, as defined: see
+        zsg_core.settings.representations.
 
         UserError for a token or a layer that the model does not have.
         """
-        distances = {key: way for key, way in ways.items() if "token" in way}
-        made = Looked(
+        distances = {key: how for key, how in definitions.items() if "token" in how}
+        looked = Looked(
             token_distance.measure_distances(
                 self.llama, self.vocabulary, distances, self.device
             )
         )
-        for shared in _alike(
-            {
-                key: way
-                for key, way in ways.items()
-                if "layer" in way and "token" not in way
-            }
-        ):
-            self._represent(shared, made)
-        for key in ways:
+        of_layers = {
+            key: how
+            for key, how in definitions.items()
+            if "layer" in how and "token" not in how
+        }
+        for group in _group_by_layers(of_layers):
+            self._represent(group, looked)
+        for key in definitions:
             if key.partition("/")[0] == RANK_ACCURACY:
-                self._rank(key, made)
-        return made
+                self._rank(key, looked)
+        return looked
 
-    def _rank(self, key: str, made: Looked) -> None:
+    def _rank(self, key: str, looked: Looked) -> None:
         try:
             scores = self.choices.scores(self.loss_of)
         except UserError as error:
-            made.failed[key] = str(error)
+            looked.failed[key] = str(error)
             return
-        made.values[key] = scores.values.get(RANK_ACCURACY, math.nan)
+        looked.values[key] = scores.values.get(RANK_ACCURACY, math.nan)
         if RANK_ACCURACY in scores.error:
-            made.values[f"{key}_stderr"] = scores.error[RANK_ACCURACY]
-        made.by_item[key] = (
+            looked.values[f"{key}_stderr"] = scores.error[RANK_ACCURACY]
+        looked.by_item[key] = (
             self.choices.places,
             np.array(self.choices.by_place(scores, RANK_ACCURACY)),
         )
-        made.flags.extend(scores.flags)
+        looked.flags.extend(scores.flags)
 
-    def _represent(self, ways: Ways, made: Looked) -> None:
-        """Of ways that differ in layers only: one pass through the model for all."""
-        how = next(iter(ways.values()))
-        by = how["by"] or ("source" if len(self.sources) > 1 else "task")
-        groups = (
-            [name.partition("/")[0] for name in self.test.ids]
-            if by == "source"
-            else self.test.tasks
+    def _represent(self, definitions: Ways, looked: Looked) -> None:
+        """Of definitions that differ in layers only: one pass through the model for all."""
+        how = next(iter(definitions.values()))
+        grouped_by = how["by"] or ("source" if len(self.sources) > 1 else "task")
+        groups = self._group_items(grouped_by)
+        numbers = draw_items(groups, how["items"])
+        prompts = [self.test.encoded[number].prompt for number in numbers]
+        layers = [definition["layer"] for definition in definitions.values()]
+        states_by_layer = hidden_states.average_spans(
+            self.llama, prompts, _pool_spans(prompts, how), layers, self.device
         )
-        places = draw_items(groups, how["items"])
-        prompts = [self.test.encoded[place].prompt for place in places]
-        spans = [
-            (0 if how["pooling"] == "mean" else len(prompt) - 1, len(prompt))
-            for prompt in prompts
-        ]
-        layers = [way["layer"] for way in ways.values()]
-        found = hidden_states.average_spans(
-            self.llama, prompts, spans, layers, self.device
-        )
-        ids, own = (
-            [self.test.ids[place] for place in places],
-            [groups[place] for place in places],
-        )
-        for (key, way), states in zip(ways.items(), found, strict=True):
-            apart = compute_silhouettes(states, own)
+        ids = [self.test.ids[number] for number in numbers]
+        drawn_groups = [groups[number] for number in numbers]
+        for (key, definition), states in zip(
+            definitions.items(), states_by_layer, strict=True
+        ):
+            silhouettes = compute_silhouettes(states, drawn_groups)
             self.fence()
-            kept = HiddenStates(
-                self.step, key, way, ids, own, by, states, apart, self.weights
+            record = HiddenStates(
+                self.step,
+                key,
+                definition,
+                ids,
+                drawn_groups,
+                grouped_by,
+                states,
+                silhouettes,
+                self.weights,
             )
-            made.files.append(hidden_state_store.keep_states(self.run, kept))
-            made.by_item[key] = places, apart
-            made.values[key] = float(apart.mean())
-            if by == "source":
-                made.values.update(_by_group(key, own, apart))
+            looked.files.append(hidden_state_store.keep_states(self.run, record))
+            looked.by_item[key] = numbers, silhouettes
+            looked.values[key] = float(silhouettes.mean())
+            if grouped_by == "source":
+                looked.values.update(_by_group(key, drawn_groups, silhouettes))
+
+    def _group_items(self, grouped_by: str) -> Sequence[str]:
+        """The source or the task of each test item."""
+        if grouped_by == "source":
+            return [name.partition("/")[0] for name in self.test.ids]
+        return self.test.tasks
 
 
-def draw_items(groups: Sequence[str], most: int | None) -> list[int]:
+def _pool_spans(
+    prompts: Sequence[Sequence[int]], how: Mapping[str, Any]
+) -> list[tuple[int, int]]:
+    """From which token to which the states of each prompt are averaged: all, or the last."""
+    is_mean = how["pooling"] == "mean"
+    return [(0 if is_mean else len(prompt) - 1, len(prompt)) for prompt in prompts]
+
+
+def draw_items(groups: Sequence[str], limit: int | None) -> list[int]:
     """Places of at most so many items of each group, in the order of the places."""
-    of: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        of.setdefault(group, []).append(place)
+    by_group: dict[str, list[int]] = {}
+    for number, group in enumerate(groups):
+        by_group.setdefault(group, []).append(number)
     return sorted(
-        place
-        for group, own in of.items()
-        for place in splits.cap_items(own, most, "random", SEED, group)
+        number
+        for group, numbers in by_group.items()
+        for number in splits.cap_items(numbers, limit, "random", SEED, group)
     )
 
 
@@ -163,11 +177,10 @@ def _by_group(
     }
 
 
-def _alike(ways: Mapping[str, Mapping[str, Any]]) -> list[Ways]:
-    """The ways, those together that differ in their layers only."""
-    together: dict[str, Ways] = {}
-    for key, way in ways.items():
-        together.setdefault(
-            repr(sorted((k, v) for k, v in way.items() if k != "layer")), {}
-        )[key] = dict(way)
-    return list(together.values())
+def _group_by_layers(definitions: Mapping[str, Mapping[str, Any]]) -> list[Ways]:
+    """The definitions, those together that differ in their layers only."""
+    groups: dict[str, Ways] = {}
+    for key, how in definitions.items():
+        but_layer = repr(sorted((k, v) for k, v in how.items() if k != "layer"))
+        groups.setdefault(but_layer, {})[key] = dict(how)
+    return list(groups.values())
