@@ -8,7 +8,14 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from jobs.contract import answers, attempt, item_losses, leases, snapshots
+from jobs.contract import (
+    answers,
+    attempt,
+    delivery_cursor,
+    item_losses,
+    leases,
+    snapshots,
+)
 from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Damaged
 from jobs.contract.journal import Journal, read_file
@@ -154,6 +161,62 @@ def test_the_meta_of_weights_is_written_as_before(tmp_path: Path) -> None:
     )
     assert (tmp_path / "meta.json").read_text() == STAGE_END
     assert snapshots.read_end_meta(tmp_path).steps == 18
+
+
+CURSOR = """{
+ "sent": {
+  "a": 3,
+  "a/1-evaluate-0.jsonl": 2
+ },
+ "params": true,
+ "state": {
+  "state": "done",
+  "attempt": "1",
+  "ended": "1795964386330"
+ },
+ "seen": [
+  [
+   "1-train-0.jsonl",
+   431
+  ],
+  1795964386310479284,
+  "yes",
+  "/w\\udce9"
+ ],
+ "results": null,
+ "uri": "mlflow.db of the workspace",
+ "run": "e92781e7364e486392ed0ff57aa761ff",
+ "began": "1795964386322",
+ "doubtful": false,
+ "refilled": null,
+ "old": null,
+ "refilling": "loss of step 3: 1.5, was 1.25"
+}
+"""
+
+
+def test_a_delivery_cursor_is_written_as_before(tmp_path: Path) -> None:
+    """Also that of a workspace whose name is no UTF-8, and one being refilled."""
+    path = delivery_cursor.locate_cursor(tmp_path, "grid")
+    path.parent.mkdir()
+    path.write_text(CURSOR)
+    cursor = delivery_cursor.read_cursor(tmp_path, "grid")
+    assert cursor.count_sent("a") == 3 and cursor.seen and cursor.seen[-1] == "/w\udce9"
+    delivery_cursor.write_cursor(tmp_path, "grid", cursor)
+    assert path.read_text() == CURSOR
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"uri": "u", "run": "r", "sent": 5, "state": null}', '{"uri": "u", "sent": {}}'],
+)
+def test_an_older_zsgs_cursor_is_of_no_store(text: str, tmp_path: Path) -> None:
+    """It counted the points of all stages together: all is sent once more."""
+    path = delivery_cursor.locate_cursor(tmp_path, "grid")
+    path.parent.mkdir()
+    path.write_text(text)
+
+    assert not delivery_cursor.read_cursor(tmp_path, "grid").is_of("u")
 
 
 LEASE = """{

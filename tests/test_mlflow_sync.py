@@ -91,6 +91,28 @@ def test_a_broken_record_keeps_no_other_run_from_mlflow(
     assert sorted(map(repr, sent)) == sorted(map(repr, journal_points(work, runs[1])))
 
 
+def test_a_broken_cursor_keeps_no_other_run_from_mlflow(work: Path) -> None:
+    """The other run is sent, then the path is told, and what to do about it."""
+    for run in ("cursor-broken", "cursor-sound"):
+        write_run(work, run, [[{"loss": 3.0}]])
+    write_grid(work, "cursors", ["cursor-broken", "cursor-sound"])
+    cursor = work / "runs/cursor-broken/delivery/cursors.json"
+    write_json(cursor, {"sent": {}, "params": "yes"})
+    with pytest.raises(Damaged, match=f"{cursor}: .*params.*; remove it, and zsg sync"):
+        sync(work, "cursors")
+    assert child_runs(work, "cursors").keys() == {"cursor-sound"}
+
+    cursor.unlink()
+    assert sync(work, "cursors") == {"runs": 1, "points": 1}
+
+
+def test_a_server_is_asked_nothing_before_a_run_has_begun(tmp_path: Path) -> None:
+    """No run has a journal: there is nothing to send, and nobody to send it."""
+    write_grid(tmp_path, "early", ["not-begun"], "http://127.0.0.1:9")
+
+    assert sync(tmp_path, "early") == {"runs": 0, "points": 0}
+
+
 @pytest.mark.parametrize("line", NO_ROWS.values(), ids=NO_ROWS)
 def test_a_broken_journal_keeps_no_other_run_from_mlflow(
     work: Path, line: bytes, request: pytest.FixtureRequest

@@ -1,0 +1,417 @@
+"""Syncs one run with MLflow: its points, params, tags and datasets and, when it is done,
+its item losses and snapshots.
+
+The delivery cursor beside the run says what MLflow has; it is written after every
+request that was answered.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from jobs.contract import attempt as attempts
+from jobs.contract import exit_record, journal, journal_rows, snapshots
+from jobs.contract.delivery_cursor import DeliveryCursor, read_cursor, write_cursor
+from jobs.contract.folder import Workspace
+from jobs.contract.job_file import stage_folders
+from jobs.contract.journal import Point
+from jobs.contract.journal_rows import (
+    ItemsRow,
+    SnapshotWritten,
+    find_events,
+    find_starts,
+)
+from jobs.contract.states import Outcome, State
+from jobs.tracking import item_table, mlflow_metadata
+from jobs.tracking.tracker import Data, Tracker
+
+# MLflow's word for how a run ended
+STATUS: dict[str, str] = {
+    Outcome.DONE: "FINISHED",
+    Outcome.FAILED: "FAILED",
+    Outcome.CANCELLED: "KILLED",
+}
+# tags: the run, and by its first row's time, which journal of it
+RUN, BEGAN = "zsg.run", "zsg.began"
+
+Row = Mapping[str, Any]
+Say = Callable[[str], None]
+
+
+@dataclass
+class MlflowGrid:
+    """A grid as MLflow has it: what the syncs of its runs share.
+
+    `store`: what cursors call this MLflow. `parent`: the grid's own MLflow run.
+    `mlflow_runs`: by run, its MLflow runs and which journal each is filled from.
+    `elsewhere`: by run, the other experiment in which its MLflow run stands.
+    """
+
+    workspace: Workspace
+    name: str
+    tracker: Tracker
+    store: str
+    say: Say
+    experiment: str
+    parent: str
+    mlflow_runs: dict[str, dict[str, str]] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What is to be sent of a run's journals: by stage and writer. A stage that is
+    shared may gain points after a later one was sent, and an evaluator's points come
+    while its run trains, and after.
+
+    `disagreements`: where a restart computed other values. `left_out`: the tag of the
+    keys that are not sent.
+    """
+
+    by_writer: dict[str, list[Point]]
+    disagreements: list[str]
+    left_out: dict[str, str]
+
+    @property
+    def first_ts(self) -> int | None:
+        """The time of the first point (ms); None before there is one."""
+        times = (points[0].ts for points in self.by_writer.values() if points)
+        return min(times, default=None)
+
+    def of_stage(self, stage: Path) -> list[Point]:
+        """The points of a stage, those of its evaluators too."""
+        return [
+            point
+            for writer, points in self.by_writer.items()
+            if writer.partition("/")[0] == stage.name
+            for point in points
+        ]
+
+
+class RunSync:
+    """The sync of one run of a grid. Who asks for it holds the lock of the run's cursor."""
+
+    def __init__(self, grid: MlflowGrid, row: Row, is_listed: bool) -> None:
+        self._grid, self._row, self._run_id = grid, row, str(row["run"])
+        self._tracker = grid.tracker
+        self._folder = grid.workspace.run(self._run_id)
+        self._cursor = read_cursor(self._folder, grid.name)
+        self._stages = stage_folders(grid.workspace, self._run_id)
+        self._listed = "yes" if is_listed else "no"
+
+    def send(self, refill: bool) -> int:
+        """Sends what MLflow lacks; returns how many points. With `refill`, a flagged run
+        is filled anew, and its former MLflow run deleted."""
+        seen = self._list_file_changes()
+        has_run = self._cursor.is_of(self._grid.store) and self._has_mlflow_run()
+        is_refill_due = refill and self._cursor.is_flagged
+        if has_run and self._is_complete(seen) and not is_refill_due:
+            return 0
+        rows = _read_rows_by_writer(self._stages)
+        began = self._find_beginning(rows)
+        if began is None:
+            return 0  # its first row is being written
+        points = _choose_points(rows)
+        if not has_run:
+            self._begin(began, points.first_ts, None)
+        elif reason := self._find_refill_reason(refill, points.disagreements):
+            self._begin(began, points.first_ts, reason)
+        sent = sum(
+            self._send_points(writer, of_writer)
+            for writer, of_writer in points.by_writer.items()
+        )
+        self._delete_duplicates()
+        self._send_state(rows, points)
+        self._send_results_if_done(rows, points)
+        self._delete_replaced()
+        self._keep(seen=seen, old=None)
+        return sent
+
+    def _keep(self, **news: Any) -> None:
+        """Writes the cursor with what is new in it."""
+        self._cursor = replace(self._cursor, **news)
+        write_cursor(self._folder, self._grid.name, self._cursor)
+
+    def _list_file_changes(self) -> list[Any]:
+        """What shows, without reading it, whether anything of the run has changed."""
+        sizes: list[Any] = []
+        times: list[int] = []
+        for stage in self._stages:
+            files = journal.list_journal_files(stage)
+            sizes += [[path.name, path.stat().st_size] for path in files]
+            times += [
+                _read_mtime(attempts.locate_attempt(stage)),
+                _read_mtime(exit_record.locate_exit_record(stage)),
+            ]
+        return [*sizes, *times, self._listed, str(self._grid.workspace.root)]
+
+    def _has_mlflow_run(self) -> bool:
+        """Whether MLflow still has the cursor's run; notes the experiment if it is
+        another than the grid's."""
+        mlflow_run = self._cursor.run
+        if mlflow_run in self._grid.mlflow_runs.get(self._run_id, {}):
+            return True
+        experiment = self._tracker.experiment_of(mlflow_run)
+        if experiment is not None and experiment != self._grid.experiment:
+            self._grid.elsewhere[self._run_id] = experiment
+        return experiment is not None
+
+    def _is_complete(self, seen: list[Any]) -> bool:
+        """Whether MLflow had all of the run, and once, when its files looked like this."""
+        if self._cursor.seen != seen or self._cursor.refill_reason:
+            return False
+        return not self._list_duplicates()
+
+    def _find_beginning(self, rows: dict[str, list[journal_rows.Row]]) -> str | None:
+        """The time of the first row of the first stage that has one."""
+        own_rows = [rows[stage.name] for stage in self._stages]
+        return next((str(of_stage[0].ts) for of_stage in own_rows if of_stage), None)
+
+    def _find_refill_reason(
+        self, refill: bool, disagreements: Sequence[str]
+    ) -> str | None:
+        """The flag for which the run is to be filled anew now; None if it is not."""
+        is_new = disagreements and self._cursor.refilled != disagreements[0]
+        if refill and is_new:
+            # killed from now on, the next delivery resumes the refill
+            self._keep(refilling=disagreements[0])
+        return self._cursor.refill_reason
+
+    def _begin(self, began: str, started: int | None, refilled: str | None) -> None:
+        """Finds or makes the MLflow run, to be filled from the first point on."""
+        identity = self._identify(began)
+        old = self._cursor.run if refilled else None
+        if old:
+            identity |= {"zsg.replaces": old}
+        mlflow_run, is_doubtful = self._tracker.find_or_create(
+            self._grid.experiment,
+            identity,
+            {"mlflow.parentRunId": self._grid.parent},
+            mlflow_metadata.name_of(self._row),
+            started,
+        )
+        self._grid.mlflow_runs.setdefault(self._run_id, {})[mlflow_run] = began
+        self._grid.elsewhere.pop(self._run_id, None)
+        self._send_datasets(mlflow_run)
+        self._cursor = DeliveryCursor(
+            params=False,
+            uri=self._grid.store,
+            run=mlflow_run,
+            began=began,
+            doubtful=is_doubtful,
+            refilled=refilled,
+            old=old,
+        )
+        self._keep()
+
+    def _identify(self, began: str | None) -> dict[str, str]:
+        """The tags by which the MLflow run is known that is filled from this journal."""
+        return {
+            "zsg.kind": "run",
+            RUN: self._run_id,
+            "zsg.grid": self._grid.name,
+            BEGAN: str(began),
+        }
+
+    def _find_experiment(self) -> str:
+        """The experiment in which the run stands."""
+        return self._grid.elsewhere.get(self._run_id, self._grid.experiment)
+
+    def _send_datasets(self, mlflow_run: str) -> None:
+        datasets = [
+            Data(*dataset) for dataset in mlflow_metadata.data_sets(self._stages)
+        ]
+        if datasets:
+            self._tracker.read(self._find_experiment(), mlflow_run, datasets)
+
+    def _send_points(self, writer: str, points: list[Point]) -> int:
+        """Sends what MLflow lacks of one writer's points, and first the parameters;
+        returns how many points."""
+        unsent = points[self._cursor.count_sent(writer) :]
+        params = None
+        if not self._cursor.params:
+            params = mlflow_metadata.flatten_params(self._row)
+        for count in self._tracker.log(self._cursor.run, unsent, params):
+            self._count_sent(writer, count)
+        if params is not None:
+            self._keep(params=True)
+        return len(unsent)
+
+    def _count_sent(self, writer: str, count: int) -> None:
+        counts = self._cursor.sent if isinstance(self._cursor.sent, dict) else {}
+        total = self._cursor.count_sent(writer) + count
+        self._keep(sent={**counts, writer: total})
+
+    def _list_duplicates(self) -> list[str]:
+        """Other MLflow runs that are filled from the same journal: deleted there once,
+        and restored."""
+        current = (self._cursor.run, self._cursor.old)
+        return [
+            mlflow_run
+            for mlflow_run, began in self._grid.mlflow_runs.get(
+                self._run_id, {}
+            ).items()
+            if began == self._cursor.began and mlflow_run not in current
+        ]
+
+    def _delete_duplicates(self) -> None:
+        """Deletes them, and what a server made after all when an earlier request to
+        create the run got no answer."""
+        duplicates = set(self._list_duplicates())
+        if self._cursor.doubtful:
+            identity = self._identify(self._cursor.began)
+            duplicates |= set(self._tracker.find(self._grid.experiment, identity))
+        for duplicate in duplicates - {self._cursor.run, self._cursor.old}:
+            self._replace(duplicate)
+            self._grid.say(
+                f"{self._run_id}: MLflow had its run twice; {duplicate} was deleted there,"
+                f" {self._cursor.run} is filled"
+            )
+
+    def _delete_replaced(self) -> None:
+        """Takes the MLflow run out of sight that this one was made to replace."""
+        old = self._cursor.old
+        if not old:
+            return
+        self._replace(old)
+        self._grid.say(
+            f"{self._run_id}: MLflow run {old} was flagged; {self._cursor.run} is filled anew, the"
+            " old one deleted in MLflow"
+        )
+
+    def _replace(self, old: str) -> None:
+        tags = {"zsg.replaced_by": self._cursor.run, "zsg.kind": "replaced"}
+        self._tracker.tag(old, tags)
+        self._tracker.delete(old)
+        self._grid.mlflow_runs.get(self._run_id, {}).pop(old, None)
+
+    def _send_state(
+        self, rows: dict[str, list[journal_rows.Row]], points: _Points
+    ) -> None:
+        """Sends the tags and the status, if the run's state has changed."""
+        state = self._collect_state(rows, points)
+        if state == self._cursor.state:
+            return
+        starts = list(find_starts(rows[self._folder.name]))
+        tags = mlflow_metadata.collect_facts(self._folder, self._row, starts) | state
+        mlflow_run = self._cursor.run
+        self._tracker.tag(
+            mlflow_run, {f"zsg.{key}": value for key, value in tags.items()}
+        )
+        status = STATUS.get(state["state"], "RUNNING")
+        if status != "RUNNING" or self._cursor.state is not None:
+            ended = int(state.get("ended", 0)) or None
+            self._tracker.set_status(mlflow_run, status, ended)
+        self._keep(state=state)
+
+    def _collect_state(
+        self, rows: dict[str, list[journal_rows.Row]], points: _Points
+    ) -> dict[str, str]:
+        all_rows = chain.from_iterable(rows.values())
+        return {
+            **mlflow_metadata.read_run_state(self._stages, points.disagreements),
+            **points.left_out,
+            **mlflow_metadata.collect_doubts(all_rows),
+            "workspace": str(self._grid.workspace.root),
+            "listed": self._listed,
+        }
+
+    def _send_results_if_done(
+        self, rows: dict[str, list[journal_rows.Row]], points: _Points
+    ) -> None:
+        """The losses of items and tasks, and a model for every snapshot that was kept.
+
+        Once per end of the run, and again when evaluators have come to more, or the
+        workspace to another place.
+        """
+        state = self._cursor.state or {}
+        if state["state"] != State.DONE:
+            return
+        by_stage = {stage: points.of_stage(stage) for stage in self._stages}
+        count = sum(map(len, by_stage.values()))
+        results = [state["ended"], count, str(self._grid.workspace.root)]
+        if self._cursor.results == results:
+            return
+        # that of a later stage was not there when the run began
+        self._send_datasets(self._cursor.run)
+        self._send_item_tables()
+        for stage, of_stage in by_stage.items():
+            self._send_snapshots(stage, rows[stage.name], of_stage)
+        self._keep(results=results)
+
+    def _send_item_tables(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in item_table.write_item_tables(self._stages, Path(folder)):
+                self._tracker.upload(self._cursor.run, path, "losses")
+
+    def _send_snapshots(
+        self, stage: Path, rows: list[journal_rows.Row], points: list[Point]
+    ) -> None:
+        """A model for every snapshot that a stage has kept and of which something was
+        measured."""
+        written = find_events(rows, SnapshotWritten)
+        digests = {row.step: event.digest for row, event in written}
+        for step in mlflow_metadata.kept_snapshots(stage):
+            measured = [point for point in points if _is_of_model(point, step)]
+            if measured:
+                tags = self._make_snapshot_tags(stage, step, digests.get(step))
+                self._tracker.model(
+                    self._find_experiment(),
+                    self._cursor.run,
+                    f"{self._run_id}-step-{step}",
+                    tags,
+                    measured,
+                )
+
+    def _make_snapshot_tags(
+        self, stage: Path, step: int, digest: str | None
+    ) -> dict[str, str]:
+        tags = {
+            **self._identify(self._cursor.began),
+            "zsg.kind": "snapshot",
+            "zsg.step": str(step),
+            "zsg.path": str(snapshots.folder_of(stage, step)),
+        }
+        return tags | {"zsg.digest": digest} if digest else tags
+
+
+def _read_mtime(path: Path) -> int:
+    """When a file was changed (ns); 0 if it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _is_of_model(point: Point, step: int) -> bool:
+    """Whether a point tells of the weights of a step, not of how they were trained."""
+    is_of_training = point.key.startswith(("train/", journal.SPEED))
+    return point.step == step and not is_of_training
+
+
+def _read_rows_by_writer(stages: Sequence[Path]) -> dict[str, list[journal_rows.Row]]:
+    """The rows of a run that MLflow is told of, by stage and writer."""
+    return {
+        writer: list(rows) for stage in stages for writer, rows in _rows_of_stage(stage)
+    }
+
+
+def _rows_of_stage(stage: Path) -> Iterator[tuple[str, Iterator[journal_rows.Row]]]:
+    """Those of a stage: of its own attempts by its name, of an evaluator by its file's."""
+    for name, rows in journal.by_writer(stage).items():
+        writer = f"{stage.name}/{name}" if name else stage.name
+        yield writer, (row for row in rows if not isinstance(row, ItemsRow))
+
+
+def _choose_points(rows: dict[str, list[journal_rows.Row]]) -> _Points:
+    """The points that count, of the keys that MLflow is told."""
+    keys = mlflow_metadata.Keys()
+    by_writer: dict[str, list[Point]] = {}
+    disagreements: list[str] = []
+    for writer, of_writer in rows.items():
+        points, flags = journal.first_points(of_writer)
+        by_writer[writer] = [point for point in points if keys.keeps(point.key)]
+        disagreements += flags
+    return _Points(by_writer, disagreements, keys.left_out())
