@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from launcher.clusters import profiles
-from launcher.planning import fit
+from launcher.planning import memory_fit
 from launcher.planning.estimates import Estimates, build_lines, describe_assumptions
-from launcher.planning.fit import Layout, Load
+from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from launcher.submission import workflow
 from tests.lib.builders import task, write_niv2
@@ -154,10 +154,12 @@ def test_the_smallest_change_that_fits(
     changes where it fits."""
     stage, nodes, ranks = now
     layout = Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks)
-    found = fit.smallest_change(what, layout, 80, 8)
+    found = memory_fit.smallest_change(what, layout, 80, 8)
 
     assert (found and (found.zero_stage, found.nodes, found.ranks_per_node)) == wanted
-    assert (fit.explain_misfit(what, layout, 80, "A800", 8) is None) == (wanted == now)
+    assert (memory_fit.explain_misfit(what, layout, 80, "A800", 8) is None) == (
+        wanted == now
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_a_refusal_says_need_room_and_change(
     stage, nodes, ranks = now
 
     assert said in str(
-        fit.explain_misfit(
+        memory_fit.explain_misfit(
             what,
             Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks),
             80,

@@ -349,7 +349,7 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(
 
     assert (
         "JUDGE_API_KEY, which checkpoints.suites.mt_bench.judge.key_env names, is not set"
-        in admission._judges(wanted)[0]
+        in admission._check_judge_keys(wanted)[0]
     )
     monkeypatch.setenv("JUDGE_API_KEY", "sk")
-    assert admission._judges(wanted) == []
+    assert admission._check_judge_keys(wanted) == []

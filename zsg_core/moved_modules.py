@@ -95,6 +95,7 @@ MODULES = {
     "launcher.observing.reading": "launcher.status.queries",
     "launcher.observing.settled": "launcher.status.terminal_cache",
     "launcher.observing.signs": "launcher.status.liveness",
+    "launcher.planning.fit": "launcher.planning.memory_fit",
     "launcher.reporting.arrange_picture": "launcher.reporting.figures.similarity_chart",
     "launcher.reporting.arrangements": "launcher.reporting.data.arrangements",
     "launcher.reporting.comparison": "launcher.reporting.data.run_groups",

@@ -2,7 +2,7 @@
 the disk, the guards."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.tracking import logins
@@ -15,7 +15,7 @@ from launcher.grids.runs import Run
 from launcher.planning import limits
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import SUBMIT, Plan
-from launcher.planning.site import Site
+from launcher.planning.site import Site, get_runs_at_once
 from launcher.workspace import extras
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
@@ -59,21 +59,22 @@ def find_objections(
     UserError where the grid, the profile or the command is to change, ClusterError
     where the machine or Slurm is.
     """
-    profile, found = site.profile, []
+    profile = site.profile
+    reasons = []
     if cluster.partitions:
-        found += limits.find_refusals(profile, plan, cluster)
+        reasons += limits.find_refusals(profile, plan, cluster)
     if profile.kind == "slurm":
-        found += _guarded(profile, plan, cluster, estimates)
-    found += [
+        reasons += _check_guards(profile, plan, cluster, estimates)
+    reasons += [
         *plan.elsewhere,
-        *_judges(plan),
-        *_tracking(profile),
-        *_disk(site, plan, estimates),
+        *_check_judge_keys(plan),
+        *_check_tracking(profile),
+        *_check_disk(site, plan, estimates),
     ]
-    told: list[ZsgError] = [UserError(why) for why in found]
+    objections: list[ZsgError] = [UserError(reason) for reason in reasons]
     if is_python_of_jobs(profile):
-        told += [ClusterError(why) for why in find_missing_packages(plan)]
-    return told
+        objections += [ClusterError(line) for line in find_missing_packages(plan)]
+    return objections
 
 
 def without_room(plan: Plan) -> list[ZsgError]:
@@ -88,19 +89,20 @@ def without_room(plan: Plan) -> list[ZsgError]:
     return []
 
 
-def join_objections(found: list[ZsgError]) -> ZsgError | None:
-    """All that was found as one error, of the kind of the first; None where there is nothing."""
-    if not found:
+def join_objections(objections: list[ZsgError]) -> ZsgError | None:
+    """All objections as one error, of the kind of the first; None where there is none."""
+    if not objections:
         return None
-    words = [str(one) for one in found]
-    return type(found[0])(
-        words[0] if len(words) == 1 else "\n  ".join([f"{len(words)} things:", *words])
-    )
+    if len(objections) == 1:
+        text = str(objections[0])
+    else:
+        text = "\n  ".join([f"{len(objections)} things:", *map(str, objections)])
+    return type(objections[0])(text)
 
 
-def raise_objections(found: list[ZsgError]) -> None:
+def raise_objections(objections: list[ZsgError]) -> None:
     """Raises that error, if there is one."""
-    if error := join_objections(found):
+    if error := join_objections(objections):
         raise error
 
 
@@ -116,105 +118,131 @@ def find_missing_packages(plan: Plan) -> list[str]:
     """The packages that the plan's jobs would look for in vain, if they see what is
     installed here."""
     trained = [run for group in plan.groups for run in group.runs]
-    scored = [run for one in plan.evaluations for run in one.runs]
+    scored = _list_scored(plan)
     prepared = [run for prepare in plan.prepares for run in prepare.runs]
-    runs = [*trained, *scored, *prepared]
-    if not runs:
+    if not (trained or scored or prepared):
         return []
-    modules = ["torch", "transformers"]
-    modules += ["deepspeed"] * bool(trained)
-    modules += _to_order(prepared)
-    modules += ["peft"] * any(
-        run.stage["train"]["tuning"]["method"] == "lora" for run in [*trained, *scored]
-    )
-    keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
-    scorers = ["rouge_score"] * bool(keys & {"rouge1", "rougeL"}) + ["sklearn"] * (
-        "silhouette" in keys
-    )
-    told = [
+    modules = _modules_to_train(trained, scored, prepared)
+    lines = (
         extras.describe_missing("training", modules, "train"),
-        extras.describe_missing("what checkpoints are scored by", scorers, "evaluate"),
-    ]
-    return [line for line in told if line]
+        extras.describe_missing(
+            "what checkpoints are scored by", _modules_to_score(scored), "evaluate"
+        ),
+    )
+    return [line for line in lines if line]
+
+
+def _list_scored(plan: Plan) -> list[Run]:
+    return [run for evaluation in plan.evaluations for run in evaluation.runs]
+
+
+def _modules_to_train(
+    trained: Sequence[Run], scored: Sequence[Run], prepared: Sequence[Run]
+) -> list[str]:
+    """The modules that jobs import to load models, to train them and to make orders."""
+    modules = ["torch", "transformers"]
+    if trained:
+        modules.append("deepspeed")
+    modules += _modules_to_order(prepared)
+    if any(_is_lora(run) for run in (*trained, *scored)):
+        modules.append("peft")
+    return modules
+
+
+def _is_lora(run: Run) -> bool:
+    return run.stage["train"]["tuning"]["method"] == "lora"
+
+
+def _modules_to_score(scored: Sequence[Run]) -> list[str]:
+    """The modules that evaluate jobs import for the metrics of runs."""
+    keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
+    modules = []
+    if not keys.isdisjoint({"rouge1", "rougeL"}):
+        modules.append("rouge_score")
+    if "silhouette" in keys:
+        modules.append("sklearn")
+    return modules
 
 
 def lacking_to_order(runs: Sequence[Run]) -> str | None:
     """The packages that are missing here to make the orders of runs, in words; None if none is."""
-    return extras.describe_missing("making these orders", _to_order(runs), "train")
-
-
-def _to_order(runs: Sequence[Run]) -> list[str]:
-    modules = ["sentence_transformers"] * any(run.embedding is not None for run in runs)
-    return modules + ["ot"] * any(
-        run.stage["arrangement"].get("measure") == "ot" for run in runs
+    return extras.describe_missing(
+        "making these orders", _modules_to_order(runs), "train"
     )
 
 
-def _guarded(
+def _modules_to_order(runs: Sequence[Run]) -> list[str]:
+    modules = []
+    if any(run.embedding is not None for run in runs):
+        modules.append("sentence_transformers")
+    if any(run.stage["arrangement"].get("measure") == "ot" for run in runs):
+        modules.append("ot")
+    return modules
+
+
+def _check_guards(
     profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimates
 ) -> list[str]:
+    """What the profile's own guards refuse. A run without an estimate counts with its
+    whole time limit."""
     hours, by_limits = 0.0, False
     if profile.max_gpu_hours is not None:
         for group in plan.groups:
-            granted = (
-                group.size.nodes
-                * profile.slurm.gpus_per_node
-                * group.size.time_min
-                / 60
-            )
-            known = [estimates.of(run).gpu_hours for run in group.runs]
-            hours += sum(granted if one is None else one for one in known)
-            by_limits |= None in known
-    return limits.check_guards(
-        profile, plan, limits.array_size(profile, cluster.config), hours, by_limits
-    )
+            gpus = group.size.nodes * profile.slurm.gpus_per_node
+            granted = gpus * group.size.time_min / 60
+            estimated = [estimates.of(run).gpu_hours for run in group.runs]
+            hours += sum(granted if each is None else each for each in estimated)
+            by_limits |= None in estimated
+    array_size = limits.array_size(profile, cluster.config)
+    return limits.check_guards(profile, plan, array_size, hours, by_limits)
 
 
-def _judges(plan: Plan) -> list[str]:
+def _check_judge_keys(plan: Plan) -> list[str]:
     """What is wrong with the keys of judges, which are handed on to evaluate jobs from here."""
-    scored = [
-        suite for one in plan.evaluations for run in one.runs for suite in run.suites
-    ]
-    told = []
-    for name in list_key_variables(scored):
+    suites = [suite for run in _list_scored(plan) for suite in run.suites]
+    faults = []
+    for name in list_key_variables(suites):
         try:
             key = secrets.read_key(name)
         except UserError as error:
-            told.append(f"{error}; checkpoints.suites.mt_bench.judge.key_env names it")
+            faults.append(
+                f"{error}; checkpoints.suites.mt_bench.judge.key_env names it"
+            )
             continue
         if key is None:
-            told.append(
+            faults.append(
                 f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here;"
                 " export it, or take `judge` out: answers are then kept for `zsg answers export`"
             )
-    return told
+    return faults
 
 
-def _tracking(profile: Profile) -> list[str]:
+def _check_tracking(profile: Profile) -> list[str]:
     """Why MLflow's password would be read on its way to the profile's address."""
     why = logins.explain_refusal(profile.tracking.uri or "")
     return [f"tracking.uri: {why}"] if why else []
 
 
-def _disk(site: Site, plan: Plan, estimates: Estimates) -> Iterator[str]:
-    # What goes on from a state has it on the disk already.
+def _check_disk(site: Site, plan: Plan, estimates: Estimates) -> list[str]:
+    """Why the workspace's disk is too small for the states of new runs. What resumes
+    from a state has it on the disk already."""
     new = [action.run for action in plan.acting if action.kind == SUBMIT]
-    profile, root = site.profile, site.workspace.root.resolve()
-    there = next((path for path in (root, *root.parents) if path.exists()), Path("/"))
-    at_once = (
-        profile.max_parallel
-        if profile.kind == "local"
-        else profile.slurm.array_parallelism
+    if not new:
+        return []
+    refusal = limits.check_disk(
+        shutil.disk_usage(_find_existing_folder(site)).free / GB,
+        max(estimates.of(run).state_gb for run in new),
+        min(get_runs_at_once(site.profile), len(new)),
     )
-    if new and (
-        why := limits.check_disk(
-            shutil.disk_usage(there).free / GB,
-            max(estimates.of(run).state_gb for run in new),
-            min(at_once, len(new)),
-        )
-    ):
-        yield (
-            why
-            if profile.kind == "slurm"
-            else why.replace("slurm.array_parallelism", "max_parallel")
-        )
+    if refusal is None:
+        return []
+    if site.profile.kind == "local":
+        refusal = refusal.replace("slurm.array_parallelism", "max_parallel")
+    return [refusal]
+
+
+def _find_existing_folder(site: Site) -> Path:
+    """The workspace, or the next folder above it that exists."""
+    root = site.workspace.root.resolve()
+    above = (path for path in (root, *root.parents) if path.exists())
+    return next(above, Path("/"))

@@ -10,7 +10,7 @@ zsg's own and not listed.
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +67,30 @@ def list_effects(
 ) -> list[Effect]:
     """All that a submit would run, send and set by what the grid and its profile's files say."""
     source = _Source(layers)
-    found = [
-        *_stand_ins(layers),
-        *_setup(source, profile),
-        *_programs(source, profile),
-        *_variables(source, profile),
-        *_places(source, profile),
-        *_fetched(source, profile, environment),
-        *_tracked(source, profile, environment),
-        *_of_suites(grid, runs),
+    effects = [
+        *_list_profiles_in_place_of_shipped(layers),
+        *_list_setup_lines(source, profile),
+        *_list_programs(source, profile),
+        *_list_sbatch_options(source, profile),
+        *_list_code_cache(source, profile),
+        *_list_set_variables(source, profile),
+        *_list_passed_variables(source, profile),
+        *_list_workspace_settings(source, profile),
+        *_list_downloads(source, profile, environment),
+        *_list_tracking(source, profile, environment),
+        *_list_suites(grid, runs),
     ]
-    return [Effect(one.does, _safe(one.what), _safe(one.where)) for one in found]
+    return [_make_effect_showable(effect) for effect in effects]
 
 
-def _safe(text: str) -> str:
+def _make_effect_showable(effect: Effect) -> Effect:
     # Nothing is left out of it, not even what looks like a password: a line could hide
     # a command so.
-    return make_showable(text, keep="")
+    return Effect(
+        effect.does,
+        make_showable(effect.what, keep=""),
+        make_showable(effect.where, keep=""),
+    )
 
 
 class _Source:
@@ -92,193 +99,178 @@ class _Source:
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
 
-    def of(self, *place: str | int) -> str | None:
-        """File and line of a place that a file of the user's says; None where a shipped
+    def of(self, *key_path: str | int) -> str | None:
+        """File and line of a key that a file of the user's says; None where a shipped
         one does, or none."""
         for document in self._layers.documents:
-            if place in document.lines:
-                return (
-                    None
-                    if _is_shipped(document)
-                    else f"{_shown(document.path)}:{document.line(place)}"
-                )
+            if key_path in document.lines:
+                if _is_shipped(document):
+                    return None
+                return f"{_format_path(document.path)}:{document.line(key_path)}"
         return None
 
 
-def _stand_ins(layers: Layers) -> Iterator[Effect]:
+def _list_profiles_in_place_of_shipped(layers: Layers) -> Iterator[Effect]:
     names = {path.stem for path in find_shipped("cluster_profiles").glob("*.yaml")}
     for document in layers.documents:
         name = document.path.stem
         if name in names and not _is_shipped(document):
-            what = (
+            text = (
                 f"profile {name} is a file of yours, in place of the profile of that name that zsg"
                 " ships"
             )
-            yield Effect(SETS, what, _shown(document.path))
+            yield Effect(SETS, text, _format_path(document.path))
 
 
-def _setup(source: _Source, profile: Profile) -> Iterator[Effect]:
+def _list_setup_lines(source: _Source, profile: Profile) -> Iterator[Effect]:
     for number, item in enumerate(profile.setup):
-        if where := source.of("setup", number):
+        if origin := source.of("setup", number):
             for line in item.split("\n"):
                 if line.strip():
-                    yield Effect(RUNS, f"setup line of every job: {line}", where)
+                    yield Effect(RUNS, f"setup line of every job: {line}", origin)
 
 
-def _programs(source: _Source, profile: Profile) -> Iterator[Effect]:
-    container, slurm = profile.container, profile.slurm
-    if container.prefix and (where := source.of("container", "prefix")):
-        yield Effect(
-            RUNS,
-            f"container.prefix starts every job's Python: {' '.join(container.prefix)}",
-            where,
-        )
-    if container.python != Container().python and (
-        where := source.of("container", "python")
-    ):
-        yield Effect(
-            RUNS, f"container.python is every job's Python: {container.python}", where
-        )
-    if slurm.srun_args != SlurmSettings().srun_args and (
-        where := source.of("slurm", "srun_args")
-    ):
-        yield Effect(
-            RUNS,
-            f"slurm.srun_args, by which srun may run programs: {' '.join(slurm.srun_args)}",
-            where,
-        )
-    for name, value in slurm.sbatch.items():
-        if where := source.of("slurm", "sbatch", name):
-            said = f"--{name}" if value is True else f"--{name}={value}"
-            yield Effect(
-                _DOES.get(name, SETS),
-                f"slurm.sbatch, an option of every job: {said}",
-                where,
-            )
-    if profile.environment.cache != Environment().cache and (
-        where := source.of("environment", "cache")
-    ):
-        what = (
-            "environment.cache, from where jobs load code that was compiled before:"
-            f" {profile.environment.cache}"
-        )
-        yield Effect(RUNS, what, where)
+def _list_programs(source: _Source, profile: Profile) -> Iterator[Effect]:
+    """The programs that start every job."""
+    container, srun_args = profile.container, profile.slurm.srun_args
+    if container.prefix and (origin := source.of("container", "prefix")):
+        prefix = " ".join(container.prefix)
+        text = f"container.prefix starts every job's Python: {prefix}"
+        yield Effect(RUNS, text, origin)
+    is_other_python = container.python != Container().python
+    if is_other_python and (origin := source.of("container", "python")):
+        text = f"container.python is every job's Python: {container.python}"
+        yield Effect(RUNS, text, origin)
+    has_other_args = srun_args != SlurmSettings().srun_args
+    if has_other_args and (origin := source.of("slurm", "srun_args")):
+        args = " ".join(srun_args)
+        text = f"slurm.srun_args, by which srun may run programs: {args}"
+        yield Effect(RUNS, text, origin)
 
 
-def _variables(source: _Source, profile: Profile) -> Iterator[Effect]:
+def _list_sbatch_options(source: _Source, profile: Profile) -> Iterator[Effect]:
+    for name, value in profile.slurm.sbatch.items():
+        if origin := source.of("slurm", "sbatch", name):
+            option = f"--{name}" if value is True else f"--{name}={value}"
+            text = f"slurm.sbatch, an option of every job: {option}"
+            yield Effect(_DOES.get(name, SETS), text, origin)
+
+
+def _list_code_cache(source: _Source, profile: Profile) -> Iterator[Effect]:
+    cache = profile.environment.cache
+    if cache != Environment().cache and (origin := source.of("environment", "cache")):
+        text = f"environment.cache, from where jobs load code that was compiled before: {cache}"
+        yield Effect(RUNS, text, origin)
+
+
+def _list_set_variables(source: _Source, profile: Profile) -> Iterator[Effect]:
     for name, value in profile.environment.set.items():
-        if where := source.of("environment", "set", name):
-            shown = secrets.HIDDEN if secrets.is_secret(name) else value
-            shown = (
-                secrets.hide_in_addresses(shown)
-                if name.lower().endswith("_proxy")
-                else shown
-            )
+        if origin := source.of("environment", "set", name):
             is_code = _OF_CODE.fullmatch(name) is not None
-            more = ", which decides what code runs" if is_code else ""
-            yield Effect(
-                RUNS if is_code else SETS,
-                f"environment.set, in every job: {name}={shown}{more}",
-                where,
-            )
-    more = [name for name in profile.environment.keep if name not in Environment().keep]
-    if more and (where := source.of("environment", "keep")):
-        yield Effect(
-            SENDS,
-            f"environment.keep hands your shell's variables to every job: {', '.join(more)}",
-            where,
-        )
+            note = ", which decides what code runs" if is_code else ""
+            safe_value = _hide_secrets(name, value)
+            text = f"environment.set, in every job: {name}={safe_value}{note}"
+            yield Effect(RUNS if is_code else SETS, text, origin)
 
 
-def _places(source: _Source, profile: Profile) -> Iterator[Effect]:
-    if where := source.of("workspace"):
-        what = f"workspace: all that is made lies in {profile.workspace}, unless you name another"
-        yield Effect(SETS, what, where)
-    if profile.share != "nobody" and (where := source.of("share")):
-        what = (
+def _hide_secrets(name: str, value: str) -> str:
+    """The value of a variable, without the password that it is or holds."""
+    if secrets.is_secret(name):
+        value = secrets.HIDDEN
+    if name.lower().endswith("_proxy"):
+        value = secrets.hide_in_addresses(value)
+    return value
+
+
+def _list_passed_variables(source: _Source, profile: Profile) -> Iterator[Effect]:
+    shipped = Environment().keep
+    names = [name for name in profile.environment.keep if name not in shipped]
+    if names and (origin := source.of("environment", "keep")):
+        text = f"environment.keep hands your shell's variables to every job: {', '.join(names)}"
+        yield Effect(SENDS, text, origin)
+
+
+def _list_workspace_settings(source: _Source, profile: Profile) -> Iterator[Effect]:
+    if origin := source.of("workspace"):
+        text = f"workspace: all that is made lies in {profile.workspace}, unless you name another"
+        yield Effect(SETS, text, origin)
+    if profile.share != "nobody" and (origin := source.of("share")):
+        text = (
             "share: a group reads and writes a workspace that is made: that of the folder it"
             " lies in"
         )
-        yield Effect(SETS, what, where)
+        yield Effect(SETS, text, origin)
 
 
-def _fetched(
+def _list_downloads(
     source: _Source, profile: Profile, environment: Mapping[str, str]
 ) -> Iterator[Effect]:
-    if profile.internet and (where := source.of("internet")):
+    if profile.internet and (origin := source.of("internet")):
         hub = secrets.hide_in_addresses(environment.get("HF_ENDPOINT") or HUB)
-        what = (
+        text = (
             f"internet: data sets that the grid names are fetched from {hub}, with HF_TOKEN where"
             " you have one"
         )
-        yield Effect(SENDS, what, where)
+        yield Effect(SENDS, text, origin)
 
 
-def _tracked(
+def _list_tracking(
     source: _Source, profile: Profile, environment: Mapping[str, str]
 ) -> Iterator[Effect]:
     uri = profile.tracking.uri
-    where = source.of("tracking", "uri")
-    if not uri or not where:
+    origin = source.of("tracking", "uri")
+    if not uri or not origin:
         return
     if not uri.startswith("http"):
-        yield Effect(
-            SENDS,
-            f"tracking.uri: metrics, parameters and settings are written to {uri}",
-            where,
-        )
+        text = f"tracking.uri: metrics, parameters and settings are written to {uri}"
+        yield Effect(SENDS, text, origin)
         return
     login = logins.list_told(uri, environment)
-    more = f", with {' and '.join(login)}" if login else ""
-    yield Effect(
-        SENDS,
-        f"tracking.uri: metrics, parameters and settings are sent to {uri}{more}",
-        where,
+    credentials = f", with {' and '.join(login)}" if login else ""
+    text = (
+        f"tracking.uri: metrics, parameters and settings are sent to {uri}{credentials}"
     )
+    yield Effect(SENDS, text, origin)
 
 
-def _of_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:
-    where = _shown(grid.path)
-    if any("suites" in one for one in grid.overrides):
-        where = f"{where} and --set"
-    suites = {_reached(suite): suite for run in runs for suite in run.suites}
+def _list_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:
+    origin = _format_path(grid.path)
+    if any("suites" in override for override in grid.overrides):
+        origin = f"{origin} and --set"
+    suites = {_effects_key(suite): suite for run in runs for suite in run.suites}
     for suite in suites.values():
         if suite.judge is not None:
-            yield Effect(
-                SENDS, f"judge: answers are sent to {_told_of(suite.judge)}", where
-            )
+            text = f"judge: answers are sent to {_describe_judge(suite.judge)}"
+            yield Effect(SENDS, text, origin)
         if suite.runs_code:
-            yield Effect(
-                RUNS,
-                "humaneval: programs that the model wrote are run, in a sandbox",
-                where,
-            )
+            text = "humaneval: programs that the model wrote are run, in a sandbox"
+            yield Effect(RUNS, text, origin)
 
 
-def _reached(suite: Suite) -> tuple[Any, ...]:
+def _effects_key(suite: Suite) -> tuple[Any, ...]:
+    """What two suites share that send and run the same."""
     return suite.name, suite.runs_code, *(suite.judge or {}).values()
 
 
-def _told_of(judge: Mapping[str, Any]) -> str:
+def _describe_judge(judge: Mapping[str, Any]) -> str:
     key = judge["key_env"]
-    return (
-        f"{judge['base_url']} with the value of {key}"
-        if key
-        else f"{judge['base_url']}, without a key"
-    )
+    if key:
+        return f"{judge['base_url']} with the value of {key}"
+    return f"{judge['base_url']}, without a key"
 
 
 def _is_shipped(document: Document) -> bool:
     return document.path.resolve().parent == find_shipped("cluster_profiles").resolve()
 
 
-def _shown(path: Path) -> str:
-    here, whole = Path.cwd(), path.absolute()
-    return yaml_file.format_path(
-        whole.relative_to(here) if whole.is_relative_to(here) else path
-    )
+def _format_path(path: Path) -> str:
+    """A path for people: relative where it lies below the current folder."""
+    current, absolute = Path.cwd(), path.absolute()
+    if absolute.is_relative_to(current):
+        path = absolute.relative_to(current)
+    return yaml_file.format_path(path)
 
 
-def as_rows(found: Sequence[Effect]) -> list[dict[str, str]]:
+def as_rows(effects: Sequence[Effect]) -> list[dict[str, str]]:
     """For scripts."""
-    return [{"does": one.does, "what": one.what, "where": one.where} for one in found]
+    return [asdict(effect) for effect in effects]

@@ -10,9 +10,10 @@ from typing import Any
 from jobs.contract.folder import Workspace
 from launcher.clusters.profiles import Gpu, Profile
 from launcher.grids.runs import Run
-from launcher.planning import fit, speeds
-from launcher.planning.fit import Layout, Load
+from launcher.planning import memory_fit, speeds
+from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.plan import TRAINING, Plan
+from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core.errors import UserError
@@ -220,7 +221,7 @@ class Estimates:
         for run in [one for last in self._runs for one in [*last.all_before, last]]:
             key = self._load(run), self._layout(run)
             if key not in refusals:
-                refusals[key] = fit.explain_misfit(
+                refusals[key] = memory_fit.explain_misfit(
                     *key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node
                 )
             if refusals[key]:
@@ -331,15 +332,10 @@ class Estimates:
             (self.of(action.run), action.kind in TRAINING) for action in plan.actions
         ]
         planned += [(self.of(run), True) for run in plan.stages_before]
-        profile = self._profile
-        at_once = (
-            profile.max_parallel
-            if profile.kind == "local"
-            else profile.slurm.array_parallelism
+        assumptions = describe_assumptions(
+            [estimate for estimate, _ in planned], get_runs_at_once(self._profile)
         )
-        return build_lines(planned), describe_assumptions(
-            [one for one, _ in planned], at_once
-        )
+        return build_lines(planned), assumptions
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile

@@ -10,6 +10,12 @@ from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.planning.plan import ACTING, SKIP, Action, Plan
 
 LARGEST = 1001  # Slurm's own default of MaxArraySize
+_LIMITS_OF_SUBMIT = (
+    "MaxSubmitJobs",
+    "GrpSubmitJobs",
+    "MaxSubmitJobsPU",
+    "MaxSubmitJobsPA",
+)
 
 
 @dataclass(frozen=True)
@@ -31,45 +37,55 @@ def array_size(profile: Profile, config: Mapping[str, str]) -> int:
 def find_refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what
     to change."""
-    sizes = (
-        [("prepare", profile.prepare)]
-        if any(not one.samples for one in plan.prepares)
-        else []
-    )
-    sizes += [
-        ("train", size) for size in dict.fromkeys(group.size for group in plan.groups)
-    ]
-    sizes += (
-        [("evaluate", profile.evaluate)]
-        if plan.evaluations or any(one.samples for one in plan.prepares)
-        else []
-    )
+    sizes = _list_job_sizes(profile, plan)
     if not sizes:
         return []
-    found = [*check_account(profile, cluster), *check_qos(profile, cluster)]
+    refusals = [*check_account(profile, cluster), *check_qos(profile, cluster)]
     name = profile.slurm.partition or cluster.default_partition
     if name is None or name not in cluster.partitions:
-        what = (
-            f"there is no partition {name!r}"
-            if name
-            else "there is no default partition"
-        )
-        return [
-            *found,
-            f"{what}; set slurm.partition in the profile to one of {', '.join(cluster.partitions)}",
-        ]
+        return [*refusals, _explain_no_partition(name, cluster)]
     for kind, size in sizes:
-        found += check_partition(name, cluster.partitions[name], profile, kind, size)
+        refusals += check_partition(name, cluster.partitions[name], profile, kind, size)
         for whose, row in find_binding_limits(profile, cluster):
-            found += per_job(whose, row, profile, kind, size)
-    return list(dict.fromkeys(found))
+            refusals += per_job(whose, row, profile, kind, size)
+    return list(dict.fromkeys(refusals))
+
+
+def _list_job_sizes(profile: Profile, plan: Plan) -> list[tuple[str, JobSize]]:
+    """The kinds of jobs of a plan, each with every size that it has."""
+    sizes = []
+    if not all(prepare.samples for prepare in plan.prepares):
+        sizes.append(("prepare", profile.prepare))
+    train_sizes = dict.fromkeys(group.size for group in plan.groups)
+    sizes += [("train", size) for size in train_sizes]
+    if plan.evaluations or any(prepare.samples for prepare in plan.prepares):
+        sizes.append(("evaluate", profile.evaluate))
+    return sizes
+
+
+def _explain_no_partition(name: str | None, cluster: Cluster) -> str:
+    fault = (
+        f"there is no partition {name!r}" if name else "there is no default partition"
+    )
+    names = ", ".join(cluster.partitions)
+    return f"{fault}; set slurm.partition in the profile to one of {names}"
 
 
 def check_partition(
     name: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize
 ) -> Iterator[str]:
     """What of a kind of job a partition does not grant."""
-    slurm = profile.slurm
+    yield from _check_time(name, row, kind, size)
+    yield from _check_nodes(name, row, kind, size)
+    yield from _check_gpus(name, row, kind, _resources_of(profile, kind, size))
+    yield from _check_memory(name, row, profile)
+    yield from _check_access(name, row, "Accounts", "account", profile.slurm.account)
+    yield from _check_access(name, row, "Qos", "qos", profile.slurm.qos)
+
+
+def _check_time(
+    name: str, row: Mapping[str, str], kind: str, size: JobSize
+) -> Iterator[str]:
     limit = parse_minutes(row.get("MaxTime", ""))
     if size.time_min > limit:
         yield (
@@ -77,6 +93,11 @@ def check_partition(
             f" so the job would be refused or wait for ever; set {_key(kind, 'time_min')} to at"
             f" most {limit:g}"
         )
+
+
+def _check_nodes(
+    name: str, row: Mapping[str, str], kind: str, size: JobSize
+) -> Iterator[str]:
     for key, limit_name in (("MaxNodes", "MaxNodes"), ("TotalNodes", "nodes in all")):
         if row.get(key, "").isdigit() and size.nodes > int(row[key]):
             yield (
@@ -84,36 +105,44 @@ def check_partition(
                 f" ({limit_name}); set {_key(kind, 'nodes')} to at most {row[key]}"
             )
             break
-    there, asked = parse_tres(row.get("TRES", "")), _asked(profile, kind, size)
-    if (
-        asked.get("gres/gpu", 0) > there.get("gres/gpu", 0)
-        and "TRES" in row
-        and "gres/gpu" in there
-    ):
+
+
+def _check_gpus(
+    name: str, row: Mapping[str, str], kind: str, resources: Mapping[str, int]
+) -> Iterator[str]:
+    gpus = resources.get("gres/gpu", 0)
+    gpus_of_partition = parse_tres(row.get("TRES", "")).get("gres/gpu")
+    if gpus_of_partition is not None and gpus > gpus_of_partition:
         yield (
-            f"a {kind} job asks for {asked['gres/gpu']} GPUs, but partition {name} has"
-            f" {there['gres/gpu']} in all; set slurm.gpus_per_node lower, or another"
+            f"a {kind} job asks for {gpus} GPUs, but partition {name} has"
+            f" {gpus_of_partition} in all; set slurm.gpus_per_node lower, or another"
             " slurm.partition"
         )
-    most = row.get("MaxMemPerNode", "")
-    if slurm.mem_gb and most.isdigit() and slurm.mem_gb * 1024 > int(most):
+
+
+def _check_memory(name: str, row: Mapping[str, str], profile: Profile) -> Iterator[str]:
+    limit_mb, memory_gb = row.get("MaxMemPerNode", ""), profile.slurm.mem_gb
+    if memory_gb and limit_mb.isdigit() and memory_gb * 1024 > int(limit_mb):
         yield (
-            f"slurm.mem_gb is {slurm.mem_gb}, but partition {name} grants {int(most) // 1024}"
+            f"slurm.mem_gb is {memory_gb}, but partition {name} grants {int(limit_mb) // 1024}"
             " (MaxMemPerNode)"
         )
-    for key, option, value in (
-        ("Accounts", "account", slurm.account),
-        ("Qos", "qos", slurm.qos),
-    ):
-        allowed, denied = row.get(f"Allow{key}", "ALL"), row.get(f"Deny{key}", "")
-        if value and (
-            (allowed != "ALL" and value not in allowed.split(","))
-            or value in denied.split(",")
-        ):
-            yield (
-                f"partition {name} does not take slurm.{option} {value}; "
-                f"it takes {allowed if allowed != 'ALL' else f'all but {denied}'}"
-            )
+
+
+def _check_access(
+    name: str, row: Mapping[str, str], field: str, option: str, value: str | None
+) -> Iterator[str]:
+    """Whether a partition takes an account or a QoS. `field`: as Slurm's fields end,
+    AllowAccounts and DenyAccounts."""
+    allowed, denied = row.get(f"Allow{field}", "ALL"), row.get(f"Deny{field}", "")
+    is_denied = value in denied.split(",")
+    if allowed != "ALL":
+        is_denied = is_denied or value not in allowed.split(",")
+    if value and is_denied:
+        yield (
+            f"partition {name} does not take slurm.{option} {value}; "
+            f"it takes {allowed if allowed != 'ALL' else f'all but {denied}'}"
+        )
 
 
 def find_binding_limits(
@@ -123,76 +152,79 @@ def find_binding_limits(
     if not cluster.enforces("limits"):
         return []
     name = profile.slurm.partition or cluster.default_partition or ""
-    named = [
+    limits: list[tuple[str, Mapping[str, str]]] = [
+        (f"account {row['Account']}", row)
+        for row in _find_associations(profile, cluster, name)
+    ]
+    qos_of_partition = cluster.partitions.get(name, {}).get("QoS", "N/A")
+    for qos in dict.fromkeys((profile.slurm.qos, qos_of_partition)):
+        if qos and qos in cluster.qos:
+            limits.append((f"QoS {qos}", cluster.qos[qos]))
+    return limits
+
+
+def _find_associations(
+    profile: Profile, cluster: Cluster, partition: str
+) -> list[Mapping[str, str]]:
+    """The associations of the profile's account; those of the partition itself where
+    there are any, for Slurm then takes no others."""
+    rows = [
         row
         for row in cluster.associations
-        if _is_meant(row, profile) and row.get("Partition") in ("", name)
+        if _is_meant(row, profile) and row.get("Partition") in ("", partition)
     ]
-    best = [row for row in named if row.get("Partition")] or named
-    found = [(f"account {row['Account']}", row) for row in best]
-    of_partition = cluster.partitions.get(name, {}).get("QoS", "N/A")
-    for qos in dict.fromkeys(filter(None, (profile.slurm.qos, of_partition))):
-        found += [(f"QoS {qos}", cluster.qos[qos])] if qos in cluster.qos else []
-    return found
+    of_partition = [row for row in rows if row.get("Partition")]
+    return of_partition or rows
 
 
 def find_submit_quota(profile: Profile, cluster: Cluster) -> SubmitQuota | None:
     """How many more jobs Slurm takes; None where nothing limits them. A task of an
     array is a job."""
-    found = []
+    quotas = []
     for whose, row in find_binding_limits(profile, cluster):
-        for key in (
-            "MaxSubmitJobs",
-            "GrpSubmitJobs",
-            "MaxSubmitJobsPU",
-            "MaxSubmitJobsPA",
-        ):
-            if limit := re.fullmatch(r"(\d+)\((\d+)\)", row.get(key, "")):
-                most, used = map(int, limit.groups())
-                found.append(
-                    SubmitQuota(
-                        max(0, most - used),
-                        f"{key} of {whose} is {most}, and {used} are there",
-                    )
-                )
-    return min(found, key=lambda one: one.jobs, default=None)
+        for key in _LIMITS_OF_SUBMIT:
+            if match := re.fullmatch(r"(\d+)\((\d+)\)", row.get(key, "")):
+                limit, used = map(int, match.groups())
+                reason = f"{key} of {whose} is {limit}, and {used} are there"
+                quotas.append(SubmitQuota(max(0, limit - used), reason))
+    return min(quotas, key=lambda quota: quota.jobs, default=None)
 
 
 def cut_to_quota(
     plan: Plan,
-    space: SubmitQuota | None,
+    quota: SubmitQuota | None,
     links: int,
     remake: Callable[[list[Action]], Plan],
 ) -> Plan:
-    """The plan, or as many of its first runs as there is room for; the others are left
-    for the next submit."""
-    if space is None or plan.jobs(links) <= space.jobs:
+    """The plan, or as many of its first runs as the quota has jobs for; the others are
+    left for the next submit."""
+    if quota is None or plan.jobs(links) <= quota.jobs:
         return plan
     acting = [
-        place for place, action in enumerate(plan.actions) if action.kind in ACTING
+        index for index, action in enumerate(plan.actions) if action.kind in ACTING
     ]
     low, high = 0, len(acting) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        fits = (
-            remake(_leaving(plan.actions, acting[middle:], space)).jobs(links)
-            <= space.jobs
-        )
-        low, high = (middle, high) if fits else (low, middle - 1)
-    left = len(acting) - low
-    made = remake(_leaving(plan.actions, acting[low:], space))
+        smaller = remake(_skip_for_later(plan.actions, acting[middle:], quota))
+        if smaller.jobs(links) <= quota.jobs:
+            low = middle
+        else:
+            high = middle - 1
+    postponed = len(acting) - low
     return replace(
-        made, left=f"{left} run{'s' * (left > 1)} left for later: {space.why}"
+        remake(_skip_for_later(plan.actions, acting[low:], quota)),
+        left=f"{postponed} run{'s' * (postponed > 1)} left for later: {quota.why}",
     )
 
 
-def _leaving(
-    actions: Sequence[Action], places: Sequence[int], space: SubmitQuota
+def _skip_for_later(
+    actions: Sequence[Action], indices: Sequence[int], quota: SubmitQuota
 ) -> list[Action]:
     changed = list(actions)
-    for place in places:
-        changed[place] = Action(
-            actions[place].run, SKIP, f"left for the next submit: {space.why}"
+    for index in indices:
+        changed[index] = Action(
+            actions[index].run, SKIP, f"left for the next submit: {quota.why}"
         )
     return changed
 
@@ -202,46 +234,51 @@ def check_guards(
 ) -> list[str]:
     """What the profile's own guards refuse. `size`: the most jobs of an array;
     `gpu_hours`: of the whole plan."""
-    found, per_node, at_once = (
-        [],
-        profile.slurm.gpus_per_node,
-        profile.slurm.array_parallelism,
-    )
-    parts = [
-        (min(len(group.runs) - start, size), group.size.nodes * per_node)
-        for group in plan.groups
-        for start in range(0, len(group.runs), size)
+    return [
+        *_check_gpus_at_once(profile, plan, size),
+        *_check_gpu_hours(profile, gpu_hours, by_limits),
     ]
-    evaluating = gpus_per_node(profile, "evaluate") * sum(
-        one.jobs for one in plan.evaluations
+
+
+def _check_gpus_at_once(profile: Profile, plan: Plan, size: int) -> Iterator[str]:
+    """Whether all arrays and evaluate jobs at once hold more GPUs than max_gpus."""
+    if profile.max_gpus is None:
+        return
+    at_once = profile.slurm.array_parallelism
+    evaluate_jobs = sum(evaluation.jobs for evaluation in plan.evaluations)
+    evaluating = gpus_per_node(profile, "evaluate") * evaluate_jobs
+    training = per_task = 0  # per_task: of one task of each array
+    for group in plan.groups:
+        gpus = group.size.nodes * profile.slurm.gpus_per_node
+        for start in range(0, len(group.runs), size):
+            tasks = min(len(group.runs) - start, size)
+            training += min(tasks, at_once) * gpus
+            per_task += gpus
+    if training + evaluating <= profile.max_gpus:
+        return
+    fitting = max(0, profile.max_gpus - evaluating) // per_task if per_task else 0
+    change = (
+        f"slurm.array_parallelism: {fitting}" if fitting else "--only with fewer runs"
     )
-    held = sum(min(count, at_once) * each for count, each in parts) + evaluating
-    if profile.max_gpus is not None and held > profile.max_gpus:
-        each_at_once = sum(each for _, each in parts)
-        fitting = (
-            max(0, profile.max_gpus - evaluating) // each_at_once if each_at_once else 0
-        )
-        change = (
-            f"slurm.array_parallelism: {fitting}"
-            if fitting
-            else "--only with fewer runs"
-        )
-        found.append(
-            f"{held} GPUs would be held at once, more than the profile's max_gpus"
-            f" {profile.max_gpus}; {change}, or a higher max_gpus, lets it pass"
-        )
-    if profile.max_gpu_hours is not None and gpu_hours > profile.max_gpu_hours:
-        how = (
-            "by the time limits, as no estimate is known"
-            if by_limits
-            else "as estimated"
-        )
-        found.append(
-            f"the runs take {gpu_hours:,.1f} GPU-hours {how}, more than the profile's max_gpu_hours"
-            f" {profile.max_gpu_hours:g}; --only with fewer runs, or a higher max_gpu_hours, lets"
-            " it pass"
-        )
-    return found
+    yield (
+        f"{training + evaluating} GPUs would be held at once, more than the profile's max_gpus"
+        f" {profile.max_gpus}; {change}, or a higher max_gpus, lets it pass"
+    )
+
+
+def _check_gpu_hours(
+    profile: Profile, gpu_hours: float, by_limits: bool
+) -> Iterator[str]:
+    if profile.max_gpu_hours is None or gpu_hours <= profile.max_gpu_hours:
+        return
+    basis = (
+        "by the time limits, as no estimate is known" if by_limits else "as estimated"
+    )
+    yield (
+        f"the runs take {gpu_hours:,.1f} GPU-hours {basis}, more than the profile's max_gpu_hours"
+        f" {profile.max_gpu_hours:g}; --only with fewer runs, or a higher max_gpu_hours, lets"
+        " it pass"
+    )
 
 
 def check_disk(free_gb: float, state_gb: float, at_once: int) -> str | None:
@@ -270,11 +307,11 @@ def _is_meant(row: Mapping[str, str], profile: Profile) -> bool:
 def check_account(profile: Profile, cluster: Cluster) -> Iterator[str]:
     """Whether the account is one of the user's."""
     name = profile.slurm.account
-    known = list(dict.fromkeys(row["Account"] for row in cluster.associations))
-    if name and known and name not in known:
+    accounts = list(dict.fromkeys(row["Account"] for row in cluster.associations))
+    if name and accounts and name not in accounts:
         yield (
             f"slurm.account {name} is none of {cluster.user}'s accounts; set it to one of"
-            f" {', '.join(known)}"
+            f" {', '.join(accounts)}"
         )
 
 
@@ -298,28 +335,27 @@ def per_job(
             f"{kind}.time_min is {size.time_min}, but {whose} grants {wall} (MaxWall); "
             f"set {_key(kind, 'time_min')} to at most {wall}"
         )
-    most, asked = parse_tres(row.get("MaxTRESPJ", "")), _asked(profile, kind, size)
-    for what, count in asked.items():
-        if what in most and count > most[what]:
+    limits = parse_tres(row.get("MaxTRESPJ", ""))
+    for resource, count in _resources_of(profile, kind, size).items():
+        if resource in limits and count > limits[resource]:
             yield (
-                f"a {kind} job asks for {what}={count}, but {whose} grants {most[what]} a job"
-                " (MaxTRES); ask for less"
+                f"a {kind} job asks for {resource}={count}, but {whose} grants {limits[resource]}"
+                " a job (MaxTRES); ask for less"
             )
 
 
-def _asked(profile: Profile, kind: str, size: JobSize) -> dict[str, int]:
+def _resources_of(profile: Profile, kind: str, size: JobSize) -> dict[str, int]:
     """What a job asks for, by the names of Slurm's trackable resources."""
-    asked = {
+    resources = {
         "node": size.nodes,
         "cpu": size.nodes * size.ranks_per_node * size.cpus_per_rank,
     }
-    gpus = size.nodes * gpus_per_node(profile, kind)
-    return asked | ({"gres/gpu": gpus} if gpus else {})
+    if gpus := size.nodes * gpus_per_node(profile, kind):
+        resources["gres/gpu"] = gpus
+    return resources
 
 
 def _key(kind: str, name: str) -> str:
-    return (
-        f"train.{name} in the profile, or resources.{name} in the grid,"
-        if kind == "train"
-        else f"{kind}.{name}"
-    )
+    if kind == "train":
+        return f"train.{name} in the profile, or resources.{name} in the grid,"
+    return f"{kind}.{name}"

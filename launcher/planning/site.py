@@ -20,8 +20,16 @@ class Site:
     @property
     def scheduling(self) -> dict[str, Any]:
         """What the ledger keeps of where jobs are handed to."""
-        found = {"scheduler": "slurm", "sacct": self.profile.slurm.sacct}
-        return found | {
+        return {
+            "scheduler": "slurm",
+            "sacct": self.profile.slurm.sacct,
             "cluster": self.cluster.name,
             "named": self.cluster.named is not None,
         }
+
+
+def get_runs_at_once(profile: Profile) -> int:
+    """The most runs of a grid that train at the same time."""
+    if profile.kind == "local":
+        return profile.max_parallel
+    return profile.slurm.array_parallelism

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.contract.folder import read_json
 from launcher.clusters.profiles import Gpu
-from launcher.planning.fit import Layout, Load
+from launcher.planning.memory_fit import Layout, Load
 from zsg_core.digest import content_id
 
 
@@ -30,5 +30,5 @@ def name_speed_item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
 
 def read_speed(root: Path, load: Load, layout: Layout, gpu: Gpu | None) -> Speed | None:
     """The speed that was measured; None if none was."""
-    found = read_json(root / name_speed_item(load, layout, gpu))
-    return Speed(found["run"], found["tokens_per_s"]) if found else None
+    record = read_json(root / name_speed_item(load, layout, gpu))
+    return Speed(record["run"], record["tokens_per_s"]) if record else None

@@ -70,41 +70,28 @@ class Workloads:
 
     def of(self, run: Run) -> Work:
         """The work of a run. UserError for a data folder that cannot be read."""
-        train, when = run.stage["train"], run.checkpoints
-        batch, longest, limit = train["batch"], train["max_length"], train["steps"]
-        pool, examples_are = self._number(run, "train")
+        train = run.stage["train"]
+        pool, pool_is = self._number(run, "train")
         tests, _ = self._number(run, "test")
-        if pool is None:
-            # Nothing bounds the data yet; a limit of steps still bounds the run.
-            steps, used, examples_are = (
-                limit,
-                limit and limit * batch,
-                AT_MOST if limit else UNKNOWN,
-            )
+        steps, used, examples_are = _count_training(train, pool, pool_is)
+        measured = _count_checkpoints(run, steps)
+        shares = [_share(key, tests) * count for key, count in measured.items()]
+        lengths = self._counted.get(_key_of_lengths(run))
+        if lengths and used and pool:
+            train_lengths = lengths["train"].times(used / pool)
         else:
-            steps = schedule.count_steps(pool, batch, train["epochs"], limit)
-            used = min(steps * batch, pool * train["epochs"])
-        quick = when.quick and when.quick.model_dump()
-        measured = (
-            {}
-            if steps is None
-            else schedule.count_measured_steps(steps, when.every, quick, when.snapshots)
-        )
-        lengths = self._counted.get(_what_is_counted(run))
+            train_lengths = _bound_lengths(used, train["max_length"])
+        if lengths:
+            test_lengths = lengths["test"]
+        else:
+            test_lengths = _bound_lengths(tests, train["max_length"])
         return Work(
             examples=used,
             steps=steps,
             checkpoints=max(measured.values(), default=None),
-            train=(
-                lengths["train"].times(used / pool)
-                if lengths and used and pool
-                else _longest(used, longest)
-            ),
-            test=lengths["test"] if lengths else _longest(tests, longest),
-            evaluations=sum(
-                _part(key, tests) * count for key, count in measured.items()
-            )
-            or None,
+            train=train_lengths,
+            test=test_lengths,
+            evaluations=sum(shares) or None,
             examples_are=examples_are,
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )
@@ -127,8 +114,7 @@ class Workloads:
             self._bound_of(run.sources[name].data, rule, split)
             for name, rule in list_sources(data).items()
         ]
-        known = [bound for bound in bounds if bound is not None]
-        return sum(known) if len(known) == len(bounds) else None
+        return None if None in bounds else sum(filter(None, bounds))
 
     def _bound_of(self, path: Path, source: Recipe, split: str) -> int | None:
         rule = source.get(split, {"k": "0"})  # of several sources not all are tested
@@ -147,30 +133,55 @@ class Workloads:
                 (readers.read_lists(source["reader"], path) or {}).get(split, ())
             )
         tasks = self._tasks[path, split]
-        most = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]
+        capped = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]
         return math.floor(
-            Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * most
+            Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * capped
         )
 
     @cached_property
     def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:
-        found: dict[tuple[Any, ...], dict[str, Lengths]] = {}
+        counts: dict[tuple[Any, ...], dict[str, Lengths]] = {}
         for run in self._runs:
-            key = _what_is_counted(run)
-            if key not in found and (
+            key = _key_of_lengths(run)
+            if key not in counts and (
                 lengths := _counted_by(self._workspace.run(run.id))
             ):
-                found[key] = lengths
-        return found
+                counts[key] = lengths
+        return counts
 
 
-def _part(key: str, tests: int | None) -> float:
+def _count_training(
+    train: Recipe, pool: int | None, pool_is: str
+) -> tuple[int | None, int | None, str]:
+    """Steps, examples, and how good these numbers are. `pool`: examples of the data."""
+    batch, limit = train["batch"], train["steps"]
+    if pool is not None:
+        steps = schedule.count_steps(pool, batch, train["epochs"], limit)
+        return steps, min(steps * batch, pool * train["epochs"]), pool_is
+    # Nothing bounds the data yet; a limit of steps still bounds the run.
+    if limit:
+        return limit, limit * batch, AT_MOST
+    return limit, limit, UNKNOWN
+
+
+def _count_checkpoints(run: Run, steps: int | None) -> dict[str, int]:
+    """How often each loss is measured; empty where the steps are unknown."""
+    if steps is None:
+        return {}
+    settings = run.checkpoints
+    quick = settings.quick and settings.quick.model_dump()
+    return schedule.count_measured_steps(
+        steps, settings.every, quick, settings.snapshots
+    )
+
+
+def _share(key: str, tests: int | None) -> float:
     """How much of the test set a loss is of."""
     items = schedule.quick_items(key)
     return min(1.0, items / tests) if items and tests else 1.0
 
 
-def _what_is_counted(run: Run) -> tuple[Any, ...]:
+def _key_of_lengths(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data,
     tokenizer, max_length and truncate do."""
     base = run.recipe["base"]
@@ -205,7 +216,8 @@ def _counted_by(folder: Path) -> dict[str, Lengths] | None:
     }
 
 
-def _longest(examples: int | None, max_length: int) -> Lengths | None:
+def _bound_lengths(examples: int | None, max_length: int) -> Lengths | None:
+    """Lengths if each example were as long as it may be."""
     if examples is None:
         return None
     return Lengths(tokens=examples * max_length, squares=examples * max_length**2)

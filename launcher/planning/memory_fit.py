@@ -70,13 +70,13 @@ class Load:
     def micro_tokens(self, layout: Layout, memory_gb: float | None) -> int:
         """The most tokens of a micro-batch: as many as fit into the memory, and one
         example at the least."""
-        most = estimate.micro_tokens(
+        of_budget = estimate.micro_tokens(
             self.batch, layout.world, self.max_length, self.budget
         )
         if memory_gb is None:
-            return most
+            return of_budget
         fitting = self._fitting(layout, memory_gb, self.recomputes(layout, memory_gb))
-        return min(most, max(fitting, self.max_length))
+        return min(of_budget, max(fitting, self.max_length))
 
     def _fitting(self, layout: Layout, memory_gb: float, recompute: bool) -> int:
         tensors = self.tensors(layout)
@@ -151,13 +151,13 @@ def explain_misfit(
 
 def _parts(load: Load, layout: Layout, memory_gb: float) -> str:
     tensors, activations = load.tensors(layout), load.activations(layout, memory_gb)
-    what = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
+    size = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
     recomputed = ", recomputed" if load.recomputes(layout, memory_gb) else ""
     spread = f"ZeRO {layout.zero_stage} on {layout.world} GPU{'s' * (layout.world > 1)}"
     if tensors.gathered + activations < tensors.step_copy:
-        return f"weights, gradients and optimiser in its step ({what}, {spread})"
+        return f"weights, gradients and optimiser in its step ({size}, {spread})"
     return (
-        f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what},"
+        f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({size},"
         f" {spread}) and {activations / GB:.1f} GB activations (one example of {load.max_length}"
         f" tokens{recomputed})"
     )
@@ -167,9 +167,9 @@ def _advice(
     load: Load, now: Layout, change: Layout | None, memory_gb: float, gpus_per_node: int
 ) -> str:
     if change is None:
-        most = min(load.batch, MOST_NODES * gpus_per_node)
+        gpus = min(load.batch, MOST_NODES * gpus_per_node)
         return (
-            f"Nothing up to {most} GPUs fits ({MOST_NODES} nodes, a batch of {load.batch}); it"
+            f"Nothing up to {gpus} GPUs fits ({MOST_NODES} nodes, a batch of {load.batch}); it"
             " takes a smaller model, a lower train.max_length or GPUs with more memory"
         )
     steps = {
@@ -177,10 +177,10 @@ def _advice(
         "resources.ranks_per_node": (now.ranks_per_node, change.ranks_per_node, ""),
         "resources.nodes": (now.nodes, change.nodes, ""),
     }
-    said = [
-        f"{key}: {new}{where}" for key, (old, new, where) in steps.items() if old != new
+    settings = [
+        f"{key}: {new}{file}" for key, (old, new, file) in steps.items() if old != new
     ]
     return (
-        f"The smallest change that fits: {' and '.join(said)}"
+        f"The smallest change that fits: {' and '.join(settings)}"
         f" ({load.need(change, memory_gb) / GB:.1f} GB)"
     )
