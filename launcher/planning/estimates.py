@@ -1,7 +1,7 @@
 """Estimates what a grid's runs take, before they run: memory, GPU-hours, disk. Loads no engine."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -78,12 +78,10 @@ class Estimate:
             return None
         stages = range(self.layout.zero_stage + 1, estimate.STAGES[-1] + 1)
         layouts = [replace(self.layout, zero_stage=stage) for stage in stages]
-        fits = [
-            one.zero_stage
-            for one in layouts
-            if not self.load.recomputes(one, self.memory_gb)
-        ]
-        return fits[0] if fits else None
+        for layout in layouts:
+            if not self.load.recomputes(layout, self.memory_gb):
+                return layout.zero_stage
+        return None
 
     @cached_property
     def need_gb(self) -> float:
@@ -137,25 +135,26 @@ class Estimate:
     @cached_property
     def snapshots(self) -> int | None:
         """The most snapshots that are on disk at the same time."""
-        when, steps = self.checkpoints, self.work.steps
-        if when.snapshots is None:
+        settings, steps = self.checkpoints, self.work.steps
+        if settings.snapshots is None:
             return 0
-        # What is scored may wait for its evaluator, whatever the rule says.
-        rule = when.keep.model_dump() if when.keep and not when.scored else None
         if steps is None:
             return None
-        count = schedule.count_snapshots(steps, when.snapshots)
+        # What is scored may wait for its evaluator, whatever the rule says.
+        rule = None
+        if settings.keep and not settings.scored:
+            rule = settings.keep.model_dump()
+        count = schedule.count_snapshots(steps, settings.snapshots)
         if count > schedule.MOST_CHECKPOINTS:
             return bound_most_kept(count, rule)
-        return count_most_kept(
-            schedule.list_snapshot_steps(steps, when.snapshots), rule
-        )
+        snapshot_steps = schedule.list_snapshot_steps(steps, settings.snapshots)
+        return count_most_kept(snapshot_steps, rule)
 
     @cached_property
     def snapshot_gb(self) -> float:
         """GB on disk of one snapshot: all weights, or LoRA's adapters alone."""
-        held = self.load.trained if self.is_lora else self.load.shape.parameters
-        return held * estimate.ELEMENT[self.load.precision] / GB
+        count = self.load.trained if self.is_lora else self.load.shape.parameters
+        return count * estimate.ELEMENT[self.load.precision] / GB
 
     @cached_property
     def snapshots_gb(self) -> float | None:
@@ -209,7 +208,7 @@ class Estimates:
         self._root, self._profile, self._runs = workspace.root, profile, runs
         self._work = Workloads(workspace, runs)
         self._shapes: dict[Path, LlamaShape] = {}
-        self._made: dict[tuple[Any, ...], Estimate] = {}
+        self._by_key: dict[tuple[Any, ...], Estimate] = {}
         self._of_run: dict[str, Estimate] = {}
 
     def refuse_unfit(self) -> None:
@@ -218,7 +217,7 @@ class Estimates:
         gpu, refusals, unfit = self._profile.gpu, {}, []
         if gpu is None:
             return
-        for run in [one for last in self._runs for one in [*last.all_before, last]]:
+        for run in self._list_stages():
             key = self._load(run), self._layout(run)
             if key not in refusals:
                 refusals[key] = memory_fit.explain_misfit(
@@ -228,12 +227,14 @@ class Estimates:
                 unfit.append((run, refusals[key]))
         if unfit:
             run, why = unfit[0]
-            more = (
-                f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
-                if len(unfit) > 1
-                else ""
-            )
-            raise UserError(f"run {run.id}{_axes(run)} {why}{more}")
+            count = ""
+            if len(unfit) > 1:
+                count = f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
+            raise UserError(f"run {run.id}{_format_axes(run)} {why}{count}")
+
+    def _list_stages(self) -> list[Run]:
+        """All stages of all runs, each run's in their order."""
+        return [stage for run in self._runs for stage in [*run.all_before, run]]
 
     def refuse_endless(self) -> None:
         """Raises UserError if a run would certainly have more checkpoints than can be
@@ -242,28 +243,27 @@ class Estimates:
         What is only bounded may come to far less, and is for the node to judge.
         """
         seen: set[tuple[Any, ...]] = set()
-        for run in [one for last in self._runs for one in [*last.all_before, last]]:
-            train, when = run.stage["train"], run.checkpoints
-            limit, work = train["steps"], None
-            if limit is None or limit > schedule.MOST_CHECKPOINTS:
-                work = self.of(run).work
-            if work is None:
+        for run in self._list_stages():
+            limit, settings = run.stage["train"]["steps"], run.checkpoints
+            if limit is not None and limit <= schedule.MOST_CHECKPOINTS:
                 continue
-            counted = work.steps if work.examples_are == COUNTED else None
-            least = (
-                schedule.count_steps(1, train["batch"], train["epochs"], limit)
-                if counted is None
-                else counted
-            )
-            key = least, when.every, when.quick, when.snapshots
+            steps = self._bound_steps_below(run)
+            key = steps, settings.every, settings.quick, settings.snapshots
             if key not in seen:
                 seen.add(key)
                 schedule.refuse_too_many_checkpoints(
-                    least,
-                    when.every,
-                    when.quick and when.quick.model_dump(),
-                    when.snapshots,
+                    steps,
+                    settings.every,
+                    settings.quick and settings.quick.model_dump(),
+                    settings.snapshots,
                 )
+
+    def _bound_steps_below(self, run: Run) -> int:
+        """The steps that a run has where its data were counted, else those of one example."""
+        work, train = self.of(run).work, run.stage["train"]
+        if work.examples_are == COUNTED and work.steps is not None:
+            return work.steps
+        return schedule.count_steps(1, train["batch"], train["epochs"], train["steps"])
 
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""
@@ -276,7 +276,7 @@ class Estimates:
         train = run.stage["train"]
         base = run.base or run.base_id
         is_lora = train["tuning"]["method"] == "lora"
-        when = run.checkpoints
+        settings = run.checkpoints
         key = (
             base,
             load,
@@ -286,21 +286,21 @@ class Estimates:
             train["steps"],
             is_lora,
         )
-        key += (when.every, when.quick, when.snapshots, when.keep)
-        if key not in self._made:
+        key += (settings.every, settings.quick, settings.snapshots, settings.keep)
+        if key not in self._by_key:
             name = run.base.name if run.base else TINY
             work = self._work.of(run)
-            self._made[key] = Estimate(
+            self._by_key[key] = Estimate(
                 model=name,
                 load=load,
                 layout=layout,
                 work=work,
                 gpu=self._profile.gpu,
-                checkpoints=when,
+                checkpoints=settings,
                 is_lora=is_lora,
                 speed=speeds.read_speed(self._root, load, layout, self._profile.gpu),
             )
-        return self._made[key]
+        return self._by_key[key]
 
     def recomputes(self, run: Run) -> bool:
         """Whether a run must compute its layers' activations twice to fit the profile's
@@ -320,11 +320,9 @@ class Estimates:
     def micro_tokens(self, run: Run) -> int | None:
         """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
         gpu = self._profile.gpu
-        return (
-            self._load(run).micro_tokens(self._layout(run), gpu.memory_gb)
-            if gpu
-            else None
-        )
+        if gpu is None:
+            return None
+        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb)
 
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
@@ -375,7 +373,10 @@ class Estimates:
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """Runs of one model, precision and size: (least, most) of what differs among them,
-    None where unknown."""
+    None where unknown.
+
+    `first`: the estimate of the first of them, for what they share.
+    """
 
     first: Estimate
     steps: tuple[int, int] | None
@@ -391,98 +392,114 @@ def build_lines(planned: Iterable[tuple[Estimate, bool]]) -> list[Line]:
     """One line per distinct model, precision and size, from (estimate, whether the run
     would be submitted)."""
     groups: dict[Any, list[tuple[Estimate, bool]]] = {}
-    for one, acts in planned:
-        groups.setdefault(
-            (one.model, one.load.shape, one.load.precision, one.layout), []
-        ).append((one, acts))
-    return [_line(group) for group in groups.values()]
+    for estimated, acts in planned:
+        load = estimated.load
+        key = (estimated.model, load.shape, load.precision, estimated.layout)
+        groups.setdefault(key, []).append((estimated, acts))
+    return [_build_line(group) for group in groups.values()]
 
 
-def _line(group: Sequence[tuple[Estimate, bool]]) -> Line:
-    of = [one for one, _ in group]
-    acting = [one.gpu_hours for one, acts in group if acts]
-    known = [hours for hours in acting if hours is not None]
+def _build_line(group: Sequence[tuple[Estimate, bool]]) -> Line:
+    estimates = [estimated for estimated, _ in group]
+    works = [estimated.work for estimated in estimates]
+    hours_of_acting = [estimated.gpu_hours for estimated, acts in group if acts]
     return Line(
-        first=of[0],
-        steps=_span([one.work.steps for one in of]),
-        tokens=_span([one.work.train and one.work.train.tokens for one in of]),
-        activations_gb=max(one.activations_gb for one in of),
-        need_gb=max(one.need_gb for one in of),
-        gpu_hours=_span([one.gpu_hours for one in of]),
-        acting=len(acting),
-        total_gpu_hours=sum(known) if known and len(known) == len(acting) else None,
+        first=estimates[0],
+        steps=_span([work.steps for work in works]),
+        tokens=_span([work.train_tokens for work in works]),
+        activations_gb=max(estimated.activations_gb for estimated in estimates),
+        need_gb=max(estimated.need_gb for estimated in estimates),
+        gpu_hours=_span([estimated.gpu_hours for estimated in estimates]),
+        acting=len(hours_of_acting),
+        total_gpu_hours=_sum_hours(hours_of_acting),
     )
+
+
+def _sum_hours(hours: Sequence[float | None]) -> float | None:
+    """The sum; None where there is none, or one is unknown."""
+    if not hours or None in hours:
+        return None
+    return sum(filter(None, hours))
 
 
 def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
-    known = [value for value in values if value is not None]
-    return (min(known), max(known)) if len(known) == len(values) else None
+    return None if None in values else (min(values), max(values))
 
 
-def describe_assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
+def describe_assumptions(estimates: Sequence[Estimate], at_once: int) -> list[str]:
     """What the numbers rest on, in words. `at_once`: the most runs that are at work at
     the same time."""
-    gpu, words = made[0].gpu, [_TENSORS, _NEED]
-    words += _recomputed(made)
-    words += [
-        _EXAMPLES[how]
-        for how in sorted({one.work.examples_are for one in made})
-        if how in _EXAMPLES
-    ]
-    words += [
-        _TOKENS[how]
-        for how in sorted({one.work.tokens_are for one in made})
-        if how in _TOKENS
-    ]
-    measured = dict.fromkeys(one.speed.run for one in made if one.speed)
-    if measured:
-        words.append(
-            f"GPU-h: by the tokens a second that {', '.join(measured)} measured; start-up and"
+    works = [estimated.work for estimated in estimates]
+    notes = [_TENSORS, _NEED, *_describe_recomputing(estimates)]
+    notes += _notes_on({work.examples_are for work in works}, _EXAMPLES)
+    notes += _notes_on({work.tokens_are for work in works}, _TOKENS)
+    notes += _describe_speeds(estimates)
+    notes.append(_describe_states(estimates, at_once))
+    with_snapshots = [estimated for estimated in estimates if estimated.snapshots != 0]
+    if with_snapshots:
+        notes.append(_describe_snapshots(with_snapshots))
+    return notes
+
+
+def _notes_on(qualities: set[str], notes: Mapping[str, str]) -> list[str]:
+    """The notes on how good numbers are."""
+    return [notes[quality] for quality in sorted(qualities) if quality in notes]
+
+
+def _describe_speeds(estimates: Sequence[Estimate]) -> list[str]:
+    """Which speed the GPU-hours rest on; nothing where the profile names no GPU."""
+    speeds_measured = [estimated.speed for estimated in estimates if estimated.speed]
+    if speeds_measured:
+        runs = dict.fromkeys(speed.run for speed in speeds_measured)
+        return [
+            f"GPU-h: by the tokens a second that {', '.join(runs)} measured; start-up and"
             " saving on top"
-        )
-    elif gpu:
-        words.append(
-            f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g}"
-            " TFLOPS in bf16; start-up, saving and waiting come on top"
-        )
-    most = 2 * min(at_once, len(made)) * max(one.state_gb for one in made)
-    words.append(
-        f"state: GB on disk to go on from; two while the newer is written, {most:,.1f} GB for all"
-        " runs at once"
-    )
-    kept = [one for one in made if one.snapshots != 0]
-    if kept:
-        words.append(_snapshots(kept))
-    return words
-
-
-def _recomputed(made: Sequence[Estimate]) -> list[str]:
-    found = [one for one in made if one.recomputes]
-    if not found:
+        ]
+    gpu = estimates[0].gpu
+    if gpu is None:
         return []
-    stages = sorted({one.stage_without_recomputing or 0 for one in found})
-    advice = (
-        f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it"
-        if stages[0]
-        else ""
-    )
     return [
-        f"act.: recomputed in {len(found)} of {len(made)} runs, for a third more time{advice}"
+        f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g}"
+        " TFLOPS in bf16; start-up, saving and waiting come on top"
     ]
 
 
-def _snapshots(made: Sequence[Estimate]) -> str:
-    sizes = "–".join(
-        dict.fromkeys(
-            f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()
-        )
-    )
-    known = [one.snapshots_gb for one in made if one.snapshots_gb is not None]
-    if len(known) < len(made):
-        return f"snapshots: {sizes} GB each; how many is unknown, as the steps are"
-    most_of_one = max(one.snapshots or 0 for one in made)
+def _describe_states(estimates: Sequence[Estimate], at_once: int) -> str:
+    largest_gb = max(estimated.state_gb for estimated in estimates)
+    total_gb = 2 * min(at_once, len(estimates)) * largest_gb
     return (
-        f"snapshots: {sizes} GB each, at most {most_of_one} of a run at once, {sum(known):,.1f} GB"
+        f"state: GB on disk to resume from; two while the newer is written, {total_gb:,.1f} GB for"
+        " all runs at once"
+    )
+
+
+def _describe_recomputing(estimates: Sequence[Estimate]) -> list[str]:
+    """In how many runs activations are recomputed, and what would spare it."""
+    recomputing = [estimated for estimated in estimates if estimated.recomputes]
+    if not recomputing:
+        return []
+    stages = sorted(
+        {estimated.stage_without_recomputing or 0 for estimated in recomputing}
+    )
+    advice = ""
+    if stages[0]:
+        advice = f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it"
+    return [
+        f"act.: recomputed in {len(recomputing)} of {len(estimates)} runs, for a third more"
+        f" time{advice}"
+    ]
+
+
+def _describe_snapshots(estimates: Sequence[Estimate]) -> str:
+    span = _span([estimated.snapshot_gb for estimated in estimates]) or ()
+    sizes = "–".join(dict.fromkeys(f"{size:,.3g}" for size in span))
+    totals = [estimated.snapshots_gb for estimated in estimates]
+    if None in totals:
+        return f"snapshots: {sizes} GB each; how many is unknown, as the steps are"
+    most_of_a_run = max(estimated.snapshots or 0 for estimated in estimates)
+    total_gb = sum(filter(None, totals))
+    return (
+        f"snapshots: {sizes} GB each, at most {most_of_a_run} of a run at once, {total_gb:,.1f} GB"
         " for all runs; checkpoints.keep says which stay"
     )
 
@@ -491,7 +508,10 @@ _TENSORS = (
     "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO"
     " stage"
 )
-_NEED = "need: the worst moment with act., activations at most: all of max_length, all learnt"
+_NEED = (
+    "need: the worst moment with act., activations at most: examples of max_length, all of it"
+    " target tokens"
+)
 _EXAMPLES = {
     AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",
     UNKNOWN: "steps: unknown, as no cap per task bounds the data; exact once they are prepared",
@@ -503,12 +523,11 @@ _TOKENS = {
 }
 
 
-def _axes(run: Run) -> str:
-    return (
-        f" ({', '.join(f'{key}: {format_value(value)}' for key, value in run.axes.items())})"
-        if run.axes
-        else ""
-    )
+def _format_axes(run: Run) -> str:
+    if not run.axes:
+        return ""
+    axes = [f"{key}: {format_value(value)}" for key, value in run.axes.items()]
+    return f" ({', '.join(axes)})"
 
 
 def _read_shape(path: Path) -> LlamaShape:

@@ -59,6 +59,11 @@ class Work:
     examples_are: str
     tokens_are: str
 
+    @property
+    def train_tokens(self) -> float | None:
+        """Real tokens of the training steps."""
+        return self.train and self.train.tokens
+
 
 class Workloads:
     """The work of a grid's runs; what they share is looked up once."""
