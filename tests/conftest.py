@@ -1,6 +1,7 @@
 """What several tests share: the command line as a user runs it, small data, the real
 data, a real Slurm."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.lib import browser, postgresql, suite
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, serve
+from tests.lib.forked_jobs import ForkedJobs, JobServer
 from tests.lib.module_times import ModuleTimes
 from tests.lib.other_user import (
     OtherUser,
@@ -113,27 +115,47 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
+def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
+    """A process that has imported the engines and forks jobs; one for all tests, as the
+    imports are the dear part."""
+    with JobServer(tmp_path_factory.mktemp("forked") / "socket") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory, job_server: JobServer) -> Path:
+    """A profile of this machine whose jobs are forks, for runs that nobody disturbs: a
+    signal to a job would reach the process that waits for its fork."""
+    path = tmp_path_factory.mktemp("profile") / "forked.yaml"
+    environment = {"set": job_server.variables}
+    path.write_text(
+        json.dumps({"name": "forked", "inherits": "local", "environment": environment})
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, tasks: Path, job_server: JobServer
+) -> Path:
     """A workspace with what prepare jobs make for small runs, in every order that a
     test asks for."""
-    from tests.lib.small_runs import small_grid
+    from tests.lib.small_runs import make_needs
 
     zsg = Zsg(tmp_path_factory.mktemp("made"))
-    grid = small_grid(zsg, tasks, "[cluster, random, round_robin, nft, fft]")
-    zsg("arrange", "make", grid)
-    # which needs the base, too
-    zsg("submit", grid, "--only", "arrangement.order=random", "--set", "train.steps=1")
+    make_needs(zsg, tasks, ForkedJobs(job_server))
     return zsg.work
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
-    """Makes and starts single jobs; one for all tests of a module, as the jobs' imports
-    are the dear part."""
+def bench(
+    tmp_path_factory: pytest.TempPathFactory, job_server: JobServer
+) -> Iterator["Bench"]:
+    """Makes and starts single jobs."""
     # imports much of the launcher, which most modules do not need
     from tests.lib.train_bench import Bench
 
-    made = Bench(tmp_path_factory.mktemp("bench"))
+    made = Bench(tmp_path_factory.mktemp("bench"), ForkedJobs(job_server))
     yield made
     made.jobs.stop()
 

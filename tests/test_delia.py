@@ -16,7 +16,7 @@ from launcher.submission import submit, workflow
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg
 from tests.lib.evaluate_jobs import metric_rows, scores
-from tests.lib.forked_jobs import ForkedJobs, wait_until
+from tests.lib.forked_jobs import ForkedJobs, JobServer, wait_until
 from tests.lib.journal_rows import plain_rows
 
 GRID = """
@@ -104,12 +104,14 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory, job_server: JobServer
+) -> Iterator[Site]:
     """A grid of three ratios, whose sampler was killed after its first batch and
     started again, and all jobs ran."""
     folder, before = tmp_path_factory.mktemp("delia"), Path.cwd()
     os.chdir(folder)
-    made = Site(folder, ForkedJobs())
+    made = Site(folder, ForkedJobs(job_server))
     os.chdir(before)
     [killed] = made.jobs.start(made.sampler)
     wait_until(

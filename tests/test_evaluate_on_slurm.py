@@ -9,7 +9,7 @@ import pytest
 from jobs.contract.folder import read_json
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.evaluate_jobs import answered, fresh_copy, metric_rows, scores, serve
-from tests.lib.forked_jobs import ForkedJobs
+from tests.lib.forked_jobs import ForkedJobs, JobServer
 from tests.lib.mlflow_contents import assert_exactly_once, child_runs
 from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.slurm_runs import ACTIVE, profile, wait_until_ended
@@ -50,7 +50,11 @@ def holder(zsg: Zsg, run: Path) -> dict[str, Any] | None:
 
 @pytest.mark.soak(part="slurm")
 def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
-    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, tmp_path: Path
+    zsg_on_slurm: Zsg,
+    slurm: SlurmCluster,
+    tasks: Path,
+    tmp_path: Path,
+    job_server: JobServer,
 ) -> None:
     """Of two beside a run of 20 snapshots one is killed half-way: all are scored once,
     in three starts, as afresh."""
@@ -77,7 +81,7 @@ def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
     assert_exactly_once(zsg.work, "scored", [run.name])
 
     alone, [how] = (
-        ForkedJobs(),
+        ForkedJobs(job_server),
         {json.dumps(one["suites"][0]["how"]) for one in _serves(zsg)},
     )
     try:

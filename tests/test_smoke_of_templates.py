@@ -12,7 +12,7 @@ from jobs.contract.folder import read_json, write_json
 from launcher.grids import grid as grids
 from tests.lib import shelf
 from tests.lib.command_line import Zsg
-from tests.lib.forked_jobs import serve
+from tests.lib.forked_jobs import JobServer
 from tests.lib.shipped_grids import GRIDS, STUDIES
 
 ROWS = 16  # of each file, or of each task: twice as many as a smoke run takes
@@ -27,8 +27,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zsg]:
     what two share is made once."""
     folder = shelf.fill(tmp_path_factory.mktemp("shelf"), ROWS)
     # each job's own imports would take longer than all else
-    with serve(folder / "socket") as variables:
-        environment = {"set": variables | OLD_CPU}
+    with JobServer(folder / "socket", ["sentence_transformers"]) as server:
+        environment = {"set": server.variables | OLD_CPU}
         write_json(
             folder / "forked.yaml",
             {"name": "forked", "inherits": "local", "environment": environment},

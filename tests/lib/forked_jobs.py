@@ -2,15 +2,18 @@
 and forks for each rank.
 
 What a fork runs is `jobs.entry.run`, as under Slurm; only the imports are shared. As a
-script: a JSON line on stdin, {"folder", "env", "log", "largest_file"}, is answered by
-the process id of a rank. As a script with the name of a socket: forks the jobs that a
-`zsg submit` on this machine starts, see forked_start.
+script, with the name of a socket and of further modules to import: forks a job for
+whoever connects. ForkedJobs does, and the jobs that a `zsg submit` on this machine
+starts, see forked_start. A line of JSON, {"folder", "env", "largest_file"}, with the
+descriptors of stdout and stderr, is answered by the process id; the connection is open
+until the job ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import itertools
 import json
 import os
@@ -21,7 +24,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,17 +73,65 @@ class Rank:
         )
 
 
-class ForkedJobs:
-    """Starts jobs; ends with `stop`, and everything it has begun with it."""
+class JobServer:
+    """The process that forks, from `start` (or `with`) to `stop`; it also ends with ours."""
 
-    def __init__(self) -> None:
-        self._server = subprocess.Popen(
-            [sys.executable, __file__],
+    def __init__(self, address: Path, preload: Sequence[str] = ()) -> None:
+        self.address = address
+        self._preload = preload
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> JobServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables by which local jobs are forked off this process."""
+        return {
+            "PYTHONPATH": str(Path(__file__).with_name("forked_start")),
+            "FORKED_JOBS": str(self.address),
+        }
+
+    def start(self) -> None:
+        """Returns when the engines are imported."""
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(self.address), *self._preload],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
             env=_environment(),
         )
+        wait_until(self.address.exists, limit_s=600)  # other tests may want the cores
+
+    def fork(
+        self, folder: Path, env: Mapping[str, str], log: Path, largest_file: int | None
+    ) -> int:
+        """The process id of a new rank."""
+        request = {"folder": str(folder), "env": env, "largest_file": largest_file}
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.connect(str(self.address))
+                text = f"{json.dumps(request)}\n".encode()
+                socket.send_fds(server, [text], [output, output])
+                with server.makefile() as answer:
+                    return int(answer.readline())
+        finally:
+            os.close(output)
+
+    def stop(self) -> None:
+        assert self._process and self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class ForkedJobs:
+    """Starts jobs as forks of a server; ends with `stop`, and all it has begun with it."""
+
+    def __init__(self, server: JobServer) -> None:
+        self._server = server
         self._begun: list[Rank] = []
 
     def start(
@@ -88,7 +139,6 @@ class ForkedJobs:
     ) -> list[Rank]:
         """A new start of a job, with so many ranks; no file of it may grow beyond
         `largest_file` bytes."""
-        assert self._server.stdin and self._server.stdout
         job_id, ranks = str(next(_starts)), []
         for rank in range(world):
             env = {
@@ -97,12 +147,7 @@ class ForkedJobs:
                 "SLURM_NTASKS": str(world),
             }
             log = folder / f"rank{rank}.txt"
-            asked = {"folder": str(folder), "env": env, "log": str(log)}
-            self._server.stdin.write(
-                json.dumps(asked | {"largest_file": largest_file}) + "\n"
-            )
-            self._server.stdin.flush()
-            ranks.append(Rank(int(self._server.stdout.readline()), log))
+            ranks.append(Rank(self._server.fork(folder, env, log, largest_file), log))
         self._begun += ranks
         return ranks
 
@@ -117,10 +162,6 @@ class ForkedJobs:
         for rank in self._begun:
             rank.send(signal.SIGKILL)
             rank.close()
-        assert self._server.stdin and self._server.stdout
-        self._server.stdin.close()
-        self._server.wait()
-        self._server.stdout.close()
 
 
 def wait_until(question: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
@@ -131,23 +172,6 @@ def wait_until(question: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
         assert time.monotonic() < until, f"waited {limit_s} s in vain"
         time.sleep(0.001)
     return answer
-
-
-@contextlib.contextmanager
-def serve(address: Path) -> Iterator[dict[str, str]]:
-    """Within, local jobs with the variables that it yields are forked off one process."""
-    server = subprocess.Popen(
-        [sys.executable, __file__, str(address)], env=_environment()
-    )
-    try:
-        wait_until(address.exists, limit_s=600)  # other tests may want the cores, too
-        yield {
-            "PYTHONPATH": str(Path(__file__).with_name("forked_start")),
-            "FORKED_JOBS": str(address),
-        }
-    finally:
-        server.kill()
-        server.wait()
 
 
 def _environment() -> dict[str, str]:
@@ -162,30 +186,34 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _listen(address: str) -> None:
-    """Forks a job for whoever connects; the fork alone holds the connection then."""
-    import sentence_transformers  # noqa: F401
-
+def _listen(address: str, preload: Sequence[str]) -> None:
+    """Forks a job for whoever connects, until stdin is closed; the fork alone holds the
+    connection then."""
     _import_engines()
+    for name in preload:
+        importlib.import_module(name)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{address}.new")
         server.listen()
         Path(f"{address}.new").rename(address)
-        while True:
+        # nothing is ever written to stdin: it can be read once it is closed
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
             connection, _ = server.accept()
-            text, (out, err), *_ = socket.recv_fds(connection, 1 << 20, 2)
-            if os.fork() == 0:
-                folder, *variables = text.decode().split("\0")
-                # The code that was submitted is this very code, not its copy.
-                env = dict(one.split("=", 1) for one in variables)
-                _be_a_job(
-                    folder,
-                    {key: value for key, value in env.items() if key != "ZSG_CODE"},
-                    out,
-                    err,
-                )
+            request, (out, err) = _receive(connection)
+            pid = os.fork()
+            if pid == 0:
+                server.close()
+                _be_a_job(request, out, err)
+            connection.sendall(f"{pid}\n".encode())
             for handle in (connection.detach(), out, err):
                 os.close(handle)
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    text, handles, *_ = socket.recv_fds(connection, 1 << 20, 2)
+    while not text.endswith(b"\n"):
+        text += connection.recv(1 << 20)
+    return json.loads(text), handles
 
 
 def _import_engines() -> None:
@@ -201,37 +229,20 @@ def _import_engines() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the ranks
 
 
-def _serve() -> None:
-    _import_engines()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            _be_a_rank(asked)
-        print(pid, flush=True)
-
-
-def _be_a_rank(asked: Mapping[str, Any]) -> None:
-    log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    if asked["largest_file"]:
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"])
-        )
-    _be_a_job(asked["folder"], asked["env"], log, log)
-
-
-def _be_a_job(folder: str, env: Mapping[str, str], out: int, err: int) -> None:
+def _be_a_job(request: Mapping[str, Any], out: int, err: int) -> None:
     from jobs import entry
 
     code = 70
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if size := request["largest_file"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         nothing = os.open(os.devnull, os.O_RDONLY)
         for new, old in ((nothing, 0), (out, 1), (err, 2)):
             os.dup2(new, old)
         faulthandler.register(signal.SIGRTMIN)  # where a rank hangs, for its log
-        os.environ |= env
-        entry.run(folder)
+        os.environ |= request["env"]
+        entry.run(request["folder"])
         code = 0
     finally:
         sys.stdout.flush()
@@ -239,4 +250,4 @@ def _be_a_job(folder: str, env: Mapping[str, str], out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    _listen(sys.argv[1]) if len(sys.argv) > 1 else _serve()
+    _listen(sys.argv[1], sys.argv[2:])

@@ -8,7 +8,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from launcher.planning.plan import Prepare
+from launcher.submission import job_files
+from launcher.submission.session import open_grid
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.forked_jobs import ForkedJobs
 
 GRID = """
 name: small
@@ -41,6 +45,18 @@ def small_grid(
         tasks=quoted, orders=orders, epochs=epochs, steps=steps, state_every=state_every
     )
     return zsg.write("small.yaml", text)
+
+
+def make_needs(zsg: Zsg, tasks: Path, jobs: ForkedJobs) -> None:
+    """Makes what small runs need, in every order that a test asks for, by one prepare
+    job; no run is planned, none begins."""
+    grid = small_grid(zsg, tasks, "[cluster, random, round_robin, nft, fft]")
+    opened = open_grid(grid, None, zsg.work)
+    workspace = opened.site.workspace
+    needs = {need for run in opened.runs for need in run.needs}
+    prepare = Prepare("prepare/made", opened.runs, needs)
+    job_files.write_prepare(workspace, prepare, opened.site.profile, "s")
+    assert jobs.run(workspace.root / prepare.item)["outcome"] == "done"
 
 
 def wait_for_step(work: Path, step: int) -> int:

@@ -47,6 +47,8 @@ PACKAGES_OF_EXTRAS = {
 COSTLY_FIXTURES = {
     "bench",
     "chromium",
+    "forked",
+    "job_server",
     "made",
     "mlflow",
     "mlflow_on_postgresql",

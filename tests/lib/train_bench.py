@@ -31,8 +31,8 @@ EXIT_S = 20.0  # within which every rank leaves that was told to
 class Bench:
     """A workspace with one data set, in which runs are made and started."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data, self.jobs = folder, folder / "tasks", ForkedJobs()
+    def __init__(self, folder: Path, jobs: ForkedJobs) -> None:
+        self.folder, self.data, self.jobs = folder, folder / "tasks", jobs
         self._made = 0
         self._undisturbed: dict[Any, dict[Any, Any]] = {}
         skills.write_tasks(self.data, per_task=6)
