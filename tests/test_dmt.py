@@ -31,7 +31,7 @@ PARTS = {"1": 1, "1/4": 4, "1/16": 16, "1/64": 64, "1/256": 256}
 
 
 def submit(
-    zsg: Zsg, real_data: Path, strategies: str, cap: str = "null"
+    zsg: Zsg, real_data: Path, forked: Path, strategies: str, cap: str = "null"
 ) -> dict[str, dict[str, Any]]:
     """The grid, run to its end: its status rows by strategy."""
     text = GRID.format(
@@ -42,7 +42,7 @@ def submit(
         cap=cap,
         talk=real_data / "sharegpt/fastchat_dummy_conversation.json",
     )
-    zsg("submit", zsg.write("dmt.yaml", text))
+    zsg("submit", zsg.write("dmt.yaml", text), "--profile", forked)
     rows = {json.dumps(row["axes"]["strategy"]): row for row in zsg.status()}
     assert {row["state"] for row in rows.values()} == {"done"}
     return rows
@@ -78,11 +78,12 @@ def train_jobs(zsg: Zsg) -> list[str]:
 
 @pytest.mark.data
 def test_a_mixture_is_trained_in_stages_and_told_by_source(
-    zsg: Zsg, real_data: Path
+    zsg: Zsg, real_data: Path, forked: Path
 ) -> None:
     """dmt(1/256) trains all special data, then the general with exactly 2 + 2 of them;
     MLflow says what and how."""
-    [row] = submit(zsg, real_data, "[{name: dmt, k: 1/256}]", "512").values()
+    strategy = "[{name: dmt, k: 1/256}]"
+    [row] = submit(zsg, real_data, forked, strategy, "512").values()
     made, told = corpus_of(zsg, row["run"]), child_runs(zsg.work, "dmt")[row["run"]]
 
     assert counts_of(zsg, row["run"]) == {"code": 2, "math": 2, "talk": 500}
@@ -109,11 +110,14 @@ def test_a_mixture_is_trained_in_stages_and_told_by_source(
 
 @pytest.mark.soak(part="models")
 @pytest.mark.data
-def test_the_whole_k_sweep_runs_on_real_files(zsg: Zsg, real_data: Path) -> None:
+def test_the_whole_k_sweep_runs_on_real_files(
+    zsg: Zsg, real_data: Path, forked: Path
+) -> None:
     """All strategies and k: exact counts in every last stage, the common first stage
     one job, nothing done twice."""
     sweep = [f"{{name: dmt, k: {k}}}" for k in (*PARTS, "0")]
-    rows = submit(zsg, real_data, f"[multitask, sequential, {', '.join(sweep)}]")
+    strategies = f"[multitask, sequential, {', '.join(sweep)}]"
+    rows = submit(zsg, real_data, forked, strategies)
     talk = {"talk": SIZES["talk"]}
 
     for k, parts in PARTS.items():

@@ -304,7 +304,7 @@ def test_an_idle_evaluator_ends(bench: Bench, run: Path) -> None:
 
 
 def test_a_grid_is_scored_and_scored_again_without_training(
-    prepared: Zsg, tasks: Path
+    prepared: Zsg, tasks: Path, forked: Path
 ) -> None:
     """In one submit on this machine; what is asked for later is taken of the kept
     snapshots; MLflow has all once."""
@@ -315,12 +315,13 @@ def test_a_grid_is_scored_and_scored_again_without_training(
         "generation.max_new_tokens=8",
     )
     asked = [word for setting in words for word in ("--set", f"checkpoints.{setting}")]
-    zsg("submit", grid, *asked)
+    zsg("submit", grid, *asked, "--profile", forked)
     [row] = zsg.status()
     folder = zsg.work / "runs" / row["run"]
     assert sorted(scores(folder)) == [0, 4, 8, 12]
 
-    zsg("submit", grid, *asked, "--set", "checkpoints.generation.name=later")
+    later = ("--set", "checkpoints.generation.name=later")
+    zsg("submit", grid, *asked, *later, "--profile", forked)
     assert sorted(scores(folder, f"{KEY}/later")) == [0, 4, 8, 12]
     assert read_json(folder / "attempt.json")["attempt"] == 1
     assert_exactly_once(zsg.work, "small", [folder.name])

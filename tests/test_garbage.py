@@ -343,11 +343,11 @@ def test_gc_killed_half_way_is_run_again(place, monkeypatch):
     assert place.found() == {}
 
 
-def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
+def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path, forked: Path) -> None:
     """Shown by default, freed with --yes; afterwards what is done is done, and what
     failed can be tried again."""
     grid = small_grid(zsg, tasks, "[random]")
-    zsg("submit", grid)
+    zsg("submit", grid, "--profile", forked)
     shown = zsg("gc")
     assert "could be freed; zsg gc --yes frees it" in shown
     assert all(row["path"] in shown for row in json.loads(zsg("gc", "--json")))

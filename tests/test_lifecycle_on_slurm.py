@@ -15,6 +15,7 @@ from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.slurm_runs import (
+    ENGINES,
     LONG,
     agree_with_sacct,
     assert_leaves,
@@ -74,13 +75,16 @@ def test_a_run_is_requeued_by_itself_at_its_time_limit(
     ]
 
 
+@ENGINES
 def test_a_chain_takes_over_at_the_time_limit(
-    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, engine: str
 ) -> None:
     """Of two runs one is stopped: its own next link goes on at once, and links that
     find a run done end at once."""
     zsg = prepared_on_slurm
-    place = with_settings(profile(zsg), on_time_limit="chain", max_continues=2)
+    place = with_settings(
+        profile(zsg, engine=engine), on_time_limit="chain", max_continues=2
+    )
     zsg(
         "submit",
         small_grid(zsg, tasks, "[cluster, random]", steps=LONG),
@@ -149,13 +153,15 @@ def test_links_behind_a_failed_run_never_start(
     assert (row["state"], row["attempt"], row["slurm"]) == ("failed", 1, job)
 
 
+@ENGINES
 def test_what_is_cancelled_is_not_revived(
-    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, engine: str
 ) -> None:
     """Cancelled while it waits for its requeue a run is gone; put back by an
     administrator it leaves at once."""
     zsg = prepared_on_slurm
-    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
+    place = profile(zsg, engine=engine)
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", place)
     job = wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)
     wait_for_state(slurm, job, "PENDING")
@@ -180,7 +186,7 @@ def test_what_is_cancelled_is_not_revived(
     [again] = wait_until_ended(zsg, 60)
     assert (again["state"], again["step"]) == ("cancelled", row["step"])
     assert "nothing to submit" in zsg(
-        "submit", zsg.folder / "small.yaml", "--profile", profile(zsg)
+        "submit", zsg.folder / "small.yaml", "--profile", place
     )
 
 

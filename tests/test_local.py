@@ -34,10 +34,13 @@ TRAINING = (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tasks: Path, forked: Path
+) -> Zsg:
     """A grid of three orders that has run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("finished"))
-    zsg("submit", small_grid(zsg, tasks, "[random, nft, fft]"))
+    grid = small_grid(zsg, tasks, "[random, nft, fft]")
+    zsg("submit", grid, "--profile", forked)
     return zsg
 
 
@@ -199,7 +202,7 @@ def test_logs_are_found_by_the_beginning_of_an_id(finished: Zsg) -> None:
     assert "no run 'zzz'" in finished.said
 
 
-def test_bf16_follows_fp32(finished: Zsg) -> None:
+def test_bf16_follows_fp32(finished: Zsg, forked: Path) -> None:
     """In bf16, with fp32 master weights, a run ends within 1 % of its loss in fp32; it
     is another run."""
     text = (
@@ -210,7 +213,7 @@ def test_bf16_follows_fp32(finished: Zsg) -> None:
     text = text.replace("[random, nft, fft]", "[random]").replace(
         "precision: fp32", "precision: bf16"
     )
-    finished("submit", finished.write("half.yaml", text))
+    finished("submit", finished.write("half.yaml", text), "--profile", forked)
     [half] = finished.status("half")
     full = next(
         row

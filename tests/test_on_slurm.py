@@ -4,6 +4,7 @@ whatever is killed?"""
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -21,6 +22,7 @@ from tests.lib.mlflow_contents import (
 )
 from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.slurm_runs import (
+    ENGINES,
     LONG,
     agree_with_sacct,
     assert_leaves,
@@ -114,7 +116,9 @@ def test_real_data_in_full(
     print(f"three runs in {time.monotonic() - started:.0f} s")
 
 
-def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> None:
+def test_one_and_two_nodes_compute_the_same(
+    zsg_on_slurm: Zsg, made: Path, tasks: Path
+) -> None:
     """One rank, two nodes, two nodes with ZeRO-3: the same digest, losses within 1e-5
     over 20 steps in fp32."""
     zsg = zsg_on_slurm
@@ -124,8 +128,7 @@ def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> N
     }
     ended, losses = {}, {}
     for where, work in works.items():
-        if losses:
-            copy_made(works[1, 1], work)
+        copy_made(made, work)
         zsg.env["ZSG_WORKSPACE"] = str(work)
         zsg(
             "submit",
@@ -180,10 +183,14 @@ def test_a_submit_killed_anywhere_leaves_one_job_per_run(
     assert "nothing to submit" in zsg("submit", grid, "--profile", place)
 
 
-def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+@ENGINES
+def test_adopted_jobs_run(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, made: Path, tasks: Path, engine: str
+) -> None:
     """An sbatch that submits and then says "Socket timed out" is believed by what Slurm
     holds, and the jobs run."""
     zsg = zsg_on_slurm
+    shutil.copytree(made / "bases", zsg.work / "bases")  # which takes torch to make
     broken = zsg.folder / "bin"
     broken.mkdir()
     real = subprocess.run(
@@ -199,14 +206,14 @@ def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -
         "submit",
         small_grid(zsg, tasks, "[cluster, random]", steps=4),
         "--profile",
-        profile(zsg),
+        profile(zsg, engine=engine),
     )
     zsg.env["PATH"] = path
 
     rows = wait_until_ended(zsg, 300)
     assert [row["state"] for row in rows] == ["done", "done"]
     assert "2 skip" in zsg(
-        "submit", zsg.folder / "small.yaml", "--profile", profile(zsg)
+        "submit", zsg.folder / "small.yaml", "--profile", profile(zsg, engine=engine)
     )
     agree_with_sacct(slurm, rows)
     names = {name for row in rows for name in _names(slurm, row["slurm"])}
@@ -221,8 +228,9 @@ def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -
     )
 
 
+@ENGINES
 def test_a_requeued_run_goes_on(
-    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, engine: str
 ) -> None:
     """Requeued in the middle, a run goes on where it was as its second attempt, and
     adds no point twice."""
@@ -231,7 +239,7 @@ def test_a_requeued_run_goes_on(
         "submit",
         small_grid(zsg, tasks, steps=LONG, state_every=5),
         "--profile",
-        profile(zsg),
+        profile(zsg, engine=engine),
     )
     job = wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)

@@ -314,10 +314,11 @@ grid:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
+def staged(tmp_path_factory: pytest.TempPathFactory, tasks: Path, forked: Path) -> Zsg:
     """A grid of two runs that share their first stage, run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("staged"))
-    zsg("submit", zsg.write("staged.yaml", GRID.format(tasks=tasks)))
+    grid = zsg.write("staged.yaml", GRID.format(tasks=tasks))
+    zsg("submit", grid, "--profile", forked)
     return zsg
 
 
@@ -413,7 +414,7 @@ def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
     )
 
 
-def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
+def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg, forked: Path) -> None:
     """Measured more finely by another grid, a first stage that was sent before is sent
     again where it has more."""
     one_run = GRID.rpartition("    - [")[0]
@@ -421,7 +422,8 @@ def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
         "every: 4", "every: 3"
     )
     tasks = (staged.folder / "staged.yaml").read_text().split("path: ")[1].split(",")[0]
-    staged("submit", staged.write("finer.yaml", finer.format(tasks=tasks)), "--retrain")
+    grid = staged.write("finer.yaml", finer.format(tasks=tasks))
+    staged("submit", grid, "--retrain", "--profile", forked)
     staged("sync")
 
     for name in ("staged", "finer"):

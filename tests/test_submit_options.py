@@ -22,13 +22,15 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(zsg: Zsg, tasks: Path) -> 
     assert not (zsg.work / "grids").exists()
 
 
-def test_a_smoke_run_is_another_smaller_experiment(zsg: Zsg, tasks: Path) -> None:
+def test_a_smoke_run_is_another_smaller_experiment(
+    zsg: Zsg, tasks: Path, forked: Path
+) -> None:
     """`submit --smoke` runs every axis with a tiny model and few steps under other ids
     and another name."""
     grid = small_grid(zsg, tasks, "[random, cluster]")
     real = {row["run"] for row in json.loads(zsg("plan", grid, "--json"))}
 
-    zsg("submit", grid, "--smoke")
+    zsg("submit", grid, "--smoke", "--profile", forked)
     rows = zsg.status()
     assert [(row["grid"], row["state"], row["steps"]) for row in rows] == [
         ("small-smoke", "done", 4)

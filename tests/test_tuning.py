@@ -163,10 +163,13 @@ grid:
 """
 
 
-def test_adapters_and_norms_learn_in_a_grid(zsg: Zsg, tasks: Path) -> None:
+def test_adapters_and_norms_learn_in_a_grid(
+    zsg: Zsg, tasks: Path, forked: Path
+) -> None:
     """Runs that tune LoRA's adapters or the norms finish, learn, and say how many
     parameters they trained."""
-    zsg("submit", zsg.write("tuned.yaml", GRID.format(tasks=tasks)))
+    grid = zsg.write("tuned.yaml", GRID.format(tasks=tasks))
+    zsg("submit", grid, "--profile", forked)
     rows = zsg.status()
 
     assert [row["state"] for row in rows] == ["done", "done"]

@@ -1,14 +1,22 @@
 """Whole runs on a real Slurm: a profile, waiting for them, and what must be true of them."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
+from unittest import mock
 
+import pytest
+
+from jobs.contract.folder import Workspace
+from launcher.status import queries
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.journal_rows import plain_rows
+from tests.lib.light_grid import LIGHT
 from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.train_bench import reached
 
+LIGHT_ENGINE = 'environment: {{set: {{PYTHONPATH: {}, LIGHT_STEP_S: "0.05"}}}}'
 PROFILE = """
 name: cluster
 kind: slurm
@@ -21,13 +29,26 @@ LONG = 200  # steps that leave time to disturb a run
 ACTIVE = {"waiting", "queued", "running"}
 
 
+# the engine of a test of what Slurm does with a run of one rank
+ENGINES = pytest.mark.parametrize(
+    "engine", ["light", pytest.param("deepspeed", marks=pytest.mark.soak(part="slurm"))]
+)
+
+
 def profile(
-    zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, zero: int = 1
+    zsg: Zsg,
+    nodes: int = 1,
+    parallel: int = 4,
+    prepare_cpus: int = 1,
+    zero: int = 1,
+    engine: str = "deepspeed",
 ) -> Path:
-    """A profile of the test cluster."""
+    """A profile of the test cluster; `light`: jobs of one rank compute without torch."""
     text = PROFILE.format(
         nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus, zero=zero
     )
+    if engine == "light":
+        text += LIGHT_ENGINE.format(LIGHT)
     return zsg.write(f"nodes{nodes}-zero{zero}.yaml", text)
 
 
@@ -35,11 +56,23 @@ def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
     """The rows of status once no run is active, and accounting knows of all."""
     until = time.monotonic() + limit_s
     while True:
-        rows = zsg.status()
-        if not any(row["state"] in ACTIVE | {"unknown"} for row in rows):
+        rows = status_rows(zsg)
+        if not _are_active(rows) and not _are_active(rows := zsg.status()):
             return rows
         assert time.monotonic() < until, f"still active after {limit_s} s: {rows}"
-        time.sleep(2)
+        time.sleep(1)
+
+
+def status_rows(zsg: Zsg) -> list[dict]:
+    """The rows of `zsg status`, without a process: each start of the command line takes
+    from the jobs that are waited for."""
+    workspace = Workspace(Path(zsg.env.get("ZSG_WORKSPACE", zsg.work)))
+    with mock.patch.dict(os.environ, zsg.env, clear=True):
+        return queries.status_rows(workspace, None)
+
+
+def _are_active(rows: list[dict]) -> bool:
+    return any(row["state"] in ACTIVE | {"unknown"} for row in rows)
 
 
 def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
@@ -74,7 +107,7 @@ def _accounted(slurm: SlurmCluster, job: str) -> list[str]:
 def wait_for_step(zsg: Zsg, step: int) -> str:
     """The Slurm id of the one run, at once when it has reached a step: to ask Slurm
     then would give it a start."""
-    wait_until(lambda: zsg.status()[0]["state"] == "running", 240)
+    wait_until(lambda: status_rows(zsg)[0]["state"] == "running", 240)
     [row] = zsg.status()
     wait_until(lambda: reached(zsg.work / "runs" / row["run"], step), 240)
     return row["slurm"]
