@@ -9,7 +9,7 @@ import pytest
 
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, wait_until
-from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
+from tests.lib.light_grid import CLUSTER, LIGHT, write_grid, write_local_profile
 from tests.lib.mlflow_contents import assert_exactly_once
 from tests.lib.requirements import new_slurm
 from tests.lib.slurm_cluster import SlurmCluster
@@ -23,12 +23,6 @@ kind: slurm
 prepare: {time_min: 30}
 train: {nodes: 2, ranks_per_node: 1, time_min: 30}
 slurm: {partition: main, array_parallelism: 2}
-"""
-LOCAL = """
-name: calm
-kind: local
-max_parallel: 2
-environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "0"}}}}
 """
 
 
@@ -63,7 +57,7 @@ def undisturbed(zsg: Zsg, made: Path, tasks: Path, runs: int, steps: int) -> Pat
         "--workspace",
         calm,
         "--profile",
-        zsg.write("calm.yaml", LOCAL.format(light=LIGHT)),
+        write_local_profile(zsg, step_s=0),
     )
     return calm
 

@@ -23,7 +23,7 @@ from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg, wait_until
-from tests.lib.light_grid import LIGHT
+from tests.lib.light_grid import write_local_profile
 from tests.lib.small_runs import small_grid, wait_for_step
 from zsg_core.errors import UserError
 
@@ -291,7 +291,7 @@ def test_a_killed_run_is_tried_again_and_what_is_done_is_not(
     twice is once."""
     zsg = prepared
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=48)
-    place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
+    place = write_local_profile(zsg, parallel=1)
     options = ("--profile", place, "--set", "train.lr=1e-3")
     submit = zsg.start(
         "submit", grid, *options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -346,11 +346,7 @@ def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(
     retried, the terminal is free."""
     zsg = prepared
     zsg.env["PATH"] = f"{Path(sys.executable).parent}:{zsg.env['PATH']}"
-    own = (
-        "{{name: own, kind: local, max_parallel: 1, environment: {{set: {{PYTHONPATH: {},"
-        " LIGHT_STEP_S: '{}'}}}}}}"
-    )
-    place = zsg.write("own.yaml", own.format(LIGHT, 0.2))
+    place = write_local_profile(zsg, step_s=0.2, parallel=1)
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=24)
     submit = zsg.start(
         "submit",
@@ -365,7 +361,7 @@ def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(
     assert submit.poll() is None
     assert submit.wait(120) == 3
 
-    zsg.write("own.yaml", own.format(LIGHT, 0))
+    write_local_profile(zsg, step_s=0, parallel=1)
     said = zsg("retry", "small", "--detach")
     assert "running on as process" in said
     wait_until(lambda: {row["state"] for row in zsg.status()} == {"done"}, 60)

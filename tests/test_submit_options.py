@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import write_local_profile
 from tests.lib.mlflow_contents import assert_exactly_once, mlflow_runs
 from tests.lib.small_runs import LONG, held, small_grid
 
@@ -45,7 +46,8 @@ def test_a_detached_submit_leaves_its_jobs_running(prepared: Zsg, tasks: Path) -
     """`submit --detach` returns while the jobs run; what the grid no longer lists is
     named and goes on."""
     zsg = prepared
-    said = zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
+    grid, place = small_grid(zsg, tasks, steps=LONG), write_local_profile(zsg)
+    said = zsg("submit", grid, "--profile", place, "--detach")
     process = int(said.split("running on as process ")[1].split()[0])
     with held(zsg.work):
         [running] = zsg.status()
@@ -68,10 +70,12 @@ def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(
     """While it runs, status shows it as no longer wanted; its metrics reach MLflow to
     the end, marked as such."""
     zsg = prepared
-    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
+    grid, place = small_grid(zsg, tasks, steps=LONG), write_local_profile(zsg)
+    zsg("submit", grid, "--profile", place, "--detach")
     with held(zsg.work):
         [running] = zsg.status()
-        zsg("submit", small_grid(zsg, tasks, "[random]"), "--detach")
+        grid = small_grid(zsg, tasks, "[random]")
+        zsg("submit", grid, "--profile", place, "--detach")
         assert [
             (row["run"] == running["run"], row["wanted"]) for row in zsg.status()
         ] == [

@@ -1,4 +1,5 @@
-"""A grid and a profile of a real Slurm whose jobs train by the light engine."""
+"""A grid and profiles, of a real Slurm and of this machine, whose jobs train by the light
+engine."""
 
 from pathlib import Path
 
@@ -23,6 +24,19 @@ train: {{nodes: 1, ranks_per_node: 1, time_min: 30}}
 slurm: {{partition: main, array_parallelism: 6}}
 environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
 """
+LOCAL = """
+name: light
+kind: local
+max_parallel: {parallel}
+environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
+"""
+
+
+def write_local_profile(zsg: Zsg, step_s: float = 0.05, parallel: int = 2) -> Path:
+    """A profile of this machine, for tests of what becomes of jobs, not of training."""
+    return zsg.write(
+        "light.yaml", LOCAL.format(parallel=parallel, light=LIGHT, step_s=step_s)
+    )
 
 
 def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:

@@ -97,7 +97,13 @@ LONG_MODULES = [
     "exactly_once",
     "live",
     "wheel",
-    "tuning",
+    "evaluate_suites",
+    "canary",
+    "ends_on_slurm",
+    "submission_on_slurm",
+    "snapshots",
+    "whose_on_slurm",
+    "verify",
 ]
 
 
