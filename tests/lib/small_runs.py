@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.planning.plan import Prepare
 from launcher.submission import job_files
-from launcher.submission.session import open_grid
+from launcher.submission.workflow import open_grid
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.forked_jobs import ForkedJobs
 
