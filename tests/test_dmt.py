@@ -10,6 +10,7 @@ from jobs.contract.folder import Workspace
 from jobs.preparing.corpus import Corpus
 from tests.lib.command_line import Zsg
 from tests.lib.mlflow_contents import child_runs
+from tests.lib.small_runs import submit_forked
 
 GRID = """
 name: dmt
@@ -42,7 +43,7 @@ def submit(
         cap=cap,
         talk=real_data / "sharegpt/fastchat_dummy_conversation.json",
     )
-    zsg("submit", zsg.write("dmt.yaml", text), "--profile", forked)
+    submit_forked(zsg, forked, zsg.write("dmt.yaml", text))
     rows = {json.dumps(row["axes"]["strategy"]): row for row in zsg.status()}
     assert {row["state"] for row in rows.values()} == {"done"}
     return rows

@@ -24,7 +24,7 @@ from tests.lib.evaluate_jobs import (
 )
 from tests.lib.forked_jobs import wait_until
 from tests.lib.mlflow_contents import assert_exactly_once
-from tests.lib.small_runs import small_grid
+from tests.lib.small_runs import small_grid, submit_forked
 from tests.lib.train_bench import Bench
 
 STEPS = [0, 3, 6, 9, 12, 15, 18]
@@ -315,13 +315,13 @@ def test_a_grid_is_scored_and_scored_again_without_training(
         "generation.max_new_tokens=8",
     )
     asked = [word for setting in words for word in ("--set", f"checkpoints.{setting}")]
-    zsg("submit", grid, *asked, "--profile", forked)
+    submit_forked(zsg, forked, grid, *asked)
     [row] = zsg.status()
     folder = zsg.work / "runs" / row["run"]
     assert sorted(scores(folder)) == [0, 4, 8, 12]
 
     later = ("--set", "checkpoints.generation.name=later")
-    zsg("submit", grid, *asked, *later, "--profile", forked)
+    submit_forked(zsg, forked, grid, *asked, *later)
     assert sorted(scores(folder, f"{KEY}/later")) == [0, 4, 8, 12]
     assert read_json(folder / "attempt.json")["attempt"] == 1
     assert_exactly_once(zsg.work, "small", [folder.name])

@@ -20,7 +20,7 @@ from launcher.workspace import grid_record
 from launcher.workspace.ledger import Ledger, Submission
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import write_job_file
-from tests.lib.small_runs import small_grid
+from tests.lib.small_runs import small_grid, submit_forked
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 
@@ -347,7 +347,7 @@ def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path, forked: Path) -> None:
     """Shown by default, freed with --yes; afterwards what is done is done, and what
     failed can be tried again."""
     grid = small_grid(zsg, tasks, "[random]")
-    zsg("submit", grid, "--profile", forked)
+    submit_forked(zsg, forked, grid)
     shown = zsg("gc")
     assert "could be freed; zsg gc --yes frees it" in shown
     assert all(row["path"] in shown for row in json.loads(zsg("gc", "--json")))

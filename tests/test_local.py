@@ -22,7 +22,7 @@ from tests.lib.mlflow_contents import (
     journal_points,
     loss_by_step,
 )
-from tests.lib.small_runs import LONG, held, small_grid, wait_for_step
+from tests.lib.small_runs import LONG, held, small_grid, submit_forked, wait_for_step
 
 TRAINING = (
     "train/loss",
@@ -40,7 +40,7 @@ def finished(
     """A grid of three orders that has run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("finished"))
     grid = small_grid(zsg, tasks, "[random, nft, fft]")
-    zsg("submit", grid, "--profile", forked)
+    submit_forked(zsg, forked, grid)
     return zsg
 
 
@@ -213,7 +213,7 @@ def test_bf16_follows_fp32(finished: Zsg, forked: Path) -> None:
     text = text.replace("[random, nft, fft]", "[random]").replace(
         "precision: fp32", "precision: bf16"
     )
-    finished("submit", finished.write("half.yaml", text), "--profile", forked)
+    submit_forked(finished, forked, finished.write("half.yaml", text))
     [half] = finished.status("half")
     full = next(
         row

@@ -21,6 +21,7 @@ from tests.lib.builders import digests
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.job_records import job_record
 from tests.lib.mlflow_contents import MlflowClient, child_runs, loss_by_step
+from tests.lib.small_runs import submit_forked
 from zsg_core import recipe as recipes
 from zsg_core.settings.run import Settings
 
@@ -318,7 +319,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory, tasks: Path, forked: Path) 
     """A grid of two runs that share their first stage, run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("staged"))
     grid = zsg.write("staged.yaml", GRID.format(tasks=tasks))
-    zsg("submit", grid, "--profile", forked)
+    submit_forked(zsg, forked, grid)
     return zsg
 
 
@@ -423,7 +424,7 @@ def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg, forked: Path) ->
     )
     tasks = (staged.folder / "staged.yaml").read_text().split("path: ")[1].split(",")[0]
     grid = staged.write("finer.yaml", finer.format(tasks=tasks))
-    staged("submit", grid, "--retrain", "--profile", forked)
+    submit_forked(staged, forked, grid, "--retrain")
     staged("sync")
 
     for name in ("staged", "finer"):

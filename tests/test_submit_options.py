@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.light_grid import write_local_profile
 from tests.lib.mlflow_contents import assert_exactly_once, mlflow_runs
-from tests.lib.small_runs import LONG, held, small_grid
+from tests.lib.small_runs import LONG, held, small_grid, submit_forked
 
 
 def test_a_dry_run_shows_the_plan_and_changes_nothing(zsg: Zsg, tasks: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_smoke_run_is_another_smaller_experiment(
     grid = small_grid(zsg, tasks, "[random, cluster]")
     real = {row["run"] for row in json.loads(zsg("plan", grid, "--json"))}
 
-    zsg("submit", grid, "--smoke", "--profile", forked)
+    submit_forked(zsg, forked, grid, "--smoke")
     rows = zsg.status()
     assert [(row["grid"], row["state"], row["steps"]) for row in rows] == [
         ("small-smoke", "done", 4)

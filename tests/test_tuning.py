@@ -9,6 +9,7 @@ import pytest
 from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import loss_by_step
+from tests.lib.small_runs import submit_forked
 from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import LORA_TARGETS, TuningSettings
@@ -169,7 +170,7 @@ def test_adapters_and_norms_learn_in_a_grid(
     """Runs that tune LoRA's adapters or the norms finish, learn, and say how many
     parameters they trained."""
     grid = zsg.write("tuned.yaml", GRID.format(tasks=tasks))
-    zsg("submit", grid, "--profile", forked)
+    submit_forked(zsg, forked, grid)
     rows = zsg.status()
 
     assert [row["state"] for row in rows] == ["done", "done"]
