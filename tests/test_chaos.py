@@ -96,10 +96,11 @@ def judge(raging: Storm, calm: Path, rows: list[dict]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "runs", "steps"),
+    ("events", "runs", "steps", "step_s"),
     [
-        pytest.param(10, 8, 100),
-        pytest.param(90, 40, 500, marks=pytest.mark.soak(part="slurm")),
+        # as long as events last: each is to find runs under way
+        pytest.param(10, 8, 100, 0.3),
+        pytest.param(90, 40, 500, 0.2, marks=pytest.mark.soak(part="slurm")),
     ],
 )
 def test_events(
@@ -111,6 +112,7 @@ def test_events(
     events: int,
     runs: int,
     steps: int,
+    step_s: float,
 ) -> None:
     """As many of each kind, over runs of an engine without torch."""
     calm = undisturbed(zsg_on_slurm, made, tasks, runs, steps)
@@ -119,7 +121,7 @@ def test_events(
         slurm,
         disk,
         calm,
-        CLUSTER.format(light=LIGHT, step_s=0.2),
+        CLUSTER.format(light=LIGHT, step_s=step_s),
         seed=events,
     )
     raging.rage(events)

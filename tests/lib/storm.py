@@ -167,9 +167,14 @@ class Storm:
 
     def _until_something_runs(self) -> None:
         until = time.monotonic() + 30
-        while not self._ranks() and time.monotonic() < until:
+        while not self._ranks() and time.monotonic() < until and not self._all_done():
             self._start_held_jobs()
             time.sleep(0.3)
+
+    def _all_done(self) -> bool:
+        folders = (self.zsg.work / "runs").glob("*")
+        records = [read_json(folder / "exit.json") or {} for folder in folders]
+        return {record.get("outcome") for record in records} == {"done"}
 
     def _say(self, what: str) -> None:
         print(f"{time.monotonic() - self._began:.0f} s: {what}", flush=True)
