@@ -40,98 +40,98 @@ class Entry:
 
 def split_path(path: str) -> list[str]:
     """The names of a path relative to the folder. NotBelow for one that is not."""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if path.startswith("/") or ".." in parts or "\0" in path:
+    names = [name for name in path.split("/") if name not in ("", ".")]
+    if path.startswith("/") or ".." in names or "\0" in path:
         raise NotBelow(f"{path!r} leads out of the folder of artifacts")
-    return parts
+    return names
 
 
 def split_below(root: Path, path: str) -> list[str]:
     """The names from `root` to an absolute path that is `root` or lies below it.
     NotBelow for all others."""
     if ".." not in path.split("/"):
-        for known in (root, root.resolve()):
+        for folder in (root, root.resolve()):
             with contextlib.suppress(ValueError):
-                return split_path(Path(path).relative_to(known).as_posix())
+                return split_path(Path(path).relative_to(folder).as_posix())
     raise NotBelow(f"{path} is not the folder of artifacts, {root}, nor below it")
 
 
-def list_entries(root: Path, parts: Parts) -> list[Entry]:
+def list_entries(root: Path, names: Parts) -> list[Entry]:
     """What lies in a folder, by name; nothing where there is no such folder. Links are not told."""
-    found: list[Entry] = []
+    entries: list[Entry] = []
     try:
-        with _opened(root, parts) as folder, os.scandir(folder) as scanned:
-            for one in scanned:
-                if one.is_symlink() or one.name.startswith(UNDER_WAY):
+        with _opened(root, names) as folder, os.scandir(folder) as scanned:
+            for item in scanned:
+                if item.is_symlink() or item.name.startswith(UNDER_WAY):
                     continue
-                is_folder = one.is_dir(follow_symlinks=False)
-                size = None if is_folder else one.stat(follow_symlinks=False).st_size
-                found.append(Entry(one.name, is_folder, size))
+                is_folder = item.is_dir(follow_symlinks=False)
+                size = None if is_folder else item.stat(follow_symlinks=False).st_size
+                entries.append(Entry(item.name, is_folder, size))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(found, key=lambda entry: entry.name)
+    return sorted(entries, key=lambda entry: entry.name)
 
 
-def is_folder(root: Path, parts: Parts) -> bool:
+def is_folder(root: Path, names: Parts) -> bool:
     """Whether there is such a folder, and no link on the way."""
     try:
-        with _opened(root, parts):
+        with _opened(root, names):
             return True
     except (OSError, NotBelow):
         return False
 
 
-def read_file(root: Path, parts: Parts, to: Path) -> None:
+def read_file(root: Path, names: Parts, to: Path) -> None:
     """Copies a file to `to`. FileNotFoundError where there is none."""
-    with _opened(root, parts[:-1]) as folder:
-        file = _open(parts[-1], _READ, folder)
+    with _opened(root, names[:-1]) as folder:
+        file = _open(names[-1], _READ, folder)
         with os.fdopen(file, "rb") as source:
             if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise NotBelow(f"{'/'.join(parts)} is no plain file")
+                raise NotBelow(f"{'/'.join(names)} is no plain file")
             with to.open("wb") as target:
                 shutil.copyfileobj(source, target)
 
 
-def write_file(root: Path, parts: Parts, source: Path) -> None:
+def write_file(root: Path, names: Parts, source: Path) -> None:
     """Puts a copy of `source` there, in place of one of the same name; folders that
     lack are made, private."""
     draft = f"{UNDER_WAY}{uuid.uuid4().hex}"
-    with _opened(root, parts[:-1], make=True) as folder:
+    with _opened(root, names[:-1], make=True) as folder:
         try:
             file = os.open(draft, _WRITE, 0o600, dir_fd=folder)
             with os.fdopen(file, "wb") as target, source.open("rb") as opened:
                 shutil.copyfileobj(opened, target)
-            os.replace(draft, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+            os.replace(draft, names[-1], src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=folder)
             raise
 
 
-def delete_entry(root: Path, parts: Parts) -> None:
+def delete_entry(root: Path, names: Parts) -> None:
     """Removes a file, a folder with all in it, or a link itself; the folder of artifacts stays."""
-    if not parts:
+    if not names:
         raise NotBelow("the folder of artifacts itself is not deleted")
-    with contextlib.suppress(FileNotFoundError), _opened(root, parts[:-1]) as folder:
+    with contextlib.suppress(FileNotFoundError), _opened(root, names[:-1]) as folder:
         if stat.S_ISDIR(
-            os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode
+            os.stat(names[-1], dir_fd=folder, follow_symlinks=False).st_mode
         ):
-            shutil.rmtree(parts[-1], dir_fd=folder)
+            shutil.rmtree(names[-1], dir_fd=folder)
         else:
-            os.unlink(parts[-1], dir_fd=folder)
+            os.unlink(names[-1], dir_fd=folder)
 
 
 @contextlib.contextmanager
-def _opened(root: Path, parts: Parts, make: bool = False) -> Iterator[int]:
+def _opened(root: Path, names: Parts, make: bool = False) -> Iterator[int]:
     if make:
         root.mkdir(mode=0o700, exist_ok=True)
     folder = _open(str(root), _FOLDER)
     try:
-        for part in parts:
+        for name in names:
             if make:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o700, dir_fd=folder)
-            inner = _open(part, _FOLDER, folder)
+                    os.mkdir(name, 0o700, dir_fd=folder)
+            inner = _open(name, _FOLDER, folder)
             os.close(folder)
             folder = inner
         yield folder

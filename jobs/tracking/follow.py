@@ -27,11 +27,11 @@ def until_left(
     """
     stop: list[int] = []
 
-    def told(number: int, frame: object) -> None:
+    def note_signal(number: int, _frame: object) -> None:
         stop.append(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
+        signal.signal(number, note_signal)
     # Slurm's to the job beside which this runs
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -60,8 +60,8 @@ def until_left(
 def pause_s(failures: int) -> float:
     """How long to wait after so many failures in a row; drawn, so that a cluster's jobs
     do not come back together."""
-    most = min(MOST_S, EVERY_S * 2.0 ** min(failures, 20))
-    return random.uniform(most / 2, most) if failures else EVERY_S
+    longest = min(MOST_S, EVERY_S * 2.0 ** min(failures, 20))
+    return random.uniform(longest / 2, longest) if failures else EVERY_S
 
 
 def _rest(seconds: float, ended: Callable[[], bool]) -> None:

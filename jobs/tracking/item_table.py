@@ -21,19 +21,21 @@ def write_item_tables(runs: list[Path], folder: Path) -> list[Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = [losses for run in runs if len((losses := read_test_losses(run)).steps)]
-    if not found:
+    with_losses = [
+        losses for run in runs if len((losses := read_test_losses(run)).steps)
+    ]
+    if not with_losses:
         return []
     items, tasks, seen = [], [], set[int]()
-    for losses in found:
+    for losses in with_losses:
         rows = [number for number, step in enumerate(losses.steps) if step not in seen]
         seen.update(losses.steps)
         items.append(_items(losses, rows))
         tasks.append(_tasks(losses, rows))
     written = [folder / ITEMS, folder / TASKS]
-    for path, parts in zip(written, (items, tasks), strict=True):
+    for path, tables in zip(written, (items, tasks), strict=True):
         columns = {
-            key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+            key: np.concatenate([table[key] for table in tables]) for key in tables[0]
         }
         pq.write_table(pa.table(columns), path, compression="zstd")
     return written

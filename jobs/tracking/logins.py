@@ -30,12 +30,12 @@ def explain_refusal(
 ) -> str | None:
     """Why MLflow's client must not be pointed at an address: others could read the
     login on its way."""
-    told = [] if is_own_server(uri) else list_told(uri, environment)
-    why = addresses.explain_key_refusal(uri) if told else None
+    logins_told = [] if is_own_server(uri) else list_told(uri, environment)
+    why = addresses.explain_key_refusal(uri) if logins_told else None
     if why is None:
         return None
-    mend = f"move {_FILE} away" if told[0] not in _VARIABLES else "unset them"
-    return f"the server would be told {' and '.join(told)}, and its address {why}; or {mend}"
+    mend = f"move {_FILE} away" if logins_told[0] not in _VARIABLES else "unset them"
+    return f"the server would be told {' and '.join(logins_told)}, and its address {why}; or {mend}"
 
 
 def is_own_server(uri: str) -> bool:

@@ -7,6 +7,7 @@ parameter can never change.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,36 +59,40 @@ def flatten_params(row: Row) -> dict[str, str]:
     named = {key: format_value(value) for key, value in row["axes"].items()} | {
         "model.name": row["model"]
     }
-    first, *others = row["recipe"]["stages"]
-    later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
+    first, *later_stages = row["recipe"]["stages"]
+    later = {
+        f"stage{number}": stage for number, stage in enumerate(later_stages, start=2)
+    }
     for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
         named.setdefault(key, format_value(value))
     return named
 
 
-def read_run_state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
+def read_run_state(
+    folders: Sequence[Path], disagreements: Sequence[str]
+) -> dict[str, str]:
     """How far a run is whose stages are in `folders`: state, attempt, the scheduler's
     ids, its end, a flag."""
     attempt, record = stages.read_newest_stage(folders)
-    told = {"state": str(State.RUNNING)}
-    told |= {
+    tags = {"state": str(State.RUNNING)}
+    tags |= {
         key: str(getattr(attempt, key, None))
         for key in ("attempt", "host", "slurm_job_id", "restart_count")
     }
     if record:
         if record.outcome != Outcome.CONTINUE:
-            told["state"] = str(record.outcome)
-        told["ended"] = str(record.ended)
+            tags["state"] = str(record.outcome)
+        tags["ended"] = str(record.ended)
         why = {
             key: replace_unset(getattr(record, key))
             for key in ("cause", "evidence", "digest", "skipped")
         }
-        told |= {key: str(value) for key, value in why.items() if value}
-    if disagree:
-        told["flag"] = (
-            f"a restart computed other values ({len(disagree)}): {disagree[0]}"
+        tags |= {key: str(value) for key, value in why.items() if value}
+    if disagreements:
+        tags["flag"] = (
+            f"a restart computed other values ({len(disagreements)}): {disagreements[0]}"
         )
-    return told
+    return tags
 
 
 def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
@@ -95,24 +100,27 @@ def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
 
     Of several kinds, as answers that were cut and scores that are all 0, the first of each is told.
     """
-    told = [
+    flags = [
         (row.step, flag)
         for row in rows
         if isinstance(row, EventRow) and isinstance(row.data, AnswersKept | InsideTaken)
         for flag in row.data.flags
     ]
-    if not told:
+    if not flags:
         return {}
     kinds: dict[str, tuple[int, str]] = {}
-    for step, flag in told:
+    for step, flag in flags:
         kinds.setdefault(_COUNTS.sub("", flag), (step, flag))
-    steps = len({step for step, _ in told})
-    first, *others = [
+    steps = len({step for step, _ in flags})
+    first, *later_flags = [
         f"step {step}: {flag}" for step, flag in list(kinds.values())[:MOST_FLAGS]
     ]
     return {
         "scores_flag": "; ".join(
-            [f"at {steps} checkpoint{'s' * (steps > 1)}; the first, {first}", *others]
+            [
+                f"at {steps} checkpoint{'s' * (steps > 1)}; the first, {first}",
+                *later_flags,
+            ]
         )
     }
 
@@ -127,46 +135,50 @@ def collect_facts(
     what it was told before.
     """
     job = _submitted(folder)
-    workspace, made = workspace_of(folder), job.made
-    corpus = _corpus(workspace, made)
-    # The values that count are the first attempt's, and so is the code that computed them.
-    first = starts[0][1] if starts else Start()
-    told = {
-        f"code.{key}": str(value)
-        for key, value in (replace_unset(first.code) or job.code.facts).items()
-    }
-    told |= {
-        f"version.{key}": str(value)
-        for key, value in list(replace_unset(first.versions, {}).items())[
-            :MOST_VERSIONS
-        ]
-    }
-    told |= {
-        "order": " → ".join(
-            stage["arrangement"]["order"] for stage in row["recipe"]["stages"]
-        )
-    }
-    told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
-    told |= {
-        "arrangement": made.arrangement,
-        "corpus": made.corpus,
+    workspace, made_ids = workspace_of(folder), job.made
+    corpus = _corpus(workspace, made_ids)
+    stages = row["recipe"]["stages"]
+    facts = {
+        **_describe_code(job, starts),
+        "order": " → ".join(stage["arrangement"]["order"] for stage in stages),
+        "arrangement": made_ids.arrangement,
+        "corpus": made_ids.corpus,
         "stage": job.stage_id,
+        **_list_source_digests(stages[-1]),
     }
-    digests = {
-        "arrangement.ids_digest": _arrangement(workspace, made).get("ids_digest")
+    if_known = {
+        "strategy": row.get("strategy"),
+        "attempts": _describe_attempts(starts),
+        "base": made_ids.base,
+        "base.digest": _find_base_digest(workspace, made_ids),
+        "arrangement.ids_digest": _arrangement(workspace, made_ids).get("ids_digest"),
+        "train_digest": corpus.get("train_digest"),
+        "test_digest": corpus.get("test_digest"),
     }
-    digests |= {key: corpus.get(key) for key in ("train_digest", "test_digest")}
-    sources = _sources(row["recipe"]["stages"][-1])
-    told |= {
-        f"data.digest{name and '.'}{name}": digest
-        for name, digest in list(sources.items())[:MOST_SOURCES]
+    return facts | {key: str(value) for key, value in if_known.items() if value}
+
+
+def _describe_code(
+    job: TrainJob, starts: Sequence[tuple[EventRow, Start]]
+) -> dict[str, str]:
+    """The code and the versions of the first attempt: the values that count are its own."""
+    first = starts[0][1] if starts else Start()
+    code = replace_unset(first.code) or job.code.facts
+    versions = replace_unset(first.versions, {})
+    return {
+        **{f"code.{key}": str(value) for key, value in code.items()},
+        **{
+            f"version.{name}": str(version)
+            for name, version in islice(versions.items(), MOST_VERSIONS)
+        },
     }
-    told |= {"attempts": _attempts(starts)} if starts else {}
-    if made.base:
-        base = read_json(workspace.base(made.base) / META) or {}
-        told |= {"base": made.base}
-        digests |= {"base.digest": base.get("digest")}
-    return told | {key: str(digest) for key, digest in digests.items() if digest}
+
+
+def _find_base_digest(workspace: Workspace, made_ids: MadeThings) -> str | None:
+    if not made_ids.base:
+        return None
+    meta = read_json(workspace.base(made_ids.base) / META) or {}
+    return meta.get("digest")
 
 
 def _submitted(folder: Path) -> TrainJob:
@@ -186,32 +198,38 @@ def workspace_of(folder: Path) -> Workspace:
 def data_sets(folders: Sequence[Path]) -> list[DataSet]:
     """What a run is trained on in each stage and tested on, by zsg's own digests; none
     before prepare has made it."""
-    found: list[DataSet] = []
+    datasets: list[DataSet] = []
     for folder in folders:
-        workspace, made = workspace_of(folder), _submitted(folder).made
-        if digest := _arrangement(workspace, made).get("ids_digest"):
-            place = workspace.arrangement(made.arrangement).relative_to(workspace.root)
-            found.append(
+        workspace, made_ids = workspace_of(folder), _submitted(folder).made
+        if digest := _arrangement(workspace, made_ids).get("ids_digest"):
+            path = workspace.arrangement(made_ids.arrangement).relative_to(
+                workspace.root
+            )
+            datasets.append(
                 DataSet(
-                    f"arrangement {made.arrangement}", digest, "training", str(place)
+                    f"arrangement {made_ids.arrangement}", digest, "training", str(path)
                 )
             )
         # which all stages share
         if folder == folders[-1] and (
-            digest := _corpus(workspace, made).get("test_digest")
+            digest := _corpus(workspace, made_ids).get("test_digest")
         ):
-            place = workspace.corpus(made.corpus).relative_to(workspace.root)
-            found.append(
-                DataSet(f"test set of {made.corpus}", digest, "testing", str(place))
+            path = workspace.corpus(made_ids.corpus).relative_to(workspace.root)
+            datasets.append(
+                DataSet(f"test set of {made_ids.corpus}", digest, "testing", str(path))
             )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(datasets))
 
 
 def kept_snapshots(folder: Path) -> list[int]:
     """The steps of the snapshots that a run that has ended has kept, if its grid asked for any."""
     record = exit_record.read_exit_record(folder)
     return (
-        [one["step"] for one in replace_unset(record.snapshots, []) if one["kept"]]
+        [
+            snapshot["step"]
+            for snapshot in replace_unset(record.snapshots, [])
+            if snapshot["kept"]
+        ]
         if record
         else []
     )
@@ -231,10 +249,10 @@ class Keys:
     def keeps(self, key: str) -> bool:
         """Whether points of this key are sent."""
         if key not in self._kept:
-            kept = [one for one, is_kept in self._kept.items() if is_kept]
-            room = len(kept) < MOST_KEYS
+            sent_keys = [name for name, is_kept in self._kept.items() if is_kept]
+            room = len(sent_keys) < MOST_KEYS
             if _of_source(key):
-                room = room and sum(map(_of_source, kept)) < MOST_OF_SOURCES
+                room = room and sum(map(_of_source, sent_keys)) < MOST_OF_SOURCES
             self._kept[key] = room
         return self._kept[key]
 
@@ -253,30 +271,35 @@ def _of_source(key: str) -> bool:
     return "/" in key and not key.startswith(("train/", journal.SPEED))
 
 
-def _attempts(starts: Sequence[tuple[EventRow, Start]]) -> str:
+def _describe_attempts(starts: Sequence[tuple[EventRow, Start]]) -> str:
     """Each attempt's start, step, Slurm job and nodes, the newest last."""
-    told: list[str] = []
+    texts: list[str] = []
     for row, start in starts:
         names = (replace_unset(start.slurm_job_id), replace_unset(start.nodes))
-        where = " ".join(name for name in names if name)
+        site = " ".join(name for name in names if name)
         from_step = replace_unset(start.from_step, 0)
-        told.append(f"{row.attempt}: from step {from_step}{where and ' in '}{where}")
-    return "; ".join(told)[-4000:]
+        texts.append(f"{row.attempt}: from step {from_step}{site and ' in '}{site}")
+    return "; ".join(texts)[-4000:]
 
 
-def _sources(stage: Row) -> dict[str, str]:
-    found = recipes.list_sources(stage["data"]) if "data" in stage else {}
+def _list_source_digests(stage: Row) -> dict[str, str]:
+    """The digests of the data sources of a stage, as tags."""
+    sources = recipes.list_sources(stage["data"]) if "data" in stage else {}
+    digests = {
+        name: source["digest"] for name, source in sources.items() if "digest" in source
+    }
     return {
-        name: source["digest"] for name, source in found.items() if "digest" in source
+        f"data.digest{name and '.'}{name}": digest
+        for name, digest in islice(digests.items(), MOST_SOURCES)
     }
 
 
-def _arrangement(workspace: Workspace, made: MadeThings) -> dict[str, Any]:
-    return read_json(workspace.arrangement(made.arrangement) / META) or {}
+def _arrangement(workspace: Workspace, made_ids: MadeThings) -> dict[str, Any]:
+    return read_json(workspace.arrangement(made_ids.arrangement) / META) or {}
 
 
-def _corpus(workspace: Workspace, made: MadeThings) -> dict[str, Any]:
-    return _arrangement(workspace, made).get("sources", {}).get("corpus_meta", {})
+def _corpus(workspace: Workspace, made_ids: MadeThings) -> dict[str, Any]:
+    return _arrangement(workspace, made_ids).get("sources", {}).get("corpus_meta", {})
 
 
 def _flat(tree: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -371,7 +371,7 @@ def main() -> None:
         "--follow",
         type=int,
         metavar="PID",
-        help="go on until told to stop or that parent has ended",
+        help="continue until told to stop or that parent has ended",
     )
     options = parser.parse_args()
     workspace = Workspace(options.workspace.resolve())
@@ -379,11 +379,11 @@ def main() -> None:
     if options.run:
         _follow_runs(workspace, options.run, options.follow)
     elif options.follow:
-        said: set[str] = set()
+        told_texts: set[str] = set()
 
         def say_once(text: str) -> None:
-            if text not in said:
-                said.add(text)
+            if text not in told_texts:
+                told_texts.add(text)
                 tell(text)
 
         follow.until_left(

@@ -53,7 +53,7 @@ def may_pass(status: int, text: str) -> bool:
     is_busy = (
         status >= 500
         or status in TRANSIENT_STATUS
-        or any(one in text for one in TRANSIENT_TEXT)
+        or any(known_text in text for known_text in TRANSIENT_TEXT)
     )
     return is_busy and not advise_on_error(text)
 
@@ -61,38 +61,46 @@ def may_pass(status: int, text: str) -> bool:
 def is_there_already(text: str) -> bool:
     """Whether a row was to be made that is there already: by another request a moment
     ago, or by this one."""
-    return any(one in text for one in THERE_ALREADY)
+    return any(known_text in text for known_text in THERE_ALREADY)
 
 
-def advise_on_error(text: str, place: str = "") -> str:
+def advise_on_error(text: str, address: str = "") -> str:
     """What a person can do about an error that will not pass, to end a message with;
     nothing where none is known.
 
-    `place`: the address of the MLflow that said it, without a password.
+    `address`: the address of the MLflow that said it, without a password.
     """
-    told = next((f": {told}" for part, told in ADVICE.items() if part in text), "")
-    return told.replace("{database}", _database(place))
+    found_advice = [
+        advice for known_text, advice in ADVICE.items() if known_text in text
+    ]
+    advice = f": {found_advice[0]}" if found_advice else ""
+    return advice.replace("{database}", _database(address))
 
 
-def bring_back(place: str, experiment: str) -> str:
+def bring_back(address: str, experiment: str) -> str:
     """The commands that bring a deleted experiment back, or free its name; each names
     the store, as MLflow needs it."""
-    told = f"MLFLOW_TRACKING_URI={shlex.quote(place)} mlflow"
-    gone = f"`{told} gc --backend-store-uri {_database(place)} --experiment-ids {experiment}`"
-    if place.startswith("http"):
-        gone = f"where its server runs, {gone} with the address of its database,"
-    return f"`{told} experiments restore -x {experiment}`, or {gone} to begin anew"
+    command = f"MLFLOW_TRACKING_URI={shlex.quote(address)} mlflow"
+    store = f"--backend-store-uri {_database(address)}"
+    free_name = f"`{command} gc {store} --experiment-ids {experiment}`"
+    if address.startswith("http"):
+        free_name = (
+            f"where its server runs, {free_name} with the address of its database,"
+        )
+    return (
+        f"`{command} experiments restore -x {experiment}`, or {free_name} to begin anew"
+    )
 
 
-def _database(place: str) -> str:
-    return "DATABASE" if place.startswith("http") else shlex.quote(place)
+def _database(address: str) -> str:
+    return "DATABASE" if address.startswith("http") else shlex.quote(address)
 
 
 def shorten_error(text: str) -> str:
     """An error's text as people may see it: short, on one line, no password of an
     address and no token in it."""
-    said = secrets.hide_known(text.partition("\n[SQL:")[0][: 10 * MOST_SHOWN])
-    return make_showable(" ".join(said.split())[:MOST_SHOWN])
+    message = secrets.hide_known(text.partition("\n[SQL:")[0][: 10 * MOST_SHOWN])
+    return make_showable(" ".join(message.split())[:MOST_SHOWN])
 
 
 def without_password(text: str) -> str:
@@ -103,5 +111,5 @@ def without_password(text: str) -> str:
 def is_too_old(version: str) -> bool:
     """Whether a server of this version lacks what zsg asks of it; of one that tells
     none nothing is known."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return bool(found) and (int(found[1]), int(found[2])) < OLDEST
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return bool(match) and (int(match[1]), int(match[2])) < OLDEST

@@ -32,11 +32,13 @@ def locate_tokens() -> Path:
     return Path.home() / ".zsg" / "mlflow"
 
 
-def publish_token(places: Iterable[str], token: str) -> list[Path]:
+def publish_token(addresses: Iterable[str], token: str) -> list[Path]:
     """Writes the token of a server that answers at these HOST:PORT. Returns the files.
     Exposed, OSError."""
     _make_private(locate_tokens())
-    return [write_private(locate_tokens() / place.lower(), token) for place in places]
+    return [
+        write_private(locate_tokens() / address.lower(), token) for address in addresses
+    ]
 
 
 def withdraw_token(files: Iterable[Path], token: str) -> None:
@@ -51,14 +53,14 @@ def withdraw_token(files: Iterable[Path], token: str) -> None:
 def find_token(url: str) -> str | None:
     """The token of the server at this address, if it is one of the user's own that
     runs. Exposed."""
-    parts = urlsplit(url)
-    place = parts.netloc.lower()
-    if parts.scheme != "http" or PLACE.fullmatch(place) is None:
+    split_url = urlsplit(url)
+    address = split_url.netloc.lower()
+    if split_url.scheme != "http" or PLACE.fullmatch(address) is None:
         return None
     try:
         _refuse_exposed(locate_tokens().parent)
         _refuse_exposed(locate_tokens())
-        return read_private(locate_tokens() / place)
+        return read_private(locate_tokens() / address)
     except FileNotFoundError:
         return None
 
@@ -87,11 +89,11 @@ def read_private(path: Path) -> str:
             f"{path} cannot be read as a plain file ({error.strerror}); remove it"
         ) from None
     try:
-        found = os.fstat(opened)
+        status = os.fstat(opened)
         if (
-            not stat.S_ISREG(found.st_mode)
-            or found.st_uid != os.getuid()
-            or found.st_mode & 0o077
+            not stat.S_ISREG(status.st_mode)
+            or status.st_uid != os.getuid()
+            or status.st_mode & 0o077
         ):
             raise Exposed(
                 f"{path} holds a token, but is not yours alone (mode 0600); remove it"
@@ -102,18 +104,18 @@ def read_private(path: Path) -> str:
 
 
 def _make_private(path: Path) -> None:
-    for one in (path.parent, path):
+    for folder in (path.parent, path):
         with contextlib.suppress(FileExistsError):
-            one.mkdir(mode=0o700)
-        _refuse_exposed(one)
+            folder.mkdir(mode=0o700)
+        _refuse_exposed(folder)
 
 
 def _refuse_exposed(path: Path) -> None:
-    found = path.lstat()
+    status = path.lstat()
     if (
-        not stat.S_ISDIR(found.st_mode)
-        or found.st_uid != os.getuid()
-        or found.st_mode & 0o022
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_uid != os.getuid()
+        or status.st_mode & 0o022
     ):
         raise Exposed(
             f"{path} is no folder that only you may write; tokens are neither kept there nor read"

@@ -189,9 +189,9 @@ def make_store(path: Path) -> None:
         of_ours = re.compile(
             rf"\.{re.escape(path.name)}\.draft\.[0-9a-f]{{8}}(-journal|-wal|-shm)?"
         )
-        for left in path.parent.iterdir():
-            if of_ours.fullmatch(left.name) and not left.is_symlink():
-                left.unlink()
+        for path_there in path.parent.iterdir():
+            if of_ours.fullmatch(path_there.name) and not path_there.is_symlink():
+                path_there.unlink()
         # A name of its own: MLflow keeps the connections of a process to a path, also
         # to one that was removed.
         draft = path.with_name(f".{path.name}.draft.{uuid.uuid4().hex[:8]}")
@@ -212,13 +212,13 @@ def follow_artifacts(path: Path, artifacts: str) -> None:
     name = artifacts.rpartition("/")[2]
     with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as database:
         try:
-            found = database.execute(
+            experiments = database.execute(
                 "select experiment_id, artifact_location from experiments"
             ).fetchall()
         except sqlite3.Error:
             return  # what is wrong with it MLflow says itself
         moved: list[tuple[int, str, str]] = []
-        for number, old in found:
+        for number, old in experiments:
             folder = (old or "").removesuffix(f"/{number}")
             if folder.endswith(f"/{name}") and _as_uri(folder) != artifacts:
                 moved.append((number, old, artifacts + old.removeprefix(folder)))
@@ -286,13 +286,13 @@ class Tracker:
 
         Refused where the experiment was deleted, since MLflow keeps its name taken.
         """
-        found = self._again(lambda: self._experiment(name))
-        if found.lifecycle_stage != LifecycleStage.ACTIVE:
-            again = trouble.bring_back(self._place, found.experiment_id)
+        experiment = self._again(lambda: self._experiment(name))
+        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            again = trouble.bring_back(self._place, experiment.experiment_id)
             raise Refused(
                 f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}"
             )
-        return found.experiment_id
+        return experiment.experiment_id
 
     def _refuse_login(self) -> None:
         """Raises Refused where MLflow's client would send a login in the clear, or one
@@ -322,10 +322,10 @@ class Tracker:
 
     def named(self, name: str) -> str | None:
         """The id of the experiment of that name, if there is one that is not deleted."""
-        found = self._again(lambda: self._client.get_experiment_by_name(name))
+        experiment = self._again(lambda: self._client.get_experiment_by_name(name))
         return (
-            found.experiment_id
-            if found and found.lifecycle_stage == LifecycleStage.ACTIVE
+            experiment.experiment_id
+            if experiment and experiment.lifecycle_stage == LifecycleStage.ACTIVE
             else None
         )
 
@@ -361,17 +361,17 @@ class Tracker:
 
         def once() -> str:
             nonlocal is_doubtful
-            if found := self._find(experiment, known_by):
-                return min(found)
+            if runs := self._find(experiment, known_by):
+                return min(runs)
             is_doubtful, was = True, is_doubtful
-            made = self._client.create_run(
+            created = self._client.create_run(
                 experiment,
                 started,
                 {**tags, **known_by},
                 make_showable(name, keep="")[:200],
             )
             is_doubtful = was
-            return made.info.run_id
+            return created.info.run_id
 
         return self._again(once), is_doubtful
 
@@ -400,29 +400,29 @@ class Tracker:
     ) -> Iterator[int]:
         """Sends in requests of the size that MLflow takes; yields after each how many
         points it had."""
-        left = [
+        unsent_params = [
             Param(key, make_showable(value)[:PARAM_LENGTH])
             for key, value in (params or {}).items()
         ]
         metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
-        while left or metrics:
-            count = _fitting([param.value for param in left[:MOST_PARAMS]])
-            some, left = left[:count], left[count:]
-            part = metrics[: MOST_METRICS - len(some)]
-            metrics = metrics[len(part) :]
-            self._log_points(run, part, some)
-            yield len(part)
+        while unsent_params or metrics:
+            count = _fitting([param.value for param in unsent_params[:MOST_PARAMS]])
+            some, unsent_params = unsent_params[:count], unsent_params[count:]
+            batch = metrics[: MOST_METRICS - len(some)]
+            metrics = metrics[len(batch) :]
+            self._log_points(run, batch, some)
+            yield len(batch)
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""
-        made = [
+        unsent_tags = [
             RunTag(key, make_showable(value)[:TAG_LENGTH])
             for key, value in tags.items()
         ]
-        while made:
-            count = _fitting([tag.value for tag in made[:MOST_TAGS]])
-            self._log(run, tags=made[:count])
-            made = made[count:]
+        while unsent_tags:
+            count = _fitting([tag.value for tag in unsent_tags[:MOST_TAGS]])
+            self._log(run, tags=unsent_tags[:count])
+            unsent_tags = unsent_tags[count:]
 
     def set_status(self, run: str, status: str, ended: int | None = None) -> None:
         """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""
@@ -445,16 +445,16 @@ class Tracker:
         inputs = [
             DatasetInput(
                 Dataset(
-                    one.name,
-                    one.digest[:DIGEST_LENGTH],
+                    dataset.name,
+                    dataset.digest[:DIGEST_LENGTH],
                     "local",
-                    json.dumps({"uri": one.source}),
+                    json.dumps({"uri": dataset.source}),
                 ),
-                [InputTag("mlflow.data.context", one.context)],
+                [InputTag("mlflow.data.context", dataset.context)],
             )
-            for one in data
+            for dataset in data
         ]
-        named = {(experiment, one.name, one.digest) for one in data}
+        named = {(experiment, dataset.name, dataset.digest) for dataset in data}
         with contextlib.nullcontext() if named <= self._known_data else self._new_data:
             self._again(lambda: self._client.log_inputs(run, inputs))
             self._known_data |= named
@@ -469,15 +469,15 @@ class Tracker:
             self._again(lambda: self._client.log_artifact(run, str(file), folder))
             return
         root = Path(local_file_uri_to_path(self._artifacts))
-        place = self._again(lambda: self._client.get_run(run)).info.artifact_uri
+        location = self._again(lambda: self._client.get_run(run)).info.artifact_uri
         try:
-            parts = artifact_folder.split_below(root, local_file_uri_to_path(place))
+            names = artifact_folder.split_below(root, local_file_uri_to_path(location))
             artifact_folder.write_file(
-                root, [*parts, *artifact_folder.split_path(folder), file.name], file
+                root, [*names, *artifact_folder.split_path(folder), file.name], file
             )
         except artifact_folder.NotBelow as error:
             raise Refused(
-                f"{self._place}: nothing is written to {place}: {error}. {KEPT}"
+                f"{self._place}: nothing is written to {location}: {error}. {KEPT}"
             ) from None
 
     def model(
@@ -490,16 +490,16 @@ class Tracker:
     ) -> None:
         """Makes the model of that name, of a run, with what was measured of it; its
         weights stay where they are."""
-        made = self._again(
+        model_id = self._again(
             lambda: self._find_or_create_model(experiment, run, name, tags)
         )
         metrics = [
-            Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run)
+            Metric(p.key, p.value, p.ts, p.step, model_id=model_id, run_id=run)
             for p in points
         ]
-        self._again(lambda: self._link(run, made, points[0].step))
+        self._again(lambda: self._link(run, model_id, points[0].step))
         self._log_points(run, metrics, is_of_model=True)
-        self._again(lambda: self._client.finalize_logged_model(made, "READY"))
+        self._again(lambda: self._client.finalize_logged_model(model_id, "READY"))
 
     def page(self, experiment: str) -> str:
         """The path, below MLflow's address, of the page that draws the loss of an
@@ -544,9 +544,9 @@ class Tracker:
         return f"#/metric?{urllib.parse.urlencode(words)}"
 
     def _experiment(self, name: str) -> Experiment:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return found
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return experiment
         # Without the tag MLflow's pages take the experiment for one of prompts and traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
@@ -555,10 +555,10 @@ class Tracker:
             )
         except MlflowException:
             # another machine was first
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            return found
+            return experiment
 
     def _experiments_with(self, tags: Mapping[str, str]) -> dict[str, str]:
         names: dict[str, str] = {}
@@ -567,32 +567,33 @@ class Tracker:
             page = self._client.search_experiments(
                 ViewType.ACTIVE_ONLY, PAGE, page_token=token
             )
-            names |= {one.experiment_id: one.name for one in page}
+            names |= {experiment.experiment_id: experiment.name for experiment in page}
             if not (token := page.token):
                 break
         runs = self._client.search_runs(
             [*names], _query(tags), ViewType.ACTIVE_ONLY, PAGE
         )
         return {
-            one: names[one] for one in sorted({run.info.experiment_id for run in runs})
+            experiment: names[experiment]
+            for experiment in sorted({run.info.experiment_id for run in runs})
         }
 
     def _find(
         self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()
     ) -> dict[str, list[str]]:
         query = _query(tags)
-        found: dict[str, list[str]] = {}
+        tags_by_run: dict[str, list[str]] = {}
         token = None
         while True:
             page = self._client.search_runs(
                 [experiment], query, ViewType.ACTIVE_ONLY, PAGE, page_token=token
             )
-            found |= {
+            tags_by_run |= {
                 run.info.run_id: [run.data.tags.get(key, "") for key in keys]
                 for run in page
             }
             if not (token := page.token):
-                return found
+                return tags_by_run
 
     def _version(self) -> str:
         """What the server says it is; nothing where it does not say, or stands behind
@@ -611,21 +612,21 @@ class Tracker:
         self, experiment: str, run: str, name: str, tags: Mapping[str, str]
     ) -> str:
         query = f"source_run_id = '{run}' AND name = '{name}'"
-        found = self._client.search_logged_models([experiment], query)
-        if found:
+        models = self._client.search_logged_models([experiment], query)
+        if models:
             # its snapshot lies elsewhere by now
-            if tags.items() - (found[0].tags or {}).items():
-                self._client.set_logged_model_tags(found[0].model_id, dict(tags))
-            return found[0].model_id
-        made = self._client.create_logged_model(
+            if tags.items() - (models[0].tags or {}).items():
+                self._client.set_logged_model_tags(models[0].model_id, dict(tags))
+            return models[0].model_id
+        created = self._client.create_logged_model(
             experiment, name, run, {**tags, "mlflow.model.isExternal": "true"}
         )
-        return made.model_id
+        return created.model_id
 
     def _link(self, run: str, model: str, step: int) -> None:
         outputs = self._client.get_run(run).outputs
         if model not in [
-            one.model_id for one in (outputs.model_outputs if outputs else [])
+            output.model_id for output in (outputs.model_outputs if outputs else [])
         ]:
             self._client.log_outputs(run, [LoggedModelOutput(model, step)])
 
@@ -646,17 +647,17 @@ class Tracker:
         NaNs first, and all points where that is not enough. Of a model's points, which
         all stand as the run's own too, only the NaNs, by which no model is ranked.
         """
-        left = list(metrics)
+        unsent = list(metrics)
 
         def once() -> None:
-            nonlocal left
-            if not left and not params:
+            nonlocal unsent
+            if not unsent and not params:
                 return
             try:
-                self._client.log_batch(run, metrics=left, params=params)
+                self._client.log_batch(run, metrics=unsent, params=params)
             except MlflowException as error:
                 if trouble.is_there_already(str(error)):
-                    left = self._lacking(run, left, only_nans=is_of_model)
+                    unsent = self._lacking(run, unsent, only_nans=is_of_model)
                 raise
 
         self._again(once)
@@ -666,30 +667,31 @@ class Tracker:
     ) -> list[Metric]:
         """Those of a request that the run lacks: looked at are the NaNs, or all where
         there are none."""
-        nans = [one for one in metrics if math.isnan(one.value)]
-        keys = {one.key for one in nans or metrics}
+        nans = [metric for metric in metrics if math.isnan(metric.value)]
         if only_nans and not nans:
             return list(metrics)
-        held = {
-            _identity(one)
-            for key in keys
-            for one in self._client.get_metric_history(run, key)
+        present = self._list_present(run, nans or metrics)
+        return [metric for metric in metrics if _identity(metric) not in present]
+
+    def _list_present(
+        self, run: str, metrics: Sequence[Metric]
+    ) -> set[tuple[str, int, int, str]]:
+        """The identities of those metrics that the run has."""
+        history = {
+            _identity(metric)
+            for key in {metric.key for metric in metrics}
+            for metric in self._client.get_metric_history(run, key)
         }
-        return [
-            one
-            for one in metrics
-            if (nans and not math.isnan(one.value)) or _identity(one) not in held
-        ]
+        return history & {_identity(metric) for metric in metrics}
 
     def _again(self, do: Callable[[], T]) -> T:
         try:
             return self._retry_policy.call(do, is_transient)
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            said = f"{self._place}: {trouble.shorten_error(str(error))}"
+            message = f"{self._place}: {trouble.shorten_error(str(error))}"
             if is_transient(error) and not trouble.is_there_already(str(error)):
                 raise Unreachable(
-                    f"MLflow does not answer or is overloaded: {said}. {KEPT}"
+                    f"MLflow does not answer or is overloaded: {message}. {KEPT}"
                 ) from error
-            raise Refused(
-                f"MLflow refused: {said}{trouble.advise_on_error(str(error), self._place)}. {KEPT}"
-            ) from error
+            advice = trouble.advise_on_error(str(error), self._place)
+            raise Refused(f"MLflow refused: {message}{advice}. {KEPT}") from error
