@@ -124,7 +124,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
             began = time.perf_counter()
             model.save_pretrained(folder / "saved")
             told.saved = time.perf_counter() - began
-        place = trainer.Place(run, attempt, Ranks(0, 1, 0), journal, Signals())
+        place = trainer.AttemptContext(run, attempt, Ranks(0, 1, 0), journal, Signals())
         trainer.fine_tune(job, place, device, model, train, test)
         journal.close()
         for row in read_journal(run):

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -82,31 +82,11 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.read_ranks()
     job = _read_job(path)
-    if continuation.is_replaced(job.submission):
-        _leave(
-            f"{path}: a later submission has taken this job's place, so this one does nothing",
-            1,
-        )
-    if attempts.done_before(path, job.submission):
-        tell(
-            f"{path}: this job was started again after it had finished; nothing is left to do"
-        )
-        if ranks.is_main and isinstance(job, TrainJob):
-            _clean_up(path, job)  # the end may have come just before
-        _leave(f"{path}: done", 0)
+    _leave_if_needless(path, job, ranks)
     past = Past(exit_record.read_if_sound(path), state.newest_step(path))
-    attempt = (
-        attempts.begin_attempt(path, job.submission)
-        if ranks.is_main
-        else attempts.await_begin(path, MEET_S)
-    )
-    if attempt is None:
-        sys.exit(
-            f"rank {ranks.rank}: rank 0 wrote no {attempts.locate_attempt(path)}"
-            f" within {MEET_S:.0f} s"
-        )
-    pulse = Pulse()
-    heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
+    attempt = _begin_attempt(path, job, ranks)
+    start = Start(path, attempt, ranks, signals, Pulse(), past)
+    heartbeat = Heartbeat(path, attempt, start.pulse) if ranks.is_main else None
     if ranks.is_main:
         live.start_delivery(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
@@ -115,31 +95,15 @@ def run(folder: str) -> None:
                 attempt, ranks.rank, ranks.world, attempts.get_node_name()
             )
         )
-    try:
-        outcome, facts = _perform(path, job, attempt, ranks, signals, pulse)
-    except Superseded as newer:
-        _leave(f"stopping without writing: {newer}", 1)
-    except KeyboardInterrupt:
-        outcome, facts = (
-            outcome_of(signals.asks),
-            {"cause": Cause.SIGNAL, "evidence": signals.name},
-        )
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            tell(traceback.format_exc())
-        outcome, facts = Outcome.FAILED, _cause(error)
+    outcome, facts = _perform_to_the_end(start, job)
     if heartbeat:
         heartbeat.stop()
     if outcome != Outcome.DONE:
-        facts |= {"saved": state.newest_step(path)}
-        if cancellation.read_cancellation(path, job.submission):
-            facts = {"step": facts["saved"], **facts}
-            decision = _decide(job, outcome, facts, past, is_cancel_asked=True)
-            outcome, facts = decision.outcome, facts | decision.facts
+        outcome, facts = _settle_end(start, job, outcome, facts)
     # Rank 0 says what comes next; until it has, another rank's exit code would have it killed.
     code = int(outcome == Outcome.FAILED)
     if ranks.is_main:
-        outcome, code = _tell_end(path, job, attempt, outcome, facts, past)
+        outcome, code = _tell_end(start, job, outcome, facts)
     elif outcome == Outcome.FAILED:
         _end(path, attempt, outcome, facts)
     # submitit's own record of the end nobody reads
@@ -163,28 +127,99 @@ class Past:
     before: int | None
 
 
+@dataclass(frozen=True)
+class Start:
+    """One attempt at a job, on this rank."""
+
+    path: Path  # of the job's folder
+    attempt: Attempt
+    ranks: ranks_of.Ranks
+    signals: Signals
+    pulse: Pulse
+    past: Past
+
+
+def _leave_if_needless(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> None:
+    """Ends this process where a later submission has replaced the job, or it is done."""
+    if continuation.is_replaced(job.submission):
+        _leave(
+            f"{path}: a later submission has taken this job's place, so this one does nothing",
+            1,
+        )
+    if attempts.done_before(path, job.submission):
+        tell(
+            f"{path}: this job was started again after it had finished; nothing is left to do"
+        )
+        if ranks.is_main and isinstance(job, TrainJob):
+            _clean_up(path, job)  # the end may have come just before
+        _leave(f"{path}: done", 0)
+
+
+def _begin_attempt(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> Attempt:
+    """The attempt that rank 0 begins and the other ranks wait for."""
+    if ranks.is_main:
+        return attempts.begin_attempt(path, job.submission)
+    attempt = attempts.await_begin(path, MEET_S)
+    if attempt is None:
+        sys.exit(
+            f"rank {ranks.rank}: rank 0 wrote no {attempts.locate_attempt(path)}"
+            f" within {MEET_S:.0f} s"
+        )
+    return attempt
+
+
+def _perform_to_the_end(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
+    """Does the job; whatever happens, how it ended and what there is to tell of it."""
+    try:
+        return _perform(start, job)
+    except Superseded as newer:
+        _leave(f"stopping without writing: {newer}", 1)
+    except KeyboardInterrupt:
+        return _describe_stop(start.signals)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            tell(traceback.format_exc())
+        return Outcome.FAILED, _cause(error)
+
+
+def _describe_stop(signals: Signals) -> tuple[Outcome, dict[str, Any]]:
+    """What a signal makes of the run, and which it was."""
+    return outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
+
+
+def _settle_end(
+    start: Start, job: AnyJob, outcome: Outcome, facts: dict[str, Any]
+) -> tuple[Outcome, dict[str, Any]]:
+    """The end of a job that is not done: with what is saved, and cancelled if that was
+    asked for."""
+    saved = state.newest_step(start.path)
+    facts = facts | {"saved": saved}
+    if not cancellation.read_cancellation(start.path, job.submission):
+        return outcome, facts
+    facts = {"step": saved, **facts}
+    decision = _decide(job, outcome, facts, start.past, is_cancel_asked=True)
+    return decision.outcome, facts | decision.facts
+
+
 def _tell_end(
-    path: Path,
-    job: AnyJob,
-    attempt: Attempt,
-    outcome: Outcome,
-    facts: dict[str, Any],
-    past: Past,
+    start: Start, job: AnyJob, outcome: Outcome, facts: dict[str, Any]
 ) -> tuple[Outcome, int]:
     """Writes how the attempt ended and does what follows from it; returns the outcome
     and the exit code."""
+    path = start.path
     if outcome == Outcome.CONTINUE:
-        decision = _decide(job, outcome, facts, past)
+        decision = _decide(job, outcome, facts, start.past)
         outcome, facts = decision.outcome, facts | decision.facts
-    _end(path, attempt, outcome, facts)
+    _end(path, start.attempt, outcome, facts)
     if outcome == Outcome.DONE:
         if isinstance(job, TrainJob):
             _clean_up(path, job)
         return Outcome.DONE, 0
-    told = exit_record.read_exit_record(path)  # by this rank, unless another has failed
-    goes_on = replace_unset(told.goes_on) if told else None
+    # by this rank, unless another has failed
+    record = exit_record.read_exit_record(path)
+    goes_on = replace_unset(record.goes_on) if record else None
     if goes_on == continuation.REQUEUE:
-        goes_on = _requeue(path, attempt)
+        goes_on = _requeue(path, start.attempt)
     has_dependents = bool(job.makes or continuation.count_links_left())
     return outcome, continuation.exit_code(outcome, goes_on, has_dependents)
 
@@ -245,39 +280,36 @@ def _clean_up(path: Path, job: TrainJob) -> None:
 
 
 def _read_job(path: Path) -> AnyJob:
-    job, place = job_file.read_job(path), job_file.job_path(path)
+    job, job_path = job_file.read_job(path), job_file.job_path(path)
     if job is None:
-        sys.exit(f"{place}: not found; give the folder of a run or of a prepare job")
+        sys.exit(f"{job_path}: not found; give the folder of a run or of a prepare job")
     if job.schema != SCHEMA:
-        sys.exit(f"{place}: schema {job.schema}, this zsg reads {SCHEMA}; submit again")
+        sys.exit(
+            f"{job_path}: schema {job.schema}, this zsg reads {SCHEMA}; submit again"
+        )
     return job
 
 
-def _perform(
-    path: Path,
-    job: AnyJob,
-    attempt: Attempt,
-    ranks: ranks_of.Ranks,
-    signals: Signals,
-    pulse: Pulse,
-) -> tuple[Outcome, dict[str, Any]]:
+def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
     # only now: whoever cancels has looked for this attempt
-    if cancellation.read_cancellation(path, job.submission):
+    if cancellation.read_cancellation(start.path, job.submission):
         return Outcome.CANCELLED, {}
     setup.check_setup()
     code_guard.check_submitted_code(job.code)
     role = EVALUATOR if isinstance(job, EvaluateJob) else job.kind
-    journal = Journal(path, attempt, role, job.stage_id) if ranks.is_main else None
+    journal = None
+    if start.ranks.is_main:
+        journal = Journal(start.path, start.attempt, role, job.stage_id)
     try:
         if isinstance(job, PrepareJob):
-            return _prepare(job, journal, pulse)
+            return _prepare(job, journal, start.pulse)
         if isinstance(job, SampleJob):
-            return _sample(job, journal, pulse)
+            return _sample(job, journal, start.pulse)
         if isinstance(job, CanaryJob):
-            return _watch(job, journal, pulse)
+            return _watch(job, journal, start.pulse)
         if isinstance(job, EvaluateJob):
-            return _evaluate(path, job, attempt, journal, signals, pulse)
-        return _train(path, job, attempt, ranks, journal, signals, pulse)
+            return _evaluate(start, job, journal)
+        return _train(start, job, journal)
     finally:
         if journal:
             journal.close()
@@ -312,32 +344,24 @@ def _watch(
 
 
 def _evaluate(
-    path: Path,
-    job: EvaluateJob,
-    attempt: Attempt,
-    journal: Journal | None,
-    signals: Signals,
-    pulse: Pulse,
+    start: Start, job: EvaluateJob, journal: Journal | None
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.evaluating import evaluate
 
-    item = f"{path.parent.name}/{path.name}"
+    item = f"{start.path.parent.name}/{start.path.name}"
     try:
         return Outcome.DONE, asdict(
             evaluate.evaluate_runs(
                 job,
                 item,
-                attempt,
-                _saying("evaluating", journal, pulse),
-                is_stop_asked=lambda: signals.received is not None,
+                start.attempt,
+                _saying("evaluating", journal, start.pulse),
+                is_stop_asked=lambda: start.signals.received is not None,
             )
         )
     except evaluate.Stopped as stopped:
-        return outcome_of(signals.asks), {
-            "cause": Cause.SIGNAL,
-            "evidence": signals.name,
-            **asdict(stopped.done),
-        }
+        outcome, facts = _describe_stop(start.signals)
+        return outcome, facts | asdict(stopped.done)
 
 
 def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:
@@ -357,37 +381,37 @@ def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str]
 
 
 def _train(
-    path: Path,
-    job: TrainJob,
-    attempt: Attempt,
-    ranks: ranks_of.Ranks,
-    journal: Journal | None,
-    signals: Signals,
-    pulse: Pulse,
+    start: Start, job: TrainJob, journal: Journal | None
 ) -> tuple[Outcome, dict[str, Any]]:
     prerequisites.check_prerequisites(job)
     from jobs.training import train
 
+    context = train.AttemptContext(
+        start.path, start.attempt, start.ranks, journal, start.signals, start.pulse
+    )
     try:
-        progress = train.run(
-            job, train.Place(path, attempt, ranks, journal, signals, pulse)
-        )
+        progress = train.run(job, context)
     except train.Stopped as stopped:
-        return stopped.outcome, {
-            "cause": Cause.SIGNAL,
-            "evidence": signals.name,
-            **asdict(stopped.progress),
-        }
-    losses = sorted(list_metric_cells(read_journal(path))) if ranks.is_main else []
+        _, facts = _describe_stop(start.signals)
+        return stopped.outcome, facts | asdict(stopped.progress)
+    cells = []
+    if start.ranks.is_main:
+        cells = sorted(list_metric_cells(read_journal(start.path)))
     facts = {
-        "world": ranks.world,
-        "checkpoints": [step for step, key in losses if key == "loss"],
+        "world": start.ranks.world,
+        "checkpoints": _list_steps(cells, "loss"),
+        "quick": {
+            key: _list_steps(cells, key)
+            for key in sorted({key for _, key in cells})
+            if schedule.quick_items(key)
+        },
     }
-    quick = {key for _, key in losses if schedule.quick_items(key)}
-    facts["quick"] = {
-        name: [step for step, key in losses if key == name] for name in sorted(quick)
-    }
-    return Outcome.DONE, {**asdict(progress), **facts}
+    return Outcome.DONE, asdict(progress) | facts
+
+
+def _list_steps(cells: Sequence[tuple[int, str]], key: str) -> list[int]:
+    """The steps at which a metric was measured."""
+    return [step for step, measured in cells if measured == key]
 
 
 def _end(path: Path, attempt: Attempt, outcome: Outcome, facts: dict[str, Any]) -> None:

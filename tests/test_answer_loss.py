@@ -75,7 +75,7 @@ def losses(model: AnswerLoss, micro: MicroBatch) -> torch.Tensor:
         torch.from_numpy(micro.positions),
     )
     learnt = (
-        torch.from_numpy(ids) for ids in (micro.where, micro.targets, micro.owners)
+        torch.from_numpy(ids) for ids in (micro.predicting, micro.targets, micro.owners)
     )
     return model(tokens, positions, micro.lengths, *learnt)
 
@@ -283,7 +283,7 @@ def test_all_tokens_but_the_first_can_be_learnt() -> None:
     )
     [micro] = every.micro_batches([0], 0, 1, 1000)
 
-    assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]
+    assert every.learnt == [every.lengths[0] - 1] == [len(micro.predicting)]
     assert micro.targets.tolist() == micro.tokens[1:].tolist()
 
 

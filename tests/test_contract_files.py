@@ -14,6 +14,8 @@ from jobs.contract import (
     delivery_cursor,
     item_losses,
     leases,
+    rendezvous,
+    saved_state,
     snapshots,
 )
 from jobs.contract.attempt import Attempt
@@ -217,6 +219,79 @@ def test_an_older_zsgs_cursor_is_of_no_store(text: str, tmp_path: Path) -> None:
     path.write_text(text)
 
     assert not delivery_cursor.read_cursor(tmp_path, "grid").is_of("u")
+
+
+STATE = """{
+ "step": 25,
+ "ids": "ids25",
+ "what": {
+  "run_id": "r",
+  "stage_id": "s",
+  "recipe": "c",
+  "schedule": "d"
+ },
+ "way": {
+  "device": "cpu",
+  "world": 2,
+  "zero_stage": 1
+ },
+ "journal": {
+  "1-train-0.jsonl": 100
+ },
+ "seconds": 1.5,
+ "loss": "nan",
+ "attempt": 1,
+ "saved": 1795951996778,
+ "versions": {
+  "torch": "2.13.0"
+ },
+ "schema": 1
+}
+"""
+RENDEZVOUS = """{
+ "slurm_job_id": "17",
+ "restart_count": 1,
+ "address": "10.0.0.7",
+ "port": 29500
+}
+"""
+
+
+def test_what_a_saved_state_is_of_is_written_as_before(tmp_path: Path) -> None:
+    """Also where the last loss was no number."""
+    path = tmp_path / "state.json"
+    path.write_text(STATE)
+    state = saved_state.read_saved_state(tmp_path)
+    assert state and (state.step, state.loss) == (25, "nan")
+    path.unlink()
+    saved_state.write_saved_state(
+        tmp_path, msgspec.structs.replace(state, loss=float("nan"))
+    )
+    assert path.read_text() == STATE
+
+    path.write_text(STATE.replace('"step": 25', '"step": "last"'))
+    with pytest.raises(Damaged, match=f"{path}: .*step`; remove the folder"):
+        saved_state.read_saved_state(tmp_path)
+
+
+def test_a_rendezvous_is_written_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of one start of the job."""
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    rendezvous.write_rendezvous(tmp_path, "10.0.0.7", 29500)
+    path = tmp_path / "rendezvous.json"
+    assert path.read_text() == RENDEZVOUS
+    meeting = rendezvous.read_rendezvous(tmp_path)
+    assert meeting and meeting.is_of_this_start
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert not meeting.is_of_this_start
+
+    path.write_text('{"address": "10.0.0.7"}')
+    with pytest.raises(Damaged, match=f"{path}: is not what zsg writes there"):
+        rendezvous.read_rendezvous(tmp_path)
 
 
 LEASE = """{

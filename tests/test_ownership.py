@@ -11,6 +11,7 @@ import pytest
 
 from jobs import entry
 from jobs.contract.folder import Workspace, lock_folder, publish_folder, write_json
+from jobs.contract.saved_state import SavedState
 from jobs.files import ownership
 from jobs.runtime import caches
 from jobs.training import state
@@ -375,7 +376,7 @@ def test_a_state_that_others_may_have_written_is_not_loaded(
     user's own is kept."""
     run = place.run("r")
     saved = [
-        state.Saved(
+        SavedState(
             step=step,
             ids="",
             what={},

@@ -7,16 +7,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import asdict
 
 from jobs.contract.folder import Workspace, write_json
+from jobs.contract.saved_state import SavedState
 from jobs.runtime import signals as asking
 from jobs.runtime.signals import CONTINUE, LEAVE, PAUSE, Signals, StepAction
 from jobs.training.state import (
     Cells,
     Choice,
     Job,
-    Saved,
     choose_state,
     find_states,
     newest_step,
@@ -38,9 +40,9 @@ SIZES = {"1-train-0.jsonl": 100, "2-train-0.jsonl": 50}
 MEASURED = frozenset((step, "loss") for step in range(0, 31, 10))
 
 
-def saved(step: int, **changes: object) -> Saved:
+def saved(step: int, **changes: object) -> SavedState:
     """A state of the job."""
-    made = Saved(
+    made = SavedState(
         step=step,
         ids=f"ids{step}",
         what=WHAT,
@@ -52,10 +54,10 @@ def saved(step: int, **changes: object) -> Saved:
         saved=0,
         versions={},
     )
-    return replace(made, **changes)
+    return msgspec.structs.replace(made, **changes)
 
 
-def chosen(*found: Saved, measured: Cells = MEASURED) -> Choice:
+def chosen(*found: SavedState, measured: Cells = MEASURED) -> Choice:
     """What is gone on from."""
     return choose_state(found, JOB, SIZES, measured)
 
@@ -159,7 +161,7 @@ def test_other_ids_are_refused_with_both_digests():
 def test_only_a_number_names_a_state(tmp_path: Path):
     """Drafts, what is being removed, and what is of another schema are not states."""
     for name in ("5", "12", f".20.{'a' * 32}", ".12.gone"):
-        write_json(tmp_path / "state" / name / "state.json", saved(5).__dict__)
+        write_json(tmp_path / "state" / name / "state.json", asdict(saved(5)))
     write_json(tmp_path / "state/30/state.json", {"schema": 99})
     (tmp_path / "state/31").mkdir()
 

@@ -94,7 +94,7 @@ class Asked:
 def keep_answers(
     run: Path,
     writer: str,
-    asked: Asked,
+    request: Asked,
     generation: Generation,
     answers: Sequence[Answered],
 ) -> Place:
@@ -104,9 +104,9 @@ def keep_answers(
     content = {
         "schema": SCHEMA,
         **msgspec.to_builtins(generation),
-        "step": asked.step,
-        "suite": asked.suite,
-        "how": asked.how,
+        "step": request.step,
+        "suite": request.suite,
+        "how": request.how,
         "items": [
             [answer.id, answer.task, answer.prompt, answer.references, answer.answer]
             for answer in answers
@@ -121,16 +121,16 @@ def keep_answers(
     return Place(f"{FOLDER}/{writer}", at, len(line))
 
 
-def read_answers(run: Path, place: Place) -> list[Answered]:
+def read_answers(run: Path, location: Place) -> list[Answered]:
     """The answers at a place. ClusterError where they are not there."""
-    path = run / place.file
+    path = run / location.file
     try:
         with path.open("rb") as file:
-            file.seek(place.at)
-            line = _decode_line(file.read(place.size))
+            file.seek(location.at)
+            line = _decode_line(file.read(location.size))
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"{path}: the answers at byte {place.at} cannot be read ({error})"
+            f"{path}: the answers at byte {location.at} cannot be read ({error})"
         ) from None
     return [
         Answered(
@@ -171,22 +171,24 @@ def _place_of(event: AnswersKept) -> Place:
 def find_kept(run: Path) -> list[KeptAnswers]:
     """What a run's journal tells of answers, one for each step and way; the first place
     counts."""
-    kept: dict[str, KeptAnswers] = {}
+    answers_by_key: dict[str, KeptAnswers] = {}
     for row, event in find_events(journal.read_journal(run), AnswersKept):
         key = json.dumps([row.step, event.suite, event.how], sort_keys=True)
-        first = kept.get(key) or KeptAnswers(
+        first = answers_by_key.get(key) or KeptAnswers(
             row.step, event.suite, event.how, (), _place_of(event)
         )
         keys = dict.fromkeys([*first.keys, *event.keys])
-        kept[key] = replace(first, keys=tuple(keys))
-    return list(kept.values())
+        answers_by_key[key] = replace(first, keys=tuple(keys))
+    return list(answers_by_key.values())
 
 
-def select_current(kept: Sequence[KeptAnswers]) -> list[KeptAnswers]:
+def select_current(answers: Sequence[KeptAnswers]) -> list[KeptAnswers]:
     """Those of `find_kept` without answers of an older zsg where the same items were
     answered anew."""
     return [
-        older for older in kept if not any(_replaces(newer, older) for newer in kept)
+        older
+        for older in answers
+        if not any(_replaces(newer, older) for newer in answers)
     ]
 
 

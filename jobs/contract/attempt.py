@@ -121,8 +121,12 @@ def done_before(folder: Path, submission: str) -> bool:
         submission,
     ):
         return False
-    ours, theirs = slurm_job_id(), record.slurm_job_id
-    return restart_count() > 0 if ours == theirs else None not in (ours, theirs)
+    current_job, finished_job = slurm_job_id(), record.slurm_job_id
+    return (
+        restart_count() > 0
+        if current_job == finished_job
+        else None not in (current_job, finished_job)
+    )
 
 
 def await_begin(folder: Path, timeout_s: float) -> Attempt | None:

@@ -80,7 +80,12 @@ CONSEQUENCES = (
     Cause.SIGNAL,
     Cause.CANCELLED,
 )
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OF_SYSTEM_ERROR = {
+    errno.ENOMEM: Cause.OUT_OF_MEMORY,
+    errno.ENOSPC: Cause.DISK_FULL,
+    errno.EDQUOT: Cause.DISK_FULL,
+    errno.EFBIG: Cause.DISK_FULL,
+}
 
 
 class Known(ClusterError):
@@ -105,21 +110,33 @@ def of_line(line: str) -> Cause | None:
 
 def of_error(error: BaseException) -> Cause:
     """Why a job ended with this error, or with one that this error came of."""
-    for one in _chain(error):
-        if isinstance(one, MemoryError) or (
-            isinstance(one, OSError) and one.errno == errno.ENOMEM
-        ):
-            return Cause.OUT_OF_MEMORY
-        if isinstance(one, OSError) and one.errno in _FULL:
-            return Cause.DISK_FULL
-        if isinstance(one, Diverged):
-            return Cause.DIVERGED
-        if isinstance(one, UserError):
-            return Cause.BAD_DATA if isinstance(one, BadData) else Cause.BAD_INPUT
-        proved = [cause for line in str(one).splitlines() if (cause := of_line(line))]
-        if proved:
-            return min(proved, key=rank_cause)
+    for link in _chain(error):
+        cause = _of_class(link) or _of_text(str(link))
+        if cause:
+            return cause
     return Cause.CLUSTER if isinstance(error, ZsgError) else Cause.TRACEBACK
+
+
+def _of_class(error: BaseException) -> Cause | None:
+    """What the class of an error proves, or the system's number for it."""
+    match error:
+        case MemoryError():
+            return Cause.OUT_OF_MEMORY
+        case OSError(errno=int(number)) if number in _OF_SYSTEM_ERROR:
+            return _OF_SYSTEM_ERROR[number]
+        case Diverged():
+            return Cause.DIVERGED
+        case BadData():
+            return Cause.BAD_DATA
+        case UserError():
+            return Cause.BAD_INPUT
+    return None
+
+
+def _of_text(text: str) -> Cause | None:
+    """What the lines of an error's text prove; of several, what the others follow from."""
+    causes = [cause for line in text.splitlines() if (cause := of_line(line))]
+    return min(causes, key=rank_cause, default=None)
 
 
 def rank_cause(cause: str | None) -> int:
@@ -132,12 +149,12 @@ def rank_cause(cause: str | None) -> int:
     return 1 if cause in (Cause.TRACEBACK, Cause.CLUSTER) else 0
 
 
-def precedes(cause: str | None, other: str | None) -> bool:
-    """Whether `other` may have followed from `cause`, so that this is the reason to be told."""
+def precedes(cause: str | None, later: str | None) -> bool:
+    """Whether `later` may have followed from `cause`, so that this is the reason to be told."""
     return (
-        other in CONSEQUENCES
+        later in CONSEQUENCES
         and cause is not None
-        and rank_cause(cause) < rank_cause(other)
+        and rank_cause(cause) < rank_cause(later)
     )
 
 

@@ -110,8 +110,8 @@ def choose_policy(on_time_limit: str, max_continues: int | None) -> Policy | Non
     """The policy that a profile's slurm.on_time_limit and slurm.max_continues stand for."""
     if on_time_limit == NONE:
         return None
-    most = max_continues or DEFAULT_CONTINUES[on_time_limit]
-    return Policy(by=on_time_limit, most=most)
+    max_links = max_continues or DEFAULT_CONTINUES[on_time_limit]
+    return Policy(by=on_time_limit, most=max_links)
 
 
 def decide_end(end: JobEnd) -> Decision:

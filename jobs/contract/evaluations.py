@@ -52,13 +52,13 @@ def find_kept_answers(run: Path) -> Answered:
 def collect_key_ways(run: Path) -> dict[str, dict[str, Any]]:
     """How each key was taken: how answers were made and scored, or what was looked at.
     The first counts."""
-    way_of: dict[str, dict[str, Any]] = {}
+    settings_by_key: dict[str, dict[str, Any]] = {}
     for row in _guest_rows(run):
         if not isinstance(row, EventRow):
             continue
-        for key, way in _ways_of_event(row).items():
-            way_of.setdefault(key, way)
-    return way_of
+        for key, settings in _ways_of_event(row).items():
+            settings_by_key.setdefault(key, settings)
+    return settings_by_key
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class SoundKeyWays:
 
 def collect_sound_key_ways(run: Path) -> SoundKeyWays:
     """How each key was taken, by those rows of a run's evaluators that can be read."""
-    ways: dict[str, dict[str, Any]] = {}
+    settings_by_key: dict[str, dict[str, Any]] = {}
     valued: set[str] = set()
     for path in journal.guest_files(run):
         for row in journal.read_sound_rows(path):
             if isinstance(row, MetricRow):
                 valued.update(row.data)
             elif isinstance(row, EventRow):
-                for key, way in _ways_of_event(row).items():
-                    ways.setdefault(key, way)
-    return SoundKeyWays(ways, valued - ways.keys())
+                for key, settings in _ways_of_event(row).items():
+                    settings_by_key.setdefault(key, settings)
+    return SoundKeyWays(settings_by_key, valued - settings_by_key.keys())
 
 
 def _ways_of_event(row: EventRow) -> dict[str, dict[str, Any]]:
@@ -109,10 +109,10 @@ def list_evaluable_steps(run: Path, is_first_stage: bool) -> list[int]:
 
 
 def list_lacking_keys(
-    keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
+    keys: Sequence[str], step: int, taken: Mapping[int, Collection[str]]
 ) -> list[str]:
     """The keys that are yet to be taken of a step."""
-    return [key for key in keys if key not in found.get(step, ())]
+    return [key for key in keys if key not in taken.get(step, ())]
 
 
 def _done_with(run: Path) -> Taken:
@@ -127,11 +127,11 @@ def _done_with(run: Path) -> Taken:
 
 def find_needed_steps(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
     """The steps whose snapshots are being evaluated, or still are to be."""
-    found = _done_with(run) if keys else {}
+    taken = _done_with(run) if keys else {}
     return {
         step
         for step in steps
-        if list_lacking_keys(keys, step, found) or is_leased(run, step)
+        if list_lacking_keys(keys, step, taken) or is_leased(run, step)
     }
 
 
@@ -142,10 +142,10 @@ def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
 
 def is_left(run: Path, keys: Sequence[str]) -> bool:
     """Whether there are weights of a step that lacks a key."""
-    found, job = collect_taken_keys(run), job_file.read_train_job(run)
+    taken, job = collect_taken_keys(run), job_file.read_train_job(run)
     is_first_stage = job is None or not job.before
     return any(
-        list_lacking_keys(keys, step, found)
+        list_lacking_keys(keys, step, taken)
         for step in list_evaluable_steps(run, is_first_stage)
     )
 

@@ -68,7 +68,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     def why(self) -> str:
         """Why it ended, in its own words."""
         return ": ".join(
-            str(part) for part in (self.cause or self.outcome, self.evidence) if part
+            str(text) for text in (self.cause or self.outcome, self.evidence) if text
         )
 
 

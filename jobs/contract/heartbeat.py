@@ -93,13 +93,13 @@ class Pulse:
         # (when, step, tokens so far)
         self._samples: deque[tuple[float, int, int]] = deque(maxlen=SAMPLES)
 
-    def does(self, what: str) -> None:
+    def does(self, activity: str) -> None:
         """From now on this is being done."""
-        if what != self.doing:
+        if activity != self.doing:
             now = self._clock()
             if self.doing != TRAINING:  # of which the steps count
                 self._took(self.doing, now - self._since)
-            self.doing, self._since = what, now
+            self.doing, self._since = activity, now
 
     def says(self, note: str | None) -> None:
         """A word for whoever looks."""
@@ -147,8 +147,8 @@ class Pulse:
             "tokens_per_s": (self._tokens - tokens) / over_s,
         }
 
-    def _took(self, what: str, seconds: float) -> None:
-        self._longest[what] = max(seconds, self._longest.get(what, 0.0))
+    def _took(self, activity: str, seconds: float) -> None:
+        self._longest[activity] = max(seconds, self._longest.get(activity, 0.0))
 
 
 class Heartbeat:

@@ -52,15 +52,15 @@ class ItemLosses:
         """The tasks, and (S, T) means over a task's items at each step; what is not
         finite is left out."""
         names = list(dict.fromkeys(self.tasks))
-        place = {name: number for number, name in enumerate(names)}
-        of = np.array([place[task] for task in self.tasks], np.intp)
-        order = np.argsort(of, kind="stable")
-        starts = np.searchsorted(of[order], range(len(names)))
+        numbers = {name: number for number, name in enumerate(names)}
+        task_of = np.array([numbers[task] for task in self.tasks], np.intp)
+        order = np.argsort(task_of, kind="stable")
+        starts = np.searchsorted(task_of[order], range(len(names)))
         losses = self.losses[:, order].astype(np.float64)
         finite = np.isfinite(losses)
         sums, counts = (
-            np.add.reduceat(one, starts, axis=1)
-            for one in (np.where(finite, losses, 0), finite.astype(int))
+            np.add.reduceat(columns, starts, axis=1)
+            for columns in (np.where(finite, losses, 0), finite.astype(int))
         )
         return names, np.divide(
             sums, counts, out=np.full_like(sums, np.nan), where=counts > 0
@@ -68,17 +68,18 @@ class ItemLosses:
 
     def of_source(self, name: str) -> "ItemLosses":
         """The items of one of several sources, by which their ids begin."""
-        places = [
-            place
-            for place, made_id in enumerate(self.ids)
-            if made_id.partition("/")[0] == name
+        columns = [
+            column
+            for column, item_id in enumerate(self.ids)
+            if item_id.partition("/")[0] == name
         ]
-        ids, tasks = ([of[place] for place in places] for of in (self.ids, self.tasks))
-        tokens, losses = (
-            [self.tokens[place] for place in places],
-            self.losses[:, places],
+        return ItemLosses(
+            self.steps if columns else [],
+            [self.ids[column] for column in columns],
+            [self.tasks[column] for column in columns],
+            [self.tokens[column] for column in columns],
+            self.losses[:, columns],
         )
-        return ItemLosses(self.steps if places else [], ids, tasks, tokens, losses)
 
 
 def path_of(run: Path, name: str = TEST_ITEMS) -> Path:
@@ -98,13 +99,13 @@ def describe_items(
     ids: Sequence[str],
     tasks: Sequence[str],
     tokens: Sequence[int],
-    parts: Mapping[str, Sequence[int]],
+    subsets: Mapping[str, Sequence[int]],
 ) -> None:
-    """Writes which items a run's test set has; `parts` are the places of those that a
-    key other than `loss` is of."""
+    """Writes which items a run's test set has; `subsets` are the indices of those that
+    a key other than `loss` is of."""
     # of an attempt with other quick items
     before = read_items(run).parts
-    now = {key: list(places) for key, places in parts.items()}
+    now = {key: list(indices) for key, indices in subsets.items()}
     items = ItemList(
         ids=list(ids), tasks=list(tasks), tokens=list(tokens), parts=before | now
     )
@@ -118,13 +119,13 @@ def name_of(suite: str, how: Mapping[str, Any]) -> str:
 
 
 def describe_suite(
-    run: Path, of: str, ids: Sequence[str], tasks: Sequence[str]
+    run: Path, name: str, ids: Sequence[str], tasks: Sequence[str]
 ) -> None:
-    """Writes which items a benchmark has, unless that stands there."""
-    if of == TEST_ITEMS or path_of(run, of).exists():
+    """Writes which items a benchmark has, unless that stands there; `name`: of the list."""
+    if name == TEST_ITEMS or path_of(run, name).exists():
         return
     items = ItemList(ids=list(ids), tasks=list(tasks), tokens=[0] * len(ids), parts={})
-    write_record(path_of(run, of), items)
+    write_record(path_of(run, name), items)
 
 
 def journal_item_losses(
@@ -165,15 +166,11 @@ def read_test_losses(
         return read_test_losses(run, whole, rows).of_source(source)
     all_rows = journals.read_journal(run) if rows is None else rows
     values_of = _find_values(all_rows, key)
-    items = read_items(
-        run, replace_unset(values_of[0][1].of, TEST_ITEMS) if values_of else TEST_ITEMS
-    )
-    places: Sequence[int] = (
-        range(len(items.ids)) if key == "loss" else items.parts.get(key, [])
-    )
+    items = read_items(run, _name_of_list(values_of))
+    indices = _list_indices(items, key)
     losses_at: dict[int, NDArray[np.float32]] = {}
     for step, values in values_of:
-        places = replace_unset(values.places, places)
+        indices = replace_unset(values.places, indices)
         losses_at.setdefault(
             step, np.frombuffer(base64.b64decode(values.values), "<f4")
         )
@@ -181,11 +178,23 @@ def read_test_losses(
     losses = np.array([losses_at[step] for step in steps], np.float32)
     return ItemLosses(
         steps,
-        [items.ids[place] for place in places],
-        [items.tasks[place] for place in places],
-        [items.tokens[place] for place in places],
-        losses.reshape(len(steps), len(places)),
+        [items.ids[index] for index in indices],
+        [items.tasks[index] for index in indices],
+        [items.tokens[index] for index in indices],
+        losses.reshape(len(steps), len(indices)),
     )
+
+
+def _list_indices(items: ItemList, key: str) -> Sequence[int]:
+    """Which of the items a key is the mean of, by their list."""
+    return range(len(items.ids)) if key == "loss" else items.parts.get(key, [])
+
+
+def _name_of_list(values_of: Sequence[tuple[int, ItemValues]]) -> str:
+    """The name of the list of items that values are of."""
+    if not values_of:
+        return TEST_ITEMS
+    return replace_unset(values_of[0][1].of, TEST_ITEMS)
 
 
 def _find_values(rows: Iterable[Row], key: str) -> list[tuple[int, ItemValues]]:

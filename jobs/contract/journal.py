@@ -220,21 +220,22 @@ def read_own(folder: Path) -> Iterator[Row]:
 def by_writer(folder: Path) -> dict[str, Iterator[Row]]:
     """The rows of a run by who wrote them: those of its own attempts under '', a
     guest's under its file's name."""
-    own, guests = list_owned_files(folder), guest_files(folder)
-    limits = _find_limits(own, guests)
+    own_files, guests = list_owned_files(folder), guest_files(folder)
+    limits = _find_limits(own_files, guests)
     rows = {
-        path.name: read_file(path, limits.get(path.name)) for path in [*own, *guests]
+        path.name: read_file(path, limits.get(path.name))
+        for path in [*own_files, *guests]
     }
     return {
-        "": chain.from_iterable(rows[path.name] for path in own),
+        "": chain.from_iterable(rows[path.name] for path in own_files),
         **{path.name: rows[path.name] for path in guests},
     }
 
 
-def _find_limits(own: Sequence[Path], guests: Sequence[Path]) -> dict[str, int]:
+def _find_limits(own_files: Sequence[Path], guests: Sequence[Path]) -> dict[str, int]:
     """How many bytes of each file count, where a later writer has set an end to it."""
     limits: dict[str, int] = {}
-    firsts = (row for path in own for row in islice(read_file(path), 1))
+    firsts = (row for path in own_files for row in islice(read_file(path), 1))
     for row in chain(firsts, *map(read_file, guests)):
         if isinstance(row, RewindRow):
             for name, size in row.data.sizes.items():
@@ -356,13 +357,13 @@ def first_points(rows: Iterable[Row]) -> tuple[list[Point], list[str]]:
     points: dict[tuple[str, int], Point] = {}
     disagree: list[str] = []
     tolerance = 0.0
-    ways: list[dict[str, Any]] = []
+    environments: list[dict[str, Any]] = []
     for row in rows:
         if isinstance(row, MetricRow):
             disagree += _add_points(points, row, tolerance)
         if isinstance(row, EventRow) and isinstance(row.data, Start):
-            ways.append(computed_by(row.data))
-            tolerance = choose_tolerance(ways)
+            environments.append(computed_by(row.data))
+            tolerance = choose_tolerance(environments)
     return list(points.values()), disagree
 
 
@@ -401,14 +402,14 @@ def list_metric_cells(rows: Iterable[Row]) -> frozenset[tuple[int, str]]:
     )
 
 
-def choose_tolerance(ways: Sequence[Mapping[str, Any]]) -> float:
+def choose_tolerance(environments: Sequence[Mapping[str, Any]]) -> float:
     """How far apart (relative) values may lie that were computed in these ways; see
     `first_points`."""
-    if any(way["device"] != "cpu" for way in ways):
+    if any(environment["device"] != "cpu" for environment in environments):
         return 1e-2
-    if all(way == ways[0] for way in ways):
+    if all(environment == environments[0] for environment in environments):
         return 0.0
-    return 1e-2 if ways[0]["precision"] in ("bf16", "fp16") else 1e-5
+    return 1e-2 if environments[0]["precision"] in ("bf16", "fp16") else 1e-5
 
 
 def values_agree(first: float, again: float, tolerance: float) -> bool:

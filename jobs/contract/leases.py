@@ -189,6 +189,6 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every_s):
-            held = self.held
-            if held:
-                held.touch()
+            lease = self.held
+            if lease:
+                lease.touch()

@@ -60,9 +60,9 @@ def open_folder(root: Path, folder: Path) -> Iterator[int]:
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         at = root
-        for part in folder.relative_to(root).parts:
-            at = at / part
-            inner = _open_in(handle, part, at)
+        for name in folder.relative_to(root).parts:
+            at = at / name
+            inner = _open_in(handle, name, at)
             os.close(handle)
             handle = inner
         yield handle
@@ -146,18 +146,22 @@ def why_it_stays(root: Path, folder: Path, names: Sequence[str] | None) -> str:
 def _why_it_stays(parent: int, folder: Path, names: Sequence[str] | None) -> str:
     handle = _open_in(parent, folder.name, folder)
     try:
-        found = names_in(handle)
+        names_there = names_in(handle)
     finally:
         os.close(handle)
     if names is None:
         return ""
-    others = sorted(name for name in found if not _is_ours(name, names))
-    if not others:
+    strangers = sorted(name for name in names_there if not _is_ours(name, names))
+    if not strangers:
         return ""
-    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    ending = (
+        f" and {len(strangers) - MOST_NAMED} more"
+        if len(strangers) > MOST_NAMED
+        else ""
+    )
     return (
-        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write; move it"
-        " elsewhere"
+        f"{folder} holds {', '.join(strangers[:MOST_NAMED])}{ending}, which zsg did not write;"
+        " move it elsewhere"
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.model.packed_attention import Row
-from jobs.training.batches import Part, pack_parts
+from jobs.training.batches import Segment, pack_parts
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
 
@@ -45,7 +45,7 @@ def average_spans(
     for places in schedule.make_micro_batches(
         range(len(sequences)), [len(one) for one in sequences], budget
     ):
-        row = pack_parts([Part(place, sequences[place]) for place in places])
+        row = pack_parts([Segment(place, sequences[place]) for place in places])
         tokens, positions, lengths, *_ = row.on(device)
         states = llama.model(
             input_ids=tokens[None],

@@ -1,7 +1,8 @@
-"""Computes the loss: negative log-likelihood summed over each example's learnt tokens."""
+"""Computes the loss: negative log-likelihood summed over each example's target tokens."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from jobs.model.packed_attention import Row
 from zsg_core.errors import ClusterError, UserError
 
 Forward = Callable[..., torch.Tensor]
+
+# of a row of three, that each of the others goes on from the first
+SHARED_PREFIX = [-1, 0, 0]
 
 
 class AnswerLoss(nn.Module):
@@ -32,15 +36,15 @@ class AnswerLoss(nn.Module):
         tokens: torch.Tensor,
         positions: torch.Tensor,
         lengths: Sequence[int],
-        where: torch.Tensor,
+        predicting: torch.Tensor,
         targets: torch.Tensor,
         owners: torch.Tensor,
         after: Sequence[int] | None = None,
     ) -> torch.Tensor:
         """The examples' sums, (N,) for N = len(lengths).
 
-        `tokens`, `positions`: (T,), the examples one after the other. `where`,
-        `targets`, `owners`: (K,), the place of the state that predicts a learnt token,
+        `tokens`, `positions`: (T,), the examples one after the other. `predicting`,
+        `targets`, `owners`: (K,), the place of the state that predicts a target token,
         the token, and its example. With K = 0 the sums are zeros that still hang on the
         graph, so that a rank with nothing to do stays in step with the others. With
         `after` the sums are those of parts of examples: see
@@ -53,9 +57,9 @@ class AnswerLoss(nn.Module):
             row=Row(lengths, after),
         ).last_hidden_state[0]
         sums = torch.zeros(len(lengths), dtype=torch.float32, device=tokens.device)
-        if not len(where):
+        if not len(predicting):
             return sums + self.llama.lm_head(hidden[:1]).float().sum() * 0.0
-        logits = self.llama.lm_head(hidden[where]).float()
+        logits = self.llama.lm_head(hidden[predicting]).float()
         nll = nn.functional.cross_entropy(logits, targets, reduction="none")
         return sums.index_add(0, owners, nll)
 
@@ -76,76 +80,94 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
         [number * step % vocabulary for number in range(3, end)]
         for step, end in ((5, 90), (7, 40), (11, 40))
     ]
-    shared = [-1, 0, 0]
-    for after in (None, shared):
-        before = _losses(forward, row, after, device)
-        if not all(map(math.isfinite, before)):
-            raise UserError(_not_finite(forward, before))
-        for place, part in enumerate(row):
-            # the later one: a part that sees only the beginning of its prefix is found too
-            half = len(part) // 2
-            changed = [
-                *part[:half],
-                *((token + 1) % vocabulary for token in part[half:]),
-            ]
-            now = _losses(
-                forward, [*row[:place], changed, *row[place + 1 :]], after, device
-            )
-            may_see = {place} | {
-                i for i, start in enumerate(after or ()) if start == place
-            }
-            if {i for i in range(len(row)) if now[i] != before[i]} != may_see:
+    for after in (None, SHARED_PREFIX):
+        losses = _losses(forward, row, after, device)
+        if not all(map(math.isfinite, losses)):
+            raise UserError(_explain_not_finite(forward, losses))
+        for index, segment in enumerate(row):
+            changed = _change_second_half(segment, vocabulary)
+            changed_row = [*row[:index], changed, *row[index + 1 :]]
+            changed_losses = _losses(forward, changed_row, after, device)
+            if _differ_at(losses, changed_losses) != _who_sees(index, after):
                 raise ClusterError(
                     _LEAK.format("can see each other, or not what they go on from,")
                 )
     alone = _losses(forward, [row[0] + row[1], row[0] + row[2]], None, device)
-    before = _losses(forward, row, shared, device)[1:]
+    _prefix, *sharing = _losses(forward, row, SHARED_PREFIX, device)
     if any(
-        abs(one - other) > 2e-2 * abs(other)
-        for one, other in zip(before, alone, strict=True)
+        abs(loss - expected) > 2e-2 * abs(expected)
+        for loss, expected in zip(sharing, alone, strict=True)
     ):
         raise ClusterError(
             _LEAK.format("that share a prefix do not give what they give alone")
         )
 
 
-def _not_finite(forward: Any, losses: Sequence[float]) -> str:
+def _change_second_half(segment: list[int], vocabulary: int) -> list[int]:
+    """The later one: a segment that sees only the beginning of its prefix is found too."""
+    half = len(segment) // 2
+    changed = [(token + 1) % vocabulary for token in segment[half:]]
+    return [*segment[:half], *changed]
+
+
+def _differ_at(losses: Sequence[float], changed: Sequence[float]) -> set[int]:
+    pairs = enumerate(zip(losses, changed, strict=True))
+    return {index for index, (before, now) in pairs if now != before}
+
+
+def _who_sees(index: int, after: Sequence[int] | None) -> set[int]:
+    """The segments that may see one: itself, and those that go on from it."""
+    return {index} | {
+        follower for follower, start in enumerate(after or ()) if start == index
+    }
+
+
+def _explain_not_finite(forward: Any, losses: Sequence[float]) -> str:
     """Why a model's losses are no numbers: weights that are none, by their names, or
     too large a product."""
     model = getattr(forward, "module", forward)
     # ZeRO 3's part of this rank
-    named = [(name, getattr(p, "ds_tensor", p)) for name, p in model.named_parameters()]
-    device = named[0][1].device
+    weights = {
+        name.removeprefix("llama."): getattr(parameter, "ds_tensor", parameter)
+        for name, parameter in model.named_parameters()
+    }
+    listed = ", ".join(map(str, losses))
+    trouble = f"the model's loss is not a number ({listed}); nothing was trained"
+    names = _list_broken_weights(weights)
+    if names:
+        listed_names = ", ".join(names[:3])
+        if len(names) > 3:
+            listed_names += f" and {len(names) - 3} more"
+        return (
+            f"{trouble}: its weights have NaN or infinite values, in {listed_names}; get the model"
+            " anew"
+        )
+    dtypes = (tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    if next(dtypes, None) == torch.float16:
+        return (
+            f"{trouble}: its weights are finite, but it overflows in fp16; use train.precision:"
+            " bf16 or fp32"
+        )
+    return (
+        f"{trouble}: its weights are finite, but what it computes from them is not; is it the model"
+        " that its config says?"
+    )
+
+
+def _list_broken_weights(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of weights that are not finite on any rank."""
+    device = next(iter(weights.values())).device
     broken = torch.tensor(
-        [int(not torch.isfinite(p.detach()).all()) for _, p in named], device=device
+        [int(not torch.isfinite(w.detach()).all()) for w in weights.values()],
+        device=device,
     )
     if dist.is_initialized():
         dist.all_reduce(broken, op=dist.ReduceOp.MAX)
-    names = [
-        name.removeprefix("llama.")
-        for (name, _), is_broken in zip(named, broken.tolist(), strict=True)
+    return [
+        name
+        for name, is_broken in zip(weights, broken.tolist(), strict=True)
         if is_broken
     ]
-    said = (
-        f"the model's loss is not a number ({', '.join(str(loss) for loss in losses)}); nothing was"
-        " trained"
-    )
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        return (
-            f"{said}: its weights have NaN or infinite values, in {', '.join(names[:3])}{more}; get"
-            " the model anew"
-        )
-    kind = next((p.dtype for _, p in named if p.is_floating_point()), None)
-    if kind == torch.float16:
-        return (
-            f"{said}: its weights are finite, but it overflows in fp16; use train.precision: bf16"
-            " or fp32"
-        )
-    return (
-        f"{said}: its weights are finite, but what it computes from them is not; is it the model"
-        " that its config says?"
-    )
 
 
 _LEAK = (
@@ -156,16 +178,16 @@ _LEAK = (
 
 def _losses(
     forward: Forward,
-    parts: Sequence[Sequence[int]],
+    segments: Sequence[Sequence[int]],
     after: Sequence[int] | None,
     device: str,
 ) -> list[float]:
-    """Of the last token of each part: a sum of several could differ by the order in
+    """Of the last token of each segment: a sum of several could differ by the order in
     which a GPU adds."""
-    lengths = [len(part) for part in parts]
-    flat = torch.tensor([token for part in parts for token in part], device=device)
+    lengths = [len(segment) for segment in segments]
+    flat = torch.tensor(list(chain.from_iterable(segments)), device=device)
     begins = [
-        0 if start < 0 else lengths[start] for start in after or [-1] * len(parts)
+        0 if start < 0 else lengths[start] for start in after or [-1] * len(segments)
     ]
     positions = torch.cat(
         [
@@ -173,8 +195,8 @@ def _losses(
             for b, n in zip(begins, lengths, strict=True)
         ]
     )
-    where = torch.tensor(lengths, device=device).cumsum(0) - 2
-    owners = torch.arange(len(parts), device=device)
+    predicting = torch.tensor(lengths, device=device).cumsum(0) - 2
+    owners = torch.arange(len(segments), device=device)
     return forward(
-        flat, positions, lengths, where, flat[where + 1], owners, after
+        flat, positions, lengths, predicting, flat[predicting + 1], owners, after
     ).tolist()

@@ -157,7 +157,7 @@ def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> 
         if _comparable(read) != _comparable(written):
             import transformers
 
-            place = next(
+            difference = next(
                 (
                     at
                     for at, (a, b) in enumerate(zip(written, read, strict=False))
@@ -165,7 +165,7 @@ def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> 
                 ),
                 0,
             )
-            start = max(0, place - 20)
+            start = max(0, difference - 20)
             raise UserError(
                 f"{folder}: the tokenizer does not give a text of the data back:"
                 f" {written[start : start + 60]!r} comes back as {read[start : start + 60]!r}, so"
@@ -180,7 +180,9 @@ def _comparable(text: str) -> str:
     # U+2581 is how SentencePiece writes a blank.
     folded = unicodedata.normalize("NFKC", text.replace("▁", " "))
     return "".join(
-        one for one in folded if one in "\n\t" or unicodedata.category(one)[0] != "C"
+        letter
+        for letter in folded
+        if letter in "\n\t" or unicodedata.category(letter)[0] != "C"
     ).strip()
 
 

@@ -109,12 +109,16 @@ def refuse_strange_model(folder: Path) -> None:
     """UserError for a link out of the folder, or what is no ordinary file, among all
     that is read of it."""
     names = (*MODEL_FILES, *TOKENIZER_NAMES, *TEMPLATE_NAMES, GENERATION, "adapter_*")
-    there = [path for path in _there(folder) if _has_name(path, names)]
-    weights = [path for path in there if _has_name(path, WEIGHT_FILES)]
+    files = [path for path in _there(folder) if _has_name(path, names)]
+    weights = [path for path in files if _has_name(path, WEIGHT_FILES)]
     ordinary_files.refuse_strange_files(folder, weights, are_weights=True)
     ordinary_files.refuse_strange_files(
-        folder, [path for path in there if path not in weights]
+        folder, [path for path in files if path not in weights]
     )
+    _refuse_strange_templates(folder)
+
+
+def _refuse_strange_templates(folder: Path) -> None:
     templates = folder / TEMPLATE_FOLDER
     if templates.is_symlink():
         raise UserError(
@@ -126,10 +130,10 @@ def refuse_strange_model(folder: Path) -> None:
         )
 
 
-def copied_files(folder: Path, *more: str) -> list[Path]:
+def copied_files(folder: Path, *extra_names: str) -> list[Path]:
     """What of a model's folder goes into a folder that is made of it: tokenizer,
     templates, and other names."""
-    named = [folder / name for name in (*TOKENIZER_NAMES, *more)]
+    named = [folder / name for name in (*TOKENIZER_NAMES, *extra_names)]
     return [*(path for path in named if path.is_file()), *templates_of(folder)]
 
 
@@ -137,13 +141,13 @@ def templates_of(folder: Path) -> list[Path]:
     """The chat templates of a folder that are files of their own. UserError for more
     than any model has."""
     named = [path for name in TEMPLATE_NAMES if (path := folder / name).is_file()]
-    others = sorted(path for path in folder.glob(TEMPLATES) if path.is_file())
-    if len(others) > MOST_TEMPLATES:
+    in_folder = sorted(path for path in folder.glob(TEMPLATES) if path.is_file())
+    if len(in_folder) > MOST_TEMPLATES:
         raise UserError(
-            f"{folder / TEMPLATE_FOLDER}: {len(others)} templates; zsg copies up to"
+            f"{folder / TEMPLATE_FOLDER}: {len(in_folder)} templates; zsg copies up to"
             f" {MOST_TEMPLATES}"
         )
-    return [*named, *others]
+    return [*named, *in_folder]
 
 
 def _there(folder: Path) -> list[Path]:

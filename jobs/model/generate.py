@@ -42,7 +42,7 @@ def plan_batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[lis
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
     """A text up to the first of the stops in it; whole where there is none."""
-    ends = [found for stop in stops if (found := text.find(stop)) >= 0]
+    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
     return text[: min(ends, default=len(text))]
 
 
@@ -57,7 +57,7 @@ def find_completing_tokens(
     off, and beyond ASCII.
     """
     last = {stop[-1] for stop in stops}
-    if any(one.isspace() or not one.isascii() for one in last):
+    if any(letter.isspace() or not letter.isascii() for letter in last):
         return None
     return frozenset(
         token for token in range(size) if not last.isdisjoint(text([token]))
@@ -114,8 +114,8 @@ class Generator:
         would stand beyond the model's positions is left out, so a prompt that fills
         them has no answer: see `fits`.
         """
-        made: list[list[int]] = [[] for _ in prompts]
-        asked = [place for place, prompt in enumerate(prompts) if self.fits(prompt)]
+        answers_of: list[list[int]] = [[] for _ in prompts]
+        fitting = [index for index, prompt in enumerate(prompts) if self.fits(prompt)]
         before = self._llama.config._attn_implementation, self._llama.generation_config
         # a padded batch is no packed row
         self._llama.set_attn_implementation(ATTENTION)
@@ -123,23 +123,23 @@ class Generator:
         self._llama.generation_config = self._config
         try:
             for batch in plan_batches(
-                [prompts[place] for place in asked],
+                [prompts[index] for index in fitting],
                 self._how["max_new_tokens"],
                 self._budget,
             ):
-                places = [asked[number] for number in batch]
-                of = self._batch(
-                    [prompts[place] for place in places],
-                    [names[place] for place in places],
+                indices = [fitting[number] for number in batch]
+                batch_answers = self._batch(
+                    [prompts[index] for index in indices],
+                    [names[index] for index in indices],
                 )
-                for place, answer in zip(places, of, strict=True):
-                    made[place] = self._stopped(
-                        answer[: self._context - len(prompts[place])]
+                for index, answer in zip(indices, batch_answers, strict=True):
+                    answers_of[index] = self._stopped(
+                        answer[: self._context - len(prompts[index])]
                     )
         finally:
             self._llama.set_attn_implementation(before[0])
             self._llama.generation_config = before[1]
-        return made
+        return answers_of
 
     def fits(self, prompt: Ids) -> bool:
         """Whether the model has a position left for an answer."""
@@ -148,8 +148,8 @@ class Generator:
     def is_cut(self, prompt: Ids, answer: Ids) -> bool:
         """Whether an answer has all the tokens that it may have, and neither the end of
         sequence nor a stop."""
-        most = min(self._how["max_new_tokens"], self._context - len(prompt))
-        return len(answer) >= most and not self._has_stop(answer)
+        max_length = min(self._how["max_new_tokens"], self._context - len(prompt))
+        return len(answer) >= max_length and not self._has_stop(answer)
 
     def _has_stop(self, answer: Ids) -> bool:
         if self._completing is not None and self._completing.isdisjoint(answer):
@@ -211,7 +211,7 @@ class AtStops(StoppingCriteria):
     ) -> None:
         self._has_stop, self._start, self._before = has_stop, prompt_length, before
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **others: Any) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **unused: Any) -> Any:
         """(B,) bool of `input_ids` (B, T)."""
         length = input_ids.shape[1]
         if (length - self._start) % LOOKED_EVERY:
@@ -219,8 +219,8 @@ class AtStops(StoppingCriteria):
                 len(input_ids), dtype=torch.bool, device=input_ids.device
             )
         begin = max(self._start, length - LOOKED_EVERY - self._before)
-        found = [self._has_stop(row) for row in input_ids[:, begin:].tolist()]
-        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
+        stopped = [self._has_stop(row) for row in input_ids[:, begin:].tolist()]
+        return torch.tensor(stopped, dtype=torch.bool, device=input_ids.device)
 
 
 class Nucleus(LogitsProcessor):
@@ -249,7 +249,7 @@ class Nucleus(LogitsProcessor):
         logits.scatter_(
             1, generated, torch.where(before > 0, before / penalty, before * penalty)
         )
-        ordered, places = (
+        ordered, token_ids = (
             (logits / self._how["temperature"])
             .softmax(-1)
             .sort(dim=-1, descending=True, stable=True)
@@ -260,7 +260,7 @@ class Nucleus(LogitsProcessor):
             [
                 row_places[torch.multinomial(row, 1, generator=draw)]
                 for row, row_places, draw in zip(
-                    ordered, places, self._draws, strict=True
+                    ordered, token_ids, self._draws, strict=True
                 )
             ]
         )
@@ -285,26 +285,26 @@ class FastNucleus(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(B, V) logits of the next token."""
-        ordered, places = (
+        ordered, token_ids = (
             (scores.double() / self._how["temperature"])
             .softmax(-1)
             .sort(dim=-1, descending=True, stable=True)
         )
         before = ordered.cumsum(-1) - ordered
-        kept = (before < self._how["top_p"]).sum(-1, keepdim=True)
-        whole = ordered.cumsum(-1).gather(1, kept - 1)
+        nucleus_size = (before < self._how["top_p"]).sum(-1, keepdim=True)
+        whole = ordered.cumsum(-1).gather(1, nucleus_size - 1)
         drawn = torch.stack(
             [torch.rand(1, dtype=torch.float64, generator=draw) for draw in self._draws]
         )
         rank = (before <= drawn.to(scores.device) * whole).sum(-1, keepdim=True) - 1
-        token = places.gather(1, rank.minimum(kept - 1))
+        token = token_ids.gather(1, rank.minimum(nucleus_size - 1))
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 def _draws(seed: int, names: Sequence[str]) -> list[torch.Generator]:
     """A generator for each item."""
     seeds = [int(content_id({"draws": seed, "item": name}), 16) for name in names]
-    return [torch.Generator().manual_seed(one) for one in seeds]
+    return [torch.Generator().manual_seed(item_seed) for item_seed in seeds]
 
 
 DRAWN = {"nucleus": Nucleus, "fast_nucleus": FastNucleus}

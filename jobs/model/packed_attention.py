@@ -62,17 +62,17 @@ def attend(
         ], None
     if after is not None:
         return _part_by_part(query, key, value, scaling, lengths, after, grouped), None
-    parts = zip(
+    segments = zip(
         *(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)),
         strict=True,
     )
-    done = [
+    attended = [
         nn.functional.scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
         )
-        for q, k, v in parts
+        for q, k, v in segments
     ]
-    return torch.cat(done, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
 
 
 def _part_by_part(
@@ -88,10 +88,10 @@ def _part_by_part(
         tensor.split(list(lengths), dim=2) for tensor in (query, key, value)
     )
     attended = nn.functional.scaled_dot_product_attention
-    done = []
+    outputs = []
     for q, k, v, start in zip(queries, keys, values, after, strict=True):
         if start < 0:
-            done.append(
+            outputs.append(
                 attended(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
             )
             continue
@@ -100,10 +100,10 @@ def _part_by_part(
         seen = torch.ones(
             q.shape[2], k.shape[2], dtype=torch.bool, device=q.device
         ).tril(k.shape[2] - q.shape[2])
-        done.append(
+        outputs.append(
             attended(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
         )
-    return torch.cat(done, dim=2).transpose(1, 2).contiguous()
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
 def _in_one_call(
@@ -124,14 +124,14 @@ def _in_one_call(
         )
         longest = longest_keys = max(lengths)
     else:
-        ends, key_ends, places, longest, longest_keys = _spread(
+        ends, key_ends, key_places, longest, longest_keys = _spread(
             tuple(lengths), tuple(after), query.device
         )
-        k, v = k[places], v[places]
+        k, v = k[key_places], v[key_places]
     # The kernel aligns the last query with the last key, so a part sees all that it goes on from.
     causal = (-1, 0)
     # Not every torch that we run on can be told; what is not grouped needs no telling.
-    told: dict[str, Any] = {"enable_gqa": True} if grouped else {}
+    options: dict[str, Any] = {"enable_gqa": True} if grouped else {}
     out = varlen_attn(
         q,
         k,
@@ -142,7 +142,7 @@ def _in_one_call(
         longest_keys,
         scale=scaling,
         window_size=causal,
-        **told,
+        **options,
     )
     assert isinstance(out, torch.Tensor)
     return out
@@ -159,16 +159,16 @@ def _spread(
     and its own.
     """
     starts = [0, *accumulate(lengths)]
-    own = [
+    own_keys = [
         torch.arange(start, start + length)
         for start, length in zip(starts, lengths, strict=False)
     ]
     keys = [
-        part if start < 0 else torch.cat([own[start], part])
-        for part, start in zip(own, after, strict=True)
+        segment_keys if start < 0 else torch.cat([own_keys[start], segment_keys])
+        for segment_keys, start in zip(own_keys, after, strict=True)
     ]
-    key_lengths = [len(part) for part in keys]
-    ends, key_ends, places = (
+    key_lengths = [len(segment_keys) for segment_keys in keys]
+    ends, key_ends, key_places = (
         tensor.to(device, non_blocking=True)
         for tensor in (
             torch.tensor(starts, dtype=torch.int32),
@@ -176,7 +176,7 @@ def _spread(
             torch.cat(keys),
         )
     )
-    return ends, key_ends, places, max(lengths), max(key_lengths)
+    return ends, key_ends, key_places, max(lengths), max(key_lengths)
 
 
 def stay_out_of_graphs() -> None:

@@ -13,15 +13,15 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
 
 
-def reads_text(tokenizer: Any, kept: Collection[str] = ()) -> Any:
+def reads_text(tokenizer: Any, kept_words: Collection[str] = ()) -> Any:
     """A tokenizer that, with split_special_tokens, makes no control token of any text,
-    but those that are `kept`.
+    but those that are in `kept_words`.
 
     It is the tokenizer itself where that does so already.
     """
@@ -29,11 +29,11 @@ def reads_text(tokenizer: Any, kept: Collection[str] = ()) -> Any:
     if backend is None:  # transformers' own Python tokenizers split all that was added
         return tokenizer
     control = {
-        token: one
-        for token, one in control_tokens(tokenizer).items()
-        if token not in kept
+        word: token_id
+        for word, token_id in control_tokens(tokenizer).items()
+        if word not in kept_words
     }
-    if not any(_is_made(tokenizer, token, one) for token, one in control.items()):
+    if not any(_is_made(tokenizer, *named) for named in control.items()):
         return tokenizer
     return _renamed(tokenizer, _other_words(control), are_special=True)
 
@@ -42,12 +42,13 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
     """The added tokens that may mark something, with their ids. The unknown token is
     none: texts are full of it."""
     added = {
-        token.content: one for one, token in tokenizer.added_tokens_decoder.items()
+        token.content: token_id
+        for token_id, token in tokenizer.added_tokens_decoder.items()
     }
     return {
-        token: one
-        for token, one in added.items()
-        if is_control(token) and token != tokenizer.unk_token
+        word: token_id
+        for word, token_id in added.items()
+        if is_control(word) and word != tokenizer.unk_token
     }
 
 
@@ -79,85 +80,103 @@ class ChatTokens:
         around every text."""
         return self._ids(text, add_special_tokens=True)
 
-    def chat(self, said: list[dict[str, str]]) -> list[int]:
-        """The ids of what was said, by role and content, as the tokenizer's own chat
-        template writes it."""
+    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids of a chat's messages, by role and content, as the tokenizer's own chat
+        template writes them."""
         mark = f"zsg{secrets.token_hex(16)}"
-        held = [
-            {key: self._held_back(text, mark) for key, text in one.items()}
-            for one in said
+        marked_messages = [
+            {key: self._hide_control_words(text, mark) for key, text in message.items()}
+            for message in messages
         ]
-        whole = self._tokenizer.apply_chat_template(held, tokenize=False)
-        tokens = self._found(whole)
+        text = self._tokenizer.apply_chat_template(marked_messages, tokenize=False)
+        spans = self._find_control_tokens(text)
         pieces, since = [], 0
-        for start, stop in tokens:
-            pieces += [whole[since:start], self._words[whole[start:stop]]]
+        for start, stop in spans:
+            pieces += [text[since:start], self._words[text[start:stop]]]
             since = stop
-        marked = "".join([*pieces, whole[since:]])
+        marked = "".join([*pieces, text[since:]])
         ids = self._ids(
-            re.sub(f"{mark}x([0-9a-f]+)x", lambda found: chr(int(found[1], 16)), marked)
+            re.sub(f"{mark}x([0-9a-f]+)x", lambda match: chr(int(match[1], 16)), marked)
         )
-        if sum(one in self._control for one in ids) != len(tokens):
+        if sum(token_id in self._control for token_id in ids) != len(spans):
             raise UserError(
                 f"{self._tokenizer.name_or_path}: zsg cannot tell the control tokens of its chat"
                 " template from those that an answer may write"
             )
         return ids
 
-    def _found(self, text: str) -> list[tuple[int, int]]:
+    def _find_control_tokens(self, text: str) -> list[tuple[int, int]]:
         """Where the words of control tokens stand that become tokens: some do only
         after a blank, say."""
-        places = [
-            (found.start(), found.end()) for found in self._pattern.finditer(text)
-        ]
-        if not places:
+        spans = [match.span() for match in self._pattern.finditer(text)]
+        if not spans:
             return []
-        asked: dict[str, Any] = {
-            "add_special_tokens": False,
-            "return_offsets_mapping": True,
-            "verbose": False,
-        }
-        made = self._tokenizer(text, **asked)
-        spans = zip(made["input_ids"], made["offset_mapping"], strict=True)
-        tokens = [(one, span) for one, span in spans if one in self._control]
-        found, at = [], 0
-        for start, stop in places:
-            while at < len(tokens) and tokens[at][1][1] <= start:
-                at += 1
-            if (
-                at < len(tokens)
-                and tokens[at][1][0] < stop
-                and tokens[at][0] == self._ids_of[text[start:stop]]
-            ):
-                found.append((start, stop))
-        return found
+        tokens = self._list_control_tokens(text)
+        position = 0
+        becoming_tokens: list[tuple[int, int]] = []
+        for start, stop in spans:
+            while position < len(tokens) and tokens[position].stop <= start:
+                position += 1
+            token = tokens[position] if position < len(tokens) else None
+            token_id = self._ids_of[text[start:stop]]
+            if token and token.start < stop and token.token_id == token_id:
+                becoming_tokens.append((start, stop))
+        return becoming_tokens
 
-    def _held_back(self, text: str, mark: str) -> str:
+    def _list_control_tokens(self, text: str) -> list["_PlacedToken"]:
+        """The control tokens that the tokenizer finds in a text, in its order."""
+        encoding = self._tokenizer(
+            text,
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        placed = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+        return [
+            _PlacedToken(token_id, *span)
+            for token_id, span in placed
+            if token_id in self._control
+        ]
+
+    def _hide_control_words(self, text: str, mark: str) -> str:
         """A text whose control tokens lack their first letter, so that no template's
         own is taken for one of them."""
-        places = [found.start() for found in self._begins.finditer(text)]
-        made, since = [], 0
-        for place in places:
-            made += [text[since:place], f"{mark}x{ord(text[place]):x}x"]
-            since = place + 1
-        return "".join([*made, text[since:]])
+        pieces, since = [], 0
+        for match in self._begins.finditer(text):
+            start = match.start()
+            pieces += [text[since:start], f"{mark}x{ord(text[start]):x}x"]
+            since = start + 1
+        return "".join([*pieces, text[since:]])
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        asked: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
-        return self._renamed(text, add_special_tokens=add_special_tokens, **asked)[
-            "input_ids"
-        ]
+        encoding = self._renamed(
+            text,
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=True,
+            verbose=False,
+        )
+        return encoding["input_ids"]
 
 
-def _is_made(tokenizer: Any, token: str, one: int) -> bool:
-    """Whether a text that holds the token's words becomes the token, at its beginning or within."""
-    texts = (token, f"a {token} b", f"a{token}b")
-    asked: dict[str, Any] = {
+class _PlacedToken(NamedTuple):
+    """A token of a text, and from which character to which it stands."""
+
+    token_id: int
+    start: int
+    stop: int
+
+
+def _is_made(tokenizer: Any, word: str, token_id: int) -> bool:
+    """Whether a text that holds the token's word becomes the token, at its beginning or within."""
+    options: dict[str, Any] = {
         "add_special_tokens": False,
         "split_special_tokens": True,
         "verbose": False,
     }
-    return any(one in tokenizer(text, **asked)["input_ids"] for text in texts)
+    return any(
+        token_id in tokenizer(text, **options)["input_ids"]
+        for text in (word, f"a {word} b", f"a{word}b")
+    )
 
 
 def _other_words(tokens: Collection[str]) -> dict[str, str]:
@@ -172,26 +191,28 @@ def _renamed(tokenizer: Any, words: Mapping[str, str], are_special: bool) -> Any
     UserError where that cannot be."""
     from tokenizers import Tokenizer
 
-    told = json.loads(tokenizer.backend_tokenizer.to_str())
-    for row in told["added_tokens"]:
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    for row in settings["added_tokens"]:
         if row["content"] in words:
             row |= {"content": words[row["content"]], "special": are_special}
-    told["model"] = _renamed_dictionary(told["model"], words)
-    backend = Tokenizer.from_str(json.dumps(told))
-    wanted = {
-        one: words.get(token.content, token.content)
-        for one, token in tokenizer.added_tokens_decoder.items()
+    settings["model"] = _renamed_dictionary(settings["model"], words)
+    backend = Tokenizer.from_str(json.dumps(settings))
+    expected = {
+        token_id: words.get(token.content, token.content)
+        for token_id, token in tokenizer.added_tokens_decoder.items()
     }
-    if {
-        one: token.content for one, token in backend.get_added_tokens_decoder().items()
-    } != wanted:
+    added = {
+        token_id: token.content
+        for token_id, token in backend.get_added_tokens_decoder().items()
+    }
+    if added != expected:
         raise UserError(
             f"{tokenizer.name_or_path}: its added tokens have ids that zsg cannot keep; save it"
             " anew"
         )
-    made = copy.copy(tokenizer)
-    made._tokenizer = backend
-    return made
+    renamed = copy.copy(tokenizer)
+    renamed._tokenizer = backend
+    return renamed
 
 
 def _renamed_dictionary(
@@ -205,18 +226,18 @@ def _renamed_dictionary(
             **model,
             "vocab": [[words.get(token, token), score] for token, score in vocab],
         }
-    made = {
+    renamed = {
         **model,
-        "vocab": {words.get(token, token): one for token, one in vocab.items()},
+        "vocab": {words.get(token, token): number for token, number in vocab.items()},
     }
     if "merges" in model:
         pairs = [
             pair.split(" ") if isinstance(pair, str) else pair
             for pair in model["merges"]
         ]
-        made["merges"] = [
+        renamed["merges"] = [
             pair
             for pair in pairs
             if not {pair[0], pair[1], pair[0] + pair[1]} & words.keys()
         ]
-    return made
+    return renamed

@@ -22,7 +22,7 @@ ADAPTER = "default"
 
 
 @dataclass(frozen=True)
-class Part:
+class NamedTensor:
     """One tensor of the forward pass, under the name that it has in a folder of weights."""
 
     name: str
@@ -34,7 +34,7 @@ class Part:
         return prod(self.shape) * self.parameter.element_size()
 
 
-def list_tensors(engine: Any) -> list[Part]:
+def list_tensors(engine: Any) -> list[NamedTensor]:
     """All tensors of the model, tied ones once."""
     return [
         _part(name.removeprefix("llama."), tensor)
@@ -42,22 +42,23 @@ def list_tensors(engine: Any) -> list[Part]:
     ]
 
 
-def adapter_parts(engine: Any) -> list[Part]:
+def adapter_parts(engine: Any) -> list[NamedTensor]:
     """The tensors of LoRA's adapters; none if the model has no adapters."""
     if adapter_config(engine) is None:
         return []
     return named_adapters(
-        [part for part in list_tensors(engine) if part.parameter.requires_grad]
+        [tensor for tensor in list_tensors(engine) if tensor.parameter.requires_grad]
     )
 
 
-def named_adapters(tuned: Sequence[Part]) -> list[Part]:
+def named_adapters(tuned: Sequence[NamedTensor]) -> list[NamedTensor]:
     """The tensors of adapters under the names that they have in PEFT's files."""
     return [
         _part(
-            f"base_model.model.{part.name}".replace(f".{ADAPTER}", ""), part.parameter
+            f"base_model.model.{tensor.name}".replace(f".{ADAPTER}", ""),
+            tensor.parameter,
         )
-        for part in tuned
+        for tensor in tuned
     ]
 
 
@@ -69,51 +70,53 @@ def adapter_config(engine: Any) -> Any | None:
 def adapter_settings(engine: Any, base: Path) -> dict[str, Any]:
     """What adapter_config.json says: how the adapters were made, and the folder of the
     model they are put on."""
-    made = adapter_config(engine)
-    assert made is not None, "the model has adapters"
-    told = {
-        **made.to_dict(),
+    config = adapter_config(engine)
+    assert config is not None, "the model has adapters"
+    settings = {
+        **config.to_dict(),
         "base_model_name_or_path": str(base),
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
     }
-    told |= {
-        "peft_type": str(made.peft_type.value),
-        "target_modules": sorted(made.target_modules),
+    settings |= {
+        "peft_type": str(config.peft_type.value),
+        "target_modules": sorted(config.target_modules),
     }
-    return {key: value for key, value in told.items() if value is not None}
+    return {key: value for key, value in settings.items() if value is not None}
 
 
-def assign_readers(of: Sequence[Part], world: int) -> dict[str, int]:
+def assign_readers(tensors: Sequence[NamedTensor], world: int) -> dict[str, int]:
     """The rank that reads each tensor, so that all have about as many bytes."""
-    shares = schedule.divide_batch([part.bytes for part in of], world)
-    return {of[item].name: rank for rank, items in enumerate(shares) for item in items}
+    shares = schedule.divide_batch([tensor.bytes for tensor in tensors], world)
+    return {
+        tensors[item].name: rank for rank, items in enumerate(shares) for item in items
+    }
 
 
 def gather_tensors(
-    engine: Any, of: Sequence[Part]
-) -> Iterator[tuple[Part, torch.Tensor]]:
+    engine: Any, tensors: Sequence[NamedTensor]
+) -> Iterator[tuple[NamedTensor, torch.Tensor]]:
     """Each tensor, all ranks together: under ZeRO-3 it is gathered for as long as it is
     looked at."""
     if engine.zero_optimization_stage() < 3:
-        yield from ((part, part.parameter.detach()) for part in of)
+        yield from ((described, described.parameter.detach()) for described in tensors)
         return
     import deepspeed
 
-    for part in of:
-        with deepspeed.zero.GatheredParameters([part.parameter]):
-            yield part, part.parameter.detach()
+    for described in tensors:
+        with deepspeed.zero.GatheredParameters([described.parameter]):
+            yield described, described.parameter.detach()
 
 
 def digest_of(engine: Any) -> str:
     """The digest of the weights of the forward pass; all ranks call it together, and
     each reads its share."""
-    of = list_tensors(engine)
-    mine = assign_readers(of, dist.get_world_size())
+    tensors = list_tensors(engine)
+    reader_of = assign_readers(tensors, dist.get_world_size())
     read = {
-        part.name: tensor_digest(tensor)
-        for part, tensor in gather_tensors(engine, of)
-        if mine[part.name] == dist.get_rank()
+        described.name: tensor_digest(tensor)
+        for described, tensor in gather_tensors(engine, tensors)
+        if reader_of[described.name] == dist.get_rank()
     }
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, read)
@@ -128,5 +131,5 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha256(data).hexdigest()}"
 
 
-def _part(name: str, tensor: Any) -> Part:
-    return Part(name, tensor, tuple(getattr(tensor, "ds_shape", tensor.shape)))
+def _part(name: str, tensor: Any) -> NamedTensor:
+    return NamedTensor(name, tensor, tuple(getattr(tensor, "ds_shape", tensor.shape)))

@@ -15,8 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import attempt as attempts
-from jobs.contract.folder import read_json, write_json
+from jobs.contract import rendezvous
 from jobs.runtime import slurm_environment
 from zsg_core.errors import ClusterError
 
@@ -126,11 +125,6 @@ def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
 def _open_store(folder: Path, ranks: Ranks) -> Any:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-    path = folder / "rendezvous.json"
-    start = {
-        "slurm_job_id": attempts.slurm_job_id(),
-        "restart_count": attempts.restart_count(),
-    }
     if ranks.is_main:
         address = find_node_address() if ranks.world > 1 else "127.0.0.1"
         store = TCPStore(
@@ -141,22 +135,23 @@ def _open_store(folder: Path, ranks: Ranks) -> Any:
             wait_for_workers=False,
             timeout=TIMEOUT,
         )
-        write_json(path, {**start, "address": address, "port": store.port})
+        rendezvous.write_rendezvous(folder, address, store.port)
         return store
     until = time.monotonic() + MEETING_S
     while time.monotonic() < until:
-        rendezvous = read_json(path)
-        if rendezvous and {key: rendezvous[key] for key in start} == start:
+        meeting = rendezvous.read_rendezvous(folder)
+        if meeting and meeting.is_of_this_start:
             return TCPStore(
-                rendezvous["address"],
-                rendezvous["port"],
+                meeting.address,
+                meeting.port,
                 ranks.world,
                 is_master=False,
                 timeout=TIMEOUT,
             )
         time.sleep(0.2)
     raise ClusterError(
-        f"rank {ranks.rank}: rank 0 wrote no {path} within {MEETING_S:.0f} s; see its log"
+        f"rank {ranks.rank}: rank 0 wrote no {rendezvous.locate_rendezvous(folder)} within"
+        f" {MEETING_S:.0f} s; see its log"
     )
 
 

@@ -37,41 +37,45 @@ def locate_folder(
     another run."""
     if job.before:
         return None
-    workspace, base, made = (
+    workspace, base, base_id = (
         job.workspace,
         job.recipe["base"],
         job.made.base,
     )
     train = job.train
-    what = {
+    identity = {
         "rule": RULE,
-        "base": (read_json(workspace.base(made) / META) or base) if made else base,
+        "base": (read_json(workspace.base(base_id) / META) or base)
+        if base_id
+        else base,
     }
     # What is tuned is the same forward as long as nothing was; LoRA adds to it.
-    what |= {"lora": train["tuning"] if train["tuning"]["method"] == "lora" else None}
-    what |= {
+    identity |= {
+        "lora": train["tuning"] if train["tuning"]["method"] == "lora" else None
+    }
+    identity |= {
         "tokens": held_out.digest,
         "precision": train["precision"],
         "budget": budget,
         "world": ranks.world,
     }
-    what |= {"truncated_answers": train.get("truncated_answers")}
-    what |= {
+    identity |= {"truncated_answers": train.get("truncated_answers")}
+    identity |= {
         "machine": describe_machine(device),
         "versions": read_versions()
         | {"transformers": importlib.metadata.version("transformers")},
     }
-    return workspace.first_losses(content_id(what))
+    return workspace.first_losses(content_id(identity))
 
 
-def read_losses(kept: Path) -> NDArray[np.float64] | None:
+def read_losses(folder: Path) -> NDArray[np.float64] | None:
     """The losses that are there."""
-    return np.load(kept / "losses.npy") if is_committed(kept) else None
+    return np.load(folder / "losses.npy") if is_committed(folder) else None
 
 
-def publish_losses(kept: Path, losses: NDArray[np.float64]) -> None:
+def publish_losses(folder: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
-    with publish_folder(kept) as draft:
+    with publish_folder(folder) as draft:
         np.save(draft / "losses.npy", losses)
         write_json(draft / META, {"items": len(losses)})
 

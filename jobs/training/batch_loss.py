@@ -16,7 +16,7 @@ class BatchLoss:
     """The loss of one step, added up from micro-batches on one rank.
 
     Virtual rank r of n holds the items r, r+n, … of the batch. The loss is the mean,
-    over those that have learnt tokens, of the token mean of each one's items; with one
+    over those that have target tokens, of the token mean of each one's items; with one
     of them the token mean of the batch. Who computes an item changes nothing: the
     weights come from the whole batch, `learnt` tokens an item.
     """
@@ -26,11 +26,11 @@ class BatchLoss:
     ) -> None:
         self._device, self._count = device, virtual_ranks
         tokens = [sum(learnt[rank::virtual_ranks]) for rank in range(virtual_ranks)]
-        self._tokens = [(rank, held) for rank, held in enumerate(tokens) if held]
+        self._tokens = [(rank, count) for rank, count in enumerate(tokens) if count]
         self._sums = torch.zeros(virtual_ranks, device=device)
         # The engine averages over ranks.
         weights = [
-            world / (held * len(self._tokens)) if held else 0.0 for held in tokens
+            world / (count * len(self._tokens)) if count else 0.0 for count in tokens
         ]
         self._weights = torch.tensor(weights, device=device)
 
@@ -38,20 +38,22 @@ class BatchLoss:
         """This micro-batch's part of the loss, to be differentiated; `sums` are −Σ log
         p of its `items`, or (1,)."""
         if self._count == 1:
-            held = sums.sum()[None]  # as ever, to the last bit
+            own_sums = sums.sum()[None]  # as ever, to the last bit
         else:
             owners = torch.tensor(
                 [item % self._count for item in items] or [0], device=self._device
             )
-            held = torch.zeros_like(self._sums).index_add(0, owners, sums)
-        self._sums += held.detach()
-        return (held * self._weights).sum()
+            own_sums = torch.zeros_like(self._sums).index_add(0, owners, sums)
+        self._sums += own_sums.detach()
+        return (own_sums * self._weights).sum()
 
     def value(self) -> float:
         """The loss of the whole batch; all ranks call it together."""
         dist.all_reduce(self._sums)
         sums = self._sums.tolist()
-        return sum(sums[rank] / held for rank, held in self._tokens) / len(self._tokens)
+        return sum(sums[rank] / count for rank, count in self._tokens) / len(
+            self._tokens
+        )
 
 
 class ScaledLoss:
@@ -74,9 +76,9 @@ class ScaledLoss:
         weights = torch.tensor(
             [self._weights[item] for item in items] or [0.0], device=self._device
         )
-        part = (sums * weights).sum()
-        self._sum += part.detach()
-        return part * self._world  # the engine averages over ranks
+        contribution = (sums * weights).sum()
+        self._sum += contribution.detach()
+        return contribution * self._world  # the engine averages over ranks
 
     def value(self) -> float:
         """As BatchLoss.value."""
@@ -86,16 +88,16 @@ class ScaledLoss:
 
 def loss_of_step(
     train: TokenizedSet,
-    places: Sequence[int],
+    indices: Sequence[int],
     virtual_ranks: int,
     world: int,
     device: str,
 ) -> BatchLoss | ScaledLoss:
-    """The loss of a step that trains on the examples at `places`."""
-    learnt = [train.learnt[place] for place in places]
+    """The loss of a step that trains on the examples at `indices`."""
+    learnt = [train.learnt[index] for index in indices]
     if train.scales:
         return ScaledLoss(
-            learnt, [train.scales[place] for place in places], world, device
+            learnt, [train.scales[index] for index in indices], world, device
         )
     return BatchLoss(learnt, virtual_ranks, world, device)
 
@@ -105,8 +107,8 @@ def refuse_empty(learnt: Sequence[int], batch: int, epochs: int, steps: int) -> 
     its answers away."""
     for step in range(1, steps + 1):
         if not any(
-            learnt[place]
-            for place in schedule.list_batch_positions(step, batch, len(learnt), epochs)
+            learnt[index]
+            for index in schedule.list_batch_positions(step, batch, len(learnt), epochs)
         ):
             raise UserError(
                 f"step {step} would learn nothing: train.truncate: head leaves none of its {batch}"

@@ -1,5 +1,5 @@
-"""Gives each rank its micro-batches of a step: packed rows of token ids, and which
-tokens are learnt."""
+"""Gives each rank its micro-batches of a step: packed rows of token ids, and which of
+them are target tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ class MicroBatch:
     """`items` are places in the batch; their examples stand one after the other in
     `tokens`, (T,) int64.
 
-    `positions` (T,) count from 0 in each example. `where`, `targets`, `owners` (K,),
+    `positions` (T,) count from 0 in each example. `predicting`, `targets`, `owners` (K,),
     `after`: see `AnswerLoss.forward`. An idle micro-batch keeps a rank in step with the
-    others: one token, nothing learnt, no items.
+    others: one token, no targets, no items.
     """
 
     items: list[int]
     tokens: Ids
     positions: Ids
     lengths: list[int]
-    where: Ids
+    predicting: Ids
     targets: Ids
     owners: Ids
     after: list[int] | None = None
@@ -42,7 +42,7 @@ class MicroBatch:
             for ids in (
                 self.tokens,
                 self.positions,
-                self.where,
+                self.predicting,
                 self.targets,
                 self.owners,
             )
@@ -51,10 +51,10 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """A stretch of an example that stands whole in a row: its tokens from place `begin` on.
 
-    `spans` of the example's tokens are learnt, `after` is the part of the row that this
+    `spans` of the example's tokens are targets, `after` is the part of the row that this
     one goes on from, or −1.
     """
 
@@ -64,45 +64,45 @@ class Part:
     spans: Sequence[tuple[int, int]] = ()
     after: int = -1
 
+    @property
+    def positions(self) -> Ids:
+        """The places of its tokens in the example."""
+        return np.arange(self.begin, self.begin + len(self.ids))
+
 
 def _ids(*values: int) -> Ids:
     return np.array(values, dtype=np.int64)
 
 
-def pack_parts(parts: Sequence[Part]) -> MicroBatch:
-    """A row of parts, one after the other; of a part's first token there is nothing in
-    it to learn from."""
-    lengths = [len(part.ids) for part in parts]
+def pack_parts(segments: Sequence[Segment]) -> MicroBatch:
+    """A row of segments, one after the other; of a segment's first token there is
+    nothing in it to learn from."""
+    lengths = [len(segment.ids) for segment in segments]
     starts = np.cumsum([0, *lengths[:-1]])
-    tokens = np.concatenate([part.ids for part in parts]).astype(np.int64)
-    learnt = [
-        np.concatenate(
-            [_ids(), *(np.arange(first, stop) for first, stop in part.spans)]
-        )
-        - part.begin
-        + start
-        for part, start in zip(parts, starts, strict=True)
+    tokens = np.concatenate([segment.ids for segment in segments]).astype(np.int64)
+    target_places = [
+        _find_target_places(segment, start)
+        for segment, start in zip(segments, starts, strict=True)
     ]
-    where = np.concatenate(learnt) - 1
-    owners = np.repeat(np.arange(len(parts)), [len(places) for places in learnt])
-    positions = np.concatenate(
-        [np.arange(part.begin, part.begin + len(part.ids)) for part in parts]
-    )
-    after = (
-        [part.after for part in parts]
-        if any(part.after >= 0 for part in parts)
-        else None
-    )
+    predicting = np.concatenate(target_places) - 1
+    owners = np.repeat(np.arange(len(segments)), list(map(len, target_places)))
+    after = [segment.after for segment in segments]
     return MicroBatch(
-        [part.item for part in parts],
-        tokens,
-        positions,
-        lengths,
-        where,
-        tokens[where + 1],
-        owners,
-        after,
+        items=[segment.item for segment in segments],
+        tokens=tokens,
+        positions=np.concatenate([segment.positions for segment in segments]),
+        lengths=lengths,
+        predicting=predicting,
+        targets=tokens[predicting + 1],
+        owners=owners,
+        after=after if max(after) >= 0 else None,
     )
+
+
+def _find_target_places(segment: Segment, start: int) -> Ids:
+    """Where in a row the target tokens of a segment are that begins at `start`."""
+    ranges = [np.arange(first, stop) for first, stop in segment.spans]
+    return np.concatenate([_ids(), *ranges]) - segment.begin + start
 
 
 class TokenizedSet:
@@ -147,36 +147,36 @@ class TokenizedSet:
         return {"sum": sum(self.lengths), "squares": sum(n * n for n in self.lengths)}
 
     def micro_batches(
-        self, places: Sequence[int], rank: int, world: int, budget: int
+        self, indices: Sequence[int], rank: int, world: int, budget: int
     ) -> list[MicroBatch]:
-        """This rank's part of the examples at `places`: a pure function of its arguments.
+        """This rank's part of the examples at `indices`: a pure function of its arguments.
 
         Every rank gets equally many micro-batches, since ZeRO-3 gathers weights in each
         of them together.
         """
-        lengths = [self.lengths[place] for place in places]
+        lengths = [self.lengths[index] for index in indices]
         grouped = [
-            schedule.make_micro_batches(own, lengths, budget)
-            for own in schedule.divide_batch(lengths, world)
+            schedule.make_micro_batches(share, lengths, budget)
+            for share in schedule.divide_batch(lengths, world)
         ]
-        mine = [
-            self._pack(group, [places[item] for item in group])
+        micro_batches = [
+            self._pack(group, [indices[item] for item in group])
             for group in grouped[rank]
         ]
-        idle = max(len(groups) for groups in grouped) - len(mine)
-        return mine + [IDLE] * idle
+        idle = max(len(groups) for groups in grouped) - len(micro_batches)
+        return micro_batches + [IDLE] * idle
 
-    def _pack(self, items: list[int], places: list[int]) -> MicroBatch:
-        examples = [self.encoded[place] for place in places]
+    def _pack(self, items: list[int], indices: list[int]) -> MicroBatch:
+        examples = [self.encoded[index] for index in indices]
         return pack_parts(
             [
-                Part(i, e.ids, spans=self.spans(e))
+                Segment(i, e.ids, spans=self.spans(e))
                 for i, e in zip(items, examples, strict=True)
             ]
         )
 
     def spans(self, example: EncodedExample) -> list[tuple[int, int]]:
-        """Which of its tokens are learnt."""
+        """Which of its tokens are target tokens."""
         return example.target_spans(self._learnt)
 
 

@@ -5,6 +5,7 @@ Each set is always computed in the same way, whatever else a step measures: a va
 computed again after a restart, or under another schedule, must be the same to the bit.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +48,29 @@ class CheckpointLosses:
         steps: int,
     ) -> None:
         self._ranks, self._test = ranks, test
-        own = schedule.list_measured_steps(steps, *job.checkpoints.strides)
-        # Where a later stage begins, the stage before has measured.
-        wanted = {
-            key: {first + step for step in steps if step or not first}
-            for key, steps in own.items()
-        }
-        self.cells = frozenset(
-            (step, key) for key, steps in wanted.items() for step in steps
-        )
+        steps_by_key = schedule.list_measured_steps(steps, *job.checkpoints.strides)
+        self.cells = _list_cells(steps_by_key, first)
         self.steps = frozenset(step for step, _ in self.cells)
-        stage = job.stage
-        tested = recipes.list_tested(stage["data"])
+        self._settings = job.stage["train"]
+        tested = recipes.list_tested(job.stage["data"])
         self.sources = list(tested)
         # one in common, where they draw at all
         seed = max(rule.get("seed", 0) for rule in tested.values())
-        self.parts = {
+        # by metric, the items that it is the mean of, where not all
+        self.subsets = {
             key: splits.sample_stratified(test.tasks, schedule.quick_items(key), seed)
-            for key in wanted
+            for key in steps_by_key
             if key != "loss"
         }
-        rule = stage["train"].get("truncated_answers", "exclude")
+        rule = self._settings.get("truncated_answers", "exclude")
         self.sets = {
             key: HeldOutLoss(
-                engine, test, ranks, device, budget, self.parts.get(key), rule
+                engine, test, ranks, device, budget, self.subsets.get(key), rule
             )
-            for key in wanted
+            for key in steps_by_key
         }
-        self._refuse_empty(stage["train"])
-        self._settings = stage["train"]
-        self._kept = {
+        self._refuse_empty(self._settings)
+        self._cache_folders = {
             key: base_loss_cache.locate_folder(job, held_out, ranks, device, budget)
             for key, held_out in self.sets.items()
         }
@@ -105,15 +99,15 @@ class CheckpointLosses:
         broken = int((~torch.isfinite(means) & (self.sets[key].tokens > 0)).sum())
         if not broken:
             return
-        said = (
+        trouble = (
             f"the test loss ({key}) is not a number on {broken} of {len(means)} items"
         )
         if step == 0:
             raise UserError(
-                f"before any step, {said}; {advise_settings(self._settings)}, or look at the base"
-                " model"
+                f"before any step, {trouble}; {advise_settings(self._settings)}, or look at the"
+                " base model"
             )
-        raise Diverged(step, f"{said}; {advise_settings(self._settings)}")
+        raise Diverged(step, f"{trouble}; {advise_settings(self._settings)}")
 
     @property
     def digests(self) -> dict[str, str]:
@@ -124,7 +118,7 @@ class CheckpointLosses:
         """Writes which items there are; by rank 0, before anything is measured."""
         attempts.check_attempt(run, attempt)
         item_losses.describe_items(
-            run, self._test.ids, self._test.tasks, self._test.learnt, self.parts
+            run, self._test.ids, self._test.tasks, self._test.learnt, self.subsets
         )
 
     def measure(
@@ -139,10 +133,8 @@ class CheckpointLosses:
             self._refuse_broken(key, step, means)
             data |= summarize_losses(means, held_out.tokens, key)
             if len(self.sources) > 1:
-                ids = [
-                    self._test.ids[place]
-                    for place in self.parts.get(key, range(len(self._test)))
-                ]
+                indices = self.subsets.get(key, range(len(self._test)))
+                ids = [self._test.ids[index] for index in indices]
                 data |= by_source(means, ids, self.sources, key)
             if journal:
                 if source:
@@ -158,14 +150,27 @@ class CheckpointLosses:
     def _means(self, key: str, step: int) -> tuple[torch.Tensor, Path | None]:
         """The items' means, and where they are from if another run with this base has
         computed them."""
-        kept = self._kept[key] if step == 0 else None
-        if kept is None:
+        cache = self._cache_folders[key] if step == 0 else None
+        if cache is None:
             return self.sets[key].measure(), None
-        box = [base_loss_cache.read_losses(kept) if self._ranks.is_main else None]
+        box = [base_loss_cache.read_losses(cache) if self._ranks.is_main else None]
         dist.broadcast_object_list(box, src=0)
         if box[0] is not None:
-            return torch.from_numpy(box[0]), kept
+            return torch.from_numpy(box[0]), cache
         means = self.sets[key].measure()
         if self._ranks.is_main:
-            base_loss_cache.publish_losses(kept, means.numpy())
+            base_loss_cache.publish_losses(cache, means.numpy())
         return means, None
+
+
+def _list_cells(
+    steps_by_key: Mapping[str, Iterable[int]], first: int
+) -> frozenset[tuple[int, str]]:
+    """(step, key) of all that is measured, counted from the run's first step. Where a
+    later stage begins, the stage before has measured."""
+    return frozenset(
+        (first + step, key)
+        for key, steps in steps_by_key.items()
+        for step in steps
+        if step or not first
+    )

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
-from jobs.training.batches import IDLE, MicroBatch, Part, TokenizedSet, pack_parts
+from jobs.training.batches import IDLE, MicroBatch, Segment, TokenizedSet, pack_parts
 from zsg_core.data import prefixes
 from zsg_core.data.prefixes import PrefixGroup
 from zsg_core.data.prompts import EncodedExample
@@ -24,7 +24,7 @@ from zsg_core.training import schedule
 
 
 class HeldOutLoss:
-    """The loss of a model on a test set, or on those items of it at `places`, as often
+    """The loss of a model on a test set, or on those items of it at `indices`, as often
     as it is asked for.
 
     `budget` is the most tokens of a training micro-batch. All ranks make it and call it together.
@@ -37,7 +37,7 @@ class HeldOutLoss:
         ranks: Ranks,
         device: str,
         budget: int,
-        places: Sequence[int] | None = None,
+        indices: Sequence[int] | None = None,
         truncated_answers: str = "exclude",
         sharing: bool = True,
     ) -> None:
@@ -48,8 +48,8 @@ class HeldOutLoss:
         )
         self._items = (
             test.encoded
-            if places is None
-            else [test.encoded[place] for place in places]
+            if indices is None
+            else [test.encoded[index] for index in indices]
         )
         self._spans = [test.spans(item) for item in self._items]
         self.tokens = torch.tensor(
@@ -58,7 +58,7 @@ class HeldOutLoss:
         self._groups = (
             self._grouped(budget)
             if sharing
-            else [PrefixGroup((place,)) for place in range(len(self._items))]
+            else [PrefixGroup((index,)) for index in range(len(self._items))]
         )
         self._micros = self._micro_batches(ranks, budget)
 
@@ -96,27 +96,31 @@ class HeldOutLoss:
         """Σn of what is encoded, and the Σn² by which attention costs: what `zsg plan`
         estimates from."""
         lengths = [
-            [len(self._items[place].ids) for place in group.places]
+            [len(self._items[index].ids) for index in group.places]
             for group in self._groups
         ]
         shared = [
-            (group.prefix, of) for group, of in zip(self._groups, lengths, strict=True)
+            (group.prefix, group_lengths)
+            for group, group_lengths in zip(self._groups, lengths, strict=True)
         ]
         squares = sum(
-            prefix**2 + sum(n**2 - prefix**2 for n in of) for prefix, of in shared
+            prefix**2 + sum(n**2 - prefix**2 for n in group_lengths)
+            for prefix, group_lengths in shared
         )
         return {
-            "sum": sum(_size(prefix, of) for prefix, of in shared),
+            "sum": sum(
+                _size(prefix, group_lengths) for prefix, group_lengths in shared
+            ),
             "squares": squares,
         }
 
-    def _grouped(self, most: int) -> list[PrefixGroup]:
+    def _grouped(self, budget: int) -> list[PrefixGroup]:
         limits = [
             _unlearnt(item, spans)
             for item, spans in zip(self._items, self._spans, strict=True)
         ]
         return prefixes.group_by_prefix(
-            [item.ids for item in self._items], limits, most
+            [item.ids for item in self._items], limits, budget
         )
 
     def _micro_batches(self, ranks: Ranks, budget: int) -> list[MicroBatch]:
@@ -128,7 +132,7 @@ class HeldOutLoss:
             for group in self._groups
         ]
         learnt = [
-            sum(int(self.tokens[place]) for place in group.places)
+            sum(int(self.tokens[index]) for index in group.places)
             for group in self._groups
         ]
         costs = [
@@ -137,28 +141,31 @@ class HeldOutLoss:
         ]
         shares = schedule.divide_batch(sizes, ranks.world)
         rows = [
-            schedule.make_micro_batches(own, costs, factor * budget) for own in shares
+            schedule.make_micro_batches(share, costs, factor * budget)
+            for share in shares
         ]
-        mine = [
+        own_micro_batches = [
             self._pack([self._groups[number] for number in row])
             for row in rows[ranks.rank]
         ]
-        return mine + [IDLE] * (max(map(len, rows)) - len(mine))
+        return own_micro_batches + [IDLE] * (
+            max(map(len, rows)) - len(own_micro_batches)
+        )
 
     def _pack(self, groups: list[PrefixGroup]) -> MicroBatch:
-        parts: list[Part] = []
+        segments: list[Segment] = []
         for group in groups:
             begin, after = group.prefix, -1
             if begin:
-                after = len(parts)
-                parts.append(
-                    Part(len(self._items), self._items[group.places[0]].ids[:begin])
+                after = len(segments)
+                segments.append(
+                    Segment(len(self._items), self._items[group.places[0]].ids[:begin])
                 )
-            parts += [
-                Part(p, self._items[p].ids[begin:], begin, self._spans[p], after)
+            segments += [
+                Segment(p, self._items[p].ids[begin:], begin, self._spans[p], after)
                 for p in group.places
             ]
-        return pack_parts(parts)
+        return pack_parts(segments)
 
 
 def summarize_losses(
@@ -188,12 +195,21 @@ def by_source(
     """The mean over the items of each of several sources, by which their `ids` begin;
     as `summarize_losses` takes it."""
     whose = [made_id.partition("/")[0] for made_id in ids]
-    found = {
-        name: means[torch.tensor([one == name for one in whose], dtype=torch.bool)]
+    means_by_source = {
+        name: means[
+            torch.tensor([source == name for source in whose], dtype=torch.bool)
+        ]
         for name in sources
     }
-    finite = {name: of[torch.isfinite(of)] for name, of in found.items()}
-    return {f"{key}/{name}": of.mean().item() for name, of in finite.items() if len(of)}
+    finite = {
+        name: source_means[torch.isfinite(source_means)]
+        for name, source_means in means_by_source.items()
+    }
+    return {
+        f"{key}/{name}": source_means.mean().item()
+        for name, source_means in finite.items()
+        if len(source_means)
+    }
 
 
 def _size(prefix: int, lengths: Sequence[int]) -> int:
@@ -202,5 +218,5 @@ def _size(prefix: int, lengths: Sequence[int]) -> int:
 
 
 def _unlearnt(item: EncodedExample, spans: Sequence[tuple[int, int]]) -> int:
-    """The tokens before the one from whose state the first learnt token is predicted."""
+    """The tokens before the one from whose state the first target token is predicted."""
     return min((first for first, _ in spans), default=len(item.ids)) - 1

@@ -32,9 +32,9 @@ def refuse_fp16() -> None:
 def advise_settings(settings: Mapping[str, Any]) -> str:
     """What to change in a stage's settings where a number is not finite: what would do
     something in them."""
-    said = f"lower train.lr (it is {settings['lr']:g})"
-    others = {"fp16": "bf16 or fp32", "bf16": "fp32"}.get(settings["precision"])
-    return said + (f", or use train.precision: {others}" if others else "")
+    advice = f"lower train.lr (it is {settings['lr']:g})"
+    wider = {"fp16": "bf16 or fp32", "bf16": "fp32"}.get(settings["precision"])
+    return advice + (f", or use train.precision: {wider}" if wider else "")
 
 
 class Updates:
@@ -63,8 +63,8 @@ class Updates:
         how many were lost."""
         # None at ZeRO stage 0
         norm = float(self._engine.get_global_grad_norm() or math.nan)
-        known = {"train/grad_norm": norm} if math.isfinite(norm) else {}
-        return known | ({"train/skipped": float(self.skipped)} if self._skips else {})
+        values = {"train/grad_norm": norm} if math.isfinite(norm) else {}
+        return values | ({"train/skipped": float(self.skipped)} if self._skips else {})
 
     def refuse_broken(
         self, step: int, loss: float, skipped: int, before: float | None = None

@@ -17,13 +17,13 @@ def compute_digests(folder: Path) -> dict[str, str]:
     A safetensors file: eight bytes with the length of a JSON header, the header, the
     tensors' bytes.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            found |= dict(_of_file(path))
+            digests |= dict(_of_file(path))
         except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{path} is no whole safetensors file") from error
-    return found
+    return digests
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, str]]:
@@ -34,10 +34,13 @@ def _of_file(path: Path) -> Iterator[tuple[str, str]]:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
         header.pop("__metadata__", None)
-        for name, told in header.items():
-            begin, end = (start + offset for offset in told["data_offsets"])
+        for name, description in header.items():
+            begin, end = (start + offset for offset in description["data_offsets"])
             if end > len(data):
                 raise ValueError(f"{path} ends before {name} does")
-            with memoryview(data) as whole, whole[begin:end] as own:
-                digest = hashlib.sha256(own).hexdigest()
-            yield name, f"{tuple(told['shape'])} {DTYPES[told['dtype']]} {digest}"
+            with memoryview(data) as whole, whole[begin:end] as tensor_bytes:
+                digest = hashlib.sha256(tensor_bytes).hexdigest()
+            yield (
+                name,
+                f"{tuple(description['shape'])} {DTYPES[description['dtype']]} {digest}",
+            )

@@ -163,8 +163,8 @@ class Snapshots:
         rule keeps it."""
         stay = self._stay()
         return [
-            {"step": step, "probe_loss": told.probe_loss, "kept": step in stay}
-            for step, told in sorted(self._told.items())
+            {"step": step, "probe_loss": snapshot.probe_loss, "kept": step in stay}
+            for step, snapshot in sorted(self._told.items())
         ]
 
     def _begin(self, step: int) -> None:
@@ -212,12 +212,12 @@ class Snapshots:
         self._news.put(written)
         go = self._there.keys() - self._stay()
         for step in sorted(go - find_needed_steps(self._run, self._scored, go)):
-            wanted = partial(is_needed, self._run, self._scored, step)
+            is_still_needed = partial(is_needed, self._run, self._scored, step)
             reason = removal.discard_folder(
                 self._run.parent.parent,
                 self._root / str(step),
                 removal.IN_WEIGHTS,
-                wanted,
+                is_still_needed,
             )
             if not reason:
                 del self._there[step]
@@ -236,10 +236,10 @@ class Snapshots:
 
 def _told(run: Path) -> dict[int, Told]:
     """What the journal says of each step's first snapshot."""
-    told: dict[int, Told] = {}
+    first_by_step: dict[int, Told] = {}
     for row, event in find_events(journals.read_journal(run), SnapshotWritten):
-        told.setdefault(row.step, Told(event.digest, event.probe_loss))
-    return told
+        first_by_step.setdefault(row.step, Told(event.digest, event.probe_loss))
+    return first_by_step
 
 
 def _loss_of(written: Written) -> Number | None:

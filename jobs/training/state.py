@@ -1,4 +1,4 @@
-"""Saves the full state of a train job, and finds the one from which an interrupted run goes on.
+"""Saves the full state of a train job, and finds the one from which an interrupted run resumes.
 
 <run>/state/<step>/   state.json, and in ranks/ what DeepSpeed writes: weights,
                       optimiser, every rank's RNG
@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,13 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract import removal
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import SCHEMA, read_json, sync_to_disk, write_json
-from jobs.contract.journal import Journal, spell_nonfinite
+from jobs.contract.folder import sync_to_disk
+from jobs.contract.journal import Journal
+from jobs.contract.saved_state import (
+    SavedState,
+    read_saved_state,
+    write_saved_state,
+)
 from jobs.files import ownership
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
@@ -34,25 +39,6 @@ RANKS = "ranks"  # DeepSpeed's tag
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 
 Cells = frozenset[tuple[int, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved:
-    """state.json. `what` must be equal for a run to resume from it, and `way` too: see
-    `choose_state`."""
-
-    step: int
-    ids: str  # digest of the ids consumed so far
-    what: dict[str, Any]  # run_id, stage_id, recipe, schedule
-    way: dict[str, Any]  # world, zero_stage, device: how the state is cut into files
-    # bytes of every journal file when all rows up to `step` were on disk
-    journal: dict[str, int]
-    seconds: float
-    loss: float | None
-    attempt: int
-    saved: int
-    versions: dict[str, str]
-    schema: int = SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +55,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Choice:
-    """The state to go on from, if any, why newer ones do not serve, and why nothing may
+    """The state to resume from, if any, why newer ones do not serve, and why nothing may
     be trained at all."""
 
-    saved: Saved | None = None
+    saved: SavedState | None = None
     passed_over: str | None = None
     refusal: str | None = None
 
 
 def choose_state(
-    found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: Cells
+    states: Sequence[SavedState], job: Job, sizes: Mapping[str, int], measured: Cells
 ) -> Choice:
     """The newest state that is this job's. `sizes` are the journal's bytes, `measured`
     the losses that it has.
@@ -86,8 +72,8 @@ def choose_state(
     Refused is a state that is this job's and yet was trained on other ids than its schedule says.
     """
     reasons = []
-    for saved in sorted(found, key=lambda one: -one.step):
-        reason = _unusable(saved, job, sizes, measured)
+    for saved in sorted(states, key=lambda state: -state.step):
+        reason = _explain_unusable(saved, job, sizes, measured)
         if reason:
             reasons.append(f"the state of step {saved.step} {reason}")
             continue
@@ -100,46 +86,64 @@ def choose_state(
     return Choice(passed_over="; ".join(reasons) or None)
 
 
-def _unusable(
-    saved: Saved, job: Job, sizes: Mapping[str, int], measured: Cells
+def _explain_unusable(
+    saved: SavedState, job: Job, sizes: Mapping[str, int], measured: Cells
 ) -> str | None:
-    for ours, theirs in ((job.what, saved.what), (job.way, saved.way)):
-        differ = [key for key in ours if ours[key] != theirs.get(key)]
-        if differ:
-            return "is of another " + " and ".join(
-                f"{key} ({theirs.get(key)}, now {ours[key]})" for key in differ
-            )
-    short = [name for name, size in saved.journal.items() if sizes.get(name, 0) < size]
-    if short:
-        return f"has lost rows of its journal {short[0]}"
-    missing = min(
-        (cell for cell in job.cells - measured if cell[0] <= saved.step), default=None
+    """Why a state does not serve the job; None if it does."""
+    return (
+        _compare(job.what, saved.what)
+        or _compare(job.way, saved.way)
+        or _find_lost_rows(saved, sizes)
+        or _find_missing_loss(saved, job.cells - measured)
+        or _find_missing_snapshot(saved, job.lacking)
     )
-    if missing:
-        return f"has no {missing[1]} of step {missing[0]}, which is a checkpoint now"
-    lost = sorted(step for step in job.lacking if step <= saved.step)
-    if lost:
-        return f"is past step {lost[0]}, of which a snapshot is wanted and was never written"
+
+
+def _compare(now: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+    differing = [key for key in now if now[key] != before.get(key)]
+    if not differing:
+        return None
+    return "is of another " + " and ".join(
+        f"{key} ({before.get(key)}, now {now[key]})" for key in differing
+    )
+
+
+def _find_lost_rows(saved: SavedState, sizes: Mapping[str, int]) -> str | None:
+    for name, size in saved.journal.items():
+        if sizes.get(name, 0) < size:
+            return f"has lost rows of its journal {name}"
     return None
 
 
-def find_states(run: Path) -> list[Saved]:
+def _find_missing_loss(saved: SavedState, unmeasured: Cells) -> str | None:
+    missed = [cell for cell in unmeasured if cell[0] <= saved.step]
+    if not missed:
+        return None
+    step, key = min(missed)
+    return f"has no {key} of step {step}, which is a checkpoint now"
+
+
+def _find_missing_snapshot(saved: SavedState, lacking: frozenset[int]) -> str | None:
+    missed = [step for step in lacking if step <= saved.step]
+    if not missed:
+        return None
+    return f"is past step {min(missed)}, of which a snapshot is wanted and was never written"
+
+
+def find_states(run: Path) -> list[SavedState]:
     """All committed states of a run folder."""
-    texts = [read_json(path / "state.json") for path in _committed(run)]
-    # One of another schema is nobody's.
-    return [
-        Saved(**text)
-        for text in texts
-        if text and {field.name for field in fields(Saved)} == set(text)
-    ]
+    states = [read_saved_state(path) for path in _committed(run)]
+    return [state for state in states if state]
 
 
-def of_the_user(run: Path, found: Sequence[Saved]) -> tuple[list[Saved], list[str]]:
+def of_the_user(
+    run: Path, states: Sequence[SavedState]
+) -> tuple[list[SavedState], list[str]]:
     """Those that nobody else may have written, and why not the others: a state is a
     pickle, and to load it is to run what it says.
     """
-    own, strange = [], []
-    for saved in found:
+    trusted, strange = [], []
+    for saved in states:
         folder = run.absolute() / "state" / str(saved.step)
         fault = ownership.find_fault_on_path(
             folder.parents[3], folder
@@ -147,8 +151,8 @@ def of_the_user(run: Path, found: Sequence[Saved]) -> tuple[list[Saved], list[st
         if fault:
             strange.append(f"the state of step {saved.step} is not loaded: {fault}")
         else:
-            own.append(saved)
-    return own, strange
+            trusted.append(saved)
+    return trusted, strange
 
 
 def newest_step(run: Path) -> int | None:
@@ -228,8 +232,8 @@ class States:
             assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
             measured = journals.list_metric_cells(journals.read_journal(self._run))
-            found, strange = of_the_user(self._run, find_states(self._run))
-            choice = choose_state(found, self._job, self._journal.before, measured)
+            states, strange = of_the_user(self._run, find_states(self._run))
+            choice = choose_state(states, self._job, self._journal.before, measured)
             if strange:
                 reasons = [
                     reason for reason in (choice.passed_over, *strange) if reason
@@ -238,14 +242,14 @@ class States:
         choice = self._tell(choice)
         if choice.refusal:
             raise ClusterError(
-                f"{self._root} cannot be gone on from: {choice.refusal}. The data or the code have"
+                f"{self._root} cannot be resumed from: {choice.refusal}. The data or the code have"
                 " changed; remove the folder to train from the start"
             )
         if choice.saved:
             self.step, self.save_s = choice.saved.step, choice.saved.seconds
         return choice
 
-    def load(self, engine: Any, saved: Saved) -> None:
+    def load(self, engine: Any, saved: SavedState) -> None:
         """Puts weights, optimiser and RNG back. Raises ClusterError if a file cannot be read."""
         folder = self._root / str(saved.step)
         try:
@@ -325,12 +329,8 @@ class States:
         self._journal.commit()
         for script in draft.glob("*.py"):  # DeepSpeed adds two to every checkpoint
             script.unlink()
-        write_json(
-            draft / "state.json",
-            spell_nonfinite(
-                asdict(self._saved(step, ids, loss, time.monotonic() - started))
-            ),
-        )
+        seconds = time.monotonic() - started
+        write_saved_state(draft, self._describe(step, ids, loss, seconds))
         sync_to_disk(draft)
         attempts.check_attempt(self._run, self._attempt)
         final = self._root / str(step)
@@ -348,8 +348,10 @@ class States:
         ):
             tell(f"a state is not removed: {reason}")
 
-    def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
-        return Saved(
+    def _describe(
+        self, step: int, ids: str, loss: float | None, seconds: float
+    ) -> SavedState:
+        return SavedState(
             step=step,
             ids=ids,
             what=self._job.what,
@@ -384,14 +386,14 @@ def _rng() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    found: dict[str, Any] = {
+    rng_states: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
-    return found
+        rng_states["cuda"] = torch.cuda.get_rng_state()
+    return rng_states
 
 
 def _set_rng(state: dict[str, Any]) -> None:

@@ -28,6 +28,6 @@ def compute_scales(
     task_of = dict(zip(corpus.train.ids, corpus.train.tasks, strict=True))
     vocabulary = (read_json(base / "config.json") or {})["vocab_size"]
     return [
-        output_space.loss_divisor(classes.get(task_of[one]), tokens, vocabulary)
-        for one, tokens in zip(ids, learnt, strict=True)
+        output_space.loss_divisor(classes.get(task_of[example_id]), tokens, vocabulary)
+        for example_id, tokens in zip(ids, learnt, strict=True)
     ]

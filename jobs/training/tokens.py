@@ -40,12 +40,12 @@ class Tokens(Sequence[EncodedExample]):
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, place: int) -> EncodedExample:  # type: ignore[override]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
+    def __getitem__(self, index: int) -> EncodedExample:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         (first, span, _), (stop, last, cut) = (
-            self._bounds[place],
-            self._bounds[place + 1],
+            self._bounds[index],
+            self._bounds[index + 1],
         )
         spans = tuple((int(a), int(b)) for a, b in self._spans[span:last])
         return EncodedExample(self._ids[first:stop], spans, int(cut))

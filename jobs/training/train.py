@@ -4,10 +4,10 @@ set at every checkpoint.
 Steps are counted from the start of the run's first stage, so that a run's stages are one curve.
 
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the
-loss is one mean over the learnt tokens of the whole batch, whatever the number of
+loss is one mean over the target tokens of the whole batch, whatever the number of
 ranks. See, in this package, answer_loss for the loss of an example, batch_loss for that
 of a batch, batches for what each rank is given, overflow for steps that are lost,
-checkpoint_losses for the test set, state for what an interrupted run goes on from.
+checkpoint_losses for the test set, state for what an interrupted run resumes from.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Event, Start
+from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
 from jobs.model import layers, weights
@@ -48,7 +49,7 @@ from jobs.training.optimizer import build_optimizer
 from jobs.training.overflow import Updates, refuse_fp16
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
-from jobs.training.state import Choice, Saved, States, read_versions
+from jobs.training.state import Choice, States, read_versions
 from jobs.training.state import Job as StateJob
 from jobs.training.train_sets import train_and_test
 from jobs.training.weight_folders import Base
@@ -87,7 +88,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Place:
+class AttemptContext:
     """Who trains where: the run's folder, this attempt and rank, rank 0's journal,
     signals, its pulse."""
 
@@ -99,24 +100,24 @@ class Place:
     pulse: Pulse = field(default_factory=Pulse)
 
 
-def run(job: TrainJob, place: Place) -> Progress:
-    """Trains the job's stage to its end, going on from the newest saved state that is this job's.
+def run(job: TrainJob, context: AttemptContext) -> Progress:
+    """Trains the job's stage to its end, resuming from the newest saved state that is this job's.
 
     Raises Stopped when any rank was told to stop, UserError for a base that cannot be
     trained, Diverged when a number is not finite, ClusterError when what prepare made
-    is missing, or a state cannot be saved or gone on from.
+    is missing, or a state cannot be saved or resumed from.
     """
     train, test = train_and_test(job)
-    if place.ranks.is_main and job.made.base is None and not job.before:
+    if context.ranks.is_main and job.made.base is None and not job.before:
         refuse_changed(job.base_folder, model_files, job.recipe["base"]["digest"])
-    device = connect_ranks(place.folder, place.ranks, job.resources.gpus_per_node)
+    device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
     llama = load_model(job.base_folder, job.train["precision"])
-    return fine_tune(job, place, device, llama, train, test)
+    return fine_tune(job, context, device, llama, train, test)
 
 
 def fine_tune(
     job: TrainJob,
-    place: Place,
+    context: AttemptContext,
     device: str,
     llama: Any,
     train: TokenizedSet,
@@ -124,9 +125,9 @@ def fine_tune(
 ) -> Progress:
     """Trains a Llama whose attention is packed_attention's on sets of one's own; all
     ranks have met before."""
-    engine = _engine(job, llama, device)
+    engine = _engine(job, llama)
     refuse_leaks(engine, llama.config.vocab_size, device)
-    trainer = Trainer(job, place, engine, device, train, test)
+    trainer = Trainer(job, context, engine, device, train, test)
     with without_pauses():
         progress = trainer.run()
     for folder in job.makes:
@@ -155,7 +156,7 @@ class Trainer:
     def __init__(
         self,
         job: TrainJob,
-        place: Place,
+        context: AttemptContext,
         engine: Any,
         device: str,
         train: TokenizedSet,
@@ -168,11 +169,11 @@ class Trainer:
             train,
             test,
         )
-        self.place, self.ranks, self.journal, self.signals = (
-            place,
-            place.ranks,
-            place.journal,
-            place.signals,
+        self.context, self.ranks, self.journal, self.signals = (
+            context,
+            context.ranks,
+            context.journal,
+            context.signals,
         )
         s = self.settings = job.train
         self.first, self.examples_before = _before(job)
@@ -183,7 +184,7 @@ class Trainer:
         self.warmup = schedule.count_warmup_steps(
             self.steps, s["warmup_steps"], s.get("warmup_share"), s.get("warmup")
         )
-        self.updates = Updates(engine, s, place.ranks.world)
+        self.updates = Updates(engine, s, context.ranks.world)
         self.budget = (
             job.micro_tokens or schedule.MICRO_TOKENS[device.partition(":")[0]]
         )
@@ -198,7 +199,7 @@ class Trainer:
             steps=self.steps,
         )
         self.ahead: list[MicroBatch] | None = None  # of the next step
-        self.speed = Speed(job, place.ranks.world, device)
+        self.speed = Speed(job, context.ranks.world, device)
         self.ids = IdDigest()
         # (step, place in the batch, place in the arrangement)
         self.consumed: list[tuple[int, int, int]] = []
@@ -208,9 +209,9 @@ class Trainer:
         when = job.checkpoints
         self.snapshots = Snapshots(
             engine,
-            place.folder,
-            place.attempt,
-            place.ranks,
+            context.folder,
+            context.attempt,
+            context.ranks,
             Base.of(job),
             [
                 self.first + step
@@ -221,7 +222,11 @@ class Trainer:
             job.scored,
         )
         self.states = States(
-            place.folder, place.attempt, place.ranks, self._identity(), place.journal
+            context.folder,
+            context.attempt,
+            context.ranks,
+            self._identity(),
+            context.journal,
         )
         self.saved_at = time.monotonic()
 
@@ -251,12 +256,16 @@ class Trainer:
         digests = schedule.compute_digests(
             self.train.ids, s["batch"], s["epochs"], self.steps
         )
-        what = {"run_id": self.job.run_id, "stage_id": self.job.stage_id}
-        what |= {"recipe": content_id(self.job.recipe, 64), "schedule": digests[-1]}
+        identity = {"run_id": self.job.run_id, "stage_id": self.job.stage_id}
+        identity |= {"recipe": content_id(self.job.recipe, 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
         cells, lacking = self.losses.cells, self.snapshots.lacking
         return StateJob(
-            what=what, way=self._way(), digests=of_step, cells=cells, lacking=lacking
+            what=identity,
+            way=self._way(),
+            digests=of_step,
+            cells=cells,
+            lacking=lacking,
         )
 
     def _way(self) -> dict[str, Any]:
@@ -266,7 +275,7 @@ class Trainer:
         )
         return {"device": kind, "world": self.ranks.world, "zero_stage": int(stage)}
 
-    def _go_on(self, saved: Saved) -> None:
+    def _go_on(self, saved: SavedState) -> None:
         self.states.load(self.engine, saved)
         self.ids = IdDigest(saved.ids)
         self.progress.step, self.progress.loss, self.progress.digest = (
@@ -283,46 +292,46 @@ class Trainer:
         since_s = time.monotonic() - self.saved_at
         due = asking.is_due(step, when.state_every, since_s, when.state_every_min)
         fits = asking.save_fits(self.states.save_s, self.signals.waited_s, kill_wait_s)
-        mine = [
+        own_flags = [
             self.signals.asks,
             int(due and self.ranks.is_main),
             int(fits and self.ranks.is_main),
         ]
-        flags = torch.tensor(mine, device=self.device)
+        flags = torch.tensor(own_flags, device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        asked, due, fits = flags.tolist()
+        signal, due, fits = flags.tolist()
         verdict, is_whole = (
-            asking.choose_step_action(asked, bool(due), bool(fits)),
+            asking.choose_step_action(signal, bool(due), bool(fits)),
             True,
         )
         if verdict.save or verdict.stop:
             save_s = self.states.save_s if verdict.save else None
             within_s = asking.compute_seconds_left(
-                asked, save_s or 0.0, self.signals.waited_s, kill_wait_s
+                signal, save_s or 0.0, self.signals.waited_s, kill_wait_s
             )
             is_whole = self.snapshots.finish(within_s)
         # No state may be past a snapshot that may yet be lost.
         if verdict.save and is_whole:
             self._digest_consumed()
             self.progress.digest = self.ids.hex()
-            self.place.pulse.does(SAVING)
+            self.context.pulse.does(SAVING)
             self.states.save(
                 self.engine, step, self.progress.digest, self.progress.loss
             )
             self.saved_at = time.monotonic()
         if verdict.stop:
             self.progress.step, self.progress.snapshots = step, self.snapshots.listed()
-            raise Stopped(self.progress, asking.choose_outcome(asked))
+            raise Stopped(self.progress, asking.choose_outcome(signal))
 
     def _start(self, choice: Choice) -> None:
         step = choice.saved.step if choice.saved else self.first
-        self.place.pulse.begins(
+        self.context.pulse.begins(
             step, self.progress.steps, choice.saved.loss if choice.saved else None
         )
-        self.place.pulse.says(choice.passed_over)
+        self.context.pulse.says(choice.passed_over)
         if self.journal:
             examples = self._examples(step)
-            self.losses.describe(self.place.folder, self.place.attempt)
+            self.losses.describe(self.context.folder, self.context.attempt)
             self.journal.rewind(step=step, examples=examples)
             start = self._describe_start(step, choice.passed_over)
             self.journal.add_event(start, step=step, examples=examples)
@@ -337,7 +346,7 @@ class Trainer:
             **self._way(),
             from_step=step,
             passed_over=passed_over,
-            **attempts.describe_placement(self.place.attempt),
+            **attempts.describe_placement(self.context.attempt),
             steps=self.progress.steps,
             train=len(self.train),
             test=len(self.test),
@@ -361,9 +370,9 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
-        self.place.pulse.does(TRAINING)
+        self.context.pulse.does(TRAINING)
         s = self.settings
-        places = self._places(step)
+        indices = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
         taken = step - self.first - skipped
         rate = schedule.compute_learning_rate(
@@ -372,18 +381,22 @@ class Trainer:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         loss_of = loss_of_step(
-            self.train, places, s.get("virtual_ranks", 1), self.ranks.world, self.device
+            self.train,
+            indices,
+            s.get("virtual_ranks", 1),
+            self.ranks.world,
+            self.device,
         )
         for micro in self.ahead or self._micro_batches(step):
             self.engine.backward(loss_of.add(self._forward(micro), micro.items))
-            self.consumed += [(step, item, places[item]) for item in micro.items]
+            self.consumed += [(step, item, indices[item]) for item in micro.items]
         self.engine.step()
         self.ahead = self._micro_batches(step + 1)  # while the device is still at work
         loss = loss_of.value()
-        self.updates.refuse_broken(step, loss, skipped, self.place.pulse.train_loss)
+        self.updates.refuse_broken(step, loss, skipped, self.context.pulse.train_loss)
         self.progress.skipped = self.updates.skipped
-        lengths = [self.train.lengths[place] for place in places]
-        self.place.pulse.reached(step, sum(lengths), loss)
+        lengths = [self.train.lengths[index] for index in indices]
+        self.context.pulse.reached(step, sum(lengths), loss)
         if self.journal:
             data = {
                 "train/loss": loss,
@@ -415,7 +428,7 @@ class Trainer:
         )
 
     def _checkpoint(self, step: int) -> None:
-        self.place.pulse.does(MEASURING)
+        self.context.pulse.does(MEASURING)
         gc.collect()  # else it is off: see without_pauses
         data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
@@ -424,7 +437,7 @@ class Trainer:
             data.get("loss", self.progress.loss),
             self.ids.hex(),
         )
-        self.place.pulse.loss = self.progress.loss
+        self.context.pulse.loss = self.progress.loss
         digests = {"ids": self.ids.hex()}
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
@@ -454,23 +467,23 @@ class Trainer:
         self.consumed = []
 
     def _examples(self, step: int) -> int:
-        own = min(
+        stage_examples = min(
             (step - self.first) * self.settings["batch"],
             len(self.train) * self.settings["epochs"],
         )
-        return self.examples_before + own
+        return self.examples_before + stage_examples
 
 
 def _steps(
     rows: list[tuple[int, int, int]], ids: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
     steps: dict[int, list[str]] = {}
-    for step, item, place in rows:
+    for step, item, index in rows:
         if item != len(steps.setdefault(step, [])):
             raise ClusterError(
                 f"step {step}: item {item} of the batch was trained twice or not at all"
             )
-        steps[step].append(ids[place])
+        steps[step].append(ids[index])
     yield from steps.items()
 
 
@@ -482,7 +495,7 @@ def _before(job: TrainJob) -> tuple[int, int]:
     return end.steps, end.examples
 
 
-def _engine(job: TrainJob, llama: Any, device: str) -> Any:
+def _engine(job: TrainJob, llama: Any) -> Any:
     import deepspeed
 
     s = job.train

@@ -31,9 +31,9 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     ClusterError where what prepare made is not what it was; UserError for prompts
     beyond the model's reach.
     """
-    workspace, made, base = job.workspace, job.made, job.base_folder
-    arrangement = workspace.arrangement(made.arrangement)
-    stage, corpus = job.stage, Corpus(workspace, made.corpus)
+    workspace, made_ids, base = job.workspace, job.made, job.base_folder
+    arrangement = workspace.arrangement(made_ids.arrangement)
+    stage, corpus = job.stage, Corpus(workspace, made_ids.corpus)
     longest = stage["train"]["max_length"]
     context = position_count(read_json(base / "config.json") or {})
     if longest > context:
@@ -44,8 +44,8 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     refuse_lossy(base, vocabulary, _some_texts(corpus))
     encode = encoder_of(stage, vocabulary)
     ids = ordered_ids(arrangement)
-    kept = workspace.tokens(tokens_id(job.recipe, made.arrangement))
-    encoded = prepare_tokens(kept, partial(_in_order, ids, corpus), encode)
+    tokens_folder = workspace.tokens(tokens_id(job.recipe, made_ids.arrangement))
+    encoded = prepare_tokens(tokens_folder, partial(_in_order, ids, corpus), encode)
     train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
     train.scales = compute_scales(stage["train"], corpus, ids, train.learnt, base)
     return (
@@ -118,11 +118,11 @@ def ordered_ids(arrangement: Path) -> list[str]:
 def _some_texts(corpus: Corpus) -> Iterator[str]:
     """Texts of a few examples from all over the data, by which a tokenizer is tried."""
     for examples in (corpus.train, corpus.test):
-        for place in range(0, len(examples), max(1, len(examples) // TRIED)):
-            for turn in examples[place].turns:
+        for index in range(0, len(examples), max(1, len(examples) // TRIED)):
+            for turn in examples[index].turns:
                 yield from turn
 
 
 def _in_order(ids: list[str], corpus: Corpus) -> list[Example]:
-    places = {made_id: place for place, made_id in enumerate(corpus.train.ids)}
-    return [corpus.train[places[one]] for one in ids]
+    index_of = {made_id: index for index, made_id in enumerate(corpus.train.ids)}
+    return [corpus.train[index_of[example_id]] for example_id in ids]

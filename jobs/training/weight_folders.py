@@ -128,7 +128,9 @@ class WeightFolders:
         self._parts = adapters or weights.list_tensors(engine)
         # PEFT reads one file; adapters are small.
         owners = weights.assign_readers(self._parts, 1 if adapters else ranks.world)
-        self._mine = [part for part in self._parts if owners[part.name] == ranks.rank]
+        self._mine = [
+            tensor for tensor in self._parts if owners[tensor.name] == ranks.rank
+        ]
         self._shard = (
             ADAPTER_FILE
             if adapters
@@ -160,9 +162,9 @@ class WeightFolders:
         started = time.perf_counter()
         self.raise_error()
         self._held = self._room()
-        for part, tensor in weights.gather_tensors(self._engine, self._parts):
-            if part.name in self._held:
-                self._copy_one(self._held[part.name], tensor)
+        for described, tensor in weights.gather_tensors(self._engine, self._parts):
+            if described.name in self._held:
+                self._copy_one(self._held[described.name], tensor)
         self._waited_s = time.perf_counter() - started
 
     def write(self, folder: Path, meta: Meta) -> float:
@@ -222,13 +224,13 @@ class WeightFolders:
 
     def _all(self, is_so: bool) -> bool:
         """Whether it is so on all ranks; raises on all what has gone wrong on one."""
-        told: list[Any] = [None] * self._ranks.world
-        dist.all_gather_object(told, (is_so, self._error and str(self._error)))
+        answers: list[Any] = [None] * self._ranks.world
+        dist.all_gather_object(answers, (is_so, self._error and str(self._error)))
         self.raise_error()
-        for rank, (_, problem) in enumerate(told):
+        for rank, (_, problem) in enumerate(answers):
             if problem:
                 raise ClusterError(f"rank {rank}: {problem}")
-        return all(so for so, _ in told)
+        return all(so for so, _ in answers)
 
     def _wait(self, question: Callable[[], bool], within_s: float | None) -> bool:
         until = None if within_s is None else time.monotonic() + within_s
@@ -250,22 +252,22 @@ class WeightFolders:
     def _new_copy(self) -> Copy:
         self._made += 1
         pinned = self._side is not None
-        made = {
+        buffers = {
             p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned)
             for p in self._mine
         }
-        for room in made.values():
+        for buffer in buffers.values():
             # a page that was never written to is not there yet: training would wait for it
-            room.zero_()
-        return made
+            buffer.zero_()
+        return buffers
 
-    def _copy_one(self, held: torch.Tensor, tensor: torch.Tensor) -> None:
+    def _copy_one(self, buffer: torch.Tensor, tensor: torch.Tensor) -> None:
         if self._side is None:
-            held.copy_(tensor)
+            buffer.copy_(tensor)
             return
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            held.copy_(tensor, non_blocking=True)
+            buffer.copy_(tensor, non_blocking=True)
         # ZeRO-3 gives a gathered tensor back before the copy has been made
         tensor.record_stream(self._side)
 
@@ -325,10 +327,14 @@ class WeightFolders:
         ownership.make_folder(task.draft)
         report: dict[str, Any] = {
             "tensors": {
-                name: weights.tensor_digest(held) for name, held in task.copy.items()
+                name: weights.tensor_digest(tensor)
+                for name, tensor in task.copy.items()
             }
         }
-        report |= {"bytes": sum(part.bytes for part in self._mine), "file": None}
+        report |= {
+            "bytes": sum(described.bytes for described in self._mine),
+            "file": None,
+        }
         if self._mine and not is_committed(task.folder):
             save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
             sync_to_disk(task.draft / self._shard)
@@ -348,7 +354,11 @@ class WeightFolders:
 
     def _publish(self, task: _Task, reports: list[dict[str, Any]]) -> Written:
         digest = weights.combine_digests(
-            {name: one for report in reports for name, one in report["tensors"].items()}
+            {
+                name: tensor_digest
+                for report in reports
+                for name, tensor_digest in report["tensors"].items()
+            }
         )
         size = sum(report["bytes"] for report in reports)
         attempts.check_attempt(self._run, self._attempt)
@@ -397,12 +407,12 @@ class WeightFolders:
             draft / "config.json",
             config | {"dtype": self._dtype, "architectures": ["LlamaForCausalLM"]},
         )
-        where = {
+        shard_of = {
             name: report["file"] for report in reports for name in report["tensors"]
         }
         index = {
             "metadata": {"total_size": size},
-            "weight_map": dict(sorted(where.items())),
+            "weight_map": dict(sorted(shard_of.items())),
         }
         write_json(draft / "model.safetensors.index.json", index)
 

@@ -16,6 +16,7 @@ from jobs.contract.folder import META, read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.contract.job_file import PrepareJob
 from jobs.contract.journal_rows import DigestRow
+from jobs.contract.saved_state import SavedState
 from jobs.contract.states import Outcome
 from jobs.model import content
 from jobs.training import safetensors_digests, state
@@ -332,7 +333,7 @@ def check_state(e: Evidence) -> str:
     return f"of step {saved.step}, attempt {saved.attempt}"
 
 
-def newest_state(e: Evidence) -> state.Saved:
+def newest_state(e: Evidence) -> SavedState:
     """The newest full state. NotChecked if there is none."""
     states = state.find_states(e.folder)
     if not states:

@@ -24,6 +24,7 @@ from jobs.contract import exit_record, job_file, journal, journal_rows, snapshot
 from jobs.contract.folder import META, Workspace, read_json
 from jobs.contract.job_file import TrackingServer, TrainJob, TrainPaths
 from jobs.contract.journal_rows import find_first_start, find_metrics
+from jobs.contract.saved_state import SavedState
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.training import safetensors_digests, state
@@ -85,7 +86,7 @@ class Span:
 
     begin: int
     end: int
-    saved: state.Saved | None
+    saved: SavedState | None
 
     @property
     def origin(self) -> str:
@@ -198,7 +199,7 @@ def _needs(e: Evidence) -> Iterator[str]:
     )
 
 
-def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
+def _copy_past(run: Path, folder: Path, saved: SavedState) -> None:
     """What an attempt that resumes from a state looks at: the state, and the journal as
     it was when it was saved."""
     journal.folder_of(folder).mkdir()

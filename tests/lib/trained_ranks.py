@@ -175,7 +175,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
         hook = register_optimizer_step_pre_hook(gradients)
         progress = trainer.fine_tune(
             job,
-            trainer.Place(own, attempt, ranks, journal, Signals()),
+            trainer.AttemptContext(own, attempt, ranks, journal, Signals()),
             device,
             llama,
             train,
