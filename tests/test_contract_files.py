@@ -14,6 +14,7 @@ from jobs.contract import (
     delivery_cursor,
     item_losses,
     leases,
+    prepared,
     rendezvous,
     saved_state,
     snapshots,
@@ -292,6 +293,31 @@ def test_a_rendezvous_is_written_as_before(
     path.write_text('{"address": "10.0.0.7"}')
     with pytest.raises(Damaged, match=f"{path}: is not what zsg writes there"):
         rendezvous.read_rendezvous(tmp_path)
+
+
+TOKENS = """{
+ "schema": 1,
+ "examples": 3,
+ "tokens": 17
+}
+"""
+
+
+def test_the_meta_of_prepared_things_is_written_as_before(tmp_path: Path) -> None:
+    """And read as far as others need it, whatever else stands there."""
+    path = tmp_path / "meta.json"
+    prepared.write_prepared_meta(tmp_path, prepared.TokensMeta(examples=3, tokens=17))
+    assert path.read_text() == TOKENS
+    prepared.write_prepared_meta(tmp_path, prepared.BaseLossesMeta(items=4))
+    assert path.read_text() == '{\n "items": 4\n}\n'
+
+    sources = {"corpus": "c", "corpus_meta": {"train_digest": "t", "count": 3}}
+    path.write_text(json.dumps({"schema": 1, "ids_digest": "i", "sources": sources}))
+    meta = prepared.read_arrangement_meta(tmp_path)
+    assert meta and (meta.ids_digest, meta.corpus.train_digest) == ("i", "t")
+    path.write_text('{"digest": 5}')
+    with pytest.raises(Damaged, match=f"{path}: .*digest`; remove the folder, and"):
+        prepared.read_base_meta(tmp_path)
 
 
 LEASE = """{

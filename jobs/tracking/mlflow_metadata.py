@@ -13,9 +13,14 @@ from typing import Any, NamedTuple
 
 from jobs.contract import exit_record, job_file, journal, journal_rows, stages
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import META, Damaged, Workspace, read_json
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
+from jobs.contract.prepared import (
+    ArrangementMeta,
+    read_arrangement_meta,
+    read_base_meta,
+)
 from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
 from zsg_core.shown_text import format_value
@@ -136,7 +141,7 @@ def collect_facts(
     """
     job = _submitted(folder)
     workspace, made_ids = workspace_of(folder), job.made
-    corpus = _corpus(workspace, made_ids)
+    arrangement = _read_arrangement(workspace, made_ids)
     stages = row["recipe"]["stages"]
     facts = {
         **_describe_code(job, starts),
@@ -151,9 +156,9 @@ def collect_facts(
         "attempts": _describe_attempts(starts),
         "base": made_ids.base,
         "base.digest": _find_base_digest(workspace, made_ids),
-        "arrangement.ids_digest": _arrangement(workspace, made_ids).get("ids_digest"),
-        "train_digest": corpus.get("train_digest"),
-        "test_digest": corpus.get("test_digest"),
+        "arrangement.ids_digest": arrangement.ids_digest,
+        "train_digest": arrangement.corpus.train_digest,
+        "test_digest": arrangement.corpus.test_digest,
     }
     return facts | {key: str(value) for key, value in if_known.items() if value}
 
@@ -177,8 +182,8 @@ def _describe_code(
 def _find_base_digest(workspace: Workspace, made_ids: MadeThings) -> str | None:
     if not made_ids.base:
         return None
-    meta = read_json(workspace.base(made_ids.base) / META) or {}
-    return meta.get("digest")
+    meta = read_base_meta(workspace.base(made_ids.base))
+    return meta.digest if meta else None
 
 
 def _submitted(folder: Path) -> TrainJob:
@@ -201,7 +206,8 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
     datasets: list[DataSet] = []
     for folder in folders:
         workspace, made_ids = workspace_of(folder), _submitted(folder).made
-        if digest := _arrangement(workspace, made_ids).get("ids_digest"):
+        arrangement = _read_arrangement(workspace, made_ids)
+        if digest := arrangement.ids_digest:
             path = workspace.arrangement(made_ids.arrangement).relative_to(
                 workspace.root
             )
@@ -211,9 +217,7 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
                 )
             )
         # which all stages share
-        if folder == folders[-1] and (
-            digest := _corpus(workspace, made_ids).get("test_digest")
-        ):
+        if folder == folders[-1] and (digest := arrangement.corpus.test_digest):
             path = workspace.corpus(made_ids.corpus).relative_to(workspace.root)
             datasets.append(
                 DataSet(f"test set of {made_ids.corpus}", digest, "testing", str(path))
@@ -294,12 +298,10 @@ def _list_source_digests(stage: Row) -> dict[str, str]:
     }
 
 
-def _arrangement(workspace: Workspace, made_ids: MadeThings) -> dict[str, Any]:
-    return read_json(workspace.arrangement(made_ids.arrangement) / META) or {}
-
-
-def _corpus(workspace: Workspace, made_ids: MadeThings) -> dict[str, Any]:
-    return _arrangement(workspace, made_ids).get("sources", {}).get("corpus_meta", {})
+def _read_arrangement(workspace: Workspace, made_ids: MadeThings) -> ArrangementMeta:
+    """What is known of the arrangement; nothing where it was removed since."""
+    folder = workspace.arrangement(made_ids.arrangement)
+    return read_arrangement_meta(folder) or ArrangementMeta()
 
 
 def _flat(tree: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,9 +19,9 @@ from jobs.contract.folder import (
     is_committed,
     publish_folder,
     read_json,
-    write_json,
 )
 from jobs.contract.job_file import TrainJob
+from jobs.contract.prepared import BaseLossesMeta, write_prepared_meta
 from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import read_versions
@@ -77,7 +77,7 @@ def publish_losses(folder: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
     with publish_folder(folder) as draft:
         np.save(draft / "losses.npy", losses)
-        write_json(draft / META, {"items": len(losses)})
+        write_prepared_meta(draft, BaseLossesMeta(items=len(losses)))
 
 
 def describe_machine(device: str) -> list[Any]:

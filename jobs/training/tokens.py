@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from jobs.contract.folder import (
-    META,
     is_committed,
     lock_folder,
     publish_folder,
-    write_json,
 )
+from jobs.contract.prepared import TokensMeta, write_prepared_meta
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample
 from zsg_core.digest import content_id
@@ -100,4 +99,4 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
     (draft / "ids").unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
-    write_json(draft / META, {"schema": 1, "examples": len(ends), "tokens": sizes[0]})
+    write_prepared_meta(draft, TokensMeta(examples=len(ends), tokens=sizes[0]))

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import META, read_json
+from jobs.contract.folder import read_json
 from jobs.contract.job_file import TrainJob
+from jobs.contract.prepared import read_arrangement_meta
 from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
@@ -107,8 +108,8 @@ def ordered_ids(arrangement: Path) -> list[str]:
     """The ids as an arrangement's `ids` file lists them: the one place where order
     enters training."""
     ids = (arrangement / "ids").read_text(encoding="utf-8").splitlines()
-    meta = read_json(arrangement / META)
-    if not meta or digest_ids(ids) != meta["ids_digest"]:
+    meta = read_arrangement_meta(arrangement)
+    if not meta or digest_ids(ids) != meta.ids_digest:
         raise ClusterError(
             f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder"
         )

@@ -30,6 +30,7 @@ from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.folder import (
     META,
+    Damaged,
     commit_draft,
     is_committed,
     read_json,
@@ -37,6 +38,7 @@ from jobs.contract.folder import (
     write_json,
 )
 from jobs.contract.job_file import TrainJob
+from jobs.contract.prepared import ADVICE, read_base_meta
 from jobs.contract.snapshots import Meta, SnapshotMeta, StartedFrom
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
@@ -65,12 +67,13 @@ class Base:
         """A train job's: a folder of the user's, a base that zsg has made, or the end
         of the stage before."""
         path, digest = job.base_folder, job.recipe["base"].get("digest")
-        if job.before or job.made.base:
-            digest = (
-                records.read_end_meta(path).weights or ""
-                if job.before
-                else (read_json(path / META) or {})["digest"]
-            )
+        if job.before:
+            digest = records.read_end_meta(path).weights or ""
+        elif job.made.base:
+            meta = read_base_meta(path)
+            if meta is None or meta.digest is None:
+                raise Damaged(f"{path / META}: has no digest of the base; {ADVICE}")
+            digest = meta.digest
         return cls(path, digest)
 
 
