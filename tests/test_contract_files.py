@@ -2,6 +2,7 @@
 records? The golden bytes are those of the code before."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -264,6 +265,7 @@ def test_what_a_saved_state_is_of_is_written_as_before(tmp_path: Path) -> None:
     path.write_text(STATE)
     state = saved_state.read_saved_state(tmp_path)
     assert state and (state.step, state.loss) == (25, "nan")
+    assert math.isnan(state.last_loss or 0.0)
     path.unlink()
     saved_state.write_saved_state(
         tmp_path, msgspec.structs.replace(state, loss=float("nan"))

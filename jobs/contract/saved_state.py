@@ -38,6 +38,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     schema: int = SCHEMA
 
+    @property
+    def last_loss(self) -> float | None:
+        """The last loss that was measured, also one that is no number."""
+        return None if self.loss is None else float(self.loss)
+
 
 def read_saved_state(folder: Path) -> SavedState | None:
     """What the state in a folder is of; None where there is none, or one of another

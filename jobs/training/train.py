@@ -278,11 +278,9 @@ class Trainer:
     def _go_on(self, saved: SavedState) -> None:
         self.states.load(self.engine, saved)
         self.ids = IdDigest(saved.ids)
-        self.progress.step, self.progress.loss, self.progress.digest = (
-            saved.step,
-            saved.loss,
-            saved.ids,
-        )
+        self.progress.step = saved.step
+        self.progress.loss = saved.last_loss
+        self.progress.digest = saved.ids
         self.progress.skipped = self.updates.skipped
 
     def _save_or_stop(self, step: int) -> None:
@@ -326,7 +324,9 @@ class Trainer:
     def _start(self, choice: Choice) -> None:
         step = choice.saved.step if choice.saved else self.first
         self.context.pulse.begins(
-            step, self.progress.steps, choice.saved.loss if choice.saved else None
+            step,
+            self.progress.steps,
+            choice.saved.last_loss if choice.saved else None,
         )
         self.context.pulse.says(choice.passed_over)
         if self.journal:
