@@ -9,7 +9,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.heartbeat import MEASURING, NAME, TRAINING, Heartbeat, Pulse
-from jobs.training.train import Place
+from jobs.training.train import AttemptContext
 from tests.lib.command_line import wait_until
 
 EVERY_S = 0.02
@@ -143,4 +143,4 @@ def test_how_long_each_thing_took_is_told() -> None:
 
 def test_every_rank_has_a_pulse() -> None:
     """A trainer may tell it whether anybody listens or not."""
-    assert Place.__dataclass_fields__["pulse"].default_factory is Pulse
+    assert AttemptContext.__dataclass_fields__["pulse"].default_factory is Pulse

@@ -144,7 +144,7 @@ def change(train):
 
     train.train_and_test, train.load_model = train_and_test, load_model
     train.connect_ranks = lambda folder, ranks, gpus: "cpu"
-    train._engine = lambda job, llama, device: Engine(job.run_id)
+    train._engine = lambda job, llama: Engine(job.run_id)
     train.refuse_leaks = lambda engine, vocabulary, device: None
     train.loss_of_step, train.CheckpointLosses = BatchLoss, CheckpointLosses
     weights.digest_of = lambda engine: engine.weights
