@@ -233,7 +233,7 @@ def test_a_retry_is_kept_off_failed_nodes(
 
     printed = zsg("retry", "small", "--yes")
     assert (
-        f"nodes left out of what is tried again: n1 (node failure under {item}"
+        f"nodes left out of what is retried: n1 (node failure under {item}"
         in " ".join(printed.split())
     )
     assert set(

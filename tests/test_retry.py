@@ -308,7 +308,7 @@ def test_a_killed_run_is_tried_again_and_what_is_done_is_not(
     assert {row["run"]: row["state"] for row in zsg.status()} == dict.fromkeys(
         states, "done"
     )
-    assert zsg("retry", "small", "--yes") == "small: nothing to try again\n"
+    assert zsg("retry", "small", "--yes") == "small: nothing to retry\n"
     grid.unlink()
     zsg("retry", "small", "--only", "state=done", "--yes")
 

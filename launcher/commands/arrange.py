@@ -37,25 +37,27 @@ def make(
     from launcher.submission import arrange_make
     from launcher.views import show
 
-    made = arrange_make.make_arrangements(grid, workspace)
+    orders = arrange_make.make_arrangements(grid, workspace)
     if json:
-        show.as_json(
-            [{"arrangement": one.id, "new": one.new, "axes": one.axes} for one in made]
-        )
+        rows = [
+            {"arrangement": order.id, "new": order.new, "axes": order.axes}
+            for order in orders
+        ]
+        show.as_json(rows)
         return
-    for one in made:
+    for order in orders:
         points = "; ".join(
             " ".join(f"{key}={value}" for key, value in axes.items())
-            for axes in one.axes
+            for axes in order.axes
         )
         show.print_result(
-            f"{one.id}  {'made' if one.new else 'there already'}  {points}"
+            f"{order.id}  {'made' if order.new else 'there already'}  {points}"
         )
 
 
 @app.command("show")
 def show_one(
-    one: OrderId,
+    order: OrderId,
     workspace: Workspace = None,
     json: AsJson = False,
     head: Annotated[
@@ -73,19 +75,22 @@ def show_one(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    told = arrangements.summarize_arrangement(
-        arrangements.find_arrangement(workspaces.find_to_read(workspace), one), head
+    summary = arrangements.summarize_arrangement(
+        arrangements.find_arrangement(workspaces.find_to_read(workspace), order), head
     )
     if json:
-        show.as_json(told)
+        show.as_json(summary)
         return
-    for line in _lines(told):
+    for line in _format_summary(summary):
         show.print_result(line)
 
 
 @app.command()
 def compare(
-    one: OrderId, other: OrderId, workspace: Workspace = None, json: AsJson = False
+    first: OrderId,
+    second: OrderId,
+    workspace: Workspace = None,
+    json: AsJson = False,
 ) -> None:
     """Compare two orders by rank, and by what their beginnings share.
 
@@ -97,22 +102,22 @@ def compare(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    place = workspaces.find_to_read(workspace)
-    told = arrangements.compare_orders(
-        arrangements.find_arrangement(place, one),
-        arrangements.find_arrangement(place, other),
+    workspace_folder = workspaces.find_to_read(workspace)
+    comparison = arrangements.compare_orders(
+        arrangements.find_arrangement(workspace_folder, first),
+        arrangements.find_arrangement(workspace_folder, second),
     )
     if json:
-        show.as_json(told)
+        show.as_json(comparison)
         return
-    count, rho = told["count"], told["spearman"]
+    count, rho = comparison["count"], comparison["spearman"]
     show.print_result(
         f"{count['one']} and {count['two']} examples, {count['both']} in both"
     )
     show.print_result(
         f"rank correlation (Spearman): {'–' if rho is None else f'{rho:.4f}'}"
     )
-    for length, share in told["overlap"].items():
+    for length, share in comparison["overlap"].items():
         show.print_result(f"of the first {length}: {share:.1%} in both")
 
 
@@ -141,42 +146,43 @@ def draw(
     from launcher.workspace import workspaces
 
     outputs.refuse_existing(out, replace)
-    place = workspaces.find_to_read(workspace)
-    chosen = [arrangements.find_arrangement(place, prefix) for prefix in ids]
+    workspace_folder = workspaces.find_to_read(workspace)
+    chosen = [arrangements.find_arrangement(workspace_folder, prefix) for prefix in ids]
     curves = {
-        arrangements.label_arrangement(made): arrangements.measure_similarity(made)
-        for made in chosen
+        arrangements.label_arrangement(order): arrangements.measure_similarity(order)
+        for order in chosen
     }
     similarity_chart.draw_similarity(curves, out)
     show.print_result(f"wrote {out}")
 
 
-def _lines(told: dict[str, Any]) -> list[str]:
+def _format_summary(summary: dict[str, Any]) -> list[str]:
     recipe = ", ".join(
-        f"{key} {_short(value)}" for key, value in told["recipe"].items()
+        f"{key} {_short(value)}" for key, value in summary["recipe"].items()
     )
-    left = (
-        f", {told['left_out']} of the corpus left out" if told.get("left_out") else ""
-    )
+    left_out = ""
+    if summary.get("left_out"):
+        left_out = f", {summary['left_out']} of the corpus left out"
     lines = [
-        f"{told['arrangement']}: {recipe}",
-        f"{told['count']} examples{left}; corpus {told['corpus']}",
+        f"{summary['arrangement']}: {recipe}",
+        f"{summary['count']} examples{left_out}; corpus {summary['corpus']}",
     ]
-    if by_source := told.get("by_source"):
-        parts = (
-            f"{name} {count} ({count / told['count']:.2%})"
+    if by_source := summary.get("by_source"):
+        shares = (
+            f"{name} {count} ({count / summary['count']:.2%})"
             for name, count in by_source.items()
         )
-        lines.append(f"sources: {', '.join(parts)}")
-    if "rounds" in told:
-        lines += _round_lines(told["rounds"])
-    if told.get("in_both_halves"):
-        lines.append(f"{told['in_both_halves']} were in both halves and count once")
-    lines += ["first: " + ", ".join(told["head"])] if told["head"] else []
-    for part in told["parts"]:
-        most = ", ".join(f"{task} {count}" for task, count in part["most"].items())
+        lines.append(f"sources: {', '.join(shares)}")
+    if "rounds" in summary:
+        lines += _round_lines(summary["rounds"])
+    if summary.get("in_both_halves"):
+        lines.append(f"{summary['in_both_halves']} were in both halves and count once")
+    if summary["head"]:
+        lines.append("first: " + ", ".join(summary["head"]))
+    for stretch in summary["parts"]:
+        tasks = ", ".join(f"{task} {count}" for task, count in stretch["most"].items())
         lines.append(
-            f"{part['from']:>8}–{part['to']:<8} {part['tasks']:>5} tasks: {most}"
+            f"{stretch['from']:>8}–{stretch['to']:<8} {stretch['tasks']:>5} tasks: {tasks}"
         )
     return lines
 

@@ -1,6 +1,8 @@
 """The commands that stop runs, try failed ones again, and free what no run needs."""
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated
 
 import typer
@@ -57,37 +59,59 @@ def cancel(
     from launcher.views import asking, show
     from launcher.workspace import workspaces
 
-    place = workspaces.find_own(workspace)
+    workspace_folder = workspaces.find_own(workspace)
     decision = cancels.plan_cancellation(
-        place, names, Selection.parse(only, except_), force
+        workspace_folder, names, Selection.parse(only, except_), force
     )
     for item, why in decision.left.items():
         show.print_result(f"{item} is left alone: {why}")
     if not decision.stop:
         show.print_result("nothing to stop")
         return
-    stopped = [item for item in decision.stop if item not in decision.ended]
-    runs = [item.removeprefix("runs/") for item in stopped if item.startswith("runs/")]
-    helpers = [item for item in stopped if not item.startswith("runs/")]
-    also = f" and {', '.join(helpers)}" if helpers else ""
-    what = f"{len(runs)} run{'s' * (len(runs) != 1)} ({', '.join(runs)}){also}"
-    freed = ", ".join(item.removeprefix("runs/") for item in decision.ended)
-    ended = f"Slurm jobs that outlive what has ended ({freed})"
-    asked = "; ".join([what] * bool(stopped) + [ended] * bool(decision.ended))
-    if not asking.make_consent(yes)(f"{asked}: stop?"):
+    items = [item for item in decision.stop if item not in decision.ended]
+    to_stop, to_end = _name_items(items), _name_ended(decision.ended)
+    question = "; ".join(filter(None, (to_stop, to_end)))
+    if not asking.make_consent(yes)(f"{question}: stop?"):
         show.print_progress("nothing was stopped")
         return
-    for trouble in cancels.carry_out(place, decision.stop, save, decision.ended):
+    for trouble in cancels.carry_out(
+        workspace_folder, decision.stop, save, decision.ended
+    ):
         show.print_progress(f"note: {trouble}")
-    if stopped:
-        again = (
-            "; zsg retry GRID --only state=cancelled takes them up again"
-            if runs
-            else ""
-        )
-        show.print_result(f"told to {'save and ' * save}stop: {what}{again}")
-    if decision.ended:
-        show.print_result(f"ended {ended}; how those ended stays as it is")
+    if to_stop:
+        hint = ""
+        if any(map(_is_run, items)):
+            hint = "; zsg retry GRID --only state=cancelled resumes them"
+        show.print_result(f"told to {'save and ' * save}stop: {to_stop}{hint}")
+    if to_end:
+        show.print_result(f"ended {to_end}; how those ended stays as it is")
+
+
+def _is_run(item: str) -> bool:
+    return item.startswith("runs/")
+
+
+def _name_item(item: str) -> str:
+    """A run by its id, another job by its folder."""
+    return item.removeprefix("runs/")
+
+
+def _name_items(items: Sequence[str]) -> str:
+    """How many runs, which, and the jobs of other kinds; empty where there are none."""
+    if not items:
+        return ""
+    runs = [_name_item(item) for item in items if _is_run(item)]
+    jobs = [item for item in items if not _is_run(item)]
+    text = f"{len(runs)} run{'s' * (len(runs) != 1)} ({', '.join(runs)})"
+    return f"{text} and {', '.join(jobs)}" if jobs else text
+
+
+def _name_ended(items: Sequence[str]) -> str:
+    """The jobs that Slurm still has though what they ran has ended; empty where none is."""
+    if not items:
+        return ""
+    names = ", ".join(map(_name_item, items))
+    return f"Slurm jobs that outlive what has ended ({names})"
 
 
 def retry(
@@ -127,34 +151,42 @@ def retry(
     from launcher.workspace import workspaces
     from zsg_core.errors import ClusterError
 
-    place = workspaces.find_own(workspace)
-    selection = Selection.parse(
-        [*(only or ()), *(["state=failed"] if failed and not only else [])], except_
-    )
+    if failed and not only:
+        only = ["state=failed"]
+    workspace_folder = workspaces.find_own(workspace)
     choice = retries.choose_retries(
-        place, grid, selection, retries.known_causes(cause or ()), force
+        workspace_folder,
+        grid,
+        Selection.parse(only, except_),
+        retries.known_causes(cause or ()),
+        force,
     )
-    for run, why in choice.refused.items():
-        show.print_result(
-            f"{run} is not tried again: {why} (--force tries it all the same)"
-        )
-    for line in choice.told(grid):
-        show.print_result(line)
+    _print_passed_over(choice.refused, choice.told(grid))
     if not choice.runs:
-        show.print_result(f"{grid}: nothing to try again")
+        show.print_result(f"{grid}: nothing to retry")
         return
-    opened = workflow.reopen_grid(place, grid)
-    retries.refuse_changed(
-        str(opened.grid.path), choice.runs, {run.id for run in opened.runs}
-    )
+    opened = workflow.reopen_grid(workspace_folder, grid)
+    run_ids = set(map(attrgetter("id"), opened.runs))
+    retries.refuse_changed(str(opened.grid.path), choice.runs, run_ids)
     allow = Allow(retry=True, selection=Selection.of_ids(choice.runs))
     if detach and opened.site.profile.kind == "local":
-        workflow.submit_detached(
-            opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
-        )
+        arguments = [word for word in sys.argv[1:] if word != "--detach"]
+        workflow.submit_detached(opened, allow, arguments)
         return
     if workflow.submit_grid(opened, allow, asking.make_consent(yes)):
         raise typer.Exit(ClusterError.exit_code)
+
+
+def _print_passed_over(refused: Mapping[str, str], notes: Iterable[str]) -> None:
+    """Which runs are not retried, and why; and notes on others."""
+    from launcher.views import show
+
+    for run, why in refused.items():
+        show.print_result(
+            f"{run} is not retried: {why} (--force retries it all the same)"
+        )
+    for line in notes:
+        show.print_result(line)
 
 
 def gc(
@@ -183,14 +215,14 @@ def gc(
     def tell(piece: garbage.Piece) -> None:
         show.print_progress(f"freeing {piece.path}")
 
-    place = (
-        workspaces.find_own(workspace) if yes else workspaces.find_to_read(workspace)
-    )
-    pieces = (
-        garbage.free_garbage(place, grid, show.print_progress, tell)
-        if yes
-        else garbage.find_garbage(place, grid, show.print_progress)
-    )
+    if yes:
+        pieces = garbage.free_garbage(
+            workspaces.find_own(workspace), grid, show.print_progress, tell
+        )
+    else:
+        pieces = garbage.find_garbage(
+            workspaces.find_to_read(workspace), grid, show.print_progress
+        )
     if json:
         rows = [
             {"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason}

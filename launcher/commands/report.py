@@ -86,13 +86,13 @@ def report(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    asked = ReportOptions(metric, x.value, panel, stage, over_splits)
-    place = (
+    options = ReportOptions(metric, x.value, panel, stage, over_splits)
+    workspace_folder = (
         workspaces.find_own(workspace)
         if out is None
         else workspaces.find_to_read(workspace)
     )
-    page = reports.write_report(place, grid, asked, out)
+    page = reports.write_report(workspace_folder, grid, options, out)
     show.print_result(
         f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}"
     )

@@ -127,10 +127,16 @@ def server(
             " processes until now; name the database by the variable ZSG_BACKEND instead"
         )
         mlflow_server.leave_command_line(backend)
-    place = folder.expanduser().resolve()
-    database = mlflow_server.resolve_backend(backend, place)
-    token = mlflow_server.read_or_make_token(place)
+    server_folder = folder.expanduser().resolve()
+    database = mlflow_server.resolve_backend(backend, server_folder)
+    token = mlflow_server.read_or_make_token(server_folder)
     served = mlflow_server.ServerOptions(
-        database, place / "artifacts", host, port, workers, allowed or [], token=token
+        database,
+        server_folder / "artifacts",
+        host,
+        port,
+        workers,
+        allowed or [],
+        token=token,
     )
-    tracking.serve_cluster(served, place)
+    tracking.serve_cluster(served, server_folder)

@@ -56,8 +56,8 @@ def verify(
     if json:
         show.as_json(
             [
-                {"check": one.name, "verdict": one.verdict, "says": one.says}
-                for one in checks
+                {"check": check.name, "verdict": check.verdict, "says": check.says}
+                for check in checks
             ]
         )
     else:

@@ -509,8 +509,8 @@ _TENSORS = (
     " stage"
 )
 _NEED = (
-    "need: the worst moment with act., activations at most: examples of max_length, all of it"
-    " target tokens"
+    "need: the worst moment with act., activations at most: all of max_length, all target"
+    " tokens"
 )
 _EXAMPLES = {
     AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",

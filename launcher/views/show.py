@@ -32,7 +32,7 @@ from zsg_core.shown_text import ShownLog, format_value, make_showable
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.planning.effects import Effect
     from launcher.planning.estimates import Line
-    from launcher.planning.plan import Plan
+    from launcher.planning.plan import Evaluation, Plan, TrainGroup
 
 COLOURS = {
     State.DONE: "green",
@@ -63,8 +63,8 @@ class ShowingConsole(Console):
     """A console for which every text is a text: no markup, no `:code:` for a picture,
     no character that it obeys."""
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False, **more)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -73,9 +73,9 @@ class ShowingConsole(Console):
 
         Cells are so before, or their columns would be too narrow; here nothing is forgotten.
         """
-        for one in super().render(renderable, options):
-            shown = one.text if one.control else make_showable(one.text)
-            yield one if shown is one.text else Segment(shown, one.style)
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else make_showable(segment.text)
+            yield segment if text is segment.text else Segment(text, segment.style)
 
 
 _LINE_END = re.compile(r"\n(?! )")
@@ -133,6 +133,22 @@ def print_log(pieces: Iterable[str]) -> None:
 
 def plan_table(plan: "Plan") -> None:
     """The runs with what differs between them, and what would be done."""
+    _print_actions(plan)
+    if plan.exclude:
+        nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
+        print_result(f"nodes left out of what is retried: {nodes}")
+    for run in plan.stages_before:
+        print_result(
+            f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained"
+            " once"
+        )
+    _print_unwanted(plan)
+    if plan.left:
+        print_result(plan.left)
+
+
+def _print_actions(plan: "Plan") -> None:
+    """The table of runs; where they are many, as columns that rich need not lay out."""
     from launcher.planning.plan import ACTING
 
     keys = find_differing_keys([action.run.axes for action in plan.actions])
@@ -143,86 +159,89 @@ def plan_table(plan: "Plan") -> None:
     ]
     if len(rows) > LONG:
         print(format_columns(names, rows))
-    else:
-        table = _table(*names)
-        for *cells, kind, reason in rows:
-            colour = "bold" if kind in ACTING else "dim"
-            table.add_row(
-                *map(make_cell_text, cells),
-                make_cell_text(kind, colour),
-                make_cell_text(reason),
-            )
-        _out.print(table)
-    if plan.exclude:
-        nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
-        print_result(f"nodes left out of what is tried again: {nodes}")
-    for run in plan.stages_before:
-        print_result(
-            f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained"
-            " once"
+        return
+    table = _table(*names)
+    for *cells, kind, reason in rows:
+        colour = "bold" if kind in ACTING else "dim"
+        table.add_row(
+            *map(make_cell_text, cells),
+            make_cell_text(kind, colour),
+            make_cell_text(reason),
         )
+    _out.print(table)
+
+
+def _print_unwanted(plan: "Plan") -> None:
+    """The runs that are at work though the grid no longer lists them, and how to end them."""
     active = [run for run in plan.unwanted if run.state.is_active]
     for run in active:
         axes = " ".join(
             f"{key}={format_value(value)}" for key, value in run.axes.items()
         )
         print_result(
-            f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on"
+            f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and continues"
         )
     if active:
         print_result(
             "to end what is no longer in the grid: zsg cancel"
             f" {' '.join(run.run for run in active)}"
         )
-    if plan.left:
-        print_result(plan.left)
 
 
 def job_graph(plan: "Plan") -> None:
     """Which jobs there would be, and what waits for what."""
     for prepare in plan.prepares:
         print_result(
-            f"{prepare.item}: {prepare.description} {_some(sorted(prepare.makes))}"
+            f"{prepare.item}: {prepare.description} {_name_first(sorted(prepare.makes))}"
         )
     for group in plan.groups:
-        ends = "the end of " if group.whatever_they_made else ""
-        after = f" after {ends}{_some(group.after)}" if group.after else ""
-        ranks = (
-            f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s),"
-            f" {group.size.time_min} min"
-        )
-        print_result(
-            f"train array of {len(group.runs)}, {ranks}{after}:"
-            f" {_some([run.id for run in group.runs])}"
-        )
+        print_result(_describe_array(group))
         if plan.canary and group.runs == [plan.canary.run]:
             print_result(
                 f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary"
                 " does without"
             )
-    for one in plan.evaluations:
-        beside = f"{one.beside} beside their training, " if one.beside else ""
-        keys = ", ".join(
-            dict.fromkeys(key for run in one.runs for key in run.checkpoints.scored)
-        )
-        print_result(
-            f"evaluate jobs, {beside}{one.after} for what is left: {keys} of"
-            f" {_some([run.id for run in one.runs])}"
-        )
+    for evaluation in plan.evaluations:
+        print_result(_describe_evaluation(evaluation))
 
 
-def print_effects(found: "Sequence[Effect]") -> None:
+def _describe_array(group: "TrainGroup") -> str:
+    ends = "the end of " if group.whatever_they_made else ""
+    after = f" after {ends}{_name_first(group.after)}" if group.after else ""
+    ranks = (
+        f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s),"
+        f" {group.size.time_min} min"
+    )
+    names = _name_first([run.id for run in group.runs])
+    return f"train array of {len(group.runs)}, {ranks}{after}: {names}"
+
+
+def _describe_evaluation(evaluation: "Evaluation") -> str:
+    beside = ""
+    if evaluation.beside:
+        beside = f"{evaluation.beside} beside their training, "
+    keys = ", ".join(
+        dict.fromkeys(key for run in evaluation.runs for key in run.checkpoints.scored)
+    )
+    names = _name_first([run.id for run in evaluation.runs])
+    return (
+        f"evaluate jobs, {beside}{evaluation.after} for what is left: {keys} of {names}"
+    )
+
+
+def print_effects(effects: "Sequence[Effect]") -> None:
     """What the grid's and the profile's files have run and sent, a line each; nothing
     where they have nothing."""
-    if found:
+    if effects:
         print_result("what your files run, send and set, beyond what zsg itself does:")
-    for one in found:
-        print_result(f"  {one.line}")
+    for effect in effects:
+        print_result(f"  {effect.line}")
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
-    return ", ".join(names[: 2 * MOST_NAMED]) + more
+def _name_first(names: Sequence[str]) -> str:
+    """The first names of many, and how many there are."""
+    count = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
+    return ", ".join(names[: 2 * MOST_NAMED]) + count
 
 
 def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None:
@@ -254,19 +273,19 @@ def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None
 
 
 def _estimated(line: "Line") -> list[str]:
-    one = line.first
-    mark = {one.layout.zero_stage: "*"}
+    first = line.first
+    mark = {first.layout.zero_stage: "*"}
     tensors = " ".join(
         f"{stage}:{_short(gb)}{mark.get(stage, '')}"
-        for stage, gb in one.tensors_gb.items()
+        for stage, gb in first.tensors_gb.items()
     )
-    steps_at_most = "≤" if one.work.examples_are == "at most" else ""
-    at_most = "≤" if one.work.tokens_are == "at most" else ""
+    steps_at_most = "≤" if first.work.examples_are == "at most" else ""
+    at_most = "≤" if first.work.tokens_are == "at most" else ""
     total = None if line.total_gpu_hours is None else (line.total_gpu_hours,)
-    gpus = f"{one.layout.nodes}×{one.layout.ranks_per_node}"
+    gpus = f"{first.layout.nodes}×{first.layout.ranks_per_node}"
     return [
-        one.model,
-        _short(one.load.shape.parameters),
+        first.model,
+        _short(first.load.shape.parameters),
         gpus,
         tensors,
         _short(line.activations_gb),
@@ -275,7 +294,7 @@ def _estimated(line: "Line") -> list[str]:
         _range(at_most, line.tokens),
         _range(at_most, line.gpu_hours),
         _range(at_most, total),
-        _short(one.state_gb),
+        _short(first.state_gb),
     ]
 
 
@@ -289,8 +308,8 @@ def _range(sign: str, span: "Sequence[float] | None") -> str:
 
 def _short(value: float) -> str:
     """A number in three or four digits: 6.74B, 15.5M, 12.3k, 950, 53.9, 0.02."""
-    for least, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if value >= least:
+    for threshold, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= threshold:
             return f"{value / unit:.3g}{sign}"
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
@@ -300,11 +319,10 @@ def _short(value: float) -> str:
 def summarize_plan(plan: "Plan") -> str:
     """One line: how many runs of each action."""
     counts = Counter(action.kind for action in plan.actions)
-    parts = [f"{count} {kind}" for kind, count in sorted(counts.items())]
-    before = len(plan.stages_before)
-    return ", ".join(
-        [*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts
-    )
+    words = [f"{count} {kind}" for kind, count in sorted(counts.items())]
+    if before := len(plan.stages_before):
+        words.append(f"{before} stage{'s' * (before > 1)} before them")
+    return ", ".join(words)
 
 
 def plan_rows(
@@ -324,13 +342,12 @@ def plan_rows(
         {"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes}
         for a in plan.actions
     ]
-    for one in plan.unwanted:
-        state = one.state.state
-        reason = f"no longer in the grid; {state}" + (
-            f" (zsg cancel {one.run} ends it)" if one.state.is_active else ""
-        )
+    for run in plan.unwanted:
+        reason = f"no longer in the grid; {run.state.state}"
+        if run.state.is_active:
+            reason += f" (zsg cancel {run.run} ends it)"
         rows.append(
-            {"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes}
+            {"run": run.run, "action": "unwanted", "reason": reason, "axes": run.axes}
         )
     of_all = {"refused": list(refused), "effects": list(effects)}
     return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
@@ -341,25 +358,30 @@ def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
     themselves."""
     keys = find_differing_keys([row["axes"] for row in rows])
     live = any(row.get("heartbeat_s") is not None for row in rows)
-    more = [name for name, least in LIVE.items() if live and width >= least]
+    columns = [name for name, wide in LIVE.items() if live and width >= wide]
     table = _table(
-        "run", *shorten_keys(keys), "state", "step", "loss", *more, "slurm", ""
+        "run", *shorten_keys(keys), "state", "step", "loss", *columns, "slurm", ""
     )
     for row in rows:
-        step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
-        loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
-        values = [_cell(row["axes"].get(key)) for key in keys]
-        colour, lives = (
-            COLOURS.get(row["state"], ""),
-            [_live(row)[name] for name in more],
-        )
-        cells = [step, loss, *lives, row["slurm"] or "", view.describe_run(row)]
-        table.add_row(
-            *map(make_cell_text, [row["run"], *values]),
-            make_cell_text(row["state"], colour),
-            *map(make_cell_text, cells),
-        )
+        table.add_row(*_make_status_cells(row, keys, columns))
     return table
+
+
+def _make_status_cells(
+    row: Mapping[str, Any], keys: Sequence[str], columns: Sequence[str]
+) -> list[Text]:
+    """A run's line of the states. `keys`: its axes; `columns`: of what runs."""
+    step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
+    loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
+    live = _live(row)
+    values = [_cell(row["axes"].get(key)) for key in keys]
+    live_values = [live[name] for name in columns]
+    cells = [step, loss, *live_values, row["slurm"] or "", view.describe_run(row)]
+    return [
+        *map(make_cell_text, [row["run"], *values]),
+        make_cell_text(row["state"], COLOURS.get(row["state"], "")),
+        *map(make_cell_text, cells),
+    ]
 
 
 def _live(row: Mapping[str, Any]) -> dict[str, str]:
@@ -375,45 +397,47 @@ def _live(row: Mapping[str, Any]) -> dict[str, str]:
 def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """A line for each value of each grid's first axis: how many runs are where, their
     losses, what is left."""
-    axis_of: dict[str, str | None] = {}
-    for grid in dict.fromkeys(row["grid"] for row in rows):
-        axis_of[grid] = next(
-            iter(
-                find_differing_keys(
-                    [row["axes"] for row in rows if row["grid"] == grid]
-                )
-            ),
-            None,
-        )
-    found = view.group_rows(rows, axis_of)
+    axis_of = _find_first_axes(rows)
+    groups = view.group_rows(rows, axis_of)
     states = [
-        state for state in view.STATES if any(group.states[state] for group in found)
+        state for state in view.STATES if any(group.states[state] for group in groups)
     ]
-    one = len(axis_of) == 1
-    first = (next(iter(axis_of.values())) or "runs") if one else "grid, first axis"
+    is_one_grid = len(axis_of) == 1
+    title = "grid, first axis"
+    if is_one_grid:
+        title = next(iter(axis_of.values())) or "runs"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(make_cell_text(first.rpartition(".")[2]), overflow="fold")
+    table.add_column(make_cell_text(title.rpartition(".")[2]), overflow="fold")
     for name in [*states, "loss", "left", "GPUs", "flags"]:
         table.add_column(name, justify="right", no_wrap=True)
-    for group in found:
+    for group in groups:
         value = _cell(group.value) if axis_of[group.grid] else "all"
-        counts = [
-            make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
-            for state in states
-        ]
-        losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
-        left, gpus, flags = (
-            view.format_duration(group.eta_s),
-            str(group.gpus or ""),
-            str(group.flags or ""),
-        )
-        name = value if one else f"{group.grid} {value}"
-        table.add_row(
-            make_cell_text(name),
-            *counts,
-            *map(make_cell_text, (losses, left, gpus, flags)),
-        )
+        name = value if is_one_grid else f"{group.grid} {value}"
+        table.add_row(make_cell_text(name), *_make_group_cells(group, states))
     return table
+
+
+def _find_first_axes(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Of each grid, the first key in which its runs differ; None where they have none."""
+    axes_of: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        axes_of.setdefault(row["grid"], []).append(row["axes"])
+    return {
+        grid: next(iter(find_differing_keys(axes)), None)
+        for grid, axes in axes_of.items()
+    }
+
+
+def _make_group_cells(group: "view.Group", states: Sequence[str]) -> list[Text]:
+    """How many runs of a group are in each state, their losses and what is left."""
+    counts = [
+        make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
+        for state in states
+    ]
+    losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
+    time_left = view.format_duration(group.eta_s)
+    cells = (losses, time_left, str(group.gpus or ""), str(group.flags or ""))
+    return [*counts, *map(make_cell_text, cells)]
 
 
 def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
@@ -543,13 +567,13 @@ class Counting:
     """Shows how many of how many are done: a bar in a terminal, nothing in a log. For a
     `with` statement."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, label: str) -> None:
         from rich.markup import escape
         from rich.progress import Progress as Bar  # which no other command needs
 
         self._bar = Bar(console=_err, transient=True, disable=not _err.is_terminal)
         self._task = self._bar.add_task(
-            escape(make_showable(what, keep="")), total=None
+            escape(make_showable(label, keep="")), total=None
         )
 
     def __enter__(self) -> "Counting":
@@ -559,33 +583,36 @@ class Counting:
     def __exit__(self, *ended: object) -> None:
         self._bar.stop()
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, completed: int, total: int) -> None:
         """So many of `total` are done."""
-        self._bar.update(self._task, completed=done, total=total)
+        self._bar.update(self._task, completed=completed, total=total)
 
 
 def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """One line: how many runs are in which state, and where those that run stand."""
     counts = Counter(row["state"] for row in rows)
-    done = f"{counts.pop(State.DONE, 0)}/{len(rows)} done"
-    parts = [done, *(f"{count} {state}" for state, count in sorted(counts.items()))]
+    summary = [f"{counts.pop(State.DONE, 0)}/{len(rows)} done"]
+    summary += [f"{count} {state}" for state, count in sorted(counts.items())]
     running = [
         f"{row['run']}{_at(row)}"
         for row in rows
         if row["state"] == State.RUNNING and row["step"] is not None
     ]
-    more = ["…"] if len(running) > MOST_NAMED else []
-    return "; ".join(
-        [", ".join(parts), *([note] if note else []), *running[:MOST_NAMED], *more]
-    )
+    sections = [", ".join(summary)]
+    if note:
+        sections.append(note)
+    sections += running[:MOST_NAMED]
+    if len(running) > MOST_NAMED:
+        sections.append("…")
+    return "; ".join(sections)
 
 
 def _foremost(
-    rows: Sequence[Mapping[str, Any]], most: int
+    rows: Sequence[Mapping[str, Any]], limit: int
 ) -> Sequence[Mapping[str, Any]]:
     """As many rows as fit: all in the grid's order, or else those that run, then those
     that did not end well."""
-    if len(rows) <= most:
+    if len(rows) <= limit:
         return rows
     rank = {
         State.RUNNING: 0,
@@ -594,7 +621,7 @@ def _foremost(
         State.CANCELLED: 1,
         State.DONE: 3,
     }
-    return sorted(rows, key=lambda row: rank.get(row["state"], 2))[: max(most, 1)]
+    return sorted(rows, key=lambda row: rank.get(row["state"], 2))[: max(limit, 1)]
 
 
 def prepare_note(states: Mapping[str, JobState]) -> str:
@@ -609,10 +636,11 @@ def prepare_note(states: Mapping[str, JobState]) -> str:
 
 def find_differing_keys(axes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys in which the runs differ, in the order of the grid."""
-    keys = list(dict.fromkeys(key for one in axes for key in one))
-    return [
-        key for key in keys if len({repr(one.get(key)) for one in axes}) > 1
-    ] or keys
+    keys = list(dict.fromkeys(key for values in axes for key in values))
+    differing = [
+        key for key in keys if len({repr(values.get(key)) for values in axes}) > 1
+    ]
+    return differing or keys
 
 
 def shorten_keys(keys: Sequence[str]) -> list[str]:
@@ -649,8 +677,8 @@ def print_error(text: str) -> None:
 
 def print_bug(error: BaseException) -> None:
     """An error that nobody has foreseen, with its traceback, on stderr."""
-    told = hide_known("".join(traceback.format_exception(error)))
-    print(make_showable(told), end="", file=sys.stderr)
+    text = hide_known("".join(traceback.format_exception(error)))
+    print(make_showable(text), end="", file=sys.stderr)
 
 
 def library_warning(
