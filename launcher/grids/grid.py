@@ -246,9 +246,9 @@ def _read_axis(
 
 
 def _axis(document: Document, location: Place, key: str, value: Any) -> list[Setting]:
-    known = list_leaf_keys(Settings, key)
-    if key not in known:
-        raise document.error(location, describe_unknown_key(key, known))
+    valid_keys = list_leaf_keys(Settings, key)
+    if key not in valid_keys:
+        raise document.error(location, describe_unknown_key(key, valid_keys))
     if not isinstance(value, list):
         return [Setting(key, value, document, location)]
     if not value:

@@ -61,14 +61,14 @@ def read_claims(
 
 
 def _check_published(document: Document, location: Place, claim: Claim) -> None:
-    known = published.list_published() if claim.published is not None else []
-    if claim.published is None or claim.published in known:
+    names = published.list_published() if claim.published is not None else []
+    if claim.published is None or claim.published in names:
         return
-    hint = suggest_nearest(claim.published, known)
+    hint = suggest_nearest(claim.published, names)
     raise document.error(
         (*location, "published"),
         f"no published curves {format_brief(claim.published)}.{hint} There are:"
-        f" {', '.join(known)}",
+        f" {', '.join(names)}",
     )
 
 
@@ -126,8 +126,10 @@ def find_doubt(claim: Claim, recorded: Sequence[DatedClaim] | None) -> str | Non
     key = make_claim_key(claim)
     for row in recorded:
         if row["claim"] == key:
-            done = row["done"]
-            return f"first submitted when {done} runs were done" if done else None
+            finished = row["done"]
+            if not finished:
+                return None
+            return f"first submitted when {finished} runs were done"
     return "not among the claims that were submitted"
 
 
@@ -167,18 +169,18 @@ def _check_axis(
     value: Any,
     axes: Sequence[Mapping[str, Any]],
 ) -> None:
-    known = list(dict.fromkeys(name for point in axes for name in point))
-    if key not in known:
+    axis_names = list(dict.fromkeys(name for point in axes for name in point))
+    if key not in axis_names:
         raise document.error(
             location,
-            f"{key!r} is no axis of this grid.{suggest_nearest(key, known)} Axes:"
-            f" {', '.join(known)}",
+            f"{key!r} is no axis of this grid.{suggest_nearest(key, axis_names)} Axes:"
+            f" {', '.join(axis_names)}",
         )
     values = [point[key] for point in axes if key in point]
     if not any(_is_same(each, value) for each in values):
-        shown = ", ".join(dict.fromkeys(map(format_brief, values)))
+        choices = ", ".join(dict.fromkeys(map(format_brief, values)))
         raise document.error(
-            location, f"no run has {key} {format_brief(value)}; there are: {shown}"
+            location, f"no run has {key} {format_brief(value)}; there are: {choices}"
         )
 
 

@@ -98,9 +98,9 @@ def choose_files(
         return next(iter(splits.values()))
     if name.split not in splits:
         fault = f"has no split {name.split}" if name.split else "has several splits"
-        shown = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
+        names = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
         ellipsis = ", …" if len(splits) > 20 else ""
-        raise UserError(f"{key}: {name.repo} {fault}; give one of {shown}{ellipsis}")
+        raise UserError(f"{key}: {name.repo} {fault}; give one of {names}{ellipsis}")
     return splits[name.split]
 
 
@@ -170,8 +170,8 @@ class Downloads:
             self._say(f"note: HF_ENDPOINT {why}. It is asked without your token")
         with lock_folder(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
-            known = _revisions(home).get(name.revision, name.revision)
-            commit, files = _ask(name.repo, known)
+            revision = _revisions(home).get(name.revision, name.revision)
+            commit, files = _ask(name.repo, revision)
             folder = home / commit / _split_folder(name)
             if not is_committed(folder):
                 self._fetch_files(name, commit, choose_files(key, name, files), folder)
@@ -220,7 +220,7 @@ class Downloads:
 
 def _is_plain(path: str) -> bool:
     """Whether a relative path stays below where it begins, in any shell and on any disk."""
-    return all(re.fullmatch(r"[\w=][\w.=-]*", part) for part in path.split("/"))
+    return all(re.fullmatch(r"[\w=][\w.=-]*", segment) for segment in path.split("/"))
 
 
 def _split_folder(name: DatasetName) -> str:
@@ -335,7 +335,7 @@ def _explained(key: str, name: DatasetName) -> Iterator[None]:
         errors.EntryNotFoundError,
         errors.FileMetadataError,
     ) as error:
-        where = os.environ.get("HF_ENDPOINT", "the hub").rpartition("@")[2]
+        host = os.environ.get("HF_ENDPOINT", "the hub").rpartition("@")[2]
         raise ClusterError(
-            f"{key}: {name.repo}: {where} does not answer ({type(error).__name__}); try again"
+            f"{key}: {name.repo}: {host} does not answer ({type(error).__name__}); try again"
         ) from None

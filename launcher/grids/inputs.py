@@ -273,12 +273,12 @@ def _check_added_tokens(points: Sequence[Settings]) -> None:
             added.setdefault(folder, {}).update(tokens)
     for folder, tokens in added.items():
         as_text = set(model_tokenizer.find_tokens_made_of_text(folder))
-        known = {
+        vocabulary = {
             token: row
             for token, row in added_tokens.known_tokens(folder).items()
             if token not in as_text
         }
-        added_tokens.refuse_known(folder, list(tokens), known)
+        added_tokens.refuse_known(folder, list(tokens), vocabulary)
 
 
 def _check_sources(points: Sequence[Settings], downloads: Downloads | None) -> None:
@@ -538,10 +538,10 @@ def _absolute(key: str, path: str) -> Path:
 def _read_cache(cache: Path) -> dict[str, list]:
     """What was kept; a file that is damaged is read as none, for all of it can be made again."""
     try:
-        known = read_json(cache)
+        cached = read_json(cache)
     except ValueError:
         return {}
-    return known if isinstance(known, dict) else {}
+    return cached if isinstance(cached, dict) else {}
 
 
 def _stamp(path: Path) -> list[int]:

@@ -170,13 +170,13 @@ def _check(
 
 def _list_faults(faults: list[str]) -> str:
     """As many of the faults as an error has room for."""
-    shown: list[str] = []
+    entries: list[str] = []
     for number, fault in enumerate(faults[:MOST_TOLD], 1):
-        if sum(map(len, shown)) + len(fault) > MOST_SAID and shown:
+        if sum(map(len, entries)) + len(fault) > MOST_SAID and entries:
             break
-        shown.append(f"({number}) {fault}")
-    missing = len(faults) - len(shown)
-    return "; ".join(shown) + (f"; and {missing} more" if missing else "")
+        entries.append(f"({number}) {fault}")
+    missing = len(faults) - len(entries)
+    return "; ".join(entries) + (f"; and {missing} more" if missing else "")
 
 
 def _find_llama_faults(folder: Path) -> Iterator[str]:
@@ -318,9 +318,9 @@ def _read_llama_config(folder: Path) -> dict[str, Any]:
     names = _list_architectures(folder, config, default=[ARCHITECTURE])
     kind = config.get("model_type")
     if kind != "llama" or ARCHITECTURE not in names:
-        shown = kind if kind != "llama" else ", ".join(map(str, names))
+        kinds = kind if kind != "llama" else ", ".join(map(str, names))
         raise UserError(
-            f"{folder} is a {str(shown)[:80]!r} model; zsg trains {ARCHITECTURE}"
+            f"{folder} is a {str(kinds)[:80]!r} model; zsg trains {ARCHITECTURE}"
         )
     return config
 
@@ -344,16 +344,16 @@ def _find_quantisation(
     evidence = _find_quantiser(folder, config, tensors)
     if evidence:
         return f"the weights are quantised ({evidence}); {UNQUANTISED}"
-    others = [
+    not_floats = [
         name
         for name, tensor in tensors.items()
         if tensor.dtype not in FLOATS and not NOT_LOADED.search(name)
     ]
-    if not others:
+    if not not_floats:
         return None
-    dtype = tensors[others[0]].dtype[:40]
-    count = f"{len(others)} of {len(tensors)} tensors"
-    example = f"{others[0][:80]} is {dtype}"
+    dtype = tensors[not_floats[0]].dtype[:40]
+    count = f"{len(not_floats)} of {len(tensors)} tensors"
+    example = f"{not_floats[0][:80]} is {dtype}"
     return f"{count} are no floats of 16 or 32 bits ({example}); {UNQUANTISED}"
 
 

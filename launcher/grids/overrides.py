@@ -47,9 +47,9 @@ def _parse_override(text: str) -> Override:
         raise _error(text, EXAMPLE)
     if key in ELSEWHERE:
         raise _error(text, f"`{key}` is no setting; {ELSEWHERE[key]}")
-    known = list_leaf_keys(Settings, key)
-    if key not in known:
-        raise _error(text, describe_unknown_key(key, known))
+    valid_keys = list_leaf_keys(Settings, key)
+    if key not in valid_keys:
+        raise _error(text, describe_unknown_key(key, valid_keys))
     return Override(text, key, _value(text, written.strip()))
 
 
@@ -67,5 +67,5 @@ def _value(text: str, written: str) -> Any:
 
 def _error(text: str, message: str) -> UserError:
     text = hide_in_addresses(text)
-    shown = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
-    return UserError(f"--set {make_showable(shown, keep='')}: {message}")
+    excerpt = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
+    return UserError(f"--set {make_showable(excerpt, keep='')}: {message}")

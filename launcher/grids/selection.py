@@ -77,13 +77,13 @@ class Term:
         if self.key == STATE:
             states = sorted({_shown_state(state) for _, _, state in runs})
             return f"{self}: no run is in that state; there are {', '.join(states)}"
-        found = (self._find_value(axes) for _, axes, _ in runs)
+        settings = (self._find_value(axes) for _, axes, _ in runs)
         values = dict.fromkeys(
-            format_value(value) for value in found if value is not _MISSING
+            format_value(value) for value in settings if value is not _MISSING
         )
         if values:
-            shown = _format_first(list(values))
-            return f"{self}: no run has this value; its values are {shown}"
+            examples = _format_first(list(values))
+            return f"{self}: no run has this value; its values are {examples}"
         keys = _list_plain_axes(runs)
         about = "; this grid has no axes"
         if keys:

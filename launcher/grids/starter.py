@@ -51,7 +51,7 @@ def _refuse_taken(folder: Path) -> None:
                 f"{format_path(folder)}: is no folder;"
                 " zsg init writes into a new or an existing one"
             )
-        taken = [part for part in PARTS if os.path.lexists(folder / part)]
+        taken = [name for name in PARTS if os.path.lexists(folder / name)]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
@@ -69,9 +69,9 @@ def _publish(draft: Path, folder: Path) -> None:
     """Moves the parts to their places, all or none."""
     moved: list[Path] = []
     try:
-        for part in PARTS:
-            (folder / part).parent.mkdir(exist_ok=True)
-            moved.append((draft / part).rename(folder / part))
+        for name in PARTS:
+            (folder / name).parent.mkdir(exist_ok=True)
+            moved.append((draft / name).rename(folder / name))
     except OSError:
         for path in moved:
             path.rename(draft / path.relative_to(folder))

@@ -46,17 +46,17 @@ def check_suite_files(settings: Iterable[CheckpointSettings]) -> None:
             _check_judged(files[MT_BENCH][1], *files[suites.PROMPTS])
 
 
-def locate_file(key: str, given: str) -> Path:
+def locate_file(key: str, text: str) -> Path:
     """Where a file or folder lies, absolute. UserError where there is none."""
     try:
-        path = Path(given).expanduser().resolve()
+        path = Path(text).expanduser().resolve()
         is_there = path.exists()
     except (
         OSError,
         RuntimeError,
     ) as error:  # RuntimeError: no such user, links in a circle
         raise UserError(
-            f"{key}: {format_brief(given)} is no file or folder: {error}"
+            f"{key}: {format_brief(text)} is no file or folder: {error}"
         ) from error
     if not is_there:
         raise UserError(f"{key}: {path}: no such file or folder")
