@@ -428,7 +428,7 @@ def _find_first_axes(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]
     }
 
 
-def _make_group_cells(group: "view.Group", states: Sequence[str]) -> list[Text]:
+def _make_group_cells(group: "view.Group", states: Sequence[State]) -> list[Text]:
     """How many runs of a group are in each state, their losses and what is left."""
     counts = [
         make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
