@@ -273,7 +273,7 @@ def test_a_killed_submit_is_taken_up_without_doubling(
 
 
 def test_what_a_killed_submit_never_started_starts_with_the_next(
-    zsg: Zsg, tasks: Path
+    zsg: Zsg, tasks: Path, forked: Path
 ) -> None:
     """Killed with -9 while some runs wait, submit leaves them unstarted; the next one
     starts just those."""
@@ -290,7 +290,7 @@ def test_what_a_killed_submit_never_started_starts_with_the_next(
     submit.kill()
     submit.wait()
 
-    zsg("submit", grid)
+    submit_forked(zsg, forked, grid)
     assert [(row["state"], row["attempt"]) for row in zsg.status()] == [("done", 1)] * 2
     assert_exactly_once(zsg.work, "small", [row["run"] for row in zsg.status()])
 
