@@ -304,57 +304,58 @@ def _users() -> "count[int]":
 
 def build_bubblewrap_command(room: Room, limits: Limits) -> list[str]:
     """A command in a room that bubblewrap furnishes."""
-    spaces = [
+    is_root = is_real_root()
+    return [
+        "bwrap",
         "--unshare-ipc",
         "--unshare-pid",
         "--unshare-net",
         "--unshare-uts",
         "--unshare-cgroup-try",
-    ]
-    # To limit the files in /tmp, sandbox_worker.py mounts it again; it gives up all rights
-    # before a program is there to run.
-    rights, files, own = ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"], [], []
-    if is_real_root():  # who hands over to users that do not own the folders in between
-        names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")
-        rights, own = (
-            [word for name in names for word in ("--cap-add", name)],
-            ["--perms", "1777"],
-        )
-        between = {
-            str(folder): None
-            for _, target in room.binds
-            for folder in [*Path(target).parents][::-1]
-        }
-        files = [
-            word for folder in between for word in ("--perms", "0755", "--dir", folder)
-        ]
-    files += [
-        word for source, target in room.binds for word in ("--ro-bind", source, target)
-    ]
-    files += [
-        word for source, target in room.links for word in ("--symlink", source, target)
-    ]
-    files += [word for device in DEVICES for word in ("--dev-bind", device, device)]
-    files += [
-        "--size",
-        str(limits.disk_mb << 20),
-        *own,
-        "--tmpfs",
-        "/tmp",
-        "--remount-ro",
-        "/",
-    ]
-    return [
-        "bwrap",
-        *spaces,
         "--die-with-parent",
         "--as-pid-1",
         "--cap-drop",
         "ALL",
-        *rights,
-        *files,
+        *_list_rights(is_root),
+        *(_list_folder_options(room) if is_root else []),
+        *_list_mounts(room),
+        "--size",
+        str(limits.disk_mb << 20),
+        *(["--perms", "1777"] if is_root else []),
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/",
         "--",
     ]
+
+
+def _list_rights(is_root: bool) -> list[str]:
+    """The rights with which the worker starts: to limit the files in /tmp it mounts that
+    again, and as root it changes users. It gives up all of them before a program is there
+    to run."""
+    if not is_root:
+        return ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
+    names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")
+    return [word for name in names for word in ("--cap-add", name)]
+
+
+def _list_folder_options(room: Room) -> list[str]:
+    """Makes the folders above all mounts readable: root hands over to users that do not
+    own them."""
+    folders = {
+        str(folder): None
+        for _, target in room.binds
+        for folder in [*Path(target).parents][::-1]
+    }
+    return [word for folder in folders for word in ("--perms", "0755", "--dir", folder)]
+
+
+def _list_mounts(room: Room) -> list[str]:
+    mounts = [("--ro-bind", source, target) for source, target in room.binds]
+    mounts += [("--symlink", points_at, link) for points_at, link in room.links]
+    mounts += [("--dev-bind", device, device) for device in DEVICES]
+    return [word for words in mounts for word in words]
 
 
 def build_unshare_command(room: Room, limits: Limits) -> list[str]:

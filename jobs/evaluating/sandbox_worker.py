@@ -361,35 +361,47 @@ def pack_value(value: Any) -> Any:
     object may cross over."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
-    if value is None or isinstance(value, (bool, str)):
-        return value if value is None or isinstance(value, bool) else str(value)
-    if isinstance(value, int):
-        return ["int", hex(value)]  # no limit on digits
-    if isinstance(value, float):
-        return ["float", value.hex()]
-    if isinstance(value, complex):
-        return ["complex", [value.real.hex(), value.imag.hex()]]
-    if isinstance(value, (bytes, bytearray)):
-        return ["bytes", value.hex()]
-    if isinstance(value, range):
-        return ["range", [hex(part) for part in (value.start, value.stop, value.step)]]
-    if isinstance(value, Fraction):
-        return ["fraction", [hex(value.numerator), hex(value.denominator)]]
-    if isinstance(value, dict):
-        return [
-            "dict",
-            [[pack_value(key), pack_value(held)] for key, held in value.items()],
-        ]
-    for kind, name in (
-        (list, "list"),
-        (tuple, "tuple"),
-        ((set, KeysView), "set"),
-        (frozenset, "frozenset"),
-        (Iterator, "iterator"),
-    ):
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    for kind, name, pack in _PACKERS:
         if isinstance(value, kind):
-            return [name, [pack_value(one) for one in value]]
+            return [name, pack(value)]
     raise TypeError(f"a {type(value).__name__} is no plain value")
+
+
+def _pack_items(values: Any) -> list[Any]:
+    return [pack_value(value) for value in values]
+
+
+# kind of value, its name, what is sent of it; the first that fits counts
+_PACKERS: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+    (int, "int", hex),  # no limit on digits
+    (float, "float", lambda value: value.hex()),
+    (complex, "complex", lambda value: [value.real.hex(), value.imag.hex()]),
+    ((bytes, bytearray), "bytes", lambda value: value.hex()),
+    (
+        range,
+        "range",
+        lambda value: [hex(value.start), hex(value.stop), hex(value.step)],
+    ),
+    (
+        Fraction,
+        "fraction",
+        lambda value: [hex(value.numerator), hex(value.denominator)],
+    ),
+    (
+        dict,
+        "dict",
+        lambda value: [[pack_value(k), pack_value(v)] for k, v in value.items()],
+    ),
+    (list, "list", _pack_items),
+    (tuple, "tuple", _pack_items),
+    ((set, KeysView), "set", _pack_items),
+    (frozenset, "frozenset", _pack_items),
+    (Iterator, "iterator", _pack_items),
+)
 
 
 def unpack_value(value: Any) -> Any:
