@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import UNSET
 
 from jobs.contract import attempt as attempts
@@ -32,7 +33,12 @@ from launcher.clusters.slurm import SlurmState
 from launcher.status import liveness, logs
 from launcher.status.liveness import LOST_S, Clock
 from launcher.status.progress import add_liveness, add_progress
-from launcher.status.terminal_cache import FIELDS, Key, TerminalCache
+from launcher.status.terminal_cache import (
+    FIELDS,
+    Key,
+    RememberedEnd,
+    TerminalCache,
+)
 from launcher.workspace.job_state import NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
@@ -91,7 +97,7 @@ def collect_states(
                 and len(done) < MOST_DONE
             ):
                 key = settled.key(workspace.root / item, last.id)
-                if key is not None and not settled.has_left(item, key):
+                if key is not None and not settled.has_left_queue(item, key):
                     asked[item], done[item] = last, key
         elif last is None:
             states[item] = JobState(state=State.ABSENT)
@@ -112,7 +118,7 @@ def collect_states(
         found, done = {}, {}
     if settled:
         for item in done.keys() - found.keys():
-            settled.leaves(item, done[item])
+            settled.remember_left_queue(item, done[item])
         settled.save()
     states |= found
 
@@ -212,17 +218,17 @@ def _read_or_recalled(
     key = settled.key(folder, last.id if last else None)
     if key is None:
         return None  # there is no folder
-    found, facts = settled.recall(item, key)
-    if found:
-        return JobState(**{name: facts[name] for name in FIELDS}) if facts else None
+    is_remembered, end = settled.recall(item, key)
+    if is_remembered:
+        return JobState(**msgspec.structs.asdict(end)) if end else None
     ended = _ended(folder, last)
-    settled.keep(item, key, _brief(ended) if ended else None, clock.now())
+    settled.remember(item, key, _brief(ended) if ended else None, clock.now())
     return ended
 
 
-def _brief(state: JobState) -> dict[str, Any]:
+def _brief(state: JobState) -> RememberedEnd:
     """What a table shows of a job that has ended."""
-    return {name: getattr(state, name) for name in FIELDS}
+    return RememberedEnd(**{name: getattr(state, name) for name in FIELDS})
 
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:

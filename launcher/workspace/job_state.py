@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract.exit_record import Loss
 from jobs.contract.states import ACTIVE, State
 
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
@@ -19,7 +20,7 @@ class JobState:
     step: int | None = None
     steps: int | None = None
     first: int = 0  # steps of the stages before this one
-    loss: float | None = None
+    loss: Loss = None
     slurm: str | None = None
     cause: str | None = None
     evidence: str | None = None
