@@ -402,9 +402,10 @@ def why(
       zsg why 3f2a
       zsg why wsd-order --json
     """
+    from jobs.contract import grid_record
     from launcher.lifecycle import explain
     from launcher.views import show
-    from launcher.workspace import grid_record, workspaces
+    from launcher.workspace import workspaces
 
     place = workspaces.find_to_read(workspace)
     if what in grid_record.list_grids(place):

@@ -10,13 +10,14 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun
 from launcher.clusters.slurm import cancel_jobs as scancel
 from launcher.clusters.slurm import compact_ids
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
 from launcher.lifecycle.cancel import Scene, Wish, choose_cancellations
 from launcher.status.status import collect_states
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
@@ -245,9 +246,9 @@ def workspace(tmp_path: Path) -> Workspace:
     grid = tmp_path / "b.yaml"
     grid.write_text("name: b\n")
     rows = [
-        {"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2"))
+        ListedRun(run=run, axes={"seed": seed}) for seed, run in enumerate(("a1", "b2"))
     ]
-    grid_record.write_grid_record(made, "b", grid, {}, rows)
+    recorded_grids.write_grid(made, grid, GridRecord(name="b", runs=rows))
     ledger = Ledger(made)
     submission = ledger.intend(
         scheduler="slurm", kind="train", grid="b", items=["runs/a1", "runs/b2"]

@@ -13,10 +13,11 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
 from jobs.contract.folder import Damaged, Workspace, publish_folder, write_json
+from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.lifecycle import garbage
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.ledger import Ledger, Submission
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import write_job_file
@@ -63,10 +64,11 @@ class Place:
             "gone": a_recipe("fft"),
         }
         rows = [
-            {"run": run, "axes": {}, "recipe": self.recipes[run]}
+            ListedRun(run=run, axes={}, recipe=self.recipes[run])
             for run in ("done", "failed")
         ]
-        grid_record.write_grid_record(self.workspace, "g", folder / "g.yaml", {}, rows)
+        record = GridRecord(name="g", runs=rows)
+        recorded_grids.write_grid(self.workspace, folder / "g.yaml", record)
         self.first, self.second = self.submit(), self.submit()
         for run, recipe in self.recipes.items():
             folder = self.workspace.run(run)

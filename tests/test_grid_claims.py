@@ -112,7 +112,7 @@ def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
     changed = load(tmp_path, rises % ", by: 0.1").claims
     again = grid_claims.date_claims([*drawn, *changed], first, 2000, lambda: 7)
 
-    assert [(row["since"], row["done"]) for row in again] == [(1000, 0), (2000, 7)]
+    assert [(row.since, row.done) for row in again] == [(1000, 0), (2000, 7)]
     assert grid_claims.find_doubt(drawn[0], again) is None
     assert (
         grid_claims.find_doubt(changed[0], again)

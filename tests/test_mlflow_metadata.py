@@ -12,6 +12,7 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
 from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.grid_record import ListedRun
 from jobs.contract.journal import Journal
 from jobs.tracking import item_table, mlflow_metadata, mlflow_sync
 from jobs.tracking.tracker import Refused
@@ -364,11 +365,12 @@ def test_tables_are_written_to_no_folder_elsewhere(
 def test_what_varies_comes_first(work: Path) -> None:
     """Axes are the first parameters, and no recipe is too wide for a request."""
     wide = {"data": {f"key{number}": number for number in range(250)}}
-    row = {
-        "axes": {"train.lr": 0.1},
-        "model": "tiny",
-        "recipe": {**RECIPE, "stages": [{**wide}]},
-    }
+    row = ListedRun(
+        run="broad",
+        axes={"train.lr": 0.1},
+        model="tiny",
+        recipe={**RECIPE, "stages": [{**wide}]},
+    )
     assert next(iter(mlflow_metadata.flatten_params(row))) == "train.lr"
 
     write_run(work, "broad", [[{"loss": 1.0}]])

@@ -14,12 +14,13 @@ from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt, now_ms
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.ledger_rows import Retried
 from launcher.clusters import slurm
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import failed_nodes, retry
 from launcher.lifecycle.retry import MOST, Failure, refuse_retry
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg, wait_until
@@ -152,22 +153,18 @@ def workspace(tmp_path: Path) -> Workspace:
     made = Workspace(tmp_path / "work")
     (tmp_path / "g.yaml").write_text("name: g\n")
     rows = [
-        {"run": run, "axes": {"seed": seed}}
+        ListedRun(run=run, axes={"seed": seed})
         for seed, run in enumerate(("a1", "b2", "c3", "d4"))
     ]
-    facts = {
-        "file": str(tmp_path / "g.yaml"),
-        "opened_with": "local",
-        "smoke": False,
-        "overrides": [],
-    }
-    grid_record.write_grid_record(made, "g", tmp_path / "g.yaml", facts, rows)
+    grid = tmp_path / "g.yaml"
+    record = GridRecord(name="g", file=str(grid), opened_with="local", runs=rows)
+    recorded_grids.write_grid(made, grid, record)
     ledger = Ledger(made)
     submission = ledger.intend(
         scheduler="local",
         kind="train",
         grid="g",
-        items=[f"runs/{row['run']}" for row in rows],
+        items=[f"runs/{row.run}" for row in rows],
     )
     ledger.submitted(submission, ["local"] * 4)
     ends = [
@@ -177,7 +174,7 @@ def workspace(tmp_path: Path) -> Workspace:
         ("done", None),
     ]
     for row, (outcome, cause) in zip(rows, ends, strict=True):
-        folder = made.run(row["run"])
+        folder = made.run(row.run)
         attempts.end_attempt(
             folder,
             attempts.begin_attempt(folder, submission.id),

@@ -151,8 +151,7 @@ def test_rows_are_json_whatever_the_loss_is() -> None:
         "runs/a": JobState(state="running", loss=float("nan")),
         "runs/b": JobState(state=State.ABSENT),
     }
-    rows = view.rows_of(
-        "g", [{"run": "a", "axes": {}}, {"run": "b", "axes": {}}], states
-    )
+    jobs = [view.ShownJob("a", "runs/a"), view.ShownJob("b", "runs/b")]
+    rows = view.rows_of("g", jobs, states)
 
     assert (rows[0]["loss"], rows[1]["state"]) == ("nan", "unknown")

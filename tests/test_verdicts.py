@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -292,7 +293,7 @@ def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
     path = place.grid("g") / "grid.json"
     [decided] = verdicts.judge_grid(place, "g")
     dated = grid_claims.date_claims([decided.claim], [], 0, lambda: 3)
-    write_json(path, {**read_json(path), "claims": dated})
+    write_json(path, {**read_json(path), "claims": msgspec.to_builtins(dated)})
     [doubted] = verdicts.judge_grid(place, "g")
 
     assert doubted.verdict.notes == [

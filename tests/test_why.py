@@ -8,9 +8,10 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun
 from launcher.status import why
 from launcher.status.status import collect_states
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
@@ -322,7 +323,8 @@ def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:
     rest(workspace)
     grid = workspace.root / "g.yaml"
     grid.write_text("name: g\n")
-    grid_record.write_grid_record(workspace, "g", grid, {}, [{"run": "r", "axes": {}}])
+    record = GridRecord(name="g", runs=[ListedRun(run="r", axes={})])
+    recorded_grids.write_grid(workspace, grid, record)
     told = explain(workspace)
     assert submission.id
     assert (told["state"], told["cause"]) == ("unknown", "died")

@@ -17,16 +17,17 @@ USUAL = 1 << 20  # bytes; a record of more is read in two steps
 
 
 def read_record(
-    path: Path, kind: type[T], advice: str = "look at the disk"
+    path: Path, kind: type[T], advice: str = "look at the disk", size: int = USUAL
 ) -> T | None:
-    """The record of a file, or None if there is no file.
+    """The record of a file, or None if there is no file. `size`: bytes that are read at
+    once, -1 for all.
 
     Damaged, with the file's path and an advice, for what is no such record, or is one
     of a newer zsg.
     """
     try:
         with path.open("rb") as file:
-            record = msgspec.json.decode(file.read(USUAL), type=kind)
+            record = msgspec.json.decode(file.read(size), type=kind)
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from jobs.contract import exit_record, job_file, journal, journal_rows, stages
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
 from jobs.contract.prepared import (
@@ -48,27 +49,27 @@ class DataSet(NamedTuple):
     source: str
 
 
-def name_of(row: Row) -> str:
+def name_of(row: ListedRun) -> str:
     """How MLflow's tables name a run: by what varies."""
     return (
         " ".join(
             f"{key.split('.')[-1]}={format_value(value)}"
-            for key, value in row["axes"].items()
+            for key, value in row.axes.items()
         )
-        or row["run"]
+        or row.run
     )
 
 
-def flatten_params(row: Row) -> dict[str, str]:
+def flatten_params(row: ListedRun) -> dict[str, str]:
     """What varies first, under the names of the grid file; then the recipe, flattened."""
-    named = {key: format_value(value) for key, value in row["axes"].items()} | {
-        "model.name": row["model"]
+    named = {key: format_value(value) for key, value in row.axes.items()} | {
+        "model.name": str(row.model)
     }
-    first, *later_stages = row["recipe"]["stages"]
+    first, *later_stages = row.recipe["stages"]
     later = {
         f"stage{number}": stage for number, stage in enumerate(later_stages, start=2)
     }
-    for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
+    for key, value in _flat({**first, **later, "base": row.recipe["base"]}):
         named.setdefault(key, format_value(value))
     return named
 
@@ -131,7 +132,7 @@ def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
 
 
 def collect_facts(
-    folder: Path, row: Row, starts: Sequence[tuple[EventRow, Start]]
+    folder: Path, row: ListedRun, starts: Sequence[tuple[EventRow, Start]]
 ) -> dict[str, str]:
     """Strategy, order, the digests, the code and the machines behind a run; `starts`
     are those of its journal.
@@ -142,7 +143,7 @@ def collect_facts(
     job = _submitted(folder)
     workspace, made_ids = workspace_of(folder), job.made
     arrangement = _read_arrangement(workspace, made_ids)
-    stages = row["recipe"]["stages"]
+    stages = row.recipe["stages"]
     facts = {
         **_describe_code(job, starts),
         "order": " → ".join(stage["arrangement"]["order"] for stage in stages),
@@ -152,7 +153,7 @@ def collect_facts(
         **_list_source_digests(stages[-1]),
     }
     if_known = {
-        "strategy": row.get("strategy"),
+        "strategy": row.strategy,
         "attempts": _describe_attempts(starts),
         "base": made_ids.base,
         "base.digest": _find_base_digest(workspace, made_ids),

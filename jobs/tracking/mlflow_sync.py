@@ -27,14 +27,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import chain, islice
 from pathlib import Path
 
-from jobs.contract import journal
+from jobs.contract import grid_record, journal
 from jobs.contract.delivery_cursor import OWN_STORE, SQLITE, locate_cursor, read_cursor
-from jobs.contract.folder import Damaged, Workspace, read_json
+from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
 from jobs.tracking import follow
-from jobs.tracking.run_sync import BEGAN, RUN, MlflowGrid, Row, RunSync, Say
+from jobs.tracking.run_sync import BEGAN, RUN, MlflowGrid, RunSync, Say
 from jobs.tracking.tracker import Refused, Tracker
 from zsg_core.errors import UserError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
@@ -65,9 +66,9 @@ def sync_grid(
     return Delivery(workspace, grid, say=say).send(refill=refill, tell=tell)
 
 
-def tracking_uri(workspace: Workspace, record: Row) -> str:
+def tracking_uri(workspace: Workspace, record: GridRecord) -> str:
     """The profile's MLflow, or the sqlite file of the workspace."""
-    return record["tracking"] or f"{SQLITE}{workspace.mlflow_db}"
+    return record.tracking or f"{SQLITE}{workspace.mlflow_db}"
 
 
 def find_grid_page(workspace: Workspace, grid: str) -> str:
@@ -86,7 +87,7 @@ class Delivery:
         retry_policy: RetryPolicy | None = None,
         say: Say | None = None,
     ) -> None:
-        record = read_json(workspace.grid(grid) / "grid.json")
+        record = grid_record.read_grid_record(workspace, grid)
         if record is None:
             raise UserError(
                 f"no grid {grid!r} in {workspace.root}; zsg status lists the grids"
@@ -96,10 +97,8 @@ class Delivery:
         # Beside the file: MLflow would put them below the folder that zsg is called in.
         path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
         artifacts = (path.parent / "mlartifacts").as_uri() if path else None
-        self._tracker = Tracker(
-            uri, artifacts, retry_policy, moves=not record["tracking"]
-        )
-        self._store = uri if record["tracking"] else OWN_STORE
+        self._tracker = Tracker(uri, artifacts, retry_policy, moves=not record.tracking)
+        self._store = uri if record.tracking else OWN_STORE
         self._say = say or tell
         self._mlflow_grid: MlflowGrid | None = None  # once it has been looked up
 
@@ -123,11 +122,11 @@ class Delivery:
             raise refusals[0]
         return sent
 
-    def _has_begun(self, row: Row) -> bool:
+    def _has_begun(self, row: ListedRun) -> bool:
         """Whether there is a journal to send; also where that cannot be told, so that
         sending tells why."""
         try:
-            stages = stage_folders(self._workspace, row["run"])
+            stages = stage_folders(self._workspace, row.run)
             return any(map(journal.list_journal_files, stages))
         except Damaged:
             return True
@@ -138,22 +137,20 @@ class Delivery:
         experiment = self._find_home() or self._tracker.named(self._grid)
         return self._tracker.page(experiment) if experiment else ""
 
-    def _list_rows(self, only: str | None = None) -> list[Row]:
+    def _list_rows(self, only: str | None = None) -> list[ListedRun]:
         """The grid's runs, those that it lists no more too; or one of them."""
-        former = [
-            row for row in self._record.get("former", []) if not row.get("is_stage")
-        ]
-        rows = [*self._record["runs"], *former]
-        return [row for row in rows if only in (None, row["run"])]
+        former = [row for row in self._record.former if not row.is_stage]
+        rows = [*self._record.runs, *former]
+        return [row for row in rows if only in (None, row.run)]
 
     def _send_each(
-        self, rows: list[Row], refill: bool, refusals: list[Refused | Damaged]
+        self, rows: list[ListedRun], refill: bool, refusals: list[Refused | Damaged]
     ) -> Iterator[int]:
         """How many points were sent of each run, as they end. A server that does not
         answer is asked for no other run."""
         stop = threading.Event()
 
-        def send_unless_stopped(row: Row) -> int:
+        def send_unless_stopped(row: ListedRun) -> int:
             if stop.is_set():
                 return 0
             try:
@@ -177,7 +174,7 @@ class Delivery:
                 stop.set()
 
     def _send_or_note_refusal(
-        self, row: Row, refill: bool, refusals: list[Refused | Damaged]
+        self, row: ListedRun, refill: bool, refusals: list[Refused | Damaged]
     ) -> int:
         try:
             return self._send_run(row, refill)
@@ -188,11 +185,11 @@ class Delivery:
                 self._mlflow_grid.mlflow_runs = {}
             return 0
 
-    def _send_run(self, row: Row, refill: bool) -> int:
+    def _send_run(self, row: ListedRun, refill: bool) -> int:
         assert self._mlflow_grid
-        cursor_path = locate_cursor(self._workspace.run(row["run"]), self._grid)
+        cursor_path = locate_cursor(self._workspace.run(row.run), self._grid)
         ownership.make_folder(cursor_path.parent)
-        is_listed = row not in self._record.get("former", [])
+        is_listed = row not in self._record.former
         with _lock(cursor_path.with_suffix(".lock")):
             return RunSync(self._mlflow_grid, row, is_listed).send(refill)
 
@@ -250,11 +247,11 @@ class Delivery:
                 return experiment
         return None
 
-    def _find_mlflow_run(self, row: Row) -> str | None:
+    def _find_mlflow_run(self, row: ListedRun) -> str | None:
         """The MLflow run that a run was filled in from here, by its cursor. One that
         cannot be read is passed over: sending the run tells why."""
         try:
-            cursor = read_cursor(self._workspace.run(row["run"]), self._grid)
+            cursor = read_cursor(self._workspace.run(row.run), self._grid)
         except Damaged:
             return None
         return cursor.run if cursor.is_of(self._store) else None
@@ -291,13 +288,13 @@ class Delivery:
         for row in self._list_rows():
             with contextlib.suppress(Damaged):
                 if began := self._find_beginning(row):
-                    journals.add((row["run"], began))
+                    journals.add((row.run, began))
         return journals
 
-    def _find_beginning(self, row: Row) -> str | None:
+    def _find_beginning(self, row: ListedRun) -> str | None:
         """The time of a run's first row; None before there is one."""
         files = chain.from_iterable(
-            map(journal.list_journal_files, stage_folders(self._workspace, row["run"]))
+            map(journal.list_journal_files, stage_folders(self._workspace, row.run))
         )
         for path in files:
             for first in islice(journal.read_file(path), 1):
@@ -332,11 +329,11 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     """Delivers runs to every grid that lists them and has a server, from the node that
     trains or evaluates them."""
     os.nice(NICE)
-    pairs = [(run, grid) for run in runs for grid in _grids_of(workspace, run)]
+    pairs = [(run, record) for run in runs for record in _grids_of(workspace, run)]
     served = [
-        (run, grid["name"])
-        for run, grid in pairs
-        if str(grid["tracking"]).startswith("http")
+        (run, record.name)
+        for run, record in pairs
+        if str(record.tracking).startswith("http")
     ]
     deliveries: dict[str, Delivery] = {}
 
@@ -349,12 +346,11 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     follow.until_left(parent, send, LAST_S)
 
 
-def _grids_of(workspace: Workspace, run: str) -> Iterator[Row]:
-    for path in sorted((workspace.root / "grids").glob("*/grid.json")):
-        record = read_json(path)
-        if record and any(
-            row["run"] == run for row in [*record["runs"], *record.get("former", [])]
-        ):
+def _grids_of(workspace: Workspace, run: str) -> Iterator[GridRecord]:
+    """The grids that list a run, or once did."""
+    for name in grid_record.list_grids(workspace):
+        record = grid_record.read_grid_record(workspace, name)
+        if record and any(row.run == run for row in [*record.runs, *record.former]):
             yield record
 
 

@@ -6,7 +6,7 @@ request that was answered.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal, journal_rows, snapshots
 from jobs.contract.delivery_cursor import DeliveryCursor, read_cursor, write_cursor
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import (
@@ -39,7 +40,6 @@ STATUS: dict[str, str] = {
 # tags: the run, and by its first row's time, which journal of it
 RUN, BEGAN = "zsg.run", "zsg.began"
 
-Row = Mapping[str, Any]
 Say = Callable[[str], None]
 
 
@@ -96,8 +96,8 @@ class _Points:
 class RunSync:
     """The sync of one run of a grid. Who asks for it holds the lock of the run's cursor."""
 
-    def __init__(self, grid: MlflowGrid, row: Row, is_listed: bool) -> None:
-        self._grid, self._row, self._run_id = grid, row, str(row["run"])
+    def __init__(self, grid: MlflowGrid, row: ListedRun, is_listed: bool) -> None:
+        self._grid, self._row, self._run_id = grid, row, row.run
         self._tracker = grid.tracker
         self._folder = grid.workspace.run(self._run_id)
         self._cursor = read_cursor(self._folder, grid.name)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from jobs.contract import answers
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import list_grids
 from jobs.evaluating import external_score_record
 from launcher.status import queries
 from launcher.views import show
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from zsg_core.errors import UserError
 from zsg_core.metrics import external_scores
 
@@ -62,8 +63,8 @@ def record_scores(workspace: Workspace, file: Path) -> None:
 
 
 def _runs(workspace: Workspace, which: str) -> list[Path]:
-    if which in grid_record.list_grids(workspace):
-        rows = grid_record.all_rows(grid_record.read_grid_record(workspace, which))
-        folders = dict.fromkeys(workspace.run(row["run"]) for row in rows)
+    if which in list_grids(workspace):
+        rows = recorded_grids.read_grid(workspace, which).all_runs
+        folders = dict.fromkeys(workspace.run(row.run) for row in rows)
         return [run for run in folders if run.is_dir()]
     return [workspace.root / queries.find_item(workspace, which)]

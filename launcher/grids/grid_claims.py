@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.contract.grid_record import DatedClaim
 from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
@@ -18,15 +19,6 @@ from zsg_core.settings.claims import (
     Correlates,
     explain_too_few_places,
 )
-
-
-class DatedClaim(TypedDict):
-    """A claim as a grid's record keeps it: its text (`make_claim_key`), when it was
-    first submitted, in ms, and how many of the grid's runs were done by then."""
-
-    claim: str
-    since: int
-    done: int
 
 
 def read_claims(
@@ -111,10 +103,10 @@ def date_claims(
     `recorded` is what this returned before. So a report can tell a claim from one that
     was made to fit the results.
     """
-    rows = {row["claim"]: row for row in recorded}
+    rows = {row.claim: row for row in recorded}
     keys = map(make_claim_key, claims)
     return [
-        rows.get(key) or {"claim": key, "since": now, "done": count_done()}
+        rows.get(key) or DatedClaim(claim=key, since=now, done=count_done())
         for key in keys
     ]
 
@@ -125,8 +117,8 @@ def find_doubt(claim: Claim, recorded: Sequence[DatedClaim] | None) -> str | Non
         return None
     key = make_claim_key(claim)
     for row in recorded:
-        if row["claim"] == key:
-            finished = row["done"]
+        if row.claim == key:
+            finished = row.done
             if not finished:
                 return None
             return f"first submitted when {finished} runs were done"

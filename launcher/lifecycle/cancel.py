@@ -22,7 +22,7 @@ from launcher.grids.selection import Selection
 from launcher.status import queries
 from launcher.status.status import collect_states, is_locked
 from launcher.status.terminal_cache import TerminalCache
-from launcher.workspace import grid_record, scheduler_job
+from launcher.workspace import recorded_grids, scheduler_job
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
@@ -189,22 +189,22 @@ def plan_cancellation(
 
     UserError for a name that is neither a grid nor the beginning of one run's id.
     """
-    known = grid_record.select_grids(place)
+    known = recorded_grids.select_grids(place)
     grids = [name for name in names if name in known]
     runs = [_run(place, name) for name in names if name not in known]
-    records = {name: grid_record.read_grid_record(place, name) for name in known}
+    records = {name: recorded_grids.read_grid(place, name) for name in known}
     ledger = Ledger(place)
     items = list(ledger.by_item())
-    rows = {row["run"]: row for name in grids for row in records[name]["runs"]}
+    axes_of = {row.run: row.axes for name in grids for row in records[name].runs}
     states = collect_states(
         place,
-        {*items, *(f"runs/{run}" for run in [*rows, *runs])},
+        {*items, *(f"runs/{run}" for run in [*axes_of, *runs])},
         ledger,
         settled=TerminalCache(place),
     )
     every = [
-        (run, rows.get(run, {}).get("axes", {}), states[f"runs/{run}"].state)
-        for run in dict.fromkeys([*rows, *runs])
+        (run, axes_of.get(run, {}), states[f"runs/{run}"].state)
+        for run in dict.fromkeys([*axes_of, *runs])
     ]
     selection.check(every)
     chosen = [
@@ -214,14 +214,10 @@ def plan_cancellation(
     ]
     listed: dict[str, set[str]] = {}
     for name, record in records.items():
-        for row in [*record["runs"], *record.get("before", [])]:
-            listed.setdefault(f"runs/{row['run']}", set()).add(name)
+        for row in [*record.runs, *record.before]:
+            listed.setdefault(f"runs/{row.run}", set()).add(name)
     active = [item for item in items if _can_stop(states[item])]
-    stages = {
-        f"runs/{row['run']}"
-        for name in grids
-        for row in records[name].get("before", [])
-    }
+    stages = {f"runs/{row.run}" for name in grids for row in records[name].before}
     helpers = [
         item
         for item in active

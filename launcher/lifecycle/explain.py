@@ -8,7 +8,7 @@ from launcher.status import why
 from launcher.status.queries import find_item
 from launcher.status.status import collect_states
 from launcher.status.terminal_cache import TerminalCache
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 
@@ -38,8 +38,8 @@ def _refusal(
 
 def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     """The failures of a grid by cause."""
-    record = grid_record.read_brief(workspace, grid)
-    runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
+    outline = recorded_grids.read_outline(workspace, grid)
+    runs = {f"runs/{row.run}": row.run for row in outline.all_runs}
     ledger = Ledger(workspace)
     states = collect_states(workspace, runs, ledger, settled=TerminalCache(workspace))
     causes = {item: why.of_job(workspace, item, states[item]) for item in runs}

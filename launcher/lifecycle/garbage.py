@@ -28,7 +28,7 @@ from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.status.status import collect_states
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core import recipe as recipes
@@ -113,24 +113,22 @@ class Scene:
 
 def read_scene(place: Workspace, grid: str | None) -> Scene:
     """Reads the workspace; with a grid, asks only about what its own runs have left."""
-    ledger, names = Ledger(place), grid_record.select_grids(place)
-    records = {name: grid_record.read_grid_record(place, name) for name in names}
-    chosen = {grid: grid_record.read_grid_record(place, grid)} if grid else records
-    rows = [row for record in records.values() for row in record["runs"]]
-    before = {
-        row["run"] for record in records.values() for row in record.get("before", [])
-    }
-    items = {*ledger.by_item(), *(f"runs/{row['run']}" for row in rows)}
+    ledger, names = Ledger(place), recorded_grids.select_grids(place)
+    records = {name: recorded_grids.read_grid(place, name) for name in names}
+    chosen = {grid: recorded_grids.read_grid(place, grid)} if grid else records
+    rows = [row for record in records.values() for row in record.runs]
+    before = {row.run for record in records.values() for row in record.before}
+    items = {*ledger.by_item(), *(f"runs/{row.run}" for row in rows)}
     states = collect_states(place, items, ledger)
     scene = Scene(place, ledger, states, [])
-    scene.wanted = {row["run"] for row in rows} | before
+    scene.wanted = {row.run for row in rows} | before
     on_disk = {path.name for path in _runs(scene)}
-    own = {row["run"] for one in chosen.values() for row in grid_record.all_rows(one)}
+    own = {row.run for record in chosen.values() for row in record.all_runs}
     scene.unreadable = _find_unreadable(place, [*items, *_items_of(on_disk)])
     asked = on_disk & own if grid else on_disk
     scene.runs = sorted(run for run in asked if f"runs/{run}" not in scene.unreadable)
-    scene.listed = [row["recipe"] for row in rows]
-    scene.open = [row["recipe"] for row in rows if not scene.is_done(row["run"])]
+    scene.listed = [row.recipe for row in rows]
+    scene.open = [row.recipe for row in rows if not scene.is_done(row.run)]
     for item, state in states.items():
         if state.is_active and item not in scene.unreadable:
             job = job_file.read_job(place.root / item)

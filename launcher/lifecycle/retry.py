@@ -16,7 +16,7 @@ from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect_states
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
@@ -138,11 +138,9 @@ def choose_retries(
     Those that failed; cancelled and unknown ones where a state or a cause asks for
     them. UserError for a selection that names nothing.
     """
-    record = grid_record.read_grid_record(place, name)
+    record = recorded_grids.read_grid(place, name)
     ledger = Ledger(place)
-    rows = {
-        row["run"]: row["axes"] for row in [*record["runs"], *record.get("before", [])]
-    }
+    rows = {row.run: row.axes for row in [*record.runs, *record.before]}
     states = collect_states(place, [f"runs/{run}" for run in rows], ledger)
     every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
     selection.check(every)
@@ -154,7 +152,7 @@ def choose_retries(
         if causes or by_id
         else {State.FAILED}
     )
-    listed = {row["run"] for row in record["runs"]}
+    listed = {row.run for row in record.runs}
     made = Choice()
     for run, axes, state in every:
         found = states[f"runs/{run}"]

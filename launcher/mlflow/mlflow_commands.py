@@ -14,7 +14,7 @@ from jobs.tracking import server_tokens
 from launcher.mlflow import mlflow_server
 from launcher.mlflow.mlflow_server import ServerOptions
 from launcher.views import show
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.secrets import hide_in_addresses
 
@@ -32,7 +32,7 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     from jobs.tracking import mlflow_sync, tracker
 
     refused: list[ClusterError] = []
-    for name in grid_record.select_grids(workspace, grid):
+    for name in recorded_grids.select_grids(workspace, grid):
         with show.Counting(name) as counting:
             try:
                 sent = mlflow_sync.sync_grid(
@@ -58,11 +58,11 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
     require_mlflow()
     from jobs.tracking import mlflow_sync, tracker
 
-    name = grid_record.select_grids(workspace, grid)[0] if grid else None
+    name = recorded_grids.select_grids(workspace, grid)[0] if grid else None
     uri = mlflow_sync.tracking_uri(
         workspace,
-        grid_record.read_grid_record(
-            workspace, name or grid_record.select_grids(workspace)[0]
+        recorded_grids.read_grid(
+            workspace, name or recorded_grids.select_grids(workspace)[0]
         ),
     )
     page = mlflow_sync.find_grid_page(workspace, name) if name else ""

@@ -20,9 +20,10 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import ListedRun
 from launcher.reporting.data import csv_cells, recorded_runs
 from launcher.reporting.data.recorded_runs import RecordedRun
-from launcher.workspace import extras, grid_record
+from launcher.workspace import extras, recorded_grids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,15 +55,15 @@ def _frame(
 
     extras.require_extra("a DataFrame", "report", only=("pandas",))
     opened = workspaces.find_to_read(Path(workspace) if workspace else None)
-    record = grid_record.read_grid_record(opened, grid)
-    schema = schema_of(record["runs"])
+    record = recorded_grids.read_grid(opened, grid)
+    schema = schema_of(record.runs)
     tables = recorded_runs.take_from_sound_runs(
         opened, record, lambda run: _table(columns_of(run), schema)
     )
     return pa.concat_tables([schema.empty_table(), *tables]).to_pandas()
 
 
-def metric_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
+def metric_schema(listed: Sequence[ListedRun]) -> "pa.Schema":
     """The columns of the metrics of runs that a grid lists."""
     numbers = [("examples", pa.int64()), ("key", pa.string()), ("value", pa.float64())]
     return _schema(
@@ -76,7 +77,7 @@ def metric_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
     )
 
 
-def item_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
+def item_schema(listed: Sequence[ListedRun]) -> "pa.Schema":
     """The columns of the item losses of runs that a grid lists."""
     return _schema(
         listed,
@@ -90,7 +91,7 @@ def item_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
 
 
 def _schema(
-    listed: Sequence[Mapping[str, Any]], value_columns: list[tuple[str, Any]]
+    listed: Sequence[ListedRun], value_columns: list[tuple[str, Any]]
 ) -> "pa.Schema":
     return pa.schema(
         [
@@ -101,14 +102,14 @@ def _schema(
     )
 
 
-def _axes(listed: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for row in listed for key in row["axes"]))
+def _axes(listed: Sequence[ListedRun]) -> list[str]:
+    return list(dict.fromkeys(key for row in listed for key in row.axes))
 
 
-def _kind(listed: Sequence[Mapping[str, Any]], key: str) -> "pa.DataType":
+def _kind(listed: Sequence[ListedRun], key: str) -> "pa.DataType":
     """Numbers stay numbers where all values of an axis are; else they are texts, as a
     grid file has them."""
-    kinds = {type(row["axes"].get(key)) for row in listed} - {type(None)}
+    kinds = {type(row.axes.get(key)) for row in listed} - {type(None)}
     if kinds == {int}:
         return pa.int64()
     return pa.float64() if kinds and kinds <= {int, float} else pa.string()
@@ -237,11 +238,11 @@ def export_table(
 ) -> int:
     """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
     rows. UserError for no such grid."""
-    record = grid_record.read_grid_record(workspace, grid)
+    record = recorded_grids.read_grid(workspace, grid)
     schema_of, columns_of = (
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
-    with TableWriter(path, schema_of(record["runs"]), kind) as file:
+    with TableWriter(path, schema_of(record.runs), kind) as file:
         for columns in recorded_runs.take_from_sound_runs(
             workspace, record, columns_of
         ):

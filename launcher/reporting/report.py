@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import Damaged, Workspace, write_text
+from jobs.contract.grid_record import GridRecord
 from jobs.contract.states import RecordedState
 from jobs.tracking import mlflow_metadata
 from launcher.reporting import frames, outputs
@@ -18,7 +19,7 @@ from launcher.reporting.figures import curve_panels, line_charts, map_charts
 from launcher.reporting.html import map_section, sections, verdict_section
 from launcher.reporting.html import page as report_page
 from launcher.status import data_notes
-from launcher.workspace import extras, grid_record
+from launcher.workspace import extras, recorded_grids
 from zsg_core.errors import UserError
 from zsg_core.stats.curves import Drop
 
@@ -51,7 +52,7 @@ def write_report(
     """
     extras.require_extra("a report", "report", only=("jinja2", "matplotlib"))
     folder = out or workspace.grid(name) / "report"
-    record = grid_record.read_grid_record(workspace, name)
+    record = recorded_grids.read_grid(workspace, name)
     if out is None:
         outputs.refuse_linked(workspace, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
@@ -63,10 +64,10 @@ def write_report(
 
 
 def _write(
-    workspace: Workspace, record: dict[str, Any], options: ReportOptions, folder: Path
+    workspace: Workspace, record: GridRecord, options: ReportOptions, folder: Path
 ) -> None:
     with frames.TableWriter(
-        folder / "metrics.parquet", frames.metric_schema(record["runs"])
+        folder / "metrics.parquet", frames.metric_schema(record.runs)
     ) as table:
         comparison = _read(workspace, record, options, table)
     summed = run_groups.summarize_groups(comparison.groups)
@@ -89,12 +90,12 @@ def _write(
         [(comparison.full_label(group), group) for group in comparison.groups],
     )
     _write_maps(folder, maps)
-    decided = verdicts.judge_grid(workspace, record["name"])
+    decided = verdicts.judge_grid(workspace, record.name)
     _write_verdicts(folder, decided)
     page_sections = sections.make_sections(
         comparison, summed, drops, drawn, decided, maps
     )
-    if notes := data_notes.of_grid(workspace, record):
+    if notes := data_notes.of_corpora(workspace, record.corpora):
         page_sections.insert(
             2, report_page.render_warning("What there is to know of the data", notes)
         )
@@ -144,7 +145,7 @@ def _write_maps(folder: Path, maps: StateMaps) -> None:
 
 def _read(
     workspace: Workspace,
-    record: dict[str, Any],
+    record: GridRecord,
     options: ReportOptions,
     table: frames.TableWriter,
 ) -> GridComparison:
@@ -175,7 +176,7 @@ def _read(
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
     return GridComparison(
-        name=record["name"],
+        name=record.name,
         options=options,
         record=record,
         members=members,
@@ -188,22 +189,22 @@ def _read(
 
 
 def _refuse_empty(
-    record: dict[str, Any], options: ReportOptions, metrics: Collection[str]
+    record: GridRecord, options: ReportOptions, metrics: Collection[str]
 ) -> None:
     """UserError for a metric or a stage that no run has, or where no run has recorded anything."""
     if metrics and options.metric not in metrics:
         raise UserError(
             f"--metric {options.metric}: no run has it; there are {', '.join(sorted(metrics))}"
         )
-    stages = max((len(row["recipe"]["stages"]) for row in record["runs"]), default=1)
+    stages = max((len(row.recipe["stages"]) for row in record.runs), default=1)
     if options.stage is not None and options.stage > stages:
         raise UserError(
-            f"--stage {options.stage}: the runs of grid {record['name']} have {stages} stages at"
+            f"--stage {options.stage}: the runs of grid {record.name} have {stages} stages at"
             " most"
         )
     if not metrics:
         raise UserError(
-            f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they"
+            f"grid {record.name}: no run has recorded a value yet; zsg status shows where they"
             " stand"
         )
 

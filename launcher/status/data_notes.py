@@ -6,8 +6,7 @@ in its log and keeps them with the corpus. Here they are read for plan, submit, 
 and report. Light: one small file for each corpus that has any.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from jobs.contract.folder import NOTES, Workspace, read_json
 
@@ -27,8 +26,3 @@ def of_corpora(workspace: Workspace, corpora: Iterable[str]) -> list[str]:
         else []
     )
     return notes[:MOST] + overflow
-
-
-def of_grid(workspace: Workspace, record: Mapping[str, Any]) -> list[str]:
-    """The notes of the data of a recorded grid."""
-    return of_corpora(workspace, record.get("corpora", ()))

@@ -10,14 +10,16 @@ from typing import Any
 
 from jobs.contract import evaluations, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.grid_record import GridOutline
 from jobs.contract.job_file import runs_served
 from jobs.contract.states import State
 from launcher.clusters.slurm import Runner
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.status import BEFORE, collect_states
+from launcher.status.status_view import ShownJob
 from launcher.status.terminal_cache import TerminalCache
-from launcher.workspace import grid_record
+from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
@@ -37,89 +39,96 @@ def status_rows(
 
     `states`: only the runs in one of these.
     """
-    records = {
-        name: grid_record.read_brief(place, name)
-        for name in grid_record.select_grids(place, grid)
-    }
-    items = dict.fromkeys(
-        f"runs/{run['run']}"
-        for record in records.values()
-        for run in grid_record.all_rows(record)
+    outlines = _read_outlines(place, grid)
+    runs = dict.fromkeys(
+        f"runs/{row.run}" for outline in outlines for row in outline.all_runs
     )
     ledger = Ledger(place)
-    evaluators = {
-        item: last.grid
-        for item, last in ledger.by_item().items()
-        if last.kind == "evaluate"
-    }
-    before = {
-        item: last.grid
-        for item, last in ledger.by_item().items()
-        if last.kind in BEFORE
-    }
-    found = collect_states(
-        place, [*items, *evaluators, *before], ledger, run, settled=TerminalCache(place)
+    evaluators = _find_grids_of_kinds(ledger, ("evaluate",))
+    helpers = _find_grids_of_kinds(ledger, BEFORE)
+    job_states = collect_states(
+        place,
+        [*runs, *evaluators, *helpers],
+        ledger,
+        run,
+        settled=TerminalCache(place),
     )
-    rows = [
-        row
-        for name, record in records.items()
-        for row in [
-            *_rows(record, found),
-            *_evaluators(place, name, evaluators, found),
-            *_held(name, {**before, **evaluators}, found),
-        ]
+    rows: list[dict[str, Any]] = []
+    for outline in outlines:
+        rows += _list_runs(outline, job_states)
+        rows += _list_evaluators(place, outline.name, evaluators, job_states)
+        rows += _list_held(outline.name, {**helpers, **evaluators}, job_states)
+    if not states:
+        return rows
+    return [row for row in rows if row["state"] in states]
+
+
+def _read_outlines(place: Workspace, grid: str | None) -> list[GridOutline]:
+    """The record of a grid, or those of all grids."""
+    return [
+        recorded_grids.read_outline(place, name)
+        for name in recorded_grids.select_grids(place, grid)
     ]
-    return [row for row in rows if row["state"] in states] if states else rows
+
+
+def _find_grids_of_kinds(ledger: Ledger, kinds: Collection[str]) -> dict[str, str]:
+    """The grid that last submitted each job of these kinds."""
+    return {
+        item: last.grid for item, last in ledger.by_item().items() if last.kind in kinds
+    }
 
 
 def data_notes(place: Workspace, grid: str | None) -> list[str]:
     """What there is to know of the data of a grid, or of all grids."""
-    records = [
-        grid_record.read_brief(place, name)
-        for name in grid_record.select_grids(place, grid)
+    corpora = [
+        corpus for outline in _read_outlines(place, grid) for corpus in outline.corpora
     ]
-    return data_notes_of.of_corpora(
-        place, (one for record in records for one in record.get("corpora", ()))
-    )
+    return data_notes_of.of_corpora(place, corpora)
 
 
-def _rows(
-    record: Mapping[str, Any], states: dict[str, JobState]
+def _list_runs(
+    outline: GridOutline, states: Mapping[str, JobState]
 ) -> list[dict[str, Any]]:
-    rows = status_view.rows_of(record["name"], record["runs"], states)
+    """The runs that a grid lists, the stages before them that have begun and are not
+    done, and the runs that it no longer lists and that are still active."""
+    runs = [ShownJob.of_run(row) for row in outline.runs]
+    before = [
+        job
+        for job in map(ShownJob.of_run, outline.before)
+        if states[job.item].state not in (State.ABSENT, State.DONE)
+    ]
     former = [
-        run
-        for run in record.get("former", [])
-        if states[f"runs/{run['run']}"].is_active
+        job
+        for job in map(ShownJob.of_run, outline.former)
+        if states[job.item].is_active
     ]
-    begun = [
-        run
-        for run in record.get("before", [])
-        if states[f"runs/{run['run']}"].state not in (State.ABSENT, State.DONE)
+    return [
+        *status_view.rows_of(outline.name, [*runs, *before], states),
+        *status_view.rows_of(outline.name, former, states, is_listed=False),
     ]
-    before = status_view.rows_of(record["name"], begun, states)
-    return (
-        rows
-        + before
-        + status_view.rows_of(record["name"], former, states, wanted=False)
-    )
 
 
-def _evaluators(
+def _list_evaluators(
     place: Workspace,
     grid: str,
     evaluators: Mapping[str, str],
-    states: dict[str, JobState],
+    states: Mapping[str, JobState],
 ) -> list[dict[str, Any]]:
     """The evaluate jobs of a grid that are under way, and those that failed and whose
     work nobody has done since."""
-    rows = []
-    for item, of in evaluators.items():
-        if of == grid and states[item].state != State.DONE:
-            is_at_work = states[item].is_active and not states[item].stopped
-            if is_at_work or _has_work_left(place, item):
-                rows.append({"run": item, "item": item, "axes": {}})
-    return status_view.rows_of(grid, rows, states)
+    shown = [
+        ShownJob.of_item(item)
+        for item, submitter in evaluators.items()
+        if submitter == grid and _is_evaluator_shown(place, item, states[item])
+    ]
+    return status_view.rows_of(grid, shown, states)
+
+
+def _is_evaluator_shown(place: Workspace, item: str, state: JobState) -> bool:
+    if state.state == State.DONE:
+        return False
+    is_at_work = state.is_active and not state.stopped
+    return is_at_work or _has_work_left(place, item)
 
 
 def _has_work_left(place: Workspace, item: str) -> bool:
@@ -134,18 +143,16 @@ def _has_work_left(place: Workspace, item: str) -> bool:
         return True
 
 
-def _held(
-    grid: str, jobs: Mapping[str, str], states: dict[str, JobState]
+def _list_held(
+    grid: str, jobs: Mapping[str, str], states: Mapping[str, JobState]
 ) -> list[dict[str, Any]]:
     """The jobs of a grid beside its runs that are done and whose allocations outlive them."""
-    flagged = [
-        item
-        for item, of in jobs.items()
-        if of == grid and states[item].state == State.DONE and states[item].flag
+    held = [
+        ShownJob.of_item(item)
+        for item, submitter in jobs.items()
+        if submitter == grid and states[item].state == State.DONE and states[item].flag
     ]
-    return status_view.rows_of(
-        grid, [{"run": item, "item": item, "axes": {}} for item in flagged], states
-    )
+    return status_view.rows_of(grid, held, states)
 
 
 def read_log(
@@ -170,18 +177,21 @@ def read_log(
 def find_item(place: Workspace, text: str) -> str:
     """The folder of the one run whose id begins so, or of another job, named
     `prepare/…` or `evaluate/…`."""
-    kind, _, beginning = text.rpartition("/")
+    kind, _, prefix = text.rpartition("/")
     kind = kind or "runs"
-    known = (
-        sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir())
-        if kind in KINDS
-        else []
-    )
-    found = [name for name in known if name.startswith(beginning)]
-    if len(found) == 1 or beginning in found:
-        return f"{kind}/{beginning if beginning in found else found[0]}"
-    if found:
+    names = _list_folders(place, kind) if kind in KINDS else []
+    if prefix in names:
+        return f"{kind}/{prefix}"
+    matches = [name for name in names if name.startswith(prefix)]
+    if len(matches) > 1:
         raise UserError(
-            f"{text!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it"
+            f"{text!r} begins {len(matches)} run ids: {', '.join(matches[:5])}; give more of it"
         )
-    raise UserError(f"no run {text!r} in {place.root}; zsg status shows the ids")
+    if not matches:
+        raise UserError(f"no run {text!r} in {place.root}; zsg status shows the ids")
+    return f"{kind}/{matches[0]}"
+
+
+def _list_folders(place: Workspace, kind: str) -> list[str]:
+    """The names of the job folders of a kind, in order."""
+    return sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir())

@@ -6,10 +6,11 @@ Pure: texts and numbers only; launcher.views.show draws them.
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract.grid_record import RunName
 from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
 from launcher.workspace.job_state import JobState
@@ -41,42 +42,69 @@ SHOWN = (
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class ShownJob:
+    """A job that a table shows. `name`: as people know it; `item`: its folder; `axes`:
+    what varies in a grid's runs."""
+
+    name: str
+    item: str
+    axes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, row: RunName) -> "ShownJob":
+        """A run that a grid lists."""
+        return cls(row.run, f"runs/{row.run}", row.axes)
+
+    @classmethod
+    def of_item(cls, item: str) -> "ShownJob":
+        """A job beside the runs, known by its folder."""
+        return cls(item, item)
+
+
 def rows_of(
-    grid: str, runs: Sequence[Row], states: Mapping[str, JobState], wanted: bool = True
+    grid: str,
+    jobs: Iterable[ShownJob],
+    states: Mapping[str, JobState],
+    is_listed: bool = True,
 ) -> list[dict[str, Any]]:
-    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`:
-    whether it still lists them."""
-    rows = []
-    for run in runs:
-        s = states[run.get("item") or f"runs/{run['run']}"]
-        if s.state == State.ABSENT:
-            s = JobState(
-                state=State.UNKNOWN,
-                cause="not submitted: not selected, cut short or refused; zsg submit does it",
-            )
-        row = {
-            "run": run["run"],
-            "grid": grid,
-            "state": s.state,
-            "attempt": s.attempt,
-            "step": s.step,
-        }
-        row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
-        row |= {
-            "cause": s.cause,
-            "evidence": s.evidence,
-            "wanted": wanted,
-            "replaced": list(s.replaced),
-        }
-        rows.append(spell_nonfinite(row | {name: getattr(s, name) for name in SHOWN}))
-    return rows
+    """The states of a grid's jobs, as `zsg status --json` prints them; `is_listed`:
+    whether the grid still lists them."""
+    return [_make_row(grid, job, states[job.item], is_listed) for job in jobs]
+
+
+def _make_row(
+    grid: str, job: ShownJob, state: JobState, is_listed: bool
+) -> dict[str, Any]:
+    if state.state == State.ABSENT:
+        state = JobState(
+            state=State.UNKNOWN,
+            cause="not submitted: not selected, cut short or refused; zsg submit does it",
+        )
+    row = {
+        "run": job.name,
+        "grid": grid,
+        "state": state.state,
+        "attempt": state.attempt,
+        "step": state.step,
+        "steps": state.steps,
+        "loss": state.loss,
+        "slurm": state.slurm,
+        "axes": job.axes,
+        "cause": state.cause,
+        "evidence": state.evidence,
+        "wanted": is_listed,
+        "replaced": list(state.replaced),
+        **{name: getattr(state, name) for name in SHOWN},
+    }
+    return spell_nonfinite(row)
 
 
 def describe_run(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
-    former = None if row["wanted"] else "no longer in the grid"
-    why = [
-        former,
+    absence = None if row["wanted"] else "no longer in the grid"
+    notes = [
+        absence,
         _flag(row),
         _replaced(row),
         row["cause"],
@@ -84,7 +112,7 @@ def describe_run(row: Row) -> str:
         _does(row),
         row["evidence"],
     ]
-    return ": ".join(str(part) for part in why if part)
+    return ": ".join(str(note) for note in notes if note)
 
 
 def _flag(row: Row) -> str | None:
@@ -154,26 +182,24 @@ class Group:
 
 def group_rows(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group]:
     """One group for each value of each grid's axis, in the order of the rows."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    members: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         axis = axis_of[row["grid"]]
-        found.setdefault(
-            (row["grid"], repr(row["axes"].get(axis)) if axis else ""), []
-        ).append(row)
-    return [_group(grid, axis_of[grid], of) for (grid, _), of in found.items()]
+        value = repr(row["axes"].get(axis)) if axis else ""
+        members.setdefault((row["grid"], value), []).append(row)
+    return [_group(grid, axis_of[grid], group) for (grid, _), group in members.items()]
 
 
 def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
     # one that is not finite is a text
     losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]
+    durations = [row["eta_s"] for row in rows if row["eta_s"] is not None]
     return Group(
         grid=grid,
         value=rows[0]["axes"].get(axis) if axis else None,
         states=Counter(row["state"] for row in rows),
         losses=(min(losses), max(losses)) if losses else None,
-        eta_s=max(
-            (row["eta_s"] for row in rows if row["eta_s"] is not None), default=None
-        ),
+        eta_s=max(durations, default=None),
         gpus=sum(row["gpus"] or 0 for row in rows),
         flags=sum(bool(row["flag"]) for row in rows),
     )

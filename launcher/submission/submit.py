@@ -16,9 +16,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from jobs.contract import exit_record, job_file
+from jobs.contract import exit_record, grid_record, job_file
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome, State
 from jobs.files import ownership
@@ -51,7 +53,7 @@ from launcher.planning.plan import (
 from launcher.planning.site import Site
 from launcher.status.status import collect_states
 from launcher.submission import canary, job_files, local, sbatch
-from launcher.workspace import code_snapshot, grid_record
+from launcher.workspace import code_snapshot, recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
@@ -74,11 +76,11 @@ def plan_runs(
 
     `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
     """
-    former = grid_record.find_former(
+    former = recorded_grids.find_former(
         site.workspace, grid.name, {run.id for run in runs}
     )
     before = {run_item(one) for run in runs for one in run.all_before}
-    items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
+    items = {*map(run_item, runs), *before, *(f"runs/{row.run}" for row in former)}
     states = collect_states(site.workspace, items, ledger)
     is_made = cache(lambda need: is_committed(site.workspace.root / need))
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
@@ -97,8 +99,7 @@ def plan_runs(
     made = remake(_with_evaluations(site, ledger, decided, states, allow))
     made = limits.cut_to_quota(made, space, site.profile.slurm.chain_length, remake)
     unwanted = [
-        Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"])
-        for row in former
+        Unwanted(row.run, row.axes, states[f"runs/{row.run}"]) for row in former
     ]
     failed = {
         run_item(a.run): states[run_item(a.run)]
@@ -223,48 +224,49 @@ def record_grid(
 
     `asked`: the file and the profile by which `zsg retry` opens it again.
     """
-    facts: dict[str, Any] = dict(asked)
-    facts |= {
-        "profile": site.profile.name,
-        "tracking": site.profile.tracking.uri,
-        "overrides": grid.overrides,
-    }
-    facts |= {
-        "submitted": now_ms(),
-        "code": code_snapshot.take_snapshot(site.workspace),
-    }
     listed = {run.id for run in runs}
-    before = {
-        one.id: len(one.recipe["stages"])
+    stages_before = {
+        stage.id: len(stage.recipe["stages"])
         for run in runs
-        for one in run.all_before
-        if one.id not in listed
+        for stage in run.all_before
+        if stage.id not in listed
     }
-    facts["corpora"] = list(
-        dict.fromkeys(one.corpus_id for run in runs for one in [*run.all_before, run])
-    )
-    facts["before"] = [
-        {"run": run, "axes": {"stages": f"the first {count}"}}
-        for run, count in before.items()
-    ]
-    rows = [
-        {
-            "run": run.id,
-            "axes": run.axes,
-            "recipe": run.recipe,
-            "model": _model(run),
-            "strategy": run.strategy,
-        }
-        for run in runs
-    ]
-    old = grid_record.read_kept(site.workspace, grid.name)
-    facts["claims"] = grid_claims.date_claims(
+    corpora = [stage.corpus_id for run in runs for stage in [*run.all_before, run]]
+    earlier = grid_record.read_grid_record(site.workspace, grid.name)
+    claims = grid_claims.date_claims(
         grid.claims,
-        old.get("claims", []),
+        (earlier.claims if earlier else None) or [],
         now_ms(),
         lambda: sum(_is_done(site, run) for run in runs),
     )
-    grid_record.write_grid_record(site.workspace, grid.name, grid.path, facts, rows)
+    record = GridRecord(
+        name=grid.name,
+        **asked,
+        profile=site.profile.name,
+        tracking=site.profile.tracking.uri,
+        overrides=list(grid.overrides),
+        submitted=now_ms(),
+        code=SubmittedCode(**code_snapshot.take_snapshot(site.workspace)),
+        corpora=list(dict.fromkeys(corpora)),
+        before=[
+            ListedRun(run=run, axes={"stages": f"the first {count}"})
+            for run, count in stages_before.items()
+        ],
+        claims=claims,
+        runs=[_make_listed_run(run) for run in runs],
+    )
+    recorded_grids.write_grid(site.workspace, grid.path, record)
+
+
+def _make_listed_run(run: Run) -> ListedRun:
+    """What a grid's record says of a run."""
+    return ListedRun(
+        run=run.id,
+        axes=run.axes,
+        recipe=run.recipe,
+        model=_model(run),
+        strategy=run.strategy,
+    )
 
 
 def _is_done(site: Site, run: Run) -> bool:

@@ -34,10 +34,11 @@ from launcher.planning.site import Site
 from launcher.status import data_notes
 from launcher.status import status_view as view
 from launcher.status.status import collect_states
+from launcher.status.status_view import ShownJob
 from launcher.submission import job_files, local
 from launcher.submission import submit as submits
 from launcher.views import show
-from launcher.workspace import code_snapshot, grid_record, linked_folders, workspaces
+from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
 from launcher.workspace.ledger import Ledger, submit_lock
 from launcher.workspace.shipped import find_shipped
 from zsg_core.errors import ClusterError, UserError, ZsgError
@@ -172,8 +173,8 @@ def reopen_grid(place: Workspace, name: str) -> ResolvedGrid:
             f"{place.root} is a group's workspace, where others can change by which file and"
             f" profile {name} is opened, and a profile runs code: zsg submit FILE --retry"
         )
-    record = grid_record.read_grid_record(place, name)
-    path = Path(record.get("file", ""))
+    record = recorded_grids.read_grid(place, name)
+    path = Path(record.file)
     if not path.is_file():
         copy = place.grid(name) / "grid.yaml"
         raise UserError(
@@ -181,7 +182,7 @@ def reopen_grid(place: Workspace, name: str) -> ResolvedGrid:
             f" {copy}"
         )
     return open_grid(
-        path, record["opened_with"], place.root, record["smoke"], record["overrides"]
+        path, record.opened_with, place.root, record.smoke, record.overrides
     )
 
 
@@ -497,12 +498,12 @@ def _await_delivery(
 def _look(
     opened: ResolvedGrid, helpers: Sequence[str]
 ) -> tuple[str, list[dict[str, Any]]]:
-    wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
-    items = [f"runs/{run.id}" for run in opened.runs]
+    runs = [ShownJob(run.id, f"runs/{run.id}", run.axes) for run in opened.runs]
+    items = [run.item for run in runs]
     states = collect_states(
         opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace)
     )
-    rows = view.rows_of(opened.grid.name, wanted, states)
+    rows = view.rows_of(opened.grid.name, runs, states)
     return show.prepare_note({item: states[item] for item in helpers}), rows
 
 

@@ -1,10 +1,10 @@
 """Holds what the runs of a grid come to for one metric, and what of it a report shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from jobs.contract.grid_record import GridRecord
 from launcher.reporting.data import run_groups
 from launcher.reporting.data.run_groups import Group, Member
 
@@ -30,7 +30,7 @@ class GridComparison:
 
     name: str
     options: ReportOptions
-    record: Mapping[str, Any]
+    record: GridRecord
     members: Sequence[Member]
     facts: Sequence[dict[str, str]]
     troubles: Sequence[str]  # flagged runs

@@ -18,6 +18,7 @@ import numpy as np
 from jobs.contract import job_file, journal
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Damaged, Workspace, read_json
+from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
@@ -57,11 +58,11 @@ class RecordedRun:
     """
 
     def __init__(
-        self, workspace: Workspace, listed: Row, stage: int | None = None
+        self, workspace: Workspace, listed: ListedRun, stage: int | None = None
     ) -> None:
-        self.run: str = listed["run"]
-        self.axes: Row = listed["axes"]
-        self.recipe: Row = listed["recipe"]
+        self.run = listed.run
+        self.axes = listed.axes
+        self.recipe = listed.recipe
         self._workspace, self._folder = workspace, workspace.run(self.run)
         self._attempt, self.end = read_newest_stage(stage_folders(workspace, self.run))
         self._stage = stage
@@ -233,15 +234,15 @@ class UnreadableRun:
 
 
 def read_runs(
-    workspace: Workspace, record: Row, stage: int | None = None
+    workspace: Workspace, record: GridRecord, stage: int | None = None
 ) -> Iterator[RecordedRun | UnreadableRun]:
     """The runs that a grid lists, each read when it is asked for; of several stages one
     by itself, or all."""
-    for listed in record["runs"]:
+    for listed in record.runs:
         try:
             yield RecordedRun(workspace, listed, stage)
         except Damaged as error:
-            yield UnreadableRun(listed["run"], listed["axes"], str(error))
+            yield UnreadableRun(listed.run, listed.axes, str(error))
 
 
 def warn_of_left_out(run: str, error: Damaged | str) -> str:
@@ -253,7 +254,7 @@ def warn_of_left_out(run: str, error: Damaged | str) -> str:
 
 
 def take_from_sound_runs(
-    workspace: Workspace, record: Row, take: Callable[[RecordedRun], Any]
+    workspace: Workspace, record: GridRecord, take: Callable[[RecordedRun], Any]
 ) -> Iterator[Any]:
     """What `take` has of each run; a run that cannot be read is left out, with a warning."""
     for run in read_runs(workspace, record):

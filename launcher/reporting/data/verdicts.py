@@ -18,7 +18,7 @@ from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting.data import recorded_runs, run_groups
 from launcher.reporting.data.recorded_runs import RecordedRun, UnreadableRun
-from launcher.workspace import grid_record, yaml_file
+from launcher.workspace import recorded_grids, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
 from zsg_core.stats import verdict
@@ -54,13 +54,13 @@ def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
 
     UserError if there is no such grid.
     """
-    record = grid_record.read_grid_record(workspace, name)
-    file = workspace.grid(record["name"]) / "grid.yaml"
+    record = recorded_grids.read_grid(workspace, name)
+    file = workspace.grid(record.name) / "grid.yaml"
     if not file.is_file():
         return []
     document = yaml_file.load_document(file)
-    rows = record["runs"]
-    stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
+    rows = record.runs
+    stages = max((len(row.recipe["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)
     claim_runs: dict[tuple[str, int | None], list[_ClaimRun]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
@@ -76,7 +76,7 @@ def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
     return [
         _with_doubt(
             judged,
-            grid_claims.find_doubt(judged.claim, record.get("claims")),
+            grid_claims.find_doubt(judged.claim, record.claims),
         )
         for judged in decided
     ]

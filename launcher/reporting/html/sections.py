@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.contract.grid_record import GridRecord
 from jobs.contract.states import RecordedState
 from launcher.reporting.data import recorded_runs, run_groups
 from launcher.reporting.data.grid_comparison import GridComparison
@@ -169,10 +170,9 @@ def _count_uncommitted(facts: Sequence[Mapping[str, str]]) -> int:
     )
 
 
-def _former_runs(record: Mapping[str, Any]) -> list[str]:
+def _former_runs(record: GridRecord) -> list[str]:
     """The runs that the grid no longer lists, without those that are stages of others."""
-    former = record.get("former", [])
-    return [row["run"] for row in former if not row.get("is_stage")]
+    return [row.run for row in record.former if not row.is_stage]
 
 
 def _finals(
@@ -357,12 +357,12 @@ def _stands_on(comparison: GridComparison) -> list[str]:
     names = list(dict.fromkeys(name for facts in comparison.facts for name in facts))
     shared = _shared_facts(comparison.facts, names)
     differing = [name for name in names if name not in shared]
-    listed = comparison.record["runs"]
-    axes = list(dict.fromkeys(key for row in listed for key in row["axes"]))
+    listed = comparison.record.runs
+    axes = list(dict.fromkeys(key for row in listed for key in row.axes))
     rows = [
         [
             *(facts.get(name, "") for name in differing),
-            *(run_groups.axis_text(row["axes"].get(key)) for key in axes),
+            *(run_groups.axis_text(row.axes.get(key)) for key in axes),
         ]
         for facts, row in zip(comparison.facts, listed, strict=True)
     ]

@@ -1,0 +1,125 @@
+"""grid.json: which runs a submitted grid lists, and how it was submitted; written by
+the launcher, read by status, reports and the delivery to MLflow.
+
+What is optional came to grid.json later: where it is absent, an older zsg wrote the
+file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.job_file import Recipe, SubmittedCode
+from jobs.contract.records import read_record, write_record
+
+NAME = "grid.json"
+WHOLE = -1  # bytes; the file has the recipes of all runs, and is read at once
+
+
+class ListedRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a grid, by its id. `axes`: what varies; `model`: its name; `strategy`:
+    in the grid file's words; `is_stage`: it was listed only as the first stages of
+    other runs. Such stages have no recipe, model or strategy."""
+
+    run: str
+    axes: dict[str, Any]
+    recipe: Recipe = {}
+    model: str | None = None
+    strategy: str | None = None
+    is_stage: bool = False
+
+
+class DatedClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim of a grid: its text, when it was first submitted, in ms since the epoch,
+    and how many of the grid's runs were done by then."""
+
+    claim: str
+    since: int
+    done: int
+
+
+class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A submitted grid.
+
+    `file`, `opened_with`, `smoke` and `overrides` open it again; `tracking`: the
+    address of MLflow, None for the workspace's own; `submitted`: ms since the epoch;
+    `corpora`: their ids; `claims`: None of an older zsg. `runs`: those
+    that the grid lists now; `before`: the first stages of those that are runs of their
+    own; `former`: what it listed once.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    file: str = ""
+    opened_with: str | None = None
+    smoke: bool = False
+    profile: str = ""
+    tracking: str | None = None
+    overrides: list[str] = []
+    submitted: int = 0
+    code: SubmittedCode | None = None
+    corpora: list[str] = []
+    before: list[ListedRun] = []
+    claims: list[DatedClaim] | None = None
+    runs: list[ListedRun]
+    former: list[ListedRun] = []
+
+    @property
+    def all_runs(self) -> list[ListedRun]:
+        """Every run that the grid has or had."""
+        return [*self.runs, *self.before, *self.former]
+
+
+class RunName(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of a grid without its recipe."""
+
+    run: str
+    axes: dict[str, Any]
+
+
+class GridOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """A submitted grid without the recipes of its runs, which are most of the file."""
+
+    schema: int = SCHEMA
+    name: str
+    corpora: list[str] = []
+    before: list[RunName] = []
+    runs: list[RunName]
+    former: list[RunName] = []
+
+    @property
+    def all_runs(self) -> list[RunName]:
+        """Every run that the grid has or had."""
+        return [*self.runs, *self.before, *self.former]
+
+
+def read_grid_record(workspace: Workspace, name: str) -> GridRecord | None:
+    """The record of a grid; None if none of that name was submitted.
+
+    Damaged for what is no such record.
+    """
+    return read_record(locate_grid_record(workspace, name), GridRecord, size=WHOLE)
+
+
+def read_grid_outline(workspace: Workspace, name: str) -> GridOutline | None:
+    """The same without the recipes, which takes a fraction of the time."""
+    return read_record(locate_grid_record(workspace, name), GridOutline, size=WHOLE)
+
+
+def write_grid_record(workspace: Workspace, record: GridRecord) -> None:
+    """Writes the record of a grid, whose folder is there."""
+    write_record(locate_grid_record(workspace, record.name), record)
+
+
+def locate_grid_record(workspace: Workspace, name: str) -> Path:
+    """Where the record of a grid is."""
+    return workspace.grid(name) / NAME
+
+
+def list_grids(workspace: Workspace) -> list[str]:
+    """The names of the grids that were submitted, in order."""
+    return sorted(
+        path.parent.name for path in (workspace.root / "grids").glob(f"*/{NAME}")
+    )

@@ -1,0 +1,74 @@
+"""Finds the grids that were submitted to a workspace, and keeps what each lists, for
+status, sync and the next plan.
+
+A run that is taken out of a grid's file stays in its record: it may still be running,
+and must not vanish from sight.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from jobs.contract import grid_record
+from jobs.contract.folder import Workspace, write_bytes
+from jobs.contract.grid_record import GridOutline, GridRecord, ListedRun, list_grids
+from jobs.files import ownership
+from zsg_core.errors import UserError
+
+
+def write_grid(workspace: Workspace, file: Path, record: GridRecord) -> None:
+    """Keeps the grid file and the grid's record; runs that an earlier record lists and
+    this one does not are kept as `former`."""
+    folder = workspace.grid(record.name)
+    ownership.make_folder(folder)
+    listed = {row.run for row in [*record.runs, *record.before]}
+    former = find_former(workspace, record.name, listed)
+    # never through a link in its place
+    write_bytes(folder / "grid.yaml", file.read_bytes())
+    grid_record.write_grid_record(
+        workspace, msgspec.structs.replace(record, former=former)
+    )
+
+
+def find_former(
+    workspace: Workspace, name: str, listed: Collection[str]
+) -> list[ListedRun]:
+    """The runs that a grid of that name once listed and that are not among `listed`."""
+    record = grid_record.read_grid_record(workspace, name)
+    if record is None:
+        return []
+    stages = [msgspec.structs.replace(row, is_stage=True) for row in record.before]
+    rows = [*record.runs, *stages, *record.former]
+    return [row for row in rows if row.run not in listed]
+
+
+def read_grid(workspace: Workspace, name: str) -> GridRecord:
+    """A grid's record. UserError if there is none such."""
+    select_grids(workspace, name)
+    record = grid_record.read_grid_record(workspace, name)
+    assert record is not None, "select_grids has just seen it"
+    return record
+
+
+def read_outline(workspace: Workspace, name: str) -> GridOutline:
+    """A grid's record without the recipes. UserError if there is none such."""
+    select_grids(workspace, name)
+    outline = grid_record.read_grid_outline(workspace, name)
+    assert outline is not None, "select_grids has just seen it"
+    return outline
+
+
+def select_grids(workspace: Workspace, grid: str | None = None) -> list[str]:
+    """The named grid, or all of the workspace. UserError if there is none such."""
+    grids = list_grids(workspace)
+    if grid is None and grids:
+        return grids
+    if grid in grids:
+        return [grid]
+    if not grids:
+        raise UserError(
+            f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the"
+            " --workspace"
+        )
+    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(grids)}")
