@@ -194,7 +194,7 @@ def test_what_follows_an_interruption(
     assert (
         goes_on
         or outcome == "failed"
-        or decision.facts["evidence"].endswith("zsg submit goes on")
+        or decision.facts["evidence"].endswith("zsg submit resumes it")
     )
 
 

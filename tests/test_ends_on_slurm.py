@@ -13,7 +13,7 @@ import pytest
 from jobs.contract.folder import Workspace
 from launcher.grids.selection import EVERYTHING
 from launcher.lifecycle import cancel
-from launcher.status import queries, status
+from launcher.status import queries, slurm_states
 from launcher.workspace.ledger import Ledger
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, wait_until
@@ -112,7 +112,7 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
     [row] = wait_until_ended(zsg, 120)
     assert (row["state"], row["flag"]) == ("done", None)  # it may be on its way out
 
-    monkeypatch.setattr(status, "HELD_S", 2.0)
+    monkeypatch.setattr(slurm_states, "HELD_S", 2.0)
     for key in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(key, zsg.env[key])
     flags: list[dict[str, Any]] = []

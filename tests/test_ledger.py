@@ -12,7 +12,7 @@ import pytest
 
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.ledger_rows import Retried
-from launcher.status.status import is_locked
+from launcher.status.local_states import is_locked
 from launcher.workspace import ledger as ledgers
 from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError

@@ -265,7 +265,9 @@ def test_a_run_longer_than_its_time_limit_finishes_by_itself(
     }:
         seen.add(row["state"])
         slurm.start_requeued()
-        assert time.monotonic() < until and row["evidence"] != "zsg submit goes on", row
+        assert (
+            time.monotonic() < until and row["evidence"] != "zsg submit resumes it"
+        ), row
         time.sleep(3)
 
     print(f"done after {row['attempt']} attempts; seen {sorted(seen)}")

@@ -273,7 +273,7 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
     assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
-    assert (row["state"], row["evidence"]) == ("waiting", "zsg submit goes on")
+    assert (row["state"], row["evidence"]) == ("waiting", "zsg submit resumes it")
     assert row["cause"] == f"stopped at step {row['step']} (time limit or preemption)"
     assert f"resumes from step {row['step']}" in zsg("plan", grid, "--profile", place)
 

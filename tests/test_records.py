@@ -341,7 +341,9 @@ def test_of_a_broken_journal_what_is_sound_is_told(
         cause = why.of_job(place, BROKEN, state)
         assert cause is not None and cause.cause == Cause.DIED
     assert found[SOUND].flag is None
-    assert str(found[BROKEN].flag).startswith(f"{path}: holds a row that is no")
+    assert str(found[BROKEN].flag).startswith(
+        f"its journal cannot be read: {path}: holds a row that is no"
+    )
 
 
 def write_journal(folder: Path) -> None:

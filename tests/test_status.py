@@ -95,7 +95,7 @@ def test_a_stopped_run_waits_for_the_next_submit(
     )
     assert (found.cause, found.evidence) == (
         "stopped at step 5 (time limit or preemption)",
-        "zsg submit goes on",
+        "zsg submit resumes it",
     )
 
 
@@ -119,9 +119,9 @@ def stopped(
 @pytest.mark.parametrize(
     ("squeue", "expected", "evidence"),
     [
-        ("7|PENDING|BeginTime", "queued", "goes on by itself"),
+        ("7|PENDING|BeginTime", "queued", "continues by itself"),
         ("7|COMPLETING|None", "running", None),
-        ("", "waiting", "zsg submit goes on"),
+        ("", "waiting", "zsg submit resumes it"),
     ],
     ids=["requeued", "on its way out", "requeue was lost"],
 )
@@ -147,13 +147,14 @@ def test_a_run_that_may_not_go_on_by_itself_says_why(workspace: Workspace) -> No
         workspace,
         submitted(workspace),
         None,
-        "the most that slurm.max_continues allows; zsg submit goes on",
+        "the most that slurm.max_continues allows; zsg submit resumes it",
     )
 
     found = state(workspace)
     assert (found.state, found.stopped) == ("waiting", True)
     assert (
-        found.evidence == "the most that slurm.max_continues allows; zsg submit goes on"
+        found.evidence
+        == "the most that slurm.max_continues allows; zsg submit resumes it"
     )
 
 

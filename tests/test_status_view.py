@@ -144,6 +144,25 @@ def test_a_waiting_run_says_why_and_until_when() -> None:
     assert said.startswith("Resources, about ")
 
 
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("no step for 30 min", "HANGS? no step for 30 min"),
+        (
+            "its journal cannot be read: /w/runs/a/journal/1.jsonl: holds no row",
+            "its journal cannot be read: /w/runs/a/journal/1.jsonl: holds no row",
+        ),
+        (
+            "a record of it cannot be read: /w/runs/a/exit.json: is empty",
+            "a record of it cannot be read: /w/runs/a/exit.json: is empty",
+        ),
+    ],
+)
+def test_only_what_stands_still_is_said_to_hang(flag: str, expected: str) -> None:
+    """A run whose files cannot be read may well go on: its flag names the file."""
+    assert view.describe_run(row("a", "running", flag=flag)).startswith(expected)
+
+
 def test_rows_are_json_whatever_the_loss_is() -> None:
     """A loss that is not finite is a text, for JSON has no such number; what was never
     submitted is unknown."""

@@ -74,7 +74,7 @@ def test_an_end_is_read_once(
     ended(workspace, submitted(workspace), "done")
     first = look(workspace)
     monkeypatch.setattr(
-        "launcher.status.status._ended",
+        "launcher.status.exit_states.read_end",
         lambda *_: pytest.fail("its record was read again"),
     )
 

@@ -86,13 +86,15 @@ def locate_attempt(folder: Path) -> Path:
     return folder / NAME
 
 
+def is_current(record: ExitRecord | None, newest: Attempt | None) -> bool:
+    """Whether an end is that of the newest attempt: none has begun since."""
+    return record is not None and newest is not None and record.nonce == newest.nonce
+
+
 def end_of_newest(folder: Path) -> ExitRecord | None:
     """How the newest attempt ended; None while it is under way, or if there is none."""
     record, newest = exit_record.read_exit_record(folder), read_attempt(folder)
-    is_current = (
-        record is not None and newest is not None and record.nonce == newest.nonce
-    )
-    return record if is_current else None
+    return record if is_current(record, newest) else None
 
 
 def begin_attempt(folder: Path, submission: str) -> Attempt:
@@ -163,12 +165,9 @@ def end_attempt(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) 
     """
     check_attempt(folder, attempt)
     last = exit_record.read_if_sound(folder)
-    if (
-        last
-        and last.nonce == attempt.nonce
-        and not causes.precedes(facts.get("cause"), last.cause)
-    ):
-        return
+    if last is not None and is_current(last, attempt):
+        if not causes.precedes(facts.get("cause"), last.cause):
+            return
     record = ExitRecord(
         attempt=attempt.attempt,
         submission=attempt.submission,

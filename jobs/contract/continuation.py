@@ -58,7 +58,7 @@ DEFAULT_CONTINUES = {REQUEUE: 20, CHAIN: 3}
 SUBMISSION = "ZSG_SUBMISSION"
 LINKS_LEFT = "ZSG_LINKS_LEFT"  # of a chain, how many jobs wait behind this one
 STALLED_MOST = 3  # starts in a row that may end without a new state
-NEXT = "zsg submit goes on"
+NEXT = "zsg submit resumes it"
 RESUMABLE_KINDS = ("train", "evaluate")
 
 
@@ -123,7 +123,7 @@ def decide_end(end: JobEnd) -> Decision:
     if end.outcome != Outcome.CONTINUE:
         return Decision(end.outcome)
     if end.kind == "sample":
-        evidence = "zsg submit goes on with the answers it has"
+        evidence = "zsg submit continues from the answers it has"
         return Decision(
             Outcome.FAILED, {"cause": Cause.TIME_LIMIT, "evidence": evidence}
         )

@@ -21,7 +21,7 @@ from jobs.contract.journal_rows import (
 )
 from jobs.training.state import newest_step
 from launcher.status.liveness import Signs
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import JOURNAL_UNREADABLE, JobState
 
 FIRST_ROWS = 12  # of a journal, among which its start stands
 
@@ -59,43 +59,54 @@ def add_progress(folder: Path, state: JobState) -> JobState:
     if not attempt or not files:
         return state
     tail = journal.read_tail(files[-1])
-    rows, trouble = tail.rows, tail.trouble
-    starts = [start for _, start in find_starts(rows)]
-    try:
-        starts = starts or _first_start(files[-1])
-    except Damaged as error:
-        trouble = trouble or str(error)
-    losses = [loss for _, loss in find_metrics(rows, "loss")]
+    start, start_trouble = _find_last_start(files[-1], tail.rows)
+    losses = [loss for _, loss in find_metrics(tail.rows, "loss")]
     return replace(
         state,
         attempt=attempt.attempt,
         # a snapshot is told of when training is past it
-        step=max((row.step for row in rows), default=None),
-        steps=replace_unset(starts[-1].steps) if starts else None,
+        step=max((row.step for row in tail.rows), default=None),
+        steps=replace_unset(start.steps) if start else None,
         loss=_number(losses[-1]) if losses else None,
-        evidence=state.evidence or _note(rows, starts),
+        evidence=state.evidence or _note(tail.rows, start),
         saved=newest_step(folder),
-        flag=state.flag or trouble,
+        flag=state.flag or _flag_unreadable(tail.trouble or start_trouble),
     )
 
 
+def _find_last_start(path: Path, rows: list[Row]) -> tuple[Start | None, str | None]:
+    """The last start among the rows at a journal's end, else the one at its beginning;
+    and why that cannot be read."""
+    starts = [start for _, start in find_starts(rows)]
+    if starts:
+        return starts[-1], None
+    try:
+        return _find_first_start(path), None
+    except Damaged as error:
+        return None, str(error)
+
+
+def _flag_unreadable(trouble: str | None) -> str | None:
+    return f"{JOURNAL_UNREADABLE}: {trouble}" if trouble else None
+
+
 def _hang(doing: str, for_s: float, gpus: int | None) -> str:
-    what = "no step" if doing == TRAINING else doing
+    activity = "no step" if doing == TRAINING else doing
     minutes = f"{for_s / 60:.0f} min"
-    return f"{what} for {minutes}" + (f", {gpus} GPUs held" if gpus else "")
+    return f"{activity} for {minutes}" + (f", {gpus} GPUs held" if gpus else "")
 
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)  # one that is not finite is a text
 
 
-def _note(rows: list[Row], starts: list[Start]) -> str | None:
-    """What a prepare job is doing, or why a run has not gone on from the state that it has."""
-    if starts:
-        return replace_unset(starts[-1].passed_over)
+def _note(rows: list[Row], start: Start | None) -> str | None:
+    """What a prepare job is doing, or why a run has not resumed from the state that it has."""
+    if start:
+        return replace_unset(start.passed_over)
     return name_event(rows[-1]) if rows else None
 
 
-def _first_start(path: Path) -> list[Start]:
+def _find_first_start(path: Path) -> Start | None:
     first_rows = islice(journal.read_file(path), FIRST_ROWS)
-    return [start for _, start in find_starts(first_rows)][:1]
+    return next((start for _, start in find_starts(first_rows)), None)

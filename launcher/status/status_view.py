@@ -13,7 +13,11 @@ from typing import Any
 from jobs.contract.grid_record import RunName
 from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import (
+    JOURNAL_UNREADABLE,
+    RECORD_UNREADABLE,
+    JobState,
+)
 
 MOST_ROWS = 30  # larger tables are grouped
 MOST_TROUBLED = 20
@@ -38,6 +42,8 @@ SHOWN = (
     "node",
     "flag",
 )
+
+UNREADABLE = (JOURNAL_UNREADABLE, RECORD_UNREADABLE)
 
 Row = Mapping[str, Any]
 
@@ -116,9 +122,12 @@ def describe_run(row: Row) -> str:
 
 
 def _flag(row: Row) -> str | None:
-    if row.get("flag") and row["state"] == State.RUNNING:
-        return f"HANGS? {row['flag']}"
-    return row.get("flag")
+    """What is wrong with a run. Of one that runs, a file may be unreadable; all else
+    are signs that it hangs."""
+    flag: str | None = row.get("flag")
+    if not flag or row["state"] != State.RUNNING or flag.startswith(UNREADABLE):
+        return flag
+    return f"HANGS? {flag}"
 
 
 def _replaced(row: Row) -> str | None:
@@ -201,5 +210,9 @@ def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
         losses=(min(losses), max(losses)) if losses else None,
         eta_s=max(durations, default=None),
         gpus=sum(row["gpus"] or 0 for row in rows),
-        flags=sum(bool(row["flag"]) for row in rows),
+        flags=_count_flags(rows),
     )
+
+
+def _count_flags(rows: Sequence[Row]) -> int:
+    return sum(bool(row["flag"]) for row in rows)

@@ -7,6 +7,9 @@ from typing import Any
 from jobs.contract.exit_record import Loss
 from jobs.contract.states import ACTIVE, State
 
+# with which the flag of a job under way begins of which a file cannot be read
+JOURNAL_UNREADABLE = "its journal cannot be read"
+RECORD_UNREADABLE = "a record of it cannot be read"
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
 
 
