@@ -206,6 +206,21 @@ def test_a_run_that_cannot_be_read_loses_nothing(place, name, text):
     assert sum(str(path) in line for line in told) == 1
 
 
+def test_a_grid_is_told_only_of_its_own_runs_that_cannot_be_read(place):
+    """Those of other grids are no matter of its; nor is what runs share, which stays."""
+    strange, own = place.workspace.run("gone"), place.workspace.run("failed")
+    (strange / "attempt.json").write_text("")
+    (own / "attempt.json").write_text("")
+    of_grid: list[str] = []
+    of_all: list[str] = []
+    garbage.find_garbage(place.workspace, "g", of_grid.append)
+    garbage.find_garbage(place.workspace, None, of_all.append)
+
+    assert len(of_grid) == 1 and len(of_all) == 2
+    assert of_grid[0].startswith(f"left: runs/failed, since {own}")
+    assert of_all[0].startswith("left: runs/") and "what runs share" in of_all[0]
+
+
 def test_snapshots_of_which_evaluators_say_nothing_readable_are_kept(
     place, monkeypatch
 ):

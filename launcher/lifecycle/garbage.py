@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import evaluations, exit_record, job_file, removal, stages
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace, is_committed
-from jobs.contract.job_file import TrainJob
+from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.job_file import Recipe, TrainJob
 from jobs.contract.states import State
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
@@ -30,10 +30,8 @@ from launcher.clusters import slurm
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
-from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from zsg_core import recipe as recipes
-
-Recipe = dict[str, Any]
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
@@ -96,7 +94,9 @@ class Scene:
     place: Workspace
     ledger: Ledger
     states: Mapping[str, JobState]
-    runs: list[str]  # the run folders that are asked about
+    runs: list[str]  # the run folders that are asked about and can be read
+    # the job folders that are asked about: all, or those of a grid
+    asked: set[str] = field(default_factory=set)
     listed: list[Recipe] = field(default_factory=list)
     open: list[Recipe] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)  # runs of recorded grids
@@ -113,30 +113,61 @@ class Scene:
 
 def read_scene(place: Workspace, grid: str | None) -> Scene:
     """Reads the workspace; with a grid, asks only about what its own runs have left."""
-    ledger, names = Ledger(place), recorded_grids.select_grids(place)
-    records = {name: recorded_grids.read_grid(place, name) for name in names}
-    chosen = {grid: recorded_grids.read_grid(place, grid)} if grid else records
+    ledger = Ledger(place)
+    records = {
+        name: recorded_grids.read_grid(place, name)
+        for name in recorded_grids.select_grids(place)
+    }
     rows = [row for record in records.values() for row in record.runs]
-    before = {row.run for record in records.values() for row in record.before}
+    stages_before = {row.run for record in records.values() for row in record.before}
     items = {*ledger.by_item(), *(f"runs/{row.run}" for row in rows)}
-    states = collect_states(place, items, ledger)
-    scene = Scene(place, ledger, states, [])
-    scene.wanted = {row.run for row in rows} | before
-    on_disk = {path.name for path in _runs(scene)}
-    own = {row.run for record in chosen.values() for row in record.all_runs}
-    scene.unreadable = _find_unreadable(place, [*items, *_items_of(on_disk)])
-    asked = on_disk & own if grid else on_disk
-    scene.runs = sorted(run for run in asked if f"runs/{run}" not in scene.unreadable)
-    scene.listed = [row.recipe for row in rows]
-    scene.open = [row.recipe for row in rows if not scene.is_done(row.run)]
-    for item, state in states.items():
-        if state.is_active and item not in scene.unreadable:
-            job = job_file.read_job(place.root / item)
-            scene.makes |= set(job.makes if job else ())
-            if isinstance(job, TrainJob):
-                scene.listed.append(job.recipe)
-                scene.open.append(job.recipe)
+    scene = Scene(place, ledger, collect_states(place, items, ledger), [])
+    scene.wanted = {row.run for row in rows} | stages_before
+    run_folders = {path.name for path in _runs(scene)}
+    scene.unreadable = _find_unreadable(place, [*items, *_items_of(run_folders)])
+    scene.asked = {*items, *_items_of(run_folders)}
+    if grid is not None:
+        [name] = recorded_grids.select_grids(place, grid)
+        scene.asked = _items_of_grid(ledger, records[name])
+    scene.runs = sorted(
+        run
+        for run in run_folders
+        if f"runs/{run}" in scene.asked and f"runs/{run}" not in scene.unreadable
+    )
+    _note_recipes(scene, rows)
+    _note_active_jobs(scene)
     return scene
+
+
+def _items_of_grid(ledger: Ledger, record: GridRecord) -> set[str]:
+    """The job folders of a grid: the runs that it has or had, and the jobs beside them
+    that it submitted."""
+    jobs_beside = {
+        item
+        for item, last in ledger.by_item().items()
+        if last.grid == record.name and not item.startswith("runs/")
+    }
+    return jobs_beside | {f"runs/{row.run}" for row in record.all_runs}
+
+
+def _note_recipes(scene: Scene, rows: Iterable[ListedRun]) -> None:
+    """Notes the recipes of what the grids list, and of these what is not done."""
+    for row in rows:
+        scene.listed.append(row.recipe)
+        if not scene.is_done(row.run):
+            scene.open.append(row.recipe)
+
+
+def _note_active_jobs(scene: Scene) -> None:
+    """Notes what active jobs are making, and their recipes, which no grid need list."""
+    for item, state in scene.states.items():
+        if not state.is_active or item in scene.unreadable:
+            continue
+        job = job_file.read_job(scene.place.root / item)
+        scene.makes |= set(job.makes if job else ())
+        if isinstance(job, TrainJob):
+            scene.listed.append(job.recipe)
+            scene.open.append(job.recipe)
 
 
 def _items_of(runs: Iterable[str]) -> list[str]:
@@ -145,7 +176,7 @@ def _items_of(runs: Iterable[str]) -> list[str]:
 
 def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
     """The job folders of which a record cannot be read, and why."""
-    found = {}
+    troubles = {}
     for item in dict.fromkeys(items):
         folder = place.root / item
         try:
@@ -153,8 +184,8 @@ def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
             attempts.read_attempt(folder)
             exit_record.read_exit_record(folder)
         except Damaged as error:
-            found[item] = str(error)
-    return found
+            troubles[item] = str(error)
+    return troubles
 
 
 def find_garbage(
@@ -167,8 +198,7 @@ def find_garbage(
     ClusterError where Slurm does not answer.
     """
     scene = read_scene(place, grid)
-    for item, why in scene.unreadable.items():
-        scene.left.append(f"{item} and what runs share, since {why}")
+    scene.left += _describe_unreadable(scene, grid)
     kinds = [
         _states(scene),
         _snapshots(scene),
@@ -179,10 +209,20 @@ def find_garbage(
         kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
     if grid is None:
         kinds.append(_drafts(scene))
-    found = [piece for pieces in kinds for piece in pieces]
+    garbage = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.left):
         say(f"left: {reason}")
-    return found
+    return garbage
+
+
+def _describe_unreadable(scene: Scene, grid: str | None) -> list[str]:
+    """What stays since records cannot be read, and why; of a grid, its own jobs."""
+    extent = " and what runs share" if grid is None else ""
+    return [
+        f"{item}{extent}, since {why}"
+        for item, why in scene.unreadable.items()
+        if item in scene.asked
+    ]
 
 
 def free_garbage(
@@ -260,13 +300,13 @@ def _size(path: Path) -> int:
     size = 0
     for file in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found = file.lstat()
-            if not stat.S_ISREG(found.st_mode):
+            status = file.lstat()
+            if not stat.S_ISREG(status.st_mode):
                 continue
-            key = (found.st_dev, found.st_ino)
+            key = (status.st_dev, status.st_ino)
             names[key] = names.get(key, 0) + 1
-            if names[key] == found.st_nlink:
-                size += found.st_size
+            if names[key] == status.st_nlink:
+                size += status.st_size
     return size
 
 
@@ -313,14 +353,13 @@ def _states(scene: Scene) -> Iterator[Piece]:
 def _snapshots(scene: Scene) -> Iterator[Piece]:
     for run in filter(scene.is_done, scene.runs):
         folder = scene.place.run(run)
-        kept = {
-            row["step"] for row in scene.states[f"runs/{run}"].snapshots if row["kept"]
-        }
+        rows = scene.states[f"runs/{run}"].snapshots
+        kept_steps = {row["step"] for row in rows if row["kept"]}
         for path in _real(scene, folder / "snapshots"):
             if not removal.STEP.fullmatch(path.name):
                 continue
             try:
-                is_kept = int(path.name) in kept or _is_to_be_scored(folder, path)
+                is_kept = int(path.name) in kept_steps or _is_to_be_scored(folder, path)
             except Damaged as error:
                 scene.left.append(f"the snapshots of runs/{run}, since {error}")
                 break
@@ -373,47 +412,60 @@ def _still_starts(scene: Scene, run: str) -> bool:
 
 
 def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
-    newest = {one.id: one for one in scene.ledger.by_item().values()}
-    old = [
-        one
-        for one in scene.ledger.submissions.values()
-        if one.id not in newest
-        and grid in (None, one.grid)
-        and _SUBMISSION.fullmatch(one.id)
-        and not scene.unreadable.keys() & set(one.items)
-        and scene.place.submission(one.id).is_dir()
+    newest = {last.id: last for last in scene.ledger.by_item().values()}
+    superseded = [
+        submission
+        for submission in scene.ledger.submissions.values()
+        if submission.id not in newest and _is_asked(scene, submission, grid)
     ]
-    queue = slurm.query_queue([job for one in old for job in one.jobs])
+    yield from _superseded_folders(scene, superseded)
+    for submission in newest.values():
+        if _is_asked(scene, submission, grid) and _is_all_done(scene, submission):
+            yield from _pickles(scene, submission.id)
+
+
+def _is_asked(scene: Scene, submission: Submission, grid: str | None) -> bool:
+    """Whether a submission is of the grid, has a name that zsg gives, and jobs that can
+    all be read."""
+    return (
+        grid in (None, submission.grid)
+        and _SUBMISSION.fullmatch(submission.id) is not None
+        and scene.unreadable.keys().isdisjoint(submission.items)
+    )
+
+
+def _superseded_folders(
+    scene: Scene, submissions: Iterable[Submission]
+) -> Iterator[Piece]:
+    """The folders of submissions whose jobs were all submitted again since."""
+    present = [
+        submission
+        for submission in submissions
+        if scene.place.submission(submission.id).is_dir()
+    ]
+    jobs = [job for submission in present for job in submission.jobs]
+    queue = slurm.query_queue(jobs)
     alive = queue.active.keys() | queue.away.keys()
-    for one in old:
-        if not alive & set(one.jobs):
-            folder = scene.place.submission(one.id)
+    for submission in present:
+        if alive.isdisjoint(submission.jobs):
+            folder = scene.place.submission(submission.id)
             reason = "all its jobs were submitted again since"
             yield from _whole(
                 scene, "submissions", folder, reason, removal.IN_SUBMISSION
             )
-    for one in newest.values():
-        done = all(
-            scene.states[item].state == State.DONE
-            for item in one.items
-            if item in scene.states
-        )
-        done = done and not scene.unreadable.keys() & set(one.items)
-        if done and grid in (None, one.grid):
-            for path in _pickles(scene, one.id):
-                yield _piece(
-                    "submissions", path, "all its jobs are done; their logs stay"
-                )
 
 
-def _pickles(scene: Scene, submission: str) -> list[Path]:
-    if not _SUBMISSION.fullmatch(submission):
-        return []
-    return [
-        path
-        for path in _real(scene, scene.place.submission(submission))
-        if _PICKLE.fullmatch(path.name)
-    ]
+def _is_all_done(scene: Scene, submission: Submission) -> bool:
+    states = [scene.states[item] for item in submission.items if item in scene.states]
+    return all(state.state == State.DONE for state in states)
+
+
+def _pickles(scene: Scene, submission: str) -> Iterator[Piece]:
+    """What submitit needed to start the jobs of a submission."""
+    for path in _real(scene, scene.place.submission(submission)):
+        if _PICKLE.fullmatch(path.name):
+            reason = "all its jobs are done; their logs stay"
+            yield _piece("submissions", path, reason)
 
 
 def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
@@ -424,9 +476,9 @@ def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
 
 def _tokens(scene: Scene) -> Iterator[Piece]:
     needed = {
-        tokens_id(one, recipes.arrangement_id(one))
+        tokens_id(prefix, recipes.arrangement_id(prefix))
         for recipe in scene.open
-        for one in _prefixes(recipe)
+        for prefix in _prefixes(recipe)
     }
     reason = "no unfinished run trains on it"
     yield from _unneeded(scene, "tokens", needed, "tokens", reason, removal.IN_TOKENS)
@@ -441,25 +493,26 @@ def _first_losses(scene: Scene) -> Iterator[Piece]:
 
 
 def _made(scene: Scene) -> Iterator[Piece]:
-    every = [one for recipe in scene.listed for one in _prefixes(recipe)]
+    prefixes = [prefix for recipe in scene.listed for prefix in _prefixes(recipe)]
     of_kinds = (
         ("arrangements", recipes.arrangement_id, removal.IN_ARRANGEMENT),
         ("bases", recipes.base_id, removal.IN_WEIGHTS),
     )
-    for kind, of, names in of_kinds:
+    for kind, compute_id, names in of_kinds:
         making = {
             need.partition("/")[2]
             for need in scene.makes
             if need.startswith(f"{kind}/")
         }
-        needed = {made for one in every if (made := of(one))} | making
+        ids = {compute_id(prefix) for prefix in prefixes}
+        needed = (ids - {None}) | making
         yield from _unneeded(
             scene, kind, needed, kind, "no recorded grid needs it", names
         )
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
-    kept = set()
+    digests = set()
     active = [
         scene.place.root / item
         for item, state in scene.states.items()
@@ -467,9 +520,9 @@ def _code(scene: Scene) -> Iterator[Piece]:
     ]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
         job = job_file.read_job(folder)
-        kept.add(replace_unset(job.code.digest) if job else None)
+        digests.add(replace_unset(job.code.digest) if job else None)
     reason = "no recorded or active run was submitted with it"
-    yield from _unneeded(scene, "code", kept, "code", reason, removal.IN_CODE, _CODE)
+    yield from _unneeded(scene, "code", digests, "code", reason, removal.IN_CODE, _CODE)
 
 
 def _unneeded(
@@ -489,8 +542,8 @@ def _unneeded(
 def _drafts(scene: Scene) -> Iterator[Piece]:
     """What dead processes have left under temporary names."""
     root, since = scene.place.root, time.time() - DRAFT_AGE_S
-    for parts, written in _DRAFTS_IN:
-        for parent in _folders(scene, root, parts):
+    for names, written in _DRAFTS_IN:
+        for parent in _folders(scene, root, names):
             for path in _drafts_in(scene, parent, written):
                 if _last_touched(path) < since and not _is_unreadable(scene, path):
                     yield _piece(
@@ -507,13 +560,13 @@ def _is_unreadable(scene: Scene, path: Path) -> bool:
 
 
 def _folders(
-    scene: Scene, parent: Path, parts: Sequence[str | re.Pattern[str]]
+    scene: Scene, parent: Path, path_names: Sequence[str | re.Pattern[str]]
 ) -> Iterator[Path]:
     """The folders that zsg makes by those names below a folder; links are passed over."""
-    if not parts:
+    if not path_names:
         yield parent
         return
-    first, rest = parts[0], parts[1:]
+    first, *deeper = path_names
     if isinstance(first, str):
         names = [first] if (parent / first).is_dir() else []
     else:
@@ -523,7 +576,7 @@ def _folders(
     for name in names:
         path = parent / name
         if stat.S_ISDIR(path.lstat().st_mode):
-            yield from _folders(scene, path, rest)
+            yield from _folders(scene, path, deeper)
 
 
 def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Path]:
@@ -533,10 +586,10 @@ def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Pat
             names = removal.names_in(handle)
     except OSError:
         return []
-    found = [(name, match) for name in names if (match := _ENDS.fullmatch(name))]
+    drafts = [(name, match) for name in names if (match := _ENDS.fullmatch(name))]
     return [
         parent / name
-        for name, match in found
+        for name, match in drafts
         if written.fullmatch(match["name"])
         and not _DATE.fullmatch(match["end"])
         and not (parent / name).is_symlink()
@@ -545,20 +598,17 @@ def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Pat
 
 def _last_touched(path: Path) -> float:
     times = [0.0]
-    for one in (path, *path.rglob("*")):
+    for file in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
-            times.append(one.lstat().st_mtime)
+            times.append(file.lstat().st_mtime)
     return max(times)
 
 
 def sum_by_kind(pieces: Iterable[Piece]) -> dict[str, tuple[int, int, list[str]]]:
     """How many pieces of each kind, their bytes together, and the reasons."""
-    found: dict[str, tuple[int, int, list[str]]] = {}
+    sums: dict[str, tuple[int, int, list[str]]] = {}
     for piece in pieces:
-        count, size, reasons = found.get(piece.kind, (0, 0, []))
-        found[piece.kind] = (
-            count + 1,
-            size + piece.size,
-            [*dict.fromkeys([*reasons, piece.reason])],
-        )
-    return found
+        count, size, reasons = sums.get(piece.kind, (0, 0, []))
+        reasons = [*dict.fromkeys([*reasons, piece.reason])]
+        sums[piece.kind] = (count + 1, size + piece.size, reasons)
+    return sums
