@@ -11,20 +11,23 @@ import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Damaged, Workspace
-from jobs.contract.job_file import jobs_before, runs_served
+from jobs.contract.grid_record import GridRecord
+from jobs.contract.job_file import AnyJob, jobs_before, runs_served
 from jobs.contract.states import State
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
 from launcher.status import queries
-from launcher.status.status import collect_states, is_locked
+from launcher.status.local_states import is_locked
+from launcher.status.status import collect_states
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids, scheduler_job
 from launcher.workspace.job_state import JobState
-from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from zsg_core.errors import UserError
 
 
@@ -64,44 +67,55 @@ class Decision:
 
 def choose_cancellations(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
     """Which of the chosen job folders stop, and which helpers that nobody else waits for. Pure."""
-    made = Decision()
+    decision = Decision()
     chosen = list(chosen)
     for item in chosen:
-        if not _can_stop(scene.states[item]):
-            continue
-        named = item.removeprefix("runs/") in wish.runs
-        grids = sorted(scene.listed.get(item, ()))
-        others = (
-            grids
-            if named and len(grids) > 1
-            else []
-            if named
-            else [g for g in grids if g not in wish.grids]
-        )
-        if _has_outlived(scene.states[item]):
-            others = []  # the run has ended: nobody loses it
-        if others and not wish.force:
-            made.left[item] = (
-                f"{' and '.join(others)} {'want' if len(others) > 1 else 'wants'} it (--force"
-                " stops it)"
-            )
-        else:
-            made.stop.append(item)
+        if _can_stop(scene.states[item]):
+            _decide_run(decision, item, wish, scene)
     if not wish.force:
-        _leave_what_others_wait_for(made, scene)
-    while more := [
-        item
-        for item in scene.helpers
-        if item not in made.stop and _is_idle(item, wish, scene, made.stop)
-    ]:
-        made.stop += more
-    made.stop += [
+        _leave_what_others_wait_for(decision, scene)
+    _stop_idle_helpers(decision, wish, scene)
+    decision.stop += [
         item
         for item in scene.serves
-        if _serves_nobody(item, set(chosen), wish, scene, made.stop)
+        if _serves_nobody(item, set(chosen), wish, scene, decision.stop)
     ]
-    made.ended = [item for item in made.stop if _has_outlived(scene.states[item])]
-    return made
+    decision.ended = [
+        item for item in decision.stop if _has_outlived(scene.states[item])
+    ]
+    return decision
+
+
+def _decide_run(decision: Decision, item: str, wish: Wish, scene: Scene) -> None:
+    """A chosen run stops, unless other grids want it."""
+    grids = _find_claimants(item, wish, scene)
+    if not grids or wish.force:
+        decision.stop.append(item)
+        return
+    verb = "want" if len(grids) > 1 else "wants"
+    decision.left[item] = f"{' and '.join(grids)} {verb} it (--force stops it)"
+
+
+def _find_claimants(item: str, wish: Wish, scene: Scene) -> list[str]:
+    """The grids that want a run besides those that are cancelled."""
+    if _has_outlived(scene.states[item]):
+        return []  # the run has ended: nobody loses it
+    grids = sorted(scene.listed.get(item, ()))
+    is_named = item.removeprefix("runs/") in wish.runs
+    if is_named:
+        return grids if len(grids) > 1 else []
+    return [grid for grid in grids if grid not in wish.grids]
+
+
+def _stop_idle_helpers(decision: Decision, wish: Wish, scene: Scene) -> None:
+    """Helpers that wait for nothing but what stops stop with it; so may those before
+    them."""
+    while idle := [
+        item
+        for item in scene.helpers
+        if item not in decision.stop and _is_idle(item, wish, scene, decision.stop)
+    ]:
+        decision.stop += idle
 
 
 def _can_stop(state: JobState) -> bool:
@@ -122,41 +136,40 @@ def _is_at_work(state: JobState) -> bool:
     return state.is_active and not state.stopped
 
 
-def _waiting_for(item: str, scene: Scene) -> list[str]:
+def _find_waiting(item: str, scene: Scene) -> list[str]:
+    """The jobs at work that wait for a job."""
     return [
-        other
-        for other, needs in scene.after.items()
-        if item in needs and _is_at_work(scene.states[other])
+        job
+        for job, needs in scene.after.items()
+        if item in needs and _is_at_work(scene.states[job])
     ]
 
 
-def _leave_what_others_wait_for(made: Decision, scene: Scene) -> None:
-    changed = True
-    while changed:
-        changed = False
-        for item in list(made.stop):
-            waits = [
-                other for other in _waiting_for(item, scene) if other not in made.stop
+def _leave_what_others_wait_for(decision: Decision, scene: Scene) -> None:
+    is_changed = True
+    while is_changed:
+        is_changed = False
+        for item in list(decision.stop):
+            waiting = [
+                job for job in _find_waiting(item, scene) if job not in decision.stop
             ]
-            if waits:
-                made.stop.remove(item)
-                made.left[item] = (
-                    f"{', '.join(waits)} {'wait' if len(waits) > 1 else 'waits'} for it"
-                )
-                changed = True
+            if waiting:
+                decision.stop.remove(item)
+                verb = "wait" if len(waiting) > 1 else "waits"
+                decision.left[item] = f"{', '.join(waiting)} {verb} for it"
+                is_changed = True
 
 
 def _is_idle(item: str, wish: Wish, scene: Scene, stop: Collection[str]) -> bool:
     """Whether a helper is at work only for what stops, or has ended and its allocation has not."""
     if _has_outlived(scene.states[item]):
         return scene.grid_of.get(item) in wish.grids
-    waits = _waiting_for(item, scene)
-    others = [grid for grid in scene.listed.get(item, ()) if grid not in wish.grids]
+    waiting = _find_waiting(item, scene)
     return (
         _can_stop(scene.states[item])
-        and bool(waits)
-        and set(waits) <= set(stop)
-        and not others
+        and bool(waiting)
+        and set(waiting) <= set(stop)
+        and set(scene.listed.get(item, ())) <= set(wish.grids)
     )
 
 
@@ -168,18 +181,12 @@ def _serves_nobody(
     runs = set(scene.serves[item])
     if not _can_stop(scene.states[item]) or not runs <= chosen:
         return False
-    others = {
-        grid
-        for run in runs
-        for grid in scene.listed.get(run, ())
-        if grid not in wish.grids
-    }
-    at_work = [
-        run
-        for run in runs
-        if run not in stop and run in scene.states and _is_at_work(scene.states[run])
-    ]
-    return not at_work and (wish.force or not others or bool(wish.runs))
+    for run in runs - set(stop):
+        if run in scene.states and _is_at_work(scene.states[run]):
+            return False
+    if wish.force or wish.runs:
+        return True
+    return all(set(scene.listed.get(run, ())) <= set(wish.grids) for run in runs)
 
 
 def plan_cancellation(
@@ -187,66 +194,95 @@ def plan_cancellation(
 ) -> Decision:
     """Which job folders stop if these grids and runs, as far as they are selected, are cancelled.
 
-    UserError for a name that is neither a grid nor the beginning of one run's id.
+    UserError for a name that is neither a grid nor the unique prefix of a run's id.
     """
-    known = recorded_grids.select_grids(place)
-    grids = [name for name in names if name in known]
-    runs = [_run(place, name) for name in names if name not in known]
-    records = {name: recorded_grids.read_grid(place, name) for name in known}
+    records = {
+        name: recorded_grids.read_grid(place, name)
+        for name in recorded_grids.select_grids(place)
+    }
+    grids = [name for name in names if name in records]
+    runs = [_find_run(place, name) for name in names if name not in records]
     ledger = Ledger(place)
-    items = list(ledger.by_item())
     axes_of = {row.run: row.axes for name in grids for row in records[name].runs}
+    named = dict.fromkeys([*axes_of, *runs])
     states = collect_states(
         place,
-        {*items, *(f"runs/{run}" for run in [*axes_of, *runs])},
+        {*ledger.by_item(), *(f"runs/{run}" for run in named)},
         ledger,
         settled=TerminalCache(place),
     )
-    every = [
-        (run, axes_of.get(run, {}), states[f"runs/{run}"].state)
-        for run in dict.fromkeys([*axes_of, *runs])
+    chosen = _select_runs(named, axes_of, states, selection)
+    wish = Wish(grids, runs, force)
+    scene = _read_scene(place, ledger, list(records.values()), states, grids)
+    return choose_cancellations(chosen, wish, scene)
+
+
+def _select_runs(
+    runs: Iterable[str],
+    axes_of: Mapping[str, Mapping[str, Any]],
+    states: Mapping[str, JobState],
+    selection: Selection,
+) -> list[str]:
+    """The folders of the runs that are selected. UserError for a selection that names
+    nothing."""
+    candidates = [
+        (run, axes_of.get(run, {}), states[f"runs/{run}"].state) for run in runs
     ]
-    selection.check(every)
-    chosen = [
+    selection.check(candidates)
+    return [
         f"runs/{run}"
-        for run, axes, state in every
+        for run, axes, state in candidates
         if selection.matches(run, axes, state)
     ]
+
+
+def _find_listing(records: Sequence[GridRecord]) -> dict[str, set[str]]:
+    """The grids that list each run, or begin with it, by its folder."""
     listed: dict[str, set[str]] = {}
-    for name, record in records.items():
+    for record in records:
         for row in [*record.runs, *record.before]:
-            listed.setdefault(f"runs/{row.run}", set()).add(name)
-    active = [item for item in items if _can_stop(states[item])]
-    stages = {f"runs/{row.run}" for name in grids for row in records[name].before}
-    helpers = [
-        item
-        for item in active
-        if item.startswith(("prepare/", "canary/")) or item in stages
-    ]
-    after = {
-        item: jobs_before(job_file.read_job_if_sound(place.root / item))
-        for item in active
+            listed.setdefault(f"runs/{row.run}", set()).add(record.name)
+    return listed
+
+
+def _read_scene(
+    place: Workspace,
+    ledger: Ledger,
+    records: Sequence[GridRecord],
+    states: Mapping[str, JobState],
+    grids: Collection[str],
+) -> Scene:
+    """Who lists which run, and what each job that may stop waits for; `grids`: those
+    that are cancelled, whose stages stop with them."""
+    cancelled = [record for record in records if record.name in grids]
+    stages = {f"runs/{row.run}" for record in cancelled for row in record.before}
+    submissions = ledger.by_item()
+    jobs = {
+        item: job_file.read_job_if_sound(place.root / item)
+        for item in submissions
+        if _can_stop(states[item])
     }
-    serves = {
-        item: _served(place, item) for item in active if item.startswith("evaluate/")
-    }
-    grid_of = {item: last.grid for item, last in ledger.by_item().items()}
-    return choose_cancellations(
-        chosen,
-        Wish(grids, runs, force),
-        Scene(listed, states, after, helpers, serves, grid_of),
+    evaluators = [item for item in jobs if item.startswith("evaluate/")]
+    return Scene(
+        listed=_find_listing(records),
+        states=states,
+        after={item: jobs_before(job) for item, job in jobs.items()},
+        helpers=[item for item in jobs if _is_helper(item, stages)],
+        serves={item: _list_served(jobs[item]) for item in evaluators},
+        grid_of={item: last.grid for item, last in submissions.items()},
     )
 
 
-def _served(place: Workspace, item: str) -> list[str]:
+def _is_helper(item: str, stages: Collection[str]) -> bool:
+    return item.startswith(("prepare/", "canary/")) or item in stages
+
+
+def _list_served(job: AnyJob | None) -> list[str]:
     """The folders of the runs that an evaluate job serves."""
-    return [
-        f"runs/{served.run}"
-        for served in runs_served(job_file.read_job_if_sound(place.root / item))
-    ]
+    return [f"runs/{served.run}" for served in runs_served(job)]
 
 
-def _run(place: Workspace, name: str) -> str:
+def _find_run(place: Workspace, name: str) -> str:
     kind, _, run = queries.find_item(place, name).partition("/")
     if kind != "runs":
         raise UserError(
@@ -267,32 +303,44 @@ def carry_out(
     """
     with submit_lock(place):
         ledger = Ledger(place)
-        last = {item: found for item in items if (found := ledger.last(item))}
-        for submission in {one.id: one for one in last.values()}.values():
-            mine = [
-                item
-                for item, one in last.items()
-                if one.id == submission.id and item not in ended
-            ]
-            for item in mine:
-                cancellation.request_cancellation(
-                    place.root / item, submission.id, save
-                )
-            if mine:
-                ledger.cancelled(submission, mine)
+        newest = ledger.by_item()
+        submitted = {item: newest[item] for item in items if item in newest}
+        running = {item: last for item, last in submitted.items() if item not in ended}
+        _write_wish(place, ledger, running, save)
         # Also the jobs that a later submission has replaced: Slurm may have them all the same.
-        left = [job for item in last if item in ended for job in ledger.jobs_of(item)]
-        jobs = [
-            job for item in last if item not in ended for job in ledger.jobs_of(item)
-        ]
-        untouched = [
-            f"{why}; it was not touched"
-            for why in _end_jobs(left, save=False) + _end_jobs(jobs, save)
-        ]
-    local = [item for item, one in last.items() if one.scheduler == "local"]
-    return untouched + [
-        trouble for item in local if (trouble := _signal(place.root / item, save))
-    ]
+        outliving = [item for item in submitted if item not in running]
+        reasons = _end_jobs(_find_jobs(ledger, outliving), save=False)
+        reasons += _end_jobs(_find_jobs(ledger, running), save)
+    untouched = [f"{reason}; it was not touched" for reason in reasons]
+    return untouched + _signal_local(place, submitted, save)
+
+
+def _signal_local(
+    place: Workspace, submitted: Mapping[str, Submission], save: bool
+) -> list[str]:
+    """Tells the jobs of this machine to stop; returns what could not be reached, in words."""
+    local = [item for item, last in submitted.items() if last.scheduler == "local"]
+    troubles = [_signal(place.root / item, save) for item in local]
+    return [trouble for trouble in troubles if trouble]
+
+
+def _write_wish(
+    place: Workspace, ledger: Ledger, last: Mapping[str, Submission], save: bool
+) -> None:
+    """Writes down that these job folders are cancelled: in each, and for each of their
+    `last` submissions in the ledger."""
+    items_of: dict[str, list[str]] = {}
+    for item, submission in last.items():
+        items_of.setdefault(submission.id, []).append(item)
+    for items in items_of.values():
+        submission = last[items[0]]
+        for item in items:
+            cancellation.request_cancellation(place.root / item, submission.id, save)
+        ledger.cancelled(submission, items)
+
+
+def _find_jobs(ledger: Ledger, items: Iterable[str]) -> list[scheduler_job.Job]:
+    return [job for item in items for job in ledger.jobs_of(item)]
 
 
 def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
