@@ -161,7 +161,7 @@ def retry(
         retries.known_causes(cause or ()),
         force,
     )
-    _print_passed_over(choice.refused, choice.told(grid))
+    _print_passed_over(choice.refused, choice.describe_left(grid))
     if not choice.runs:
         show.print_result(f"{grid}: nothing to retry")
         return

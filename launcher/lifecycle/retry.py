@@ -68,41 +68,41 @@ class Failure:
 
 def known_causes(words: Iterable[str]) -> list[str]:
     """The causes of the options' words. UserError for a word that is none."""
-    known = [str(cause) for cause in Cause]
+    causes = [str(cause) for cause in Cause]
     for word in words:
-        if word not in known:
+        if word not in causes:
             raise UserError(
-                f"--cause {word}: there is no such cause.{suggest_nearest(word, known)} Known:"
-                f" {', '.join(known)}"
+                f"--cause {word}: there is no such cause.{suggest_nearest(word, causes)} Known:"
+                f" {', '.join(causes)}"
             )
     return list(words)
 
 
 @dataclass
-class Choice:
-    """The runs to try again; those that are not, with the reason; and of others that
+class RetryChoice:
+    """The runs to retry; those that are not, with the reason; and of others that
     are not done how many of a state are left, since they were not asked for."""
 
     runs: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     left: dict[str, list[str]] = field(default_factory=dict)
 
-    def told(self, name: str) -> list[str]:
+    def describe_left(self, name: str) -> list[str]:
         """A line for each state of which runs are left, and what takes them."""
-        how = {
+        next_steps = {
             State.CANCELLED: f"zsg retry {name} --only state={State.CANCELLED}",
             State.UNKNOWN: (
                 f"nobody knows what became of them: zsg retry {name} --only"
                 f" state={State.UNKNOWN}"
             ),
             State.ABSENT: "zsg submit",
-            STOPPED: "zsg submit goes on with them",
+            STOPPED: "zsg submit resumes them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
         }
         return [
             f"left: {len(runs)} {state}"
             f" ({', '.join(runs[:MOST_NAMED])}{', …' if len(runs) > MOST_NAMED else ''});"
-            f" {how.get(state, 'not selected')}"
+            f" {next_steps.get(state, 'not selected')}"
             for state, runs in self.left.items()
         ]
 
@@ -111,19 +111,19 @@ def refuse_retry(failure: Failure, earlier: Iterable[Retried]) -> str | None:
     """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows
     of its retries. Pure."""
     cause = failure.root
-    most = MOST.get(cause or "", OTHER_MOST)
+    limit = MOST.get(cause or "", OTHER_MOST)
     same = [
         row
         for row in earlier
         if row.cause == cause and row.signature == failure.signature
     ]
-    if most is None or len(same) < most:
+    if limit is None or len(same) < limit:
         return None
-    told = f"{cause or failure.state}: {failure.evidence}"
-    if most == 0:
-        return f"it would fail again: {told}"
+    reason = f"{cause or failure.state}: {failure.evidence}"
+    if limit == 0:
+        return f"it would fail again: {reason}"
     times = "once" if len(same) == 1 else f"{len(same)} times"
-    return f"tried again {times} already, it would fail again: {told}"
+    return f"retried {times} already, it would fail again: {reason}"
 
 
 def choose_retries(
@@ -132,55 +132,64 @@ def choose_retries(
     selection: Selection,
     causes: Collection[str],
     force: bool,
-) -> Choice:
-    """Which runs of a recorded grid to try again.
+) -> RetryChoice:
+    """Which runs of a recorded grid to retry.
 
     Those that failed; cancelled and unknown ones where a state or a cause asks for
     them. UserError for a selection that names nothing.
     """
     record = recorded_grids.read_grid(place, name)
     ledger = Ledger(place)
-    rows = {row.run: row.axes for row in [*record.runs, *record.before]}
-    states = collect_states(place, [f"runs/{run}" for run in rows], ledger)
-    every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
-    selection.check(every)
-    asked = {term.value for term in selection.only if term.key == STATE}
-    # Whoever names a run by its id means it as it stands.
-    by_id = not asked and any(not term.key for term in selection.only)
-    wanted = asked or (
-        {State.FAILED, State.CANCELLED, State.UNKNOWN}
-        if causes or by_id
-        else {State.FAILED}
+    axes_of = {row.run: row.axes for row in [*record.runs, *record.before]}
+    states = collect_states(place, [f"runs/{run}" for run in axes_of], ledger)
+    selection.check(
+        [(run, axes, states[f"runs/{run}"].state) for run, axes in axes_of.items()]
     )
-    listed = {row.run for row in record.runs}
-    made = Choice()
-    for run, axes, state in every:
-        found = states[f"runs/{run}"]
-        if (
-            run not in listed
-            or state == State.DONE
-            or (state in ACTIVE and not found.stopped)
-        ):
+    retried_states = _find_retried_states(selection, causes)
+    choice = RetryChoice()
+    for run in dict.fromkeys(row.run for row in record.runs):
+        state = states[f"runs/{run}"]
+        if _needs_no_retry(state):
             continue
-        failure = read_failure(place, f"runs/{run}", found)
-        is_meant = selection.matches(run, axes, state) and state in wanted & {
-            State.FAILED,
-            State.CANCELLED,
-            State.UNKNOWN,
-        }
-        if (
-            found.in_queue
-            or not is_meant
-            or (causes and failure.cause not in causes and failure.root not in causes)
-        ):
-            made.left.setdefault(_kind_of(found), []).append(run)
+        failure = read_failure(place, f"runs/{run}", state)
+        is_selected = (
+            state.state in retried_states
+            and selection.matches(run, axes_of[run], state.state)
+            and _is_of_cause(failure, causes)
+        )
+        if state.in_queue or not is_selected:
+            choice.left.setdefault(_kind_of(state), []).append(run)
             continue
-        why = None if force else refuse_retry(failure, ledger.retries(f"runs/{run}"))
-        if why:
-            made.refused[run] = why
+        refusal = refuse_retry(failure, ledger.retries(f"runs/{run}"))
+        if refusal and not force:
+            choice.refused[run] = refusal
         else:
-            made.runs.append(run)
-    return made
+            choice.runs.append(run)
+    return choice
+
+
+def _find_retried_states(selection: Selection, causes: Collection[str]) -> set[str]:
+    """The states of which runs are retried: those that are asked for; else what failed,
+    and what may have failed where runs or causes are named."""
+    may_have_failed = {State.FAILED, State.CANCELLED, State.UNKNOWN}
+    states = {term.value for term in selection.only if term.key == STATE}
+    if states:
+        return may_have_failed & states
+    # Whoever names a run by its id means it as it stands.
+    is_by_id = any(not term.key for term in selection.only)
+    return set(may_have_failed) if causes or is_by_id else {State.FAILED}
+
+
+def _needs_no_retry(state: JobState) -> bool:
+    """Whether a run is done, or at work."""
+    is_at_work = state.state in ACTIVE and not state.stopped
+    return state.state == State.DONE or is_at_work
+
+
+def _is_of_cause(failure: Failure, causes: Collection[str]) -> bool:
+    if not causes:
+        return True
+    return failure.cause in causes or failure.root in causes
 
 
 def _kind_of(state: JobState) -> str:
@@ -196,12 +205,12 @@ def read_failure(place: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
     # of a broken one the state says so
     record = exit_record.read_if_sound(place.root / item)
-    told = record is not None and record.cause == state.cause
+    is_of_this = record is not None and record.cause == state.cause
     return Failure(
         state.state,
         state.cause,
         state.evidence,
-        replace_unset(record.signature) if record and told else None,
+        replace_unset(record.signature) if record and is_of_this else None,
     )
 
 
