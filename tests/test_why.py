@@ -258,7 +258,7 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.NODE_FAILURE,
             JobState(state="failed", saved=8),
             None,
-            "zsg retry g goes on from step 8",
+            "zsg retry g resumes from step 8",
             id="saved",
         ),
         pytest.param(
@@ -272,14 +272,14 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.CANCELLED,
             JobState(state="cancelled", saved=4),
             None,
-            "zsg retry g --only state=cancelled goes on from step 4",
+            "zsg retry g --only state=cancelled resumes from step 4",
             id="cancelled",
         ),
         pytest.param(
             Cause.TIME_LIMIT,
             JobState(state="waiting", stopped=True, saved=4),
             None,
-            "zsg submit goes on from step 4",
+            "zsg submit resumes from step 4",
             id="stopped",
         ),
         pytest.param(
@@ -310,7 +310,7 @@ def test_the_next_step_is_the_command_that_works(
 ) -> None:
     """By the run's own state: which command takes it up, and from where; a saved state
     only where there is one."""
-    told = why.make_why_row("r", "g", state, why.Found(cause), refusal)["next"]
+    told = why.make_why_row("r", "g", state, why.ProvenCause(cause), refusal)["next"]
 
     assert told.rpartition("then: ")[2] == expected
 

@@ -25,7 +25,9 @@ from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
 TAIL = 1 << 20  # bytes of each rank's log
-# What helps, by cause; how the run is then taken up again follows from its state: see `_again`.
+# what a group of failures shows of its first
+OF_FIRST = ("evidence", "file", "line", "rank", "silent", "next")
+# What helps, by cause; how the run is then resumed follows from its state: see `_resume`.
 NEXT = {
     Cause.OUT_OF_MEMORY: (
         "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan"
@@ -55,7 +57,7 @@ NEXT = {
 
 
 @dataclass(frozen=True)
-class Found:
+class ProvenCause:
     """A cause and its proof; `line` is the number in `file`, relative to the workspace."""
 
     cause: str
@@ -81,132 +83,162 @@ class Proof:
 
 def in_log(text: bytes) -> Proof | None:
     """What a log proves: the cause that others follow from; among equals the first. Pure."""
-    lines, offsets, place = [], [], 0
-    for line in text.split(b"\n"):
-        lines.append(line.decode("utf-8", "replace").rstrip("\r"))
-        offsets.append(place)
-        place += len(line) + 1
+    lines, offsets = _split_lines(text)
     begun = max((mark.start() for mark in log_marks.PATTERN.finditer(text)), default=0)
-    found = [
-        Proof(cause, line, offsets[n])
-        for n, line in enumerate(lines)
-        if (cause := causes.of_line(line))
-    ]
-    ended = min(
-        (proof.offset for proof in found if proof.cause == Cause.CANCELLED),
-        default=place,
-    )
-    # Who is killed once Slurm has begun to end the step was not the first to die.
-    found = [
-        proof for proof in found if proof.cause != Cause.DIED or proof.offset < ended
-    ]
+    proofs = _find_named_causes(lines, offsets)
     signature = tracebacks.hash_last_traceback(lines)
     for number, line in tracebacks.find_error_lines(lines):
-        found.append(
-            Proof(
-                causes.of_line(line) or Cause.TRACEBACK,
-                line,
-                offsets[number],
-                signature,
-            )
-        )
+        cause = causes.of_line(line) or Cause.TRACEBACK
+        proofs.append(Proof(cause, line, offsets[number], signature))
     # What setup lines print before an attempt is no reason of its end.
-    found = [
-        proof for proof in found if proof.offset >= begun or proof.cause == Cause.SETUP
+    of_attempt = [
+        proof for proof in proofs if proof.offset >= begun or proof.cause == Cause.SETUP
     ]
-    return min(
-        found,
-        key=lambda proof: (causes.rank_cause(proof.cause), proof.offset),
-        default=None,
-    )
+    return min(of_attempt, key=_order_of, default=None)
+
+
+def _split_lines(text: bytes) -> tuple[list[str], list[int]]:
+    """The lines of a log, and the byte at which each begins."""
+    lines: list[str] = []
+    offsets: list[int] = []
+    offset = 0
+    for line in text.split(b"\n"):
+        lines.append(line.decode("utf-8", "replace").rstrip("\r"))
+        offsets.append(offset)
+        offset += len(line) + 1
+    return lines, offsets
+
+
+def _find_named_causes(lines: Sequence[str], offsets: Sequence[int]) -> list[Proof]:
+    """The lines that name a cause by themselves."""
+    proofs = [
+        Proof(cause, line, offset)
+        for line, offset in zip(lines, offsets, strict=True)
+        if (cause := causes.of_line(line))
+    ]
+    ends = [proof.offset for proof in proofs if proof.cause == Cause.CANCELLED]
+    if not ends:
+        return proofs
+    # Who is killed once Slurm has begun to end the step was not the first to die.
+    return [
+        proof
+        for proof in proofs
+        if proof.cause != Cause.DIED or proof.offset < min(ends)
+    ]
+
+
+def _order_of(proof: Proof) -> tuple[int, int]:
+    """By which the first of several proofs counts."""
+    return causes.rank_cause(proof.cause), proof.offset
 
 
 def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
     """The rank whose failure the others follow from; of several the lowest. None if no
     log proves anything."""
-    told = [
+    ranked = [
         (causes.rank_cause(proof.cause), rank)
         for rank, proof in enumerate(proofs)
         if proof
     ]
-    return min(told)[1] if told else None
+    return min(ranked)[1] if ranked else None
 
 
-def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
+def of_job(place: Workspace, item: str, state: JobState) -> ProvenCause | None:
     """Why a job is not done; None for one that is done or under way."""
-    if (
-        state.state not in (State.FAILED, State.CANCELLED, State.UNKNOWN)
-        and not state.stopped
-    ):
+    has_ended = state.state in (State.FAILED, State.CANCELLED, State.UNKNOWN)
+    if not has_ended and not state.stopped:
         return None
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
         return _from_before(place, item, state)
-    told = Found(
+    recorded = _by_record(place, item, state)
+    cause = causes.parse_cause(state.cause)
+    if cause == Cause.TRACEBACK:
+        return _with_log(place, item, recorded)
+    if cause and cause not in causes.CONSEQUENCES:
+        return recorded
+    is_unproven = cause is None or cause == Cause.DIED
+    logged = _in_logs(place, item)
+    rank = causes.rank_cause(None if is_unproven else cause)
+    if logged and causes.rank_cause(logged.cause) < rank:
+        return logged
+    return _with_last_line(place, item, recorded) if is_unproven else recorded
+
+
+def _by_record(place: Workspace, item: str, state: JobState) -> ProvenCause:
+    """The cause by the state, with the line of the exit record that names it."""
+    cause = ProvenCause(
         str(state.cause or State.UNKNOWN), state.evidence, signature=state.signature
     )
     record = exit_record.locate_exit_record(place.root / item)
-    if state.attempt is not None and record.exists() and told.evidence:
-        told = replace(
-            told, file=_relative(place, record), line=_line_of(record, '"evidence"')
-        )
-    cause = causes.parse_cause(state.cause)
-    if cause and cause not in causes.CONSEQUENCES:
-        return _with_log(place, item, told) if cause == Cause.TRACEBACK else told
-    seen = _in_logs(place, item)
-    without_proof = cause is None or cause == Cause.DIED
-    if seen and causes.rank_cause(seen.cause) < causes.rank_cause(
-        None if without_proof else cause
-    ):
-        return seen
-    return _with_last_line(place, item, told) if without_proof else told
+    if state.attempt is None or not cause.evidence or not record.exists():
+        return cause
+    return replace(
+        cause, file=_relative(place, record), line=_line_of(record, '"evidence"')
+    )
 
 
-def _from_before(place: Workspace, item: str, state: JobState) -> Found:
+def _from_before(place: Workspace, item: str, state: JobState) -> ProvenCause:
     """A job that waits for one that failed: the record of that one is the proof."""
     for needed in jobs_before(job_file.read_job_if_sound(place.root / item)):
-        path, record = (
-            exit_record.locate_exit_record(place.root / needed),
-            exit_record.read_if_sound(place.root / needed),
+        proven = _by_record_before(place, needed, state) or _by_log_before(
+            place, needed, state
         )
-        if (
-            record
-            and record.outcome == State.FAILED
-            and str(record.evidence) in (state.evidence or "")
-        ):
-            where = {
-                "file": _relative(place, path),
-                "line": _line_of(path, '"evidence"'),
-            }
-            return Found(
-                str(state.cause),
-                state.evidence,
-                signature=replace_unset(record.signature),
-                **where,
-            )
-        # A job that was killed has no record; its log may say by whom.
-        if needed in (state.evidence or "") and (seen := _in_logs(place, needed)):
-            said = f"{state.evidence}: {seen.evidence}"
-            return Found(
-                str(state.cause), said, seen.file, seen.line, seen.rank, seen.signature
-            )
-    return Found(str(state.cause), state.evidence)
+        if proven:
+            return proven
+    return ProvenCause(str(state.cause), state.evidence)
 
 
-def _with_log(place: Workspace, item: str, told: Found) -> Found:
+def _by_record_before(
+    place: Workspace, needed: str, state: JobState
+) -> ProvenCause | None:
+    """The cause with the record of the job before, if that tells the same."""
+    path = exit_record.locate_exit_record(place.root / needed)
+    record = exit_record.read_if_sound(place.root / needed)
+    if record is None or record.outcome != State.FAILED:
+        return None
+    if str(record.evidence) not in (state.evidence or ""):
+        return None
+    return ProvenCause(
+        str(state.cause),
+        state.evidence,
+        file=_relative(place, path),
+        line=_line_of(path, '"evidence"'),
+        signature=replace_unset(record.signature),
+    )
+
+
+def _by_log_before(
+    place: Workspace, needed: str, state: JobState
+) -> ProvenCause | None:
+    """A job that was killed has no record; its log may say by whom."""
+    if needed not in (state.evidence or ""):
+        return None
+    logged = _in_logs(place, needed)
+    if logged is None:
+        return None
+    evidence = f"{state.evidence}: {logged.evidence}"
+    return replace(logged, cause=str(state.cause), evidence=evidence, silent=None)
+
+
+def _with_log(place: Workspace, item: str, recorded: ProvenCause) -> ProvenCause:
     """The record's cause with the line of the log that has the same traceback."""
-    seen = _in_logs(place, item)
-    if seen and seen.cause == told.cause and seen.signature == told.signature:
-        return replace(seen, evidence=told.evidence)
-    return told
+    logged = _in_logs(place, item)
+    if (
+        logged
+        and logged.cause == recorded.cause
+        and logged.signature == recorded.signature
+    ):
+        return replace(logged, evidence=recorded.evidence)
+    return recorded
 
 
-def _with_last_line(place: Workspace, item: str, told: Found) -> Found:
+def _with_last_line(place: Workspace, item: str, cause: ProvenCause) -> ProvenCause:
     """Of what ended without a word, the last line of rank 0's log."""
     part = next(iter(_parts(place, item)), None)
     if part is None or part.begin == part.end:
-        return told
+        return cause
     line = part.line_number(part.tail(1))
-    return replace(told, file=_relative(place, part.path), line=line, rank=0)
+    return replace(cause, file=_relative(place, part.path), line=line, rank=0)
 
 
 def _parts(place: Workspace, item: str) -> list[Part]:
@@ -216,7 +248,7 @@ def _parts(place: Workspace, item: str) -> list[Part]:
         return []
 
 
-def _in_logs(place: Workspace, item: str) -> Found | None:
+def _in_logs(place: Workspace, item: str) -> ProvenCause | None:
     tails = [
         replace(part, begin=max(part.begin, part.end - TAIL))
         for part in _parts(place, item)
@@ -225,15 +257,17 @@ def _in_logs(place: Workspace, item: str) -> Found | None:
     rank = among_ranks(proofs)
     if rank is None:
         return None
-    found = _found(place, tails[rank], proofs[rank], rank)
+    cause = _locate_proof(place, tails[rank], proofs[rank], rank)
     silent = [number for number, proof in enumerate(proofs) if proof is None]
-    return replace(found, silent=silent) if silent and found.cause in WAITED else found
+    return replace(cause, silent=silent) if silent and cause.cause in WAITED else cause
 
 
-def _found(place: Workspace, part: Part, proof: Proof | None, rank: int) -> Found:
+def _locate_proof(
+    place: Workspace, part: Part, proof: Proof | None, rank: int
+) -> ProvenCause:
     assert proof
     line = part.line_number(part.begin + proof.offset)
-    return Found(
+    return ProvenCause(
         proof.cause,
         proof.text.strip(),
         _relative(place, part.path),
@@ -247,7 +281,7 @@ def make_why_row(
     run: str,
     grid: str | None,
     state: JobState,
-    found: Found | None,
+    cause: ProvenCause | None,
     refusal: str | None = None,
     alone: bool = True,
 ) -> dict[str, Any]:
@@ -259,106 +293,101 @@ def make_why_row(
         "state": state.state,
         "attempt": state.attempt,
         "step": state.step,
+        "reason": state.reason or state.flag,
+        "slurm": state.slurm,
     }
-    facts |= {"reason": state.reason or state.flag, "slurm": state.slurm}
-    why = asdict(found) if found else dict.fromkeys(Found.__dataclass_fields__)
-    return facts | why | {"next": _next(found, run, grid, state, refusal, alone)}
+    proof = asdict(cause) if cause else dict.fromkeys(ProvenCause.__dataclass_fields__)
+    resume = _resume(run, grid or "GRID", state, refusal, alone) if cause else None
+    return {**facts, **proof, "next": _next(cause, run, state, resume)}
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Failures by cause, and by their hash where that tells one from another; the most
     frequent first."""
     groups: dict[tuple[str, str | None, str | None], list[Mapping[str, Any]]] = {}
-    for one in rows:
-        groups.setdefault((one["cause"], _kind(one), one.get("state")), []).append(one)
-    found = [
-        {
-            "cause": cause,
-            "signature": kind,
-            "count": len(of),
-            "runs": [one["run"] for one in of],
-        }
-        | {
-            key: of[0][key]
-            for key in ("evidence", "file", "line", "rank", "silent", "next")
-        }
-        for (cause, kind, _), of in groups.items()
-    ]
-    return sorted(found, key=lambda group: -group["count"])
+    for row in rows:
+        key = (row["cause"], _kind(row), row.get("state"))
+        groups.setdefault(key, []).append(row)
+    summaries = [_sum_group(kind, group) for (_, kind, _), group in groups.items()]
+    return sorted(summaries, key=lambda group: -group["count"])
 
 
-def _kind(one: Mapping[str, Any]) -> str | None:
+def _sum_group(kind: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs that failed of one cause, with the proof of the first."""
+    first = rows[0]
+    return {
+        "cause": first["cause"],
+        "signature": kind,
+        "count": len(rows),
+        "runs": [row["run"] for row in rows],
+        **{key: first[key] for key in OF_FIRST},
+    }
+
+
+def _kind(row: Mapping[str, Any]) -> str | None:
     """What tells failures of one cause apart: bugs by their traceback, messages by what
     in them does not vary."""
-    if one["cause"] in (
+    if row["cause"] in (
         Cause.OUT_OF_MEMORY,
         *causes.CONSEQUENCES,
         Cause.NODE_FAILURE,
         Cause.TIME_LIMIT,
     ):
         return None
-    return one["signature"] or (
-        tracebacks.hash_message(one["evidence"]) if one["evidence"] else None
-    )
+    if row["signature"]:
+        return row["signature"]
+    return tracebacks.hash_message(row["evidence"]) if row["evidence"] else None
 
 
 def _next(
-    found: Found | None,
-    run: str,
-    grid: str | None,
-    state: JobState,
-    refusal: str | None,
-    alone: bool,
+    cause: ProvenCause | None, run: str, state: JobState, resume: str | None
 ) -> str | None:
-    if found is None:
-        return (
-            f"zsg cancel {run} ends the Slurm job"
-            if state.flag and state.in_queue
-            else None
-        )
-    cause = causes.parse_cause(found.cause)
-    helps = NEXT[cause].replace("RUN", run) if cause else None
-    again = _again(
-        run if run.startswith("evaluate/") else None,
-        run,
-        grid or "GRID",
-        state,
-        refusal,
-        alone,
-    )
-    return "; then: ".join(filter(None, (helps, again)))
+    """What to do about a run: what helps against its cause, then what resumes it."""
+    if cause is None:
+        is_held = state.flag and state.in_queue
+        return f"zsg cancel {run} ends the Slurm job" if is_held else None
+    parsed = causes.parse_cause(cause.cause)
+    advice = NEXT[parsed].replace("RUN", run) if parsed else None
+    return "; then: ".join(filter(None, (advice, resume)))
 
 
-def _again(
-    job: str | None,
-    run: str,
-    grid: str,
-    state: JobState,
-    refusal: str | None,
-    alone: bool,
+def _resume(
+    run: str, grid: str, state: JobState, refusal: str | None, alone: bool
 ) -> str:
-    """By which command a run is taken up again as it stands, and from where: a state is
+    """By which command a run is resumed as it stands, and from where: a state is
     promised where there is one."""
-    if job:
+    if run.startswith("evaluate/"):
         return "zsg submit again evaluates what is left"
     if run.startswith(("prepare/", "canary/")):
         return f"zsg retry {grid}, which makes it again for the runs that failed for it"
     if state.stopped:
-        return f"zsg submit goes on from step {state.saved or 0}"
+        return f"zsg submit resumes from step {state.saved or 0}"
     if state.in_queue:
         return f"zsg cancel {run}, since Slurm still holds its job"
     if state.cause == NEVER_STARTED:
         return "zsg submit starts it"
-    if refusal and state.cause == Cause.DIVERGED:
-        return f"zsg submit; zsg retry {grid} leaves this run, since it would come to that again"
     if refusal:
-        return (
-            f"zsg retry {grid} --force; without --force it is left, since"
-            f" {refusal.partition(':')[0]}"
-        )
-    option = "" if state.state == State.FAILED else f" --only state={state.state}"
-    where = f"goes on from step {state.saved}" if state.saved else "starts it again"
-    return f"zsg retry {grid}{option}" + (f" {where}" if alone else "")
+        return _resume_refused(grid, state, refusal)
+    return _retry(grid, state, alone)
+
+
+def _resume_refused(grid: str, state: JobState, refusal: str) -> str:
+    """The command for a run that zsg retry leaves."""
+    if state.cause == Cause.DIVERGED:
+        return f"zsg submit; zsg retry {grid} leaves this run, since it would come to that again"
+    reason = refusal.partition(":")[0]
+    return f"zsg retry {grid} --force; without --force it is left, since {reason}"
+
+
+def _retry(grid: str, state: JobState, alone: bool) -> str:
+    command = f"zsg retry {grid}"
+    if state.state != State.FAILED:
+        command = f"{command} --only state={state.state}"
+    if not alone:
+        return command
+    if state.saved:
+        return f"{command} resumes from step {state.saved}"
+    return f"{command} starts it again"
 
 
 def _relative(place: Workspace, path: Path) -> str:
