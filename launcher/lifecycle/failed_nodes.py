@@ -1,8 +1,10 @@
-"""Keeps what is tried again off the nodes that failed under it, for a day: longer would
+"""Keeps what is retried off the nodes that failed under it, for a day: longer would
 eat a cluster up."""
 
 import time
 from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
@@ -11,6 +13,7 @@ from jobs.contract.ledger_rows import Retried
 from launcher.clusters import slurm
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.scheduler_job import Job
 
 KEPT_OFF_S = 24 * 3600.0
 
@@ -22,28 +25,36 @@ def find_failed_nodes(
 
     By accounting; where that knows nothing, the node of the attempt's rank 0.
     """
+    since = time.time() - KEPT_OFF_S
+    jobs = _find_failed_jobs(ledger, failed)
+    nodes_by_job = slurm.find_nodes(list(chain(*jobs.values())), since)
+    nodes_by_item = {}
+    for item, item_jobs in jobs.items():
+        known_nodes = (nodes_by_job[job] for job in item_jobs if job in nodes_by_job)
+        nodes = next(known_nodes, [])
+        nodes_by_item[item] = nodes or _find_host(workspace.root / item, since)
+    return nodes_by_item
+
+
+def _find_failed_jobs(
+    ledger: Ledger, failed: Mapping[str, JobState]
+) -> dict[str, list[Job]]:
+    """The job of each folder that a node failure ended."""
     ids = {
         item: state.slurm
         for item, state in failed.items()
         if state.cause == Cause.NODE_FAILURE and state.slurm
     }
-    jobs = {
+    return {
         item: [job for job in ledger.jobs_of(item) if job.id == job_id]
         for item, job_id in ids.items()
     }
-    since = time.time() - KEPT_OFF_S
-    nodes_by_job = slurm.find_nodes(
-        [job for item_jobs in jobs.values() for job in item_jobs], since
-    )
-    nodes_by_item = {}
-    for item, item_jobs in jobs.items():
-        attempt = attempts.read_attempt(workspace.root / item)
-        host = [attempt.host] if attempt and attempt.started / 1000 >= since else []
-        nodes_by_item[item] = (
-            next((nodes_by_job[job] for job in item_jobs if job in nodes_by_job), [])
-            or host
-        )
-    return nodes_by_item
+
+
+def _find_host(folder: Path, since: float) -> list[str]:
+    """The node of the newest attempt's rank 0, if that began since a time in s."""
+    attempt = attempts.read_attempt(folder)
+    return [attempt.host] if attempt and attempt.started / 1000 >= since else []
 
 
 def to_avoid(ledger: Ledger, failures: Mapping[str, Retried]) -> dict[str, str]:

@@ -74,34 +74,34 @@ def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Pa
         path = local_log(place.root / item)
         return [[path]] if path.exists() else []
     folder, ids = place.submission(submission.id), reversed(submission.job_ids(item))
-    found = [
+    logs = [
         sorted(
-            folder.glob(f"{one}_*_log.out"),
+            folder.glob(f"{job_id}_*_log.out"),
             key=lambda path: int(path.name.split("_")[-2]),
         )
-        for one in ids
+        for job_id in ids
     ]
-    return [ranks for ranks in found if ranks]
+    return [ranks for ranks in logs if ranks]
 
 
 def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]:
     """The logs of the newest job that began an attempt: a link that finds its run done
     begins none."""
-    found = of_jobs(place, submission, item)
+    jobs = of_jobs(place, submission, item)
     return next(
-        (ranks for ranks in found if any(map(read_marks, ranks))),
-        found[0] if found else [],
+        (ranks for ranks in jobs if any(map(read_marks, ranks))),
+        jobs[0] if jobs else [],
     )
 
 
 def read_marks(path: Path) -> list[Mark]:
     """Where the attempts in a log begin, each with what its job's script printed before."""
     with path.open("rb") as file, _mapped(file) as text:
-        found = list(log_marks.PATTERN.finditer(text))
-        before = [0, *(one.start() for one in found)]
+        matches = list(log_marks.PATTERN.finditer(text))
+        before = [0, *(match.start() for match in matches)]
         return [
-            Mark(int(one[1]), _begin(text, since, one.start()))
-            for since, one in zip(before, found, strict=False)
+            Mark(int(match[1]), _begin(text, since, match.start()))
+            for since, match in zip(before, matches, strict=False)
         ]
 
 
@@ -109,7 +109,7 @@ def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
     """Where the start begins in which an attempt does: what its script printed is the
     attempt's, too."""
     starts = [
-        one.start() for one in log_marks.START_PATTERN.finditer(text[since:attempt])
+        match.start() for match in log_marks.START_PATTERN.finditer(text[since:attempt])
     ]
     return since + starts[-1] if starts else attempt
 
@@ -118,38 +118,41 @@ def find_parts(place: Workspace, item: str, attempt: int | None = None) -> list[
     """What the newest attempt wrote, or that of a number, rank by rank. UserError if
     there is no such log."""
     submissions = [
-        s
-        for s in Ledger(place).submissions.values()
-        if s.void is None and item in s.items
+        submission
+        for submission in Ledger(place).submissions.values()
+        if submission.void is None and item in submission.items
     ]
     if not submissions:
         raise UserError(f"{item} was never submitted; it has no log")
-    known: set[int] = set()
-    for submission in reversed(submissions):
-        if attempt is None:
-            return [_newest(path) for path in of_newest(place, submission, item)]
-        for found in of_jobs(place, submission, item):
-            cut = [_part(path, attempt) for path in found]
-            if any(cut):
-                return [
-                    part or Part(path, 0, 0)
-                    for part, path in zip(cut, found, strict=True)
-                ]
-            known |= {mark.attempt for path in found[:1] for mark in read_marks(path)}
-    shown = ", ".join(map(str, sorted(known))) or "none"
+    if attempt is None:
+        return [_newest(path) for path in of_newest(place, submissions[-1], item)]
+    jobs = [
+        ranks
+        for submission in reversed(submissions)
+        for ranks in of_jobs(place, submission, item)
+    ]
+    for ranks in jobs:
+        parts = [_part(path, attempt) for path in ranks]
+        if any(parts):
+            return [
+                part or Part(path, 0, 0)
+                for part, path in zip(parts, ranks, strict=True)
+            ]
+    logged = {mark.attempt for ranks in jobs for mark in read_marks(ranks[0])}
+    listing = ", ".join(map(str, sorted(logged))) or "none"
     raise UserError(
-        f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}"
+        f"{item} has no log of attempt {attempt}; there are logs of attempts: {listing}"
     )
 
 
 def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part:
     """The log of one rank. UserError if there is none yet."""
-    found = find_parts(place, item, attempt)
-    if rank >= len(found):
+    parts = find_parts(place, item, attempt)
+    if rank >= len(parts):
         raise UserError(
-            f"{item} has no log of rank {rank} yet ({len(found)} logs); it may not have started"
+            f"{item} has no log of rank {rank} yet ({len(parts)} logs); it may not have started"
         )
-    return found[rank]
+    return parts[rank]
 
 
 def follow_log(
@@ -169,20 +172,20 @@ def follow_log(
                     else 0
                 )
                 path = newest
-        done = _is_done(place.root / item)
+        is_done = _is_done(place.root / item)
         if path:
             for piece in Part(path, offset, path.stat().st_size).read():
                 offset += len(piece)
                 yield piece
-        if done:
+        if is_done:
             return
         time.sleep(POLL_S)
 
 
 def _path(place: Workspace, item: str, rank: int) -> Path | None:
     last = Ledger(place).last(item)
-    found = of_newest(place, last, item) if last else []
-    return found[rank] if rank < len(found) else None
+    ranks = of_newest(place, last, item) if last else []
+    return ranks[rank] if rank < len(ranks) else None
 
 
 def _is_done(folder: Path) -> bool:
@@ -195,12 +198,12 @@ def _newest(path: Path) -> Part:
     """From the last mark on, looked for from the end."""
     size = path.stat().st_size
     with path.open("rb") as file, _mapped(file) as text:
-        place = size
-        while (place := text.rfind(b"=== zsg attempt ", 0, place)) >= 0:
-            if log_marks.PATTERN.match(text, place):
-                before = max(0, text.rfind(b"=== zsg attempt ", 0, place))
-                return Part(path, _begin(text, before, place), size)
-        starts = [one.start() for one in log_marks.START_PATTERN.finditer(text)]
+        offset = size
+        while (offset := text.rfind(b"=== zsg attempt ", 0, offset)) >= 0:
+            if log_marks.PATTERN.match(text, offset):
+                before = max(0, text.rfind(b"=== zsg attempt ", 0, offset))
+                return Part(path, _begin(text, before, offset), size)
+        starts = [match.start() for match in log_marks.START_PATTERN.finditer(text)]
         return Part(path, starts[-1] if starts else 0, size)
 
 
@@ -225,7 +228,7 @@ def setup_trouble(log: Path) -> tuple[str, bool] | None:
         or f"\n{log_marks.SETUP_DONE}\n".encode() in text
     ):
         return None
-    which, shown = (part.decode("utf-8", "replace") for part in lines[-1].groups())
+    line, command = (group.decode("utf-8", "replace") for group in lines[-1].groups())
     ended = log_marks.SETUP_ENDED_PATTERN.search(text)
     how = (
         f"ended with {ended[2].decode('utf-8', 'replace')}"
@@ -233,14 +236,14 @@ def setup_trouble(log: Path) -> tuple[str, bool] | None:
         else "is the last that began"
     )
     return setup.describe_failure(
-        f"{which} {how}: {shown}", setup.find_output(text)
+        f"{line} {how}: {command}", setup.find_output(text)
     ), ended is not None
 
 
 def _part(path: Path, attempt: int) -> Part | None:
-    found = read_marks(path)
-    offsets = [*(mark.offset for mark in found), path.stat().st_size]
-    spans = zip(found, pairwise(offsets), strict=True)
+    marks = read_marks(path)
+    offsets = [*(mark.offset for mark in marks), path.stat().st_size]
+    spans = zip(marks, pairwise(offsets), strict=True)
     whole = [Part(path, *span) for mark, span in spans if mark.attempt == attempt]
     return whole[-1] if whole else None
 
