@@ -190,30 +190,30 @@ def _serves_nobody(
 
 
 def plan_cancellation(
-    place: Workspace, names: Sequence[str], selection: Selection, force: bool
+    workspace: Workspace, names: Sequence[str], selection: Selection, force: bool
 ) -> Decision:
     """Which job folders stop if these grids and runs, as far as they are selected, are cancelled.
 
     UserError for a name that is neither a grid nor the unique prefix of a run's id.
     """
     records = {
-        name: recorded_grids.read_grid(place, name)
-        for name in recorded_grids.select_grids(place)
+        name: recorded_grids.read_grid(workspace, name)
+        for name in recorded_grids.select_grids(workspace)
     }
     grids = [name for name in names if name in records]
-    runs = [_find_run(place, name) for name in names if name not in records]
-    ledger = Ledger(place)
+    runs = [_find_run(workspace, name) for name in names if name not in records]
+    ledger = Ledger(workspace)
     axes_of = {row.run: row.axes for name in grids for row in records[name].runs}
     named = dict.fromkeys([*axes_of, *runs])
     states = collect_states(
-        place,
+        workspace,
         {*ledger.by_item(), *(f"runs/{run}" for run in named)},
         ledger,
-        settled=TerminalCache(place),
+        settled=TerminalCache(workspace),
     )
     chosen = _select_runs(named, axes_of, states, selection)
     wish = Wish(grids, runs, force)
-    scene = _read_scene(place, ledger, list(records.values()), states, grids)
+    scene = _read_scene(workspace, ledger, list(records.values()), states, grids)
     return choose_cancellations(chosen, wish, scene)
 
 
@@ -236,6 +236,11 @@ def _select_runs(
     ]
 
 
+def _find_stages(records: Iterable[GridRecord]) -> set[str]:
+    """The folders of the stages that the runs of these grids begin with."""
+    return {f"runs/{row.run}" for record in records for row in record.before}
+
+
 def _find_listing(records: Sequence[GridRecord]) -> dict[str, set[str]]:
     """The grids that list each run, or begin with it, by its folder."""
     listed: dict[str, set[str]] = {}
@@ -246,7 +251,7 @@ def _find_listing(records: Sequence[GridRecord]) -> dict[str, set[str]]:
 
 
 def _read_scene(
-    place: Workspace,
+    workspace: Workspace,
     ledger: Ledger,
     records: Sequence[GridRecord],
     states: Mapping[str, JobState],
@@ -254,21 +259,19 @@ def _read_scene(
 ) -> Scene:
     """Who lists which run, and what each job that may stop waits for; `grids`: those
     that are cancelled, whose stages stop with them."""
-    cancelled = [record for record in records if record.name in grids]
-    stages = {f"runs/{row.run}" for record in cancelled for row in record.before}
+    stages = _find_stages([record for record in records if record.name in grids])
     submissions = ledger.by_item()
     jobs = {
-        item: job_file.read_job_if_sound(place.root / item)
+        item: job_file.read_job_if_sound(workspace.root / item)
         for item in submissions
         if _can_stop(states[item])
     }
-    evaluators = [item for item in jobs if item.startswith("evaluate/")]
     return Scene(
         listed=_find_listing(records),
         states=states,
         after={item: jobs_before(job) for item, job in jobs.items()},
         helpers=[item for item in jobs if _is_helper(item, stages)],
-        serves={item: _list_served(jobs[item]) for item in evaluators},
+        serves=_find_served(jobs),
         grid_of={item: last.grid for item, last in submissions.items()},
     )
 
@@ -277,13 +280,17 @@ def _is_helper(item: str, stages: Collection[str]) -> bool:
     return item.startswith(("prepare/", "canary/")) or item in stages
 
 
-def _list_served(job: AnyJob | None) -> list[str]:
-    """The folders of the runs that an evaluate job serves."""
-    return [f"runs/{served.run}" for served in runs_served(job)]
+def _find_served(jobs: Mapping[str, AnyJob | None]) -> dict[str, list[str]]:
+    """The folders of the runs that each evaluate job serves."""
+    return {
+        item: [f"runs/{served.run}" for served in runs_served(job)]
+        for item, job in jobs.items()
+        if item.startswith("evaluate/")
+    }
 
 
-def _find_run(place: Workspace, name: str) -> str:
-    kind, _, run = queries.find_item(place, name).partition("/")
+def _find_run(workspace: Workspace, name: str) -> str:
+    kind, _, run = queries.find_item(workspace, name).partition("/")
     if kind != "runs":
         raise UserError(
             f"{name} is no run; a prepare job stops with the runs that wait for it"
@@ -292,7 +299,7 @@ def _find_run(place: Workspace, name: str) -> str:
 
 
 def carry_out(
-    place: Workspace, items: Sequence[str], save: bool, ended: Collection[str] = ()
+    workspace: Workspace, items: Sequence[str], save: bool, ended: Collection[str] = ()
 ) -> list[str]:
     """Writes the wish down, then stops the jobs; returns what could not be reached, in words.
 
@@ -301,31 +308,31 @@ def carry_out(
     UserError while a submit is at work; ClusterError if Slurm does not answer, in which
     case the wish stands.
     """
-    with submit_lock(place):
-        ledger = Ledger(place)
+    with submit_lock(workspace):
+        ledger = Ledger(workspace)
         newest = ledger.by_item()
         submitted = {item: newest[item] for item in items if item in newest}
         running = {item: last for item, last in submitted.items() if item not in ended}
-        _write_wish(place, ledger, running, save)
+        _write_wish(workspace, ledger, running, save)
         # Also the jobs that a later submission has replaced: Slurm may have them all the same.
         outliving = [item for item in submitted if item not in running]
         reasons = _end_jobs(_find_jobs(ledger, outliving), save=False)
         reasons += _end_jobs(_find_jobs(ledger, running), save)
     untouched = [f"{reason}; it was not touched" for reason in reasons]
-    return untouched + _signal_local(place, submitted, save)
+    return untouched + _signal_local(workspace, submitted, save)
 
 
 def _signal_local(
-    place: Workspace, submitted: Mapping[str, Submission], save: bool
+    workspace: Workspace, submitted: Mapping[str, Submission], save: bool
 ) -> list[str]:
     """Tells the jobs of this machine to stop; returns what could not be reached, in words."""
     local = [item for item, last in submitted.items() if last.scheduler == "local"]
-    troubles = [_signal(place.root / item, save) for item in local]
+    troubles = [_signal(workspace.root / item, save) for item in local]
     return [trouble for trouble in troubles if trouble]
 
 
 def _write_wish(
-    place: Workspace, ledger: Ledger, last: Mapping[str, Submission], save: bool
+    workspace: Workspace, ledger: Ledger, last: Mapping[str, Submission], save: bool
 ) -> None:
     """Writes down that these job folders are cancelled: in each, and for each of their
     `last` submissions in the ledger."""
@@ -335,7 +342,9 @@ def _write_wish(
     for items in items_of.values():
         submission = last[items[0]]
         for item in items:
-            cancellation.request_cancellation(place.root / item, submission.id, save)
+            cancellation.request_cancellation(
+                workspace.root / item, submission.id, save
+            )
         ledger.cancelled(submission, items)
 
 

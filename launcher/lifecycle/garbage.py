@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
@@ -69,6 +70,25 @@ _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...
     (("evaluate", _ID), _OF_JOB),
     (("submissions",), _SUBMISSION),
 )
+
+
+@dataclass(frozen=True)
+class _SharedFolder:
+    """A folder of things that runs share. `kind`: what people call them; `names`:
+    patterns of all that may lie in one; `name`: of one itself."""
+
+    kind: str
+    names: Sequence[str]
+    name: re.Pattern[str] = _ID
+
+
+_SHARED = {
+    "tokens": _SharedFolder("tokens", removal.IN_TOKENS),
+    "first_losses": _SharedFolder("first losses", removal.IN_FIRST_LOSSES),
+    "arrangements": _SharedFolder("arrangements", removal.IN_ARRANGEMENT),
+    "bases": _SharedFolder("bases", removal.IN_WEIGHTS),
+    "code": _SharedFolder("code", removal.IN_CODE, _CODE),
+}
 _ENDS = re.compile(r"\.(?P<name>.+)\.(?P<end>[0-9a-f]{8}|[0-9a-f]{32}|gone)")
 _DATE = re.compile(r"(19|20)[0-9]{6}")
 
@@ -91,7 +111,7 @@ class Scene:
     """What there is and who may still need it. `listed`: the recipes of all grids,
     `open`: of what is not done."""
 
-    place: Workspace
+    workspace: Workspace
     ledger: Ledger
     states: Mapping[str, JobState]
     runs: list[str]  # the run folders that are asked about and can be read
@@ -111,29 +131,26 @@ class Scene:
         return state is not None and state.state == State.DONE
 
 
-def read_scene(place: Workspace, grid: str | None) -> Scene:
+def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     """Reads the workspace; with a grid, asks only about what its own runs have left."""
-    ledger = Ledger(place)
+    ledger = Ledger(workspace)
     records = {
-        name: recorded_grids.read_grid(place, name)
-        for name in recorded_grids.select_grids(place)
+        name: recorded_grids.read_grid(workspace, name)
+        for name in recorded_grids.select_grids(workspace)
     }
-    rows = [row for record in records.values() for row in record.runs]
-    stages_before = {row.run for record in records.values() for row in record.before}
-    items = {*ledger.by_item(), *(f"runs/{row.run}" for row in rows)}
-    scene = Scene(place, ledger, collect_states(place, items, ledger), [])
-    scene.wanted = {row.run for row in rows} | stages_before
-    run_folders = {path.name for path in _runs(scene)}
-    scene.unreadable = _find_unreadable(place, [*items, *_items_of(run_folders)])
-    scene.asked = {*items, *_items_of(run_folders)}
+    rows = list(chain(*(record.runs for record in records.values())))
+    before = chain(*(record.before for record in records.values()))
+    items = {*ledger.by_item(), *_items_of(row.run for row in rows)}
+    scene = Scene(workspace, ledger, collect_states(workspace, items, ledger), [])
+    scene.wanted = {row.run for row in chain(rows, before)}
+    folders = {f"runs/{path.name}" for path in _runs(scene)}
+    scene.unreadable = _find_unreadable(workspace, [*items, *folders])
+    scene.asked = {*items, *folders}
     if grid is not None:
-        [name] = recorded_grids.select_grids(place, grid)
+        [name] = recorded_grids.select_grids(workspace, grid)
         scene.asked = _items_of_grid(ledger, records[name])
-    scene.runs = sorted(
-        run
-        for run in run_folders
-        if f"runs/{run}" in scene.asked and f"runs/{run}" not in scene.unreadable
-    )
+    readable = (folders & scene.asked) - scene.unreadable.keys()
+    scene.runs = sorted(item.removeprefix("runs/") for item in readable)
     _note_recipes(scene, rows)
     _note_active_jobs(scene)
     return scene
@@ -147,7 +164,7 @@ def _items_of_grid(ledger: Ledger, record: GridRecord) -> set[str]:
         for item, last in ledger.by_item().items()
         if last.grid == record.name and not item.startswith("runs/")
     }
-    return jobs_beside | {f"runs/{row.run}" for row in record.all_runs}
+    return {*jobs_beside, *_items_of(row.run for row in record.all_runs)}
 
 
 def _note_recipes(scene: Scene, rows: Iterable[ListedRun]) -> None:
@@ -163,7 +180,7 @@ def _note_active_jobs(scene: Scene) -> None:
     for item, state in scene.states.items():
         if not state.is_active or item in scene.unreadable:
             continue
-        job = job_file.read_job(scene.place.root / item)
+        job = job_file.read_job(scene.workspace.root / item)
         scene.makes |= set(job.makes if job else ())
         if isinstance(job, TrainJob):
             scene.listed.append(job.recipe)
@@ -174,11 +191,11 @@ def _items_of(runs: Iterable[str]) -> list[str]:
     return [f"runs/{run}" for run in runs]
 
 
-def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
+def _find_unreadable(workspace: Workspace, items: Iterable[str]) -> dict[str, str]:
     """The job folders of which a record cannot be read, and why."""
     troubles = {}
     for item in dict.fromkeys(items):
-        folder = place.root / item
+        folder = workspace.root / item
         try:
             job_file.read_job(folder)
             attempts.read_attempt(folder)
@@ -189,7 +206,7 @@ def _find_unreadable(place: Workspace, items: Iterable[str]) -> dict[str, str]:
 
 
 def find_garbage(
-    place: Workspace, grid: str | None = None, say: Say = lambda text: None
+    workspace: Workspace, grid: str | None = None, say: Say = lambda text: None
 ) -> list[Piece]:
     """What may be freed; `say` is told what nobody needs and yet stays, and why.
 
@@ -197,7 +214,7 @@ def find_garbage(
     there is one: nobody knows what it needs. UserError for a grid that is not there;
     ClusterError where Slurm does not answer.
     """
-    scene = read_scene(place, grid)
+    scene = read_scene(workspace, grid)
     scene.left += _describe_unreadable(scene, grid)
     kinds = [
         _states(scene),
@@ -226,7 +243,7 @@ def _describe_unreadable(scene: Scene, grid: str | None) -> list[str]:
 
 
 def free_garbage(
-    place: Workspace,
+    workspace: Workspace,
     grid: str | None = None,
     say: Say = lambda text: None,
     before: Callable[[Piece], None] = lambda piece: None,
@@ -237,14 +254,14 @@ def free_garbage(
     `before` is called with each piece before it goes. What could not be removed says so
     in its reason, and counts only with what has gone of it.
     """
-    with submit_lock(place):
+    with submit_lock(workspace):
         freed = []
-        for piece in find_garbage(place, grid, say):
+        for piece in find_garbage(workspace, grid, say):
             before(piece)
             why = ""
             # of no rights, which the rest of it shows
             with contextlib.suppress(OSError):
-                why = _remove(place, piece)
+                why = _remove(workspace, piece)
             left = _size(piece.path) + _size(
                 piece.path.with_name(f".{piece.path.name}.gone")
             )
@@ -259,21 +276,21 @@ def free_garbage(
         return freed
 
 
-def _remove(place: Workspace, piece: Piece) -> str:
+def _remove(workspace: Workspace, piece: Piece) -> str:
     """Removes a piece; why it, or some of it, stays."""
     path = piece.path
     if piece.kind == STATES:
         return "; ".join(kept_states.remove_states(path.parent))
     if piece.kind == DRAFTS:
         name = re.compile(re.escape(path.name))
-        return "; ".join(removal.remove_drafts(place.root, path.parent, name))
+        return "; ".join(removal.remove_drafts(workspace.root, path.parent, name))
     if path.suffix == ".pkl":
-        return removal.remove_file(place.root, path)
+        return removal.remove_file(workspace.root, path)
     if piece.kind == WEIGHTS:  # with the marks of runs that never will
         start = path.parent.name
-        for user in stages.list_weights_users(place, start):
-            stages.release_weights(place, start, user)
-    return removal.discard_folder(place.root, path, piece.names)
+        for user in stages.list_weights_users(workspace, start):
+            stages.release_weights(workspace, start, user)
+    return removal.discard_folder(workspace.root, path, piece.names)
 
 
 def _piece(
@@ -287,7 +304,7 @@ def _whole(
 ) -> Iterator[Piece]:
     """A folder that nobody needs, unless something lies in it that is not ours, or it
     is a link or behind one."""
-    if why := removal.why_it_stays(scene.place.root, path, names):
+    if why := removal.why_it_stays(scene.workspace.root, path, names):
         scene.left.append(why)
     else:
         yield _piece(kind, path, reason, names)
@@ -314,7 +331,7 @@ def _real(scene: Scene, folder: Path) -> list[Path]:
     """What lies in a folder of the workspace, but for what is hidden; nothing where the
     folder is a link."""
     try:
-        with removal.open_folder(scene.place.root, folder) as handle:
+        with removal.open_folder(scene.workspace.root, folder) as handle:
             return [
                 folder / name
                 for name in removal.names_in(handle)
@@ -329,7 +346,7 @@ def _real(scene: Scene, folder: Path) -> list[Path]:
 
 def _runs(scene: Scene) -> Iterator[Path]:
     """The run folders that are there."""
-    for path in _real(scene, scene.place.root / "runs"):
+    for path in _real(scene, scene.workspace.root / "runs"):
         is_known = f"runs/{path.name}" in scene.states or _ID.fullmatch(path.name)
         if path.is_symlink():
             scene.left.append(f"{path} is a link; zsg removes nothing behind it")
@@ -339,7 +356,7 @@ def _runs(scene: Scene) -> Iterator[Path]:
 
 def _states(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
-        folder = scene.place.run(run)
+        folder = scene.workspace.run(run)
         job = job_file.read_train_job(folder)
         keep = job is not None and job.checkpoints.keep_state
         if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
@@ -352,7 +369,7 @@ def _states(scene: Scene) -> Iterator[Piece]:
 
 def _snapshots(scene: Scene) -> Iterator[Piece]:
     for run in filter(scene.is_done, scene.runs):
-        folder = scene.place.run(run)
+        folder = scene.workspace.run(run)
         rows = scene.states[f"runs/{run}"].snapshots
         kept_steps = {row["step"] for row in rows if row["kept"]}
         for path in _real(scene, folder / "snapshots"):
@@ -384,10 +401,10 @@ def _is_to_be_scored(run: Path, snapshot: Path) -> bool:
 def _weights(scene: Scene) -> Iterator[Piece]:
     """The weights of stages from which no run that is wanted or active is going to start."""
     for run in scene.runs:
-        folder = scene.place.run(run)
+        folder = scene.workspace.run(run)
         if is_committed(folder / "weights") and not any(
             _still_starts(scene, user)
-            for user in stages.list_weights_users(scene.place, run)
+            for user in stages.list_weights_users(scene.workspace, run)
         ):
             yield from _whole(
                 scene,
@@ -405,7 +422,7 @@ def _still_starts(scene: Scene, run: str) -> bool:
     if f"runs/{run}" in scene.unreadable:
         return True
     if scene.is_done(run):
-        folder = scene.place.run(run)
+        folder = scene.workspace.run(run)
         job = job_file.read_train_job(folder)
         return job is not None and stages.is_still_needed(folder, job)
     return run in scene.wanted or (state is not None and state.is_active)
@@ -441,14 +458,14 @@ def _superseded_folders(
     present = [
         submission
         for submission in submissions
-        if scene.place.submission(submission.id).is_dir()
+        if scene.workspace.submission(submission.id).is_dir()
     ]
     jobs = [job for submission in present for job in submission.jobs]
     queue = slurm.query_queue(jobs)
     alive = queue.active.keys() | queue.away.keys()
     for submission in present:
         if alive.isdisjoint(submission.jobs):
-            folder = scene.place.submission(submission.id)
+            folder = scene.workspace.submission(submission.id)
             reason = "all its jobs were submitted again since"
             yield from _whole(
                 scene, "submissions", folder, reason, removal.IN_SUBMISSION
@@ -462,7 +479,7 @@ def _is_all_done(scene: Scene, submission: Submission) -> bool:
 
 def _pickles(scene: Scene, submission: str) -> Iterator[Piece]:
     """What submitit needed to start the jobs of a submission."""
-    for path in _real(scene, scene.place.submission(submission)):
+    for path in _real(scene, scene.workspace.submission(submission)):
         if _PICKLE.fullmatch(path.name):
             reason = "all its jobs are done; their logs stay"
             yield _piece("submissions", path, reason)
@@ -481,24 +498,19 @@ def _tokens(scene: Scene) -> Iterator[Piece]:
         for prefix in _prefixes(recipe)
     }
     reason = "no unfinished run trains on it"
-    yield from _unneeded(scene, "tokens", needed, "tokens", reason, removal.IN_TOKENS)
+    yield from _unneeded(scene, "tokens", needed, reason)
 
 
 def _first_losses(scene: Scene) -> Iterator[Piece]:
     if not scene.open:  # their names do not tell whose they are
         reason = "every recorded run is done"
-        yield from _unneeded(
-            scene, "first_losses", (), "first losses", reason, removal.IN_FIRST_LOSSES
-        )
+        yield from _unneeded(scene, "first_losses", (), reason)
 
 
 def _made(scene: Scene) -> Iterator[Piece]:
     prefixes = [prefix for recipe in scene.listed for prefix in _prefixes(recipe)]
-    of_kinds = (
-        ("arrangements", recipes.arrangement_id, removal.IN_ARRANGEMENT),
-        ("bases", recipes.base_id, removal.IN_WEIGHTS),
-    )
-    for kind, compute_id, names in of_kinds:
+    of_kinds = (("arrangements", recipes.arrangement_id), ("bases", recipes.base_id))
+    for kind, compute_id in of_kinds:
         making = {
             need.partition("/")[2]
             for need in scene.makes
@@ -506,42 +518,37 @@ def _made(scene: Scene) -> Iterator[Piece]:
         }
         ids = {compute_id(prefix) for prefix in prefixes}
         needed = (ids - {None}) | making
-        yield from _unneeded(
-            scene, kind, needed, kind, "no recorded grid needs it", names
-        )
+        yield from _unneeded(scene, kind, needed, "no recorded grid needs it")
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
     digests = set()
     active = [
-        scene.place.root / item
+        scene.workspace.root / item
         for item, state in scene.states.items()
         if state.is_active
     ]
-    for folder in [*map(scene.place.run, scene.wanted), *active]:
+    for folder in [*map(scene.workspace.run, scene.wanted), *active]:
         job = job_file.read_job(folder)
         digests.add(replace_unset(job.code.digest) if job else None)
     reason = "no recorded or active run was submitted with it"
-    yield from _unneeded(scene, "code", digests, "code", reason, removal.IN_CODE, _CODE)
+    yield from _unneeded(scene, "code", digests, reason)
 
 
 def _unneeded(
-    scene: Scene,
-    folder: str,
-    needed: Collection[str | None],
-    kind: str,
-    reason: str,
-    names: Sequence[str],
-    name: re.Pattern[str] = _ID,
+    scene: Scene, folder: str, needed: Collection[str | None], reason: str
 ) -> Iterator[Piece]:
-    for path in _real(scene, scene.place.root / folder):
-        if path.name not in needed and name.fullmatch(path.name) and is_committed(path):
-            yield from _whole(scene, kind, path, reason, names)
+    """What is made in a folder of the workspace, but for what is needed."""
+    shared = _SHARED[folder]
+    for path in _real(scene, scene.workspace.root / folder):
+        is_made = shared.name.fullmatch(path.name) and is_committed(path)
+        if is_made and path.name not in needed:
+            yield from _whole(scene, shared.kind, path, reason, shared.names)
 
 
 def _drafts(scene: Scene) -> Iterator[Piece]:
     """What dead processes have left under temporary names."""
-    root, since = scene.place.root, time.time() - DRAFT_AGE_S
+    root, since = scene.workspace.root, time.time() - DRAFT_AGE_S
     for names, written in _DRAFTS_IN:
         for parent in _folders(scene, root, names):
             for path in _drafts_in(scene, parent, written):
@@ -555,7 +562,7 @@ def _drafts(scene: Scene) -> Iterator[Piece]:
 
 def _is_unreadable(scene: Scene, path: Path) -> bool:
     """Whether a path is in the folder of a job of which a record cannot be read."""
-    folders = {scene.place.root / item for item in scene.unreadable}
+    folders = {scene.workspace.root / item for item in scene.unreadable}
     return not folders.isdisjoint(path.parents)
 
 
@@ -582,7 +589,7 @@ def _folders(
 def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Path]:
     """The drafts in a folder of what is written there; a backup that somebody dated is none."""
     try:
-        with removal.open_folder(scene.place.root, parent) as handle:
+        with removal.open_folder(scene.workspace.root, parent) as handle:
             names = removal.names_in(handle)
     except OSError:
         return []

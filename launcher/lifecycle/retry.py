@@ -127,7 +127,7 @@ def refuse_retry(failure: Failure, earlier: Iterable[Retried]) -> str | None:
 
 
 def choose_retries(
-    place: Workspace,
+    workspace: Workspace,
     name: str,
     selection: Selection,
     causes: Collection[str],
@@ -138,26 +138,24 @@ def choose_retries(
     Those that failed; cancelled and unknown ones where a state or a cause asks for
     them. UserError for a selection that names nothing.
     """
-    record = recorded_grids.read_grid(place, name)
-    ledger = Ledger(place)
+    record = recorded_grids.read_grid(workspace, name)
+    ledger = Ledger(workspace)
     axes_of = {row.run: row.axes for row in [*record.runs, *record.before]}
-    states = collect_states(place, [f"runs/{run}" for run in axes_of], ledger)
-    selection.check(
-        [(run, axes, states[f"runs/{run}"].state) for run, axes in axes_of.items()]
-    )
+    states = collect_states(workspace, [f"runs/{run}" for run in axes_of], ledger)
+    candidates = [
+        (run, axes, states[f"runs/{run}"].state) for run, axes in axes_of.items()
+    ]
+    selection.check(candidates)
     retried_states = _find_retried_states(selection, causes)
     choice = RetryChoice()
     for run in dict.fromkeys(row.run for row in record.runs):
         state = states[f"runs/{run}"]
         if _needs_no_retry(state):
             continue
-        failure = read_failure(place, f"runs/{run}", state)
-        is_selected = (
-            state.state in retried_states
-            and selection.matches(run, axes_of[run], state.state)
-            and _is_of_cause(failure, causes)
-        )
-        if state.in_queue or not is_selected:
+        failure = read_failure(workspace, f"runs/{run}", state)
+        is_meant = state.state in retried_states and _is_of_cause(failure, causes)
+        is_selected = selection.matches(run, axes_of[run], state.state)
+        if state.in_queue or not (is_meant and is_selected):
             choice.left.setdefault(_kind_of(state), []).append(run)
             continue
         refusal = refuse_retry(failure, ledger.retries(f"runs/{run}"))
@@ -171,13 +169,13 @@ def choose_retries(
 def _find_retried_states(selection: Selection, causes: Collection[str]) -> set[str]:
     """The states of which runs are retried: those that are asked for; else what failed,
     and what may have failed where runs or causes are named."""
-    may_have_failed = {State.FAILED, State.CANCELLED, State.UNKNOWN}
+    may_have_failed: set[str] = {State.FAILED, State.CANCELLED, State.UNKNOWN}
     states = {term.value for term in selection.only if term.key == STATE}
     if states:
         return may_have_failed & states
     # Whoever names a run by its id means it as it stands.
     is_by_id = any(not term.key for term in selection.only)
-    return set(may_have_failed) if causes or is_by_id else {State.FAILED}
+    return may_have_failed if causes or is_by_id else {State.FAILED}
 
 
 def _needs_no_retry(state: JobState) -> bool:
@@ -201,10 +199,10 @@ def _kind_of(state: JobState) -> str:
     return state.state
 
 
-def read_failure(place: Workspace, item: str, state: JobState) -> Failure:
+def read_failure(workspace: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
     # of a broken one the state says so
-    record = exit_record.read_if_sound(place.root / item)
+    record = exit_record.read_if_sound(workspace.root / item)
     is_of_this = record is not None and record.cause == state.cause
     return Failure(
         state.state,
@@ -215,13 +213,15 @@ def read_failure(place: Workspace, item: str, state: JobState) -> Failure:
 
 
 def make_retry_rows(
-    place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]
+    workspace: Workspace,
+    states: Mapping[str, JobState],
+    nodes: Mapping[str, Sequence[str]],
 ) -> dict[str, Retried]:
     """What the ledger keeps of the failures before a retry, by job folder; `nodes`:
     those that failed under it."""
     failures = {}
     for item, state in states.items():
-        failure = read_failure(place, item, state)
+        failure = read_failure(workspace, item, state)
         failures[item] = Retried(
             cause=failure.root,
             signature=failure.signature or None,

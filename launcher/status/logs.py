@@ -9,7 +9,7 @@ import contextlib
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,21 +39,23 @@ class Part:
         if lines is None or self.begin >= self.end:
             return self.begin
         with self.path.open("rb") as file, _mapped(file) as text:
-            place = self.end - 1 if text[self.end - 1 : self.end] == b"\n" else self.end
+            workspace = (
+                self.end - 1 if text[self.end - 1 : self.end] == b"\n" else self.end
+            )
             for _ in range(lines):
-                place = text.rfind(b"\n", self.begin, place)
-                if place < 0:
+                workspace = text.rfind(b"\n", self.begin, workspace)
+                if workspace < 0:
                     return self.begin
-            return place + 1
+            return workspace + 1
 
     def read(self, begin: int | None = None) -> Iterator[bytes]:
         """Its bytes, piece by piece."""
         with self.path.open("rb") as file:
-            place = file.seek(self.begin if begin is None else begin)
-            while place < self.end and (
-                piece := file.read(min(CHUNK, self.end - place))
+            workspace = file.seek(self.begin if begin is None else begin)
+            while workspace < self.end and (
+                piece := file.read(min(CHUNK, self.end - workspace))
             ):
-                place += len(piece)
+                workspace += len(piece)
                 yield piece
 
     def line_number(self, offset: int) -> int:
@@ -67,13 +69,18 @@ def local_log(folder: Path) -> Path:
     return folder / "log.txt"
 
 
-def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Path]]:
+def of_jobs(
+    workspace: Workspace, submission: Submission, item: str
+) -> list[list[Path]]:
     """The logs of a job and of the links behind it, the newest first, each rank by
     rank; those that are there."""
     if submission.scheduler == "local":
-        path = local_log(place.root / item)
+        path = local_log(workspace.root / item)
         return [[path]] if path.exists() else []
-    folder, ids = place.submission(submission.id), reversed(submission.job_ids(item))
+    folder, ids = (
+        workspace.submission(submission.id),
+        reversed(submission.job_ids(item)),
+    )
     logs = [
         sorted(
             folder.glob(f"{job_id}_*_log.out"),
@@ -84,10 +91,10 @@ def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Pa
     return [ranks for ranks in logs if ranks]
 
 
-def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]:
+def of_newest(workspace: Workspace, submission: Submission, item: str) -> list[Path]:
     """The logs of the newest job that began an attempt: a link that finds its run done
     begins none."""
-    jobs = of_jobs(place, submission, item)
+    jobs = of_jobs(workspace, submission, item)
     return next(
         (ranks for ranks in jobs if any(map(read_marks, ranks))),
         jobs[0] if jobs else [],
@@ -114,30 +121,20 @@ def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
     return since + starts[-1] if starts else attempt
 
 
-def find_parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
+def find_parts(
+    workspace: Workspace, item: str, attempt: int | None = None
+) -> list[Part]:
     """What the newest attempt wrote, or that of a number, rank by rank. UserError if
     there is no such log."""
-    submissions = [
-        submission
-        for submission in Ledger(place).submissions.values()
-        if submission.void is None and item in submission.items
-    ]
+    submissions = _find_submissions(workspace, item)
     if not submissions:
         raise UserError(f"{item} was never submitted; it has no log")
     if attempt is None:
-        return [_newest(path) for path in of_newest(place, submissions[-1], item)]
-    jobs = [
-        ranks
-        for submission in reversed(submissions)
-        for ranks in of_jobs(place, submission, item)
-    ]
+        return [_newest(path) for path in of_newest(workspace, submissions[0], item)]
+    jobs = [ranks for each in submissions for ranks in of_jobs(workspace, each, item)]
     for ranks in jobs:
-        parts = [_part(path, attempt) for path in ranks]
-        if any(parts):
-            return [
-                part or Part(path, 0, 0)
-                for part, path in zip(parts, ranks, strict=True)
-            ]
+        if parts := _find_parts_of(ranks, attempt):
+            return parts
     logged = {mark.attempt for ranks in jobs for mark in read_marks(ranks[0])}
     listing = ", ".join(map(str, sorted(logged))) or "none"
     raise UserError(
@@ -145,9 +142,27 @@ def find_parts(place: Workspace, item: str, attempt: int | None = None) -> list[
     )
 
 
-def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part:
+def _find_parts_of(ranks: Sequence[Path], attempt: int) -> list[Part]:
+    """What an attempt wrote to the logs of a job; nothing where it is in none of them."""
+    parts = [_part(path, attempt) for path in ranks]
+    if not any(parts):
+        return []
+    return [part or Part(path, 0, 0) for part, path in zip(parts, ranks, strict=True)]
+
+
+def _find_submissions(workspace: Workspace, item: str) -> list[Submission]:
+    """The submissions of a job that were not given up, the newest first."""
+    submissions = [
+        submission
+        for submission in Ledger(workspace).submissions.values()
+        if submission.void is None and item in submission.items
+    ]
+    return submissions[::-1]
+
+
+def of_rank(workspace: Workspace, item: str, rank: int, attempt: int | None) -> Part:
     """The log of one rank. UserError if there is none yet."""
-    parts = find_parts(place, item, attempt)
+    parts = find_parts(workspace, item, attempt)
     if rank >= len(parts):
         raise UserError(
             f"{item} has no log of rank {rank} yet ({len(parts)} logs); it may not have started"
@@ -156,7 +171,7 @@ def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part
 
 
 def follow_log(
-    place: Workspace, item: str, rank: int, lines: int | None
+    workspace: Workspace, item: str, rank: int, lines: int | None
 ) -> Iterator[bytes]:
     """The last lines of a rank's log and what comes, also from later attempts; ends
     when the job is done."""
@@ -164,7 +179,7 @@ def follow_log(
     offset, looked = 0, 0.0
     while True:
         if time.monotonic() - looked > 10 * POLL_S or path is None:
-            looked, newest = time.monotonic(), _path(place, item, rank)
+            looked, newest = time.monotonic(), _path(workspace, item, rank)
             if newest and newest != path:
                 offset = (
                     Part(newest, 0, newest.stat().st_size).tail(lines)
@@ -172,7 +187,7 @@ def follow_log(
                     else 0
                 )
                 path = newest
-        is_done = _is_done(place.root / item)
+        is_done = _is_done(workspace.root / item)
         if path:
             for piece in Part(path, offset, path.stat().st_size).read():
                 offset += len(piece)
@@ -182,9 +197,9 @@ def follow_log(
         time.sleep(POLL_S)
 
 
-def _path(place: Workspace, item: str, rank: int) -> Path | None:
-    last = Ledger(place).last(item)
-    ranks = of_newest(place, last, item) if last else []
+def _path(workspace: Workspace, item: str, rank: int) -> Path | None:
+    last = Ledger(workspace).last(item)
+    ranks = of_newest(workspace, last, item) if last else []
     return ranks[rank] if rank < len(ranks) else None
 
 

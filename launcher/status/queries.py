@@ -29,7 +29,7 @@ KINDS = ("runs", "prepare", "evaluate", "canary")
 
 
 def status_rows(
-    place: Workspace,
+    workspace: Workspace,
     grid: str | None,
     states: Collection[str] = (),
     run: Runner = subprocess.run,
@@ -39,35 +39,35 @@ def status_rows(
 
     `states`: only the runs in one of these.
     """
-    outlines = _read_outlines(place, grid)
+    outlines = _read_outlines(workspace, grid)
     runs = dict.fromkeys(
         f"runs/{row.run}" for outline in outlines for row in outline.all_runs
     )
-    ledger = Ledger(place)
+    ledger = Ledger(workspace)
     evaluators = _find_grids_of_kinds(ledger, ("evaluate",))
     helpers = _find_grids_of_kinds(ledger, BEFORE)
     job_states = collect_states(
-        place,
+        workspace,
         [*runs, *evaluators, *helpers],
         ledger,
         run,
-        settled=TerminalCache(place),
+        settled=TerminalCache(workspace),
     )
     rows: list[dict[str, Any]] = []
     for outline in outlines:
         rows += _list_runs(outline, job_states)
-        rows += _list_evaluators(place, outline.name, evaluators, job_states)
+        rows += _list_evaluators(workspace, outline.name, evaluators, job_states)
         rows += _list_held(outline.name, {**helpers, **evaluators}, job_states)
     if not states:
         return rows
     return [row for row in rows if row["state"] in states]
 
 
-def _read_outlines(place: Workspace, grid: str | None) -> list[GridOutline]:
+def _read_outlines(workspace: Workspace, grid: str | None) -> list[GridOutline]:
     """The record of a grid, or those of all grids."""
     return [
-        recorded_grids.read_outline(place, name)
-        for name in recorded_grids.select_grids(place, grid)
+        recorded_grids.read_outline(workspace, name)
+        for name in recorded_grids.select_grids(workspace, grid)
     ]
 
 
@@ -78,12 +78,14 @@ def _find_grids_of_kinds(ledger: Ledger, kinds: Collection[str]) -> dict[str, st
     }
 
 
-def data_notes(place: Workspace, grid: str | None) -> list[str]:
+def data_notes(workspace: Workspace, grid: str | None) -> list[str]:
     """What there is to know of the data of a grid, or of all grids."""
     corpora = [
-        corpus for outline in _read_outlines(place, grid) for corpus in outline.corpora
+        corpus
+        for outline in _read_outlines(workspace, grid)
+        for corpus in outline.corpora
     ]
-    return data_notes_of.of_corpora(place, corpora)
+    return data_notes_of.of_corpora(workspace, corpora)
 
 
 def _list_runs(
@@ -109,7 +111,7 @@ def _list_runs(
 
 
 def _list_evaluators(
-    place: Workspace,
+    workspace: Workspace,
     grid: str,
     evaluators: Mapping[str, str],
     states: Mapping[str, JobState],
@@ -119,25 +121,25 @@ def _list_evaluators(
     shown = [
         ShownJob.of_item(item)
         for item, submitter in evaluators.items()
-        if submitter == grid and _is_evaluator_shown(place, item, states[item])
+        if submitter == grid and _is_evaluator_shown(workspace, item, states[item])
     ]
     return status_view.rows_of(grid, shown, states)
 
 
-def _is_evaluator_shown(place: Workspace, item: str, state: JobState) -> bool:
+def _is_evaluator_shown(workspace: Workspace, item: str, state: JobState) -> bool:
     if state.state == State.DONE:
         return False
     is_at_work = state.is_active and not state.stopped
-    return is_at_work or _has_work_left(place, item)
+    return is_at_work or _has_work_left(workspace, item)
 
 
-def _has_work_left(place: Workspace, item: str) -> bool:
+def _has_work_left(workspace: Workspace, item: str) -> bool:
     """Whether what an evaluate job was to score is not scored; also where a broken file
     keeps that from being told."""
     try:
         return any(
-            evaluations.is_left(place.run(served.run), served.keys)
-            for served in runs_served(job_file.read_job(place.root / item))
+            evaluations.is_left(workspace.run(served.run), served.keys)
+            for served in runs_served(job_file.read_job(workspace.root / item))
         )
     except Damaged:
         return True
@@ -156,7 +158,7 @@ def _list_held(
 
 
 def read_log(
-    place: Workspace,
+    workspace: Workspace,
     text: str,
     rank: int,
     attempt: int | None,
@@ -164,22 +166,22 @@ def read_log(
     follow: bool,
 ) -> Iterator[str]:
     """The end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
-    item = find_item(place, text)
+    item = find_item(workspace, text)
     if follow:
-        pieces = logs.follow_log(place, item, rank, lines)
+        pieces = logs.follow_log(workspace, item, rank, lines)
     else:
-        part = logs.of_rank(place, item, rank, attempt)
+        part = logs.of_rank(workspace, item, rank, attempt)
         pieces = part.read(part.tail(lines))
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
     return map(decode, pieces)
 
 
-def find_item(place: Workspace, text: str) -> str:
+def find_item(workspace: Workspace, text: str) -> str:
     """The folder of the one run whose id begins so, or of another job, named
     `prepare/…` or `evaluate/…`."""
     kind, _, prefix = text.rpartition("/")
     kind = kind or "runs"
-    names = _list_folders(place, kind) if kind in KINDS else []
+    names = _list_folders(workspace, kind) if kind in KINDS else []
     if prefix in names:
         return f"{kind}/{prefix}"
     matches = [name for name in names if name.startswith(prefix)]
@@ -188,10 +190,14 @@ def find_item(place: Workspace, text: str) -> str:
             f"{text!r} begins {len(matches)} run ids: {', '.join(matches[:5])}; give more of it"
         )
     if not matches:
-        raise UserError(f"no run {text!r} in {place.root}; zsg status shows the ids")
+        raise UserError(
+            f"no run {text!r} in {workspace.root}; zsg status shows the ids"
+        )
     return f"{kind}/{matches[0]}"
 
 
-def _list_folders(place: Workspace, kind: str) -> list[str]:
+def _list_folders(workspace: Workspace, kind: str) -> list[str]:
     """The names of the job folders of a kind, in order."""
-    return sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir())
+    return sorted(
+        path.name for path in (workspace.root / kind).glob("*") if path.is_dir()
+    )

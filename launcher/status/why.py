@@ -143,45 +143,50 @@ def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
     return min(ranked)[1] if ranked else None
 
 
-def of_job(place: Workspace, item: str, state: JobState) -> ProvenCause | None:
+def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | None:
     """Why a job is not done; None for one that is done or under way."""
-    has_ended = state.state in (State.FAILED, State.CANCELLED, State.UNKNOWN)
-    if not has_ended and not state.stopped:
+    if not _is_not_done(state):
         return None
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
-        return _from_before(place, item, state)
-    recorded = _by_record(place, item, state)
+        return _from_before(workspace, item, state)
+    recorded = _by_record(workspace, item, state)
     cause = causes.parse_cause(state.cause)
     if cause == Cause.TRACEBACK:
-        return _with_log(place, item, recorded)
+        return _with_log(workspace, item, recorded)
     if cause and cause not in causes.CONSEQUENCES:
         return recorded
-    is_unproven = cause is None or cause == Cause.DIED
-    logged = _in_logs(place, item)
-    rank = causes.rank_cause(None if is_unproven else cause)
+    logged = _in_logs(workspace, item)
+    rank = causes.rank_cause(None if cause == Cause.DIED else cause)
     if logged and causes.rank_cause(logged.cause) < rank:
         return logged
-    return _with_last_line(place, item, recorded) if is_unproven else recorded
+    is_unproven = cause in (None, Cause.DIED)
+    return _with_last_line(workspace, item, recorded) if is_unproven else recorded
 
 
-def _by_record(place: Workspace, item: str, state: JobState) -> ProvenCause:
+def _is_not_done(state: JobState) -> bool:
+    """Whether a job has ended without being done, or was stopped before its end."""
+    ended = (State.FAILED, State.CANCELLED, State.UNKNOWN)
+    return state.state in ended or state.stopped
+
+
+def _by_record(workspace: Workspace, item: str, state: JobState) -> ProvenCause:
     """The cause by the state, with the line of the exit record that names it."""
     cause = ProvenCause(
         str(state.cause or State.UNKNOWN), state.evidence, signature=state.signature
     )
-    record = exit_record.locate_exit_record(place.root / item)
+    record = exit_record.locate_exit_record(workspace.root / item)
     if state.attempt is None or not cause.evidence or not record.exists():
         return cause
     return replace(
-        cause, file=_relative(place, record), line=_line_of(record, '"evidence"')
+        cause, file=_relative(workspace, record), line=_line_of(record, '"evidence"')
     )
 
 
-def _from_before(place: Workspace, item: str, state: JobState) -> ProvenCause:
+def _from_before(workspace: Workspace, item: str, state: JobState) -> ProvenCause:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in jobs_before(job_file.read_job_if_sound(place.root / item)):
-        proven = _by_record_before(place, needed, state) or _by_log_before(
-            place, needed, state
+    for needed in jobs_before(job_file.read_job_if_sound(workspace.root / item)):
+        proven = _by_record_before(workspace, needed, state) or _by_log_before(
+            workspace, needed, state
         )
         if proven:
             return proven
@@ -189,11 +194,11 @@ def _from_before(place: Workspace, item: str, state: JobState) -> ProvenCause:
 
 
 def _by_record_before(
-    place: Workspace, needed: str, state: JobState
+    workspace: Workspace, needed: str, state: JobState
 ) -> ProvenCause | None:
     """The cause with the record of the job before, if that tells the same."""
-    path = exit_record.locate_exit_record(place.root / needed)
-    record = exit_record.read_if_sound(place.root / needed)
+    path = exit_record.locate_exit_record(workspace.root / needed)
+    record = exit_record.read_if_sound(workspace.root / needed)
     if record is None or record.outcome != State.FAILED:
         return None
     if str(record.evidence) not in (state.evidence or ""):
@@ -201,28 +206,28 @@ def _by_record_before(
     return ProvenCause(
         str(state.cause),
         state.evidence,
-        file=_relative(place, path),
+        file=_relative(workspace, path),
         line=_line_of(path, '"evidence"'),
         signature=replace_unset(record.signature),
     )
 
 
 def _by_log_before(
-    place: Workspace, needed: str, state: JobState
+    workspace: Workspace, needed: str, state: JobState
 ) -> ProvenCause | None:
     """A job that was killed has no record; its log may say by whom."""
     if needed not in (state.evidence or ""):
         return None
-    logged = _in_logs(place, needed)
+    logged = _in_logs(workspace, needed)
     if logged is None:
         return None
     evidence = f"{state.evidence}: {logged.evidence}"
     return replace(logged, cause=str(state.cause), evidence=evidence, silent=None)
 
 
-def _with_log(place: Workspace, item: str, recorded: ProvenCause) -> ProvenCause:
+def _with_log(workspace: Workspace, item: str, recorded: ProvenCause) -> ProvenCause:
     """The record's cause with the line of the log that has the same traceback."""
-    logged = _in_logs(place, item)
+    logged = _in_logs(workspace, item)
     if (
         logged
         and logged.cause == recorded.cause
@@ -232,45 +237,45 @@ def _with_log(place: Workspace, item: str, recorded: ProvenCause) -> ProvenCause
     return recorded
 
 
-def _with_last_line(place: Workspace, item: str, cause: ProvenCause) -> ProvenCause:
+def _with_last_line(workspace: Workspace, item: str, cause: ProvenCause) -> ProvenCause:
     """Of what ended without a word, the last line of rank 0's log."""
-    part = next(iter(_parts(place, item)), None)
+    part = next(iter(_parts(workspace, item)), None)
     if part is None or part.begin == part.end:
         return cause
     line = part.line_number(part.tail(1))
-    return replace(cause, file=_relative(place, part.path), line=line, rank=0)
+    return replace(cause, file=_relative(workspace, part.path), line=line, rank=0)
 
 
-def _parts(place: Workspace, item: str) -> list[Part]:
+def _parts(workspace: Workspace, item: str) -> list[Part]:
     try:
-        return logs.find_parts(place, item)
+        return logs.find_parts(workspace, item)
     except (UserError, OSError):
         return []
 
 
-def _in_logs(place: Workspace, item: str) -> ProvenCause | None:
+def _in_logs(workspace: Workspace, item: str) -> ProvenCause | None:
     tails = [
         replace(part, begin=max(part.begin, part.end - TAIL))
-        for part in _parts(place, item)
+        for part in _parts(workspace, item)
     ]
     proofs = [in_log(b"".join(part.read())) for part in tails]
     rank = among_ranks(proofs)
     if rank is None:
         return None
-    cause = _locate_proof(place, tails[rank], proofs[rank], rank)
+    cause = _locate_proof(workspace, tails[rank], proofs[rank], rank)
     silent = [number for number, proof in enumerate(proofs) if proof is None]
     return replace(cause, silent=silent) if silent and cause.cause in WAITED else cause
 
 
 def _locate_proof(
-    place: Workspace, part: Part, proof: Proof | None, rank: int
+    workspace: Workspace, part: Part, proof: Proof | None, rank: int
 ) -> ProvenCause:
     assert proof
     line = part.line_number(part.begin + proof.offset)
     return ProvenCause(
         proof.cause,
         proof.text.strip(),
-        _relative(place, part.path),
+        _relative(workspace, part.path),
         line,
         rank,
         proof.signature,
@@ -390,8 +395,8 @@ def _retry(grid: str, state: JobState, alone: bool) -> str:
     return f"{command} starts it again"
 
 
-def _relative(place: Workspace, path: Path) -> str:
-    return str(path.relative_to(place.root))
+def _relative(workspace: Workspace, path: Path) -> str:
+    return str(path.relative_to(workspace.root))
 
 
 def _line_of(path: Path, text: str) -> int | None:

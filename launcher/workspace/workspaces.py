@@ -33,12 +33,8 @@ def find_workspace(path: Path) -> Workspace:
     try:
         path = path.expanduser()
         root = path.resolve()
-        dangling = [
-            part
-            for part in (path, *path.parents)
-            if part.is_symlink() and not part.exists()
-        ]
-        is_other = root.exists() and not root.is_dir()
+        dangling = _find_dangling_link(path)
+        is_file = root.exists() and not root.is_dir()
     except (
         OSError,
         RuntimeError,
@@ -53,11 +49,19 @@ def find_workspace(path: Path) -> Workspace:
         )
     if dangling:
         raise UserError(
-            f"workspace {path}: {dangling[0]} is a link to nothing; make its target, or {OTHER}"
+            f"workspace {path}: {dangling} is a link to nothing; make its target, or {OTHER}"
         )
-    if is_other:
+    if is_file:
         raise UserError(f"workspace {root}: is a file, not a folder; {OTHER}")
     return Workspace(root)
+
+
+def _find_dangling_link(path: Path) -> Path | None:
+    """The first link to nothing on a path, from its end."""
+    for ancestor in (path, *path.parents):
+        if ancestor.is_symlink() and not ancestor.exists():
+            return ancestor
+    return None
 
 
 def choose_folder(path: Path | None, otherwise: str = "zsg-work") -> Path:
@@ -161,26 +165,46 @@ def find_foreign_access(workspace: Workspace) -> UserError | None:
         )
     if not root.is_dir():
         return None
-    group = ownership.is_group_workspace(root)
-    if group and not ownership.is_member(root):
+    if ownership.is_group_workspace(root):
+        return _find_group_fault(root)
+    fault = ownership.find_fault(root)
+    if fault:
+        end = f"{fault.mend}, or {OTHER}" if fault.mend else OTHER
+        return UserError(f"workspace {root}: {fault.what}, and {AS_YOURS}: {end}")
+    return _find_foreign_files(root)
+
+
+def _find_group_fault(root: Path) -> UserError | None:
+    """Why a group's workspace is none of this user's: what lies in it is the group's."""
+    if not ownership.is_member(root):
         return UserError(
             f"workspace {root}: is that of a group which you are not in; {OTHER}"
         )
-    if not group and (fault := ownership.find_fault(root)):
-        end = f"{fault.mend}, or {OTHER}" if fault.mend else OTHER
-        return UserError(f"workspace {root}: {fault.what}, and {AS_YOURS}: {end}")
+    try:
+        list(list_faults(root))
+    except PermissionError as error:
+        return _explain_unreadable(root, error)
+    return None
+
+
+def _find_foreign_files(root: Path) -> UserError | None:
+    """Why a workspace of one's own may not be used: somebody has put files there."""
     try:
         strange = [fault for fault in list_faults(root) if not fault.mend]
     except PermissionError as error:
-        return UserError(
-            f"workspace {root}: {error.filename} cannot be read by you; {OTHER}"
-        )
-    if not strange or group:
+        return _explain_unreadable(root, error)
+    if not strange:
         return None
-    more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+    count = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
     return UserError(
-        f"workspace {root}: {strange[0]}{more}: somebody has put it there, and {AS_YOURS}. Look at"
+        f"workspace {root}: {strange[0]}{count}: somebody has put it there, and {AS_YOURS}. Look at"
         f" it, then rm -r {shlex.quote(str(strange[0].path))}, or {OTHER}"
+    )
+
+
+def _explain_unreadable(root: Path, error: PermissionError) -> UserError:
+    return UserError(
+        f"workspace {root}: {error.filename} cannot be read by you; {OTHER}"
     )
 
 
