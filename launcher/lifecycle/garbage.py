@@ -116,13 +116,13 @@ class Scene:
     states: Mapping[str, JobState]
     runs: list[str]  # the run folders that are asked about and can be read
     # the job folders that are asked about: all, or those of a grid
-    asked: set[str] = field(default_factory=set)
+    requested: set[str] = field(default_factory=set)
     listed: list[Recipe] = field(default_factory=list)
     open: list[Recipe] = field(default_factory=list)
-    wanted: set[str] = field(default_factory=set)  # runs of recorded grids
+    listed_runs: set[str] = field(default_factory=set)  # runs of recorded grids
     makes: set[str] = field(default_factory=set)  # what active prepare jobs are making
     # what nobody needs and is not removed, and why
-    left: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     # job folders of which a record cannot be read, and why
     unreadable: dict[str, str] = field(default_factory=dict)
 
@@ -142,14 +142,14 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     before = chain(*(record.before for record in records.values()))
     items = {*ledger.by_item(), *_items_of(row.run for row in rows)}
     scene = Scene(workspace, ledger, collect_states(workspace, items, ledger), [])
-    scene.wanted = {row.run for row in chain(rows, before)}
+    scene.listed_runs = {row.run for row in chain(rows, before)}
     folders = {f"runs/{path.name}" for path in _runs(scene)}
     scene.unreadable = _find_unreadable(workspace, [*items, *folders])
-    scene.asked = {*items, *folders}
+    scene.requested = {*items, *folders}
     if grid is not None:
         [name] = recorded_grids.select_grids(workspace, grid)
-        scene.asked = _items_of_grid(ledger, records[name])
-    readable = (folders & scene.asked) - scene.unreadable.keys()
+        scene.requested = _items_of_grid(ledger, records[name])
+    readable = (folders & scene.requested) - scene.unreadable.keys()
     scene.runs = sorted(item.removeprefix("runs/") for item in readable)
     _note_recipes(scene, rows)
     _note_active_jobs(scene)
@@ -215,7 +215,7 @@ def find_garbage(
     ClusterError where Slurm does not answer.
     """
     scene = read_scene(workspace, grid)
-    scene.left += _describe_unreadable(scene, grid)
+    scene.remarks += _describe_unreadable(scene, grid)
     kinds = [
         _states(scene),
         _snapshots(scene),
@@ -227,7 +227,7 @@ def find_garbage(
     if grid is None:
         kinds.append(_drafts(scene))
     garbage = [piece for pieces in kinds for piece in pieces]
-    for reason in dict.fromkeys(scene.left):
+    for reason in dict.fromkeys(scene.remarks):
         say(f"left: {reason}")
     return garbage
 
@@ -238,7 +238,7 @@ def _describe_unreadable(scene: Scene, grid: str | None) -> list[str]:
     return [
         f"{item}{extent}, since {why}"
         for item, why in scene.unreadable.items()
-        if item in scene.asked
+        if item in scene.requested
     ]
 
 
@@ -262,15 +262,17 @@ def free_garbage(
             # of no rights, which the rest of it shows
             with contextlib.suppress(OSError):
                 why = _remove(workspace, piece)
-            left = _size(piece.path) + _size(
-                piece.path.with_name(f".{piece.path.name}.gone")
-            )
-            if left or os.path.lexists(piece.path):
-                why = why or f"{left / 1e6:.1f} MB could not be removed: {piece.path}"
+            nameless = piece.path.with_name(f".{piece.path.name}.gone")
+            remaining = _size(piece.path) + _size(nameless)
+            if remaining or os.path.lexists(piece.path):
+                why = (
+                    why
+                    or f"{remaining / 1e6:.1f} MB could not be removed: {piece.path}"
+                )
                 piece = replace(
                     piece,
                     reason=f"{piece.reason}, but {why}",
-                    size=max(0, piece.size - left),
+                    size=max(0, piece.size - remaining),
                 )
             freed.append(piece)
         return freed
@@ -305,7 +307,7 @@ def _whole(
     """A folder that nobody needs, unless something lies in it that is not ours, or it
     is a link or behind one."""
     if why := removal.why_it_stays(scene.workspace.root, path, names):
-        scene.left.append(why)
+        scene.remarks.append(why)
     else:
         yield _piece(kind, path, reason, names)
 
@@ -340,7 +342,7 @@ def _real(scene: Scene, folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except removal.Linked as error:
-        scene.left.append(str(error))
+        scene.remarks.append(str(error))
         return []
 
 
@@ -349,7 +351,7 @@ def _runs(scene: Scene) -> Iterator[Path]:
     for path in _real(scene, scene.workspace.root / "runs"):
         is_known = f"runs/{path.name}" in scene.states or _ID.fullmatch(path.name)
         if path.is_symlink():
-            scene.left.append(f"{path} is a link; zsg removes nothing behind it")
+            scene.remarks.append(f"{path} is a link; zsg removes nothing behind it")
         elif is_known and job_file.has_job(path):
             yield path
 
@@ -362,7 +364,7 @@ def _states(scene: Scene) -> Iterator[Piece]:
         if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
             continue
         if why := kept_states.why_it_stays(folder):
-            scene.left.append(why)
+            scene.remarks.append(why)
         elif kept_states.has_any(folder):
             yield _piece(STATES, folder / "state", "its run is done")
 
@@ -378,7 +380,7 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
             try:
                 is_kept = int(path.name) in kept_steps or _is_to_be_scored(folder, path)
             except Damaged as error:
-                scene.left.append(f"the snapshots of runs/{run}, since {error}")
+                scene.remarks.append(f"the snapshots of runs/{run}, since {error}")
                 break
             if not is_kept:
                 yield from _whole(
@@ -425,7 +427,7 @@ def _still_starts(scene: Scene, run: str) -> bool:
         folder = scene.workspace.run(run)
         job = job_file.read_train_job(folder)
         return job is not None and stages.is_still_needed(folder, job)
-    return run in scene.wanted or (state is not None and state.is_active)
+    return run in scene.listed_runs or (state is not None and state.is_active)
 
 
 def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
@@ -528,7 +530,7 @@ def _code(scene: Scene) -> Iterator[Piece]:
         for item, state in scene.states.items()
         if state.is_active
     ]
-    for folder in [*map(scene.workspace.run, scene.wanted), *active]:
+    for folder in [*map(scene.workspace.run, scene.listed_runs), *active]:
         job = job_file.read_job(folder)
         digests.add(replace_unset(job.code.digest) if job else None)
     reason = "no recorded or active run was submitted with it"

@@ -140,21 +140,20 @@ def choose_retries(
     """
     record = recorded_grids.read_grid(workspace, name)
     ledger = Ledger(workspace)
-    axes_of = {row.run: row.axes for row in [*record.runs, *record.before]}
-    states = collect_states(workspace, [f"runs/{run}" for run in axes_of], ledger)
-    candidates = [
-        (run, axes, states[f"runs/{run}"].state) for run, axes in axes_of.items()
-    ]
-    selection.check(candidates)
+    rows = [*record.runs, *record.before]
+    states = collect_states(workspace, [f"runs/{row.run}" for row in rows], ledger)
+    selection.check(
+        [(row.run, row.axes, states[f"runs/{row.run}"].state) for row in rows]
+    )
     retried_states = _find_retried_states(selection, causes)
     choice = RetryChoice()
-    for run in dict.fromkeys(row.run for row in record.runs):
-        state = states[f"runs/{run}"]
+    for row in record.runs:
+        run, state = row.run, states[f"runs/{row.run}"]
         if _needs_no_retry(state):
             continue
         failure = read_failure(workspace, f"runs/{run}", state)
-        is_meant = state.state in retried_states and _is_of_cause(failure, causes)
-        is_selected = selection.matches(run, axes_of[run], state.state)
+        is_meant = _is_of(failure, retried_states, causes)
+        is_selected = selection.matches(run, row.axes, state.state)
         if state.in_queue or not (is_meant and is_selected):
             choice.left.setdefault(_kind_of(state), []).append(run)
             continue
@@ -184,10 +183,11 @@ def _needs_no_retry(state: JobState) -> bool:
     return state.state == State.DONE or is_at_work
 
 
-def _is_of_cause(failure: Failure, causes: Collection[str]) -> bool:
-    if not causes:
-        return True
-    return failure.cause in causes or failure.root in causes
+def _is_of(failure: Failure, states: Collection[str], causes: Collection[str]) -> bool:
+    """Whether a run has failed in one of these states, of one of the causes if any."""
+    if failure.state not in states:
+        return False
+    return not causes or failure.cause in causes or failure.root in causes
 
 
 def _kind_of(state: JobState) -> str:

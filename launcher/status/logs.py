@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
@@ -39,23 +39,23 @@ class Part:
         if lines is None or self.begin >= self.end:
             return self.begin
         with self.path.open("rb") as file, _mapped(file) as text:
-            workspace = (
+            offset = (
                 self.end - 1 if text[self.end - 1 : self.end] == b"\n" else self.end
             )
             for _ in range(lines):
-                workspace = text.rfind(b"\n", self.begin, workspace)
-                if workspace < 0:
+                offset = text.rfind(b"\n", self.begin, offset)
+                if offset < 0:
                     return self.begin
-            return workspace + 1
+            return offset + 1
 
     def read(self, begin: int | None = None) -> Iterator[bytes]:
         """Its bytes, piece by piece."""
         with self.path.open("rb") as file:
-            workspace = file.seek(self.begin if begin is None else begin)
-            while workspace < self.end and (
-                piece := file.read(min(CHUNK, self.end - workspace))
+            offset = file.seek(self.begin if begin is None else begin)
+            while offset < self.end and (
+                piece := file.read(min(CHUNK, self.end - offset))
             ):
-                workspace += len(piece)
+                offset += len(piece)
                 yield piece
 
     def line_number(self, offset: int) -> int:
@@ -77,18 +77,15 @@ def of_jobs(
     if submission.scheduler == "local":
         path = local_log(workspace.root / item)
         return [[path]] if path.exists() else []
-    folder, ids = (
-        workspace.submission(submission.id),
-        reversed(submission.job_ids(item)),
-    )
-    logs = [
-        sorted(
-            folder.glob(f"{job_id}_*_log.out"),
-            key=lambda path: int(path.name.split("_")[-2]),
-        )
-        for job_id in ids
-    ]
+    folder = workspace.submission(submission.id)
+    logs = [_find_ranks(folder, job) for job in reversed(submission.job_ids(item))]
     return [ranks for ranks in logs if ranks]
+
+
+def _find_ranks(folder: Path, job_id: str) -> list[Path]:
+    """The logs of a job with Slurm, rank by rank."""
+    paths = folder.glob(f"{job_id}_*_log.out")
+    return sorted(paths, key=lambda path: int(path.name.split("_")[-2]))
 
 
 def of_newest(workspace: Workspace, submission: Submission, item: str) -> list[Path]:
@@ -135,11 +132,16 @@ def find_parts(
     for ranks in jobs:
         if parts := _find_parts_of(ranks, attempt):
             return parts
-    logged = {mark.attempt for ranks in jobs for mark in read_marks(ranks[0])}
-    listing = ", ".join(map(str, sorted(logged))) or "none"
+    listing = ", ".join(map(str, _list_attempts(jobs))) or "none"
     raise UserError(
         f"{item} has no log of attempt {attempt}; there are logs of attempts: {listing}"
     )
+
+
+def _list_attempts(jobs: Sequence[list[Path]]) -> list[int]:
+    """The attempts that have written to these jobs' logs, in order."""
+    marks = chain(*(read_marks(ranks[0]) for ranks in jobs))
+    return sorted({mark.attempt for mark in marks})
 
 
 def _find_parts_of(ranks: Sequence[Path], attempt: int) -> list[Part]:

@@ -118,12 +118,12 @@ def _list_evaluators(
 ) -> list[dict[str, Any]]:
     """The evaluate jobs of a grid that are under way, and those that failed and whose
     work nobody has done since."""
-    shown = [
+    jobs = [
         ShownJob.of_item(item)
         for item, submitter in evaluators.items()
         if submitter == grid and _is_evaluator_shown(workspace, item, states[item])
     ]
-    return status_view.rows_of(grid, shown, states)
+    return status_view.rows_of(grid, jobs, states)
 
 
 def _is_evaluator_shown(workspace: Workspace, item: str, state: JobState) -> bool:

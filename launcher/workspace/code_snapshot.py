@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -136,15 +136,19 @@ def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None
     if fault:
         return str(fault)
     packages = {name.partition("/")[0] for name in files}
-    names = [path.name for path in folder.iterdir() if path.suffix != ".patch"]
-    strange = [name for name in names if name not in packages | {COMMIT}]
+    strange = _find_strange_names(folder, packages)
     if strange:
         return f"{min(strange)} has been put there"
-    if compute_digest(
-        read_packages([folder / package for package in sorted(packages)])
-    ) != compute_digest(files):
+    kept_files = read_packages([folder / package for package in sorted(packages)])
+    if compute_digest(kept_files) != compute_digest(files):
         return "it holds other code than its name says"
     return None
+
+
+def _find_strange_names(folder: Path, packages: Collection[str]) -> list[str]:
+    """What lies in a folder of code besides its packages, its mark and its patches."""
+    names = [path.name for path in folder.iterdir() if path.suffix != ".patch"]
+    return [name for name in names if name not in {*packages, COMMIT}]
 
 
 def refuse_strange(workspace: Workspace, folder: Path) -> None:

@@ -82,8 +82,8 @@ class Submission:
         return [job_id for ids in (self.ids, *self.links) for job_id in ids]
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {item: place for place, item in enumerate(self.items)}
+    def _indices(self) -> dict[str, int]:
+        return {item: index for index, item in enumerate(self.items)}
 
     @property
     def jobs(self) -> list[Job]:
@@ -101,9 +101,9 @@ class Submission:
         """The job of a folder and those of the links behind it, in the order in which they run."""
         if self.copied_from or self.scheduler != "slurm":
             return []
-        place = self._places[item]
+        index = self._indices[item]
         return [
-            self._job(number, ids[place])
+            self._job(number, ids[index])
             for number, ids in enumerate((self.ids, *self.links))
             if ids
         ]
@@ -119,8 +119,8 @@ class Submission:
 
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
-        place = self._places[item]
-        return [ids[place] for ids in (self.ids, *self.links) if ids]
+        index = self._indices[item]
+        return [ids[index] for ids in (self.ids, *self.links) if ids]
 
 
 class Ledger:
@@ -171,7 +171,9 @@ class Ledger:
         """Every job that a folder was given on Slurm, also those that a later
         submission has replaced."""
         given = [
-            s for s in self.submissions.values() if s.void is None and item in s._places
+            s
+            for s in self.submissions.values()
+            if s.void is None and item in s._indices
         ]
         return [job for submission in given for job in submission.jobs_of(item)]
 

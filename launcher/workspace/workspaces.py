@@ -75,37 +75,37 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
 
     That of somebody else may be read, and that is told.
     """
-    place = find_workspace(choose_folder(path, otherwise))
-    if note := note_of(place):
+    workspace = find_workspace(choose_folder(path, otherwise))
+    if note := note_of(workspace):
         tell(f"note: {note}")
-    return place
+    return workspace
 
 
 def find_own(path: Path | None) -> Workspace:
     """The same, for commands that write to it or run what lies there. UserError for one
     that others may write."""
-    place = find_workspace(choose_folder(path))
-    if objection := find_foreign_access(place):
+    workspace = find_workspace(choose_folder(path))
+    if objection := find_foreign_access(workspace):
         raise objection
-    ownership.make_files_private(place.root)
-    return place
+    ownership.make_files_private(workspace.root)
+    return workspace
 
 
 def find_refusal(workspace: Workspace) -> UserError | None:
     """Why a folder can be no workspace of the user's: it cannot be read and written, or
     others may write it."""
-    place = workspace.root
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
+    folder = workspace.root
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
         return UserError(
-            f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}"
+            f"workspace {workspace.root}: {folder} is a file, not a folder; {OTHER}"
         )
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         what = (
             "cannot be read and written"
-            if place == workspace.root
-            else f"cannot be made: {place} is not writable"
+            if folder == workspace.root
+            else f"cannot be made: {folder} is not writable"
         )
         return UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
     return find_foreign_access(workspace)
@@ -122,11 +122,11 @@ def create_workspace(
     """
     if objection := find_refusal(workspace):
         raise objection
-    place = workspace.root
-    if place.exists():
-        if share and not ownership.is_group_workspace(place):
+    folder = workspace.root
+    if folder.exists():
+        if share and not ownership.is_group_workspace(folder):
             say(
-                f"note: share: group counts where a workspace is made; {place} was made before and"
+                f"note: share: group counts where a workspace is made; {folder} was made before and"
                 " stays yours alone"
             )
         _close(workspace, say)
