@@ -13,6 +13,7 @@ from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Start
+from jobs.contract.states import Outcome
 from launcher.lifecycle import cancel, retry
 from launcher.status import queries, why
 from launcher.status.status import collect_states
@@ -355,3 +356,18 @@ def write_journal(folder: Path) -> None:
     for step in range(5):
         rows.add_metrics({"loss": 1.5}, step=step, examples=step)
     rows.close()
+
+
+def test_an_end_is_current_until_another_attempt_begins(tmp_path: Path) -> None:
+    """Of no end, or of no attempt, nothing is current."""
+    first = attempts.begin_attempt(tmp_path, "s")
+    attempts.end_attempt(tmp_path, first, Outcome.DONE)
+    record = exit_record.read_exit_record(tmp_path)
+    assert attempts.is_current(record, first)
+    assert attempts.end_of_newest(tmp_path) == record
+    second = attempts.begin_attempt(tmp_path, "s")
+
+    assert not attempts.is_current(record, second)
+    assert attempts.end_of_newest(tmp_path) is None
+    assert not attempts.is_current(record, None)
+    assert not attempts.is_current(None, second)
