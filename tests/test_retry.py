@@ -327,7 +327,7 @@ def test_what_is_left_is_told_with_what_takes_it(workspace):
     """A cancelled run is left unless it is asked for, by its state or by its id; done
     ones are not spoken of."""
     left = retry.choose_retries(workspace, "g", EVERYTHING, (), False)
-    assert left.told("g") == [
+    assert left.describe_left("g") == [
         "left: 1 cancelled (c3); zsg retry g --only state=cancelled"
     ]
 
