@@ -6,10 +6,10 @@ the record of an attempt exists at once.
 """
 
 import contextlib
+import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,6 +48,7 @@ from jobs.files import ownership
 from jobs.runtime import (
     caches,
     code_guard,
+    job_log,
     log_marks,
     prerequisites,
     requeue,
@@ -57,12 +58,13 @@ from jobs.runtime import (
 from jobs.runtime import ranks as ranks_of
 from jobs.runtime.signals import Signals
 from jobs.runtime.signals import choose_outcome as outcome_of
-from jobs.runtime.telling import tell
 from jobs.tracking import live
 from jobs.training import state
 from zsg_core.errors import Diverged, ZsgError
 from zsg_core.secrets import hide_known
 from zsg_core.training import schedule
+
+logger = logging.getLogger(__name__)
 
 MEET_S = 600.0
 # an evaluate job in its own folder's journal; in a run's folder it is a guest
@@ -72,6 +74,7 @@ EVALUATOR = "evaluator"
 def run(folder: str) -> None:
     """Runs the job of a folder; what submitit pickles is this function and the path.
     Exits non-zero on failure."""
+    job_log.install_job_log()
     path = Path(folder)
     refuse_strange(path)
     ownership.make_files_private(path.absolute().parent.parent)
@@ -90,7 +93,7 @@ def run(folder: str) -> None:
     if ranks.is_main:
         live.start_delivery(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
-        tell(
+        job_log.write_line(
             log_marks.format_attempt_mark(
                 attempt, ranks.rank, ranks.world, attempts.get_node_name()
             )
@@ -147,7 +150,7 @@ def _leave_if_needless(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> None:
             1,
         )
     if attempts.done_before(path, job.submission):
-        tell(
+        logger.info(
             f"{path}: this job was started again after it had finished; nothing is left to do"
         )
         if ranks.is_main and isinstance(job, TrainJob):
@@ -177,8 +180,7 @@ def _perform_to_the_end(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, A
     except KeyboardInterrupt:
         return _describe_stop(start.signals)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            tell(traceback.format_exc())
+        logger.exception("this attempt ends with an error")
         return Outcome.FAILED, _cause(error)
 
 
@@ -274,7 +276,7 @@ def _clean_up(path: Path, job: TrainJob) -> None:
     goes on from it."""
     if not job.checkpoints.keep_state:
         for reason in state.remove_states(path):
-            tell(f"a state is not removed: {reason}")
+            logger.warning(f"a state is not removed: {reason}")
     if job.before and not stages.is_still_needed(path, job):
         stages.release_weights(job.workspace, job.before[-1], job.run_id)
 
@@ -320,7 +322,8 @@ def _prepare(
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
-    prepare.run(job, _saying("preparing", journal, pulse))
+    with job_log.record_progress("preparing", journal, pulse):
+        prepare.run(job)
     return Outcome.DONE, {}
 
 
@@ -329,7 +332,8 @@ def _sample(
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
-    prepare.sample_answers(job, _saying("sampling", journal, pulse))
+    with job_log.record_progress("sampling", journal, pulse):
+        prepare.sample_answers(job)
     return Outcome.DONE, {}
 
 
@@ -338,9 +342,9 @@ def _watch(
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.runtime import canary
 
-    return Outcome.DONE, asdict(
-        canary.wait_for_first_run(job, _saying("waiting", journal, pulse))
-    )
+    with job_log.record_progress("waiting", journal, pulse):
+        result = canary.wait_for_first_run(job)
+    return Outcome.DONE, asdict(result)
 
 
 def _evaluate(
@@ -350,34 +354,14 @@ def _evaluate(
 
     item = f"{start.path.parent.name}/{start.path.name}"
     try:
-        return Outcome.DONE, asdict(
-            evaluate.evaluate_runs(
-                job,
-                item,
-                start.attempt,
-                _saying("evaluating", journal, start.pulse),
-                is_stop_asked=lambda: start.signals.received is not None,
+        with job_log.record_progress("evaluating", journal, start.pulse):
+            evaluated = evaluate.evaluate_runs(
+                job, item, start.attempt, lambda: start.signals.received is not None
             )
-        )
+        return Outcome.DONE, asdict(evaluated)
     except evaluate.Stopped as stopped:
         outcome, facts = _describe_stop(start.signals)
         return outcome, facts | asdict(stopped.done)
-
-
-def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:
-    """What tells of a job without steps: its log, its heartbeat and its journal."""
-    if journal:
-        journal.rewind(step=0, examples=0)
-
-    def say(text: str) -> None:
-        text = hide_known(text)
-        tell(text)
-        pulse.does(doing)
-        pulse.says(text)
-        if journal:
-            journal.add_note(text)
-
-    return say
 
 
 def _train(
@@ -424,7 +408,7 @@ def _end(path: Path, attempt: Attempt, outcome: Outcome, facts: dict[str, Any]) 
 def _leave(why: str, code: int) -> NoReturn:
     """Ends this process now: torch's and DeepSpeed's clean-up could wait for ranks that
     are gone."""
-    tell(why)
+    logger.info(why)
     sys.stdout.flush()
     os._exit(code)
 

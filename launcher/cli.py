@@ -4,12 +4,13 @@ A command imports what it calls when it is called: `zsg --help` and `zsg status`
 not wait for pydantic, numpy and submitit, half a second together.
 """
 
+import copy
 import os
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -45,11 +46,18 @@ from zsg_core.shown_text import make_showable
 
 # The parent of what typer refuses a command line with, whichever click it brings.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+# the options of zsg that its commands take as well
+VERBOSITY = ("verbose", "quiet")
 
 
 class ShowingGroup(TyperGroup):
     """Commands whose refusals show what was written on the command line; typer prints
-    them as they are."""
+    them as they are. They take -v and -q as zsg itself does."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        own = [option for option in self.params if option.name in VERBOSITY]
+        _take_verbosity(self, own)
 
     def make_context(self, *args: Any, **more: Any) -> Any:
         """Reads the command line's own options."""
@@ -60,6 +68,25 @@ class ShowingGroup(TyperGroup):
         """Reads the options of a command and runs it."""
         with _refusals_showable():
             return super().invoke(*args, **more)
+
+
+def _take_verbosity(group: TyperGroup, options: Sequence[Any]) -> None:
+    """Has every command below a group take the options that say how much is shown.
+    Their help is that of zsg: it would be the same in each."""
+    for command in group.commands.values():
+        for option in options:
+            repeated = copy.copy(option)
+            repeated.hidden, repeated.expose_value = True, False
+            repeated.callback = _choose_verbosity
+            command.params.append(repeated)
+        if isinstance(command, TyperGroup):
+            _take_verbosity(command, options)
+
+
+def _choose_verbosity(_context: Any, option: Any, is_asked: bool) -> None:
+    """Acts on -v or -q behind the name of a command."""
+    if is_asked:
+        _configure_console(**{option.name: True})
 
 
 @contextmanager
@@ -101,7 +128,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def zsg(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 (its callback acts)
         bool,
         typer.Option(
             "--version",
@@ -110,8 +137,38 @@ def zsg(
             callback=_print_version,
         ),
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="also show what zsg calls and reads, each line with its time",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="show results, warnings and errors, and no progress",
+        ),
+    ] = False,
 ) -> None:
     """What all commands share."""
+    _configure_console(verbose, quiet)
+
+
+def _configure_console(verbose: bool = False, quiet: bool = False) -> None:
+    from launcher.views.console_log import Verbosity, configure_console
+
+    if verbose and quiet:
+        raise typer.BadParameter("give one of --verbose and --quiet")
+    if verbose:
+        configure_console(Verbosity.VERBOSE)
+    elif quiet:
+        configure_console(Verbosity.QUIET)
+    else:
+        configure_console(Verbosity.NORMAL)
 
 
 app.add_typer(arrange_cli.app, name="arrange")

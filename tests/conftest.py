@@ -14,6 +14,7 @@ from tests.lib import browser, postgresql, suite
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, serve
 from tests.lib.forked_jobs import ForkedJobs, JobServer
+from tests.lib.logged_messages import collect_messages, fresh_loggers
 from tests.lib.module_times import ModuleTimes
 from tests.lib.other_user import (
     OtherUser,
@@ -69,6 +70,19 @@ def pytest_collection_modifyitems(
             items=[item for item in items if not suite.is_fast(item)]
         )
         items[:] = [item for item in items if suite.is_fast(item)]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_loggers() -> Iterator[None]:
+    with fresh_loggers():
+        yield
+
+
+@pytest.fixture
+def logged(_fresh_loggers: None) -> Iterator[list[str]]:
+    """The messages that zsg logs during a test, from INFO on."""
+    with collect_messages() as messages:
+        yield messages
 
 
 @pytest.fixture

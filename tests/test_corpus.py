@@ -113,9 +113,9 @@ def test_an_id_that_stands_twice_is_refused(tmp_path):
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, logged):
     """Makes the corpus of some data settings; what it says stands in `make.said`."""
-    workspace, said = Workspace(tmp_path / "work"), []
+    workspace = Workspace(tmp_path / "work")
 
     def of(**data) -> Corpus:
         wanted = Settings.model_validate(
@@ -129,10 +129,10 @@ def make(tmp_path):
             for name, source in wanted.data.by_source().items()
         }
         return corpora.make_corpus(
-            workspace, corpus_id(made), made["stages"][0]["data"], files, said.append
+            workspace, corpus_id(made), made["stages"][0]["data"], files
         )
 
-    of.said, of.workspace = said, workspace  # type: ignore[attr-defined]
+    of.said, of.workspace = logged, workspace  # type: ignore[attr-defined]
     return of
 
 
@@ -365,7 +365,7 @@ def test_a_list_changed_since_the_records_were_made_does_not_count(tmp_path, mak
     (folder / "splits/default/train_tasks.txt").write_text("task2\n")
 
     after = corpora.make_corpus(
-        make.workspace, "other", recipe_of, {"": SourceFiles(folder)}, make.said.append
+        make.workspace, "other", recipe_of, {"": SourceFiles(folder)}
     )
 
     assert after.train.tasks == ["task1"] * 2 + ["task2"] * 2

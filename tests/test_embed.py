@@ -13,10 +13,6 @@ from zsg_core.settings.run import Settings
 TEXTS = [f"text {i % 7} of {i % 40}" for i in range(100)]
 
 
-def quiet(text: str) -> None:
-    """Says nothing."""
-
-
 def letters(texts: list[str]) -> np.ndarray:
     """A model that counts letters."""
     return np.array(
@@ -33,8 +29,8 @@ def small_blocks(monkeypatch):
 def filled(draft: Path, encode=letters, texts=TEXTS, known=()) -> np.ndarray:
     """The file that is made of what is known and what `fill_draft` embeds."""
     draft.mkdir(exist_ok=True)
-    embed.begin_draft(draft, texts, known, quiet)
-    embed.fill_draft(draft, texts, encode, quiet)
+    embed.begin_draft(draft, texts, known)
+    embed.fill_draft(draft, texts, encode)
     return np.load(draft / "vectors.npy")
 
 
@@ -126,7 +122,7 @@ def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypat
     place = Workspace(tmp_path)
 
     def embedded(texts: list[str], model: str) -> Path:
-        return embed.embed_texts(place, texts, tmp_path, model, quiet)
+        return embed.embed_texts(place, texts, tmp_path, model)
 
     for texts, model in (
         (["9", "1"], "other"),
@@ -169,13 +165,12 @@ def test_the_real_model_is_asked_once_for_the_same_texts(tmp_path, monkeypatch):
         embed.content.sha256_of(files),
     )
     place = Workspace(tmp_path)
-    folder = embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
+    folder = embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest)
     vectors = embed.map_vectors(folder)
     monkeypatch.setattr(embed, "make_encoder", None)  # a second model would be a bug
 
     assert (
-        embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
-        == folder
+        embed.embed_texts(place, ["a cat", "a dog", "a cat"], model, digest) == folder
     )
     assert isinstance(vectors, np.memmap)
     assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)

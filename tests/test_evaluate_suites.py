@@ -342,7 +342,7 @@ def test_without_a_judge_answers_are_kept_and_rated_elsewhere(
 
 @pytest.mark.data
 def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """Before hours of answering; other metrics have their scores."""
 
@@ -350,9 +350,8 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
         raise NoSandbox("this machine offers no isolation")
 
     monkeypatch.setattr(scorers.sandbox, "find_sandbox", nowhere)
-    told: list[str] = []
     [suite] = asked(folder, tmp_path / "digests", None, "humaneval/pass_at_1")
-    made = Scorers(tmp_path / "ratings.jsonl", "cpu", told.append, os.environ)
+    made = Scorers(tmp_path / "ratings.jsonl", "cpu", os.environ)
     made.look_ahead([suite])
     items = object.__new__(Problems)
     items.problems = []
@@ -361,7 +360,7 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     ]
     scored, failed = made.score(suite, items, suite.keys, answered)
 
-    assert told == [
+    assert logged == [
         "HumanEval's answers are kept and not scored: this machine offers no isolation"
     ]
     assert scored.values == {} and failed == {

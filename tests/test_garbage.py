@@ -192,18 +192,17 @@ BROKEN = [("job.json", "{"), ("attempt.json", ""), ("exit.json", '{"schema": 99}
 
 
 @pytest.mark.parametrize(("name", "text"), BROKEN)
-def test_a_run_that_cannot_be_read_loses_nothing(place, name, text):
+def test_a_run_that_cannot_be_read_loses_nothing(place, name, text, logged: list[str]):
     """Nor does what runs share go, which it may need; its file is named, and what only
     the others had goes all the same."""
     path = place.workspace.run("failed") / name
     path.write_text(text)
-    told: list[str] = []
-    freed = garbage.free_garbage(place.workspace, say=told.append)
+    freed = garbage.free_garbage(place.workspace)
 
     assert {
         piece.path.relative_to(place.workspace.root).parts[:2] for piece in freed
     } == {("runs", "done")}
-    assert sum(str(path) in line for line in told) == 1
+    assert sum(str(path) in line for line in logged) == 1
 
 
 def test_a_grid_is_told_only_of_its_own_runs_that_cannot_be_read(place):
@@ -222,7 +221,7 @@ def test_a_grid_is_told_only_of_its_own_runs_that_cannot_be_read(place):
 
 
 def test_snapshots_of_which_evaluators_say_nothing_readable_are_kept(
-    place, monkeypatch
+    place, monkeypatch, logged: list[str]
 ):
     """Whether they are still to be scored is not known; all else of the run goes."""
 
@@ -230,13 +229,10 @@ def test_snapshots_of_which_evaluators_say_nothing_readable_are_kept(
         raise Damaged(f"{folder}/journal/1-evaluate-0.jsonl: holds a row")
 
     monkeypatch.setattr(garbage.evaluations, "is_needed", is_needed)
-    told: list[str] = []
-    found = {
-        piece.kind for piece in garbage.find_garbage(place.workspace, say=told.append)
-    }
+    found = {piece.kind for piece in garbage.find_garbage(place.workspace)}
 
     assert "snapshots" not in found and "states" in found
-    assert any("1-evaluate-0.jsonl" in line for line in told)
+    assert any("1-evaluate-0.jsonl" in line for line in logged)
 
 
 def test_an_active_run_keeps_everything(place, monkeypatch):
@@ -497,7 +493,7 @@ def test_a_draft_of_what_zsg_writes_goes(place: Place) -> None:
     ],
 )
 def test_nothing_behind_a_link_is_removed(
-    place: Place, tmp_path: Path, name: str, behind: str
+    place: Place, tmp_path: Path, name: str, behind: str, logged: list[str]
 ) -> None:
     """Where a folder of the workspace is a link, gc leaves it and what is behind it,
     and says so of what it would free.
@@ -512,12 +508,13 @@ def test_nothing_behind_a_link_is_removed(
     old(kept) if not kept.exists() else None
     at.parent.mkdir(parents=True, exist_ok=True)
     at.symlink_to(outside)
-    said: list[str] = []
-    garbage.free_garbage(place.workspace, say=said.append)
+    garbage.free_garbage(place.workspace)
 
     assert kept.exists() and at.is_symlink()
     hidden = at.name.startswith(".") or name == "mine"
-    assert hidden or any(str(at) in line and "is a link" in line for line in said), said
+    assert hidden or any(str(at) in line and "is a link" in line for line in logged), (
+        logged
+    )
 
 
 def test_a_link_planted_between_look_and_removal_is_not_followed(
@@ -543,15 +540,16 @@ def test_a_link_planted_between_look_and_removal_is_not_followed(
     )
 
 
-def test_a_folder_with_a_file_of_the_users_stays(place: Place) -> None:
+def test_a_folder_with_a_file_of_the_users_stays(
+    place: Place, logged: list[str]
+) -> None:
     """What she laid into a snapshot is not removed with it: it is named, and the
     snapshot is still whole."""
     mine = place.workspace.run("done") / "snapshots/2/my_eval.json"
     mine.write_text("mine")
-    said: list[str] = []
-    freed = garbage.free_garbage(place.workspace, say=said.append)
+    freed = garbage.free_garbage(place.workspace)
 
-    assert said == [
+    assert logged == [
         f"left: {mine.parent} holds my_eval.json, which zsg did not write; move it elsewhere"
     ]
     assert mine.exists() and (mine.parent / "COMMIT").exists()

@@ -228,7 +228,7 @@ from launcher.grids.hub import Downloads, parse_name
 from zsg_core.errors import ZsgError
 for text in sys.argv[2:]:
     try:
-        print(Downloads(Workspace(Path(sys.argv[1])), True, print).folder("data.path", parse_name(text)))
+        print(Downloads(Workspace(Path(sys.argv[1])), True).folder("data.path", parse_name(text)))
     except ZsgError as error:
         print(type(error).__name__, error)
 """
@@ -349,6 +349,6 @@ def test_without_the_hubs_client_the_error_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
 
     with pytest.raises(UserError, match="pip install huggingface_hub"):
-        hubs.Downloads(Workspace(tmp_path), True, print).folder(
+        hubs.Downloads(Workspace(tmp_path), True).folder(
             "data.path", DatasetName("org/sums", "main", None)
         )

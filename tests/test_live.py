@@ -178,14 +178,14 @@ def test_a_killed_job_takes_its_delivery_along(tmp_path: Path) -> None:
 
 
 def test_a_node_without_mlflow_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     """Where MLflow is not installed nothing is started, and the log says once who delivers."""
     monkeypatch.setattr(importlib.machinery.PathFinder, "find_spec", lambda name: None)
     folder = write_light_job(tmp_path, "lacking", NOWHERE, steps=1)
 
     assert live.start_delivery(folder, job_file.read_job(folder)) is None
-    assert capsys.readouterr().err.count("zsg sync") == 1
+    assert ["zsg sync" in line for line in logged] == [True]
 
 
 def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:

@@ -194,24 +194,19 @@ def test_a_run_of_two_stages_tells_both(work: Path) -> None:
     }
 
 
-def test_a_flagged_run_is_refilled_once(work: Path) -> None:
+def test_a_flagged_run_is_refilled_once(work: Path, logged: list[str]) -> None:
     """The new MLflow run holds the journal's points; the old one is deleted there, and
     a second refill does nothing."""
     write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}, {"loss": 2.0}]])
     write_grid(work, "flagged", ["differs"])
-    said: list[str] = []
     mlflow_sync.sync_grid(Workspace(work), "flagged")
     old = child_runs(work, "flagged")["differs"]["id"]
 
-    assert mlflow_sync.sync_grid(
-        Workspace(work), "flagged", refill=True, say=said.append
-    ) == {
+    assert mlflow_sync.sync_grid(Workspace(work), "flagged", refill=True) == {
         "runs": 1,
         "points": 2,
     }
-    assert mlflow_sync.sync_grid(
-        Workspace(work), "flagged", refill=True, say=said.append
-    ) == {
+    assert mlflow_sync.sync_grid(Workspace(work), "flagged", refill=True) == {
         "runs": 0,
         "points": 0,
     }
@@ -225,7 +220,7 @@ def test_a_flagged_run_is_refilled_once(work: Path) -> None:
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     assert client.get_run(old).info.lifecycle_stage == "deleted"
     assert client.get_run(old).data.tags["zsg.replaced_by"] == new["id"]
-    assert [old in line and new["id"] in line for line in said] == [True]
+    assert [old in line and new["id"] in line for line in logged] == [True]
 
 
 def test_a_refill_that_was_killed_is_finished(
@@ -240,7 +235,7 @@ def test_a_refill_that_was_killed_is_finished(
         patched.setattr(mlflow_metadata, "data_sets", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             mlflow_sync.sync_grid(Workspace(work), "halfway", refill=True)
-    mlflow_sync.sync_grid(Workspace(work), "halfway", say=lambda text: None)
+    mlflow_sync.sync_grid(Workspace(work), "halfway")
 
     [run] = [
         row for row in mlflow_runs(work, "halfway") if row["tags"]["zsg.kind"] == "run"

@@ -65,9 +65,7 @@ def proxy(mlflow: str) -> Iterator[FaultyProxy]:
 
 def send(work: Path, grid: str, **how: object) -> dict[str, int]:
     """A delivery that does not wait long."""
-    return mlflow_sync.Delivery(
-        Workspace(work), grid, HASTE, say=lambda text: None
-    ).send(**how)
+    return mlflow_sync.Delivery(Workspace(work), grid, HASTE).send(**how)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +366,9 @@ def test_the_commands_that_are_told_name_their_store(place: str, told: str) -> N
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
-def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
+def test_a_restored_run_is_no_second_one(
+    work: Path, is_known: bool, logged: list[str]
+) -> None:
     """Deleted, filled anew and then restored, a run is there twice: the next delivery
     leaves one, and it is whole."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
@@ -378,17 +378,18 @@ def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
     client.restore_run(old)
     if not is_known:
         shutil.rmtree(work / "runs/one/delivery")
-    said: list[str] = []
-    mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append)
+    mlflow_sync.sync_grid(Workspace(work), "grid")
 
     assert_exactly_once(work, "grid", ["one"])
-    assert [line.startswith("one: MLflow had its run twice") for line in said] == [True]
+    assert [line.startswith("one: MLflow had its run twice") for line in logged] == [
+        True
+    ]
     assert send(work, "grid") == {"runs": 0, "points": 0}
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
 def test_a_renamed_experiment_is_filled_under_its_new_name(
-    work: Path, is_known: bool
+    work: Path, is_known: bool, logged: list[str]
 ) -> None:
     """It is found by its runs, and told; no second one is made, and the page is that of
     the renamed one."""
@@ -397,11 +398,10 @@ def test_a_renamed_experiment_is_filled_under_its_new_name(
     if not is_known:
         shutil.rmtree(work / "runs/one/delivery")
     write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
-    said: list[str] = []
-    sent = mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append)
+    sent = mlflow_sync.sync_grid(Workspace(work), "grid")
 
     assert sent == {"runs": 1, "points": 1 if is_known else 3}
-    assert said == [
+    assert logged == [
         "grid: its experiment is called 'archive' in MLflow by now, which is filled"
     ]
     assert_exactly_once(work, "archive", ["one"])
@@ -412,7 +412,7 @@ def test_a_renamed_experiment_is_filled_under_its_new_name(
 
 
 def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(
-    work: Path,
+    work: Path, logged: list[str]
 ) -> None:
     """Renamed, and its later runs in a new one, as older zsg made it: each stays where
     it is, and that is told."""
@@ -431,15 +431,14 @@ def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(
         "began": tags_of(work, "two")["zsg.began"],
     }
     write_json(folder / "grid.json", {"sent": {}, "params": False, **facts})
-    said: list[str] = []
 
-    assert mlflow_sync.sync_grid(Workspace(work), "grid", say=said.append) == {
+    assert mlflow_sync.sync_grid(Workspace(work), "grid") == {
         "runs": 1,
         "points": 1,
     }
     assert_exactly_once(work, "archive", ["one"])
     assert_exactly_once(work, "grid", ["two"])
-    assert said[1:] == [
+    assert logged[1:] == [
         "grid: 1 of its runs stand in MLflow's experiment 'grid', and are filled there"
     ]
 

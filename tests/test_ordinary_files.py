@@ -385,19 +385,20 @@ def test_a_reward_models_templates_are_in_its_digest(tmp_path: Path) -> None:
     assert digest(content.model_files) == base
 
 
-def test_links_out_of_a_folder_of_data_are_told(tmp_path: Path) -> None:
+def test_links_out_of_a_folder_of_data_are_told(
+    tmp_path: Path, logged: list[str]
+) -> None:
     """They may be the user's own: what lies there is read, and she knows of it."""
     row = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
     (tmp_path / "elsewhere.jsonl").write_text(row)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.jsonl").symlink_to("../elsewhere.jsonl")
     (tmp_path / "data/plain.jsonl").write_text(row)
-    said: list[str] = []
-    inputs = Inputs(tmp_path / "digests.json", said.append)
+    inputs = Inputs(tmp_path / "digests.json")
     for path in ("data", "data/plain.jsonl"):
         inputs._tell_links(tmp_path / path, content.data_files("messages"))
 
-    [told] = said
+    [told] = logged
     assert told.startswith(
         f"note: {tmp_path}/data/train.jsonl is a link to {tmp_path}/elsewhere.jsonl; "
     )

@@ -203,23 +203,24 @@ def test_a_workspace_in_an_open_folder_of_anothers_is_refused(
     )
 
 
-def test_folders_of_an_older_zsg_are_closed_and_told(place: Workspace) -> None:
+def test_folders_of_an_older_zsg_are_closed_and_told(
+    place: Workspace, logged: list[str]
+) -> None:
     """Made under umask 002 and left open to a group: they go on working, and it is said
     what was closed."""
     (place.root / "runs").mkdir()
     os.chown(place.root / "runs", -1, 65534)
     (place.root / "runs").chmod(0o775)
     (place.root / "prepare").mkdir(mode=0o755)
-    said: list[str] = []
-    workspaces.create_workspace(place, said.append)
+    workspaces.create_workspace(place)
 
     assert (place.root / "runs").stat().st_mode & 0o777 == 0o755
-    [told] = said
+    [told] = logged
     assert told.startswith(
         f"note: runs of workspace {place.root} could be written by group "
     )
-    workspaces.create_workspace(place, said.append)
-    assert len(said) == 1, "nothing is said of what is closed"
+    workspaces.create_workspace(place)
+    assert len(logged) == 1, "nothing is said of what is closed"
 
 
 def taken(place: Workspace) -> Path:
@@ -264,7 +265,7 @@ PLANTS = [plant_folder, plant_line, plant_module]
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_planted_code_is_made_anew(
-    stranger: OtherUser, place: Workspace, capsys, plant
+    stranger: OtherUser, place: Workspace, logged: list[str], plant
 ) -> None:
     """Kept code is read before it is used; what was planted lies aside, and that is said."""
     folder = taken(place)
@@ -274,19 +275,19 @@ def test_planted_code_is_made_anew(
     assert (folder / "jobs/entry.py").read_bytes() == b"ours = 1\n"
     assert not (folder / "yaml.py").exists()
     assert ownership.find_fault_within(folder) is None
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(logged)
     assert (
         "is not used as it is: " in said
         and "the code of this zsg is put in its place" in said
     )
 
 
-def test_sound_code_is_taken_as_it_is(place: Workspace, capsys) -> None:
+def test_sound_code_is_taken_as_it_is(place: Workspace, logged: list[str]) -> None:
     """Looking changes nothing, and nothing is said."""
     folder = taken(place)
     before = folder.stat().st_ino
 
-    assert (taken(place).stat().st_ino, capsys.readouterr().err) == (before, "")
+    assert (taken(place).stat().st_ino, logged) == (before, [])
 
 
 def guarded(folder: Path, submission: Path) -> Callable[[], tuple[int, str]]:
@@ -444,7 +445,7 @@ def test_a_process_of_another_user_is_no_sbatch_of_ours(
 
 
 def test_a_cache_that_another_has_made_is_not_used(
-    stranger: OtherUser, open_to_all: Path, capsys
+    stranger: OtherUser, open_to_all: Path, logged: list[str]
 ) -> None:
     """Its name in a node's /tmp is known to all: the job compiles into a folder of its
     own, and says so."""
@@ -465,10 +466,9 @@ def test_a_cache_that_another_has_made_is_not_used(
     assert (
         environ[caches.INDUCTOR] == str(ours) and ours.stat().st_mode & 0o777 == 0o700
     )
-    assert (
-        capsys.readouterr().err
-        == f"TRITON_CACHE_DIR: {theirs} is not yours alone; this job compiles into {made}\n"
-    )
+    assert logged == [
+        f"TRITON_CACHE_DIR: {theirs} is not yours alone; this job compiles into {made}"
+    ]
     made.rmdir()
 
 
@@ -532,7 +532,7 @@ def test_plan_makes_nothing(zsg: Zsg, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_a_colleagues_workspace_is_read_and_not_written(
-    stranger: OtherUser, place: Workspace, capsys, umask
+    stranger: OtherUser, place: Workspace, logged: list[str], umask
 ) -> None:
     """Who only looks is told whose it is; what would write there, or run what lies
     there, is refused."""
@@ -540,10 +540,7 @@ def test_a_colleagues_workspace_is_read_and_not_written(
     told = f"{place.root} belongs to {stranger.name}, not to you"
 
     assert workspaces.find_to_read(place.root) == place
-    assert (
-        capsys.readouterr().err
-        == f"note: workspace {told}: it is read, and nothing in it is run\n"
-    )
+    assert logged == [f"note: workspace {told}: it is read, and nothing in it is run"]
     with pytest.raises(
         UserError, match=f"workspace {place.root}: belongs to {stranger.name}"
     ):

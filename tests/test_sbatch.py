@@ -24,7 +24,9 @@ REFUSED = "sbatch failed: sbatch: error: invalid partition specified: nowhere"
 
 
 @pytest.fixture
-def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledger]:
+def send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> Callable[..., Ledger]:
     """Hands two jobs over: `sbatch` and `squeue` say what is given, in turn; the
     ledger, and what happened.
 
@@ -79,12 +81,11 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
             own.train,
             None,
             ledger,
-            run.said.append,
             sleep,
         )
         return Ledger(workspace)
 
-    run.calls, run.said, run.asked = [], [], []
+    run.calls, run.said, run.asked = [], logged, []
     return run
 
 

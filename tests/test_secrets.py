@@ -3,15 +3,17 @@
 import base64
 import html
 import json
+import logging
 import time
 import traceback
 import urllib.parse
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from jobs import entry
-from jobs.runtime import tracebacks
+from jobs.runtime import job_log, tracebacks
 from launcher import cli
 from zsg_core import secrets
 from zsg_core.errors import UserError
@@ -252,12 +254,15 @@ def test_how_a_job_ended_does_not_tell_its_keys(
     told = entry._cause(ValueError(f"Invalid header value b'Bearer {TOKEN}'"))
     said: list[str] = []
     monkeypatch.setattr(entry.sys.stderr, "write", said.append)
-    entry._saying(
-        "evaluating", None, SimpleNamespace(does=said.append, says=said.append)
-    )(f"asked with {TOKEN}")
+    pulse: Any = SimpleNamespace(does=said.append, says=said.append)
+    job_log.install_job_log()
+    with job_log.record_progress("evaluating", None, pulse):
+        logging.getLogger("jobs.any").info(f"asked with {TOKEN}")
 
     assert told["evidence"] == "ValueError: Invalid header value b'Bearer …'"
-    assert said == ["asked with …\n", "evaluating", "asked with …"]
+    line, *beat = said
+    assert line.endswith(" INFO asked with …\n")
+    assert beat == ["evaluating", "asked with …"]
 
 
 def test_a_job_and_its_log_have_the_same_hash_of_an_error_that_told_a_key(

@@ -246,7 +246,7 @@ def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(
     show.print_status([row] * 300)
     show.print_why(row)
     show.print_causes([{**row, "count": 1, "runs": [POISON]}])
-    show.print_progress(POISON)
+    show.print_message(POISON)
     show.new_page(POISON)
     assert not re.search(rf"^{FORGED}", console.file.getvalue(), flags=re.M)  # type: ignore[attr-defined]
     console.print(POISON)  # by whoever forgets
@@ -282,7 +282,7 @@ PRINT = {
 MAY_PRINT = {
     "launcher/views/show.py",
     "launcher/views/asking.py",
-    "jobs/runtime/telling.py",
+    "jobs/runtime/job_log.py",
 }
 # They print JSON for the process that has started them, and two counts of a data set
 # that is made here.

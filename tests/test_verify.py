@@ -85,7 +85,7 @@ class Verifier:
 
         return {
             check.name: check
-            for check in verify_run(str(folder), nowhere, steps, print, start)
+            for check in verify_run(str(folder), nowhere, steps, start)
         }
 
 

@@ -98,7 +98,7 @@ def test_jobs_keep_their_cluster_and_their_name(ledger: Ledger, tmp_path: Path):
 
 
 def test_a_retry_ends_what_was_submitted_before(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ):
     """Every job that a run was ever given and Slurm still has is cancelled first; a
     cluster that is away is told."""
@@ -110,7 +110,7 @@ def test_a_retry_ends_what_was_submitted_before(
         }
     )
     found.away[jobs[0]] = "on cluster a, which cannot be asked here: no route"
-    cancelled, said = [], []
+    cancelled = []
     monkeypatch.setattr(
         slurm, "query_queue", lambda asked: found if list(asked) == jobs else None
     )
@@ -118,13 +118,13 @@ def test_a_retry_ends_what_was_submitted_before(
     run = a_run()
     plan = planned([run])
     monkeypatch.setattr(submits, "run_item", lambda run: "runs/r")
-    submits.end_replaced(replace(plan, prepares=[]), ledger, said.append)
+    submits.end_replaced(replace(plan, prepares=[]), ledger)
 
     assert cancelled == [[jobs[1]]]
-    assert said[0].startswith(
+    assert logged[0].startswith(
         "Slurm still has 7 of earlier submissions of these jobs: cancelled"
     )
-    assert said[1].startswith(
+    assert logged[1].startswith(
         "job 7 of an earlier submission is on cluster a, which cannot be asked here"
     )
 

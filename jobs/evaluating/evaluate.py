@@ -16,9 +16,9 @@ where it drains, it waits for what others hold and does not idle.
 
 import contextlib
 import importlib.metadata
+import logging
 import math
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +48,6 @@ from jobs.evaluating.weight_swapper import (
 )
 from jobs.model.generate import Generator
 from jobs.runtime.ranks import Ranks
-from jobs.runtime.telling import tell
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
 from zsg_core.errors import ClusterError, ZsgError
@@ -59,10 +58,10 @@ from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
 from zsg_core.training import schedule
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 2.0
 VERSIONS = ("torch", "transformers")
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -88,14 +87,13 @@ def evaluate_runs(
     job: EvaluateJob,
     item: str,
     attempt: Attempt,
-    say: Say,
     is_stop_asked: Callable[[], bool],
 ) -> Done:
     """Evaluates until nothing is left. Raises ClusterError at its end if a step could
     not be evaluated, or Stopped: on a KeyboardInterrupt, and before the next suite
     where the interrupt was lost on its way (some libraries drop what is raised in a
     callback) and only `is_stop_asked` still tells of it."""
-    return Evaluator(job, item, attempt, say, is_stop_asked).run()
+    return Evaluator(job, item, attempt, is_stop_asked).run()
 
 
 class Evaluator:
@@ -106,11 +104,10 @@ class Evaluator:
         job: EvaluateJob,
         item: str,
         attempt: Attempt,
-        say: Say,
         is_stop_asked: Callable[[], bool],
     ) -> None:
         workspace = job.workspace
-        self._job, self._item, self._attempt, self._say = job, item, attempt, say
+        self._job, self._item, self._attempt = job, item, attempt
         self._is_stop_asked = is_stop_asked
         self._served = [
             EvalTarget(
@@ -120,7 +117,7 @@ class Evaluator:
         ]
         self._device = become_sole_rank()
         self._held = WeightSwapper(self._device)
-        self._scorers = Scorers(workspace.ratings, self._device, say)
+        self._scorers = Scorers(workspace.ratings, self._device)
         self._keeper = Keeper(job.lease_s / 6)
         # whose weights of which step, and their test loss
         self._holding: tuple[EvalTarget, int, float] | None = None
@@ -215,17 +212,17 @@ class Evaluator:
                 one, suite, journal, step
             )
         except Lost as lost:
-            self._say(str(lost))
+            logger.warning(str(lost))
             self._done.lost += 1
             self._leave_file(one)
         except Exception as error:
             if not isinstance(error, ZsgError):
-                tell(traceback.format_exc())
+                logger.exception(f"{one.folder.name} step {step}: ends with an error")
             self._holding = None
             one.troubles[step, suite.name] = hide_known(
                 f"{type(error).__name__}: {error}"
             )
-            self._say(
+            logger.warning(
                 f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
             )
         finally:
@@ -277,7 +274,7 @@ class Evaluator:
         size = path.stat().st_size if path.exists() else 0
         journal.add_rewind({path.name: size}, step=step, examples=0)
         journal.commit()
-        self._say(
+        logger.info(
             f"{one.folder.name} step {step}: taken over from {before.holder}, which gives no"
             " sign of life"
         )
@@ -343,7 +340,7 @@ class Evaluator:
             for key in done
         ]
         told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
-        self._say(
+        logger.info(
             f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *flags])}"
         )
 
@@ -378,7 +375,7 @@ class Evaluator:
             one.troubles[step, suite.name] = "; ".join(
                 f"{key}: {why}" for key, why in looked.failed.items()
             )
-            self._say(
+            logger.warning(
                 f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
             )
         ways = {key: way for key, way in ways.items() if key not in looked.failed}
@@ -404,7 +401,9 @@ class Evaluator:
         journal.commit()
         self._done.scored += 1
         shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
-        self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *looked.flags])}")
+        logger.info(
+            f"{one.folder.name} step {step}: {'; '.join([shown, *looked.flags])}"
+        )
 
     def _answer(
         self, one: EvalTarget, suite: Suite, step: int, loss: float | None

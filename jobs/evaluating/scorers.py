@@ -6,9 +6,9 @@ waited for for minutes, and the next job may find it.
 """
 
 import json
+import logging
 import os
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jobs.evaluating import code_scores, judge, sandbox
@@ -17,7 +17,6 @@ from jobs.evaluating.judge import Judge, Kept
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
 from jobs.model import content
-from jobs.runtime.telling import tell
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.metrics import metrics, mt_bench
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
@@ -25,7 +24,7 @@ from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 from zsg_core.secrets import hide_known
 from zsg_core.suites import PROMPTS, Suite
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class Scorers:
@@ -35,16 +34,10 @@ class Scorers:
         self,
         ratings: Path,
         device: str,
-        say: Say,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """`ratings`: the file that keeps what judges said."""
-        self._ratings, self._device, self._say, self._environment = (
-            ratings,
-            device,
-            say,
-            environment,
-        )
+        self._ratings, self._device, self._environment = ratings, device, environment
         self._sandbox: Sandbox | None = None
         self._rewards: dict[str, Reward] = {}
         self._kept: Kept | None = None
@@ -55,12 +48,12 @@ class Scorers:
         will be needed."""
         if any(suite.runs_code for suite in suites):
             try:
-                self._say(
+                logger.info(
                     f"HumanEval's programs are run by {self._found_sandbox().name}"
                 )
             except ZsgError as error:
                 self._away[HUMANEVAL] = str(error)
-                self._say(f"HumanEval's answers are kept and not scored: {error}")
+                logger.warning(f"HumanEval's answers are kept and not scored: {error}")
 
     def score(
         self,
@@ -80,7 +73,7 @@ class Scorers:
                 found |= self._scored(scorer, suite, items, own, answered)
             except Exception as error:
                 if not isinstance(error, ZsgError):
-                    tell(traceback.format_exc())
+                    logger.exception(f"{', '.join(own)}: scoring ends with an error")
                 failed |= dict.fromkeys(
                     own, hide_known(f"{type(error).__name__}: {error}")
                 )
@@ -148,7 +141,7 @@ class Scorers:
             ratings.append(judged.ratings)
             missing |= judged.missing
         for item, why in missing.items():
-            self._say(f"{item} has no rating: {why}")
+            logger.warning(f"{item} has no rating: {why}")
         if not any(ratings):
             raise ClusterError(
                 f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "

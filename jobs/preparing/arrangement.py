@@ -1,7 +1,8 @@
 """Makes an arrangement: embeds the corpus where its order needs that, puts it in order,
 writes ids and facts."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from zsg_core.orders.nearest import Engine
 from zsg_core.orders.registry import Arranged
 from zsg_core.recipe import Recipe
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def make_arrangement(
@@ -30,11 +31,10 @@ def make_arrangement(
     made_id: str,
     recipe: Recipe,
     model: str | None,
-    say: Say,
 ) -> None:
     """Writes arrangements/<made_id>. UserError for an order that the data do not allow."""
-    say(f"arrangement {made_id}: {recipe['order']}")
-    sources = _Sources(workspace, corpus, recipe, model, say)
+    logger.info(f"arrangement {made_id}: {recipe['order']}")
+    sources = _Sources(workspace, corpus, recipe, model)
     made = arrange_items(recipe, corpus.train.tasks, sources.distances, sources.rounds)
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
@@ -48,20 +48,14 @@ class _Sources:
         corpus: Corpus,
         recipe: Recipe,
         model: str | None,
-        say: Say,
     ) -> None:
-        self._workspace, self._corpus, self._recipe, self._model, self._say = (
-            workspace,
-            corpus,
-            recipe,
-            model,
-            say,
-        )
+        self._workspace, self._corpus = workspace, corpus
+        self._recipe, self._model = recipe, model
         self.facts: dict[str, Any] = {}
 
     @cached_property
     def engine(self) -> Engine:
-        made = engines.choose_engine(self._say)
+        made = engines.choose_engine()
         self.facts["engine"] = made.name
         return made
 
@@ -89,7 +83,7 @@ class _Sources:
     def _vectors(self) -> tuple[Vectors, Vectors]:
         digest = self._recipe["embedding"]
         folders = [
-            embed_texts(self._workspace, t, Path(str(self._model)), digest, self._say)
+            embed_texts(self._workspace, t, Path(str(self._model)), digest)
             for t in self._texts()
         ]
         for split, folder in zip(("train", "test"), folders, strict=True):

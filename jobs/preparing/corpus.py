@@ -5,8 +5,9 @@ large the data are, and every job maps the records behind it. Of several sources
 examples stand source after source, and their ids and tasks begin with `<source>/`.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -34,10 +35,11 @@ from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe, list_sources
 
+logger = logging.getLogger(__name__)
+
 Places = NDArray[np.int64]
 # source → its records and the tasks in them
 Tasks = Mapping[str, tuple[Records, Sequence[str]]]
-Say = Callable[[str], None]
 SHOWN = 5  # overlapping texts that are told with their ids; all are counted
 
 
@@ -212,7 +214,6 @@ def make_corpus(
     corpus_id: str,
     recipe: Recipe,
     files: Mapping[str, SourceFiles],
-    say: Say,
 ) -> Corpus:
     """Reads and samples the data unless that is done. UserError for data that cannot be
     read or leave nothing.
@@ -221,10 +222,10 @@ def make_corpus(
     """
     if not is_committed(workspace.corpus(corpus_id)):
         pools = {
-            name: SourceDataset(workspace, name, rule, files[name], say)
+            name: SourceDataset(workspace, name, rule, files[name])
             for name, rule in list_sources(recipe).items()
         }
-        _Making(workspace, corpus_id, recipe, pools, say).make()
+        _Making(workspace, corpus_id, recipe, pools).make()
     return Corpus(workspace, corpus_id)
 
 
@@ -237,20 +238,14 @@ class _Making:
         corpus_id: str,
         recipe: Recipe,
         pools: Mapping[str, SourceDataset],
-        say: Say,
     ) -> None:
-        self.workspace, self.id, self.recipe, self.pools, self.say = (
-            workspace,
-            corpus_id,
-            recipe,
-            pools,
-            say,
-        )
+        self.workspace, self.id = workspace, corpus_id
+        self.recipe, self.pools = recipe, pools
         self.notes: list[str] = [note for pool in pools.values() for note in pool.notes]
 
     def warn(self, text: str) -> None:
         """Says what whoever reads the results must know, and keeps it with the corpus."""
-        self.say(text)
+        logger.warning(text)
         self.notes.append(text)
 
     def make(self) -> None:
@@ -270,11 +265,11 @@ class _Making:
                 raise UserError(
                     f"{told}: the {split} tasks have no instance left (check the caps and fraction)"
                 )
-        self.say(
+        logger.info(
             f"corpus {self.id}: {len(made['train'])} training and {len(made['test'])} test examples"
         )
         if len(self.pools) > 1:
-            self.say(
+            logger.info(
                 "training examples by source:"
                 f" {_shown({name: len(own) for name, own in trained.items()})}"
             )
@@ -380,15 +375,15 @@ class _Making:
             if rates == "t0":
                 if any(size > (given or mixing.T0_MAX) for size in own.values()):
                     data_sets.refuse_unknown(
-                        sets, rule, "T0's rule (data.mix.rates: t0)", self.say
+                        sets, rule, "T0's rule (data.mix.rates: t0)"
                     )
             elif rule is not None:
-                data_sets.refuse_unknown(sets, rule, "data.rate_max", self.say)
+                data_sets.refuse_unknown(sets, rule, "data.rate_max")
             else:
                 alone.add(name)
                 known = [found for found in sets.values() if found]
                 if given is not None and len(set(known)) < len(known):
-                    self.say(
+                    logger.info(
                         f"{name or pool.files.data.name}: rate_max {given} is that of each"
                         " template; data.data_sets: t0 makes it that of each data set, as"
                         " FLAN's is"

@@ -11,6 +11,7 @@ texts once in a workspace, for equal texts must tie exactly.
 import contextlib
 import functools
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ from jobs.preparing import embedding_code, embedding_reuse
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 # texts embedded and written together; another size might change the last bits
 BLOCK = 1024
 BATCH = 64
@@ -42,12 +45,11 @@ FLOOR = 6
 
 # places of a list of texts, and their vectors
 Lent = tuple[NDArray[np.int64], NDArray[np.float32]]
-Say = Callable[[str], None]
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
 
 def embed_texts(
-    workspace: Workspace, texts: Sequence[str], model: Path, model_digest: str, say: Say
+    workspace: Workspace, texts: Sequence[str], model: Path, model_digest: str
 ) -> Path:
     """The folder with the vectors of the texts, in their order; made now unless it is there."""
     digest = texts_digest(texts)
@@ -65,9 +67,8 @@ def embed_texts(
             draft,
             texts,
             embedding_reuse.find_known_vectors(folder.parent, marks, model_digest),
-            say,
         )
-        fill_draft(draft, texts, make_encoder(model), say)
+        fill_draft(draft, texts, make_encoder(model))
         with publish_folder(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
             np.save(made / embedding_reuse.MARKS, marks)
@@ -83,9 +84,7 @@ def map_vectors(folder: Path) -> NDArray[np.float32]:
     return np.load(folder / "vectors.npy", mmap_mode="r")
 
 
-def begin_draft(
-    draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say
-) -> None:
+def begin_draft(draft: Path, texts: Sequence[str], known: Iterable[Lent]) -> None:
     """Writes what is known to draft/vectors.npy, and to draft/left.npy the places of
     the texts left to embed.
 
@@ -102,12 +101,12 @@ def begin_draft(
         file.flush()
         left[places] = False
     if lent := different - int(left.sum()):
-        say(f"{lent} of {different} texts are embedded already")
+        logger.info(f"{lent} of {different} texts are embedded already")
     np.save(draft / "unfinished.npy", np.flatnonzero(left))
     (draft / "unfinished.npy").rename(draft / "left.npy")
 
 
-def fill_draft(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
+def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
     """Embeds what `begin_draft` left, block by block; `draft/done` counts the texts whose
     vectors are on the disk."""
     first = _first_of_equals(texts)
@@ -116,7 +115,7 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> N
     is_new = len(left) == len(set(first))
     done = int(mark.read_text()) if mark.exists() else 0
     if done:
-        say(f"embedding {len(left)} texts, going on after {done}")
+        logger.info(f"embedding {len(left)} texts, going on after {done}")
     for start in range(done, len(left), BLOCK):
         block = left[start : start + BLOCK]
         made = encode([texts[int(place)] for place in block]).astype(np.float32)
@@ -126,7 +125,7 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> N
         file[block] = made
         file.flush()
         write_text(mark, str(start + len(block)))
-        say(f"embedded {start + len(block)} of {len(left)} texts")
+        logger.info(f"embedded {start + len(block)} of {len(left)} texts")
     file = _file(draft, "r+")
     for place, earlier in enumerate(first):
         if place != earlier:

@@ -6,6 +6,7 @@ bound that the orders rely on (TF32, for one, does not); then every order is the
 canonical one, whichever engine it is.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from zsg_core.orders.distance import Vectors, error_bound
 from zsg_core.orders.nearest import Blas, Engine, Indices, Singles
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 FEW = 64  # neighbours that faiss is asked for first
 
 
@@ -109,7 +111,7 @@ class Faiss:
             return self._faiss.knn(asking, among, k, metric=metric)
 
 
-def choose_engine(say: Say) -> Engine:
+def choose_engine() -> Engine:
     """The fastest engine here that keeps to its error bound; NumPy, which needs no
     proof, if no other does."""
     for make in (_faiss_gpu, _torch_gpu):
@@ -117,7 +119,7 @@ def choose_engine(say: Say) -> Engine:
         if engine is not None and keeps_its_bound(engine):
             return engine
         if engine is not None:
-            say(
+            logger.warning(
                 f"{engine.name} is not exact enough for orders (TF32?); another engine is taken"
             )
     return Blas()

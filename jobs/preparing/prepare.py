@@ -5,6 +5,7 @@ alone, so the job may be killed and repeated at any moment. Where data are a mod
 answers, a sample job makes them before, on a GPU.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,23 +22,21 @@ from zsg_core.data import prompts
 from zsg_core.data.prompts import Template
 from zsg_core.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
 # what the tokenizer learns from: the published cap, whatever the run samples,
 BASE_TEXTS_PER_TASK = 100
 BASE_TEXTS = 10_000  # or more of each where there are few tasks
 
-Say = Callable[[str], None]
 
-
-def run(job: PrepareJob, say: Say) -> None:
+def run(job: PrepareJob) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = job.workspace
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
-    corpus = corpora.make_corpus(
-        workspace, job.corpus.id, job.corpus.recipe, files, say
-    )
+    corpus = corpora.make_corpus(workspace, job.corpus.id, job.corpus.recipe, files)
     for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
-        _make_base(workspace, base.recipe, base.source, texts, say)
+        _make_base(workspace, base.recipe, base.source, texts)
     for order in job.arrangements:
         if not is_committed(workspace.arrangement(order.id)):
             arrangement.make_arrangement(
@@ -46,11 +45,10 @@ def run(job: PrepareJob, say: Say) -> None:
                 order.id,
                 order.recipe,
                 job.paths.embedding,
-                say,
             )
 
 
-def sample_answers(job: SampleJob, say: Say) -> None:
+def sample_answers(job: SampleJob) -> None:
     """Makes the answers that the job lists, by the base before tokens are added to it."""
     workspace, data = job.workspace, job.corpus.recipe
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
@@ -62,7 +60,7 @@ def sample_answers(job: SampleJob, say: Say) -> None:
             if "self_sample" not in rule
         }
         pools = {
-            name: SourceDataset(workspace, name, rule, files[name], say)
+            name: SourceDataset(workspace, name, rule, files[name])
             for name, rule in read.items()
         }
         return {
@@ -72,10 +70,10 @@ def sample_answers(job: SampleJob, say: Say) -> None:
 
     texts = partial(_base_texts, tasks, Template.from_recipe(data["template"]))
     for answers in job.samples:
-        base = _make_base(workspace, answers.base, answers.folder, texts, say)
+        base = _make_base(workspace, answers.base, answers.folder, texts)
         source = recipes.list_sources(data)[answers.source]
         self_sample.make_answers(
-            workspace, answers.id, source, files[answers.source].data, base, say
+            workspace, answers.id, source, files[answers.source].data, base
         )
 
 
@@ -84,7 +82,6 @@ def _make_base(
     recipe: Recipe,
     given: str | None,
     texts: Callable[[], Sequence[str]],
-    say: Say,
 ) -> Path:
     """The folder of a base, made now unless it is there: `tiny`, or the one of the
     folder `given` with more tokens."""
@@ -99,12 +96,14 @@ def _make_base(
             return folder
         if "added" in recipe:
             source = _make_base(
-                workspace, recipes.remove_added_tokens(recipe), given, texts, say
+                workspace, recipes.remove_added_tokens(recipe), given, texts
             )
-            say(f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}")
+            logger.info(
+                f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}"
+            )
             added_tokens.make_extended_base(folder, source, recipe)
         else:
-            say(f"base {made_id}: training the tokenizer, drawing the weights")
+            logger.info(f"base {made_id}: training the tokenizer, drawing the weights")
             base_model.make_tiny(folder, recipe, texts())
     return folder
 

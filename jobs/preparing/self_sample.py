@@ -17,9 +17,10 @@ go would have had.
 import contextlib
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,11 @@ from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe
 from zsg_core.training.llama import position_count
 
+logger = logging.getLogger(__name__)
+
 VERSIONS = ("torch", "transformers")
 TRIED = 8  # examples whose questions the tokenizer is tried on
 
-Say = Callable[[str], None]
 Answers = dict[str, str]  # id → text as the model wrote it
 
 
@@ -65,7 +67,7 @@ class Asked:
 
 
 def make_answers(
-    workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path, say: Say
+    workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path
 ) -> None:
     """Publishes records/<made_id> unless it is there. UserError where no question can
     be asked, or none is answered."""
@@ -98,7 +100,7 @@ def make_answers(
                 f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens"
             )
         ownership.make_folder(draft)
-        device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, say)
+        device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary)
         facts = {
             "asked": len(asked.examples),
             "too_long": asked.too_long,
@@ -114,7 +116,6 @@ def make_answers(
             asked,
             read_answers(draft / "answers.jsonl"),
             facts | intake.facts(),
-            say,
         )
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -180,7 +181,7 @@ def _cut(path: Path) -> set[str]:
 
 
 def _answer(
-    asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary, say: Say
+    asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary
 ) -> str:
     """Answers what has no answer in the file yet, batch by batch; the device that it
     was done on."""
@@ -191,7 +192,7 @@ def _answer(
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     held, names = read_answers(path), [example.id for example in asked.examples]
     if held:
-        say(f"sampling {len(names)} answers, going on after {len(held)}")
+        logger.info(f"sampling {len(names)} answers, going on after {len(held)}")
     budget = generate.BATCH_TOKENS[device.partition(":")[0]]
     batches = generate.plan_batches(
         asked.prompts, rule["how"]["max_new_tokens"], budget
@@ -233,7 +234,7 @@ def _answer(
             file.flush()
             os.fsync(file.fileno())
             done += len(batch)
-            say(f"sampled {done} of {len(names)} answers")
+            logger.info(f"sampled {done} of {len(names)} answers")
     return device
 
 
@@ -243,7 +244,6 @@ def _publish(
     asked: Asked,
     answers: Answers,
     facts: dict[str, Any],
-    say: Say,
 ) -> None:
     rule = source["self_sample"]
     made = list(_examples(asked.examples, answers, rule["cut"]))
@@ -252,7 +252,7 @@ def _publish(
     )
     empty = len(asked.examples) - len(made)
     told = {"too long for the model": facts["too_long"], "empty": empty}
-    say(
+    logger.info(
         f"records {folder.name}: {len(made)} answers of the model's own"
         + "".join(
             f"; {count} questions left out: {why}"
@@ -261,18 +261,18 @@ def _publish(
         )
     )
     if facts["at_limit"]:
-        say(
+        logger.info(
             f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and"
             " are cut off there"
         )
     turn = prompts.next_turn(rule["template"]["name"])
     if turn and (on := sum(turn in text for text in answers.values())):
-        say(
+        logger.info(
             f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next"
             " question would begin"
         )
     if worded:
-        say(
+        logger.info(
             f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they"
             " were no blanks; set it to 0 where the model does not begin with blanks"
         )

@@ -1,8 +1,9 @@
 """One source of data: its records, its training and test tasks, and which examples are
 taken."""
 
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,8 @@ from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.recipe import Recipe, records_id
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 SHOWN = 5  # names that are told; all are counted
 
 
@@ -65,19 +67,14 @@ class SourceDataset:
     """
 
     def __init__(
-        self,
-        workspace: Workspace,
-        name: str,
-        rule: Recipe,
-        files: SourceFiles,
-        say: Say,
+        self, workspace: Workspace, name: str, rule: Recipe, files: SourceFiles
     ) -> None:
-        self.name, self.rule, self.files, self._say = name, rule, files, say
+        self.name, self.rule, self.files = name, rule, files
         skip, held_out = rule.get("on_bad_row") == "skip", rule.get("held_out", {})
         of_split = {"train": (rule, files.data)}
         of_split["test"] = (held_out, files.test) if files.test else of_split["train"]
         self.ids = {
-            split: _read(workspace, source, path, skip, say)
+            split: _read(workspace, source, path, skip)
             for split, (source, path) in of_split.items()
         }
         # what there is to say of the source whoever made its records, for its users to see
@@ -128,9 +125,7 @@ class SourceDataset:
         rule = self.rule["train"]
         names = self.tasks["train"]
         if "templates" in rule:
-            data_sets.refuse_unknown(
-                self.sets, rule.get("data_sets"), "data.templates", self._say
-            )
+            data_sets.refuse_unknown(self.sets, rule.get("data_sets"), "data.templates")
             names = splits.choose_templates(
                 names, rule["templates"], self.set_of, rule.get("seed", 0)
             )
@@ -199,7 +194,7 @@ class SourceDataset:
                     f"{len(absent)} of the listed tasks have no example:"
                     f" {', '.join(absent[:SHOWN])}, …"
                 )
-                self._say(told)
+                logger.warning(told)
                 self.notes.append(f"{self.files.data}: {told}")
             return self._lists
         train, test = splits.hold_out(pool, rule["by"], rule.get("tasks"), rule["seed"])
@@ -236,9 +231,7 @@ class SourceDataset:
         if self.files.tags:
             content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
             ids = records.texts("id", np.arange(len(records)))
-            tags: Any = tag_files.read_tags(
-                self.files.tags, ids, self._published_ids, self._say
-            )
+            tags: Any = tag_files.read_tags(self.files.tags, ids, self._published_ids)
         else:
             tags = (records[place].tags for place in range(len(records)))
         made = np.array(
@@ -248,7 +241,7 @@ class SourceDataset:
             ],
             bool,
         )
-        self._say(
+        logger.info(
             f"{self.name or self.files.data.name}: tags leave {int(made.sum())} of {len(made)}"
             " examples"
         )
@@ -266,9 +259,7 @@ class SourceDataset:
         )
 
 
-def _read(
-    workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
-) -> str:
+def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
     """Makes the folder of records of a source unless it is there; its id."""
     reader = source["reader"]
     made_id = records_id(source, skip)
@@ -295,9 +286,9 @@ def _read(
             "lists": readers.read_lists(reader, path),
         }
         write_json(draft / META, {**made, "count": count, **intake.facts()})
-    say(f"records {made_id}: {count} examples of {reader}")
+    logger.info(f"records {made_id}: {count} examples of {reader}")
     for text in told_of(intake.facts()):
-        say(text)
+        logger.warning(text)
     return made_id
 
 

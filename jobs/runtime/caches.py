@@ -4,13 +4,15 @@ Their names are known to all: of Triton, torch's inductor and its extensions the
 a node's /tmp, where anybody may make them first.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from jobs.files import ownership
-from jobs.runtime.telling import tell
+
+logger = logging.getLogger(__name__)
 
 # Of what torch would put into /tmp under a name that everybody knows, if nothing else is said.
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
@@ -26,7 +28,7 @@ def make_caches_private(environ: MutableMapping[str, str] = os.environ) -> None:
             folder = Path(environ[name]).absolute()
             private_folder = ownership.find_private_cache(folder)
             if private_folder != folder:
-                tell(
+                logger.warning(
                     f"{name}: {folder} is not yours alone; this job compiles into {private_folder}"
                 )
                 environ[name] = str(private_folder)

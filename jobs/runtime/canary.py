@@ -6,6 +6,7 @@ finite loss after its first step and has told how fast it trains, or is done; an
 with the reason, once the run has ended without that.
 """
 
+import logging
 import math
 import os
 import shutil
@@ -28,6 +29,8 @@ from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 2.0
 # without a heartbeat for so long, Slurm is asked whether it still has the run
 SILENT_S = 120.0
@@ -47,7 +50,6 @@ class FirstRunResult:
 
 def wait_for_first_run(
     job: CanaryJob,
-    say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> FirstRunResult:
     """Returns what the run has shown once it suffices, and keeps its speed for estimates.
@@ -58,7 +60,7 @@ def wait_for_first_run(
     watched, since = job.canary, time.time()
     root = job.workspace.root
     run = root / "runs" / watched.run
-    say(f"waiting for the first checkpoint of run {watched.run}")
+    logger.info(f"waiting for the first checkpoint of run {watched.run}")
     while True:
         record = exit_record.read_exit_record(run)
         is_of_submission = record and record.submission == watched.submission
@@ -77,7 +79,7 @@ def wait_for_first_run(
         path = root / job.makes[0]
         ownership.make_folder(path.parent)
         write_json(path, asdict(result))
-    say(
+    logger.info(
         f"run {result.run} has loss {result.loss} at step {result.step}: the others may start"
     )
     return result

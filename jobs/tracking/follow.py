@@ -1,7 +1,7 @@
 """Delivers again and again beside whoever fills the journals, until that one has ended;
 errors only delay it."""
 
-import contextlib
+import logging
 import os
 import random
 import signal
@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from jobs.runtime.telling import tell
 from zsg_core.errors import ZsgError
-from zsg_core.secrets import hide_known
+
+logger = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 MOST_S = 300.0  # between tries of a server that does not answer
@@ -47,9 +47,7 @@ def until_left(
             failures = 0
         except (ZsgError, OSError) as error:
             failures += 1
-            # a log that cannot grow is no reason to stop
-            with contextlib.suppress(OSError):
-                tell(f"{time.strftime('%F %T')} {hide_known(str(error))}")
+            logger.error(str(error))
             if is_last:
                 sys.exit(3)
         if is_last:

@@ -7,6 +7,7 @@ or with it; what it has not sent, `zsg sync` sends.
 """
 
 import importlib.machinery
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from jobs.contract.job_file import AnyJob, TrainJob, runs_served
 from jobs.files import ownership
-from jobs.runtime.telling import tell
+
+logger = logging.getLogger(__name__)
 
 LOG = "live.log"
 
@@ -26,7 +28,7 @@ def start_delivery(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
     if not runs or not job.tracking.live:
         return None
     if importlib.machinery.PathFinder.find_spec("mlflow") is None:
-        tell(
+        logger.warning(
             "MLflow is not installed on this node: nothing is delivered live, zsg sync delivers it"
         )
         return None
@@ -48,7 +50,7 @@ def start_delivery(folder: Path, job: AnyJob) -> subprocess.Popen[bytes] | None:
                 env=os.environ | quiet,
             )
     except OSError as error:
-        tell(f"nothing is delivered live ({error}); zsg sync delivers it")
+        logger.warning(f"nothing is delivered live ({error}); zsg sync delivers it")
         return None
 
 

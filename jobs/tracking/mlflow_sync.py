@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import sys
 import threading
@@ -33,12 +34,14 @@ from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.files import ownership
-from jobs.runtime.telling import tell, tell_uncaught
+from jobs.runtime import job_log
 from jobs.tracking import follow
-from jobs.tracking.run_sync import BEGAN, RUN, MlflowGrid, RunSync, Say
+from jobs.tracking.run_sync import BEGAN, RUN, MlflowGrid, RunSync
 from jobs.tracking.tracker import Refused, Tracker
 from zsg_core.errors import UserError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
+
+logger = logging.getLogger(__name__)
 
 SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
 # of one request, from a node: the next try is not far
@@ -46,7 +49,8 @@ LIVE = ExponentialBackoff(limit_s=10.0)
 LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
 
-Tell = Callable[[int, int], None]  # how many of how many runs have been looked at
+# told how many of how many runs have been looked at
+ReportProgress = Callable[[int, int], None]
 
 
 def sync_grid(
@@ -54,8 +58,7 @@ def sync_grid(
     grid: str,
     *,
     refill: bool = False,
-    tell: Tell | None = None,
-    say: Say | None = None,
+    report_progress: ReportProgress | None = None,
 ) -> dict[str, int]:
     """Sends what MLflow lacks of every run of a grid; returns how many points and runs were sent.
 
@@ -63,7 +66,9 @@ def sync_grid(
     there. Raises UserError for an unknown grid, ClusterError (Unreachable, Refused) for
     what MLflow did not take; both may be tried again.
     """
-    return Delivery(workspace, grid, say=say).send(refill=refill, tell=tell)
+    return Delivery(workspace, grid).send(
+        refill=refill, report_progress=report_progress
+    )
 
 
 def tracking_uri(workspace: Workspace, record: GridRecord) -> str:
@@ -85,7 +90,6 @@ class Delivery:
         workspace: Workspace,
         grid: str,
         retry_policy: RetryPolicy | None = None,
-        say: Say | None = None,
     ) -> None:
         record = grid_record.read_grid_record(workspace, grid)
         if record is None:
@@ -99,11 +103,14 @@ class Delivery:
         artifacts = (path.parent / "mlartifacts").as_uri() if path else None
         self._tracker = Tracker(uri, artifacts, retry_policy, moves=not record.tracking)
         self._store = uri if record.tracking else OWN_STORE
-        self._say = say or tell
         self._mlflow_grid: MlflowGrid | None = None  # once it has been looked up
 
     def send(
-        self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None
+        self,
+        *,
+        only: str | None = None,
+        refill: bool = False,
+        report_progress: ReportProgress | None = None,
     ) -> dict[str, int]:
         """Sends what MLflow lacks of every run, or of one; see `sync_grid`."""
         rows = [row for row in self._list_rows(only) if self._has_begun(row)]
@@ -115,8 +122,8 @@ class Delivery:
         for number, points in enumerate(counts, start=1):
             sent["runs"] += points > 0
             sent["points"] += points
-            if tell:
-                tell(number, len(rows))
+            if report_progress:
+                report_progress(number, len(rows))
         self._tell_elsewhere()
         if refusals:  # one run's trouble has not kept the others from MLflow
             raise refusals[0]
@@ -228,7 +235,6 @@ class Delivery:
             name=self._grid,
             tracker=self._tracker,
             store=self._store,
-            say=self._say,
             experiment=experiment,
             parent=parent,
         )
@@ -304,7 +310,7 @@ class Delivery:
     def _tell_name(self, experiment: str) -> None:
         name = self._tracker.name_of(experiment)
         if name != self._grid:
-            self._say(
+            logger.warning(
                 f"{self._grid}: its experiment is called {name!r} in MLflow by now, which is filled"
             )
 
@@ -312,7 +318,7 @@ class Delivery:
         elsewhere = self._mlflow_grid.elsewhere if self._mlflow_grid else {}
         for experiment, count in sorted(Counter(elsewhere.values()).items()):
             name = self._tracker.name_of(experiment)
-            self._say(
+            logger.info(
                 f"{self._grid}: {count} of its runs stand in MLflow's experiment {name!r}, and"
                 " are filled there"
             )
@@ -370,25 +376,18 @@ def main() -> None:
         help="continue until told to stop or that parent has ended",
     )
     options = parser.parse_args()
+    handler = job_log.install_job_log()
     workspace = Workspace(options.workspace.resolve())
     ownership.make_files_private(workspace.root)
     if options.run:
         _follow_runs(workspace, options.run, options.follow)
     elif options.follow:
-        told_texts: set[str] = set()
-
-        def say_once(text: str) -> None:
-            if text not in told_texts:
-                told_texts.add(text)
-                tell(text)
-
-        follow.until_left(
-            options.follow, lambda: sync_grid(workspace, options.grid, say=say_once)
-        )
+        handler.addFilter(job_log.RepeatFilter())
+        follow.until_left(options.follow, lambda: sync_grid(workspace, options.grid))
     else:
         sys.stdout.write(json.dumps(sync_grid(workspace, options.grid)) + "\n")
 
 
 if __name__ == "__main__":
-    sys.excepthook = tell_uncaught
+    sys.excepthook = job_log.log_uncaught
     main()

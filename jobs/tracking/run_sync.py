@@ -5,8 +5,9 @@ The delivery cursor beside the run says what MLflow has; it is written after eve
 request that was answered.
 """
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -31,6 +32,8 @@ from jobs.contract.states import Outcome, State
 from jobs.tracking import item_table, mlflow_metadata
 from jobs.tracking.tracker import Data, Tracker
 
+logger = logging.getLogger(__name__)
+
 # MLflow's word for how a run ended
 STATUS: dict[str, str] = {
     Outcome.DONE: "FINISHED",
@@ -39,8 +42,6 @@ STATUS: dict[str, str] = {
 }
 # tags: the run, and by its first row's time, which journal of it
 RUN, BEGAN = "zsg.run", "zsg.began"
-
-Say = Callable[[str], None]
 
 
 @dataclass
@@ -56,7 +57,6 @@ class MlflowGrid:
     name: str
     tracker: Tracker
     store: str
-    say: Say
     experiment: str
     parent: str
     mlflow_runs: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -268,7 +268,7 @@ class RunSync:
             duplicates |= set(self._tracker.find(self._grid.experiment, identity))
         for duplicate in duplicates - {self._cursor.run, self._cursor.old}:
             self._replace(duplicate)
-            self._grid.say(
+            logger.info(
                 f"{self._run_id}: MLflow had its run twice; {duplicate} was deleted there,"
                 f" {self._cursor.run} is filled"
             )
@@ -279,7 +279,7 @@ class RunSync:
         if not old:
             return
         self._replace(old)
-        self._grid.say(
+        logger.info(
             f"{self._run_id}: MLflow run {old} was flagged; {self._cursor.run} is filled anew, the"
             " old one deleted in MLflow"
         )

@@ -12,6 +12,7 @@ and journals it if they differ. The journal says which snapshots there are, by e
 and by `speed/snapshot_stall_s` for how many seconds training stood still.
 """
 
+import logging
 import queue
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -40,10 +41,11 @@ from jobs.contract.journal_rows import (
 )
 from jobs.contract.snapshots import SnapshotMeta, StageEndMeta
 from jobs.runtime.ranks import Ranks
-from jobs.runtime.telling import tell
 from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
 from zsg_core.training.snapshots import Rule, select_kept_steps
+
+logger = logging.getLogger(__name__)
 
 # of an attempt, by its nonce
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
@@ -224,7 +226,7 @@ class Snapshots:
                 self._news.put(step)
             elif reason not in (removal.NEEDED, *self._said):
                 self._said.append(reason)
-                tell(f"a snapshot is not removed: {reason}")
+                logger.warning(f"a snapshot is not removed: {reason}")
 
     def _stay(self) -> frozenset[int]:
         return select_kept_steps(

@@ -9,6 +9,7 @@ when the run is done. Engines are imported only where states are saved and loade
 launcher asks for steps.
 """
 
+import logging
 import random
 import re
 import shutil
@@ -31,8 +32,9 @@ from jobs.contract.saved_state import (
 )
 from jobs.files import ownership
 from jobs.runtime.ranks import Ranks
-from jobs.runtime.telling import tell
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 RANKS = "ranks"  # DeepSpeed's tag
 # of an attempt, by its nonce
@@ -346,7 +348,7 @@ class States:
         if reason := removal.discard_folder(
             self._run.parent.parent, state, removal.IN_STATE
         ):
-            tell(f"a state is not removed: {reason}")
+            logger.warning(f"a state is not removed: {reason}")
 
     def _describe(
         self, step: int, ids: str, loss: float | None, seconds: float

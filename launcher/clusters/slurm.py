@@ -10,8 +10,10 @@ differ between versions.
 
 import contextlib
 import datetime
+import logging
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +25,8 @@ from jobs.files.ownership import find_user_name
 from jobs.runtime import slurm_environment
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -625,10 +629,14 @@ def _start(
     of the cluster that is meant."""
     env = slurm_environment.make_call_environment(cluster)
     words = [argv[0], "-M", cluster, *argv[1:]] if cluster else argv
+    began = time.monotonic()
     try:
-        return run(words, capture_output=True, text=True, errors="replace", env=env)
+        answer = run(words, capture_output=True, text=True, errors="replace", env=env)
     except OSError as error:
         raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
+    seconds = time.monotonic() - began
+    logger.debug(f"{shlex.join(words)}: exit {answer.returncode} in {seconds:.2f} s")
+    return answer
 
 
 def _checked(argv: list[str], answer: subprocess.CompletedProcess[str]) -> str:

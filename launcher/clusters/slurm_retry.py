@@ -1,11 +1,14 @@
 """Retries calls to Slurm while its controller is away, and tells that from a refusal."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from zsg_core.errors import ClusterError
 from zsg_core.retry import FixedWaits
+
+logger = logging.getLogger(__name__)
 
 # between tries, where the controller is away: it restarts within a minute
 WAITS_S = (2.0, 5.0, 10.0, 20.0, 40.0)
@@ -23,7 +26,6 @@ AWAY = (
     "slurm temporarily unable",
 )
 
-Say = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -33,12 +35,14 @@ def make_retry_policy(sleep: Callable[[float], None] = time.sleep) -> FixedWaits
 
 
 def retry_while_unreachable(
-    ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep
+    ask: Callable[[], T], sleep: Callable[[float], None] = time.sleep
 ) -> T:
     """The answer of a call to Slurm, retried while the controller is away."""
 
     def tell(error: Exception, wait_s: float) -> None:
-        say(f"Slurm does not answer ({get_last_line(error)}); retrying in {wait_s:g} s")
+        logger.warning(
+            f"Slurm does not answer ({get_last_line(error)}); retrying in {wait_s:g} s"
+        )
 
     return make_retry_policy(sleep).call(ask, is_unreachable, tell=tell)
 

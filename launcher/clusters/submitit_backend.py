@@ -1,11 +1,13 @@
 """Hands job folders to Slurm through submitit, as held arrays; the only module that
 knows submitit."""
 
+import logging
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +22,8 @@ from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
 from launcher.clusters.slurm import Runner
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 
 def make_parameters(
@@ -143,6 +147,7 @@ def submit_held(
         )
     draft = folder / f".submission_file_{uuid.uuid4().hex}.sh"
     draft.write_text(make_script(folder, count, parameters, python), encoding="utf-8")
+    began = time.monotonic()
     try:
         process = run(
             [sbatch, str(draft)],
@@ -155,6 +160,8 @@ def submit_held(
         raise ClusterError(
             f"sbatch failed: it cannot be started here: {error}"
         ) from error
+    seconds = time.monotonic() - began
+    logger.debug(f"{sbatch} {draft}: exit {process.returncode} in {seconds:.2f} s")
     if process.returncode:
         complaint = process.stderr.strip() or f"exit {process.returncode}"
         raise ClusterError(f"sbatch failed: {complaint}")

@@ -54,11 +54,14 @@ def cancel(
       zsg cancel wsd-order --only seed=2
       zsg cancel 3f2a --save
     """
+    import logging
+
     from launcher.grids.selection import Selection
     from launcher.lifecycle import cancel as cancels
     from launcher.views import asking, show
     from launcher.workspace import workspaces
 
+    logger = logging.getLogger(__name__)
     workspace_folder = workspaces.find_own(workspace)
     decision = cancels.plan_cancellation(
         workspace_folder, names, Selection.parse(only, except_), force
@@ -72,12 +75,12 @@ def cancel(
     to_stop, to_end = _name_items(items), _name_ended(decision.ended)
     question = "; ".join(filter(None, (to_stop, to_end)))
     if not asking.make_consent(yes)(f"{question}: stop?"):
-        show.print_progress("nothing was stopped")
+        logger.info("nothing was stopped")
         return
     for trouble in cancels.carry_out(
         workspace_folder, decision.stop, save, decision.ended
     ):
-        show.print_progress(f"note: {trouble}")
+        logger.warning(f"note: {trouble}")
     if to_stop:
         hint = ""
         if any(map(_is_run, items)):
@@ -208,21 +211,23 @@ def gc(
       zsg gc
       zsg gc --yes
     """
+    import logging
+
     from launcher.lifecycle import garbage
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    def tell(piece: garbage.Piece) -> None:
-        show.print_progress(f"freeing {piece.path}")
+    logger = logging.getLogger(__name__)
+
+    def report_piece(piece: garbage.Piece) -> None:
+        logger.info(f"freeing {piece.path}")
 
     if yes:
         pieces = garbage.free_garbage(
-            workspaces.find_own(workspace), grid, show.print_progress, tell
+            workspaces.find_own(workspace), grid, report_piece
         )
     else:
-        pieces = garbage.find_garbage(
-            workspaces.find_to_read(workspace), grid, show.print_progress
-        )
+        pieces = garbage.find_garbage(workspaces.find_to_read(workspace), grid)
     if json:
         rows = [
             {"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason}

@@ -113,16 +113,18 @@ def server(
       zsg server
       zsg server --host 0.0.0.0 --folder /local/mlflow
     """
+    import logging
+
     from launcher.mlflow import mlflow_commands as tracking
     from launcher.mlflow import mlflow_server
-    from launcher.views import show
 
+    logger = logging.getLogger(__name__)
     if (
         backend
         and mlflow_server.has_password(backend)
         and mlflow_server.is_on_command_line(backend)
     ):
-        show.print_progress(
+        logger.warning(
             "every user of this machine could read the password of --backend in the list of"
             " processes until now; name the database by the variable ZSG_BACKEND instead"
         )

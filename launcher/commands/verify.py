@@ -50,7 +50,7 @@ def verify(
     from launcher.workspace import workspaces
 
     checks = verifying.verify_run(
-        run, lambda: workspaces.find_to_read(workspace), steps, show.print_progress
+        run, lambda: workspaces.find_to_read(workspace), steps
     )
     counts = Counter(check.verdict for check in checks)
     if json:

@@ -1,5 +1,6 @@
 """Takes the answers that runs keep out of a workspace, and scores of them in."""
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from launcher.views import show
 from launcher.workspace import recorded_grids
 from zsg_core.errors import UserError
 from zsg_core.metrics import external_scores
+
+logger = logging.getLogger(__name__)
 
 
 def export_answers(
@@ -37,9 +40,7 @@ def export_answers(
             f"{which}: no run has answers{which_steps} yet; a grid asks for them by"
             " checkpoints.metrics, such as rouge1"
         )
-    show.print_progress(
-        f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}"
-    )
+    logger.info(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
 
 
 def record_scores(workspace: Workspace, file: Path) -> None:

@@ -10,11 +10,12 @@ commit that it was first fetched at.
 """
 
 import contextlib
+import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +35,8 @@ from launcher.workspace import workspaces
 from zsg_core import addresses
 from zsg_core.errors import ClusterError, UserError
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 
 SCHEMA = 1
 BRANCH = "main"  # what the hub calls the branch that every data set has
@@ -116,8 +118,8 @@ def _group_by_split(files: Sequence[DatasetFile]) -> dict[str, list[DatasetFile]
 class Downloads:
     """Data sets of the hub as folders of a workspace: downloads/<org>+<name>/<commit>/<split>."""
 
-    def __init__(self, workspace: Workspace, internet: bool, say: Say) -> None:
-        self._workspace, self._internet, self._say = workspace, internet, say
+    def __init__(self, workspace: Workspace, internet: bool) -> None:
+        self._workspace, self._internet = workspace, internet
         self._folders: dict[DatasetName, Path] = {}
 
     def folder(self, key: str, name: DatasetName) -> Path:
@@ -145,13 +147,13 @@ class Downloads:
             with _explained("", name):
                 now = _ask(name.repo, name.revision)[0]
         except (UserError, ClusterError):
-            self._say(
+            logger.warning(
                 f"note: {name.repo}@{name.revision} stays at {commit}; the hub does not say whether"
                 " it has moved"
             )
             return
         if now != commit:
-            self._say(
+            logger.warning(
                 f"note: {name.repo}@{name.revision} has moved to {now} since it was fetched; this"
                 f" workspace stays at {commit}. For the newer data name {name.repo}@{now}"
             )
@@ -167,7 +169,7 @@ class Downloads:
         home = self._home(name)
         ownership.make_folder(home)
         if why := _in_the_clear():
-            self._say(f"note: HF_ENDPOINT {why}. It is asked without your token")
+            logger.warning(f"note: HF_ENDPOINT {why}. It is asked without your token")
         with lock_folder(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
             revision = _revisions(home).get(name.revision, name.revision)
@@ -189,7 +191,7 @@ class Downloads:
         folder: Path,
     ) -> None:
         size = sum(file.size or 0 for file in files) / 1e6
-        self._say(
+        logger.info(
             f"fetching {name.repo} at {commit}: {len(files)} files, {size:.1f} MB"
         )
         # what a killed zsg had fetched is not fetched again
@@ -199,7 +201,7 @@ class Downloads:
         paths = []
         for number, file in enumerate(files, start=1):
             paths.append(_download(name.repo, commit, file, partial))
-            self._say(f"fetched {file.path} ({number} of {len(files)})")
+            logger.info(f"fetched {file.path} ({number} of {len(files)})")
         _refuse_damaged(name, files, paths)
         with publish_folder(folder) as draft:
             for path in paths:

@@ -7,7 +7,8 @@ often it is planned.
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from jobs.files import ordinary_files
 from jobs.model import content
 from jobs.preparing import added_tokens
 from jobs.preparing.source_dataset import SourceFiles
-from jobs.runtime.telling import tell
 from launcher.grids import hub, model_folder, model_tokenizer, suite_files
 from launcher.grids.hub import Downloads
 from zsg_core import suites
@@ -32,6 +32,8 @@ from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import SuiteFile
+
+logger = logging.getLogger(__name__)
 
 # of a model's tokenizer, by its digest; counted up when they are other tokens
 CONTROL = "control 1"
@@ -50,13 +52,11 @@ class Inputs:
     def __init__(
         self,
         cache: Path,
-        say: Callable[[str], None] = tell,
         downloads: Downloads | None = None,
         keeps: bool = True,
     ) -> None:
         """`keeps`: whether what was read is written to the cache."""
         self._cache_path, self._keeps = cache, keeps
-        self._say = say
         self.downloads = downloads
         self._known = _read_cache(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
@@ -153,7 +153,7 @@ class Inputs:
         following = (
             f", and {len(links) - 1} more of its files" if len(links) > 1 else ""
         )
-        self._say(
+        logger.warning(
             f"note: {link} is a link to {target}{following}; what lies there is read as data, and"
             " stands in records/"
         )
@@ -166,7 +166,7 @@ class Inputs:
         if (reader, path) not in self._looks:
             look = readers.inspect_files(reader, path, self._facts(reader))
             for note in look.notes:
-                self._say(f"note: {note}")
+                logger.warning(f"note: {note}")
             self._looks[reader, path] = look
         return self._looks[reader, path]
 
@@ -219,7 +219,7 @@ class Inputs:
             purpose = "for its digest, which zsg submit keeps"
             if self._keeps:
                 purpose = "once for its digest"
-            self._say(f"reading {folder} {purpose} ({size / 1e9:.1f} GB)")
+            logger.info(f"reading {folder} {purpose} ({size / 1e9:.1f} GB)")
         # before reading: a change while reading is seen next time
         stamps = [_stamp(path) for path in paths]
         digests = content.sha256_of(paths)
@@ -415,9 +415,7 @@ def _refuse_unknown_sets(source: Source, folder: Path) -> None:
     tasks = p3.find_file_tasks(folder) or []
     sets = data_sets.find_data_sets(tasks, source.data_sets, dict)
     if len(sets) > 2 and not any(sets.values()):
-        data_sets.refuse_unknown(
-            sets, source.data_sets, "data.templates", say=lambda text: None
-        )
+        data_sets.refuse_unknown(sets, source.data_sets, "data.templates")
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:

@@ -9,6 +9,7 @@ told.
 """
 
 import contextlib
+import logging
 import os
 import re
 import stat
@@ -33,6 +34,8 @@ from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from zsg_core import recipe as recipes
+
+logger = logging.getLogger(__name__)
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
@@ -91,8 +94,6 @@ _SHARED = {
 }
 _ENDS = re.compile(r"\.(?P<name>.+)\.(?P<end>[0-9a-f]{8}|[0-9a-f]{32}|gone)")
 _DATE = re.compile(r"(19|20)[0-9]{6}")
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -205,10 +206,8 @@ def _find_unreadable(workspace: Workspace, items: Iterable[str]) -> dict[str, st
     return troubles
 
 
-def find_garbage(
-    workspace: Workspace, grid: str | None = None, say: Say = lambda text: None
-) -> list[Piece]:
-    """What may be freed; `say` is told what nobody needs and yet stays, and why.
+def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
+    """What may be freed; what nobody needs and yet stays is logged, with why.
 
     Nothing goes of a run whose records cannot be read, nor of what runs share while
     there is one: nobody knows what it needs. UserError for a grid that is not there;
@@ -228,7 +227,7 @@ def find_garbage(
         kinds.append(_drafts(scene))
     garbage = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.remarks):
-        say(f"left: {reason}")
+        logger.info(f"left: {reason}")
     return garbage
 
 
@@ -245,7 +244,6 @@ def _describe_unreadable(scene: Scene, grid: str | None) -> list[str]:
 def free_garbage(
     workspace: Workspace,
     grid: str | None = None,
-    say: Say = lambda text: None,
     before: Callable[[Piece], None] = lambda piece: None,
 ) -> list[Piece]:
     """Frees what `find_garbage` finds at this moment, and returns what was freed of it.
@@ -256,7 +254,7 @@ def free_garbage(
     """
     with submit_lock(workspace):
         freed = []
-        for piece in find_garbage(workspace, grid, say):
+        for piece in find_garbage(workspace, grid):
             before(piece)
             why = ""
             # of no rights, which the rest of it shows

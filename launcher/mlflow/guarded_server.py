@@ -40,7 +40,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Mode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from jobs.runtime.telling import tell
+from jobs.runtime.job_log import write_line
 from jobs.tracking import artifact_folder
 from jobs.tracking.artifact_folder import NotBelow
 from launcher.mlflow.gate import Gate, GateKeys
@@ -249,7 +249,7 @@ def run_server() -> None:
     try:
         handlers.initialize_backend_stores(settings.backend, settings.backend, root)
     except Exception as error:
-        tell(f"MLflow cannot open its database: {error}")
+        write_line(f"MLflow cannot open its database: {error}")
         sys.exit(1)
     uvicorn.run(
         "launcher.mlflow.guarded_server:make_app",

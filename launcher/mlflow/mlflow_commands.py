@@ -3,6 +3,7 @@ a cluster."""
 
 import getpass
 import importlib.util
+import logging
 import shlex
 import socket
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from launcher.views import show
 from launcher.workspace import recorded_grids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.secrets import hide_in_addresses
+
+logger = logging.getLogger(__name__)
 
 
 def require_mlflow() -> None:
@@ -39,8 +42,7 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
                     workspace,
                     name,
                     refill=refill,
-                    tell=counting.show,
-                    say=show.print_progress,
+                    report_progress=counting.show,
                 )
             except (tracker.Refused, Damaged) as error:
                 refused.append(error)
@@ -111,9 +113,7 @@ def serve_cluster(served: ServerOptions, folder: Path) -> None:
         _tell_who(served)
         _tell_stakes(served)
         if trouble:
-            show.print_progress(
-                f"your jobs and zsg sync do not find the token: {trouble}"
-            )
+            logger.warning(f"your jobs and zsg sync do not find the token: {trouble}")
         else:
             show.print_result(
                 f"your jobs and zsg sync take the token from {server_tokens.locate_tokens()}"
@@ -162,7 +162,7 @@ def _published(uri: str) -> str | None:
     try:
         return server_tokens.find_token(uri)
     except server_tokens.Exposed as error:
-        show.print_progress(str(error))
+        logger.warning(str(error))
         return None
 
 

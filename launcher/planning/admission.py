@@ -1,6 +1,7 @@
 """Looks, before anything is submitted, at what a plan would meet: the cluster's limits,
 the disk, the guards."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from launcher.clusters import cluster as clusters
 from launcher.clusters import slurm_retry, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
-from launcher.clusters.slurm_retry import Say
 from launcher.grids.runs import Run
 from launcher.planning import limits
 from launcher.planning.estimates import Estimates
@@ -22,8 +22,10 @@ from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.suites import list_key_variables
 from zsg_core.training.estimate import GB
 
+logger = logging.getLogger(__name__)
 
-def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
+
+def cluster_of(profile: Profile, must_answer: bool) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not
     answer and does not."""
     # which may be refused, whether or not Slurm is at hand
@@ -31,21 +33,21 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     if profile.kind == "local":
         return Cluster()
     for note in which_cluster.explain_choice(profile):
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     if not must_answer and shutil.which("scontrol") is None:
-        say(
+        logger.warning(
             "the cluster's limits were not looked at: there is no scontrol here; submit from a"
             " login node of it"
         )
         return Cluster(named=named)
     if must_answer:
         return slurm_retry.retry_while_unreachable(
-            lambda: clusters.query_cluster(named=named), say
+            lambda: clusters.query_cluster(named=named)
         )
     try:
         return clusters.query_cluster(named=named)
     except ClusterError as error:
-        say(
+        logger.warning(
             f"the cluster's limits were not looked at ({slurm_retry.get_last_line(error)})"
         )
         return Cluster(named=named)

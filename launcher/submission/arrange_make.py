@@ -1,6 +1,7 @@
 """Makes the arrangements of a grid on this machine, without training anything, through
 ordinary prepare jobs."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from launcher.submission import submit as submits
 from launcher.views import show
 from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,10 @@ def _run(opened: workflow.ResolvedGrid) -> None:
     ):
         raise ClusterError(why)
     for one in opened.effects:
-        show.print_progress(one.line)
+        logger.info(one.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle_submissions(site, ledger, show.print_progress)
+        submits.settle_submissions(site, ledger)
         actions = [
             plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs
         ]

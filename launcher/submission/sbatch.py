@@ -1,6 +1,7 @@
 """Submits one submission to Slurm by sbatch and finds it again, whatever sbatch said
 and whoever was killed meanwhile."""
 
+import logging
 import os
 import socket
 import time
@@ -16,7 +17,6 @@ from jobs.runtime import slurm_environment
 from launcher.clusters import slurm, submitit_backend
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm_retry import (
-    Say,
     get_last_line,
     is_unreachable,
     make_retry_policy,
@@ -26,6 +26,8 @@ from launcher.clusters.submitit_backend import SbatchAnswer
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
 # between looks for what sbatch has taken: a site's squeue may answer from a moment ago
@@ -54,7 +56,6 @@ def send_submission(
     size: JobSize,
     after: str | None,
     ledger: Ledger,
-    say: Say,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Submission:
     """Submits the jobs, held, with the links of their chain behind them, and records their ids.
@@ -66,16 +67,14 @@ def send_submission(
     guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
     wanted = _guarded(build_parameters(profile, submission, size, after, code), guard)
     try:
-        taken = _sbatch(
-            workspace, profile, submission, submission.name, wanted, say, sleep
-        )
+        taken = _sbatch(workspace, profile, submission, submission.name, wanted, sleep)
     except SubmitRejected:
         ledger.void(submission, "sbatch failed")
         raise
     ids = taken.ids
     ledger.submitted(submission, ids, taken.cluster)
     where = f" on cluster {submission.cluster}" if submission.named else ""
-    say(
+    logger.info(
         f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as"
         f" {ids[0].partition('_')[0]}{where}"
     )
@@ -85,9 +84,11 @@ def send_submission(
             build_parameters(profile, submission, size, behind, code, number), guard
         ) | {"job_name": name}
         try:
-            ids = _sbatch(workspace, profile, submission, name, wanted, say, sleep).ids
+            ids = _sbatch(workspace, profile, submission, name, wanted, sleep).ids
         except ClusterError as error:
-            say(f"the chain has {number - 1} of {submission.chain} links: {error}")
+            logger.warning(
+                f"the chain has {number - 1} of {submission.chain} links: {error}"
+            )
             break
         ledger.linked(submission, ids)
     return submission
@@ -136,7 +137,6 @@ def _sbatch(
     submission: Submission,
     name: str,
     wanted: dict[str, Any],
-    say: Say,
     sleep: Callable[[float], None],
 ) -> JobsInSlurm:
     """Submits one array of a submission's jobs under a name; again only where Slurm was
@@ -162,14 +162,14 @@ def _sbatch(
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
             ids = retry_while_unreachable(
-                lambda: adopt_jobs(workspace, submission, name), say, sleep
+                lambda: adopt_jobs(workspace, submission, name), sleep
             )
             if ids:
                 return JobsInSlurm(ids)
             raise SubmitRejected(str(error)) from error
 
     def tell(error: Exception, wait_s: float) -> None:
-        say(
+        logger.warning(
             f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
             f" trying again in {wait_s:g} s"
         )
@@ -177,7 +177,7 @@ def _sbatch(
     answer = make_retry_policy(sleep).call(submit, _may_be_sent_again, tell=tell)
     if isinstance(answer, JobsInSlurm):
         return answer
-    ids = _confirmed(submission, name, answer, say, sleep)
+    ids = _confirmed(submission, name, answer, sleep)
     items = [workspace.root / item for item in submission.items]
     submitit_backend.complete_submission(
         folder, name, items, ids, wanted.get("time", 5), answer.script
@@ -194,7 +194,6 @@ def _confirmed(
     submission: Submission,
     name: str,
     told: SbatchAnswer,
-    say: Say,
     sleep: Callable[[float], None],
 ) -> list[str]:
     """The ids of the jobs that sbatch has taken, as Slurm has them under our name and for our user.
@@ -207,7 +206,6 @@ def _confirmed(
     for pause in (*CONFIRM_S, None):
         ids = retry_while_unreachable(
             lambda: slurm.find_job_ids(name, sacct=submission.sacct, cluster=cluster),
-            say,
             sleep,
         )
         if ids or pause is None:
@@ -222,7 +220,7 @@ def _confirmed(
             " site, rename jobs? Then zsg submit again"
         )
     if told.id and told.id not in {job_id.partition("_")[0] for job_id in ids}:
-        say(
+        logger.warning(
             f"sbatch names job {told.id}, but the jobs {name} are {ids[0].partition('_')[0]}: these"
             " are taken"
         )

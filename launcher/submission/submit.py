@@ -7,6 +7,7 @@ there is one job per run, whatever died when.
 """
 
 import fcntl
+import logging
 import math
 import shutil
 import uuid
@@ -26,7 +27,6 @@ from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize
-from launcher.clusters.slurm_retry import Say
 from launcher.evaluation import evaluation_plan
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
@@ -58,6 +58,8 @@ from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 from zsg_core.suites import list_key_variables
+
+logger = logging.getLogger(__name__)
 
 # files are written side by side: each waits for a disk, or for the server that has it
 WRITERS = 16
@@ -274,18 +276,18 @@ def _is_done(site: Site, run: Run) -> bool:
     return record is not None and record.outcome == Outcome.DONE
 
 
-def settle_submissions(site: Site, ledger: Ledger, say: Say) -> None:
+def settle_submissions(site: Site, ledger: Ledger) -> None:
     """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs
     need no settling."""
     for submission in ledger.unfinished():
         if submission.scheduler == "local":
             continue
         if site.profile.kind == "local":
-            say(
+            logger.info(
                 f"{submission.name} was cut short; a submit with its Slurm profile settles it"
             )
             continue
-        say(
+        logger.info(
             f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}"
         )
         if not submission.ids:
@@ -304,7 +306,7 @@ def settle_submissions(site: Site, ledger: Ledger, say: Say) -> None:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
         for strange in slurm.release_jobs(submission.jobs):
-            say(f"{strange}; it was not touched")
+            logger.warning(f"{strange}; it was not touched")
         ledger.released(submission)
 
 
@@ -312,7 +314,7 @@ def _on(submission: Submission) -> str:
     return f" on cluster {submission.cluster}" if submission.named else ""
 
 
-def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
+def end_replaced(plan: Plan, ledger: Ledger) -> None:
     """Ends what earlier submissions of the plan's jobs may still have in the queue, or
     a run would have two jobs.
 
@@ -324,76 +326,74 @@ def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
     jobs = [job for item in items for job in ledger.jobs_of(item)]
     if not jobs:
         return
-    queue = slurm_retry.retry_while_unreachable(lambda: slurm.query_queue(jobs), say)
+    queue = slurm_retry.retry_while_unreachable(lambda: slurm.query_queue(jobs))
     left = [job for job, state in queue.active.items() if not state.is_leaving]
     if left:
         ids = ", ".join(slurm.compact_ids(job.id for job in left))
-        say(
+        logger.info(
             f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones"
             " take their place"
         )
-        slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(left), say)
+        slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(left))
     for job, why in queue.away.items():
-        say(f"job {job.id} of an earlier submission is {why}; it was not cancelled")
+        logger.warning(
+            f"job {job.id} of an earlier submission is {why}; it was not cancelled"
+        )
 
 
-def submit_slurm(
-    site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say
-) -> None:
+def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int) -> None:
     """Submits prepare jobs, then train jobs that wait for them, in arrays of at most
     `most`, then releases all.
 
     If one is refused, those accepted before it are released all the same: they are
     wanted and complete.
     """
-    end_replaced(plan, ledger, say)
+    end_replaced(plan, ledger)
     made = list[Submission]()
     try:
         for alike in _alike(plan.prepares):
             for prepares in _parts(alike, most):
-                made.append(_submit_prepares(site, grid, plan, prepares, ledger, say))
+                made.append(_submit_prepares(site, grid, plan, prepares, ledger))
         for group in plan.groups:
             for runs in _parts(group.runs, most):
                 trained = _submit_runs(
-                    site, grid, plan, replace(group, runs=runs), ledger, say
+                    site, grid, plan, replace(group, runs=runs), ledger
                 )
                 made.append(trained)
                 for one in _submit_evaluators(
-                    site, grid, evaluation_of(runs), trained, ledger, say
+                    site, grid, evaluation_of(runs), trained, ledger
                 ):
                     # one by one: what is in Slurm is released even if the next is refused
                     made.append(one)
                 if plan.canary and runs == [plan.canary.run]:
                     made.append(
-                        _submit_canary(site, grid, plan.canary, trained, ledger, say)
+                        _submit_canary(site, grid, plan.canary, trained, ledger)
                     )
         later = [action.run for action in plan.actions if action.kind == EVALUATE]
         for one in (
-            _submit_later(site, grid, evaluation_later(later), ledger, say)
-            if later
-            else ()
+            _submit_later(site, grid, evaluation_later(later), ledger) if later else ()
         ):
             made.append(one)
     finally:
         if made:
             jobs = [job for submission in made for job in submission.jobs]
             for strange in slurm_retry.retry_while_unreachable(
-                lambda: slurm.release_jobs(jobs), say
+                lambda: slurm.release_jobs(jobs)
             ):
-                say(f"{strange}; it was not touched")
+                logger.warning(f"{strange}; it was not touched")
             for submission in made:
                 ledger.released(submission)
 
 
-def release_held_jobs(plan: Plan, say: Say) -> None:
+def release_held_jobs(plan: Plan) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch
     them: it never would itself."""
     if plan.held:
         for strange in slurm_retry.retry_while_unreachable(
-            lambda: slurm.release_jobs(plan.held, whole_arrays=False), say
+            lambda: slurm.release_jobs(plan.held, whole_arrays=False)
         ):
-            say(f"{strange}; it was not touched")
-        say(
+            logger.warning(f"{strange}; it was not touched")
+        logger.info(
             f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
         )
 
@@ -417,7 +417,6 @@ def _submit_prepares(
     plan: Plan,
     prepares: Sequence[Prepare],
     ledger: Ledger,
-    say: Say,
 ) -> Submission:
     first, items, known = (
         prepares[0],
@@ -442,12 +441,12 @@ def _submit_prepares(
         [ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))]
     )
     return sbatch.send_submission(
-        site.workspace, site.profile, submission, size, after, ledger, say
+        site.workspace, site.profile, submission, size, after, ledger
     )
 
 
 def _submit_runs(
-    site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say
+    site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger
 ) -> Submission:
     items = [run_item(run) for run in group.runs]
     known = ledger.by_item()
@@ -483,7 +482,7 @@ def _submit_runs(
         list(pool.map(write, group.runs))
     dependency = sbatch.build_dependency(after, group.whatever_they_made, first)
     return sbatch.send_submission(
-        site.workspace, site.profile, submission, group.size, dependency, ledger, say
+        site.workspace, site.profile, submission, group.size, dependency, ledger
     )
 
 
@@ -493,7 +492,6 @@ def _submit_canary(
     first: Canary,
     submission: Submission,
     ledger: Ledger,
-    say: Say,
 ) -> Submission:
     """Submits the job that watches the first run, once that has begun; it takes one CPU."""
     size = JobSize(time_min=first.run.size.time_min)
@@ -505,9 +503,9 @@ def _submit_canary(
     )
     after = f"after:{submission.ids[0]}"
     made = sbatch.send_submission(
-        site.workspace, site.profile, watch, size, after, ledger, say
+        site.workspace, site.profile, watch, size, after, ledger
     )
-    say(
+    logger.info(
         f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint"
         " (--no-canary: none does)"
     )
@@ -520,7 +518,6 @@ def _submit_evaluators(
     wanted: Evaluation,
     trained: Submission,
     ledger: Ledger,
-    say: Say,
 ) -> Iterator[Submission]:
     """Submits the evaluate jobs of an array of runs: some that start once runs of it
     have, one after all have ended."""
@@ -530,16 +527,16 @@ def _submit_evaluators(
         # they begin as the array's tasks do
         first = trained.ids[number * len(trained.ids) // wanted.beside]
         yield _submit_evaluate(
-            site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False
+            site, grid, wanted.runs, f"after:{first}", ledger, drains=False
         )
     ends = sbatch.build_dependency(
         [trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True
     )
-    yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+    yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, drains=True)
 
 
 def _submit_later(
-    site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger, say: Say
+    site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger
 ) -> Iterator[Submission]:
     """Submits the evaluate jobs of runs that were submitted before; where some still
     train, after their ends."""
@@ -554,7 +551,7 @@ def _submit_later(
     ]
     ends = sbatch.build_dependency(ids, whatever_they_made=True)
     for _ in range(wanted.after):
-        yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+        yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, drains=True)
 
 
 def _submit_evaluate(
@@ -563,7 +560,6 @@ def _submit_evaluate(
     runs: Sequence[Run],
     after: str | None,
     ledger: Ledger,
-    say: Say,
     drains: bool,
 ) -> Submission:
     item, profile = _evaluate_item(runs), site.profile
@@ -575,7 +571,7 @@ def _submit_evaluate(
         profile, list_key_variables(suite for run in runs for suite in run.suites)
     )
     return sbatch.send_submission(
-        site.workspace, profile, intent, profile.evaluate, after, ledger, say
+        site.workspace, profile, intent, profile.evaluate, after, ledger
     )
 
 

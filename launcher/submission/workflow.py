@@ -1,5 +1,6 @@
 """The steps of `zsg plan` and `zsg submit`: resolve a grid, submit it, follow its local jobs."""
 
+import logging
 import os
 import shlex
 import shutil
@@ -42,6 +43,8 @@ from launcher.workspace import code_snapshot, linked_folders, recorded_grids, wo
 from launcher.workspace.ledger import Ledger, submit_lock
 from launcher.workspace.shipped import find_shipped
 from zsg_core.errors import ClusterError, UserError, ZsgError
+
+logger = logging.getLogger(__name__)
 
 # how the user calls zsg, for a process that zsg itself has started
 CALLED = "ZSG_CALLED"
@@ -109,7 +112,7 @@ def resolve_grid(
             grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train
         )
     place = workspaces.find_to_read(workspace_path, profile.workspace)
-    downloads = Downloads(place, profile.internet, show.print_progress)
+    downloads = Downloads(place, profile.internet)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
     inputs.check_inputs(stages, downloads)
     code_snapshot.refuse_colon(place)
@@ -118,7 +121,6 @@ def resolve_grid(
         raise refusal
     known = inputs.Inputs(
         place.digest_cache,
-        show.print_progress,
         downloads,
         keeps=place.root.is_dir() and not refusal,
     )
@@ -134,11 +136,9 @@ def resolve_grid(
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
-    show.print_progress(
-        f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}"
-    )
+    logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
-        show.print_progress(f"note: {note}")
+        logger.warning(f"note: {note}")
     own = layers.files[0].resolve()
     by = (
         own.stem
@@ -156,9 +156,7 @@ def create_workspace(opened: ResolvedGrid) -> None:
     """Makes the workspace, and keeps there what was read. UserError where it can be
     none of the user's."""
     site = opened.site
-    workspaces.create_workspace(
-        site.workspace, show.print_progress, share=site.profile.share == "group"
-    )
+    workspaces.create_workspace(site.workspace, share=site.profile.share == "group")
     opened.read.keep()
 
 
@@ -189,9 +187,7 @@ def reopen_grid(place: Workspace, name: str) -> ResolvedGrid:
 def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
     """Prints what a submit would do now; returns the error with which it would refuse,
     if it would."""
-    cluster = admission.cluster_of(
-        opened.site.profile, show.print_progress, must_answer=False
-    )
+    cluster = admission.cluster_of(opened.site.profile, must_answer=False)
     site, estimates = replace(opened.site, cluster=cluster), opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.find_submit_quota(site.profile, cluster)
@@ -219,14 +215,14 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
             show.plan_rows(plan, known, words, effects.as_rows(opened.effects))
         )
         for why in refused:
-            show.print_progress(f"submit would refuse: {why}")
+            logger.warning(f"submit would refuse: {why}")
         return admission.join_objections(refused)
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
     _tell_of_the_data(opened)
     for line in _unproven(opened):
-        show.print_progress(line)
+        logger.info(line)
     show.print_effects(opened.effects)
     for why in refused:
         show.print_result(f"submit would refuse: {why}")
@@ -239,7 +235,7 @@ def _say_unknown(opened: ResolvedGrid, plan: Plan) -> None:
     only they can tell."""
     if not admission.is_python_of_jobs(opened.site.profile):
         for why in admission.find_missing_packages(plan):
-            show.print_progress(
+            logger.warning(
                 f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the"
                 " jobs"
             )
@@ -267,7 +263,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     site, grid = opened.site, opened.grid
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
-    cluster = admission.cluster_of(site.profile, show.print_progress, must_answer=True)
+    cluster = admission.cluster_of(site.profile, must_answer=True)
     site = replace(site, cluster=cluster)
     _tell_clusters(site, Ledger(site.workspace))
     space, asked, need = (
@@ -286,13 +282,13 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         if asked.acting:
             show.print_effects(opened.effects)
         if asked.acting and not agreed(f"{show.summarize_plan(asked)}: submit?"):
-            show.print_progress("nothing was submitted")
+            logger.info("nothing was submitted")
             return False
     create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
-        submits.settle_submissions(site, ledger, show.print_progress)
+        submits.settle_submissions(site, ledger)
         plan = submits.plan_runs(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
             admission.raise_objections(
@@ -305,11 +301,9 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
             action.kind for action in asked.actions
         ]:
             show.plan_table(plan)
-            show.print_progress(
-                "the states changed meanwhile: this is what is done now"
-            )
+            logger.info("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs, opened.asked)
-        submits.release_held_jobs(plan, show.print_progress)
+        submits.release_held_jobs(plan)
         admission.raise_objections(admission.without_room(plan))
         if not plan.acting:
             _tell_of_the_data(opened)
@@ -320,7 +314,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
             return False
         if site.profile.kind == "slurm":
             most = limits.array_size(site.profile, cluster.config)
-            submits.submit_slurm(site, grid, plan, ledger, most, show.print_progress)
+            submits.submit_slurm(site, grid, plan, ledger, most)
             if plan.left:
                 show.print_result(f"{plan.left}; zsg submit again once jobs have ended")
             show.print_result(
@@ -356,7 +350,7 @@ def _tell_clusters(site: Site, ledger: Ledger) -> None:
     }
     if here and others - {here}:
         names = ", ".join(sorted(others - {here}))
-        show.print_progress(
+        logger.warning(
             f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are"
             " asked for there (SLURM_CLUSTERS or the profile said otherwise when they were"
             " submitted)"
@@ -378,7 +372,7 @@ def _evaluated(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> bool:
         why = ": ".join(
             str(part) for part in (state.state, state.cause, state.evidence) if part
         )
-        show.print_progress(f"{item} {why}; zsg submit again evaluates what is left")
+        logger.error(f"{item} {why}; zsg submit again evaluates what is left")
     return not bad
 
 
@@ -489,7 +483,7 @@ def _await_delivery(
         delivery.kill()
         code = delivery.wait()
     if code:
-        show.print_progress(
+        logger.warning(
             f"MLflow did not get everything; see delivery.log in the workspace's grids/{name},"
             f" then: zsg sync {name}"
         )

@@ -1,6 +1,7 @@
 """Verifies a run from its folder: every look at its records, then some of its steps
 replayed and compared."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,20 +22,19 @@ from launcher.verification.replay_comparison import (
 from launcher.workspace import extras
 from zsg_core.errors import UserError
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def verify_run(
     text: str,
     find_workspace: Callable[[], Workspace],
     steps: int,
-    say: Say,
     start: Start = replay.start_processes,
 ) -> list[Finding]:
     """What was found, with what differs first. `text`: a run's folder, or the unique
     prefix of its id in a workspace."""
     evidence = Evidence.of(_folder(text, find_workspace))
-    replay_checks = ReplayChecks(evidence, steps, say, start)
+    replay_checks = ReplayChecks(evidence, steps, start)
     looks = [
         *record_checks.list_checks(evidence),
         ("replay", replay_checks.equal),
@@ -62,11 +62,10 @@ class ReplayChecks:
     """The steps that are replayed when the first check asks for it; later checks ask
     what came of it."""
 
-    def __init__(self, evidence: Evidence, steps: int, say: Say, start: Start) -> None:
-        self._evidence, self._steps, self._say, self._start = (
+    def __init__(self, evidence: Evidence, steps: int, start: Start) -> None:
+        self._evidence, self._steps, self._start = (
             evidence,
             steps,
-            say,
             start,
         )
         self._over: Span | None = None
@@ -88,7 +87,7 @@ class ReplayChecks:
         started = replay.way_of_step(e, over.begin + 1)
         ranks = f"{started['world']} rank{'s' * (started['world'] > 1)} on {started['device']}"
         scope = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
-        self._say(
+        logger.info(
             f"replaying {scope}; this runs the code and loads the state beside the run"
             " (--steps 0: neither)"
         )

@@ -8,6 +8,7 @@ rich's own colours and movements do.
 """
 
 import json
+import logging
 import re
 import sys
 import time
@@ -82,10 +83,11 @@ _LINE_END = re.compile(r"\n(?! )")
 
 _out = ShowingConsole()
 _err = ShowingConsole(stderr=True)
+logger = logging.getLogger(__name__)
 
 
-def print_progress(text: str) -> None:
-    """A line of progress, on stderr."""
+def print_message(text: str) -> None:
+    """A line beside the results, on stderr: what zsg logs is printed by this."""
     _err.print(Text(_as_lines(text)), soft_wrap=True)
 
 
@@ -464,7 +466,7 @@ def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None
 def data_notes(notes: Sequence[str]) -> None:
     """Says what there is to know of the data, on stderr."""
     for note in notes:
-        print_progress(f"note on the data: {note}")
+        logger.warning(f"note on the data: {note}")
 
 
 def new_page(title: str) -> None:
@@ -519,6 +521,11 @@ def _reason(row: Mapping[str, Any]) -> None:
             )
 
 
+def _shows_progress() -> bool:
+    """Whether what moves is shown: in a terminal, unless -q was given."""
+    return _err.is_terminal and logger.isEnabledFor(logging.INFO)
+
+
 class Progress:
     """Shows the states of jobs while they run: a live table in a terminal, a line now
     and then in a log."""
@@ -526,7 +533,7 @@ class Progress:
     def __init__(self) -> None:
         self._live = (
             Live(console=_err, refresh_per_second=4, transient=True)
-            if _err.is_terminal
+            if _shows_progress()
             else None
         )
         self._next = 0.0
@@ -559,7 +566,7 @@ class Progress:
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
-            print_progress(line)
+            logger.info(line)
         self._said = line
 
 
@@ -571,7 +578,7 @@ class Counting:
         from rich.markup import escape
         from rich.progress import Progress as Bar  # which no other command needs
 
-        self._bar = Bar(console=_err, transient=True, disable=not _err.is_terminal)
+        self._bar = Bar(console=_err, transient=True, disable=not _shows_progress())
         self._task = self._bar.add_task(
             escape(make_showable(label, keep="")), total=None
         )

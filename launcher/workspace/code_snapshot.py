@@ -14,6 +14,7 @@ before it starts any Python (`guard_lines`).
 import compileall
 import hashlib
 import importlib.metadata
+import logging
 import platform
 import py_compile
 import shlex
@@ -37,8 +38,9 @@ from jobs.contract.folder import (
 )
 from jobs.files import ownership
 from jobs.runtime.code_guard import VARIABLE
-from jobs.runtime.telling import tell
 from zsg_core.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = (jobs, zsg_core)
 DIGITS = 16
@@ -90,7 +92,7 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
     if why is None:
         return
     if why:
-        tell(
+        logger.warning(
             f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place"
         )
     if folder.exists() or folder.is_symlink():

@@ -7,24 +7,24 @@ making its target would put runs where nobody looks.
 """
 
 import contextlib
+import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from jobs.files.ownership import Fault
-from jobs.runtime.telling import tell
 from zsg_core.errors import ClusterError, UserError
+
+logger = logging.getLogger(__name__)
 
 OTHER = "name another with --workspace or ZSG_WORKSPACE"
 VARIABLE = "ZSG_WORKSPACE"
 AS_YOURS = "what they put there would run as yours"
 # folders of a workspace in which lies what is run
 CODE = ("code", "grids", "submissions")
-
-Say = Callable[[str], None]
 
 
 def find_workspace(path: Path) -> Workspace:
@@ -76,8 +76,9 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
     That of somebody else may be read, and that is told.
     """
     workspace = find_workspace(choose_folder(path, otherwise))
+    logger.debug(f"workspace {workspace.root}")
     if note := note_of(workspace):
-        tell(f"note: {note}")
+        logger.warning(f"note: {note}")
     return workspace
 
 
@@ -111,9 +112,7 @@ def find_refusal(workspace: Workspace) -> UserError | None:
     return find_foreign_access(workspace)
 
 
-def create_workspace(
-    workspace: Workspace, say: Say = tell, *, share: bool = False
-) -> None:
+def create_workspace(workspace: Workspace, *, share: bool = False) -> None:
     """Makes the folder unless it is there, for its owner alone or, to `share`, for the
     owner's group.
 
@@ -125,11 +124,11 @@ def create_workspace(
     folder = workspace.root
     if folder.exists():
         if share and not ownership.is_group_workspace(folder):
-            say(
+            logger.warning(
                 f"note: share: group counts where a workspace is made; {folder} was made before and"
                 " stays yours alone"
             )
-        _close(workspace, say)
+        _close(workspace)
         return
     try:
         workspace.create()
@@ -233,7 +232,7 @@ def list_faults(root: Path) -> Iterator[Fault]:
                     yield fault
 
 
-def _close(workspace: Workspace, say: Say) -> None:
+def _close(workspace: Workspace) -> None:
     """Takes from others the right to write what the user has made and left open to them."""
     if ownership.is_group_workspace(workspace.root):
         return
@@ -247,7 +246,7 @@ def _close(workspace: Workspace, say: Say) -> None:
             str(fault.path.relative_to(workspace.root)) for fault in closed[:8]
         )
         more = f" and {len(closed) - 8} more" if len(closed) > 8 else ""
-        say(
+        logger.warning(
             f"note: {names}{more} of workspace {workspace.root}"
             f" {closed[0].what.replace('may', 'could', 1)}; now you alone may write there (chmod"
             " go-w)"

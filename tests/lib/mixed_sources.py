@@ -18,9 +18,9 @@ Make = Callable[..., list[Corpus]]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make(tmp_path: Path, logged: list[str]) -> Make:
     """Makes the corpora of the stages of a run; what is said stands in `make.said`."""
-    workspace, said = Workspace(tmp_path / "work"), []
+    workspace = Workspace(tmp_path / "work")
     digests = inputs.Inputs(tmp_path / "digests.json")
 
     def of(
@@ -46,12 +46,11 @@ def make(tmp_path: Path) -> Make:
                     corpus_id(one),
                     one["stages"][-1]["data"],
                     files,
-                    said.append,
                 )
             )
         return made
 
-    of.said = said  # type: ignore[attr-defined]
+    of.said = logged  # type: ignore[attr-defined]
     return of
 
 

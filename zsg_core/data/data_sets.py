@@ -5,6 +5,7 @@ and patterns of names.
 maximum is that of a set.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from zsg_core.data.readers import p3
 from zsg_core.data.readers.format import bare_name, root_folder
 from zsg_core.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 BY_NAME, BY_FOLDER = "t0", "folder"
 SHOWN = 5  # tasks that are named; all are counted
@@ -62,10 +65,8 @@ def find_task_folders(path: Path, files: Sequence[Path]) -> dict[str, str]:
     return {task: folder for task, folder in folder_of.items() if folder != "."}
 
 
-def refuse_unknown(
-    sets: Sets, rule: Rule, purpose: str, say: Callable[[str], None]
-) -> None:
-    """Tells of the tasks that are of no known set, and so are each one of its own for `purpose`.
+def refuse_unknown(sets: Sets, rule: Rule, purpose: str) -> None:
+    """Warns of the tasks that are of no known set, and so are each one of its own for `purpose`.
 
     UserError where the rule was given, for it is to name all; or where T0's names know
     none of several tasks, for `purpose` would count every template as a data set.
@@ -83,7 +84,7 @@ def refuse_unknown(
             " set, as data.data_sets: {sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for"
             " a folder of files for each set"
         )
-    say(
+    logger.warning(
         f"{problem}; {purpose} takes each for a data set of its own"
         " (data.data_sets says which are one)"
     )
