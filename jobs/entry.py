@@ -64,7 +64,8 @@ from zsg_core.errors import Diverged, ZsgError
 from zsg_core.secrets import hide_known
 from zsg_core.training import schedule
 
-logger = logging.getLogger(__name__)
+# by its name, as it is run as a program, which Python calls __main__
+logger = logging.getLogger("jobs.entry")
 
 MEET_S = 600.0
 # an evaluate job in its own folder's journal; in a run's folder it is a guest

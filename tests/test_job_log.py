@@ -1,6 +1,7 @@
 """Does a job's log have times and levels, and is what a job says still found by whoever
 reads its log, its heartbeat or its journal?"""
 
+import importlib.util
 import logging
 import re
 from pathlib import Path
@@ -87,8 +88,9 @@ def test_marks_and_tracebacks_are_found_behind_times_and_levels(
         attempts.begin_attempt(folder, "s"), 0, 1, "node1"
     )
     job_log.write_line(mark)
+    message = "CUDA out of memory. Tried to allocate 2 GiB"
     try:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        raise RuntimeError(message)
     except RuntimeError as caught:
         error = caught
         logger.exception("this attempt ends with an error")
@@ -98,7 +100,7 @@ def test_marks_and_tracebacks_are_found_behind_times_and_levels(
     assert [one.attempt for one in logs.read_marks(log)] == [1]
     proof = why.in_log(log.read_bytes())
     assert proof and proof.cause == "out of memory"
-    assert proof.text == "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
+    assert proof.text == f"RuntimeError: {message}"
     lines = log.read_text().splitlines()
     assert tracebacks.hash_last_traceback(lines) == tracebacks.hash_error(error)
     older = lines[lines.index("Traceback (most recent call last):") :]
@@ -167,3 +169,10 @@ def test_an_error_that_nobody_caught_is_logged_with_its_traceback(
     first, last = capsys.readouterr().err.splitlines()
     assert LINE.fullmatch(first) and " CRITICAL " in first
     assert last == "ValueError: unforeseen"
+
+
+@pytest.mark.parametrize("module", ["jobs.entry", "jobs.tracking.mlflow_sync"])
+def test_programs_log_by_their_names(module: str) -> None:
+    """Run by `python -m` a module is called __main__, whose messages nobody would write."""
+    source = Path(importlib.util.find_spec(module).origin or "")  # type: ignore[union-attr]
+    assert f'logging.getLogger("{module}")' in source.read_text(encoding="utf-8")

@@ -41,7 +41,8 @@ from jobs.tracking.tracker import Refused, Tracker
 from zsg_core.errors import UserError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
 
-logger = logging.getLogger(__name__)
+# by its name, as it is run as a program, which Python calls __main__
+logger = logging.getLogger("jobs.tracking.mlflow_sync")
 
 SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
 # of one request, from a node: the next try is not far
