@@ -112,7 +112,7 @@ def test_what_a_job_without_steps_says_is_kept(folder: Path) -> None:
     the log alone, and what is said before or after is not of this job."""
     job_log.install_job_log()
     pulse = Pulse()
-    journal = Journal(folder, attempts.begin_attempt(folder, "s"), "prepare", None)
+    journal = Journal(folder, attempts.begin_attempt(folder, "s"), "prepare", "")
     logger.info("before")
     with job_log.record_progress("preparing", journal, pulse):
         assert (pulse.doing, pulse.note) == ("starting", None)
