@@ -3,7 +3,7 @@ where one does.
 
 A reader takes the keys of its format and no others, so a key that says "do not learn
 this" would go unseen. Here is the one table of them. What says that an answer is not to
-be learnt is refused: zsg learns every answer alike. What a row has beside what is read
+be trained on is refused: zsg trains on every answer alike. What a row has beside what is read
 (reasoning, calls of tools, a system text) is counted and told. Every other key is taken
 for a label of the row that changes nothing.
 
@@ -59,8 +59,8 @@ def _is_not_whole(value: Any) -> bool:
 
 
 def _is_masked(value: Any) -> bool:
-    """Whether a mask may be of what is learnt: NeMo's names the side that is not
-    learnt, which may be the user's."""
+    """Whether a mask may be of target tokens: NeMo's names the side that has none,
+    which may be the user's."""
     if isinstance(value, str):
         return bool(value.strip()) and SIDES.get(value.strip().lower()) != USER
     return value is not None and value is not False
@@ -80,11 +80,11 @@ def _is_other_number(value: Any) -> bool:
 
 
 def _is_no_learning(value: Any) -> bool:
-    """Whether a mark of a whole row says that it, or a part of it, is not to be learnt."""
+    """Whether a mark of a whole row says that it, or a part of it, is not to be trained on."""
     return _is_nothing(value) or isinstance(value, list)
 
 
-NOT_LEARNT = "marks what is not to be learnt, and zsg learns every answer alike"
+UNTRAINED = "marks what is not to be trained on, and zsg trains on every answer alike"
 REMOVED = "marks what was taken out of the data"
 REJECTED = "rejected side of a preference"
 
@@ -106,7 +106,7 @@ _MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 MESSAGE: dict[str, tuple[KeyRule, ...]] = {
     **{
         key: (
-            KeyRule(_is_not_whole, NOT_LEARNT, is_refused=True, side=ASSISTANT),
+            KeyRule(_is_not_whole, UNTRAINED, is_refused=True, side=ASSISTANT),
             KeyRule(
                 _is_there,
                 f"`{key}` of a user's message, of which nothing is learnt",
@@ -116,7 +116,7 @@ MESSAGE: dict[str, tuple[KeyRule, ...]] = {
         for key in _LEARN
     },
     **{
-        key: (KeyRule(_is_masked, NOT_LEARNT, is_refused=True, side=ASSISTANT),)
+        key: (KeyRule(_is_masked, UNTRAINED, is_refused=True, side=ASSISTANT),)
         for key in _MASK
     },
     **{key: (KeyRule(_is_there, REMOVED, is_refused=True),) for key in _REMOVED},
@@ -166,16 +166,16 @@ MESSAGE: dict[str, tuple[KeyRule, ...]] = {
 
 ROW: dict[str, tuple[KeyRule, ...]] = {
     "weight": (
-        KeyRule(_is_no_learning, NOT_LEARNT, is_refused=True),
+        KeyRule(_is_no_learning, UNTRAINED, is_refused=True),
         KeyRule(_is_other_number, "`weight` of a row, and all rows count alike"),
     ),
     **{
-        key: (KeyRule(_is_no_learning, NOT_LEARNT, is_refused=True),)
+        key: (KeyRule(_is_no_learning, UNTRAINED, is_refused=True),)
         for key in _LEARN
         if key != "weight"
     },
     **{
-        key: (KeyRule(_is_masked, NOT_LEARNT, is_refused=True),)
+        key: (KeyRule(_is_masked, UNTRAINED, is_refused=True),)
         for key in ("mask", "masked", "ignore")
     },
     **{
