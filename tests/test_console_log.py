@@ -65,8 +65,8 @@ def test_a_key_is_hidden_and_a_line_end_begins_no_line(
 
 def test_options_stand_before_and_behind_the_command(zsg: Zsg) -> None:
     """The results on stdout are the same."""
-    zsg("init", "study")
-    grid = "study/grid.yaml"
+    zsg("init")
+    grid = "grid.yaml"
     usual = zsg("plan", grid)
 
     assert "profile local:" in zsg.said

@@ -123,7 +123,7 @@ def test_what_a_job_without_steps_says_is_kept(folder: Path) -> None:
     journal.close()
 
     assert (pulse.doing, pulse.note) == ("preparing", "2 rows were passed over")
-    events = [row.data["event"] for row in read_journal(folder)]
+    events = [row.data.event for row in read_journal(folder)]
     assert events == ["records 1f: 3 examples of jsonl", "2 rows were passed over"]
 
 
