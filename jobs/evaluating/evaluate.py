@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,47 @@ class Done:
     lost: int = 0  # leases that another took over
 
 
+@dataclass(frozen=True)
+class AnswersAtStep:
+    """The answers to a suite's items by the weights of a step. `facts`: what is journalled
+    of how they came about."""
+
+    place: answers.Place
+    answered: list[Answered]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ScoredSuite:
+    """What was taken of a suite's answers: `keys`, and of those that were `requested` of a
+    scorer the scores. `failed`: why other keys cannot be had."""
+
+    items: Items
+    keys: list[str]
+    requested: list[str]
+    scores: Scores
+    failed: dict[str, str]
+
+    def list_metrics(self) -> dict[str, float]:
+        """The row of metrics; NaN for one that was requested and is not to be had."""
+        errors = {f"{key}_stderr": value for key, value in self.scores.error.items()}
+        absent = {
+            key: math.nan
+            for key in self.requested
+            if key in self.keys and key not in self.scores.values
+        }
+        return self.scores.values | errors | absent
+
+    def describe(self) -> list[str]:
+        """Each key with its value, or why there is none."""
+        values = self.scores.values
+        texts = [
+            f"{key} {values[key]:.4g}" if key in values else key for key in self.keys
+        ]
+        texts += [f"{key} is not to be had: {why}" for key, why in self.failed.items()]
+        return texts
+
+
 class Stopped(Exception):
     """It was told to stop before its work was done; `done` is what it has done."""
 
@@ -109,14 +151,14 @@ class Evaluator:
         workspace = job.workspace
         self._job, self._item, self._attempt = job, item, attempt
         self._is_stop_asked = is_stop_asked
-        self._served = [
+        self._targets = [
             EvalTarget(
                 workspace.run(served.run), convert(served.suites, tuple[Suite, ...])
             )
             for served in job.serves
         ]
         self._device = become_sole_rank()
-        self._held = WeightSwapper(self._device)
+        self._swapper = WeightSwapper(self._device)
         self._scorers = Scorers(workspace.ratings, self._device)
         self._keeper = Keeper(job.lease_s / 6)
         # whose weights of which step, and their test loss
@@ -127,58 +169,67 @@ class Evaluator:
 
     def run(self) -> Done:
         self._scorers.look_ahead(
-            [suite for one in self._served for suite in one.suites]
+            [suite for target in self._targets for suite in target.suites]
         )
-        idle_since = time.monotonic()
         try:
-            while True:
-                if self._is_stop_asked():
-                    raise KeyboardInterrupt
-                if self._work_once():
-                    idle_since = time.monotonic()
-                    continue
-                left = [
-                    one
-                    for one in self._served
-                    if next(one.open_work(), None) is not None
-                ]
-                if not left and all(
-                    evaluations.is_over(one.folder) or self._job.drains
-                    for one in self._served
-                ):
-                    break
-                if (
-                    not self._job.drains
-                    and time.monotonic() - idle_since > self._job.idle_s
-                ):
-                    break
-                time.sleep(POLL_S)
+            self._work_until_over()
         except KeyboardInterrupt:
             raise Stopped(self._done) from None
         finally:
             self._stop()
+        self._refuse_troubles()
+        return self._done
+
+    def _work_until_over(self) -> None:
+        """Evaluates as steps come, until nothing is left or nothing has come for long.
+        KeyboardInterrupt where the job is told to stop."""
+        idle_since = time.monotonic()
+        while True:
+            if self._is_stop_asked():
+                raise KeyboardInterrupt
+            if self._work_once():
+                idle_since = time.monotonic()
+                continue
+            if self._is_over() or self._has_idled(idle_since):
+                return
+            time.sleep(POLL_S)
+
+    def _is_over(self) -> bool:
+        """Whether nothing is left to evaluate, and nothing more will come."""
+        if any(next(target.open_work(), None) for target in self._targets):
+            return False
+        return self._job.drains or all(
+            evaluations.is_over(target.folder) for target in self._targets
+        )
+
+    def _has_idled(self, idle_since: float) -> bool:
+        """Whether the job has waited for as long as it may."""
+        waited_s = time.monotonic() - idle_since
+        return not self._job.drains and waited_s > self._job.idle_s
+
+    def _refuse_troubles(self) -> None:
+        """ClusterError where a step could not be evaluated."""
         troubles = [
-            f"{one.folder.name}, step {step}, {suite}: {why}"
-            for one in self._served
-            for (step, suite), why in one.troubles.items()
+            f"{target.folder.name}, step {step}, {suite}: {why}"
+            for target in self._targets
+            for (step, suite), why in target.troubles.items()
         ]
         if troubles:
             raise ClusterError(
                 f"{len(troubles)} steps could not be evaluated; the first, of run {troubles[0]}"
             )
-        return self._done
 
     def _stop(self) -> None:
-        self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
+        self._done.swaps, self._done.loads = self._swapper.swaps, self._swapper.loads
         self._keeper.stop()
-        for one in self._served:
-            self._leave_file(one)  # while the lease is held: it is the file's fence
+        for target in self._targets:
+            self._leave_file(target)  # while the lease is held: it is the file's fence
         if self._keeper.held:
             self._keeper.held.release()
-        for one in self._served:
-            found = evaluations.collect_taken_keys(one.folder)
+        for target in self._targets:
+            found = evaluations.collect_taken_keys(target.folder)
             leases.sweep_leases(
-                one.folder,
+                target.folder,
                 lambda step, keys, found=found: (
                     not evaluations.list_lacking_keys(keys, step, found)
                 ),
@@ -186,16 +237,16 @@ class Evaluator:
 
     def _work_once(self) -> bool:
         """Evaluates one suite at one step of some run; False if there is none to be had."""
-        for one in self._served:
-            for step, suite in one.open_work():
-                if self._try(one, step, suite):
+        for target in self._targets:
+            for step, suite in target.open_work():
+                if self._try(target, step, suite):
                     return True
         return False
 
-    def _try(self, one: EvalTarget, step: int, suite: Suite) -> bool:
+    def _try(self, target: EvalTarget, step: int, suite: Suite) -> bool:
         """Whether the step could be had, and was dealt with."""
-        path = leases.path_of(one.folder, step, suite.name)
-        journal = self._journal_of(one)
+        path = leases.path_of(target.folder, step, suite.name)
+        journal = self._journal_of(target)
         lease = leases.claim_lease(
             path, self._item, journal.name, suite.keys, self._job.lease_s
         )
@@ -204,54 +255,56 @@ class Evaluator:
         self._keeper.held = lease
         try:
             for before in lease.before:
-                self._take_over(one, journal, step, before)
+                self._take_over(target, journal, step, before)
             lease.forget()
-            if (step, suite) not in one.open_work():
+            if (step, suite) not in target.open_work():
                 return False  # another was quicker
             (self._look_inside if suite.name == INSIDE else self._evaluate)(
-                one, suite, journal, step
+                target, suite, journal, step
             )
         except Lost as lost:
             logger.warning(str(lost))
             self._done.lost += 1
-            self._leave_file(one)
+            self._leave_file(target)
         except Exception as error:
             if not isinstance(error, ZsgError):
-                logger.exception(f"{one.folder.name} step {step}: ends with an error")
+                logger.exception(
+                    f"{target.folder.name} step {step}: ends with an error"
+                )
             self._holding = None
-            one.troubles[step, suite.name] = hide_known(
+            target.troubles[step, suite.name] = hide_known(
                 f"{type(error).__name__}: {error}"
             )
             logger.warning(
-                f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
+                f"{target.folder.name} step {step}: {target.troubles[step, suite.name]}"
             )
         finally:
             # In this order: an interrupt in between leaves no lease behind.
             lease.release()
             self._keeper.held = None
-        evaluations.remove_needless_snapshots(one.folder, one.keys)
+        evaluations.remove_needless_snapshots(target.folder, target.keys)
         return True
 
-    def _leave_file(self, one: EvalTarget) -> None:
+    def _leave_file(self, target: EvalTarget) -> None:
         """Writes what is left, unless another took it over: that may be written no
         more. The next step has a new file."""
-        journal, one.journal = one.journal, None
+        journal, target.journal = target.journal, None
         if journal:
             with contextlib.suppress(Lost):
                 journal.close()
 
-    def _journal_of(self, one: EvalTarget) -> Journal:
+    def _journal_of(self, target: EvalTarget) -> Journal:
         """This evaluator's file in the run's journal, fenced by the lease that is held."""
-        if one.journal is None:
+        if target.journal is None:
             taken = [
                 int(path.stem.split("-")[2])
-                for path in journals.guest_files(one.folder)
+                for path in journals.guest_files(target.folder)
             ]
-            stage, number = one.job.stage_id, max(taken, default=-1) + 1
-            while one.journal is None:
+            stage, number = target.job.stage_id, max(taken, default=-1) + 1
+            while target.journal is None:
                 try:
-                    one.journal = Journal(
-                        one.folder,
+                    target.journal = Journal(
+                        target.folder,
                         self._attempt,
                         journals.GUEST,
                         stage,
@@ -260,123 +313,119 @@ class Evaluator:
                     )
                 except FileExistsError:  # another evaluator was quicker
                     number += 1
-        return one.journal
+        return target.journal
 
     def _fence(self) -> None:
         if self._keeper.held:
             self._keeper.held.check()
 
     def _take_over(
-        self, one: EvalTarget, journal: Journal, step: int, before: LeaseRecord
+        self, target: EvalTarget, journal: Journal, step: int, before: LeaseRecord
     ) -> None:
         """Journals that nothing counts any more that the former holder of a lease may yet write."""
-        path = journals.folder_of(one.folder) / before.journal
+        path = journals.folder_of(target.folder) / before.journal
         size = path.stat().st_size if path.exists() else 0
         journal.add_rewind({path.name: size}, step=step, examples=0)
         journal.commit()
         logger.info(
-            f"{one.folder.name} step {step}: taken over from {before.holder}, which gives no"
+            f"{target.folder.name} step {step}: taken over from {before.holder}, which gives no"
             " sign of life"
         )
 
     def _evaluate(
-        self, one: EvalTarget, suite: Suite, journal: Journal, step: int
+        self, target: EvalTarget, suite: Suite, journal: Journal, step: int
     ) -> None:
-        lacking = evaluations.list_lacking_keys(suite.keys, step, one.taken())
-        rows = journals.read_journal(one.folder)
-        kept = answers.find_place(rows, step, suite.name, suite.how)
-        point = one.read_trainer_point(step)
-        examples = point.examples if point else 0
-        if kept is None:
-            answered, generation = self._answer(
-                one, suite, step, point.loss if point else None
+        """Takes the metrics of a suite's answers; journals where the answers are, each
+        item's scores, the metrics."""
+        lacking = evaluations.list_lacking_keys(suite.keys, step, target.taken())
+        point = target.read_trainer_point(step) or TrainerPoint(None, 0)
+        answers_at_step = _find_answers(target, suite, step)
+        if answers_at_step is None:
+            answers_at_step = self._make_answers(
+                target, suite, journal, step, point.loss
             )
-            about = Asked(step, suite.name, suite.how)
-            kept = answers.keep_answers(
-                one.folder, journal.name, about, generation, answered
-            )
-            told_once: dict[str, Any] = {**structs.asdict(generation), "step": step}
-        else:
-            answered = answers.read_answers(one.folder, kept)
-            told_once = {"asked": dict(kept.asked)} if kept.asked else {}
-        asked = [key for key in lacking if not is_answers(key)]
-        items = one.items(suite)
-        scores, failed = self._scorers.score(suite, items, asked, answered)
-        done = [key for key in lacking if key not in failed]
-        scored_by = {key: by for key, by in suite.scored_by.items() if key in done}
-        counts = told_once.get("asked", {})
-        flags = [*asking.list_flags(counts, suite.how), *scores.flags]
-        event = AnswersKept(
-            suite=suite.name,
-            how=dict(suite.how),
-            keys=done,
-            scored_by=scored_by or UNSET,
-            file=kept.file,
-            at=kept.at,
-            bytes=kept.size,
-            flags=flags,
-            failed=dict(failed) or UNSET,
-            **told_once,
+        scored = self._score(target, suite, lacking, answers_at_step.answered)
+        event = _describe_answers(suite, answers_at_step, scored)
+        journal.add_event(event, step=step, examples=point.examples)
+        self._keep_items(
+            target.folder, scored.items, journal, scored.scores, step, point.examples
         )
-        journal.add_event(event, step=step, examples=examples)
-        self._keep_items(one, items, journal, scores, step, examples)
-        data = scores.values | {
-            f"{key}_stderr": value for key, value in scores.error.items()
-        }
-        # Asked for, and nothing to be had.
-        data |= {
-            key: math.nan for key in asked if key in done and key not in scores.values
-        }
-        if data:
-            journal.add_metrics(data, step=step, examples=examples)
+        if metrics := scored.list_metrics():
+            journal.add_metrics(metrics, step=step, examples=point.examples)
         journal.commit()
-        if failed:
-            one.troubles[step, suite.name] = "; ".join(
-                f"{key}: {why}" for key, why in failed.items()
+        if scored.failed:
+            target.troubles[step, suite.name] = "; ".join(
+                f"{key}: {why}" for key, why in scored.failed.items()
             )
-        self._done.scored += bool(done)
-        told_of = [
-            f"{key} {scores.values[key]:.4g}" if key in scores.values else key
-            for key in done
-        ]
-        told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
-        logger.info(
-            f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *flags])}"
+        self._done.scored += bool(scored.keys)
+        texts = [", ".join(scored.describe()), *event.flags]
+        logger.info(f"{target.folder.name} step {step}: {'; '.join(texts)}")
+
+    def _make_answers(
+        self,
+        target: EvalTarget,
+        suite: Suite,
+        journal: Journal,
+        step: int,
+        loss: float | None,
+    ) -> AnswersAtStep:
+        """Has the model answer with the weights of a step, and keeps its answers."""
+        answered, generation = self._answer(target, suite, step, loss)
+        question = Asked(step, suite.name, suite.how)
+        place = answers.keep_answers(
+            target.folder, journal.name, question, generation, answered
+        )
+        return AnswersAtStep(
+            place, answered, {**structs.asdict(generation), "step": step}
         )
 
+    def _score(
+        self,
+        target: EvalTarget,
+        suite: Suite,
+        lacking: list[str],
+        answered: list[Answered],
+    ) -> ScoredSuite:
+        """The scores of a suite's answers by the keys that are lacking."""
+        items = target.items(suite)
+        requested = [key for key in lacking if not is_answers(key)]
+        scores, failed = self._scorers.score(suite, items, requested, answered)
+        keys = [key for key in lacking if key not in failed]
+        return ScoredSuite(items, keys, requested, scores, failed)
+
     def _look_inside(
-        self, one: EvalTarget, suite: Suite, journal: Journal, step: int
+        self, target: EvalTarget, suite: Suite, journal: Journal, step: int
     ) -> None:
         """Takes the metrics that are taken inside the model; journals how, each item's
         values, the metrics."""
-        point = one.read_trainer_point(step) or TrainerPoint(None, 0)
+        point = target.read_trainer_point(step) or TrainerPoint(None, 0)
         loss, examples = point.loss, point.examples
         ways = {
             key: suite.find_definition(key)
-            for key in evaluations.list_lacking_keys(suite.keys, step, one.taken())
+            for key in evaluations.list_lacking_keys(suite.keys, step, target.taken())
         }
-        probe, started = self._hold(one, step, loss), time.perf_counter()
-        digest = _digest_of(one, step)
+        probe, started = self._hold(target, step, loss), time.perf_counter()
+        digest = _digest_of(target, step)
         inside = Inside(
-            self._held.llama,
+            self._swapper.llama,
             self._device,
-            one.folder,
+            target.folder,
             step,
             digest,
-            one.vocabulary,
-            one.test[0],
-            list(list_tested(one.job.stage["data"])),
-            one.choices,
-            lambda examples: self._held_out(one, examples),
+            target.vocabulary,
+            target.test[0],
+            list(list_tested(target.job.stage["data"])),
+            target.choices,
+            lambda examples: self._held_out(target, examples),
             self._fence,
         )
         looked = inside.look(ways)
         if looked.failed:
-            one.troubles[step, suite.name] = "; ".join(
+            target.troubles[step, suite.name] = "; ".join(
                 f"{key}: {why}" for key, why in looked.failed.items()
             )
             logger.warning(
-                f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
+                f"{target.folder.name} step {step}: {target.troubles[step, suite.name]}"
             )
         ways = {key: way for key, way in ways.items() if key not in looked.failed}
         if not ways:
@@ -402,24 +451,28 @@ class Evaluator:
         self._done.scored += 1
         shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
         logger.info(
-            f"{one.folder.name} step {step}: {'; '.join([shown, *looked.flags])}"
+            f"{target.folder.name} step {step}: {'; '.join([shown, *looked.flags])}"
         )
 
     def _answer(
-        self, one: EvalTarget, suite: Suite, step: int, loss: float | None
+        self, target: EvalTarget, suite: Suite, step: int, loss: float | None
     ) -> tuple[list[Answered], Generation]:
         """The items' answers by the weights of a step, and how they came about."""
         started = time.perf_counter()
-        probe = self._hold(one, step, loss)
-        swapped, words, items = time.perf_counter(), one.vocabulary, one.items(suite)
+        probe = self._hold(target, step, loss)
+        swapped, words, items = (
+            time.perf_counter(),
+            target.vocabulary,
+            target.items(suite),
+        )
         generate = Asking(
             lambda how: Generator(
-                self._held.llama, how, words.bos, words.eos, self._device, words.text
+                self._swapper.llama, how, words.bos, words.eos, self._device, words.text
             )
         )
         answered = items.answer(generate)
         generation = Generation(
-            weights=_digest_of(one, step),
+            weights=_digest_of(target, step),
             probe_loss=probe,
             engine="transformers",
             device=self._device,
@@ -433,63 +486,76 @@ class Evaluator:
         )
         return answered, generation
 
-    def _hold(self, one: EvalTarget, step: int, loss: float | None) -> float:
+    def _hold(self, target: EvalTarget, step: int, loss: float | None) -> float:
         """Puts the weights of a step into the model, unless they are there, and returns
         their loss on the test set.
 
         ClusterError where they are not those that the trainer had.
         """
-        if self._holding and self._holding[:2] == (one, step):
+        if self._holding and self._holding[:2] == (target, step):
             return self._holding[2]
         self._holding = None
         if step:
-            folder = snapshots.folder_of(one.folder, step)
-            self._held.load_snapshot(folder, one.job)
-            told = snapshots.read_meta(folder).probe_loss
-            loss = None if told is None else float(told)
+            folder = snapshots.folder_of(target.folder, step)
+            if self._swapper.must_load(folder, target.job):
+                self._probed = None  # it holds the model that is to go
+            self._swapper.load_snapshot(folder, target.job)
+            probe_loss = snapshots.read_meta(folder).probe_loss
+            loss = None if probe_loss is None else float(probe_loss)
         else:
-            self._held.load_base(one.job)
-        probe = self._probe(one)
+            self._probed = None
+            self._swapper.load_base(target.job)
+        probe = self._probe(target)
         refuse_other_loss(
             probe,
             loss,
-            one.job.stage["train"]["precision"],
+            target.job.stage["train"]["precision"],
             f"step {step}",
         )
-        self._holding = one, step, probe
+        self._holding = target, step, probe
         return probe
 
-    def _probe(self, one: EvalTarget) -> float:
+    def _probe(self, target: EvalTarget) -> float:
         """The loss of the weights that are held on the run's test set, computed as the
         run computes it."""
-        if self._probed is None or self._probed[:2] != (one, self._held.loads):
-            self._probed = one, self._held.loads, self._held_out(one, one.test[0])
+        if self._probed is None or self._probed[:2] != (target, self._swapper.loads):
+            self._probed = (
+                target,
+                self._swapper.loads,
+                self._held_out(target, target.test[0]),
+            )
         held_out = self._probed[2]
         return summarize_losses(held_out.measure(), held_out.tokens)["loss"]
 
-    def _held_out(self, one: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
+    def _held_out(self, target: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
         """The loss of examples by the weights that are held, computed as the run
         computes that of its test set."""
         budget = (
-            one.job.micro_tokens
+            target.job.micro_tokens
             or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
         )
-        rule = one.job.stage["train"].get("truncated_answers", "exclude")
+        rule = target.job.stage["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(
-            self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule
+            self._swapper.model,
+            tokens,
+            Ranks(0, 1, 0),
+            self._device,
+            budget,
+            None,
+            rule,
         )
 
+    @staticmethod
     def _keep_items(
-        self,
-        one: EvalTarget,
+        run: Path,
         items: Items,
         journal: Journal,
         scores: Scores,
         step: int,
         examples: int,
     ) -> None:
-        ids = [items.ids[place] for place in items.places]
-        item_losses.describe_suite(one.folder, items.name, items.ids, items.tasks)
+        ids = [items.ids[number] for number in items.places]
+        item_losses.describe_suite(run, items.name, items.ids, items.tasks)
         for key, by_item in scores.by_item.items():
             values = np.array([by_item.get(item, math.nan) for item in ids])
             item_losses.journal_item_losses(
@@ -503,8 +569,40 @@ class Evaluator:
             )
 
 
-def _digest_of(one: EvalTarget, step: int) -> str | None:
+def _find_answers(target: EvalTarget, suite: Suite, step: int) -> AnswersAtStep | None:
+    """The answers that are kept of a step; None where there are none."""
+    rows = journals.read_journal(target.folder)
+    place = answers.find_place(rows, step, suite.name, suite.how)
+    if place is None:
+        return None
+    facts = {"asked": dict(place.asked)} if place.asked else {}
+    return AnswersAtStep(place, answers.read_answers(target.folder, place), facts)
+
+
+def _describe_answers(
+    suite: Suite, at_step: AnswersAtStep, scored: ScoredSuite
+) -> AnswersKept:
+    """The row that tells where answers are kept and what was taken of them."""
+    counts = at_step.facts.get("asked", {})
+    scored_by = {
+        key: scorer for key, scorer in suite.scored_by.items() if key in scored.keys
+    }
+    return AnswersKept(
+        suite=suite.name,
+        how=dict(suite.how),
+        keys=scored.keys,
+        scored_by=scored_by or UNSET,
+        file=at_step.place.file,
+        at=at_step.place.at,
+        bytes=at_step.place.size,
+        flags=[*asking.list_flags(counts, suite.how), *scored.scores.flags],
+        failed=dict(scored.failed) or UNSET,
+        **at_step.facts,
+    )
+
+
+def _digest_of(target: EvalTarget, step: int) -> str | None:
     """The digest of a snapshot's weights; None of the base."""
     if step == 0:
         return None
-    return snapshots.read_meta(snapshots.folder_of(one.folder, step)).weights
+    return snapshots.read_meta(snapshots.folder_of(target.folder, step)).weights
