@@ -116,7 +116,7 @@ def finished_grid(folder: Path) -> Path:
         encoding="utf-8",
     )
     opened = workflow.open_grid(path, "local", folder / "work")
-    submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
+    submit.record_grid(opened.site, opened.grid, opened.runs, opened.opened_by)
     ledger = Ledger(opened.site.workspace)
     items = [run_item(run) for run in opened.runs]
     submission = ledger.intend(

@@ -201,7 +201,7 @@ def prepared(
             folder / "grid.yaml", str(folder / "p.yaml"), folder / "work"
         )
     [run], place, profile = opened.runs, opened.site.workspace, opened.site.profile
-    submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
+    submit.record_grid(opened.site, opened.grid, opened.runs, opened.opened_by)
     job_files.write_prepare(
         place, Prepare("prepare/p", [run], set(run.needs)), profile, "s"
     )

@@ -13,6 +13,7 @@ from jobs.contract.folder import is_committed, read_json
 from jobs.preparing.records import Records
 from launcher.planning.plan import Allow
 from launcher.submission import submit, workflow
+from launcher.submission.submit_plan import SubmitPlanner
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg
 from tests.lib.evaluate_jobs import metric_rows, scores
@@ -78,7 +79,9 @@ class Site:
         path.write_text(GRID)
         opened = workflow.open_grid(path, "local", folder / "work")
         self.work, ledger = folder / "work", Ledger(opened.site.workspace)
-        plan = submit.plan_runs(opened.site, opened.grid, opened.runs, ledger, Allow())
+        plan = SubmitPlanner(
+            opened.site, opened.grid, opened.runs, ledger, Allow()
+        ).plan_submit()
         [self.sampler] = [self.work / one.item for one in plan.prepares if one.samples]
         made, locks = submit.submit_local(opened.site, opened.grid, plan, ledger)
         for lock in locks:
@@ -227,9 +230,9 @@ def test_a_grid_that_is_planned_again_samples_nothing(
     )
     (folder / "more.yaml").write_text(more)
     opened = workflow.open_grid(folder / "more.yaml", "local", site.work)
-    plan = submit.plan_runs(
+    plan = SubmitPlanner(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
-    )
+    ).plan_submit()
 
     assert [(one.samples, one.after) for one in plan.prepares] == [(False, set())]
 

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.contract.folder import Workspace
 from launcher.clusters import slurm, slurm_retry, submitit_backend
-from launcher.submission.sbatch import send_submission
+from launcher.submission.sbatch import SbatchSubmitter
 from launcher.workspace.ledger import Ledger
 from tests.lib.slurm_answers import profile
 from zsg_core.errors import ClusterError
@@ -74,15 +74,8 @@ def send(
             scheduler="slurm", kind="train", grid="g", items=ITEMS, **where
         )
         sleep = lambda seconds: run.calls.append("sleep")  # noqa: E731
-        send_submission(
-            workspace,
-            own,
-            run.submission,
-            own.train,
-            None,
-            ledger,
-            sleep,
-        )
+        submitter = SbatchSubmitter(workspace, ledger, sleep)
+        submitter.send_submission(own, run.submission, own.train, None)
         return Ledger(workspace)
 
     run.calls, run.said, run.asked = [], logged, []

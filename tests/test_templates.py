@@ -14,7 +14,8 @@ import pytest
 
 from launcher.grids import grid as grids
 from launcher.planning.plan import Allow
-from launcher.submission import submit, workflow
+from launcher.submission import workflow
+from launcher.submission.submit_plan import SubmitPlanner
 from launcher.workspace.ledger import Ledger
 from tests.lib import shelf
 from tests.lib.command_line import Zsg
@@ -47,9 +48,9 @@ def test_a_template_plans_cleanly(
     effect, or warned of."""
     monkeypatch.chdir(shelved)
     opened = workflow.open_grid(path, None, shelved / "work")
-    plan = submit.plan_runs(
+    plan = SubmitPlanner(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
-    )
+    ).plan_submit()
 
     assert {action.kind for action in plan.actions} == {"submit"}
     assert len(plan.actions) == len(opened.grid.points)

@@ -15,6 +15,7 @@ from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import JobQueue, SlurmState
 from launcher.planning.site import Site
 from launcher.submission import submit as submits
+from launcher.submission.submit_plan import find_unreachable_needs
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
 from tests.lib.planned_runs import a_run, planned
@@ -148,13 +149,13 @@ def test_no_job_waits_for_one_on_another_cluster(tmp_path: Path):
     here = replace(plan, prepares=[])
 
     on = lambda name: Site(Workspace(tmp_path), profile(), Cluster(named=name))  # noqa: E731
-    [told] = submits._elsewhere(on("b"), made, here, {})
+    [told] = find_unreachable_needs(on("b"), made, here, {})
     assert (
         f"{item} is under way on cluster a, and a job on cluster b cannot wait for it"
         in told
     )
-    assert submits._elsewhere(on("a"), made, here, {}) == []
-    assert submits._elsewhere(on("b"), made, plan, {}) == []  # it is made anew
+    assert find_unreachable_needs(on("a"), made, here, {}) == []
+    assert find_unreachable_needs(on("b"), made, plan, {}) == []  # it is made anew
 
 
 def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: Path):

@@ -3,10 +3,11 @@ ordinary prepare jobs."""
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.contract.folder import is_committed
+from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.planning import admission
@@ -42,50 +43,60 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
     axes: dict[str, list[dict]] = {}
     for run in runs:
         axes.setdefault(run.arrangement_id, []).append(run.axes)
-    before = {made for made in axes if is_committed(site.workspace.arrangement(made))}
+    before = {
+        arrangement
+        for arrangement in axes
+        if is_committed(site.workspace.arrangement(arrangement))
+    }
     if set(axes) - before:
-        _run(opened)
+        _make_missing(opened)
     show.data_notes(
         data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs])
     )
     return [
-        MadeArrangement(made, points, made not in before)
-        for made, points in axes.items()
+        MadeArrangement(arrangement, points, arrangement not in before)
+        for arrangement, points in axes.items()
     ]
 
 
-def _run(opened: workflow.ResolvedGrid) -> None:
+def _make_missing(opened: workflow.ResolvedGrid) -> None:
     site = opened.site
     if admission.is_python_of_jobs(site.profile) and (
         why := admission.lacking_to_order(opened.runs)
     ):
         raise ClusterError(why)
-    for one in opened.effects:
-        logger.info(one.line)
+    for effect in opened.effects:
+        logger.info(effect.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle_submissions(site, ledger)
-        actions = [
-            plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs
-        ]
-        wanted = plans.make_plan(actions, lambda need: _is_there(opened, need), {})
-        only = plans.Plan([], wanted.prepares, [])
+        prepares = _plan_prepares(opened)
+        only = plans.Plan([], prepares, [])
         jobs, locks = submits.submit_local(site, opened.grid, only, ledger)
-    items = [prepare.item for prepare in wanted.prepares]
     try:
         local.run_all(site.workspace, site.profile, jobs, lambda: None)
     finally:
         for lock in locks:
             os.close(lock)
-    for item, state in collect_states(
-        site.workspace, items, Ledger(site.workspace)
-    ).items():
+    _raise_failure(site.workspace, [prepare.item for prepare in prepares])
+
+
+def _plan_prepares(opened: workflow.ResolvedGrid) -> list[plans.Prepare]:
+    """The prepare jobs that a submit of all runs would need."""
+    actions = [plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs]
+    plan = plans.make_plan(actions, lambda need: _is_there(opened, need), {})
+    return plan.prepares
+
+
+def _raise_failure(workspace: Workspace, items: Sequence[str]) -> None:
+    """Raises ClusterError for the first job that has not ended well."""
+    states = collect_states(workspace, items, Ledger(workspace))
+    for item, state in states.items():
         if state.state != State.DONE:
-            why = ": ".join(
-                part for part in (state.state, state.cause, state.evidence) if part
-            )
+            words = (state.state, state.cause, state.evidence)
+            why = ": ".join(word for word in words if word)
             raise ClusterError(
-                f"{item} {why}; its log: {logs.local_log(site.workspace.root / item)}"
+                f"{item} {why}; its log: {logs.local_log(workspace.root / item)}"
             )
 
 

@@ -20,56 +20,70 @@ def item_of(run: Run) -> str:
 
 
 def with_first(
-    plan: Plan, need: Callable[[Run], float], shown: Collection[Run]
+    plan: Plan, need: Callable[[Run], float], proven: Collection[Run]
 ) -> Plan:
     """The plan, in which one run goes first if there are many: the one with the largest
     `need` of memory.
 
-    None does where a run of the same size has `shown` already that it trains. What
-    starts from a stage's weights waits for that stage, and so for the first run too.
+    None does where a run of the same size is `proven` already: it trains. What starts
+    from a stage's weights waits for that stage, and so for the first run too.
     """
-    free = [
-        run for group in plan.groups if not waits_for_a_run(group) for run in group.runs
-    ]
+    free = _list_free_runs(plan)
     if sum(len(group.runs) for group in plan.groups) <= AT_ONCE or not free:
         return plan
     first = max(free, key=need)  # of equals the first
-    if any(_alike(first, run) for run in shown):
+    if any(_is_alike(first, run) for run in proven):
         return plan
-    groups: list[TrainGroup] = []
-    item, waiting = item_of(first), set[str]()
-    for group in plan.groups:
-        others = [run for run in group.runs if run is not first]
-        if len(others) < len(group.runs):
-            after = plan.needed[first.id] if group.whatever_they_made else group.after
-            groups.insert(0, TrainGroup(group.size, after, [first]))
-        if others and not waits_for_a_run(group):
-            waiting |= {run.id for run in others}
-            groups.append(replace(group, runs=others, after=(*group.after, item)))
-        elif others:
-            groups.append(replace(group, runs=others))
+    item = item_of(first)
+    waiting = {run.id for run in free} - {first.id}
     needed = {
         run: (*after, item) if run in waiting else after
         for run, after in plan.needed.items()
     }
     return replace(
-        plan, groups=groups, needed=needed, canary=Canary(item, first, len(waiting))
+        plan,
+        groups=_put_first(plan, first, item),
+        needed=needed,
+        canary=Canary(item, first, len(waiting)),
     )
 
 
-def _alike(run: Run, other: Run) -> bool:
+def _list_free_runs(plan: Plan) -> list[Run]:
+    """The runs that wait for no other run."""
+    groups = [group for group in plan.groups if not waits_for_a_run(group)]
+    return [run for group in groups for run in group.runs]
+
+
+def _put_first(plan: Plan, first: Run, item: str) -> list[TrainGroup]:
+    """The plan's groups: one of the first run, then all others, of which those that
+    wait for no run wait for `item`."""
+    groups: list[TrainGroup] = []
+    for group in plan.groups:
+        followers = [run for run in group.runs if run is not first]
+        if len(followers) < len(group.runs):
+            after = plan.needed[first.id] if group.whatever_they_made else group.after
+            groups.insert(0, TrainGroup(group.size, after, [first]))
+        if not followers:
+            continue
+        after = group.after if waits_for_a_run(group) else (*group.after, item)
+        groups.append(replace(group, runs=followers, after=after))
+    return groups
+
+
+def _is_alike(first: Run, second: Run) -> bool:
     """Whether a run takes what the other takes: model, precision, length, nodes."""
-    mine, its = (
-        [_model(one), one.size, *(one.stage["train"][key] for key in _TAKES)]
-        for one in (run, other)
-    )
-    return mine == its
+    return _list_requirements(first) == _list_requirements(second)
+
+
+def _list_requirements(run: Run) -> list[Any]:
+    train = run.stage["train"]
+    return [_describe_model(run), run.size, *(train[key] for key in _TAKES)]
 
 
 _TAKES = ("precision", "max_length", "batch")
 
 
-def _model(run: Run) -> Any:
+def _describe_model(run: Run) -> Any:
     return run.base or {
         key: value for key, value in run.recipe["base"].items() if key != "seed"
     }

@@ -70,7 +70,7 @@ def write_train(
         paths=TrainPaths(workspace=str(workspace.root), base=str(base)),
         stage_id=str(len(run.recipe["stages"])),
         recipe=run.recipe,
-        before=[one.id for one in run.all_before],
+        before=[stage.id for stage in run.all_before],
         makes=[run.weights]
         if is_start or stages.list_weights_users(workspace, run.id)
         else [],
@@ -99,16 +99,6 @@ def write_prepare(
         return
     first = prepare.runs[0]
     stage = first.stage
-    bases = {
-        run.base_id: run
-        for run in prepare.runs
-        if f"bases/{run.base_id}" in prepare.makes
-    }
-    orders = {
-        run.arrangement_id: run.stage["arrangement"]
-        for run in prepare.runs
-        if f"arrangements/{run.arrangement_id}" in prepare.makes
-    }
     embedding = next(
         (str(run.embedding) for run in prepare.runs if run.embedding), None
     )
@@ -122,13 +112,32 @@ def write_prepare(
         ),
         stage_id=prepare.item.removeprefix("prepare/"),
         corpus=CorpusToMake(id=first.corpus_id, recipe=stage["data"]),
-        bases=[_base(base_id, run) for base_id, run in bases.items() if base_id],
-        arrangements=[
-            ArrangementToMake(id=made, recipe=recipe) for made, recipe in orders.items()
-        ],
+        bases=_list_bases(prepare),
+        arrangements=_list_arrangements(prepare),
         makes=sorted(prepare.makes),
     )
     job_file.write_job(workspace.root / prepare.item, job)
+
+
+def _list_bases(prepare: Prepare) -> list[BaseToMake]:
+    bases = {
+        run.base_id: run
+        for run in prepare.runs
+        if f"bases/{run.base_id}" in prepare.makes
+    }
+    return [_base(base_id, run) for base_id, run in bases.items() if base_id]
+
+
+def _list_arrangements(prepare: Prepare) -> list[ArrangementToMake]:
+    recipes_by_id = {
+        run.arrangement_id: run.stage["arrangement"]
+        for run in prepare.runs
+        if f"arrangements/{run.arrangement_id}" in prepare.makes
+    }
+    return [
+        ArrangementToMake(id=arrangement, recipe=recipe)
+        for arrangement, recipe in recipes_by_id.items()
+    ]
 
 
 def _write_sample(
@@ -313,14 +322,14 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
 
 
 def _refuse_unknown_layers(run: Run) -> None:
-    most = run.recipe["base"].get("layers")
+    last = run.recipe["base"].get("layers")
     if run.base:
-        most = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
-    for key, way in run.checkpoints.inside.items():
-        if most is not None and way.get("layer", 0) > most:
+        last = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
+    for key, probe in run.checkpoints.inside.items():
+        if last is not None and probe.get("layer", 0) > last:
             raise UserError(
-                f"checkpoints: {key} is of layer {way['layer']}, but model"
-                f" {run.settings['model']['name']} has the layers 0, its input embedding, to {most}"
+                f"checkpoints: {key} is of layer {probe['layer']}, but model"
+                f" {run.settings['model']['name']} has the layers 0, its input embedding, to {last}"
             )
 
 

@@ -42,6 +42,11 @@ class LocalJob:
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     ended: bool = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it neither runs nor has ended."""
+        return self.process is None and not self.ended
+
 
 def run_all(
     workspace: Workspace,
@@ -71,42 +76,44 @@ def _start_ready(
     workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]
 ) -> None:
     for job in jobs:
-        if (
-            job.process is None
-            and not job.ended
-            and cancellation.is_asked(workspace.root / job.item)
-        ):
+        if job.is_waiting and cancellation.is_asked(workspace.root / job.item):
             job.ended = True
-        if sum(other.process is not None for other in jobs) >= profile.max_parallel:
+        running = sum(started.process is not None for started in jobs)
+        if running >= profile.max_parallel:
             return
-        if job.process is None and not job.ended and _is_ready(workspace, job, jobs):
+        if job.is_waiting and _is_ready(workspace, job, jobs):
             _start(workspace.root / job.item, profile, job)
 
 
 def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
-    if job.waits and any(not other.ended for other in jobs if other.item in job.after):
+    awaited = [before for before in jobs if before.item in job.after]
+    if job.waits and not all(before.ended for before in awaited):
         return False
+    return _has_needs(workspace, job)
+
+
+def _has_needs(workspace: Workspace, job: LocalJob) -> bool:
     return all(is_committed(workspace.root / need) for need in job.needs)
 
 
 def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
     """A job whose prepare jobs have all ended without making what it needs will never start."""
-    ended = {job.item for job in jobs if job.ended}
-    mine = {job.item for job in jobs}
+    # as it was at the beginning: a job that gives up here ends others the next time
+    has_ended = {job.item: job.ended for job in jobs}
+
+    def is_over(item: str) -> bool:
+        if item in has_ended:
+            return has_ended[item]
+        return _has_ended(workspace, item)
+
     for job in jobs:
-        waiting = not job.ended and job.process is None and job.after
-        if waiting and all(
-            item in ended or (item not in mine and _has_ended(workspace, item))
-            for item in job.after
-        ):
-            job.ended = not all(
-                is_committed(workspace.root / need) for need in job.needs
-            )
+        if job.is_waiting and job.after and all(map(is_over, job.after)):
+            job.ended = not _has_needs(workspace, job)
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
-    found = collect_states(workspace, [item], Ledger(workspace))[item]
-    return not found.is_active or found.stopped
+    state = collect_states(workspace, [item], Ledger(workspace))[item]
+    return not state.is_active or state.stopped
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
@@ -142,13 +149,13 @@ def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES",
         *variables,
     ]
-    kept = {key: os.environ[key] for key in names if key in os.environ}
+    environment = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
-    kept |= profile.environment.make_variables(
+    environment |= profile.environment.make_variables(
         sizes.get(item.partition("/")[0], profile.train)
     )
-    return kept | code_snapshot.make_environment(
-        job.code.facts if job else {}, kept.get("PYTHONPATH", "")
+    return environment | code_snapshot.make_environment(
+        job.code.facts if job else {}, environment.get("PYTHONPATH", "")
     )
 
 

@@ -49,76 +49,6 @@ def build_dependency(
     return f"afterok:{':'.join(ids)}"
 
 
-def send_submission(
-    workspace: Workspace,
-    profile: Profile,
-    submission: Submission,
-    size: JobSize,
-    after: str | None,
-    ledger: Ledger,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Submission:
-    """Submits the jobs, held, with the links of their chain behind them, and records their ids.
-
-    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is
-    left for the next submit to settle. A chain of fewer links does with fewer.
-    """
-    code = code_snapshot.take_snapshot(workspace)
-    guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
-    wanted = _guarded(build_parameters(profile, submission, size, after, code), guard)
-    try:
-        taken = _sbatch(workspace, profile, submission, submission.name, wanted, sleep)
-    except SubmitRejected:
-        ledger.void(submission, "sbatch failed")
-        raise
-    ids = taken.ids
-    ledger.submitted(submission, ids, taken.cluster)
-    where = f" on cluster {submission.cluster}" if submission.named else ""
-    logger.info(
-        f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as"
-        f" {ids[0].partition('_')[0]}{where}"
-    )
-    for number in range(1, submission.chain + 1):
-        name, behind = submission.link_name(number), continuation.chain_dependency(ids)
-        wanted = _guarded(
-            build_parameters(profile, submission, size, behind, code, number), guard
-        ) | {"job_name": name}
-        try:
-            ids = _sbatch(workspace, profile, submission, name, wanted, sleep).ids
-        except ClusterError as error:
-            logger.warning(
-                f"the chain has {number - 1} of {submission.chain} links: {error}"
-            )
-            break
-        ledger.linked(submission, ids)
-    return submission
-
-
-def build_parameters(
-    profile: Profile,
-    submission: Submission,
-    size: JobSize,
-    after: str | None,
-    code: Mapping[str, Any],
-    link: int = 0,
-) -> dict[str, Any]:
-    """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
-    wanted = submitit_backend.make_parameters(
-        profile, size, submission.name, after, submission.kind
-    )
-    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
-    lines = code_snapshot.script_lines(code) + continuation.script_exports(
-        submission.id, submission.chain - link
-    )
-    return wanted | {"setup": wanted["setup"] + lines}
-
-
-def _guarded(wanted: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]:
-    """The parameters, by which the script looks last of all whether what it is to run
-    is the user's own."""
-    return wanted | {"setup": [*wanted["setup"], *guard]}
-
-
 class SubmitRejected(ClusterError):
     """Slurm was asked and has none of the jobs."""
 
@@ -131,58 +61,152 @@ class JobsInSlurm:
     cluster: str | None = None
 
 
-def _sbatch(
-    workspace: Workspace,
-    profile: Profile,
-    submission: Submission,
-    name: str,
-    wanted: dict[str, Any],
-    sleep: Callable[[float], None],
-) -> JobsInSlurm:
-    """Submits one array of a submission's jobs under a name; again only where Slurm was
-    away and has none of it.
+@dataclass(frozen=True)
+class SbatchSubmitter:
+    """Submits jobs of a workspace by sbatch, and records in its ledger what Slurm has taken."""
 
-    What counts is what Slurm has under that name: what sbatch prints may be another's
-    words, and speak of other jobs.
-    """
-    folder, python = (
-        workspace.submission(submission.id),
-        submitit_backend.make_python_command(profile),
-    )
-    # in a group's workspace, too: its pickles are run
-    ownership.make_private_folder(folder)
-    cluster = submission.cluster if submission.named else None
-    env = slurm_environment.make_job_environment(profile.environment.keep, cluster)
+    workspace: Workspace
+    ledger: Ledger
+    sleep: Callable[[float], None] = time.sleep
 
-    def submit() -> SbatchAnswer | JobsInSlurm:
+    def send_submission(
+        self, profile: Profile, submission: Submission, size: JobSize, after: str | None
+    ) -> Submission:
+        """Submits the jobs, held, with the links of their chain behind them, and
+        records their ids.
+
+        Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent
+        is left for the next submit to settle. A chain of fewer links does with fewer.
+        """
+        code = code_snapshot.take_snapshot(self.workspace)
+        guard = code_snapshot.guard_lines(
+            code, self.workspace.submission(submission.id)
+        )
+        parameters = _guarded(
+            build_parameters(profile, submission, size, after, code), guard
+        )
         try:
-            return submitit_backend.submit_held(
-                folder, len(submission.items), wanted, python, env
+            sent = self._send_array(profile, submission, submission.name, parameters)
+        except SubmitRejected:
+            self.ledger.void(submission, "sbatch failed")
+            raise
+        self.ledger.submitted(submission, sent.ids, sent.cluster)
+        self._tell_submitted(submission, sent.ids)
+        ids = sent.ids
+        for number in range(1, submission.chain + 1):
+            dependency = continuation.chain_dependency(ids)
+            parameters = _guarded(
+                build_parameters(profile, submission, size, dependency, code, number),
+                guard,
             )
-        except ClusterError as error:
-            # "Socket timed out" may well have submitted: look before saying so.
-            ids = retry_while_unreachable(
-                lambda: adopt_jobs(workspace, submission, name), sleep
-            )
-            if ids:
-                return JobsInSlurm(ids)
-            raise SubmitRejected(str(error)) from error
+            name = submission.link_name(number)
+            parameters["job_name"] = name
+            try:
+                ids = self._send_array(profile, submission, name, parameters).ids
+            except ClusterError as error:
+                logger.warning(
+                    f"the chain has {number - 1} of {submission.chain} links: {error}"
+                )
+                break
+            self.ledger.linked(submission, ids)
+        return submission
 
-    def tell(error: Exception, wait_s: float) -> None:
+    def _tell_submitted(self, submission: Submission, ids: Sequence[str]) -> None:
+        cluster = f" on cluster {submission.cluster}" if submission.named else ""
+        logger.info(
+            f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as"
+            f" {ids[0].partition('_')[0]}{cluster}"
+        )
+
+    def _send_array(
+        self,
+        profile: Profile,
+        submission: Submission,
+        name: str,
+        parameters: dict[str, Any],
+    ) -> JobsInSlurm:
+        """Submits one array of a submission's jobs under a name; retried only where
+        Slurm was away and has none of it.
+
+        What counts is what Slurm has under that name: what sbatch prints may be
+        another's words, and speak of other jobs.
+        """
+        folder = self.workspace.submission(submission.id)
+        python = submitit_backend.make_python_command(profile)
+        # in a group's workspace, too: its pickles are run
+        ownership.make_private_folder(folder)
+        cluster = submission.cluster if submission.named else None
+        env = slurm_environment.make_job_environment(profile.environment.keep, cluster)
+
+        def submit() -> SbatchAnswer | JobsInSlurm:
+            try:
+                return submitit_backend.submit_held(
+                    folder, len(submission.items), parameters, python, env
+                )
+            except ClusterError as error:
+                return self._adopt_after_error(submission, name, error)
+
+        answer = make_retry_policy(self.sleep).call(
+            submit, _may_be_sent_again, tell=self._tell_retry
+        )
+        if isinstance(answer, JobsInSlurm):
+            return answer
+        ids = self._confirm_jobs(submission, name, answer)
+        items = [self.workspace.root / item for item in submission.items]
+        submitit_backend.complete_submission(
+            folder, name, items, ids, parameters.get("time", 5), answer.script
+        )
+        return JobsInSlurm(ids, answer.cluster)
+
+    def _adopt_after_error(
+        self, submission: Submission, name: str, error: ClusterError
+    ) -> JobsInSlurm:
+        """The jobs that Slurm has though sbatch failed: "Socket timed out" may well
+        have submitted. SubmitRejected where it has none."""
+        ids = self._ask_slurm(lambda: adopt_jobs(self.workspace, submission, name))
+        if not ids:
+            raise SubmitRejected(str(error)) from error
+        return JobsInSlurm(ids)
+
+    def _tell_retry(self, error: Exception, wait_s: float) -> None:
         logger.warning(
             f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
             f" trying again in {wait_s:g} s"
         )
 
-    answer = make_retry_policy(sleep).call(submit, _may_be_sent_again, tell=tell)
-    if isinstance(answer, JobsInSlurm):
-        return answer
-    ids = _confirmed(submission, name, answer, sleep)
-    items = [workspace.root / item for item in submission.items]
-    submitit_backend.complete_submission(
-        folder, name, items, ids, wanted.get("time", 5), answer.script
-    )
-    return JobsInSlurm(ids, answer.cluster)
+    def _ask_slurm(self, ask: Callable[[], list[str]]) -> list[str]:
+        return retry_while_unreachable(ask, self.sleep)
+
+    def _confirm_jobs(
+        self, submission: Submission, name: str, answer: SbatchAnswer
+    ) -> list[str]:
+        """The ids of the jobs that sbatch has taken, as Slurm has them under our name
+        and for our user.
+
+        Raises ClusterError if it has none, though sbatch did not fail: the intent
+        stays, for the next submit to settle.
+        """
+        cluster = answer.cluster or (submission.cluster if submission.named else None)
+        ids = self._look_for_jobs(name, submission.sacct, cluster)
+        if not ids:
+            raise ClusterError(_explain_missing_jobs(name, answer, cluster))
+        if answer.id and answer.id not in {id.partition("_")[0] for id in ids}:
+            logger.warning(
+                f"sbatch names job {answer.id}, but the jobs {name} are"
+                f" {ids[0].partition('_')[0]}: these are taken"
+            )
+        return ids
+
+    def _look_for_jobs(self, name: str, sacct: bool, cluster: str | None) -> list[str]:
+        """The ids under a name, looked for more than once if there are none at first."""
+        for pause_s in (*CONFIRM_S, None):
+            ids = self._ask_slurm(
+                lambda: slurm.find_job_ids(name, sacct=sacct, cluster=cluster)
+            )
+            if ids or pause_s is None:
+                return ids
+            self.sleep(pause_s)
+        return []
 
 
 def _may_be_sent_again(error: Exception) -> bool:
@@ -190,41 +214,40 @@ def _may_be_sent_again(error: Exception) -> bool:
     return isinstance(error, SubmitRejected) and is_unreachable(error)
 
 
-def _confirmed(
-    submission: Submission,
-    name: str,
-    told: SbatchAnswer,
-    sleep: Callable[[float], None],
-) -> list[str]:
-    """The ids of the jobs that sbatch has taken, as Slurm has them under our name and for our user.
+def _explain_missing_jobs(name: str, answer: SbatchAnswer, cluster: str | None) -> str:
+    on_cluster = f" on cluster {cluster}" if cluster else ""
+    number = f"names job {answer.id}" if answer.id else "names no job for certain"
+    return (
+        f"sbatch did not fail and {number}, but Slurm has no job {name} of yours{on_cluster}:"
+        " nothing was taken for it. Look at squeue --me; does a wrapper of sbatch, or a plugin of"
+        " the site, rename jobs? Then zsg submit again"
+    )
 
-    Raises ClusterError if it has none, though sbatch did not fail: the intent stays,
-    for the next submit to settle.
-    """
-    cluster = told.cluster or (submission.cluster if submission.named else None)
-    ids: list[str] = []
-    for pause in (*CONFIRM_S, None):
-        ids = retry_while_unreachable(
-            lambda: slurm.find_job_ids(name, sacct=submission.sacct, cluster=cluster),
-            sleep,
-        )
-        if ids or pause is None:
-            break
-        sleep(pause)
-    where = f" on cluster {cluster}" if cluster else ""
-    if not ids:
-        said = f"names job {told.id}" if told.id else "names no job for certain"
-        raise ClusterError(
-            f"sbatch did not fail and {said}, but Slurm has no job {name} of yours{where}: nothing"
-            " was taken for it. Look at squeue --me; does a wrapper of sbatch, or a plugin of the"
-            " site, rename jobs? Then zsg submit again"
-        )
-    if told.id and told.id not in {job_id.partition("_")[0] for job_id in ids}:
-        logger.warning(
-            f"sbatch names job {told.id}, but the jobs {name} are {ids[0].partition('_')[0]}: these"
-            " are taken"
-        )
-    return ids
+
+def build_parameters(
+    profile: Profile,
+    submission: Submission,
+    size: JobSize,
+    after: str | None,
+    code: Mapping[str, Any],
+    link: int = 0,
+) -> dict[str, Any]:
+    """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
+    parameters = submitit_backend.make_parameters(
+        profile, size, submission.name, after, submission.kind
+    )
+    if submission.exclude:
+        parameters["exclude"] = ",".join(submission.exclude)
+    lines = code_snapshot.script_lines(code) + continuation.script_exports(
+        submission.id, submission.chain - link
+    )
+    return parameters | {"setup": parameters["setup"] + lines}
+
+
+def _guarded(parameters: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]:
+    """The parameters, by which the script looks last of all whether what it is to run
+    is the user's own."""
+    return parameters | {"setup": [*parameters["setup"], *guard]}
 
 
 def adopt_jobs(workspace: Workspace, submission: Submission, name: str) -> list[str]:
@@ -242,9 +265,9 @@ def adopt_jobs(workspace: Workspace, submission: Submission, name: str) -> list[
 def find_jobs(submission: Submission, name: str) -> list[str]:
     """The ids that Slurm has under a name of a submission, once no sbatch of it can be
     on its way any more."""
-    here = submission.host == socket.gethostname()
+    is_this_host = submission.host == socket.gethostname()
     until = submission.created / 1000 + SETTLE_S
-    while _sbatch_lives(submission) if here else time.time() < until:
+    while _sbatch_lives(submission) if is_this_host else time.time() < until:
         time.sleep(0.2)
     return slurm.find_job_ids(
         name,

@@ -8,54 +8,43 @@ there is one job per run, whatever died when.
 
 import fcntl
 import logging
-import math
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import cache
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from jobs.contract import exit_record, grid_record, job_file
+from jobs.contract import exit_record, grid_record
 from jobs.contract.attempt import now_ms
-from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
-from jobs.contract.states import Outcome, State
+from jobs.contract.states import Outcome
 from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
-from launcher.clusters.profiles import JobSize
-from launcher.evaluation import evaluation_plan
+from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
-from launcher.lifecycle import failed_nodes, retry
-from launcher.planning import limits
 from launcher.planning.plan import (
     EVALUATE,
-    RETRY,
-    Action,
-    Allow,
     Canary,
     Evaluation,
     Plan,
     Prepare,
     TrainGroup,
-    Unwanted,
-    choose_actions,
     evaluation_later,
     evaluation_of,
-    make_plan,
     run_item,
 )
 from launcher.planning.site import Site
 from launcher.status.status import collect_states
-from launcher.submission import canary, job_files, local, sbatch
+from launcher.submission import job_files, local, sbatch
 from launcher.workspace import code_snapshot, recorded_grids
-from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 from zsg_core.suites import list_key_variables
 
@@ -64,151 +53,7 @@ logger = logging.getLogger(__name__)
 # files are written side by side: each waits for a disk, or for the server that has it
 WRITERS = 16
 
-
-def plan_runs(
-    site: Site,
-    grid: Grid,
-    runs: Sequence[Run],
-    ledger: Ledger,
-    allow: Allow,
-    space: limits.SubmitQuota | None = None,
-    need: Callable[[Run], float] = lambda run: 0.0,
-) -> Plan:
-    """What a submit would do now, with no more jobs than there is room for.
-
-    `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
-    """
-    former = recorded_grids.find_former(
-        site.workspace, grid.name, {run.id for run in runs}
-    )
-    before = {run_item(one) for run in runs for one in run.all_before}
-    items = {*map(run_item, runs), *before, *(f"runs/{row.run}" for row in former)}
-    states = collect_states(site.workspace, items, ledger)
-    is_made = cache(lambda need: is_committed(site.workspace.root / need))
-    makers = _makers(site.workspace, ledger, site.profile.kind, before)
-
-    def remake(actions: list[Action]) -> Plan:
-        made = make_plan(actions, is_made, makers)
-        if site.profile.kind == "local" or not allow.canary:
-            return made
-        return canary.with_first(
-            made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])]
-        )
-
-    decided = choose_actions(
-        runs, states, allow, lambda need: is_made(need) or need in makers
-    )
-    made = remake(_with_evaluations(site, ledger, decided, states, allow))
-    made = limits.cut_to_quota(made, space, site.profile.slurm.chain_length, remake)
-    unwanted = [
-        Unwanted(row.run, row.axes, states[f"runs/{row.run}"]) for row in former
-    ]
-    failed = {
-        run_item(a.run): states[run_item(a.run)]
-        for a in made.actions
-        if a.kind == RETRY
-    }
-    nodes = (
-        failed_nodes.find_failed_nodes(site.workspace, ledger, failed)
-        if site.profile.kind == "slurm"
-        else {}
-    )
-    failures = retry.make_retry_rows(site.workspace, failed, nodes)
-    exclude = (
-        failed_nodes.to_avoid(ledger, failures)
-        if failed and site.profile.kind == "slurm"
-        else {}
-    )
-    stuck = {
-        item: state.slurm
-        for item in items
-        if (state := states[item]).reason == slurm.LAUNCH_FAILED
-    }
-    held = [
-        job
-        for item, job_id in stuck.items()
-        for job in ledger.jobs_of(item)
-        if job.id == job_id
-    ]
-    is_local = site.profile.kind == "local"
-    made = replace(
-        made,
-        unwanted=unwanted,
-        failures=failures,
-        exclude=exclude,
-        held=held,
-        is_local=is_local,
-    )
-    return (
-        made
-        if is_local
-        else replace(made, elsewhere=_elsewhere(site, ledger, made, states))
-    )
-
-
-def _elsewhere(
-    site: Site, ledger: Ledger, made: Plan, states: Mapping[str, JobState]
-) -> list[str]:
-    """What new jobs would have to wait for and cannot: no job waits for one on another cluster."""
-    new = {
-        *(prepare.item for prepare in made.prepares),
-        *(run_item(run) for group in made.groups for run in group.runs),
-    }
-    awaited = {
-        item for one in (*made.prepares, *made.groups) for item in one.after
-    } - new
-    later = [run_item(action.run) for action in made.actions if action.kind == EVALUATE]
-    awaited |= {item for item in later if states[item].is_active}
-    found, last = [], ledger.by_item()
-    for item in sorted(awaited & last.keys()):
-        where = last[item].cluster
-        if where and site.cluster.name and where != site.cluster.name:
-            found.append(
-                f"{item} is under way on cluster {where}, and a job on cluster {site.cluster.name}"
-                f" cannot wait for it: submit to {where} (SLURM_CLUSTERS, slurm.sbatch.clusters),"
-                " or submit again when it has ended"
-            )
-    return found
-
-
-def _with_evaluations(
-    site: Site,
-    ledger: Ledger,
-    actions: list[Action],
-    states: Mapping[str, JobState],
-    allow: Allow,
-) -> list[Action]:
-    """The actions, with runs evaluated that lack metrics of answers; reads the folders
-    of runs that want any."""
-    found = {
-        a.run.id: evaluation_plan.read_evaluation_state(site.workspace, a.run)
-        for a in actions
-        if a.run.checkpoints.scored
-    }
-    if not found:
-        return actions
-    items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
-    found_states = collect_states(site.workspace, items, ledger)
-    active = [
-        item
-        for item, state in found_states.items()
-        if state.is_active and not state.stopped
-    ]
-    return evaluation_plan.add_evaluations(
-        actions,
-        states,
-        allow,
-        found,
-        evaluation_plan.keys_under_evaluation(site.workspace, active),
-    )
-
-
-def _has_shown(state: JobState) -> bool:
-    """Whether a run has trained to a finite loss."""
-    has_stepped = state.state == State.DONE or (
-        state.state == State.RUNNING and bool(state.step)
-    )
-    return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
+T = TypeVar("T")
 
 
 def refuse_without_slurm() -> None:
@@ -220,11 +65,11 @@ def refuse_without_slurm() -> None:
 
 
 def record_grid(
-    site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]
+    site: Site, grid: Grid, runs: Sequence[Run], opened_by: Mapping[str, Any]
 ) -> None:
     """Keeps which runs the grid wants, for status, sync and whoever asks later.
 
-    `asked`: the file and the profile by which `zsg retry` opens it again.
+    `opened_by`: the file and the profile by which `zsg retry` opens it again.
     """
     listed = {run.id for run in runs}
     stages_before = {
@@ -243,7 +88,7 @@ def record_grid(
     )
     record = GridRecord(
         name=grid.name,
-        **asked,
+        **opened_by,
         profile=site.profile.name,
         tracking=site.profile.tracking.uri,
         overrides=list(grid.overrides),
@@ -266,9 +111,13 @@ def _make_listed_run(run: Run) -> ListedRun:
         run=run.id,
         axes=run.axes,
         recipe=run.recipe,
-        model=_model(run),
+        model=_name_model(run),
         strategy=run.strategy,
     )
+
+
+def _name_model(run: Run) -> str:
+    return run.base.name if run.base else "tiny"
 
 
 def _is_done(site: Site, run: Run) -> bool:
@@ -288,7 +137,8 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
             )
             continue
         logger.info(
-            f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}"
+            "an earlier submit was cut short; looking for"
+            f" {submission.name}{_on_cluster(submission)}"
         )
         if not submission.ids:
             ids = sbatch.adopt_jobs(site.workspace, submission, submission.name)
@@ -305,13 +155,17 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
             if not ids:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
-        for strange in slurm.release_jobs(submission.jobs):
-            logger.warning(f"{strange}; it was not touched")
+        _tell_untouched(slurm.release_jobs(submission.jobs))
         ledger.released(submission)
 
 
-def _on(submission: Submission) -> str:
+def _on_cluster(submission: Submission) -> str:
     return f" on cluster {submission.cluster}" if submission.named else ""
+
+
+def _tell_untouched(refusals: Iterable[str]) -> None:
+    for refusal in refusals:
+        logger.warning(f"{refusal}; it was not touched")
 
 
 def end_replaced(plan: Plan, ledger: Ledger) -> None:
@@ -321,268 +175,260 @@ def end_replaced(plan: Plan, ledger: Ledger) -> None:
     Nobody knows what became of an `unknown` run; where Slurm has its job after all, the
     new one takes its place.
     """
-    items = [prepare.item for prepare in plan.prepares]
-    items += [run_item(run) for group in plan.groups for run in group.runs]
-    jobs = [job for item in items for job in ledger.jobs_of(item)]
+    jobs = _list_earlier_jobs(plan, ledger)
     if not jobs:
         return
     queue = slurm_retry.retry_while_unreachable(lambda: slurm.query_queue(jobs))
-    left = [job for job, state in queue.active.items() if not state.is_leaving]
-    if left:
-        ids = ", ".join(slurm.compact_ids(job.id for job in left))
+    queued = [job for job, state in queue.active.items() if not state.is_leaving]
+    if queued:
+        ids = ", ".join(slurm.compact_ids(job.id for job in queued))
         logger.info(
             f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones"
             " take their place"
         )
-        slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(left))
+        slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(queued))
     for job, why in queue.away.items():
         logger.warning(
             f"job {job.id} of an earlier submission is {why}; it was not cancelled"
         )
 
 
-def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int) -> None:
-    """Submits prepare jobs, then train jobs that wait for them, in arrays of at most
-    `most`, then releases all.
-
-    If one is refused, those accepted before it are released all the same: they are
-    wanted and complete.
-    """
-    end_replaced(plan, ledger)
-    made = list[Submission]()
-    try:
-        for alike in _alike(plan.prepares):
-            for prepares in _parts(alike, most):
-                made.append(_submit_prepares(site, grid, plan, prepares, ledger))
-        for group in plan.groups:
-            for runs in _parts(group.runs, most):
-                trained = _submit_runs(
-                    site, grid, plan, replace(group, runs=runs), ledger
-                )
-                made.append(trained)
-                for one in _submit_evaluators(
-                    site, grid, evaluation_of(runs), trained, ledger
-                ):
-                    # one by one: what is in Slurm is released even if the next is refused
-                    made.append(one)
-                if plan.canary and runs == [plan.canary.run]:
-                    made.append(
-                        _submit_canary(site, grid, plan.canary, trained, ledger)
-                    )
-        later = [action.run for action in plan.actions if action.kind == EVALUATE]
-        for one in (
-            _submit_later(site, grid, evaluation_later(later), ledger) if later else ()
-        ):
-            made.append(one)
-    finally:
-        if made:
-            jobs = [job for submission in made for job in submission.jobs]
-            for strange in slurm_retry.retry_while_unreachable(
-                lambda: slurm.release_jobs(jobs)
-            ):
-                logger.warning(f"{strange}; it was not touched")
-            for submission in made:
-                ledger.released(submission)
+def _list_earlier_jobs(plan: Plan, ledger: Ledger) -> list[Job]:
+    items = [prepare.item for prepare in plan.prepares]
+    items += [run_item(run) for group in plan.groups for run in group.runs]
+    return [job for item in items for job in ledger.jobs_of(item)]
 
 
 def release_held_jobs(plan: Plan) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch
     them: it never would itself."""
-    if plan.held:
-        for strange in slurm_retry.retry_while_unreachable(
-            lambda: slurm.release_jobs(plan.held, whole_arrays=False)
-        ):
-            logger.warning(f"{strange}; it was not touched")
-        logger.info(
-            f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
+    if not plan.held:
+        return
+    refusals = slurm_retry.retry_while_unreachable(
+        lambda: slurm.release_jobs(plan.held, whole_arrays=False)
+    )
+    _tell_untouched(refusals)
+    logger.info(
+        f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
+    )
+
+
+@dataclass(frozen=True)
+class SlurmSubmitter:
+    """Submits a plan's jobs to Slurm, in arrays of at most `longest_array` jobs."""
+
+    site: Site
+    grid: Grid
+    plan: Plan
+    ledger: Ledger
+    longest_array: int
+
+    def submit_plan(self) -> None:
+        """Submits prepare jobs, then train jobs that wait for them, then releases all.
+
+        If one is refused, those accepted before it are released all the same: they are
+        wanted and complete.
+        """
+        end_replaced(self.plan, self.ledger)
+        sent = list[Submission]()
+        try:
+            # One by one: what is in Slurm is released even if the next is refused.
+            for submission in self._submit_all():
+                sent.append(submission)
+        finally:
+            self._release(sent)
+
+    def _submit_all(self) -> Iterator[Submission]:
+        for alike in _group_prepares(self.plan.prepares):
+            for prepares in _split(alike, self.longest_array):
+                yield self._submit_prepares(prepares)
+        for group in self.plan.groups:
+            for runs in _split(group.runs, self.longest_array):
+                yield from self._submit_group(replace(group, runs=runs))
+        trained = [a.run for a in self.plan.actions if a.kind == EVALUATE]
+        if trained:
+            yield from self._submit_evaluation_later(evaluation_later(trained))
+
+    def _submit_group(self, group: TrainGroup) -> Iterator[Submission]:
+        """An array of runs, the evaluate jobs that serve it, and the job that watches
+        the run that goes first."""
+        trained = self._submit_runs(group)
+        yield trained
+        yield from self._submit_evaluators(evaluation_of(group.runs), trained)
+        first = self.plan.canary
+        if first and group.runs == [first.run]:
+            yield self._submit_canary(first, trained)
+
+    def _release(self, sent: Sequence[Submission]) -> None:
+        if not sent:
+            return
+        jobs = [job for submission in sent for job in submission.jobs]
+        refusals = slurm_retry.retry_while_unreachable(lambda: slurm.release_jobs(jobs))
+        _tell_untouched(refusals)
+        for submission in sent:
+            self.ledger.released(submission)
+
+    def _send(
+        self,
+        submission: Submission,
+        size: JobSize,
+        after: str | None,
+        profile: Profile | None = None,
+    ) -> Submission:
+        submitter = sbatch.SbatchSubmitter(self.site.workspace, self.ledger)
+        return submitter.send_submission(
+            profile or self.site.profile, submission, size, after
         )
 
+    def _submit_prepares(self, prepares: Sequence[Prepare]) -> Submission:
+        first, profile = prepares[0], self.site.profile
+        kind, size = "prepare", profile.prepare
+        if first.samples:
+            kind, size = "sample", profile.evaluate
+        last = self.ledger.by_item()
+        submission = self.ledger.intend(
+            kind=kind,
+            grid=self.grid.name,
+            items=[prepare.item for prepare in prepares],
+            exclude=list(self.plan.exclude),
+            **self.site.scheduling,
+        )
+        for prepare in prepares:
+            job_files.write_prepare(
+                self.site.workspace, prepare, profile, submission.id
+            )
+        ids = [last[item].job_ids(item) for item in sorted(first.after)]
+        after = sbatch.build_dependency([links[-1] for links in ids if links])
+        return self._send(submission, size, after)
 
-def _alike(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
+    def _submit_runs(self, group: TrainGroup) -> Submission:
+        items, plan = [run_item(run) for run in group.runs], self.plan
+        last = self.ledger.by_item()
+        ids = [last[item].job_ids(item) for item in group.after if item in last]
+        after = [links[-1] for links in ids if links]
+        is_behind_canary = plan.canary and plan.canary.item in group.after
+        canary_job = after[-1] if is_behind_canary else None
+        submission = self.ledger.intend(
+            kind="train",
+            grid=self.grid.name,
+            items=items,
+            chain=self.site.profile.slurm.chain_length,
+            retries=_select_failures(items, plan.failures),
+            exclude=list(plan.exclude),
+            **self.site.scheduling,
+        )
+        starts = plan.starts
+
+        def write(run: Run) -> None:
+            job_files.write_train(
+                self.site.workspace,
+                run,
+                self.site.profile,
+                submission.id,
+                plan.needed[run.id],
+                run.id in starts,
+            )
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(write, group.runs))
+        dependency = sbatch.build_dependency(
+            after, group.whatever_they_made, canary_job
+        )
+        return self._send(submission, group.size, dependency)
+
+    def _submit_canary(self, first: Canary, trained: Submission) -> Submission:
+        """Submits the job that watches the first run, once that has begun; it takes one CPU."""
+        size = JobSize(time_min=first.run.size.time_min)
+        watch = self.ledger.intend(
+            kind="canary",
+            grid=self.grid.name,
+            items=[first.item],
+            **self.site.scheduling,
+        )
+        job_files.write_canary(
+            self.site.workspace, first, self.site.profile, watch.id, trained, size
+        )
+        sent = self._send(watch, size, f"after:{trained.ids[0]}")
+        logger.info(
+            f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint"
+            " (--no-canary: none does)"
+        )
+        return sent
+
+    def _submit_evaluators(
+        self, evaluation: Evaluation, trained: Submission
+    ) -> Iterator[Submission]:
+        """Submits the evaluate jobs of an array of runs: some that start once runs of
+        it have, one after all have ended."""
+        if not evaluation.runs:
+            return
+        for number in range(evaluation.beside):
+            # they begin as the array's tasks do
+            first = trained.ids[number * len(trained.ids) // evaluation.beside]
+            yield self._submit_evaluate(evaluation.runs, f"after:{first}", drains=False)
+        ids = [trained.job_ids(item)[-1] for item in trained.items]
+        ends = sbatch.build_dependency(ids, whatever_they_made=True)
+        yield self._submit_evaluate(evaluation.runs, ends, drains=True)
+
+    def _submit_evaluation_later(self, evaluation: Evaluation) -> Iterator[Submission]:
+        """Submits the evaluate jobs of runs that were submitted before; where some
+        still train, after their ends."""
+        last = self.ledger.by_item()
+        items = [run_item(run) for run in evaluation.runs]
+        states = collect_states(self.site.workspace, items, self.ledger)
+        ids = [
+            last[item].job_ids(item)[-1]
+            for item, state in states.items()
+            if state.is_active and item in last
+        ]
+        ends = sbatch.build_dependency(ids, whatever_they_made=True)
+        for _ in range(evaluation.after):
+            yield self._submit_evaluate(evaluation.runs, ends, drains=True)
+
+    def _submit_evaluate(
+        self, runs: Sequence[Run], after: str | None, drains: bool
+    ) -> Submission:
+        item, profile = _name_evaluate_item(runs), self.site.profile
+        intent = self.ledger.intend(
+            kind="evaluate",
+            grid=self.grid.name,
+            items=[item],
+            **self.site.scheduling,
+        )
+        job_files.write_evaluate(
+            self.site.workspace, item, runs, profile, intent.id, drains
+        )
+        keys = list_key_variables(suite for run in runs for suite in run.suites)
+        profile = profiles.keep_variables(profile, keys)
+        return self._send(intent, profile.evaluate, after, profile)
+
+
+def _group_prepares(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
     """Prepare jobs that are one array: of one kind, and waiting for the same jobs,
     which come before them."""
     groups: dict[tuple[bool, frozenset[str]], list[Prepare]] = {}
     for prepare in prepares:
-        groups.setdefault((not prepare.samples, frozenset(prepare.after)), []).append(
-            prepare
-        )
+        key = (not prepare.samples, frozenset(prepare.after))
+        groups.setdefault(key, []).append(prepare)
     return [
         groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))
     ]
 
 
-def _submit_prepares(
-    site: Site,
-    grid: Grid,
-    plan: Plan,
-    prepares: Sequence[Prepare],
-    ledger: Ledger,
-) -> Submission:
-    first, items, known = (
-        prepares[0],
-        [prepare.item for prepare in prepares],
-        ledger.by_item(),
-    )
-    kind, size = (
-        ("sample", site.profile.evaluate)
-        if first.samples
-        else ("prepare", site.profile.prepare)
-    )
-    submission = ledger.intend(
-        kind=kind,
-        grid=grid.name,
-        items=items,
-        exclude=list(plan.exclude),
-        **site.scheduling,
-    )
-    for prepare in prepares:
-        job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-    after = sbatch.build_dependency(
-        [ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))]
-    )
-    return sbatch.send_submission(
-        site.workspace, site.profile, submission, size, after, ledger
-    )
-
-
-def _submit_runs(
-    site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger
-) -> Submission:
-    items = [run_item(run) for run in group.runs]
-    known = ledger.by_item()
-    # the last link
-    after = [
-        ids[-1]
-        for item in group.after
-        if item in known and (ids := known[item].job_ids(item))
-    ]
-    first = after[-1] if plan.canary and plan.canary.item in group.after else None
-    submission = ledger.intend(
-        kind="train",
-        grid=grid.name,
-        items=items,
-        chain=site.profile.slurm.chain_length,
-        retries=_of(items, plan.failures),
-        exclude=list(plan.exclude),
-        **site.scheduling,
-    )
-    starts, profile = plan.starts, site.profile
-
-    def write(run: Run) -> None:
-        job_files.write_train(
-            site.workspace,
-            run,
-            profile,
-            submission.id,
-            plan.needed[run.id],
-            run.id in starts,
-        )
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(write, group.runs))
-    dependency = sbatch.build_dependency(after, group.whatever_they_made, first)
-    return sbatch.send_submission(
-        site.workspace, site.profile, submission, group.size, dependency, ledger
-    )
-
-
-def _submit_canary(
-    site: Site,
-    grid: Grid,
-    first: Canary,
-    submission: Submission,
-    ledger: Ledger,
-) -> Submission:
-    """Submits the job that watches the first run, once that has begun; it takes one CPU."""
-    size = JobSize(time_min=first.run.size.time_min)
-    watch = ledger.intend(
-        kind="canary", grid=grid.name, items=[first.item], **site.scheduling
-    )
-    job_files.write_canary(
-        site.workspace, first, site.profile, watch.id, submission, size
-    )
-    after = f"after:{submission.ids[0]}"
-    made = sbatch.send_submission(
-        site.workspace, site.profile, watch, size, after, ledger
-    )
-    logger.info(
-        f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint"
-        " (--no-canary: none does)"
-    )
-    return made
-
-
-def _submit_evaluators(
-    site: Site,
-    grid: Grid,
-    wanted: Evaluation,
-    trained: Submission,
-    ledger: Ledger,
-) -> Iterator[Submission]:
-    """Submits the evaluate jobs of an array of runs: some that start once runs of it
-    have, one after all have ended."""
-    if not wanted.runs:
-        return
-    for number in range(wanted.beside):
-        # they begin as the array's tasks do
-        first = trained.ids[number * len(trained.ids) // wanted.beside]
-        yield _submit_evaluate(
-            site, grid, wanted.runs, f"after:{first}", ledger, drains=False
-        )
-    ends = sbatch.build_dependency(
-        [trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True
-    )
-    yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, drains=True)
-
-
-def _submit_later(
-    site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger
-) -> Iterator[Submission]:
-    """Submits the evaluate jobs of runs that were submitted before; where some still
-    train, after their ends."""
-    known = ledger.by_item()
-    states = collect_states(
-        site.workspace, [run_item(run) for run in wanted.runs], ledger
-    )
-    ids = [
-        known[item].job_ids(item)[-1]
-        for item, state in states.items()
-        if state.is_active and item in known
-    ]
-    ends = sbatch.build_dependency(ids, whatever_they_made=True)
-    for _ in range(wanted.after):
-        yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, drains=True)
-
-
-def _submit_evaluate(
-    site: Site,
-    grid: Grid,
-    runs: Sequence[Run],
-    after: str | None,
-    ledger: Ledger,
-    drains: bool,
-) -> Submission:
-    item, profile = _evaluate_item(runs), site.profile
-    intent = ledger.intend(
-        kind="evaluate", grid=grid.name, items=[item], **site.scheduling
-    )
-    job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
-    profile = profiles.keep_variables(
-        profile, list_key_variables(suite for run in runs for suite in run.suites)
-    )
-    return sbatch.send_submission(
-        site.workspace, profile, intent, profile.evaluate, after, ledger
-    )
-
-
-def _evaluate_item(runs: Sequence[Run]) -> str:
+def _name_evaluate_item(runs: Sequence[Run]) -> str:
     """A folder that no evaluate job had: several serve the same runs."""
     return f"evaluate/{runs[0].id}-{uuid.uuid4().hex[:4]}"
 
 
-def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
-    for start in range(0, len(things), most):
-        yield list(things[start : start + most])
+def _split(jobs: Sequence[T], length: int) -> Iterator[list[T]]:
+    for start in range(0, len(jobs), length):
+        yield list(jobs[start : start + length])
+
+
+def _select_failures(
+    items: Iterable[str], failures: Mapping[str, Retried]
+) -> dict[str, Retried]:
+    return {item: failures[item] for item in items if item in failures}
 
 
 def submit_local(
@@ -593,70 +439,95 @@ def submit_local(
 
     The locks are descriptors; they must stay open for as long as the caller runs the jobs.
     """
-    jobs: list[local.LocalJob] = []
-    locks: list[int] = []
-    if plan.prepares:
-        submission = ledger.intend(
-            scheduler="local",
-            kind="prepare",
-            grid=grid.name,
-            items=[prepare.item for prepare in plan.prepares],
-        )
-        locks.append(_hold(site, submission))
-        for prepare in plan.prepares:
-            job_files.write_prepare(
-                site.workspace, prepare, site.profile, submission.id
-            )
-            jobs.append(
-                local.LocalJob(
-                    prepare.item, frozenset(prepare.needs), tuple(sorted(prepare.after))
+    recorder = _LocalRecorder(site, grid, plan, ledger)
+    recorder.record_prepares()
+    recorder.record_runs()
+    recorder.record_evaluation()
+    return recorder.jobs, recorder.locks
+
+
+@dataclass(frozen=True)
+class _LocalRecorder:
+    """Records jobs that this process is going to run, and holds a lock for each submission."""
+
+    site: Site
+    grid: Grid
+    plan: Plan
+    ledger: Ledger
+    jobs: list[local.LocalJob] = field(default_factory=list)
+    locks: list[int] = field(default_factory=list)
+
+    def record_prepares(self) -> None:
+        if not self.plan.prepares:
+            return
+        items = [prepare.item for prepare in self.plan.prepares]
+        with self._record("prepare", items) as submission:
+            for prepare in self.plan.prepares:
+                job_files.write_prepare(
+                    self.site.workspace, prepare, self.site.profile, submission
                 )
+                needs, after = frozenset(prepare.needs), tuple(sorted(prepare.after))
+                self.jobs.append(local.LocalJob(prepare.item, needs, after))
+
+    def record_runs(self) -> None:
+        runs = self._runs
+        if not runs:
+            return
+        retries, starts = _select_failures(runs, self.plan.failures), self.plan.starts
+        with self._record("train", list(runs), retries) as submission:
+            for item, run in runs.items():
+                needed = self.plan.needed[run.id]
+                job_files.write_train(
+                    self.site.workspace,
+                    run,
+                    self.site.profile,
+                    submission,
+                    needed,
+                    run.id in starts,
+                )
+                self.jobs.append(local.LocalJob(item, run.needs, needed))
+
+    def record_evaluation(self) -> None:
+        scored = [run for group in self.plan.evaluations for run in group.runs]
+        if not scored:
+            return
+        item = _name_evaluate_item(scored)
+        with self._record("evaluate", [item]) as submission:
+            job_files.write_evaluate(
+                self.site.workspace,
+                item,
+                scored,
+                self.site.profile,
+                submission,
+                drains=True,
             )
-        ledger.submitted(submission, ["local"] * len(plan.prepares))
-        ledger.released(submission)
-    runs = {run_item(run): run for group in plan.groups for run in group.runs}
-    if runs:
-        retries = _of(runs, plan.failures)
-        submission = ledger.intend(
+            job = local.LocalJob(item, after=tuple(self._runs), waits=True)
+            self.jobs.append(job)
+
+    @property
+    def _runs(self) -> dict[str, Run]:
+        return {run_item(run): run for group in self.plan.groups for run in group.runs}
+
+    @contextmanager
+    def _record(
+        self,
+        kind: str,
+        items: Sequence[str],
+        retries: Mapping[str, Retried] | None = None,
+    ) -> Iterator[str]:
+        """The id of a submission, intended and locked, which counts as submitted once
+        its files are written."""
+        submission = self.ledger.intend(
             scheduler="local",
-            kind="train",
-            grid=grid.name,
-            items=list(runs),
+            kind=kind,
+            grid=self.grid.name,
+            items=items,
             retries=retries,
         )
-        locks.append(_hold(site, submission))
-        starts = plan.starts
-        for item, run in runs.items():
-            needed = plan.needed[run.id]
-            job_files.write_train(
-                site.workspace,
-                run,
-                site.profile,
-                submission.id,
-                needed,
-                run.id in starts,
-            )
-            jobs.append(local.LocalJob(item, run.needs, needed))
-        ledger.submitted(submission, ["local"] * len(runs))
-        ledger.released(submission)
-    scored = [run for one in plan.evaluations for run in one.runs]
-    if scored:
-        item = _evaluate_item(scored)
-        submission = ledger.intend(
-            scheduler="local", kind="evaluate", grid=grid.name, items=[item]
-        )
-        locks.append(_hold(site, submission))
-        job_files.write_evaluate(
-            site.workspace, item, scored, site.profile, submission.id, drains=True
-        )
-        jobs.append(local.LocalJob(item, after=tuple(runs), waits=True))
-        ledger.submitted(submission, ["local"])
-        ledger.released(submission)
-    return jobs, locks
-
-
-def _of(items: Iterable[str], failures: Mapping[str, Retried]) -> dict[str, Retried]:
-    return {item: failures[item] for item in items if item in failures}
+        self.locks.append(_hold(self.site, submission))
+        yield submission.id
+        self.ledger.submitted(submission, ["local"] * len(items))
+        self.ledger.released(submission)
 
 
 def _hold(site: Site, submission: Submission) -> int:
@@ -665,38 +536,3 @@ def _hold(site: Site, submission: Submission) -> int:
     lock = ownership.open_lock(folder / "lock")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
-
-
-def _makers(
-    workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]
-) -> dict[str, str]:
-    """What active prepare jobs, and the runs of `before`, are going to make, and in
-    which folder."""
-    of_kind = {
-        item: last
-        for item, last in ledger.by_item().items()
-        if item.startswith("prepare/") or item in before
-    }
-    # A job on this machine cannot wait for one on Slurm, nor the other way round.
-    items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
-    open_items = [item for item in items if not _all_made(workspace, item)]
-    states = collect_states(workspace, open_items, ledger)
-    active = [
-        item
-        for item in open_items
-        if states[item].is_active and not states[item].stopped
-    ]
-    return {need: item for item in active for need in _makes(workspace, item)}
-
-
-def _makes(workspace: Workspace, item: str) -> list[str]:
-    job = job_file.read_job_if_sound(workspace.root / item)
-    return job.makes if job else []
-
-
-def _all_made(workspace: Workspace, item: str) -> bool:
-    return all(is_committed(workspace.root / need) for need in _makes(workspace, item))
-
-
-def _model(run: Run) -> str:
-    return run.base.name if run.base else "tiny"

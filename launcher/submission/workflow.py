@@ -18,6 +18,7 @@ from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
+from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
 from launcher.grids import grid as grids
@@ -38,6 +39,7 @@ from launcher.status.status import collect_states
 from launcher.status.status_view import ShownJob
 from launcher.submission import job_files, local
 from launcher.submission import submit as submits
+from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
 from launcher.workspace.ledger import Ledger, submit_lock
@@ -62,10 +64,29 @@ class ResolvedGrid:
     site: Site
     runs: list[Run]
     estimates: Estimates
-    # how it was opened, for whoever opens it again: file, profile, smoke
-    asked: dict[str, Any]
+    # by what a later command opens it: file, profile, smoke
+    opened_by: dict[str, Any]
     read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
+
+    def on_cluster(self, must_answer: bool) -> "ResolvedGrid":
+        """The grid with what the profile's cluster says of itself."""
+        cluster = admission.cluster_of(self.site.profile, must_answer=must_answer)
+        return replace(self, site=replace(self.site, cluster=cluster))
+
+    def plan_submit(
+        self, allow: Allow, ledger: Ledger, quota: limits.SubmitQuota | None
+    ) -> Plan:
+        """What a submit would do now; of many runs the largest goes first."""
+        return SubmitPlanner(
+            self.site,
+            self.grid,
+            self.runs,
+            ledger,
+            allow,
+            quota,
+            self.estimates.need_gb,
+        ).plan_submit()
 
 
 def open_grid(
@@ -102,54 +123,76 @@ def resolve_grid(
     )
     profile = profiles.make_profile(layers)
     if smoke:
-        on_cpus = (
-            profile.gpu is None
-            and not profiles.gpus_per_node(profile, "train")
-            and not profile.slurm.gres
-        )
-        is_local = profile.kind == "local"
-        grid = smokes.shrink_grid(
-            grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train
-        )
-    place = workspaces.find_to_read(workspace_path, profile.workspace)
-    downloads = Downloads(place, profile.internet)
-    stages = [own for point in grid.points for own in point.settings.by_stage()]
+        grid = _shrink_grid(grid, profile)
+    workspace = workspaces.find_to_read(workspace_path, profile.workspace)
+    downloads = Downloads(workspace, profile.internet)
+    stages = [stage for point in grid.points for stage in point.settings.by_stage()]
     inputs.check_inputs(stages, downloads)
-    code_snapshot.refuse_colon(place)
-    refusal = workspaces.find_refusal(place)
+    code_snapshot.refuse_colon(workspace)
+    refusal = workspaces.find_refusal(workspace)
     if refusal and not only_looks:
         raise refusal
-    known = inputs.Inputs(
-        place.digest_cache,
+    inputs_read = inputs.Inputs(
+        workspace.digest_cache,
         downloads,
-        keeps=place.root.is_dir() and not refusal,
+        keeps=workspace.root.is_dir() and not refusal,
     )
-    resolved, notes = runs_of.resolve_runs(grid, profile, known)
-    resolved, named = metric_versions.name_older_metrics(place, resolved)
-    notes = [*notes, *named, *older_runs.find_notes(place, resolved)]
-    for run in resolved:
-        for one in [*run.all_before, run]:
-            job_files.check_run(one, profile)
-    linked_folders.refuse_links(
-        place, (one.id for run in resolved for one in [*run.all_before, run])
-    )
-    estimates = Estimates(place, profile, resolved)
+    runs, notes = runs_of.resolve_runs(grid, profile, inputs_read)
+    runs, metric_notes = metric_versions.name_older_metrics(workspace, runs)
+    notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
+    _check_runs(workspace, profile, runs)
+    estimates = Estimates(workspace, profile, runs)
     estimates.refuse_unfit()
     estimates.refuse_endless()
     logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
         logger.warning(f"note: {note}")
-    own = layers.files[0].resolve()
-    by = (
-        own.stem
-        if own.parent == find_shipped("cluster_profiles").resolve()
-        else str(own)
-    )
-    asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
-    told = effects.list_effects(layers, profile, grid, resolved)
+    opened_by = {
+        "file": str(path.resolve()),
+        "opened_with": _name_profile(layers),
+        "smoke": smoke,
+    }
     return ResolvedGrid(
-        grid, Site(place, profile), resolved, estimates, asked, known, told
+        grid,
+        Site(workspace, profile),
+        runs,
+        estimates,
+        opened_by,
+        inputs_read,
+        effects.list_effects(layers, profile, grid, runs),
     )
+
+
+def _shrink_grid(grid: Grid, profile: Profile) -> Grid:
+    """The grid as `--smoke` runs it on the profile."""
+    on_cpus = (
+        profile.gpu is None
+        and not profiles.gpus_per_node(profile, "train")
+        and not profile.slurm.gres
+    )
+    return smokes.shrink_grid(
+        grid,
+        profile.smoke,
+        one_rank=profile.kind == "local",
+        on_cpus=on_cpus,
+        size=profile.train,
+    )
+
+
+def _check_runs(workspace: Workspace, profile: Profile, runs: Sequence[Run]) -> None:
+    """Refuses runs, and those that they start from, that the profile cannot train or
+    whose folders are links."""
+    stages = [stage for run in runs for stage in [*run.all_before, run]]
+    for stage in stages:
+        job_files.check_run(stage, profile)
+    linked_folders.refuse_links(workspace, (stage.id for stage in stages))
+
+
+def _name_profile(layers: profile_files.Layers) -> str:
+    """A profile as `zsg retry` finds it: a shipped one by its name, another by its file."""
+    file = layers.files[0].resolve()
+    is_shipped = file.parent == find_shipped("cluster_profiles").resolve()
+    return file.stem if is_shipped else str(file)
 
 
 def create_workspace(opened: ResolvedGrid) -> None:
@@ -160,59 +203,55 @@ def create_workspace(opened: ResolvedGrid) -> None:
     opened.read.keep()
 
 
-def reopen_grid(place: Workspace, name: str) -> ResolvedGrid:
+def reopen_grid(workspace: Workspace, name: str) -> ResolvedGrid:
     """A recorded grid, by the file, settings and profile of its last submit.
 
     UserError where they are gone, and in a group's workspace, where others may have
     changed what is recorded.
     """
-    if ownership.is_group_workspace(place.root):
+    if ownership.is_group_workspace(workspace.root):
         raise UserError(
-            f"{place.root} is a group's workspace, where others can change by which file and"
+            f"{workspace.root} is a group's workspace, where others can change by which file and"
             f" profile {name} is opened, and a profile runs code: zsg submit FILE --retry"
         )
-    record = recorded_grids.read_grid(place, name)
+    record = recorded_grids.read_grid(workspace, name)
     path = Path(record.file)
     if not path.is_file():
-        copy = place.grid(name) / "grid.yaml"
+        copy = workspace.grid(name) / "grid.yaml"
         raise UserError(
             f"{name} was submitted as {path}, which is gone; put it back, or submit its copy,"
             f" {copy}"
         )
     return open_grid(
-        path, record.opened_with, place.root, record.smoke, record.overrides
+        path,
+        record.opened_with,
+        workspace.root,
+        record.smoke,
+        record.overrides,
     )
 
 
 def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
     """Prints what a submit would do now; returns the error with which it would refuse,
     if it would."""
-    cluster = admission.cluster_of(opened.site.profile, must_answer=False)
-    site, estimates = replace(opened.site, cluster=cluster), opened.estimates
+    opened = opened.on_cluster(must_answer=False)
+    site, estimates = opened.site, opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
-    space = limits.find_submit_quota(site.profile, cluster)
-    plan = submits.plan_runs(
-        site,
-        opened.grid,
-        opened.runs,
-        Ledger(site.workspace),
-        allow,
-        space,
-        estimates.need_gb,
-    )
+    quota = limits.find_submit_quota(site.profile, site.cluster)
+    plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
     refused: list[ZsgError] = [
         error for error in [workspaces.find_refusal(site.workspace)] if error
     ]
     refused += [
-        *admission.find_objections(site, plan, cluster, estimates),
+        *admission.find_objections(site, plan, site.cluster, estimates),
         *admission.without_room(plan),
     ]
     _say_unknown(opened, plan)
     if json:
         words = [str(why) for why in refused]
-        known = {run.id: estimates.of(run).as_json for run in opened.runs}
+        costs = {run.id: estimates.of(run).as_json for run in opened.runs}
         show.as_json(
-            show.plan_rows(plan, known, words, effects.as_rows(opened.effects))
+            show.plan_rows(plan, costs, words, effects.as_rows(opened.effects))
         )
         for why in refused:
             logger.warning(f"submit would refuse: {why}")
@@ -260,28 +299,19 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
 
     `agreed` is asked before anything is handed to Slurm.
     """
-    site, grid = opened.site, opened.grid
-    if site.profile.kind == "slurm":
+    is_slurm = opened.site.profile.kind == "slurm"
+    if is_slurm:
         submits.refuse_without_slurm()
-    cluster = admission.cluster_of(site.profile, must_answer=True)
-    site = replace(site, cluster=cluster)
+    opened = opened.on_cluster(must_answer=True)
+    site = opened.site
     _tell_clusters(site, Ledger(site.workspace))
-    space, asked, need = (
-        limits.find_submit_quota(site.profile, cluster),
-        None,
-        opened.estimates.need_gb,
-    )
-    if site.profile.kind == "slurm":
-        asked = submits.plan_runs(
-            site, grid, opened.runs, Ledger(site.workspace), allow, space, need
-        )
-        admission.raise_objections(
-            admission.find_objections(site, asked, cluster, opened.estimates)
-        )
-        show.plan_table(asked)
-        if asked.acting:
-            show.print_effects(opened.effects)
-        if asked.acting and not agreed(f"{show.summarize_plan(asked)}: submit?"):
+    quota = limits.find_submit_quota(site.profile, site.cluster)
+    agreed_plan: Plan | None = None
+    if is_slurm:
+        agreed_plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
+        _check_and_show(opened, agreed_plan)
+        question = f"{show.summarize_plan(agreed_plan)}: submit?"
+        if agreed_plan.acting and not agreed(question):
             logger.info("nothing was submitted")
             return False
     create_workspace(opened)
@@ -289,77 +319,106 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle_submissions(site, ledger)
-        plan = submits.plan_runs(site, grid, opened.runs, ledger, allow, space, need)
-        if asked is None:
-            admission.raise_objections(
-                admission.find_objections(site, plan, cluster, opened.estimates)
-            )
-            show.plan_table(plan)
-            if plan.acting:
-                show.print_effects(opened.effects)
-        elif [action.kind for action in plan.actions] != [
-            action.kind for action in asked.actions
-        ]:
-            show.plan_table(plan)
-            logger.info("the states changed meanwhile: this is what is done now")
-        submits.record_grid(site, grid, opened.runs, opened.asked)
+        plan = opened.plan_submit(allow, ledger, quota)
+        if agreed_plan is None:
+            _check_and_show(opened, plan)
+        else:
+            _tell_changes(agreed_plan, plan)
+        submits.record_grid(site, opened.grid, opened.runs, opened.opened_by)
         submits.release_held_jobs(plan)
         admission.raise_objections(admission.without_room(plan))
         if not plan.acting:
             _tell_of_the_data(opened)
-            show.print_result(
-                f"{grid.name}: nothing to submit ({show.summarize_plan(plan)});"
-                f" {_hint('ui', opened)}"
-            )
+            _tell_nothing_to_submit(opened, plan)
             return False
-        if site.profile.kind == "slurm":
-            most = limits.array_size(site.profile, cluster.config)
-            submits.submit_slurm(site, grid, plan, ledger, most)
-            if plan.left:
-                show.print_result(f"{plan.left}; zsg submit again once jobs have ended")
-            show.print_result(
-                f"{grid.name}: {show.summarize_plan(plan)}; {_hint('status', opened)} --watch"
-            )
+        if is_slurm:
+            _submit_to_slurm(opened, plan, ledger)
             return False
-        jobs, locks = submits.submit_local(site, grid, plan, ledger)
+        jobs, locks = submits.submit_local(site, opened.grid, plan, ledger)
     try:
         _run_here(opened, jobs)
     finally:
         for lock in locks:
             os.close(lock)
+    return _has_failed(opened, plan, jobs)
+
+
+def _check_and_show(opened: ResolvedGrid, plan: Plan) -> None:
+    """Shows a plan and what its files run and send; raises why it would be refused."""
+    site = opened.site
+    admission.raise_objections(
+        admission.find_objections(site, plan, site.cluster, opened.estimates)
+    )
+    show.plan_table(plan)
+    if plan.acting:
+        show.print_effects(opened.effects)
+
+
+def _tell_changes(agreed_plan: Plan, plan: Plan) -> None:
+    """Shows the plan if it is another than the one that was agreed to."""
+    agreed_kinds = [action.kind for action in agreed_plan.actions]
+    if [action.kind for action in plan.actions] != agreed_kinds:
+        show.plan_table(plan)
+        logger.info("the states changed meanwhile: this is what is done now")
+
+
+def _tell_nothing_to_submit(opened: ResolvedGrid, plan: Plan) -> None:
+    show.print_result(
+        f"{opened.grid.name}: nothing to submit ({show.summarize_plan(plan)});"
+        f" {_hint('ui', opened)}"
+    )
+
+
+def _submit_to_slurm(opened: ResolvedGrid, plan: Plan, ledger: Ledger) -> None:
+    site, grid = opened.site, opened.grid
+    longest_array = limits.array_size(site.profile, site.cluster.config)
+    submits.SlurmSubmitter(site, grid, plan, ledger, longest_array).submit_plan()
+    if plan.left:
+        show.print_result(f"{plan.left}; zsg submit again once jobs have ended")
+    show.print_result(
+        f"{grid.name}: {show.summarize_plan(plan)}; {_hint('status', opened)} --watch"
+    )
+
+
+def _has_failed(
+    opened: ResolvedGrid, plan: Plan, jobs: Sequence[local.LocalJob]
+) -> bool:
+    """Whether a run or an evaluate job did not end well; shows how all ended."""
     rows = _look(opened, [])[1]
     show.print_status(rows)
     _tell_of_the_data(opened)
     show.print_result(_hint("ui", opened))
-    left_out = {
+    not_selected = {
         action.run.id for action in plan.actions if action.reason == NOT_SELECTED
     }
     return not _evaluated(opened, jobs) or any(
-        row["state"] != State.DONE for row in rows if row["run"] not in left_out
+        row["state"] != State.DONE for row in rows if row["run"] not in not_selected
     )
 
 
 def _tell_clusters(site: Site, ledger: Ledger) -> None:
     """Tells where jobs of the workspace are that were submitted to another cluster than
     now is asked for."""
-    here = site.cluster.name
-    others = {
-        one.cluster
-        for one in ledger.submissions.values()
-        if one.void is None and one.cluster and one.jobs
+    cluster = site.cluster.name
+    used = {
+        submission.cluster
+        for submission in ledger.submissions.values()
+        if submission.void is None and submission.cluster and submission.jobs
     }
-    if here and others - {here}:
-        names = ", ".join(sorted(others - {here}))
+    if cluster and used - {cluster}:
+        names = ", ".join(sorted(used - {cluster}))
         logger.warning(
-            f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are"
-            " asked for there (SLURM_CLUSTERS or the profile said otherwise when they were"
+            f"note: jobs go to cluster {cluster}; this workspace also has jobs on {names}, which"
+            " are asked for there (SLURM_CLUSTERS or the profile said otherwise when they were"
             " submitted)"
         )
 
 
 def _tell_of_the_data(opened: ResolvedGrid) -> None:
     """Says what prepare jobs found in the data, as far as they have been prepared."""
-    corpora = [one.corpus_id for run in opened.runs for one in [*run.all_before, run]]
+    corpora = [
+        stage.corpus_id for run in opened.runs for stage in [*run.all_before, run]
+    ]
     show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora))
 
 
@@ -369,9 +428,8 @@ def _evaluated(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> bool:
     states = collect_states(opened.site.workspace, items, Ledger(opened.site.workspace))
     bad = {item: state for item, state in states.items() if state.state != State.DONE}
     for item, state in bad.items():
-        why = ": ".join(
-            str(part) for part in (state.state, state.cause, state.evidence) if part
-        )
+        words = (state.state, state.cause, state.evidence)
+        why = ": ".join(str(word) for word in words if word)
         logger.error(f"{item} {why}; zsg submit again evaluates what is left")
     return not bad
 
@@ -382,25 +440,22 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     Raises ClusterError with the end of its log if it ends before.
     """
     site, name = opened.site, opened.grid.name
-    plan = submits.plan_runs(
+    plan = SubmitPlanner(
         site, opened.grid, opened.runs, Ledger(site.workspace), allow
-    )
+    ).plan_submit()
     admission.raise_objections(
         admission.find_objections(site, plan, Cluster(), opened.estimates)
     )
     show.plan_table(plan)
     if not plan.acting:
-        show.print_result(
-            f"{name}: nothing to submit ({show.summarize_plan(plan)});"
-            f" {_hint('ui', opened)}"
-        )
+        _tell_nothing_to_submit(opened, plan)
         return
     show.print_effects(opened.effects)
     create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
-    known = set(Ledger(site.workspace).submissions)
+    earlier = set(Ledger(site.workspace).submissions)
     with (folder / "submit.log").open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
@@ -412,20 +467,18 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
             env=os.environ | {"PYTHONSAFEPATH": "1", CALLED: _command()},
         )
     try:
-        while process.poll() is None and not _taken_on(site.workspace, name, known):
+        while process.poll() is None and not _is_submitted(
+            site.workspace, name, earlier
+        ):
             time.sleep(0.1)
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         raise
     if process.returncode:
-        said = (
-            (folder / "submit.log")
-            .read_bytes()[start:]
-            .decode("utf-8", "replace")
-            .strip()
-        )
+        output = (folder / "submit.log").read_bytes()[start:]
+        complaint = output.decode("utf-8", "replace").strip()[-500:]
         raise ClusterError(
-            f"the detached submit ended with {process.returncode}: {said[-500:]}"
+            f"the detached submit ended with {process.returncode}: {complaint}"
         )
     show.print_result(
         f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its"
@@ -433,12 +486,12 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     )
 
 
-def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
+def _is_submitted(workspace: Workspace, name: str, earlier: set[str]) -> bool:
     """Whether there is a submission of the grid that was not there before."""
     return any(
-        one.grid == name
-        for key, one in Ledger(place).submissions.items()
-        if key not in known
+        submission.grid == name
+        for key, submission in Ledger(workspace).submissions.items()
+        if key not in earlier
     )
 
 
@@ -502,24 +555,22 @@ def _look(
 
 
 def _hint(command: str, opened: ResolvedGrid) -> str:
-    """The command that goes on from here, with the workspace unless it is the one that
-    zsg looks in anyway."""
+    """The command that comes next, with the workspace unless it is the one that zsg
+    looks in anyway."""
     root = opened.site.workspace.root
-    place = (
-        ""
-        if root == workspaces.find_workspace(workspaces.choose_folder(None)).root
-        else f" --workspace {shlex.quote(_shown(root))}"
-    )
-    words = f"{_command()} {command} {opened.grid.name}{place}"
+    option = f" --workspace {shlex.quote(_shown(root))}"
+    if root == workspaces.find_workspace(workspaces.choose_folder(None)).root:
+        option = ""
+    words = f"{_command()} {command} {opened.grid.name}{option}"
     if command == "status":
         return f"follow them: {words}"
-    return f"compare the runs: {_command()} report {opened.grid.name}{place}; in MLflow: {words}"
+    return f"compare the runs: {_command()} report {opened.grid.name}{option}; in MLflow: {words}"
 
 
 def _command() -> str:
     """How the user calls zsg: by its path where it is not on theirs."""
-    if told := os.environ.get(CALLED):
-        return told  # what a detached submit was started by
+    if caller := os.environ.get(CALLED):
+        return caller  # what a detached submit was started by
     called = Path(sys.argv[0])
     if called.suffix == ".py":
         return "zsg" if shutil.which("zsg") else "python -m launcher.cli"

@@ -1,0 +1,269 @@
+"""Plans what a submit would do now, from what the workspace has and what is under way.
+
+Reads the workspace and Slurm's answers; changes nothing.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from jobs.contract import job_file
+from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.grid_record import ListedRun
+from jobs.contract.ledger_rows import Retried
+from jobs.contract.states import State
+from launcher.clusters import slurm
+from launcher.evaluation import evaluation_plan
+from launcher.grids.grid import Grid
+from launcher.grids.runs import Run
+from launcher.lifecycle import failed_nodes, retry
+from launcher.planning import limits
+from launcher.planning.plan import (
+    EVALUATE,
+    RETRY,
+    Action,
+    Allow,
+    Plan,
+    Unwanted,
+    choose_actions,
+    make_plan,
+    run_item,
+)
+from launcher.planning.site import Site
+from launcher.status.status import collect_states
+from launcher.submission import canary
+from launcher.workspace import recorded_grids
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
+from launcher.workspace.scheduler_job import Job
+
+
+def need_nothing(run: Run) -> float:  # noqa: ARG001  as an estimate is asked
+    """The memory of a run where nobody estimates it: of many none takes the most."""
+    return 0.0
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the workspace had when the plan was begun."""
+
+    former: Sequence[ListedRun]  # rows of runs that the grid wanted once
+    states: Mapping[str, JobState]  # by job folder
+    makers: dict[str, str]  # what active jobs are going to make: the job folder of each
+    is_made: Callable[[str], bool]
+
+    def is_made_or_coming(self, need: str) -> bool:
+        return self.is_made(need) or need in self.makers
+
+    def state_of(self, run: Run) -> JobState:
+        return self.states[run_item(run)]
+
+
+@dataclass(frozen=True)
+class SubmitPlanner:
+    """Plans a submit of a grid's runs, with no more jobs than `quota` has room for.
+
+    `need_gb`: the memory that a run takes; of many on Slurm the one that takes most
+    goes first.
+    """
+
+    site: Site
+    grid: Grid
+    runs: Sequence[Run]
+    ledger: Ledger
+    allow: Allow
+    quota: limits.SubmitQuota | None = None
+    need_gb: Callable[[Run], float] = need_nothing
+
+    def plan_submit(self) -> Plan:
+        """What a submit would do now."""
+        facts = self._read_facts()
+
+        def plan_actions(actions: list[Action]) -> Plan:
+            return self._plan_actions(actions, facts)
+
+        decided = choose_actions(
+            self.runs, facts.states, self.allow, facts.is_made_or_coming
+        )
+        plan = plan_actions(self._add_evaluations(decided, facts))
+        chain = self.site.profile.slurm.chain_length
+        plan = limits.cut_to_quota(plan, self.quota, chain, plan_actions)
+        failures = self._describe_failures(plan, facts)
+        plan = replace(
+            plan,
+            unwanted=[
+                Unwanted(row.run, row.axes, facts.states[f"runs/{row.run}"])
+                for row in facts.former
+            ],
+            failures=failures,
+            exclude=self._choose_excluded_nodes(failures),
+            held=self._find_held_jobs(facts),
+            is_local=self._is_local,
+        )
+        if self._is_local:
+            return plan
+        return replace(
+            plan,
+            elsewhere=find_unreachable_needs(
+                self.site, self.ledger, plan, facts.states
+            ),
+        )
+
+    @property
+    def _is_local(self) -> bool:
+        return self.site.profile.kind == "local"
+
+    def _read_facts(self) -> _Facts:
+        workspace = self.site.workspace
+        former = recorded_grids.find_former(
+            workspace, self.grid.name, {run.id for run in self.runs}
+        )
+        before = {run_item(stage) for run in self.runs for stage in run.all_before}
+        items = {
+            *map(run_item, self.runs),
+            *before,
+            *(f"runs/{row.run}" for row in former),
+        }
+        return _Facts(
+            former,
+            collect_states(workspace, items, self.ledger),
+            find_makers(workspace, self.ledger, self.site.profile.kind, before),
+            cache(lambda need: is_committed(workspace.root / need)),
+        )
+
+    def _plan_actions(self, actions: list[Action], facts: _Facts) -> Plan:
+        plan = make_plan(actions, facts.is_made, facts.makers)
+        if self._is_local or not self.allow.canary:
+            return plan
+        proven = [a.run for a in actions if _has_trained(facts.state_of(a.run))]
+        return canary.with_first(plan, self.need_gb, proven)
+
+    def _add_evaluations(self, actions: list[Action], facts: _Facts) -> list[Action]:
+        """The actions, with runs evaluated that lack metrics of answers; reads the
+        folders of runs that want any."""
+        workspace = self.site.workspace
+        evaluated = {
+            a.run.id: evaluation_plan.read_evaluation_state(workspace, a.run)
+            for a in actions
+            if a.run.checkpoints.scored
+        }
+        if not evaluated:
+            return actions
+        last = self.ledger.by_item()
+        items = [item for item, job in last.items() if job.kind == "evaluate"]
+        states = collect_states(workspace, items, self.ledger)
+        active = [item for item, state in states.items() if _is_under_way(state)]
+        return evaluation_plan.add_evaluations(
+            actions,
+            facts.states,
+            self.allow,
+            evaluated,
+            evaluation_plan.keys_under_evaluation(workspace, active),
+        )
+
+    def _describe_failures(self, plan: Plan, facts: _Facts) -> dict[str, Retried]:
+        """How each run failed that the plan retries, by job folder."""
+        failed = {
+            run_item(a.run): facts.state_of(a.run)
+            for a in plan.actions
+            if a.kind == RETRY
+        }
+        nodes: dict[str, list[str]] = {}
+        if self.site.profile.kind == "slurm":
+            nodes = failed_nodes.find_failed_nodes(
+                self.site.workspace, self.ledger, failed
+            )
+        return retry.make_retry_rows(self.site.workspace, failed, nodes)
+
+    def _choose_excluded_nodes(self, failures: Mapping[str, Retried]) -> dict[str, str]:
+        """The nodes that new jobs are kept off, each with why."""
+        if not failures or self.site.profile.kind != "slurm":
+            return {}
+        return failed_nodes.to_avoid(self.ledger, failures)
+
+    def _find_held_jobs(self, facts: _Facts) -> list[Job]:
+        """Jobs that Slurm has put back and holds, since a node could not launch them."""
+        stuck = {
+            item: state.slurm
+            for item, state in facts.states.items()
+            if state.reason == slurm.LAUNCH_FAILED
+        }
+        return [
+            job
+            for item, job_id in stuck.items()
+            for job in self.ledger.jobs_of(item)
+            if job.id == job_id
+        ]
+
+
+def find_unreachable_needs(
+    site: Site, ledger: Ledger, plan: Plan, states: Mapping[str, JobState]
+) -> list[str]:
+    """What new jobs would have to wait for and cannot: no job waits for one on another
+    cluster."""
+    cluster, last = site.cluster.name, ledger.by_item()
+    refusals: list[str] = []
+    for item in sorted(_list_awaited(plan, states) & last.keys()):
+        its_cluster = last[item].cluster
+        if its_cluster and cluster and its_cluster != cluster:
+            refusals.append(
+                f"{item} is under way on cluster {its_cluster}, and a job on cluster {cluster}"
+                f" cannot wait for it: submit to {its_cluster} (SLURM_CLUSTERS,"
+                " slurm.sbatch.clusters), or submit again when it has ended"
+            )
+    return refusals
+
+
+def _list_awaited(plan: Plan, states: Mapping[str, JobState]) -> set[str]:
+    """The job folders that new jobs of a plan wait for and that are not of the plan."""
+    new = {prepare.item for prepare in plan.prepares}
+    new |= {run_item(run) for group in plan.groups for run in group.runs}
+    awaited = {item for job in (*plan.prepares, *plan.groups) for item in job.after}
+    evaluated = [run_item(a.run) for a in plan.actions if a.kind == EVALUATE]
+    active = {item for item in evaluated if states[item].is_active}
+    return (awaited - new) | active
+
+
+def _has_trained(state: JobState) -> bool:
+    """Whether a run has trained to a finite loss."""
+    has_stepped = state.state == State.DONE or (
+        state.state == State.RUNNING and bool(state.step)
+    )
+    return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
+
+
+def _is_under_way(state: JobState) -> bool:
+    return state.is_active and not state.stopped
+
+
+def find_makers(
+    workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]
+) -> dict[str, str]:
+    """What active prepare jobs, and the runs of `before`, are going to make, and in
+    which folder."""
+    # A job on this machine cannot wait for one on Slurm, nor the other way round.
+    items = [
+        item
+        for item, last in ledger.by_item().items()
+        if last.scheduler == scheduler
+        and (item.startswith("prepare/") or item in before)
+    ]
+    open_items = [item for item in items if not _has_made_all(workspace, item)]
+    states = collect_states(workspace, open_items, ledger)
+    makers: dict[str, str] = {}
+    for item in open_items:
+        if _is_under_way(states[item]):
+            makers |= dict.fromkeys(_list_made(workspace, item), item)
+    return makers
+
+
+def _list_made(workspace: Workspace, item: str) -> list[str]:
+    job = job_file.read_job_if_sound(workspace.root / item)
+    return job.makes if job else []
+
+
+def _has_made_all(workspace: Workspace, item: str) -> bool:
+    return all(
+        is_committed(workspace.root / need) for need in _list_made(workspace, item)
+    )
