@@ -337,7 +337,7 @@ def submit(
         failed = workflow.submit_grid(opened, allow, asking.make_consent(yes))
     except KeyboardInterrupt:
         show.print_error(
-            "interrupted; zsg submit again goes on from here "
+            "interrupted; zsg submit again continues from here "
             "(zsg retry GRID --only state=cancelled takes up runs that were cancelled)"
         )
         raise typer.Exit(INTERRUPTED) from None

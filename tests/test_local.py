@@ -332,7 +332,7 @@ def test_ctrl_c_ends_the_jobs_and_says_so(prepared: Zsg, tasks: Path) -> None:
     said = submit.communicate(timeout=60)[1]
 
     assert submit.returncode == 130
-    assert "zsg submit again goes on from here" in said
+    assert "zsg submit again continues from here" in said
     assert zsg.status()[0]["state"] == "cancelled"
     assert not Path(f"/proc/{process}").exists()
 
