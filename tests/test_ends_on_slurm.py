@@ -18,7 +18,7 @@ from launcher.workspace.ledger import Ledger
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.light_grid import LIGHT
-from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_cluster import SlurmCluster, processes_of
 from tests.lib.slurm_runs import wait_until_ended
 from tests.lib.small_runs import small_grid
 from tests.lib.train_bench import reached
@@ -72,10 +72,12 @@ def test_a_setup_line_that_fails_ends_the_job(
     assert row["state"] == "done"
 
 
-def steps_of(job: str) -> list[int]:
-    """The slurmstepd of a job's script."""
+def steps_of(slurm: SlurmCluster, job: str) -> list[int]:
+    """The slurmstepd of a job's script; other clusters of this machine have jobs of its
+    number, too."""
     found = []
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in processes_of(slurm.folder):
+        process = Path(f"/proc/{pid}")
         with contextlib.suppress(OSError):  # it ended while we looked
             # It has written `[7.batch]` over its own words, as far as there is room.
             if (
@@ -107,7 +109,8 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
     ]
     wait_until(begun, 120)
     job = json.loads((begun()[0] / "attempt.json").read_text())["slurm_job_id"]
-    [stepd] = steps_of(slurm.run("squeue", "-h", "-j", job, "-o", "%A").strip())
+    number = slurm.run("squeue", "-h", "-j", job, "-o", "%A").strip()
+    [stepd] = steps_of(slurm, number)
     os.kill(stepd, signal.SIGKILL)
     [row] = wait_until_ended(zsg, 120)
     assert (row["state"], row["flag"]) == ("done", None)  # it may be on its way out
