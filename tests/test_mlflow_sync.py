@@ -13,6 +13,7 @@ import pytest
 
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.tracking import mlflow_sync
+from launcher.submission.workflow import start_delivery
 from tests.lib.grown_journals import write_grid, write_run
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.mlflow_contents import (
@@ -44,6 +45,19 @@ def test_sending_again_sends_nothing(work: Path) -> None:
     never began is not there."""
     assert sync(work, "grid") == {"runs": 0, "points": 0}
     assert_exactly_once(work, "grid", ["first"])
+
+
+def test_a_delivery_told_to_end_while_it_starts_sends_everything_first(
+    work: Path,
+) -> None:
+    """Jobs may be done before MLflow is imported; their metrics arrive all the same."""
+    write_run(work, "short", [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_grid(work, "quick", ["short"])
+    delivery = start_delivery(Workspace(work), "quick")
+    delivery.terminate()
+
+    assert delivery.wait(120) == 0
+    assert_exactly_once(work, "quick", ["short"])
 
 
 def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:

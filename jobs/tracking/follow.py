@@ -32,6 +32,8 @@ def until_left(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note_signal)
+    # who started this may have held SIGTERM back until there is a handler
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     # Slurm's to the job beside which this runs
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -500,21 +500,7 @@ def _run_here(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> None:
     helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
     # a script's background jobs begin by ignoring it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
-        argv = [
-            "jobs.tracking.mlflow_sync",
-            str(site.workspace.root),
-            name,
-            "--follow",
-            str(os.getpid()),
-        ]
-        delivery = subprocess.Popen(
-            [sys.executable, "-m", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    delivery = start_delivery(site.workspace, name)
     try:
         with show.Progress() as progress:
             tick = lambda: (  # noqa: E731
@@ -524,6 +510,33 @@ def _run_here(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> None:
     finally:
         delivery.terminate()
         _await_delivery(delivery, name, DELIVERY_S[site.profile.tracking.uri is None])
+
+
+def start_delivery(workspace: Workspace, name: str) -> subprocess.Popen[bytes]:
+    """Starts what brings a grid's journals to MLflow until it is told to end, by SIGTERM.
+
+    The signal is blocked until its handler is there: MLflow takes seconds to import, and
+    jobs may be done before.
+    """
+    argv = [
+        "jobs.tracking.mlflow_sync",
+        str(workspace.root),
+        name,
+        "--follow",
+        str(os.getpid()),
+    ]
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with (workspace.grid(name) / "delivery.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _await_delivery(
