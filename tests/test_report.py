@@ -256,7 +256,7 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
     again.add_row("metric", step=50, examples=800, data={"loss": 99.0})
     again.close()
     attempts.end_attempt(place.run("run4"), attempt, "done", step=50)
-    write_grid(place, "gaps", listed, former=[{"run": "old"}])
+    write_grid(place, "gaps", listed, former=[listed_run("old", {"seed": 9}, 9)])
     page = written(place, "gaps")
     top = page.partition("<figure")[0]
 

@@ -4,7 +4,7 @@ and say what it cannot know?"""
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -90,11 +90,9 @@ class Verifier:
 
 
 @pytest.fixture(scope="module")
-def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+def verifier(bench: Bench) -> Verifier:
     """One run for all: what each test changes is a copy."""
-    bench = Bench(tmp_path_factory.mktemp("verify"))
-    yield Verifier(bench)
-    bench.jobs.stop()
+    return Verifier(bench)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

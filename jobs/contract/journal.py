@@ -89,8 +89,11 @@ class Journal:
         self._rows: queue.SimpleQueue[str | Written | None] = queue.SimpleQueue()
         self._seq = 0
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        # Nor may a thread be asked whether it lives: interrupted there, Python 3.11
+        # takes it for ended while it writes. It tells its end by itself.
+        self._has_ended = False
+        self._end: Written = queue.SimpleQueue()
+        threading.Thread(target=self._write, name="journal", daemon=True).start()
 
     def add_metrics(
         self, values: Mapping[str, Number], *, step: int, examples: int
@@ -151,7 +154,7 @@ class Journal:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
         written: Written = queue.SimpleQueue()
         self._rows.put(written)
-        while self._thread.is_alive():
+        while not self._has_ended:
             with contextlib.suppress(queue.Empty):
                 written.get(timeout=0.2)
                 break
@@ -160,7 +163,9 @@ class Journal:
     def close(self) -> None:
         """Writes what is left and ends the thread."""
         self._rows.put(None)
-        self._thread.join()
+        while not self._has_ended:
+            with contextlib.suppress(queue.Empty):
+                self._end.get(timeout=0.2)
         self._file.close()
         self._raise()
 
@@ -174,6 +179,9 @@ class Journal:
                 pass
         except BaseException as error:  # handed to the trainer, which stops on it
             self._error = error
+        finally:
+            self._has_ended = True
+            self._end.put(True)
 
     def _drain(self) -> list[str | Written | None]:
         items = [self._rows.get()]
