@@ -47,7 +47,7 @@ from zsg_core.shown_text import make_showable
 # The parent of what typer refuses a command line with, whichever click it brings.
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 # the options of zsg that its commands take as well
-VERBOSITY = ("verbose", "quiet")
+VERBOSITY = (VERBOSE, QUIET) = ("verbose", "quiet")
 
 
 class ShowingGroup(TyperGroup):
@@ -83,10 +83,10 @@ def _take_verbosity(group: TyperGroup, options: Sequence[Any]) -> None:
             _take_verbosity(command, options)
 
 
-def _choose_verbosity(_context: Any, option: Any, is_asked: bool) -> None:
+def _choose_verbosity(context: Any, option: Any, is_asked: bool) -> None:
     """Acts on -v or -q behind the name of a command."""
     if is_asked:
-        _configure_console(**{option.name: True})
+        _configure_console(context, **{option.name: True})
 
 
 @contextmanager
@@ -128,6 +128,7 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def zsg(
+    context: typer.Context,
     version: Annotated[  # noqa: ARG001 (its callback acts)
         bool,
         typer.Option(
@@ -155,13 +156,19 @@ def zsg(
     ] = False,
 ) -> None:
     """What all commands share."""
-    _configure_console(verbose, quiet)
+    _configure_console(context, verbose, quiet)
 
 
-def _configure_console(verbose: bool = False, quiet: bool = False) -> None:
+def _configure_console(
+    context: Any, verbose: bool = False, quiet: bool = False
+) -> None:
+    """Shows more or less from now on. BadParameter for both, wherever they stand."""
     from launcher.views.console_log import Verbosity, configure_console
 
-    if verbose and quiet:
+    asked = context.find_root().meta
+    asked[VERBOSE] = asked.get(VERBOSE, False) or verbose
+    asked[QUIET] = asked.get(QUIET, False) or quiet
+    if asked[VERBOSE] and asked[QUIET]:
         raise typer.BadParameter("give one of --verbose and --quiet")
     if verbose:
         configure_console(Verbosity.VERBOSE)

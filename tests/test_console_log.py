@@ -79,9 +79,17 @@ def test_options_stand_before_and_behind_the_command(zsg: Zsg) -> None:
 
 
 def test_errors_are_shown_by_quiet_commands(zsg: Zsg) -> None:
-    """And both at once are refused."""
+    """A quiet command still says why it fails."""
     zsg("-q", "plan", "nowhere.yaml", code=2)
     assert zsg.said.startswith("error: ")
 
-    zsg("-q", "-v", "status", code=2)
+
+@pytest.mark.parametrize(
+    "words",
+    [("-q", "-v", "status"), ("status", "-qv"), ("-q", "status", "-v")],
+    ids=" ".join,
+)
+def test_more_and_less_at_once_are_refused(zsg: Zsg, words: tuple[str, ...]) -> None:
+    """Wherever the two stand."""
+    zsg(*words, code=2)
     assert "--verbose and --quiet" in zsg.said

@@ -199,6 +199,16 @@ CURSOR = """{
 """
 
 
+def test_a_cursor_that_names_its_results_by_a_text_is_read(tmp_path: Path) -> None:
+    """As some older zsg did; all that is asked is whether they are others by now."""
+    path = delivery_cursor.locate_cursor(tmp_path, "grid")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"sent": {"a": 3}, "params": true, "results": "0 0", "uri": "u"}')
+
+    cursor = delivery_cursor.read_cursor(tmp_path, "grid")
+    assert cursor.results == "0 0" and cursor.is_of("u")
+
+
 def test_a_delivery_cursor_is_written_as_before(tmp_path: Path) -> None:
     """Also that of a workspace whose name is no UTF-8, and one being refilled."""
     path = delivery_cursor.locate_cursor(tmp_path, "grid")

@@ -222,6 +222,15 @@ def test_a_grid_is_told_only_of_its_own_runs_that_cannot_be_read(
     assert of_all[0].startswith("left: runs/") and "what runs share" in of_all[0]
 
 
+def test_a_grid_of_no_such_name_is_refused_before_slurm_is_asked(
+    place, monkeypatch
+) -> None:
+    """Also while the controller is away."""
+    monkeypatch.setattr(garbage, "collect_states", lambda *_: pytest.fail("asked"))
+    with pytest.raises(UserError, match="no grid 'typo'"):
+        garbage.find_garbage(place.workspace, "typo")
+
+
 def test_snapshots_of_which_evaluators_say_nothing_readable_are_kept(
     place, monkeypatch, logged: list[str]
 ):

@@ -120,6 +120,19 @@ def test_a_broken_cursor_keeps_no_other_run_from_mlflow(work: Path) -> None:
     assert sync(work, "cursors") == {"runs": 1, "points": 1}
 
 
+def test_a_grid_record_of_a_newer_zsg_keeps_no_run_from_its_other_grids(
+    tmp_path: Path,
+) -> None:
+    """A job delivers itself to all grids that list it and can be read."""
+    write_run(tmp_path, "first", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "old", ["first"])
+    write_grid(tmp_path, "new", ["first"])
+    (tmp_path / "grids/new/grid.json").write_text('{"schema": 99}')
+
+    found = mlflow_sync.find_grids_of_run(Workspace(tmp_path), "first")
+    assert [record.name for record in found] == ["old"]
+
+
 def test_a_server_is_asked_nothing_before_a_run_has_begun(tmp_path: Path) -> None:
     """No run has a journal: there is nothing to send, and nobody to send it."""
     write_grid(tmp_path, "early", ["not-begun"], "http://127.0.0.1:9")

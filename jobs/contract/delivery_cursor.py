@@ -33,8 +33,9 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     sent: dict[str, int] | int = {}
     params: bool | UnsetType = UNSET
     state: dict[str, str] | None = None
-    seen: list[Any] | None = None
-    results: list[Any] | None = None
+    # of these two is only asked whether they are equal; some zsg wrote them as a text
+    seen: Any = None
+    results: Any = None
     uri: str = ""
     run: str = ""
     began: str | None = None

@@ -319,7 +319,7 @@ class Delivery:
         elsewhere = self._mlflow_grid.elsewhere if self._mlflow_grid else {}
         for experiment, count in sorted(Counter(elsewhere.values()).items()):
             name = self._tracker.name_of(experiment)
-            logger.info(
+            logger.warning(
                 f"{self._grid}: {count} of its runs stand in MLflow's experiment {name!r}, and"
                 " are filled there"
             )
@@ -336,7 +336,9 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     """Delivers runs to every grid that lists them and has a server, from the node that
     trains or evaluates them."""
     os.nice(NICE)
-    pairs = [(run, record) for run in runs for record in _grids_of(workspace, run)]
+    pairs = [
+        (run, record) for run in runs for record in find_grids_of_run(workspace, run)
+    ]
     served = [
         (run, record.name)
         for run, record in pairs
@@ -353,10 +355,14 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     follow.until_left(parent, send, LAST_S)
 
 
-def _grids_of(workspace: Workspace, run: str) -> Iterator[GridRecord]:
+def find_grids_of_run(workspace: Workspace, run: str) -> Iterator[GridRecord]:
     """The grids that list a run, or once did."""
     for name in grid_record.list_grids(workspace):
-        record = grid_record.read_grid_record(workspace, name)
+        try:
+            record = grid_record.read_grid_record(workspace, name)
+        except Damaged as error:  # of this or another grid: the others are delivered
+            logger.warning(str(error))
+            continue
         if record and any(row.run == run for row in [*record.runs, *record.former]):
             yield record
 

@@ -268,7 +268,7 @@ class RunSync:
             duplicates |= set(self._tracker.find(self._grid.experiment, identity))
         for duplicate in duplicates - {self._cursor.run, self._cursor.old}:
             self._replace(duplicate)
-            logger.info(
+            logger.warning(
                 f"{self._run_id}: MLflow had its run twice; {duplicate} was deleted there,"
                 f" {self._cursor.run} is filled"
             )

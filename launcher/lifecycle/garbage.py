@@ -134,6 +134,8 @@ class Scene:
 
 def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     """Reads the workspace; with a grid, asks only about what its own runs have left."""
+    if grid is not None:  # before Slurm is asked for the sake of a misspelt name
+        [grid] = recorded_grids.select_grids(workspace, grid)
     ledger = Ledger(workspace)
     records = {
         name: recorded_grids.read_grid(workspace, name)
@@ -148,8 +150,7 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     scene.unreadable = _find_unreadable(workspace, [*items, *folders])
     scene.requested = {*items, *folders}
     if grid is not None:
-        [name] = recorded_grids.select_grids(workspace, grid)
-        scene.requested = _items_of_grid(ledger, records[name])
+        scene.requested = _items_of_grid(ledger, records[grid])
     readable = (folders & scene.requested) - scene.unreadable.keys()
     scene.runs = sorted(item.removeprefix("runs/") for item in readable)
     _note_recipes(scene, rows)
@@ -227,7 +228,7 @@ def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
         kinds.append(_drafts(scene))
     garbage = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.remarks):
-        logger.info(f"left: {reason}")
+        logger.warning(f"left: {reason}")
     return garbage
 
 

@@ -108,5 +108,6 @@ def _note(rows: list[Row], start: Start | None) -> str | None:
 
 
 def _find_first_start(path: Path) -> Start | None:
-    first_rows = islice(journal.read_file(path), FIRST_ROWS)
+    # all of them: one that cannot be read is told, wherever the start is
+    first_rows = list(islice(journal.read_file(path), FIRST_ROWS))
     return next((start for _, start in find_starts(first_rows)), None)

@@ -132,7 +132,7 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
         if submission.scheduler == "local":
             continue
         if site.profile.kind == "local":
-            logger.info(
+            logger.warning(
                 f"{submission.name} was cut short; a submit with its Slurm profile settles it"
             )
             continue

@@ -261,7 +261,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     show.estimates_table(*estimates.overview(plan))
     _tell_of_the_data(opened)
     for line in _unproven(opened):
-        logger.info(line)
+        logger.warning(line)
     show.print_effects(opened.effects)
     for why in refused:
         show.print_result(f"submit would refuse: {why}")
