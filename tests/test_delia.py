@@ -145,7 +145,7 @@ def test_a_killed_sampler_goes_on(
     undisturbed = Site(tmp_path, site.jobs)
     assert site.jobs.run(undisturbed.sampler)["outcome"] == "done"
 
-    assert f"sampling {QUERIES} answers, going on after {len(first)}" in said
+    assert f"sampling {QUERIES} answers, continuing after {len(first)}" in said
     assert 0 < len(first) < QUERIES
     assert all(
         answers[made_id] == text[2:]

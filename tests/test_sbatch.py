@@ -156,7 +156,7 @@ def test_a_time_out_that_did_not_submit_is_tried_again(
     ledger = send([AWAY, "7"], [[], TWO])
 
     assert send.calls == ["sbatch", "squeue", "sleep", "sbatch", "squeue", "adopt"]
-    assert "Socket timed out" in send.said[0] and "trying again in 2 s" in send.said[0]
+    assert "Socket timed out" in send.said[0] and "retrying in 2 s" in send.said[0]
     assert ledger.last("runs/a").ids == ["7_0", "7_1"]
 
 

@@ -222,10 +222,14 @@ class Evaluator:
     def _stop(self) -> None:
         self._done.swaps, self._done.loads = self._swapper.swaps, self._swapper.loads
         self._keeper.stop()
-        for target in self._targets:
-            self._leave_file(target)  # while the lease is held: it is the file's fence
-        if self._keeper.held:
-            self._keeper.held.release()
+        try:
+            for target in self._targets:
+                self._leave_file(
+                    target
+                )  # while the lease is held: it is the file's fence
+        finally:
+            if self._keeper.held:
+                self._keeper.held.release()
         for target in self._targets:
             found = evaluations.collect_taken_keys(target.folder)
             leases.sweep_leases(

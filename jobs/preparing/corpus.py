@@ -383,7 +383,7 @@ class _Making:
                 alone.add(name)
                 known = [found for found in sets.values() if found]
                 if given is not None and len(set(known)) < len(known):
-                    logger.info(
+                    logger.warning(
                         f"{name or pool.files.data.name}: rate_max {given} is that of each"
                         " template; data.data_sets: t0 makes it that of each data set, as"
                         " FLAN's is"

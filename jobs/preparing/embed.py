@@ -115,7 +115,7 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
     is_new = len(left) == len(set(first))
     done = int(mark.read_text()) if mark.exists() else 0
     if done:
-        logger.info(f"embedding {len(left)} texts, going on after {done}")
+        logger.info(f"embedding {len(left)} texts, continuing after {done}")
     for start in range(done, len(left), BLOCK):
         block = left[start : start + BLOCK]
         made = encode([texts[int(place)] for place in block]).astype(np.float32)

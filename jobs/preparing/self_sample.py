@@ -192,7 +192,7 @@ def _answer(
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     held, names = read_answers(path), [example.id for example in asked.examples]
     if held:
-        logger.info(f"sampling {len(names)} answers, going on after {len(held)}")
+        logger.info(f"sampling {len(names)} answers, continuing after {len(held)}")
     budget = generate.BATCH_TOKENS[device.partition(":")[0]]
     batches = generate.plan_batches(
         asked.prompts, rule["how"]["max_new_tokens"], budget
@@ -261,18 +261,18 @@ def _publish(
         )
     )
     if facts["at_limit"]:
-        logger.info(
+        logger.warning(
             f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and"
             " are cut off there"
         )
     turn = prompts.next_turn(rule["template"]["name"])
     if turn and (on := sum(turn in text for text in answers.values())):
-        logger.info(
+        logger.warning(
             f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next"
             " question would begin"
         )
     if worded:
-        logger.info(
+        logger.warning(
             f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they"
             " were no blanks; set it to 0 where the model does not begin with blanks"
         )

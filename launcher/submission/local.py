@@ -86,9 +86,10 @@ def _start_ready(
 
 
 def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
-    awaited = [before for before in jobs if before.item in job.after]
-    if job.waits and not all(before.ended for before in awaited):
-        return False
+    if job.waits:
+        awaited = (before for before in jobs if before.item in job.after)
+        if not all(before.ended for before in awaited):
+            return False
     return _has_needs(workspace, job)
 
 

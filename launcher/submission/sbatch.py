@@ -171,7 +171,7 @@ class SbatchSubmitter:
     def _tell_retry(self, error: Exception, wait_s: float) -> None:
         logger.warning(
             f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
-            f" trying again in {wait_s:g} s"
+            f" retrying in {wait_s:g} s"
         )
 
     def _ask_slurm(self, ask: Callable[[], list[str]]) -> list[str]:

@@ -182,7 +182,7 @@ def end_replaced(plan: Plan, ledger: Ledger) -> None:
     queued = [job for job, state in queue.active.items() if not state.is_leaving]
     if queued:
         ids = ", ".join(slurm.compact_ids(job.id for job in queued))
-        logger.info(
+        logger.warning(
             f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones"
             " take their place"
         )
@@ -208,7 +208,7 @@ def release_held_jobs(plan: Plan) -> None:
         lambda: slurm.release_jobs(plan.held, whole_arrays=False)
     )
     _tell_untouched(refusals)
-    logger.info(
+    logger.warning(
         f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
     )
 

@@ -359,7 +359,7 @@ def _tell_changes(agreed_plan: Plan, plan: Plan) -> None:
     agreed_kinds = [action.kind for action in agreed_plan.actions]
     if [action.kind for action in plan.actions] != agreed_kinds:
         show.plan_table(plan)
-        logger.info("the states changed meanwhile: this is what is done now")
+        logger.warning("the states changed meanwhile: this is what is done now")
 
 
 def _tell_nothing_to_submit(opened: ResolvedGrid, plan: Plan) -> None:
