@@ -168,13 +168,14 @@ def end_attempt(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) 
     if last is not None and is_current(last, attempt):
         if not causes.precedes(facts.get("cause"), last.cause):
             return
+    all_facts: dict[str, Any] = {"ended": now_ms(), **facts}
     record = ExitRecord(
         attempt=attempt.attempt,
         submission=attempt.submission,
         nonce=attempt.nonce,
         slurm_job_id=attempt.slurm_job_id,
         outcome=outcome,
-        **{"ended": now_ms(), **facts},
+        **all_facts,
     )
     exit_record.write_exit_record(folder, record)
 

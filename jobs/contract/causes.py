@@ -130,7 +130,8 @@ def _of_class(error: BaseException) -> Cause | None:
             return Cause.BAD_DATA
         case UserError():
             return Cause.BAD_INPUT
-    return None
+        case _:
+            return None
 
 
 def _of_text(text: str) -> Cause | None:

@@ -98,7 +98,7 @@ class Decision:
     """The outcome, and what the exit record says of it."""
 
     outcome: Outcome
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def goes_on(self) -> str | None:
@@ -137,8 +137,12 @@ def decide_end(end: JobEnd) -> Decision:
 def _decide_by_policy(end: JobEnd, policy: Policy) -> Decision:
     continued, stalled = _count_stops(end)
     cause = Cause.PREEMPTED if end.slurm.is_preempted else Cause.TIME_LIMIT
-    facts = {"continued": continued, "stalled": stalled, "goes_on": None}
-    facts["cause"] = cause
+    facts: dict[str, Any] = {
+        "continued": continued,
+        "stalled": stalled,
+        "goes_on": None,
+        "cause": cause,
+    }
     if stalled >= STALLED_MOST:
         facts["evidence"] = (
             f"stopped {stalled} times in a row before a new step was saved; give it a longer"

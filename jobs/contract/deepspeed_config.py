@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from jobs.contract.folder import get_object
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import find_first_problem
 from zsg_core.settings.fields import Count, Positive, Strict
@@ -159,8 +160,8 @@ def build_deepspeed_config(
 def check_deepspeed_config(config: DeepSpeedJson) -> DeepSpeedJson:
     """The same JSON; UserError for a key that is unknown, missing, or of a value that
     jobs cannot run by."""
-    zero = config.get("zero_optimization")
-    record = _choose_record(zero.get("stage") if isinstance(zero, dict) else None)
+    zero = get_object(config.get("zero_optimization"))
+    record = _choose_record(zero.get("stage"))
     try:
         complete = record.model_validate(config).model_dump()
     except ValidationError as error:
@@ -181,9 +182,8 @@ def _find_missing_key(config: DeepSpeedJson, complete: DeepSpeedJson) -> str | N
     for key, value in complete.items():
         if key not in config:
             return key
-        if not isinstance(value, dict):
-            continue
-        missing_key = _find_missing_key(config[key], value)
+        nested = get_object(value)
+        missing_key = _find_missing_key(config[key], nested) if nested else None
         if missing_key:
             return f"{key}.{missing_key}"
     return None

@@ -159,7 +159,8 @@ def is_over(run: Path) -> bool:
 def remove_needless_snapshots(run: Path, keys: Sequence[str]) -> list[int]:
     """Removes of a run that is done the snapshots that were only there to be evaluated;
     returns their steps."""
-    end, removed = attempts.end_of_newest(run), []
+    end = attempts.end_of_newest(run)
+    removed: list[int] = []
     if end is None or end.outcome != Outcome.DONE:
         return []
     for row in replace_unset(end.snapshots, []):

@@ -45,10 +45,10 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jobs.files import ownership
 from zsg_core.errors import ClusterError
@@ -138,13 +138,18 @@ class Workspace:
             ownership.make_private_folder(self.root)
 
 
+def get_object(value: object) -> dict[str, Any]:
+    """A parsed JSON value, if it is an object; else an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def is_committed(folder: Path) -> bool:
     """Whether a made thing is whole: its marker is written last."""
     return (folder / COMMIT).is_file()
 
 
 @contextlib.contextmanager
-def publish_folder(folder: Path) -> Iterator[Path]:
+def publish_folder(folder: Path) -> Generator[Path]:
     """Yields a temporary folder that becomes `folder` in one rename, its commit marker
     written last.
 
@@ -175,7 +180,7 @@ def commit_draft(draft: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Generator[None]:
     """Holds other processes off from making `folder` until this one is done or dead."""
     ownership.make_folder(folder.parent)
     with os.fdopen(
@@ -227,7 +232,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def name_file_in_errors(path: Path) -> Iterator[None]:
+def name_file_in_errors(path: Path) -> Generator[None]:
     """Gives an OSError the file's name: a write to a full disk does not say to what."""
     try:
         yield

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -429,7 +429,7 @@ def values_agree(first: float, again: float, tolerance: float) -> bool:
 def spell_nonfinite(value: Any) -> Any:
     """A value with every number that is not finite as a text."""
     if isinstance(value, Mapping):
-        items: Mapping[str, Any] = value
+        items = cast("Mapping[str, Any]", value)
         return {key: spell_nonfinite(item) for key, item in items.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)  # JSON has no NaN; float("nan") reads it back

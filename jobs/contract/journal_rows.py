@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from jobs.contract.folder import Damaged
+from jobs.contract.folder import Damaged, get_object
 from zsg_core.metrics.keys import INSIDE
 
 Number = float | int | str  # one that is not finite is a text
@@ -265,17 +265,18 @@ def convert_row(value: Any) -> Row:
     try:
         return msgspec.convert(value, _KNOWN)
     except msgspec.ValidationError:
-        kind = value.get("kind") if isinstance(value, dict) else None
-        if kind == EVENT and not _is_known_event(value.get("data")):
-            return msgspec.convert(value, NoteRow)
-        if isinstance(kind, str) and kind not in _KINDS and "data" in value:
-            return msgspec.convert({**value, "kind": "other"}, OtherRow)
+        row = get_object(value)
+        kind = row.get("kind")
+        if kind == EVENT and not _is_known_event(row.get("data")):
+            return msgspec.convert(row, NoteRow)
+        if isinstance(kind, str) and kind not in _KINDS and "data" in row:
+            return msgspec.convert({**row, "kind": "other"}, OtherRow)
         raise
 
 
 def _is_known_event(data: Any) -> bool:
     names = {kind.__struct_config__.tag for kind in Event.__subclasses__()}
-    return isinstance(data, dict) and data.get("event") in names
+    return get_object(data).get("event") in names
 
 
 def find_events(rows: Iterable[Row], kind: type[E]) -> Iterator[tuple[EventRow, E]]:

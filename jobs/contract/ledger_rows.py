@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
@@ -115,13 +115,14 @@ def read_rows(path: Path) -> Iterator[LedgerRow]:
 def _read_slowly(path: Path, line: bytes) -> LedgerRow | None:
     """A row that the quick decoder refuses: None for one that was cut, or whose event
     is a later zsg's."""
-    row: Any = None
+    parsed: Any = None
     # A line cut by a kill was never acted upon: the act comes after the sync. Python's
     # JSON reads halves of characters, which names of files may hold.
     with contextlib.suppress(ValueError, RecursionError):
-        row = json.loads(line)
-    if not isinstance(row, dict):
+        parsed = json.loads(line)
+    if not isinstance(parsed, dict):
         return None
+    row = cast("dict[str, Any]", parsed)
     event = row.get("event")
     if isinstance(event, str) and event not in EVENTS:
         return None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jobs.contract.folder import SCHEMA, Damaged, read_json, write_json
+from jobs.contract.folder import SCHEMA, Damaged, get_object, read_json, write_json
 
 T = TypeVar("T", bound=msgspec.Struct)
 USUAL = 1 << 20  # bytes; a record of more is read in two steps
@@ -53,7 +53,7 @@ def _read_or_refuse(path: Path, kind: type[T], advice: str) -> T | None:
 
 def refuse_newer(path: Path, value: Any) -> None:
     """Raises Damaged for what a zsg wrote whose schema this one does not know."""
-    schema = value.get("schema") if isinstance(value, dict) else None
+    schema = get_object(value).get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise Damaged(
             f"{path}: has schema {schema}, and this zsg reads up to {SCHEMA}: use the zsg that"

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Linked(OSError):
 
 
 @contextlib.contextmanager
-def open_folder(root: Path, folder: Path) -> Iterator[int]:
+def open_folder(root: Path, folder: Path) -> Generator[int]:
     """A handle of a folder in `root`, which may be a link itself; nothing below it may be.
 
     Raises Linked, with the path in question, and FileNotFoundError.

@@ -9,7 +9,7 @@ without the weights that they are put on.
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
@@ -68,7 +68,7 @@ def read_newest_stage(
 
 
 @contextlib.contextmanager
-def _locked(start: Path) -> Iterator[Path]:
+def _locked(start: Path) -> Generator[Path]:
     folder = start / "users"
     ownership.make_folder(folder)
     with os.fdopen(ownership.open_lock(folder / ".lock"), "a") as file:
