@@ -24,4 +24,4 @@ def _leave_current_folder_out() -> bool:
 
 CURRENT_FOLDER_WAS_ON_PATH = _leave_current_folder_out()
 
-import zsg_core  # noqa: E402, F401 - after that; finds modules by their old names, too
+import zsg_core as zsg_core  # noqa: E402 - after that; finds modules by their old names, too

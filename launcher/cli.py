@@ -10,7 +10,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
@@ -90,7 +90,7 @@ def _choose_verbosity(context: Any, option: Any, is_asked: bool) -> None:
 
 
 @contextmanager
-def _refusals_showable() -> Iterator[None]:
+def _refusals_showable() -> Generator[None]:
     try:
         yield
     except UsageError as error:

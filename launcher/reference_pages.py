@@ -94,7 +94,7 @@ def list_help() -> list[tuple[str, str]]:
 
 
 def _walk_commands(command: Any, words: str, parent: Any) -> Iterator[tuple[str, str]]:
-    context = type(command).context_class(
+    context = command.context_class(
         command,
         info_name=words.rpartition(" ")[2],
         parent=parent,

@@ -26,10 +26,14 @@ class Cluster:
     `named`: the cluster that was asked, where it is not simply the default one.
     """
 
-    config: Mapping[str, str] = field(default_factory=dict)
-    partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict[str, str])
+    partitions: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
     associations: tuple[Mapping[str, str], ...] = ()
-    qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    qos: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict[str, Mapping[str, str]]
+    )
     user: str = ""
     named: str | None = None
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from launcher.workspace import yaml_file
 from launcher.workspace.shipped import find_shipped
@@ -77,7 +77,9 @@ def lay_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, A
     for key, value in child.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            value = lay_over(below, value)
+            value = lay_over(
+                cast("Mapping[str, Any]", below), cast("Mapping[str, Any]", value)
+            )
         merged[key] = value
     return merged
 

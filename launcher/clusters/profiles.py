@@ -351,7 +351,7 @@ class Network(Strict):
     def variables(self) -> dict[str, str]:
         """As NCCL and gloo read them. `=` makes NCCL take whole names, where it would
         take beginnings."""
-        variables = {}
+        variables: dict[str, str] = {}
         if self.interfaces:
             names = ",".join(self.interfaces)
             variables["NCCL_SOCKET_IFNAME"] = f"={names}"

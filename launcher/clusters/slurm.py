@@ -111,10 +111,10 @@ class JobQueue:
     one.
     """
 
-    active: dict[Job, SlurmState] = field(default_factory=dict)
-    strangers: dict[Job, str] = field(default_factory=dict)
-    away: dict[Job, str] = field(default_factory=dict)
-    asked: dict[Job, str | None] = field(default_factory=dict)
+    active: dict[Job, SlurmState] = field(default_factory=dict[Job, SlurmState])
+    strangers: dict[Job, str] = field(default_factory=dict[Job, str])
+    away: dict[Job, str] = field(default_factory=dict[Job, str])
+    asked: dict[Job, str | None] = field(default_factory=dict[Job, str | None])
 
 
 def query_queue(
@@ -255,7 +255,7 @@ def _explain_vanished(
         if sacct
         else "not known to squeue, and there is no accounting"
     )
-    states = {}
+    states: dict[Job, SlurmState] = {}
     for job in jobs:
         unknown = SlurmState(State.UNKNOWN, queue.strangers.get(job, nobody))
         states[job] = ended.get(job, unknown)
@@ -266,7 +266,7 @@ def _query_ended(
     jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Runner
 ) -> dict[Job, SlurmState]:
     """What accounting says of jobs that squeue does not show, asked of the same clusters."""
-    states = {}
+    states: dict[Job, SlurmState] = {}
     for cluster, group in _group_by_cluster(jobs, asked).items():
         mains = ",".join(_main_ids(job.id for job in group))
         answer = parse_sacct(_sacct(mains, cluster, run))
@@ -367,7 +367,7 @@ def find_nodes(
 ) -> dict[Job, list[str]]:
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
     empty without accounting."""
-    nodes = {}
+    nodes: dict[Job, list[str]] = {}
     asked = {job: job.cluster if job.named else None for job in jobs}
     for cluster, group in _group_by_cluster(jobs, asked).items():
         argv = [
@@ -391,7 +391,7 @@ def find_nodes(
 def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]]:
     """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3|uid|name`, the time by this clock;
     by id, uid and name."""
-    nodes = {}
+    nodes: dict[tuple[str, str, str], list[str]] = {}
     for job, end, names, user, *name in _rows(text, 5):
         with contextlib.suppress(ValueError):  # Unknown: it has not ended
             if datetime.datetime.fromisoformat(end).timestamp() >= since:

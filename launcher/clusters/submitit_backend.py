@@ -176,7 +176,9 @@ def make_script(
     executor.update_parameters(**parameters)
     if count > 1:
         executor.parameters["map_count"] = count
-    return executor._make_submission_file_text(executor._submitit_command_str, "")
+    # submitit has no other way to a script that it does not submit
+    command = executor._submitit_command_str  # pyright: ignore[reportPrivateUsage]
+    return executor._make_submission_file_text(command, "")  # pyright: ignore[reportPrivateUsage]
 
 
 _LINE = re.compile(r"Submitted batch job (?P<id>\d+)(?: on cluster (?P<cluster>\S+))?")

@@ -35,7 +35,7 @@ def explain_choice(
     profile: Profile, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
     """What of the user's variables decides, or does not, where jobs go."""
-    notes = []
+    notes: list[str] = []
     by_variable = environ.get(CLUSTERS, "").strip()
     by_profile = profile.slurm.cluster
     if by_variable and not by_profile:

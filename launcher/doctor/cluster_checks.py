@@ -127,7 +127,7 @@ def check_partition(cluster: Cluster, profile: Profile) -> Diagnosis:
         advice = f"slurm.partition in the profile, one of: {names}"
         return Diagnosis("partition", PROBLEM, finding, advice)
     partition = cluster.partitions[name]
-    refusals = []
+    refusals: list[str] = []
     if partition.get("State", "UP") != "UP":
         refusals.append(f"it is {partition['State']}: jobs wait until it is up")
     for kind, size in _job_sizes(profile):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.folder import Workspace, get_object, read_json, write_json
 from jobs.model import content
 from launcher.doctor.diagnosis import OK, PROBLEM, Diagnosis
 from launcher.grids import model_folder
@@ -101,4 +101,4 @@ def _read_record(workspace: Workspace) -> dict[str, dict[str, str]]:
         record = read_json(_record(workspace))
     except ValueError:  # damaged: what was proven is proven again
         return {}
-    return record if isinstance(record, dict) else {}
+    return get_object(record)

@@ -40,8 +40,10 @@ class EvaluationState:
     """
 
     there: Sequence[int] = ()
-    taken: Mapping[int, set[str]] = field(default_factory=dict)
-    ways: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    taken: Mapping[int, set[str]] = field(default_factory=dict[int, set[str]])
+    ways: Mapping[str, dict[str, Any]] = field(
+        default_factory=dict[str, dict[str, Any]]
+    )
     answered: frozenset[tuple[int, str]] = frozenset()
     trouble: str | None = None
 

@@ -56,7 +56,9 @@ class RecordedWays:
     """How a run's keys were taken. Of a journal with rows that cannot be read
     (`trouble`): what the others tell, and the keys with values of which none tells."""
 
-    ways: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    ways: Mapping[str, dict[str, Any]] = field(
+        default_factory=dict[str, dict[str, Any]]
+    )
     untold: Collection[str] = ()
     trouble: str | None = None
 
@@ -115,7 +117,7 @@ def _settings(
 ) -> CheckpointSettings:
     """The settings as if the grid had named those suites."""
     changed: dict[str, Any] = {}
-    suites = {}
+    suites: dict[str, Any] = {}
     for name in older:
         if name == TEST_SET:
             changed["generation"] = _with_name(checkpoints.generation)

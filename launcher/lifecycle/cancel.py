@@ -47,12 +47,16 @@ class Scene:
 
     listed: Mapping[str, Collection[str]]  # job folder → the grids that list it
     states: Mapping[str, JobState]
-    after: Mapping[str, Collection[str]] = field(default_factory=dict)
+    after: Mapping[str, Collection[str]] = field(
+        default_factory=dict[str, Collection[str]]
+    )
     helpers: Collection[str] = ()  # prepare jobs, and stages that only serve others
     # evaluate job → the runs' folders
-    serves: Mapping[str, Collection[str]] = field(default_factory=dict)
+    serves: Mapping[str, Collection[str]] = field(
+        default_factory=dict[str, Collection[str]]
+    )
     # helper → the grid that submitted it
-    grid_of: Mapping[str, str] = field(default_factory=dict)
+    grid_of: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -60,9 +64,9 @@ class Decision:
     """The job folders to stop, and those left alone, with the reason. `ended`: of the
     first, those that have ended and whose allocations have not."""
 
-    stop: list[str] = field(default_factory=list)
-    left: dict[str, str] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list[str])
+    left: dict[str, str] = field(default_factory=dict[str, str])
+    ended: list[str] = field(default_factory=list[str])
 
 
 def choose_cancellations(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:

@@ -28,10 +28,10 @@ def find_failed_nodes(
     since = time.time() - KEPT_OFF_S
     jobs = _find_failed_jobs(ledger, failed)
     nodes_by_job = slurm.find_nodes(list(chain(*jobs.values())), since)
-    nodes_by_item = {}
+    nodes_by_item: dict[str, list[str]] = {}
     for item, item_jobs in jobs.items():
         known_nodes = (nodes_by_job[job] for job in item_jobs if job in nodes_by_job)
-        nodes = next(known_nodes, [])
+        nodes = next(known_nodes, list[str]())
         nodes_by_item[item] = nodes or _find_host(workspace.root / item, since)
     return nodes_by_item
 

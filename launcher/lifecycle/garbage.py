@@ -117,15 +117,16 @@ class Scene:
     states: Mapping[str, JobState]
     runs: list[str]  # the run folders that are asked about and can be read
     # the job folders that are asked about: all, or those of a grid
-    requested: set[str] = field(default_factory=set)
-    listed: list[Recipe] = field(default_factory=list)
-    open: list[Recipe] = field(default_factory=list)
-    listed_runs: set[str] = field(default_factory=set)  # runs of recorded grids
-    makes: set[str] = field(default_factory=set)  # what active prepare jobs are making
+    requested: set[str] = field(default_factory=set[str])
+    listed: list[Recipe] = field(default_factory=list[Recipe])
+    open: list[Recipe] = field(default_factory=list[Recipe])
+    listed_runs: set[str] = field(default_factory=set[str])  # runs of recorded grids
+    # what active prepare jobs are making
+    makes: set[str] = field(default_factory=set[str])
     # what nobody needs and is not removed, and why
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list[str])
     # job folders of which a record cannot be read, and why
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
@@ -195,7 +196,7 @@ def _items_of(runs: Iterable[str]) -> list[str]:
 
 def _find_unreadable(workspace: Workspace, items: Iterable[str]) -> dict[str, str]:
     """The job folders of which a record cannot be read, and why."""
-    troubles = {}
+    troubles: dict[str, str] = {}
     for item in dict.fromkeys(items):
         folder = workspace.root / item
         try:
@@ -254,7 +255,7 @@ def free_garbage(
     in its reason, and counts only with what has gone of it.
     """
     with submit_lock(workspace):
-        freed = []
+        freed: list[Piece] = []
         for piece in find_garbage(workspace, grid):
             before(piece)
             why = ""
@@ -523,7 +524,7 @@ def _made(scene: Scene) -> Iterator[Piece]:
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
-    digests = set()
+    digests: set[str | None] = set()
     active = [
         scene.workspace.root / item
         for item, state in scene.states.items()

@@ -83,9 +83,9 @@ class RetryChoice:
     """The runs to retry; those that are not, with the reason; and of others that
     are not done how many of a state are left, since they were not asked for."""
 
-    runs: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    left: dict[str, list[str]] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list[str])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    left: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def describe_left(self, name: str) -> list[str]:
         """A line for each state of which runs are left, and what takes them."""
@@ -219,7 +219,7 @@ def make_retry_rows(
 ) -> dict[str, Retried]:
     """What the ledger keeps of the failures before a retry, by job folder; `nodes`:
     those that failed under it."""
-    failures = {}
+    failures: dict[str, Retried] = {}
     for item, state in states.items():
         failure = read_failure(workspace, item, state)
         failures[item] = Retried(

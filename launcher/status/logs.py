@@ -9,10 +9,11 @@ import contextlib
 import mmap
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import IO
 
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
@@ -266,9 +267,9 @@ def _part(path: Path, attempt: int) -> Part | None:
 
 
 @contextlib.contextmanager
-def _mapped(file: object) -> Iterator[mmap.mmap | bytes]:
+def _mapped(file: IO[bytes]) -> Generator[mmap.mmap | bytes]:
     """A file as bytes that are read when they are looked at."""
-    number = file.fileno()  # type: ignore[attr-defined]
+    number = file.fileno()
     if os.fstat(number).st_size == 0:
         yield b""  # an empty file cannot be mapped
         return

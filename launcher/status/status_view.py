@@ -55,7 +55,7 @@ class ShownJob:
 
     name: str
     item: str
-    axes: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of_run(cls, row: RunName) -> "ShownJob":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.states import State
@@ -28,7 +29,7 @@ class MadeArrangement:
     """One arrangement of a grid: which points use it, and whether it was there before."""
 
     id: str
-    axes: list[dict]
+    axes: list[dict[str, Any]]
     new: bool
 
 
@@ -40,7 +41,7 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
         opened = workflow.open_grid(grid, "local", opened.site.workspace.root)
     site, runs = opened.site, opened.runs
     ownership.make_files_private(site.workspace.root)
-    axes: dict[str, list[dict]] = {}
+    axes: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         axes.setdefault(run.arrangement_id, []).append(run.axes)
     before = {

@@ -324,7 +324,8 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
 def _refuse_unknown_layers(run: Run) -> None:
     last = run.recipe["base"].get("layers")
     if run.base:
-        last = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
+        config: dict[str, Any] = read_json(run.base / "config.json") or {}
+        last = config.get("num_hidden_layers")
     for key, probe in run.checkpoints.inside.items():
         if last is not None and probe.get("layer", 0) > last:
             raise UserError(
@@ -334,5 +335,6 @@ def _refuse_unknown_layers(run: Run) -> None:
 
 
 def _has_biases(run: Run) -> bool:
-    config = (read_json(run.base / "config.json") if run.base else None) or {}
+    found = read_json(run.base / "config.json") if run.base else None
+    config: dict[str, Any] = found or {}
     return bool(config.get("attention_bias") or config.get("mlp_bias"))

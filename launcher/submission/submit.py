@@ -10,7 +10,7 @@ import fcntl
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -454,8 +454,8 @@ class _LocalRecorder:
     grid: Grid
     plan: Plan
     ledger: Ledger
-    jobs: list[local.LocalJob] = field(default_factory=list)
-    locks: list[int] = field(default_factory=list)
+    jobs: list[local.LocalJob] = field(default_factory=list[local.LocalJob])
+    locks: list[int] = field(default_factory=list[int])
 
     def record_prepares(self) -> None:
         if not self.plan.prepares:
@@ -514,7 +514,7 @@ class _LocalRecorder:
         kind: str,
         items: Sequence[str],
         retries: Mapping[str, Retried] | None = None,
-    ) -> Iterator[str]:
+    ) -> Generator[str]:
         """The id of a submission, intended and locked, which counts as submitted once
         its files are written."""
         submission = self.ledger.intend(

@@ -125,11 +125,15 @@ class SubmitPlanner:
             *before,
             *(f"runs/{row.run}" for row in former),
         }
+
+        def is_made(need: str) -> bool:
+            return is_committed(workspace.root / need)
+
         return _Facts(
             former,
             collect_states(workspace, items, self.ledger),
             find_makers(workspace, self.ledger, self.site.profile.kind, before),
-            cache(lambda need: is_committed(workspace.root / need)),
+            cache(is_made),
         )
 
     def _plan_actions(self, actions: list[Action], facts: _Facts) -> Plan:

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
@@ -114,7 +114,8 @@ def as_json(value: Any) -> None:
         print(json.dumps(value, indent=1))
         return
     # A row on a line of its own: thousands of them are written in a moment, and found with grep.
-    print("[" + ",".join(f"\n {json.dumps(row)}" for row in value) + "\n]")
+    rows = cast("list[Any]", value)
+    print("[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]")
 
 
 def print_line(text: str) -> None:
@@ -340,7 +341,7 @@ def plan_rows(
     rows takes them for submitted. `effects`: what the grid's and the profile's files
     have run and sent; in every row too, as it is of every run.
     """
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes}
         for a in plan.actions
     ]
