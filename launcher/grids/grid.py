@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydantic import ValidationError
 
+from jobs.contract.folder import get_object
 from launcher.grids import grid_claims, overrides
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
@@ -90,10 +91,11 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
     """
     document = yaml_file.load_document(path)
     _check_top(document)
-    top = document.value
+    top: dict[str, Any] = document.value
+    defaults_of_all: dict[str, Any] = top.get("defaults") or {}
     defaults = [
         Setting(key, value, document, ("defaults", key))
-        for key, value in (top.get("defaults") or {}).items()
+        for key, value in defaults_of_all.items()
     ]
     _refuse_doubled(document, defaults)
     by_point = [settings for block in _blocks(document) for settings in block]
@@ -115,11 +117,12 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
 
 
 def _check_top(document: Document) -> None:
-    top = document.value
-    if not isinstance(top, dict):
+    value = document.value
+    if not isinstance(value, dict):
         raise document.error(
             (), f"a grid file is a mapping with the keys {', '.join(KEYS)}"
         )
+    top = cast("dict[str, Any]", value)
     for key in top:
         if key not in KEYS:
             raise document.error((key,), describe_unknown_key(key, KEYS))
@@ -196,9 +199,13 @@ def _blocks(document: Document) -> Iterator[list[list[Setting]]]:
     if grid is None:
         yield [[]]  # no grid: the defaults are the one run
         return
-    blocks = [(("grid",), grid)] if isinstance(grid, dict) else None
+    blocks: list[tuple[Place, Any]] | None = None
+    if isinstance(grid, dict):
+        blocks = [(("grid",), grid)]
     if isinstance(grid, list):
-        blocks = [(("grid", i), block) for i, block in enumerate(grid)]
+        blocks = [
+            (("grid", i), block) for i, block in enumerate(cast("list[Any]", grid))
+        ]
     if not blocks:
         raise document.error(
             ("grid",), "`grid` must be a mapping of axes, or a list of such mappings"
@@ -221,7 +228,10 @@ def _block(document: Document, location: Place, block: Any) -> list[list[Setting
             location,
             "a block of the grid is a mapping of axes, such as {arrangement.order: [nft, fft]}",
         )
-    axes = [_read_axis(document, location, key, value) for key, value in block.items()]
+    axes = [
+        _read_axis(document, location, key, value)
+        for key, value in cast("dict[str, Any]", block).items()
+    ]
     _refuse_overlap([setting for axis in axes for setting in axis[0]])
     size = math.prod(map(len, axes))
     if size > MAX_POINTS:
@@ -257,18 +267,19 @@ def _axis(document: Document, location: Place, key: str, value: Any) -> list[Set
             f"the axis {key!r} is an empty list; give it values or leave it out",
         )
     return [
-        Setting(key, item, document, (*location, i)) for i, item in enumerate(value)
+        Setting(key, item, document, (*location, i))
+        for i, item in enumerate(cast("list[Any]", value))
     ]
 
 
 def _zip(document: Document, location: Place, block: Any) -> list[list[Setting]]:
-    is_mapping = isinstance(block, dict) and bool(block)
-    if not is_mapping or not all(isinstance(v, list) for v in block.values()):
+    lists = get_object(block)
+    if not lists or not all(isinstance(v, list) for v in lists.values()):
         raise document.error(
             location, "`zip` is a mapping of lists that are walked together"
         )
     columns = [
-        _axis(document, (*location, key), key, value) for key, value in block.items()
+        _axis(document, (*location, key), key, value) for key, value in lists.items()
     ]
     if len({len(column) for column in columns}) > 1:
         sizes = ", ".join(f"{column[0].key} has {len(column)}" for column in columns)
@@ -324,12 +335,12 @@ def _leaves(
     branch: Branch, value: Any, location: Place
 ) -> Iterator[tuple[Branch, Any, Place]]:
     if isinstance(value, dict) and value:
-        for key, item in value.items():
+        for key, item in cast("dict[str, Any]", value).items():
             yield from _leaves((*branch, key), item, (*location, key))
     elif branch[-1] == "betas" and isinstance(
         value, list
     ):  # the one setting that is a tuple
-        yield branch, tuple(value), location
+        yield branch, tuple(cast("list[Any]", value)), location
     else:
         yield branch, value, location
 
@@ -338,13 +349,14 @@ def _lay(
     tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, location: Place
 ) -> None:
     for depth, key in enumerate(branch[:-1], start=1):
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
+        below: Any = tree.setdefault(key, {})
+        if not isinstance(below, dict):
             upper = ".".join(branch[:depth])
             raise setting.source.error(
                 location,
-                f"{'.'.join(branch)}: {upper} is {format_brief(tree)}, not a mapping",
+                f"{'.'.join(branch)}: {upper} is {format_brief(below)}, not a mapping",
             )
+        tree = cast("dict[str, Any]", below)
     if value == {} and isinstance(tree.get(branch[-1]), dict):
         return  # an empty mapping laid over a mapping changes nothing
     tree[branch[-1]] = value
@@ -358,14 +370,14 @@ def _exclude(
 ) -> tuple[list[Point], list[str]]:
     """Drops every point that an `exclude` item describes: laying the item over the
     point changes nothing."""
-    rules = document.value.get("exclude") or []
+    rules: list[Any] = document.value.get("exclude") or []
     if len(rules) * len(points) > MAX_EXCLUSIONS:
         raise document.error(
             ("exclude",),
             f"{len(rules):,} rules for {len(points):,} points are too many",
         )
     dropped: set[int] = set()
-    notes = []
+    notes = list[str]()
     for i, item in enumerate(rules):
         location: Place = ("exclude", i)
         rule = _read_rule(document, location, item)
@@ -393,7 +405,7 @@ def _read_rule(document: Document, location: Place, item: Any) -> list[Setting]:
         )
     return [
         setting
-        for key, value in item.items()
+        for key, value in cast("dict[str, Any]", item).items()
         for setting in _axis(document, (*location, key), key, [value])
     ]
 

@@ -32,7 +32,7 @@ def read_claims(
     were held against the points when the grid was submitted: of points that are one run
     only the first one's values are kept.
     """
-    items = document.value.get("claims") or []
+    items = document.value.get("claims") or list[Any]()
     if not isinstance(items, list):
         raise document.error(
             ("claims",),

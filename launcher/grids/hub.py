@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -198,7 +198,7 @@ class Downloads:
         partial = folder.parent / ".partial"
         if partial.is_symlink():
             raise UserError(f"{partial} is a link; zsg writes through none: remove it")
-        paths = []
+        paths = list[Path]()
         for number, file in enumerate(files, start=1):
             paths.append(_download(name.repo, commit, file, partial))
             logger.info(f"fetched {file.path} ({number} of {len(files)})")
@@ -231,7 +231,7 @@ def _split_folder(name: DatasetName) -> str:
 
 def _revisions(home: Path) -> dict[str, str]:
     """The commit of every branch and tag that was fetched."""
-    recorded = read_json(home / "revisions.json") or {}
+    recorded: dict[str, Any] = read_json(home / "revisions.json") or {}
     return {
         revision: commit
         for revision, commit in recorded.items()
@@ -261,7 +261,7 @@ def _ask(repo: str, revision: str) -> tuple[str, list[DatasetFile]]:
         )
     files = [
         DatasetFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None)
-        for file in info.siblings or []
+        for file in info.siblings or list[Any]()
     ]
     return str(info.sha), files
 
@@ -289,7 +289,7 @@ def _in_the_clear() -> str | None:
 
 
 @contextlib.contextmanager
-def _explained(key: str, name: DatasetName) -> Iterator[None]:
+def _explained(key: str, name: DatasetName) -> Generator[None]:
     """Turns the client's errors into ours. None of their texts is shown: what they
     quote of a request may be secret."""
     try:

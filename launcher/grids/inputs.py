@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import read_json, write_json
+from jobs.contract.folder import get_object, read_json, write_json
 from jobs.files import ordinary_files
 from jobs.model import content
 from jobs.preparing import added_tokens
@@ -533,13 +533,13 @@ def _absolute(key: str, path: str) -> Path:
     return folder
 
 
-def _read_cache(cache: Path) -> dict[str, list]:
+def _read_cache(cache: Path) -> dict[str, list[Any]]:
     """What was kept; a file that is damaged is read as none, for all of it can be made again."""
     try:
         cached = read_json(cache)
     except ValueError:
         return {}
-    return cached if isinstance(cached, dict) else {}
+    return get_object(cached)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -7,7 +7,7 @@ what a schema cannot say, such as that hidden must divide by heads, `zsg plan` s
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -116,14 +116,15 @@ def _plain(schema: Any) -> Any:
     """As draft 7 has it, and without what a partial file need not have: missing keys
     come from elsewhere."""
     if isinstance(schema, list):
-        return [_plain(item) for item in schema]
+        return [_plain(item) for item in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    if "$ref" in schema:
-        return {"$ref": schema["$ref"]}
+    mapping = cast("Schema", schema)
+    if "$ref" in mapping:
+        return {"$ref": mapping["$ref"]}
     plain = {
         key: _plain(value)
-        for key, value in schema.items()
+        for key, value in mapping.items()
         if not _is_left_out(key, value)
     }
     if "prefixItems" in plain:

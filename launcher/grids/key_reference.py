@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from launcher.grids import json_schema
 from launcher.grids.json_schema import NAME_PATTERN, NAMED, Schema
@@ -144,7 +144,7 @@ def schema_of_key(file: File, key: str) -> Schema:
 def _list_grid_keys() -> list[KeyEntry]:
     document = json_schema.make_grid_schema()
     definitions = document["definitions"]
-    entries = []
+    entries = list[KeyEntry]()
     for name, schema in document["properties"].items():
         entries.append(_make_entry(name, schema, definitions, "grid"))
         if name == "grid":
@@ -264,7 +264,8 @@ def _describe_alternatives(alternatives: Sequence[Schema]) -> str:
 def _describe_list(schema: Schema) -> str:
     items = schema.get("items", {})
     if isinstance(items, list):
-        return f"list of {len(items)}, each: {describe_values(items[0])}"
+        each = cast("list[Schema]", items)
+        return f"list of {len(each)}, each: {describe_values(each[0])}"
     return f"list of: {describe_values(items)}"
 
 

@@ -7,8 +7,9 @@ such key is looked for, and refused where it would do something.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
+from jobs.contract.folder import get_object
 from zsg_core.schema_errors import format_brief
 from zsg_core.training.llama import DEFAULTS, position_count
 
@@ -152,7 +153,9 @@ def _find_not_computed(config: Mapping[str, Any]) -> Iterator[str]:
     kinds = config.get("layer_types")
     if kinds is None:
         return
-    if not isinstance(kinds, list) or not set(map(str, kinds)) <= {"full_attention"}:
+    if not isinstance(kinds, list) or not set(map(str, cast("list[Any]", kinds))) <= {
+        "full_attention"
+    }:
         yield (
             f"config.json: layer_types {format_brief(kinds)} has others than full_attention, which"
             " Llama's all are"
@@ -165,7 +168,9 @@ def find_quantisation(config: Mapping[str, Any]) -> str | None:
     for key in ("quantization_config", "compression_config"):
         method = config.get(key)
         if isinstance(method, dict) and method:
-            return str(method.get("quant_method") or "compressed")[:80]
+            return str(
+                cast("dict[str, Any]", method).get("quant_method") or "compressed"
+            )[:80]
         if method:
             return format_brief(method)
     for key in ("dtype", "torch_dtype"):
@@ -180,10 +185,12 @@ def find_code(config: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[s
     which zsg does not run."""
     auto_map = config.get("auto_map")
     if isinstance(auto_map, list) and "AutoTokenizer" in classes:
-        auto_map = {"AutoTokenizer": auto_map}  # as older files have it
+        # as older files have it
+        auto_map = {"AutoTokenizer": cast("list[Any]", auto_map)}
     if not isinstance(auto_map, dict):
         return
-    code = [auto_map[key] for key in classes if auto_map.get(key)]
+    classes_of_code = cast("dict[str, Any]", auto_map)
+    code = [classes_of_code[key] for key in classes if classes_of_code.get(key)]
     if code:
         yield (
             f"auto_map names code of its own ({format_brief(code[0])}), which zsg does not run: it"
@@ -323,7 +330,7 @@ def _find_wrong_counts(config: Mapping[str, Any]) -> Iterator[str]:
 def _rope_used(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers reads of rotary positions: the older key counts where both are there."""
     used = config.get("rope_scaling") or config.get("rope_parameters")
-    return used if isinstance(used, dict) else {}
+    return get_object(used)
 
 
 def _rope_kind(used: Mapping[str, Any]) -> Any:
@@ -414,8 +421,10 @@ def _find_field_fault(field: str, value: Any, pairs: int) -> str | None:
 
 
 def _is_list_of_positives(value: Any, length: int) -> bool:
-    is_list = isinstance(value, list) and len(value) == length
-    return is_list and all(map(_is_positive, value))
+    if not isinstance(value, list):
+        return False
+    entries = cast("list[Any]", value)
+    return len(entries) == length and all(map(_is_positive, entries))
 
 
 def _find_frequency_fault(fields: Mapping[str, Any], name: str) -> Iterator[str]:
@@ -432,7 +441,7 @@ def _find_id_faults(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = config.get(key)
         several = isinstance(value, list) and key == "eos_token_id"
-        ids: Any = value if several else [value]
+        ids: list[Any] = cast("list[Any]", value) if several else [value]
         for token_id in ids:
             fault = _find_id_fault(token_id, rows, value)
             if fault:

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from zsg_core.errors import UserError
 
@@ -71,7 +71,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a JSON object, found {type(value).__name__}")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def is_pointer(path: Path) -> bool:

@@ -11,8 +11,9 @@ dtype of each tensor from the headers of the files, and the tokenizer's ids.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from jobs.contract.folder import get_object
 from jobs.files import ordinary_files
 from jobs.model import content
 from jobs.preparing import embedding_code
@@ -244,8 +245,8 @@ def _refuse_other_than_reward(
 def _count_outputs(config: Mapping[str, Any]) -> Any:
     """How many classes a model tells apart; two where config.json does not say, as
     transformers takes it."""
-    labels = config.get("id2label")
-    default = len(labels) if isinstance(labels, dict) and labels else 2
+    labels = get_object(config.get("id2label"))
+    default = len(labels) if labels else 2
     return config.get("num_labels", default)
 
 
@@ -333,7 +334,7 @@ def _list_architectures(
         raise UserError(
             f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
         )
-    return names
+    return cast("list[Any]", names)
 
 
 def _find_quantisation(
@@ -559,8 +560,7 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor] | None:
 
 
 def _list_shards(folder: Path, index: dict[str, Any]) -> list[str]:
-    weight_map = index.get("weight_map")
-    shards = weight_map.values() if isinstance(weight_map, dict) else []
+    shards = get_object(index.get("weight_map")).values()
     if not shards or not all(isinstance(shard, str) for shard in shards):
         raise UserError(
             f"{folder}: the index of the weights has no weight_map of names to files"

@@ -8,8 +8,9 @@ transformers.tokenization_utils_base.PreTrainedTokenizerBase._from_pretrained (5
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from jobs.contract.folder import get_object
 from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
@@ -55,13 +56,15 @@ class Tokens:
     """What the files say: the tokens with their ids, and those that were added beside
     the dictionary."""
 
-    dictionary: dict[str, int] = field(default_factory=dict)
+    dictionary: dict[str, int] = field(default_factory=dict[str, int])
     # id, and whether it is special
-    added: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    added: dict[str, tuple[int, bool]] = field(
+        default_factory=dict[str, tuple[int, bool]]
+    )
     is_known: bool = False  # whether tokenizer.json was there to be read
     is_byte_level: bool = False
     # added tokens that the dictionary's model finds in a text, too
-    written: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set[str])
 
     def find_id(self, token: str) -> int | None:
         """The id of a token; None of what is no token."""
@@ -163,7 +166,7 @@ def _find_id_notes(
     in_config = config.get(f"{key}_id")
     if token_id is None or in_config is None:
         return
-    ids = in_config if isinstance(in_config, list) else [in_config]
+    ids = cast("list[Any]", in_config) if isinstance(in_config, list) else [in_config]
     if token_id not in ids:
         yield (
             f"config.json's {key}_id is {in_config}, the tokenizer's {key} is"
@@ -213,14 +216,18 @@ def _list_special(objects: Objects) -> set[str]:
     if isinstance(extra, dict):
         tokens += extra.values()
     if isinstance(decoder, dict):
-        tokens += [row for row in decoder.values() if _is_marked_special(row)]
+        tokens += [
+            row
+            for row in cast("dict[str, Any]", decoder).values()
+            if _is_marked_special(row)
+        ]
     else:
         tokens += [older.get(key) for key in SPECIAL]
     return {text for token in tokens if (text := _content(token)) is not None}
 
 
 def _is_marked_special(row: object) -> bool:
-    return isinstance(row, dict) and row.get("special") is True
+    return get_object(row).get("special") is True
 
 
 def _user_defined(folder: Path) -> list[str]:
@@ -256,7 +263,7 @@ def _read_tokens(folder: Path, objects: Objects) -> Tokens:
         _read_dictionary(path, tokens)
     decoder = objects["tokenizer_config.json"].get("added_tokens_decoder")
     if isinstance(decoder, dict):
-        _read_decoder(folder, decoder, tokens)
+        _read_decoder(folder, cast("dict[str, Any]", decoder), tokens)
     else:
         _read_added(folder, objects["added_tokens.json"], tokens)
     return tokens
@@ -265,7 +272,7 @@ def _read_tokens(folder: Path, objects: Objects) -> Tokens:
 def _read_decoder(folder: Path, decoder: Mapping[str, Any], tokens: Tokens) -> None:
     for key, row in decoder.items():
         is_id = key.isdecimal() and len(key) < 10
-        token = row.get("content") if isinstance(row, dict) else None
+        token = get_object(row).get("content")
         if not is_id or not isinstance(token, str):
             raise UserError(
                 f"{folder}/tokenizer_config.json: added_tokens_decoder: {format_brief(key)} is"
@@ -286,9 +293,9 @@ def _read_added(folder: Path, added: Mapping[str, Any], tokens: Tokens) -> None:
 
 def _read_dictionary(path: Path, tokens: Tokens) -> None:
     tokenizer = read_json(path)
-    model = tokenizer.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(model, dict) or not vocab:
+    model = get_object(tokenizer.get("model"))
+    vocab = model.get("vocab")
+    if not vocab:
         raise _damaged(path, "it has no dictionary (model.vocab)")
     if model.get("type", "BPE") not in MODELS:
         raise _damaged(path, "it has no dictionary (model.vocab)")
@@ -315,7 +322,9 @@ def _damaged(path: Path, fault: str) -> UserError:
 
 def _read_vocab(vocab: Any) -> dict[str, int]:
     if isinstance(vocab, list):  # Unigram: pairs of a token and its score
-        return {token: number for number, (token, _) in enumerate(vocab)}
+        return {
+            token: number for number, (token, _) in enumerate(cast("list[Any]", vocab))
+        }
     return dict(vocab)
 
 
@@ -333,14 +342,14 @@ def _find_written(model: Mapping[str, Any], tokens: Tokens) -> set[str]:
     if model.get("type", "BPE") != "BPE":
         return inside
     merges = model.get("merges")
-    pairs = merges if isinstance(merges, list) else []
+    pairs: list[Any] = cast("list[Any]", merges) if isinstance(merges, list) else []
     return inside & set(map(_join_pair, pairs))
 
 
 def _join_pair(pair: object) -> str:
     """What a merge makes; older files write its pair as a text with a blank."""
     if isinstance(pair, list):
-        return "".join(map(str, pair))
+        return "".join(map(str, cast("list[Any]", pair)))
     return str(pair).replace(" ", "")
 
 
@@ -348,11 +357,16 @@ def _has_byte_level(step: object) -> bool:
     """Whether a pre-tokenizer or a decoder, or one that it is made of, is ByteLevel."""
     if not isinstance(step, dict):
         return False
-    steps = [step]
+    whole = cast("dict[str, Any]", step)
+    steps = [whole]
     for key in ("pretokenizers", "decoders"):
-        inner = step.get(key)
+        inner = whole.get(key)
         if isinstance(inner, list):
-            steps += [each for each in inner if isinstance(each, dict)]
+            steps += [
+                cast("dict[str, Any]", each)
+                for each in cast("list[Any]", inner)
+                if isinstance(each, dict)
+            ]
     return any(each.get("type") == "ByteLevel" for each in steps)
 
 
@@ -438,7 +452,7 @@ def _class_name(tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]) 
 def _content(token: object) -> str | None:
     """The text of a token, which files write as a text or as an object."""
     if isinstance(token, dict):
-        token = token.get("content")
+        token = cast("dict[str, Any]", token).get("content")
     return token if isinstance(token, str) else None
 
 
@@ -446,7 +460,7 @@ def _find_generation_faults(
     generation_config: Mapping[str, Any], rows: int
 ) -> Iterator[str]:
     ends = generation_config.get("eos_token_id")
-    for token_id in ends if isinstance(ends, list) else [ends]:
+    for token_id in cast("list[Any]", ends) if isinstance(ends, list) else [ends]:
         if token_id is not None and (type(token_id) is not int or token_id >= rows):
             yield (
                 f"generation_config.json: eos_token_id is {format_brief(ends)}, but the embedding"

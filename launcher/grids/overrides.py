@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Place
@@ -62,7 +62,7 @@ def _value(text: str, written: str) -> Any:
         )
     if isinstance(value, str) and " #" in written and written[0] not in "'\"":
         raise _error(text, "' #' begins a comment in YAML; quote the value")
-    return value
+    return cast("Any", value)
 
 
 def _error(text: str, message: str) -> UserError:

@@ -36,7 +36,7 @@ def read_published(name: str) -> PublishedCurves:
     )
     comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
     heading, *rows = csv.reader(line for line in lines if not line.startswith("#"))
-    curves = {}
+    curves = dict[str, tuple[list[float], list[float]]]()
     for column, curve in enumerate(heading[1:], start=1):
         points = [(float(row[0]), float(row[column])) for row in rows if row[column]]
         curves[curve] = ([step for step, _ in points], [value for _, value in points])

@@ -38,7 +38,7 @@ class Run:
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
-    suite_files: Mapping[str, SuiteFile] = field(default_factory=dict)
+    suite_files: Mapping[str, SuiteFile] = field(default_factory=dict[str, SuiteFile])
 
     @cached_property
     def corpus_id(self) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 from jobs.contract.states import ShownState, State
 from zsg_core.errors import UserError
@@ -202,7 +202,7 @@ def _is(value: Any, text: str) -> bool:
     if format_value(value) == text:
         return True
     if isinstance(value, Mapping):
-        return value.get("name") == text
+        return cast("Mapping[str, Any]", value).get("name") == text
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     number = _number(format_value(value))

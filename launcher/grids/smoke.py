@@ -343,7 +343,10 @@ def _small_suites(checkpoints: CheckpointSettings) -> dict[str, Any]:
 
 
 def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
-    added = {"add_tokens": model.add_tokens, "token_init": model.token_init}
+    added: dict[str, Any] = {
+        "add_tokens": model.add_tokens,
+        "token_init": model.token_init,
+    }
     return ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers, **added)
 
 

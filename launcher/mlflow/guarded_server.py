@@ -38,7 +38,9 @@ from mlflow.store.artifact.artifact_repository_registry import (
 )
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
-from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.file_utils import (
+    local_file_uri_to_path,  # pyright: ignore[reportUnknownVariableType]  (MLflow leaves its parameter untyped)
+)
 
 from jobs.runtime.job_log import write_line
 from jobs.tracking import artifact_folder
@@ -76,7 +78,8 @@ class ServerSettings:
     def of_environment(cls) -> "ServerSettings":
         """What this process was told."""
         settings = json.loads(os.environ[SETTINGS])
-        return cls(**{**settings, "hosts": tuple(settings["hosts"])})
+        fields: dict[str, Any] = {**settings, "hosts": tuple(settings["hosts"])}
+        return cls(**fields)
 
 
 class OwnArtifacts(ArtifactRepository):

@@ -62,7 +62,7 @@ def find_objections(
     where the machine or Slurm is.
     """
     profile = site.profile
-    reasons = []
+    reasons = list[str]()
     if cluster.partitions:
         reasons += limits.find_refusals(profile, plan, cluster)
     if profile.kind == "slurm":
@@ -158,7 +158,7 @@ def _is_lora(run: Run) -> bool:
 def _modules_to_score(scored: Sequence[Run]) -> list[str]:
     """The modules that evaluate jobs import for the metrics of runs."""
     keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
-    modules = []
+    modules = list[str]()
     if not keys.isdisjoint({"rouge1", "rougeL"}):
         modules.append("rouge_score")
     if "silhouette" in keys:
@@ -174,7 +174,7 @@ def lacking_to_order(runs: Sequence[Run]) -> str | None:
 
 
 def _modules_to_order(runs: Sequence[Run]) -> list[str]:
-    modules = []
+    modules = list[str]()
     if any(run.embedding is not None for run in runs):
         modules.append("sentence_transformers")
     if any(run.stage["arrangement"].get("measure") == "ot" for run in runs):
@@ -202,7 +202,7 @@ def _check_guards(
 def _check_judge_keys(plan: Plan) -> list[str]:
     """What is wrong with the keys of judges, which are handed on to evaluate jobs from here."""
     suites = [suite for run in _list_scored(plan) for suite in run.suites]
-    faults = []
+    faults = list[str]()
     for name in list_key_variables(suites):
         try:
             key = secrets.read_key(name)

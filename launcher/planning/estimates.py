@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Workspace, get_object
 from launcher.clusters.profiles import Gpu, Profile
 from launcher.grids.runs import Run
 from launcher.planning import memory_fit, speeds
@@ -214,7 +214,8 @@ class Estimates:
     def refuse_unfit(self) -> None:
         """Raises UserError if a run needs more memory than the profile's GPU has:
         which, why, what would fit."""
-        gpu, refusals, unfit = self._profile.gpu, {}, []
+        gpu, unfit = self._profile.gpu, list[tuple[Run, str | None]]()
+        refusals = dict[tuple[Load, Layout], str | None]()
         if gpu is None:
             return
         for run in self._list_stages():
@@ -533,6 +534,6 @@ def _format_axes(run: Run) -> str:
 def _read_shape(path: Path) -> LlamaShape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return llama.shape_of_config(config if isinstance(config, dict) else {})
+        return llama.shape_of_config(get_object(config))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None

@@ -53,7 +53,7 @@ def find_refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
 
 def _list_job_sizes(profile: Profile, plan: Plan) -> list[tuple[str, JobSize]]:
     """The kinds of jobs of a plan, each with every size that it has."""
-    sizes = []
+    sizes = list[tuple[str, JobSize]]()
     if not all(prepare.samples for prepare in plan.prepares):
         sizes.append(("prepare", profile.prepare))
     train_sizes = dict.fromkeys(group.size for group in plan.groups)
@@ -180,7 +180,7 @@ def _find_associations(
 def find_submit_quota(profile: Profile, cluster: Cluster) -> SubmitQuota | None:
     """How many more jobs Slurm takes; None where nothing limits them. A task of an
     array is a job."""
-    quotas = []
+    quotas = list[SubmitQuota]()
     for whose, row in find_binding_limits(profile, cluster):
         for key in _LIMITS_OF_SUBMIT:
             if match := re.fullmatch(r"(\d+)\((\d+)\)", row.get(key, "")):

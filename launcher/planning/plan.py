@@ -68,9 +68,9 @@ class Prepare:
 
     item: str
     runs: list[Run]
-    makes: set[str] = field(default_factory=set)
-    needs: set[str] = field(default_factory=set)
-    after: set[str] = field(default_factory=set)
+    makes: set[str] = field(default_factory=set[str])
+    needs: set[str] = field(default_factory=set[str])
+    after: set[str] = field(default_factory=set[str])
     samples: bool = False
 
     @property
@@ -137,20 +137,22 @@ class Plan:
     actions: list[Action]
     prepares: list[Prepare]
     groups: list[TrainGroup]
-    unwanted: list[Unwanted] = field(default_factory=list)
+    unwanted: list[Unwanted] = field(default_factory=list[Unwanted])
     # of each run to train, the jobs it waits for
-    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    needed: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
     left: str = ""  # how many runs Slurm has no room for now, and why
     # job folder → what was wrong before its retry
-    failures: dict[str, Retried] = field(default_factory=dict)
+    failures: dict[str, Retried] = field(default_factory=dict[str, Retried])
     # node that no new job is to run on → why
-    exclude: dict[str, str] = field(default_factory=dict)
+    exclude: dict[str, str] = field(default_factory=dict[str, str])
     canary: Canary | None = None
     is_local: bool = False  # one evaluate job then serves all, once the runs have ended
     # those that Slurm holds since it could not launch them
-    held: list[Job] = field(default_factory=list)
+    held: list[Job] = field(default_factory=list[Job])
     # what new jobs cannot wait for, as it is on another cluster
-    elsewhere: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list[str])
 
     def jobs(self, links: int) -> int:
         """How many jobs a submit would hand over, so many links behind each run's;
@@ -230,7 +232,7 @@ def choose_actions(
 ) -> list[Action]:
     """One action per run, in the order of the runs. `comes`: whether `kind/id` is there
     or being made."""
-    actions = []
+    actions = list[Action]()
     for run in runs:
         action = Action(run, *_decide(run, states[run_item(run)], allow))
         if action.kind in TRAINING:
@@ -358,7 +360,7 @@ def _missing_cells(run: Run, state: JobState) -> str:
         *(checkpoints[key] for key in ("every", "quick", "snapshots")),
     )
     measured = {"loss": state.checkpoints, **state.quick}
-    gaps = []
+    gaps = list[str]()
     for key, steps_of_stage in steps_by_loss.items():
         # Where a later stage begins, the stage before has measured.
         steps = [
@@ -470,7 +472,7 @@ def _list_jobs_before(
 
     Two prepare jobs may make the same base, for it is the same; a run waits for its own.
     """
-    makes = prepare.makes if prepare else set()
+    makes = prepare.makes if prepare else set[str]()
     jobs = {
         prepare.item if prepare and need in makes else makers[need] for need in unmade
     }

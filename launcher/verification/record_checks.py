@@ -88,7 +88,7 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
     paths = _paths(e).get(name)
     if paths is None:
         raise NotChecked("no prepare job is here that says where the data lay")
-    checked = []
+    checked = list[str]()
     recorded = {"data": (rule["reader"], rule["digest"])}
     if paths.get("test"):
         recorded["test"] = (rule["held_out"]["reader"], rule["held_out"]["digest"])
@@ -125,8 +125,8 @@ def check_base(e: Evidence) -> str:
     """The weights that the run started from are those that the recipe names."""
     if e.job.before:
         folder = base_folder(e)
-        recorded = (read_json(folder / META) or {})["weights"]
-        return f"{folder}: {_weights(folder, recorded, 'their meta.json')}"
+        meta: dict[str, Any] = read_json(folder / META) or {}
+        return f"{folder}: {_weights(folder, meta['weights'], 'their meta.json')}"
     recorded, folder = e.recipe["base"].get("digest"), base_folder(e)
     if recorded is None:
         meta = read_json(folder / META) or {}
@@ -182,7 +182,7 @@ def check_corpus(e: Evidence) -> str:
 
 def check_arrangement(e: Evidence) -> str:
     """The order is the list that its record describes, made by the recipe's rule of this corpus."""
-    meta = read_json(e.arrangement / META) or {}
+    meta: dict[str, Any] = read_json(e.arrangement / META) or {}
     if meta.get("recipe") != e.stage["arrangement"]:
         raise Differs(f"{e.arrangement}/meta.json has another recipe")
     if meta["sources"]["corpus"] != e.job.made.corpus:

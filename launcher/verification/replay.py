@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -57,7 +57,7 @@ Start = Callable[[Path, int, Mapping[str, str]], Sequence[Rank]]
 
 def start_processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequence[Rank]:
     """Starts so many ranks of the job of a folder, as srun would, on this machine."""
-    ranks = []
+    ranks = list[subprocess.Popen[bytes]]()
     for rank in range(world):
         rank_variables = {
             "SLURM_PROCID": str(rank),
@@ -191,10 +191,10 @@ def _needs(e: Evidence) -> Iterator[str]:
     yield f"corpora/{made_ids.corpus}"
     if made_ids.base:
         yield f"bases/{made_ids.base}"
-    sources = (read_json(e.made(f"corpora/{made_ids.corpus}") / META) or {})["sources"]
+    meta: dict[str, Any] = read_json(e.made(f"corpora/{made_ids.corpus}") / META) or {}
     yield from dict.fromkeys(
         f"records/{run}"
-        for facts in sources.values()
+        for facts in meta["sources"].values()
         for run in facts["records"].values()
     )
 
@@ -310,7 +310,7 @@ def _differing(
     """By the step of a snapshot that came out differently, the tensors that differ;
     where both are on disk."""
     recorded, replayed = replayable_values(e.rows), replayable_values(rows)
-    differing = {}
+    differing = dict[int, list[str]]()
     for step, key in replayed:
         if (
             key != SNAPSHOT

@@ -3,7 +3,7 @@ the ways of computing allow."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from jobs.contract import journal, journal_rows
 from jobs.contract.journal import WAY
@@ -36,7 +36,7 @@ class Replayed:
     that are not as they were."""
 
     rows: list[journal_rows.Row]
-    differing: dict[int, list[str]] = field(default_factory=dict)
+    differing: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
 
     @property
     def start(self) -> Row:
@@ -150,5 +150,8 @@ def _named(tensors: Sequence[str]) -> str:
 
 def _told(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {version}" for name, version in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        versions = cast("Mapping[str, Any]", value)
+        return ", ".join(f"{name} {version}" for name, version in versions.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, cast("list[Any]", value)))
+    return str(value)

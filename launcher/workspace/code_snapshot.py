@@ -298,7 +298,7 @@ def _now() -> tuple[dict[str, Any], dict[str, bytes], str | None]:
 def read_packages(packages: list[Path]) -> dict[str, bytes]:
     """The files of packages, by their name from where the package lies; nothing
     compiled, nothing hidden."""
-    found = {}
+    found = dict[str, bytes]()
     for package in packages:
         for path in sorted(package.rglob("*")):
             name = path.relative_to(package.parent)

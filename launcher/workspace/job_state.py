@@ -29,13 +29,15 @@ class JobState:
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
     # where quick sets were measured, by their key
-    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    quick: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict[str, tuple[int, ...]]
+    )
     # those a finished run has written: step, probe_loss, kept
     snapshots: tuple[dict[str, Any], ...] = ()
     # the step from which a run that has not finished can go on
     saved: int | None = None
     # the size and checkpoints of a run that can go on
-    under: dict[str, Any] = field(default_factory=dict)
+    under: dict[str, Any] = field(default_factory=dict[str, Any])
     # by its time limit or a preemption: it waits for the next submit
     stopped: bool = False
     signature: str | None = None  # equal for failures of one kind

@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,12 +59,12 @@ class Submission:
     root: str | None = None
     copied_from: str | None = None
     user: int | None = None
-    ids: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list[str])
     chain: int = 0
-    links: list[list[str]] = field(default_factory=list)
-    retries: dict[str, Retried] = field(default_factory=dict)
-    exclude: list[str] = field(default_factory=list)
-    cancelled: set[str] = field(default_factory=set)
+    links: list[list[str]] = field(default_factory=list[list[str]])
+    retries: dict[str, Retried] = field(default_factory=dict[str, Retried])
+    exclude: list[str] = field(default_factory=list[str])
+    cancelled: set[str] = field(default_factory=set[str])
     released: bool = False
     void: str | None = None
 
@@ -82,7 +82,8 @@ class Submission:
         return [job_id for ids in (self.ids, *self.links) for job_id in ids]
 
     @cached_property
-    def _indices(self) -> dict[str, int]:
+    def indices(self) -> dict[str, int]:
+        """Where each of its folders stands among them."""
         return {item: index for index, item in enumerate(self.items)}
 
     @property
@@ -101,7 +102,7 @@ class Submission:
         """The job of a folder and those of the links behind it, in the order in which they run."""
         if self.copied_from or self.scheduler != "slurm":
             return []
-        index = self._indices[item]
+        index = self.indices[item]
         return [
             self._job(number, ids[index])
             for number, ids in enumerate((self.ids, *self.links))
@@ -119,7 +120,7 @@ class Submission:
 
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
-        index = self._indices[item]
+        index = self.indices[item]
         return [ids[index] for ids in (self.ids, *self.links) if ids]
 
 
@@ -171,9 +172,7 @@ class Ledger:
         """Every job that a folder was given on Slurm, also those that a later
         submission has replaced."""
         given = [
-            s
-            for s in self.submissions.values()
-            if s.void is None and item in s._indices
+            s for s in self.submissions.values() if s.void is None and item in s.indices
         ]
         return [job for submission in given for job in submission.jobs_of(item)]
 
@@ -347,7 +346,7 @@ def _another(ledger: Path, mine: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def submit_lock(workspace: Workspace) -> Iterator[None]:
+def submit_lock(workspace: Workspace) -> Generator[None]:
     """Lets one `zsg submit` plan and submit at a time; the kernel frees it when its holder dies."""
     workspace.create()
     with os.fdopen(ownership.open_lock(workspace.submit_lock), "a") as file:

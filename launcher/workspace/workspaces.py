@@ -236,7 +236,7 @@ def _close(workspace: Workspace) -> None:
     """Takes from others the right to write what the user has made and left open to them."""
     if ownership.is_group_workspace(workspace.root):
         return
-    closed = []
+    closed = list[Fault]()
     for fault in list_faults(workspace.root):
         if fault.mend:
             fault.path.chmod(fault.path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS)

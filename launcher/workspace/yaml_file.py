@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
@@ -63,10 +63,11 @@ def parse_yaml(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it
-            tree = YAML(typ="rt").load(text)
+            tree = cast("Any", YAML(typ="rt")).load(text)
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise refusal(line, f"not valid YAML: {_first_line(error.problem)}") from error
+        told = cast("Any", error)  # ruamel leaves what it tells untyped
+        line = told.problem_mark.line + 1 if told.problem_mark else 1
+        raise refusal(line, f"not valid YAML: {_first_line(told.problem)}") from error
     except RecursionError as error:
         raise refusal(None, "not valid YAML: nested too deeply") from error
     except (
@@ -131,29 +132,31 @@ class _Reader:
                 line, "too many or too deeply nested values (aliases multiply them)"
             )
         self.lines[place] = line
+        # also where its class is known, of which ruamel tells no types
+        untyped: Any = node
         if (
             isinstance(node, CommentedMap | CommentedSeq | TaggedScalar)
-            and node.tag.value is not None
+            and untyped.tag.value is not None
         ):
             raise self._refusal(
                 line,
-                f"the tag {_first_line(node.tag.value)} is not understood; leave it out",
+                f"the tag {_first_line(untyped.tag.value)} is not understood; leave it out",
             )
         if type(node) is CommentedMap:
-            if node.merge:
+            if untyped.merge:
                 raise self._refusal(
                     line, "`<<` merges nothing in YAML 1.2; write the keys out"
                 )
             return {
                 self._key(k, line): self.plain(
-                    node[k], (*place, k), node.lc.key(k)[0] + 1
+                    untyped[k], (*place, k), untyped.lc.key(k)[0] + 1
                 )
-                for k in node
+                for k in untyped
             }
         if type(node) is CommentedSeq:
             return [
-                self.plain(item, (*place, i), node.lc.item(i)[0] + 1)
-                for i, item in enumerate(node)
+                self.plain(item, (*place, i), untyped.lc.item(i)[0] + 1)
+                for i, item in enumerate(untyped)
             ]
         return self._scalar(node, line)
 

@@ -386,7 +386,7 @@ def _shared_facts(
     facts: Sequence[Mapping[str, str]], names: Sequence[str]
 ) -> dict[str, str]:
     """The facts that are the same of all runs."""
-    shared = {}
+    shared = dict[str, str]()
     for name in names:
         values = {run_facts.get(name, "") for run_facts in facts}
         if len(values) == 1 and name not in ("run", "state"):
