@@ -57,9 +57,9 @@ def read_layers(name: str, beside: Path) -> Layers:
         parent = _parent(documents[-1], folders)
         chain = [document.path for document in documents]
         if parent.resolve() in [path.resolve() for path in chain]:
-            shown = " inherits ".join(str(path) for path in [*chain, parent])
+            heritage = " inherits ".join(str(path) for path in [*chain, parent])
             raise documents[-1].error(
-                (INHERITS,), f"a profile cannot inherit from itself: {shown}"
+                (INHERITS,), f"a profile cannot inherit from itself: {heritage}"
             )
         documents.append(_load(parent))
     value: dict[str, Any] = {}

@@ -63,8 +63,8 @@ def make_setup_lines(setup_lines: Sequence[str]) -> list[str]:
     script += _BEFORE.splitlines()
     for number, command in enumerate(commands, 1):
         first, _, following = command.partition("\n")
-        shown = shlex.quote(first + (" …" if following else ""))
-        script.append(f"zsg_at='{number} of {len(commands)}'; zsg_text={shown}")
+        first_line = shlex.quote(first + (" …" if following else ""))
+        script.append(f"zsg_at='{number} of {len(commands)}'; zsg_text={first_line}")
         script.append(f'printf \'{log_marks.SETUP}\\n\' "$zsg_at" "$zsg_text"')
         script.append(f"eval {shlex.quote(command)}; zsg_look $?")
     return [*script, *_AFTER.splitlines(), "fi"]

@@ -368,8 +368,8 @@ def find_nodes(
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
     empty without accounting."""
     nodes: dict[Job, list[str]] = {}
-    asked = {job: job.cluster if job.named else None for job in jobs}
-    for cluster, group in _group_by_cluster(jobs, asked).items():
+    cluster_of = {job: job.cluster if job.named else None for job in jobs}
+    for cluster, group in _group_by_cluster(jobs, cluster_of).items():
         argv = [
             "sacct",
             "-X",
@@ -501,8 +501,8 @@ def cancel_jobs(
 
 def _by_cluster(queue: JobQueue) -> list[tuple[str | None, list[str]]]:
     """The ids of our jobs in the queue, by the cluster that calls for them must name."""
-    mine = filter(_is_mine, queue.active)
-    groups = _group_by_cluster(mine, queue.asked)
+    own_jobs = filter(_is_mine, queue.active)
+    groups = _group_by_cluster(own_jobs, queue.asked)
     return [(cluster, [job.id for job in group]) for cluster, group in groups.items()]
 
 

@@ -70,11 +70,14 @@ def check_python(version: Iterable[int]) -> Diagnosis:
     """Whether the interpreter is new enough: PYTHONSAFEPATH, which guards the nodes,
     came with 3.11."""
     numbers = tuple(version)
-    shown = ".".join(map(str, numbers))
+    version_text = ".".join(map(str, numbers))
     if numbers >= (3, 11):
-        return Diagnosis("python", OK, f"{shown} at {sys.executable}")
+        return Diagnosis("python", OK, f"{version_text} at {sys.executable}")
     return Diagnosis(
-        "python", PROBLEM, shown, "make a new environment with Python 3.11 or newer"
+        "python",
+        PROBLEM,
+        version_text,
+        "make a new environment with Python 3.11 or newer",
     )
 
 

@@ -149,12 +149,12 @@ def _list_held(
     grid: str, jobs: Mapping[str, str], states: Mapping[str, JobState]
 ) -> list[dict[str, Any]]:
     """The jobs of a grid beside its runs that are done and whose allocations outlive them."""
-    held = [
+    held_jobs = [
         ShownJob.of_item(item)
         for item, submitter in jobs.items()
         if submitter == grid and states[item].state == State.DONE and states[item].flag
     ]
-    return status_view.rows_of(grid, held, states)
+    return status_view.rows_of(grid, held_jobs, states)
 
 
 def read_log(
