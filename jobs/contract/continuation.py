@@ -1,5 +1,5 @@
-"""Decides what becomes of a job when it ends (a time-out, a preemption, a cancel, an
-error): whether and how it resumes. Nothing else decides that.
+"""Decides what becomes of a job when it ends (its time limit or timeout, a preemption,
+a cancel, an error): whether and how it resumes. Nothing else decides that.
 
                     queued <────────────────────────────────────────┐
                       │                                             │
