@@ -124,6 +124,7 @@ def test_the_first_loss_scale_is_the_recipes() -> None:
     assert made.optimizer.loss_scale == 3200
 
 
+@pytest.mark.engine  # needs torch
 def test_a_processor_without_fp16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """One error says what else the run could be trained in."""
     import deepspeed.accelerator

@@ -50,6 +50,7 @@ def test_a_folder_that_loads_is_proven_once(zsg: Zsg, llama: Path) -> None:
     assert UNPROVEN in zsg.said
 
 
+@pytest.mark.engine  # needs torch
 def test_weights_that_are_no_numbers_are_told(llama: Path, tmp_path: Path) -> None:
     """Their file is whole: only loading it tells."""
     folder = tmp_path / "model"

@@ -151,6 +151,7 @@ def texts_for_people() -> Iterator[tuple[str, str]]:
         yield f"zsg schema {kind.__name__}", json.dumps(kind())
 
 
+@pytest.mark.engine  # looks for packages of the extras
 def test_every_import_that_is_shown_exists() -> None:
     """What README, CHANGELOG, help or a key's description shows as a module or an
     import can be imported."""

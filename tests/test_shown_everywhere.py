@@ -468,6 +468,7 @@ def test_no_text_of_a_workspace_is_obeyed(
         zsg_here(*argv)
 
 
+@pytest.mark.engine  # needs matplotlib
 def test_no_text_of_a_workspace_is_obeyed_by_a_page_or_a_spreadsheet(
     zsg_here: Command, odd: Workspace, tmp_path: Path
 ) -> None:

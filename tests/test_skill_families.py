@@ -109,6 +109,7 @@ def vectors(wide, tasks):
     return found
 
 
+@pytest.mark.engine  # needs an embedding model
 def test_held_out_tasks_are_near_their_family_and_far_from_the_rest(vectors):
     """A held-out item's nearest training item is much nearer in its own family than in
     any far family."""

@@ -233,6 +233,7 @@ def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
     assert verdicts.judge_grid(place, "g") == []
 
 
+@pytest.mark.engine  # needs matplotlib
 def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> None:
     """Claim, word and effects are in the page; a grid without claims has no such section."""
     place = Workspace(tmp_path)
@@ -302,6 +303,7 @@ def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.engine  # needs matplotlib
 def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
     """Each on axes of its own; the table of verdicts lies beside; a grid without claims
     leaves neither."""
@@ -332,6 +334,7 @@ def test_published_curves_are_whole(name: str) -> None:
         assert steps == sorted(set(steps)) and len(steps) == len(values) > 0
 
 
+@pytest.mark.engine  # needs matplotlib
 def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
     """A score of answers from 10 to 90, each the mean over a task of 60 items and nine
     of one: no 87 to 13."""

@@ -76,8 +76,12 @@ COSTLY_MODULES = {
     "test_hostile_input",
     "test_parity",
     "test_plan_command",
+    "test_report",
+    "test_reward",
     "test_rouge",
     "test_sandbox",
+    "test_templates",
+    "test_text_tokens",
     "test_wheel",
 }
 COSTLY_MARKS = ("browser", "engine", "process", "slurm", "soak")
