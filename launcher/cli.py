@@ -385,7 +385,7 @@ def status(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    place = workspaces.find_to_read(workspace)
+    place = workspaces.find_to_look(workspace)
     while True:
         rows = queries.status_rows(place, grid, states or ())
         if watch and not json:
@@ -471,7 +471,7 @@ def why(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    place = workspaces.find_to_read(workspace)
+    place = workspaces.find_to_look(workspace)
     if what in grid_record.list_grids(place):
         groups = explain.why_grid(place, what)
         show.as_json(groups) if json else show.print_causes(groups)

@@ -13,6 +13,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.heartbeat import NAME, Pulse
 from launcher.planning.plan import Allow, _decide
+from launcher.status import why
 from launcher.status.status import JobState
 from tests.lib.job_records import write_job_file
 from tests.lib.recorded_run import (
@@ -156,6 +157,114 @@ def test_a_job_whose_processes_leave_has_failed(workspace: Workspace) -> None:
 
     found = state(workspace, FakeSlurm(RUNNING.replace("RUNNING", "COMPLETING")))
     assert (found.state, found.cause, found.in_queue) == ("failed", "why", True)
+
+
+BEGAN = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 7200))
+
+
+@pytest.mark.parametrize("start", [BEGAN, "N/A"])
+@pytest.mark.parametrize(
+    ("word", "elapsed", "ago_s"),
+    [
+        pytest.param("COMPLETING", "0:03", 30, id="an epilog, after seconds of work"),
+        pytest.param("COMPLETING", "10:00", 290, id="a slow epilog"),
+        pytest.param("STAGE_OUT", "10:00", 290, id="files are copied"),
+    ],
+)
+def test_a_recorded_end_is_the_end_while_slurm_clears_up(
+    workspace: Workspace, word: str, elapsed: str, ago_s: float, start: str
+) -> None:
+    """Elapsed time stands still then, and does not make a job that has failed begin anew."""
+    ended(workspace, submitted(workspace), "failed")
+    rest(workspace.root / ITEM, ago_s)
+    found = state(workspace, FakeSlurm(f"7|{word}|None|{start}|{elapsed}|n1"))
+
+    assert (found.state, found.cause, found.doing) == ("failed", "why", "leaving")
+    told = why.make_why_row("r", "g", found, why.of_job(workspace, ITEM, found))["next"]
+    assert told.endswith("once Slurm has cleared up after its job")
+
+
+def test_an_epilog_that_hangs_does_not_hold_a_run_for_ever(
+    workspace: Workspace,
+) -> None:
+    """After minutes a run that has failed may be retried; what holds its node is flagged."""
+    ended(workspace, submitted(workspace), "failed")
+    rest(workspace.root / ITEM, 2400)
+    found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{BEGAN}|10:00|n1"))
+
+    assert (found.state, found.cause, found.in_queue) == ("failed", "why", False)
+    assert found.flag == (
+        "its Slurm job 7 still holds its allocation on n1 40 min after its end; Slurm is still"
+        " clearing up"
+    )
+
+
+def test_a_suspended_job_that_has_ended_has_ended(workspace: Workspace) -> None:
+    """Elapsed time stands still while a job is suspended, too."""
+    ended(workspace, submitted(workspace), "failed")
+    rest(workspace.root / ITEM, 3600)
+    found = state(workspace, FakeSlurm(f"7|SUSPENDED|None|{BEGAN}|10:00|n1"))
+
+    assert (found.state, found.cause) == ("failed", "why")
+
+
+def test_what_ended_without_a_record_is_leaving_not_starting(
+    workspace: Workspace,
+) -> None:
+    """How it ended accounting says later; after minutes nobody knows, and it may be
+    retried."""
+    submitted(workspace)
+    just_now = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 60))
+    found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{just_now}|0:03|n1"))
+    assert (found.state, found.doing, found.in_queue) == ("running", "leaving", True)
+
+    found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{BEGAN}|0:03|n1"))
+    assert (found.state, found.in_queue) == ("unknown", False)
+    assert "clearing up after it for 12" in (found.cause or "")
+
+
+@pytest.mark.parametrize("outcome", [None, "continue", "failed"])
+@pytest.mark.parametrize("word", ["CONFIGURING", "POWER_UP_NODE"])
+def test_a_job_whose_nodes_boot_is_starting(
+    workspace: Workspace, word: str, outcome: str | None
+) -> None:
+    """For as long as they take, whatever an attempt before has left: nothing of it runs."""
+    attempt = beats(workspace)
+    if outcome:
+        attempts.end_attempt(workspace.root / ITEM, attempt, outcome)
+    rest(workspace.root / ITEM, 600)
+    found = state(workspace, FakeSlurm(f"7|{word}|None|{BEGAN}|20:00|n1"))
+
+    assert (found.state, found.doing, found.attempt) == ("running", "starting", None)
+    assert found.reason == f"Slurm makes its nodes ready for 20 min ({word})"
+
+
+def test_a_long_prolog_or_setup_line_is_told_and_no_fault(
+    workspace: Workspace,
+) -> None:
+    """Before its script has printed a word a job is in the site's prolog; then the
+    setup line that is at work is named. Past these it has not begun."""
+    submission = submitted(workspace)
+    slurm = FakeSlurm(RUNNING.replace("2:00:00", "20:00"))
+    found = state(workspace, slurm)
+    assert (found.state, found.doing) == ("running", "starting")
+    assert found.reason == (
+        "its script has not begun 1200 s after its start on n2: a prolog of the site?"
+    )
+
+    log = workspace.submission(submission.id) / "7_0_log.out"
+    log.parent.mkdir(parents=True)
+    begins = (
+        "=== zsg start 0, job 7, node n2, 2026-11-28T22:00:00Z ===\n=== zsg setup line 1 of 1:"
+        " cp -r /data /local ===\n"
+    )
+    log.write_text(begins)
+    found = state(workspace, slurm)
+    assert (found.state, found.doing) == ("running", "starting")
+    assert "setup line 1 of 1 is the last that began: cp -r" in (found.reason or "")
+
+    log.write_text(f"{begins}\n=== zsg setup done ===\n")
+    assert state(workspace, slurm).cause == "not begun 1200 s after its start on n2"
 
 
 @pytest.mark.parametrize("sacct", ["7|NODE_FAIL|1:0", "7|CANCELLED by 0|0:0"])

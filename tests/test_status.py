@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,14 @@ from tests.lib.job_records import write_job_file
 from tests.lib.recorded_run import (
     ITEM,
     FakeSlurm,
+    begins,
     ended,
     started,
     state,
     submitted,
     workspace,
 )
+from zsg_core.errors import ClusterError
 
 __all__ = ["workspace"]
 
@@ -436,9 +439,11 @@ def test_an_allocation_that_outlives_its_run_is_flagged(
     assert (found.state, found.flag is not None) == (outcome, is_held)
     assert slurm.asked in (["squeue"], ["squeue", "sacct"])
     if is_held:
+        is_leaving = "COMPLETING" in squeue
+        mend = "Slurm is still clearing up" if is_leaving else "zsg cancel ends it"
         expected = "its Slurm job 7 still holds 8 GPUs, 8.0 GPU-hours so far, on n1 60 min after its end"
-        assert found.flag == f"{expected}; zsg cancel ends it"
-        assert (found.in_queue, found.gpus) == (True, 8)
+        assert found.flag == f"{expected}; {mend}"
+        assert (found.in_queue, found.gpus) == (not is_leaving, 8)
 
 
 def test_a_job_that_is_done_and_gone_is_asked_for_once(workspace: Workspace) -> None:
@@ -474,6 +479,68 @@ def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
             settled=TerminalCache(workspace),
         )[ITEM]
         assert (found.state, found.flag is not None) == ("done", flagged)
+
+
+def away(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """A Slurm whose controller is away; accounting is there and knows nothing."""
+    complaint = "slurm_load_jobs error: Unable to contact slurm controller\n"
+    if argv[0] == "squeue":
+        return subprocess.CompletedProcess(argv, 1, "", complaint)
+    return subprocess.CompletedProcess(argv, 0, "", "")
+
+
+def looked_at(workspace: Workspace, run: Any = away) -> JobState:
+    """What somebody who only looks is told."""
+    ledger = Ledger(workspace)
+    return collect_states(workspace, [ITEM], ledger, run, only_looks=True)[ITEM]
+
+
+def test_what_is_on_disk_is_shown_while_slurm_is_away(
+    workspace: Workspace, logged: list[str]
+) -> None:
+    """An end is the end, a run that lives runs, of others nobody knows and nothing is
+    submitted; it is told. Whoever submits by it is refused an answer."""
+    submission = submitted(workspace)
+    found = looked_at(workspace)
+    reason = (
+        "Slurm does not answer (squeue failed: slurm_load_jobs error: Unable to contact slurm"
+        " controller)"
+    )
+    assert (found.state, found.cause, found.in_queue) == ("unknown", reason, True)
+    assert logged[-1].startswith(f"note: {reason}")
+
+    started(workspace, submission)
+    found = looked_at(workspace)
+    assert (found.state, found.attempt, found.step) == ("running", 1, 4)
+    for path in (workspace.root / ITEM).rglob("*"):
+        os.utime(path, (time.time() - 500,) * 2)
+    found = looked_at(workspace)
+    assert (found.state, found.step, found.in_queue) == ("unknown", 4, True)
+    assert "its last sign of life is 500 s old" in (found.cause or "")
+
+    ended(workspace, submission, "continue")
+    found = looked_at(workspace)
+    assert (found.state, found.stopped) == ("waiting", True)
+    assert "whether it continues by itself is not known" in (found.evidence or "")
+    ended(workspace, submission, "failed")
+    assert (looked_at(workspace).state, looked_at(workspace).cause) == ("failed", "why")
+    with pytest.raises(ClusterError, match="Unable to contact"):
+        collect_states(workspace, [ITEM], Ledger(workspace), away)
+
+
+def test_accounting_answers_while_the_controller_is_away(workspace: Workspace) -> None:
+    """What it knows to have ended has; what it calls running may be so or not."""
+    submitted(workspace)
+    slurm = FakeSlurm(sacct="7|TIMEOUT|0:0")
+
+    def half(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        return away(argv) if argv[0] == "squeue" else slurm(argv)
+
+    assert looked_at(workspace, half).cause == "time limit"
+    slurm.answers["sacct"] = "7|RUNNING|0:0"
+    found = looked_at(workspace, half)
+    assert (found.state, found.in_queue) == ("unknown", True)
+    assert (found.cause or "").startswith("Slurm does not answer")
 
 
 @pytest.mark.parametrize(
@@ -627,3 +694,33 @@ def test_a_setup_line_that_kept_a_job_from_beginning_is_its_cause(
     )
     log.write_text(f"{begins}\n=== zsg setup done ===\n")
     assert state(workspace, FakeSlurm(sacct="7|FAILED|1:0")).cause == "died"
+
+
+def test_a_requeued_job_that_dies_before_it_begins_is_told_as_that(
+    workspace: Workspace,
+) -> None:
+    """Its first start has begun an attempt, which proves nothing of its second."""
+    submission = submitted(workspace)
+    begins(workspace, "step 3\n")
+    log = workspace.submission(submission.id) / "7_0_log.out"
+    missing = "slurmstepd: error: execve(): /env/bin/python: No such file or directory"
+    with log.open("a") as file:
+        file.write(
+            f"=== zsg start 1, job 7, node n3, 2126-11-28T22:00:00Z ===\n{missing}\n"
+        )
+    for path in (workspace.root / ITEM).rglob("*"):
+        os.utime(path, (time.time() - 500,) * 2)
+    found = state(workspace, FakeSlurm(sacct="7|FAILED|2:0"))
+
+    assert (found.state, found.cause, found.evidence, found.node) == (
+        "failed",
+        "launch failed",
+        missing,
+        "n3",
+    )
+    with log.open("a") as file:
+        file.write(
+            "=== zsg attempt 2, rank 0 of 1, job 7, node n3, 2126-11-28T22:00:09Z ===\n"
+        )
+    assert state(workspace, FakeSlurm(sacct="7|FAILED|2:0")).cause == "died"
+    assert state(workspace, FakeSlurm(sacct="7|FAILED|0:53")).cause == "launch failed"

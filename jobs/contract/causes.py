@@ -30,6 +30,8 @@ class Cause(StrEnum):
     CANARY_FAILED = "canary failed"
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
+    # before zsg itself began: its node lacks Python or the workspace, srun refuses
+    LAUNCH_FAILED = "launch failed"
     SETUP = "setup"  # a line of the profile's setup, before the job began
     DIVERGED = "diverged"  # the loss or a gradient is not finite
     # something that zsg found wrong outside itself; the evidence says what
@@ -62,8 +64,13 @@ _PROOFS = {
         r" closed"
         r"|ncclRemoteError|remote process exited|NCCL communicator was aborted|recvBytes failed"
     ),
-    Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
+    Cause.CANCELLED: (
+        r"slurmstepd\S*: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*"
+    ),
     Cause.DIED: r"srun: error: .*task.*: (?:Killed|Aborted|Segmentation fault|Bus error)",
+    Cause.LAUNCH_FAILED: (
+        r"^srun: fatal: |^slurmstepd\S*: error: (?:execve\(\): |Could not open std)"
+    ),
     Cause.SETUP: r"^=== zsg setup line \d+ of \d+ ended with ",
     Cause.DIVERGED: r"^zsg_core\.errors\.Diverged: ",
     Cause.BAD_DATA: r"^zsg_core\.errors\.BadData: ",

@@ -9,9 +9,9 @@ with the reason, once the run has ended without that.
 import logging
 import math
 import os
+import re
 import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -27,13 +27,15 @@ from jobs.contract.journal import SPEED
 from jobs.contract.journal_rows import EventRow, MetricRow, Number, Row, Start
 from jobs.contract.states import Outcome
 from jobs.files import ownership
-from jobs.runtime import slurm_environment
+from jobs.runtime import slurm_calls, slurm_environment
+from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
 # without a heartbeat for so long, Slurm is asked whether it still has the run
 SILENT_S = 120.0
+_ID = re.compile(r"([0-9]+)(?:_(?:[0-9]+|\[.*))? *")  # as squeue prints a job's
 SPEED_KEY = f"{SPEED}tokens_per_s"
 
 
@@ -172,23 +174,16 @@ def _is_gone(run: Path, ids: list[str], since: float) -> bool:
     if silent_s < SILENT_S or squeue is None:
         return False
     # Once the run's job is forgotten, its number may be another's.
-    argv = [
-        squeue,
-        "--noheader",
-        "--all",
-        "--user",
-        str(os.getuid()),
-        "--jobs",
-        ",".join(ids),
-        "--format",
-        "%T",
-    ]
-    completed = subprocess.run(
-        argv,
-        capture_output=True,
-        text=True,
-        env=slurm_environment.make_call_environment(),
-    )
-    return (
-        completed.returncode == 0 and not completed.stdout.strip()
-    ) or "Invalid job id" in completed.stderr
+    argv = [squeue, "--noheader", "--all", "--user", str(os.getuid())]
+    argv += ["--jobs", ",".join(ids), "--format", "%i"]
+    env = slurm_environment.make_call_environment()
+    try:
+        answer = slurm_calls.call_program(argv, slurm_calls.ASK_S, env)
+    except ClusterError:
+        return False
+    if answer.returncode:
+        return "Invalid job id" in answer.stderr
+    mains = {job_id.partition("_")[0] for job_id in ids}
+    # a site's squeue may print lines of its own
+    shown = filter(None, map(_ID.fullmatch, answer.stdout.split("\n")))
+    return mains.isdisjoint(match[1] for match in shown)

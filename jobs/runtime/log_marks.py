@@ -20,7 +20,10 @@ START = "=== zsg start %s, job %s, node %s, %(%Y-%m-%dT%H:%M:%SZ)T ==="
 SETUP = "=== zsg setup line %s: %s ==="
 SETUP_ENDED = "=== zsg setup line %s ended with %s ==="
 SETUP_DONE = "=== zsg setup done ==="
-START_PATTERN = re.compile(rb"^=== zsg start \d+, job \S+, node \S+, \S+ ===$", re.M)
+# its node and its time
+START_PATTERN = re.compile(
+    rb"^=== zsg start \d+, job \S+, node (\S+), (\S+) ===$", re.M
+)
 SETUP_PATTERN = re.compile(rb"^=== zsg setup line (\d+ of \d+): (.*) ===$", re.M)
 SETUP_ENDED_PATTERN = re.compile(
     rb"^=== zsg setup line (\d+ of \d+) ended with (.*) ===$", re.M

@@ -5,19 +5,21 @@ named by this start of the job, so that neither a requeue nor a neighbour on the
 can meet the wrong port.
 """
 
+import logging
 import os
 import shutil
-import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from jobs.contract import rendezvous
-from jobs.runtime import slurm_environment
+from jobs.runtime import slurm_calls, slurm_environment
+from jobs.runtime.slurm_calls import Runner, run_program
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 # of every collective; torch's 10 minutes end jobs that only wait for a disk
 TIMEOUT = timedelta(minutes=30)
@@ -100,10 +102,11 @@ def set_group_timeouts() -> None:
         distributed_c10d._set_pg_timeout(TIMEOUT, group)
 
 
-def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
+def find_node_address(run: Runner = run_program) -> str:
     """The address by which Slurm itself reaches this node; loopback outside Slurm.
 
     Host names need not resolve on the nodes, and where they do it may be to 127.0.1.1.
+    Where Slurm does not say, it is the node's name.
     """
     node = os.environ.get("SLURMD_NODENAME")
     if node is None:
@@ -111,15 +114,14 @@ def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
     scontrol = shutil.which("scontrol")
     if scontrol is None:
         return node
-    completed = run(
-        [scontrol, "show", "node", node, "--oneliner"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=slurm_environment.make_call_environment(),
-    )
-    facts = dict(word.split("=", 1) for word in completed.stdout.split() if "=" in word)
-    return facts.get("NodeAddr", node)
+    argv = [scontrol, "show", "node", node, "--oneliner"]
+    env = slurm_environment.make_call_environment()
+    try:
+        completed = slurm_calls.call_program(argv, slurm_calls.ASK_S, env, run)
+    except ClusterError as error:
+        logger.warning(f"{error}; this node is reached by its name, {node}")
+        return node
+    return slurm_calls.read_fields(completed.stdout, "NodeName").get("NodeAddr", node)
 
 
 def _open_store(folder: Path, ranks: Ranks) -> Any:

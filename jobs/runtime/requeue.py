@@ -7,25 +7,21 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
 
 from jobs.contract.continuation import SlurmAnswer
-from jobs.runtime import slurm_environment
+from jobs.runtime import slurm_calls, slurm_environment
+from jobs.runtime.slurm_calls import Runner, run_program
 
 PATIENCE_S = 30.0
 
-Runner = Callable[..., subprocess.CompletedProcess[str]]
 
-
-def ask_slurm(
-    job_id: str, submission: str, run: Runner = subprocess.run
-) -> SlurmAnswer:
+def ask_slurm(job_id: str, submission: str, run: Runner = run_program) -> SlurmAnswer:
     """Asks Slurm of this job of a submission; by its name and user, too, that the
     number is this job's."""
     output, trouble = _run_scontrol(["show", "job", "--oneliner", job_id], run)
     if trouble:
         return SlurmAnswer(trouble=trouble)
-    fields = dict(word.split("=", 1) for word in output.split() if "=" in word)
+    fields = slurm_calls.read_fields(output, "JobId")
     name, user = fields.get("JobName", ""), fields.get("UserId", "")
     has_our_name = re.fullmatch(rf"zsg-.+-{re.escape(submission)}(-\d+)?", name)
     if not has_our_name or not user.endswith(f"({os.getuid()})"):
@@ -42,7 +38,7 @@ def ask_slurm(
     )
 
 
-def requeue_job(job_id: str, run: Runner = subprocess.run) -> str | None:
+def requeue_job(job_id: str, run: Runner = run_program) -> str | None:
     """Puts this very job back into the queue; returns why it could not.
 
     Slurm then ends it: the SIGTERM that comes finds nothing left to do.
@@ -55,15 +51,9 @@ def requeue_job(job_id: str, run: Runner = subprocess.run) -> str | None:
 
 def _run_scontrol(arguments: list[str], run: Runner) -> tuple[str, str | None]:
     """What scontrol says, and why it could not be asked: a container may lack it."""
+    env = slurm_environment.make_call_environment()
     try:
-        completed = run(
-            ["scontrol", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE_S,
-            env=slurm_environment.make_call_environment(),
-        )
+        completed = run(["scontrol", *arguments], env=env, timeout=PATIENCE_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"scontrol {arguments[0]}: {error}"
     if completed.returncode:

@@ -8,12 +8,11 @@ import math
 import os
 import pwd
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import slurm
-from launcher.clusters.slurm import Runner
 
 SlurmRecord = dict[str, str]
 
@@ -59,7 +58,7 @@ class Cluster:
         return bool(rules & sufficient)
 
 
-def query_cluster(run: Runner = subprocess.run, named: str | None = None) -> Cluster:
+def query_cluster(run: Runner = run_program, named: str | None = None) -> Cluster:
     """The cluster, by two calls, and a third where accounting sets limits. ClusterError
     if the controller is away.
 
@@ -80,7 +79,7 @@ def query_cluster(run: Runner = subprocess.run, named: str | None = None) -> Clu
     return replace(cluster, associations=tuple(associations), qos=qos)
 
 
-def query_config(run: Runner = subprocess.run, named: str | None = None) -> SlurmRecord:
+def query_config(run: Runner = run_program, named: str | None = None) -> SlurmRecord:
     """The cluster's settings, by their names in slurm.conf."""
     return parse_config(slurm.call_slurm(["scontrol", "show", "config"], run, named))
 
@@ -92,7 +91,7 @@ def parse_config(text: str) -> SlurmRecord:
 
 
 def query_partitions(
-    run: Runner = subprocess.run, named: str | None = None
+    run: Runner = run_program, named: str | None = None
 ) -> dict[str, SlurmRecord]:
     """The settings of every partition the user can see, by its name."""
     return parse_partitions(
@@ -119,7 +118,7 @@ def parse_assoc_mgr(text: str) -> tuple[list[SlurmRecord], dict[str, SlurmRecord
 
 
 def query_nodes(
-    partition: str, run: Runner = subprocess.run, named: str | None = None
+    partition: str, run: Runner = run_program, named: str | None = None
 ) -> list[SlurmRecord]:
     """Each node of a partition: its generic resources, memory in MB, CPUs, features."""
     argv = [
@@ -137,11 +136,18 @@ def query_nodes(
 def parse_nodes(text: str) -> list[SlurmRecord]:
     """Reads lines `n1|gpu:a800:8(S:0-1)|512000|64|ib,a800`."""
     keys = ("name", "gres", "memory_mb", "cpus", "features")
-    return [
+    rows: list[SlurmRecord] = [
         dict(zip(keys, line.split("|", 4), strict=True))
         for line in text.split("\n")
         if line.count("|") >= 4
     ]
+    # a site's sinfo may print lines of its own
+    return [row for row in rows if _is_count(row["memory_mb"], row["cpus"])]
+
+
+def _is_count(*texts: str) -> bool:
+    """Whether all are numbers as sinfo prints them, such as `64` or `512000+`."""
+    return all(re.fullmatch(r"[0-9]{1,18}\+?", text) for text in texts)
 
 
 def parse_gpus(gres: str) -> dict[str, int]:

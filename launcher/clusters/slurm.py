@@ -16,25 +16,33 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jobs.contract.causes import Cause
 from jobs.contract.states import State
 from jobs.files.ownership import find_user_name
-from jobs.runtime import slurm_environment
+from jobs.runtime import slurm_calls, slurm_environment
+from jobs.runtime.slurm_calls import (
+    ACCOUNTING_S,
+    ASK_S,
+    CHANGE_S,
+    SEARCH_S,
+    NoAnswer,
+    Runner,
+    run_program,
+)
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
-
-Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _OVER = ("Job has already finished", "Invalid job id")
 
 _ACTIVE = {
     "CONFIGURING": State.RUNNING,
+    "POWER_UP_NODE": State.RUNNING,
     "COMPLETING": State.RUNNING,
     "RUNNING": State.RUNNING,
     "SUSPENDED": State.RUNNING,
@@ -44,6 +52,7 @@ _ACTIVE = {
     "RESIZING": State.RUNNING,
     "PENDING": State.QUEUED,
     "REQUEUED": State.QUEUED,
+    "EXPEDITING": State.QUEUED,
     "REQUEUE_FED": State.QUEUED,
     "REQUEUE_HOLD": State.QUEUED,
     "RESV_DEL_HOLD": State.QUEUED,
@@ -61,7 +70,15 @@ _ENDED = {
     "REVOKED": (State.CANCELLED, Cause.CANCELLED),
     "FAILED": (State.FAILED, Cause.DIED),
 }
-
+# What accounting alone calls an end.
+_ENDED_IN_ACCOUNTING = _ENDED | {
+    "LAUNCH_FAILED": (State.FAILED, Cause.LAUNCH_FAILED),
+    "RECONFIG_FAIL": (State.FAILED, Cause.NODE_FAILURE),
+}
+# Words of squeue for nodes that are made ready, and for a job whose processes have ended.
+BOOTING = ("CONFIGURING", "POWER_UP_NODE")
+LEAVING = ("COMPLETING", "STAGE_OUT")
+PAUSED = ("SUSPENDED", "STOPPED")
 
 MOST_CHARACTERS = 30_000  # of ids in one command
 
@@ -73,7 +90,9 @@ class SlurmState:
 
     Of a job that runs: for how long, and where; of one that waits: when it is expected
     to start (s since the epoch). `away`: its cluster cannot be asked here, so that it
-    may well be at work.
+    may well be at work. `began`: when Slurm started it last. `elapsed_s` stands still
+    while a job is suspended and once its processes have ended. `exit_code`: sacct's,
+    such as `0:53`.
     """
 
     state: State
@@ -85,11 +104,18 @@ class SlurmState:
     away: bool = False
     word: str = field(default="", compare=False)
     job: str = field(default="", compare=False)
+    began: float | None = field(default=None, compare=False)
+    exit_code: str | None = field(default=None, compare=False)
 
     @property
     def is_leaving(self) -> bool:
         """Whether its processes have ended or been told to, and Slurm only has its node cleaned."""
-        return self.word == "COMPLETING"
+        return self.word in LEAVING
+
+    @property
+    def is_booting(self) -> bool:
+        """Whether Slurm still makes its nodes ready: nothing of it runs yet."""
+        return self.word in BOOTING
 
 
 @dataclass(frozen=True)
@@ -119,7 +145,7 @@ class JobQueue:
 
 def query_queue(
     jobs: Sequence[Job],
-    run: Runner = subprocess.run,
+    run: Runner = run_program,
     *,
     settled: Collection[Job] = (),
 ) -> JobQueue:
@@ -206,7 +232,7 @@ def _whose(job: Job, lines: Sequence[JobLine]) -> str:
     )
 
 
-def default_cluster(run: Runner = subprocess.run) -> str | None:
+def default_cluster(run: Runner = run_program) -> str | None:
     """The name of the cluster that is asked where none is named; None where nobody tells."""
     try:
         config = call_slurm(["scontrol", "show", "config"], run)
@@ -218,7 +244,7 @@ def default_cluster(run: Runner = subprocess.run) -> str | None:
 
 def query_states(
     jobs: Sequence[Job],
-    run: Runner = subprocess.run,
+    run: Runner = run_program,
     *,
     settled: Collection[Job] = (),
     sacct: bool = True,
@@ -249,7 +275,7 @@ def _explain_vanished(
     jobs: Sequence[Job], queue: JobQueue, run: Runner, *, sacct: bool
 ) -> dict[Job, SlurmState]:
     """How jobs ended that squeue does not show; unknown where accounting does not say."""
-    ended = _query_ended(jobs, queue.asked, run) if sacct else {}
+    ended, silent = _query_ended(jobs, queue.asked, run) if sacct else ({}, {})
     nobody = (
         "not known to squeue or sacct"
         if sacct
@@ -257,24 +283,55 @@ def _explain_vanished(
     )
     states: dict[Job, SlurmState] = {}
     for job in jobs:
-        unknown = SlurmState(State.UNKNOWN, queue.strangers.get(job, nobody))
-        states[job] = ended.get(job, unknown)
+        why = queue.strangers.get(job) or silent.get(job) or nobody
+        states[job] = ended.get(job, SlurmState(State.UNKNOWN, why))
     return states
+
+
+def run_without_queue(
+    argv: Sequence[str], *, env: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program of Slurm, but for squeue: for one command whose controller has just
+    not answered."""
+    if argv[0] == "squeue":
+        raise ClusterError("squeue was not asked: Slurm did not answer before")
+    return run_program(argv, env=env, timeout=timeout)
+
+
+def query_ends(
+    jobs: Sequence[Job], why: str, run: Runner = run_program, *, sacct: bool = True
+) -> dict[Job, SlurmState]:
+    """How jobs have ended by accounting alone, while nobody can be asked for the queue.
+
+    Of the others nothing is known, for the reason `why`: they may well be at work.
+    """
+    asked = {job: job.cluster if job.named else None for job in jobs}
+    ended, _ = _query_ended(jobs, asked, run) if sacct else ({}, {})
+    unknown = SlurmState(State.UNKNOWN, why, away=True)
+    known = {job: end for job, end in ended.items() if end.state != State.UNKNOWN}
+    return {job: known.get(job, unknown) for job in jobs}
 
 
 def _query_ended(
     jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Runner
-) -> dict[Job, SlurmState]:
-    """What accounting says of jobs that squeue does not show, asked of the same clusters."""
+) -> tuple[dict[Job, SlurmState], dict[Job, str]]:
+    """What accounting says of jobs that squeue does not show, asked of the same
+    clusters; and of which jobs it did not answer in time, in words."""
     states: dict[Job, SlurmState] = {}
+    silent: dict[Job, str] = {}
     for cluster, group in _group_by_cluster(jobs, asked).items():
         mains = ",".join(_main_ids(job.id for job in group))
-        answer = parse_sacct(_sacct(mains, cluster, run))
+        try:
+            answer = parse_sacct(_sacct(mains, cluster, run))
+        except NoAnswer as error:
+            why = f"not known to squeue, and accounting did not answer ({error})"
+            silent |= dict.fromkeys(group, why)
+            continue
         for job in group:
             lines = [line for line in answer.get(job.id, []) if _is_ours(line, job)]
             if lines:
                 states[job] = lines[-1].state
-    return states
+    return states, silent
 
 
 def _main_ids(ids: Iterable[str]) -> list[str]:
@@ -317,6 +374,7 @@ def parse_squeue(text: str) -> dict[str, list[JobLine]]:
                 elapsed_s=_seconds(elapsed),
                 nodes=nodes or None,
                 word=state,
+                began=_moment(start),
             )
         lines.setdefault(job, []).append(JobLine(job_state, user, name))
     return lines
@@ -353,17 +411,17 @@ def parse_sacct(text: str) -> dict[str, list[JobLine]]:
 
 def _read_end(words: str, code: str) -> SlurmState:
     """The state that sacct's words and exit code tell of."""
-    end = _ENDED.get(words.split(" ")[0])
+    end = _ENDED_IN_ACCOUNTING.get(words.split(" ")[0])
     if end is None:
         unknown = f"accounting says {words}, squeue nothing"
         return SlurmState(State.UNKNOWN, unknown)
     state, cause = end
     evidence = f"Slurm says {words}, exit {code}" if state == State.FAILED else None
-    return SlurmState(state, cause, evidence)
+    return SlurmState(state, cause, evidence, exit_code=code)
 
 
 def find_nodes(
-    jobs: Sequence[Job], since: float, run: Runner = subprocess.run
+    jobs: Sequence[Job], since: float, run: Runner = run_program
 ) -> dict[Job, list[str]]:
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
     empty without accounting."""
@@ -425,7 +483,7 @@ def _numbers_of_span(span: str, names: str) -> list[str]:
 
 def find_job_ids(
     name: str,
-    run: Runner = subprocess.run,
+    run: Runner = run_program,
     *,
     sacct: bool = True,
     cluster: str | None = None,
@@ -443,7 +501,8 @@ def find_job_ids(
     if not ids and sacct:
         argv = ["sacct", "-X", "-P", "-n", "--name", name, "--user", user]
         argv += ["-o", "JobID,UID,JobName", "-S", "now-7days"]
-        ids = _ids_of_name(call_accounting(argv, run, cluster), user, name)
+        answer = call_accounting(argv, run, cluster, SEARCH_S)
+        ids = _ids_of_name(answer, user, name)
     tasks = {task for job_id in ids for task in _tasks(job_id)}
     return sorted(
         tasks, key=lambda task: [int(number) for number in re.findall(r"\d+", task)]
@@ -455,7 +514,7 @@ def _ids_of_name(text: str, user: str, name: str) -> list[str]:
 
 
 def release_jobs(
-    jobs: Sequence[Job], run: Runner = subprocess.run, *, whole_arrays: bool = True
+    jobs: Sequence[Job], run: Runner = run_program, *, whole_arrays: bool = True
 ) -> list[str]:
     """Lets held jobs start; returns what was not touched since it is not ours, in words.
 
@@ -471,7 +530,7 @@ def release_jobs(
 
 
 def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> None:
-    answer = _start(["scontrol", "release", *ids], run, cluster)
+    answer = _start(["scontrol", "release", *ids], run, cluster, CHANGE_S)
     if answer.returncode and not any(word in answer.stderr for word in _OVER):
         raise ClusterError(
             f"scontrol release {' '.join(ids)} failed: {answer.stderr.strip()};"
@@ -480,7 +539,7 @@ def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> None:
 
 
 def cancel_jobs(
-    jobs: Sequence[Job], save: bool = False, run: Runner = subprocess.run
+    jobs: Sequence[Job], save: bool = False, run: Runner = run_program
 ) -> list[str]:
     """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and
     leave. What has ended is let be.
@@ -550,7 +609,7 @@ def _batches(words: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _scancel(words: Sequence[str], run: Runner, cluster: str | None) -> None:
-    answer = _start(["scancel", "--quiet", *words], run, cluster)
+    answer = _start(["scancel", "--quiet", *words], run, cluster, CHANGE_S)
     gone = (
         "Invalid job id",
         "already completing or completed",
@@ -594,7 +653,7 @@ def _squeue(mains: str, cluster: str | None, run: Runner) -> str:
     # --all: a user's own jobs in partitions that are hidden are shown only so.
     argv = ["squeue", "--noheader", "--array", "--all", "--jobs", mains]
     argv += ["--format", "%i|%T|%r|%S|%M|%N|%U|%j"]
-    answer = _start(argv, run, cluster)
+    answer = _start(argv, run, cluster, ASK_S)
     # Once every job of the list has left its memory, squeue calls the list invalid.
     if answer.returncode and "Invalid job id" in answer.stderr:
         return ""
@@ -604,13 +663,32 @@ def _squeue(mains: str, cluster: str | None, run: Runner) -> str:
 def _sacct(mains: str, cluster: str | None, run: Runner) -> str:
     columns = "JobID,State,ExitCode,UID,JobName"
     argv = ["sacct", "-X", "-P", "-n", "-j", mains, "-o", columns]
-    return call_accounting(argv, run, cluster)
+    return _ask_accounting(argv, run, cluster, ACCOUNTING_S)
 
 
-def call_accounting(argv: list[str], run: Runner, cluster: str | None = None) -> str:
-    """sacct's answer, or nothing where accounting is off, down or not installed."""
+def call_accounting(
+    argv: list[str],
+    run: Runner,
+    cluster: str | None = None,
+    limit_s: float = ACCOUNTING_S,
+) -> str:
+    """sacct's answer, or nothing where accounting is off, down, slow or not installed."""
     try:
-        answer = _start(argv, run, cluster)
+        return _ask_accounting(argv, run, cluster, limit_s)
+    except NoAnswer as error:
+        logger.warning(f"note: {error}; what accounting knows was not looked at")
+        return ""
+
+
+def _ask_accounting(
+    argv: list[str], run: Runner, cluster: str | None, limit_s: float
+) -> str:
+    """sacct's answer, or nothing where accounting is off, down or not installed.
+    NoAnswer where it does not answer in time."""
+    try:
+        answer = _start(argv, run, cluster, limit_s)
+    except NoAnswer:
+        raise
     except ClusterError:
         return ""
     return "" if answer.returncode else answer.stdout
@@ -619,21 +697,18 @@ def call_accounting(argv: list[str], run: Runner, cluster: str | None = None) ->
 def call_slurm(argv: list[str], run: Runner, cluster: str | None = None) -> str:
     """What a command of Slurm prints, of the cluster that is named. ClusterError if it
     fails or is not there."""
-    return _checked(argv, _start(argv, run, cluster))
+    return _checked(argv, _start(argv, run, cluster, ASK_S))
 
 
 def _start(
-    argv: list[str], run: Runner, cluster: str | None = None
+    argv: list[str], run: Runner, cluster: str | None, limit_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Every call of a program of Slurm goes through here: in a clean environment, and
-    of the cluster that is meant."""
+    """Every call of a program of Slurm goes through here: in a clean environment, of
+    the cluster that is meant, and within a time limit."""
     env = slurm_environment.make_call_environment(cluster)
     words = [argv[0], "-M", cluster, *argv[1:]] if cluster else argv
     began = time.monotonic()
-    try:
-        answer = run(words, capture_output=True, text=True, errors="replace", env=env)
-    except OSError as error:
-        raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
+    answer = slurm_calls.call_program(words, limit_s, env, run)
     seconds = time.monotonic() - began
     logger.debug(f"{shlex.join(words)}: exit {answer.returncode} in {seconds:.2f} s")
     return answer

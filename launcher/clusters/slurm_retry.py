@@ -24,6 +24,7 @@ AWAY = (
     "slurm backup controller in standby",
     "communication connection failure",
     "slurm temporarily unable",
+    "did not answer within",
 )
 
 T = TypeVar("T")

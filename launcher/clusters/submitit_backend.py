@@ -18,9 +18,9 @@ import submitit
 from submitit.core.utils import DelayedSubmission, JobPaths
 
 from jobs import entry
+from jobs.runtime.slurm_calls import SUBMIT_S, NoAnswer, Runner, run_program
 from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
-from launcher.clusters.slurm import Runner
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -132,13 +132,14 @@ def submit_held(
     parameters: dict[str, Any],
     python: str,
     env: Mapping[str, str],
-    run: Runner = subprocess.run,
+    run: Runner = run_program,
 ) -> SbatchAnswer:
     """Submits one held array of so many tasks, or one job, started by `python`; sbatch
     has `env` and nothing else.
 
     Each task still lacks the pickle that it will look for (`complete_submission`). Raises
-    ClusterError if sbatch failed; whether it did submit must then be looked up by name.
+    ClusterError if sbatch failed, NoAnswer if it did not end in time; whether it did
+    submit must then be looked up by name.
     """
     sbatch = shutil.which("sbatch")
     if sbatch is None:
@@ -149,16 +150,14 @@ def submit_held(
     draft.write_text(make_script(folder, count, parameters, python), encoding="utf-8")
     began = time.monotonic()
     try:
-        process = run(
-            [sbatch, str(draft)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=dict(env),
-        )
+        process = run([sbatch, str(draft)], env=dict(env), timeout=SUBMIT_S)
     except OSError as error:
         raise ClusterError(
             f"sbatch failed: it cannot be started here: {error}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise NoAnswer(
+            f"sbatch failed: it did not answer within {SUBMIT_S:g} s"
         ) from error
     seconds = time.monotonic() - began
     logger.debug(f"{sbatch} {draft}: exit {process.returncode} in {seconds:.2f} s")

@@ -87,11 +87,10 @@ def report(
     from launcher.workspace import workspaces
 
     options = ReportOptions(metric, x.value, panel, stage, over_splits)
-    workspace_folder = (
-        workspaces.find_own(workspace)
-        if out is None
-        else workspaces.find_to_read(workspace)
-    )
+    if out is not None:
+        workspace_folder = workspaces.find_to_read(workspace)
+    else:
+        workspace_folder = workspaces.find_own(workspace, elsewhere="--out FOLDER")
     page = reports.write_report(workspace_folder, grid, options, out)
     show.print_result(
         f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}"

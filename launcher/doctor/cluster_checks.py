@@ -1,19 +1,18 @@
 """Says where a Slurm and the profile that describes it do not agree, and what to
 change. Pure but for `check_cluster`."""
 
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
+from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import JobSize, Profile, SlurmSettings
-from launcher.clusters.slurm import Runner
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis, make_diagnosis
 from launcher.planning import limits
 
 
-def check_cluster(profile: Profile, run: Runner = subprocess.run) -> list[Diagnosis]:
+def check_cluster(profile: Profile, run: Runner = run_program) -> list[Diagnosis]:
     """Every check of the cluster. ClusterError if the controller is away."""
     name = which_cluster.choose_cluster(profile)
     cluster = clusters.query_cluster(run, name)

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
 from jobs.files import ownership
 from jobs.files.ownership import Fault, OpenParent
-from launcher.clusters import slurm
+from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters.profiles import Profile
 from launcher.doctor import cluster_checks
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis
@@ -37,7 +36,7 @@ MOST_SHOWN = 20  # paths in one line
 
 
 def run_checks(
-    profile: Profile, workspace: Path, run: slurm.Runner = subprocess.run
+    profile: Profile, workspace: Path, run: Runner = run_program
 ) -> list[Diagnosis]:
     """Every check, of this machine and, for a Slurm profile, of its cluster. Changes nothing."""
     folders = {name: _folder_of(name) for name in OURS}
@@ -323,7 +322,7 @@ def check_slurm_programs(missing: Collection[str]) -> Diagnosis:
     )
 
 
-def _check_slurm(profile: Profile, run: slurm.Runner) -> list[Diagnosis]:
+def _check_slurm(profile: Profile, run: Runner) -> list[Diagnosis]:
     programs = check_slurm_programs(
         [
             name

@@ -1,5 +1,6 @@
 """Says why runs are not done, and whether zsg retry would try them again."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from jobs.contract.folder import Workspace
@@ -18,13 +19,21 @@ def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
     item = find_item(workspace, text)
     ledger = Ledger(workspace)
     last = ledger.last(item)
-    states = collect_states(workspace, [item], ledger, settled=TerminalCache(workspace))
+    states = _look(workspace, [item], ledger)
     state = states[item]
     cause = why.of_job(workspace, item, state)
     refusal = _refusal(workspace, item, state, ledger) if cause and last else None
     return why.make_why_row(
         item.removeprefix("runs/"), last.grid if last else None, state, cause, refusal
     )
+
+
+def _look(
+    workspace: Workspace, items: Iterable[str], ledger: Ledger
+) -> dict[str, JobState]:
+    """The states of jobs, also where Slurm cannot be asked."""
+    cache = TerminalCache(workspace)
+    return collect_states(workspace, items, ledger, settled=cache, only_looks=True)
 
 
 def _refusal(
@@ -41,7 +50,7 @@ def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     outline = recorded_grids.read_outline(workspace, grid)
     runs = {f"runs/{row.run}": row.run for row in outline.all_runs}
     ledger = Ledger(workspace)
-    states = collect_states(workspace, runs, ledger, settled=TerminalCache(workspace))
+    states = _look(workspace, runs, ledger)
     causes = {item: why.of_job(workspace, item, states[item]) for item in runs}
     failed = {item: run for item, run in runs.items() if causes[item]}
     refusals = {

@@ -15,6 +15,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
+from launcher.status.slurm_states import LEAVING
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
@@ -32,6 +33,7 @@ MOST: Mapping[str, int | None] = {
     Cause.PEER_LOST: 3,
     Cause.DISK_FULL: 3,
     Cause.CLUSTER: 3,
+    Cause.LAUNCH_FAILED: 3,  # of one line: its node is mended in between
     Cause.SETUP: 3,  # of one line: the profile is mended in between
     Cause.DIVERGED: 0,
     Cause.SIGNAL: 10,
@@ -43,7 +45,9 @@ MOST: Mapping[str, int | None] = {
     Cause.CANCELLED: None,
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
 }
-STOPPED, HELD = "stopped", "ended"  # of runs that are left
+# of runs that are left
+STOPPED, HELD = "stopped", "ended"
+LEFT_BEHIND = "ended, and Slurm still clears up after them"
 MOST_NAMED = 8
 OTHER_MOST = 3  # of what has no cause, since nobody knows what became of it
 
@@ -98,6 +102,7 @@ class RetryChoice:
             State.ABSENT: "zsg submit",
             STOPPED: "zsg submit resumes them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
+            LEFT_BEHIND: f"zsg retry {name} again in some minutes",
         }
         return [
             f"left: {len(runs)} {state}"
@@ -192,6 +197,8 @@ def _is_of(failure: Failure, states: Collection[str], causes: Collection[str]) -
 
 def _kind_of(state: JobState) -> str:
     """Why a run that is not done is left by a retry, in a word."""
+    if state.in_queue and state.doing == LEAVING and not state.stopped:
+        return LEFT_BEHIND
     if state.in_queue:
         return HELD
     if state.stopped:

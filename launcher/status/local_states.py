@@ -59,7 +59,7 @@ def _read_running(folder: Path, clock: Clock) -> JobState:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file (this machine only)."""
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(path, os.O_RDONLY)  # as much as a shared lock needs
     except FileNotFoundError:
         return False
     try:

@@ -5,9 +5,11 @@ where it begins. A job that was submitted again has another folder, which the le
 knows. Logs may be gigabytes: they are mapped, not read.
 """
 
+import calendar
 import contextlib
 import mmap
 import os
+import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import UserError
 
 CHUNK = 1 << 16
+LAUNCH_TAIL = 1 << 20  # bytes of a log in which its last start is looked for
 POLL_S = 0.5
 
 
@@ -68,6 +71,11 @@ class Part:
 def local_log(folder: Path) -> Path:
     """Where the output of a job on this machine goes."""
     return folder / "log.txt"
+
+
+def locate_log(workspace: Workspace, submission: Submission, job_id: str) -> Path:
+    """Where the output of a job's script goes on Slurm, which is rank 0's, too."""
+    return workspace.submission(submission.id) / f"{job_id}_0_log.out"
 
 
 def of_jobs(
@@ -225,36 +233,85 @@ def _newest(path: Path) -> Part:
         return Part(path, starts[-1] if starts else 0, size)
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What a job's script has printed since Slurm started it last, where no attempt has
+    begun since.
+
+    `begin`: where in its log that begins, in bytes; `started` (s since the epoch, by its
+    node's clock) and `node`, where the script has told them; `modified`: when it last
+    printed, by the clock of the file system.
+    """
+
+    text: bytes
+    begin: int
+    started: float | None
+    node: str | None
+    modified: float
+
+
+def read_launch(log: Path) -> Launch | None:
+    """What a job's script has printed, where no attempt has begun since its last start;
+    None where one has, or there is no log."""
+    try:
+        with log.open("rb") as file:
+            begin = max(0, file.seek(0, os.SEEK_END) - LAUNCH_TAIL)
+            file.seek(begin)
+            text = file.read()
+            modified = os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+    start = _last_start(text)
+    if start is None and begin > 0 and not log_marks.SETUP_PATTERN.search(text):
+        return None  # it began before what was read
+    if start is not None:
+        text, begin = text[start.start() :], begin + start.start()
+    if log_marks.PATTERN.search(text):
+        return None
+    if start is None:
+        return Launch(text, begin, None, None, modified)
+    node, moment = (group.decode("utf-8", "replace") for group in start.groups())
+    return Launch(text, begin, _parse_moment(moment), node, modified)
+
+
+def _last_start(text: bytes) -> re.Match[bytes] | None:
+    """The mark of the last start of a script in what it has printed."""
+    starts = list(log_marks.START_PATTERN.finditer(text))
+    return starts[-1] if starts else None
+
+
+def _parse_moment(text: str) -> float | None:
+    """A time of a mark, in s since the epoch."""
+    try:
+        return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return None
+
+
 def setup_trouble(log: Path) -> tuple[str, bool] | None:
     """The setup line that a job's last start did not come past, and whether the script saw it fail.
 
     None where the setup lines were passed, or there is no log. A line that ends the
     script, or hangs until the job is ended, is not seen to fail.
     """
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - setup.TAIL))
-            text = file.read()
-    except OSError:
-        return None
-    starts = list(log_marks.START_PATTERN.finditer(text))
-    text = text[starts[-1].start() :] if starts else text
-    lines = list(log_marks.SETUP_PATTERN.finditer(text))
-    if (
-        not lines
-        or log_marks.PATTERN.search(text)
-        or f"\n{log_marks.SETUP_DONE}\n".encode() in text
-    ):
+    launch = read_launch(log)
+    return None if launch is None else find_setup_trouble(launch)
+
+
+def find_setup_trouble(launch: Launch) -> tuple[str, bool] | None:
+    """The same of what a script has printed."""
+    lines = list(log_marks.SETUP_PATTERN.finditer(launch.text))
+    if not lines or f"\n{log_marks.SETUP_DONE}\n".encode() in launch.text:
         return None
     line, command = (group.decode("utf-8", "replace") for group in lines[-1].groups())
-    ended = log_marks.SETUP_ENDED_PATTERN.search(text)
+    ended = log_marks.SETUP_ENDED_PATTERN.search(launch.text)
     how = (
         f"ended with {ended[2].decode('utf-8', 'replace')}"
         if ended
         else "is the last that began"
     )
     return setup.describe_failure(
-        f"{line} {how}: {command}", setup.find_output(text)
+        f"{line} {how}: {command}", setup.find_output(launch.text)
     ), ended is not None
 
 

@@ -4,7 +4,6 @@ Its imports are light: people ask for states all day.
 """
 
 import codecs
-import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridOutline
 from jobs.contract.job_file import runs_served
 from jobs.contract.states import State
-from launcher.clusters.slurm import Runner
+from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.status import BEFORE, collect_states
@@ -32,7 +31,7 @@ def status_rows(
     workspace: Workspace,
     grid: str | None,
     states: Collection[str] = (),
-    run: Runner = subprocess.run,
+    run: Runner = run_program,
 ) -> list[dict[str, Any]]:
     """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants,
     what is still active.
@@ -52,6 +51,7 @@ def status_rows(
         ledger,
         run,
         settled=TerminalCache(workspace),
+        only_looks=True,
     )
     rows: list[dict[str, Any]] = []
     for outline in outlines:

@@ -6,8 +6,8 @@ Absence is `unknown`. A job that runs by squeue's word and gives no sign of life
 """
 
 import contextlib
+import logging
 import math
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,9 +21,11 @@ from jobs.contract.continuation import NEXT
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
+from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
-from launcher.status import exit_states, local_states, slurm_states
+from launcher.clusters.slurm_retry import get_last_line
+from launcher.status import exit_states, local_states, logs, slurm_states
 from launcher.status.liveness import Clock
 from launcher.status.slurm_states import LEAVING, Sighting
 from launcher.status.terminal_cache import FIELDS, Key, RememberedEnd, TerminalCache
@@ -31,6 +33,8 @@ from launcher.workspace.job_state import NEVER_STARTED, RECORD_UNREADABLE, JobSt
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
 MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
@@ -48,17 +52,21 @@ def collect_states(
     workspace: Workspace,
     items: Iterable[str],
     ledger: Ledger,
-    run: slurm.Runner = subprocess.run,
+    run: Runner = run_program,
     *,
     settled: TerminalCache | None = None,
+    only_looks: bool = False,
 ) -> dict[str, JobState]:
     """The state of each job folder (relative to the workspace).
+
+    Raises ClusterError where Slurm cannot be asked, unless whoever asks `only_looks` and
+    submits nothing by it: then the files and accounting answer, and that is logged.
 
     `settled` remembers the ends that were read before; of them it has no checkpoints,
     snapshots or sizes. With it the queue is also searched for jobs that are done, until
     each was seen to have left it: an allocation may outlive its run.
     """
-    survey = _Survey(workspace, ledger, settled)
+    survey = _Survey(workspace, ledger, settled, only_looks)
     requested = list(items)
     for item in requested:
         survey.read_folder(item)
@@ -72,9 +80,14 @@ class _Survey:
     what follows from the jobs that others wait for."""
 
     def __init__(
-        self, workspace: Workspace, ledger: Ledger, cache: TerminalCache | None
+        self,
+        workspace: Workspace,
+        ledger: Ledger,
+        cache: TerminalCache | None,
+        only_looks: bool,
     ) -> None:
         self._workspace, self._ledger, self._cache = workspace, ledger, cache
+        self._only_looks = only_looks
         self._clock = Clock(workspace)
         self._submissions = ledger.by_item()
         self._states: dict[str, JobState] = {}
@@ -181,22 +194,24 @@ class _Survey:
             if end:
                 self._states[item] = end
 
-    def ask_slurm(self, run: slurm.Runner) -> None:
+    def ask_slurm(self, run: Runner) -> None:
         """Adds what Slurm says; remembers which jobs that are done have left its queue."""
         try:
             by_slurm = self._decide_by_slurm(run)
-        except ClusterError:
-            if self._asked.keys() - self._done.keys():
+        except ClusterError as error:
+            is_open = bool(self._asked.keys() - self._done.keys())
+            if is_open and not self._only_looks:
                 raise
-            # all is done: that can be read where there is no Slurm, too
-            by_slurm, self._done = {}, {}
+            # what is done can be read where there is no Slurm, too
+            by_slurm = self._decide_without_queue(run, error) if is_open else {}
+            self._done = {}
         if self._cache:
             for item in self._done.keys() - by_slurm.keys():
                 self._cache.remember_left_queue(item, self._done[item])
             self._cache.save()
         self._states |= by_slurm
 
-    def _decide_by_slurm(self, run: slurm.Runner) -> dict[str, JobState]:
+    def _decide_by_slurm(self, run: Runner) -> dict[str, JobState]:
         """What Slurm adds: all that it is asked of but what has ended and is not in its
         queue again."""
         links = {item: last.jobs_of(item) for item, last in self._asked.items()}
@@ -215,8 +230,39 @@ class _Survey:
                 states[item] = replace(state, replaced=ids)
         return states
 
+    def _decide_without_queue(
+        self, run: Runner, error: ClusterError
+    ) -> dict[str, JobState]:
+        """What files and accounting tell of jobs, where Slurm cannot be asked for its
+        queue; says so."""
+        complaint = " ".join(get_last_line(error).split())
+        logger.warning(
+            f"note: Slurm does not answer ({complaint}): what follows is what jobs have recorded"
+            " themselves; of others it is not known whether they wait or run"
+        )
+        why = f"Slurm does not answer ({complaint})"
+        links = {
+            item: last.jobs_of(item)
+            for item, last in self._asked.items()
+            if item not in self._done
+        }
+        open_jobs = chain(
+            *(jobs for item, jobs in links.items() if item not in self._states)
+        )
+        may_ask_sacct = all(self._asked[item].sacct for item in links)
+        answers = slurm.query_ends(list(open_jobs), why, run, sacct=may_ask_sacct)
+        unknown = SlurmState(State.UNKNOWN, why, away=True)
+        decide = partial(slurm_states.decide_unasked, why=why)
+        states: dict[str, JobState] = {}
+        for item, jobs in links.items():
+            known = {job: answers.get(job, unknown) for job in jobs}
+            state = self._decide_job(item, jobs, known, decide)
+            if state is not None:
+                states[item] = state
+        return states
+
     def _query(
-        self, links: Links, replaced: Links, run: slurm.Runner
+        self, links: Links, replaced: Links, run: Runner
     ) -> Mapping[Job, SlurmState]:
         """What Slurm says of all these jobs, in one question."""
         jobs = [*chain(*links.values()), *chain(*replaced.values())]
@@ -230,7 +276,11 @@ class _Survey:
         )
 
     def _decide_job(
-        self, item: str, links: list[Job], answers: Mapping[Job, SlurmState]
+        self,
+        item: str,
+        links: list[Job],
+        answers: Mapping[Job, SlurmState],
+        decide: Callable[[Sighting], JobState] = slurm_states.decide_state,
     ) -> JobState | None:
         """The state of a job that Slurm was asked of; None where Slurm adds nothing."""
         last, end = self._asked[item], self._states.get(item)
@@ -251,14 +301,14 @@ class _Survey:
             last=last,
             end=end,
             is_link=end is not None and job.id not in (links[0].id, end.slurm),
-            log=self._workspace.submission(last.id) / f"{job.id}_0_log.out",
+            log=logs.locate_log(self._workspace, last, job.id),
             clock=self._clock,
         )
         in_queue = answer.state in (State.QUEUED, State.WAITING, State.RUNNING)
-        unread = JobState(state=State.UNKNOWN, slurm=job.id, in_queue=in_queue)
-        return self._read_or_note(
-            item, partial(slurm_states.decide_state, sighting), unread
+        unread = JobState(
+            state=State.UNKNOWN, slurm=job.id, in_queue=in_queue or answer.away
         )
+        return self._read_or_note(item, partial(decide, sighting), unread)
 
     def conclude(self, item: str) -> JobState:
         """The state of a job, with what follows from the jobs before it, from its

@@ -6,6 +6,7 @@ written or replaced in it moves on; a folder that changed just now is not rememb
 since a second change could bear the same time.
 """
 
+import contextlib
 import json
 import uuid
 from pathlib import Path
@@ -139,4 +140,5 @@ class TerminalCache:
             draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
             draft.replace(self._path)
         except OSError:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that may only be read
+                draft.unlink()

@@ -19,8 +19,11 @@ from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
 from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs
+from launcher.status.launch import BEFORE
 from launcher.status.logs import Part
+from launcher.status.slurm_states import LEAVING
 from launcher.workspace.job_state import NEVER_STARTED, JobState
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
@@ -46,6 +49,10 @@ NEXT = {
     Cause.STAGE_FAILED: "mend the run that it starts from",
     Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip",
     Cause.BAD_INPUT: "change what the message names",
+    Cause.LAUNCH_FAILED: (
+        "nothing of zsg has run: mend what the line says on the nodes (workspace, Python,"
+        " container, disk) or in the profile"
+    ),
     Cause.SETUP: "mend the line in the profile's setup, or end it in `|| true` where it may fail",
     Cause.DIVERGED: (
         "change what the message names, which is another run, or take this point out by exclude"
@@ -54,6 +61,8 @@ NEXT = {
     Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
     Cause.DIED: "killed from outside, often for memory: zsg logs RUN",
 }
+# of what died before it began, where its log says no more
+NEXT_UNBEGUN = "its script ended by itself, and its log does not say why: zsg logs RUN"
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,8 @@ def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | No
     cause = causes.parse_cause(state.cause)
     if cause == Cause.TRACEBACK:
         return _with_log(workspace, item, recorded)
+    if cause == Cause.LAUNCH_FAILED:
+        return _with_launch_line(workspace, item, state, recorded)
     if cause and cause not in causes.CONSEQUENCES:
         return recorded
     logged = _in_logs(workspace, item)
@@ -218,11 +229,29 @@ def _by_log_before(
     """A job that was killed has no record; its log may say by whom."""
     if needed not in (state.evidence or ""):
         return None
+    unbegun = _by_launch_before(workspace, needed, state)
+    if unbegun is not None:
+        return unbegun
     logged = _in_logs(workspace, needed)
     if logged is None:
         return None
     evidence = f"{state.evidence}: {logged.evidence}"
     return replace(logged, cause=str(state.cause), evidence=evidence, silent=None)
+
+
+def _by_launch_before(
+    workspace: Workspace, needed: str, state: JobState
+) -> ProvenCause | None:
+    """A job that waited for one that ended before it began: the line of that one's log."""
+    last = Ledger(workspace).last(needed)
+    begin, end = f"{Cause.LAUNCH_FAILED}: ", f" ({needed})"
+    evidence = state.evidence or ""
+    if last is None or not (evidence.startswith(begin) and evidence.endswith(end)):
+        return None
+    line = evidence.removeprefix(begin).removesuffix(end)
+    cause = ProvenCause(str(state.cause), line)
+    located = _locate_launch_line(workspace, needed, last.job_ids(needed), cause)
+    return replace(located or cause, evidence=evidence)
 
 
 def _with_log(workspace: Workspace, item: str, recorded: ProvenCause) -> ProvenCause:
@@ -235,6 +264,35 @@ def _with_log(workspace: Workspace, item: str, recorded: ProvenCause) -> ProvenC
     ):
         return replace(logged, evidence=recorded.evidence)
     return recorded
+
+
+def _with_launch_line(
+    workspace: Workspace, item: str, state: JobState, recorded: ProvenCause
+) -> ProvenCause:
+    """Of what ended before it began, the line of its script's log that says why."""
+    jobs = [state.slurm] if state.slurm else []
+    return _locate_launch_line(workspace, item, jobs, recorded) or recorded
+
+
+def _locate_launch_line(
+    workspace: Workspace, item: str, jobs: Sequence[str], cause: ProvenCause
+) -> ProvenCause | None:
+    """A cause with the line of a script's log that is its evidence; None where no log of
+    these jobs has it."""
+    last = Ledger(workspace).last(item)
+    if last is None:
+        return None
+    for job in jobs:
+        log = logs.locate_log(workspace, last, job)
+        printed = logs.read_launch(log)
+        lines, offsets = _split_lines(printed.text if printed else b"")
+        texts = [line.strip() for line in lines]
+        if printed and cause.evidence in texts:
+            offset = printed.begin + offsets[texts.index(cause.evidence)]
+            number = Part(log, 0, offset).line_number(offset)
+            file = _relative(workspace, log)
+            return replace(cause, file=file, line=number, rank=0)
+    return None
 
 
 def _with_last_line(workspace: Workspace, item: str, cause: ProvenCause) -> ProvenCause:
@@ -352,7 +410,10 @@ def _next(
         is_held = state.flag and state.in_queue
         return f"zsg cancel {run} ends the Slurm job" if is_held else None
     parsed = causes.parse_cause(cause.cause)
-    advice = NEXT[parsed].replace("RUN", run) if parsed else None
+    advice = NEXT[parsed] if parsed else None
+    if parsed == Cause.DIED and (cause.evidence or "").endswith(BEFORE):
+        advice = NEXT_UNBEGUN
+    advice = advice.replace("RUN", run) if advice else None
     return "; then: ".join(filter(None, (advice, resume)))
 
 
@@ -367,6 +428,8 @@ def _resume(
         return f"zsg retry {grid}, which makes it again for the runs that failed for it"
     if state.stopped:
         return f"zsg submit resumes from step {state.saved or 0}"
+    if state.in_queue and state.doing == LEAVING:
+        return f"{_retry(grid, state, alone)}, once Slurm has cleared up after its job"
     if state.in_queue:
         return f"zsg cancel {run}, since Slurm still holds its job"
     if state.cause == NEVER_STARTED:

@@ -14,6 +14,7 @@ from jobs.contract import continuation
 from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
+from jobs.runtime.slurm_calls import SUBMIT_S, NoAnswer
 from launcher.clusters import slurm, submitit_backend
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm_retry import (
@@ -162,8 +163,14 @@ class SbatchSubmitter:
         self, submission: Submission, name: str, error: ClusterError
     ) -> JobsInSlurm:
         """The jobs that Slurm has though sbatch failed: "Socket timed out" may well
-        have submitted. SubmitRejected where it has none."""
-        ids = self._ask_slurm(lambda: adopt_jobs(self.workspace, submission, name))
+        have submitted. SubmitRejected where it has none.
+
+        An sbatch that did not end in time may have asked just now: Slurm is given time.
+        """
+        pauses = CONFIRM_S if isinstance(error, NoAnswer) else ()
+        ids = self._look_again(
+            lambda: adopt_jobs(self.workspace, submission, name), pauses
+        )
         if not ids:
             raise SubmitRejected(str(error)) from error
         return JobsInSlurm(ids)
@@ -199,14 +206,21 @@ class SbatchSubmitter:
 
     def _look_for_jobs(self, name: str, sacct: bool, cluster: str | None) -> list[str]:
         """The ids under a name, looked for more than once if there are none at first."""
-        for pause_s in (*CONFIRM_S, None):
-            ids = self._ask_slurm(
-                lambda: slurm.find_job_ids(name, sacct=sacct, cluster=cluster)
-            )
-            if ids or pause_s is None:
-                return ids
+        return self._look_again(
+            lambda: slurm.find_job_ids(name, sacct=sacct, cluster=cluster), CONFIRM_S
+        )
+
+    def _look_again(
+        self, look: Callable[[], list[str]], pauses: Sequence[float]
+    ) -> list[str]:
+        """What a look at Slurm finds; after each pause another, until one finds something."""
+        ids = self._ask_slurm(look)
+        for pause_s in pauses:
+            if ids:
+                break
             self.sleep(pause_s)
-        return []
+            ids = self._ask_slurm(look)
+        return ids
 
 
 def _may_be_sent_again(error: Exception) -> bool:
@@ -265,15 +279,30 @@ def adopt_jobs(workspace: Workspace, submission: Submission, name: str) -> list[
 def find_jobs(submission: Submission, name: str) -> list[str]:
     """The ids that Slurm has under a name of a submission, once no sbatch of it can be
     on its way any more."""
-    is_this_host = submission.host == socket.gethostname()
-    until = submission.created / 1000 + SETTLE_S
-    while _sbatch_lives(submission) if is_this_host else time.time() < until:
-        time.sleep(0.2)
+    _await_sbatch(submission)
     return slurm.find_job_ids(
         name,
         sacct=submission.sacct,
         cluster=submission.cluster if submission.named else None,
     )
+
+
+def _await_sbatch(submission: Submission) -> None:
+    """Returns once no sbatch of a submission can be on its way any more. ClusterError
+    where one does not end."""
+    if submission.host != socket.gethostname():
+        until = submission.created / 1000 + SETTLE_S
+        while time.time() < until:
+            time.sleep(0.2)
+        return
+    deadline = time.monotonic() + SUBMIT_S
+    while _sbatch_lives(submission):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"an sbatch of {submission.name} is still at work after {SUBMIT_S:g} s (see ps"
+                " -u $USER): end it, then zsg submit again"
+            )
+        time.sleep(0.2)
 
 
 def _sbatch_lives(submission: Submission) -> bool:

@@ -4,7 +4,7 @@ Reads the workspace and Slurm's answers; changes nothing.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -13,6 +13,7 @@ from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import State
+from jobs.runtime.slurm_calls import run_program
 from launcher.clusters import slurm
 from launcher.evaluation import evaluation_plan
 from launcher.grids.grid import Grid
@@ -65,7 +66,8 @@ class SubmitPlanner:
     """Plans a submit of a grid's runs, with no more jobs than `quota` has room for.
 
     `need_gb`: the memory that a run takes; of many on Slurm the one that takes most
-    goes first.
+    goes first. `only_looks`: nothing is submitted by the plan, so it is made also where
+    Slurm cannot be asked.
     """
 
     site: Site
@@ -75,6 +77,7 @@ class SubmitPlanner:
     allow: Allow
     quota: limits.SubmitQuota | None = None
     need_gb: Callable[[Run], float] = need_nothing
+    only_looks: bool = False
 
     def plan_submit(self) -> Plan:
         """What a submit would do now."""
@@ -131,10 +134,38 @@ class SubmitPlanner:
 
         return _Facts(
             former,
-            collect_states(workspace, items, self.ledger),
-            find_makers(workspace, self.ledger, self.site.profile.kind, before),
+            self._collect_states(items),
+            self._find_makers(before),
             cache(is_made),
         )
+
+    def _collect_states(self, items: Iterable[str]) -> dict[str, JobState]:
+        run = run_program
+        is_slurm_away = not self._is_local and not self.site.cluster.config
+        if self.only_looks and is_slurm_away:
+            run = slurm.run_without_queue  # each call would wait as long as the last
+        return collect_states(
+            self.site.workspace, items, self.ledger, run, only_looks=self.only_looks
+        )
+
+    def _find_makers(self, before: Collection[str]) -> dict[str, str]:
+        """What active prepare jobs, and the runs of `before`, are going to make, and in
+        which folder."""
+        workspace, scheduler = self.site.workspace, self.site.profile.kind
+        # A job on this machine cannot wait for one on Slurm, nor the other way round.
+        items = [
+            item
+            for item, last in self.ledger.by_item().items()
+            if last.scheduler == scheduler
+            and (item.startswith("prepare/") or item in before)
+        ]
+        open_items = [item for item in items if not _has_made_all(workspace, item)]
+        states = self._collect_states(open_items)
+        makers: dict[str, str] = {}
+        for item in open_items:
+            if _is_under_way(states[item]):
+                makers |= dict.fromkeys(_list_made(workspace, item), item)
+        return makers
 
     def _plan_actions(self, actions: list[Action], facts: _Facts) -> Plan:
         plan = make_plan(actions, facts.is_made, facts.makers)
@@ -156,7 +187,7 @@ class SubmitPlanner:
             return actions
         last = self.ledger.by_item()
         items = [item for item, job in last.items() if job.kind == "evaluate"]
-        states = collect_states(workspace, items, self.ledger)
+        states = self._collect_states(items)
         active = [item for item, state in states.items() if _is_under_way(state)]
         return evaluation_plan.add_evaluations(
             actions,
@@ -239,27 +270,6 @@ def _has_trained(state: JobState) -> bool:
 
 def _is_under_way(state: JobState) -> bool:
     return state.is_active and not state.stopped
-
-
-def find_makers(
-    workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]
-) -> dict[str, str]:
-    """What active prepare jobs, and the runs of `before`, are going to make, and in
-    which folder."""
-    # A job on this machine cannot wait for one on Slurm, nor the other way round.
-    items = [
-        item
-        for item, last in ledger.by_item().items()
-        if last.scheduler == scheduler
-        and (item.startswith("prepare/") or item in before)
-    ]
-    open_items = [item for item in items if not _has_made_all(workspace, item)]
-    states = collect_states(workspace, open_items, ledger)
-    makers: dict[str, str] = {}
-    for item in open_items:
-        if _is_under_way(states[item]):
-            makers |= dict.fromkeys(_list_made(workspace, item), item)
-    return makers
 
 
 def _list_made(workspace: Workspace, item: str) -> list[str]:

@@ -75,7 +75,12 @@ class ResolvedGrid:
         return replace(self, site=replace(self.site, cluster=cluster))
 
     def plan_submit(
-        self, allow: Allow, ledger: Ledger, quota: limits.SubmitQuota | None
+        self,
+        allow: Allow,
+        ledger: Ledger,
+        quota: limits.SubmitQuota | None,
+        *,
+        only_looks: bool = False,
     ) -> Plan:
         """What a submit would do now; of many runs the largest goes first."""
         return SubmitPlanner(
@@ -86,6 +91,7 @@ class ResolvedGrid:
             allow,
             quota,
             self.estimates.need_gb,
+            only_looks,
         ).plan_submit()
 
 
@@ -238,7 +244,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     site, estimates = opened.site, opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
     quota = limits.find_submit_quota(site.profile, site.cluster)
-    plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
+    plan = opened.plan_submit(allow, Ledger(site.workspace), quota, only_looks=True)
     refused: list[ZsgError] = [
         error for error in [workspaces.find_refusal(site.workspace)] if error
     ]

@@ -82,10 +82,35 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
     return workspace
 
 
-def find_own(path: Path | None) -> Workspace:
+def find_to_look(path: Path | None) -> Workspace:
+    """The same, for commands that only look. One that may not be written is told: what
+    they find out is not kept for the next time."""
+    workspace = find_to_read(path)
+    if is_read_only(workspace):
+        logger.warning(
+            f"note: workspace {workspace.root} may only be read here: it is read anew each time"
+        )
+    return workspace
+
+
+def is_read_only(workspace: Workspace) -> bool:
+    """Whether a workspace is there and may not be written: by its mode, or its disk."""
+    root = workspace.root
+    return root.is_dir() and not os.access(root, os.W_OK | os.X_OK)
+
+
+def find_own(path: Path | None, elsewhere: str | None = None) -> Workspace:
     """The same, for commands that write to it or run what lies there. UserError for one
-    that others may write."""
+    that others may write.
+
+    `elsewhere`: the option by which a command writes to another place, which is told
+    where this one may only be read.
+    """
     workspace = find_workspace(choose_folder(path))
+    if elsewhere and is_read_only(workspace):
+        raise UserError(
+            f"workspace {workspace.root} may only be read here; {elsewhere} writes elsewhere"
+        )
     if objection := find_foreign_access(workspace):
         raise objection
     ownership.make_files_private(workspace.root)
