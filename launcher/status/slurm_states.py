@@ -167,13 +167,24 @@ def _running(sighting: Sighting) -> JobState:
         node=answer.nodes,
     )
     if answer.is_booting:
-        minutes = f" for {answer.elapsed_s / 60:.0f} min" if answer.elapsed_s else ""
-        reason = f"Slurm makes its nodes ready{minutes} ({answer.word})"
-        return replace(state, doing=STARTING, reason=reason)
+        return _booting(answer, state)
     if sighting.end is not None and _has_ended_since_start(sighting):
         return _leaving(sighting, sighting.end, state)
     if answer.is_leaving:
         return _leaving_unrecorded(sighting, state)
+    return _at_work(sighting, state)
+
+
+def _booting(answer: SlurmState, state: JobState) -> JobState:
+    """A job whose nodes boot, or are made ready by a prolog: nothing of it runs."""
+    minutes = f" for {answer.elapsed_s / 60:.0f} min" if answer.elapsed_s else ""
+    reason = f"Slurm makes its nodes ready{minutes} ({answer.word})"
+    return replace(state, doing=STARTING, reason=reason)
+
+
+def _at_work(sighting: Sighting, state: JobState) -> JobState:
+    """A job that has told no end and that Slurm has not ended."""
+    answer = sighting.answer
     signs = liveness.read_signs(sighting.folder, sighting.clock)
     job = job_file.read_job(sighting.folder)
     state = replace(state, gpus=job.resources.gpus if job else None)

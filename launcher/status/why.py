@@ -160,12 +160,27 @@ def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | No
         return _from_before(workspace, item, state)
     recorded = _by_record(workspace, item, state)
     cause = causes.parse_cause(state.cause)
-    if cause == Cause.TRACEBACK:
-        return _with_log(workspace, item, recorded)
-    if cause == Cause.LAUNCH_FAILED:
-        return _with_launch_line(workspace, item, state, recorded)
     if cause and cause not in causes.CONSEQUENCES:
-        return recorded
+        return _with_proof(workspace, item, state, recorded)
+    return _by_logs(workspace, item, cause, recorded)
+
+
+def _with_proof(
+    workspace: Workspace, item: str, state: JobState, recorded: ProvenCause
+) -> ProvenCause:
+    """A cause from which others follow, with the line of the log that proves it."""
+    if state.cause == Cause.TRACEBACK:
+        return _with_log(workspace, item, recorded)
+    if state.cause == Cause.LAUNCH_FAILED:
+        return _with_launch_line(workspace, item, state, recorded)
+    return recorded
+
+
+def _by_logs(
+    workspace: Workspace, item: str, cause: Cause | None, recorded: ProvenCause
+) -> ProvenCause:
+    """The cause that the logs of all ranks prove, where that of the record may follow
+    from it."""
     logged = _in_logs(workspace, item)
     rank = causes.rank_cause(None if cause == Cause.DIED else cause)
     if logged and causes.rank_cause(logged.cause) < rank:
