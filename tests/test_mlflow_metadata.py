@@ -357,6 +357,32 @@ def test_tables_are_written_to_no_folder_elsewhere(
     assert list(home.iterdir()) == []
 
 
+def test_tables_that_cannot_be_kept_are_told_and_kept_later(
+    work: Path, tmp_path: Path, logged: list[str]
+) -> None:
+    """Metrics arrive all the same; once the folder can be written, the next sync keeps
+    the tables."""
+    copied = tmp_path / "copied"
+    shutil.copytree(work, copied)
+    shutil.rmtree(copied / "mlartifacts")
+    (copied / "mlartifacts").write_text("no folder")
+    shutil.rmtree(copied / "runs/whole/delivery")
+    sent = mlflow_sync.sync_grid(Workspace(copied), "grid")
+
+    assert sent["runs"] == 1
+    assert_exactly_once(copied, "grid", ["whole"])
+    [line] = logged
+    assert line.startswith(f"grid: artifacts cannot be kept in {copied.as_uri()}")
+    assert "see that it may be written" in line and line.endswith(
+        "zsg sync tries again"
+    )
+
+    (copied / "mlartifacts").unlink()
+    assert mlflow_sync.sync_grid(Workspace(copied), "grid") == {"runs": 0, "points": 0}
+    assert len(logged) == 1
+    assert list((copied / "mlartifacts").rglob(item_table.ITEMS))
+
+
 def test_what_varies_comes_first(work: Path) -> None:
     """Axes are the first parameters, and no recipe is too wide for a request."""
     wide = {"data": {f"key{number}": number for number in range(250)}}

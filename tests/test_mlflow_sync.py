@@ -13,8 +13,9 @@ import pytest
 
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.tracking import mlflow_sync
+from jobs.tracking.tracker import Unreachable
 from launcher.submission.workflow import start_delivery
-from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.grown_journals import write_grid, write_guest, write_run
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.mlflow_contents import (
     MlflowClient,
@@ -172,6 +173,168 @@ def test_what_a_restart_adds_is_sent_once(work: Path) -> None:
     assert sync(work, "restart") == {"runs": 1, "points": 1}
     assert_exactly_once(work, "restart", ["restarted"])
     assert child_runs(work, "restart")["restarted"]["status"] == "FINISHED"
+
+
+def test_late_rows_of_an_early_stage_shift_nothing(work: Path) -> None:
+    """With more keys than MLflow is told of, those that it has stay, and each of their
+    points comes once, whoever writes later and in whatever stage.
+
+    An evaluator of the first stage brings new keys after those of the second have taken
+    what room there was.
+    """
+    first, second, late = (
+        {f"{name}-{number}": float(number) for number in range(60)}
+        for name in ("first", "second", "late")
+    )
+    write_run(work, "cap-1", [[first]])
+    write_run(work, "cap-2", [[second]], outcome=None)
+    set_before(work, "cap-2", "cap-1")
+    write_grid(work, "capped", ["cap-2"])
+    assert sync(work, "capped") == {"runs": 1, "points": 60 + 40}
+    write_guest(work, "cap-1", 1, [late])
+    write_run(work, "cap-2", [[second, second]])
+    set_before(work, "cap-2", "cap-1")
+    assert sync(work, "capped") == {"runs": 1, "points": 40}
+
+    held = child_runs(work, "capped")["cap-2"]
+    steps = [(key, step) for key, step, _, _ in held["points"]]
+    of_second = [f"second-{number}" for number in range(40)]
+    expected = [(key, 0) for key in [*first, *of_second]]
+    expected += [(key, 1) for key in of_second]
+    assert sorted(steps) == sorted(expected)
+    assert held["tags"]["zsg.keys_left_out"].startswith("80, which zsg export has: ")
+    assert sync(work, "capped") == {"runs": 0, "points": 0}
+
+
+def set_before(work: Path, run: str, before: str) -> None:
+    """Makes a run the second stage after another."""
+    path = work / "runs" / run / "job.json"
+    write_json(path, json.loads(path.read_text()) | {"before": [before]})
+
+
+def test_keys_that_an_older_zsg_left_out_are_chosen_anew_and_all_is_sent(
+    work: Path,
+) -> None:
+    """Its cursor counts points of keys that it chose otherwise: MLflow gets what lacks,
+    and nothing twice."""
+    many = {f"key-{number}": float(number) for number in range(130)}
+    write_run(work, "older", [[many]], outcome=None)
+    write_grid(work, "older", ["older"])
+    sync(work, "older")
+    path = work / "runs/older/delivery/older.json"
+    cursor = json.loads(path.read_text())
+    del cursor["keys"], cursor["last"]
+    write_json(path, cursor | {"seen": None})
+    write_run(work, "older", [[many, many]])
+
+    assert sync(work, "older") == {"runs": 1, "points": 200}
+    assert len(child_runs(work, "older")["older"]["points"]) == 200
+
+
+def test_a_row_that_is_lost_after_it_was_sent_hides_none_behind_it(work: Path) -> None:
+    """A journal that lost a row in its middle has fewer points than were sent: what
+    comes later is sent all the same."""
+    write_run(work, "holed", [[{"loss": 4.0}, {"loss": 3.0}]], outcome=None)
+    write_grid(work, "holed", ["holed"])
+    sync(work, "holed")
+    sent = journal_points(work, "holed")
+    path = work / "runs/holed/journal/1-train-0.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line for line in lines if b'"loss": 4.0' not in line))
+    assert len(journal_points(work, "holed")) == 1
+    write_run(work, "holed", [[{"loss": 4.0}, {"loss": 3.0}, {"loss": 2.0}]])
+    sync(work, "holed")
+
+    held = [tuple(point) for point in child_runs(work, "holed")["holed"]["points"]]
+    now = [tuple(point) for point in journal_points(work, "holed")]
+    assert set(held) == {*map(tuple, sent), *now} and len(held) == len(set(held))
+    assert {step for _, step, *_ in held} == {0, 1, 2}
+
+
+def test_values_that_mlflow_changes_are_told(work: Path, logged: list[str]) -> None:
+    """By a tag of the run and one line of the sync, told once; what MLflow has no room
+    for keeps nothing beside it back."""
+    write_run(
+        work,
+        "odd",
+        [[{"loss": math.inf}, {"loss": -math.inf}, {"loss": math.nan}, {"loss": 1.0}]],
+        outcome=None,
+    )
+    path = work / "runs/odd/journal/1-train-0.jsonl"
+    last = (
+        path.read_bytes().splitlines()[-1].replace(b'"step": 3', b'"step": %d' % 2**70)
+    )
+    path.write_bytes(path.read_bytes() + last + b"\n")
+    write_grid(work, "odd", ["odd"])
+    assert sync(work, "odd") == {"runs": 1, "points": 4}
+
+    run = child_runs(work, "odd")["odd"]
+    told = run["tags"]["zsg.values_changed"]
+    assert [text.strip() for text in told.split(";")] == [
+        "1 × inf, kept as the largest number there is (1.8e308), first loss at step 0",
+        "1 × -inf, kept as the smallest number there is (-1.8e308), first loss at step 1",
+        "1 × nan, which its charts leave out, first loss at step 2",
+        f"1 × not sent, as step or time is beyond 64 bits, first loss at step {2**70}",
+    ]
+    values = [value for _, _, value, _ in sorted(run["points"], key=lambda row: row[1])]
+    assert values[:2] == [sys.float_info.max, -sys.float_info.max]
+    assert math.isnan(values[2]) and values[3] == 1.0
+    [line] = logged
+    assert line.startswith(f"odd: MLflow has not all values as they are: odd, {told}")
+    sync(work, "odd")
+    assert logged == [line]
+
+
+def test_a_grids_run_that_was_deleted_gets_its_children_back(work: Path) -> None:
+    """A new run of the grid is made, and all its runs stand below it again, also where
+    nothing of them is to be sent."""
+    for run in ("child", "sibling"):
+        write_run(work, run, [[{"loss": 3.0}]])
+    write_grid(work, "family", ["child", "sibling"])
+    sync(work, "family")
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    old = parent_of(work, "family")
+    client.delete_run(old)
+    assert sync(work, "family") == {"runs": 0, "points": 0}
+
+    new = parent_of(work, "family")
+    children = child_runs(work, "family").values()
+    assert new != old
+    assert [child["tags"]["mlflow.parentRunId"] for child in children] == [new, new]
+    assert_exactly_once(work, "family", ["child", "sibling"])
+
+
+def parent_of(work: Path, grid: str) -> str:
+    """The MLflow run of a grid itself."""
+    [parent] = [
+        row for row in mlflow_runs(work, grid) if row["tags"]["zsg.kind"] == "grid"
+    ]
+    return parent["id"]
+
+
+def test_trouble_of_one_served_run_keeps_no_other_from_mlflow(
+    logged: list[str],
+) -> None:
+    """Of a job that serves several runs; a server that is down is asked once a round."""
+    asked: list[tuple[str, str]] = []
+
+    def send_run(run: str, grid: str) -> None:
+        asked.append((run, grid))
+        if run == "broken":
+            raise Damaged("its job.json")
+        if grid == "down":
+            raise Unreachable("no answer")
+
+    served = [("broken", "up"), ("sound", "up")]
+    mlflow_sync.send_each(served, send_run)
+    assert asked == served and logged == ["broken is not sent: its job.json"]
+    with pytest.raises(Damaged, match=r"its job\.json"):
+        mlflow_sync.send_each([("broken", "up")], send_run)
+    asked.clear()
+    served = [("a", "down"), ("b", "down"), ("sound", "up")]
+    with pytest.raises(Unreachable):
+        mlflow_sync.send_each(served, send_run)
+    assert asked == [served[0], served[2]]
 
 
 def test_a_restart_that_disagrees_is_flagged(work: Path) -> None:

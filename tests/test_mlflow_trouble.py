@@ -2,6 +2,7 @@
 nothing lost by it?"""
 
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -11,8 +12,13 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.server.security_utils import INVALID_HOST_MSG, is_allowed_host_header
+from mlflow.utils.rest_utils import verify_rest_response
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import mlflow_sync, tracker
@@ -139,6 +145,115 @@ def test_a_server_that_is_too_old_is_refused(
 
     proxy.says.clear()
     assert send(tmp_path, "aged") == {"runs": 1, "points": 1}
+
+
+def test_a_server_that_is_too_old_is_refused_behind_a_login(
+    proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is asked with the login that its client has; nothing is sent."""
+    write_run(tmp_path, "aged", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "aged-behind", ["aged"], proxy.uri)
+    proxy.login, proxy.says["/version"] = f"{NAME}:{SECRET}", b"2.22.0"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", NAME)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+
+    with pytest.raises(Refused, match=r"is MLflow 2\.22\.0; zsg needs 3\.0 or newer"):
+        send(tmp_path, "aged-behind")
+    assert proxy.sent() == []
+
+
+def test_a_login_page_is_told_as_one(proxy: FaultyProxy, tmp_path: Path) -> None:
+    """At once, with where it sends on to, and without what stands in that address."""
+    write_run(tmp_path, "one", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "behind", ["one"], proxy.uri)
+    proxy.asks_browsers = True
+    with pytest.raises(
+        Refused, match="a web page answers in MLflow's place"
+    ) as refused:
+        send(tmp_path, "behind")
+
+    said = str(refused.value)
+    assert (
+        f"it sends on to http://localhost:{proxy.uri.rpartition(':')[2]}/login" in said
+    )
+    assert "s3cret" not in said and "<" not in said
+    assert len(proxy.requests) < 10
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_final", "advice"),
+    [
+        (200, "<html>Sign in", True, "a login that is made for browsers"),
+        (405, "<html>no", True, "a login that is made for browsers"),
+        (404, "<!doctype html>", True, "check the host, the port and the path"),
+        (503, "<html>busy", False, ""),
+        (200, '{"run": ', False, ""),
+    ],
+    ids=str,
+)
+def test_pages_in_place_of_an_answer(
+    status: int, body: str, is_final: bool, advice: str
+) -> None:
+    """A page of a server that is busy, and an answer that was cut, may pass."""
+    verify = lambda: verify_rest_response(answered(status, body), "/api/2.0/mlflow/x")  # noqa: E731
+    with pytest.raises(MlflowException) as raised:
+        verify()
+
+    assert tracker.is_transient(raised.value) is not is_final
+    assert advice in trouble.advise_on_error(str(raised.value))
+
+
+def answered(status: int, body: str) -> requests.Response:
+    """An answer of a server."""
+    answer = requests.Response()
+    answer.status_code, answer._content = status, body.encode()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("location", "told"),
+    [
+        ("https://sso.lab.org/login?state=secret", "https://sso.lab.org/login"),
+        ("/login", "http://mlflow.lab.org/login"),
+        (
+            "https://mlflow.lab.org/team/api/2.0/mlflow/x",
+            "https://mlflow.lab.org/team: name that as tracking.uri",
+        ),
+    ],
+)
+def test_where_a_server_sends_on(location: str, told: str) -> None:
+    """Without its query; an address that has become encrypted is the one to name."""
+    described = trouble.describe_redirect("http://mlflow.lab.org/team/", location)
+    assert described == f"; it sends on to {told}"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://login01:5000", "http://[fd00::7]:5000/team"]
+)
+def test_a_name_that_mlflow_does_not_allow_is_told(address: str) -> None:
+    """With the option that allows it, which MLflow's own check then takes."""
+    text = (
+        "API request to endpoint /api/2.0/mlflow/experiments/get-by-name failed with error code 403"
+        f" != 200. Response body: '{INVALID_HOST_MSG}'"
+    )
+    advice = trouble.advise_on_error(text, address)
+    words = shlex.split(advice.partition("--allowed-hosts ")[2])
+    names = words[0].removesuffix(",").split(",")
+
+    assert "PASSWORD" not in advice and not trouble.may_pass(403, text)
+    for host in (urlsplit(address).netloc, "localhost:5000"):
+        assert is_allowed_host_header(names, host)
+    assert not is_allowed_host_header(names, "elsewhere:5000")
+
+
+def test_a_name_that_zsg_server_does_not_allow_is_told(mlflow: str) -> None:
+    """Its own refusal says which option adds a name."""
+    answer = requests.get(f"{mlflow}/api/2.0/mlflow/x", headers={"Host": "elsewhere"})
+    with pytest.raises(MlflowException) as raised:
+        verify_rest_response(answer, "/api/2.0/mlflow/x")
+
+    advice = trouble.advise_on_error(str(raised.value))
+    assert "start it with --allow" in advice and "PASSWORD" not in advice
 
 
 def test_wrong_credentials_are_told_and_never_shown(
@@ -321,6 +436,24 @@ def do_as_told(message: str, word: str) -> None:
             command, shell=True, check=True, cwd=empty, env=env, capture_output=True
         )
         assert not list(Path(empty).iterdir())
+
+
+def test_a_deleted_experiment_of_an_own_server_is_restored_as_told(
+    tmp_path: Path, mlflow: str
+) -> None:
+    """The command names the server's token, without which it would be let in nowhere."""
+    write_run(tmp_path, "one", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "once-deleted", ["one"], mlflow)
+    send(tmp_path, "once-deleted")
+    client = MlflowClient(mlflow)
+    experiment = client.get_experiment_by_name("once-deleted")
+    assert experiment
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(Refused, match="was deleted in MLflow") as refused:
+        send(tmp_path, "once-deleted")
+
+    do_as_told(str(refused.value), "restore")
+    assert send(tmp_path, "once-deleted") == {"runs": 0, "points": 0}
 
 
 @pytest.mark.soak(part="tracking")

@@ -27,7 +27,10 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     is filled from the journal that began at `began`. `doubtful`: a request to create
     the run got no answer, so there may be a second one. `refilling`: the flag for which
     the run is to be filled anew, `refilled` that for which it was, `old` the MLflow run
-    that this one replaces.
+    that this one replaces. `keys`: the metric keys that MLflow is told, for ever; an
+    older zsg chose them anew each time. `last`: by stage and writer, how many points
+    were sent, and key, step and time of the last. `unkept`: whether the run's tables
+    are yet to be kept as artifacts.
     """
 
     sent: dict[str, int] | int = {}
@@ -43,6 +46,9 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     refilled: str | None = None
     old: str | None = None
     refilling: str | UnsetType | None = UNSET
+    keys: list[str] | UnsetType = UNSET
+    last: dict[str, tuple[int, str, int, int]] | UnsetType = UNSET
+    unkept: bool | UnsetType = UNSET
 
     def is_of(self, store: str) -> bool:
         """Whether a zsg that counts by stage wrote it, of this MLflow. The workspace's
@@ -67,6 +73,23 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     def count_sent(self, writer: str) -> int:
         """How many points of a stage's writer MLflow has."""
         return self.sent.get(writer, 0) if isinstance(self.sent, dict) else 0
+
+    def find_last_sent(self, writer: str) -> tuple[str, int, int] | None:
+        """Key, step and time of the last of them; None where none was noted."""
+        last = self.last.get(writer) if isinstance(self.last, dict) else None
+        if last is None or last[0] != self.count_sent(writer):
+            return None
+        return last[1:]
+
+    @property
+    def chosen_keys(self) -> list[str]:
+        """The metric keys that MLflow is told; none where an older zsg noted none."""
+        return self.keys if isinstance(self.keys, list) else []
+
+    @property
+    def is_unkept(self) -> bool:
+        """Whether the run's tables are yet to be kept."""
+        return self.unkept is True
 
 
 def locate_cursor(run_folder: Path, grid: str) -> Path:

@@ -5,6 +5,7 @@ What decides a run's numbers is a parameter; facts of its attempts are tags, for
 parameter can never change.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,6 +17,7 @@ from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import MadeThings, TrainJob
+from jobs.contract.journal import Point
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
 from jobs.contract.prepared import (
     ArrangementMeta,
@@ -32,6 +34,14 @@ MOST_SOURCES = 20
 MOST_KEYS, MOST_OF_SOURCES = 100, 60
 NAMED_KEYS = 20
 MOST_FLAGS = 5
+BEYOND = 1 << 63  # what MLflow's steps and times stay below
+# what MLflow makes of a value, by how Python writes it
+CHANGED = {
+    "inf": "inf, kept as the largest number there is (1.8e308)",
+    "-inf": "-inf, kept as the smallest number there is (-1.8e308)",
+    "nan": "nan, which its charts leave out",
+}
+NOT_SENT = "not sent, as step or time is beyond 64 bits"
 _COUNTS = re.compile(r"[0-9]+|'.*'")  # by which flags of one kind differ
 
 
@@ -99,6 +109,28 @@ def read_run_state(
             f"a restart computed other values ({len(disagreements)}): {disagreements[0]}"
         )
     return tags
+
+
+def can_be_sent(point: Point) -> bool:
+    """Whether MLflow has room for a point's step and time: 64 bits, and no time before
+    1970. It refuses a whole request for one that has not."""
+    return -BEYOND <= point.step < BEYOND and 0 <= point.ts < BEYOND
+
+
+def describe_changed_values(points: Iterable[Point]) -> dict[str, str]:
+    """The tag that says which values MLflow has otherwise than the journals; none where
+    all are the same. `points`: of all writers of a run's journals."""
+    odd_points: dict[str, list[Point]] = {}
+    for point in points:
+        if not can_be_sent(point):
+            odd_points.setdefault(NOT_SENT, []).append(point)
+        elif not math.isfinite(point.value):
+            odd_points.setdefault(CHANGED[str(point.value)], []).append(point)
+    texts = [
+        f"{len(changed)} × {what_happens}, first {changed[0].key} at step {changed[0].step}"
+        for what_happens, changed in odd_points.items()
+    ]
+    return {"values_changed": "; ".join(texts)} if texts else {}
 
 
 def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
@@ -245,21 +277,35 @@ class Keys:
     still beyond.
 
     Keys of single sources (`loss/NAME`) are the many; each is decided on when it first
-    comes, and for ever.
+    comes, and for ever: `chosen` were sent before, and what was left out beside them
+    finds no room later either.
     """
 
-    def __init__(self) -> None:
-        self._kept: dict[str, bool] = {}
+    def __init__(self, chosen: Iterable[str] = ()) -> None:
+        self._kept = dict.fromkeys(chosen, True)
+        self._count = len(self._kept)
+        self._of_sources = sum(map(_of_source, self._kept))
 
     def keeps(self, key: str) -> bool:
         """Whether points of this key are sent."""
-        if key not in self._kept:
-            sent_keys = [name for name, is_kept in self._kept.items() if is_kept]
-            room = len(sent_keys) < MOST_KEYS
-            if _of_source(key):
-                room = room and sum(map(_of_source, sent_keys)) < MOST_OF_SOURCES
-            self._kept[key] = room
-        return self._kept[key]
+        is_kept = self._kept.get(key)
+        if is_kept is None:
+            is_kept = self._kept[key] = self._has_room(key)
+        return is_kept
+
+    def _has_room(self, key: str) -> bool:
+        is_of_source = _of_source(key)
+        if self._count >= MOST_KEYS:
+            return False
+        if is_of_source and self._of_sources >= MOST_OF_SOURCES:
+            return False
+        self._count += 1
+        self._of_sources += is_of_source
+        return True
+
+    def chosen(self) -> list[str]:
+        """The keys that are sent."""
+        return [key for key, is_kept in self._kept.items() if is_kept]
 
     def left_out(self) -> dict[str, str]:
         """The tag that says which keys are not sent; none where all are."""

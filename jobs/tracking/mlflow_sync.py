@@ -36,9 +36,9 @@ from jobs.contract.job_file import stage_folders
 from jobs.files import ownership
 from jobs.runtime import job_log
 from jobs.tracking import follow
-from jobs.tracking.run_sync import BEGAN, RUN, MlflowGrid, RunSync
-from jobs.tracking.tracker import Refused, Tracker
-from zsg_core.errors import UserError
+from jobs.tracking.run_sync import BEGAN, PARENT, RUN, MlflowGrid, RunSync
+from jobs.tracking.tracker import NotKept, Refused, Tracker, Unreachable
+from zsg_core.errors import UserError, ZsgError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
 
 # by its name, as it is run as a program, which Python calls __main__
@@ -112,23 +112,59 @@ class Delivery:
         only: str | None = None,
         refill: bool = False,
         report_progress: ReportProgress | None = None,
+        with_tables: bool = True,
     ) -> dict[str, int]:
-        """Sends what MLflow lacks of every run, or of one; see `sync_grid`."""
+        """Sends what MLflow lacks of every run, or of one; see `sync_grid`.
+
+        `with_tables`: then also keeps the item tables as artifacts. That comes after all
+        metrics, which no trouble with artifacts may stop or delay.
+        """
         rows = [row for row in self._list_rows(only) if self._has_begun(row)]
         sent = {"runs": 0, "points": 0}
         refusals: list[Refused | Damaged] = []
         if rows:
             self._look_up(only)
-        counts = self._send_each(rows, refill, refusals)
+        counts = self._do_each(
+            rows, lambda row: self._sync_run(row).send(refill), refusals
+        )
         for number, points in enumerate(counts, start=1):
             sent["runs"] += points > 0
             sent["points"] += points
             if report_progress:
                 report_progress(number, len(rows))
         self._tell_elsewhere()
+        self._tell_changed()
+        if with_tables:
+            self._send_tables(refusals)
         if refusals:  # one run's trouble has not kept the others from MLflow
             raise refusals[0]
         return sent
+
+    def send_tables(self) -> None:
+        """Keeps as artifacts the item tables that earlier calls of `send` have left."""
+        refusals: list[Refused | Damaged] = []
+        self._send_tables(refusals)
+        if refusals:
+            raise refusals[0]
+
+    def _send_tables(self, refusals: list[Refused | Damaged]) -> None:
+        """Where artifacts are out of reach, that is told once, and the next delivery
+        tries again."""
+        if not (self._mlflow_grid and self._mlflow_grid.unkept):
+            return
+        unkept = self._mlflow_grid.unkept
+        rows = [row for row in self._list_rows() if row.run in unkept]
+        self._mlflow_grid.unkept = set()
+        try:
+            for _ in self._do_each(
+                rows, lambda row: self._sync_run(row).send_tables(), refusals
+            ):
+                pass
+        except NotKept as error:
+            logger.warning(
+                f"{self._grid}: {error}. The losses of items are therefore not in MLflow yet, all"
+                " metrics are; zsg sync tries again"
+            )
 
     def _has_begun(self, row: ListedRun) -> bool:
         """Whether there is a journal to send; also where that cannot be told, so that
@@ -151,18 +187,22 @@ class Delivery:
         rows = [*self._record.runs, *former]
         return [row for row in rows if only in (None, row.run)]
 
-    def _send_each(
-        self, rows: list[ListedRun], refill: bool, refusals: list[Refused | Damaged]
+    def _do_each(
+        self,
+        rows: list[ListedRun],
+        do: Callable[[ListedRun], int],
+        refusals: list[Refused | Damaged],
     ) -> Iterator[int]:
-        """How many points were sent of each run, as they end. A server that does not
+        """What `do` returns of each run, as they end; 0 of one that was refused, which
+        is noted. After another trouble nothing more is begun: a server that does not
         answer is asked for no other run."""
         stop = threading.Event()
 
-        def send_unless_stopped(row: ListedRun) -> int:
+        def do_unless_stopped(row: ListedRun) -> int:
             if stop.is_set():
                 return 0
             try:
-                return self._send_or_note_refusal(row, refill, refusals)
+                return self._do_or_note_refusal(row, do, refusals)
             except BaseException:
                 stop.set()
                 raise
@@ -170,10 +210,10 @@ class Delivery:
         is_server = self._tracker.uri.startswith("http")
         width = min(SIDE_BY_SIDE, len(rows)) if is_server else 1
         if width <= 1:
-            yield from map(send_unless_stopped, rows)
+            yield from map(do_unless_stopped, rows)
             return
         with ThreadPoolExecutor(width) as pool:
-            pending = [pool.submit(send_unless_stopped, row) for row in rows]
+            pending = [pool.submit(do_unless_stopped, row) for row in rows]
             try:
                 for future in as_completed(pending):
                     yield future.result()
@@ -181,11 +221,18 @@ class Delivery:
                 # also when interrupted: what is under way ends, nothing else begins
                 stop.set()
 
-    def _send_or_note_refusal(
-        self, row: ListedRun, refill: bool, refusals: list[Refused | Damaged]
+    def _do_or_note_refusal(
+        self,
+        row: ListedRun,
+        do: Callable[[ListedRun], int],
+        refusals: list[Refused | Damaged],
     ) -> int:
+        """Does it under the lock of the run's cursor."""
+        cursor_path = locate_cursor(self._workspace.run(row.run), self._grid)
         try:
-            return self._send_run(row, refill)
+            ownership.make_folder(cursor_path.parent)
+            with _lock(cursor_path.with_suffix(".lock")):
+                return do(row)
         except (Refused, Damaged) as error:
             refusals.append(error)
             if isinstance(error, Refused) and self._mlflow_grid:
@@ -193,13 +240,9 @@ class Delivery:
                 self._mlflow_grid.mlflow_runs = {}
             return 0
 
-    def _send_run(self, row: ListedRun, refill: bool) -> int:
+    def _sync_run(self, row: ListedRun) -> RunSync:
         assert self._mlflow_grid
-        cursor_path = locate_cursor(self._workspace.run(row.run), self._grid)
-        ownership.make_folder(cursor_path.parent)
-        is_listed = row not in self._record.former
-        with _lock(cursor_path.with_suffix(".lock")):
-            return RunSync(self._mlflow_grid, row, is_listed).send(refill)
+        return RunSync(self._mlflow_grid, row, row not in self._record.former)
 
     def _look_up(self, only: str | None) -> None:
         """Asks once which runs MLflow has; what is deleted or restored there later, the
@@ -212,10 +255,20 @@ class Delivery:
         if only is not None:
             identity |= {RUN: only}
         tags_by_run = self._tracker.find(
-            self._mlflow_grid.experiment, identity, (RUN, BEGAN)
+            self._mlflow_grid.experiment, identity, (RUN, BEGAN, PARENT)
         )
-        for mlflow_run, (run, began) in tags_by_run.items():
+        for mlflow_run, (run, began, parent) in tags_by_run.items():
             self._mlflow_grid.mlflow_runs.setdefault(run, {})[mlflow_run] = began
+            if parent != self._mlflow_grid.parent:
+                self._adopt(mlflow_run, run)
+
+    def _adopt(self, mlflow_run: str, run: str) -> None:
+        """Puts an MLflow run below the grid's own again, which was deleted and made anew."""
+        assert self._mlflow_grid
+        try:
+            self._tracker.tag(mlflow_run, {PARENT: self._mlflow_grid.parent})
+        except Refused as error:  # it may have been deleted a moment ago
+            logger.warning(f"{run}: it stands below no run of its grid's: {error}")
 
     def _find_grid(self) -> MlflowGrid:
         """The grid in MLflow, whose experiment and own run are made if need be."""
@@ -315,6 +368,18 @@ class Delivery:
                 f"{self._grid}: its experiment is called {name!r} in MLflow by now, which is filled"
             )
 
+    def _tell_changed(self) -> None:
+        changed = self._mlflow_grid.changed if self._mlflow_grid else {}
+        if not changed:
+            return
+        run, text = min(changed.items())
+        more_runs = f", and {len(changed) - 1} more runs" if len(changed) > 1 else ""
+        logger.warning(
+            f"{self._grid}: MLflow has not all values as they are: {run}, {text}{more_runs}."
+            " The tag zsg.values_changed says so; zsg report and zsg export have them as they are"
+        )
+        changed.clear()
+
     def _tell_elsewhere(self) -> None:
         elsewhere = self._mlflow_grid.elsewhere if self._mlflow_grid else {}
         for experiment, count in sorted(Counter(elsewhere.values()).items()):
@@ -346,13 +411,44 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     ]
     deliveries: dict[str, Delivery] = {}
 
-    def send() -> None:
-        for run, grid in served:
-            if grid not in deliveries:
-                deliveries[grid] = Delivery(workspace, grid, LIVE)
-            deliveries[grid].send(only=run)
+    def send_run(run: str, grid: str) -> None:
+        if grid not in deliveries:
+            deliveries[grid] = Delivery(workspace, grid, LIVE)
+        # the tables come last: out of reach, they would hold up what is measured meanwhile
+        deliveries[grid].send(only=run, with_tables=False)
 
-    follow.until_left(parent, send, LAST_S)
+    follow.until_left(parent, lambda: send_each(served, send_run), LAST_S)
+    for delivery in deliveries.values():
+        delivery.send_tables()
+
+
+def send_each(
+    served: list[tuple[str, str]], send_run: Callable[[str, str], None]
+) -> None:
+    """Sends every run to its grid; one run's trouble does not keep the others from MLflow.
+
+    Raises the first trouble where none could be sent, and that of a server that does
+    not answer, which is asked for no other run of the grid.
+    """
+    errors: dict[tuple[str, str], ZsgError | OSError] = {}
+    silent: list[Unreachable] = []
+    down: set[str] = set()
+    for run, grid in served:
+        if grid in down:
+            continue
+        try:
+            send_run(run, grid)
+        except Unreachable as error:
+            silent.append(error)
+            down.add(grid)
+        except (ZsgError, OSError) as error:
+            errors[run, grid] = error
+    if silent:
+        raise silent[0]
+    if errors and len(errors) == len(served):
+        raise next(iter(errors.values()))
+    for (run, _), error in errors.items():
+        logger.warning(f"{run} is not sent: {error}")
 
 
 def find_grids_of_run(workspace: Workspace, run: str) -> Iterator[GridRecord]:
@@ -387,6 +483,7 @@ def main() -> None:
     workspace = Workspace(options.workspace.resolve())
     ownership.make_files_private(workspace.root)
     if options.run:
+        handler.addFilter(job_log.RepeatFilter())
         _follow_runs(workspace, options.run, options.follow)
     elif options.follow:
         handler.addFilter(job_log.RepeatFilter())

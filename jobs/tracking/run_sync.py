@@ -7,12 +7,13 @@ request that was answered.
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from jobs.contract import attempt as attempts
@@ -42,6 +43,7 @@ STATUS: dict[str, str] = {
 }
 # tags: the run, and by its first row's time, which journal of it
 RUN, BEGAN = "zsg.run", "zsg.began"
+PARENT = "mlflow.parentRunId"
 
 
 @dataclass
@@ -50,7 +52,9 @@ class MlflowGrid:
 
     `store`: what cursors call this MLflow. `parent`: the grid's own MLflow run.
     `mlflow_runs`: by run, its MLflow runs and which journal each is filled from.
-    `elsewhere`: by run, the other experiment in which its MLflow run stands.
+    `elsewhere`: by run, the other experiment in which its MLflow run stands. `unkept`:
+    the runs whose tables are yet to be kept as artifacts. `changed`: by run, which
+    values MLflow has otherwise than the journals, where that is news.
     """
 
     workspace: Workspace
@@ -61,6 +65,8 @@ class MlflowGrid:
     parent: str
     mlflow_runs: dict[str, dict[str, str]] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
+    unkept: set[str] = field(default_factory=set)
+    changed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,14 @@ class _Points:
     shared may gain points after a later one was sent, and an evaluator's points come
     while its run trains, and after.
 
-    `disagreements`: where a restart computed other values. `left_out`: the tag of the
-    keys that are not sent.
+    `disagreements`: where a restart computed other values. `keys`: what is told of.
+    `tags` tell of keys that are left out, and of values that MLflow changes.
     """
 
     by_writer: dict[str, list[Point]]
     disagreements: list[str]
-    left_out: dict[str, str]
+    keys: mlflow_metadata.Keys
+    tags: dict[str, str]
 
     @property
     def first_ts(self) -> int | None:
@@ -111,16 +118,18 @@ class RunSync:
         has_run = self._cursor.is_of(self._grid.store) and self._has_mlflow_run()
         is_refill_due = refill and self._cursor.is_flagged
         if has_run and self._is_complete(seen) and not is_refill_due:
+            self._note_unkept()
             return 0
         rows = _read_rows_by_writer(self._stages)
         began = self._find_beginning(rows)
         if began is None:
             return 0  # its first row is being written
-        points = _choose_points(rows)
+        points = _choose_points(rows, self._cursor.chosen_keys)
         if not has_run:
             self._begin(began, points.first_ts, None)
         elif reason := self._find_refill_reason(refill, points.disagreements):
             self._begin(began, points.first_ts, reason)
+        self._keep_keys(points.keys)
         sent = sum(
             self._send_points(writer, of_writer)
             for writer, of_writer in points.by_writer.items()
@@ -130,7 +139,31 @@ class RunSync:
         self._send_results_if_done(rows, points)
         self._delete_replaced()
         self._keep(seen=seen, old=None)
+        self._note_unkept()
         return sent
+
+    def send_tables(self) -> int:
+        """Keeps the run's item tables as artifacts; returns how many. Raises NotKept
+        where MLflow's artifacts are out of reach."""
+        if not self._cursor.is_unkept:
+            return 0
+        with tempfile.TemporaryDirectory() as folder:
+            tables = item_table.write_item_tables(self._stages, Path(folder))
+            for path in tables:
+                self._tracker.upload(self._cursor.run, path, "losses")
+        self._keep(unkept=False)
+        return len(tables)
+
+    def _note_unkept(self) -> None:
+        if self._cursor.is_unkept:
+            self._grid.unkept.add(self._run_id)
+
+    def _keep_keys(self, keys: mlflow_metadata.Keys) -> None:
+        """Notes which keys are told, with the next that is written. An older zsg chose
+        them anew each time: where it left some out, its counts may be of other points."""
+        if self._cursor.keys is UNSET and keys.left_out():
+            self._cursor = replace(self._cursor, sent={})
+        self._cursor = replace(self._cursor, keys=keys.chosen())
 
     def _keep(self, **news: Any) -> None:
         """Writes the cursor with what is new in it."""
@@ -191,7 +224,7 @@ class RunSync:
         mlflow_run, is_doubtful = self._tracker.find_or_create(
             self._grid.experiment,
             identity,
-            {"mlflow.parentRunId": self._grid.parent},
+            {PARENT: self._grid.parent},
             mlflow_metadata.name_of(self._row),
             started,
         )
@@ -232,20 +265,37 @@ class RunSync:
     def _send_points(self, writer: str, points: list[Point]) -> int:
         """Sends what MLflow lacks of one writer's points, and first the parameters;
         returns how many points."""
-        unsent = points[self._cursor.count_sent(writer) :]
+        count = self._count_sent(writer, points)
         params = None
         if not self._cursor.params:
             params = mlflow_metadata.flatten_params(self._row)
-        for count in self._tracker.log(self._cursor.run, unsent, params):
-            self._count_sent(writer, count)
+        unsent = points[count:]
+        for number in self._tracker.log(self._cursor.run, unsent, params):
+            count += number
+            self._note_sent(writer, points[count - 1 : count], count)
         if params is not None:
             self._keep(params=True)
         return len(unsent)
 
-    def _count_sent(self, writer: str, count: int) -> None:
+    def _count_sent(self, writer: str, points: Sequence[Point]) -> int:
+        """How many of a writer's points MLflow has: those up to the last that was sent.
+
+        0 where that does not stand there any more, as other rows count by now: then
+        all are sent once more, which changes nothing of those that are there.
+        """
+        count = self._cursor.count_sent(writer)
+        if not 0 < count <= len(points):
+            return 0
+        last = self._cursor.find_last_sent(writer)
+        return count if last in (None, _name_point(points[count - 1])) else 0
+
+    def _note_sent(self, writer: str, last: Sequence[Point], count: int) -> None:
+        """Notes that MLflow has so many of a writer's points, up to the last of them."""
         counts = self._cursor.sent if isinstance(self._cursor.sent, dict) else {}
-        total = self._cursor.count_sent(writer) + count
-        self._keep(sent={**counts, writer: total})
+        names = self._cursor.last if isinstance(self._cursor.last, dict) else {}
+        for point in last:
+            names = {**names, writer: (count, *_name_point(point))}
+        self._keep(sent={**counts, writer: count}, last=names)
 
     def _list_duplicates(self) -> list[str]:
         """Other MLflow runs that are filled from the same journal: deleted there once,
@@ -299,6 +349,7 @@ class RunSync:
             return
         starts = list(find_starts(rows[self._folder.name]))
         tags = mlflow_metadata.collect_facts(self._folder, self._row, starts) | state
+        self._note_changed(state)
         mlflow_run = self._cursor.run
         self._tracker.tag(
             mlflow_run, {f"zsg.{key}": value for key, value in tags.items()}
@@ -309,13 +360,18 @@ class RunSync:
             self._tracker.set_status(mlflow_run, status, ended)
         self._keep(state=state)
 
+    def _note_changed(self, state: dict[str, str]) -> None:
+        text = state.get("values_changed")
+        if text and text != (self._cursor.state or {}).get("values_changed"):
+            self._grid.changed[self._run_id] = text
+
     def _collect_state(
         self, rows: dict[str, list[journal_rows.Row]], points: _Points
     ) -> dict[str, str]:
         all_rows = chain.from_iterable(rows.values())
         return {
             **mlflow_metadata.read_run_state(self._stages, points.disagreements),
-            **points.left_out,
+            **points.tags,
             **mlflow_metadata.collect_doubts(all_rows),
             "workspace": str(self._grid.workspace.root),
             "listed": self._listed,
@@ -324,7 +380,8 @@ class RunSync:
     def _send_results_if_done(
         self, rows: dict[str, list[journal_rows.Row]], points: _Points
     ) -> None:
-        """The losses of items and tasks, and a model for every snapshot that was kept.
+        """A model for every snapshot that was kept; and notes that the losses of items
+        and tasks are to be kept.
 
         Once per end of the run, and again when evaluators have come to more, or the
         workspace to another place.
@@ -339,15 +396,9 @@ class RunSync:
             return
         # that of a later stage was not there when the run began
         self._send_datasets(self._cursor.run)
-        self._send_item_tables()
         for stage, of_stage in by_stage.items():
             self._send_snapshots(stage, rows[stage.name], of_stage)
-        self._keep(results=results)
-
-    def _send_item_tables(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for path in item_table.write_item_tables(self._stages, Path(folder)):
-                self._tracker.upload(self._cursor.run, path, "losses")
+        self._keep(results=results, unkept=True)
 
     def _send_snapshots(
         self, stage: Path, rows: list[journal_rows.Row], points: list[Point]
@@ -405,13 +456,46 @@ def _rows_of_stage(stage: Path) -> Iterator[tuple[str, Iterator[journal_rows.Row
         yield writer, (row for row in rows if not isinstance(row, ItemsRow))
 
 
-def _choose_points(rows: dict[str, list[journal_rows.Row]]) -> _Points:
-    """The points that count, of the keys that MLflow is told."""
-    keys = mlflow_metadata.Keys()
-    by_writer: dict[str, list[Point]] = {}
+def _choose_points(
+    rows: dict[str, list[journal_rows.Row]], chosen: Sequence[str]
+) -> _Points:
+    """The points that count, of the keys that MLflow is told: those `chosen` before, and
+    of new ones as many as there is room for, the earliest first."""
+    keys = mlflow_metadata.Keys(chosen)
+    all_points: dict[str, list[Point]] = {}
     disagreements: list[str] = []
     for writer, of_writer in rows.items():
         points, flags = journal.first_points(of_writer)
-        by_writer[writer] = [point for point in points if keys.keeps(point.key)]
+        all_points[writer] = points
         disagreements += flags
-    return _Points(by_writer, disagreements, keys.left_out())
+    for key in _list_keys(all_points.values()):
+        keys.keeps(key)
+    by_writer = {
+        writer: [point for point in points if keys.keeps(point.key)]
+        for writer, points in all_points.items()
+    }
+    told_points = chain.from_iterable(by_writer.values())
+    tags = keys.left_out() | mlflow_metadata.describe_changed_values(told_points)
+    by_writer = {
+        writer: list(filter(mlflow_metadata.can_be_sent, points))
+        for writer, points in by_writer.items()
+    }
+    return _Points(by_writer, disagreements, keys, tags)
+
+
+def _list_keys(writers: Iterable[Sequence[Point]]) -> list[str]:
+    """The keys of all points, the earliest first: in whatever order writers are read, a
+    later one takes no room from those before it."""
+    began: dict[str, int] = {}
+    for points in writers:
+        of_writer: dict[str, int] = {}
+        for point in points:
+            of_writer.setdefault(point.key, point.ts)
+        for key, ts in of_writer.items():
+            began[key] = min(ts, began.get(key, ts))
+    return sorted(began, key=lambda key: began[key])
+
+
+def _name_point(point: Point) -> tuple[str, int, int]:
+    """What a point is known by in its journal."""
+    return point.key, point.step, point.ts

@@ -58,12 +58,15 @@ from mlflow.tracking.request_auth.abstract_request_auth_provider import (
 from mlflow.tracking.request_auth.registry import (
     _request_auth_provider_registry,  # pyright: ignore[reportPrivateUsage]
 )
+from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.rest_utils import http_request
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.contract.journal import Point
 from jobs.tracking import artifact_folder, logins, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
+from jobs.tracking.mlflow_trouble import NotSeen
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
@@ -78,6 +81,8 @@ LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
 PAGE = 1000  # runs of one answer
 VERSION_S = 10.0
+LIST = "/api/2.0/mlflow/artifacts/list"
+PROBE = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 BUSY_S = 60.0  # how long another process may hold a sqlite store
 # What in a store has the address of artifacts, the experiments' own last: the others
 # are found by theirs.
@@ -102,6 +107,10 @@ class Unreachable(ClusterError):
 
 class Refused(ClusterError):
     """MLflow said no, and would say it again."""
+
+
+class NotKept(ClusterError):
+    """MLflow's artifacts cannot be written from here, so no other file need be tried now."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +297,8 @@ class Tracker:
         """
         experiment = self._again(lambda: self._experiment(name))
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
-            again = trouble.bring_back(self._place, experiment.experiment_id)
+            is_own = logins.is_own_server(self.uri)
+            again = trouble.bring_back(self._place, experiment.experiment_id, is_own)
             raise Refused(
                 f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}"
             )
@@ -315,10 +325,15 @@ class Tracker:
         if self.uri.startswith("http") and trouble.is_too_old(
             version := self._version()
         ):
-            oldest = ".".join(map(str, trouble.OLDEST))
             raise Refused(
-                f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}"
+                f"{self._place} is MLflow {version}; zsg needs {trouble.OLDEST_TEXT} or newer."
+                f" {KEPT}"
             )
+
+    def has_no_page(self) -> bool:
+        """Whether a server says that there is no page at its address."""
+        answer = self._ask("/")
+        return answer is not None and answer.status_code == 404
 
     def named(self, name: str) -> str | None:
         """The id of the experiment of that name, if there is one that is not deleted."""
@@ -462,23 +477,52 @@ class Tracker:
     def upload(self, run: str, file: Path, folder: str) -> None:
         """Keeps a file among a run's artifacts, in place of one of the same name.
 
-        Of a sqlite store only in the folder beside it: the store may be somebody
-        else's, and name any folder.
+        Raises NotKept where they lie out of reach: in a bucket without its library or
+        its key here, in a folder of the server's machine. Of a sqlite store only in the
+        folder beside it: the store may be somebody else's, and name any folder.
         """
-        if self._artifacts is None:
-            self._again(lambda: self._client.log_artifact(run, str(file), folder))
-            return
-        root = Path(local_file_uri_to_path(self._artifacts))
         location = self._again(lambda: self._client.get_run(run)).info.artifact_uri
+        location = location or ""
         try:
-            names = artifact_folder.split_below(root, local_file_uri_to_path(location))
-            artifact_folder.write_file(
-                root, [*names, *artifact_folder.split_path(folder), file.name], file
-            )
+            if self._artifacts is None:
+                self._upload_by_client(run, location, file, folder)
+            else:
+                self._write_beside_store(location, file, folder)
         except artifact_folder.NotBelow as error:
             raise Refused(
                 f"{self._place}: nothing is written to {location}: {error}. {KEPT}"
             ) from None
+        except Exception as error:  # of whatever library reaches the artifacts
+            if is_transient(error):
+                # Unreachable, where it is the server itself that does not answer
+                self._again(lambda: self._client.get_run(run))
+            is_server = self.uri.startswith("http")
+            why = trouble.explain_not_kept(location, error, is_server)
+            raise NotKept(why) from error
+
+    def _upload_by_client(
+        self, run: str, location: str, file: Path, folder: str
+    ) -> None:
+        """Sends a file where MLflow says that the run's artifacts are; OSError for a
+        folder of this machine that its server does not see."""
+        self._retry_policy.call(
+            lambda: self._client.log_artifact(run, str(file), folder), is_transient
+        )
+        is_local = urllib.parse.urlsplit(location).scheme in ("", "file")
+        if not (is_local and self.uri.startswith("http")):
+            return
+        listed = self._ask(
+            f"{LIST}?{urllib.parse.urlencode({'run_id': run, 'path': folder})}"
+        )
+        if listed is not None and listed.ok and file.name not in listed.text:
+            raise NotSeen
+
+    def _write_beside_store(self, location: str, file: Path, folder: str) -> None:
+        root = Path(local_file_uri_to_path(self._artifacts))
+        names = artifact_folder.split_below(root, local_file_uri_to_path(location))
+        artifact_folder.write_file(
+            root, [*names, *artifact_folder.split_path(folder), file.name], file
+        )
 
     def model(
         self,
@@ -596,13 +640,37 @@ class Tracker:
                 return tags_by_run
 
     def _version(self) -> str:
-        """What the server says it is; nothing where it does not say, or stands behind
-        what does not let us ask."""
-        try:
-            answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
-        except requests.RequestException:
+        """What the server says it is, asked with the login that its client has; nothing
+        where it does not say, or stands behind what does not let us ask."""
+        answer = self._ask("/version")
+        if answer is None or not answer.ok:
             return ""
-        return trouble.shorten_error(answer.text[:100]) if answer.ok else ""
+        return trouble.shorten_error(answer.text[:100])
+
+    def _find_redirect(self) -> str:
+        """Where the server sends on who asks it for MLflow, to end a message with;
+        nothing where it sends nobody on."""
+        answer = self._ask(PROBE, follow_redirects=False)
+        if answer is None or not answer.is_redirect:
+            return ""
+        return trouble.describe_redirect(self._place, answer.headers["Location"])
+
+    def _ask(
+        self, path: str, follow_redirects: bool = True
+    ) -> requests.Response | None:
+        """The server's answer to a request, asked once, as its client asks; None without one."""
+        ask: Callable[..., requests.Response | None] = http_request
+        try:
+            return ask(
+                get_default_host_creds(self.uri),
+                path,
+                "GET",
+                timeout=VERSION_S,
+                raise_on_status=False,
+                allow_redirects=follow_redirects,
+            )
+        except MlflowException:
+            return None
 
     @property
     def _place(self) -> str:
@@ -694,4 +762,6 @@ class Tracker:
                     f"MLflow does not answer or is overloaded: {message}. {KEPT}"
                 ) from error
             advice = trouble.advise_on_error(str(error), self._place)
+            if trouble.is_page(str(error)):
+                advice += self._find_redirect()
             raise Refused(f"MLflow refused: {message}{advice}. {KEPT}") from error

@@ -72,6 +72,11 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
         show.print_result(
             f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
         )
+        if tracker.Tracker(uri).has_no_page():
+            logger.warning(
+                "its server has no page there: where it was started with --static-prefix, put the"
+                " prefix before the # of the address"
+            )
         return
     listening = mlflow_server.open_socket("127.0.0.1", port)
     database = Path(uri.removeprefix(mlflow_server.SQLITE))

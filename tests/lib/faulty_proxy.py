@@ -51,6 +51,8 @@ class FaultyProxy:
         self.says: dict[str, bytes] = {}
         # "name:password" of whom it lets through, as a site's own proxy does
         self.login: str | None = None
+        # True: it sends everybody on to a page, as a login for browsers does
+        self.asks_browsers = False
         # False: it refuses a NaN that it has, as MLflow before 3.15 does
         self.knows_nans = True
         self._nans: set[tuple[str, ...]] = set()
@@ -94,10 +96,8 @@ class FaultyProxy:
         body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0))
         fault, answer = self._fault(asked.path)
         self.requests.append((asked.command, asked.path, fault))
-        if said := next(
-            (said for end, said in self.says.items() if asked.path.endswith(end)), None
-        ):
-            _answer(asked, 200, said)
+        if self.asks_browsers:
+            self._ask_browser(asked)
             return
         if (
             self.login
@@ -105,6 +105,11 @@ class FaultyProxy:
             != f"Basic {b64encode(self.login.encode()).decode()}"
         ):
             _answer(asked, 401, b"You are not authenticated.")
+            return
+        if said := next(
+            (said for end, said in self.says.items() if asked.path.endswith(end)), None
+        ):
+            _answer(asked, 200, said)
             return
         if fault == "drop":
             _hang_up(asked)
@@ -121,6 +126,17 @@ class FaultyProxy:
             time.sleep(answer[0] / 5000)
         status, said = self._pass_on(asked, body)
         _hang_up(asked) if fault == "cut" else _answer(asked, status, said)
+
+    def _ask_browser(self, asked: BaseHTTPRequestHandler) -> None:
+        """Sends on to a page of another host, which is this one by another name."""
+        if asked.path.startswith("/login"):
+            _answer(asked, 200, b"<!doctype html><title>Sign in</title>")
+            return
+        asked.send_response(302)
+        port = urlsplit(self.uri).port
+        asked.send_header("Location", f"http://localhost:{port}/login?state=s3cret")
+        asked.send_header("Content-Length", "0")
+        asked.end_headers()
 
     def _has_nan(self, path: str, body: bytes) -> bool:
         """Whether a request has a NaN that was passed on before; if not, those that it

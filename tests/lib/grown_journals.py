@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Workspace, read_json, write_json
-from jobs.contract.journal import Journal
+from jobs.contract.journal import GUEST, Journal
 from tests.lib.job_records import write_job_file
 
 RECIPE = {
@@ -52,6 +53,18 @@ def write_run(
         journal.close()
     if outcome:
         attempts.end_attempt(folder, attempt, outcome)
+
+
+def write_guest(
+    work: Path, run: str, writer: int, rows: list[dict[str, Any]], first_step: int = 0
+) -> None:
+    """An evaluator's journal in a run's folder, each row a dict of metrics for the next step."""
+    folder = work / "runs" / run
+    attempt = Attempt(1, "evaluation", None, 0, f"guest {writer}", "node", 0)
+    journal = Journal(folder, attempt, GUEST, "s", writer, fence=lambda: None)
+    for step, data in enumerate(rows, start=first_step):
+        journal.add_row("metric", step=step, examples=step, data=data)
+    journal.close()
 
 
 def write_grid(
