@@ -1,13 +1,16 @@
 """Is a submission handed over once, whatever sbatch says and however long the
 controller is away?"""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.contract.folder import Workspace
+from jobs.runtime.slurm_calls import NoAnswer
 from launcher.clusters import slurm, slurm_retry, submitit_backend
+from launcher.submission import sbatch as sbatch_calls
 from launcher.submission.sbatch import SbatchSubmitter
 from launcher.workspace.ledger import Ledger
 from tests.lib.slurm_answers import profile
@@ -19,6 +22,7 @@ AWAY = (
     " operation"
 )
 DOWN = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+SILENT = "sbatch failed: it did not answer within 180 s"
 TWO = ["7_0", "7_1"]
 REFUSED = "sbatch failed: sbatch: error: invalid partition specified: nowhere"
 
@@ -39,6 +43,8 @@ def send(
         def submit(*_: object) -> submitit_backend.SbatchAnswer:
             run.calls.append("sbatch")
             said = sbatch.pop(0)
+            if said == SILENT:
+                raise NoAnswer(said)
             if said and not said[0].isdigit() and said != "?":
                 raise ClusterError(said)
             return (
@@ -158,6 +164,46 @@ def test_a_time_out_that_did_not_submit_is_tried_again(
     assert send.calls == ["sbatch", "squeue", "sleep", "sbatch", "squeue", "adopt"]
     assert "Socket timed out" in send.said[0] and "retrying in 2 s" in send.said[0]
     assert ledger.last("runs/a").ids == ["7_0", "7_1"]
+
+
+def test_an_sbatch_that_did_not_end_in_time_is_looked_for_more_than_once(
+    send: Callable[..., Ledger],
+) -> None:
+    """It may have asked just before it was ended: found late it is adopted; not found
+    it is called again."""
+    ledger = send([SILENT], [[], [], TWO])
+    looks = ["squeue", "sleep", "squeue", "sleep", "squeue"]
+    assert send.calls == ["sbatch", *looks, "adopt"]
+    assert ledger.last("runs/a").ids == TWO
+
+    send.calls.clear()
+    send([SILENT, "7"], [[], [], [], TWO])
+    again = ["sleep", "sbatch", "squeue", "adopt"]
+    assert send.calls == ["sbatch", *looks, *again]
+
+
+def test_an_sbatch_that_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time; one that an earlier submit left behind is told, not waited for
+    without end."""
+    program = tmp_path / "sbatch"
+    program.write_text("#!/bin/sh\nsleep 300\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    monkeypatch.setattr(submitit_backend, "SUBMIT_S", 0.3)
+    monkeypatch.setattr(sbatch_calls, "SUBMIT_S", 0.3)
+    parameters = {"job_name": "zsg-g-train-1", "time": 1}
+    with pytest.raises(NoAnswer, match=r"did not answer within 0\.3 s"):
+        submitit_backend.submit_held(tmp_path, 1, parameters, "python", {"PATH": path})
+
+    monkeypatch.setattr(sbatch_calls, "_sbatch_lives", lambda submission: True)
+    submission = Ledger(Workspace(tmp_path)).intend(
+        scheduler="slurm", kind="train", grid="g", items=ITEMS
+    )
+    with pytest.raises(ClusterError, match="is still at work after"):
+        sbatch_calls.find_jobs(submission, submission.name)
 
 
 def test_a_controller_that_restarts_is_waited_for(send: Callable[..., Ledger]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
+from launcher.status import why
 from launcher.status.status import JobState, collect_states
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace.job_state import NEVER_STARTED
@@ -508,6 +509,8 @@ def test_what_is_on_disk_is_shown_while_slurm_is_away(
     )
     assert (found.state, found.cause, found.in_queue) == ("unknown", reason, True)
     assert logged[-1].startswith(f"note: {reason}")
+    told = why.make_why_row("r", "g", found, why.of_job(workspace, ITEM, found))
+    assert told["next"] == "look again once Slurm answers"
 
     started(workspace, submission)
     found = looked_at(workspace)

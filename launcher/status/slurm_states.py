@@ -19,6 +19,7 @@ from launcher.workspace.ledger import Submission
 from launcher.workspace.scheduler_job import Job
 
 LEAVING = "leaving"
+NO_ANSWER = "Slurm does not answer"  # with which the cause begins of what nobody knows
 HELD_S = 45.0  # from a job's own end to that of its allocation, which takes seconds
 # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
 START_S = 300.0

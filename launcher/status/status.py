@@ -235,12 +235,11 @@ class _Survey:
     ) -> dict[str, JobState]:
         """What files and accounting tell of jobs, where Slurm cannot be asked for its
         queue; says so."""
-        complaint = " ".join(get_last_line(error).split())
+        why = f"{slurm_states.NO_ANSWER} ({' '.join(get_last_line(error).split())})"
         logger.warning(
-            f"note: Slurm does not answer ({complaint}): what follows is what jobs have recorded"
-            " themselves; of others it is not known whether they wait or run"
+            f"note: {why}: what follows is what jobs have recorded themselves; of others it is not"
+            " known whether they wait or run"
         )
-        why = f"Slurm does not answer ({complaint})"
         links = {
             item: last.jobs_of(item)
             for item, last in self._asked.items()

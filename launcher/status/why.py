@@ -21,7 +21,7 @@ from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs
 from launcher.status.launch import BEFORE
 from launcher.status.logs import Part
-from launcher.status.slurm_states import LEAVING
+from launcher.status.slurm_states import LEAVING, NO_ANSWER
 from launcher.workspace.job_state import NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
@@ -443,6 +443,8 @@ def _resume(
         return f"zsg retry {grid}, which makes it again for the runs that failed for it"
     if state.stopped:
         return f"zsg submit resumes from step {state.saved or 0}"
+    if (state.cause or "").startswith(NO_ANSWER):
+        return "look again once Slurm answers"
     if state.in_queue and state.doing == LEAVING:
         return f"{_retry(grid, state, alone)}, once Slurm has cleared up after its job"
     if state.in_queue:
