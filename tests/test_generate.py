@@ -10,8 +10,16 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.model import packed_attention
-    from jobs.model.generate import FastNucleus, Generator, cut_at_stops, plan_batches
+    from jobs.model import generate, packed_attention
+    from jobs.model.generate import (
+        FastNucleus,
+        Generator,
+        NumberedNucleus,
+        cut_at_stops,
+        plan_batches,
+    )
+
+from zsg_core.errors import UserError
 
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}
@@ -25,6 +33,7 @@ PAPER = {
     "items": None,
     "seed": 0,
 }
+NUMBERED = PAPER | {"drawn": "one number for each token"}
 FAST = {
     "decoding": "fast_nucleus",
     "top_p": 0.7,
@@ -94,7 +103,11 @@ def test_greedy_answers_are_those_of_a_plain_loop(llama: Any) -> None:
     assert llama.config._attn_implementation == packed_attention.NAME
 
 
-@pytest.mark.parametrize("how", [GREEDY, PAPER, FAST], ids=["greedy", "paper", "fast"])
+@pytest.mark.parametrize(
+    "how",
+    [GREEDY, PAPER, NUMBERED, FAST],
+    ids=["greedy", "paper", "numbered", "fast"],
+)
 def test_an_answer_does_not_depend_on_its_company(
     llama: Any, how: dict[str, Any]
 ) -> None:
@@ -118,8 +131,8 @@ def spelt(ids: Any) -> str:
 
 @pytest.mark.parametrize(
     ("how", "text"),
-    [(GREEDY, spelt), (PAPER, spelt), (FAST, letters)],
-    ids=["greedy", "paper", "fast"],
+    [(GREEDY, spelt), (PAPER, spelt), (NUMBERED, spelt), (FAST, letters)],
+    ids=["greedy", "paper", "numbered", "fast"],
 )
 def test_an_answer_ends_at_its_first_stop_and_others_stay_as_they_are(
     llama: Any, how: dict[str, Any], text: Any
@@ -191,15 +204,75 @@ def test_stops_need_the_text_of_tokens(llama: Any) -> None:
         Generator(llama, GREEDY | {"stops": ["USER:"]}, BOS, EOS, "cpu")
 
 
-def test_draws_are_seeded_by_item(llama: Any) -> None:
+@pytest.mark.parametrize("how", [PAPER, NUMBERED], ids=["paper", "numbered"])
+def test_draws_are_seeded_by_item(llama: Any, how: dict[str, Any]) -> None:
     """The same again, others under another seed or another name; no answer is empty."""
-    first = made(llama, PAPER, EVERY)
-    other = Generator(llama, PAPER, BOS, EOS, "cpu").answers(
+    first = made(llama, how, EVERY)
+    other = Generator(llama, how, BOS, EOS, "cpu").answers(
         PROMPTS, [f"x{name}" for name in NAMES]
     )
 
-    assert first == made(llama, PAPER, EVERY) != made(llama, PAPER | {"seed": 1}, EVERY)
+    assert first == made(llama, how, EVERY) != made(llama, how | {"seed": 1}, EVERY)
     assert first != other and all(first)
+
+
+def drawn(how: dict[str, Any], logits: Any, generated: Any = None) -> list[int]:
+    """The tokens that are drawn after those that were generated, one for each row."""
+    generated = torch.empty(len(logits), 0).long() if generated is None else generated
+    names = [str(number) for number in range(len(logits))]
+    return NumberedNucleus(how, 0, names)(generated, logits).argmax(-1).tolist()
+
+
+def test_numbered_draws_are_of_the_nucleus_by_its_probabilities() -> None:
+    """After penalty, temperature and top-k; the nucleus is that of all tokens' probabilities."""
+    probabilities = torch.tensor([0.08, 0.3, 0.0, 0.34, 0.24, 0.04])
+    logits = (0.5 * probabilities.log()).expand(4000, -1)
+    how = NUMBERED | {"temperature": 0.5, "top_p": 0.9, "repetition_penalty": 1.0}
+    shares = torch.bincount(torch.tensor(drawn(how, logits)), minlength=6) / 4000
+    of_two = drawn(how | {"top_k": 2}, logits)
+    # its logit is below 0, so a penalty of 4 makes its weight 0.3^4
+    penalised = drawn(
+        how | {"repetition_penalty": 4.0}, logits, torch.ones(4000, 1).long()
+    )
+
+    # 0.34 + 0.30 + 0.24 = 0.88 is less than 0.9, so 0.08 is the last of the nucleus.
+    expected = [0.08 / 0.96, 0.3 / 0.96, 0.0, 0.34 / 0.96, 0.24 / 0.96, 0.0]
+    assert shares.tolist() == pytest.approx(expected, abs=0.03)
+    assert set(of_two) == {1, 3}
+    assert 1 not in penalised and set(penalised) == {0, 3, 4}
+
+
+def test_equal_logits_give_equal_tokens_however_a_device_rounds_and_adds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ties, too: of ten equal tokens nine have 0.9 together, the first nine."""
+    torch.manual_seed(0)
+    logits = (torch.randn(200, 5000) * 3).bfloat16().float()
+    once = drawn(NUMBERED, logits)
+    exp = torch.Tensor.exp
+
+    def round_otherwise(tensor: Any) -> Any:
+        exact = exp(tensor)
+        return torch.where(
+            exact < 1, torch.nextafter(exact, torch.ones_like(exact)), exact
+        )
+
+    monkeypatch.setattr(torch.Tensor, "exp", round_otherwise)
+    assert drawn(NUMBERED, logits) == once
+    monkeypatch.setattr(generate, "MOST_WEIGHTS", 15_000)  # three rows at a time
+    assert drawn(NUMBERED, logits) == once
+    assert set(drawn(NUMBERED, torch.zeros(2000, 10))) == set(range(9))
+
+
+def test_a_model_without_numbers_draws_nothing(llama: Any) -> None:
+    """She is told that, not of an index beyond a table."""
+    held = llama.lm_head.weight.data.clone()
+    llama.lm_head.weight.data[7] = float("nan")
+    try:
+        with pytest.raises(UserError, match="the model gives no numbers"):
+            made(llama, NUMBERED, [0])
+    finally:
+        llama.lm_head.weight.data.copy_(held)
 
 
 def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:

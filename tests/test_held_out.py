@@ -252,18 +252,25 @@ def test_wrong_attention_among_parts_is_refused(
 def test_the_keys_of_a_gpus_one_call_are_each_parts_own() -> None:
     """Each part's keys are those of what it goes on from and its own, in order; of the
     queries nothing is repeated."""
-    ends, key_ends, places, longest, longest_keys = packed_attention._spread(
-        (3, 2, 1, 2), (-1, 0, 0, -1), "cpu"
-    )  # type: ignore[arg-type]
+    cut = packed_attention.make_cut([3, 2, 1, 2], [-1, 0, 0, -1], torch.device("cpu"))
 
-    assert (ends.tolist(), longest, longest_keys) == ([0, 3, 5, 6, 8], 3, 5)
-    keys = [places[start:stop].tolist() for start, stop in pairwise(key_ends.tolist())]
+    assert (cut.ends.tolist(), cut.longest, cut.longest_keys) == ([0, 3, 5, 6, 8], 3, 5)
+    assert cut.ends.dtype == cut.key_ends.dtype == torch.int32
+    assert cut.key_places is not None
+    keys = [
+        cut.key_places[start:stop].tolist()
+        for start, stop in pairwise(cut.key_ends.tolist())
+    ]
     assert keys == [[0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 5], [6, 7]]
 
 
-def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernel's own contract, the last query aligned with the last key, it
-    gives what part by part gives."""
+@pytest.mark.parametrize("size", [8, 20, 100, 256])
+@pytest.mark.parametrize("after", [[-1, 0, 0, -1, 3], None], ids=["parts", "examples"])
+def test_a_gpus_one_call_is_the_same_attention(
+    monkeypatch: pytest.MonkeyPatch, size: int, after: list[int] | None
+) -> None:
+    """With the kernel's own contract, the last query aligned with the last key and
+    heads of a multiple of 8, it gives what part by part gives."""
 
     def kernel(
         q: Any,
@@ -277,6 +284,7 @@ def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
         enable_gqa: Any,
     ):  # type: ignore[no-untyped-def]
         assert window_size == (-1, 0) and enable_gqa
+        assert not any(tensor.shape[-1] % 8 for tensor in (q, k, v))
         done = []
         for (a, b), (c, d) in zip(
             pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True
@@ -297,8 +305,8 @@ def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     torch.manual_seed(0)
-    lengths, after = [9, 4, 1, 6, 5], [-1, 0, 0, -1, 3]
-    query, (key, value) = torch.randn(1, 4, 25, 8), torch.randn(2, 1, 2, 25, 8)
+    lengths = [9, 4, 1, 6, 5]
+    query, (key, value) = torch.randn(1, 4, 25, size), torch.randn(2, 1, 2, 25, size)
     expected, _ = packed_attention.attend(
         torch.nn.Module(),
         query,
@@ -308,10 +316,24 @@ def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
         row=packed_attention.Row(lengths, after),
     )
 
-    found = packed_attention._in_one_call(
-        query, key, value, None, lengths, after, grouped=True
-    )
+    cut = packed_attention.Row(lengths, after).cut_on(query.device)
+    found = packed_attention._in_one_call(query, key, value, None, cut)
+    assert found.shape == expected[0].shape
     assert torch.allclose(found, expected[0], atol=1e-6)
+
+
+def test_heads_that_the_kernel_cannot_take_are_attended_one_by_one() -> None:
+    """Larger ones, and those in 32 bits; its limits are torch's own."""
+    half, single = torch.float16, torch.float32
+    sizes = {
+        (size, dtype): packed_attention.fits_kernel(
+            torch.empty(1, 1, 1, size, dtype=dtype)
+        )
+        for size in (20, 256, 264)
+        for dtype in (half, single)
+    }
+
+    assert [key for key, fits in sizes.items() if fits] == [(20, half), (256, half)]
 
 
 def _cheapest(sequences: list[list[int]], limits: list[int], most: int) -> int:

@@ -2,6 +2,7 @@
 they are others?"""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,14 @@ def taken(
             item = Answered(
                 id="a:0", task="a", prompt="p", references=("red",), answer="red"
             )
-            about = answers.Asked(step, SUITE[key.removesuffix("/v2")], way)
+            suite = SUITE[re.sub(r"/v\d$", "", key)]
+            about = answers.Asked(step, suite, way)
             kept = answers.keep_answers(
                 folder, rows.name, about, answers.Generation(), [item]
             )
             told = {
                 "event": "answers",
-                "suite": SUITE[key.removesuffix("/v2")],
+                "suite": suite,
                 "how": way,
                 "keys": [key],
             }
@@ -120,6 +122,27 @@ def test_what_an_older_zsg_took_gets_another_name_in_all_runs_of_the_grid(
         and "rouge1 was taken by an older zsg" in notes[0]
         and "rouge1/v2" in notes[0]
     )
+
+
+def test_drawn_answers_get_a_name_that_no_older_zsg_used(place: Workspace) -> None:
+    """Values of two older ways may be there, the second under v2; greedy answers keep theirs."""
+    old = run(preset="paper")
+    now = old.suites[0].how
+    streamed = {name: value for name, value in now.items() if name != "drawn"}
+    first = {name: value for name, value in now.items() if name not in SINCE}
+    taken(place, old, {"rouge1": streamed})
+    [second], notes = metric_versions.name_older_metrics(place, [old])
+    assert keys(second)[0] == "rouge1/v2" and "name v2: rouge1/v2" in notes[0]
+
+    older = run(preset="paper", order="round_robin")
+    taken(place, older, {"rouge1": first})
+    taken(place, older, {"rouge1/v2": streamed}, step=20)
+    both, notes = metric_versions.name_older_metrics(place, [old, older])
+    assert [keys(one)[0] for one in both] == ["rouge1/v3"] * 2
+    assert "name v3: rouge1/v3" in notes[0]
+    taken(place, older, {"rouge1/v3": now}, step=30)
+    again, _ = metric_versions.name_older_metrics(place, [old, older])
+    assert [keys(one)[0] for one in again] == ["rouge1/v3"] * 2
 
 
 def test_options_after_a_blank_are_compared_anew_under_plain_alone(

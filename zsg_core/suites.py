@@ -8,7 +8,7 @@ itself has come to do otherwise enters, too, so that values of an older zsg are 
 from its own: `stops`, the texts at which an answer is over; `asked`, how a test item's
 prompt is made; `flexible` and `program`, how answers to GSM8K and HumanEval are read;
 `prompt`, after what options are compared; `words`, how the words of what is rewarded
-become tokens.
+become tokens; `drawn`, by what a token is drawn.
 """
 
 from collections.abc import Iterable, Mapping
@@ -43,9 +43,22 @@ _STOPS = {GSM8K: ("Question:", "</s>", "<|im_end|>")}
 _ASKED = {"asked": "without its answer"}
 # an older zsg gave one option a blank that it took from another
 _RANKED = {"prompt": "the same tokens"}
+# an older zsg drew by a stream of numbers on the CPU, which took longer than the model
+BY_NUMBER = "one number for each token"
+_DRAWN = {"drawn": BY_NUMBER}
+NUCLEUS = "nucleus"  # of `decoding`
 # The names of all that zsg itself has come to do otherwise: a way without them is an older zsg's.
 _DEFINED = (key for metric in METRICS.values() for key in metric.definition)
-SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_DEFINED})
+SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_DRAWN, *_DEFINED})
+
+
+def is_older_way(way: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    """Whether `way` is `now` as some older zsg took it: the same, but for what zsg has
+    come to do otherwise since."""
+    expected = {
+        name: value for name, value in now.items() if name not in SINCE or name in way
+    }
+    return way != now and way == expected
 
 
 class SuiteFile(msgspec.Struct, frozen=True):
@@ -165,14 +178,14 @@ def _make_suite(
     until = {"stops": list_stop_texts(name, template)}
     definitions = _collect_definitions(keys)
     if name == TEST_SET:
-        how = settings.generation.how | until | _ASKED
+        how = _mark_draws(settings.generation.how) | until | _ASKED
         return _make_test_set_suite(keys, how, definitions, files)
     benchmark = settings.suites.find_benchmark(name)
     assert benchmark is not None, "settings without the suite of a metric are refused"
     suite = Suite(
         name=name,
         keys=keys,
-        how={**benchmark.how, **until, "file": files[name].digest},
+        how={**_mark_draws(benchmark.how), **until, "file": files[name].digest},
         scored_by=definitions,
         files=_pick_files(files, name),
     )
@@ -183,6 +196,12 @@ def _make_suite(
     if name == MT_BENCH and mt_bench is not None and mt_bench.judge is not None:
         return _add_judge(suite, mt_bench.judge, files)
     return suite
+
+
+def _mark_draws(how: Mapping[str, object]) -> dict[str, Any]:
+    """A way of answering, with by what tokens are drawn where they are."""
+    is_drawn = how["decoding"] == NUCLEUS
+    return {**how, **_DRAWN} if is_drawn else dict(how)
 
 
 def _collect_definitions(keys: Iterable[str]) -> dict[str, dict[str, Any]]:

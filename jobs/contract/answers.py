@@ -25,7 +25,7 @@ from jobs.contract.journal_rows import AnswersKept, Number, Row, find_events
 from jobs.files import ownership
 from zsg_core.errors import ClusterError
 from zsg_core.metrics.scoring import Answered
-from zsg_core.suites import SINCE
+from zsg_core.suites import is_older_way
 
 FOLDER = "answers"
 Item = tuple[str, str, str, list[str], str]  # id, task, prompt, references, answer
@@ -196,7 +196,4 @@ def _replaces(newer: KeptAnswers, older: KeptAnswers) -> bool:
     """Whether these are the same answers but for what zsg has since come to do otherwise."""
     if (newer.step, newer.suite) != (older.step, older.suite):
         return False
-    if newer.how == older.how:
-        return False
-    without = {name: value for name, value in newer.how.items() if name not in SINCE}
-    return without == older.how
+    return is_older_way(older.how, newer.how)

@@ -8,7 +8,10 @@ trainer measured with these weights, which stands there too.
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +33,7 @@ from zsg_core.errors import ClusterError
 _OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")
 # relative, as for a value that is computed again on other ranks: see journal.first_points
 EXACT, HALF = 1e-5, 1e-2
+MOST_THREADS = 8
 
 
 def become_sole_rank() -> str:
@@ -95,7 +99,7 @@ class WeightSwapper:
 
     def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
         self._unload()
-        llama = load_model(folder, job.train["precision"])
+        llama = load_model(folder, job.train["precision"], self._device)
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:
             apply_tuning(llama, _tuning(job))
@@ -116,17 +120,24 @@ class WeightSwapper:
         self._parameters = {}
 
     def _copy_tensors(self, folder: Path) -> str:
-        """Copies the tensors of a folder into the model; returns their digest."""
+        """Copies the tensors of a folder into the model, several at a time; returns
+        their digest."""
         from safetensors import safe_open
 
-        digests: dict[str, str] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():
-                    tensor = file.get_tensor(name)
-                    self._find_parameter(path, name, tensor).data.copy_(tensor)
-                    digests[name] = weights.tensor_digest(tensor)
+        with ExitStack() as opened, ThreadPoolExecutor(_count_threads()) as pool:
+            tensors: list[tuple[Path, Any, str]] = []
+            for path in sorted(folder.glob("*.safetensors")):
+                file = opened.enter_context(safe_open(path, framework="pt"))
+                tensors += [(path, file, name) for name in file.keys()]
+            digests = dict(pool.map(self._copy_tensor, tensors))
         return weights.combine_digests(digests)
+
+    def _copy_tensor(self, of_file: tuple[Path, Any, str]) -> tuple[str, str]:
+        """Copies one tensor of an open file; returns its name and its digest."""
+        path, file, name = of_file
+        tensor = file.get_tensor(name)
+        self._find_parameter(path, name, tensor).data.copy_(tensor)
+        return name, weights.tensor_digest(tensor)
 
     def _find_parameter(
         self, path: Path, name: str, tensor: torch.Tensor
@@ -156,6 +167,11 @@ def refuse_other_loss(
             f"{label}: the weights that are held have the test loss {loss!r}, the trainer measured"
             f" {measured!r} there: these are not the same weights, or not computed in the same way"
         )
+
+
+def _count_threads() -> int:
+    """How many tensors are read and hashed at a time: one on each CPU of this process."""
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
 def _tuning(job: TrainJob) -> Mapping[str, Any]:

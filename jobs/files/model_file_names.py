@@ -28,6 +28,11 @@ TEMPLATE_NAMES = ("chat_template.jinja", LEGACY_TEMPLATE)
 TEMPLATE_FOLDER = "additional_chat_templates"
 GENERATION = "generation_config.json"
 
+# What transformers loads weights from: the first of these that is there, or the index
+# in its place, before the second.
+SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
 # Patterns of what lies in folders of weights that zsg made; older versions of it copied
 # by broader ones.
 MADE_BESIDE_WEIGHTS = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.contract.deepspeed_config import DeepSpeedJson
 from jobs.contract.folder import META, publish_folder, read_json, write_json
 from jobs.model import text_tokens
 from jobs.model.content import tiny_digest
@@ -186,13 +187,22 @@ def _comparable(text: str) -> str:
     ).strip()
 
 
-def load_model(folder: Path, precision: str) -> Any:
-    """The Llama of a base in the precision of the forward pass; UserError for another
-    architecture."""
-    import torch
-    from transformers import AutoConfig, LlamaForCausalLM
+def load_model(
+    folder: Path,
+    precision: str,
+    device: str = "cpu",
+    deepspeed: DeepSpeedJson | None = None,
+) -> Any:
+    """The Llama of a base in the precision of the forward pass, on a device.
 
-    from jobs.model import packed_attention
+    With the `deepspeed` JSON of ZeRO 3 it is divided among the ranks, which call it
+    together. UserError for another architecture, and for weights that are not those of
+    config.json.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    from jobs.model.weight_loading import load_weights
 
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
@@ -209,10 +219,7 @@ def load_model(folder: Path, precision: str) -> Any:
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
         precision
     ]
-    attention = packed_attention.NAME
-    return LlamaForCausalLM.from_pretrained(
-        folder, local_files_only=True, dtype=dtype, attn_implementation=attention
-    )
+    return load_weights(folder, config, dtype, device, deepspeed)
 
 
 def _id(tokenizer: Any, token: str) -> int:

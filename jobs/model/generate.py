@@ -23,12 +23,19 @@ from transformers import (
 )
 
 from zsg_core.digest import content_id
+from zsg_core.errors import UserError
+from zsg_core.suites import BY_NUMBER, NUCLEUS
 from zsg_core.training import schedule
 
 # prompts and answers of a batch together: their keys and values are kept
 BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
 ATTENTION = "sdpa"
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
+# Of the likeliest token, as a whole number; those of a vocabulary of 2^23 add up in 64 bits.
+LIKELIEST = 2.0**40
+MOST_WEIGHTS = (
+    4_000_000  # tokens' weights that are there at once: 32 MB for each of them
+)
 
 Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens
@@ -179,11 +186,8 @@ class Generator:
             for prompt in prompts
         ]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        drawn = (
-            []
-            if self._how["decoding"] == "greedy"
-            else [DRAWN[self._how["decoding"]](self._how, longest, names)]
-        )
+        drawing = choose_drawing(self._how["decoding"], self._how.get("drawn"))
+        drawn = [drawing(self._how, longest, names)] if drawing else []
         # tokens, of at least a byte each
         before = max((len(stop.encode()) for stop in self._stops), default=0)
         over = [AtStops(self._has_stop, longest, before)] if self._stops else []
@@ -194,6 +198,9 @@ class Generator:
             logits_processor=LogitsProcessorList(drawn),
             stopping_criteria=StoppingCriteriaList(over),
         )
+        for processor in drawn:
+            if isinstance(processor, NumberedNucleus):
+                processor.refuse_broken()
         return [self._cut(row[longest:].tolist()) for row in out]
 
     def _cut(self, answer: list[int]) -> list[int]:
@@ -224,8 +231,8 @@ class AtStops(StoppingCriteria):
 
 
 class Nucleus(LogitsProcessor):
-    """Draws each item's next token from its own generator, and leaves no other choice
-    to who asks for the likeliest.
+    """Draws each item's next token from its own generator on the CPU, as an older zsg
+    did, and leaves no other choice to who asks for the likeliest.
 
     As the published code: first the penalty on tokens that were generated before, then
     the temperature, then of the likeliest tokens, at most `top_k`, the fewest that
@@ -269,9 +276,103 @@ class Nucleus(LogitsProcessor):
         )
 
 
+class NumberedNucleus(LogitsProcessor):
+    """Draws from the same nucleus where the logits are, by one number for each item and
+    token; the numbers are drawn on the CPU.
+
+    Equal logits give equal tokens on any device. So nothing rests on the order in which
+    a device adds, or on how it rounds: tokens are ordered by the logits themselves,
+    their weights are whole numbers, 2^40 that of the likeliest, and a division is a
+    multiplication by a number from the host. The number u in [0, 1) names the first of
+    the likeliest tokens that together have more than u of the nucleus.
+    """
+
+    def __init__(
+        self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]
+    ) -> None:
+        self._how, self._start = how, prompt_length
+        count = how["max_new_tokens"]
+        drawn = [
+            torch.rand(count, dtype=torch.float64, generator=draws)
+            for draws in _draws(how["seed"], names)
+        ]
+        self._numbers = torch.stack(drawn)  # (B, tokens)
+        self._is_broken = torch.zeros((), dtype=torch.bool)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B, V) logits of the next token, after `input_ids` (B, T)."""
+        if self._numbers.device != scores.device:
+            self._numbers = self._numbers.to(scores.device)
+            self._is_broken = self._is_broken.to(scores.device)
+        generated = input_ids[:, self._start :]
+        numbers = self._numbers[:, generated.shape[1]]
+        rows = max(1, MOST_WEIGHTS // scores.shape[1])
+        in_pieces = (each.split(rows) for each in (generated, scores, numbers))
+        drawn = torch.cat(
+            [self._draw(*piece) for piece in zip(*in_pieces, strict=True)]
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+    def refuse_broken(self) -> None:
+        """Raises UserError if a token was to be drawn by what is no number."""
+        if self._is_broken:
+            raise UserError(
+                "answers cannot be drawn: the model gives no numbers (its likeliest token has"
+                " a logit that is not finite)"
+            )
+
+    def _draw(
+        self, generated: torch.Tensor, scores: torch.Tensor, numbers: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, 1) the next tokens."""
+        logits = self._penalise(generated, scores.double())
+        ordered, token_ids = logits.sort(dim=-1, descending=True, stable=True)
+        weights = self._weigh(ordered)
+        together = weights.cumsum(-1)
+
+        nucleus_size = self._count_nucleus(weights, together)
+        whole = together.gather(1, nucleus_size - 1)
+        named = (numbers[:, None] * whole.double()).long()
+        named = named.minimum(whole - 1)
+
+        rank = (together <= named).sum(-1, keepdim=True)
+        return token_ids.gather(1, rank)
+
+    def _weigh(self, ordered: torch.Tensor) -> torch.Tensor:
+        """(B, V) int64: the weights of tokens by their logits, the likeliest first."""
+        likeliest = ordered[:, :1]
+        self._is_broken |= ~torch.isfinite(likeliest).all()
+        below = (ordered - likeliest).nan_to_num(nan=0.0)
+        below *= 1.0 / self._how["temperature"]
+        return (below.exp() * LIKELIEST).round().long()
+
+    def _count_nucleus(
+        self, weights: torch.Tensor, together: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, 1): of how many of the likeliest tokens the nucleus is; one at the least.
+
+        `together`: what they weigh with those before them.
+        """
+        whole = together[:, -1:].double()
+        is_kept = together - weights < whole * self._how["top_p"]
+        limit = self._how.get("top_k", weights.shape[1])
+        is_kept[:, limit:] = False
+        return is_kept.sum(-1, keepdim=True)
+
+    def _penalise(self, generated: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """The logits, lowered for tokens that were generated before; no zero has a sign."""
+        penalty = self._how.get("repetition_penalty", 1.0)
+        if penalty != 1.0:
+            before = logits.gather(1, generated)
+            positive = before * (1.0 / penalty)
+            lowered = torch.where(before > 0, positive, before * penalty)
+            logits = logits.scatter(1, generated, lowered)
+        return logits + 0.0
+
+
 class FastNucleus(LogitsProcessor):
     """Draws from the same nucleus, without a penalty, by one number of each item's
-    generator, where the logits are.
+    generator, where the logits are: how a model's own answers are made to be trained on.
 
     The number u in [0, 1) names the first of the likeliest tokens that together have
     more than u of the nucleus. What `Nucleus` does with a vocabulary on the CPU takes
@@ -307,4 +408,16 @@ def _draws(seed: int, names: Sequence[str]) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(item_seed) for item_seed in seeds]
 
 
-DRAWN = {"nucleus": Nucleus, "fast_nucleus": FastNucleus}
+# by `decoding` and `drawn`
+_DRAWINGS = {
+    (NUCLEUS, None): Nucleus,
+    (NUCLEUS, BY_NUMBER): NumberedNucleus,
+    ("fast_nucleus", None): FastNucleus,
+}
+
+
+def choose_drawing(decoding: str, drawn_by: str | None) -> type[Any] | None:
+    """What draws the tokens of a way of answering; None where none is drawn."""
+    if decoding == "greedy":
+        return None
+    return _DRAWINGS[decoding, drawn_by]

@@ -204,7 +204,7 @@ def _answer(
     ]
     if not left:
         return device
-    llama = load_model(base, rule["precision"]).to(device).eval().requires_grad_(False)
+    llama = load_model(base, rule["precision"], device).eval().requires_grad_(False)
     generator = generate.Generator(
         llama, rule["how"], vocabulary.bos, vocabulary.eos, device
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
+from jobs.model.transfer import send_tensor
 from jobs.training.batches import TokenizedSet
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
@@ -32,7 +33,7 @@ class BatchLoss:
         weights = [
             world / (count * len(self._tokens)) if count else 0.0 for count in tokens
         ]
-        self._weights = torch.tensor(weights, device=device)
+        self._weights = send_tensor(torch.tensor(weights), device)
 
     def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
         """This micro-batch's part of the loss, to be differentiated; `sums` are −Σ log
@@ -40,9 +41,8 @@ class BatchLoss:
         if self._count == 1:
             own_sums = sums.sum()[None]  # as ever, to the last bit
         else:
-            owners = torch.tensor(
-                [item % self._count for item in items] or [0], device=self._device
-            )
+            owners = torch.tensor([item % self._count for item in items] or [0])
+            owners = send_tensor(owners, self._device)
             own_sums = torch.zeros_like(self._sums).index_add(0, owners, sums)
         self._sums += own_sums.detach()
         return (own_sums * self._weights).sum()
@@ -73,10 +73,8 @@ class ScaledLoss:
 
     def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
         """As BatchLoss.add."""
-        weights = torch.tensor(
-            [self._weights[item] for item in items] or [0.0], device=self._device
-        )
-        contribution = (sums * weights).sum()
+        weights = torch.tensor([self._weights[item] for item in items] or [0.0])
+        contribution = (sums * send_tensor(weights, self._device)).sum()
         self._sum += contribution.detach()
         return contribution * self._world  # the engine averages over ranks
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from jobs.model.transfer import send_integers
 from zsg_core.data.prompts import ANSWER, EncodedExample
 from zsg_core.training import schedule
 
@@ -37,15 +37,13 @@ class MicroBatch:
 
     def on(self, device: str) -> tuple[Any, ...]:
         """What `AnswerLoss.forward` takes, on a device."""
-        tokens, positions, *learnt = (
-            torch.from_numpy(ids).to(device, non_blocking=True)
-            for ids in (
-                self.tokens,
-                self.positions,
-                self.predicting,
-                self.targets,
-                self.owners,
-            )
+        tokens, positions, *learnt = send_integers(
+            device,
+            self.tokens,
+            self.positions,
+            self.predicting,
+            self.targets,
+            self.owners,
         )
         return tokens, positions, self.lengths, *learnt, self.after
 

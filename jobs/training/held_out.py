@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from jobs.model.transfer import send_tensor
 from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
 from jobs.training.batches import IDLE, MicroBatch, Segment, TokenizedSet, pack_parts
@@ -77,7 +78,7 @@ class HeldOutLoss:
         for micro in self._micros:
             nll = self._engine(*micro.on(self._device)).double()
             if micro.items:
-                sums[torch.tensor(micro.items, device=self._device)] = nll
+                sums[send_tensor(torch.tensor(micro.items), self._device)] = nll
         self._engine.train()
         dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
         return item_means(sums[:-1].cpu(), self.tokens, self._truncated_answers)

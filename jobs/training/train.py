@@ -111,8 +111,21 @@ def run(job: TrainJob, context: AttemptContext) -> Progress:
     if context.ranks.is_main and job.made.base is None and not job.before:
         refuse_changed(job.base_folder, model_files, job.recipe["base"]["digest"])
     device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
-    llama = load_model(job.base_folder, job.train["precision"])
+    llama = _load_base(job, device)
     return fine_tune(job, context, device, llama, train, test)
+
+
+def _load_base(job: TrainJob, device: str) -> Any:
+    """The stage's base where it is trained: whole on this rank's device, or under ZeRO 3
+    the rank's part of it."""
+    precision = job.train["precision"]
+    if precision == "fp16":
+        refuse_fp16()
+    config = check_deepspeed_config(job.deepspeed)
+    is_divided = config["zero_optimization"]["stage"] == 3
+    return load_model(
+        job.base_folder, precision, device, config if is_divided else None
+    )
 
 
 def fine_tune(

@@ -44,6 +44,7 @@ from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
 from jobs.model import content, weights
 from jobs.runtime.ranks import Ranks
+from jobs.training.host_buffers import make_buffers
 from zsg_core.errors import ClusterError
 
 IN_FLIGHT = 2  # copies per rank; a third waits for the disk
@@ -254,15 +255,7 @@ class WeightFolders:
 
     def _new_copy(self) -> Copy:
         self._made += 1
-        pinned = self._side is not None
-        buffers = {
-            p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned)
-            for p in self._mine
-        }
-        for buffer in buffers.values():
-            # a page that was never written to is not there yet: training would wait for it
-            buffer.zero_()
-        return buffers
+        return make_buffers(self._mine, is_pinned=self._side is not None)
 
     def _copy_one(self, buffer: torch.Tensor, tensor: torch.Tensor) -> None:
         if self._side is None:

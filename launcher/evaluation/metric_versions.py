@@ -3,9 +3,10 @@ taken anew and never mixed.
 
 A key is of one way of being taken only. Where a run of a grid has values that an older
 zsg took, and zsg itself takes them otherwise now, all runs of the grid get the metric
-under a new name, as if the grid had given one: `gsm8k/strict/v2`. The old values stay
-under the old key. Where the user's own settings differ, nothing is named: that is the
-user's to say (see launcher.evaluation.evaluation_plan).
+under a new name, as if the grid had given one: `gsm8k/strict/v2`, or `v3` where values
+of that name are older, too. The old values stay under the old key. Where the user's own
+settings differ, nothing is named: that is the user's to say (see
+launcher.evaluation.evaluation_plan).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,9 +19,9 @@ from launcher.grids.runs import Run
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import RANK_ACCURACY, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.suites import SINCE
+from zsg_core.suites import SINCE, is_older_way
 
-NAME = "v2"
+MOST_VERSIONS = 100
 
 
 def name_older_metrics(
@@ -28,27 +29,27 @@ def name_older_metrics(
 ) -> tuple[list[Run], list[str]]:
     """The runs, with keys of their own for what an older zsg took otherwise of any of
     them; notes that say which."""
-    older: dict[str, dict[str, None]] = {}
-    notes: list[str] = []
-    for run in runs:
-        for stage in [*run.all_before, run]:
-            recorded = _read_ways(workspace, stage)
-            for suite, keys in _find_older_keys(stage, recorded).items():
-                older.setdefault(suite, {}).update(dict.fromkeys(keys))
-            if untold := _find_untold_keys(stage, recorded):
-                notes.append(
-                    f"{recorded.trouble}: how {' and '.join(untold)} of {stage.id} was taken"
-                    " cannot be read, so it counts as taken by an older zsg"
-                )
-    if not older:
-        return list(runs), []
+    recorded = {
+        stage.id: _read_ways(workspace, stage)
+        for run in runs
+        for stage in [*run.all_before, run]
+    }
+    notes = _describe_untold(runs, recorded)
+    older = _collect_older_keys(runs, recorded)
+    versions: dict[str, int] = {}
+    named, taken = list(runs), older
+    # what was taken under such a name may be an older zsg's, too
+    while taken and max(versions.values(), default=0) < MOST_VERSIONS:
+        versions |= {suite: versions.get(suite, 1) + 1 for suite in taken}
+        named = [_with_names(run, versions) for run in runs]
+        taken = _collect_older_keys(named, recorded)
     notes += [
         f"{' and '.join(keys)} {'was' if len(keys) == 1 else 'were'} taken by an older zsg in"
         " another way; its values stay, and what is taken from now on, of all runs, has the name"
-        f" {NAME}: {_renamed(next(iter(keys)))}"
-        for keys in map(list, older.values())
+        f" v{versions[suite]}: {_renamed(next(iter(keys)), versions[suite])}"
+        for suite, keys in older.items()
     ]
-    return [_with_names(run, older) for run in runs], list(dict.fromkeys(notes))
+    return named, list(dict.fromkeys(notes))
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,33 @@ def _read_ways(workspace: Workspace, run: Run) -> RecordedWays:
         return RecordedWays(sound.ways, sound.untold, str(error))
 
 
+def _collect_older_keys(
+    runs: Iterable[Run], recorded: Mapping[str, RecordedWays]
+) -> dict[str, dict[str, None]]:
+    """By suite, the keys that an older zsg took otherwise of any of the runs, in order."""
+    older: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for stage in [*run.all_before, run]:
+            for suite, keys in _find_older_keys(stage, recorded[stage.id]).items():
+                older.setdefault(suite, {}).update(dict.fromkeys(keys))
+    return older
+
+
+def _describe_untold(
+    runs: Iterable[Run], recorded: Mapping[str, RecordedWays]
+) -> list[str]:
+    """The keys of which a damaged journal does not tell how they were taken."""
+    notes: list[str] = []
+    for run in runs:
+        for stage in [*run.all_before, run]:
+            if untold := _find_untold_keys(stage, recorded[stage.id]):
+                notes.append(
+                    f"{recorded[stage.id].trouble}: how {' and '.join(untold)} of {stage.id} was"
+                    " taken cannot be read, so it counts as taken by an older zsg"
+                )
+    return notes
+
+
 def _find_older_keys(run: Run, recorded: RecordedWays) -> dict[str, list[str]]:
     """The keys, by suite, that were taken as now but for what zsg has since come to do
     otherwise, and those that may have been."""
@@ -84,7 +112,7 @@ def _find_older_keys(run: Run, recorded: RecordedWays) -> dict[str, list[str]]:
             without = _strip_later_settings(settings)
             way = recorded.ways.get(key, settings)
             may_be = key in recorded.untold and without != settings
-            if may_be or (way != settings and way == without):
+            if may_be or is_older_way(way, settings):
                 name = key.partition("/")[0] if suite.name == INSIDE else suite.name
                 older_keys.setdefault(name, []).append(key)
     return older_keys
@@ -107,34 +135,37 @@ def _strip_later_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in SINCE}
 
 
-def _with_names(run: Run, older: Iterable[str]) -> Run:
-    before = _with_names(run.before, older) if run.before else None
-    return replace(run, before=before, checkpoints=_settings(run.checkpoints, older))
+def _with_names(run: Run, versions: Mapping[str, int]) -> Run:
+    """The run, and those before it, with names for what is of a version."""
+    before = _with_names(run.before, versions) if run.before else None
+    checkpoints = _settings(run.checkpoints, versions)
+    return replace(run, before=before, checkpoints=checkpoints)
 
 
 def _settings(
-    checkpoints: CheckpointSettings, older: Iterable[str]
+    checkpoints: CheckpointSettings, versions: Mapping[str, int]
 ) -> CheckpointSettings:
     """The settings as if the grid had named those suites."""
     changed: dict[str, Any] = {}
     suites: dict[str, Any] = {}
-    for name in older:
+    for name, version in versions.items():
         if name == TEST_SET:
-            changed["generation"] = _with_name(checkpoints.generation)
+            changed["generation"] = _with_name(checkpoints.generation, version)
         elif name == RANK_ACCURACY:
-            changed["rank_accuracy"] = _with_name(checkpoints.rank_accuracy)
+            changed["rank_accuracy"] = _with_name(checkpoints.rank_accuracy, version)
         elif checkpoints.suites.find_benchmark(name) is not None:
-            suites[name] = _with_name(checkpoints.suites.find_benchmark(name))
+            benchmark = checkpoints.suites.find_benchmark(name)
+            suites[name] = _with_name(benchmark, version)
     if suites:
         changed["suites"] = checkpoints.suites.model_copy(update=suites)
     return checkpoints.model_copy(update=changed)
 
 
-def _with_name(settings: Any) -> Any:
-    return settings.model_copy(
-        update={"name": f"{settings.name}-{NAME}" if settings.name else NAME}
-    )
+def _with_name(settings: Any, version: int) -> Any:
+    """The settings of a suite, with the version behind the user's own name."""
+    name = f"{settings.name}-v{version}" if settings.name else f"v{version}"
+    return settings.model_copy(update={"name": name})
 
 
-def _renamed(key: str) -> str:
-    return f"{key}/{NAME}"
+def _renamed(key: str, version: int) -> str:
+    return f"{key}/v{version}"

@@ -15,6 +15,8 @@ from typing import Any, cast
 
 from jobs.contract.folder import get_object
 from jobs.files import ordinary_files
+from jobs.files.model_file_names import SINGLE_WEIGHTS as SINGLE
+from jobs.files.model_file_names import WEIGHT_INDEXES as INDEXES
 from jobs.model import content
 from jobs.preparing import embedding_code
 from launcher.grids import model_config, model_tokenizer
@@ -24,8 +26,6 @@ from zsg_core.schema_errors import format_brief
 
 ARCHITECTURE = "LlamaForCausalLM"
 HEAD = "regression_head.weight"
-SINGLE = ("model.safetensors", "pytorch_model.bin")
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # ModelOpt's, AutoGPTQ's, AutoAWQ's
 QUANTISERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")

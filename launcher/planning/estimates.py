@@ -10,7 +10,8 @@ from typing import Any
 from jobs.contract.folder import Workspace, get_object
 from launcher.clusters.profiles import Gpu, Profile
 from launcher.grids.runs import Run
-from launcher.planning import memory_fit, speeds
+from launcher.planning import host_memory, memory_fit, speeds
+from launcher.planning.host_memory import HostNeed
 from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.plan import TRAINING, Plan
 from launcher.planning.site import get_runs_at_once
@@ -38,6 +39,7 @@ class Estimate:
     gpu: Gpu | None
     checkpoints: CheckpointSettings
     is_lora: bool
+    on_gpu: bool = False
     speed: Speed | None = None  # measured by a run like this one
 
     @cached_property
@@ -87,6 +89,28 @@ class Estimate:
     def need_gb(self) -> float:
         """GB per GPU at the worst moment."""
         return self.load.need(self.layout, self.memory_gb) / GB
+
+    @cached_property
+    def host_need(self) -> HostNeed:
+        """What the run's ranks need of the memory of each node."""
+        copied = _count_copied(self.load, self.checkpoints, self.is_lora)
+        return host_memory.estimate_host_need(
+            self.load,
+            self.layout,
+            copied,
+            on_gpu=self.on_gpu,
+            gpu_memory_gb=self.memory_gb,
+        )
+
+    @cached_property
+    def start_gb(self) -> float:
+        """GB per GPU of the weights once they are loaded: all, or of ZeRO 3 the rank's
+        part and the largest tensor."""
+        shape, size = self.load.shape, estimate.ELEMENT[self.load.precision]
+        whole = size * shape.parameters
+        if self.layout.zero_stage < 3:
+            return whole / GB
+        return (whole / self.layout.world + size * shape.head) / GB
 
     @cached_property
     def train_flops(self) -> float | None:
@@ -179,6 +203,8 @@ class Estimate:
             "activations_gb": round(self.activations_gb, 3),
             "recompute": self.recomputes,
             "need_gb": round(self.need_gb, 3),
+            "start_gb": round(self.start_gb, 3),
+            "host_gb": round(self.host_need.most_gb, 3),
             "gpu_memory_gb": self.memory_gb,
             "examples": work.examples,
             "examples_are": work.examples_are,
@@ -232,6 +258,35 @@ class Estimates:
             if len(unfit) > 1:
                 count = f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
             raise UserError(f"run {run.id}{_format_axes(run)} {why}{count}")
+
+    def refuse_short_hosts(self) -> list[str]:
+        """Raises UserError if a run needs more of a node's memory than slurm.mem_gb;
+        returns notes on what may be too little."""
+        if self._profile.kind != "slurm":
+            return []
+        mem_gb, notes = self._profile.slurm.mem_gb, dict[str, None]()
+        needs = dict[HostNeed, Run]()
+        for run in self._list_stages():
+            needs.setdefault(self._host(run), run)
+        for need, run in sorted(needs.items(), key=lambda pair: -pair[0].most_gb):
+            if why := host_memory.explain_short(need, mem_gb):
+                raise UserError(f"run {run.id}{_format_axes(run)} {why}")
+            if note := host_memory.find_note(need, mem_gb):
+                notes[note] = None
+        return list(notes)[:1]  # of the largest
+
+    def _host(self, run: Run) -> HostNeed:
+        load, layout = self._load(run), self._layout(run)
+        is_lora = run.stage["train"]["tuning"]["method"] == "lora"
+        copied = _count_copied(load, run.checkpoints, is_lora)
+        gpu = self._profile.gpu
+        return host_memory.estimate_host_need(
+            load,
+            layout,
+            copied,
+            on_gpu=self._on_gpu,
+            gpu_memory_gb=gpu and gpu.memory_gb,
+        )
 
     def _list_stages(self) -> list[Run]:
         """All stages of all runs, each run's in their order."""
@@ -299,6 +354,7 @@ class Estimates:
                 gpu=self._profile.gpu,
                 checkpoints=settings,
                 is_lora=is_lora,
+                on_gpu=self._on_gpu,
                 speed=speeds.read_speed(self._root, load, layout, self._profile.gpu),
             )
         return self._by_key[key]
@@ -338,9 +394,8 @@ class Estimates:
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile
-        device = (
-            "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
-        )
+        slurm = profile.slurm
+        device = "cuda" if profile.kind == "slurm" and slurm.gpus_per_node else "cpu"
         shape = self._shape(run)
         return Load(
             shape=shape,
@@ -351,6 +406,12 @@ class Estimates:
             budget=schedule.MICRO_TOKENS[device],
             recompute=profile.trainer.recompute,
         )
+
+    @property
+    def _on_gpu(self) -> bool:
+        """Whether train jobs have GPUs, as far as the profile tells."""
+        slurm = self._profile.slurm
+        return bool(self._profile.gpu or slurm.gpus_per_node or slurm.gres)
 
     def _layout(self, run: Run) -> Layout:
         stage = self._profile.deepspeed.zero_stage
@@ -369,6 +430,13 @@ class Estimates:
         if run.base not in self._shapes:
             self._shapes[run.base] = _read_shape(run.base / "config.json")
         return llama.add_tokens(self._shapes[run.base], added)
+
+
+def _count_copied(load: Load, checkpoints: CheckpointSettings, is_lora: bool) -> int:
+    """How many parameters a snapshot holds; 0 for a run that keeps none."""
+    if checkpoints.snapshots is None:
+        return 0
+    return load.trained if is_lora else load.shape.parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,6 +503,7 @@ def describe_assumptions(estimates: Sequence[Estimate], at_once: int) -> list[st
     notes += _notes_on({work.examples_are for work in works}, _EXAMPLES)
     notes += _notes_on({work.tokens_are for work in works}, _TOKENS)
     notes += _describe_speeds(estimates)
+    notes.append(_describe_hosts(estimates))
     notes.append(_describe_states(estimates, at_once))
     with_snapshots = [estimated for estimated in estimates if estimated.snapshots != 0]
     if with_snapshots:
@@ -471,6 +540,18 @@ def _describe_states(estimates: Sequence[Estimate], at_once: int) -> str:
     return (
         f"state: GB on disk to resume from; two while the newer is written, {total_gb:,.1f} GB for"
         " all runs at once"
+    )
+
+
+def _describe_hosts(estimates: Sequence[Estimate]) -> str:
+    """What a run takes when it starts on its GPUs, and of the memory of its nodes."""
+    largest = max(estimates, key=lambda estimated: estimated.host_need.most_gb)
+    start = ""
+    if largest.on_gpu:
+        start = f"start: weights take {largest.start_gb:,.1f} GB of each GPU; "
+    return (
+        f"{start}host: up to {largest.host_need.most_gb:,.1f} GB of memory on each node"
+        f" ({host_memory.describe_need(largest.host_need)}); weights are read tensor by tensor"
     )
 
 

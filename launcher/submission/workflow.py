@@ -149,6 +149,7 @@ def resolve_grid(
     _check_runs(workspace, profile, runs)
     estimates = Estimates(workspace, profile, runs)
     estimates.refuse_unfit()
+    notes += estimates.refuse_short_hosts()
     estimates.refuse_endless()
     logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:

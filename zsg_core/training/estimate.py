@@ -17,6 +17,8 @@ STAGES = (0, 1, 2, 3)
 MASTER_BYTES = 4  # of a parameter's fp32 master weight
 # bytes of a weight, a gradient, an activation
 ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}
+# of the heads that torch's varlen kernel takes: see jobs.model.packed_attention
+KERNEL_HEAD_STEP = 8
 # DeepSpeed's defaults of stage 3, in parameters: updated at once (sub_group_size), gathered at once
 # (stage3_max_live_parameters).
 SUB_GROUP = 1_000_000_000
@@ -88,6 +90,46 @@ def estimate_tensors(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class HostTensors:
+    """Bytes of tensors that one rank holds in its node's memory for a moment, beside its GPU."""
+
+    start: float  # while DeepSpeed takes the model over
+    resume: float  # while a saved state is read
+
+
+def estimate_host_tensors(
+    parameters: int,
+    stage: int,
+    world: int,
+    precision: str,
+    trained: int,
+    *,
+    gpu_bytes: float,
+) -> HostTensors:
+    """Bytes on the host of one of `world` ranks whose GPU has `gpu_bytes`.
+
+    The weights as they lie on the disk are no part of it: they are mapped, read tensor
+    by tensor, and the system drops them where memory is short. At stages 1 and 2
+    DeepSpeed 0.19.8 lays the trained weights one behind the other, beside them on the
+    GPU, or, where they do not fit there twice, on the host, where it needs them twice
+    (stage_1_and_2.py); at stage 3 it lays a rank's part so on the host (zero/utils.py
+    `defragment`). A state is read whole by torch.load: below stage 3 all weights by
+    every rank, then its part of the optimizer.
+    """
+    size = ELEMENT[precision]
+    tensors = estimate_tensors(parameters, stage, world, precision, trained)
+    start = 0.0
+    if stage == 3:
+        start = size * trained / world
+    elif stage and gpu_bytes < size * (parameters + trained):
+        start = 2.0 * size * trained
+    resume = max(tensors.weights, tensors.optimizer)
+    if stage in (0, 3):  # both are in one file
+        resume = tensors.weights + tensors.optimizer
+    return HostTensors(start=start, resume=resume)
+
+
 def state_bytes(
     parameters: int,
     stage: int,
@@ -139,13 +181,18 @@ def layer_bytes(shape: LlamaShape, precision: str) -> int:
 
     Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an
     element), and 4 for its root. Attention: queries, keys, values, output, and float32
-    log-sums per head. Gated MLP: gate, its SiLU, up, and their product.
+    log-sums per head; in 16 bits a head that is no multiple of 8 is filled up to one for
+    the kernel, and the output is there without what was filled up, too. Gated MLP: gate,
+    its SiLU, up, and their product.
     """
     size = ELEMENT[precision]
     norms = 2 * ((4 + 2 * size) * shape.hidden + 4)
-    attention = (
-        2 * size * (shape.queries + shape.kv_heads * shape.head_dim) + 4 * shape.heads
-    )
+    head, again = shape.head_dim, 0
+    if size == 2 and head % KERNEL_HEAD_STEP:
+        head = -(-head // KERNEL_HEAD_STEP) * KERNEL_HEAD_STEP
+        again = size * shape.queries
+    attention = 2 * size * (shape.heads + shape.kv_heads) * head + 4 * shape.heads
+    attention += again
     return norms + attention + 4 * size * shape.intermediate
 
 
