@@ -94,6 +94,8 @@ def test_a_memory_that_may_be_too_little_is_told() -> None:
     by_default, little = find_note(large, None) or "", find_note(large, 128) or ""
 
     assert "slurm.mem_gb is null" in by_default
+    by_option = find_note(large, None, "mem-per-gpu") or ""
+    assert "asked for by slurm.sbatch.mem-per-gpu" in by_option
     assert f"set slurm.mem_gb: {large.to_set}" in by_default
     assert "slurm.mem_gb is 128; a train job may need" in little
     assert explain_short(large, 128) is None

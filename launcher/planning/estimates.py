@@ -27,6 +27,9 @@ from zsg_core.training.llama import LlamaShape
 from zsg_core.training.snapshots import bound_most_kept, count_most_kept
 from zsg_core.training.tuning import count_trained_parameters
 
+# of sbatch, by which a profile may ask for memory in place of slurm.mem_gb
+MEMORY_OPTIONS = ("mem-per-cpu", "mem-per-gpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -261,32 +264,40 @@ class Estimates:
 
     def refuse_short_hosts(self) -> list[str]:
         """Raises UserError if a run needs more of a node's memory than slurm.mem_gb;
-        returns notes on what may be too little."""
+        returns a note on what may be too little, of the largest."""
+        slurm = self._profile.slurm
         if self._profile.kind != "slurm":
             return []
-        mem_gb, notes = self._profile.slurm.mem_gb, dict[str, None]()
-        needs = dict[HostNeed, Run]()
-        for run in self._list_stages():
-            needs.setdefault(self._host(run), run)
-        for need, run in sorted(needs.items(), key=lambda pair: -pair[0].most_gb):
-            if why := host_memory.explain_short(need, mem_gb):
+        need_by_run = self._list_host_needs()
+        for run, need in need_by_run:
+            if why := host_memory.explain_short(need, slurm.mem_gb):
                 raise UserError(f"run {run.id}{_format_axes(run)} {why}")
-            if note := host_memory.find_note(need, mem_gb):
-                notes[note] = None
-        return list(notes)[:1]  # of the largest
+        options = [name for name in MEMORY_OPTIONS if name in slurm.sbatch]
+        option = options[0] if options else None
+        for _, need in need_by_run:
+            if note := host_memory.find_note(need, slurm.mem_gb, option):
+                return [note]
+        return []
 
-    def _host(self, run: Run) -> HostNeed:
-        load, layout = self._load(run), self._layout(run)
-        is_lora = run.stage["train"]["tuning"]["method"] == "lora"
-        copied = _count_copied(load, run.checkpoints, is_lora)
+    def _list_host_needs(self) -> list[tuple[Run, HostNeed]]:
+        """What runs need of a node's memory, the largest first, one of each kind."""
+        first_runs = dict[tuple[Load, Layout, int], Run]()
+        for run in self._list_stages():
+            load = self._load(run)
+            is_lora = run.stage["train"]["tuning"]["method"] == "lora"
+            copied = _count_copied(load, run.checkpoints, is_lora)
+            first_runs.setdefault((load, self._layout(run), copied), run)
         gpu = self._profile.gpu
-        return host_memory.estimate_host_need(
-            load,
-            layout,
-            copied,
-            on_gpu=self._on_gpu,
-            gpu_memory_gb=gpu and gpu.memory_gb,
-        )
+        needs = [
+            (
+                run,
+                host_memory.estimate_host_need(
+                    *key, on_gpu=self._on_gpu, gpu_memory_gb=gpu and gpu.memory_gb
+                ),
+            )
+            for key, run in first_runs.items()
+        ]
+        return sorted(needs, key=lambda pair: -pair[1].most_gb)
 
     def _list_stages(self) -> list[Run]:
         """All stages of all runs, each run's in their order."""

@@ -87,13 +87,20 @@ def explain_short(need: HostNeed, mem_gb: int | None) -> str | None:
     )
 
 
-def find_note(need: HostNeed, mem_gb: int | None) -> str | None:
-    """What to say of a memory that may not be enough; None where it is."""
+def find_note(
+    need: HostNeed, mem_gb: int | None, option: str | None = None
+) -> str | None:
+    """What to say of a memory that may not be enough; None where it is.
+
+    `option`: the option of sbatch by which the profile asks for memory otherwise.
+    """
     if mem_gb is None and need.most_gb > LARGE_GB:
+        source = "slurm.mem_gb is null, the site's default"
+        if option:
+            source = f"memory is asked for by slurm.sbatch.{option}"
         return (
-            f"slurm.mem_gb is null, the site's default; a train job needs up to"
-            f" {need.most_gb:.0f} GB on each node ({describe_need(need)}): set slurm.mem_gb:"
-            f" {need.to_set}, unless the default is more"
+            f"{source}; a train job needs up to {need.most_gb:.0f} GB on each node"
+            f" ({describe_need(need)}): set slurm.mem_gb: {need.to_set}, unless that is more"
         )
     if mem_gb is not None and need.most_gb > mem_gb * SLURM_GB:
         return (
