@@ -33,9 +33,8 @@ ATTENTION = "sdpa"
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 # Of the likeliest token, as a whole number; those of a vocabulary of 2^23 add up in 64 bits.
 LIKELIEST = 2.0**40
-MOST_WEIGHTS = (
-    4_000_000  # tokens' weights that are there at once: 32 MB for each of them
-)
+# tokens' weights that are there at once: 32 MB for each of a dozen tensors
+MOST_WEIGHTS = 4_000_000
 
 Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens

@@ -85,8 +85,11 @@ def load_weights(
         sources = open_weights(folder, opened, is_reading=is_reading)
         targets = _list_targets(llama)
         chosen = choose_sources(folder, targets, sources)
-        if is_reading:
-            _refuse_untied(folder, targets, sources)
+        problem = _find_untied(targets, sources) if is_reading else None
+        if divide:
+            problem = _tell_ranks(problem)
+        if problem:
+            raise UserError(f"{folder}: {problem}")
         for module in list(llama.modules()):
             for target in targets.get(module, ()):
                 value = torch.empty(target.shape, dtype=dtype, device="meta")
@@ -230,23 +233,28 @@ def choose_sources(
     return chosen
 
 
-def _refuse_untied(
-    folder: Path,
-    targets: Mapping[nn.Module, Sequence[Target]],
-    sources: Mapping[str, Source],
-) -> None:
-    """UserError where files have two tensors for a parameter, which differ."""
+def _tell_ranks(problem: str | None) -> str | None:
+    """What rank 0 has found, on all ranks: the others must not wait for it."""
+    box = [problem]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _find_untied(
+    targets: Mapping[nn.Module, Sequence[Target]], sources: Mapping[str, Source]
+) -> str | None:
+    """What is wrong where files have two tensors for a parameter, which differ."""
     for target in _each(targets):
         candidates = list(_find_all(target, sources))
         if len(candidates) == 1:
             continue
         first, second = candidates
         if not torch.equal(first.read(), second.read()):
-            raise UserError(
-                f"{folder}: config.json has tie_word_embeddings, but"
-                f" {' and '.join(target.names)} differ; set it to false in a copy, or take"
-                f" {target.names[-1]} out"
+            return (
+                f"config.json has tie_word_embeddings, but {' and '.join(target.names)}"
+                f" differ; set it to false in a copy, or take {target.names[-1]} out"
             )
+    return None
 
 
 def _find_all(target: Target, sources: Mapping[str, Source]) -> Iterator[Source]:
