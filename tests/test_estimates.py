@@ -301,6 +301,8 @@ def test_a_plan_shows_what_runs_take(zsg: Zsg, data: Path) -> None:
         "steps: at most, from",
         "tokens: at most, examples × max",
         "50% of A800-80G's",
+        "start: weights take 13.5 GB of each GPU",
+        "host: up to 96.9 GB of memory on each",
     ):
         assert said in printed
     assert "g: 3 submit" in printed
@@ -320,6 +322,7 @@ def test_rows_for_scripts_carry_the_estimate(zsg: Zsg, data: Path) -> None:
     )
     assert made["tensors_gb"] == {"1": 53.907, "2": 43.8, "3": 30.954}
     assert made["activations_gb"] > 0 and made["recompute"] is False
+    assert (made["start_gb"], made["host_gb"]) == (13.477, 96.861)
     assert (
         made["examples"],
         made["examples_are"],
