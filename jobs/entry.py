@@ -45,6 +45,7 @@ from jobs.contract.journal import (
 )
 from jobs.contract.states import Outcome
 from jobs.files import ownership
+from jobs.files.locks import NoLocks
 from jobs.runtime import (
     caches,
     code_guard,
@@ -279,7 +280,10 @@ def _clean_up(path: Path, job: TrainJob) -> None:
         for reason in state.remove_states(path):
             logger.warning(f"a state is not removed: {reason}")
     if job.before and not stages.is_still_needed(path, job):
-        stages.release_weights(job.workspace, job.before[-1], job.run_id)
+        try:
+            stages.release_weights(job.workspace, job.before[-1], job.run_id)
+        except (OSError, NoLocks) as error:  # the run is done all the same
+            logger.warning(f"the weights that it started from are not removed: {error}")
 
 
 def _read_job(path: Path) -> AnyJob:

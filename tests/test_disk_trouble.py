@@ -1,8 +1,6 @@
 """Is a disk that is full, read-only or forbidden told in one message, and does the same
 command work afterwards?"""
 
-import ctypes
-import os
 import resource
 import subprocess
 import sys
@@ -13,11 +11,11 @@ import pytest
 
 from tests.lib.builders import mounted
 from tests.lib.command_line import Zsg
+from tests.lib.other_user import as_a_user
 from tests.lib.refusals import Ended, Home, assert_refused
 
 USER, CLUSTER = 2, 3
 READ_ONLY, FORBIDDEN = 0o500, 0o000
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
 
 @pytest.fixture
@@ -39,16 +37,6 @@ def run(
         preexec_fn=first,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
-
-
-def as_a_user() -> None:
-    """Gives up what lets root read and write everything, so that a folder's mode counts."""
-    if os.getuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for power in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            assert libc.prctl(PR_CAPBSET_DROP, power, 0, 0, 0) == 0, os.strerror(
-                ctypes.get_errno()
-            )
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 submitter in at a time?"""
 
 import itertools
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +9,10 @@ import pytest
 
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.ledger_rows import Retried
-from launcher.status.local_states import is_locked
+from jobs.files import locks
 from launcher.workspace import ledger as ledgers
-from launcher.workspace.ledger import Ledger, submit_lock
-from zsg_core.errors import UserError
+from launcher.workspace.ledger import Ledger
+from launcher.workspace.submit_lock import submit_lock
 
 
 @pytest.fixture
@@ -134,51 +131,12 @@ def test_a_line_cut_anywhere_costs_that_line_only(workspace):
         assert {first.id, third.id} <= Ledger(workspace).submissions.keys()
 
 
-HOLDER = """
-import sys, time
-from pathlib import Path
-from jobs.contract.folder import Workspace
-from launcher.workspace.ledger import submit_lock
-with submit_lock(Workspace(Path(sys.argv[1]))):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def holder(workspace):
-    """Another process that holds the submit lock."""
-    argv = [sys.executable, "-c", HOLDER, str(workspace.root)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
-
-
-def test_a_second_submitter_is_refused(workspace, holder):
-    """While one `zsg submit` is at work another one is told to wait."""
-    with (
-        pytest.raises(UserError, match="another zsg submit is at work"),
-        submit_lock(workspace),
-    ):
-        pass
-
-
-def test_a_killed_submitter_leaves_no_lock(workspace, holder):
-    """kill -9 frees the lock at once: the kernel holds it, not a file."""
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-
-    with submit_lock(workspace):
-        assert workspace.submit_lock.exists()
-
-
 def test_the_lock_is_free_after_use(workspace):
     """The lock is held for as long as a submit is at work, and no longer."""
     with submit_lock(workspace):
-        during = is_locked(workspace.submit_lock)
+        during = locks.is_locked(workspace.submit_lock)
 
-    assert (during, is_locked(workspace.submit_lock)) == (True, False)
+    assert (during, locks.is_locked(workspace.submit_lock)) == (True, False)
 
 
 def test_a_workspace_is_its_owners(workspace):

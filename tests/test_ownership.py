@@ -18,7 +18,8 @@ from jobs.training import state
 from launcher.doctor import doctor
 from launcher.submission import sbatch
 from launcher.workspace import code_snapshot, workspaces
-from launcher.workspace.ledger import Ledger, Submission, submit_lock
+from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.submit_lock import submit_lock
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import write_job_file

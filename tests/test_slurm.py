@@ -349,6 +349,7 @@ def test_a_queue_that_cannot_be_asked_finds_nothing_but_an_error():
 
 HELD = "7_0|PENDING|JobHeldUser\n7_1|PENDING|JobHeldUser\n8_0|PENDING|JobHeldUser\n"
 HELD_JOBS = [job("8_0"), job("7_1"), job("7_0")]
+NOTHING_LEFT = slurm.ReleaseAnswer([], [])
 
 
 def test_arrays_are_released_whole():
@@ -363,7 +364,8 @@ def test_a_job_that_has_ended_needs_no_release():
     """Releasing twice does no harm: what is not in the queue is not asked for."""
     run = FakeRun(squeue="")
 
-    assert (release_jobs([job("7_0")], run), run.programs) == ([], ["squeue"])
+    assert release_jobs([job("7_0")], run) == NOTHING_LEFT
+    assert run.programs == ["squeue"]
 
 
 @pytest.mark.parametrize(
@@ -372,14 +374,69 @@ def test_a_job_that_has_ended_needs_no_release():
 )
 def test_a_job_that_ends_under_its_release_is_no_error(complaint):
     """It may end between the look and the release."""
-    assert release_jobs(HELD_JOBS, FakeRun(squeue=HELD, scontrol=(1, complaint))) == []
+    run = FakeRun(squeue=HELD, scontrol=(1, complaint))
+
+    assert release_jobs(HELD_JOBS, run) == NOTHING_LEFT
 
 
-@pytest.mark.parametrize("answer", [(1, "Access/permission denied"), ABSENT])
-def test_a_failed_release_is_told(answer):
-    """Held jobs that cannot be released are the cluster's error."""
+@pytest.mark.parametrize(
+    "answer", [(1, "Unable to contact slurm controller (connect failure)"), ABSENT]
+)
+def test_a_release_that_nobody_answers_is_an_error(answer):
+    """It is asked again while the controller is away."""
     with pytest.raises(ClusterError, match="scontrol"):
         release_jobs(HELD_JOBS, FakeRun(squeue=HELD, scontrol=answer))
+
+
+class RefusingRun(FakeRun):
+    """A Slurm that does not let go of array 7, also where others are named with it."""
+
+    def __init__(self, reason: str, complaint: str) -> None:
+        super().__init__(squeue=HELD.replace("JobHeldUser", reason, 2), scontrol="")
+        self._refusal = (1, complaint)
+
+    def __call__(self, argv, **options):
+        is_refused = argv[0] == "scontrol" and "7" in argv
+        self.answers["scontrol"] = self._refusal if is_refused else ""
+        return super().__call__(argv, **options)
+
+
+@pytest.mark.parametrize(
+    ("reason", "complaint", "told", "settled"),
+    [
+        ("JobHeldAdmin", "no", "held by an administrator (JobHeldAdmin: no)", True),
+        (
+            "JobHeldUser",
+            "Access/permission denied for job 7",
+            "held by an administrator (JobHeldUser: Access/permission denied for job 7)",
+            True,
+        ),
+        ("JobHeldUser", "Job violates policy", "could not be released (JobHeld", False),
+        ("None", "Job is no longer pending execution", "could not be rel", False),
+    ],
+)
+def test_a_refused_release_stops_no_other(reason, complaint, told, settled):
+    """The others are released one by one; what only an administrator can release is not
+    asked for again."""
+    run = RefusingRun(reason, complaint)
+    answer = release_jobs(HELD_JOBS, run)
+
+    assert ["scontrol", "release", "8"] in run.calls
+    [refusal] = answer.refused
+    assert refusal.words.startswith(f"job 7 {'is ' * settled}{told}")
+    assert "the others go on" in refusal.words
+    assert answer.is_settled([job("7_0"), job("8_0")]) == settled
+    assert answer.is_settled([job("8_0")])
+
+
+def test_a_job_that_starts_under_its_release_is_not_refused():
+    """What was refused is looked up once more: it may run by now, or be gone."""
+    running = HELD.replace("7_0|PENDING|JobHeldUser", "7_0|RUNNING|None")
+    running = running.replace("7_1|PENDING|JobHeldUser\n", "")
+    run = RefusingRun("JobHeldUser", "Job is no longer pending execution")
+    run.answers["squeue"] = running
+
+    assert release_jobs(HELD_JOBS, run) == NOTHING_LEFT
 
 
 MINE = os.getuid()
@@ -415,7 +472,8 @@ OF_SLURM = (
 def test_a_job_that_is_not_ours_is_never_touched(touch, shown):
     """Its number alone fits: neither scancel nor scontrol is called, and it is told whose it is."""
     run = FakeRun(squeue=f"thesis\n{shown}\n")
-    [told] = touch([job("7")], run=run)
+    answer = touch([job("7")], run=run)
+    [told] = answer.untouched if isinstance(answer, slurm.ReleaseAnswer) else answer
 
     assert run.programs == ["squeue"]
     assert told.startswith(f"job 7 is not {NAME}, but ")

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
+from jobs.files.file_errors import is_of_file_system
+from jobs.files.locks import NoLocks
 from zsg_core.errors import BadData, ClusterError, Diverged, UserError, ZsgError
 
 
@@ -17,6 +19,7 @@ class Cause(StrEnum):
 
     OUT_OF_MEMORY = "out of memory"  # the GPU's, or the node's
     DISK_FULL = "disk full"  # or a quota
+    FILE_SYSTEM = "file system"  # it, or the server that has it, failed under the job
     NCCL_TIMEOUT = "nccl timeout"  # a collective waited too long for a rank; gloo's too
     PEER_LOST = "peer lost"  # another rank went first: the reason is there
     NODE_FAILURE = "node failure"
@@ -51,6 +54,11 @@ _PROOFS = {
         r"|^MemoryError\b"
     ),
     Cause.DISK_FULL: r"No space left on device|Disk quota exceeded|File too large",
+    Cause.FILE_SYSTEM: (
+        r"Stale file handle|Input/output error|Remote I/O error|Read-only file system|Structure"
+        r" needs cleaning|Cannot send after transport endpoint shutdown|\[Errno 110\] [^:]+: '"
+        r"|^jobs\.files\.locks\.NoLocks: |^jobs\.contract\.folder\.Unreadable: "
+    ),
     Cause.NODE_FAILURE: r"DUE TO NODE FAILURE|srun: error: Node failure on",
     Cause.TIME_LIMIT: r"DUE TO TIME LIMIT",
     Cause.PREEMPTED: r"DUE TO PREEMPTION",
@@ -116,21 +124,39 @@ def of_line(line: str) -> Cause | None:
 
 
 def of_error(error: BaseException) -> Cause:
-    """Why a job ended with this error, or with one that this error came of."""
-    for link in _chain(error):
+    """Why a job ended with this error, or with one that this error came of.
+
+    What the system says comes first: that a disk failed is never the fault of the data
+    that lie on it.
+    """
+    links = list(_chain(error))
+    for link in links:
+        if cause := _of_system(link, is_outermost=link is error):
+            return cause
+    for link in links:
         cause = _of_class(link) or _of_text(str(link))
         if cause:
             return cause
     return Cause.CLUSTER if isinstance(error, ZsgError) else Cause.TRACEBACK
 
 
+def _of_system(error: BaseException, *, is_outermost: bool) -> Cause | None:
+    """What the system's number for an error proves."""
+    if isinstance(error, NoLocks) or is_of_file_system(error):
+        return Cause.FILE_SYSTEM
+    if not isinstance(error, OSError):
+        return None
+    # Of a read, which names no file; a server that does not answer has one of ours around it.
+    if is_outermost and error.errno == errno.ETIMEDOUT:
+        return Cause.FILE_SYSTEM
+    return _OF_SYSTEM_ERROR.get(error.errno or 0)
+
+
 def _of_class(error: BaseException) -> Cause | None:
-    """What the class of an error proves, or the system's number for it."""
+    """What the class of an error proves."""
     match error:
         case MemoryError():
             return Cause.OUT_OF_MEMORY
-        case OSError(errno=int(number)) if number in _OF_SYSTEM_ERROR:
-            return _OF_SYSTEM_ERROR[number]
         case Diverged():
             return Cause.DIVERGED
         case BadData():

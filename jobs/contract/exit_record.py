@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from jobs.contract.folder import SCHEMA, Damaged
+from jobs.contract.folder import SCHEMA, Damaged, Unreadable
 from jobs.contract.records import read_record, write_record
 from jobs.contract.states import Outcome
 
@@ -87,10 +87,12 @@ def read_exit_record(folder: Path) -> ExitRecord | None:
 
 
 def read_if_sound(folder: Path) -> ExitRecord | None:
-    """The same for who goes on without it: one that cannot be read is none, and the
-    next end replaces it."""
+    """The same for who goes on without it: one that is damaged is none, and the next
+    end replaces it. Unreadable where nobody can tell."""
     try:
         return read_exit_record(folder)
+    except Unreadable:
+        raise
     except Damaged:
         return None
 

@@ -40,17 +40,18 @@ workspace/
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast
 
-from jobs.files import ownership
+from jobs.files import file_errors, locks, ownership
 from zsg_core.errors import ClusterError
 
 SCHEMA = 1
@@ -144,8 +145,12 @@ def get_object(value: object) -> dict[str, Any]:
 
 
 def is_committed(folder: Path) -> bool:
-    """Whether a made thing is whole: its marker is written last."""
-    return (folder / COMMIT).is_file()
+    """Whether a made thing is whole: its marker is written last. OSError where nobody
+    can tell."""
+    try:
+        return stat.S_ISREG((folder / COMMIT).stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @contextlib.contextmanager
@@ -183,11 +188,7 @@ def commit_draft(draft: Path, folder: Path) -> None:
 def lock_folder(folder: Path) -> Generator[None]:
     """Holds other processes off from making `folder` until this one is done or dead."""
     ownership.make_folder(folder.parent)
-    with os.fdopen(
-        ownership.open_lock(folder.parent / f".{folder.name}.lock"), "w"
-    ) as lock:
-        # let go by the system however this process ends
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+    with locks.hold_record_lock(folder.parent / f".{folder.name}.lock"):
         yield
 
 
@@ -245,14 +246,41 @@ class Damaged(ClusterError, ValueError):
     """A file of a workspace is not what zsg wrote there."""
 
 
+class Unreadable(Damaged):
+    """A file of a workspace cannot be read by this user, or at this moment: what it
+    holds may be sound."""
+
+
+def make_unreadable(path: Path, error: OSError) -> Unreadable:
+    """The error for a file that the system refuses to read; where a right lacks, it says
+    whose the file is."""
+    error.filename = str(path)  # a read does not say of what
+    return Unreadable(file_errors.describe_error(error))
+
+
+def list_paths(folder: Path, pattern: str) -> list[Path]:
+    """The paths in a folder whose names fit a pattern, in order; none where there is no
+    folder.
+
+    OSError for one that may not be read, which Path.glob takes for an empty one.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  as names, which are matched
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if fnmatchcase(name, pattern)]
+
+
 def read_json(path: Path) -> Any | None:
     """The JSON of a file, or None if there is none. Damaged for what is none, or of
-    more than MOST_JSON bytes."""
+    more than MOST_JSON bytes; Unreadable for what the system refuses."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise make_unreadable(path, error) from error
     if len(text) > MOST_JSON:
         raise Damaged(
             f"{path}: has more than {MOST_JSON:,} bytes; zsg wrote less there"

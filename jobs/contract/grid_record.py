@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.folder import SCHEMA, Workspace, list_paths
 from jobs.contract.job_file import Recipe, SubmittedCode
 from jobs.contract.records import read_record, write_record
 
@@ -119,7 +119,17 @@ def locate_grid_record(workspace: Workspace, name: str) -> Path:
 
 
 def list_grids(workspace: Workspace) -> list[str]:
-    """The names of the grids that were submitted, in order."""
-    return sorted(
-        path.parent.name for path in (workspace.root / "grids").glob(f"*/{NAME}")
-    )
+    """The names of the grids that were submitted, in order; with those whose folders
+    this user may not read."""
+    folders = list_paths(workspace.root / "grids", "*")
+    return [folder.name for folder in folders if _may_have_record(folder)]
+
+
+def _may_have_record(folder: Path) -> bool:
+    try:
+        (folder / NAME).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # who reads it is told why not
+    return True

@@ -26,7 +26,7 @@ import msgspec
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Damaged, to_json
+from jobs.contract.folder import Damaged, list_paths, to_json
 from jobs.contract.journal_rows import (
     DIGEST,
     EVENT,
@@ -277,7 +277,8 @@ def guest_files(folder: Path) -> list[Path]:
 
 def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     named = (
-        (_FILE.fullmatch(path.name), path) for path in folder_of(folder).glob("*.jsonl")
+        (_FILE.fullmatch(path.name), path)
+        for path in list_paths(folder_of(folder), "*.jsonl")
     )
     return sorted(
         ((int(match[1]), int(match[3])), match[2], path)

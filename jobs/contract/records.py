@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jobs.contract.folder import SCHEMA, Damaged, get_object, read_json, write_json
+from jobs.contract.folder import (
+    SCHEMA,
+    Damaged,
+    get_object,
+    make_unreadable,
+    read_json,
+    write_json,
+)
 
 T = TypeVar("T", bound=msgspec.Struct)
 USUAL = 1 << 20  # bytes; a record of more is read in two steps
@@ -23,13 +30,15 @@ def read_record(
     once, -1 for all.
 
     Damaged, with the file's path and an advice, for what is no such record, or is one
-    of a newer zsg.
+    of a newer zsg; Unreadable for what the system refuses.
     """
     try:
         with path.open("rb") as file:
             record = msgspec.json.decode(file.read(size), type=kind)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise make_unreadable(path, error) from error
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _read_or_refuse(path, kind, advice)
     refuse_newer(path, {"schema": getattr(record, "schema", None)})

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jobs.contract.folder import META, SCHEMA, Damaged, is_committed, write_json
+from jobs.contract.folder import (
+    META,
+    SCHEMA,
+    Damaged,
+    is_committed,
+    list_paths,
+    write_json,
+)
 from jobs.contract.journal import spell_nonfinite
 from jobs.contract.journal_rows import Number
 from jobs.contract.records import read_record
@@ -76,7 +83,7 @@ def weights_of(run: Path) -> Path:
 
 def find_steps(run: Path) -> list[int]:
     """The steps of which there are whole snapshots."""
-    folders = (run / FOLDER).glob("[0-9]*")
+    folders = list_paths(run / FOLDER, "[0-9]*")
     return sorted(int(path.name) for path in folders if is_committed(path))
 
 

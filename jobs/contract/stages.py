@@ -7,8 +7,6 @@ without the weights that they are put on.
 """
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import Workspace
 from jobs.contract.job_file import TrainJob
 from jobs.contract.states import Outcome
-from jobs.files import ownership
+from jobs.files import locks, ownership
 
 
 def note_weights_user(workspace: Workspace, start: str, run: str) -> None:
@@ -71,6 +69,5 @@ def read_newest_stage(
 def _locked(start: Path) -> Generator[Path]:
     folder = start / "users"
     ownership.make_folder(folder)
-    with os.fdopen(ownership.open_lock(folder / ".lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locks.hold_lock(folder / ".lock"):
         yield folder

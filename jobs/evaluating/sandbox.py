@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.evaluating import sandbox_worker
+from jobs.files.paths import find_home
 from zsg_core.errors import ClusterError, UserError
 
 NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
@@ -424,7 +425,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def build_trial(most_files: int = Limits.files) -> Exam:
     """A program that tries to break out, and a test that fails with what it could do."""
-    home = Path.home()
+    home = find_home() or Path("/")
     seen = [
         str(path)
         for folder in {home, Path.cwd(), Path(__file__).parent}

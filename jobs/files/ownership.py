@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from jobs.files import paths
+
 PRIVATE, SHARED = 0o700, 0o2770
 STICKY_SHARED = 0o3770  # of a group's workspace, and of the folders right in it
 NO_WRITE_BY_OTHERS = 0o022  # of a umask
@@ -128,7 +130,7 @@ def open_to_group(root: Path) -> None:
     everybody in it makes things in."""
     root.chmod(STICKY_SHARED)
     for name in TOP_FOLDERS:
-        (root / name).mkdir(mode=PRIVATE)
+        (root / name).mkdir(mode=PRIVATE, exist_ok=True)  # by another submit
         (root / name).chmod(STICKY_SHARED)
 
 
@@ -174,6 +176,15 @@ def find_user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
+
+
+def find_login_name() -> str | None:
+    """The name of this process's own user; None where nobody knows one, as in a
+    container, or while a directory service is away."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None
 
 
 def find_fault(path: Path) -> Fault | None:
@@ -240,11 +251,13 @@ def list_folders_to(root: Path, path: Path) -> list[Path]:
 @dataclass(frozen=True)
 class OpenParent:
     """Who could put another folder in the place of one. `by_all`: anybody could, not
-    only a group or a colleague."""
+    only a group or a colleague. `mend`: the command by which its owner ends that, None
+    where nothing does."""
 
     path: Path
     what: str
     by_all: bool
+    mend: str | None = None
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
@@ -252,14 +265,16 @@ class OpenParent:
 
 def find_open_parent(folder: Path) -> OpenParent | None:
     """The folder above a folder in which others could rename it and put their own in
-    its place; None if none is.
+    its place, or the link on the way that others could lead elsewhere; None if none is.
 
     Of several that which is open to most.
     """
+    passed = list(dict.fromkeys(paths.list_passed(folder)))
+    target = passed[-1]
     open_parents = [
         open_parent
-        for parent in folder.parents
-        if (open_parent := _judge_parent(parent))
+        for parent in reversed(passed)
+        if parent != target and (open_parent := _judge_parent(parent))
     ]
     return next(
         (open_parent for open_parent in open_parents if open_parent.by_all),
@@ -269,9 +284,11 @@ def find_open_parent(folder: Path) -> OpenParent | None:
 
 def _judge_parent(parent: Path) -> OpenParent | None:
     try:
-        status = parent.stat()
+        status = parent.lstat()
     except FileNotFoundError:
         return None
+    if stat.S_ISLNK(status.st_mode):
+        return _judge_link(parent, status.st_uid)
     is_sticky = bool(status.st_mode & stat.S_ISVTX)
     writers = None if is_sticky else _find_writers(parent, status)
     by_all = writers == "everybody"
@@ -280,9 +297,21 @@ def _judge_parent(parent: Path) -> OpenParent | None:
         return OpenParent(
             parent, f"belongs to {find_user_name(status.st_uid)}{writers_note}", by_all
         )
+    mend = f"chmod o-w {shlex.quote(str(parent))}"
     return (
-        OpenParent(parent, f"may be written by {writers}", by_all) if writers else None
+        OpenParent(parent, f"may be written by {writers}", by_all, mend)
+        if writers
+        else None
     )
+
+
+def _judge_link(link: Path, uid: int) -> OpenParent | None:
+    """Whoever owns a link leads it where they like. A stranger's that lies where anybody
+    may make one, as in /tmp, waits for those who pass."""
+    if not _is_strangers(uid):
+        return None
+    by_all = bool(link.parent.stat().st_mode & stat.S_IWOTH)
+    return OpenParent(link, f"is a link of {find_user_name(uid)}'s", by_all)
 
 
 def _is_strangers(uid: int) -> bool:

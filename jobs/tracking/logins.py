@@ -7,8 +7,8 @@ and nothing else; see jobs.tracking.server_tokens.
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from jobs.files.paths import find_home
 from jobs.tracking import server_tokens
 from zsg_core import addresses
 
@@ -47,4 +47,5 @@ def is_own_server(uri: str) -> bool:
 
 
 def _has_file() -> bool:
-    return Path(_FILE).expanduser().exists()
+    home = find_home()
+    return home is not None and (home / _FILE.removeprefix("~/")).exists()

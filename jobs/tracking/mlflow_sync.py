@@ -16,7 +16,6 @@ by the runs in it, whatever people have called it since.
 
 import argparse
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -33,7 +32,7 @@ from jobs.contract.delivery_cursor import OWN_STORE, SQLITE, locate_cursor, read
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
-from jobs.files import ownership
+from jobs.files import locks, ownership
 from jobs.runtime import job_log
 from jobs.tracking import follow
 from jobs.tracking.run_sync import BEGAN, PARENT, RUN, MlflowGrid, RunSync
@@ -231,7 +230,7 @@ class Delivery:
         cursor_path = locate_cursor(self._workspace.run(row.run), self._grid)
         try:
             ownership.make_folder(cursor_path.parent)
-            with _lock(cursor_path.with_suffix(".lock")):
+            with locks.hold_lock(cursor_path.with_suffix(".lock")):
                 return do(row)
         except (Refused, Damaged) as error:
             refusals.append(error)
@@ -272,7 +271,7 @@ class Delivery:
 
     def _find_grid(self) -> MlflowGrid:
         """The grid in MLflow, whose experiment and own run are made if need be."""
-        with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
+        with locks.hold_lock(self._workspace.grid(self._grid) / "delivery.lock"):
             self._tracker.refuse_too_old()
             experiment = (
                 self._find_home()
@@ -388,13 +387,6 @@ class Delivery:
                 f"{self._grid}: {count} of its runs stand in MLflow's experiment {name!r}, and"
                 " are filled there"
             )
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with os.fdopen(ownership.open_lock(path), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:

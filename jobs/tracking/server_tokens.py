@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs.files.paths import find_home
+
 MOST_BYTES = 1000
 PLACE = re.compile(r"([\w.-]+|\[[\da-f:.]+\]):\d+", re.ASCII)
 
@@ -28,8 +30,11 @@ class Exposed(Exception):
 
 
 def locate_tokens() -> Path:
-    """Where they lie."""
-    return Path.home() / ".zsg" / "mlflow"
+    """Where they lie. FileNotFoundError where the user has no home folder."""
+    home = find_home()
+    if home is None:
+        raise FileNotFoundError("this user has no home folder; set HOME")
+    return home / ".zsg" / "mlflow"
 
 
 def publish_token(addresses: Iterable[str], token: str) -> list[Path]:

@@ -8,7 +8,6 @@ mean.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import logging
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.files import ownership
+from jobs.files import locks, ownership, paths
 
 # read when mlflow is imported
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -33,6 +32,8 @@ os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+if paths.find_home() is None:
+    os.environ["HOME"] = "/"  # MLflow is not imported without a home
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
 os.environ.setdefault("MLFLOW_TRACKING_AUTH", "zsg")  # OwnServers
 
@@ -189,10 +190,7 @@ def make_store(path: Path) -> None:
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     ownership.make_folder(path.parent)
-    with os.fdopen(
-        ownership.open_lock(path.with_name(f".{path.name}.lock")), "a"
-    ) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.hold_lock(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return  # another process was first
         of_ours = re.compile(

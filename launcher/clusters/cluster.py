@@ -6,11 +6,11 @@ Answers are parsed by pure functions; what they mean for a grid, launcher.planni
 
 import math
 import os
-import pwd
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from jobs.files import ownership
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import slurm
 
@@ -64,7 +64,8 @@ def query_cluster(run: Runner = run_program, named: str | None = None) -> Cluste
 
     `named`: the cluster to ask, if not the default one.
     """
-    user = pwd.getpwuid(os.getuid()).pw_name
+    # Slurm takes a number, too
+    user = ownership.find_login_name() or str(os.getuid())
     cluster = Cluster(
         config=query_config(run, named),
         partitions=query_partitions(run, named),

@@ -32,12 +32,15 @@ from jobs.runtime.slurm_calls import (
     Runner,
     run_program,
 )
+from launcher.clusters.slurm_retry import is_unreachable
+from launcher.workspace.job_state import HELD_BY_ADMIN
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
 LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
+_DENIED = "permission denied"
 _OVER = ("Job has already finished", "Invalid job id")
 
 _ACTIVE = {
@@ -513,29 +516,103 @@ def _ids_of_name(text: str, user: str, name: str) -> list[str]:
     return [fields[0] for fields in _rows(text, 3) if fields[1:] == [user, name]]
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why Slurm does not let go of a held job or array: its complaint, and its word for
+    why the job waits."""
+
+    id: str
+    complaint: str
+    reason: str
+
+    @property
+    def is_administrators(self) -> bool:
+        """Whether only an administrator can let it start."""
+        return self.reason == HELD_BY_ADMIN or _DENIED in self.complaint.lower()
+
+    @property
+    def words(self) -> str:
+        """What there is to say of it."""
+        why = f"({self.reason}: {self.complaint})"
+        if self.is_administrators:
+            return (
+                f"job {self.id} is held by an administrator {why}: it starts once they release"
+                " it; the others go on"
+            )
+        return (
+            f"job {self.id} could not be released {why}; the others go on, and the next zsg"
+            " submit tries again"
+        )
+
+
+@dataclass(frozen=True)
+class ReleaseAnswer:
+    """What did not start of held jobs: those that are not ours, in words, and those that
+    Slurm does not let go of."""
+
+    untouched: list[str]
+    refused: list[Refusal]
+
+    def is_settled(self, jobs: Iterable[Job]) -> bool:
+        """Whether another try would change nothing for these jobs."""
+        again = {each.id for each in self.refused if not each.is_administrators}
+        names = {job.id for job in jobs}
+        return again.isdisjoint({*names, *_main_ids(names)})
+
+
 def release_jobs(
     jobs: Sequence[Job], run: Runner = run_program, *, whole_arrays: bool = True
-) -> list[str]:
-    """Lets held jobs start; returns what was not touched since it is not ours, in words.
+) -> ReleaseAnswer:
+    """Lets held jobs start; returns what did not.
 
     With `whole_arrays` all tasks of a job's array start, by one call; else just these
-    jobs or tasks. A job that is no longer held, or has ended, is left as it is.
+    jobs or tasks. A job that is no longer held, or has ended, is left as it is. That one
+    is refused keeps no other from its start. ClusterError if Slurm does not answer.
     """
     queue = query_queue(jobs, run)
+    complaints: dict[str, str] = {}
     for cluster, ids in _by_cluster(queue):
         calls = [_main_ids(ids)] if whole_arrays else [[job_id] for job_id in ids]
         for released in calls:
-            _release(released, cluster, run)
-    return _untouched(queue)
+            complaints |= _release(released, cluster, run)
+    refused = _find_refusals(complaints, jobs, run) if complaints else []
+    return ReleaseAnswer(_untouched(queue), refused)
 
 
-def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> None:
+def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> dict[str, str]:
+    """Lets jobs start; of those that Slurm does not let go of, what it complains."""
     answer = _start(["scontrol", "release", *ids], run, cluster, CHANGE_S)
-    if answer.returncode and not any(word in answer.stderr for word in _OVER):
-        raise ClusterError(
-            f"scontrol release {' '.join(ids)} failed: {answer.stderr.strip()};"
-            " run zsg submit again"
-        )
+    if not answer.returncode:
+        return {}
+    complaint = " ".join(answer.stderr.split()) or f"exit {answer.returncode}"
+    failure = ClusterError(f"scontrol release {' '.join(ids)} failed: {complaint}")
+    if is_unreachable(failure):
+        raise failure
+    if len(ids) == 1:
+        is_over = any(word in complaint for word in _OVER)
+        return {} if is_over else {ids[0]: complaint}
+    # one of them may have kept the others
+    complaints: dict[str, str] = {}
+    for job_id in ids:
+        complaints |= _release([job_id], cluster, run)
+    return complaints
+
+
+def _find_refusals(
+    complaints: Mapping[str, str], jobs: Sequence[Job], run: Runner
+) -> list[Refusal]:
+    """Of the jobs and arrays of which Slurm has complained those that still wait, each
+    with the reason."""
+    reasons: dict[str, str] = {}
+    for job, state in query_queue(jobs, run).active.items():
+        if state.state != State.RUNNING:
+            for name in (job.id, *_main_ids([job.id])):
+                reasons.setdefault(name, state.detail or state.word)
+    return [
+        Refusal(name, complaint, reasons[name])
+        for name, complaint in complaints.items()
+        if name in reasons
+    ]
 
 
 def cancel_jobs(

@@ -115,6 +115,7 @@ def server(
     """
     import logging
 
+    from jobs.files.paths import expand_home
     from launcher.mlflow import mlflow_commands as tracking
     from launcher.mlflow import mlflow_server
 
@@ -129,7 +130,7 @@ def server(
             " processes until now; name the database by the variable ZSG_BACKEND instead"
         )
         mlflow_server.leave_command_line(backend)
-    server_folder = folder.expanduser().resolve()
+    server_folder = expand_home(folder).resolve()
     database = mlflow_server.resolve_backend(backend, server_folder)
     token = mlflow_server.read_or_make_token(server_folder)
     served = mlflow_server.ServerOptions(

@@ -14,7 +14,7 @@ from pathlib import Path
 import launcher
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
-from jobs.files import ownership
+from jobs.files import locks, ownership, paths
 from jobs.files.ownership import Fault, OpenParent
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters.profiles import Profile
@@ -214,8 +214,9 @@ def check_workspace_owner(workspace: Path) -> Diagnosis:
     another in its place."""
     above = ownership.find_open_parent(workspace)
     if above and above.by_all:
-        finding = f"{above}: anybody can put another workspace in its place"
-        return Diagnosis("owner", PROBLEM, finding, f"chmod o-w {_quote(above.path)}")
+        finding = f"{above}: others can put another workspace in its place"
+        advice = above.mend or "use a workspace in a folder of your own"
+        return Diagnosis("owner", PROBLEM, finding, advice)
     if not workspace.is_dir():
         if above:
             return _warn_of_replacement(above)
@@ -281,6 +282,18 @@ def _quote_paths(faults: Sequence[Fault]) -> str:
     return " ".join(_quote(fault.path) for fault in faults[:MOST_SHOWN])
 
 
+def check_locks(folder: Path, kind: str) -> Diagnosis:
+    """Whether files can be locked in a folder, on a file system of that kind."""
+    missing = locks.find_missing_locks(folder)
+    if missing is None:
+        return Diagnosis("locks", OK, f"files can be locked, on {kind}")
+    finding = (
+        f"{folder}, on {kind}, has no locks (flock: {missing.finding}), so that nothing can"
+        " be submitted there"
+    )
+    return Diagnosis("locks", PROBLEM, finding, locks.ADVICE)
+
+
 def check_tracking_store(kind: str, uri: str | None) -> Diagnosis:
     """Whether MLflow's own store can live on the workspace's file system."""
     if uri is not None:
@@ -341,7 +354,7 @@ def _check_slurm(profile: Profile, run: Runner) -> list[Diagnosis]:
 
 
 def _check_workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
-    target = folder.resolve()
+    typed, target = paths.make_absolute(folder), folder.resolve()
     link = f", a link to {target}" if folder.is_symlink() else ""
     try:
         existing = next(path for path in (target, *target.parents) if path.exists())
@@ -360,7 +373,8 @@ def _check_workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "workspace", OK, f"{folder}{link}, writable, {free:.0f} GB free on {kind}"
     )
-    yield check_workspace_owner(target)
+    yield check_locks(existing, kind)
+    yield check_workspace_owner(typed)
     yield check_tracking_store(kind, profile.tracking.uri)
 
 

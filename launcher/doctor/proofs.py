@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from jobs.contract.folder import Workspace, get_object, read_json, write_json
+from jobs.files.paths import expand_home
 from jobs.model import content
 from launcher.doctor.diagnosis import OK, PROBLEM, Diagnosis
 from launcher.grids import model_folder
@@ -27,7 +28,7 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
     """What files tell of a folder, and then what torch does; what is proven is kept in
     the workspace."""
     try:
-        folder = folder.expanduser().resolve()
+        folder = expand_home(folder).resolve()
         model_folder.check_llama(folder)
     except (UserError, OSError) as error:
         return Diagnosis("model", PROBLEM, str(error), "nothing was loaded")

@@ -9,11 +9,13 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import get_object, read_json, write_json
 from jobs.files import ordinary_files
+from jobs.files.paths import make_absolute
 from jobs.model import content
 from jobs.preparing import added_tokens
 from jobs.preparing.source_dataset import SourceFiles
@@ -164,20 +166,21 @@ class Inputs:
         if path is None:
             return Inspection()
         if (reader, path) not in self._looks:
-            look = readers.inspect_files(reader, path, self._facts(reader))
+            look = readers.inspect_files(reader, path, self._facts(reader, path))
             for note in look.notes:
                 logger.warning(f"note: {note}")
             self._looks[reader, path] = look
         return self._looks[reader, path]
 
-    def _facts(self, reader: str) -> Facts | None:
-        """What a format reads of one file, kept as its digest is."""
+    def _facts(self, reader: str, source: Path) -> Facts | None:
+        """What a format reads of one file of a source, kept as its digest is."""
         take = readers.FORMATS[reader].facts
         if take is None:
             return None
 
         def take_once(file: Path) -> Any:
-            key, stamp = f"{FACTS} {reader} {file}", _stamp(file)
+            name, stamp = _name_followed(file, source), _stamp(file)
+            key = f"{FACTS} {reader} {name}"
             if self._known.get(key, [])[:2] != stamp:
                 self._known[key] = [*stamp, take(file)]
                 self._read += 1
@@ -206,29 +209,32 @@ class Inputs:
         key = folder, list_files
         if key not in self._folders:
             files = list_files(folder)
-            self._read_files(folder, [path for path in files if not self._fresh(path)])
+            names = {path: _name_followed(path, folder) for path in files}
+            new = {p: name for p, name in names.items() if not self._fresh(p, name)}
+            self._read_files(folder, new)
             self._folders[key] = content.folder_digest(
-                folder, files, [self._known[str(path)][2] for path in files]
+                folder, files, [self._known[names[path]][2] for path in files]
             )
         return self._folders[key]
 
-    def _read_files(self, folder: Path, paths: Sequence[Path]) -> None:
-        """Digests the files of a folder that are not known; says so where it takes long."""
-        size = sum(path.stat().st_size for path in paths)
+    def _read_files(self, folder: Path, new: Mapping[Path, str]) -> None:
+        """Digests the files of a folder that are not known, each with the name that it
+        is to be known by; says so where it takes long."""
+        size = sum(path.stat().st_size for path in new)
         if size > TOLD_SIZE:
             purpose = "for its digest, which zsg submit keeps"
             if self._keeps:
                 purpose = "once for its digest"
             logger.info(f"reading {folder} {purpose} ({size / 1e9:.1f} GB)")
         # before reading: a change while reading is seen next time
-        stamps = [_stamp(path) for path in paths]
-        digests = content.sha256_of(paths)
-        for path, stamp, digest in zip(paths, stamps, digests, strict=True):
-            self._known[str(path)] = [*stamp, digest]
-        self._read += len(paths)
+        stamps = [_stamp(path) for path in new]
+        digests = content.sha256_of(list(new))
+        for name, stamp, digest in zip(new.values(), stamps, digests, strict=True):
+            self._known[name] = [*stamp, digest]
+        self._read += len(new)
 
-    def _fresh(self, path: Path) -> bool:
-        return self._known.get(str(path), [])[:2] == _stamp(path)
+    def _fresh(self, path: Path, name: str) -> bool:
+        return self._known.get(name, [])[:2] == _stamp(path)
 
 
 def check_inputs(
@@ -504,7 +510,8 @@ def embedding_folder(settings: Settings) -> Path:
             f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to"
             " a folder"
         )
-    return Path(spec.origin).resolve().parent / "model"
+    # by the name that jobs find the package by, too
+    return Path(spec.origin).absolute().parent / "model"
 
 
 def base_folder(settings: Settings) -> Path | None:
@@ -519,8 +526,10 @@ def base_folder(settings: Settings) -> Path | None:
 
 def _absolute(key: str, path: str) -> Path:
     try:
-        folder = Path(path).expanduser().resolve()
-        # raises for what can be no path: too long a name, a folder that may not be entered
+        folder = make_absolute(Path(path).expanduser())
+        # raise for what can be no path: links in a circle, too long a name, a folder that
+        # may not be entered
+        folder.resolve()
         folder.exists()
     except (
         OSError,
@@ -531,6 +540,21 @@ def _absolute(key: str, path: str) -> Path:
             f"{key}: {format_brief(path)} is not a folder: {reason}"
         ) from error
     return folder
+
+
+def _name_followed(path: Path, folder: Path) -> str:
+    """The name by which a file of a folder is known: the links on the way to the folder
+    are followed, so that it is known whichever way it was typed."""
+    if path == folder:
+        return str(path.resolve())
+    if path.is_relative_to(folder):
+        return str(_follow(folder) / path.relative_to(folder))
+    return str(_follow(path.parent) / path.name)
+
+
+@cache
+def _follow(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def _read_cache(cache: Path) -> dict[str, list[Any]]:

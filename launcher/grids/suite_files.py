@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
+from jobs.files import paths
 from launcher.grids import model_folder
 from zsg_core import suites
 from zsg_core.data import readers
@@ -49,7 +50,8 @@ def check_suite_files(settings: Iterable[CheckpointSettings]) -> None:
 def locate_file(key: str, text: str) -> Path:
     """Where a file or folder lies, absolute. UserError where there is none."""
     try:
-        path = Path(text).expanduser().resolve()
+        path = paths.make_absolute(Path(text).expanduser())
+        path.resolve()  # raises for links in a circle
         is_there = path.exists()
     except (
         OSError,

@@ -19,15 +19,16 @@ from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.job_file import AnyJob, jobs_before, runs_served
 from jobs.contract.states import State
+from jobs.files import locks
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
 from launcher.status import queries
-from launcher.status.local_states import is_locked
 from launcher.status.status import collect_states
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids, scheduler_job
 from launcher.workspace.job_state import JobState
-from launcher.workspace.ledger import Ledger, Submission, submit_lock
+from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import UserError
 
 
@@ -309,8 +310,8 @@ def carry_out(
 
     How those of `ended` have ended stays as it is: only their allocations are given back.
 
-    UserError while a submit is at work; ClusterError if Slurm does not answer, in which
-    case the wish stands.
+    Waits for a submit that is at work (UserError where that takes too long).
+    ClusterError if Slurm does not answer, in which case the wish stands.
     """
     with submit_lock(workspace):
         ledger = Ledger(workspace)
@@ -367,7 +368,7 @@ def _signal(folder: Path, save: bool) -> str | None:
         attempt = attempts.read_attempt(folder)
     except Damaged as error:  # the others are told to stop all the same
         return f"{folder.name} was not told to stop, since nobody knows its process: {error}"
-    if not is_locked(folder / "lock") or not attempt:
+    if not locks.is_locked(folder / "lock") or not attempt:
         return None
     if attempt.host != socket.gethostname():
         return f"{folder.name} runs on {attempt.host}: call zsg cancel there"
@@ -384,4 +385,15 @@ def _is_of(pid: int, folder: Path) -> bool:
         is_ours = process.stat().st_uid == os.geteuid()
     except OSError:
         return False
-    return is_ours and str(folder).encode() in words
+    return is_ours and any(_is_folder(os.fsdecode(word), folder) for word in words)
+
+
+def _is_folder(word: str, folder: Path) -> bool:
+    """Whether a word of a command is a job's folder, by whatever links it was named."""
+    path = Path(word)
+    if path.name != folder.name or not path.is_absolute():
+        return False
+    try:
+        return path.samefile(folder)
+    except OSError:
+        return False

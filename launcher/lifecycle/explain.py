@@ -8,19 +8,23 @@ from launcher.lifecycle import retry
 from launcher.status import why
 from launcher.status.queries import find_item
 from launcher.status.status import collect_states
+from launcher.status.submitting import add_submit_under_way
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.submit_lock import find_submit_under_way
 
 
 def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
     """Why a run stands where it stands."""
     item = find_item(workspace, text)
+    submit = find_submit_under_way(workspace)
     ledger = Ledger(workspace)
     last = ledger.last(item)
     states = _look(workspace, [item], ledger)
-    state = states[item]
+    grid = last.grid if last else ""
+    state = add_submit_under_way(states, grid, [item], submit)[item]
     cause = why.of_job(workspace, item, state)
     refusal = _refusal(workspace, item, state, ledger) if cause and last else None
     return why.make_why_row(
@@ -49,8 +53,10 @@ def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     """The failures of a grid by cause."""
     outline = recorded_grids.read_outline(workspace, grid)
     runs = {f"runs/{row.run}": row.run for row in outline.all_runs}
+    submit = find_submit_under_way(workspace)
     ledger = Ledger(workspace)
     states = _look(workspace, runs, ledger)
+    states = add_submit_under_way(states, grid, [], submit)
     causes = {item: why.of_job(workspace, item, states[item]) for item in runs}
     failed = {item: run for item, run in runs.items() if causes[item]}
     refusals = {

@@ -32,7 +32,8 @@ from launcher.clusters import slurm
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
-from launcher.workspace.ledger import Ledger, Submission, submit_lock
+from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.submit_lock import submit_lock
 from zsg_core import recipe as recipes
 
 logger = logging.getLogger(__name__)
@@ -249,7 +250,7 @@ def free_garbage(
     before: Callable[[Piece], None] = lambda piece: None,
 ) -> list[Piece]:
     """Frees what `find_garbage` finds at this moment, and returns what was freed of it.
-    UserError while a submit is at work.
+    Waits for a submit that is at work (UserError where that takes too long).
 
     `before` is called with each piece before it goes. What could not be removed says so
     in its reason, and counts only with what has gone of it.

@@ -32,6 +32,7 @@ MOST: Mapping[str, int | None] = {
     Cause.NCCL_TIMEOUT: 3,
     Cause.PEER_LOST: 3,
     Cause.DISK_FULL: 3,
+    Cause.FILE_SYSTEM: 5,
     Cause.CLUSTER: 3,
     Cause.LAUNCH_FAILED: 3,  # of one line: its node is mended in between
     Cause.SETUP: 3,  # of one line: the profile is mended in between

@@ -1,7 +1,6 @@
 """Does what `sync`, `ui` and `server` ask: fills MLflow, opens its pages, serves it to
 a cluster."""
 
-import getpass
 import importlib.util
 import logging
 import shlex
@@ -11,11 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobs.contract.folder import Damaged, Workspace
+from jobs.files import ownership
 from jobs.tracking import server_tokens
 from launcher.mlflow import mlflow_server
 from launcher.mlflow.mlflow_server import ServerOptions
 from launcher.views import show
-from launcher.workspace import recorded_grids
+from launcher.workspace import recorded_grids, workspaces
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.secrets import hide_in_addresses
 
@@ -34,6 +34,7 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
     require_mlflow()
     from jobs.tracking import mlflow_sync, tracker
 
+    workspace = workspaces.follow_links(workspace)
     refused: list[ClusterError] = []
     for name in recorded_grids.select_grids(workspace, grid):
         with show.Counting(name) as counting:
@@ -60,6 +61,7 @@ def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:
     require_mlflow()
     from jobs.tracking import mlflow_sync, tracker
 
+    workspace = workspaces.follow_links(workspace)
     name = recorded_grids.select_grids(workspace, grid)[0] if grid else None
     uri = mlflow_sync.tracking_uri(
         workspace,
@@ -178,12 +180,11 @@ def _tell_who(served: ServerOptions) -> None:
         if local_address == urlsplit(served.uri).netloc
         else f"it with 127.0.0.1:{port} as its host"
     )
+    user = ownership.find_login_name() or "USER"
     show.print_result(
         "the address lets in whoever has it: keep it to yourself. On your own computer call"
     )
-    show.print_result(
-        f"  ssh -N -L {port}:{local_address} {getpass.getuser()}@{_this_machine()}"
-    )
+    show.print_result(f"  ssh -N -L {port}:{local_address} {user}@{_this_machine()}")
     show.print_result(f"and open {same} there")
 
 

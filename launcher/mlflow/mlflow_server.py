@@ -32,6 +32,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from jobs.files import ownership
+from jobs.files.paths import expand_home
 from jobs.tracking import server_tokens
 from launcher.workspace import file_systems
 from zsg_core.errors import ClusterError, UserError
@@ -215,7 +216,7 @@ def resolve_backend(text: str | None, folder: Path) -> str:
                 "--backend: a sqlite file is named by its path alone, sqlite:///FILE without `?`"
                 " and `#`"
             )
-        path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+        path = expand_home(Path(uri.removeprefix(SQLITE))).resolve()
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
         refuse_shared(
             path,

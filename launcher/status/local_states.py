@@ -1,7 +1,5 @@
 """Decides the state of a job on this machine, where locks say which processes live."""
 
-import fcntl
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
 from jobs.contract.states import State
+from jobs.files.locks import is_locked
 from launcher.status import exit_states, liveness
 from launcher.status.liveness import LOST_S, Clock
 from launcher.status.progress import add_liveness, add_progress
@@ -54,18 +53,3 @@ def _read_running(folder: Path, clock: Clock) -> JobState:
     if state.step and state.doing == STARTING:
         return replace(state, doing=TRAINING)
     return state
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file (this machine only)."""
-    try:
-        handle = os.open(path, os.O_RDONLY)  # as much as a shared lock needs
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Workspace, list_paths
 from jobs.contract.states import Outcome
 from jobs.runtime import log_marks, setup
 from jobs.runtime.log_marks import Mark
@@ -93,7 +93,7 @@ def of_jobs(
 
 def _find_ranks(folder: Path, job_id: str) -> list[Path]:
     """The logs of a job with Slurm, rank by rank."""
-    paths = folder.glob(f"{job_id}_*_log.out")
+    paths = list_paths(folder, f"{job_id}_*_log.out")
     return sorted(paths, key=lambda path: int(path.name.split("_")[-2]))
 
 

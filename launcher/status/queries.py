@@ -4,11 +4,12 @@ Its imports are light: people ask for states all day.
 """
 
 import codecs
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from jobs.contract import evaluations, job_file
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Damaged, Workspace, list_paths
 from jobs.contract.grid_record import GridOutline
 from jobs.contract.job_file import runs_served
 from jobs.contract.states import State
@@ -17,11 +18,15 @@ from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.status import BEFORE, collect_states
 from launcher.status.status_view import ShownJob
+from launcher.status.submitting import add_submit_under_way
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.submit_lock import find_submit_under_way
 from zsg_core.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 WATCH_S = 20  # the scheduler is asked no more often
 KINDS = ("runs", "prepare", "evaluate", "canary")
@@ -38,10 +43,13 @@ def status_rows(
 
     `states`: only the runs in one of these.
     """
-    outlines = _read_outlines(workspace, grid)
+    outlines, troubles = _read_outlines(workspace, grid)
+    for trouble in troubles:
+        logger.warning(f"note: a grid is not shown: {trouble}")
     runs = dict.fromkeys(
         f"runs/{row.run}" for outline in outlines for row in outline.all_runs
     )
+    submit = find_submit_under_way(workspace)
     ledger = Ledger(workspace)
     evaluators = _find_grids_of_kinds(ledger, ("evaluate",))
     helpers = _find_grids_of_kinds(ledger, BEFORE)
@@ -55,20 +63,33 @@ def status_rows(
     )
     rows: list[dict[str, Any]] = []
     for outline in outlines:
-        rows += _list_runs(outline, job_states)
-        rows += _list_evaluators(workspace, outline.name, evaluators, job_states)
-        rows += _list_held(outline.name, {**helpers, **evaluators}, job_states)
+        listed = [f"runs/{row.run}" for row in outline.runs]
+        shown_states = add_submit_under_way(job_states, outline.name, listed, submit)
+        rows += _list_runs(outline, shown_states)
+        rows += _list_evaluators(workspace, outline.name, evaluators, shown_states)
+        rows += _list_held(outline.name, {**helpers, **evaluators}, shown_states)
     if not states:
         return rows
     return [row for row in rows if row["state"] in states]
 
 
-def _read_outlines(workspace: Workspace, grid: str | None) -> list[GridOutline]:
-    """The record of a grid, or those of all grids."""
-    return [
-        recorded_grids.read_outline(workspace, name)
-        for name in recorded_grids.select_grids(workspace, grid)
-    ]
+def _read_outlines(
+    workspace: Workspace, grid: str | None
+) -> tuple[list[GridOutline], list[Damaged]]:
+    """The record of a grid; or those of all grids that can be read, and why not the
+    others."""
+    if grid is not None:
+        return [recorded_grids.read_outline(workspace, grid)], []
+    outlines: list[GridOutline] = []
+    troubles: list[Damaged] = []
+    for name in recorded_grids.select_grids(workspace):
+        try:
+            outlines.append(recorded_grids.read_outline(workspace, name))
+        except Damaged as error:
+            troubles.append(error)
+    if troubles and not outlines:
+        raise troubles[0]
+    return outlines, troubles
 
 
 def _find_grids_of_kinds(ledger: Ledger, kinds: Collection[str]) -> dict[str, str]:
@@ -82,7 +103,7 @@ def data_notes(workspace: Workspace, grid: str | None) -> list[str]:
     """What there is to know of the data of a grid, or of all grids."""
     corpora = [
         corpus
-        for outline in _read_outlines(workspace, grid)
+        for outline in _read_outlines(workspace, grid)[0]
         for corpus in outline.corpora
     ]
     return data_notes_of.of_corpora(workspace, corpora)
@@ -199,5 +220,5 @@ def find_item(workspace: Workspace, text: str) -> str:
 def _list_folders(workspace: Workspace, kind: str) -> list[str]:
     """The names of the job folders of a kind, in order."""
     return sorted(
-        path.name for path in (workspace.root / kind).glob("*") if path.is_dir()
+        path.name for path in list_paths(workspace.root / kind, "*") if path.is_dir()
     )

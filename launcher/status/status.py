@@ -21,6 +21,8 @@ from jobs.contract.continuation import NEXT
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
+from jobs.files import file_errors
+from jobs.files.locks import NoLocks
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
@@ -29,7 +31,12 @@ from launcher.status import exit_states, local_states, logs, slurm_states
 from launcher.status.liveness import Clock
 from launcher.status.slurm_states import LEAVING, Sighting
 from launcher.status.terminal_cache import FIELDS, Key, RememberedEnd, TerminalCache
-from launcher.workspace.job_state import NEVER_STARTED, RECORD_UNREADABLE, JobState
+from launcher.workspace.job_state import (
+    CUT_SHORT,
+    NEVER_STARTED,
+    RECORD_UNREADABLE,
+    JobState,
+)
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
@@ -44,6 +51,9 @@ CAUSES_BEFORE = {
     "runs": Cause.STAGE_FAILED,
     "canary": Cause.CANARY_FAILED,
 }
+
+# what keeps from reading one job and not the others
+READ_TROUBLE = (Damaged, OSError, NoLocks)
 
 Links = Mapping[str, list[Job]]  # job folder → its jobs with Slurm
 
@@ -104,8 +114,8 @@ class _Survey:
         last = self._submissions.get(item)
         try:
             end = self._read_end(item)
-        except Damaged as error:
-            end, self._troubles[item] = None, str(error)
+        except READ_TROUBLE as error:
+            end, self._troubles[item] = None, _describe(error)
         if end is not None:
             self._states[item] = end
         if last is None:
@@ -169,8 +179,8 @@ class _Survey:
         noted."""
         try:
             return read()
-        except Damaged as error:
-            self._troubles.setdefault(item, str(error))
+        except READ_TROUBLE as error:
+            self._troubles.setdefault(item, _describe(error))
             return otherwise or JobState(state=State.UNKNOWN)
 
     def read_jobs_before(self) -> None:
@@ -189,7 +199,7 @@ class _Survey:
 
     def _read_end_before(self, item: str) -> None:
         # where it cannot be read, it is asked for like one that has not ended
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(*READ_TROUBLE):
             end = self._read_end(item)
             if end:
                 self._states[item] = end
@@ -286,10 +296,7 @@ class _Survey:
         if last.copied_from:
             return None if end else _copied(last.copied_from)
         if not links:
-            return JobState(
-                state=State.UNKNOWN,
-                cause="its submission was cut short; zsg submit again settles it",
-            )
+            return JobState(state=State.UNKNOWN, cause=CUT_SHORT)
         job = slurm_states.choose_acting(links, answers)
         if job is None:
             return None
@@ -343,6 +350,13 @@ class _Survey:
                 self._workspace, item, last, self._clock
             )
         return end
+
+
+def _describe(trouble: Exception) -> str:
+    """What is wrong with a file, in words."""
+    if isinstance(trouble, OSError):
+        return file_errors.describe_error(trouble)
+    return str(trouble)
 
 
 def _has_diverged(end: JobState) -> bool:

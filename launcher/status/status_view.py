@@ -14,6 +14,7 @@ from jobs.contract.grid_record import RunName
 from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
 from launcher.workspace.job_state import (
+    HELD_BY_ADMIN,
     JOURNAL_UNREADABLE,
     RECORD_UNREADABLE,
     JobState,
@@ -141,9 +142,11 @@ def _replaced(row: Row) -> str | None:
 
 
 def _waits(row: Row) -> str | None:
-    starts = row.get("starts")
+    starts, reason = row.get("starts"), row.get("reason")
     when = time.strftime("about %a %H:%M", time.localtime(starts)) if starts else None
-    return ", ".join(filter(None, (row.get("reason"), when))) or None
+    if reason == HELD_BY_ADMIN:
+        reason = f"{reason}: held by an administrator, who alone can release it"
+    return ", ".join(filter(None, (reason, when))) or None
 
 
 def _does(row: Row) -> str | None:

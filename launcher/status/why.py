@@ -37,6 +37,10 @@ NEXT = {
         " estimates it"
     ),
     Cause.DISK_FULL: "make room, or move the workspace",
+    Cause.FILE_SYSTEM: (
+        "the file system, or the server that has it, failed under the job: it may pass; if it"
+        " does not, tell the site which file and node (zsg logs RUN)"
+    ),
     Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent",
     Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N",
     Cause.NODE_FAILURE: "no other run is at fault; the node is left out for a day",

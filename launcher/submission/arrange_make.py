@@ -18,7 +18,8 @@ from launcher.status.status import collect_states
 from launcher.submission import local, workflow
 from launcher.submission import submit as submits
 from launcher.views import show
-from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.ledger import Ledger
+from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _make_missing(opened: workflow.ResolvedGrid) -> None:
         raise ClusterError(why)
     for effect in opened.effects:
         logger.info(effect.line)
-    with submit_lock(site.workspace):
+    with submit_lock(site.workspace, opened.grid.name):
         ledger = Ledger(site.workspace)
         submits.settle_submissions(site, ledger)
         prepares = _plan_prepares(opened)

@@ -4,7 +4,6 @@ A running job holds a lock on its folder through a descriptor that it inherits, 
 whether it lives is known exactly, also after this process was killed.
 """
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.job_file import EvaluateJob
-from jobs.files import ownership
+from jobs.files import locks, ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
 from launcher.status import logs
@@ -119,9 +118,7 @@ def _has_ended(workspace: Workspace, item: str) -> bool:
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     lock = ownership.open_lock(folder / "lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.try_lock(lock, folder / "lock"):
         # somebody looks, or the job of an earlier submit still lives: next time
         os.close(lock)
         return

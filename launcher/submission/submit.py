@@ -6,7 +6,6 @@ under the intent's name are adopted, intents that never reached it are given up.
 there is one job per run, whatever died when.
 """
 
-import fcntl
 import logging
 import shutil
 import uuid
@@ -22,7 +21,7 @@ from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome
-from jobs.files import ownership
+from jobs.files import locks, ownership
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import grid_claims
@@ -155,17 +154,21 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
             if not ids:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
-        _tell_untouched(slurm.release_jobs(submission.jobs))
-        ledger.released(submission)
+        answer = slurm.release_jobs(submission.jobs)
+        _tell_release(answer)
+        if answer.is_settled(submission.jobs):
+            ledger.released(submission)
 
 
 def _on_cluster(submission: Submission) -> str:
     return f" on cluster {submission.cluster}" if submission.named else ""
 
 
-def _tell_untouched(refusals: Iterable[str]) -> None:
-    for refusal in refusals:
-        logger.warning(f"{refusal}; it was not touched")
+def _tell_release(answer: slurm.ReleaseAnswer) -> None:
+    for reason in answer.untouched:
+        logger.warning(f"{reason}; it was not touched")
+    for refusal in answer.refused:
+        logger.warning(refusal.words)
 
 
 def end_replaced(plan: Plan, ledger: Ledger) -> None:
@@ -204,13 +207,13 @@ def release_held_jobs(plan: Plan) -> None:
     them: it never would itself."""
     if not plan.held:
         return
-    refusals = slurm_retry.retry_while_unreachable(
+    answer = slurm_retry.retry_while_unreachable(
         lambda: slurm.release_jobs(plan.held, whole_arrays=False)
     )
-    _tell_untouched(refusals)
-    logger.warning(
-        f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
-    )
+    _tell_release(answer)
+    refused = {refusal.id for refusal in answer.refused}
+    if names := [job.id for job in plan.held if job.id not in refused]:
+        logger.warning(f"Slurm held {', '.join(names)} after a failed launch: released")
 
 
 @dataclass(frozen=True)
@@ -263,10 +266,11 @@ class SlurmSubmitter:
         if not sent:
             return
         jobs = [job for submission in sent for job in submission.jobs]
-        refusals = slurm_retry.retry_while_unreachable(lambda: slurm.release_jobs(jobs))
-        _tell_untouched(refusals)
+        answer = slurm_retry.retry_while_unreachable(lambda: slurm.release_jobs(jobs))
+        _tell_release(answer)
         for submission in sent:
-            self.ledger.released(submission)
+            if answer.is_settled(submission.jobs):
+                self.ledger.released(submission)
 
     def _send(
         self,
@@ -534,5 +538,5 @@ def _hold(site: Site, submission: Submission) -> int:
     folder = site.workspace.submission(submission.id)
     ownership.make_private_folder(folder)
     lock = ownership.open_lock(folder / "lock")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    locks.wait_for_lock(lock, folder / "lock")
     return lock

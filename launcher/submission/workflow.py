@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.contract.folder import Workspace
 from jobs.contract.states import State
-from jobs.files import ownership
+from jobs.files import ownership, paths
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
@@ -42,8 +42,9 @@ from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
-from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.ledger import Ledger
 from launcher.workspace.shipped import find_shipped
+from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 logger = logging.getLogger(__name__)
@@ -155,7 +156,7 @@ def resolve_grid(
     for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
         logger.warning(f"note: {note}")
     opened_by = {
-        "file": str(path.resolve()),
+        "file": str(paths.make_absolute(path)),
         "opened_with": _name_profile(layers),
         "smoke": smoke,
     }
@@ -197,8 +198,8 @@ def _check_runs(workspace: Workspace, profile: Profile, runs: Sequence[Run]) -> 
 
 def _name_profile(layers: profile_files.Layers) -> str:
     """A profile as `zsg retry` finds it: a shipped one by its name, another by its file."""
-    file = layers.files[0].resolve()
-    is_shipped = file.parent == find_shipped("cluster_profiles").resolve()
+    file = paths.make_absolute(layers.files[0])
+    is_shipped = file.resolve().parent == find_shipped("cluster_profiles").resolve()
     return file.stem if is_shipped else str(file)
 
 
@@ -323,7 +324,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
             return False
     create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
-    with submit_lock(site.workspace):
+    with submit_lock(site.workspace, opened.grid.name):
         ledger = Ledger(site.workspace)
         submits.settle_submissions(site, ledger)
         plan = opened.plan_submit(allow, ledger, quota)
@@ -598,8 +599,5 @@ def _command() -> str:
 
 
 def _shown(path: Path) -> str:
-    return (
-        str(path.relative_to(Path.cwd()))
-        if path.is_relative_to(Path.cwd())
-        else str(path)
-    )
+    current = paths.get_current_folder()
+    return str(path.relative_to(current)) if path.is_relative_to(current) else str(path)

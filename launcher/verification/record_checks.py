@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.contract import job_file, journal, snapshots
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import META, read_json
+from jobs.contract.folder import META, list_paths, read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.contract.job_file import PrepareJob
 from jobs.contract.journal_rows import DigestRow
@@ -112,7 +112,7 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
 def _paths(e: Evidence) -> dict[str, dict[str, Any]]:
     """Where the sources lay, by the prepare job that made the corpus."""
     for root in e.roots:
-        for path in sorted(root.glob("prepare/*")):
+        for path in list_paths(root / "prepare", "*"):
             job = job_file.read_job_if_sound(path)
             if not isinstance(job, PrepareJob):
                 continue

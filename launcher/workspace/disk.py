@@ -2,6 +2,7 @@
 
 import errno
 
+from jobs.files import file_errors
 from zsg_core.errors import ClusterError
 
 TROUBLE = {
@@ -11,10 +12,6 @@ TROUBLE = {
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EFBIG,  # full
-    errno.EIO,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.ENOLCK,  # unreachable
     errno.EMFILE,
     errno.ENFILE,
     errno.ENAMETOOLONG,
@@ -25,9 +22,12 @@ TROUBLE = {
 
 def explain_disk_error(error: OSError) -> ClusterError:
     """The error for people. Raises the same error again if it is none of a disk's."""
+    text = file_errors.describe_error(error)
+    if file_errors.is_of_file_system(error):
+        return ClusterError(
+            f"{text}: the file system, or the server that has it, has failed; df shows which it"
+            " is. Once that is mended, run the same command again"
+        )
     if error.errno not in TROUBLE:
         raise error
-    where = f"{error.filename}: " if error.filename else ""
-    return ClusterError(
-        f"{where}{error.strerror}; once that is mended, run the same command again"
-    )
+    return ClusterError(f"{text}; once that is mended, run the same command again")

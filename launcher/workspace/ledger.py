@@ -5,12 +5,10 @@ that a submission cut anywhere between can be found again by its job name. Only 
 holder of the submit lock writes.
 """
 
-import contextlib
-import fcntl
 import os
 import socket
 import uuid
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +29,6 @@ from jobs.contract.ledger_rows import (
 )
 from jobs.files import ownership
 from launcher.workspace.scheduler_job import Job
-from zsg_core.errors import UserError
 
 
 @dataclass
@@ -343,17 +340,3 @@ def _another(ledger: Path, mine: Path) -> bytes:
         return b"" if ledger.samefile(mine) else ledger.read_bytes()
     except OSError:
         return b""
-
-
-@contextlib.contextmanager
-def submit_lock(workspace: Workspace) -> Generator[None]:
-    """Lets one `zsg submit` plan and submit at a time; the kernel frees it when its holder dies."""
-    workspace.create()
-    with os.fdopen(ownership.open_lock(workspace.submit_lock), "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another zsg submit is at work in {workspace.root}; wait for it to end"
-            ) from None
-        yield

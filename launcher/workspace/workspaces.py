@@ -2,8 +2,8 @@
 before anything is made.
 
 A link to a folder is followed, since clusters often link a home's folder to a larger
-disk; the folder itself is what jobs and records name. A link to nothing is refused:
-making its target would put runs where nobody looks.
+disk. Jobs and records name the folder as it was typed: the link may lead elsewhere on a
+node. A link to nothing is refused: making its target would put runs where nobody looks.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.contract.folder import Workspace
-from jobs.files import ownership
+from jobs.files import file_errors, locks, ownership, paths
 from jobs.files.ownership import Fault
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import ClusterError, UserError, ZsgError
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,12 @@ CODE = ("code", "grids", "submissions")
 
 
 def find_workspace(path: Path) -> Workspace:
-    """The workspace of a path, absolute and without links. UserError for a path that
-    can be no folder."""
+    """The workspace of a path, absolute, its links as they were typed. UserError for a
+    path that can be no folder."""
     try:
         path = path.expanduser()
-        root = path.resolve()
+        root = paths.make_absolute(path)
+        root.resolve()  # raises for links in a circle
         dangling = _find_dangling_link(path)
         is_file = root.exists() and not root.is_dir()
     except (
@@ -40,7 +41,7 @@ def find_workspace(path: Path) -> Workspace:
         RuntimeError,
         ValueError,
     ) as error:  # too long, links in a circle, no such user, forbidden
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = _describe(error)
         raise UserError(f"workspace {_brief(path)}: {reason}; {OTHER}") from error
     if "%" in str(root) or not str(root).isprintable():
         raise UserError(
@@ -54,6 +55,20 @@ def find_workspace(path: Path) -> Workspace:
     if is_file:
         raise UserError(f"workspace {root}: is a file, not a folder; {OTHER}")
     return Workspace(root)
+
+
+def follow_links(workspace: Workspace) -> Workspace:
+    """The workspace by the folder that its links lead to here: for what keeps whole
+    addresses of its own, as MLflow's store does."""
+    return Workspace(workspace.root.resolve())
+
+
+def _describe(error: Exception) -> str:
+    """Why a path can be no folder. Whose it is where a right lacks; else the path stands
+    before it."""
+    if isinstance(error, PermissionError):
+        return file_errors.describe_error(error)
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _find_dangling_link(path: Path) -> Path | None:
@@ -117,9 +132,9 @@ def find_own(path: Path | None, elsewhere: str | None = None) -> Workspace:
     return workspace
 
 
-def find_refusal(workspace: Workspace) -> UserError | None:
-    """Why a folder can be no workspace of the user's: it cannot be read and written, or
-    others may write it."""
+def find_refusal(workspace: Workspace) -> ZsgError | None:
+    """Why a folder can be no workspace of the user's: it cannot be read and written,
+    others may write it, or its files cannot be locked."""
     folder = workspace.root
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -134,7 +149,7 @@ def find_refusal(workspace: Workspace) -> UserError | None:
             else f"cannot be made: {folder} is not writable"
         )
         return UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
-    return find_foreign_access(workspace)
+    return find_foreign_access(workspace) or locks.find_missing_locks(folder)
 
 
 def create_workspace(workspace: Workspace, *, share: bool = False) -> None:
@@ -183,9 +198,10 @@ def find_foreign_access(workspace: Workspace) -> UserError | None:
     root = workspace.root
     above = ownership.find_open_parent(root)
     if above and above.by_all:
+        end = f"{above.mend}, or {OTHER}" if above.mend else OTHER
         return UserError(
-            f"workspace {root}: {above}, so that anybody can put another folder in its place, and"
-            f" {AS_YOURS}: chmod o-w {shlex.quote(str(above.path))}, or {OTHER}"
+            f"workspace {root}: {above}, so that others can put another folder in its place, and"
+            f" {AS_YOURS}: {end}"
         )
     if not root.is_dir():
         return None
@@ -227,9 +243,7 @@ def _find_foreign_files(root: Path) -> UserError | None:
 
 
 def _explain_unreadable(root: Path, error: PermissionError) -> UserError:
-    return UserError(
-        f"workspace {root}: {error.filename} cannot be read by you; {OTHER}"
-    )
+    return UserError(f"workspace {root}: {file_errors.describe_error(error)}; {OTHER}")
 
 
 def note_of(workspace: Workspace) -> str | None:

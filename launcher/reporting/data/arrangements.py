@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import META, Workspace, is_committed, read_json
+from jobs.contract.folder import META, Workspace, is_committed, list_paths, read_json
 from zsg_core.errors import UserError
 from zsg_core.orders.nearest import minimum_and_average
 
@@ -77,12 +77,13 @@ def find_arrangement(workspace: Workspace, prefix: str) -> Arrangement:
     UserError for none or several."""
     made_ids = [
         path.name
-        for path in (workspace.root / "arrangements").glob("[!.]*")
+        for path in list_paths(workspace.root / "arrangements", "[!.]*")
         if is_committed(path)
     ]
     matches = {name for name in made_ids if name.startswith(prefix)}
-    for path in (workspace.root / "runs").glob(f"{prefix}*/job.json"):
-        matches.add((read_json(path) or {})["made"]["arrangement"])
+    for folder in list_paths(workspace.root / "runs", f"{prefix}*"):
+        if job := read_json(folder / "job.json"):
+            matches.add(job["made"]["arrangement"])
     if len(matches) > 1:
         raise UserError(
             f"{prefix!r} begins {len(matches)} ids: {', '.join(sorted(matches)[:5])}; give more"
@@ -229,7 +230,7 @@ def measure_similarity(
 def _embedded(arrangement: Arrangement) -> dict[str, Any]:
     for path in [
         arrangement.folder,
-        *sorted((arrangement.workspace.root / "arrangements").glob("[!.]*")),
+        *list_paths(arrangement.workspace.root / "arrangements", "[!.]*"),
     ]:
         sources = (read_json(path / META) or {}).get("sources", {})
         if sources.get("corpus") == arrangement.corpus and "train_embedding" in sources:
