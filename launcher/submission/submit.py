@@ -70,13 +70,6 @@ def record_grid(
 
     `opened_by`: the file and the profile by which `zsg retry` opens it again.
     """
-    listed = {run.id for run in runs}
-    stages_before = {
-        stage.id: len(stage.recipe["stages"])
-        for run in runs
-        for stage in run.all_before
-        if stage.id not in listed
-    }
     corpora = [stage.corpus_id for run in runs for stage in [*run.all_before, run]]
     earlier = grid_record.read_grid_record(site.workspace, grid.name)
     claims = grid_claims.date_claims(
@@ -96,12 +89,24 @@ def record_grid(
         corpora=list(dict.fromkeys(corpora)),
         before=[
             ListedRun(run=run, axes={"stages": f"the first {count}"})
-            for run, count in stages_before.items()
+            for run, count in _count_stages_before(runs).items()
         ],
         claims=claims,
         runs=[_make_listed_run(run) for run in runs],
     )
     recorded_grids.write_grid(site.workspace, grid.path, record)
+
+
+def _count_stages_before(runs: Sequence[Run]) -> dict[str, int]:
+    """How many stages each run has that others begin with and that the grid does not
+    list itself."""
+    listed = {run.id for run in runs}
+    return {
+        stage.id: len(stage.recipe["stages"])
+        for run in runs
+        for stage in run.all_before
+        if stage.id not in listed
+    }
 
 
 def _make_listed_run(run: Run) -> ListedRun:
