@@ -68,10 +68,6 @@ def test_a_job_that_never_began_is_told_as_that(
         f"Slurm could not open the job's log: is {folder} there, and writable, on the nodes?"
     )
 
-    write_profile(zsg, "{prefix: [/nowhere/apptainer]}")
-    zsg("retry", "small", "--yes")
-    [row] = wait_until_ended(zsg, 60)
-    print(row)
     write_profile(zsg, "{prefix: [env], python: /nowhere/python}")
     zsg("retry", "small", "--yes")
     [row] = wait_until_ended(zsg, 60)
@@ -106,7 +102,6 @@ def test_an_epilog_and_an_absent_controller_hide_no_end(
     state = lambda: slurm.run("squeue", "-h", "-o", "%T %M").split()  # noqa: E731
     wait_until(lambda: state()[:1] == ["COMPLETING"], 60)
     ended = lambda: status_rows(zsg)[0]["state"] == "failed"  # noqa: E731
-    print(status_rows(zsg), state())
     wait_until(ended, 20)
     [row] = status_rows(zsg)
     assert (row["cause"], row["doing"]) == ("prepare failed", slurm_states.LEAVING)

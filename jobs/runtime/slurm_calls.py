@@ -19,7 +19,8 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 # How long a call may take, by what it does. A controller that is away is given up by
 # Slurm's own programs only after its MessageTimeout, which may be minutes.
-ASK_S = 30.0  # squeue, scontrol show, sinfo
+ASK_S = 60.0  # squeue, scontrol show, sinfo
+LOOK_S = 30.0  # the same for somebody who only looks, and can be answered without
 ACCOUNTING_S = 20.0  # sacct of given ids: an index answers
 SEARCH_S = 60.0  # sacct of a name: a table is read
 CHANGE_S = 120.0  # scancel, scontrol release: of whole arrays
@@ -59,6 +60,17 @@ def run_program(
     return subprocess.CompletedProcess(
         argv, process.returncode, read_text(output), read_text(complaint)
     )
+
+
+def look_with(run: Runner) -> Runner:
+    """Runs programs for somebody who only looks: none for longer than LOOK_S."""
+
+    def run_briefly(
+        argv: Sequence[str], *, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        return run(argv, env=env, timeout=min(timeout, LOOK_S))
+
+    return run_briefly
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

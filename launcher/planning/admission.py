@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.runtime.slurm_calls import look_with, run_program
 from jobs.tracking import logins
 from launcher.clusters import cluster as clusters
 from launcher.clusters import slurm_retry, which_cluster
@@ -45,7 +46,7 @@ def cluster_of(profile: Profile, must_answer: bool) -> Cluster:
             lambda: clusters.query_cluster(named=named)
         )
     try:
-        return clusters.query_cluster(named=named)
+        return clusters.query_cluster(look_with(run_program), named)
     except ClusterError as error:
         logger.warning(
             f"the cluster's limits were not looked at ({slurm_retry.get_last_line(error)})"

@@ -26,7 +26,7 @@ from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import UserError
 
 CHUNK = 1 << 16
-LAUNCH_TAIL = 1 << 20  # bytes of a log in which its last start is looked for
+LAUNCH_TAIL = 1 << 17  # bytes of a log in which its last start is looked for
 POLL_S = 0.5
 
 

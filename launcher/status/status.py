@@ -23,7 +23,7 @@ from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
 from jobs.files import file_errors
 from jobs.files.locks import NoLocks
-from jobs.runtime.slurm_calls import Runner, run_program
+from jobs.runtime.slurm_calls import Runner, look_with, run_program
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
 from launcher.clusters.slurm_retry import get_last_line
@@ -81,7 +81,7 @@ def collect_states(
     for item in requested:
         survey.read_folder(item)
     survey.read_jobs_before()
-    survey.ask_slurm(run)
+    survey.ask_slurm(look_with(run) if only_looks else run)
     return {item: survey.conclude(item) for item in requested}
 
 
