@@ -176,7 +176,8 @@ def of_rank(workspace: Workspace, item: str, rank: int, attempt: int | None) -> 
     parts = find_parts(workspace, item, attempt)
     if rank >= len(parts):
         raise UserError(
-            f"{item} has no log of rank {rank} yet ({len(parts)} logs); it may not have started"
+            f"{item} has no log of rank {rank} yet ({len(parts)} logs); it may not have started:"
+            f" zsg why {item.removeprefix('runs/')}"
         )
     return parts[rank]
 

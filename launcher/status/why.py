@@ -447,17 +447,22 @@ def _resume(
         return f"zsg retry {grid}, which makes it again for the runs that failed for it"
     if state.stopped:
         return f"zsg submit resumes from step {state.saved or 0}"
-    if (state.cause or "").startswith(NO_ANSWER):
-        return "look again once Slurm answers"
-    if state.in_queue and state.doing == LEAVING:
-        return f"{_retry(grid, state, alone)}, once Slurm has cleared up after its job"
     if state.in_queue:
-        return f"zsg cancel {run}, since Slurm still holds its job"
+        return _resume_held(run, state, _retry(grid, state, alone))
     if state.cause == NEVER_STARTED:
         return "zsg submit starts it"
     if refusal:
         return _resume_refused(grid, state, refusal)
     return _retry(grid, state, alone)
+
+
+def _resume_held(run: str, state: JobState, retrying: str) -> str:
+    """The command for a run whose job Slurm has, or may have."""
+    if (state.cause or "").startswith(NO_ANSWER):
+        return "look again once Slurm answers"
+    if state.doing == LEAVING:
+        return f"{retrying}, once Slurm has cleared up after its job"
+    return f"zsg cancel {run}, since Slurm still holds its job"
 
 
 def _resume_refused(grid: str, state: JobState, refusal: str) -> str:
