@@ -43,6 +43,7 @@ MADE_BESIDE_WEIGHTS = (
     "adapter_config.json",
     "config.json",
     GENERATION,
+    "README.md",
     "tokenizer*",
     "*.model",
     "special_tokens_map.json",

@@ -124,6 +124,7 @@ class TokenizedSet:
             sum(stop - first for first, stop in self.spans(e)) for e in encoded
         ]
         self.scales: list[float] = []  # see jobs.training.task_scales
+        self.eos: int | None = None  # the token that its answers end with
 
     def __len__(self) -> int:
         return len(self.ids)

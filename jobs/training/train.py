@@ -14,7 +14,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,7 @@ class Trainer:
             context.folder,
             context.attempt,
             context.ranks,
-            Base.of(job),
+            replace(Base.of(job), eos=train.eos),
             [
                 self.first + step
                 for step in schedule.list_snapshot_steps(self.steps, when.snapshots)

@@ -49,6 +49,7 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     encoded = prepare_tokens(tokens_folder, partial(_in_order, ids, corpus), encode)
     train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
     train.scales = compute_scales(stage["train"], corpus, ids, train.learnt, base)
+    train.eos = vocabulary.eos
     return (
         train,
         TokenizedSet(

@@ -44,6 +44,7 @@ from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
 from jobs.model import content, weights
 from jobs.runtime.ranks import Ranks
+from jobs.training import reader_notes
 from jobs.training.host_buffers import make_buffers
 from zsg_core.errors import ClusterError
 
@@ -58,10 +59,12 @@ Copy = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Base:
-    """The weights that a run started from."""
+    """The weights that a run started from. `eos`: the token that answers are trained to
+    end with, where it is known."""
 
     path: Path
     digest: str
+    eos: int | None = None
 
     @classmethod
     def of(cls, job: TrainJob) -> "Base":
@@ -391,13 +394,14 @@ class WeightFolders:
             copied = draft / path.relative_to(self._base.path)
             ownership.make_folder(copied.parent)
             ordinary_files.copy_file(self._base.path, path, copied)
+        base, eos = self._base.path, self._base.eos
         if self._is_adapter:
-            write_json(
-                draft / "adapter_config.json",
-                weights.adapter_settings(self._engine, self._base.path),
-            )
+            settings = weights.adapter_settings(self._engine, base)
+            write_json(draft / "adapter_config.json", settings)
+            reader_notes.write_readme(draft, base, settings["target_modules"], eos)
             return
-        config = read_json(self._base.path / "config.json") or {}
+        reader_notes.name_end_in_file(draft / GENERATION, eos)
+        config = reader_notes.name_end(read_json(base / "config.json") or {}, eos)
         config.pop("torch_dtype", None)
         write_json(
             draft / "config.json",

@@ -1,0 +1,72 @@
+"""Writes into a folder of weights what its readers must know: by which token answers
+end, and how adapters must not be used.
+
+A model's folder may name another end than its tokenizer does, as a base does whose
+tokenizer was made for chats. Answers are trained to end with the tokenizer's, and
+whoever generates from `config.json` and `generation_config.json` must stop there.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.folder import read_json, write_json
+
+README = "README.md"
+EMBEDDING = "embed_tokens"
+_END = "eos_token_id"
+
+
+def name_end(settings: Mapping[str, Any], eos: int | None) -> dict[str, Any]:
+    """The settings of a config whose `eos_token_id` names the end that was trained;
+    other ends that it names stay ends. `eos`: None where it is not known."""
+    named = settings.get(_END)
+    ends: list[Any] = [] if named is None else [named]
+    if isinstance(named, list):
+        ends = list(named)
+    if eos is None or eos in ends:
+        return dict(settings)
+    return {**settings, _END: [eos, *ends] if ends else eos}
+
+
+def name_end_in_file(path: Path, eos: int | None) -> None:
+    """The same in a file of a draft; one that names the end already stays to the byte,
+    and one that is not there is not made."""
+    settings = read_json(path)
+    if isinstance(settings, dict) and (named := name_end(settings, eos)) != settings:
+        write_json(path, named)
+
+
+def list_adapter_notes(
+    config: Mapping[str, Any], targets: list[str], eos: int | None
+) -> list[str]:
+    """What who loads adapters must know of them. `config`: the base's; `targets`: the
+    modules that are adapted."""
+    notes: list[str] = []
+    if config.get("tie_word_embeddings") and EMBEDDING in targets:
+        notes.append(
+            "Do not merge these adapters into the base. It has one table for embedding and output"
+            f" layer (tie_word_embeddings), and `{EMBEDDING}` adapts the embedding alone:"
+            " `merge_and_unload()` would change the output layer, too, and the model would give"
+            " other losses than were measured. Load them as adapters, or set"
+            " tie_word_embeddings to false in a copy of the base, with an lm_head of its own,"
+            " before you merge."
+        )
+    if name_end(config, eos) != config:
+        notes.append(
+            f"Answers end with token {eos}, the tokenizer's end of sequence, which the base's"
+            " config.json does not name: have generation stop there"
+            f" (`generate(..., eos_token_id={eos})`)."
+        )
+    return notes
+
+
+def write_readme(draft: Path, base: Path, targets: list[str], eos: int | None) -> None:
+    """Writes the notes on adapters, if there are any, where people look for them."""
+    config: dict[str, Any] = read_json(base / "config.json") or {}
+    notes = list_adapter_notes(config, targets, eos)
+    if not notes:
+        return
+    text = "\n\n".join(["# Adapters", *notes])
+    path = draft / README
+    path.write_text(f"{text}\n", encoding="utf-8")
