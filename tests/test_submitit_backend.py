@@ -9,12 +9,14 @@ import pickle
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs.runtime import slurm_environment
 from launcher.clusters import profiles, submitit_backend
 from launcher.clusters.profiles import Profile
+from launcher.clusters.submitit_backend import make_parameters
 from launcher.submission.sbatch import build_dependency, build_parameters
 from launcher.workspace.ledger import Submission
 from tests.lib.slurm_answers import profile
@@ -146,6 +148,55 @@ def test_gpus_are_asked_for_as_the_site_wants(
 
     assert asked == ([expected] if expected else [])
     assert "--gpus" not in prepare and "--gres" not in prepare
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "sample"])
+@pytest.mark.parametrize(
+    ("settings", "option", "value"),
+    [
+        ({}, "gpus-per-node", "2"),
+        ({"gpus_by": "gpus", "gpu_type": "a800"}, "gpus", "a800:2"),
+        ({"gpus_by": "gpus-per-task"}, "gpus-per-task", "2"),
+        ({"gres": "gpu:a800:8,nvme:1"}, "gres", "gpu:a800:2,nvme:1"),
+    ],
+)
+def test_an_evaluator_has_gpus_cpus_and_memory_of_its_own(
+    settings: dict[str, Any], option: str, value: str, kind: str
+) -> None:
+    """As many as `evaluate` says, of the node that a train job would have whole."""
+    own = profile(
+        slurm={"gpus_per_node": 8, "mem_gb": 900} | settings,
+        train={"ranks_per_node": 8},
+        evaluate={"gpus": 2, "cpus_per_rank": 6, "mem_gb": 96},
+    )
+
+    made = make_parameters(own, own.evaluate, "name", None, kind)
+    train = make_parameters(own, own.train, "name", None, "train")
+
+    assert made["additional_parameters"][option] == value
+    assert (made["cpus_per_task"], made["mem"], train["mem"]) == (6, "96GB", "900GB")
+    assert made["ntasks_per_node"] == 1
+
+
+def test_memory_by_an_option_of_sbatch_counts_alone() -> None:
+    """sbatch would refuse a job with --mem beside --mem-per-cpu."""
+    own = profile(slurm={"sbatch": {"mem-per-cpu": "8G"}}, evaluate={"mem_gb": 96})
+
+    made = make_parameters(own, own.evaluate, "name", None, "evaluate")
+
+    assert "mem" not in made
+    assert made["additional_parameters"]["mem-per-cpu"] == "8G"
+
+
+@pytest.mark.parametrize("name", ["a100-80g", "a800-80g", "a800-80g-zero3"])
+def test_shipped_profiles_give_evaluators_what_a_model_needs(name: str) -> None:
+    """CPUs and memory: the site's default may be one core's share, and 33B has 65 GB."""
+    own = profiles.load_profile(name, Path())
+
+    made = make_parameters(own, own.evaluate, "name", None, "evaluate")
+
+    assert (made["cpus_per_task"], made["mem"]) == (8, "96GB")
+    assert made["additional_parameters"]["gpus-per-node"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,29 @@ class JobSize(Strict):
     )
 
 
-class EvaluateSize(JobSize):
-    """The size and patience of an evaluate job: one process, with one GPU where the
-    profile has any."""
+class OneProcessSize(JobSize):
+    """The size of a job of one process, which takes a part of a node."""
 
+    mem_gb: Count | None = Field(
+        default=None,
+        description=(
+            "Memory of a job, in GB, where it takes a part of a node. Null means "
+            "slurm.mem_gb; so does an option of slurm.sbatch such as mem-per-cpu."
+        ),
+    )
+
+
+class EvaluateSize(OneProcessSize):
+    """The size and patience of an evaluate job: one process, with one GPU or more where
+    the profile has any."""
+
+    gpus: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description=(
+            "GPUs of an evaluate job, over which the model's layers are spread; for "
+            "models that one GPU has no room for."
+        ),
+    )
     idle_min: Positive = Field(
         default=5.0,
         description="Minutes without a new snapshot after which an evaluate job ends.",
@@ -422,6 +441,13 @@ class Profile(Strict):
         default=2,
         description="Profiles of kind local only: how many jobs run side by side.",
     )
+    jobs_per_gpu: Count = Field(
+        default=1,
+        description=(
+            "Profiles of kind local only: how many jobs share a GPU of this machine; 1 = "
+            "each has its own, and waits for it."
+        ),
+    )
     hang_min: Count = Field(
         default=20,
         description=(
@@ -443,7 +469,7 @@ class Profile(Strict):
             "time limits where there is no estimate. Null means no limit."
         ),
     )
-    prepare: JobSize = JobSize()
+    prepare: OneProcessSize = OneProcessSize()
     train: JobSize = JobSize()
     evaluate: EvaluateSize = EvaluateSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
@@ -479,10 +505,28 @@ WITH_GPUS = ("train", "evaluate", "sample")  # kinds of jobs
 
 def gpus_per_node(profile: Profile, kind: str) -> int:
     """The GPUs that a kind of job has on each of its nodes."""
-    if profile.kind != "slurm" or kind not in WITH_GPUS:
+    if kind not in WITH_GPUS:
         return 0
+    if profile.kind == "local":
+        # of its own GPUs a local job finds one by itself
+        several = kind != "train" and profile.evaluate.gpus > 1
+        return profile.evaluate.gpus if several else 0
     per_node = profile.slurm.gpus_per_node
-    return per_node if kind == "train" else min(1, per_node)
+    return per_node if kind == "train" else min(profile.evaluate.gpus, per_node)
+
+
+def mem_gb(profile: Profile, kind: str) -> int | None:
+    """The memory of a kind of job on each of its nodes; None: the site's default."""
+    sizes = {
+        "prepare": profile.prepare,
+        "evaluate": profile.evaluate,
+        "sample": profile.evaluate,
+    }
+    own_gb = sizes[kind].mem_gb if kind in sizes else None
+    # sbatch takes one of its options of memory only
+    if {"mem-per-cpu", "mem-per-gpu"} & profile.slurm.sbatch.keys():
+        own_gb = None
+    return own_gb or profile.slurm.mem_gb
 
 
 def keep_variables(profile: Profile, variables: Sequence[str]) -> Profile:
@@ -574,6 +618,17 @@ def _check_gpu_is_used(profile: Profile) -> Refusal | None:
         return None
     message = "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0"
     return Refusal(("gpu",), message)
+
+
+def _check_evaluate_gpus(profile: Profile) -> Refusal | None:
+    gpus, per_node = profile.evaluate.gpus, profile.slurm.gpus_per_node
+    if profile.kind != "slurm" or gpus <= max(1, per_node):
+        return None
+    message = (
+        f"evaluate.gpus is {gpus}, but slurm.gpus_per_node is {per_node}: an evaluate job is on"
+        " one node"
+    )
+    return Refusal(("evaluate", "gpus"), message)
 
 
 def _check_compile_without_zero_3(profile: Profile) -> Refusal | None:
@@ -681,6 +736,7 @@ CHECKS: tuple[Callable[[Profile], Refusal | None], ...] = (
     _check_container_is_for_slurm,
     _check_container_python,
     _check_gpu_is_used,
+    _check_evaluate_gpus,
     _check_compile_without_zero_3,
     _check_gres_counts_alone,
     _check_sbatch_options,

@@ -32,7 +32,7 @@ SET_BY = {
     "cpus-per-task": "train.cpus_per_rank and prepare.cpus_per_rank",
     "export": "environment.keep and environment.set",
     "export-file": "environment.keep and environment.set",
-    "mem": "slurm.mem_gb",
+    "mem": "slurm.mem_gb, prepare.mem_gb and evaluate.mem_gb",
     "nodes": "train.nodes",
     "ntasks": "train.ranks_per_node",
     "ntasks-per-node": "train.ranks_per_node",

@@ -20,7 +20,13 @@ from submitit.core.utils import DelayedSubmission, JobPaths
 from jobs import entry
 from jobs.runtime.slurm_calls import SUBMIT_S, NoAnswer, Runner, run_program
 from launcher.clusters import setup_script
-from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
+from launcher.clusters.profiles import (
+    WITH_GPUS,
+    JobSize,
+    Profile,
+    gpus_per_node,
+    mem_gb,
+)
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +41,7 @@ def make_parameters(
     since what sbatch is started with is what the profile hands on, and nothing else
     (`submit_held`); whole minutes and no wckey, since submitit trips over both.
     """
-    slurm = profile.slurm
+    slurm, memory_gb = profile.slurm, mem_gb(profile, kind)
     options: dict[str, Any] = {"hold": True, "export": "ALL", "requeue": True}
     if slurm.reservation:
         options["reservation"] = slurm.reservation
@@ -48,7 +54,7 @@ def make_parameters(
         "nodes": size.nodes,
         "ntasks_per_node": size.ranks_per_node,
         "cpus_per_task": size.cpus_per_rank,
-        "mem": f"{slurm.mem_gb}GB" if slurm.mem_gb else None,
+        "mem": f"{memory_gb}GB" if memory_gb else None,
         "partition": slurm.partition,
         "account": slurm.account,
         "qos": slurm.qos,
@@ -71,26 +77,28 @@ def make_parameters(
 
 def _gpu_option(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
     """How a job asks for its GPUs, as sbatch's option and its value: a train job for
-    all, an evaluator for one."""
+    all, an evaluator for its own."""
     slurm = profile.slurm
     if slurm.gres:
         if kind not in WITH_GPUS:
             return {}
-        return {"gres": slurm.gres if kind == "train" else _one_gpu(slurm.gres)}
+        few = _take_gpus(slurm.gres, profile.evaluate.gpus)
+        return {"gres": slurm.gres if kind == "train" else few}
     per_node = gpus_per_node(profile, kind)
     if not per_node:
         return {}
-    counts = {"gpus": per_node * size.nodes, "gpus-per-task": 1}
+    per_task = 1 if kind == "train" else per_node
+    counts = {"gpus": per_node * size.nodes, "gpus-per-task": per_task}
     count = counts.get(slurm.gpus_by, per_node)
     prefix = "gpu:" if slurm.gpus_by == "gres" else ""
     gpu_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
     return {slurm.gpus_by: f"{prefix}{gpu_type}{count}"}
 
 
-def _one_gpu(gres: str) -> str:
-    """`gpu:a800:8,nvme:1` as `gpu:a800:1,nvme:1`."""
+def _take_gpus(gres: str, count: int) -> str:
+    """`gpu:a800:8,nvme:1` as `gpu:a800:1,nvme:1`, for a count of 1."""
     return ",".join(
-        re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", resource)
+        re.sub(r"^(gpu(?::[^:]+)?):\d+$", rf"\g<1>:{count}", resource)
         for resource in gres.split(",")
     )
 

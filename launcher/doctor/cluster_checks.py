@@ -7,7 +7,7 @@ from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
-from launcher.clusters.profiles import JobSize, Profile, SlurmSettings
+from launcher.clusters.profiles import JobSize, Profile, SlurmSettings, mem_gb
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis, make_diagnosis
 from launcher.planning import limits
 
@@ -222,10 +222,20 @@ def _count_gpus(node: Mapping[str, str], gpu_type: str) -> int:
 
 def _check_memory(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:
     memory_mb = max((int(node["memory_mb"].rstrip("+")) for node in nodes), default=0)
-    requested_gb = profile.slurm.mem_gb
+    requests = {
+        key: gb
+        for key, gb in (
+            ("slurm", profile.slurm.mem_gb),
+            ("prepare", mem_gb(profile, "prepare")),
+            ("evaluate", mem_gb(profile, "evaluate")),
+        )
+        if gb is not None
+    }
+    largest = max(requests, key=lambda key: requests[key], default="slurm")
+    requested_gb = requests.get(largest)
     advice = ""
     if requested_gb is not None and requested_gb * 1024 > memory_mb:
-        advice = f"slurm.mem_gb: {memory_mb // 1024} or less in the profile"
+        advice = f"{largest}.mem_gb: {memory_mb // 1024} or less in the profile"
     requested = f"{requested_gb} GB" if requested_gb else "the site's default"
     finding = f"a node has {memory_mb / 1024:.0f} GB at most, asked for is {requested}"
     return make_diagnosis("memory", PROBLEM, finding, advice)

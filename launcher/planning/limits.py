@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from launcher.clusters.cluster import Cluster, parse_minutes, parse_tres
-from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
+from launcher.clusters.profiles import JobSize, Profile, gpus_per_node, mem_gb
 from launcher.planning.plan import ACTING, SKIP, Action, Plan
 
 LARGEST = 1001  # Slurm's own default of MaxArraySize
@@ -78,7 +78,7 @@ def check_partition(
     yield from _check_time(name, row, kind, size)
     yield from _check_nodes(name, row, kind, size)
     yield from _check_gpus(name, row, kind, _resources_of(profile, kind, size))
-    yield from _check_memory(name, row, profile)
+    yield from _check_memory(name, row, profile, kind)
     yield from _check_access(name, row, "Accounts", "account", profile.slurm.account)
     yield from _check_access(name, row, "Qos", "qos", profile.slurm.qos)
 
@@ -120,11 +120,14 @@ def _check_gpus(
         )
 
 
-def _check_memory(name: str, row: Mapping[str, str], profile: Profile) -> Iterator[str]:
-    limit_mb, memory_gb = row.get("MaxMemPerNode", ""), profile.slurm.mem_gb
+def _check_memory(
+    name: str, row: Mapping[str, str], profile: Profile, kind: str
+) -> Iterator[str]:
+    limit_mb, memory_gb = row.get("MaxMemPerNode", ""), mem_gb(profile, kind)
     if memory_gb and limit_mb.isdigit() and memory_gb * 1024 > int(limit_mb):
+        key = "slurm" if memory_gb == profile.slurm.mem_gb else kind
         yield (
-            f"slurm.mem_gb is {memory_gb}, but partition {name} grants {int(limit_mb) // 1024}"
+            f"{key}.mem_gb is {memory_gb}, but partition {name} grants {int(limit_mb) // 1024}"
             " (MaxMemPerNode)"
         )
 

@@ -265,7 +265,7 @@ def _head(
     is_trained = kind == "train"
     resources = Resources(
         profile=profile.name,
-        **size.model_dump(),
+        **size.model_dump(exclude={"mem_gb", "gpus"}),
         gpus_per_node=gpus_per_node(profile, kind),
         peak_tflops=profile.gpu.tflops if profile.gpu and is_trained else None,
         kill_wait_s=profile.slurm.kill_wait_s,

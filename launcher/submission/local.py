@@ -1,9 +1,11 @@
-"""Runs job folders on this machine, side by side up to a limit, each when what it needs is there.
+"""Runs job folders on this machine, side by side up to a limit, each when what it needs
+is there, and GPUs of its own where the machine has any.
 
 A running job holds a lock on its folder through a descriptor that it inherits, so
 whether it lives is known exactly, also after this process was killed.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -14,14 +16,18 @@ from pathlib import Path
 
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Workspace, is_committed
-from jobs.contract.job_file import EvaluateJob
+from jobs.contract.job_file import AnyJob, EvaluateJob
 from jobs.files import locks, ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
 from launcher.status import logs
 from launcher.status.status import collect_states
+from launcher.submission import local_gpus
+from launcher.submission.local_gpus import GpuPool
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.3
 STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
@@ -57,12 +63,13 @@ def run_all(
 
     A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
     """
+    pool = make_pool(profile)
     try:
         while not all(job.ended for job in jobs):
             for job in jobs:
                 _reap(job)
             _give_up(workspace, jobs)
-            _start_ready(workspace, profile, jobs)
+            _start_ready(workspace, profile, jobs, pool)
             tick()
             time.sleep(POLL_S)
         tick()
@@ -71,8 +78,23 @@ def run_all(
         raise
 
 
+def make_pool(profile: Profile) -> GpuPool:
+    """The GPUs of this machine that the profile's jobs part; says so where they are
+    fewer than the jobs that could run side by side."""
+    variables = {**os.environ, **profile.environment.set}
+    pool = GpuPool(local_gpus.list_gpus(variables), profile.jobs_per_gpu)
+    if pool.jobs and pool.jobs < profile.max_parallel:
+        count = len(pool.gpus)
+        logger.info(
+            f"this machine has {count} GPU{'s' * (count > 1)} for jobs, so {pool.jobs} of"
+            f" max_parallel {profile.max_parallel} run side by side; jobs_per_gpu in the profile"
+            " has several share one"
+        )
+    return pool
+
+
 def _start_ready(
-    workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]
+    workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], pool: GpuPool
 ) -> None:
     for job in jobs:
         if job.is_waiting and cancellation.is_asked(workspace.root / job.item):
@@ -81,7 +103,7 @@ def _start_ready(
         if running >= profile.max_parallel:
             return
         if job.is_waiting and _is_ready(workspace, job, jobs):
-            _start(workspace.root / job.item, profile, job)
+            _start(workspace.root / job.item, profile, job, pool)
 
 
 def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
@@ -116,35 +138,37 @@ def _has_ended(workspace: Workspace, item: str) -> bool:
     return not state.is_active or state.stopped
 
 
-def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
+def _start(folder: Path, profile: Profile, job: LocalJob, pool: GpuPool) -> None:
     lock = ownership.open_lock(folder / "lock")
     if not locks.try_lock(lock, folder / "lock"):
         # somebody looks, or the job of an earlier submit still lives: next time
         os.close(lock)
         return
-    env = _environment(profile, job.item, folder)
-    if code := env.get(code_guard.VARIABLE):
-        code_snapshot.refuse_strange(Workspace(folder.parent.parent), Path(code))
-    with logs.local_log(folder).open("ab") as log:
-        job.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=env,
-            pass_fds=[lock],
-            start_new_session=True,
-        )
+    record = job_file.read_job(folder)
+    share = pool.take(local_gpus.count_gpus(profile, record))
+    if share is not None:
+        env = _environment(profile, job.item, record) | share.variables
+        if code := env.get(code_guard.VARIABLE):
+            code_snapshot.refuse_strange(Workspace(folder.parent.parent), Path(code))
+        with logs.local_log(folder).open("ab") as log:
+            job.process = subprocess.Popen(
+                [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                pass_fds=[lock, *share.locks],
+                start_new_session=True,
+            )
+        share.close()
     os.close(lock)
 
 
-def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
-    # Outside Slurm it is the user who chooses the GPUs.
-    job = job_file.read_job(folder)
+def _environment(profile: Profile, item: str, job: AnyJob | None) -> dict[str, str]:
     variables = job.key_variables if isinstance(job, EvaluateJob) else []
     names = [
         *profile.environment.keep,
-        "CUDA_VISIBLE_DEVICES",
+        local_gpus.VARIABLE,
         *variables,
     ]
     environment = {key: os.environ[key] for key in names if key in os.environ}
