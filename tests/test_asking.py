@@ -1,6 +1,7 @@
 """Is it counted which items were not asked, and which answers were not over, and is it told?"""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ class Echo:
     """A generator that answers `red`; `redd`, which is cut off, after a prompt with `long`."""
 
     def __init__(self, how: Mapping[str, Any]) -> None:
-        self.how = how
+        self.how, self.budget = how, SimpleNamespace(halved=0)
 
     def fits(self, prompt: Sequence[int]) -> bool:
         return len(prompt) < POSITIONS

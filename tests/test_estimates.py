@@ -378,6 +378,44 @@ def test_a_run_that_cannot_fit_is_refused(zsg: Zsg, data: Path) -> None:
     assert not (zsg.work / "ledger.jsonl").exists()
 
 
+SMALL_GPUS = """
+name: small
+kind: slurm
+train: {nodes: 4, ranks_per_node: 8}
+deepspeed: {zero_stage: 3}
+slurm: {gpus_per_node: 8}
+gpu: {name: A10-24G, memory_gb: 24, tflops: 125}
+"""
+
+
+def test_a_run_that_could_not_be_evaluated_is_refused(zsg: Zsg, data: Path) -> None:
+    """plan ends with 2: 13B is trained by 32 GPUs of 24 GB, and one does not hold it;
+    with the change that is named it plans, and says what evaluators take."""
+    (zsg.folder / "cluster_profiles").mkdir()
+    model = write_model(zsg.folder / "llama-2-13b", "13B")
+    remember(zsg.folder / "work", model)
+    zsg.write("cluster_profiles/small.yaml", SMALL_GPUS)
+    zsg.write(
+        "cluster_profiles/two.yaml",
+        SMALL_GPUS.replace("name: small", "name: two", 1) + "evaluate: {gpus: 2}\n",
+    )
+    path = zsg.write(
+        "grid.yaml",
+        f"name: g\nprofile: small\ndefaults:\n  data.path: {data}\n  model: {{name: m, path:"
+        f" {model}}}\n  train: {{batch: 32, max_length: 512}}\n  checkpoints: {{snapshots: 1,"
+        " metrics: [loss, exact_match]}\ngrid: {seed: [0]}\n",
+    )
+
+    assert zsg("plan", path, code=2) == ""
+    assert "its evaluate job needs 2" in zsg.said
+    assert "The smallest change that fits: evaluate.gpus: 2 in the profile" in zsg.said
+    printed = zsg("plan", path, "--profile", "two", code=BY_DISK)
+    assert "evaluators: " in printed and "on the fullest of 2 GPUs at least" in printed
+    [row] = json.loads(zsg("plan", path, "--profile", "two", "--json", code=BY_DISK))
+    assert row["estimate"]["evaluator"]["gpus"] == 2
+    assert row["estimate"]["evaluator"]["answers_at_once"] >= 1
+
+
 def test_without_a_gpu_nothing_is_refused(zsg: Zsg, data: Path) -> None:
     """On CPU nodes memory is the site's affair, and there are no GPU-hours."""
     [row] = json.loads(

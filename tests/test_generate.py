@@ -10,16 +10,18 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from jobs.contract import causes
+    from jobs.contract.causes import Cause
     from jobs.model import generate, packed_attention
+    from jobs.model.batch_budget import plan_batches
     from jobs.model.generate import (
         FastNucleus,
         Generator,
         NumberedNucleus,
         cut_at_stops,
-        plan_batches,
     )
 
-from zsg_core.errors import UserError
+from zsg_core.errors import ClusterError, UserError
 
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}
@@ -295,6 +297,79 @@ def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:
 
 def test_batches_are_of_like_lengths_and_within_the_budget() -> None:
     """Longest first; a prompt that is too long for any stands alone."""
-    made = plan_batches([[0] * n for n in (5, 90, 7, 6, 8)], 10, 40)
+    lengths = [15, 100, 17, 16, 18]
 
-    assert made == [[1], [4, 2], [3, 0]]
+    assert plan_batches(lengths, 40, is_padded=False) == [[1], [4, 2], [3, 0]]
+    assert plan_batches(lengths, 40, is_padded=True) == [[1], [4, 2], [3, 0]]
+    assert plan_batches(lengths, 150, is_padded=False) == [[1, 4, 2], [3, 0]]
+    assert plan_batches(lengths, 150, is_padded=True) == [[1], [4, 2, 3, 0]]
+
+
+class SmallGpu:
+    """Stands for the memory of a GPU: a model on it answers at most so many prompts at once."""
+
+    def __init__(self, llama: Any, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.batches: list[int] = []
+        self.emptied = 0
+        generate = type(llama).generate
+
+        def fill(model: Any, *args: Any, **named: Any) -> Any:
+            rows = len(named["input_ids"])
+            self.batches.append(rows)
+            if rows > room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            return generate(model, *args, **named)
+
+        monkeypatch.setattr(type(llama), "generate", fill)
+        monkeypatch.setattr(torch.cuda, "empty_cache", self._empty)
+
+    def _empty(self) -> None:
+        self.emptied += 1
+
+
+@pytest.mark.parametrize("how", [GREEDY, PAPER, FAST], ids=["greedy", "paper", "fast"])
+def test_a_batch_that_is_too_much_is_halved_and_told(
+    llama: Any,
+    how: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The answers are the same; memory is given back first, and later batches are smaller, too."""
+    expected = made(llama, how, EVERY)
+    gpu = SmallGpu(llama, monkeypatch, room=2)
+    generator = Generator(llama, how, BOS, EOS, "cpu")
+
+    assert generator.answers(PROMPTS, NAMES) == expected
+    assert (gpu.batches[0], gpu.emptied) == (6, generator.budget.halved)
+    assert "no room for 6 answers at once" in caplog.messages[0]
+    gpu.batches.clear()
+    assert generator.answers(PROMPTS, NAMES) == expected
+    assert max(gpu.batches) <= 2
+
+
+def test_a_prompt_that_is_too_much_alone_is_told_with_what_to_do(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And known as memory that has run out; another error stays what it is."""
+    SmallGpu(llama, monkeypatch, room=0)
+
+    with pytest.raises(
+        ClusterError, match=r"one prompt of 41 tokens .*evaluate\.gpus"
+    ) as error:
+        made(llama, GREEDY, EVERY)
+    assert causes.of_error(error.value) == Cause.OUT_OF_MEMORY
+    assert llama.config._attn_implementation == packed_attention.NAME
+
+
+def test_another_error_stays_what_it_is(
+    llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only memory that has run out is met by smaller batches."""
+
+    def fail(*args: Any, **named: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(type(llama), "generate", fail)
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        made(llama, GREEDY, EVERY)

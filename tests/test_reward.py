@@ -10,6 +10,7 @@ import pytest
 from jobs.evaluating import reward
 from jobs.evaluating.reward import Reward
 from jobs.model import base_model
+from jobs.model.batch_budget import make_padded_batches
 from launcher.grids import model_folder
 from zsg_core.errors import UserError
 from zsg_core.metrics.scoring import Answered
@@ -126,7 +127,7 @@ def test_batches_hold_rows_of_like_length(
     lengths: list[int], made: list[list[int]]
 ) -> None:
     """Longest first, at most 20 tokens with padding; a longer row is a batch of its own."""
-    assert list(reward.make_batches(lengths, 20)) == made
+    assert list(make_padded_batches(lengths, 20)) == made
 
 
 def changed(folder: Path, target: Path, **config: Any) -> Path:

@@ -23,12 +23,14 @@ class Asking:
     tokens: int = 0
     beyond: int = 0  # prompts that leave the model no position for an answer
     at_limit: int = 0  # answers that were not over where they had to end
+    halved: int = 0  # batches that were too much for a GPU's memory
 
     def __call__(
         self, how: Mapping[str, Any], prompts: Sequence[Ids], names: Sequence[str]
     ) -> Sequence[list[int] | None]:
         """The tokens of each answer; None for a prompt that leaves no room for one."""
         generator = self.generator(how)
+        halved_before = generator.budget.halved
         fitting = [
             number for number, prompt in enumerate(prompts) if generator.fits(prompt)
         ]
@@ -36,6 +38,7 @@ class Asking:
             [prompts[number] for number in fitting],
             [names[number] for number in fitting],
         )
+        self.halved += generator.budget.halved - halved_before
         self.answers += len(fitting_answers)
         self.tokens += sum(map(len, fitting_answers))
         self.beyond += len(prompts) - len(fitting)
@@ -55,6 +58,8 @@ class Asking:
             "answers": self.answers,
             "at_limit": self.at_limit,
         }
+        if self.halved:
+            counts["halved"] = self.halved
         return counts | (items.shortened if isinstance(items, OwnTestSet) else {})
 
 
@@ -75,6 +80,11 @@ def list_flags(counts: Mapping[str, int], how: Mapping[str, Any]) -> list[str]:
         flags.append(
             f"{counts['at_limit']} of {counts['answers']} answers were not over after"
             f" max_new_tokens, {how['max_new_tokens']}, or at the model's last position"
+        )
+    if counts.get("halved"):
+        flags.append(
+            f"the GPU ran out of memory {counts['halved']} times, and batches were halved; answers"
+            " differ by rounding at most"
         )
     return flags
 

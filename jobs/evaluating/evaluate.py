@@ -19,7 +19,7 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from jobs.evaluating.weight_swapper import (
     become_sole_rank,
     refuse_other_loss,
 )
+from jobs.model.batch_budget import BatchBudget
 from jobs.model.generate import Generator
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
@@ -157,9 +158,10 @@ class Evaluator:
             )
             for served in job.serves
         ]
-        self._device = become_sole_rank()
-        self._swapper = WeightSwapper(self._device)
-        self._scorers = Scorers(workspace.ratings, self._device)
+        used = become_sole_rank(job.resources.gpus_per_node)
+        self._device = used[0]
+        self._scorers = Scorers(workspace.ratings, used[-1])
+        self._swapper = WeightSwapper(used, self._scorers.count_bytes_to_come)
         self._keeper = Keeper(job.lease_s / 6)
         # whose weights of which step, and their test loss
         self._holding: tuple[EvalTarget, int, float] | None = None
@@ -469,11 +471,15 @@ class Evaluator:
             target.vocabulary,
             target.items(suite),
         )
-        generate = Asking(
-            lambda how: Generator(
+
+        def make_generator(how: Mapping[str, Any]) -> Generator:
+            generator = Generator(
                 self._swapper.llama, how, words.bos, words.eos, self._device, words.text
             )
-        )
+            generator.budget = self._budget
+            return generator
+
+        generate = Asking(make_generator)
         answered = items.answer(generate)
         generation = Generation(
             weights=_digest_of(target, step),
@@ -531,13 +537,20 @@ class Evaluator:
         held_out = self._probed[2]
         return summarize_losses(held_out.measure(), held_out.tokens)["loss"]
 
+    @property
+    def _budget(self) -> BatchBudget:
+        """Of the batches of the model that is held."""
+        assert self._swapper.budget is not None, "a model is held"
+        return self._swapper.budget
+
     def _held_out(self, target: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
         """The loss of examples by the weights that are held, computed as the run
         computes that of its test set."""
-        budget = (
+        micro_tokens = (
             target.job.micro_tokens
             or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
         )
+        budget = self._budget.choose_loss_tokens(micro_tokens)
         rule = target.job.stage["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(
             self._swapper.model,

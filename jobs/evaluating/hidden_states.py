@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.model.batch_budget import BatchBudget
 from jobs.model.packed_attention import Row
 from jobs.training.batches import Segment, pack_parts
 from zsg_core.errors import UserError
@@ -41,7 +42,8 @@ def average_spans(
     found = np.empty(
         (len(layers), len(sequences), llama.config.hidden_size), np.float32
     )
-    budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
+    micro_tokens = schedule.MICRO_TOKENS[device.partition(":")[0]]
+    budget = BatchBudget(llama, device).choose_state_tokens(micro_tokens)
     for places in schedule.make_micro_batches(
         range(len(sequences)), [len(one) for one in sequences], budget
     ):

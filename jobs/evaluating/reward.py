@@ -5,14 +5,19 @@ Each answer's reward is its own: batches are of texts of about the same length, 
 on the right to the longest.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from jobs.model import batch_budget
+from jobs.model.batch_budget import make_padded_batches
 from jobs.model.text_tokens import ChatTokens
 from zsg_core.errors import UserError
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
+
+logger = logging.getLogger(__name__)
 
 MOST_TOKENS = 1024  # of a text, as in the ZSG paper; what is longer is cut at its end
 BATCH_TOKENS = 16_384  # of a batch, padding included
@@ -55,12 +60,28 @@ class Reward:
         rows = [self._tokens(instruction, answer) for instruction, answer in pairs]
         found = [0.0] * len(rows)
         with self._torch.inference_mode():
-            for places in make_batches([len(row) for row in rows], BATCH_TOKENS):
-                for place, reward in zip(
-                    places, self._of([rows[place] for place in places]), strict=True
-                ):
+            for places in make_padded_batches([len(row) for row in rows], BATCH_TOKENS):
+                rewards = self._reward_in_parts([rows[place] for place in places])
+                for place, reward in zip(places, rewards, strict=True):
                     found[place] = reward
         return found
+
+    def _reward_in_parts(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The rewards of rows; in halves where all are too much for the GPU's memory."""
+        advice = f"out of GPU memory with one answer of {len(rows[0])} tokens to reward"
+        rewards = batch_budget.compute_unless_too_much(
+            partial(self._of, rows), advice if len(rows) == 1 else None
+        )
+        if rewards is not None:
+            return rewards
+        middle = len(rows) // 2
+        logger.warning(
+            f"the GPU's memory has no room for {len(rows)} answers to reward at once: in halves"
+        )
+        return [
+            *self._reward_in_parts(rows[:middle]),
+            *self._reward_in_parts(rows[middle:]),
+        ]
 
     def _tokens(self, instruction: str, answer: str) -> list[int]:
         """A text by the model's own chat template, or by UltraRM's where it has none.
@@ -102,19 +123,6 @@ class Reward:
         if pad is not None and pad not in last:
             return pad
         return next(token for token in range(len(last) + 1) if token not in last)
-
-
-def make_batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places of rows, longest first, in batches whose longest row times their number is
-    at most `most` tokens."""
-    held: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if held and lengths[held[0]] * (len(held) + 1) > most:
-            yield held
-            held = []
-        held.append(place)
-    if held:
-        yield held
 
 
 def _loaded(folder: Path, dtype: Any) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from jobs.evaluating.judge import Judge, Kept
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
 from jobs.model import content
+from jobs.runtime.devices import CPU
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.metrics import metrics, mt_bench
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
@@ -42,10 +43,21 @@ class Scorers:
         self._rewards: dict[str, Reward] = {}
         self._kept: Kept | None = None
         self._away: dict[str, str] = {}  # what cannot be had, and why
+        # of reward models that are yet to be loaded, by digest
+        self._bytes_to_come: dict[str, float] = {}
+
+    def count_bytes_to_come(self) -> float:
+        """What the reward models that are yet to be loaded will take of a GPU."""
+        return sum(self._bytes_to_come.values())
 
     def look_ahead(self, suites: Sequence[Suite]) -> None:
         """Says at once, before hours of answering, that there is no sandbox where one
-        will be needed."""
+        will be needed; and counts what reward models will need."""
+        if self._device != CPU:
+            for suite in suites:
+                if file := suite.files.get(REWARD):
+                    size = content.count_loaded_bytes(Path(file.path))
+                    self._bytes_to_come[file.digest] = size
         if any(suite.runs_code for suite in suites):
             try:
                 logger.info(
@@ -117,6 +129,7 @@ class Scorers:
             content.refuse_changed(
                 Path(file.path), content.suite_files(REWARD), file.digest
             )
+            self._bytes_to_come.pop(file.digest, None)
             self._rewards[file.digest] = Reward(Path(file.path), self._device)
         return self._rewards[file.digest]
 

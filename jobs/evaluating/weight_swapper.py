@@ -6,10 +6,11 @@ meta.json; and the model, computing as the trainer does, has the test loss that 
 trainer measured with these weights, which stands there too.
 """
 
+import gc
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import Enum
@@ -23,26 +24,35 @@ import torch.distributed as dist
 from jobs.contract import snapshots
 from jobs.contract.folder import read_json
 from jobs.contract.job_file import TrainJob
-from jobs.model import weights
+from jobs.model import placement, weights
 from jobs.model.answer_loss import AnswerLoss
-from jobs.model.base_model import load_model
+from jobs.model.batch_budget import BatchBudget
 from jobs.model.tuning import apply_tuning
+from jobs.runtime import devices
 from zsg_core.errors import ClusterError
 
-# of a config: not of the model
-_OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")
+# of a config: not of the model, or, as the ends of answers, not of what it computes
+_OF_THE_FILE = (
+    "dtype",
+    "torch_dtype",
+    "architectures",
+    "transformers_version",
+    "eos_token_id",
+)
 # relative, as for a value that is computed again on other ranks: see journal.first_points
 EXACT, HALF = 1e-5, 1e-2
 MOST_THREADS = 8
 
 
-def become_sole_rank() -> str:
-    """Makes this process a world of one rank, without DeepSpeed, and returns its device."""
+def become_sole_rank(gpus: int = 0) -> list[str]:
+    """Makes this process a world of one rank, without DeepSpeed, and returns its
+    devices. `gpus`: those that the job was given; ClusterError where it sees none."""
     from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
+    used = devices.choose_devices(gpus)
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
+    return used
 
 
 class Contents(Enum):
@@ -55,15 +65,19 @@ class Contents(Enum):
 
 
 class WeightSwapper:
-    """A Llama on a device, whose weights change. `loads` counts how often a model was
-    made, `swaps` weights put in."""
+    """A Llama on devices, whose weights change. `loads` counts how often a model was
+    made, `swaps` weights put in. `beside`: says how many bytes of the last device
+    another model is yet to take."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(
+        self, used: Sequence[str], beside: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._devices, self._beside = used, beside
         self._contents, self._kind = Contents.NOTHING, ""
         self._parameters: dict[str, torch.nn.Parameter] = {}
         self.llama: Any = None
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
+        self.budget: BatchBudget | None = None  # of its batches
         self.loads = self.swaps = 0
 
     def load_base(self, job: TrainJob) -> None:
@@ -99,12 +113,15 @@ class WeightSwapper:
 
     def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
         self._unload()
-        llama = load_model(folder, job.train["precision"], self._device)
+        llama = placement.load_on(
+            self._devices, folder, job.train["precision"], self._beside()
+        )
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:
             apply_tuning(llama, _tuning(job))
-        self.llama = llama.to(self._device).eval().requires_grad_(False)
+        self.llama = llama.eval().requires_grad_(False)
         self.model = AnswerLoss(self.llama)
+        self.budget = BatchBudget(self.llama, self._devices[0], self._beside)
         tensors = weights.list_tensors(SimpleNamespace(module=self.model))
         if with_adapters:
             adapters = [tensor for tensor in tensors if ".lora_" in tensor.name]
@@ -116,8 +133,10 @@ class WeightSwapper:
     def _unload(self) -> None:
         """Lets go of the model: two may be more than fit."""
         self._contents, self._kind = Contents.NOTHING, ""
-        self.llama = self.model = None
+        self.llama = self.model = self.budget = None
         self._parameters = {}
+        if len(self._devices) > 1:
+            gc.collect()  # what has layers follow one another holds them in a circle
 
     def _copy_tensors(self, folder: Path) -> str:
         """Copies the tensors of a folder into the model, several at a time; returns

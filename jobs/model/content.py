@@ -98,6 +98,19 @@ def reward_files(folder: Path) -> list[Path]:
     return sorted([*model_files(folder), *templates])
 
 
+def count_loaded_bytes(folder: Path) -> float:
+    """What the weights of a folder take on a GPU, in 16 bits an element: by the sizes
+    of its files and the type that its config names, float32 where it names none.
+
+    Of two forms of the same weights the safetensors count, as they are what is loaded.
+    """
+    files = list(folder.glob(WEIGHT_FILES[0])) or list(folder.glob(WEIGHT_FILES[1]))
+    size = sum(path.stat().st_size for path in files if path.suffix != ".json")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    return size / (1 if str(dtype).endswith("16") else 2)
+
+
 def embedding_files(folder: Path) -> list[Path]:
     """Every file of an embedding model: its pooling stands in a folder of its own.
     UserError as for `model_files`."""

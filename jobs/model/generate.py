@@ -1,16 +1,18 @@
 """Makes a model's answers by transformers' generate: in batches of prompts that are
 about equally long.
 
-Which prompts share a batch depends on their lengths alone, so that a checkpoint's
-answers are the same whoever makes them, and whatever was answered before.
+Which prompts share a batch depends on their lengths and, on a GPU, on its memory (see
+jobs.model.batch_budget), and on nothing that was answered before. An answer depends on
+its batch by rounding alone.
 
 An answer may be over at a text that `how` names, a stop, whatever tokens it is made of.
 It is looked for in the text of the whole answer, by that answer alone; that generation
 ends early where all answers are over saves time, and no more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -22,13 +24,12 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from jobs.model import batch_budget
+from jobs.model.batch_budget import BatchBudget
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.suites import BY_NUMBER, NUCLEUS
-from zsg_core.training import schedule
 
-# prompts and answers of a batch together: their keys and values are kept
-BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
 ATTENTION = "sdpa"
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 # Of the likeliest token, as a whole number; those of a vocabulary of 2^23 add up in 64 bits.
@@ -38,12 +39,6 @@ MOST_WEIGHTS = 4_000_000
 
 Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens
-
-
-def plan_batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int]]:
-    """Places of prompts, longest first, in groups of at most `budget` tokens with their answers."""
-    lengths = [len(prompt) + most_new for prompt in prompts]
-    return schedule.make_micro_batches(range(len(prompts)), lengths, budget)
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
@@ -75,7 +70,8 @@ class Generator:
     GenerationSettings.how.
 
     Its `stops` are texts at which an answer is over; where there are some, `text` says
-    what tokens are as a text.
+    what tokens are as a text. `budget`: of its batches; generators of one model may
+    share one.
     """
 
     def __init__(
@@ -101,7 +97,7 @@ class Generator:
             else frozenset[int]()
         )
         self._context: int = llama.config.max_position_embeddings
-        self._budget = BATCH_TOKENS[device.partition(":")[0]]
+        self.budget = BatchBudget(llama, device)
         self._config = GenerationConfig(
             max_new_tokens=how["max_new_tokens"],
             min_new_tokens=1 if how.get("not_empty") else None,
@@ -128,24 +124,63 @@ class Generator:
         # else transformers takes what a model's folder suggests
         self._llama.generation_config = self._config
         try:
-            for batch in plan_batches(
-                [prompts[index] for index in fitting],
-                self._how["max_new_tokens"],
-                self._budget,
-            ):
-                indices = [fitting[number] for number in batch]
-                batch_answers = self._batch(
-                    [prompts[index] for index in indices],
-                    [names[index] for index in indices],
+            for index, answer in self._answer_batches(prompts, names, fitting):
+                answers_of[index] = self._stopped(
+                    answer[: self._context - len(prompts[index])]
                 )
-                for index, answer in zip(indices, batch_answers, strict=True):
-                    answers_of[index] = self._stopped(
-                        answer[: self._context - len(prompts[index])]
-                    )
         finally:
             self._llama.set_attn_implementation(before[0])
             self._llama.generation_config = before[1]
         return answers_of
+
+    def plan_batches(self, prompts: Sequence[Ids]) -> list[list[int]]:
+        """Places of prompts, longest first, in the batches in which they are answered."""
+        budget = self.choose_tokens(prompts)
+        rows = self._row_lengths(prompts)
+        return batch_budget.plan_batches(rows, budget, self.budget.is_padded)
+
+    def choose_tokens(self, prompts: Sequence[Ids]) -> int:
+        """The most tokens of a batch of these prompts, with their answers."""
+        return self.budget.choose_tokens(self._row_lengths(prompts))
+
+    def _row_lengths(self, prompts: Sequence[Ids]) -> list[int]:
+        return [len(prompt) + self._how["max_new_tokens"] for prompt in prompts]
+
+    def _answer_batches(
+        self, prompts: Sequence[Ids], names: Sequence[str], fitting: Sequence[int]
+    ) -> Iterable[tuple[int, list[int]]]:
+        """The answers to the prompts at `fitting`, each with its index."""
+        waiting = deque(self._plan_indices(prompts, fitting))
+        while waiting:
+            indices = waiting.popleft()
+            batch = [prompts[index] for index in indices]
+            answers = batch_budget.compute_unless_too_much(
+                partial(self._batch, batch, [names[index] for index in indices]),
+                self._advise(batch[0]) if len(batch) == 1 else None,
+            )
+            if answers is not None:
+                yield from zip(indices, answers, strict=True)
+                continue
+            longest = max(map(len, batch)) + self._how["max_new_tokens"]
+            self.budget.halve(len(batch), len(batch) * longest)
+            remaining = [index for planned in (indices, *waiting) for index in planned]
+            waiting = deque(self._plan_indices(prompts, remaining))
+
+    def _plan_indices(
+        self, prompts: Sequence[Ids], indices: Sequence[int]
+    ) -> list[list[int]]:
+        planned = self.plan_batches([prompts[index] for index in indices])
+        return [[indices[number] for number in batch] for batch in planned]
+
+    def _advise(self, prompt: Ids) -> str:
+        """What to do where not even one prompt can be answered."""
+        gpus = self.budget.gpus
+        return (
+            f"out of GPU memory with one prompt of {len(prompt)} tokens and up to"
+            f" {self._how['max_new_tokens']} of its answer: spread the model over more than"
+            f" {gpus} GPU{'s' * (gpus > 1)} (evaluate.gpus in the profile), or lower"
+            " max_new_tokens"
+        )
 
     def fits(self, prompt: Ids) -> bool:
         """Whether the model has a position left for an answer."""

@@ -73,7 +73,12 @@ def sample_answers(job: SampleJob) -> None:
         base = _make_base(workspace, answers.base, answers.folder, texts)
         source = recipes.list_sources(data)[answers.source]
         self_sample.make_answers(
-            workspace, answers.id, source, files[answers.source].data, base
+            workspace,
+            answers.id,
+            source,
+            files[answers.source].data,
+            base,
+            job.resources.gpus_per_node,
         )
 
 

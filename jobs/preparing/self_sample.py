@@ -3,15 +3,16 @@ corpus draws from (DELIA).
 
 records/<id>/          as of any data set; meta.json tells how many questions have no answer and why
 records/.<id>.draft/   answers.jsonl while they are made, a line for each batch: [[id, text], …]
+                       batches.json: the most tokens of a batch, as it was planned first
                        cut.jsonl, a line for each batch before its answers: the ids of
                        those that are cut off
 
 The model reads a system text, a question, the answer that the data have, and the
 question again; it answers the second time, so that length and form are those of the
 data and the words its own (build_cache.py of DELIA's code). Killed at any moment it
-goes on after the last whole line. The draws are seeded by question, and batches depend
-on the lengths of all prompts alone: a job that went on has the answers that one in one
-go would have had.
+goes on after the last whole line. The draws are seeded by question, and batches are
+those of all prompts, as they were planned first: a job that went on has the answers
+that one in one go would have had.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -38,8 +39,9 @@ from jobs.contract.folder import (
 )
 from jobs.files import ownership
 from jobs.model import content
-from jobs.model.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
+from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing import records
+from jobs.runtime import devices
 from zsg_core.data import prompts, readers, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
@@ -48,9 +50,13 @@ from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe
 from zsg_core.training.llama import position_count
 
+if TYPE_CHECKING:
+    from jobs.model.generate import Generator
+
 logger = logging.getLogger(__name__)
 
 VERSIONS = ("torch", "transformers")
+BATCHES = "batches.json"
 TRIED = 8  # examples whose questions the tokenizer is tried on
 
 Answers = dict[str, str]  # id → text as the model wrote it
@@ -67,10 +73,15 @@ class Asked:
 
 
 def make_answers(
-    workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path
+    workspace: Workspace,
+    made_id: str,
+    source: Recipe,
+    path: Path,
+    base: Path,
+    gpus: int = 0,
 ) -> None:
-    """Publishes records/<made_id> unless it is there. UserError where no question can
-    be asked, or none is answered."""
+    """Publishes records/<made_id> unless it is there. `gpus`: those that the job was
+    given. UserError where no question can be asked, or none is answered."""
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
     with lock_folder(folder):
@@ -100,11 +111,11 @@ def make_answers(
                 f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens"
             )
         ownership.make_folder(draft)
-        device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary)
+        used = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, gpus)
         facts = {
             "asked": len(asked.examples),
             "too_long": asked.too_long,
-            "device": device,
+            "device": ", ".join(used),
         }
         facts |= {
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
@@ -181,53 +192,55 @@ def _cut(path: Path) -> set[str]:
 
 
 def _answer(
-    asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary
-) -> str:
-    """Answers what has no answer in the file yet, batch by batch; the device that it
+    asked: Asked,
+    path: Path,
+    rule: Recipe,
+    base: Path,
+    vocabulary: Vocabulary,
+    gpus: int,
+) -> list[str]:
+    """Answers what has no answer in the file yet, batch by batch; the devices that it
     was done on."""
-    import torch
+    from jobs.model import placement
+    from jobs.model.generate import Generator
 
-    from jobs.model import generate
-
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    held, names = read_answers(path), [example.id for example in asked.examples]
-    if held:
-        logger.info(f"sampling {len(names)} answers, continuing after {len(held)}")
-    budget = generate.BATCH_TOKENS[device.partition(":")[0]]
-    batches = generate.plan_batches(
-        asked.prompts, rule["how"]["max_new_tokens"], budget
+    used_devices = devices.choose_devices(gpus)
+    answers, names = read_answers(path), [example.id for example in asked.examples]
+    if all(name in answers for name in names):
+        return used_devices
+    if answers:
+        logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
+    llama = placement.load_on(used_devices, base, rule["precision"])
+    generator = Generator(
+        llama.eval().requires_grad_(False),
+        rule["how"],
+        vocabulary.bos,
+        vocabulary.eos,
+        used_devices[0],
     )
     left = [
-        own
-        for batch in batches
-        if (own := [place for place in batch if names[place] not in held])
+        unanswered
+        for batch in _plan_batches(generator, asked.prompts, path.parent)
+        if (unanswered := [place for place in batch if names[place] not in answers])
     ]
-    if not left:
-        return device
-    llama = load_model(base, rule["precision"], device).eval().requires_grad_(False)
-    generator = generate.Generator(
-        llama, rule["how"], vocabulary.bos, vocabulary.eos, device
-    )
-    done = len(held)
+    done = len(answers)
     not_over = path.with_name("cut.jsonl")
     with path.open("ab") as file, not_over.open("a", encoding="utf-8") as cut:
         cut.write("\n")  # after what a kill may have left of a line
         for batch in left:
-            of = [names[place] for place in batch]
-            shown = [asked.prompts[place] for place in batch]
-            made = generator.answers(shown, of)
+            batch_names = [names[place] for place in batch]
+            prompt_ids = [asked.prompts[place] for place in batch]
+            answer_ids = generator.answers(prompt_ids, batch_names)
             rows = [
-                [name, vocabulary.text(ids)] for name, ids in zip(of, made, strict=True)
+                [name, vocabulary.text(ids)]
+                for name, ids in zip(batch_names, answer_ids, strict=True)
             ]
-            cut.write(
-                json.dumps(
-                    [
-                        name
-                        for name, *pair in zip(of, shown, made, strict=True)
-                        if generator.is_cut(*pair)
-                    ]
-                )
-            )
+            cut_names = [
+                name
+                for name, *pair in zip(batch_names, prompt_ids, answer_ids, strict=True)
+                if generator.is_cut(*pair)
+            ]
+            cut.write(json.dumps(cut_names))
             cut.write("\n")
             cut.flush()
             file.write(json.dumps(rows).encode() + b"\n")
@@ -235,7 +248,19 @@ def _answer(
             os.fsync(file.fileno())
             done += len(batch)
             logger.info(f"sampled {done} of {len(names)} answers")
-    return device
+    return used_devices
+
+
+def _plan_batches(
+    generator: "Generator", prompt_ids: list[list[int]], draft: Path
+) -> list[list[int]]:
+    """The batches of all prompts: those of the draft's first start, whatever memory is
+    free now."""
+    path = draft / BATCHES
+    plan = read_json(path) or {"tokens": generator.choose_tokens(prompt_ids)}
+    write_json(path, plan)
+    generator.budget.keep_within(plan["tokens"])
+    return generator.plan_batches(prompt_ids)
 
 
 def _publish(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import rendezvous
-from jobs.runtime import slurm_calls, slurm_environment
+from jobs.runtime import devices, slurm_calls, slurm_environment
 from jobs.runtime.slurm_calls import Runner, run_program
 from zsg_core.errors import ClusterError
 
@@ -28,7 +28,7 @@ MEETING_S = 600.0
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this is. `local` is the GPU to use on this node."""
+    """Which of how many processes this is. `local`: which of those on its node."""
 
     rank: int
     world: int
@@ -59,22 +59,19 @@ def connect_ranks(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     """
     import torch
 
-    cuda = torch.cuda.is_available()
-    if gpus_per_node and not cuda:
-        raise ClusterError(
-            f"{gpus_per_node} GPUs were asked for on this node, but torch sees none (driver?"
-            " build?)"
-        )
-    device = f"cuda:{ranks.local % torch.cuda.device_count()}" if cuda else "cpu"
+    device = devices.choose_device(ranks.local, gpus_per_node)
+    cuda, local = device != devices.CPU, ranks.local
     if cuda:
         torch.cuda.set_device(device)
+        # DeepSpeed takes the GPU of this number, of those that this process sees.
+        local = devices.read_index(device)
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
     # DeepSpeed asks for mpi4py unless these five are set.
     os.environ |= {
         "RANK": str(ranks.rank),
         "WORLD_SIZE": str(ranks.world),
-        "LOCAL_RANK": str(ranks.local),
+        "LOCAL_RANK": str(local),
     }
     store = _open_store(folder, ranks)
     os.environ |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}

