@@ -218,37 +218,52 @@ def _answer(
         vocabulary.eos,
         used_devices[0],
     )
-    left = [
-        unanswered
-        for batch in _plan_batches(generator, asked.prompts, path.parent)
-        if (unanswered := [place for place in batch if names[place] not in answers])
-    ]
+    batches = _plan_batches(generator, asked.prompts, path.parent)
+    is_answered = [name in answers for name in names]
     done = len(answers)
     not_over = path.with_name("cut.jsonl")
     with path.open("ab") as file, not_over.open("a", encoding="utf-8") as cut:
         cut.write("\n")  # after what a kill may have left of a line
-        for batch in left:
-            batch_names = [names[place] for place in batch]
-            prompt_ids = [asked.prompts[place] for place in batch]
+        for batch in _select_unanswered(batches, is_answered):
+            batch_names = [names[index] for index in batch]
+            prompt_ids = [asked.prompts[index] for index in batch]
             answer_ids = generator.answers(prompt_ids, batch_names)
+            cut_names = _list_cut(generator, batch_names, prompt_ids, answer_ids)
+            cut.write(f"{json.dumps(cut_names)}\n")
+            cut.flush()
             rows = [
                 [name, vocabulary.text(ids)]
                 for name, ids in zip(batch_names, answer_ids, strict=True)
             ]
-            cut_names = [
-                name
-                for name, *pair in zip(batch_names, prompt_ids, answer_ids, strict=True)
-                if generator.is_cut(*pair)
-            ]
-            cut.write(json.dumps(cut_names))
-            cut.write("\n")
-            cut.flush()
             file.write(json.dumps(rows).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
             done += len(batch)
             logger.info(f"sampled {done} of {len(names)} answers")
     return used_devices
+
+
+def _select_unanswered(
+    batches: list[list[int]], is_answered: list[bool]
+) -> Iterator[list[int]]:
+    """What of each batch has no answer yet, where that is anything."""
+    for batch in batches:
+        if unanswered := [index for index in batch if not is_answered[index]]:
+            yield unanswered
+
+
+def _list_cut(
+    generator: "Generator",
+    names: list[str],
+    prompt_ids: list[list[int]],
+    answer_ids: list[list[int]],
+) -> list[str]:
+    """The names of the answers that are cut off."""
+    return [
+        name
+        for name, prompt, answer in zip(names, prompt_ids, answer_ids, strict=True)
+        if generator.is_cut(prompt, answer)
+    ]
 
 
 def _plan_batches(
