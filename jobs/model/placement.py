@@ -20,7 +20,12 @@ from zsg_core.training.llama import LlamaShape
 
 logger = logging.getLogger(__name__)
 
-FIRST = ("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head")
+FIRST: tuple[str, ...] = (
+    "model.embed_tokens",
+    "model.rotary_emb",
+    "model.norm",
+    "lm_head",
+)
 
 
 def load_on(
@@ -67,7 +72,7 @@ def spread_model(
 
     return dispatch_model(
         model,
-        device_map,
+        dict[str, str | int | torch.device](device_map),
         # a cache is on all GPUs at once
         skip_keys=model._skip_keys_device_placement,
         force_hooks=force_hooks,
@@ -77,7 +82,7 @@ def spread_model(
 def make_device_map(counts: Sequence[int], used: Sequence[str]) -> dict[str, str]:
     """Where each part of a Llama goes, by transformers' names: so many layers, one
     after the other, on each device, and the rest on the first."""
-    device_map = dict.fromkeys(FIRST, used[0])
+    device_map: dict[str, str] = dict.fromkeys(FIRST, used[0])
     layer = 0
     for count, device in zip(counts, used, strict=True):
         for _ in range(count):
