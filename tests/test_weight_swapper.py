@@ -50,7 +50,7 @@ def test_a_snapshots_tensors_are_hashed_side_by_side(
 ) -> None:
     """Two at once where there are two CPUs; the model then has them, and their digest is proven."""
     first, second = (snapshot(tmp_path / name, seed) for seed, name in enumerate("ab"))
-    swapper = WeightSwapper("cpu")
+    swapper = WeightSwapper(["cpu"])
     swapper.load_snapshot(tmp_path / "a", JOB)
     assert all(torch.equal(swapper.llama.state_dict()[n], t) for n, t in first.items())
 
@@ -75,7 +75,7 @@ def test_a_tensor_that_is_not_the_snapshots_is_refused(tmp_path: Path) -> None:
     snapshot(tmp_path / "b", 2)
     meta = snapshots.read_meta(tmp_path / "a")
     snapshots.write_meta(tmp_path / "b", meta)
-    swapper = WeightSwapper("cpu")
+    swapper = WeightSwapper(["cpu"])
     swapper.load_snapshot(tmp_path / "a", JOB)
 
     with pytest.raises(ClusterError, match="its weights have the digest"):

@@ -61,6 +61,16 @@ def try_lock(handle: int, path: Path) -> bool:
     return True
 
 
+def try_shared_lock(handle: int, path: Path) -> bool:
+    """Locks an opened file for this process and others that share it: False where one
+    has it locked for itself alone. NoLocks."""
+    try:
+        _lock(handle, path, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Generator[None]:
     """Holds the lock of a file, which is made unless it is there. NoLocks."""

@@ -10,7 +10,6 @@ submits of this user stay away from its GPUs, and a GPU is free again however it
 has ended.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.job_file import AnyJob, CanaryJob, EvaluateJob, SampleJob
-from jobs.files import ownership
+from jobs.files import locks, ownership
 from launcher.clusters.profiles import Profile
 from zsg_core.digest import content_id
 
@@ -146,14 +145,14 @@ class GpuPool:
         """So many GPUs for a job, or all there are; None while they are not free."""
         count = min(count, len(self.gpus))
         names: list[str] = []
-        locks: list[int] = []
+        descriptors: list[int] = []
         for gpu in self.gpus:
             if len(names) == count:
                 break
             if gpu_locks := self._lock(gpu):
                 names.append(gpu.name)
-                locks += gpu_locks
-        share = GpuShare(tuple(names), tuple(locks))
+                descriptors += gpu_locks
+        share = GpuShare(tuple(names), tuple(descriptors))
         if len(names) == count:
             return share
         share.close()
@@ -163,21 +162,20 @@ class GpuPool:
         """The locks of a GPU, or of a place on it; none where it is taken."""
         path = self._folder / content_id(gpu.uuid)
         if self._jobs_per_gpu == 1:
-            return _try_lock(path, fcntl.LOCK_EX)
-        shared = _try_lock(path, fcntl.LOCK_SH)
+            return _open_locked(path, locks.try_lock)
+        shared = _open_locked(path, locks.try_shared_lock)
         for number in range(self._jobs_per_gpu if shared else 0):
-            if seat := _try_lock(path.with_suffix(f".{number}"), fcntl.LOCK_EX):
+            if seat := _open_locked(path.with_suffix(f".{number}"), locks.try_lock):
                 return [*shared, *seat]
         for lock in shared:
             os.close(lock)
         return []
 
 
-def _try_lock(path: Path, mode: int) -> list[int]:
+def _open_locked(path: Path, try_lock: Callable[[int, Path], bool]) -> list[int]:
+    """The descriptor of a locked file; none where somebody else has it locked."""
     lock = ownership.open_lock(path)
-    try:
-        fcntl.flock(lock, mode | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return []
-    return [lock]
+    if try_lock(lock, path):
+        return [lock]
+    os.close(lock)
+    return []
