@@ -15,6 +15,7 @@ from jobs.contract.heartbeat import NAME, Pulse
 from launcher.planning.plan import Allow, _decide
 from launcher.status import why
 from launcher.status.status import JobState
+from launcher.submission import submit_plan
 from tests.lib.job_records import write_job_file
 from tests.lib.recorded_run import (
     ITEM,
@@ -182,6 +183,13 @@ def test_a_recorded_end_is_the_end_while_slurm_clears_up(
     assert (found.state, found.cause, found.doing) == ("failed", "why", "leaving")
     told = why.make_why_row("r", "g", found, why.of_job(workspace, ITEM, found))["next"]
     assert told.endswith("once Slurm has cleared up after its job")
+
+
+def test_a_job_that_slurm_clears_up_after_makes_nothing_more() -> None:
+    """Nothing new waits for a prepare job that has failed, however long its epilog takes."""
+    failed = JobState(state="failed", in_queue=True, doing="leaving")
+    assert submit_plan._is_under_way(failed) is False
+    assert submit_plan._is_under_way(JobState(state="unknown", in_queue=True)) is True
 
 
 def test_an_epilog_that_hangs_does_not_hold_a_run_for_ever(

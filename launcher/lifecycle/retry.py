@@ -34,7 +34,7 @@ MOST: Mapping[str, int | None] = {
     Cause.DISK_FULL: 3,
     Cause.FILE_SYSTEM: 5,
     Cause.CLUSTER: 3,
-    Cause.LAUNCH_FAILED: 3,  # of one line: its node is mended in between
+    Cause.LAUNCH_FAILED: 3,  # its node is mended in between
     Cause.SETUP: 3,  # of one line: the profile is mended in between
     Cause.DIVERGED: 0,
     Cause.SIGNAL: 10,

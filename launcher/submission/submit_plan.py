@@ -269,7 +269,9 @@ def _has_trained(state: JobState) -> bool:
 
 
 def _is_under_way(state: JobState) -> bool:
-    return state.is_active and not state.stopped
+    """Whether a job may still make something: not where Slurm only clears up after it."""
+    has_ended = state.state in (State.DONE, State.FAILED, State.CANCELLED)
+    return state.is_active and not (state.stopped or has_ended)
 
 
 def _list_made(workspace: Workspace, item: str) -> list[str]:
