@@ -235,3 +235,33 @@ def test_a_later_event_is_passed_over(workspace: Workspace) -> None:
         file.write('{"event": "moved", "submission": "x", "to": 7}\n')
 
     assert Ledger(workspace).last("runs/a") == submission
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"\0" * 40, "40 zero bytes"),
+        (b'{"event": "intent", "subm{"event": "submitted"}', "Expecting"),
+        (b'{"event": "void", "submission": "\xff\xfe"}', "can't decode byte"),
+        (b"[1, 2]", "no row of a ledger"),
+    ],
+)
+def test_a_line_that_is_lost_is_named_and_nothing_is_submitted_until_it_is_settled(
+    workspace: Workspace, line: bytes, reason: str, logged: list[str]
+) -> None:
+    """What else the ledger knows is known; rows of a submission that the line began are
+    lost with it."""
+    ledger = Ledger(workspace)
+    first, second = intend(ledger, "runs/a"), intend(ledger, "runs/b")
+    ledger.submitted(second, ["8_0"])
+    lines = workspace.ledger.read_bytes().splitlines()
+    lines[1] = line
+    workspace.ledger.write_bytes(b"\n".join(lines) + b"\n")
+    assert ledger.find_refusal() is None
+    damaged = Ledger(workspace)
+
+    assert list(damaged.submissions) == [first.id]
+    refusal = str(damaged.find_refusal())
+    assert f"{workspace.ledger}, line 2: " in refusal and reason in refusal
+    assert "line 3: a row is of submission" in refusal and "squeue" in refusal
+    assert sum(str(workspace.ledger) in text for text in logged) == 2

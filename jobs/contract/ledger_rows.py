@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -98,39 +99,100 @@ EVENTS = ("intent", "submitted", "linked", "cancelled", "released", "void")
 _decoder = msgspec.json.Decoder(LedgerRow)
 
 
-def read_rows(path: Path) -> Iterator[LedgerRow]:
-    """The rows of a ledger, in order; none if there is no file. Damaged, with the path,
-    for a row that is none of a ledger."""
+@dataclass(frozen=True)
+class NumberedRow:
+    """A row, and the number of its line, counted from 1."""
+
+    number: int
+    row: LedgerRow
+
+
+@dataclass(frozen=True)
+class LostLine:
+    """A line that a kill has not cut and that is no row any more: what it told is lost."""
+
+    number: int
+    reason: str
+
+
+def read_lines(path: Path) -> Iterator[NumberedRow | LostLine]:
+    """The lines of a ledger, in order; none if there is no file. Damaged, with path and
+    line, for a row that is none of a ledger.
+
+    A line that a kill has cut is passed over: it was never acted upon, since the act
+    comes after the sync.
+    """
     if not path.exists():
         return
-    for line in path.read_bytes().split(b"\n"):
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         try:
-            yield _decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            row = _read_slowly(path, line)
-            if row is not None:
-                yield row
+            yield NumberedRow(number, _decoder.decode(line))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            slow = _read_slowly(path, line, number)
+            if slow is not None:
+                yield slow
+    # a row without an end is whole all the same if only its end was cut
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        yield NumberedRow(len(lines) + 1, _decoder.decode(last))
 
 
-def _read_slowly(path: Path, line: bytes) -> LedgerRow | None:
-    """A row that the quick decoder refuses: None for one that was cut, or whose event
+def _read_slowly(path: Path, line: bytes, number: int) -> NumberedRow | LostLine | None:
+    """A line that the quick decoder refuses: None for one that was cut, or whose event
     is a later zsg's."""
-    parsed: Any = None
-    # A line cut by a kill was never acted upon: the act comes after the sync. Python's
-    # JSON reads halves of characters, which names of files may hold.
-    with contextlib.suppress(ValueError, RecursionError):
-        parsed = json.loads(line)
-    if not isinstance(parsed, dict):
-        return None
-    row = cast("dict[str, Any]", parsed)
+    try:
+        # Python's JSON reads halves of characters, which names of files may hold
+        parsed: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        if _is_cut(line):
+            return None
+        zeros = line.count(0)
+        return LostLine(number, f"{zeros} zero bytes" if zeros else str(error)[:200])
+    row = cast("dict[str, Any]", parsed) if isinstance(parsed, dict) else None
+    if row is None:
+        return LostLine(number, f"no row of a ledger: {line[:80]!r}")
     event = row.get("event")
     if isinstance(event, str) and event not in EVENTS:
         return None
     try:
-        return msgspec.convert(row, LedgerRow)
+        return NumberedRow(number, msgspec.convert(row, LedgerRow))
     except msgspec.ValidationError as error:
         text = json.dumps(row)[:200]
-        raise Damaged(f"{path}: a row is none of a ledger ({error}): {text}") from None
+        raise Damaged(
+            f"{path}: a row is none of a ledger ({error}), line {number}: {text}"
+        ) from None
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a line is the beginning of a row, or nothing."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return False
+        text = line[: error.start].decode()
+    if not text or text == "{":
+        return True
+    if not text.startswith("{"):
+        return False
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return _is_at_end(text, error)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_at_end(text: str, error: json.JSONDecodeError) -> bool:
+    """Whether what is wrong with a text is only that it ends too early."""
+    ending = text[error.pos :]
+    if error.msg.startswith("Unterminated string") or not ending.strip():
+        return True
+    is_escape = error.msg.startswith("Invalid \\") and len(ending) < len("\\u0000")
+    return is_escape or any(
+        word.startswith(ending) for word in ("true", "false", "null", "-")
+    )
 
 
 def append_row(path: Path, row: LedgerRow) -> None:

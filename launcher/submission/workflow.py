@@ -245,11 +245,14 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     if it would."""
     opened = opened.on_cluster(must_answer=False)
     site, estimates = opened.site, opened.estimates
-    _tell_clusters(site, Ledger(site.workspace))
+    ledger = Ledger(site.workspace)
+    _tell_clusters(site, ledger)
     quota = limits.find_submit_quota(site.profile, site.cluster)
-    plan = opened.plan_submit(allow, Ledger(site.workspace), quota, only_looks=True)
+    plan = opened.plan_submit(allow, ledger, quota, only_looks=True)
     refused: list[ZsgError] = [
-        error for error in [workspaces.find_refusal(site.workspace)] if error
+        error
+        for error in [workspaces.find_refusal(site.workspace), ledger.find_refusal()]
+        if error
     ]
     refused += [
         *admission.find_objections(site, plan, site.cluster, estimates),
@@ -327,6 +330,8 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace, opened.grid.name):
         ledger = Ledger(site.workspace)
+        if refusal := ledger.find_refusal():
+            raise refusal
         submits.settle_submissions(site, ledger)
         plan = opened.plan_submit(allow, ledger, quota)
         if agreed_plan is None:

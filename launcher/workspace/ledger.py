@@ -5,6 +5,7 @@ that a submission cut anywhere between can be found again by its job name. Only 
 holder of the submit lock writes.
 """
 
+import logging
 import os
 import socket
 import uuid
@@ -20,15 +21,25 @@ from jobs.contract.ledger_rows import (
     Intent,
     LedgerRow,
     Linked,
+    LostLine,
+    NumberedRow,
     Released,
     Retried,
     Submitted,
     Void,
     append_row,
-    read_rows,
+    read_lines,
 )
 from jobs.files import ownership
 from launcher.workspace.scheduler_job import Job
+
+logger = logging.getLogger(__name__)
+
+ADVICE = (
+    "Nothing is submitted before that is settled: look in squeue for jobs whose names"
+    " begin with zsg- and that zsg status does not show, end them with scancel, then"
+    " remove these lines from the file"
+)
 
 
 @dataclass
@@ -129,9 +140,38 @@ class Ledger:
         self.submissions: dict[str, Submission] = {}
         self._here = str(workspace.root.resolve())
         self._is_groups = ownership.is_group_workspace(workspace.root)
-        for row in read_rows(self._path):
-            self._apply(row)
+        # lines that tell nothing any more, each with its number
+        self.lost: list[str] = []
+        for line in read_lines(self._path):
+            if isinstance(line, LostLine):
+                self._note_lost(line.number, line.reason)
+            else:
+                self._apply_read(line)
         self._tell_copies()
+
+    def find_refusal(self) -> Damaged | None:
+        """Why nothing may be submitted where lines are lost: jobs may be in the queue
+        of which nothing is known, and what they do would be done twice."""
+        return Damaged(f"{'; '.join(self.lost)}. {ADVICE}") if self.lost else None
+
+    def _note_lost(self, number: int, reason: str) -> None:
+        text = f"{self._path}, line {number}: {reason}; what it told of submissions is lost"
+        self.lost.append(text)
+        logger.warning(text)
+
+    def _apply_read(self, line: NumberedRow) -> None:
+        """Takes a row that was read. Damaged, with the line, for one that is of nothing."""
+        row = line.row
+        if isinstance(row, Intent) or row.submission in self.submissions:
+            self._apply(row)
+            return
+        reason = (
+            f"a row is of submission {row.submission}, and no row before it tells what"
+            " that was"
+        )
+        if not self.lost:
+            raise Damaged(f"{self._path}: {reason}, line {line.number}")
+        self._note_lost(line.number, reason)
 
     def last(self, item: str) -> Submission | None:
         """The newest submission of a job folder that was not given up."""
@@ -275,12 +315,7 @@ class Ledger:
         if isinstance(row, Intent):
             self.submissions[row.submission] = _intended(row)
             return
-        submission = self.submissions.get(row.submission)
-        if submission is None:
-            raise Damaged(
-                f"{self._path}: a row is of submission {row.submission}, and no row before"
-                " it tells what that was"
-            )
+        submission = self.submissions[row.submission]
         match row:
             case Submitted():
                 submission.ids = row.ids
