@@ -40,7 +40,7 @@ from jobs.contract.job_file import (
 from jobs.contract.journal import (
     Journal,
     list_metric_cells,
-    read_journal,
+    read_own,
     spell_nonfinite,
 )
 from jobs.contract.states import Outcome
@@ -88,7 +88,7 @@ def run(folder: str) -> None:
     ranks = ranks_of.read_ranks()
     job = _read_job(path)
     _leave_if_needless(path, job, ranks)
-    past = Past(exit_record.read_if_sound(path), state.newest_step(path))
+    past = Past(exit_record.read_if_sound(path), state.newest_whole_step(path))
     attempt = _begin_attempt(path, job, ranks)
     start = Start(path, attempt, ranks, signals, Pulse(), past)
     heartbeat = Heartbeat(path, attempt, start.pulse) if ranks.is_main else None
@@ -196,7 +196,7 @@ def _settle_end(
 ) -> tuple[Outcome, dict[str, Any]]:
     """The end of a job that is not done: with what is saved, and cancelled if that was
     asked for."""
-    saved = state.newest_step(start.path)
+    saved = state.newest_whole_step(start.path)
     facts = facts | {"saved": saved}
     if not cancellation.read_cancellation(start.path, job.submission):
         return outcome, facts
@@ -385,7 +385,7 @@ def _train(
         return stopped.outcome, facts | asdict(stopped.progress)
     cells = []
     if start.ranks.is_main:
-        cells = sorted(list_metric_cells(read_journal(start.path)))
+        cells = sorted(list_metric_cells(read_own(start.path)))
     facts = {
         "world": start.ranks.world,
         "checkpoints": _list_steps(cells, "loss"),

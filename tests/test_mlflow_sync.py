@@ -11,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from jobs.contract import attempt as attempts
 from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.journal import Journal
+from jobs.contract.states import Outcome
 from jobs.tracking import mlflow_sync
 from jobs.tracking.tracker import Unreachable
 from launcher.submission.workflow import start_delivery
-from tests.lib.grown_journals import write_grid, write_guest, write_run
+from tests.lib.grown_journals import (
+    START,
+    write_grid,
+    write_guest,
+    write_job,
+    write_run,
+)
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.mlflow_contents import (
     MlflowClient,
@@ -473,3 +482,65 @@ def test_two_first_deliveries_make_one_store(tmp_path: Path) -> None:
     assert sum(json.loads(process.communicate()[0])["points"] for process in both) == 1
     assert [process.returncode for process in both] == [0, 0]
     assert_exactly_once(tmp_path, "grid", ["first"])
+
+
+def write_attempt(work: Path, run: str, losses: list[float], outcome: Outcome) -> Path:
+    """A further attempt of a run, from its beginning; the path of its journal."""
+    folder = work / "runs" / run
+    attempt = attempts.begin_attempt(folder, "submission")
+    journal = Journal(folder, attempt, "train", "s")
+    journal.rewind(step=0, examples=0)
+    journal.add_row("event", step=0, examples=0, data=START)
+    for step, loss in enumerate(losses):
+        journal.add_metrics({"loss": loss}, step=step, examples=step)
+    journal.close()
+    attempts.end_attempt(folder, attempt, outcome)
+    return folder / "journal" / journal.name
+
+
+def put_zeros(path: Path, number: int) -> None:
+    """Puts zeros in the place of a line, counted from 1; the file's size stays."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = b"\0" * (len(lines[number - 1]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+
+
+def test_what_a_hole_has_taken_is_sent_once_it_was_computed_again(
+    work: Path, logged: list[str]
+) -> None:
+    """Nothing is sent of a run with a hole, and each such run is named with the line.
+    Once the next attempt has closed the hole all is sent, and once."""
+    for run in ("hole a", "hole b"):
+        write_job(work, run)
+        put_zeros(write_attempt(work, run, [3.0, 2.0, 1.0], Outcome.FAILED), 3)
+    write_grid(work, "holes", ["hole a", "hole b"])
+    with pytest.raises(Damaged, match=r"hole a/journal/.*line 3: \d+ zero bytes"):
+        sync(work, "holes")
+    assert any("hole b/journal/" in text and "line 3" in text for text in logged)
+
+    for run in ("hole a", "hole b"):
+        write_attempt(work, run, [3.0, 2.0, 1.0, 0.5], Outcome.DONE)
+    assert sync(work, "holes") == {"runs": 2, "points": 8}
+    assert_exactly_once(work, "holes", ["hole a", "hole b"])
+
+
+def test_a_run_that_lost_what_mlflow_has_is_filled_anew_on_request(work: Path) -> None:
+    """Which points MLflow lacks can no more be told by counting: nothing is sent, and
+    that is said, until --refill; then MLflow equals the journal."""
+    write_job(work, "sent")
+    path = write_attempt(work, "sent", [3.0, 2.0, 1.0], Outcome.FAILED)
+    write_grid(work, "sent grid", ["sent"])
+    assert sync(work, "sent grid") == {"runs": 1, "points": 3}
+    put_zeros(path, 3)
+    with pytest.raises(Damaged, match="line 3"):
+        sync(work, "sent grid")
+    write_attempt(work, "sent", [3.0, 2.0, 1.0, 0.5], Outcome.DONE)
+    lost = r"sent: MLflow was sent points that sent/1-train-0\.jsonl:\d+ has lost since"
+    with pytest.raises(Damaged, match=f"{lost}, from line 3 on; zsg sync .* --refill"):
+        sync(work, "sent grid")
+
+    place = Workspace(work)
+    refilled = mlflow_sync.sync_grid(place, "sent grid", refill=True)
+    assert refilled == {"runs": 1, "points": 4}
+    assert_exactly_once(work, "sent grid", ["sent"])
+    assert sync(work, "sent grid") == {"runs": 0, "points": 0}

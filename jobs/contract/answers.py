@@ -128,7 +128,7 @@ def read_answers(run: Path, location: Place) -> list[Answered]:
         with path.open("rb") as file:
             file.seek(location.at)
             line = _decode_line(file.read(location.size))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise ClusterError(
             f"{path}: the answers at byte {location.at} cannot be read ({error})"
         ) from None
@@ -172,7 +172,7 @@ def find_kept(run: Path) -> list[KeptAnswers]:
     """What a run's journal tells of answers, one for each step and way; the first place
     counts."""
     answers_by_key: dict[str, KeptAnswers] = {}
-    for row, event in find_events(journal.read_journal(run), AnswersKept):
+    for row, event in find_events(journal.read_guests(run), AnswersKept):
         key = json.dumps([row.step, event.suite, event.how], sort_keys=True)
         first = answers_by_key.get(key) or KeptAnswers(
             row.step, event.suite, event.how, (), _place_of(event)

@@ -30,7 +30,8 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     that this one replaces. `keys`: the metric keys that MLflow is told, for ever; an
     older zsg chose them anew each time. `last`: by stage and writer, how many points
     were sent, and key, step and time of the last. `unkept`: whether the run's tables
-    are yet to be kept as artifacts.
+    are yet to be kept as artifacts. `closed`: the holes of the journal that were closed
+    before what has been sent: by stage, file and byte.
     """
 
     sent: dict[str, int] | int = {}
@@ -49,6 +50,7 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[str] | UnsetType = UNSET
     last: dict[str, tuple[int, str, int, int]] | UnsetType = UNSET
     unkept: bool | UnsetType = UNSET
+    closed: list[str] | UnsetType = UNSET
 
     def is_of(self, store: str) -> bool:
         """Whether a zsg that counts by stage wrote it, of this MLflow. The workspace's

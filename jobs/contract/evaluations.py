@@ -19,7 +19,6 @@ from jobs.contract.journal_rows import (
     EventRow,
     InsideTaken,
     MetricRow,
-    Row,
     find_events,
 )
 from jobs.contract.leases import is_leased
@@ -33,7 +32,7 @@ Answered = dict[tuple[int, str], list[dict[str, Any]]]  # (step, suite) → in w
 def collect_taken_keys(run: Path) -> Taken:
     """The keys that evaluators have journalled of each step."""
     keys: Taken = {}
-    for row in _guest_rows(run):
+    for row in journal.read_guests(run):
         if isinstance(row, MetricRow):
             keys.setdefault(row.step, set()).update(row.data)
         elif isinstance(row, EventRow) and isinstance(row.data, AnswersKept):
@@ -44,7 +43,7 @@ def collect_taken_keys(run: Path) -> Taken:
 def find_kept_answers(run: Path) -> Answered:
     """Of which steps and suites answers are kept, and how they were made."""
     ways_of: Answered = {}
-    for row, event in find_events(_guest_rows(run), AnswersKept):
+    for row, event in find_events(journal.read_guests(run), AnswersKept):
         ways_of.setdefault((row.step, event.suite), []).append(event.how)
     return ways_of
 
@@ -53,7 +52,7 @@ def collect_key_ways(run: Path) -> dict[str, dict[str, Any]]:
     """How each key was taken: how answers were made and scored, or what was looked at.
     The first counts."""
     settings_by_key: dict[str, dict[str, Any]] = {}
-    for row in _guest_rows(run):
+    for row in journal.read_guests(run):
         if not isinstance(row, EventRow):
             continue
         for key, settings in _ways_of_event(row).items():
@@ -95,13 +94,6 @@ def _ways_of_event(row: EventRow) -> dict[str, dict[str, Any]]:
     return {}
 
 
-def _guest_rows(run: Path) -> Iterable[Row]:
-    """The rows of all evaluators, one after the other."""
-    for name, rows in journal.by_writer(run).items():
-        if name:
-            yield from rows
-
-
 def list_evaluable_steps(run: Path, is_first_stage: bool) -> list[int]:
     """The steps of which there are weights: the base's, step 0, and those of the snapshots."""
     steps = set(snapshots.find_steps(run))
@@ -119,7 +111,7 @@ def _done_with(run: Path) -> Taken:
     """The keys of each step for which nobody needs its weights: taken, or not to be had
     though answers are kept."""
     keys = collect_taken_keys(run)
-    for row, event in find_events(_guest_rows(run), AnswersKept):
+    for row, event in find_events(journal.read_guests(run), AnswersKept):
         failed: dict[str, str] = replace_unset(event.failed, {})
         keys.setdefault(row.step, set()).update(failed)
     return keys

@@ -36,11 +36,13 @@ workspace/
   grids/<name>/          the grid file as last submitted, and which runs it wants
   ratings.jsonl          what judges said of answers, by the digest of the answer;
                          nobody is asked twice
-  ended.json .clock      what `zsg status` remembers; derived, may be removed
+  ended.json journals.json .clock
+                         what `zsg status` remembers; derived, may be removed
 """
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import stat
@@ -53,6 +55,8 @@ from typing import Any, cast
 
 from jobs.files import file_errors, locks, ownership
 from zsg_core.errors import ClusterError
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
@@ -88,6 +92,10 @@ class Workspace:
     @property
     def ends(self) -> Path:
         return self.root / "ended.json"
+
+    @property
+    def journal_checks(self) -> Path:
+        return self.root / "journals.json"
 
     @property
     def downloads(self) -> Path:
@@ -145,12 +153,47 @@ def get_object(value: object) -> dict[str, Any]:
 
 
 def is_committed(folder: Path) -> bool:
-    """Whether a made thing is whole: its marker is written last. OSError where nobody
-    can tell."""
+    """Whether a made thing was whole once: its marker is written last. OSError where
+    nobody can tell."""
     try:
         return stat.S_ISREG((folder / COMMIT).stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a made thing is there and no file of it is missing or cut."""
+    return is_committed(folder) and find_damage(folder) is None
+
+
+def find_damage(folder: Path) -> str | None:
+    """Which file of a made thing is missing, or has another size than was written: a
+    scratch file system removes files that are old, a disk that fails cuts some. None
+    where all are there, and for what an older zsg has made: it listed no files.
+
+    Reads no file but the marker.
+    """
+    try:
+        sizes = _read_sizes(folder / COMMIT)
+    except FileNotFoundError:
+        return f"{COMMIT} is missing"
+    except Damaged as error:
+        return str(error)
+    for name, size in sizes.items():
+        try:
+            now = (folder / name).stat().st_size
+        except FileNotFoundError:
+            return f"{name} is missing"
+        if now != size:
+            return f"{name} has {now:,} bytes, {size:,} were written"
+    return None
+
+
+def _read_sizes(marker: Path) -> dict[str, int]:
+    """The files that a marker lists, with their bytes; none where an older zsg made it."""
+    if marker.stat().st_size == 0:
+        return {}
+    return get_object(get_object(read_json(marker)).get("files"))
 
 
 @contextlib.contextmanager
@@ -171,17 +214,33 @@ def publish_folder(folder: Path) -> Generator[Path]:
 
 
 def commit_draft(draft: Path, folder: Path) -> None:
-    """Renames a draft, marked and on disk, to its final name; where that is committed
-    already, it stays as it is."""
-    (draft / COMMIT).touch()
-    for path in [*draft.rglob("*"), draft]:
+    """Renames a draft, marked and on disk, to its final name; where that is whole
+    already, it stays as it is. The marker lists the files with their sizes."""
+    sizes: dict[str, int] = {}
+    for path in sorted(draft.rglob("*")):
         sync_to_disk(path)
+        if path.is_file():
+            sizes[str(path.relative_to(draft))] = path.stat().st_size
+    marker = draft / COMMIT
+    marker.write_text(to_json({"schema": SCHEMA, "files": sizes}), encoding="utf-8")
+    for path in (marker, draft):
+        sync_to_disk(path)
+    _set_remnant_aside(folder)
     try:
         draft.rename(folder)
     except OSError:
-        if not is_committed(folder):
+        if not is_whole(folder):
             raise
     sync_to_disk(folder.parent)
+
+
+def _set_remnant_aside(folder: Path) -> None:
+    """Gives what is left of a made thing that has lost files a name of a dead draft,
+    under which zsg gc removes it."""
+    if not os.path.lexists(folder) or is_whole(folder):
+        return
+    logger.warning(f"{folder}: {find_damage(folder)}; it is made again")
+    folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}"))
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from jobs.contract.folder import SCHEMA, to_json
 from jobs.contract.journal import spell_nonfinite
 
 NAME = "heartbeat.json"
+LONGEST = 1 << 20  # bytes that are read; a beat has a thousand
 EVERY_S = 10.0
 STARTING, TRAINING, MEASURING, SAVING = "starting", "training", "measuring", "saving"
 SAMPLES, SAMPLE_S = 180, 10.0  # the rate is that of the last half hour
@@ -68,9 +69,9 @@ def read_heartbeat(folder: Path, nonce: str) -> tuple[Beat, float] | None:
         with locate_heartbeat(folder).open("rb") as file:
             written, beat = (
                 os.fstat(file.fileno()).st_mtime,
-                msgspec.json.decode(file.read(), type=Beat),
+                msgspec.json.decode(file.read(LONGEST), type=Beat),
             )
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return (beat, written) if beat.nonce == nonce else None
 

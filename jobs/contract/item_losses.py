@@ -8,6 +8,7 @@ those of a benchmark's items stand in a file of their own, `of` in the row.
 """
 
 import base64
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ from numpy.typing import NDArray
 
 from jobs.contract import journal as journals
 from jobs.contract.exit_record import replace_unset
+from jobs.contract.folder import Damaged
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import ItemsRow, ItemValues, Row
 from jobs.contract.records import read_record, write_record
 from zsg_core.training.schedule import quick_items
+
+logger = logging.getLogger(__name__)
 
 TEST_ITEMS = "test_set"
 
@@ -103,13 +107,21 @@ def describe_items(
 ) -> None:
     """Writes which items a run's test set has; `subsets` are the indices of those that
     a key other than `loss` is of."""
-    # of an attempt with other quick items
-    before = read_items(run).parts
+    before = _read_parts(run)  # of an attempt with other quick items
     now = {key: list(indices) for key, indices in subsets.items()}
     items = ItemList(
         ids=list(ids), tasks=list(tasks), tokens=list(tokens), parts=before | now
     )
     write_record(path_of(run), items)
+
+
+def _read_parts(run: Path) -> dict[str, list[int]]:
+    """The parts that the list of test items has. One that cannot be read is written anew."""
+    try:
+        return read_items(run).parts
+    except Damaged as error:
+        logger.warning(f"{error}; it is written anew")
+        return {}
 
 
 def name_of(suite: str, how: Mapping[str, Any]) -> str:
@@ -156,7 +168,7 @@ def read_test_losses(
     run: Path, key: str = "loss", rows: Iterable[Row] | None = None
 ) -> ItemLosses:
     """What a run's journal has of the items behind `key`, by step; no items for a run
-    that has not begun.
+    that has not begun. Damaged where values and list do not fit each other.
 
     `rows`: those of the journal, where they have been read already. `loss/NAME` is of
     the items of `loss` from NAME.
@@ -166,8 +178,22 @@ def read_test_losses(
         return read_test_losses(run, whole, rows).of_source(source)
     all_rows = journals.read_journal(run) if rows is None else rows
     values_of = _find_values(all_rows, key)
-    items = read_items(run, _name_of_list(values_of))
-    indices = _list_indices(items, key)
+    list_name = _name_of_list(values_of)
+    items = read_items(run, list_name)
+    try:
+        return _join_losses(items, values_of, _list_indices(items, key))
+    except (ValueError, IndexError) as error:
+        raise Damaged(
+            f"{path_of(run, list_name)}: does not fit the values of {key} in"
+            f" {journals.folder_of(run)} ({error})"
+        ) from None
+
+
+def _join_losses(
+    items: ItemList, values_of: Sequence[tuple[int, ItemValues]], indices: Sequence[int]
+) -> ItemLosses:
+    """The values by step, with the items that they are of: `indices`, where a row does
+    not tell others. ValueError or IndexError where they do not fit."""
     losses_at: dict[int, NDArray[np.float32]] = {}
     for step, values in values_of:
         indices = replace_unset(values.places, indices)

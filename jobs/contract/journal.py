@@ -7,6 +7,16 @@ appended to by another attempt. The rows are in jobs.contract.journal_rows.
 The folder's owner is the job whose attempt.json lies there. Evaluators are its guests:
 each has a file of role `evaluate` in the folder of every run that it scores, and the
 owner's attempts neither fence nor rewind it.
+
+A last line without an end was cut by a kill: it is no row, and nothing is wrong. Any
+other line that is no row, or before which rows are missing by their `seq`, is a hole, and
+so is the end of a file that is shorter than when a later attempt began: a file system
+has lost what was written. Rows before a hole count; none behind it does, in
+this file or in one of a later attempt, since nobody knows whether what was lost came
+first. Readers raise HoleError there, with file and line. It is closed by the next
+attempt, which computes again what comes after: its rewind row says that the file counts
+up to the hole only, so that readers never come to it. Of an evaluator's file the next
+evaluate job does the same.
 """
 
 import contextlib
@@ -20,7 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -35,6 +45,7 @@ from jobs.contract.journal_rows import (
     REWIND,
     Event,
     EventRow,
+    HoleClosed,
     ItemValues,
     MetricRow,
     Number,
@@ -53,8 +64,23 @@ SPEED = "speed/"
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")
 MOST_OF_A_ROW = 128 << 20  # bytes; a row of thousands of metrics has one of 128
 GUEST = "evaluate"  # the role of a writer that does not own the folder
+TRAINER = "train"
 FOLDER = "journal"
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
+
+
+class HoleError(Damaged):
+    """A journal has lost rows that were written: `line`, counted from 1, is the first
+    that does not count, and begins at byte `offset`."""
+
+    def __init__(self, path: Path, line: int, offset: int, message: str) -> None:
+        super().__init__(message)
+        self.path, self.line, self.offset = path, line, offset
+
+    @property
+    def reason(self) -> str:
+        """Why, without the path."""
+        return str(self).removeprefix(f"{self.path}: ")
 
 
 # one answer, when every row before it is on disk
@@ -80,6 +106,10 @@ class Journal:
         self._fence = fence or partial(attempts.check_attempt, folder, attempt)
         # what counts of the attempts before this one
         self.before = measure_journal_files(folder, before=attempt.attempt)
+        # where one of them has a hole; from there on they count no more
+        self.hole: HoleError | None = None
+        if role == TRAINER:
+            self.before, self.hole = measure_sound_files(folder, attempt.attempt)
         path = folder_of(folder) / f"{attempt.attempt}-{role}-{writer}.jsonl"
         ownership.make_folder(path.parent)
         self._file = path.open("x", encoding="utf-8", newline="\n")
@@ -130,6 +160,13 @@ class Journal:
         of those before it."""
         if self._attempt.attempt > 1:
             self.add_rewind(self.before, step=step, examples=examples)
+        if self.hole:
+            self.add_closed_hole(self.hole, step=step, examples=examples)
+
+    def add_closed_hole(self, hole: HoleError, *, step: int, examples: int) -> None:
+        """Adds that a file counts no more from its hole on; its rewind stands before."""
+        event = HoleClosed(file=hole.path.name, line=hole.line, at=hole.offset)
+        self.add_event(event, step=step, examples=examples)
 
     def add_row(
         self, kind: str, *, step: int, examples: int, data: Mapping[str, Any]
@@ -147,8 +184,9 @@ class Journal:
             "kind": kind,
             "data": spell_nonfinite(data),
         }
+        line = to_json(row) + "\n"  # what cannot be written takes no number
         self._seq += 1
-        self._rows.put(to_json(row) + "\n")
+        self._rows.put(line)
 
     def commit(self) -> None:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
@@ -211,7 +249,7 @@ def folder_of(run: Path) -> Path:
 
 def read_journal(folder: Path) -> Iterator[Row]:
     """All rows of a run, attempt after attempt, the guests' last. A last line cut by a
-    kill is not a row.
+    kill is not a row. HoleError where rows are lost.
 
     Of an earlier attempt only that counts which was there when the next one began: a
     write that was stuck in the file system and lands later cannot change which row of a
@@ -221,33 +259,64 @@ def read_journal(folder: Path) -> Iterator[Row]:
 
 
 def read_own(folder: Path) -> Iterator[Row]:
-    """The rows of a run's own attempts that count."""
-    return by_writer(folder)[""]
+    """The rows of a run's own attempts that count. HoleError as `read_journal`."""
+    return chain.from_iterable(
+        read_file(path, limit)
+        for path, limit in _list_counted(list_owned_files(folder))
+    )
+
+
+def read_to_hole(folder: Path) -> Iterator[Row]:
+    """The rows of a run's own attempts before the first hole: for a question that the
+    beginning of a journal answers."""
+    with contextlib.suppress(HoleError):
+        yield from read_own(folder)
+
+
+def read_measured(folder: Path, sizes: Mapping[str, int]) -> Iterator[Row]:
+    """The rows of the attempts whose files were measured, as far as they count: what an
+    attempt has that has not journalled yet from where it resumes."""
+    files = [path for path in list_owned_files(folder) if path.name in sizes]
+    for path, limit in _list_counted(files):
+        size = sizes[path.name]
+        yield from read_file(path, size if limit is None else min(size, limit))
 
 
 def by_writer(folder: Path) -> dict[str, Iterator[Row]]:
     """The rows of a run by who wrote them: those of its own attempts under '', a
     guest's under its file's name."""
-    own_files, guests = list_owned_files(folder), guest_files(folder)
-    limits = _find_limits(own_files, guests)
-    rows = {
-        path.name: read_file(path, limits.get(path.name))
-        for path in [*own_files, *guests]
-    }
+    guests = _list_counted(guest_files(folder))
     return {
-        "": chain.from_iterable(rows[path.name] for path in own_files),
-        **{path.name: rows[path.name] for path in guests},
+        "": read_own(folder),
+        **{path.name: read_file(path, limit) for path, limit in guests},
     }
 
 
-def _find_limits(own_files: Sequence[Path], guests: Sequence[Path]) -> dict[str, int]:
-    """How many bytes of each file count, where a later writer has set an end to it."""
+def _list_counted(files: Sequence[Path]) -> list[tuple[Path, int | None]]:
+    """The files in the order of attempts, each with how many of its bytes count, where a
+    later writer has set an end to it; those, too, that one names and that are gone."""
+    limits = _find_limits(files)
+    names = {path.name for path in files}
+    gone = [
+        path.parent / name
+        for path in files[:1]
+        for name, size in limits.items()
+        if size and name not in names and _FILE.fullmatch(name)
+    ]
+    ordered = sorted([*files, *gone], key=_order_of)
+    return [(path, limits.get(path.name)) for path in ordered]
+
+
+def _find_limits(files: Sequence[Path]) -> dict[str, int]:
+    """How many bytes of each file count, where a later writer has set an end to it: an
+    attempt in its first row, a guest in any."""
     limits: dict[str, int] = {}
-    firsts = (row for path in own_files for row in islice(read_file(path), 1))
-    for row in chain(firsts, *map(read_file, guests)):
-        if isinstance(row, RewindRow):
-            for name, size in row.data.sizes.items():
-                limits[name] = min(size, limits.get(name, size))
+    for path in files:
+        rows = _read_to_hole(path)
+        for row in rows if is_guest_file(path) else islice(rows, 1):
+            if isinstance(row, RewindRow):
+                for name, size in row.data.sizes.items():
+                    limits[name] = min(size, limits.get(name, size))
     return limits
 
 
@@ -256,8 +325,74 @@ def measure_journal_files(folder: Path, before: int) -> dict[str, int]:
     return {
         path.name: path.stat().st_size
         for path in list_owned_files(folder)
-        if int(path.name.split("-")[0]) < before
+        if _attempt_of(path) < before
     }
+
+
+def measure_sound_files(
+    folder: Path, before: int
+) -> tuple[dict[str, int], HoleError | None]:
+    """The bytes that count of each of the owner's files of the attempts before `before`,
+    and the first hole in them: behind it nothing counts, of later attempts neither."""
+    files = [path for path in list_owned_files(folder) if _attempt_of(path) < before]
+    sizes: dict[str, int] = {}
+    hole: HoleError | None = None
+    for path, limit in _list_counted(files):
+        if hole is not None:
+            sizes[path.name] = 0
+            continue
+        size = path.stat().st_size if path.exists() else 0
+        hole = find_hole(path, size if limit is None else limit)
+        sizes[path.name] = hole.offset if hole else size
+    return sizes, hole
+
+
+def find_holes(folder: Path) -> list[HoleError]:
+    """The holes in a run's journal that no later writer has closed: of each file the
+    first."""
+    files = list_owned_files(folder)
+    return [*_find_holes_in(files), *find_guest_holes(folder)]
+
+
+def find_guest_holes(folder: Path) -> list[HoleError]:
+    """Those of `find_holes` that are in files of evaluators."""
+    return _find_holes_in(guest_files(folder))
+
+
+def _find_holes_in(files: Sequence[Path]) -> list[HoleError]:
+    holes = (find_hole(path, limit) for path, limit in _list_counted(files))
+    return [hole for hole in holes if hole]
+
+
+def limit_to_hole(hole: HoleError) -> dict[str, int]:
+    """What a rewind says of a guest's file that has a hole: its own bytes that count,
+    and what it has said of others' behind the hole, as far as that can be read."""
+    sizes: dict[str, int] = {}
+    for row in read_sound_rows(hole.path):
+        if isinstance(row, RewindRow):
+            sizes |= row.data.sizes
+    return sizes | {hole.path.name: hole.offset}
+
+
+def find_hole(path: Path, limit: int | None = None) -> HoleError | None:
+    """The first hole in a file, or in its first `limit` bytes; None if there is none."""
+    try:
+        for _ in read_file(path, limit):
+            pass
+    except HoleError as hole:
+        return hole
+    return None
+
+
+def _order_of(path: Path) -> tuple[int, int]:
+    """The attempt whose file it is, and the number of the writer."""
+    attempt, _, writer = path.name.removesuffix(".jsonl").split("-")
+    return int(attempt), int(writer)
+
+
+def _attempt_of(path: Path) -> int:
+    """The attempt whose file it is."""
+    return _order_of(path)[0]
 
 
 def list_journal_files(folder: Path) -> list[Path]:
@@ -275,6 +410,18 @@ def guest_files(folder: Path) -> list[Path]:
     return [path for _, role, path in _listed(folder) if role == GUEST]
 
 
+def is_guest_file(path: Path) -> bool:
+    """Whether a journal file is an evaluator's, by its name."""
+    return f"-{GUEST}-" in path.name
+
+
+def read_guests(folder: Path) -> Iterator[Row]:
+    """The rows of all evaluators in a run's folder, one after the other. HoleError as
+    `read_journal`."""
+    for path, limit in _list_counted(guest_files(folder)):
+        yield from read_file(path, limit)
+
+
 def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     named = (
         (_FILE.fullmatch(path.name), path)
@@ -287,19 +434,107 @@ def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     )
 
 
+class _Line(NamedTuple):
+    """A row, the number of its line and the byte at which that begins."""
+
+    row: Row
+    number: int
+    offset: int
+
+
 def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
-    """The whole rows of one journal file, or of its first `limit` bytes."""
-    read_so_far = 0
+    """The whole rows of one journal file, or of its first `limit` bytes, which it must
+    have. HoleError where rows are lost: see above."""
+    # A row is told once the next one proves that nothing is lost between: the loss of
+    # some bytes can join the beginning of one row to the end of another.
+    pending: _Line | None = None
+    lines = _read_lines(path, limit)
+    while True:
+        try:
+            line = next(lines, None)
+        except HoleError:
+            if pending:
+                yield pending.row
+            raise
+        if line is None:
+            break
+        _refuse_gap(path, pending, line)
+        if pending:
+            yield pending.row
+        pending = line
+    if pending:
+        yield pending.row
+
+
+def _read_lines(path: Path, limit: int | None) -> Iterator[_Line]:
+    """The lines of a file, or of its first `limit` bytes. HoleError for one that is no
+    row, and for a file that has not so many bytes."""
+    if limit == 0:
+        return
+    if limit and not path.exists():
+        raise HoleError(path, 1, 0, _describe_end(path, 1, 0, limit))
+    offset = number = 0
     with path.open("rb") as file:
         while line := file.readline(MOST_OF_A_ROW):
-            read_so_far += len(line)
-            if len(line) == MOST_OF_A_ROW:
-                raise Damaged(
-                    f"{path}: no row ends within {MOST_OF_A_ROW:,} bytes; zsg wrote shorter ones"
-                    " there"
-                )
-            if line.endswith(b"\n") and (limit is None or read_so_far <= limit):
-                yield decode_row(path, line)
+            if _is_beyond(line, offset, limit):
+                break
+            number += 1
+            try:
+                row = _decode_line(path, line, number)
+            except Damaged as error:
+                raise HoleError(path, number, offset, str(error)) from None
+            yield _Line(row, number, offset)
+            offset += len(line)
+    if limit and offset + len(line) < limit:
+        message = _describe_end(path, number + 1, offset + len(line), limit)
+        raise HoleError(path, number + 1, offset, message)
+
+
+def _refuse_gap(path: Path, before: _Line | None, line: _Line) -> None:
+    """HoleError where rows are missing between two lines: the first of them may be
+    joined of two."""
+    if before is None or line.row.seq <= before.row.seq + 1:
+        return
+    message = _describe_gap(path, line.number, before.row.seq + 1, line.row.seq)
+    raise HoleError(path, before.number, before.offset, message)
+
+
+def _is_beyond(line: bytes, offset: int, limit: int | None) -> bool:
+    """Whether a line that begins at a byte does not count: it ends behind the limit, or
+    it is the last and was cut."""
+    if limit is not None and offset + len(line) > limit:
+        return True
+    return len(line) < MOST_OF_A_ROW and not line.endswith(b"\n")
+
+
+def _decode_line(path: Path, line: bytes, number: int) -> Row:
+    """The row of a line. Damaged for what is none."""
+    if len(line) < MOST_OF_A_ROW:
+        return decode_row(path, line, number)
+    raise Damaged(
+        f"{path}: no row ends within {MOST_OF_A_ROW:,} bytes, line {number}; zsg wrote"
+        " shorter ones there"
+    )
+
+
+def _describe_end(path: Path, number: int, size: int, limit: int) -> str:
+    return (
+        f"{path}: ends at line {number}, after {size:,} bytes; it had {limit:,} when a later"
+        " attempt began, and what was behind is lost"
+    )
+
+
+def _describe_gap(path: Path, number: int, due: int, seq: int) -> str:
+    return (
+        f"{path}: holds a row that is not the next one, line {number}: it is row {seq},"
+        f" row {due} is due, and what was between is lost"
+    )
+
+
+def _read_to_hole(path: Path) -> Iterator[Row]:
+    """The rows of a file before its first hole."""
+    with contextlib.suppress(HoleError):
+        yield from read_file(path)
 
 
 def read_sound_rows(path: Path) -> Iterator[Row]:
@@ -329,18 +564,36 @@ def read_tail(path: Path, tail: int = 65_536) -> Tail:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - tail)
         file.seek(start)
-        lines = file.read().splitlines(keepends=True)
-    whole = lines[1:] if start else lines
+        lines = file.read().split(b"\n")
+    # the last was not ended, and nobody knows where the first began
+    offset = start + len(lines[0]) + 1 if start else 0
     rows: list[Row] = []
     trouble: str | None = None
-    for line in whole:
-        if not line.endswith(b"\n"):
-            continue
+    for line in lines[1 if start else 0 : -1]:
         try:
             rows.append(decode_row(path, line))
-        except Damaged as error:
-            trouble = trouble or str(error)
+        except Damaged:
+            trouble = trouble or _explain_line(path, line, offset)
+        offset += len(line) + 1
     return Tail(rows, trouble)
+
+
+def _explain_line(path: Path, line: bytes, offset: int) -> str | None:
+    """Why a line that begins at a byte is no row, with its number."""
+    try:
+        decode_row(path, line, _count_lines(path, offset) + 1)
+    except Damaged as error:
+        return str(error)
+    return None
+
+
+def _count_lines(path: Path, until: int) -> int:
+    """How many lines end before byte `until`."""
+    count = 0
+    with path.open("rb") as file:
+        while piece := file.read(min(1 << 20, until - file.tell())):
+            count += piece.count(b"\n")
+    return count
 
 
 @dataclass(frozen=True)

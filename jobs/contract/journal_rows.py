@@ -81,6 +81,15 @@ class SnapshotDiffers(Event, frozen=True, kw_only=True, tag="snapshot differs"):
     again: str
 
 
+class HoleClosed(Event, frozen=True, kw_only=True, tag="hole closed"):
+    """A journal file had lost rows: it counts up to byte `at` only, where `line` begins,
+    and what came after is computed again."""
+
+    file: str
+    line: int
+    at: int
+
+
 class LossTaken(Event, frozen=True, kw_only=True, tag="taken"):
     """The items' losses of the base were computed by another run. `metric`: the key
     that is their mean. `from_folder`: where they lie in the workspace."""
@@ -198,6 +207,7 @@ class EventRow(Row, frozen=True, kw_only=True, tag=EVENT):
         | SnapshotWritten
         | SnapshotRemoved
         | SnapshotDiffers
+        | HoleClosed
         | LossTaken
         | AnswersKept
         | InsideTaken
@@ -235,29 +245,38 @@ _KINDS = {METRIC, REWIND, EVENT, DIGEST, ITEMS}
 E = TypeVar("E", bound=Event)
 
 
-def decode_row(path: Path, line: bytes) -> Row:
-    """The row of a line. Damaged, with the file's path, for what is none."""
+def decode_row(path: Path, line: bytes, number: int | None = None) -> Row:
+    """The row of a line, whose number in the file counts from 1. Damaged, with the
+    file's path and the number, for what is none."""
     try:
         return _DECODER.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _decode_unusual(path, line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_unusual(path, line, number)
 
 
-def _decode_unusual(path: Path, line: bytes) -> Row:
+def _decode_unusual(path: Path, line: bytes, number: int | None) -> Row:
     """The row, where it is a note, or Python's JSON reads more than msgspec's (halves
     of characters); else why it is none."""
+    location = "" if number is None else f", line {number}"
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Damaged(
-            f"{path}: holds a row that is no JSON any more: {str(error)[:200]}"
+            f"{path}: holds a row that is no JSON any more{location}: {_describe(line, error)}"
         ) from None
     try:
         return convert_row(value)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise Damaged(
-            f"{path}: holds a row that is none of a journal ({error}): {line[:80]!r}"
+            f"{path}: holds a row that is none of a journal{location} ({error}): {line[:80]!r}"
         ) from None
+
+
+def _describe(line: bytes, error: Exception) -> str:
+    """Why a line is no JSON."""
+    if zeros := line.count(0):
+        return f"{zeros} zero bytes, as a machine that crashed leaves them"
+    return str(error)[:200]
 
 
 def convert_row(value: Any) -> Row:

@@ -14,7 +14,9 @@ from jobs.contract.folder import (
     META,
     SCHEMA,
     Damaged,
+    find_damage,
     is_committed,
+    is_whole,
     list_paths,
     write_json,
 )
@@ -84,7 +86,16 @@ def weights_of(run: Path) -> Path:
 def find_steps(run: Path) -> list[int]:
     """The steps of which there are whole snapshots."""
     folders = list_paths(run / FOLDER, "[0-9]*")
-    return sorted(int(path.name) for path in folders if is_committed(path))
+    return sorted(int(path.name) for path in folders if is_whole(path))
+
+
+def find_damaged(run: Path) -> dict[int, str]:
+    """The steps whose snapshots were whole once, and what is missing of them."""
+    folders = list_paths(run / FOLDER, "[0-9]*")
+    damages = {
+        int(path.name): find_damage(path) for path in folders if is_committed(path)
+    }
+    return {step: damage for step, damage in sorted(damages.items()) if damage}
 
 
 def read_meta(folder: Path) -> SnapshotMeta:

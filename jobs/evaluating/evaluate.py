@@ -19,7 +19,7 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract.answers import Asked, Generation
 from jobs.contract.attempt import Attempt
+from jobs.contract.folder import Damaged
 from jobs.contract.job_file import EvaluateJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import AnswersKept, InsideTaken
@@ -64,6 +65,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 2.0
 VERSIONS = ("torch", "transformers")
+JOURNAL = (0, "its journal")  # among the troubles of a run: of all its steps
 
 
 @dataclass
@@ -173,6 +175,13 @@ class Evaluator:
         self._scorers.look_ahead(
             [suite for target in self._targets for suite in target.suites]
         )
+        for target in self._targets:
+            self._close_holes(target)
+            for step, damage in snapshots.find_damaged(target.folder).items():
+                logger.warning(
+                    f"{target.folder.name} step {step}: its snapshot is not whole, and is"
+                    f" not evaluated: {damage}"
+                )
         try:
             self._work_until_over()
         except KeyboardInterrupt:
@@ -198,7 +207,7 @@ class Evaluator:
 
     def _is_over(self) -> bool:
         """Whether nothing is left to evaluate, and nothing more will come."""
-        if any(next(target.open_work(), None) for target in self._targets):
+        if any(next(self._list_open_work(target), None) for target in self._targets):
             return False
         return self._job.drains or all(
             evaluations.is_over(target.folder) for target in self._targets
@@ -233,21 +242,26 @@ class Evaluator:
             if self._keeper.held:
                 self._keeper.held.release()
         for target in self._targets:
-            found = evaluations.collect_taken_keys(target.folder)
-            leases.sweep_leases(
-                target.folder,
-                lambda step, keys, found=found: (
-                    not evaluations.list_lacking_keys(keys, step, found)
-                ),
-            )
+            with contextlib.suppress(Damaged):
+                _sweep_leases(target)
 
     def _work_once(self) -> bool:
         """Evaluates one suite at one step of some run; False if there is none to be had."""
         for target in self._targets:
-            for step, suite in target.open_work():
+            for step, suite in self._list_open_work(target):
                 if self._try(target, step, suite):
                     return True
         return False
+
+    def _list_open_work(self, target: EvalTarget) -> Iterator[tuple[int, Suite]]:
+        """The open work of a run. One whose journal has lost rows has none: that is
+        told at the end, and the other runs are evaluated."""
+        try:
+            yield from target.open_work()
+        except Damaged as error:
+            if JOURNAL not in target.troubles:
+                logger.warning(f"{target.folder.name}: {error}")
+            target.troubles[JOURNAL] = str(error)
 
     def _try(self, target: EvalTarget, step: int, suite: Suite) -> bool:
         """Whether the step could be had, and was dealt with."""
@@ -288,7 +302,8 @@ class Evaluator:
             # In this order: an interrupt in between leaves no lease behind.
             lease.release()
             self._keeper.held = None
-        evaluations.remove_needless_snapshots(target.folder, target.keys)
+        with contextlib.suppress(Damaged):  # the next look at the run tells of it
+            evaluations.remove_needless_snapshots(target.folder, target.keys)
         return True
 
     def _leave_file(self, target: EvalTarget) -> None:
@@ -320,6 +335,19 @@ class Evaluator:
                 except FileExistsError:  # another evaluator was quicker
                     number += 1
         return target.journal
+
+    def _close_holes(self, target: EvalTarget) -> None:
+        """Journals of evaluators' files that have lost rows how far they count, so that
+        what they lack is taken again."""
+        holes = journals.find_guest_holes(target.folder)
+        if not holes:
+            return
+        journal = self._journal_of(target)
+        for hole in holes:
+            journal.add_rewind(journals.limit_to_hole(hole), step=0, examples=0)
+            journal.add_closed_hole(hole, step=0, examples=0)
+            logger.warning(f"{hole}; what it lacks is taken again")
+        journal.commit()
 
     def _fence(self) -> None:
         if self._keeper.held:
@@ -586,9 +614,18 @@ class Evaluator:
             )
 
 
+def _sweep_leases(target: EvalTarget) -> None:
+    """Removes the leases of what has been taken. Damaged where that cannot be told."""
+    found = evaluations.collect_taken_keys(target.folder)
+    leases.sweep_leases(
+        target.folder,
+        lambda step, keys: not evaluations.list_lacking_keys(keys, step, found),
+    )
+
+
 def _find_answers(target: EvalTarget, suite: Suite, step: int) -> AnswersAtStep | None:
     """The answers that are kept of a step; None where there are none."""
-    rows = journals.read_journal(target.folder)
+    rows = journals.read_guests(target.folder)
     place = answers.find_place(rows, step, suite.name, suite.how)
     if place is None:
         return None

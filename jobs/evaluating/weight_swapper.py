@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from jobs.contract import snapshots
-from jobs.contract.folder import read_json
+from jobs.contract.folder import find_damage, read_json
 from jobs.contract.job_file import TrainJob
 from jobs.model import placement, weights
 from jobs.model.answer_loss import AnswerLoss
@@ -140,7 +140,18 @@ class WeightSwapper:
 
     def _copy_tensors(self, folder: Path) -> str:
         """Copies the tensors of a folder into the model, several at a time; returns
-        their digest."""
+        their digest. ClusterError where files are missing or cut."""
+        from safetensors import SafetensorError
+
+        if damage := find_damage(folder):
+            raise ClusterError(f"{folder}: {damage}; its weights are lost")
+        try:
+            return weights.combine_digests(self._copy_files(folder))
+        except SafetensorError as error:
+            raise ClusterError(f"{folder}: cannot be read: {error}") from error
+
+    def _copy_files(self, folder: Path) -> dict[str, str]:
+        """Copies the tensors of all files; returns the digest of each tensor."""
         from safetensors import safe_open
 
         with ExitStack() as opened, ThreadPoolExecutor(_count_threads()) as pool:
@@ -148,8 +159,7 @@ class WeightSwapper:
             for path in sorted(folder.glob("*.safetensors")):
                 file = opened.enter_context(safe_open(path, framework="pt"))
                 tensors += [(path, file, name) for name in file.keys()]
-            digests = dict(pool.map(self._copy_tensor, tensors))
-        return weights.combine_digests(digests)
+            return dict(pool.map(self._copy_tensor, tensors))
 
     def _copy_tensor(self, of_file: tuple[Path, Any, str]) -> tuple[str, str]:
         """Copies one tensor of an open file; returns its name and its digest."""

@@ -21,7 +21,7 @@ from jobs.contract.folder import (
     META,
     NOTES,
     Workspace,
-    is_committed,
+    is_whole,
     publish_folder,
     read_json,
     write_json,
@@ -220,7 +220,7 @@ def make_corpus(
 
     `files` are those of every source.
     """
-    if not is_committed(workspace.corpus(corpus_id)):
+    if not is_whole(workspace.corpus(corpus_id)):
         pools = {
             name: SourceDataset(workspace, name, rule, files[name])
             for name, rule in list_sources(recipe).items()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from jobs.contract.folder import (
     META,
     Workspace,
-    is_committed,
+    is_whole,
     lock_folder,
     publish_folder,
     write_json,
@@ -56,11 +56,11 @@ def embed_texts(
     folder = workspace.embedding(
         content_id({"kind": "embedding", "texts": digest, "model": model_digest})
     )
-    if is_committed(folder):
+    if is_whole(folder):
         return folder
     content.refuse_changed(model, content.embedding_files, model_digest)
     with _draft(folder) as draft:
-        if is_committed(folder):  # another job has made it while this one waited
+        if is_whole(folder):  # another job has made it while this one waited
             return folder
         marks = embedding_reuse.mark_texts(texts)
         begin_draft(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import META, is_committed, read_json
+from jobs.contract.folder import META, is_whole, read_json
 
 Marks = NDArray[np.uint64]  # (texts, 2): the first 128 bits of each text's digest
 MARKS = "texts.npy"  # beside vectors.npy, in the same order
@@ -48,7 +48,7 @@ def find_known_vectors(
 def _marks_of(folder: Path, model_digest: str) -> Marks | None:
     """The marks of an embedding by this model; None of another, an unfinished one or
     one of an older zsg."""
-    if not is_committed(folder) or not (folder / MARKS).exists():
+    if not is_whole(folder) or not (folder / MARKS).exists():
         return None
     meta = read_json(folder / META) or {}
     return np.load(folder / MARKS) if meta.get("model_digest") == model_digest else None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from jobs.contract.folder import Workspace, is_committed, lock_folder
+from jobs.contract.folder import Workspace, is_whole, lock_folder
 from jobs.contract.job_file import PrepareJob, SampleJob
 from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, self_sample
@@ -38,7 +38,7 @@ def run(job: PrepareJob) -> None:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base.recipe, base.source, texts)
     for order in job.arrangements:
-        if not is_committed(workspace.arrangement(order.id)):
+        if not is_whole(workspace.arrangement(order.id)):
             arrangement.make_arrangement(
                 workspace,
                 corpus,
@@ -97,7 +97,7 @@ def _make_base(
         return Path(given)
     folder = workspace.base(made_id)
     with lock_folder(folder):
-        if is_committed(folder):
+        if is_whole(folder):
             return folder
         if "added" in recipe:
             source = _make_base(

@@ -31,7 +31,7 @@ import msgspec
 from jobs.contract.folder import (
     META,
     Workspace,
-    is_committed,
+    is_whole,
     lock_folder,
     publish_folder,
     read_json,
@@ -85,7 +85,7 @@ def make_answers(
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
     with lock_folder(folder):
-        if is_committed(folder):  # another job has made it while this one waited
+        if is_whole(folder):  # another job has made it while this one waited
             return
         content.refuse_changed(
             path, content.data_files(source["reader"]), source["digest"]

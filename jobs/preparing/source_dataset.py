@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jobs.contract.folder import (
     META,
     Workspace,
-    is_committed,
+    is_whole,
     publish_folder,
     read_json,
     write_json,
@@ -264,7 +264,7 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
     reader = source["reader"]
     made_id = records_id(source, skip)
     folder = workspace.records(made_id)
-    if is_committed(folder):
+    if is_whole(folder):
         return made_id
     if "self_sample" in source:
         raise ClusterError(

@@ -67,7 +67,7 @@ def wait_for_first_run(
         record = exit_record.read_exit_record(run)
         is_of_submission = record and record.submission == watched.submission
         ended = record if is_of_submission else None
-        result = judge_first_run(watched.run, journal.read_journal(run), ended)
+        result = judge_first_run(watched.run, journal.read_to_hole(run), ended)
         if result:
             break
         if ended is None and _is_gone(run, watched.slurm, since):

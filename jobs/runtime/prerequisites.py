@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause, Known
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, find_damage, is_committed, is_whole
 from jobs.contract.job_file import TrainJob
 from jobs.contract.states import Outcome
 
@@ -20,12 +20,11 @@ def check_prerequisites(job: TrainJob) -> None:
     with what their maker said."""
     workspace = job.workspace
     missing = [
-        folder
-        for folder in _list_prerequisites(workspace, job)
-        if not is_committed(folder)
+        folder for folder in _list_prerequisites(workspace, job) if not is_whole(folder)
     ]
     if not missing:
         return
+    _refuse_damaged(workspace, missing)
     names = ", ".join(str(folder.relative_to(workspace.root)) for folder in missing)
     culprit = _find_culprit(workspace, job.after)
     if culprit is None:
@@ -39,6 +38,17 @@ def check_prerequisites(job: TrainJob) -> None:
         Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED,
         f"{names} is not there: {item}: {why}",
     )
+
+
+def _refuse_damaged(workspace: Workspace, folders: Iterable[Path]) -> None:
+    """Raises Known for the first of these that was made and has lost files since."""
+    for folder in folders:
+        if is_committed(folder):
+            raise Known(
+                Cause.PREPARE_FAILED,
+                f"{folder.relative_to(workspace.root)} is not whole any more:"
+                f" {find_damage(folder)}; zsg retry makes it again",
+            )
 
 
 def _list_prerequisites(workspace: Workspace, job: TrainJob) -> Iterator[Path]:

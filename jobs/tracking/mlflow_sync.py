@@ -136,6 +136,8 @@ class Delivery:
         if with_tables:
             self._send_tables(refusals)
         if refusals:  # one run's trouble has not kept the others from MLflow
+            for refusal in refusals[1:]:
+                logger.warning(str(refusal))
             raise refusals[0]
         return sent
 

@@ -7,7 +7,7 @@ request that was answered.
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -19,11 +19,13 @@ from msgspec.structs import replace
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal, journal_rows, snapshots
 from jobs.contract.delivery_cursor import DeliveryCursor, read_cursor, write_cursor
-from jobs.contract.folder import Workspace
+from jobs.contract.exit_record import replace_unset
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import (
+    HoleClosed,
     ItemsRow,
     SnapshotWritten,
     find_events,
@@ -70,19 +72,32 @@ class MlflowGrid:
 
 
 @dataclass(frozen=True)
+class _ClosedHole:
+    """Rows that a file of a stage has lost, and that a later attempt of `writer` has
+    computed again. `before`: how many of the writer's points stand before them."""
+
+    name: str
+    line: int
+    writer: str
+    before: int
+
+
+@dataclass(frozen=True)
 class _Points:
     """What is to be sent of a run's journals: by stage and writer. A stage that is
     shared may gain points after a later one was sent, and an evaluator's points come
     while its run trains, and after.
 
     `disagreements`: where a restart computed other values. `keys`: what is told of.
-    `tags` tell of keys that are left out, and of values that MLflow changes.
+    `tags` tell of keys that are left out, and of values that MLflow changes. `holes`:
+    those of the journals that were closed.
     """
 
     by_writer: dict[str, list[Point]]
     disagreements: list[str]
     keys: mlflow_metadata.Keys
     tags: dict[str, str]
+    holes: list[_ClosedHole]
 
     @property
     def first_ts(self) -> int | None:
@@ -125,10 +140,8 @@ class RunSync:
         if began is None:
             return 0  # its first row is being written
         points = _choose_points(rows, self._cursor.chosen_keys)
-        if not has_run:
-            self._begin(began, points.first_ts, None)
-        elif reason := self._find_refill_reason(refill, points.disagreements):
-            self._begin(began, points.first_ts, reason)
+        self._choose_mlflow_run(began, points, has_run, refill)
+        self._keep_closed_holes(points)
         self._keep_keys(points.keys)
         sent = sum(
             self._send_points(writer, of_writer)
@@ -176,7 +189,12 @@ class RunSync:
         times: list[int] = []
         for stage in self._stages:
             files = journal.list_journal_files(stage)
-            sizes += [[path.name, path.stat().st_size] for path in files]
+            # a disk that fails may change a file whose size stays
+            stats = [path.stat() for path in files]
+            sizes += [
+                [path.name, stat.st_size, stat.st_mtime_ns]
+                for path, stat in zip(files, stats, strict=True)
+            ]
             times += [
                 _read_mtime(attempts.locate_attempt(stage)),
                 _read_mtime(exit_record.locate_exit_record(stage)),
@@ -204,6 +222,44 @@ class RunSync:
         """The time of the first row of the first stage that has one."""
         own_rows = [rows[stage.name] for stage in self._stages]
         return next((str(of_stage[0].ts) for of_stage in own_rows if of_stage), None)
+
+    def _choose_mlflow_run(
+        self, began: str, points: _Points, has_run: bool, refill: bool
+    ) -> None:
+        """Begins a new MLflow run where there is none, or it is to be filled anew.
+        Damaged where that would have to be and was not asked for."""
+        lost = self._find_lost_points(points)
+        flags = [lost] if lost else points.disagreements
+        if not has_run:
+            self._begin(began, points.first_ts, None)
+        elif reason := self._find_refill_reason(refill, flags):
+            self._begin(began, points.first_ts, reason)
+        elif lost:
+            raise Damaged(
+                f"{self._run_id}: {lost}; zsg sync {self._grid.name} --refill"
+            )
+
+    def _find_lost_points(self, points: _Points) -> str | None:
+        """Why it cannot be told which points MLflow lacks: it was sent some that the
+        journal has lost since. None where it has not."""
+        if not self._cursor.is_of(self._grid.store):
+            return None
+        closed = replace_unset(self._cursor.closed, [])
+        for hole in points.holes:
+            if hole.name in closed:
+                continue
+            if self._cursor.count_sent(hole.writer) > hole.before:
+                return (
+                    f"MLflow was sent points that {hole.name} has lost since, from line"
+                    f" {hole.line} on"
+                )
+        return None
+
+    def _keep_closed_holes(self, points: _Points) -> None:
+        """Notes the holes that were closed before what is sent from now on."""
+        names = [hole.name for hole in points.holes]
+        if names and names != replace_unset(self._cursor.closed, []):
+            self._keep(closed=names)
 
     def _find_refill_reason(
         self, refill: bool, disagreements: Sequence[str]
@@ -480,7 +536,33 @@ def _choose_points(
         writer: list(filter(mlflow_metadata.can_be_sent, points))
         for writer, points in by_writer.items()
     }
-    return _Points(by_writer, disagreements, keys, tags)
+    holes = [
+        hole
+        for writer, of_writer in rows.items()
+        for hole in _find_closed_holes(writer, of_writer, by_writer)
+    ]
+    return _Points(by_writer, disagreements, keys, tags, holes)
+
+
+def _find_closed_holes(
+    writer: str,
+    rows: Sequence[journal_rows.Row],
+    by_writer: Mapping[str, Sequence[Point]],
+) -> Iterator[_ClosedHole]:
+    """The holes that a writer has closed; `rows` are its own. Of a run's own attempts
+    what stands before them is what the attempts before it have told first."""
+    stage = writer.partition("/")[0]
+    for row, hole in find_events(rows, HoleClosed):
+        name = f"{stage}/{hole.file}"
+        if name in by_writer:  # an evaluator's, which gets no more rows
+            damaged, count = name, len(by_writer[name])
+        else:
+            earlier = [before for before in rows if before.attempt < row.attempt]
+            firsts = {_name_point(point) for point in journal.first_points(earlier)[0]}
+            points = by_writer[writer]
+            damaged = writer
+            count = sum(_name_point(point) in firsts for point in points)
+        yield _ClosedHole(f"{name}:{hole.at}", hole.line, damaged, count)
 
 
 def _list_keys(writers: Iterable[Sequence[Point]]) -> list[str]:

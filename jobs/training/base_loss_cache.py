@@ -7,6 +7,7 @@ they are computed.
 """
 
 import importlib.metadata
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import (
     META,
-    is_committed,
+    is_whole,
     publish_folder,
     read_json,
 )
@@ -27,6 +28,9 @@ from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import read_versions
 from zsg_core.digest import content_id
 
+logger = logging.getLogger(__name__)
+
+LOSSES = "losses.npy"
 RULE = 1  # raised when the same weights and tokens would give other values
 
 
@@ -69,14 +73,20 @@ def locate_folder(
 
 
 def read_losses(folder: Path) -> NDArray[np.float64] | None:
-    """The losses that are there."""
-    return np.load(folder / "losses.npy") if is_committed(folder) else None
+    """The losses that are there and can be read."""
+    if not is_whole(folder):
+        return None
+    try:
+        return np.load(folder / LOSSES)
+    except (OSError, ValueError, EOFError) as error:
+        logger.warning(f"{folder / LOSSES}: {error}; it is computed again")
+        return None
 
 
 def publish_losses(folder: Path, losses: NDArray[np.float64]) -> None:
     """Publishes losses unless another job was first."""
     with publish_folder(folder) as draft:
-        np.save(draft / "losses.npy", losses)
+        np.save(draft / LOSSES, losses)
         write_prepared_meta(draft, BaseLossesMeta(items=len(losses)))
 
 

@@ -29,7 +29,7 @@ from jobs.contract import removal
 from jobs.contract import snapshots as records
 from jobs.contract.attempt import Attempt
 from jobs.contract.evaluations import find_needed_steps, is_needed
-from jobs.contract.folder import is_committed
+from jobs.contract.folder import Damaged, is_whole
 from jobs.contract.journal import SPEED
 from jobs.contract.journal_rows import (
     Event,
@@ -116,7 +116,7 @@ class Snapshots:
             # what a newer attempt is writing is no dead draft
             attempts.check_attempt(run, attempt)
             _remove_drafts(run)
-            self._told, self._there = _told(run), _on_disk(self._root)
+            self._told, self._there = _told(run, attempt), _on_disk(self._root)
         dist.barrier()  # nobody writes a draft before those of dead attempts are gone
         if self._steps:
             self._folders.reserve()
@@ -212,8 +212,7 @@ class Snapshots:
             return
         self._there[int(written.folder.name)] = _loss_of(written)
         self._news.put(written)
-        go = self._there.keys() - self._stay()
-        for step in sorted(go - find_needed_steps(self._run, self._scored, go)):
+        for step in self._list_removable():
             is_still_needed = partial(is_needed, self._run, self._scored, step)
             reason = removal.discard_folder(
                 self._run.parent.parent,
@@ -224,9 +223,23 @@ class Snapshots:
             if not reason:
                 del self._there[step]
                 self._news.put(step)
-            elif reason not in (removal.NEEDED, *self._said):
-                self._said.append(reason)
-                logger.warning(f"a snapshot is not removed: {reason}")
+            elif reason != removal.NEEDED:
+                self._say_once(reason)
+
+    def _list_removable(self) -> list[int]:
+        """The steps whose snapshots the rule keeps no longer and nobody needs; none
+        where an evaluator's journal does not tell what it has."""
+        go = self._there.keys() - self._stay()
+        try:
+            return sorted(go - find_needed_steps(self._run, self._scored, go))
+        except Damaged as error:
+            self._say_once(str(error))
+            return []
+
+    def _say_once(self, reason: str) -> None:
+        if reason not in self._said:
+            self._said.append(reason)
+            logger.warning(f"a snapshot is not removed: {reason}")
 
     def _stay(self) -> frozenset[int]:
         return select_kept_steps(
@@ -236,10 +249,12 @@ class Snapshots:
         )
 
 
-def _told(run: Path) -> dict[int, Told]:
-    """What the journal says of each step's first snapshot."""
+def _told(run: Path, attempt: Attempt) -> dict[int, Told]:
+    """What the journal of the attempts before says of each step's first snapshot."""
     first_by_step: dict[int, Told] = {}
-    for row, event in find_events(journals.read_journal(run), SnapshotWritten):
+    sizes, _ = journals.measure_sound_files(run, attempt.attempt)
+    rows = journals.read_measured(run, sizes)
+    for row, event in find_events(rows, SnapshotWritten):
         first_by_step.setdefault(row.step, Told(event.digest, event.probe_loss))
     return first_by_step
 
@@ -255,7 +270,7 @@ def _on_disk(root: Path) -> dict[int, Number | None]:
     committed = [
         path
         for path in root.glob("*")
-        if removal.STEP.fullmatch(path.name) and is_committed(path)
+        if removal.STEP.fullmatch(path.name) and is_whole(path)
     ]
     return {int(path.name): records.read_meta(path).probe_loss for path in committed}
 

@@ -4,17 +4,19 @@
                       optimiser, every rank's RNG
 
 A state is written under a hidden name that only this attempt uses and renamed when all
-of it is on disk, so what has a number for a name is whole. The newest is kept; it goes
-when the run is done. Engines are imported only where states are saved and loaded: the
+of it is on disk, so what has a number for a name was whole then. The newest is kept; it
+goes when the run is done. One that is not whole any more is passed over for the next
+older one, or the run starts over. Engines are imported only where states are saved and loaded: the
 launcher asks for steps.
 """
 
 import logging
+import pickle
 import random
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,14 @@ from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract import removal
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import sync_to_disk
+from jobs.contract.folder import Damaged, sync_to_disk
 from jobs.contract.journal import Journal
 from jobs.contract.saved_state import (
+    NAME,
+    RANKS,
     SavedState,
+    find_broken_content,
+    find_fault,
     read_saved_state,
     write_saved_state,
 )
@@ -36,9 +42,22 @@ from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-RANKS = "ranks"  # DeepSpeed's tag
+SCRIPT = ".py"  # DeepSpeed adds two to every checkpoint
 # of an attempt, by its nonce
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
+
+# what DeepSpeed and torch raise for files that are missing, cut or of another kind
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    pickle.UnpicklingError,
+)
 
 Cells = frozenset[tuple[int, str]]
 
@@ -133,9 +152,39 @@ def _find_missing_snapshot(saved: SavedState, lacking: frozenset[int]) -> str | 
 
 
 def find_states(run: Path) -> list[SavedState]:
-    """All committed states of a run folder."""
-    states = [read_saved_state(path) for path in _committed(run)]
-    return [state for state in states if state]
+    """All committed states of a run folder whose record can be read; what else is wrong
+    with them nobody has looked at."""
+    return [state for _, state in _read_states(run) if isinstance(state, SavedState)]
+
+
+def find_whole_states(run: Path) -> tuple[list[SavedState], list[str]]:
+    """The states of a run folder of which no file is missing or cut, and why not the
+    others."""
+    whole: list[SavedState] = []
+    faults: list[str] = []
+    for folder, state in _read_states(run):
+        if isinstance(state, SavedState):
+            fault = find_fault(folder, state)
+        else:
+            fault = state
+        if fault:
+            faults.append(f"the state of step {folder.name} is not whole: {fault}")
+        elif isinstance(state, SavedState):
+            whole.append(state)
+    return whole, faults
+
+
+def _read_states(run: Path) -> Iterator[tuple[Path, SavedState | str | None]]:
+    """The folder of each state with its record, or why that cannot be read; None for
+    one of another schema."""
+    for folder in sorted(_committed(run), key=lambda path: int(path.name)):
+        try:
+            state = read_saved_state(folder)
+        except Damaged as error:
+            yield folder, str(error)
+            continue
+        is_gone = state is None and not (folder / NAME).exists()
+        yield folder, f"{NAME} is missing" if is_gone else state
 
 
 def of_the_user(
@@ -158,8 +207,14 @@ def of_the_user(
 
 
 def newest_step(run: Path) -> int | None:
-    """The step of the newest committed state, or None."""
+    """The step of the newest committed state, whole or not, or None."""
     return max((int(path.name) for path in _committed(run)), default=None)
+
+
+def newest_whole_step(run: Path) -> int | None:
+    """The step of the newest state of which all files are there, or None."""
+    states, _ = find_whole_states(run)
+    return max((state.step for state in states), default=None)
 
 
 def remove_states(run: Path) -> list[str]:
@@ -225,40 +280,83 @@ class States:
             )
         self.step = 0  # of the newest state that is ours
         self.save_s: float | None = None  # how long the last save took
+        self._files: dict[str, int] = {}  # of the state that is being written
 
     def choose(self) -> Choice:
-        """Rank 0's choice, told to all. Removes what dead attempts left half written;
-        raises on a refusal."""
-        choice = Choice()
+        """Rank 0's choice, told to all, of which all have looked at a share of the files.
+        Removes what dead attempts left half written; raises on a refusal."""
         if self._ranks.is_main:
-            assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
-            measured = journals.list_metric_cells(journals.read_journal(self._run))
-            states, strange = of_the_user(self._run, find_states(self._run))
-            choice = choose_state(states, self._job, self._journal.before, measured)
-            if strange:
-                reasons = [
-                    reason for reason in (choice.passed_over, *strange) if reason
-                ]
-                choice = replace(choice, passed_over="; ".join(reasons))
-        choice = self._tell(choice)
-        if choice.refusal:
-            raise ClusterError(
-                f"{self._root} cannot be resumed from: {choice.refusal}. The data or the code have"
-                " changed; remove the folder to train from the start"
+        broken: dict[int, str] = {}  # by its step, why a state cannot be read
+        while True:
+            choice = self._tell(self._choose_unless(broken))
+            if choice.refusal:
+                raise ClusterError(
+                    f"{self._root} cannot be resumed from: {choice.refusal}. The data or the code"
+                    " have changed; remove the folder to train from the start"
+                )
+            if choice.saved is None:
+                break
+            fault = self._find_broken(choice.saved)
+            if fault is None:
+                self.step, self.save_s = choice.saved.step, choice.saved.seconds
+                break
+            broken[choice.saved.step] = fault
+        if choice.passed_over and self._ranks.is_main:
+            outcome = (
+                f"resumes from step {self.step}" if choice.saved else "starts over"
             )
-        if choice.saved:
-            self.step, self.save_s = choice.saved.step, choice.saved.seconds
+            logger.warning(f"{choice.passed_over}; this attempt {outcome}")
         return choice
+
+    def _choose_unless(self, broken: Mapping[int, str]) -> Choice:
+        """Rank 0's choice among the states that are not known to be broken."""
+        if not self._ranks.is_main:
+            return Choice()
+        assert self._journal
+        rows = journals.read_measured(self._run, self._journal.before)
+        states, reasons = find_whole_states(self._run)
+        if self._journal.hole:
+            reasons.insert(0, str(self._journal.hole))
+        states, strange = of_the_user(self._run, states)
+        reasons += [
+            f"the state of step {step} is not whole: {fault}"
+            for step, fault in broken.items()
+        ]
+        sound = [saved for saved in states if saved.step not in broken]
+        sizes, measured = self._journal.before, journals.list_metric_cells(rows)
+        choice = choose_state(sound, self._job, sizes, measured)
+        passed_over = filter(None, (choice.passed_over, *reasons, *strange))
+        return replace(choice, passed_over="; ".join(passed_over) or None)
+
+    def _find_broken(self, saved: SavedState) -> str | None:
+        """What is wrong with the content of a state's files, each of which one rank
+        reads; told to all. OSError on all where one could not read its share."""
+        import torch.distributed as dist
+
+        folder = self._root / str(saved.step)
+        files = sorted((folder / RANKS).glob("*.pt"))
+        faults: list[Any] = [None] * self._ranks.world
+        share = files[self._ranks.rank :: self._ranks.world]
+        fault: OSError | str | None
+        try:
+            fault = next(filter(None, map(find_broken_content, share)), None)
+        except OSError as error:
+            fault = error
+        dist.all_gather_object(faults, fault)
+        for error in faults:
+            if isinstance(error, OSError):
+                raise error
+        return next(filter(None, faults), None)
 
     def load(self, engine: Any, saved: SavedState) -> None:
         """Puts weights, optimiser and RNG back. Raises ClusterError if a file cannot be read."""
         folder = self._root / str(saved.step)
         try:
             path, client = engine.load_checkpoint(str(folder), RANKS)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        except _UNREADABLE as error:
             raise ClusterError(
-                f"{folder} cannot be read: {error}; remove it to train from the start"
+                f"{folder} cannot be read: {_reason(error)}; remove it to train from the start"
             ) from error
         if path is None:
             raise ClusterError(
@@ -305,11 +403,19 @@ class States:
         engine.save_checkpoint(
             str(draft), RANKS, client_state={"rng": states}, save_latest=False
         )
-        # On a network file system only who wrote a file can bring it to the disk; who
-        # that was is DeepSpeed's affair.
+        # On a network file system only who wrote a file can bring it to the disk, and
+        # sees how large it is; who that was is DeepSpeed's affair.
+        sizes: dict[str, int] = {}
         for path in draft.rglob("*"):
             sync_to_disk(path)
-        dist.barrier()
+            if path.is_file() and path.suffix != SCRIPT:
+                sizes[str(path.relative_to(draft))] = path.stat().st_size
+        gathered: list[Any] = [None] * self._ranks.world
+        dist.all_gather_object(gathered, sizes)  # nobody is past it before all are here
+        self._files = {
+            name: max(seen.get(name, 0) for seen in gathered)
+            for name in sorted({name for seen in gathered for name in seen})
+        }
 
     def _commit(
         self, draft: Path, step: int, ids: str, loss: float | None, started: float
@@ -329,7 +435,7 @@ class States:
     ) -> None:
         assert self._journal
         self._journal.commit()
-        for script in draft.glob("*.py"):  # DeepSpeed adds two to every checkpoint
+        for script in draft.glob(f"*{SCRIPT}"):
             script.unlink()
         seconds = time.monotonic() - started
         write_saved_state(draft, self._describe(step, ids, loss, seconds))
@@ -366,6 +472,7 @@ class States:
             attempt=self._attempt.attempt,
             saved=attempts.now_ms(),
             versions=read_versions(),
+            files=self._files,
         )
 
     def _tell(self, value: Any) -> Any:

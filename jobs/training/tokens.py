@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jobs.contract.folder import (
-    is_committed,
+    is_whole,
     lock_folder,
     publish_folder,
 )
@@ -77,7 +77,7 @@ def prepare_tokens(
     `examples` is asked for them only if they are to be made.
     """
     with lock_folder(folder):
-        if not is_committed(folder):
+        if not is_whole(folder):
             with publish_folder(folder) as draft:
                 _write(draft, examples(), encode)
     return Tokens(folder)

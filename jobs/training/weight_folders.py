@@ -32,7 +32,7 @@ from jobs.contract.folder import (
     META,
     Damaged,
     commit_draft,
-    is_committed,
+    is_whole,
     read_json,
     sync_to_disk,
     write_json,
@@ -334,7 +334,7 @@ class WeightFolders:
             "bytes": sum(described.bytes for described in self._mine),
             "file": None,
         }
-        if self._mine and not is_committed(task.folder):
+        if self._mine and not is_whole(task.folder):
             save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
             sync_to_disk(task.draft / self._shard)
             report["file"] = self._shard

@@ -5,13 +5,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from jobs.contract import answers
-from jobs.contract.folder import Workspace
+from jobs.contract.answers import KeptAnswers
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import list_grids
 from jobs.evaluating import external_score_record
 from launcher.status import queries
 from launcher.views import show
 from launcher.workspace import recorded_grids
-from zsg_core.errors import UserError
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import external_scores
 
 logger = logging.getLogger(__name__)
@@ -21,26 +22,46 @@ def export_answers(
     workspace: Workspace, which: str, steps: Collection[int] | None
 ) -> None:
     """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError
-    if there are none."""
+    if there are none; ClusterError, after all others, for some that cannot be read."""
     count = checkpoints = 0
+    troubles: list[ClusterError] = []
     for run in _runs(workspace, which):
-        rows = answers.select_current(answers.find_kept(run))
-        for row in sorted(rows, key=lambda row: row.step):
-            if steps and row.step not in steps:
+        for row in _list_answers(run, steps, troubles):
+            try:
+                answered = answers.read_answers(run, row.place)
+            except ClusterError as error:
+                troubles.append(error)
                 continue
-            answered = answers.read_answers(run, row.place)
             for line in external_scores.format_answers(
                 run.name, row.step, row.suite, answered
             ):
                 show.print_line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1
-    if not checkpoints:
+    if not checkpoints and not troubles:
         which_steps = f" of step {', '.join(map(str, steps))}" if steps else ""
         raise UserError(
             f"{which}: no run has answers{which_steps} yet; a grid asks for them by"
             " checkpoints.metrics, such as rouge1"
         )
     logger.info(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
+    if troubles:  # they have not kept the others from being printed
+        for trouble in troubles[1:]:
+            logger.warning(f"not exported: {trouble}")
+        raise troubles[0]
+
+
+def _list_answers(
+    run: Path, steps: Collection[int] | None, troubles: list[ClusterError]
+) -> list[KeptAnswers]:
+    """The answers that a run keeps, of these steps or of all; none where its journal
+    cannot be read, which is noted."""
+    try:
+        rows = answers.select_current(answers.find_kept(run))
+    except Damaged as error:
+        troubles.append(error)
+        return []
+    chosen = [row for row in rows if not steps or row.step in steps]
+    return sorted(chosen, key=lambda row: row.step)
 
 
 def record_scores(workspace: Workspace, file: Path) -> None:

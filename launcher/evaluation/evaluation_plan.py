@@ -121,7 +121,7 @@ def _refined(
     """The action of a run that is not trained: what is evaluated of it, or why nothing is."""
     run, keys = action.run, action.run.checkpoints.scored
     if evaluated.trouble:
-        return Action(run, SKIP, f"{action.reason}; not evaluated: {evaluated.trouble}")
+        return _take_again_if_allowed(action, evaluated.trouble, allow)
     if changed := _taken_otherwise(run, evaluated):
         return Action(run, SKIP, f"{action.reason}; {changed}")
     if state.state in ACTIVE:
@@ -138,6 +138,16 @@ def _refined(
         return Action(run, SKIP, f"{reason}; they are being evaluated")
     lost = _count_lost(run, missing, evaluated)
     return _evaluate_or_retrain(run, reason, lost, len(missing), allow)
+
+
+def _take_again_if_allowed(action: Action, trouble: str, allow: Allow) -> Action:
+    """A run whose journal has lost what evaluators had taken: they take it again of what
+    was kept, if that is allowed."""
+    if allow.retrain:
+        reason = f"{action.reason}; evaluated again: {trouble}"
+        return Action(action.run, EVALUATE, reason)
+    reason = f"{action.reason}; not evaluated: {trouble} (--retrain evaluates it again)"
+    return Action(action.run, SKIP, reason)
 
 
 def _missing_keys(

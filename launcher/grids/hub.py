@@ -23,7 +23,7 @@ from typing import Any
 from jobs.contract.folder import (
     META,
     Workspace,
-    is_committed,
+    is_whole,
     lock_folder,
     publish_folder,
     read_json,
@@ -136,7 +136,7 @@ class Downloads:
         home = self._home(name)
         commit = name.revision if name.is_exact else _revisions(home).get(name.revision)
         folder = home / str(commit) / _split_folder(name)
-        if commit is None or not is_committed(folder):
+        if commit is None or not is_whole(folder):
             return None
         if self._internet and not name.is_exact:
             self._tell_if_moved(name, commit)
@@ -175,7 +175,7 @@ class Downloads:
             revision = _revisions(home).get(name.revision, name.revision)
             commit, files = _ask(name.repo, revision)
             folder = home / commit / _split_folder(name)
-            if not is_committed(folder):
+            if not is_whole(folder):
                 self._fetch_files(name, commit, choose_files(key, name, files), folder)
             if not name.is_exact:
                 write_json(

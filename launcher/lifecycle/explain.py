@@ -6,6 +6,7 @@ from typing import Any
 from jobs.contract.folder import Workspace
 from launcher.lifecycle import retry
 from launcher.status import why
+from launcher.status.journal_checks import flag_journals
 from launcher.status.queries import find_item
 from launcher.status.status import collect_states
 from launcher.status.submitting import add_submit_under_way
@@ -35,9 +36,11 @@ def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
 def _look(
     workspace: Workspace, items: Iterable[str], ledger: Ledger
 ) -> dict[str, JobState]:
-    """The states of jobs, also where Slurm cannot be asked."""
+    """The states of jobs, also where Slurm cannot be asked; flagged where their
+    journals have lost rows."""
     cache = TerminalCache(workspace)
-    return collect_states(workspace, items, ledger, settled=cache, only_looks=True)
+    states = collect_states(workspace, items, ledger, settled=cache, only_looks=True)
+    return flag_journals(workspace, states)
 
 
 def _refusal(

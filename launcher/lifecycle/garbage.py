@@ -22,7 +22,7 @@ from pathlib import Path
 from jobs.contract import attempt as attempts
 from jobs.contract import evaluations, exit_record, job_file, removal, stages
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import Damaged, Workspace, is_committed
+from jobs.contract.folder import COMMIT, Damaged, Workspace, is_committed
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import Recipe, TrainJob
 from jobs.contract.states import State
@@ -52,7 +52,12 @@ _OF_RUN = re.compile(rf"{_OF_JOB.pattern}|weights|[a-z_]+(-[0-9a-f]+)?\.json")
 # gives them and, in each, the names of what is written there. The name of a draft is
 # that of what it was to become, and eight hexadecimal digits.
 _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...] = (
-    ((), re.compile(r"digests\.json|ended\.json|proven\.json|mlflow\.db\.draft")),
+    (
+        (),
+        re.compile(
+            r"digests\.json|ended\.json|journals\.json|proven\.json|mlflow\.db\.draft"
+        ),
+    ),
     (("downloads", re.compile(r"[\w.-]+(\+[\w.-]+)?")), re.compile(r"revisions\.json")),
     (("speeds",), re.compile(rf"{_ID.pattern}\.json")),
     (("records",), _ID),
@@ -321,7 +326,7 @@ def _size(path: Path) -> int:
     for file in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             status = file.lstat()
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode) or file.name == COMMIT:
                 continue
             key = (status.st_dev, status.st_ino)
             names[key] = names.get(key, 0) + 1

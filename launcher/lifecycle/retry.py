@@ -15,6 +15,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
+from launcher.status.journal_checks import flag_journals
 from launcher.status.slurm_states import LEAVING
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
@@ -47,7 +48,7 @@ MOST: Mapping[str, int | None] = {
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
 }
 # of runs that are left
-STOPPED, HELD = "stopped", "ended"
+STOPPED, HELD, DAMAGED = "stopped", "ended", "done with a journal that has lost rows"
 LEFT_BEHIND = "ended, and Slurm still clears up after them"
 MOST_NAMED = 8
 OTHER_MOST = 3  # of what has no cause, since nobody knows what became of it
@@ -92,6 +93,11 @@ class RetryChoice:
     refused: dict[str, str] = field(default_factory=dict[str, str])
     left: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
+    def note_damaged(self, run: str, state: JobState) -> None:
+        """Notes a run that is done and whose journal has lost rows, if so it is."""
+        if state.damage and state.damage.is_own and state.state == State.DONE:
+            self.left.setdefault(DAMAGED, []).append(run)
+
     def describe_left(self, name: str) -> list[str]:
         """A line for each state of which runs are left, and what takes them."""
         next_steps = {
@@ -104,6 +110,7 @@ class RetryChoice:
             STOPPED: "zsg submit resumes them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
             LEFT_BEHIND: f"zsg retry {name} again in some minutes",
+            DAMAGED: "zsg submit --retrain trains them again, zsg why RUN names the line",
         }
         return [
             f"left: {len(runs)} {state}"
@@ -148,6 +155,7 @@ def choose_retries(
     ledger = Ledger(workspace)
     rows = [*record.runs, *record.before]
     states = collect_states(workspace, [f"runs/{row.run}" for row in rows], ledger)
+    states = flag_journals(workspace, states)
     selection.check(
         [(row.run, row.axes, states[f"runs/{row.run}"].state) for row in rows]
     )
@@ -156,6 +164,7 @@ def choose_retries(
     for row in record.runs:
         run, state = row.run, states[f"runs/{row.run}"]
         if _needs_no_retry(state):
+            choice.note_damaged(run, state)
             continue
         failure = read_failure(workspace, f"runs/{run}", state)
         is_meant = _is_of(failure, retried_states, causes)

@@ -282,7 +282,14 @@ def _skip_if_hindered(
 
 
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
-    """What is done about a run in a state, and why."""
+    """What is done about a run in a state, and why; with what its journal has lost."""
+    kind, reason = _decide_by_state(run, state, allow)
+    if state.damage and state.damage.is_own and state.state != State.DONE:
+        reason = f"{reason}; {state.flag}: what comes behind is computed again"
+    return kind, reason
+
+
+def _decide_by_state(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
     if state.state == State.ABSENT:
         return SUBMIT, "new"
     if state.cause == NEVER_STARTED:
@@ -299,8 +306,10 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 
 
 def _decide_finished(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
-    """A finished run is trained again only for checkpoints that it lacks, and if allowed."""
-    lacks = (_missing_cells(run, state), _missing_snapshots(run, state))
+    """A finished run is trained again only for checkpoints that it lacks, or whose
+    values it has lost, and if allowed."""
+    lost = state.flag if state.damage and state.damage.is_own else None
+    lacks = (lost, _missing_cells(run, state), _missing_snapshots(run, state))
     missing = " and ".join(filter(None, lacks))
     if not missing:
         return SKIP, "already done"

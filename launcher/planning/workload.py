@@ -3,7 +3,6 @@
 What an earlier job counted is used; the rest is bounded by the task lists, the caps and max_length.
 """
 
-import contextlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from msgspec import UNSET
 
 from jobs.contract import journal
-from jobs.contract.folder import META, Damaged, Workspace, is_committed, read_json
+from jobs.contract.folder import META, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
 from launcher.grids.runs import Run
 from zsg_core.data import mixing, readers
@@ -207,10 +206,8 @@ def _key_of_lengths(run: Run) -> tuple[Any, ...]:
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:
     """The token counts that a run told when it started, if it did; None, too, where its
     journal cannot be read: another run may tell them."""
-    rows = itertools.islice(journal.read_journal(folder), FIRST_ROWS)
-    start = None
-    with contextlib.suppress(Damaged):
-        start = find_first_start(rows)
+    rows = itertools.islice(journal.read_to_hole(folder), FIRST_ROWS)
+    start = find_first_start(rows)
     if start is None or start.tokens is UNSET:
         return None
     return {

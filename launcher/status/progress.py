@@ -19,7 +19,7 @@ from jobs.contract.journal_rows import (
     find_starts,
     name_event,
 )
-from jobs.training.state import newest_step
+from jobs.training.state import newest_whole_step
 from launcher.status.liveness import Signs
 from launcher.workspace.job_state import JOURNAL_UNREADABLE, JobState
 
@@ -69,7 +69,7 @@ def add_progress(folder: Path, state: JobState) -> JobState:
         steps=replace_unset(start.steps) if start else None,
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(tail.rows, start),
-        saved=newest_step(folder),
+        saved=newest_whole_step(folder),
         flag=state.flag or _flag_unreadable(tail.trouble or start_trouble),
     )
 

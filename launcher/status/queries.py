@@ -16,6 +16,7 @@ from jobs.contract.states import State
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
+from launcher.status.journal_checks import flag_journals
 from launcher.status.status import BEFORE, collect_states
 from launcher.status.status_view import ShownJob
 from launcher.status.submitting import add_submit_under_way
@@ -61,6 +62,7 @@ def status_rows(
         settled=TerminalCache(workspace),
         only_looks=True,
     )
+    job_states = flag_journals(workspace, job_states)
     rows: list[dict[str, Any]] = []
     for outline in outlines:
         listed = [f"runs/{row.run}" for row in outline.runs]

@@ -22,7 +22,11 @@ from launcher.status import logs
 from launcher.status.launch import BEFORE
 from launcher.status.logs import Part
 from launcher.status.slurm_states import LEAVING, NO_ANSWER
-from launcher.workspace.job_state import NEVER_STARTED, JobState
+from launcher.workspace.job_state import (
+    JOURNAL_UNREADABLE,
+    NEVER_STARTED,
+    JobState,
+)
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 
@@ -157,7 +161,13 @@ def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
 
 
 def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | None:
-    """Why a job is not done; None for one that is done or under way."""
+    """Why a job is not done, or why what it has done does not count whole; None for
+    one that is done or under way."""
+    if state.damage and state.state == State.DONE:
+        damage = state.damage
+        return ProvenCause(
+            JOURNAL_UNREADABLE, damage.reason, file=damage.file, line=damage.line
+        )
     if not _is_not_done(state):
         return None
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
@@ -379,8 +389,19 @@ def make_why_row(
         "slurm": state.slurm,
     }
     proof = asdict(cause) if cause else dict.fromkeys(ProvenCause.__dataclass_fields__)
-    resume = _resume(run, grid or "GRID", state, refusal, alone) if cause else None
+    resume = _make_whole(state)
+    if cause and not resume:
+        resume = _resume(run, grid or "GRID", state, refusal, alone)
     return {**facts, **proof, "next": _next(cause, run, state, resume)}
+
+
+def _make_whole(state: JobState) -> str | None:
+    """The command for a run that is done and whose journal has lost rows; None for
+    others."""
+    if state.state != State.DONE or state.damage is None:
+        return None
+    verb = "trains" if state.damage.is_own else "evaluates"
+    return f"zsg submit --retrain {verb} it again"
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

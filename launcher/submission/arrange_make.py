@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.planning import admission
@@ -48,7 +48,7 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
     before = {
         arrangement
         for arrangement in axes
-        if is_committed(site.workspace.arrangement(arrangement))
+        if is_whole(site.workspace.arrangement(arrangement))
     }
     if set(axes) - before:
         _make_missing(opened)
@@ -104,4 +104,4 @@ def _raise_failure(workspace: Workspace, items: Sequence[str]) -> None:
 
 def _is_there(opened: workflow.ResolvedGrid, need: str) -> bool:
     # A base is for training; an order needs none.
-    return need.startswith("bases/") or is_committed(opened.site.workspace.root / need)
+    return need.startswith("bases/") or is_whole(opened.site.workspace.root / need)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.contract import cancellation, job_file
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.job_file import AnyJob, EvaluateJob
 from jobs.files import locks, ownership
 from jobs.runtime import code_guard
@@ -115,7 +115,7 @@ def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> 
 
 
 def _has_needs(workspace: Workspace, job: LocalJob) -> bool:
-    return all(is_committed(workspace.root / need) for need in job.needs)
+    return all(is_whole(workspace.root / need) for need in job.needs)
 
 
 def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:

@@ -3,13 +3,15 @@
 Reads the workspace and Slurm's answers; changes nothing.
 """
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 from jobs.contract import job_file
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, find_damage, is_committed, is_whole
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import State
@@ -32,12 +34,15 @@ from launcher.planning.plan import (
     run_item,
 )
 from launcher.planning.site import Site
+from launcher.status.journal_checks import flag_journals
 from launcher.status.status import collect_states
 from launcher.submission import canary
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
+
+logger = logging.getLogger(__name__)
 
 
 def need_nothing(run: Run) -> float:  # noqa: ARG001  as an estimate is asked
@@ -130,7 +135,7 @@ class SubmitPlanner:
         }
 
         def is_made(need: str) -> bool:
-            return is_committed(workspace.root / need)
+            return _is_made(workspace.root / need)
 
         return _Facts(
             former,
@@ -144,9 +149,11 @@ class SubmitPlanner:
         is_slurm_away = not self._is_local and not self.site.cluster.config
         if self.only_looks and is_slurm_away:
             run = slurm.run_without_queue  # each call would wait as long as the last
-        return collect_states(
-            self.site.workspace, items, self.ledger, run, only_looks=self.only_looks
+        workspace = self.site.workspace
+        states = collect_states(
+            workspace, items, self.ledger, run, only_looks=self.only_looks
         )
+        return flag_journals(workspace, states, keeps=False)
 
     def _find_makers(self, before: Collection[str]) -> dict[str, str]:
         """What active prepare jobs, and the runs of `before`, are going to make, and in
@@ -274,12 +281,18 @@ def _is_under_way(state: JobState) -> bool:
     return state.is_active and not (state.stopped or has_ended)
 
 
+def _is_made(folder: Path) -> bool:
+    """Whether something made is whole; tells of what has lost files since."""
+    damage = find_damage(folder) if is_committed(folder) else None
+    if damage:
+        logger.warning(f"note: {folder}: {damage}; it is made again")
+    return is_committed(folder) and not damage
+
+
 def _list_made(workspace: Workspace, item: str) -> list[str]:
     job = job_file.read_job_if_sound(workspace.root / item)
     return job.makes if job else []
 
 
 def _has_made_all(workspace: Workspace, item: str) -> bool:
-    return all(
-        is_committed(workspace.root / need) for need in _list_made(workspace, item)
-    )
+    return all(is_whole(workspace.root / need) for need in _list_made(workspace, item))

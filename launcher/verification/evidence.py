@@ -85,7 +85,7 @@ class Evidence:
         try:
             rows = list(journal.read_own(self.folder))
         except (ValueError, KeyError, TypeError) as error:
-            raise NotChecked("the journal cannot be read") from error
+            raise NotChecked(f"the journal cannot be read: {error}") from error
         if not rows:
             raise NotChecked(f"{self.folder / 'journal'} has no rows")
         return rows

@@ -1,21 +1,22 @@
 """Looks whether a run's journal is whole: no row lost, none twice, every attempt fenced
 off by the next."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.contract import journal
-from jobs.contract.folder import Damaged
-from jobs.contract.journal import SPEED
+from jobs.contract.journal import SPEED, HoleError
 from jobs.contract.journal_rows import (
     DigestRow,
     EventRow,
+    HoleClosed,
     MetricRow,
     RewindRow,
     Row,
     SnapshotWritten,
-    decode_row,
+    find_events,
 )
 from jobs.contract.states import Outcome
 from launcher.verification.evidence import Evidence
@@ -30,8 +31,11 @@ def check_journal(e: Evidence) -> str:
     files = journal.list_owned_files(e.folder)
     if not files:
         raise NotChecked(f"{e.folder / 'journal'} has no files")
-    rows = {path: _rows(path) for path in files}
-    late = _late(rows)
+    _refuse_holes(e)
+    closed = [hole for _, hole in find_events(e.rows, HoleClosed)]
+    ends = {hole.file: hole.at for hole in closed}
+    rows = {path: _rows(path, ends.get(path.name)) for path in files}
+    late = _count_late_bytes(rows, ends)
     points, disagree = journal.first_points(e.rows)
     if disagree:
         raise Differs(f"a value recomputed after a restart is another: {disagree[0]}")
@@ -41,28 +45,38 @@ def check_journal(e: Evidence) -> str:
         " counts"
     )
     summary += f"; {late} bytes came too late and count for nothing" if late else ""
+    for hole in closed:
+        lost = f"{hole.file} had lost rows from line {hole.line} on"
+        summary += f"; {lost}, which were computed again"
     return summary if e.end else f"{summary}; the run has not ended"
 
 
-def _rows(path: Path) -> list[Row]:
-    """The rows of a file, numbered from 0 and of one attempt; a last line that a kill
-    has cut is none."""
+def _refuse_holes(e: Evidence) -> None:
+    """Differs where rows are lost, also of evaluators."""
+    holes = journal.find_holes(e.folder)
+    if not holes:
+        return
+    is_own = not journal.is_guest_file(holes[0].path)
+    lack = "the run is trained" if is_own else "what it lacks is evaluated"
+    raise Differs(
+        f"{holes[0]}; what stands before it counts. zsg submit --retrain: {lack} again"
+    )
+
+
+def _rows(path: Path, end: int | None) -> list[Row]:
+    """The rows of a file, or of its first `end` bytes, numbered from 0 and of one
+    attempt; a last line that a kill has cut is none."""
     attempt = int(path.name.split("-")[0])
-    lines = path.read_bytes().split(b"\n")[:-1]
     rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = decode_row(path, line)
-        except Damaged as error:
-            raise Differs(
-                f"{path.name}, line {number}: is no row of a journal"
-            ) from error
-        if (row.seq, row.attempt) != (number - 1, attempt):
-            raise Differs(
-                f"{path.name}, line {number}: row {row.seq} of attempt {row.attempt}; rows"
-                " are missing"
-            )
-        rows.append(row)
+    # where a hole was to be told, it was: other files that have one count for nothing
+    with contextlib.suppress(HoleError):
+        for number, row in enumerate(journal.read_file(path, end), start=1):
+            if (row.seq, row.attempt) != (number - 1, attempt):
+                raise Differs(
+                    f"{path.name}, line {number}: row {row.seq} of attempt {row.attempt};"
+                    " rows are missing"
+                )
+            rows.append(row)
     _refuse_doubles(path, rows)
     return rows
 
@@ -78,28 +92,36 @@ def _refuse_doubles(path: Path, rows: list[Row]) -> None:
             seen.add((key, row.step))
 
 
-def _late(rows: dict[Path, list[Row]]) -> int:
+def _count_late_bytes(rows: dict[Path, list[Row]], ends: Mapping[str, int]) -> int:
     """Bytes that an attempt wrote after the next had begun. Differs where a later
-    attempt saw more than is there."""
+    attempt saw more than is there. `ends`: where files had lost rows."""
     sizes = {path.name: path.stat().st_size for path in rows}
     limits: dict[str, int] = {}
-    for attempt_rows in rows.values():
-        if not attempt_rows or attempt_rows[0].attempt == 1:
-            continue
-        first = attempt_rows[0]
-        if not isinstance(first, RewindRow):
-            raise Differs(
-                f"attempt {first.attempt} does not begin by saying what counts of those"
-                " before it"
-            )
+    firsts = [attempt_rows[0] for attempt_rows in rows.values() if attempt_rows]
+    for first in map(_get_rewind, (row for row in firsts if row.attempt > 1)):
         for name, size in first.data.sizes.items():
-            if sizes.get(name, 0) < size:
-                raise Differs(
-                    f"{name} had {size} bytes when attempt {first.attempt} began, now"
-                    f" {sizes.get(name, 0)}"
-                )
+            if name not in ends:
+                _refuse_shorter(name, size, sizes.get(name, 0), first.attempt)
             limits[name] = min(size, limits.get(name, size))
-    return sum(sizes[name] - size for name, size in limits.items())
+    # what is behind a hole did not come late, nor did what counts for nothing after it
+    late = {name: size for name, size in limits.items() if size}
+    return sum(sizes[name] - late[name] for name in late.keys() - ends.keys())
+
+
+def _get_rewind(row: Row) -> RewindRow:
+    """The first row of a later attempt. Differs for one of another kind."""
+    if isinstance(row, RewindRow):
+        return row
+    raise Differs(
+        f"attempt {row.attempt} does not begin by saying what counts of those before it"
+    )
+
+
+def _refuse_shorter(name: str, before: int, now: int, attempt: int) -> None:
+    if now < before:
+        raise Differs(
+            f"{name} had {before} bytes when attempt {attempt} began, now {now}"
+        )
 
 
 def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:

@@ -334,8 +334,13 @@ def check_state(e: Evidence) -> str:
 
 
 def newest_state(e: Evidence) -> SavedState:
-    """The newest full state. NotChecked if there is none."""
-    states = state.find_states(e.folder)
+    """The newest full state. NotChecked if there is none; Differs for one that is not
+    whole."""
+    states, faults = state.find_whole_states(e.folder)
+    if faults:
+        raise Differs(
+            f"{faults[-1]}; the next attempt passes it over for an older one, or starts over"
+        )
     if not states:
         raise NotChecked(
             "no full state is kept"

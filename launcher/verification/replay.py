@@ -104,7 +104,7 @@ def choose_span(e: Evidence, steps: int) -> Span:
     from the beginning."""
     earlier = [
         saved_state
-        for saved_state in state.find_states(e.folder)
+        for saved_state in state.find_whole_states(e.folder)[0]
         if saved_state.step < e.last
     ]
     saved = max(earlier, key=lambda saved_state: saved_state.step, default=None)

@@ -17,6 +17,18 @@ NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
 
 
 @dataclass(frozen=True, kw_only=True)
+class JournalDamage:
+    """Rows that the journal of a run has lost: `line` of `file`, relative to the
+    workspace, is the first that does not count. `is_own`: the trainer's, not an
+    evaluator's."""
+
+    file: str
+    line: int
+    reason: str
+    is_own: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobState:
     """What is known of one job folder. `checkpoints` are the steps where a finished run
     has the loss of all items."""
@@ -56,7 +68,8 @@ class JobState:
     heartbeat_s: float | None = None  # since the last beat
     gpus: int | None = None  # held now
     node: str | None = None
-    flag: str | None = None  # what is wrong with a run under way
+    flag: str | None = None  # what is wrong with it, beside how it ended
+    damage: JournalDamage | None = None  # which the flag tells
 
     @property
     def is_active(self) -> bool:

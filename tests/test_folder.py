@@ -1,0 +1,84 @@
+"""Is a made thing that has lost files since told, and made again?"""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.contract.folder import (
+    COMMIT,
+    find_damage,
+    is_committed,
+    is_whole,
+    publish_folder,
+)
+
+
+def publish(folder: Path, text: str = "abc") -> Path:
+    """A made thing of two files."""
+    with publish_folder(folder) as draft:
+        (draft / "ids").write_text(text)
+        (draft / "inner").mkdir()
+        (draft / "inner/vectors.npy").write_text("12")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "damage"),
+    [
+        ("ids", None, "ids is missing"),
+        ("inner/vectors.npy", None, "inner/vectors.npy is missing"),
+        ("ids", b"", "ids has 0 bytes, 3 were written"),
+        ("ids", b"abc\0", "ids has 4 bytes, 3 were written"),
+    ],
+)
+def test_a_file_that_is_missing_or_cut_is_named_and_all_is_made_again(
+    tmp_path: Path, name: str, content: bytes | None, damage: str, logged: list[str]
+) -> None:
+    """Whoever makes it again sets what is left of it aside, and says so."""
+    folder = publish(tmp_path / "arrangements/a")
+    assert is_whole(folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+
+    assert (find_damage(folder), is_whole(folder)) == (damage, False)
+    assert is_committed(folder)
+    publish(folder)
+    assert is_whole(folder)
+    assert logged == [f"{folder}: {damage}; it is made again"]
+
+
+def test_a_thing_whose_marker_is_gone_is_made_again(tmp_path: Path) -> None:
+    """What is left of it does not stand in the way of the new one."""
+    folder = publish(tmp_path / "a")
+    (folder / COMMIT).unlink()
+    publish(folder, "new")
+
+    assert is_whole(folder) and (folder / "ids").read_text() == "new"
+
+
+def test_who_comes_second_changes_nothing(tmp_path: Path) -> None:
+    """Two make the same at once: the first that ends counts."""
+    folder = publish(tmp_path / "a", "one")
+    publish(folder, "two")
+
+    assert (folder / "ids").read_text() == "one"
+
+
+def test_what_an_older_zsg_has_made_is_whole_with_its_marker(tmp_path: Path) -> None:
+    """It listed no files; further files change nothing."""
+    folder = publish(tmp_path / "a")
+    (folder / "users").write_text("")
+    assert is_whole(folder)
+    (folder / COMMIT).write_text("")
+    (folder / "ids").unlink()
+
+    assert is_whole(folder)
+
+
+def test_a_marker_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
+    """As every file that a disk has changed."""
+    folder = publish(tmp_path / "a")
+    (folder / COMMIT).write_bytes(b"\0" * 20)
+
+    assert str(folder / COMMIT) in (find_damage(folder) or "")
