@@ -393,7 +393,7 @@ def status(
                 f"{time.strftime('%H:%M:%S')}, again in {queries.WATCH_S:.0f} s; Ctrl-C ends this"
             )
         show.as_json(rows) if json else show.print_status(rows, whole or bool(states))
-        show.data_notes([] if json else queries.data_notes(place, grid))
+        show.data_notes([] if json else queries.data_notes(place, grid, rows))
         if not watch:
             return
         time.sleep(queries.WATCH_S)

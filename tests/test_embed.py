@@ -8,6 +8,7 @@ import pytest
 from jobs.contract.folder import Workspace
 from jobs.preparing import embed
 from launcher.grids import inputs
+from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
 
 TEXTS = [f"text {i % 7} of {i % 40}" for i in range(100)]
@@ -179,3 +180,20 @@ def test_the_real_model_is_asked_once_for_the_same_texts(tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == [
         folder.name
     ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_refused_where_it_is_made(tmp_path, value):
+    """With the text that it is of, whatever would be measured by it; vectors that an
+    older zsg kept are made anew."""
+
+    def broken(texts: list[str]) -> np.ndarray:
+        made = letters(texts)
+        made[[text == TEXTS[9] for text in texts], 3] = value
+        return made
+
+    with pytest.raises(UserError, match=f"not finite of 1 texts, .* {TEXTS[9]!r}"):
+        filled(tmp_path / "a", broken)
+    known = [(np.arange(len(TEXTS)), broken(TEXTS))]
+    made = filled(tmp_path / "b", known=known)
+    assert made.tolist() == letters(TEXTS).tolist()

@@ -167,3 +167,40 @@ def test_a_transport_problem_that_is_too_large_is_refused():
         UserError, match="40001000 costs; exact transport takes at most 40000000"
     ):
         measured("ot", train, test)
+
+
+@pytest.mark.parametrize("name", [*measures.MEASURES[:9], measures.OT])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("of_test", [False, True])
+def test_what_is_not_finite_is_refused_by_every_measure(name, value, of_test):
+    """One number of one vector: no order is made, of items or of tasks, where distances
+    would be none."""
+    if name == measures.OT:
+        pytest.importorskip("ot")
+    train, test = units(0, 5), units(1, 4)
+    (test if of_test else train)[3, 7] = value
+
+    with pytest.raises(UserError, match="not finite"):
+        measured(name, train, test)
+    spec = {"measure": name, "granularity": "coarse"}
+    with pytest.raises(UserError, match="not finite"):
+        measures.compute_distances(
+            spec, ["a", "a", "b", "b", "b"], lambda: (train, test), tuple, BLAS
+        )
+
+
+def test_a_mean_without_direction_is_refused():
+    """Of test vectors, or of a task's: exactly, or but for what rounding leaves."""
+    train, test = units(0, 4), units(1, 2)
+    rest = np.float32(1e-7) * units(2, 1)[0]
+    for off in (0, rest):
+        cancelling = np.array([test[0], -test[0] + off], np.float32)
+
+        with pytest.raises(UserError, match="the test set cancel one another"):
+            measured("cosine_centroid", train, cancelling)
+        with pytest.raises(UserError, match="the task b cancel one another"):
+            measures.task_vectors(
+                np.concatenate([train[:2], cancelling]), ["a", "a", "b", "b"], unit=True
+            )
+    made = measures.task_vectors(np.array([test[0], -test[0]]), ["b", "b"], unit=False)
+    assert made.tolist() == [[0.0] * 33]  # a point has a distance all the same

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.contract.prepared import read_corpus_notes
 from jobs.preparing.corpus import Corpus
 from tests.lib.mixed_sources import Make, make, rows
 from zsg_core.errors import UserError
@@ -415,3 +416,18 @@ def test_dmt_on_real_files_has_exact_counts(make: Make, real_data: Path) -> None
         assert by_source(first) == {"code": code, "math": math}
         assert by_source(second) == wanted | {"general": general}
         assert len(second.test) == 20
+
+
+def test_a_source_of_which_nothing_is_left_is_told(make: Make, two) -> None:
+    """Beside others it would be missed by nobody: of a mix with shares, too, which the
+    others then fill."""
+    for name in two:
+        two[name]["share"] = "1/2"
+    two["code"]["fraction"] = "1/1000"
+
+    (made,) = make(two, mix={})
+
+    assert by_source(made) == {"math": 100}
+    assert read_corpus_notes(made.folder) == [
+        "code: its caps, tags and amounts leave no training example"
+    ]

@@ -378,3 +378,71 @@ def test_positive_examples_give_way_only_to_the_question_under_head():
         [],
     )
     assert text(dropped.ids).startswith(f"<s>User: {ONE_SHOT}\nAssistant: xxx")
+
+
+ASKED = "What is the capital of France?"
+RULES = "Rule " * 80
+
+
+@pytest.mark.parametrize("name", ["zsg", "vicuna", "llama2"])
+@pytest.mark.parametrize("max_length", [80, 100, 300])
+def test_a_question_that_is_cut_off_is_told_or_its_system_text_goes_first(
+    name, max_length
+):
+    """Cut at its tail a prompt loses the question behind a long system text, and says
+    so; under `system` the text gives way, and what is too long otherwise is cut as ever."""
+    made = example(definition="", shots=(), input=ASKED, answer="Paris", system=RULES)
+    cut, system_cut = (
+        encoded_by(name, made, max_length, truncate=truncate)
+        for truncate in ("prompt", "system")
+    )
+
+    assert "France" not in text(cut.ids) and "France" in text(system_cut.ids)
+    assert (cut.lost_question, system_cut.lost_question) == (True, False)
+    for encoded_example in (cut, system_cut):
+        assert learnt(encoded_example)[0].strip().startswith("Paris")
+        assert len(encoded_example.ids) == max_length
+    assert cut.cut == system_cut.cut
+    whole = encoded_by(name, made)
+    assert encoded_by(name, made, truncate="system") == whole
+    assert not whole.lost_question
+
+
+@pytest.mark.parametrize("truncate", ["prompt", "system"])
+@pytest.mark.parametrize("name", ["zsg", "vicuna", "llama2", "plain"])
+@given(data=st.data())
+@settings(deadline=None)
+def test_whether_a_question_is_lost_is_whether_none_of_it_is_left(name, truncate, data):
+    """For any lengths of system text, question, answer and room; of a question that
+    keeps a token nothing is told, nor of one that is empty."""
+    lengths = data.draw(st.tuples(*[st.integers(0, 60)] * 3), label="lengths")
+    # letters that no template has
+    system, question, answer = (
+        letter * length for letter, length in zip("ßþæ", lengths, strict=True)
+    )
+    made = example(
+        definition="", shots=(), input=question, answer=answer, system=system
+    )
+    max_length = data.draw(st.integers(40, 200), label="max_length")
+    if name == "vicuna":
+        max_length += len(VICUNA_SYSTEM)
+
+    found = encoded_by(name, made, max_length, truncate=truncate)
+
+    assert len(found.ids) <= max_length
+    left = text(found.ids[: found.spans[0][0]])
+    assert found.lost_question == (bool(question) and "þ" not in left)
+    if truncate == "system" and left.count("þ") < len(question):
+        assert "ß" not in left
+
+
+def test_natural_instructions_lose_their_input_and_are_told():
+    """Their tail is the input: a definition that fills the room leaves nothing of it."""
+    long = example(definition="d" * 100)
+
+    told = {
+        room: encoded(long, room).lost_question
+        for room in (90, len(encoded(long, 500).ids), 500)
+    }
+
+    assert list(told.values()) == [True, False, False]

@@ -2,9 +2,13 @@
 the declared error?"""
 
 import gzip
+import importlib
 import json
+import pkgutil
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -544,3 +548,211 @@ def test_unknown_columns_are_told_with_those_that_are_known(tmp_path):
         match=r"x\.parquet: the columns text are none that zsg knows\. Known: conversations",
     ):
         list(readers.read_examples("huggingface", tmp_path, Intake()))
+
+
+def _structs_of_readers() -> list[type[msgspec.Struct]]:
+    """Every type that a module of the readers decodes rows by."""
+    modules = [
+        importlib.import_module(f"{readers.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(readers.__path__)
+    ]
+    kinds = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct)
+    } - {msgspec.Struct, Example}
+    return sorted(kinds, key=lambda kind: f"{kind.__module__}.{kind.__name__}")
+
+
+@pytest.mark.parametrize(
+    "kind", _structs_of_readers(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}"
+)
+def test_a_key_that_may_be_absent_may_be_null(kind):
+    """pandas and Parquet write null for what is not there: no reader has a key with a
+    default that refuses it."""
+    optional = {
+        field.encode_name: field.type
+        for field in msgspec.structs.fields(kind)
+        if not field.required
+    }
+
+    def refuses(wanted) -> bool:
+        try:
+            msgspec.convert(None, wanted)
+        except msgspec.ValidationError:
+            return True
+        return False
+
+    assert [key for key, wanted in optional.items() if refuses(wanted)] == []
+
+
+NULLS = [
+    (
+        "alpaca",
+        {"instruction": "q", "input": None, "output": "a", "system": None}
+        | {"history": None},
+        ["history", "input", "system"],
+    ),
+    (
+        "self_instruct",
+        {"instruction": "q", "instances": [{"input": None, "output": "a"}]},
+        ["instances[].input"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "keys"), NULLS)
+def test_null_is_absence(tmp_path, name, row, keys):
+    """The row is read as one without the keys; where an older zsg passed such rows
+    over, that is counted."""
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    for skip in (False, True):
+        intake = Intake(skip)
+
+        (made,) = readers.read_examples(name, tmp_path / "x.jsonl", intake)
+
+        assert (made.turns, made.system) == ((("q", "a"),), "")
+        assert intake.skipped == 0
+        assert intake.facts().get("nulls", {}) == {key: 1 for key in keys if skip}
+
+
+def test_a_source_that_is_null_names_no_task(tmp_path):
+    """A column `source` beside `conversations`, as of OpenHermes: rows without one are
+    dialogues of no task of their own; in Flan-mini, where it names the task, bad rows."""
+    talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    found = [
+        {"source": source, "conversations": talk} for source in (None, "cot", None)
+    ]
+    parquet.write_table(pa.Table.from_pylist(found), tmp_path / "x.parquet")
+    (tmp_path / "x.json").write_text(json.dumps(found))
+
+    made = list(readers.read_examples("huggingface", tmp_path / "x.parquet", Intake()))
+
+    assert [example.id for example in made] == ["sharegpt:0", "cot:0", "sharegpt:1"]
+    with pytest.raises(UserError, match=r"x\.json\[0\]: `source` is null"):
+        list(readers.read_examples("flan_mini", tmp_path / "x.json", Intake()))
+
+
+FLAN = [
+    {
+        "source": "t",
+        "conversations": [
+            {"from": "human", "value": "q"},
+            {"from": "gpt", "value": "a"},
+        ],
+    }
+]
+# a format, the files of its folder and their text: each is one example
+FOLDERS = [
+    (
+        "p3",
+        {f"{name}.jsonl": '{"prompt": "q", "completion": "a"}\n' for name in "ab"},
+    ),
+    ("cot_tsv", {f"{name}_train.tsv": "q\ta\tr\n" for name in "ab"}),
+    ("niv2_csv", {f"{name}/x.csv": "input,output\nq,a\n" for name in "ab"}),
+    ("flan_mini", {"flan_mini.json": json.dumps(FLAN)}),
+    ("humaneval", {"HumanEval.jsonl": json.dumps(PROBLEM)}),
+    (
+        "mt_bench",
+        {"question.jsonl": '{"question_id": 1, "category": "c", "turns": ["q"]}\n'},
+    ),
+    ("gsm8k", {"train.jsonl": '{"question": "q", "answer": "a"}\n'}),
+]
+
+
+def _write(path, content: str, packed: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if packed:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content.encode()))
+    else:
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(("name", "files"), FOLDERS, ids=[name for name, _ in FOLDERS])
+def test_gzipped_files_of_a_folder_are_read(tmp_path, name, files):
+    """Alone, and beside plain ones: whatever one file may be, a folder may hold."""
+    for number, (file, content) in enumerate(files.items()):
+        _write(tmp_path / "packed" / file, content, True)
+        _write(tmp_path / "both" / file, content, bool(number))
+
+    for folder in ("packed", "both"):
+        made = list(readers.read_examples(name, tmp_path / folder, Intake()))
+        assert len(made) == len(files), folder
+        assert readers.inspect_files(name, tmp_path / folder).notes == ()
+
+
+@pytest.mark.parametrize(("name", "files"), FOLDERS, ids=[name for name, _ in FOLDERS])
+@pytest.mark.parametrize("suffix", [".zst", ".xz", ".bz2"])
+def test_what_is_packed_otherwise_is_told(tmp_path, name, files, suffix):
+    """Beside files that are read a note names it; alone it is refused, with the way
+    out."""
+    first, content = next(iter(files.items()))
+    _write(tmp_path / "beside" / first, content, False)
+    last = [*files][-1]
+    for folder in ("beside", "alone"):
+        _write(tmp_path / folder / f"{last}{suffix}", "packed", False)
+
+    made = list(readers.read_examples(name, tmp_path / "beside", Intake()))
+
+    assert len(made) == 1
+    (note,) = readers.inspect_files(name, tmp_path / "beside").notes
+    assert "left out: " in note and f"{last}{suffix}" in note
+    with pytest.raises(UserError, match="no such file"):
+        list(readers.read_examples(name, tmp_path / "alone", Intake()))
+    if "/" not in last:
+        with pytest.raises(UserError, match=r"zsg unpacks \.gz alone"):
+            path = tmp_path / "alone" / f"{last}{suffix}"
+            list(readers.read_examples(name, path, Intake()))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("packing", rows.PACKED.items(), ids=rows.PACKED.values())
+def test_a_packed_file_under_a_plain_name_is_told_as_that(tmp_path, packing, skip):
+    """Not as thousands of bad rows."""
+    mark, tool = packing
+    for name, file in (("gsm8k", "x.jsonl"), ("cot_tsv", "x.tsv")):
+        (tmp_path / file).write_bytes(mark + b"\x00\xff\n" * 9)
+
+        with pytest.raises(UserError, match=f"is packed by {tool}, which its name"):
+            list(readers.read_examples(name, tmp_path / file, Intake(skip)))
+
+
+def test_gzipped_tasks_of_natural_instructions_are_read(tmp_path):
+    """By a pattern and in the official folder; where a pattern names them beside plain
+    ones, which an older zsg read alone, the recipe says so."""
+    task = {"Definition": "d", "Positive Examples": [], "Categories": None} | {
+        "Instances": [{"input": "q", "output": ["a"]}]
+    }
+    for name, packed in (("task1_a", False), ("task2_b", True)):
+        _write(tmp_path / "tasks" / f"{name}.json", json.dumps(task), packed)
+    for split, name in (("train", "task1_a"), ("test", "task2_b")):
+        _write(tmp_path / "splits/default" / f"{split}_tasks.txt", name, False)
+
+    for path in (tmp_path, tmp_path / "tasks/*.json*"):
+        made = list(readers.read_examples("niv2", path, Intake()))
+        assert [example.id for example in made] == ["task1_a:0", "task2_b:0"]
+    marks = {
+        pattern: readers.inspect_files("niv2", tmp_path / "tasks" / pattern).marks
+        for pattern in ("*.json*", "*.json", "*.json.gz")
+    }
+    assert marks == {"*.json*": {"packed": "read"}, "*.json": {}, "*.json.gz": {}}
+
+
+def test_files_beside_those_of_a_hub_folder_are_told(tmp_path):
+    """Rows in another form or packed, at any depth; and a packed Parquet is no Arrow."""
+    table = pa.table({"question": ["q"], "answer": ["a"]})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    (tmp_path / "more").mkdir()
+    for name in ("more.jsonl.gz", "more/extra.parquet.zst", "README.md"):
+        (tmp_path / name).write_bytes(b"x")
+    packed = tmp_path / "more/train.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "train.parquet").read_bytes()))
+
+    (note,) = readers.inspect_files("huggingface", tmp_path).notes
+
+    assert note.endswith(
+        "left out: more/extra.parquet.zst, more/train.parquet.gz, more.jsonl.gz"
+    )
+    with pytest.raises(UserError, match="reads Parquet and Arrow files as they are"):
+        list(readers.read_examples("huggingface", packed, Intake()))

@@ -22,8 +22,9 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     `nonce` and `submission` are those of the attempt. `ended`: ms since the epoch. `saved`: the
     newest saved step. `signature`: equal for failures of one kind. `continued`,
     `stalled`, `goes_on`: see jobs.contract.continuation. A train job tells its progress
-    (`steps`, `first`, `loss`, …), its checkpoints and snapshots; an evaluate job what
-    it `scored`; a canary what it saw of its `run`.
+    (`steps`, `first`, `loss`, …), its checkpoints and snapshots, and in `notes` what
+    there is to know of its examples; an evaluate job what it `scored`; a canary what it
+    saw of its `run`.
     """
 
     schema: int = SCHEMA
@@ -58,6 +59,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     lost: int | UnsetType = UNSET
     run: str | UnsetType = UNSET
     tokens_per_s: float | str | UnsetType | None = UNSET
+    notes: list[str] | UnsetType = UNSET
 
     @property
     def reached(self) -> int:

@@ -49,6 +49,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     loss: Loss = None
     train_loss: Loss = None
     note: str | None = None
+    notes: list[str] = []  # what there is to know of a run's examples
     longest_s: dict[str, float] = {}
     steps_per_s: float | UnsetType = UNSET
     tokens_per_s: float | UnsetType = UNSET
@@ -88,6 +89,7 @@ class Pulse:
         self.loss: float | None = None
         self.train_loss: float | None = None
         self.note: str | None = None
+        self.notes: list[str] = []
         self._reached: float | None = None
         self._tokens = 0
         self._longest: dict[str, float] = {}
@@ -132,6 +134,8 @@ class Pulse:
             "step_s": None if self._reached is None else now - self._reached,
         }
         facts |= {"loss": self.loss, "train_loss": self.train_loss, "note": self.note}
+        if self.notes:
+            facts |= {"notes": self.notes}
         return facts | {"longest_s": dict(self._longest), **self._rates()}
 
     def _rates(self) -> dict[str, float]:

@@ -29,10 +29,11 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     """A trainer begins: how it computes, from which step it resumes, what it found.
 
     `from_step`: 0, or the step of the state that is loaded. `passed_over`: why newer
-    states are not. `steps`: the last step of the job. `shortened`, `unanswered`: how
-    many examples were, by split. `tokens`: the sums of lengths and of their squares, by
-    split. `code`: which packages run. `test_sets`: digests by the metric that is taken
-    of them. `parameters`, `trained`: how many there are, and how many are trained.
+    states are not. `steps`: the last step of the job. `shortened`, `unanswered`,
+    `questionless`: how many examples were, by split. `tokens`: the sums of lengths and
+    of their squares, by split. `code`: which packages run. `test_sets`: digests by the
+    metric that is taken of them. `parameters`, `trained`: how many there are, and how
+    many are trained.
     """
 
     device: str | UnsetType = UNSET
@@ -47,6 +48,7 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     test: int | UnsetType = UNSET
     shortened: Any = UNSET
     unanswered: Any = UNSET
+    questionless: Any = UNSET
     tokens: dict[str, dict[str, int]] | UnsetType = UNSET
     precision: str | UnsetType = UNSET
     threads: int | UnsetType = UNSET

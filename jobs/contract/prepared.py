@@ -1,10 +1,13 @@
-"""meta.json of what jobs prepare once for many runs: as far as others read it, or whole."""
+"""meta.json of what jobs prepare once for many runs, and a corpus' notes.json: as far as
+others read them, or whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from jobs.contract.folder import META
+from jobs.contract.folder import META, NOTES, Damaged, read_json, write_json
 from jobs.contract.records import read_record, write_record
 
 ADVICE = "remove the folder, and the next job that needs it makes it anew"
@@ -42,17 +45,56 @@ class BaseMeta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokensMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the token ids of an arrangement, whole."""
+    """Of the token ids of an arrangement, whole. `questionless`: how many examples have
+    lost their whole question; unset of an older zsg, which did not count them."""
 
     schema: int = 1
     examples: int
     tokens: int
+    questionless: int | UnsetType = UNSET
 
 
 class BaseLossesMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Of the test losses of a base, whole."""
 
     items: int
+
+
+class ReadingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reading of data met: rows that were passed over and why the first of them,
+    what was left out of others, nulls read as absence by their key, and in `beside`
+    which files were not read."""
+
+    skipped: int = 0
+    reasons: list[str] = []
+    left_out: dict[str, int] = {}
+    nulls: dict[str, int] = {}
+    beside: list[str] = []
+
+
+class SamplingFacts(ReadingFacts, frozen=True, kw_only=True):
+    """The same of the questions that a model was asked, and counts of its answers: see
+    jobs.preparing.reading_notes."""
+
+    asked: int = 0
+    too_long: int = 0
+    empty: int = 0
+    at_limit: int = 0
+    runs_on: int = 0
+    cut_words: int = 0
+
+
+class RecordsMeta(ReadingFacts, frozen=True, kw_only=True):
+    """Of the records of a data set: how they were read. `sampled`: where they are a
+    model's own answers."""
+
+    sampled: SamplingFacts | None = None
+
+
+def read_records_meta(folder: Path) -> RecordsMeta | None:
+    """What the records of a data set tell of their making; None where they have no
+    meta.json. Damaged for what is no such record."""
+    return read_record(folder / META, RecordsMeta, ADVICE)
 
 
 def read_arrangement_meta(folder: Path) -> ArrangementMeta | None:
@@ -64,6 +106,29 @@ def read_arrangement_meta(folder: Path) -> ArrangementMeta | None:
 def read_base_meta(folder: Path) -> BaseMeta | None:
     """The same of a base."""
     return read_record(folder / META, BaseMeta, ADVICE)
+
+
+def read_tokens_meta(folder: Path) -> TokensMeta | None:
+    """The same of the token ids of an arrangement."""
+    return read_record(folder / META, TokensMeta, ADVICE)
+
+
+def read_corpus_notes(folder: Path) -> list[str]:
+    """What whoever reads results of a corpus must know of its data, in words; where the
+    file cannot be read, that."""
+    try:
+        notes = read_json(folder / NOTES)
+        return [] if notes is None else msgspec.convert(notes, list[str])
+    except Damaged as error:
+        return [str(error)]
+    except msgspec.ValidationError as error:
+        return [f"{folder / NOTES}: is not what zsg writes there: {error}; {ADVICE}"]
+
+
+def write_corpus_notes(folder: Path, notes: Sequence[str]) -> None:
+    """Writes the notes of a corpus; no file where there are none."""
+    if notes:
+        write_json(folder / NOTES, list(notes))
 
 
 def write_prepared_meta(folder: Path, meta: TokensMeta | BaseLossesMeta) -> None:

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import (
     META,
-    NOTES,
     Workspace,
     is_whole,
     publish_folder,
     read_json,
     write_json,
 )
+from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing.records import Records
 from jobs.preparing.source_dataset import SourceDataset, SourceFiles
 from zsg_core.data import data_sets, instructions, mixing, splits
@@ -241,7 +241,13 @@ class _Making:
     ) -> None:
         self.workspace, self.id = workspace, corpus_id
         self.recipe, self.pools = recipe, pools
-        self.notes: list[str] = [note for pool in pools.values() for note in pool.notes]
+        self.notes: list[str] = []  # what is said of no single source
+
+    @property
+    def all_notes(self) -> list[str]:
+        """What was said of the sources, and of the whole."""
+        of_sources = [note for pool in self.pools.values() for note in pool.notes]
+        return [*of_sources, *self.notes]
 
     def warn(self, text: str) -> None:
         """Says what whoever reads the results must know, and keeps it with the corpus."""
@@ -255,6 +261,9 @@ class _Making:
             )
         )
         tested = {name: pool.test() for name, pool in self.pools.items()}
+        for name, pool in self.pools.items():
+            if "test" in pool.rule:
+                self._tell_if_empty(name, "test", tested[name])
         made = {
             "train": self._selection("train", trained),
             "test": self._selection("test", tested),
@@ -295,7 +304,16 @@ class _Making:
                     " asks for as many"
                 )
             made[name] = splits.sample_nested(have, wanted, rule.get("seed", 0), name)
+            self._tell_if_empty(name, "training", made[name])
         return {name: made[name] for name in taken}
+
+    def _tell_if_empty(self, name: str, kind: str, places: Sequence[int]) -> None:
+        """Says of a source that nothing of it is used, though the recipe asks for it."""
+        if not places:
+            self.warn(
+                f"{name or self.pools[name].files.data}: its caps, tags and amounts leave no"
+                f" {kind} example"
+            )
 
     def _parts(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
         """The share k of every source that this stage trains on."""
@@ -375,15 +393,15 @@ class _Making:
             if rates == "t0":
                 if any(size > (given or mixing.T0_MAX) for size in own.values()):
                     data_sets.refuse_unknown(
-                        sets, rule, "T0's rule (data.mix.rates: t0)"
+                        sets, rule, "T0's rule (data.mix.rates: t0)", pool.warn
                     )
             elif rule is not None:
-                data_sets.refuse_unknown(sets, rule, "data.rate_max")
+                data_sets.refuse_unknown(sets, rule, "data.rate_max", pool.warn)
             else:
                 alone.add(name)
                 known = [found for found in sets.values() if found]
                 if given is not None and len(set(known)) < len(known):
-                    logger.warning(
+                    pool.warn(
                         f"{name or pool.files.data.name}: rate_max {given} is that of each"
                         " template; data.data_sets: t0 makes it that of each data set, as"
                         " FLAN's is"
@@ -461,8 +479,7 @@ class _Making:
                     "repeated": _repeats(made["train"].ids),
                 }
             write_json(draft / META, meta)
-            if self.notes:
-                write_json(draft / NOTES, self.notes)
+            write_corpus_notes(draft, self.all_notes)
 
     def _judge(self, split: str, seen: "_Answers") -> None:
         """Tells how many answers are empty. UserError where a source has no other."""

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 # texts embedded and written together; another size might change the last bits
 BLOCK = 1024
 BATCH = 64
+SHOWN = 80  # characters of a text that an error quotes
 # of sentence-transformers: before, it runs code of a local folder without being asked to
 FLOOR = 6
 
@@ -97,6 +98,8 @@ def begin_draft(draft: Path, texts: Sequence[str], known: Iterable[Lent]) -> Non
     different = int(left.sum())
     for number, (places, found) in enumerate(known):
         file = _file(draft, "w+" if number == 0 else "r+", (len(texts), found.shape[1]))
+        is_finite = np.isfinite(found).all(axis=1)  # an older zsg kept others, too
+        places, found = places[is_finite], found[is_finite]
         file[places] = found
         file.flush()
         left[places] = False
@@ -108,7 +111,7 @@ def begin_draft(draft: Path, texts: Sequence[str], known: Iterable[Lent]) -> Non
 
 def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
     """Embeds what `begin_draft` left, block by block; `draft/done` counts the texts whose
-    vectors are on the disk."""
+    vectors are on the disk. UserError for a vector that is not finite."""
     first = _first_of_equals(texts)
     mark: Path = draft / "done"
     left: list[int] = np.load(draft / "left.npy").tolist()
@@ -119,6 +122,7 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
     for start in range(done, len(left), BLOCK):
         block = left[start : start + BLOCK]
         made = encode([texts[int(place)] for place in block]).astype(np.float32)
+        _refuse_not_finite(made, [texts[int(place)] for place in block])
         file = _file(
             draft, "w+" if is_new and start == 0 else "r+", (len(texts), made.shape[1])
         )
@@ -131,6 +135,17 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
         if place != earlier:
             file[place] = file[earlier]
     file.flush()
+
+
+def _refuse_not_finite(vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
+    is_finite = np.isfinite(vectors).all(axis=1)
+    if not is_finite.all():
+        first = int(np.argmin(is_finite))
+        raise UserError(
+            f"the embedding model makes vectors that are not finite of {int((~is_finite).sum())}"
+            f" texts, the first of which is {texts[first][:SHOWN]!r}: no order can be made of them;"
+            " set arrangement.embedding to another model, or take these texts out of the data"
+        )
 
 
 def _file(

@@ -37,10 +37,11 @@ from jobs.contract.folder import (
     read_json,
     write_json,
 )
+from jobs.contract.prepared import SamplingFacts
 from jobs.files import ownership
 from jobs.model import content
 from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
-from jobs.preparing import records
+from jobs.preparing import reading_notes, records
 from jobs.runtime import devices
 from zsg_core.data import prompts, readers, splits
 from zsg_core.data.examples import Example
@@ -287,35 +288,19 @@ def _publish(
 ) -> None:
     rule = source["self_sample"]
     made = list(_examples(asked.examples, answers, rule["cut"]))
-    worded = sum(
-        bool(answers[example.id][: rule["cut"]].strip()) for example in asked.examples
-    )
-    empty = len(asked.examples) - len(made)
-    told = {"too long for the model": facts["too_long"], "empty": empty}
-    logger.info(
-        f"records {folder.name}: {len(made)} answers of the model's own"
-        + "".join(
-            f"; {count} questions left out: {why}"
-            for why, count in told.items()
-            if count
-        )
-    )
-    if facts["at_limit"]:
-        logger.warning(
-            f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and"
-            " are cut off there"
-        )
     turn = prompts.next_turn(rule["template"]["name"])
-    if turn and (on := sum(turn in text for text in answers.values())):
-        logger.warning(
-            f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next"
-            " question would begin"
-        )
-    if worded:
-        logger.warning(
-            f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they"
-            " were no blanks; set it to 0 where the model does not begin with blanks"
-        )
+    facts |= {
+        "empty": len(asked.examples) - len(made),
+        "runs_on": sum(turn in text for text in answers.values()) if turn else 0,
+        "cut_words": sum(
+            bool(answers[example.id][: rule["cut"]].strip())
+            for example in asked.examples
+        ),
+    }
+    logger.info(f"records {folder.name}: {len(made)} answers of the model's own")
+    sampled = msgspec.convert(facts, SamplingFacts)
+    for note in reading_notes.describe_sampling(sampled):
+        logger.warning(note)
     if not made:
         raise UserError(
             "self_sample: every answer is empty; is this a model that was taught to chat?"
@@ -323,11 +308,7 @@ def _publish(
     with publish_folder(folder) as draft:
         records.write_records(draft, made, folder.name)
         records.Records(draft).refuse_doubled(folder)
-        facts |= {
-            "empty": empty,
-            "cut_words": worded,
-            "digest": content.sha256_of([draft / records.DATA])[0],
-        }
+        facts |= {"digest": content.sha256_of([draft / records.DATA])[0]}
         meta = {
             "reader": source["reader"],
             "source": source["digest"],

@@ -20,7 +20,9 @@ from jobs.contract.folder import (
     read_json,
     write_json,
 )
+from jobs.contract.prepared import RecordsMeta, read_records_meta
 from jobs.model import content
+from jobs.preparing import reading_notes
 from jobs.preparing.records import Records, write_records
 from zsg_core.data import data_sets, instructions, readers, splits
 from zsg_core.data.readers import tags as tag_files
@@ -81,10 +83,7 @@ class SourceDataset:
         self.notes: list[str] = []
         for split, (_, path) in of_split.items():
             if split == "train" or self.ids["test"] != self.ids["train"]:
-                told = told_of(
-                    read_json(workspace.records(self.ids[split]) / META) or {}
-                )
-                self.notes += [f"{path}: {text}" for text in told]
+                self._tell_reading(workspace.records(self.ids[split]), path)
         self.records = {
             split: Records(workspace.records(made_id))
             for split, made_id in self.ids.items()
@@ -94,6 +93,19 @@ class SourceDataset:
             "lists"
         ]
         self.tasks = self._tasks()
+
+    def _tell_reading(self, folder: Path, path: Path) -> None:
+        """Tells what was passed over and left out when these records were made."""
+        meta = read_records_meta(folder) or RecordsMeta()
+        for note in reading_notes.describe_records(meta):
+            self.warn(f"{path}: {note}")
+        for note in meta.beside:  # which names its folder
+            self.warn(note)
+
+    def warn(self, note: str) -> None:
+        """Says what whoever reads the results must know, and keeps it for them."""
+        logger.warning(note)
+        self.notes.append(note)
 
     @cached_property
     def instructions(self) -> list[str]:
@@ -125,7 +137,9 @@ class SourceDataset:
         rule = self.rule["train"]
         names = self.tasks["train"]
         if "templates" in rule:
-            data_sets.refuse_unknown(self.sets, rule.get("data_sets"), "data.templates")
+            data_sets.refuse_unknown(
+                self.sets, rule.get("data_sets"), "data.templates", self.warn
+            )
             names = splits.choose_templates(
                 names, rule["templates"], self.set_of, rule.get("seed", 0)
             )
@@ -190,12 +204,10 @@ class SourceDataset:
                 if name not in of_task
             ]
             if absent:
-                told = (
-                    f"{len(absent)} of the listed tasks have no example:"
+                self.warn(
+                    f"{self.files.data}: {len(absent)} of the listed tasks have no example:"
                     f" {', '.join(absent[:SHOWN])}, …"
                 )
-                logger.warning(told)
-                self.notes.append(f"{self.files.data}: {told}")
             return self._lists
         train, test = splits.hold_out(pool, rule["by"], rule.get("tasks"), rule["seed"])
         return {"train": train, "test": test}
@@ -231,7 +243,9 @@ class SourceDataset:
         if self.files.tags:
             content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
             ids = records.texts("id", np.arange(len(records)))
-            tags: Any = tag_files.read_tags(self.files.tags, ids, self._published_ids)
+            tags: Any = tag_files.read_tags(
+                self.files.tags, ids, self._published_ids, self.warn
+            )
         else:
             tags = (records[place].tags for place in range(len(records)))
         made = np.array(
@@ -285,21 +299,8 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
             "source": source["digest"],
             "lists": readers.read_lists(reader, path),
         }
+        if notes := readers.inspect_files(reader, path).notes:
+            made["beside"] = list(notes)
         write_json(draft / META, {**made, "count": count, **intake.facts()})
     logger.info(f"records {made_id}: {count} examples of {reader}")
-    for text in told_of(intake.facts()):
-        logger.warning(text)
     return made_id
-
-
-def told_of(facts: Mapping[str, Any]) -> list[str]:
-    """What a reading has passed over and left out, in words; `facts` are those of its intake."""
-    told: list[str] = []
-    if facts.get("skipped"):
-        told.append(
-            f"{facts['skipped']} bad rows were passed over; the first: {facts['reasons'][0]}"
-        )
-    return told + [
-        f"left out {count} times: {what}"
-        for what, count in facts.get("left_out", {}).items()
-    ]

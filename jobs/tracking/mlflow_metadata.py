@@ -19,10 +19,12 @@ from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
+from jobs.contract.length_notes import describe_lengths
 from jobs.contract.prepared import (
     ArrangementMeta,
     read_arrangement_meta,
     read_base_meta,
+    read_corpus_notes,
 )
 from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
@@ -42,6 +44,7 @@ CHANGED = {
     "nan": "nan, which its charts leave out",
 }
 NOT_SENT = "not sent, as step or time is beyond 64 bits"
+MOST_OF_NOTES = 4000  # characters, of which a tag of MLflow has 5000
 _COUNTS = re.compile(r"[0-9]+|'.*'")  # by which flags of one kind differ
 
 
@@ -192,8 +195,25 @@ def collect_facts(
         "arrangement.ids_digest": arrangement.ids_digest,
         "train_digest": arrangement.corpus.train_digest,
         "test_digest": arrangement.corpus.test_digest,
+        "data.notes": _describe_data(workspace, job, starts),
     }
     return facts | {key: str(value) for key, value in if_known.items() if value}
+
+
+def _describe_data(
+    workspace: Workspace, job: TrainJob, starts: Sequence[tuple[EventRow, Start]]
+) -> str:
+    """What whoever reads the run's numbers must know of the data of its stages, and of
+    what its last stage made of them."""
+    corpora = [_submitted(workspace.run(run)).made.corpus for run in job.before]
+    notes = [
+        note
+        for corpus in dict.fromkeys([*corpora, job.made.corpus])
+        for note in read_corpus_notes(workspace.corpus(corpus))
+    ]
+    notes += describe_lengths(starts[0][1], job.train) if starts else []
+    text = "; ".join(dict.fromkeys(notes))
+    return text if len(text) <= MOST_OF_NOTES else f"{text[: MOST_OF_NOTES - 1]}…"
 
 
 def _describe_code(

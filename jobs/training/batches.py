@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.model.transfer import send_integers
+from jobs.training.tokens import Tokens
 from zsg_core.data.prompts import ANSWER, EncodedExample
 from zsg_core.training import schedule
 
@@ -133,6 +134,14 @@ class TokenizedSet:
     def shortened(self) -> int:
         """How many examples lost tokens to max_length."""
         return sum(e.cut > 0 for e in self.encoded)
+
+    @cached_property
+    def questionless(self) -> int | None:
+        """How many examples lost their whole question to max_length; None where an older
+        zsg made their tokens."""
+        if isinstance(self.encoded, Tokens):
+            return self.encoded.questionless
+        return sum(e.lost_question for e in self.encoded)
 
     @cached_property
     def unanswered(self) -> int:

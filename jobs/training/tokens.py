@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import (
     is_whole,
     lock_folder,
     publish_folder,
 )
-from jobs.contract.prepared import TokensMeta, write_prepared_meta
+from jobs.contract.prepared import (
+    TokensMeta,
+    read_tokens_meta,
+    write_prepared_meta,
+)
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample
 from zsg_core.digest import content_id
@@ -30,11 +35,19 @@ class Tokens(Sequence[EncodedExample]):
     """The examples of a folder; each is made when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._ids, self._spans, ends = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES
         )
         # row by row where an example begins and ends
         self._bounds = np.concatenate([np.zeros((1, 3), np.int64), ends])
+
+    @property
+    def questionless(self) -> int | None:
+        """How many examples have lost their whole question; None where an older zsg made
+        the folder."""
+        meta = read_tokens_meta(self._folder)
+        return replace_unset(meta.questionless) if meta else None
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -84,7 +97,7 @@ def prepare_tokens(
 
 
 def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
-    ends, spans, sizes = [], [], [0, 0]
+    ends, spans, sizes, questionless = [], [], [0, 0], 0
     with (draft / "ids").open("wb") as file:
         for example in examples:
             encoded = encode(example)
@@ -92,6 +105,7 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
             spans += encoded.spans
             sizes = [sizes[0] + len(encoded.ids), sizes[1] + len(encoded.spans)]
             ends.append([*sizes, encoded.cut])
+            questionless += encoded.lost_question
     np.save(
         draft / "ids.npy",
         np.memmap(draft / "ids", np.int32, "r") if sizes[0] else np.empty(0, np.int32),
@@ -99,4 +113,5 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
     (draft / "ids").unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
-    write_prepared_meta(draft, TokensMeta(examples=len(ends), tokens=sizes[0]))
+    meta = TokensMeta(examples=len(ends), tokens=sizes[0], questionless=questionless)
+    write_prepared_meta(draft, meta)

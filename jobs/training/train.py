@@ -12,6 +12,7 @@ checkpoint_losses for the test set, state for what an interrupted run resumes fr
 
 import contextlib
 import gc
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Event, Start
+from jobs.contract.length_notes import describe_lengths
 from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
@@ -56,6 +58,8 @@ from jobs.training.weight_folders import Base
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError
 from zsg_core.training import schedule
+
+logger = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -85,6 +89,8 @@ class Progress:
     skipped: int = 0
     # see jobs.training.snapshots
     snapshots: list[dict[str, Any]] = field(default_factory=list)
+    # what there is to know of its examples, in words
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -347,7 +353,15 @@ class Trainer:
             self.losses.describe(self.context.folder, self.context.attempt)
             self.journal.rewind(step=step, examples=examples)
             start = self._describe_start(step, choice.passed_over)
+            self._tell_lengths(start)
             self.journal.add_event(start, step=step, examples=examples)
+
+    def _tell_lengths(self, start: Start) -> None:
+        """Says what max_length has taken of the examples, where people look."""
+        notes = describe_lengths(start, self.settings)
+        self.progress.notes = self.context.pulse.notes = notes
+        for note in notes:
+            logger.warning(note)
 
     def _describe_start(self, step: int, passed_over: str | None) -> Start:
         """What the journal tells of this attempt when it begins."""
@@ -365,6 +379,10 @@ class Trainer:
             test=len(self.test),
             shortened={"train": self.train.shortened, "test": self.test.shortened},
             unanswered={"train": self.train.unanswered, "test": self.test.unanswered},
+            questionless={
+                "train": self.train.questionless,
+                "test": self.test.questionless,
+            },
             tokens={
                 "train": self.train.token_counts,
                 "test": self.losses.sets["loss"].token_counts,

@@ -81,7 +81,7 @@ def show_one(
     if json:
         show.as_json(summary)
         return
-    for line in _format_summary(summary):
+    for line in [*_format_summary(summary), *_format_notes(summary["notes"])]:
         show.print_result(line)
 
 
@@ -185,6 +185,10 @@ def _format_summary(summary: dict[str, Any]) -> list[str]:
             f"{stretch['from']:>8}–{stretch['to']:<8} {stretch['tasks']:>5} tasks: {tasks}"
         )
     return lines
+
+
+def _format_notes(notes: list[str]) -> list[str]:
+    return [f"note on the data: {note}" for note in notes]
 
 
 def _round_lines(rounds: list[int] | dict[str, list[int]]) -> list[str]:

@@ -95,7 +95,8 @@ def _write(
     page_sections = sections.make_sections(
         comparison, summed, drops, drawn, decided, maps
     )
-    if notes := data_notes.of_corpora(workspace, record.corpora):
+    notes = data_notes.of_corpora(workspace, record.corpora)
+    if notes := data_notes.limit_notes([*notes, *comparison.notes]):
         page_sections.insert(
             2, report_page.render_warning("What there is to know of the data", notes)
         )
@@ -151,7 +152,8 @@ def _read(
 ) -> GridComparison:
     """What the runs come to; all their values go into the table. UserError where there
     is nothing to show of what is asked for."""
-    members, facts, troubles, metrics = [], [], [], dict[str, None]()
+    members, facts, troubles = [], [], []
+    metrics, notes = dict[str, None](), dict[str, None]()
     for run in recorded_runs.read_runs(workspace, record, options.stage):
         try:
             if isinstance(run, recorded_runs.UnreadableRun):
@@ -160,6 +162,7 @@ def _read(
                 run, options.metric, options.x, options.over_splits
             )
             run_facts_shown, run_troubles = run.facts(), _troubles(run)
+            run_notes = run.notes
             columns = frames.metric_columns(run)
         except Damaged as error:
             trouble = recorded_runs.warn_of_left_out(run.run, error)
@@ -169,6 +172,7 @@ def _read(
         members.append(member)
         facts.append(run_facts_shown)
         troubles += run_troubles
+        notes |= dict.fromkeys(run_notes)
         metrics |= dict.fromkeys(run.keys())
         table.add(columns)
     _refuse_empty(record, options, metrics)
@@ -182,6 +186,7 @@ def _read(
         members=members,
         facts=facts,
         troubles=troubles,
+        notes=list(notes),
         groups=groups,
         keys=axes,
         panel=_choose_panel_axis(axes, groups, options.panel),

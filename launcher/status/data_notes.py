@@ -8,7 +8,9 @@ and report. Light: one small file for each corpus that has any.
 
 from collections.abc import Iterable
 
-from jobs.contract.folder import NOTES, Workspace, read_json
+from jobs.contract.folder import NOTES, Workspace
+from jobs.contract.prepared import read_corpus_notes
+from launcher.status.status_view import Row
 
 MOST = 20
 
@@ -18,8 +20,17 @@ def of_corpora(workspace: Workspace, corpora: Iterable[str]) -> list[str]:
     many more there are."""
     notes_once: dict[str, None] = {}
     for corpus in dict.fromkeys(corpora):
-        notes_once |= dict.fromkeys(read_json(workspace.corpus(corpus) / NOTES) or ())
-    notes = list(notes_once)
+        notes_once |= dict.fromkeys(read_corpus_notes(workspace.corpus(corpus)))
+    return limit_notes(list(notes_once))
+
+
+def of_rows(rows: Iterable[Row]) -> list[str]:
+    """The notes of runs in rows of status, each once."""
+    return list(dict.fromkeys(note for row in rows for note in row["notes"]))
+
+
+def limit_notes(notes: list[str]) -> list[str]:
+    """The notes; of very many the first, and how many more there are."""
     overflow = (
         [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"]
         if len(notes) > MOST

@@ -50,6 +50,7 @@ def _make_state(record: ExitRecord) -> JobState:
         quick={key: tuple(steps) for key, steps in quick.items()},
         snapshots=tuple(replace_unset(record.snapshots, ())),
         saved=replace_unset(record.saved),
+        notes=tuple(replace_unset(record.notes, ())),
     )
     return _as_stopped(state, record) if is_stopped else state
 

@@ -44,6 +44,7 @@ def add_liveness(
         train_loss=_number(beat.train_loss),
         doing=beat.doing,
         evidence=beat.note,
+        notes=tuple(beat.notes),
         tokens_per_s=replace_unset(beat.tokens_per_s),
         eta_s=signs.eta_s,
         heartbeat_s=signs.beat_s,

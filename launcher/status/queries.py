@@ -5,7 +5,7 @@ Its imports are light: people ask for states all day.
 
 import codecs
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from jobs.contract import evaluations, job_file
@@ -18,7 +18,7 @@ from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.journal_checks import flag_journals
 from launcher.status.status import BEFORE, collect_states
-from launcher.status.status_view import ShownJob
+from launcher.status.status_view import Row, ShownJob
 from launcher.status.submitting import add_submit_under_way
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids
@@ -101,14 +101,18 @@ def _find_grids_of_kinds(ledger: Ledger, kinds: Collection[str]) -> dict[str, st
     }
 
 
-def data_notes(workspace: Workspace, grid: str | None) -> list[str]:
-    """What there is to know of the data of a grid, or of all grids."""
+def data_notes(
+    workspace: Workspace, grid: str | None, rows: Iterable[Row]
+) -> list[str]:
+    """What there is to know of the data of a grid, or of all grids, and of what the runs
+    of these rows of status made of them."""
     corpora = [
         corpus
         for outline in _read_outlines(workspace, grid)[0]
         for corpus in outline.corpora
     ]
-    return data_notes_of.of_corpora(workspace, corpora)
+    notes = data_notes_of.of_corpora(workspace, corpora)
+    return data_notes_of.limit_notes([*notes, *data_notes_of.of_rows(rows)])
 
 
 def _list_runs(

@@ -30,7 +30,7 @@ from launcher.clusters.slurm_retry import get_last_line
 from launcher.status import exit_states, local_states, logs, slurm_states
 from launcher.status.liveness import Clock
 from launcher.status.slurm_states import LEAVING, Sighting
-from launcher.status.terminal_cache import FIELDS, Key, RememberedEnd, TerminalCache
+from launcher.status.terminal_cache import Key, RememberedEnd, TerminalCache
 from launcher.workspace.job_state import (
     CUT_SHORT,
     NEVER_STARTED,
@@ -371,7 +371,8 @@ def _as_state(remembered: RememberedEnd) -> JobState:
 
 def _as_remembered(end: JobState) -> RememberedEnd:
     """What a table shows of a job that has ended."""
-    return RememberedEnd(**{name: getattr(end, name) for name in FIELDS})
+    names = RememberedEnd.__struct_fields__
+    return RememberedEnd(**{name: getattr(end, name) for name in names})
 
 
 def _is_in_queue(job: Job, answers: Mapping[Job, SlurmState]) -> bool:

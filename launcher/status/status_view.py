@@ -102,6 +102,7 @@ def _make_row(
         "evidence": state.evidence,
         "wanted": is_listed,
         "replaced": list(state.replaced),
+        "notes": list(state.notes),
         **{name: getattr(state, name) for name in SHOWN},
     }
     return spell_nonfinite(row)

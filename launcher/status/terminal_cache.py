@@ -28,9 +28,14 @@ Key = tuple[str | None, int, int]
 
 
 class RememberedEnd(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
-    """What a table shows of a job that has ended: the fields of a JobState."""
+    """What a table shows of a job that has ended: the fields of a JobState. `notes` are
+    left out where there are none, and came later."""
 
     state: State
     attempt: int | None
@@ -44,9 +49,11 @@ class RememberedEnd(
     saved: int | None
     stopped: bool
     signature: str | None
+    notes: tuple[str, ...] = ()
 
 
-FIELDS = list(RememberedEnd.__struct_fields__)
+# those that every end has
+FIELDS = [name for name in RememberedEnd.__struct_fields__ if name != "notes"]
 
 
 class _Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -260,6 +260,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     ]
     _say_unknown(opened, plan)
     if json:
+        _tell_of_the_data(opened)
         words = [str(why) for why in refused]
         costs = {run.id: estimates.describe_run(run) for run in opened.runs}
         show.as_json(
@@ -392,6 +393,7 @@ def _submit_to_slurm(opened: ResolvedGrid, plan: Plan, ledger: Ledger) -> None:
     show.print_result(
         f"{grid.name}: {show.summarize_plan(plan)}; {_hint('status', opened)} --watch"
     )
+    _tell_of_the_data(opened)
 
 
 def _has_failed(
@@ -400,7 +402,7 @@ def _has_failed(
     """Whether a run or an evaluate job did not end well; shows how all ended."""
     rows = _look(opened, [])[1]
     show.print_status(rows)
-    _tell_of_the_data(opened)
+    _tell_of_the_data(opened, rows)
     show.print_result(_hint("ui", opened))
     not_selected = {
         action.run.id for action in plan.actions if action.reason == NOT_SELECTED
@@ -428,12 +430,14 @@ def _tell_clusters(site: Site, ledger: Ledger) -> None:
         )
 
 
-def _tell_of_the_data(opened: ResolvedGrid) -> None:
-    """Says what prepare jobs found in the data, as far as they have been prepared."""
+def _tell_of_the_data(opened: ResolvedGrid, rows: Sequence[view.Row] = ()) -> None:
+    """Says what prepare jobs found in the data, as far as they have been prepared, and
+    what the runs of these rows of status made of them."""
     corpora = [
         stage.corpus_id for run in opened.runs for stage in [*run.all_before, run]
     ]
-    show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora))
+    notes = data_notes.of_corpora(opened.site.workspace, corpora)
+    show.data_notes(data_notes.limit_notes([*notes, *data_notes.of_rows(rows)]))
 
 
 def _evaluated(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> bool:

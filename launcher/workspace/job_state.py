@@ -70,6 +70,7 @@ class JobState:
     node: str | None = None
     flag: str | None = None  # what is wrong with it, beside how it ended
     damage: JournalDamage | None = None  # which the flag tells
+    notes: tuple[str, ...] = ()  # what there is to know of a run's examples
 
     @property
     def is_active(self) -> bool:

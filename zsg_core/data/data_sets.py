@@ -65,7 +65,9 @@ def find_task_folders(path: Path, files: Sequence[Path]) -> dict[str, str]:
     return {task: folder for task, folder in folder_of.items() if folder != "."}
 
 
-def refuse_unknown(sets: Sets, rule: Rule, purpose: str) -> None:
+def refuse_unknown(
+    sets: Sets, rule: Rule, purpose: str, warn: Callable[[str], None] = logger.warning
+) -> None:
     """Warns of the tasks that are of no known set, and so are each one of its own for `purpose`.
 
     UserError where the rule was given, for it is to name all; or where T0's names know
@@ -84,7 +86,7 @@ def refuse_unknown(sets: Sets, rule: Rule, purpose: str) -> None:
             " set, as data.data_sets: {sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for"
             " a folder of files for each set"
         )
-    logger.warning(
+    warn(
         f"{problem}; {purpose} takes each for a data set of its own"
         " (data.data_sets says which are one)"
     )

@@ -28,7 +28,8 @@ def read_wordings(path: Path) -> list[str]:
             .replace("\r\n", "\n")
             .replace("\r", "\n")
         )
-        entries = json.loads(text) if path.suffix == ".json" else text.split("\n")
+        is_json = path.name.removesuffix(".gz").endswith(".json")
+        entries = json.loads(text) if is_json else text.split("\n")
         # JSON may hold halves of characters, which no file may
         json.dumps(entries, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:

@@ -18,12 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
+
 from zsg_core.data.examples import Example
 
 Tokenize = Callable[[str], list[int]]
 Fits = Callable[[str], bool]
 # which tokens of an example are learnt
 ANSWER, PROMPT, ALL = TARGETS = ("answer", "prompt", "all")
+# what an example loses that is too long: its prompt, whatever is behind its head, or its
+# system text before the rest of its prompt
+CUT_PROMPT, HEAD, CUT_SYSTEM = TRUNCATIONS = ("prompt", "head", "system")
+OTHER_SYSTEM = "x"  # stands for a system text, to see where one stands in a prompt
 # ids of the question, of the tag after it, of the answer
 Turn = tuple[list[int], list[int], list[int]]
 
@@ -50,11 +56,13 @@ class Template:
 @dataclass(frozen=True)
 class EncodedExample:
     """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts
-    tokens left out."""
+    tokens left out; `lost_question`: whether no token of the first question is left,
+    and its answer is."""
 
     ids: list[int]
     spans: tuple[tuple[int, int], ...]
     cut: int = 0
+    lost_question: bool = False
 
     @property
     def answer_tokens(self) -> int:
@@ -93,7 +101,7 @@ def encode_example(
     bos: int,
     eos: int,
     max_length: int,
-    truncate: str = "prompt",
+    truncate: str = CUT_PROMPT,
 ) -> EncodedExample:
     """The token ids of an example, at most `max_length`; `truncate` says what a longer one loses.
 
@@ -103,13 +111,15 @@ def encode_example(
     left out, and so are all after it. `max_length` must leave room for the fixed pieces
     (16 or more).
 
+    `system`: as `prompt`, but the system text is cut at its tail before the question is.
+
     `head`: the first `max_length` tokens of the whole, so that a long prompt can push
     answers out (the published code). Positive examples are dropped only while the
     question alone is longer than `max_length`.
     """
-    if truncate == "head":
+    if truncate == HEAD:
         return _head(example, template, tokenize, bos, eos, max_length)
-    ids, spans, lost = [bos], [], 0
+    ids, spans, lost, lost_question = [bos], [], 0, False
     for index in range(len(example.turns)):
         opened = _opened(template, index, bos)
         room = max_length - len(ids) - 1 - len(opened)
@@ -119,11 +129,67 @@ def encode_example(
             lost += len(prompt) + len(tag) + len(answer) + 1
             continue
         answer_room = room - len(tag)
-        ids += [*opened, *prompt[: max(0, answer_room - len(answer))], *tag]
+        prompt_room = max(0, answer_room - len(answer))
+        if len(prompt) > prompt_room:
+            prompt, lost_question = _shorten(
+                prompt, prompt_room, example, _FirstPrompt(template, tokenize), truncate
+            )
+        ids += [*opened, *prompt, *tag]
         spans.append((len(ids), len(ids) + min(len(answer), answer_room) + 1))
         ids += [*answer[:answer_room], eos]
         lost += over
-    return EncodedExample(ids, tuple(spans), lost)
+    return EncodedExample(ids, tuple(spans), lost, lost_question)
+
+
+@dataclass(frozen=True)
+class _FirstPrompt:
+    """The prompt of the first turn of an example, without positive examples."""
+
+    template: Template
+    tokenize: Tokenize
+
+    def of(self, example: Example) -> list[int]:
+        """Its tokens."""
+        question = build_question(example, 0)
+        return _pieces(example, 0, self.template, self.tokenize, question)[0]
+
+
+def _shorten(
+    prompt: list[int],
+    room: int,
+    example: Example,
+    first_prompt: _FirstPrompt,
+    truncate: str,
+) -> tuple[list[int], bool]:
+    """The prompt of a first turn, cut to `room` tokens, and whether nothing of the
+    question is left."""
+    over = len(prompt) - room
+    begin = _find_question(prompt, example, first_prompt)
+    if truncate == CUT_SYSTEM and example.system.strip():
+        before, after = _find_system(prompt, example, first_prompt)
+        cut = min(over, after - before)
+        prompt = [*prompt[: after - cut], *prompt[after:]]
+        begin -= cut
+    is_lost = room <= begin and bool(example.input.strip())
+    return prompt[:room], is_lost
+
+
+def _find_question(
+    prompt: Sequence[int], example: Example, first_prompt: _FirstPrompt
+) -> int:
+    """Where the question begins in the tokens of a prompt."""
+    turns = (("", example.turns[0][1]), *example.turns[1:])
+    return _shared(prompt, first_prompt.of(structs.replace(example, turns=turns)))
+
+
+def _find_system(
+    prompt: Sequence[int], example: Example, first_prompt: _FirstPrompt
+) -> tuple[int, int]:
+    """Where the system text begins in the tokens of a prompt, and where it ends."""
+    other_prompt = first_prompt.of(structs.replace(example, system=OTHER_SYSTEM))
+    before = _shared(prompt, other_prompt)
+    after = _shared(prompt[::-1], other_prompt[::-1])
+    return before, max(before, len(prompt) - after)
 
 
 def _head(

@@ -136,9 +136,17 @@ def longest_norm(vectors: Vectors) -> float:
     )
     if not math.isfinite(squares):
         raise UserError(
-            "an embedding is not finite (NaN, infinite or beyond float32); embed the texts again"
+            "an embedding is not finite (NaN, infinite or beyond float32), so that distances to it"
+            " mean nothing; embed the texts again: remove its folder from embeddings/ of the"
+            " workspace, or set arrangement.embedding to another model"
         )
     return math.sqrt(squares) * (1 + vectors.shape[1] * 2.0**-23)
+
+
+def refuse_not_finite(*vectors: Vectors) -> None:
+    """UserError where a vector of any of these is not finite: it has no distance."""
+    for some_vectors in vectors:
+        longest_norm(some_vectors)
 
 
 def average_distance(train: Vectors, test: Vectors) -> Floats:

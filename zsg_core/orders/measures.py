@@ -34,6 +34,7 @@ from zsg_core.orders.distance import (
     fold_sum,
     iterate_slices,
     mean_vector,
+    refuse_not_finite,
     row_dots,
     weighted_distance,
 )
@@ -45,6 +46,7 @@ OF_TEXT = ("kl", "kl_repeated")
 WSD, OT = "wsd", "ot"
 MEASURES = (WSD, *COSINE, *EUCLIDEAN, *OF_TEXT, OT)
 MOST_MOVED = 40_000_000  # costs of one transport problem: about 6 GB and an hour
+SHORTEST = 1e-6  # a mean of unit vectors in float32; a shorter one is their rounding
 SMALLEST = 1e-10  # what the authors add to a bigram's share in the test set
 
 Texts = Sequence[str]
@@ -58,18 +60,23 @@ def measure_vectors(
     engine: Engine,
 ) -> Floats:
     """The distances of the rows of `train` (N, d) to those of `test` (M, d), float32 of
-    unit length, as (N,)."""
+    unit length, as (N,).
+
+    UserError for vectors that are not finite, and for a mean without a direction.
+    """
     if name == WSD:
         return weighted_distance(*minimum_and_average(train, test, engine), *weights)
     if name == "cosine_min":
         return minimum_and_average(train, test, engine)[0]
-    if name == "cosine_avg":
-        return average_distance(train, test)
     if name == "cosine_max":
         return -minimum_and_average(train, -test, engine)[0]
+    # the measures above look at every vector for themselves
+    refuse_not_finite(train, test)
+    if name == "cosine_avg":
+        return average_distance(train, test)
     if name == "cosine_centroid":
         middle = mean_vector(test)
-        return -row_dots(train, middle) / _length(middle)
+        return -row_dots(train, middle) / _refuse_no_direction(middle, "the test set")
     if name == "euclidean_centroid":
         return euclidean_distances(train, mean_vector(test)[None, :])[:, 0]
     if name == OT:
@@ -82,15 +89,20 @@ def task_vectors(train: Vectors, tasks: Sequence[str], unit: bool) -> Vectors:
     float32; `unit`: made so long.
 
     The means are exact and rounded once. A cosine is of a direction, a Euclidean
-    distance of a point.
+    distance of a point. UserError for a vector that is not finite, and for a mean
+    without a direction where that is asked.
     """
+    refuse_not_finite(train)
     of_task: dict[str, list[int]] = {}
     for item, task in enumerate(tasks):
         of_task.setdefault(task, []).append(item)
-    means = (mean_vector(train[items]) for items in of_task.values())
-    return np.array(
-        [mean / (_length(mean) or 1.0) if unit else mean for mean in means], np.float32
-    )
+    means = {task: mean_vector(train[items]) for task, items in of_task.items()}
+    if unit:
+        means = {
+            task: mean / _refuse_no_direction(mean, f"the task {task}")
+            for task, mean in means.items()
+        }
+    return np.array(list(means.values()), np.float32)
 
 
 def measure_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
@@ -219,6 +231,19 @@ def _each_block(
             use(block, of_block)
 
     threads.run_in_threads(measure, iterate_slices(len(train), ROWS))
+
+
+def _refuse_no_direction(mean: Floats, owner: str) -> float:
+    """The length of a mean of unit vectors. UserError where it is too short to be more
+    than rounding."""
+    length = _length(mean)
+    if length < SHORTEST:
+        raise UserError(
+            f"the embeddings of {owner} cancel one another: their mean has no direction, and no"
+            " cosine to it means anything; use a measure of single items (wsd, cosine_min) or a"
+            " Euclidean one"
+        )
+    return length
 
 
 def _length(vector: Floats) -> float:

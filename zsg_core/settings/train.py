@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from zsg_core.data.prompts import TARGETS
+from zsg_core.data.prompts import TARGETS, TRUNCATIONS
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
@@ -195,11 +195,12 @@ class TrainSettings(Strict):
             "stages of a run."
         ),
     )
-    truncate: Literal["prompt", "head"] = Field(
+    truncate: Literal[TRUNCATIONS] = Field(  # type: ignore[valid-type]
         default="prompt",
         description=(
-            "How an example longer than `max_length` is cut: prompt = its prompt is cut, "
-            "before its answer; head = its first max_length tokens stay, so that a long "
+            "How an example longer than `max_length` is cut: prompt = its prompt is cut at "
+            "its tail, before its answer; system = its system text is cut first, so that "
+            "the question stays; head = its first max_length tokens stay, so that a long "
             "prompt can push the whole answer out. The same for all stages of a run."
         ),
     )

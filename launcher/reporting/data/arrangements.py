@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import META, Workspace, is_committed, list_paths, read_json
+from launcher.status import data_notes
 from zsg_core.errors import UserError
 from zsg_core.orders.nearest import minimum_and_average
 
@@ -111,7 +112,7 @@ def _name_some(ids: Sequence[str]) -> str:
 
 def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]:
     """What `zsg arrange show` tells: recipe, count, first ids, composition over
-    position, rounds."""
+    position, rounds, and what there is to know of the data."""
     keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
     facts = {key: arrangement.meta[key] for key in keys if key in arrangement.meta}
     if sources := arrangement.sources:
@@ -121,6 +122,7 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
         "arrangement": arrangement.id,
         "corpus": arrangement.corpus,
         **facts,
+        "notes": data_notes.of_corpora(arrangement.workspace, [arrangement.corpus]),
         "head": arrangement.ids[:head],
         "parts": describe_tenths(arrangement.ids),
     }

@@ -34,6 +34,7 @@ class GridComparison:
     members: Sequence[Member]
     facts: Sequence[dict[str, str]]
     troubles: Sequence[str]  # flagged runs
+    notes: Sequence[str]  # what runs made of their examples
     groups: Sequence[Group]
     keys: Sequence[str]
     panel: str | None

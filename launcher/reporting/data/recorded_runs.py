@@ -24,6 +24,7 @@ from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import Row as JournalRow
 from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find_starts
+from jobs.contract.length_notes import describe_lengths
 from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
@@ -86,6 +87,15 @@ class RecordedRun:
                 points, flags = journal.first_points(rows)
                 stages.append(RecordedStage(folder, rows, points, flags))
         return stages
+
+    @property
+    def notes(self) -> list[str]:
+        """What max_length has taken of the examples of its stages, in words."""
+        starts = (find_first_start(stage.rows) for stage in self.stages)
+        train = recipes.last_stage(self.recipe)["train"]
+        return [
+            note for start in starts if start for note in describe_lengths(start, train)
+        ]
 
     @property
     def begins(self) -> list[int]:

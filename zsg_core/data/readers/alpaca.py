@@ -17,16 +17,16 @@ class AlpacaRow(RowKeys, gc=False, kw_only=True):
 
     instruction: str
     output: str
-    input: str = ""
-    system: str = ""
-    history: list[Turn] = msgspec.field(default_factory=list)
+    input: str | None = ""
+    system: str | None = ""
+    history: list[Turn] | None = msgspec.field(default_factory=list)
 
 
 class SeedInstance(msgspec.Struct, gc=False):
     """An input of a seed task and its output."""
 
     output: str
-    input: str = ""
+    input: str | None = ""
 
 
 class SeedRow(RowKeys, gc=False):
@@ -44,9 +44,12 @@ class SeedRow(RowKeys, gc=False):
 )
 def parse_row(row: AlpacaRow, name: str, intake: Intake) -> list[Example]:
     """One example."""
-    turns = (*row.history, (_asked(row.instruction, row.input), row.output))
+    if None in (row.input, row.system, row.history):
+        intake.note_nulls(input=row.input, system=row.system, history=row.history)
+    question = _asked(row.instruction, row.input or "")
+    turns = (*(row.history or ()), (question, row.output))
     made_id = intake.next_id("alpaca")
-    return [Example(id=made_id, task="alpaca", turns=turns, system=row.system)]
+    return [Example(id=made_id, task="alpaca", turns=turns, system=row.system or "")]
 
 
 @row_reader(
@@ -57,8 +60,10 @@ def parse_seed(row: SeedRow, name: str, intake: Intake) -> list[Example]:
     if not row.instances:
         raise Malformed("`instances` is empty")
     task = "self_instruct"
+    for instance in row.instances:
+        intake.note_nulls(**{"instances[].input": instance.input})
     turns = [
-        (_asked(row.instruction, instance.input), instance.output)
+        (_asked(row.instruction, instance.input or ""), instance.output)
         for instance in row.instances
     ]
     return [

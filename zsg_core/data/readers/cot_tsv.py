@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import find_files, list_folder, parse_rows, reader
+from zsg_core.data.readers.format import (
+    Facts,
+    Inspection,
+    find_files,
+    list_folder,
+    note_unread_files,
+    parse_rows,
+    reader,
+)
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import tab_rows
 
@@ -34,11 +42,19 @@ def list_files(path: Path) -> list[Path]:
     )
 
 
+def inspect_files(path: Path, facts: Facts) -> Inspection:
+    """Which files of a folder are not read."""
+    if not path.is_dir():
+        return Inspection()
+    return Inspection(notes=note_unread_files(path, list_files(path), (".tsv",)))
+
+
 @reader(
     "cot_tsv",
     about="the Flan collection's chain-of-thought TSV: a folder of <task>_train.tsv",
     files=list_files,
     many_tasks=True,
+    inspect=inspect_files,
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The lines of every file."""

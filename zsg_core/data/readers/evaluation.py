@@ -7,7 +7,16 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import find_files, parse_rows, reader, root_folder
+from zsg_core.data.readers.format import (
+    Facts,
+    Inspection,
+    choose_form,
+    find_files,
+    note_other_forms,
+    parse_rows,
+    reader,
+    root_folder,
+)
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.rows import json_rows
 
@@ -84,15 +93,21 @@ def _question(row: Question, answer: ReferenceAnswer | None) -> Example:
 
 
 def _humaneval(path: Path) -> list[Path]:
-    return find_files(
-        path / "HumanEval.jsonl*" if path.is_dir() else path, (".jsonl", ".json")
-    )
+    file = choose_form(path, "HumanEval.jsonl") if path.is_dir() else path
+    return find_files(file, (".jsonl", ".json"))
 
 
 def _questions(path: Path) -> list[Path]:
-    return find_files(
-        path / "question.jsonl" if path.is_dir() else path, (".jsonl", ".json")
-    )
+    file = choose_form(path, "question.jsonl") if path.is_dir() else path
+    return find_files(file, (".jsonl", ".json"))
+
+
+def _inspect_problems(path: Path, facts: Facts) -> Inspection:
+    return Inspection(notes=note_other_forms(path, _humaneval(path)))
+
+
+def _inspect_questions(path: Path, facts: Facts) -> Inspection:
+    return Inspection(notes=note_other_forms(path, _questions(path)))
 
 
 def _answers(folder: Path, intake: Intake) -> Iterator[ReferenceAnswer]:
@@ -118,6 +133,7 @@ def _question_files(path: Path) -> list[Path]:
     about="HumanEval's problems, for evaluation: HumanEval.jsonl.gz",
     files=_humaneval,
     trains=False,
+    inspect=_inspect_problems,
 )
 def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
     """A problem as an example: the prompt, and the canonical solution that goes on from it."""
@@ -138,6 +154,7 @@ def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
     many_tasks=True,
     trains=False,
     answered=False,
+    inspect=_inspect_questions,
 )
 def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
     """A question as an example. Its answers are GPT-4's, or empty where there are none:

@@ -13,8 +13,16 @@ import msgspec
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed
 from zsg_core.data.readers.dialogue import pair_turns
-from zsg_core.data.readers.format import find_files, parse_rows, reader
-from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.format import (
+    Facts,
+    Inspection,
+    choose_form,
+    find_files,
+    note_other_forms,
+    parse_rows,
+    reader,
+)
+from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 from zsg_core.data.readers.rows import json_rows
 
@@ -29,9 +37,9 @@ class FlanMessage(MessageKeys, gc=False):
 
 
 class FlanRow(RowKeys, gc=False):
-    """One record."""
+    """One record. `source`: None in data sets where some rows have none."""
 
-    source: str
+    source: str | None
     conversations: list[FlanMessage]
 
 
@@ -51,7 +59,9 @@ class BareRow(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 def parse_row(row: FlanRow | BareRow, name: str, intake: Intake) -> list[Example]:
-    """One example of the task `source`."""
+    """One example of the task `source`. Malformed without one."""
+    if row.source is None:
+        raise Malformed("`source` is null, and names the task")
     messages = row.conversations
     # nearly all: the fast way
     if (
@@ -69,7 +79,13 @@ def parse_row(row: FlanRow | BareRow, name: str, intake: Intake) -> list[Example
 
 
 def _array(path: Path) -> list[Path]:
-    return find_files(path / ARRAY if path.is_dir() else path, (".json", ".jsonl"))
+    file = choose_form(path, ARRAY) if path.is_dir() else path
+    return find_files(file, (".json", ".jsonl"))
+
+
+def inspect_files(path: Path, facts: Facts) -> Inspection:
+    """Which other forms of the file a folder has."""
+    return Inspection(notes=note_other_forms(path, _array(path)))
 
 
 @reader(
@@ -78,6 +94,7 @@ def _array(path: Path) -> list[Path]:
     files=lambda path: _array(path) + keyed.list_files(path),
     lists=keyed.read_lists,
     many_tasks=True,
+    inspect=inspect_files,
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """All records in file order."""

@@ -10,7 +10,7 @@ import msgspec
 
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import keys, names
-from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.intake import Intake, Malformed, broken_file
 from zsg_core.data.readers.rows import Chunk, json_rows
 from zsg_core.errors import BadData, UserError
 from zsg_core.registry import Registry
@@ -20,6 +20,9 @@ Made = TypeVar("Made")
 Lists = dict[str, list[str]]  # "train" and "test" → task names in their published order
 Parse = Callable[[Row, str, Intake], list[Example]]
 SHOWN = 5  # files that are named; all are counted
+GZIP = ".gz"
+# by what files are packed that zsg does not unpack
+OTHER_PACKINGS = (".zst", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".Z")
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,9 @@ def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
 
 def _is_train(file: Path, suffixes: tuple[str, ...]) -> bool:
     return (
-        _ends(file, suffixes)
-        and names.split_kind(names.strip_shard(bare_name(file))[0]) == "train"
+        looks_like(file, suffixes)
+        and names.split_kind(names.strip_shard(bare_name(_as_unpacked(file)))[0])
+        == "train"
     )
 
 
@@ -220,8 +224,10 @@ def find_files(
     if not files:
         raise UserError(
             f"{path}: no such file. data.path is a file, a folder with train{suffixes[0]}, or a"
-            " pattern such as *.json"
+            f" pattern such as *.json{_hint_at_packed(path, suffixes)}"
         )
+    for file in files:
+        _refuse_other_packing(file)
     names.refuse_several_splits(path, root_folder(path), files, names_are_tasks)
     return files
 
@@ -235,16 +241,23 @@ def _match_pattern(path: Path) -> list[Path]:
 def _train_file(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The first of the forms in which a folder may have its train file."""
     for suffix in suffixes:
-        for packed in ("", ".gz"):
-            file = folder / f"train{suffix}{packed}"
-            if file.is_file():
-                return [file]
+        file = choose_form(folder, f"train{suffix}")
+        if file.is_file():
+            return [file]
     return []
+
+
+def choose_form(folder: Path, name: str) -> Path:
+    """The file of this name in a folder, or where there is none, the same gzipped; it
+    need not be there."""
+    plain, packed = folder / name, folder / f"{name}{GZIP}"
+    return packed if packed.is_file() and not plain.is_file() else plain
 
 
 def _single_file(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not path.is_file():
         return []
+    _refuse_other_packing(path)
     if not _ends(path, suffixes):
         raise UserError(
             f"{path}: no file of this format, which ends in {' or '.join(suffixes)}"
@@ -265,7 +278,7 @@ def list_folder(
     if not files:
         raise UserError(
             f"{folder}: no such file. It holds no file that ends in {' or '.join(suffixes)}, or"
-            " that and .gz"
+            f" that and {GZIP}{_hint_at_packed(folder, suffixes)}"
         )
     seen: dict[str, Path] = {}
     for file in files:
@@ -274,7 +287,7 @@ def list_folder(
             raise UserError(
                 f"{first} and {file.name} may be the same; move one away, or choose by a pattern"
                 " such as"
-                f" *{''.join(first.suffixes[-2:] if first.suffix == '.gz' else first.suffix)}"
+                f" *{''.join(first.suffixes[-2:] if first.suffix == GZIP else first.suffix)}"
             )
     names.refuse_several_splits(folder, folder, files, names_are_tasks)
     return files
@@ -287,20 +300,82 @@ def note_unread_files(
     none where there are none."""
     read = set(files)
     unread = sorted(
-        file.name
+        file
         for file in folder.iterdir()
-        if _ends(file, suffixes) and file not in read
+        if looks_like(file, suffixes) and file not in read
     )
     if not unread:
         return ()
-    some = ", ".join(unread[:SHOWN]) + (", …" if len(unread) > SHOWN else "")
+    way = "a pattern of files reads them"
+    if any(file.suffix in OTHER_PACKINGS for file in unread):
+        way = f"unpack them, or pack them by gzip: zsg unpacks {GZIP} alone"
     return (
-        f"{folder}: {len(files)} files are read; left out: {some} (a pattern of files reads them)",
+        f"{folder}: {len(files)} files are read; left out: {name_some(unread)} ({way})",
     )
 
 
+def note_other_forms(path: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    """A note where a folder has its one file in several forms, of which one is read."""
+    if "*" in str(path) or not path.is_dir():
+        return ()
+    file = files[0]
+    plain = file.name.removesuffix(GZIP)
+    forms = [plain, *(f"{plain}{suffix}" for suffix in (GZIP, *OTHER_PACKINGS))]
+    unread = [
+        path / name for name in forms if name != file.name and (path / name).is_file()
+    ]
+    if not unread:
+        return ()
+    return (f"{path}: {file.name} is read; left out: {name_some(unread)}",)
+
+
+def name_some(files: Sequence[Path]) -> str:
+    """The names of the first of some files."""
+    names_shown = ", ".join(file.name for file in files[:SHOWN])
+    return names_shown + (", …" if len(files) > SHOWN else "")
+
+
 def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
-    return file.name.removesuffix(".gz").endswith(suffixes)
+    return file.name.removesuffix(GZIP).endswith(suffixes)
+
+
+def looks_like(file: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file's name is that of a file of the format, however it is packed."""
+    return _ends(_as_unpacked(file), suffixes)
+
+
+def _as_unpacked(file: Path) -> Path:
+    """What a file would be called that is packed, and not by gzip."""
+    return file.with_suffix("") if file.suffix in OTHER_PACKINGS else file
+
+
+def _refuse_other_packing(file: Path) -> None:
+    """BadData for a file that is packed, and not by gzip."""
+    if file.suffix in OTHER_PACKINGS:
+        raise broken_file(
+            file,
+            f"is packed as {file.suffix}, and zsg unpacks {GZIP} alone; unpack it, or pack it by"
+            " gzip",
+        )
+
+
+def _hint_at_packed(path: Path, suffixes: tuple[str, ...]) -> str:
+    """Which files would do for a path, were they packed by gzip or not at all."""
+    if "*" in str(path):
+        return ""
+    forms = (path.with_name(f"{path.name}{suffix}") for suffix in OTHER_PACKINGS)
+    packed = sorted(
+        file
+        for file in (path.iterdir() if path.is_dir() else forms)
+        if file.suffix in OTHER_PACKINGS
+        and looks_like(file, suffixes)
+        and file.is_file()
+    )
+    if not packed:
+        return ""
+    return (
+        f". Unpack {name_some(packed)}, or pack them by gzip: zsg unpacks {GZIP} alone"
+    )
 
 
 def root_folder(path: Path) -> Path:

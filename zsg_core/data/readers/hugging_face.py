@@ -29,11 +29,13 @@ from zsg_core.data.readers import (
     sharegpt,
 )
 from zsg_core.data.readers.format import (
+    GZIP,
     SHOWN,
     Facts,
     Inspection,
     Parse,
     find_files,
+    looks_like,
     reader,
     root_folder,
     unsupported_row,
@@ -44,9 +46,21 @@ from zsg_core.errors import UserError
 
 NAME = "huggingface"
 JSON = "arrow.json"  # the name of Arrow's type of JSON texts
+BESIDE = (".parquet", ".arrow", ".jsonl")  # what looks like rows in a folder
 OF_A_MESSAGE = {"role", "from", "content", "value", "text"}  # what is read of one
+
+
+def parse_sourced(row: flan_mini.FlanRow, name: str, intake: Intake) -> list[Example]:
+    """One example of the task `source`; of a dialogue whose source is null, the task of
+    those without that column."""
+    if row.source is None:
+        intake.note_nulls(source=None)
+        row = msgspec.structs.replace(row, source=sharegpt.TASK)
+    return flan_mini.parse_row(row, name, intake)
+
+
 SHAPES: list[tuple[set[str], type, Parse]] = [
-    ({"source", "conversations"}, flan_mini.FlanRow, flan_mini.parse_row),
+    ({"source", "conversations"}, flan_mini.FlanRow, parse_sourced),
     ({"conversations"}, sharegpt.ShareGptRow, sharegpt.parse_row),
     ({"items"}, sharegpt.ShareGptRow, sharegpt.parse_row),
     ({"messages"}, messages.MessagesRow, messages.make_parser(NAME)),
@@ -74,7 +88,7 @@ SHAPES: list[tuple[set[str], type, Parse]] = [
 def list_files(path: Path) -> list[Path]:
     """The Arrow or Parquet files of one split, in the order of their names."""
     if not path.is_dir():
-        return find_files(path, (".parquet", ".arrow"))
+        return _refuse_packed(find_files(path, (".parquet", ".arrow")))
     if (path / "dataset_dict.json").is_file():
         raise _folder_of_splits(path)
     if (path / "state.json").is_file():
@@ -82,6 +96,17 @@ def list_files(path: Path) -> list[Path]:
     if not any(path.glob("*.parquet")):
         _refuse_files_below(path)
     return find_files(path / "*.parquet", (".parquet",))
+
+
+def _refuse_packed(files: list[Path]) -> list[Path]:
+    """The files. BadData for one that is packed: both formats pack their columns."""
+    for file in files:
+        if file.suffix == GZIP:
+            raise broken_file(
+                file,
+                "is packed, and zsg reads Parquet and Arrow files as they are; unpack it",
+            )
+    return files
 
 
 def _folder_of_splits(path: Path) -> UserError:
@@ -136,15 +161,14 @@ def inspect_files(path: Path, facts: Facts) -> Inspection:
 
 
 def _left_out(path: Path, split_files: list[Path]) -> tuple[str, ...]:
-    """A note on the Parquet and Arrow files of a folder that are not read."""
+    """A note on the files of rows in a folder that are not read, of other formats, too."""
     if not path.is_dir():
         return ()
     read = set(split_files)
     unread = [
         str(file.relative_to(path))
-        for end in ("parquet", "arrow")
-        for file in sorted(path.glob(f"**/*.{end}"))
-        if file not in read
+        for file in sorted(path.rglob("*"))
+        if looks_like(file, BESIDE) and file not in read
     ]
     if not unread:
         return ()

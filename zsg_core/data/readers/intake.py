@@ -1,6 +1,8 @@
 """Decides what becomes of a row that cannot be read: an error that names it, or one
 that is counted and told."""
 
+import gzip
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +27,8 @@ class Intake:
         self.skipped = 0
         self.reasons: list[str] = []
         self.notes: Counter[str] = Counter()
+        # nulls that are read as absence, by their key; counted where rows are passed over
+        self.nulls: Counter[str] = Counter()
         # rows by the split that they say they are of
         self.splits: Counter[str] = Counter()
         self.met_key = False  # whether a key of `keys` was met since it was last asked
@@ -45,6 +49,12 @@ class Intake:
         """Counts a part that a rule of the format leaves out of an example that is
         otherwise read."""
         self.notes[omission] += 1
+
+    def note_nulls(self, **values: object) -> None:
+        """Counts the nulls among values, by their keys: they are read as absence, and
+        where rows are passed over an older zsg passed over such a row."""
+        if self.skip:
+            self.nulls.update(key for key, value in values.items() if value is None)
 
     def take_met_key(self) -> bool:
         """Whether a key of the tables of `keys` was met since this was asked before."""
@@ -68,14 +78,18 @@ class Intake:
             "skipped": self.skipped,
             "reasons": self.reasons,
             "left_out": dict(sorted(self.notes.items())),
+            **({"nulls": dict(sorted(self.nulls.items()))} if self.nulls else {}),
         }
 
 
 def read_whole(path: Path, limit: int) -> bytes:
-    """All bytes of a file. BadData for one of more than `limit`, which is not read;
-    OSError as it is."""
-    with path.open("rb") as file:
-        text = file.read(limit + 1)
+    """All bytes of a file, unpacked where it is gzipped. BadData for one of more than
+    `limit`, which is not read; OSError for one that cannot be read or unpacked."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            text = file.read(limit + 1)
+        except (EOFError, zlib.error) as error:
+            raise OSError(str(error)) from error
     if len(text) > limit:
         raise broken_file(
             path,

@@ -10,7 +10,8 @@ for a label of the row that changes nothing.
 Sources of the names: OpenAI's and Mistral's `weight`, axolotl's `train`, `training` and
 `train_detail`, torchtune's `masked`, ms-swift's `loss`, NeMo's `mask`, LLaMA-Factory's
 `loss_weight` and `kto_tag`, OASST's `deleted`, TRL's `label` of KTO, DeepSeek's and
-Qwen's `reasoning_content`.
+Qwen's `reasoning_content`, OpenRouter's `reasoning_details`, LiteLLM's `thinking_blocks`,
+OpenAI's former `functions`, GSM8K's `solution` of a model beside the right answer.
 """
 
 from collections.abc import Callable, Iterable
@@ -100,7 +101,17 @@ _LEARN = (
 )
 _MASK = ("mask", "masked", "ignore", "train_detail")
 _REMOVED = ("deleted", "is_deleted", "removed")
-_REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
+_REASONING = (
+    "reasoning_content",
+    "reasoning_details",
+    "reasoning",
+    "thinking",
+    "thinking_blocks",
+    "thought",
+    "thoughts",
+    "chain_of_thought",
+    "cot",
+)
 _MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 
 MESSAGE: dict[str, tuple[KeyRule, ...]] = {
@@ -210,6 +221,7 @@ ROW: dict[str, tuple[KeyRule, ...]] = {
             "system_prompt",
             "system_message",
             "tools",
+            "functions",
             *_REASONING,
             *_MEDIA,
         )
@@ -227,6 +239,7 @@ QUESTION: dict[str, tuple[KeyRule, ...]] = {
         "choices",
         "options",
         "rationale",
+        "solution",
     )
 }
 SPLIT = "split"

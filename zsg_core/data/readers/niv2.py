@@ -15,7 +15,17 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example, Turn
-from zsg_core.data.readers.format import Lists, find_files, reader
+from zsg_core.data.readers.format import (
+    GZIP,
+    OTHER_PACKINGS,
+    Facts,
+    Inspection,
+    Lists,
+    bare_name,
+    choose_form,
+    find_files,
+    reader,
+)
 from zsg_core.data.readers.intake import Intake, Malformed, broken_file, read_whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
@@ -50,7 +60,9 @@ class Task(msgspec.Struct):
     definition: str | list[str] = msgspec.field(name="Definition")
     shots: list[Shot] = msgspec.field(name="Positive Examples")
     instances: list[msgspec.Raw] = msgspec.field(name="Instances")
-    categories: str | list[str] = msgspec.field(name="Categories", default_factory=list)
+    categories: str | list[str] | None = msgspec.field(
+        name="Categories", default_factory=list
+    )
 
 
 _TASK, _INSTANCE = msgspec.json.Decoder(Task), msgspec.json.Decoder(Instance)
@@ -124,7 +136,8 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
 
     UserError with the file, the instance and the reason when the file is not what it should be.
     """
-    name = path.parent.name if path.stem in SPLIT_FILES else path.stem
+    bare = bare_name(path)
+    name = path.parent.name if bare in SPLIT_FILES else bare
     try:
         task = _TASK.decode(
             read_whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf")
@@ -142,7 +155,7 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
     tags = (
         (task.categories,)
         if isinstance(task.categories, str)
-        else tuple(task.categories)
+        else tuple(task.categories or ())
     )
     for index, raw in enumerate(task.instances):
         try:
@@ -182,12 +195,30 @@ def _example(
 
 
 def _task_file(folder: Path, name: str) -> Path:
-    path = folder / "tasks" / f"{name}.json"
+    path = choose_form(folder / "tasks", f"{name}.json")
     if not path.is_file():
+        packed = [
+            form.name
+            for suffix in OTHER_PACKINGS
+            if (form := path.with_name(f"{path.name}{suffix}")).is_file()
+        ]
+        advice = (
+            f"; unpack {packed[0]}, or pack it by gzip: zsg unpacks {GZIP} alone"
+            if packed
+            else ""
+        )
         raise UserError(
-            f"{path}: not found, but the split files of {folder} name this task"
+            f"{path}: not found, but the split files of {folder} name this task{advice}"
         )
     return path
+
+
+def inspect_files(path: Path, facts: Facts) -> Inspection:
+    """Whether a pattern names gzipped files beside plain ones, which an older zsg left out."""
+    if path.is_dir():
+        return Inspection()
+    packings = {file.suffix == GZIP for file in list_files(path)}
+    return Inspection(marks={"packed": "read"} if len(packings) > 1 else {})
 
 
 @reader(
@@ -201,9 +232,10 @@ def _task_file(folder: Path, name: str) -> Path:
     many_tasks=True,
     defined=True,
     draws_answers=True,
+    inspect=inspect_files,
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """All instances of all tasks, in the order of the lists, or of the files' names."""
     for file in list_files(path):
-        if file.suffix == ".json":
+        if file.name.removesuffix(GZIP).endswith(".json"):
             yield from read_task(file, intake)

@@ -11,7 +11,16 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import find_files, parse_rows, reader
+from zsg_core.data.readers.format import (
+    GZIP,
+    OTHER_PACKINGS,
+    SHOWN,
+    Facts,
+    Inspection,
+    find_files,
+    parse_rows,
+    reader,
+)
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import csv_rows
 from zsg_core.errors import UserError
@@ -26,7 +35,7 @@ class CsvRow(msgspec.Struct):
 
 def list_files(path: Path) -> list[Path]:
     """One CSV per task. UserError where a task has two."""
-    csv_files = find_files(path / "*/*.csv" if path.is_dir() else path, (".csv",))
+    csv_files = _find_in_folders(path) if path.is_dir() else find_files(path, (".csv",))
     of_task: dict[str, Path] = {}
     for file in csv_files:
         first = of_task.setdefault(file.parent.name, file)
@@ -36,6 +45,37 @@ def list_files(path: Path) -> list[Path]:
                 f" */{file.name}"
             )
     return csv_files
+
+
+def _find_in_folders(path: Path) -> list[Path]:
+    """The plain and gzipped files of a folder's tasks, by their folders' names."""
+    packed = any(path.glob(f"*/*.csv{GZIP}"))
+    patterns = [f"*/*.csv{GZIP}"] if packed else []
+    if any(path.glob("*/*.csv")) or not packed:
+        patterns.insert(0, "*/*.csv")
+    return sorted(
+        file for pattern in patterns for file in find_files(path / pattern, (".csv",))
+    )
+
+
+def inspect_files(path: Path, facts: Facts) -> Inspection:
+    """Which packed files of a folder are not read."""
+    if not path.is_dir():
+        return Inspection()
+    unread = [
+        str(file.relative_to(path))
+        for file in sorted(path.glob("*/*.csv.*"))
+        if file.suffix in OTHER_PACKINGS
+    ]
+    if not unread:
+        return Inspection()
+    some = ", ".join(unread[:SHOWN]) + (", …" if len(unread) > SHOWN else "")
+    return Inspection(
+        notes=(
+            f"{path}: left out: {some} (unpack them, or pack them by gzip: zsg unpacks {GZIP}"
+            " alone)",
+        )
+    )
 
 
 def _of_task(task: str):
@@ -52,6 +92,7 @@ def _of_task(task: str):
     files=list_files,
     many_tasks=True,
     defined=True,
+    inspect=inspect_files,
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every task."""

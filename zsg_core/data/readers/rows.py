@@ -26,6 +26,15 @@ Fields = TypeVar("Fields", bound=msgspec.Struct)
 
 BLOCK = 256 << 10  # what stays in a core's cache is read a third faster than megabytes
 BOM = b"\xef\xbb\xbf"
+# how files begin that are packed
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\x00": "xz",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "zip",
+}
+LONGEST_MARK = max(map(len, PACKED))
 LINE, ITEM = ":{}", "[{}]"
 
 
@@ -185,7 +194,19 @@ def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[st
 
 
 def _open(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    """The bytes of a file, unpacked where it is gzipped. BadData for one that is packed
+    otherwise than its name says."""
+    file: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    head = file.peek(LONGEST_MARK)
+    for mark, packing in PACKED.items():
+        if head.startswith(mark):
+            file.close()
+            raise broken_file(
+                path,
+                f"is packed by {packing}, which its name does not say; unpack it, or pack it by"
+                " gzip under a name that ends in .gz",
+            )
+    return file
 
 
 def _each_line(file: BinaryIO) -> Iterator[bytes]:

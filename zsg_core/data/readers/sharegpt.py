@@ -14,6 +14,8 @@ from zsg_core.data.readers.format import row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 
+TASK = "sharegpt"
+
 
 class ShareGptMessage(MessageKeys, gc=False):
     """One message; each dialect has its own names."""
@@ -64,8 +66,8 @@ def parse_row(row: ShareGptRow, name: str, intake: Intake) -> list[Example]:
     system, pairs = pair_turns((message.pair() for message in messages), intake)
     return [
         Example(
-            id=intake.next_id("sharegpt"),
-            task="sharegpt",
+            id=intake.next_id(TASK),
+            task=TASK,
             turns=pairs,
             system=system or row.system or "",
         )

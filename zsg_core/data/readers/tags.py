@@ -39,14 +39,15 @@ def read_tags(
     path: Path,
     ids: Sequence[str],
     published: Callable[[], Sequence[str | None]] = tuple,
+    warn: Callable[[str], None] = logger.warning,
 ) -> list[Tags]:
     """The tags of each of the examples `ids`. UserError where rows and examples do not
     match, or a row is none.
 
     `published`: asked for the ids with which the examples were published, in their
     order, where the rows name none of zsg's. An example that no row is of then has no
-    tags, and neither it nor a row of no example is passed over in silence: a
-    warning is logged.
+    tags, and neither it nor a row of no example is passed over in silence: `warn` is
+    told.
     """
     rows = [row for chunk in json_rows(path, TagsRow, Intake()) for row in chunk.rows]
     named = {str(row.id): _texts(row.tags) for row in rows if row.id is not None}
@@ -57,7 +58,7 @@ def read_tags(
             path, "has rows without an id, or an id twice; give every example one row"
         )
     if named.keys().isdisjoint(ids):
-        return _by_published(path, named, ids, published())
+        return _by_published(path, named, ids, published(), warn)
     return _by_id(path, named, ids)
 
 
@@ -84,6 +85,7 @@ def _by_published(
     named: dict[str, Tags],
     ids: Sequence[str],
     published_ids: Sequence[str | None],
+    warn: Callable[[str], None],
 ) -> list[Tags]:
     if named.keys().isdisjoint(published_ids):
         raise _tags_of_others(path, named, ids, published_ids)
@@ -99,13 +101,13 @@ def _by_published(
         if published_id not in named
     ]
     if untagged:
-        logger.warning(
+        warn(
             f"{path.name} has no tags of {len(untagged)} of {len(ids)} examples, which count as"
             f" having none: {untagged[0]}, …"
         )
     unmatched = named.keys() - set(published_ids)
     if unmatched:
-        logger.warning(
+        warn(
             f"{path.name} has {len(unmatched)} of {len(named)} rows that are of no example;"
             f" the first: {min(unmatched)!r}"
         )
