@@ -44,7 +44,7 @@ class SeedRow(RowKeys, gc=False):
 )
 def parse_row(row: AlpacaRow, name: str, intake: Intake) -> list[Example]:
     """One example."""
-    if None in (row.input, row.system, row.history):
+    if row.input is None or row.system is None or row.history is None:
         intake.note_nulls(input=row.input, system=row.system, history=row.history)
     question = _asked(row.instruction, row.input or "")
     turns = (*(row.history or ()), (question, row.output))
