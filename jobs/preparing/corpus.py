@@ -443,21 +443,7 @@ class _Making:
                 f" {told['with_answer']} of them with the same answer; the first: {test_id} is"
                 f" {train_id}"
             )
-        facts = {
-            name: (
-                {"records": pool.ids, "pool": pool.tasks["train"]}
-                | {split: len(places[split][name]) for split in made}
-                | (
-                    {
-                        "instructions": pool.instructions,
-                        "worded": _worded(made["train"], name),
-                    }
-                    if pool.instructions
-                    else {}
-                )
-            )
-            for name, pool in self.pools.items()
-        }
+        facts = self._describe_sources(made["train"], places)
         with publish_folder(self.workspace.corpus(self.id)) as draft:
             for split, selection in made.items():
                 np.save(draft / f"{split}.npy", selection.places)
@@ -480,6 +466,23 @@ class _Making:
                 }
             write_json(draft / META, meta)
             write_corpus_notes(draft, self.all_notes)
+
+    def _describe_sources(
+        self, train: Selection, places: Mapping[str, Mapping[str, list[int]]]
+    ) -> Recipe:
+        """What meta.json tells of each source: its records, tasks and counts."""
+        facts: Recipe = {}
+        for name, pool in self.pools.items():
+            facts[name] = {"records": pool.ids, "pool": pool.tasks["train"]}
+            facts[name] |= {
+                split: len(of_split[name]) for split, of_split in places.items()
+            }
+            if pool.instructions:
+                facts[name] |= {
+                    "instructions": pool.instructions,
+                    "worded": _worded(train, name),
+                }
+        return facts
 
     def _judge(self, split: str, seen: "_Answers") -> None:
         """Tells how many answers are empty. UserError where a source has no other."""
