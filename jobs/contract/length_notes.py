@@ -28,7 +28,7 @@ def _describe_split(start: Start, split: str, train: Recipe) -> str | None:
         f"train.max_length {train['max_length']} has shortened {shortened}{of_all}"
         f" {KINDS[split]} examples"
     )
-    losses = []
+    losses: list[str] = []
     if questionless := _count(start.questionless, split):
         losses.append(
             f"{questionless} have lost their whole question and kept the answer (train.truncate:"
