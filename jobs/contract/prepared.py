@@ -119,7 +119,7 @@ def read_corpus_notes(folder: Path) -> list[str]:
     try:
         notes = read_json(folder / NOTES)
         return [] if notes is None else msgspec.convert(notes, list[str])
-    except Damaged as error:
+    except (Damaged, OSError) as error:
         return [str(error)]
     except msgspec.ValidationError as error:
         return [f"{folder / NOTES}: is not what zsg writes there: {error}; {ADVICE}"]
