@@ -19,6 +19,12 @@ def describe_lengths(start: Start, train: Recipe) -> list[str]:
 
 
 def _describe_split(start: Start, split: str, train: Recipe) -> str | None:
+    """How many examples of a split were shortened, and what they lost by it; None where
+    none was.
+
+    An example that kept its answer and nothing of its question teaches to answer
+    without being asked, which is worse than a shorter question.
+    """
     shortened = _count(start.shortened, split)
     if not shortened:
         return None

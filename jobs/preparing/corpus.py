@@ -308,7 +308,10 @@ class _Making:
         return {name: made[name] for name in taken}
 
     def _tell_if_empty(self, name: str, kind: str, places: Sequence[int]) -> None:
-        """Says of a source that nothing of it is used, though the recipe asks for it."""
+        """Says of a source that nothing of it is used, though the recipe asks for it.
+
+        The other sources then make up the whole, and of a mix its shares, too.
+        """
         if not places:
             self.warn(
                 f"{name or self.pools[name].files.data}: its caps, tags and amounts leave no"

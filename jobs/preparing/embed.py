@@ -138,6 +138,11 @@ def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:
 
 
 def _refuse_not_finite(vectors: NDArray[np.float32], texts: Sequence[str]) -> None:
+    """UserError where a vector of these texts has a number that is none.
+
+    Some measures would order by it all the same, and nobody would see that the order
+    means nothing.
+    """
     is_finite = np.isfinite(vectors).all(axis=1)
     if not is_finite.all():
         first = int(np.argmin(is_finite))

@@ -204,7 +204,10 @@ def _describe_data(
     workspace: Workspace, job: TrainJob, starts: Sequence[tuple[EventRow, Start]]
 ) -> str:
     """What whoever reads the run's numbers must know of the data of its stages, and of
-    what its last stage made of them."""
+    what its last stage made of them.
+
+    Cut where it is too long for a tag: the files have all of it.
+    """
     corpora = [_submitted(workspace.run(run)).made.corpus for run in job.before]
     notes = [
         note

@@ -188,6 +188,7 @@ def _format_summary(summary: dict[str, Any]) -> list[str]:
 
 
 def _format_notes(notes: list[str]) -> list[str]:
+    """The notes in the words of the other commands, which say them on stderr."""
     return [f"note on the data: {note}" for note in notes]
 
 

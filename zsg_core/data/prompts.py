@@ -162,7 +162,11 @@ def _shorten(
     truncate: str,
 ) -> tuple[list[int], bool]:
     """The prompt of a first turn, cut to `room` tokens, and whether nothing of the
-    question is left."""
+    question is left.
+
+    A prompt ends with its question, so that a cut at the tail takes that first, and the
+    system text before it stays whole.
+    """
     over = len(prompt) - room
     begin = _find_question(prompt, example, first_prompt)
     if truncate == CUT_SYSTEM and example.system.strip():
@@ -177,7 +181,8 @@ def _shorten(
 def _find_question(
     prompt: Sequence[int], example: Example, first_prompt: _FirstPrompt
 ) -> int:
-    """Where the question begins in the tokens of a prompt."""
+    """Where the question begins in the tokens of a prompt: as far as it is that of the
+    same example without one."""
     turns = (("", example.turns[0][1]), *example.turns[1:])
     return _shared(prompt, first_prompt.of(structs.replace(example, turns=turns)))
 
@@ -185,7 +190,11 @@ def _find_question(
 def _find_system(
     prompt: Sequence[int], example: Example, first_prompt: _FirstPrompt
 ) -> tuple[int, int]:
-    """Where the system text begins in the tokens of a prompt, and where it ends."""
+    """Where the system text begins in the tokens of a prompt, and where it ends.
+
+    Found by another text in its place: what both prompts have in common is not of it,
+    however the template and the tokenizer join them.
+    """
     other_prompt = first_prompt.of(structs.replace(example, system=OTHER_SYSTEM))
     before = _shared(prompt, other_prompt)
     after = _shared(prompt[::-1], other_prompt[::-1])

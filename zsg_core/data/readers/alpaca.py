@@ -43,7 +43,8 @@ class SeedRow(RowKeys, gc=False):
     (".json", ".jsonl"),
 )
 def parse_row(row: AlpacaRow, name: str, intake: Intake) -> list[Example]:
-    """One example."""
+    """One example. A null in a key that may be absent is absence: pandas writes it, and
+    Parquet has no other way to say it."""
     if row.input is None or row.system is None or row.history is None:
         intake.note_nulls(input=row.input, system=row.system, history=row.history)
     question = _asked(row.instruction, row.input or "")

@@ -77,11 +77,13 @@ def _once(seen: set[str], make):
 
 
 def _problem(row: Problem) -> Example:
+    """A problem as an example; what is called in its tests stands in the tags."""
     turn, tags = (row.prompt, row.canonical_solution), (row.entry_point,)
     return Example(id=row.task_id, task="humaneval", turns=(turn,), tags=tags)
 
 
 def _question(row: Question, answer: ReferenceAnswer | None) -> Example:
+    """A question with its reference answers; a turn without one has an empty answer."""
     references = answer.choices[0].turns if answer and answer.choices else []
     if not row.turns:
         raise Malformed("`turns` is empty")
@@ -93,20 +95,25 @@ def _question(row: Question, answer: ReferenceAnswer | None) -> Example:
 
 
 def _humaneval(path: Path) -> list[Path]:
+    """The file of problems: given, or the one of the folder, gzipped as it is published
+    or unpacked."""
     file = choose_form(path, "HumanEval.jsonl") if path.is_dir() else path
     return find_files(file, (".jsonl", ".json"))
 
 
 def _questions(path: Path) -> list[Path]:
+    """The file of questions: given, or the one of the folder."""
     file = choose_form(path, "question.jsonl") if path.is_dir() else path
     return find_files(file, (".jsonl", ".json"))
 
 
 def _inspect_problems(path: Path, facts: Facts) -> Inspection:
+    """Which other forms of the problems a folder has."""
     return Inspection(notes=note_other_forms(path, _humaneval(path)))
 
 
 def _inspect_questions(path: Path, facts: Facts) -> Inspection:
+    """Which other forms of the questions a folder has."""
     return Inspection(notes=note_other_forms(path, _questions(path)))
 
 
