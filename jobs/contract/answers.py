@@ -22,6 +22,7 @@ from jobs.contract import journal
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import SCHEMA
 from jobs.contract.journal_rows import AnswersKept, Number, Row, find_events
+from jobs.contract.json_values import DECODE_ERRORS, convert_json
 from jobs.files import ownership
 from zsg_core.errors import ClusterError
 from zsg_core.metrics.scoring import Answered
@@ -149,8 +150,8 @@ def _decode_line(line: bytes) -> AnswersLine:
     no number."""
     try:
         return msgspec.json.decode(line, type=AnswersLine)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.convert(json.loads(line), AnswersLine)
+    except DECODE_ERRORS:
+        return convert_json(json.loads(line), AnswersLine)
 
 
 def find_place(

@@ -25,6 +25,7 @@ from jobs.contract.attempt import Attempt
 from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, to_json
 from jobs.contract.journal import spell_nonfinite
+from jobs.contract.json_values import DECODE_ERRORS
 
 NAME = "heartbeat.json"
 LONGEST = 1 << 20  # bytes that are read; a beat has a thousand
@@ -72,7 +73,7 @@ def read_heartbeat(folder: Path, nonce: str) -> tuple[Beat, float] | None:
                 os.fstat(file.fileno()).st_mtime,
                 msgspec.json.decode(file.read(LONGEST), type=Beat),
             )
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *DECODE_ERRORS):
         return None
     return (beat, written) if beat.nonce == nonce else None
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
 from jobs.contract.folder import Damaged, get_object
+from jobs.contract.json_values import DECODE_ERRORS, convert_json
 from zsg_core.metrics.keys import INSIDE
 
 Number = float | int | str  # one that is not finite is a text
@@ -252,7 +253,7 @@ def decode_row(path: Path, line: bytes, number: int | None = None) -> Row:
     file's path and the number, for what is none."""
     try:
         return _DECODER.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return _decode_unusual(path, line, number)
 
 
@@ -268,7 +269,7 @@ def _decode_unusual(path: Path, line: bytes, number: int | None) -> Row:
         ) from None
     try:
         return convert_row(value)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise Damaged(
             f"{path}: holds a row that is none of a journal{location} ({error}): {line[:80]!r}"
         ) from None
@@ -284,14 +285,14 @@ def _describe(line: bytes, error: Exception) -> str:
 def convert_row(value: Any) -> Row:
     """The row of parsed JSON. ValidationError for what is none."""
     try:
-        return msgspec.convert(value, _KNOWN)
+        return convert_json(value, _KNOWN)
     except msgspec.ValidationError:
         row = get_object(value)
         kind = row.get("kind")
         if kind == EVENT and not _is_known_event(row.get("data")):
-            return msgspec.convert(row, NoteRow)
+            return convert_json(row, NoteRow)
         if isinstance(kind, str) and kind not in _KINDS and "data" in row:
-            return msgspec.convert({**row, "kind": "other"}, OtherRow)
+            return convert_json({**row, "kind": "other"}, OtherRow)
         raise
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from jobs.contract.folder import Damaged, name_file_in_errors, to_json
+from jobs.contract.json_values import DECODE_ERRORS, convert_json
 
 
 class Retried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,12 +129,12 @@ def read_lines(path: Path) -> Iterator[NumberedRow | LostLine]:
     for number, line in enumerate(lines, start=1):
         try:
             yield NumberedRow(number, _decoder.decode(line))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except DECODE_ERRORS:
             slow = _read_slowly(path, line, number)
             if slow is not None:
                 yield slow
     # a row without an end is whole all the same if only its end was cut
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    with contextlib.suppress(*DECODE_ERRORS):
         yield NumberedRow(len(lines) + 1, _decoder.decode(last))
 
 
@@ -155,7 +156,7 @@ def _read_slowly(path: Path, line: bytes, number: int) -> NumberedRow | LostLine
     if isinstance(event, str) and event not in EVENTS:
         return None
     try:
-        return NumberedRow(number, msgspec.convert(row, LedgerRow))
+        return NumberedRow(number, convert_json(row, LedgerRow))
     except msgspec.ValidationError as error:
         text = json.dumps(row)[:200]
         raise Damaged(

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from jobs.contract.folder import META, NOTES, Damaged, read_json, write_json
+from jobs.contract.json_values import convert_json
 from jobs.contract.records import read_record, write_record
 
 ADVICE = "remove the folder, and the next job that needs it makes it anew"
@@ -118,7 +119,7 @@ def read_corpus_notes(folder: Path) -> list[str]:
     file cannot be read, that."""
     try:
         notes = read_json(folder / NOTES)
-        return [] if notes is None else msgspec.convert(notes, list[str])
+        return [] if notes is None else convert_json(notes, list[str])
     except (Damaged, OSError) as error:
         return [str(error)]
     except msgspec.ValidationError as error:

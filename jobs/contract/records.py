@@ -18,6 +18,7 @@ from jobs.contract.folder import (
     read_json,
     write_json,
 )
+from jobs.contract.json_values import DECODE_ERRORS, convert_json
 
 T = TypeVar("T", bound=msgspec.Struct)
 USUAL = 1 << 20  # bytes; a record of more is read in two steps
@@ -39,7 +40,7 @@ def read_record(
         return None
     except OSError as error:
         raise make_unreadable(path, error) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         return _read_or_refuse(path, kind, advice)
     refuse_newer(path, {"schema": getattr(record, "schema", None)})
     return record
@@ -53,7 +54,7 @@ def _read_or_refuse(path: Path, kind: type[T], advice: str) -> T | None:
     if value is None and not path.exists():
         return None
     try:
-        return msgspec.convert(value, kind)
+        return convert_json(value, kind)
     except msgspec.ValidationError as error:
         raise Damaged(
             f"{path}: is not what zsg writes there: {error}; {advice}"

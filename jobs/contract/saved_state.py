@@ -14,6 +14,7 @@ import msgspec
 from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, Damaged, read_json, write_json
 from jobs.contract.journal import spell_nonfinite
+from jobs.contract.json_values import convert_json
 from jobs.files import file_errors
 
 NAME = "state.json"
@@ -62,7 +63,7 @@ def read_saved_state(folder: Path) -> SavedState | None:
     if not content or content.keys() | {"files"} != set(SavedState.__struct_fields__):
         return None
     try:
-        return msgspec.convert(content, SavedState)
+        return convert_json(content, SavedState)
     except msgspec.ValidationError as error:
         raise Damaged(
             f"{path}: is not what zsg writes there: {error}; {ADVICE}"

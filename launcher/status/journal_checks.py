@@ -19,6 +19,7 @@ import msgspec
 from jobs.contract import journal
 from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.journal import HoleError
+from jobs.contract.json_values import DECODE_ERRORS
 from launcher.workspace.job_state import (
     JOURNAL_UNREADABLE,
     JobState,
@@ -133,7 +134,7 @@ def _read_entries(path: Path) -> dict[str, _Entry]:
     """What was remembered; nothing where the file is damaged, or of another schema."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_ChecksFile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return {}
     return file.journals if file.schema == SCHEMA else {}
 

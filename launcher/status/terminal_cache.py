@@ -16,6 +16,7 @@ import msgspec
 
 from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.json_values import DECODE_ERRORS
 from jobs.contract.states import State
 
 RESTED_S = 5.0  # the coarsest clock of a file system, with room
@@ -83,7 +84,7 @@ def _read_entries(path: Path) -> dict[str, _Entry]:
     fields, or the file is damaged."""
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_EndsFile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return {}
     is_of_this_version = (file.schema, file.fields) == (SCHEMA, FIELDS)
     return file.ends if is_of_this_version else {}

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from jobs.contract.folder import Workspace
+from jobs.contract.json_values import DECODE_ERRORS
 from jobs.files import locks, ownership
 from zsg_core.errors import UserError
 from zsg_core.shown_text import make_showable
@@ -178,5 +179,5 @@ def _read_holder(path: Path) -> Holder | None:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(MOST_BYTES), type=Holder)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return None
