@@ -35,6 +35,7 @@ from launcher.commands.options import (
     Except,
     GridFile,
     GridNameOrAll,
+    NoLimits,
     Only,
     ProfileName,
     Workspace,
@@ -263,6 +264,7 @@ def plan(
     retry: Retry = False,
     retrain: Retrain = False,
     no_canary: NoCanary = False,
+    no_limits: NoLimits = False,
     json: AsJson = False,
 ) -> None:
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
@@ -279,7 +281,13 @@ def plan(
     from launcher.planning.plan import Allow
     from launcher.submission import workflow
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
+    allow = Allow(
+        retry,
+        retrain,
+        Selection.parse(only, except_),
+        canary=not no_canary,
+        limits=not no_limits,
+    )
     opened = workflow.resolve_grid(
         grid, profile, workspace, smoke, sets or (), only_looks=True
     )
@@ -299,6 +307,7 @@ def submit(
     retry: Retry = False,
     retrain: Retrain = False,
     no_canary: NoCanary = False,
+    no_limits: NoLimits = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="only show what would be done, as plan does"),
@@ -322,7 +331,13 @@ def submit(
     from launcher.submission import workflow
     from launcher.views import asking, show
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
+    allow = Allow(
+        retry,
+        retrain,
+        Selection.parse(only, except_),
+        canary=not no_canary,
+        limits=not no_limits,
+    )
     opened = workflow.resolve_grid(
         grid,
         profile,

@@ -8,7 +8,7 @@ from launcher.clusters import cluster
 from launcher.doctor import cluster_checks
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING
 from tests.lib.command_line import Zsg
-from tests.lib.slurm_answers import ASSOC_MGR, CONFIG, PARTITIONS, a_cluster, profile
+from tests.lib.slurm_answers import CONFIG, PARTITIONS, a_cluster, profile
 
 
 def test_scontrol_is_read_line_by_line() -> None:
@@ -26,22 +26,6 @@ def test_partitions_are_read_one_a_line() -> None:
     assert list(found) == ["main", "gpu"]
     assert (found["main"]["MaxTime"], found["gpu"]["State"]) == ("01:00:00", "DOWN")
     assert cluster.parse_partitions("") == {}
-
-
-def test_accounting_is_read_record_by_record() -> None:
-    """`scontrol show assoc_mgr` becomes the user's associations, not those of whole
-    accounts, and QoS by name."""
-    associations, qos = cluster.parse_assoc_mgr(ASSOC_MGR)
-
-    assert [(row["Account"], row["MaxSubmitJobs"]) for row in associations] == [
-        ("nlp", "50(40)"),
-        ("vision", ""),
-    ]
-    assert (qos["short"]["MaxWallPJ"], qos["short"]["MaxSubmitJobsPU"]) == (
-        "30",
-        "45(1)",
-    )
-    assert cluster.parse_assoc_mgr("Current Association Manager state\n") == ([], {})
 
 
 @pytest.mark.parametrize(
@@ -182,7 +166,7 @@ def test_how_a_preempted_run_is_warned(
     """Without a signal of its own a run has the grace time and KillWait, which the check says."""
     found = a_cluster({"PreemptType": "preempt/partition_prio", **config}, main=row)
 
-    check = cluster_checks.check_preemption(found, profile())
+    [check] = cluster_checks.check_preemption(found, profile())
 
     assert (check.verdict, said in check.line) == (verdict, True), check.line
 
@@ -226,7 +210,7 @@ def test_the_partition_grants_what_is_asked(
 ) -> None:
     """The profile's partition, or the default one, exists, is up, and has the time and
     the nodes."""
-    check = cluster_checks.check_partition(a_cluster(), profile(**settings))
+    [check] = cluster_checks.check_partitions(a_cluster(), profile(**settings))
 
     assert check.verdict == verdict
     assert said in check.line
@@ -234,7 +218,8 @@ def test_the_partition_grants_what_is_asked(
 
 def test_a_cluster_without_a_default_partition_needs_a_name() -> None:
     """Where no partition is the default, the profile must name one, and the message lists them."""
-    check = cluster_checks.check_partition(a_cluster(main={"Default": "NO"}), profile())
+    without = a_cluster(main={"Default": "NO"})
+    [check] = cluster_checks.check_partitions(without, profile())
 
     assert (check.verdict, check.advice) == (
         PROBLEM,

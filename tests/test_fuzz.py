@@ -23,8 +23,9 @@ import pytest
 
 from jobs.contract import folder as folders
 from jobs.contract import journal
-from launcher.clusters import cluster, profiles, slurm
+from launcher.clusters import accounting, cluster, profiles, sbatch_options, slurm
 from launcher.grids import grid, model_folder, overrides
+from launcher.planning import accounting_limits
 from launcher.workspace.ledger import Ledger
 from tests.lib import fuzz
 from tests.lib.builders import task, write_niv2
@@ -308,13 +309,17 @@ def told_by_slurm(path: Path) -> None:
         cluster.parse_config(text),
         cluster.parse_partitions(text),
         cluster.parse_nodes(text),
-        cluster.parse_assoc_mgr(text),
+        accounting.split_records(text),
+        accounting.parse_qos_usage(text),
+        accounting.parse_table(text, accounting.USER_COLUMNS),
+        sbatch_options.parse_help(text),
     )
     for line in text.splitlines()[:50]:
         (
             slurm._tasks(line),
             cluster.parse_minutes(line),
             cluster.parse_tres(line),
+            accounting_limits.read_wall(line),
             cluster.parse_gpus(line),
         )
 

@@ -30,7 +30,7 @@ def refused(own: Profile, cluster: Cluster | None = None, **size: int) -> list[s
     """What is refused of a plan whose runs are of the profile's size."""
     plan = planned()
     plan.groups[0].size = own.train
-    return limits.find_refusals(own, plan, cluster or a_cluster())
+    return list(limits.judge_plan(own, plan, cluster or a_cluster()).refusals)
 
 
 @pytest.mark.parametrize(

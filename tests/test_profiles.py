@@ -230,7 +230,16 @@ def test_what_slurm_options_are_made_of_is_taken(load, value):
             4,
             "SBATCH_QOS is an option of Slurm's own programs",
         ),
-        ("slurm:\n  sbatch: {comment: a b}", 4, "slurm.sbatch.comment"),
+        ('slurm:\n  sbatch: {comment: "a\\nb"}', 4, "slurm.sbatch.comment"),
+        ('slurm:\n  sbatch: {comment: "a`id`"}', 4, "slurm.sbatch.comment"),
+        ('slurm:\n  sbatch: {comment: "a\\\\"}', 4, "slurm.sbatch.comment"),
+        (
+            "slurm:\n  sbatch: {requeue: true}",
+            4,
+            "zsg sets --requeue itself, but for --requeue=expedite;",
+        ),
+        ("slurm:\n  sbatch: {requeue: 'no'}", 4, "zsg sets --requeue itself"),
+        ("slurm:\n  sbatch: {container-id: x}", 4, "by container.prefix"),
         ("slurm:\n  sbatch: {exclusive: false}", 4, "slurm.sbatch.exclusive"),
         ("slurm:\n  sbatch: {--nice: 1}", 4, "slurm.sbatch"),
         ("slurm: {gres: gpu:8, gpus_by: gpus}", 3, "leave slurm.gpus_by out"),
@@ -261,6 +270,25 @@ def test_what_contradicts_or_cannot_be_passed_on_is_refused(load, text, line, sa
 
     assert f"mine.yaml:{line}: " in str(error.value)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "nodelist: 'n[1-4,7],m3'",
+        "comment: 'a note; with #1, \"quotes\" and it''s blank'",
+        "begin: now+1 hour",
+        "licenses: 'matlab@db:2|ansys'",
+        "requeue: expedite",
+        "spread-segments: true",
+        "resources: 'flat(rack1):4'",
+    ],
+)
+def test_option_values_are_taken_as_sbatch_takes_them(load, option):
+    """Node lists with brackets, values with blanks, and what newer releases of Slurm have."""
+    profile = load(f"name: a\nkind: slurm\nslurm: {{sbatch: {{{option}}}}}\n")
+
+    assert list(profile.slurm.sbatch) == [option.partition(":")[0]]
 
 
 @pytest.mark.parametrize("value", ["a100&ib", "[rack1|rack2]", "a100*2", "!old"])
@@ -608,6 +636,30 @@ def test_module_lines_are_said_to_go_into_setup(load):
         UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"
     ):
         load("name: a\nkind: slurm\nmodules: [cuda]\n")
+
+
+HELP = """Parallel run options:
+  -a, --array=indexes         job array index values
+      --bb=<spec>             burst buffer specifications
+
+Options provided by plugins:
+      --container-image=[USER@][REGISTRY#]IMAGE[:TAG]|PATH
+                              [pyxis] the image, as --image was before
+"""
+
+
+def test_what_the_sbatch_at_hand_has_is_taken() -> None:
+    """A newer Slurm and a site's plugins have options that no list of ours has."""
+    options = sbatch_options.parse_help(HELP)
+
+    assert options == {"array", "bb", "container-image"}
+    assert (
+        sbatch_options.explain_refusal("container-image", "x", lambda: options) is None
+    )
+    assert sbatch_options.explain_refusal("array", "0-3", lambda: options) is not None
+    assert "no option --image" in str(
+        sbatch_options.explain_refusal("image", "x", lambda: options)
+    )
 
 
 def test_an_option_that_zsg_sets_is_never_passed_on() -> None:

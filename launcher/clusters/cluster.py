@@ -4,36 +4,40 @@ grants this user. Once each.
 Answers are parsed by pure functions; what they mean for a grid, launcher.planning.limits decides.
 """
 
+import contextlib
+import grp
 import math
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from jobs.files import ownership
 from jobs.runtime.slurm_calls import Runner, run_program
-from launcher.clusters import slurm
+from launcher.clusters import accounting, slurm
+from launcher.clusters.accounting import Grants, SlurmRecord, split_words
 
-SlurmRecord = dict[str, str]
+ROOT = "root"  # whom Slurm lets into every partition
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What Slurm told. `associations` and `qos` are empty where accounting enforces
-    nothing or does not answer.
+    """What Slurm told. `grants` is empty where accounting enforces nothing or does not
+    answer.
 
     `named`: the cluster that was asked, where it is not simply the default one.
+    `user`, `groups`, `host`: who asks, and from where.
     """
 
     config: Mapping[str, str] = field(default_factory=dict[str, str])
     partitions: Mapping[str, Mapping[str, str]] = field(
         default_factory=dict[str, Mapping[str, str]]
     )
-    associations: tuple[Mapping[str, str], ...] = ()
-    qos: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict[str, Mapping[str, str]]
-    )
+    grants: Grants = field(default_factory=Grants)
     user: str = ""
+    groups: frozenset[str] = frozenset()
+    host: str = ""
     named: str | None = None
 
     @property
@@ -47,6 +51,17 @@ class Cluster:
                 return name
         return None
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether it has told anything of itself."""
+        return bool(self.config)
+
+    @property
+    def has_submit_plugin(self) -> bool:
+        """Whether the site changes or checks jobs by a program of its own, as they come."""
+        plugins = self.config.get("JobSubmitPlugins", "(null)")
+        return plugins not in ("(null)", "", "none", "job_submit/none")
+
     def enforces(self, rule: str) -> bool:
         """Whether accounting refuses jobs by `associations`, `limits` or `qos`; the
         last two imply the first."""
@@ -59,25 +74,35 @@ class Cluster:
 
 
 def query_cluster(run: Runner = run_program, named: str | None = None) -> Cluster:
-    """The cluster, by two calls, and a third where accounting sets limits. ClusterError
+    """The cluster, by two calls, and some more where accounting sets limits. ClusterError
     if the controller is away.
 
     `named`: the cluster to ask, if not the default one.
     """
-    # Slurm takes a number, too
-    user = ownership.find_login_name() or str(os.getuid())
     cluster = Cluster(
         config=query_config(run, named),
         partitions=query_partitions(run, named),
-        user=user,
+        # Slurm takes a number, too
+        user=ownership.find_login_name() or str(os.getuid()),
+        groups=_find_groups(),
+        host=socket.gethostname().partition(".")[0],
         named=named,
     )
     if not cluster.enforces("associations"):
         return cluster
-    argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
-    answer = slurm.call_accounting(argv, run, named)
-    associations, qos = parse_assoc_mgr(answer)
-    return replace(cluster, associations=tuple(associations), qos=qos)
+    name = cluster.config.get("ClusterName", named or "")
+    return replace(
+        cluster, grants=accounting.query_grants(cluster.user, name, run, named)
+    )
+
+
+def _find_groups() -> frozenset[str]:
+    """The names of the groups that this process is in."""
+    groups = set[str]()
+    for number in os.getgroups():
+        with contextlib.suppress(KeyError):  # a number without a name
+            groups.add(grp.getgrgid(number).gr_name)
+    return frozenset(groups)
 
 
 def query_config(run: Runner = run_program, named: str | None = None) -> SlurmRecord:
@@ -94,28 +119,16 @@ def parse_config(text: str) -> SlurmRecord:
 def query_partitions(
     run: Runner = run_program, named: str | None = None
 ) -> dict[str, SlurmRecord]:
-    """The settings of every partition the user can see, by its name."""
-    return parse_partitions(
-        slurm.call_slurm(["scontrol", "show", "partition", "--oneliner"], run, named)
-    )
+    """The settings of every partition by its name, also of those that are hidden: jobs
+    may be sent to them."""
+    argv = ["scontrol", "show", "partition", "--all", "--oneliner"]
+    return parse_partitions(slurm.call_slurm(argv, run, named))
 
 
 def parse_partitions(text: str) -> dict[str, SlurmRecord]:
     """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
-    rows = map(_words, text.split("\n"))
+    rows = map(split_words, text.split("\n"))
     return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
-
-
-def parse_assoc_mgr(text: str) -> tuple[list[SlurmRecord], dict[str, SlurmRecord]]:
-    """The associations of `scontrol show assoc_mgr`, and its QoS by name:
-    `MaxSubmitJobs=5(4)` is a limit, and used."""
-    records = [
-        _words(block) for block in re.split(r"^(?=ClusterName=|QOS=)", text, flags=re.M)
-    ]
-    associations = [row for row in records if row.get("UserName")]
-    return associations, {
-        row["QOS"].partition("(")[0]: row for row in records if "QOS" in row
-    }
 
 
 def query_nodes(
@@ -175,12 +188,17 @@ def parse_minutes(limit: str) -> float:
     return 60 * (24 * days + hours) + minutes + seconds / 60
 
 
+_COUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([KMGTP]?)(?:\([0-9.]*\))?")
+_MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
+
+
 def parse_tres(text: str) -> dict[str, int]:
-    """What `cpu=8,mem=8000M,node=2,gres/gpu=4` counts; what has a unit is left out."""
+    """What `cpu=8,mem=8000M,node=2(1),gres/gpu=4` counts, memory in MB; what is used of
+    a limit, in brackets, is left out."""
     return {
-        key: int(value)
+        key: int(float(match[1]) * _MEGABYTES[match[2]])
         for key, value in _pairs(text)
-        if re.fullmatch(r"[0-9]{1,18}", value)
+        if (match := _COUNT.fullmatch(value))
     }
 
 
@@ -189,7 +207,3 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
         key, equals, value = entry.partition("=")
         if equals:
             yield key, value
-
-
-def _words(text: str) -> SlurmRecord:
-    return dict(word.split("=", 1) for word in text.split() if "=" in word)

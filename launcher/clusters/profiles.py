@@ -26,8 +26,10 @@ from zsg_core.settings.fields import (
 
 # what Slurm's options are made of; no blank, no quote
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]
-# a100&ib, [rack1|rack2]: quoted where written
+# a100&ib, [rack1|rack2], n[1-4,7]: quoted where written
 Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]
+# an option's value on one line: quoted where it is written, but Slurm reads \ even so
+OptionText = Annotated[str, Field(pattern=r"^[\w .,:;@=+/&|*!?()\[\]{}<>#%^~'\"-]+$")]
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")]
 
 
@@ -36,7 +38,10 @@ class SlurmSettings(Strict):
 
     partition: Word | None = Field(
         default=None,
-        description="Partition of every job. Null means the site's default.",
+        description=(
+            "Partition of every job, or several, such as main,long, of which Slurm takes "
+            "the one that is free first. Null means the site's default."
+        ),
     )
     account: Word | None = Field(
         default=None,
@@ -116,17 +121,18 @@ class SlurmSettings(Strict):
             "queues that many jobs behind each run."
         ),
     )
-    srun_args: list[Word] = Field(
+    srun_args: list[Features] = Field(
         default=["--kill-on-bad-exit=1", "--wait=60"],
         description="Further arguments of srun; by default one dead rank ends the job step.",
     )
     sbatch: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Word | int | Literal[True]
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")],
+        OptionText | int | Literal[True],
     ] = Field(
         default={},
         description=(
             "Further options of sbatch by their long names, such as {exclusive: true, "
-            "nice: 100}."
+            "nodelist: 'n[1-4,7]', comment: a note}; requeue: expedite where Slurm has it."
         ),
     )
     sacct: bool = Field(
@@ -656,8 +662,8 @@ def _check_gres_counts_alone(profile: Profile) -> Refusal | None:
 
 
 def _check_sbatch_options(profile: Profile) -> Refusal | None:
-    for name in profile.slurm.sbatch:
-        if why := sbatch_options.explain_refusal(name):
+    for name, value in profile.slurm.sbatch.items():
+        if why := sbatch_options.explain_refusal(name, value):
             return Refusal(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
     return None
 

@@ -13,6 +13,7 @@ from launcher.commands.options import (
     Detach,
     Except,
     GridName,
+    NoLimits,
     Only,
     Workspace,
     Yes,
@@ -132,6 +133,7 @@ def retry(
     force: Annotated[
         bool, typer.Option("--force", help="also runs that would fail again")
     ] = False,
+    no_limits: NoLimits = False,
     detach: Detach = False,
     yes: Yes = False,
 ) -> None:
@@ -171,7 +173,9 @@ def retry(
     opened = workflow.reopen_grid(workspace_folder, grid)
     run_ids = set(map(attrgetter("id"), opened.runs))
     retries.refuse_changed(str(opened.grid.path), choice.runs, run_ids)
-    allow = Allow(retry=True, selection=Selection.of_ids(choice.runs))
+    allow = Allow(
+        retry=True, selection=Selection.of_ids(choice.runs), limits=not no_limits
+    )
     if detach and opened.site.profile.kind == "local":
         arguments = [word for word in sys.argv[1:] if word != "--detach"]
         workflow.submit_detached(opened, allow, arguments)

@@ -62,6 +62,16 @@ Detach = Annotated[
     bool,
     typer.Option("--detach", help="local: return at once, leave the jobs running"),
 ]
+NoLimits = Annotated[
+    bool,
+    typer.Option(
+        "--no-limits",
+        help=(
+            "Slurm: also submit what limits of partitions, accounts and QoS would not grant, as far"
+            " as zsg sees them; Slurm decides"
+        ),
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option("--replace", help="replace the file where it is there already"),

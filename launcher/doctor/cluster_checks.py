@@ -2,6 +2,7 @@
 change. Pure but for `check_cluster`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters import cluster as clusters
@@ -9,24 +10,28 @@ from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import JobSize, Profile, SlurmSettings, mem_gb
 from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis, make_diagnosis
-from launcher.planning import limits
+from launcher.planning import accounting_limits, limits, partition_limits
+from launcher.planning.accounting_limits import Terms
+from launcher.planning.job_request import JobRequest, list_requests
 
 
 def check_cluster(profile: Profile, run: Runner = run_program) -> list[Diagnosis]:
     """Every check of the cluster. ClusterError if the controller is away."""
     name = which_cluster.choose_cluster(profile)
     cluster = clusters.query_cluster(run, name)
+    names = partition_limits.list_partitions(profile, cluster)
     checks = [
         *check_settings(cluster.config, profile),
-        check_preemption(cluster, profile),
-        check_partition(cluster, profile),
+        *check_preemption(cluster, profile),
+        *check_partitions(cluster, profile),
         *check_accounts(cluster, profile),
     ]
-    partition = profile.slurm.partition or cluster.default_partition
-    if partition in cluster.partitions:
-        nodes = clusters.query_nodes(str(partition), run, name)
-        checks += check_nodes(nodes, profile)
-    return checks
+    nodes = {
+        partition: clusters.query_nodes(partition, run, name)
+        for partition in names
+        if partition in cluster.partitions
+    }
+    return [*checks, *check_nodes_of(nodes, profile)]
 
 
 def check_settings(config: Mapping[str, str], profile: Profile) -> Iterator[Diagnosis]:
@@ -85,10 +90,20 @@ def _check_accounting(kind: str, profile: Profile) -> Diagnosis:
     return make_diagnosis("accounting", WARNING, kind, advice)
 
 
-def check_preemption(cluster: Cluster, profile: Profile) -> Diagnosis:
-    """What happens to a run that makes way for another's, and whether it is warned."""
-    name = profile.slurm.partition or cluster.default_partition or ""
-    partition = cluster.partitions.get(name, {})
+def check_preemption(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
+    """What happens to a run that makes way for another's, and whether it is warned: in
+    each partition where they differ."""
+    names = partition_limits.list_partitions(profile, cluster)
+    rows = [cluster.partitions.get(name, {}) for name in names] or [{}]
+    diagnoses = [_check_preemption_in(row, cluster) for row in rows]
+    if len(set(diagnoses)) == 1:
+        yield diagnoses[0]
+        return
+    for name, diagnosis in zip(names, diagnoses, strict=True):
+        yield replace(diagnosis, what=f"preemption in {name}")
+
+
+def _check_preemption_in(partition: Mapping[str, str], cluster: Cluster) -> Diagnosis:
     mode = partition.get("PreemptMode") or cluster.config.get("PreemptMode", "OFF")
     plugin = cluster.config.get("PreemptType", "preempt/none")
     if plugin == "preempt/none" or mode == "OFF":
@@ -117,58 +132,108 @@ def check_preemption(cluster: Cluster, profile: Profile) -> Diagnosis:
     )
 
 
-def check_partition(cluster: Cluster, profile: Profile) -> Diagnosis:
-    """Whether the profile's partition exists, is up, and grants what is asked for."""
-    name = profile.slurm.partition or cluster.default_partition
-    if name is None or name not in cluster.partitions:
-        finding = f"there is no {name!r}" if name else "there is no default partition"
-        names = ", ".join(cluster.partitions)
-        advice = f"slurm.partition in the profile, one of: {names}"
-        return Diagnosis("partition", PROBLEM, finding, advice)
-    partition = cluster.partitions[name]
-    refusals: list[str] = []
-    if partition.get("State", "UP") != "UP":
-        refusals.append(f"it is {partition['State']}: jobs wait until it is up")
-    for kind, size in _job_sizes(profile):
-        refusals += limits.check_partition(name, partition, profile, kind, size)
+def check_partitions(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
+    """Whether the profile's partitions exist, are up, and grant what is asked for, each
+    for itself."""
+    yield from _check_partition_names(cluster, profile)
+    names = partition_limits.list_partitions(profile, cluster)
+    requests = list_requests(profile)
+    refused_in = {
+        name: _list_refusals(name, cluster, requests)
+        for name in names
+        if name in cluster.partitions
+    }
+    for name in refused_in:
+        label = "partition" if len(names) == 1 else f"partition {name}"
+        yield _check_partition(label, name, cluster, refused_in)
+
+
+def _check_partition_names(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
+    names = partition_limits.list_partitions(profile, cluster)
+    findings = partition_limits.check_names(profile, cluster)
+    if findings.refusals:
+        unknown = [
+            f"there is no {name!r}" for name in names if name not in cluster.partitions
+        ]
+        finding = "; ".join(unknown) or "there is no default partition"
+        names_here = ", ".join(cluster.partitions)
+        advice = f"slurm.partition in the profile, one of: {names_here}"
+        yield Diagnosis("partition", PROBLEM, finding, advice)
+    for note in findings.notes:
+        yield Diagnosis("partition", WARNING, "not looked at", note)
+
+
+# why a partition does not grant a kind of job, by the kinds
+RefusedKinds = Mapping[str, Sequence[str]]
+
+
+def _list_refusals(
+    name: str, cluster: Cluster, requests: Sequence[JobRequest]
+) -> RefusedKinds:
+    refused: dict[str, list[str]] = {}
+    for request in requests:
+        terms = _find_terms(name, cluster, request.profile)
+        refusals = partition_limits.check_partition(name, cluster, request, terms)
+        # what a QoS may lift is none: that its flags are not known is told of itself
+        refused[request.kind] = [r.text for r in refusals if not r.lifted_by]
+    return refused
+
+
+def _find_terms(name: str, cluster: Cluster, profile: Profile) -> Terms:
+    return accounting_limits.find_terms(profile, cluster, name)
+
+
+def _check_partition(
+    label: str, name: str, cluster: Cluster, refused_in: Mapping[str, RefusedKinds]
+) -> Diagnosis:
+    """What a partition does not grant: a problem, unless another of the list does."""
+    refusals = [text for texts in refused_in[name].values() for text in texts]
+    notes = list(partition_limits.list_notes(name, cluster))
+    row = cluster.partitions[name]
     mark = " (the default)" if name == cluster.default_partition else ""
-    finding = f"{name}{mark}, {partition.get('TotalNodes', '?')} nodes"
-    advice = "; ".join(dict.fromkeys(refusals))
-    return make_diagnosis("partition", PROBLEM, finding, advice)
+    finding = f"{name}{mark}, {row.get('TotalNodes', '?')} nodes"
+    is_down = row.get("State", "UP") != "UP" and len(refused_in) == 1
+    is_problem = is_down or not _is_granted_elsewhere(name, cluster, refused_in)
+    advice = "; ".join(dict.fromkeys([*notes, *refusals]))
+    return make_diagnosis(label, PROBLEM if is_problem else WARNING, finding, advice)
 
 
-def _job_sizes(profile: Profile) -> list[tuple[str, JobSize]]:
-    return [("prepare", profile.prepare), ("train", profile.train)]
+def _is_granted_elsewhere(
+    name: str, cluster: Cluster, refused_in: Mapping[str, RefusedKinds]
+) -> bool:
+    """Whether each kind of job that a partition refuses starts in another of the list."""
+    if partition_limits.must_satisfy_all(cluster):
+        return not any(refused_in[name].values())
+    return all(
+        any(not refused[kind] for refused in refused_in.values())
+        for kind, texts in refused_in[name].items()
+        if texts
+    )
 
 
 def check_accounts(cluster: Cluster, profile: Profile) -> Iterator[Diagnosis]:
     """Whether account and QoS are the user's to name, and what they grant."""
     if not cluster.enforces("associations"):
         return
-    account = profile.slurm.account or _default_account(cluster)
+    account = accounting_limits.find_account(profile, cluster) or "none"
     qos = f", QoS {profile.slurm.qos}" if profile.slurm.qos else ""
     refusals = [
-        *limits.check_account(profile, cluster),
-        *limits.check_qos(profile, cluster),
+        *accounting_limits.check_account(profile, cluster),
+        *accounting_limits.check_qos(profile, cluster),
     ]
     yield make_diagnosis("account", PROBLEM, f"{account}{qos}", "; ".join(refusals))
     yield _check_limits(cluster, profile)
 
 
-def _default_account(cluster: Cluster) -> str:
-    for association in cluster.associations:
-        if association.get("DefAssoc") == "Yes":
-            return association["Account"]
-    return "none"
-
-
 def _check_limits(cluster: Cluster, profile: Profile) -> Diagnosis:
-    binding = limits.find_binding_limits(profile, cluster)
+    names = partition_limits.list_partitions(profile, cluster)
     refusals = [
         refusal
-        for kind, size in _job_sizes(profile)
-        for owner, limit in binding
-        for refusal in limits.per_job(owner, limit, profile, kind, size)
+        for name in names
+        for request in list_requests(profile)
+        for refusal in accounting_limits.check_job(
+            _find_terms(name, cluster, profile), request
+        )
     ]
     quota = limits.find_submit_quota(profile, cluster)
     finding = "none on the number of jobs"
@@ -176,19 +241,41 @@ def _check_limits(cluster: Cluster, profile: Profile) -> Diagnosis:
         finding = f"{quota.jobs} more jobs now: {quota.why}"
         if quota.jobs == 0:
             refusals.append("nothing more can be submitted before jobs have ended")
+    refusals += limits.list_unknown(profile, cluster)
     advice = "; ".join(dict.fromkeys(refusals))
     return make_diagnosis("limits", WARNING, finding, advice)
+
+
+def check_nodes_of(
+    nodes: Mapping[str, Sequence[Mapping[str, str]]], profile: Profile
+) -> Iterator[Diagnosis]:
+    """The checks of the nodes of each partition. What one does not offer is no problem
+    where another does."""
+    checks_of = {name: list(check_nodes(rows, profile)) for name, rows in nodes.items()}
+    is_offered = any(
+        all(check.verdict == OK for check in checks) for checks in checks_of.values()
+    )
+    for name, checks in checks_of.items():
+        for check in checks:
+            label = check.what if len(nodes) == 1 else f"{check.what} in {name}"
+            is_mild = is_offered and check.verdict == PROBLEM
+            verdict = WARNING if is_mild else check.verdict
+            yield replace(check, what=label, verdict=verdict)
 
 
 def check_nodes(
     nodes: Sequence[Mapping[str, str]], profile: Profile
 ) -> Iterator[Diagnosis]:
     """Whether enough nodes offer the GPUs, the memory and the CPUs that a job asks for on each."""
+    if not nodes:
+        advice = "Slurm shows none of its nodes to you (PrivateData?): not looked at"
+        yield Diagnosis("nodes", WARNING, "none", advice)
+        return
     yield _check_gpus(nodes, profile)
     yield _check_memory(nodes, profile)
     cpus = max((int(node["cpus"].rstrip("+")) for node in nodes), default=0)
-    for kind, size in _job_sizes(profile):
-        yield _check_cpus(kind, size, cpus)
+    for request in list_requests(profile):
+        yield _check_cpus(request.kind, request.size, cpus)
 
 
 def _check_gpus(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:

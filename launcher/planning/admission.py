@@ -6,16 +6,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.runtime.slurm_calls import look_with, run_program
+from jobs.runtime.slurm_calls import Runner, look_with, run_program
 from jobs.tracking import logins
 from launcher.clusters import cluster as clusters
 from launcher.clusters import slurm_retry, which_cluster
 from launcher.clusters.cluster import Cluster
+from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
 from launcher.grids.runs import Run
 from launcher.planning import limits
+from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.estimates import Estimates
-from launcher.planning.plan import SUBMIT, Plan
+from launcher.planning.plan import SUBMIT, Allow, Plan
 from launcher.planning.site import Site, get_runs_at_once
 from launcher.workspace import extras
 from zsg_core import secrets
@@ -25,10 +27,28 @@ from zsg_core.training.estimate import GB
 
 logger = logging.getLogger(__name__)
 
+OVERRULE = "--no-limits"
 
-def cluster_of(profile: Profile, must_answer: bool) -> Cluster:
+
+def ask_early(profile: Profile) -> EarlyAnswer[Cluster] | None:
+    """The profile's cluster, asked in the background; None where there is nobody to ask.
+
+    slurmdbd takes a fifth of a second, in which runs can be resolved.
+    """
+    if profile.kind == "local" or shutil.which("scontrol") is None:
+        return None
+    return EarlyAnswer(lambda: _ask_cluster(profile, look_with(run_program)))
+
+
+def _ask_cluster(profile: Profile, run: Runner = run_program) -> Cluster:
+    return clusters.query_cluster(run, which_cluster.choose_cluster(profile))
+
+
+def cluster_of(
+    profile: Profile, must_answer: bool, early: EarlyAnswer[Cluster] | None = None
+) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not
-    answer and does not."""
+    answer and does not. `early`: where it has been asked already."""
     # which may be refused, whether or not Slurm is at hand
     named = which_cluster.choose_cluster(profile)
     if profile.kind == "local":
@@ -43,10 +63,10 @@ def cluster_of(profile: Profile, must_answer: bool) -> Cluster:
         return Cluster(named=named)
     if must_answer:
         return slurm_retry.retry_while_unreachable(
-            lambda: clusters.query_cluster(named=named)
+            early or (lambda: _ask_cluster(profile))
         )
     try:
-        return clusters.query_cluster(look_with(run_program), named)
+        return early() if early else _ask_cluster(profile, look_with(run_program))
     except ClusterError as error:
         logger.warning(
             f"the cluster's limits were not looked at ({slurm_retry.get_last_line(error)})"
@@ -55,17 +75,16 @@ def cluster_of(profile: Profile, must_answer: bool) -> Cluster:
 
 
 def find_objections(
-    site: Site, plan: Plan, cluster: Cluster, estimates: Estimates
+    site: Site, plan: Plan, allow: Allow, estimates: Estimates
 ) -> list[ZsgError]:
     """Why the plan would not pass, each with the smallest change that lets it pass.
 
     UserError where the grid, the profile or the command is to change, ClusterError
-    where the machine or Slurm is.
+    where the machine or Slurm is. Tells on the way what of Slurm's limits cannot be
+    known, and what is submitted all the same.
     """
-    profile = site.profile
-    reasons = list[str]()
-    if cluster.partitions:
-        reasons += limits.find_refusals(profile, plan, cluster)
+    profile, cluster = site.profile, site.cluster
+    reasons = _check_limits(site, plan, allow)
     if profile.kind == "slurm":
         reasons += _check_guards(profile, plan, cluster, estimates)
     reasons += [
@@ -78,6 +97,33 @@ def find_objections(
     if is_python_of_jobs(profile):
         objections += [ClusterError(line) for line in find_missing_packages(plan)]
     return objections
+
+
+def _check_limits(site: Site, plan: Plan, allow: Allow) -> list[str]:
+    """What Slurm's limits would not grant; said and no more where the user overrules it."""
+    findings = limits.judge_plan(site.profile, plan, site.cluster)
+    for note in findings.notes:
+        logger.warning(f"note: {note}")
+    if allow.limits:
+        return [
+            f"{refusal} ({OVERRULE} submits all the same)"
+            for refusal in findings.refusals
+        ]
+    for refusal in findings.refusals:
+        logger.warning(f"note: submitted all the same ({OVERRULE}): {refusal}")
+    return []
+
+
+def find_submit_quota(site: Site, allow: Allow) -> SubmitQuota | None:
+    """How many more jobs Slurm takes now; None where nothing limits them, or the user
+    overrules it."""
+    quota = limits.find_submit_quota(site.profile, site.cluster)
+    if quota and not allow.limits:
+        logger.warning(
+            f"note: {quota.why}: Slurm refuses an array with more jobs than are left ({OVERRULE})"
+        )
+        return None
+    return quota
 
 
 def without_room(plan: Plan) -> list[ZsgError]:

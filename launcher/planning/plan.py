@@ -56,6 +56,7 @@ class Allow:
     retrain: bool = False
     selection: Selection = EVERYTHING
     canary: bool = True  # one run of many goes first
+    limits: bool = True  # what Slurm's limits do not grant is refused
 
 
 @dataclass

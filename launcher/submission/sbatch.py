@@ -251,7 +251,9 @@ def build_parameters(
         profile, size, submission.name, after, submission.kind
     )
     if submission.exclude:
-        parameters["exclude"] = ",".join(submission.exclude)
+        options = parameters["additional_parameters"]
+        excluded = [options.pop("exclude", ""), *submission.exclude]
+        parameters["exclude"] = ",".join(filter(None, excluded))
     lines = code_snapshot.script_lines(code) + continuation.script_exports(
         submission.id, submission.chain - link
     )

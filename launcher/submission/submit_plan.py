@@ -22,6 +22,7 @@ from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.lifecycle import failed_nodes, retry
 from launcher.planning import limits
+from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.plan import (
     EVALUATE,
     RETRY,
@@ -80,7 +81,7 @@ class SubmitPlanner:
     runs: Sequence[Run]
     ledger: Ledger
     allow: Allow
-    quota: limits.SubmitQuota | None = None
+    quota: SubmitQuota | None = None
     need_gb: Callable[[Run], float] = need_nothing
     only_looks: bool = False
 

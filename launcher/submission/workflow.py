@@ -18,6 +18,7 @@ from jobs.contract.states import State
 from jobs.files import ownership, paths
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
+from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
@@ -29,6 +30,7 @@ from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
 from launcher.planning import admission, effects, limits
+from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
@@ -69,17 +71,21 @@ class ResolvedGrid:
     opened_by: dict[str, Any]
     read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
+    # what the cluster says of itself, asked while the runs were resolved
+    early: EarlyAnswer[Cluster] | None = None
 
     def on_cluster(self, must_answer: bool) -> "ResolvedGrid":
         """The grid with what the profile's cluster says of itself."""
-        cluster = admission.cluster_of(self.site.profile, must_answer=must_answer)
+        cluster = admission.cluster_of(
+            self.site.profile, must_answer=must_answer, early=self.early
+        )
         return replace(self, site=replace(self.site, cluster=cluster))
 
     def plan_submit(
         self,
         allow: Allow,
         ledger: Ledger,
-        quota: limits.SubmitQuota | None,
+        quota: SubmitQuota | None,
         *,
         only_looks: bool = False,
     ) -> Plan:
@@ -129,6 +135,7 @@ def resolve_grid(
         profile_name or grid.profile or "local", path.resolve().parent
     )
     profile = profiles.make_profile(layers)
+    early = admission.ask_early(profile)
     if smoke:
         grid = _shrink_grid(grid, profile)
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
@@ -169,6 +176,7 @@ def resolve_grid(
         opened_by,
         inputs_read,
         effects.list_effects(layers, profile, grid, runs),
+        early,
     )
 
 
@@ -247,7 +255,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     site, estimates = opened.site, opened.estimates
     ledger = Ledger(site.workspace)
     _tell_clusters(site, ledger)
-    quota = limits.find_submit_quota(site.profile, site.cluster)
+    quota = admission.find_submit_quota(site, allow)
     plan = opened.plan_submit(allow, ledger, quota, only_looks=True)
     refused: list[ZsgError] = [
         error
@@ -255,7 +263,7 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
         if error
     ]
     refused += [
-        *admission.find_objections(site, plan, site.cluster, estimates),
+        *admission.find_objections(site, plan, allow, estimates),
         *admission.without_room(plan),
     ]
     _say_unknown(opened, plan)
@@ -318,11 +326,11 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     opened = opened.on_cluster(must_answer=True)
     site = opened.site
     _tell_clusters(site, Ledger(site.workspace))
-    quota = limits.find_submit_quota(site.profile, site.cluster)
+    quota = admission.find_submit_quota(site, allow)
     agreed_plan: Plan | None = None
     if is_slurm:
         agreed_plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
-        _check_and_show(opened, agreed_plan)
+        _check_and_show(opened, agreed_plan, allow)
         question = f"{show.summarize_plan(agreed_plan)}: submit?"
         if agreed_plan.acting and not agreed(question):
             logger.info("nothing was submitted")
@@ -336,7 +344,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         submits.settle_submissions(site, ledger)
         plan = opened.plan_submit(allow, ledger, quota)
         if agreed_plan is None:
-            _check_and_show(opened, plan)
+            _check_and_show(opened, plan, allow)
         else:
             _tell_changes(agreed_plan, plan)
         submits.record_grid(site, opened.grid, opened.runs, opened.opened_by)
@@ -358,11 +366,11 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     return _has_failed(opened, plan, jobs)
 
 
-def _check_and_show(opened: ResolvedGrid, plan: Plan) -> None:
+def _check_and_show(opened: ResolvedGrid, plan: Plan, allow: Allow) -> None:
     """Shows a plan and what its files run and send; raises why it would be refused."""
     site = opened.site
     admission.raise_objections(
-        admission.find_objections(site, plan, site.cluster, opened.estimates)
+        admission.find_objections(site, plan, allow, opened.estimates)
     )
     show.plan_table(plan)
     if plan.acting:
@@ -462,7 +470,7 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
         site, opened.grid, opened.runs, Ledger(site.workspace), allow
     ).plan_submit()
     admission.raise_objections(
-        admission.find_objections(site, plan, Cluster(), opened.estimates)
+        admission.find_objections(site, plan, allow, opened.estimates)
     )
     show.plan_table(plan)
     if not plan.acting:

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from launcher.clusters import cluster
+from launcher.clusters import accounting, cluster
+from launcher.clusters.accounting import Grants
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
 
@@ -67,6 +68,32 @@ QOS=short(2)
         MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=45(1)
 """
 
+# sacctmgr show qos, and show associations, with --parsable2
+QOS = """normal|||||||||||
+short|DenyOnLimit,NoReserve|00:30:00|gres/gpu=4||||||45||9000
+long|PartitionTimeLimit,PartitionMaxNodes,PartitionMinNodes|7-00:00:00|||||||||
+"""
+ASSOCIATIONS = """nlp||normal|long,normal,short
+vision||normal|normal,short
+"""
+
+
+def grants(qos: str = QOS, associations: str = ASSOCIATIONS, uid: int = 1000) -> Grants:
+    """What accounting grants ada, of whom slurmctld tells the above."""
+    records = accounting.split_records(ASSOC_MGR)
+    return accounting.merge_grants(
+        Grants(
+            associations=tuple(row for row in records if row.get("UserName")),
+            accounts={
+                row["Account"]: row for row in records if row.get("UserName") == ""
+            },
+        ),
+        accounting.parse_qos_usage(ASSOC_MGR),
+        accounting.parse_table(qos, tuple(accounting.QOS_COLUMNS.values())),
+        accounting.parse_table(associations, accounting.USER_COLUMNS),
+        str(uid),
+    )
+
 
 def owned(lines: str, names: Mapping[str, str] | str, columns: int = 6) -> str:
     """Lines `id|…` of squeue, or with 3 `columns` of sacct, each with the user and the
@@ -100,11 +127,9 @@ def a_cluster(
     those of its first partition."""
     known = cluster.parse_partitions(PARTITIONS)
     known["main"] |= main or {}
-    associations, qos = cluster.parse_assoc_mgr(ASSOC_MGR)
     return Cluster(
         config=cluster.parse_config(CONFIG) | (config or {}),
         partitions=known,
-        associations=tuple(associations),
-        qos=qos,
+        grants=grants(),
         user="ada",
     )
