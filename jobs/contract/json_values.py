@@ -13,7 +13,7 @@ import msgspec
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
-def convert_json(value: object, kind: Any) -> Any:
+def convert_json(value: Any, kind: Any) -> Any:
     """The typed value of parsed JSON. ValidationError for what is none."""
     try:
         return msgspec.convert(value, kind)
