@@ -455,12 +455,57 @@ def test_odd_values_are_drawn(tmp_path: Path, values: tuple[float, ...]) -> None
     assert "metric odd/x" in written(place, "odd", metric="odd/x")
 
 
+def test_positions_that_no_axis_has_are_refused(tmp_path: Path) -> None:
+    """Tokens that are no number, with the run and the step; over steps all is drawn."""
+    place = Workspace(tmp_path)
+    listed = listed_run("odd0", {"arrangement.order": "rt"}, None)
+    record_run(place, listed, STEPS, TASKS, losses(1.0), trained=False)
+    write_grid(place, "odd", [listed])
+    journal_values(place, "odd0", "train/tokens", (1.0, *[math.inf] * len(STEPS)))
+
+    with pytest.raises(
+        UserError, match="--x tokens: run odd0 has inf tokens at step 10"
+    ):
+        written(place, "odd", x="tokens")
+    assert "1 of 1 runs done" in written(place, "odd")
+
+
+@pytest.mark.parametrize("name", ["step", "examples"])
+def test_a_run_with_a_number_beyond_64_bits_is_left_out(
+    tmp_path: Path, name: str
+) -> None:
+    """The page names it, and shows the others; so does an export."""
+    place = Workspace(tmp_path)
+    orders = [({"arrangement.order": order}, None, 1.0) for order in ("rt", "nft")]
+    odd, _ = make(place, "odd", orders)
+    attempt = attempts.begin_attempt(place.run(odd), "s")
+    journal = Journal(place.run(odd), attempt, "train", "1")
+    counts = {"step": 50, "examples": 800, name: 2**70}
+    journal.add_row("metric", data={"odd/x": 1.0}, **counts)
+    journal.close()
+    attempts.end_attempt(place.run(odd), attempt, "done", step=STEPS[-1])
+
+    page = written(place, "odd")
+    assert "beyond 64 bits" in page and "1 of 1 runs done" in page
+    out = tmp_path / "table.csv"
+    frames.export_table(place, "odd", out, "csv", items=False)
+    lines = out.read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in lines} == {'"odd1"'}
+
+
 def journalled(
     place: Workspace, name: str, key: str, values: tuple[float, ...]
 ) -> None:
     """A grid of one run that has these values of a metric, at its first steps, beside
     its losses."""
     [run] = make(place, name, [({"arrangement.order": "rt"}, None, 1.0)])
+    journal_values(place, run, key, values)
+
+
+def journal_values(
+    place: Workspace, run: str, key: str, values: tuple[float, ...]
+) -> None:
+    """A further attempt of a run, which is done with these values at its first steps."""
     attempt = attempts.begin_attempt(place.run(run), "s")
     journal = Journal(place.run(run), attempt, "train", "1")
     for step, value in zip(STEPS, values, strict=False):

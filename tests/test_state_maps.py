@@ -156,3 +156,35 @@ def test_without_hidden_states_nothing_is_said_of_them(tmp_path: Path) -> None:
 def test_many_groups_differ_in_colour_or_mark() -> None:
     """Tasks may be more than there are colours."""
     assert len({map_charts.choose_mark(number) for number in range(64)}) == 64
+
+
+def test_odd_states_are_drawn_or_named(tmp_path: Path) -> None:
+    """States that t-SNE cannot square in 32 bits are scaled first; of those that are no
+    numbers, or all the same, the page says why they have no map."""
+    place = Workspace(tmp_path)
+    axes = [({"arrangement.order": name}, None, 1.0) for name in ("nft", "fft", "rt")]
+    large, broken, same = make(place, "odd", axes)
+    for run, table in (
+        (large, states(9.0) * np.float32(1e37)),
+        (broken, np.full((24, 10), np.nan, np.float32)),
+        (same, np.full((24, 10), 7, np.float32)),
+    ):
+        keep_table(place, run, table)
+    page = written(place, "odd")
+
+    [title] = titles(page)
+    assert title.startswith("nft, after step 50")
+    assert f"{broken}, {LAYER} at step 50: some of the states are no numbers" in page
+    assert f"{same}, {LAYER} at step 50: the states of all items are the same" in page
+    map_rows = rows(place, "odd", "maps.csv")
+    assert len(map_rows) == 24
+    assert all(np.isfinite(float(row["tsne_1"])) for row in map_rows)
+
+
+def keep_table(place: Workspace, run: str, table: np.ndarray) -> None:
+    """Keeps such states of a run at its last step."""
+    ids = [f"{group}/x:{number}" for number, group in enumerate(GROUPS)]
+    way = {"layer": 15, "items": 8, "by": None, "pooling": "last"}
+    silhouettes = np.zeros(len(ids), np.float32)
+    kept = HiddenStates(50, LAYER, way, ids, GROUPS, "source", table, silhouettes)
+    hidden_state_store.keep_states(place.run(run), kept)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import ListedRun
 from launcher.reporting.data import csv_cells, recorded_runs
 from launcher.reporting.data.recorded_runs import RecordedRun
@@ -153,12 +153,19 @@ def item_columns(run: RecordedRun) -> Columns:
 
 
 def _table(columns: Columns, schema: "pa.Schema") -> "pa.Table":
-    """Columns as a table: what is one value stands in every row."""
+    """Columns as a table: what is one value stands in every row. Damaged for a number
+    that no run comes to."""
     length = len(columns["step"])
-    return pa.table(
-        [_array(columns.get(field.name), field.type, length) for field in schema],
-        schema=schema,
-    )
+    try:
+        arrays = [
+            _array(columns.get(field.name), field.type, length) for field in schema
+        ]
+    except OverflowError:
+        raise Damaged(
+            f"{columns['run']}: its journal has a step, a time or a count of examples beyond 64"
+            " bits"
+        ) from None
+    return pa.table(arrays, schema=schema)
 
 
 def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
@@ -243,8 +250,9 @@ def export_table(
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
     with TableWriter(path, schema_of(record.runs), kind) as file:
-        for columns in recorded_runs.take_from_sound_runs(
-            workspace, record, columns_of
-        ):
-            file.add(columns)
+        added = recorded_runs.take_from_sound_runs(
+            workspace, record, lambda run: file.add(columns_of(run))
+        )
+        for _ in added:
+            pass
     return file.rows

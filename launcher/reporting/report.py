@@ -163,7 +163,7 @@ def _read(
             )
             run_facts_shown, run_troubles = run.facts(), _troubles(run)
             run_notes = run.notes
-            columns = frames.metric_columns(run)
+            table.add(frames.metric_columns(run))
         except Damaged as error:
             trouble = recorded_runs.warn_of_left_out(run.run, error)
             troubles.append(trouble)
@@ -174,9 +174,9 @@ def _read(
         troubles += run_troubles
         notes |= dict.fromkeys(run_notes)
         metrics |= dict.fromkeys(run.keys())
-        table.add(columns)
     _refuse_empty(record, options, metrics)
     _refuse_too_large(options.metric, members)
+    _refuse_odd_places(options.x, members)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
     return GridComparison(
@@ -241,6 +241,17 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
                     f"--metric {metric}: run {member.run} has {value:g} at step {step}, which is"
                     f" too large to be drawn or compared (at most {LARGEST:g}); it is hardly a"
                     " measurement. Ask for another metric with --metric, or see what journalled it"
+                )
+
+
+def _refuse_odd_places(x: str, members: Sequence[Member]) -> None:
+    """UserError for values that have no place on the horizontal axis, with the run."""
+    for member in members:
+        for step, position in member.at.items():
+            if not abs(position) <= LARGEST:
+                raise UserError(
+                    f"--x {x}: run {member.run} has {position:g} {x} at step {step}, which is no"
+                    " place on an axis; use --x step, or see what journalled it"
                 )
 
 

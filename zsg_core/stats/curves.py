@@ -55,16 +55,18 @@ def compute_area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float6
 
     By the trapezoidal rule, A = Σ (s[i+1] − s[i]) (v[i] + v[i+1]) / 2 / (s[S−1] −
     s[0]). It is linear, so the area under a mean curve is the mean of the areas. Of one
-    step it is that step's value. ValueError unless steps rise.
+    step it is that step's value. Where values are infinite or overflow, so is the area,
+    or it is no number. ValueError unless steps rise.
     """
     positions, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     if len(positions) == 0 or np.any(np.diff(positions) <= 0):
         raise ValueError("steps must be at least one, and rise")
     if len(positions) == 1:
         return curve[0].copy()
-    return np.tensordot(np.diff(positions), (curve[:-1] + curve[1:]) / 2, axes=1) / (
-        positions[-1] - positions[0]
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        middles = (curve[:-1] + curve[1:]) / 2
+        area = np.tensordot(np.diff(positions), middles, axes=1)
+        return area / (positions[-1] - positions[0])
 
 
 def compute_t_interval(values: Sequence[float]) -> Interval | None:

@@ -105,9 +105,9 @@ def _positions(
     """Where each step stands on the horizontal axis. UserError for tokens that were not
     recorded."""
     if x == "step":
-        return {step: float(step) for step in points}
+        return {step: _as_position(step) for step in points}
     if x != "tokens" or not points:
-        return {step: float(point.examples) for step, point in points.items()}
+        return {step: _as_position(point.examples) for step, point in points.items()}
     tokens = run.tokens()
     for step in points:
         if step not in tokens:
@@ -116,6 +116,14 @@ def _positions(
                 " examples"
             )
     return {step: tokens[step] for step in points}
+
+
+def _as_position(count: int) -> float:
+    """A count as a place on an axis; inf where it is larger than any."""
+    try:
+        return float(count)
+    except OverflowError:
+        return math.inf
 
 
 def _items(run: RecordedRun, key: str) -> ItemMeans | None:

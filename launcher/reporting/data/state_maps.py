@@ -24,6 +24,8 @@ from launcher.workspace import extras
 PERPLEXITY, SEED = 30.0, 0
 LEAST = 5  # items of which a map says anything
 MOST = 24  # maps of a page
+# how large the largest of all states may be, and how small: t-SNE squares them in 32 bits
+SQUARED_WELL = (1e-15, 1e15)
 
 Points = NDArray[np.float64]  # (N, 2)
 
@@ -43,10 +45,12 @@ class StateMap:
 
 @dataclass(frozen=True)
 class StateMaps:
-    """The maps of a grid, and how many more there would be."""
+    """The maps of a grid, and how many more there would be. `undrawn`: which states have
+    no map, and why."""
 
     drawn: Sequence[StateMap]
     left_out: int = 0
+    undrawn: Sequence[str] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -58,8 +62,15 @@ class StateMaps:
 
 def map_groups(workspace: Workspace, groups: Sequence[tuple[str, Group]]) -> StateMaps:
     """The maps of a grid's groups, each with what it is called. UserError without scikit-learn."""
-    rows = list(_list_maps(workspace, groups))
-    return StateMaps([_map(*row) for row in rows[:MOST]], max(0, len(rows) - MOST))
+    undrawn: list[str] = []
+    kept_states = [
+        row
+        for label, group in groups
+        for row in _read_group(workspace, label, group, undrawn)
+    ]
+    rows = list(_list_maps(kept_states))
+    maps = [_map(*row) for row in rows[:MOST]]
+    return StateMaps(maps, max(0, len(rows) - MOST), undrawn)
 
 
 @dataclass(frozen=True)
@@ -73,13 +84,10 @@ class _KeptStates:
 
 
 def _list_maps(
-    workspace: Workspace, groups: Sequence[tuple[str, Group]]
+    rows: Sequence[_KeptStates],
 ) -> Iterator[tuple[str, str, HiddenStates]]:
     """(whose, run, states) of each base and of each group's last step that has any,
     layer by layer."""
-    rows = [
-        row for label, group in groups for row in _read_group(workspace, label, group)
-    ]
     yield from _list_bases([row for row in rows if row.step == 0])
     for row in rows:
         if row.step:
@@ -99,9 +107,10 @@ def _list_bases(rows: Sequence[_KeptStates]) -> Iterator[tuple[str, str, HiddenS
 
 
 def _read_group(
-    workspace: Workspace, label: str, group: Group
+    workspace: Workspace, label: str, group: Group, undrawn: list[str]
 ) -> Iterator[_KeptStates]:
-    """The first and the last states of each layer, of the first replicate that keeps any."""
+    """The first and the last states of each layer, of the first replicate that keeps
+    any; those that no map can be made of are told in `undrawn`."""
     for member in group.members:
         if files := _files(workspace, member.run):
             break
@@ -113,8 +122,29 @@ def _read_group(
     for _, steps in sorted(files.items()):
         for step in sorted({min(steps), max(steps)}):
             states = hidden_state_store.read_states(steps[step])
-            if len(states.ids) >= LEAST and np.isfinite(states.states).all():
+            if why := _explain_undrawn(states):
+                undrawn.append(f"{member.run}, {states.key} at step {step}: {why}")
+            else:
                 yield _KeptStates(label, member.run, step, states)
+
+
+def _explain_undrawn(states: HiddenStates) -> str | None:
+    """Why no map can be made of hidden states; None where one can."""
+    if len(states.ids) < LEAST:
+        return f"{len(states.ids)} items; a map says something of {LEAST} or more"
+    if not np.isfinite(states.states).all():
+        return "some of the states are no numbers (nan or inf)"
+    if not np.ptp(states.states, axis=0).any():
+        return "the states of all items are the same"
+    return None
+
+
+def _scale_to_square(states: NDArray[np.float64]) -> NDArray[np.float64]:
+    """States that are too large or too small for t-SNE in the unit of their largest: who
+    is near whom stays."""
+    largest = float(np.abs(states).max())
+    smallest_good, largest_good = SQUARED_WELL
+    return states if smallest_good < largest < largest_good else states / largest
 
 
 def _named(names: Sequence[str], when: str) -> str:
@@ -140,7 +170,7 @@ def _map(label: str, run: str, run_states: HiddenStates) -> StateMap:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    states = run_states.states.astype(np.float64)
+    states = _scale_to_square(run_states.states.astype(np.float64))
     pca = PCA(n_components=2, svd_solver="full")
     flat = pca.fit_transform(states)
     perplexity = min(PERPLEXITY, (len(states) - 1) / 3)

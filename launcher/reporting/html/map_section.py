@@ -13,6 +13,7 @@ from launcher.reporting.html import page as report_page
 
 MOST_NAMED = 6  # groups whose silhouettes stand in a title
 
+UNDRAWN = "Hidden states that no map can be made of"
 NOTE = (
     "Each point is the prompt of a test item: its hidden state in the layer, in the plane by t-SNE"
     f" (perplexity {PERPLEXITY:g}, less of few items; seed {SEED}; begun from the PCA) and by PCA."
@@ -25,8 +26,9 @@ NOTE = (
 
 def make_map_section(maps: StateMaps) -> list[str]:
     """The section as HTML; nothing where no run keeps hidden states."""
+    undrawn = [report_page.render_warning(UNDRAWN, maps.undrawn)] * bool(maps.undrawn)
     if not maps.drawn:
-        return []
+        return undrawn
     numbers = number_groups(maps)
     hover = sum(2 * len(state_map.kept.ids) for state_map in maps.drawn) <= MOST_HOVERED
     drawn = [
@@ -50,6 +52,7 @@ def make_map_section(maps: StateMaps) -> list[str]:
         ),
         report_page.render_panels(drawn),
         report_page.render_paragraph(NOTE + left_out, "faint"),
+        *undrawn,
     ]
 
 
