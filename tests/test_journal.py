@@ -13,6 +13,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt, Superseded, begin_attempt
+from jobs.contract.folder import Damaged
 from jobs.contract.journal import (
     GUEST,
     Journal,
@@ -244,6 +245,15 @@ def test_keys_and_steps_count_apart():
         ("loss/task", 1),
         ("loss", 2),
     ]
+
+
+@pytest.mark.parametrize("value", ["abc", 10**400], ids=["a word", "a huge number"])
+def test_a_value_that_is_no_number_is_told_with_its_row(value):
+    """As a journal that is not what zsg wrote, which leaves out the run and no other."""
+    with pytest.raises(
+        Damaged, match=r"attempt 1 has, in its row \d+, loss = .* at step 2"
+    ):
+        first_points(typed_rows([metric(1, 1, loss=1.0), metric(2, 2, loss=value)]))
 
 
 NEXT = math.nextafter(0.5, 1)

@@ -633,11 +633,19 @@ def _add_points(
     points: dict[tuple[str, int], Point], row: MetricRow, tolerance: float
 ) -> list[str]:
     """Adds the row's values that are the first of their key and step; returns where
-    others disagree with the first."""
+    others disagree with the first. Damaged for a value that is no number of a double."""
     disagree: list[str] = []
     step = row.step
     for key, value in row.data.items():
-        point = Point(key, step, float(value), row.ts, row.stage, row.examples)
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            text = repr(value[:40]) if isinstance(value, str) else "an endless integer"
+            raise Damaged(
+                f"the journal of attempt {row.attempt} has, in its row {row.seq}, {key} = {text}"
+                f" at step {step}, which is no number"
+            ) from None
+        point = Point(key, step, number, row.ts, row.stage, row.examples)
         first = points.setdefault((key, step), point)
         if first is point or key.startswith(SPEED):
             continue
