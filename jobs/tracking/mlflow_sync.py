@@ -413,7 +413,10 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
 
     follow.until_left(parent, lambda: send_each(served, send_run), LAST_S)
     for delivery in deliveries.values():
-        delivery.send_tables()
+        try:
+            delivery.send_tables()
+        except ZsgError as error:
+            logger.error(str(error))
 
 
 def send_each(

@@ -501,7 +501,7 @@ class Tracker:
     def _upload_by_client(
         self, run: str, location: str, file: Path, folder: str
     ) -> None:
-        """Sends a file where MLflow says that the run's artifacts are; OSError for a
+        """Sends a file where MLflow says that the run's artifacts are; NotSeen for a
         folder of this machine that its server does not see."""
         self._retry_policy.call(
             lambda: self._client.log_artifact(run, str(file), folder), is_transient
