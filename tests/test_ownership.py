@@ -609,21 +609,44 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
     ) == (None, "ok")
 
 
+def test_what_is_published_for_a_group_can_be_read_by_it(
+    stranger: OtherUser, open_to_all: Path
+) -> None:
+    """Also files that an engine has made for its user alone, as safetensors does; in a
+    workspace of one's own they stay so."""
+    shared, own = Workspace(open_to_all / "shared"), Workspace(open_to_all / "own")
+    workspaces.create_workspace(shared, share=True)
+    workspaces.create_workspace(own)
+    modes: list[int] = []
+    for place in (shared, own):
+        with publish_folder(place.base("b")) as draft:
+            (draft / "model.safetensors").touch(mode=0o600)
+        path = place.base("b") / "model.safetensors"
+        modes.append(path.stat().st_mode & 0o777)
+
+    assert modes == [0o660, 0o600]
+    assert member(stranger, shared)('cat "$1"', shared.base("b") / "model.safetensors")
+
+
 def test_in_a_groups_workspace_planted_code_is_not_run(
     stranger: OtherUser, open_to_all: Path
 ) -> None:
-    """A member may make the folder of code before the user does: it is put aside."""
+    """A member may make the folder of code before the user does: the user's own is made
+    beside it, and is no garbage."""
     place = Workspace(open_to_all / "shared")
     workspaces.create_workspace(place, share=True)
     folder = place.code(taken(place).name)
     folder.rename(open_to_all / "aside")
     assert member(stranger, place)('mkdir -p "$1/jobs" && touch "$1/COMMIT"', folder)
 
-    assert (taken(place), folder.stat().st_uid, folder.stat().st_mode & 0o777) == (
-        folder,
+    kept = taken(place)
+    assert (kept.name, kept.stat().st_uid, kept.stat().st_mode & 0o777) == (
+        f"{folder.name}-{os.getuid()}",
         os.getuid(),
         0o700,
     )
+    assert taken(place) == kept and folder.stat().st_uid == stranger.uid
+    assert code_snapshot.name_folder({"digest": "d", "folder": str(kept)}) == kept.name
 
 
 def test_in_a_groups_workspace_each_settles_their_own(

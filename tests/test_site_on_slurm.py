@@ -85,7 +85,7 @@ def test_a_refused_release_and_a_second_submit(
     grid = Workspace(zsg.work).grid("small") / "grid.json"
     wait_until(lambda: grid.exists() and find_submit_under_way(Workspace(zsg.work)))
     [row] = zsg.status()
-    assert row["state"] == "waiting", row
+    assert row["state"] == "waiting", f"{one.poll()} {dict(row)!r}"
     assert row["cause"].startswith("being submitted: zsg submit (host ")
     assert f"process {one.pid})" in row["cause"]
     two = zsg.start("submit", second, *given, "--yes", **options)

@@ -218,6 +218,7 @@ def commit_draft(draft: Path, folder: Path) -> None:
     already, it stays as it is. The marker lists the files with their sizes."""
     sizes: dict[str, int] = {}
     for path in sorted(draft.rglob("*")):
+        ownership.share_file(path)
         sync_to_disk(path)
         if path.is_file():
             sizes[str(path.relative_to(draft))] = path.stat().st_size

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jobs.contract.folder import COMMIT, META
+from jobs.files import file_errors
 from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 
 # The names that zsg, or an engine that it calls, gives within a folder that is removed as a whole.
@@ -82,6 +83,7 @@ def _open_in(handle: int, name: str, at: Path) -> int:
             raise Linked(
                 f"{at} is a link or no folder; zsg removes nothing behind it"
             ) from None
+        error.filename = str(at)
         raise
 
 
@@ -111,6 +113,9 @@ def discard_folder(
         return ""
     except Linked as error:
         return str(error)
+    except PermissionError as error:  # another member's, in a group's workspace
+        error.filename = str(folder)
+        return file_errors.describe_error(error)
 
 
 def _discard(
@@ -141,6 +146,9 @@ def why_it_stays(root: Path, folder: Path, names: Sequence[str] | None) -> str:
         return ""
     except Linked as error:
         return str(error)
+    except PermissionError as error:  # another member's, in a group's workspace
+        error.filename = str(folder)
+        return file_errors.describe_error(error)
 
 
 def _why_it_stays(parent: int, folder: Path, names: Sequence[str] | None) -> str:

@@ -30,6 +30,7 @@ from jobs.files import paths
 PRIVATE, SHARED = 0o700, 0o2770
 STICKY_SHARED = 0o3770  # of a group's workspace, and of the folders right in it
 NO_WRITE_BY_OTHERS = 0o022  # of a umask
+_GROUP_MAY = 0o060  # read and write
 TOP_FOLDERS = (
     "runs",
     "prepare",
@@ -132,6 +133,13 @@ def open_to_group(root: Path) -> None:
     for name in TOP_FOLDERS:
         (root / name).mkdir(mode=PRIVATE, exist_ok=True)  # by another submit
         (root / name).chmod(STICKY_SHARED)
+
+
+def share_file(path: Path) -> None:
+    """Opens a file of a group's workspace to the group, as the umask would: safetensors
+    and sqlite make theirs for the owner alone, or for reading only."""
+    if is_shared(path.parent) and path.is_file() and not path.is_symlink():
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | _GROUP_MAY)
 
 
 def open_lock(path: Path) -> int:

@@ -205,6 +205,7 @@ def make_store(path: Path) -> None:
         SqlAlchemyStore(
             f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()
         ).engine.dispose()
+        ownership.share_file(draft)
         draft.rename(path)
 
 

@@ -24,8 +24,9 @@ from jobs.contract import evaluations, exit_record, job_file, removal, stages
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import COMMIT, Damaged, Workspace, is_committed
 from jobs.contract.grid_record import GridRecord, ListedRun
-from jobs.contract.job_file import Recipe, TrainJob
+from jobs.contract.job_file import Recipe, SubmittedCode, TrainJob
 from jobs.contract.states import State
+from jobs.files import file_errors
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
@@ -42,7 +43,8 @@ STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
 _ID = re.compile(r"[0-9a-f]{12}")  # of a run, and of what is made for runs
-_CODE = re.compile(r"[0-9a-f]{16}")
+# in a group's workspace with the number of the member whose it is
+_CODE = re.compile(r"[0-9a-f]{16}(-[0-9]{1,10})?")
 _SUBMISSION = re.compile(r"[0-9a-f]{8}")
 _PICKLE = re.compile(r"[0-9]+(_[0-9]+)?(_[0-9]+)?_(submitted|result)\.pkl")
 _GRID = re.compile(r"[^./][^/]*")
@@ -350,6 +352,9 @@ def _real(scene: Scene, folder: Path) -> list[Path]:
     except removal.Linked as error:
         scene.remarks.append(str(error))
         return []
+    except PermissionError as error:  # another member's, in a group's workspace
+        scene.remarks.append(file_errors.describe_error(error))
+        return []
 
 
 def _runs(scene: Scene) -> Iterator[Path]:
@@ -530,7 +535,7 @@ def _made(scene: Scene) -> Iterator[Piece]:
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
-    digests: set[str | None] = set()
+    digests: set[str] = set()
     active = [
         scene.workspace.root / item
         for item, state in scene.states.items()
@@ -538,9 +543,17 @@ def _code(scene: Scene) -> Iterator[Piece]:
     ]
     for folder in [*map(scene.workspace.run, scene.listed_runs), *active]:
         job = job_file.read_job(folder)
-        digests.add(replace_unset(job.code.digest) if job else None)
+        if job is not None:
+            digests |= _name_code(job.code)
     reason = "no recorded or active run was submitted with it"
     yield from _unneeded(scene, "code", digests, reason)
+
+
+def _name_code(code: SubmittedCode) -> set[str]:
+    """The names that the folder of a job's code has: its digest, and that of the
+    member's own in a group's workspace."""
+    digest, folder = replace_unset(code.digest), replace_unset(code.folder)
+    return {name for name in (digest, Path(folder or "").name) if name}
 
 
 def _unneeded(
@@ -549,9 +562,19 @@ def _unneeded(
     """What is made in a folder of the workspace, but for what is needed."""
     shared = _SHARED[folder]
     for path in _real(scene, scene.workspace.root / folder):
-        is_made = shared.name.fullmatch(path.name) and is_committed(path)
-        if is_made and path.name not in needed:
+        is_named = shared.name.fullmatch(path.name) and path.name not in needed
+        if is_named and _is_committed(scene, path):
             yield from _whole(scene, shared.kind, path, reason, shared.names)
+
+
+def _is_committed(scene: Scene, path: Path) -> bool:
+    """Whether a made thing is whole; one that this user may not look into is another
+    member's in a group's workspace, and stays."""
+    try:
+        return is_committed(path)
+    except PermissionError as error:
+        scene.remarks.append(file_errors.describe_error(error))
+        return False
 
 
 def _drafts(scene: Scene) -> Iterator[Piece]:

@@ -73,7 +73,8 @@ def check_recipe(e: Evidence) -> str:
 def check_code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
     recorded = replace_unset(e.job.code.digest)
-    folder = e.made(f"code/{recorded}")
+    name = code_snapshot.name_folder(e.job.code.facts)
+    folder = e.made(f"code/{name}")
     files = code_snapshot.read_packages(
         [folder / package.__name__ for package in code_snapshot.PACKAGES]
     )

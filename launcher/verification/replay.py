@@ -34,6 +34,7 @@ from launcher.verification.finding import Differs, NotChecked
 from launcher.verification.journal_check import SNAPSHOT, replayable_values
 from launcher.verification.record_checks import base_folder
 from launcher.verification.replay_comparison import Replayed
+from launcher.workspace import code_snapshot
 
 POLL_S = 0.2
 STOP_S = 60.0
@@ -232,7 +233,8 @@ def _environment(e: Evidence, started: Row, world: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     variables |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
-    if code_folder := e.find(f"code/{started['code'].get('digest')}"):
+    code_name = code_snapshot.name_folder(started["code"])
+    if code_folder := e.find(f"code/{code_name}"):
         root = code_folder.parent.parent
         if fault := ownership.find_fault_on_path(
             root, code_folder

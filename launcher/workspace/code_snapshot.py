@@ -15,6 +15,7 @@ import compileall
 import hashlib
 import importlib.metadata
 import logging
+import os
 import platform
 import py_compile
 import shlex
@@ -62,7 +63,7 @@ def take_snapshot(workspace: Workspace) -> dict[str, Any]:
     """
     refuse_colon(workspace)
     facts, files, patch = _now()
-    folder = workspace.code(facts["digest"])
+    folder = locate_code(workspace, facts["digest"])
     if not is_committed(folder) or _FOUND_WELL.get(folder) != _stamp(folder):
         _make_sure(workspace, folder, files)
         _FOUND_WELL[folder] = _stamp(folder)
@@ -72,6 +73,25 @@ def take_snapshot(workspace: Workspace) -> dict[str, Any]:
         if not (folder / facts["patch"]).exists():
             write_text(folder / facts["patch"], patch)
     return facts
+
+
+def locate_code(workspace: Workspace, digest: str) -> Path:
+    """Where the code of a digest is kept for this user. In a group's workspace the name
+    may be another member's, whose code is never run: then the user's own has the user's
+    number behind it."""
+    folder = workspace.code(digest)
+    if not ownership.is_group_workspace(workspace.root):
+        return folder
+    try:
+        is_own = folder.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        is_own = True
+    return folder if is_own else workspace.code(f"{digest}-{os.geteuid()}")
+
+
+def name_folder(code: Mapping[str, Any]) -> str:
+    """The name of the folder of a job's code, by what its records say of the code."""
+    return Path(code.get("folder") or str(code.get("digest"))).name
 
 
 # by this process, which takes one for each job that it submits
