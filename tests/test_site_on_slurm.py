@@ -2,6 +2,7 @@
 real Slurm?"""
 
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -55,7 +56,7 @@ def stand_before(zsg: Zsg, program: str, text: str) -> None:
     path = shutil.which(program, path=zsg.env["PATH"])
     folder = zsg.folder / "bin"
     folder.mkdir(exist_ok=True)
-    (folder / program).write_text(text.replace(program.upper(), str(path)))
+    (folder / program).write_text(text.replace(program.upper(), shlex.quote(str(path))))
     (folder / program).chmod(0o755)
     if str(folder) not in zsg.env["PATH"]:
         zsg.env["PATH"] = f"{folder}{os.pathsep}{zsg.env['PATH']}"
@@ -71,7 +72,7 @@ def test_a_refused_release_and_a_second_submit(
     hold = zsg.folder / "hold"
     hold.touch()
     stand_before(zsg, "scontrol", REFUSING)
-    stand_before(zsg, "sbatch", SLOW.replace("HOLD", str(hold)))
+    stand_before(zsg, "sbatch", SLOW.replace("HOLD", shlex.quote(str(hold))))
     given = "--profile", profile(zsg)
     first = zsg.write("first.yaml", small_grid(zsg, tasks).read_text())
     second = zsg.write(
