@@ -1,8 +1,12 @@
 """Is an evaluator given what its GPUs have room for, and is what cannot fit refused with
 the smallest change?"""
 
+from pathlib import Path
+
 import pytest
 
+from jobs.contract.folder import write_json
+from jobs.model import content
 from launcher.planning import evaluator_fit
 from launcher.planning.evaluator_fit import EvaluatorGpus
 from tests.lib.published_llamas import CONFIGS
@@ -166,6 +170,32 @@ def test_what_fits_barely_says_what_would_be_faster() -> None:
         in tight
     )
     assert wide.endswith("2560 tokens; 25 at once")
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "size"),
+    [
+        ({"torch_dtype": "bfloat16"}, {"model.safetensors": 600}, 600),
+        ({"dtype": "float32"}, {"model.safetensors": 600}, 300),
+        ({}, {"pytorch_model-1.bin": 400, "pytorch_model-2.bin": 200}, 300),
+        (
+            {"dtype": "float16"},
+            {"model.safetensors": 600, "pytorch_model.bin": 600},
+            600,
+        ),
+        (None, {}, 0),
+    ],
+)
+def test_what_a_reward_model_takes(
+    tmp_path: Path, config: dict[str, str] | None, files: dict[str, int], size: int
+) -> None:
+    """Its weights in 16 bits, as it is loaded on a GPU; one form of them counts."""
+    if config is not None:
+        write_json(tmp_path / "config.json", config)
+    for name, length in files.items():
+        (tmp_path / name).write_bytes(bytes(length))
+
+    assert content.count_loaded_bytes(tmp_path) == size
 
 
 def suite(name: str, **how: int) -> Suite:

@@ -1,5 +1,6 @@
 """Has each job on this machine GPUs of its own?"""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from jobs.contract.folder import Workspace
 from launcher.clusters.profiles import Profile
 from launcher.submission import local, local_gpus
 from launcher.submission.local_gpus import GpuPool, GpuShare, LocalGpu, list_gpus
-from tests.lib.job_records import job_record
+from tests.lib.job_records import job_record, write_job_file
 
 UUIDS = ("GPU-1a2b", "GPU-3c4d", "GPU-5e6f")
 LISTED = "".join(f"{index}, {uuid}\n" for index, uuid in enumerate(UUIDS))
@@ -158,6 +160,47 @@ def test_how_many_gpus_a_job_takes(kind: str, gpus: int) -> None:
     )
 
     assert local_gpus.count_gpus(profile, job_record(kind)) == gpus
+
+
+def test_each_local_job_is_shown_its_own_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as it takes, and the locks of them; a job for which none is free waits
+    for an end."""
+    started: list[tuple[str, str]] = []
+    inherited: dict[str, list[int]] = {}
+
+    def start(command: list[str], **options: Any) -> Any:
+        visible = options["env"]["CUDA_VISIBLE_DEVICES"]
+        name = Path(command[-1]).name
+        started.append((name, visible))
+        inherited[name] = [os.dup(handle) for handle in options["pass_fds"]]
+        return SimpleNamespace(poll=lambda: None)
+
+    monkeypatch.setattr(local.subprocess, "Popen", start)
+    monkeypatch.setattr(local.code_snapshot, "refuse_strange", lambda *given: None)
+    workspace = Workspace(tmp_path / "work")
+    for name, kind in (("a", "train"), ("b", "evaluate"), ("c", "train")):
+        write_job_file(workspace.root / "runs" / name, kind)
+    profile = Profile.model_validate(
+        {"name": "p", "kind": "local", "max_parallel": 3, "evaluate": {"gpus": 2}}
+    )
+    jobs = [local.LocalJob(f"runs/{name}") for name in ("a", "b", "c")]
+    pool = GpuPool(GPUS, folder=tmp_path)
+
+    local._start_ready(workspace, profile, jobs, pool)
+    assert started == [("a", "0"), ("b", "1,2")]
+    # a lock of the folder, and one for each GPU
+    assert {name: len(handles) for name, handles in inherited.items()} == {
+        "a": 2,
+        "b": 3,
+    }
+    for handle in inherited.pop("a"):
+        os.close(handle)
+    local._start_ready(workspace, profile, jobs, pool)
+    assert started[2:] == [("c", "0")]
+    for handle in (*inherited["b"], *inherited["c"]):
+        os.close(handle)
 
 
 def test_fewer_gpus_than_jobs_is_told(

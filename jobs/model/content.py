@@ -1,6 +1,7 @@
 """Digests folders of data and models by the content of the files that matter, and finds
 what has changed."""
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -103,11 +104,15 @@ def count_loaded_bytes(folder: Path) -> float:
     of its files and the type that its config names, float32 where it names none.
 
     Of two forms of the same weights the safetensors count, as they are what is loaded.
+    A folder that is not there takes nothing: whoever loads it says so.
     """
     files = list(folder.glob(WEIGHT_FILES[0])) or list(folder.glob(WEIGHT_FILES[1]))
     size = sum(path.stat().st_size for path in files if path.suffix != ".json")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    config: Any = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = config if isinstance(config, dict) else {}
+    dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
     return size / (1 if str(dtype).endswith("16") else 2)
 
 
