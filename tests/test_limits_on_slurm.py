@@ -136,7 +136,7 @@ def test_the_default_qos_and_accounts_above_limit_a_submit(
 ) -> None:
     """No profile names them: what there is room for goes, the rest is left by name."""
     zsg = zsg_waiting
-    grid = small_grid(zsg, tasks, "[random, nft, rt, fft, cluster]")
+    grid = small_grid(zsg, tasks, "[random, cluster, round_robin]")
     own = place(zsg, "main", 30)
     account(site, *"modify qos normal set MaxSubmitJobsPerUser=3".split())
     wait_until(lambda: "limits: 3 more jobs now" in doctor(zsg, own))
