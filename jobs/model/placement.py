@@ -92,6 +92,7 @@ def make_device_map(counts: Sequence[int], used: Sequence[str]) -> dict[str, str
 
 
 def _held_bytes(device: str) -> float:
-    """What of a GPU's memory is taken."""
+    """What of a GPU's memory is taken, by whomever: another model of this process, the
+    driver, another process."""
     free, whole = torch.cuda.mem_get_info(device)
     return float(whole - free)

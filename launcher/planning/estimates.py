@@ -282,12 +282,15 @@ class Estimates:
         self._raise_unfit(unfit)
 
     def _raise_unfit(self, unfit: Sequence[tuple[Run, str | None]]) -> None:
-        if unfit:
-            run, why = unfit[0]
-            count = ""
-            if len(unfit) > 1:
-                count = f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
-            raise UserError(f"run {run.id}{_format_axes(run)} {why}{count}")
+        """Raises UserError on the first of the runs that do not fit, if there are any,
+        with how many are like it."""
+        if not unfit:
+            return
+        run, why = unfit[0]
+        count = ""
+        if len(unfit) > 1:
+            count = f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
+        raise UserError(f"run {run.id}{_format_axes(run)} {why}{count}")
 
     def refuse_short_hosts(self) -> list[str]:
         """Raises UserError if a run needs more of a node's memory than slurm.mem_gb;
@@ -363,6 +366,7 @@ class Estimates:
         return loads
 
     def _reward_bytes(self, suite: Suite) -> float:
+        """What the reward model of a suite takes of a GPU; 0 for a suite without one."""
         file = suite.files.get(REWARD)
         if file is None:
             return 0.0
@@ -371,6 +375,7 @@ class Estimates:
         return self._rewards[file.path]
 
     def _positions(self, run: Run) -> int:
+        """How many positions a run's model has."""
         if run.base is None:
             return int(run.recipe["base"]["context"])
         if run.base not in self._position_counts:

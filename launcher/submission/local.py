@@ -165,6 +165,8 @@ def _start(folder: Path, profile: Profile, job: LocalJob, pool: GpuPool) -> None
 
 
 def _environment(profile: Profile, item: str, job: AnyJob | None) -> dict[str, str]:
+    """What a job sees: of the shell what the profile keeps, which GPUs the user shows,
+    and the keys of judges; what the profile sets; where its code lies."""
     variables = job.key_variables if isinstance(job, EvaluateJob) else []
     names = [
         *profile.environment.keep,

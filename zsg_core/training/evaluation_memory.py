@@ -166,14 +166,16 @@ class EvaluationLoad:
 
     def need(self, gpus: int) -> float:
         """The most bytes on any of so many GPUs, with one row at a time."""
-        return max(part.held + self.row_need(part) for part in self.spread(gpus))
+        needs = [part.held + self.row_need(part) for part in self.spread(gpus)]
+        return max(needs)
 
     def fits(self, gpus: int, memory: float) -> bool:
         """Whether GPUs of `memory` bytes have room for one row."""
-        return all(
-            self.row_need(part) <= FILLED * (memory - part.held)
-            for part in self.spread(gpus)
-        )
+        for part in self.spread(gpus):
+            free = FILLED * (memory - part.held)
+            if self.row_need(part) > free:
+                return False
+        return True
 
     def rows_at_once(self, gpus: int, memory: float) -> int:
         """How many rows are answered at once on GPUs of `memory` bytes."""
