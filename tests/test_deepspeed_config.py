@@ -29,6 +29,18 @@ def config(stage: int = 1, precision: str = "bf16") -> dict[str, Any]:
     )
 
 
+def test_a_second_copy_is_told_where_there_is_one() -> None:
+    """Else the JSON is as it was."""
+    without = build_deepspeed_config(zero_stage=3, precision="bf16", clip=1.0)
+    copied = build_deepspeed_config(
+        zero_stage=3, precision="bf16", clip=1.0, hpz_ranks=8
+    )
+
+    assert without["zero_optimization"]["zero_hpz_partition_size"] == 1
+    without["zero_optimization"]["zero_hpz_partition_size"] = 8
+    assert copied == without
+
+
 @pytest.mark.parametrize(("stage", "precision"), ALLOWED)
 def test_deepspeed_reads_it_as_it_is_meant(stage: int, precision: str) -> None:
     """DeepSpeed's own models take every part, and hold no other value than the JSON states."""

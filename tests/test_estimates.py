@@ -19,6 +19,7 @@ from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.published_llamas import CONFIGS, remember, write_model
 from zsg_core.errors import UserError
+from zsg_core.training.estimate import GB
 from zsg_core.training.llama import shape_of_config
 
 # of a plan: whether submit would refuse the states of a real model, this machine's disk decides
@@ -160,6 +161,18 @@ def test_the_smallest_change_that_fits(
     assert (memory_fit.explain_misfit(what, layout, 80, "A800", 8) is None) == (
         wanted == now
     )
+
+
+def test_a_second_copy_takes_room_and_is_the_first_to_go() -> None:
+    """33B on 16 GPUs: 2 bytes a parameter over the GPUs of a node."""
+    model = load("33B", recompute=None)
+    plain = Layout(zero_stage=3, nodes=2, ranks_per_node=8)
+    copied = Layout(zero_stage=3, nodes=2, ranks_per_node=8, hpz_ranks=2)
+    more = model.tensors(copied).weights - model.tensors(plain).weights
+    why = memory_fit.explain_misfit(model, copied, 45, "A", 8) or ""
+
+    assert more / GB == pytest.approx(2 * 32.5 / 2, rel=0.01)
+    assert "smallest change that fits: deepspeed.hpz_ranks: null in the profile" in why
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,12 @@ def test_a_name_is_no_path(name, tmp_path):
             "deepspeed.zero_stage",
             id="a ZeRO stage",
         ),
+        pytest.param(
+            "name: a\nkind: slurm\ndeepspeed: {zero_stage: 2, hpz_ranks: 8}\n",
+            3,
+            "deepspeed.hpz_ranks",
+            id="a second copy of what is whole",
+        ),
         pytest.param("kind: local\n", 1, "name is missing", id="no name"),
         pytest.param("[]\n", 1, "a profile is a mapping", id="a list"),
         pytest.param("", 1, "a profile is a mapping", id="an empty file"),

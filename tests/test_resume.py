@@ -126,6 +126,19 @@ def test_a_killed_run_ends_with_the_same_weights_in_every_configuration(
     survives(bench, seed, CONFIGURATIONS[seed % len(CONFIGURATIONS)])
 
 
+@pytest.mark.soak(part="models")
+def test_a_second_copy_of_the_weights_changes_no_number(bench: Bench) -> None:
+    """hpZ of ZeRO 3, also over checkpoints, and through a pause and a resume."""
+    folder = bench.make(zero=3, precision="bf16", epochs=MANY)
+    job = read_json(folder / "job.json")
+    job["deepspeed"]["zero_optimization"]["zero_hpz_partition_size"] = 2
+    write_json(folder / "job.json", job)
+    stop(bench.jobs.start(folder, 2), folder, 9, signal.SIGUSR2)
+
+    assert bench.jobs.run(folder, 2)["outcome"] == "done"
+    assert told(folder) == bench.undisturbed(2, 3, "bf16", MANY)
+
+
 @pytest.mark.parametrize("world", [1, 2])
 def test_the_announced_end_loses_no_step(bench: Bench, world: int) -> None:
     """On USR2 a run saves after the step it is in, is to be continued, and computes no

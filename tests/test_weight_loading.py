@@ -226,10 +226,15 @@ def test_under_zero_3_no_rank_holds_the_model_and_training_is_the_same(
     tmp_path: Path,
 ) -> None:
     """Rank 0 alone reads; at no moment is more than one module whole; the weights and
-    losses of two ranks are, to the bit, those of models that were loaded whole."""
+    losses of two ranks are, to the bit, those of models that were loaded whole, with
+    a second copy and without."""
     untied = write(tmp_path / "untied", shards="40KB")
     tied = write(tmp_path / "tied", "bf16", tie_word_embeddings=True)
-    cases = [[untied, "bf16", "full"], [tied, "fp32", "full"], [untied, "bf16", "lora"]]
+    cases = [
+        [untied, "bf16", "full", 0],
+        [untied, "bf16", "lora", 0],
+        [tied, "fp32", "full", 2],  # the last: DeepSpeed keeps its groups
+    ]
     script = Path(__file__).with_name("lib") / "divided_ranks.py"
     (tmp_path / "meeting").mkdir()
     done = subprocess.run(

@@ -128,8 +128,13 @@ def build_deepspeed_config(
     precision: str,
     clip: float,
     loss_scale: float | None = None,
+    hpz_ranks: int | None = None,
 ) -> DeepSpeedJson:
     """The JSON for a ZeRO stage (0–3) and a precision (bf16, fp16, fp32).
+
+    `hpz_ranks`: of stage 3, among how many ranks a second copy of the weights is
+    divided, from which the backward pass gathers them (hpZ of ZeRO++, Wang et al. 2023,
+    arXiv 2306.10209).
 
     Raises UserError for 16 bits at stage 0: there DeepSpeed 0.19 steps through an
     optimiser of its own whose result differs from stages 1–3 (measured) and which
@@ -140,6 +145,9 @@ def build_deepspeed_config(
             f"deepspeed.zero_stage 0 cannot train in {precision} as stages 1–3 do; use stage 1, or"
             " fp32"
         )
+    zero: dict[str, int] = {"stage": zero_stage}
+    if hpz_ranks:
+        zero["zero_hpz_partition_size"] = hpz_ranks
     scale_power = max(0, math.floor(math.log2(loss_scale or 1)))
     config = _choose_record(zero_stage).model_validate(
         {
@@ -151,7 +159,7 @@ def build_deepspeed_config(
                 "initial_scale_power": scale_power,
             },
             "data_types": {"grad_accum_dtype": precision},
-            "zero_optimization": {"stage": zero_stage},
+            "zero_optimization": zero,
         }
     )
     return config.model_dump()

@@ -233,6 +233,19 @@ class DeepSpeedSettings(Strict):
         ),
     )
 
+    hpz_ranks: Annotated[int, Field(ge=2, le=1024)] | None = Field(
+        default=None,
+        description=(
+            "ZeRO 3 only: among how many ranks, such as the GPUs of a node, a second copy "
+            "of the weights is divided, so that backward passes gather them there (hpZ). "
+            "It takes memory, and counts for runs on more ranks. Null means none."
+        ),
+    )
+
+    def count_hpz_ranks(self, world: int) -> int | None:
+        """Among how many of a run's ranks a second copy is divided; None for none."""
+        return self.hpz_ranks if self.hpz_ranks and world > self.hpz_ranks else None
+
 
 class TrainerSettings(Strict):
     """How a train job computes; changes memory and speed, not a run's identity."""
@@ -647,6 +660,16 @@ def _check_compile_without_zero_3(profile: Profile) -> Refusal | None:
     return Refusal(("trainer", "compile"), message)
 
 
+def _check_hpz_is_of_zero_3(profile: Profile) -> Refusal | None:
+    if profile.deepspeed.hpz_ranks is None or profile.deepspeed.zero_stage == 3:
+        return None
+    message = (
+        f"a second copy of divided weights is of zero_stage 3, and it is"
+        f" {profile.deepspeed.zero_stage}; leave deepspeed.hpz_ranks out"
+    )
+    return Refusal(("deepspeed", "hpz_ranks"), message)
+
+
 def _check_gres_counts_alone(profile: Profile) -> Refusal | None:
     slurm = profile.slurm
     if not slurm.gres:
@@ -744,6 +767,7 @@ CHECKS: tuple[Callable[[Profile], Refusal | None], ...] = (
     _check_gpu_is_used,
     _check_evaluate_gpus,
     _check_compile_without_zero_3,
+    _check_hpz_is_of_zero_3,
     _check_gres_counts_alone,
     _check_sbatch_options,
     _check_one_cluster,

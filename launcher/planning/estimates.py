@@ -58,8 +58,13 @@ class Estimate:
         nodes, ranks = self.layout.nodes, self.layout.ranks_per_node
         first = 0 if self.load.precision == "fp32" else 1
         layouts = [
-            Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks)
-            for s in estimate.STAGES[first:]
+            Layout(
+                zero_stage=stage,
+                nodes=nodes,
+                ranks_per_node=ranks,
+                hpz_ranks=self.layout.hpz_ranks if stage == 3 else None,
+            )
+            for stage in estimate.STAGES[first:]
         ]
         return {
             layout.zero_stage: self.load.tensors(layout).at_step / GB
@@ -536,11 +541,13 @@ class Estimates:
         return bool(self._profile.gpu or slurm.gpus_per_node or slurm.gres)
 
     def _layout(self, run: Run) -> Layout:
-        stage = self._profile.deepspeed.zero_stage
+        deepspeed, size = self._profile.deepspeed, run.size
+        world = size.nodes * size.ranks_per_node
         return Layout(
-            zero_stage=stage,
-            nodes=run.size.nodes,
-            ranks_per_node=run.size.ranks_per_node,
+            zero_stage=deepspeed.zero_stage,
+            nodes=size.nodes,
+            ranks_per_node=size.ranks_per_node,
+            hpz_ranks=deepspeed.count_hpz_ranks(world),
         )
 
     def _shape(self, run: Run) -> LlamaShape:

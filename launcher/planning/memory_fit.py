@@ -1,7 +1,7 @@
 """Decides whether a run fits its GPUs, and finds the smallest change that makes it fit. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zsg_core.training import estimate
 from zsg_core.training.estimate import GB, Tensors
@@ -14,11 +14,15 @@ FILLED = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a model is spread: ZeRO stage, nodes, GPUs used on each."""
+    """How a model is spread: ZeRO stage, nodes, GPUs used on each.
+
+    `hpz_ranks`: among how many of them a second copy of the weights is divided.
+    """
 
     zero_stage: int
     nodes: int
     ranks_per_node: int
+    hpz_ranks: int | None = None
 
     @property
     def world(self) -> int:
@@ -45,13 +49,17 @@ class Load:
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
-        return estimate.estimate_tensors(
+        tensors = estimate.estimate_tensors(
             self.shape.parameters,
             layout.zero_stage,
             layout.world,
             self.precision,
             self.trained,
         )
+        if layout.hpz_ranks is None:
+            return tensors
+        whole = estimate.ELEMENT[self.precision] * self.shape.parameters
+        return replace(tensors, weights=tensors.weights + whole / layout.hpz_ranks)
 
     def recomputes(self, layout: Layout, memory_gb: float | None) -> bool:
         """Whether activations are recomputed: where one example of full length would
@@ -110,7 +118,8 @@ def smallest_change(
     up to 16 nodes does.
 
     Never fewer GPUs, nodes or a lower stage than now, no GPU beyond the batch's
-    examples, and a further node only where the ones before it are used whole.
+    examples, no second copy of the weights, and a further node only where the ones
+    before it are used whole.
     """
     candidates = sorted(
         _larger(load, layout, gpus_per_node),
@@ -174,11 +183,14 @@ def _advice(
         )
     steps = {
         "deepspeed.zero_stage": (now.zero_stage, change.zero_stage, " in the profile"),
+        "deepspeed.hpz_ranks": (now.hpz_ranks, "null", " in the profile"),
         "resources.ranks_per_node": (now.ranks_per_node, change.ranks_per_node, ""),
         "resources.nodes": (now.nodes, change.nodes, ""),
     }
     settings = [
-        f"{key}: {new}{file}" for key, (old, new, file) in steps.items() if old != new
+        f"{key}: {new}{file}"
+        for key, (old, new, file) in steps.items()
+        if old not in (new, None)
     ]
     return (
         f"The smallest change that fits: {' and '.join(settings)}"

@@ -84,7 +84,7 @@ def write_train(
         recompute=estimates.recomputes(run),
         compile=profile.trainer.compile,
         go_on=_continue_policy(profile),
-        deepspeed=_deepspeed(train, profile),
+        deepspeed=_deepspeed(train, profile, run.size.nodes * run.size.ranks_per_node),
     )
     job_file.write_job(workspace.root / run_item(run), job)
 
@@ -286,8 +286,9 @@ def _head(
 def check_run(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
     train = run.stage["train"]
-    _deepspeed(train, profile)
     batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
+    _deepspeed(train, profile, ranks)
+    _refuse_uneven_copies(run, profile, ranks)
     if batch < ranks:
         raise UserError(
             f"train.batch is {batch}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks"
@@ -310,7 +311,17 @@ def check_run(run: Run, profile: Profile) -> None:
         )
 
 
-def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
+def _refuse_uneven_copies(run: Run, profile: Profile, ranks: int) -> None:
+    """Raises UserError where a second copy of the weights is for groups of unequal size."""
+    hpz_ranks = profile.deepspeed.count_hpz_ranks(ranks)
+    if hpz_ranks and ranks % hpz_ranks:
+        raise UserError(
+            f"deepspeed.hpz_ranks is {hpz_ranks}, which does not divide the {ranks} ranks of"
+            f" {run.size.nodes} nodes × {run.size.ranks_per_node}; use ranks_per_node"
+        )
+
+
+def _deepspeed(train: dict[str, Any], profile: Profile, world: int) -> dict[str, Any]:
     scale = train.get("loss_scale")
     stage = profile.deepspeed.zero_stage
     return build_deepspeed_config(
@@ -318,6 +329,7 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
         precision=train["precision"],
         clip=train["clip"],
         loss_scale=scale,
+        hpz_ranks=profile.deepspeed.count_hpz_ranks(world),
     )
 
 

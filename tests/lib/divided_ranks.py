@@ -2,9 +2,9 @@
 ZeRO 3; trains each a few steps and prints what came of it; run by
 tests/test_weight_loading.py in a process of its own, which forks the ranks.
 
-    python divided_ranks.py FOLDER WORLD '[[MODEL_FOLDER, PRECISION, METHOD], …]'
+    python divided_ranks.py FOLDER WORLD '[[MODEL_FOLDER, PRECISION, METHOD, HPZ], …]'
 
-A line of JSON from rank 0 for each case: the digests of the weights by either way, for
+HPZ: among how many ranks what is divided has a second copy, 0 for none. A line of JSON from rank 0 for each case: the digests of the weights by either way, for
 each rank the tensors that it read, and the most values that were whole on it at once.
 """
 
@@ -47,7 +47,7 @@ class Watched:
         loading._make_parameter = make_and_count
 
 
-def train(folder: Path, ranks: Ranks, cases: list[list[str]]) -> None:
+def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
     """One rank: meets the others, then does each case in both ways."""
     import torch
     from transformers import LlamaForCausalLM
@@ -60,7 +60,7 @@ def train(folder: Path, ranks: Ranks, cases: list[list[str]]) -> None:
     torch.set_num_threads(1)
     device = connect_ranks(folder, ranks, 0)
     dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    for model, precision, method in cases:
+    for model, precision, method, hpz_ranks in cases:
         config = build_deepspeed_config(zero_stage=3, precision=precision, clip=1.0)
         tuning = {"method": method, "r": 4, "alpha": 8, "seed": 3}
         settings: dict[str, Any] = {"precision": precision, "lr": 1e-2, "eps": 1e-8}
@@ -77,6 +77,10 @@ def train(folder: Path, ranks: Ranks, cases: list[list[str]]) -> None:
         by_whole = steps(trainer._engine(job, whole), ranks)
         watched, make = Watched(), weight_loading._make_parameter
         watched.watch(weight_loading)
+        config = build_deepspeed_config(
+            zero_stage=3, precision=precision, clip=1.0, hpz_ranks=hpz_ranks or None
+        )
+        job.deepspeed = config
         divided = load_model(Path(model), precision, device, config)
         weight_loading._make_parameter = make
         shares = [
