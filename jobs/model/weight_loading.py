@@ -81,27 +81,41 @@ def load_weights(
     llama = make_skeleton(config, dtype, packed_attention.NAME).eval()
     divide = _make_divide(deepspeed) if deepspeed else None
     is_reading = divide is None or torch.distributed.get_rank() == 0
+    targets = _list_targets(llama)
     with ExitStack() as opened:
         sources = open_weights(folder, opened, is_reading=is_reading)
-        targets = _list_targets(llama)
         chosen = choose_sources(folder, targets, sources)
         problem = _find_untied(targets, sources) if is_reading else None
         if divide:
             problem = _tell_ranks(problem)
         if problem:
             raise UserError(f"{folder}: {problem}")
-        for module in list(llama.modules()):
-            for target in targets.get(module, ()):
-                value = torch.empty(target.shape, dtype=dtype, device="meta")
-                source = chosen[target.names[0]] if is_reading else None
-                parameter = _make_parameter(value, source, torch.device(device))
-                target.put_parameter(parameter)
-            if divide and targets.get(module):
+        for module, own_targets in targets.items():
+            _load_module(own_targets, chosen if is_reading else {}, dtype, device)
+            if divide:
                 divide(module)
+    _put_buffers(llama, device)
+    return llama
+
+
+def _load_module(
+    targets: Sequence[Target],
+    chosen: Mapping[str, Source],
+    dtype: torch.dtype,
+    device: str,
+) -> None:
+    """Gives a module its parameters; what is chosen for none is another rank's to read."""
+    for target in targets:
+        like = torch.empty(target.shape, dtype=dtype, device="meta")
+        source = chosen.get(target.names[0])
+        target.put_parameter(_make_parameter(like, source, torch.device(device)))
+
+
+def _put_buffers(llama: Any, device: str) -> None:
+    """Puts what a model computes from its config on its device."""
     for name, buffer in _make_buffers(llama).items():
         owner, attribute = _split(llama, name)
         setattr(owner, attribute, buffer.to(device))
-    return llama
 
 
 def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
