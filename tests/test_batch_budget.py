@@ -176,11 +176,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_layers_are_spread_by_what_the_gpus_hold(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last has room for a reward model; embedding, norm and output layer are on the first."""
+    """The last has room for a reward model; embedding, norm and output layer are on the
+    first. Each is loaded where it goes."""
     FakeMemory(monkeypatch, cuda_0=(80 * GB, 0, 0), cuda_1=(80 * GB, 0, 0))
     maps: list[dict[str, str]] = []
     monkeypatch.setattr(
-        placement, "spread_model", lambda llama, parts: maps.append(parts)
+        placement, "load_model", lambda folder, precision, parts: dict(parts)
+    )
+    monkeypatch.setattr(
+        placement,
+        "spread_model",
+        lambda loaded, parts: maps.append(parts) if loaded == parts else None,
     )
 
     placement.load_on(["cuda:0", "cuda:1"], folder, "bf16")

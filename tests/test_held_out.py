@@ -322,6 +322,15 @@ def test_a_gpus_one_call_is_the_same_attention(
     assert torch.allclose(found, expected[0], atol=1e-6)
 
 
+def test_a_row_is_cut_once_on_each_device() -> None:
+    """A model may be spread over several."""
+    row = packed_attention.Row([3, 2])
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+
+    assert row.cut_on(cpu) is row.cut_on(cpu)
+    assert row.cut_on(meta).ends.device == meta != row.cut_on(cpu).ends.device
+
+
 def test_heads_that_the_kernel_cannot_take_are_attended_one_by_one() -> None:
     """Larger ones, and those in 32 bits; its limits are torch's own."""
     half, single = torch.float16, torch.float32

@@ -222,6 +222,18 @@ def test_weights_of_the_same_type_stay_mapped_and_others_are_cast_alone(
     assert order == ["read", "there"] * (len(order) // 2)
 
 
+def test_parts_of_a_model_are_loaded_where_they_belong(tmp_path: Path) -> None:
+    """Of a model on several GPUs the host holds no more than of one on one."""
+    folder = write(tmp_path / "m", tie_word_embeddings=True)
+    parts = ["model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"]
+    places = {**dict.fromkeys(parts, "cpu"), "model.layers.0": "cpu"}
+    model = load_model(folder, "bf16", places | {"model.layers.1": "meta"})
+
+    on_meta = {name for name, held in contents(model).items() if held.is_meta}
+    layer = {name for name in contents(model) if name.startswith("model.layers.1.")}
+    assert on_meta == layer and len(layer) == 9
+
+
 def test_under_zero_3_no_rank_holds_the_model_and_training_is_the_same(
     tmp_path: Path,
 ) -> None:

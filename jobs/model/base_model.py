@@ -2,7 +2,7 @@
 tokenizer."""
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,10 +190,11 @@ def _comparable(text: str) -> str:
 def load_model(
     folder: Path,
     precision: str,
-    device: str = "cpu",
+    device: str | Mapping[str, str] = "cpu",
     deepspeed: DeepSpeedJson | None = None,
 ) -> Any:
-    """The Llama of a base in the precision of the forward pass, on a device.
+    """The Llama of a base in the precision of the forward pass, on a device, or with
+    each of its parts, by its name, on one.
 
     With the `deepspeed` JSON of ZeRO 3 it is divided among the ranks, which call it
     together. UserError for another architecture, and for weights that are not those of

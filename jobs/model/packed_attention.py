@@ -57,13 +57,13 @@ class Row:
         self, lengths: Sequence[int], after: Sequence[int] | None = None
     ) -> None:
         self.lengths, self.after = lengths, after
-        self._cut: Cut | None = None
+        self._cuts: dict[torch.device, Cut] = {}
 
     def cut_on(self, device: torch.device) -> Cut:
-        """The row's cut on its device. It is made for the first layer and serves all."""
-        if self._cut is None:
-            self._cut = make_cut(self.lengths, self.after, device)
-        return self._cut
+        """The row's cut on a device. It is made for the first layer there and serves all."""
+        if device not in self._cuts:
+            self._cuts[device] = make_cut(self.lengths, self.after, device)
+        return self._cuts[device]
 
 
 def attend(

@@ -40,8 +40,8 @@ def load_on(
     counts = _count_layers(shape, precision, used, beside)
     parts = [f"{count} on {device}" for count, device in zip(counts, used, strict=True)]
     logger.info(f"{folder}: its {shape.layers} layers are spread: {', '.join(parts)}")
-    model = load_model(folder, precision)
-    return spread_model(model, make_device_map(counts, used))
+    device_map = make_device_map(counts, used)
+    return spread_model(load_model(folder, precision, device_map), device_map)
 
 
 def _count_layers(

@@ -28,6 +28,8 @@ from jobs.contract.folder import get_object
 from jobs.files.model_file_names import SINGLE_WEIGHTS, WEIGHT_INDEXES
 from zsg_core.errors import UserError
 
+# of the parts of a model, by their names
+DeviceMap = Mapping[str, str]
 # Divides the weights of one module among the ranks; all ranks call it together.
 Divide = Callable[[nn.Module], None]
 
@@ -68,10 +70,10 @@ def load_weights(
     folder: Path,
     config: Any,
     dtype: torch.dtype,
-    device: str,
+    device: str | DeviceMap,
     deepspeed: DeepSpeedJson | None = None,
 ) -> Any:
-    """The Llama of a config with the weights of a folder, on a device.
+    """The Llama of a config with the weights of a folder, on a device or several.
 
     With the `deepspeed` JSON of ZeRO 3 they are divided among the ranks as they are
     read; all ranks call it together. UserError for weights that are not the config's.
@@ -91,7 +93,8 @@ def load_weights(
         if problem:
             raise UserError(f"{folder}: {problem}")
         for module, own_targets in targets.items():
-            _load_module(own_targets, chosen if is_reading else {}, dtype, device)
+            own_device = find_device(own_targets[0].names[0], device)
+            _load_module(own_targets, chosen if is_reading else {}, dtype, own_device)
             if divide:
                 divide(module)
     _put_buffers(llama, device)
@@ -102,20 +105,28 @@ def _load_module(
     targets: Sequence[Target],
     chosen: Mapping[str, Source],
     dtype: torch.dtype,
-    device: str,
+    device: torch.device,
 ) -> None:
     """Gives a module its parameters; what is chosen for none is another rank's to read."""
     for target in targets:
         like = torch.empty(target.shape, dtype=dtype, device="meta")
         source = chosen.get(target.names[0])
-        target.put_parameter(_make_parameter(like, source, torch.device(device)))
+        target.put_parameter(_make_parameter(like, source, device))
 
 
-def _put_buffers(llama: Any, device: str) -> None:
+def _put_buffers(llama: Any, device: str | DeviceMap) -> None:
     """Puts what a model computes from its config on its device."""
     for name, buffer in _make_buffers(llama).items():
         owner, attribute = _split(llama, name)
-        setattr(owner, attribute, buffer.to(device))
+        setattr(owner, attribute, buffer.to(find_device(name, device)))
+
+
+def find_device(name: str, device: str | DeviceMap) -> torch.device:
+    """Where a tensor goes: to the one device, or where the map has what it is a part of."""
+    if isinstance(device, str):
+        return torch.device(device)
+    parents = [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
+    return torch.device(next(device[parent] for parent in parents if parent in device))
 
 
 def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
