@@ -30,7 +30,7 @@ class Ids:
 
     def __init__(self, ids):
         self.ids, self.learnt, self.lengths = ids, [1] * len(ids), [1] * len(ids)
-        self.shortened = self.unanswered = 0
+        self.shortened = self.unanswered = self.questionless = 0
         self.eos = None
         self.token_counts = {"sum": len(ids), "squares": len(ids)}
 
