@@ -11,6 +11,7 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
+from jobs.contract.saved_state import SavedState, write_saved_state
 from launcher.status import why
 from launcher.status.status import JobState, collect_states
 from launcher.status.terminal_cache import TerminalCache
@@ -231,9 +232,25 @@ def test_a_run_stopped_while_it_started_is_where_it_was(workspace: Workspace) ->
 
 
 def test_a_run_that_died_tells_what_it_saved(workspace: Workspace) -> None:
-    """A killed run can say nothing; the state that it left is found."""
+    """A killed run can say nothing; the state that it left is found, if it is whole."""
     started(workspace, submitted(workspace, "local"))
-    (workspace.root / ITEM / "state/4").mkdir(parents=True)
+    folder = workspace.root / ITEM / "state/4"
+    folder.mkdir(parents=True)
+    assert (state(workspace).state, state(workspace).saved) == ("failed", None)
+    record = SavedState(
+        step=4,
+        ids="",
+        what={},
+        way={},
+        journal={},
+        seconds=1.0,
+        loss=None,
+        attempt=1,
+        saved=0,
+        versions={},
+        files={},
+    )
+    write_saved_state(folder, record)
 
     assert (state(workspace).state, state(workspace).saved) == ("failed", 4)
 
