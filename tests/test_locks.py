@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from jobs.contract import grid_record
 from jobs.contract.causes import Cause, of_error
 from jobs.contract.folder import Workspace, lock_folder
-from jobs.files import locks
+from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.files import locks, ownership
 from launcher.doctor import doctor
+from launcher.status import queries
+from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import find_submit_under_way, submit_lock
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
@@ -98,6 +102,26 @@ def test_a_submit_under_way_is_seen(
     assert find_submit_under_way(workspace) is None
     with submit_lock(workspace):
         assert find_submit_under_way(workspace) is None, "it submits no grid"
+
+
+def test_what_is_being_submitted_is_not_called_cut_short(workspace: Workspace) -> None:
+    """Neither before its intent is written nor while sbatch is called; after a kill it is."""
+    ownership.make_folder(workspace.grid("g"))
+    runs = [ListedRun(run="aaaa", axes={})]
+    grid_record.write_grid_record(workspace, GridRecord(name="g", runs=runs))
+    with submit_lock(workspace, "g"):
+        before = queries.status_rows(workspace, None)
+        Ledger(workspace).intend(
+            scheduler="slurm", kind="train", grid="g", items=["runs/aaaa"]
+        )
+        during = queries.status_rows(workspace, None)
+    with submit_lock(workspace, "other"):
+        after = queries.status_rows(workspace, None)
+
+    for [row] in (before, during):
+        assert row["state"] == "waiting"
+        assert row["cause"].startswith("being submitted: zsg ")
+    assert (after[0]["state"], "cut short" in after[0]["cause"]) == ("unknown", True)
 
 
 def test_a_lock_that_was_removed_is_taken_anew(workspace: Workspace) -> None:
