@@ -122,11 +122,16 @@ def _put_buffers(llama: Any, device: str | DeviceMap) -> None:
 
 
 def find_device(name: str, device: str | DeviceMap) -> torch.device:
-    """Where a tensor goes: to the one device, or where the map has what it is a part of."""
+    """Where a tensor goes: to the one device, or where the map has what it is a part of.
+
+    The map names every part of a Llama: see jobs.model.placement.
+    """
     if isinstance(device, str):
         return torch.device(device)
-    parents = [name.rsplit(".", count)[0] for count in range(1, name.count(".") + 1)]
-    return torch.device(next(device[parent] for parent in parents if parent in device))
+    counts = range(1, name.count(".") + 1)
+    parents = [name.rsplit(".", count)[0] for count in counts]
+    nearest = next(parent for parent in parents if parent in device)
+    return torch.device(device[nearest])
 
 
 def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:

@@ -621,6 +621,7 @@ def _sum_hours(hours: Sequence[float | None]) -> float | None:
 
 
 def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
+    """The least and the most; None where one is unknown."""
     return None if None in values else (min(values), max(values))
 
 
