@@ -25,3 +25,6 @@ def _leave_current_folder_out() -> bool:
 CURRENT_FOLDER_WAS_ON_PATH = _leave_current_folder_out()
 
 import zsg_core as zsg_core  # noqa: E402 - after that; finds modules by their old names, too
+from zsg_core import linux  # noqa: E402
+
+linux.require_linux()
