@@ -49,6 +49,7 @@ from jobs.files.locks import NoLocks
 from jobs.runtime import (
     caches,
     code_guard,
+    installed_versions,
     job_log,
     log_marks,
     prerequisites,
@@ -100,7 +101,10 @@ def run(folder: str) -> None:
                 attempt, ranks.rank, ranks.world, attempts.get_node_name()
             )
         )
+    start.pulse.other_versions = _tell_other_versions()
     outcome, facts = _perform_to_the_end(start, job)
+    if start.pulse.other_versions:
+        facts = facts | {"other_versions": start.pulse.other_versions}
     if heartbeat:
         heartbeat.stop()
     if outcome != Outcome.DONE:
@@ -171,6 +175,15 @@ def _begin_attempt(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> Attempt:
             f" within {MEET_S:.0f} s"
         )
     return attempt
+
+
+def _tell_other_versions() -> str | None:
+    """Says where this node has other versions than the submit; every rank does, as each
+    may be on a node of its own."""
+    difference = installed_versions.find_difference()
+    if difference:
+        logger.warning(difference)
+    return difference
 
 
 def _perform_to_the_end(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:

@@ -396,7 +396,7 @@ def status(
       zsg status wsd-order --json
       zsg status --state failed
     """
-    from launcher.status import queries
+    from launcher.status import queries, version_notes
     from launcher.views import show
     from launcher.workspace import workspaces
 
@@ -408,7 +408,9 @@ def status(
                 f"{time.strftime('%H:%M:%S')}, again in {queries.WATCH_S:.0f} s; Ctrl-C ends this"
             )
         show.as_json(rows) if json else show.print_status(rows, whole or bool(states))
-        show.data_notes([] if json else queries.data_notes(place, grid, rows))
+        if not json:
+            show.data_notes(queries.data_notes(place, grid, rows))
+            show.version_notes(version_notes.of_rows(rows))
         if not watch:
             return
         time.sleep(queries.WATCH_S)

@@ -178,18 +178,29 @@ def copy_of_the_code(folder: Path) -> Path:
     return folder
 
 
+def other_pyarrow(folder: Path) -> Path:
+    """A folder by which Python takes pyarrow for another version; its code is as it was."""
+    record = folder / "site/pyarrow-99.1.dist-info/METADATA"
+    record.parent.mkdir(parents=True)
+    record.write_text("Metadata-Version: 2.1\nName: pyarrow\nVersion: 99.1\n")
+    return record.parent.parent
+
+
 @pytest.mark.slurm
 def test_a_queued_job_runs_what_was_submitted(
-    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, tmp_path: Path
 ) -> None:
     """The checkout is broken while the jobs wait in the queue: they run the code as it
-    was, from its snapshot."""
+    was, from its snapshot, and tell of a package that their node has in another version."""
     zsg = prepared_on_slurm
     checkout = copy_of_the_code(zsg.folder / "checkout")
     zsg.env |= {"PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
     # jobs wait instead of running
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
-    zsg("submit", small_grid(zsg, tasks, steps=1), "--profile", profile(zsg))
+    chosen = profile(zsg)
+    with chosen.open("a") as file:
+        file.write(f"setup: ['export PYTHONPATH={other_pyarrow(tmp_path)}']\n")
+    zsg("submit", small_grid(zsg, tasks, steps=1), "--profile", chosen)
     for path in (checkout / "jobs").rglob("*.py"):
         path.write_text("raise SystemExit('the checkout has changed')\n")
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
@@ -199,3 +210,10 @@ def test_a_queued_job_runs_what_was_submitted(
     assert (row["state"], row["attempt"]) == ("done", 1)
     code = json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())["code"]
     assert Path(code["folder"]) == zsg.work / "code" / code["digest"]
+    difference = (
+        "this node has other versions than the submit: pyarrow 99.1 (submitted with"
+    )
+    assert row["other_versions"].startswith(difference)
+    for command in ("status", "why", "logs"):
+        printed = zsg(command, *([] if command == "status" else [row["run"]]))
+        assert difference in " ".join(f"{printed} {zsg.said}".split())

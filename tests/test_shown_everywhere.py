@@ -284,14 +284,14 @@ MAY_PRINT = {
     "launcher/views/asking.py",
     "jobs/runtime/job_log.py",
 }
-# They print JSON for the process that has started them, and two counts of a data set
-# that is made here.
+# They print JSON for the process that has started them; two counts of a data set that
+# is made here; a sentence where nothing else can be imported.
 PRINT_JSON = {
     "jobs/preparing/proof.py",
     "jobs/evaluating/sandbox_worker.py",
     "jobs/tracking/mlflow_sync.py",
 }
-PRINT_OWN = {"zsg_core/skills/__main__.py"}
+PRINT_OWN = {"zsg_core/linux.py", "zsg_core/skills/__main__.py"}
 MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
 
 

@@ -24,7 +24,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     `stalled`, `goes_on`: see jobs.contract.continuation. A train job tells its progress
     (`steps`, `first`, `loss`, …), its checkpoints and snapshots, and in `notes` what
     there is to know of its examples; an evaluate job what it `scored`; a canary what it
-    saw of its `run`.
+    saw of its `run`. `other_versions`: which versions of its node are others than those
+    of the submit, in a sentence.
     """
 
     schema: int = SCHEMA
@@ -60,6 +61,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     run: str | UnsetType = UNSET
     tokens_per_s: float | str | UnsetType | None = UNSET
     notes: list[str] | UnsetType = UNSET
+    other_versions: str | UnsetType | None = UNSET
 
     @property
     def reached(self) -> int:

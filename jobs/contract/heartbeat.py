@@ -51,6 +51,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     train_loss: Loss = None
     note: str | None = None
     notes: list[str] = []  # what there is to know of a run's examples
+    other_versions: str | None = None  # than the submit's, in a sentence
     longest_s: dict[str, float] = {}
     steps_per_s: float | UnsetType = UNSET
     tokens_per_s: float | UnsetType = UNSET
@@ -91,6 +92,7 @@ class Pulse:
         self.train_loss: float | None = None
         self.note: str | None = None
         self.notes: list[str] = []
+        self.other_versions: str | None = None
         self._reached: float | None = None
         self._tokens = 0
         self._longest: dict[str, float] = {}
@@ -137,6 +139,8 @@ class Pulse:
         facts |= {"loss": self.loss, "train_loss": self.train_loss, "note": self.note}
         if self.notes:
             facts |= {"notes": self.notes}
+        if self.other_versions:
+            facts |= {"other_versions": self.other_versions}
         return facts | {"longest_s": dict(self._longest), **self._rates()}
 
     def _rates(self) -> dict[str, float]:

@@ -397,6 +397,7 @@ class Trainer:
             machine=describe_machine(self.device),
             parameters=sum(size for size, _ in sizes),
             trained=sum(size for size, tuned in sizes if tuned),
+            other_versions=self.context.pulse.other_versions or msgspec.UNSET,
         )
 
     def _step(self, step: int) -> None:

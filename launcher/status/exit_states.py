@@ -51,6 +51,7 @@ def _make_state(record: ExitRecord) -> JobState:
         snapshots=tuple(replace_unset(record.snapshots, ())),
         saved=replace_unset(record.saved),
         notes=tuple(replace_unset(record.notes, ())),
+        other_versions=replace_unset(record.other_versions),
     )
     return _as_stopped(state, record) if is_stopped else state
 

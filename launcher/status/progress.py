@@ -45,6 +45,7 @@ def add_liveness(
         doing=beat.doing,
         evidence=beat.note,
         notes=tuple(beat.notes),
+        other_versions=beat.other_versions,
         tokens_per_s=replace_unset(beat.tokens_per_s),
         eta_s=signs.eta_s,
         heartbeat_s=signs.beat_s,

@@ -103,6 +103,7 @@ def _make_row(
         "wanted": is_listed,
         "replaced": list(state.replaced),
         "notes": list(state.notes),
+        "other_versions": state.other_versions,
         **{name: getattr(state, name) for name in SHOWN},
     }
     return spell_nonfinite(row)

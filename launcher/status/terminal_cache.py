@@ -35,8 +35,8 @@ class RememberedEnd(
     forbid_unknown_fields=True,
     omit_defaults=True,
 ):
-    """What a table shows of a job that has ended: the fields of a JobState. `notes` are
-    left out where there are none, and came later."""
+    """What a table shows of a job that has ended: the fields of a JobState. Those that
+    came later are left out where there are none."""
 
     state: State
     attempt: int | None
@@ -51,10 +51,12 @@ class RememberedEnd(
     stopped: bool
     signature: str | None
     notes: tuple[str, ...] = ()
+    other_versions: str | None = None
 
 
 # those that every end has
-FIELDS = [name for name in RememberedEnd.__struct_fields__ if name != "notes"]
+LATER = ("notes", "other_versions")
+FIELDS = [name for name in RememberedEnd.__struct_fields__ if name not in LATER]
 
 
 class _Entry(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -33,7 +33,7 @@ from zsg_core.errors import UserError
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
 TAIL = 1 << 20  # bytes of each rank's log
 # what a group of failures shows of its first
-OF_FIRST = ("evidence", "file", "line", "rank", "silent", "next")
+OF_FIRST = ("evidence", "file", "line", "rank", "silent", "other_versions", "next")
 # What helps, by cause; how the run is then resumed follows from its state: see `_resume`.
 NEXT = {
     Cause.OUT_OF_MEMORY: (
@@ -387,6 +387,7 @@ def make_why_row(
         "step": state.step,
         "reason": state.reason or state.flag,
         "slurm": state.slurm,
+        "other_versions": state.other_versions,
     }
     proof = asdict(cause) if cause else dict.fromkeys(ProvenCause.__dataclass_fields__)
     resume = _make_whole(state)
@@ -423,7 +424,7 @@ def _sum_group(kind: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str,
         "signature": kind,
         "count": len(rows),
         "runs": [row["run"] for row in rows],
-        **{key: first[key] for key in OF_FIRST},
+        **{key: first.get(key) for key in OF_FIRST},
     }
 
 

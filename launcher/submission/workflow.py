@@ -35,7 +35,7 @@ from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
 from launcher.planning.site import Site
-from launcher.status import data_notes
+from launcher.status import data_notes, version_notes
 from launcher.status import status_view as view
 from launcher.status.status import collect_states
 from launcher.status.status_view import ShownJob
@@ -446,6 +446,7 @@ def _tell_of_the_data(opened: ResolvedGrid, rows: Sequence[view.Row] = ()) -> No
     ]
     notes = data_notes.of_corpora(opened.site.workspace, corpora)
     show.data_notes(data_notes.limit_notes([*notes, *data_notes.of_rows(rows)]))
+    show.version_notes(version_notes.of_rows(rows))
 
 
 def _evaluated(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> bool:

@@ -470,6 +470,12 @@ def data_notes(notes: Sequence[str]) -> None:
         logger.warning(f"note on the data: {note}")
 
 
+def version_notes(notes: Sequence[str]) -> None:
+    """Says which runs compute with other versions than those of the submit, on stderr."""
+    for note in notes:
+        logger.warning(f"note on versions: {note}")
+
+
 def new_page(title: str) -> None:
     """Begins a page of what is shown again and again: on a cleared screen, or where
     there is none under the last."""
@@ -513,6 +519,7 @@ def _reason(row: Mapping[str, Any]) -> None:
             f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None,
         ),
         ("hash", row["signature"]),
+        ("note", row.get("other_versions")),
         ("next", row["next"]),
     ):
         if text:

@@ -38,6 +38,7 @@ from jobs.contract.folder import (
     write_text,
 )
 from jobs.files import ownership
+from jobs.runtime import installed_versions
 from jobs.runtime.code_guard import VARIABLE
 from zsg_core.errors import UserError
 
@@ -261,12 +262,18 @@ def make_environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
         return {}
     # An empty part would be the folder in which a job is started.
     parts = [folder, *(part for part in path.split(":") if part)]
-    return {"PYTHONPATH": ":".join(parts), VARIABLE: folder}
+    return {"PYTHONPATH": ":".join(parts), VARIABLE: folder, **_versions_to_compare()}
+
+
+def _versions_to_compare() -> dict[str, str]:
+    """The variable by which a job knows the versions of the submit."""
+    versions = installed_versions.read_versions()
+    return {installed_versions.VARIABLE: installed_versions.spell_versions(versions)}
 
 
 def script_lines(code: Mapping[str, Any]) -> list[str]:
     """The same for a job's script, after whatever its other lines have done to the path."""
-    folder = shlex.quote(code["folder"])
+    folder, variables = shlex.quote(code["folder"]), _versions_to_compare()
     return [
         # An empty part would be the folder in which the job was submitted.
         (
@@ -275,6 +282,7 @@ def script_lines(code: Mapping[str, Any]) -> list[str]:
         ),
         f"export PYTHONPATH={folder}${{zsg_path%:}}; unset zsg_path",
         f"export {VARIABLE}={folder}",
+        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
     ]
 
 

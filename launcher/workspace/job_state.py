@@ -71,6 +71,7 @@ class JobState:
     flag: str | None = None  # what is wrong with it, beside how it ended
     damage: JournalDamage | None = None  # which the flag tells
     notes: tuple[str, ...] = ()  # what there is to know of a run's examples
+    other_versions: str | None = None  # than the submit's, in a sentence
 
     @property
     def is_active(self) -> bool:

@@ -1,0 +1,1 @@
+"""How long zsg takes, against what does the same."""
