@@ -5,6 +5,7 @@ not wait for pydantic, numpy and submitit, half a second together.
 """
 
 import copy
+import gc
 import os
 import shlex
 import sys
@@ -183,6 +184,9 @@ app.add_typer(arrange_cli.app, name="arrange")
 app.add_typer(answers_cli.app, name="answers")
 
 INTERRUPTED = 130
+# how many new objects there are before Python looks for circles among them, and how
+# often it then looks at all
+SPARSE_COLLECTION = (100_000, 50, 100)
 
 ModelFolder = Annotated[
     Path | None,
@@ -602,6 +606,8 @@ def main() -> None:
     # or what we start would take a user's own jobs.py for ours
     os.environ["PYTHONSAFEPATH"] = "1"
     warnings.showwarning = _show_warning
+    # thousands of runs hold millions of objects, which no circle keeps alive
+    gc.set_threshold(*SPARSE_COLLECTION)
     ownership.forbid_writes_by_others()
     try:
         app()

@@ -140,19 +140,21 @@ def run_id(recipe: Recipe) -> str:
 def remove_marks(recipe: Any) -> tuple[Any, set[str]]:
     """The recipe as an older zsg would have made it, and which of `MARKS` it does not have."""
     removed: set[str] = set()
+    return _without_marks(recipe, removed), removed
+
+
+def _without_marks(recipe: Any, removed: set[str]) -> Any:
+    """The recipe without marks, which it adds to `removed`."""
     if isinstance(recipe, list):
-        rows = [remove_marks(value) for value in recipe]
-        return [row for row, _ in rows], removed.union(*(marks for _, marks in rows))
+        return [_without_marks(value, removed) for value in recipe]
     if not isinstance(recipe, dict):
-        return recipe, removed
-    unmarked = {}
-    for key, value in recipe.items():
-        if key in MARKS:
-            removed.add(key)
-        else:
-            unmarked[key], marks = remove_marks(value)
-            removed |= marks
-    return unmarked, removed
+        return recipe
+    removed.update(recipe.keys() & MARKS.keys())
+    return {
+        key: _without_marks(value, removed)
+        for key, value in recipe.items()
+        if key not in MARKS
+    }
 
 
 def remove_seeds(recipe: Any) -> Any:

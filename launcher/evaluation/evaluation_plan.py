@@ -119,7 +119,7 @@ def _refined(
     served: set[str],
 ) -> Action:
     """The action of a run that is not trained: what is evaluated of it, or why nothing is."""
-    run, keys = action.run, action.run.checkpoints.scored
+    run, keys = action.run, action.run.scored
     if evaluated.trouble:
         return _take_again_if_allowed(action, evaluated.trouble, allow)
     if changed := _taken_otherwise(run, evaluated):
@@ -154,7 +154,7 @@ def _missing_keys(
     run: Run, state: JobState, evaluated: EvaluationState
 ) -> dict[int, Sequence[str]]:
     """By the steps at which any is missing, the keys that are wanted and were not taken."""
-    keys = run.checkpoints.scored
+    keys = run.scored
     lacking = {
         step: evaluations.list_lacking_keys(keys, step, evaluated.taken)
         for step in _wanted(run, state)

@@ -66,7 +66,7 @@ class RecordedWays:
 
 def _read_ways(workspace: Workspace, run: Run) -> RecordedWays:
     folder = workspace.run(run.id)
-    if not run.checkpoints.scored or not journal.guest_files(folder):
+    if not run.scored or not journal.guest_files(folder):
         return RecordedWays()
     try:
         return RecordedWays(evaluations.collect_key_ways(folder))

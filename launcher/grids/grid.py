@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -54,9 +55,10 @@ class Setting:
     source: SettingSource
     location: Place
 
-    def leaves(self) -> Iterator[tuple[Branch, Any, Place]]:
+    @cached_property
+    def leaves(self) -> list[tuple[Branch, Any, Place]]:
         """The values within the value, each with its own key and location."""
-        return _leaves(tuple(self.key.split(".")), self.value, self.location)
+        return list(_leaves(tuple(self.key.split(".")), self.value, self.location))
 
     def error(self, message: str) -> UserError:
         """An error that names where this was read."""
@@ -147,7 +149,7 @@ def _refuse_doubled(document: Document, defaults: list[Setting]) -> None:
     """`train.lr: 1` beside `train: {lr: 2}` is no duplicate key to YAML, but one of
     them would not count."""
     lines: dict[Branch, int] = {}
-    leaves = (leaf for setting in defaults for leaf in setting.leaves())
+    leaves = (leaf for setting in defaults for leaf in setting.leaves)
     for branch, _, location in leaves:
         if branch in lines:
             raise document.error(
@@ -185,8 +187,8 @@ def _overrides(
 
 def _common_key(setting: Setting, second: Setting) -> str:
     """A key that both set; empty if there is none. An empty mapping sets nothing."""
-    for branch, value, _ in setting.leaves():
-        for second_branch, second_value, _ in second.leaves():
+    for branch, value, _ in setting.leaves:
+        for second_branch, second_value, _ in second.leaves:
             depth = min(len(branch), len(second_branch))
             overlap = branch[:depth] == second_branch[:depth]
             if overlap and value != {} and second_value != {}:
@@ -297,19 +299,24 @@ def _refuse_overlap(settings: list[Setting]) -> None:
 
 def _resolve(document: Document, base: list[Setting], axes: list[Setting]) -> Point:
     tree: dict[str, Any] = {}
-    origins: dict[Branch, tuple[Setting, Place]] = {}
-    for setting in [*base, *axes]:
-        for branch, value, location in setting.leaves():
+    for setting in (*base, *axes):
+        for branch, value, location in setting.leaves:
             _lay(tree, branch, value, setting, location)
-            origins |= {
-                branch[:depth]: (setting, location)
-                for depth in range(1, len(branch) + 1)
-            }
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        raise _explain(document, error, origins) from None
+        raise _explain(document, error, _find_origins([*base, *axes])) from None
     return Point(settings, {setting.key: setting.value for setting in axes})
+
+
+def _find_origins(settings: list[Setting]) -> dict[Branch, tuple[Setting, Place]]:
+    """Which setting gave each key and each mapping its value, the last that did."""
+    return {
+        branch[:depth]: (setting, location)
+        for setting in settings
+        for branch, _, location in setting.leaves
+        for depth in range(1, len(branch) + 1)
+    }
 
 
 def _explain(

@@ -14,6 +14,8 @@ def find_notes(workspace: Workspace, runs: Iterable[Run]) -> list[str]:
     counted as theirs.
     """
     by_change: dict[str, list[tuple[str, str]]] = {}
+    if not (workspace.root / "runs").is_dir():
+        return []
     for run in runs:
         before, marks = recipes.remove_marks(run.recipe)
         older = recipes.run_id(before)

@@ -59,6 +59,11 @@ class Run:
             self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"]
         )
 
+    @cached_property
+    def scored(self) -> list[str]:
+        """The keys that evaluators take of its checkpoints."""
+        return self.checkpoints.scored
+
     @property
     def arrangement_item(self) -> str:
         """The folder of the workspace that its training order is in."""

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids, scheduler_job
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.side_by_side import write_side_by_side
 from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import UserError
 
@@ -59,6 +61,16 @@ class Scene:
     # helper → the grid that submitted it
     grid_of: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    @cached_property
+    def waiting(self) -> Mapping[str, Sequence[str]]:
+        """By the folder of a job, the jobs at work that wait for it."""
+        waiting: dict[str, list[str]] = {}
+        for job, needs in self.after.items():
+            if _is_at_work(self.states[job]):
+                for need in dict.fromkeys(needs):
+                    waiting.setdefault(need, []).append(job)
+        return waiting
+
 
 @dataclass
 class Decision:
@@ -80,10 +92,11 @@ def choose_cancellations(chosen: Iterable[str], wish: Wish, scene: Scene) -> Dec
     if not wish.force:
         _leave_what_others_wait_for(decision, scene)
     _stop_idle_helpers(decision, wish, scene)
+    run_folders, stop = set(chosen), set(decision.stop)
     decision.stop += [
         item
         for item in scene.serves
-        if _serves_nobody(item, set(chosen), wish, scene, decision.stop)
+        if _serves_nobody(item, run_folders, wish, scene, stop)
     ]
     decision.ended = [
         item for item in decision.stop if _has_outlived(scene.states[item])
@@ -115,12 +128,14 @@ def _find_claimants(item: str, wish: Wish, scene: Scene) -> list[str]:
 def _stop_idle_helpers(decision: Decision, wish: Wish, scene: Scene) -> None:
     """Helpers that wait for nothing but what stops stop with it; so may those before
     them."""
+    stop = set(decision.stop)
     while idle := [
         item
         for item in scene.helpers
-        if item not in decision.stop and _is_idle(item, wish, scene, decision.stop)
+        if item not in stop and _is_idle(item, wish, scene, stop)
     ]:
         decision.stop += idle
+        stop |= set(idle)
 
 
 def _can_stop(state: JobState) -> bool:
@@ -141,52 +156,43 @@ def _is_at_work(state: JobState) -> bool:
     return state.is_active and not state.stopped
 
 
-def _find_waiting(item: str, scene: Scene) -> list[str]:
-    """The jobs at work that wait for a job."""
-    return [
-        job
-        for job, needs in scene.after.items()
-        if item in needs and _is_at_work(scene.states[job])
-    ]
-
-
 def _leave_what_others_wait_for(decision: Decision, scene: Scene) -> None:
     is_changed = True
     while is_changed:
         is_changed = False
+        stop = set(decision.stop)
         for item in list(decision.stop):
-            waiting = [
-                job for job in _find_waiting(item, scene) if job not in decision.stop
-            ]
+            waiting = [job for job in scene.waiting.get(item, ()) if job not in stop]
             if waiting:
                 decision.stop.remove(item)
+                stop.remove(item)
                 verb = "wait" if len(waiting) > 1 else "waits"
                 decision.left[item] = f"{', '.join(waiting)} {verb} for it"
                 is_changed = True
 
 
-def _is_idle(item: str, wish: Wish, scene: Scene, stop: Collection[str]) -> bool:
+def _is_idle(item: str, wish: Wish, scene: Scene, stop: set[str]) -> bool:
     """Whether a helper is at work only for what stops, or has ended and its allocation has not."""
     if _has_outlived(scene.states[item]):
         return scene.grid_of.get(item) in wish.grids
-    waiting = _find_waiting(item, scene)
+    waiting = scene.waiting.get(item, ())
     return (
         _can_stop(scene.states[item])
         and bool(waiting)
-        and set(waiting) <= set(stop)
+        and stop.issuperset(waiting)
         and set(scene.listed.get(item, ())) <= set(wish.grids)
     )
 
 
 def _serves_nobody(
-    item: str, chosen: set[str], wish: Wish, scene: Scene, stop: Collection[str]
+    item: str, chosen: set[str], wish: Wish, scene: Scene, stop: set[str]
 ) -> bool:
     """Whether an evaluate job has no run left but those that were chosen and that
     nobody else wants or trains."""
     runs = set(scene.serves[item])
     if not _can_stop(scene.states[item]) or not runs <= chosen:
         return False
-    for run in runs - set(stop):
+    for run in runs - stop:
         if run in scene.states and _is_at_work(scene.states[run]):
             return False
     if wish.force or wish.runs:
@@ -341,16 +347,16 @@ def _write_wish(
 ) -> None:
     """Writes down that these job folders are cancelled: in each, and for each of their
     `last` submissions in the ledger."""
+
+    def write(item: str) -> None:
+        cancellation.request_cancellation(workspace.root / item, last[item].id, save)
+
     items_of: dict[str, list[str]] = {}
     for item, submission in last.items():
         items_of.setdefault(submission.id, []).append(item)
+    write_side_by_side(write, last)
     for items in items_of.values():
-        submission = last[items[0]]
-        for item in items:
-            cancellation.request_cancellation(
-                workspace.root / item, submission.id, save
-            )
-        ledger.cancelled(submission, items)
+        ledger.cancelled(last[items[0]], items)
 
 
 def _find_jobs(ledger: Ledger, items: Iterable[str]) -> list[scheduler_job.Job]:

@@ -204,7 +204,7 @@ def _is_lora(run: Run) -> bool:
 
 def _modules_to_score(scored: Sequence[Run]) -> list[str]:
     """The modules that evaluate jobs import for the metrics of runs."""
-    keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
+    keys = {key.partition("/")[0] for run in scored for key in run.scored}
     modules = list[str]()
     if not keys.isdisjoint({"rouge1", "rougeL"}):
         modules.append("rouge_score")

@@ -351,7 +351,7 @@ class Estimates:
         """What evaluate jobs hold of a run's model, and sample jobs of its base."""
         loads = list[EvaluationLoad]()
         positions = self._positions(run)
-        if run.checkpoints.scored:
+        if run.scored:
             train = run.stage["train"]
             row = evaluator_fit.bound_row(run.suites, train["max_length"], positions)
             load = EvaluationLoad(

@@ -210,7 +210,7 @@ class Plan:
 def evaluation_of(runs: Sequence[Run]) -> Evaluation:
     """The evaluate jobs of runs that are trained as one array; none where only their
     losses are wanted."""
-    scored = [run for run in runs if run.checkpoints.scored]
+    scored = [run for run in runs if run.scored]
     beside = max((run.evaluators for run in scored), default=0)
     return Evaluation(scored, beside, int(bool(scored)))
 
@@ -418,7 +418,11 @@ def make_plan(
     )
     makers = {**makers, **{run.weights: run_item(run) for run in runs}}
     unmade = {run.id: set(itertools.filterfalse(is_made, run.needs)) for run in runs}
-    lacking = {run_id: needs - makers.keys() for run_id, needs in unmade.items()}
+    lacking = {
+        # not `needs - makers.keys()`, which walks through all makers for every run
+        run_id: {need for need in needs if need not in makers}
+        for run_id, needs in unmade.items()
+    }
     prepares = _plan_prepares(runs, lacking)
     to_order = [run for run in runs if run.arrangement_item in lacking[run.id]]
     samplers = _plan_samplers(to_order, prepares, is_made, makers)

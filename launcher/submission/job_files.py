@@ -75,7 +75,7 @@ def write_train(
         if is_start or stages.list_weights_users(workspace, run.id)
         else [],
         checkpoints=CheckpointPlan(**checkpoints),
-        scored=run.checkpoints.scored,
+        scored=run.scored,
         made=MadeThings(
             corpus=run.corpus_id, arrangement=run.arrangement_id, base=run.base_id
         ),
@@ -222,9 +222,7 @@ def write_evaluate(
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
     serves = [
-        ServedRun(
-            run=run.id, keys=run.checkpoints.scored, suites=to_builtins(run.suites)
-        )
+        ServedRun(run=run.id, keys=run.scored, suites=to_builtins(run.suites))
         for run in runs
     ]
     job = EvaluateJob(

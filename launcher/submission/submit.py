@@ -10,7 +10,6 @@ import logging
 import shutil
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -44,13 +43,11 @@ from launcher.submission import job_files, local, sbatch
 from launcher.workspace import code_snapshot, recorded_grids
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
+from launcher.workspace.side_by_side import write_side_by_side
 from zsg_core.errors import ClusterError
 from zsg_core.suites import list_key_variables
 
 logger = logging.getLogger(__name__)
-
-# files are written side by side: each waits for a disk, or for the server that has it
-WRITERS = 16
 
 T = TypeVar("T")
 
@@ -338,8 +335,7 @@ class SlurmSubmitter:
                 run.id in starts,
             )
 
-        with ThreadPoolExecutor(WRITERS) as pool:
-            list(pool.map(write, group.runs))
+        write_side_by_side(write, group.runs)
         dependency = sbatch.build_dependency(
             after, group.whatever_they_made, canary_job
         )

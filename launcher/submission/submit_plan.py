@@ -189,7 +189,7 @@ class SubmitPlanner:
         evaluated = {
             a.run.id: evaluation_plan.read_evaluation_state(workspace, a.run)
             for a in actions
-            if a.run.checkpoints.scored
+            if a.run.scored
         }
         if not evaluated:
             return actions

@@ -224,7 +224,7 @@ def _describe_evaluation(evaluation: "Evaluation") -> str:
     if evaluation.beside:
         beside = f"{evaluation.beside} beside their training, "
     keys = ", ".join(
-        dict.fromkeys(key for run in evaluation.runs for key in run.checkpoints.scored)
+        dict.fromkeys(key for run in evaluation.runs for key in run.scored)
     )
     names = _name_first([run.id for run in evaluation.runs])
     return (

@@ -3,7 +3,7 @@ show all they are."""
 
 import re
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,11 @@ class Strict(BaseModel):
     """A mapping whose keys are all known and whose values have exactly the stated types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself: nothing in it changes, and a default would be copied for every point
+        of a grid."""
+        return self
 
 
 def parse_fraction(value: Any) -> Fraction:
