@@ -6,7 +6,8 @@ Whole processes on a real Slurm of the suite's own (MaxArraySize 1001), whose pa
 is down, so that no job takes the machine. 1,000 new runs from one YAML, each time into
 a new workspace, the best of three; what of it are commands of Slurm is told by scripts
 that stand before them. The peer submits 50 jobs with submitit's `submit`, its start not
-counted. Then the plan of 10,000 runs, and the most memory that its process ever held.
+counted. Then 10,000 new runs once, and how long zsg cancel of them takes to call
+scancel. Then the plan of 10,000 runs, and the most memory that its process ever held.
 Without Slurm only that.
 """
 
@@ -26,8 +27,9 @@ from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, LARGE, ONE_BY_ONE, MAX_ARRAY, REPEATS = 1_000, 10_000, 50, 1001, 3
-SUBMIT_S, SLURM_S, PLAN_S, PLAN_MB, TIMES = 5.0, 1.0, 5.0, 400.0, 40
-COMMANDS = ("sbatch", "squeue", "scontrol", "sacct")
+SUBMIT_S, SLURM_S, PLAN_S, PLAN_MB, TIMES = 5.0, 1.0, 3.0, 400.0, 40
+SUBMIT_LARGE_S, CANCEL_LARGE_S = 30.0, 10.0
+COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel")
 GRID = """\
 name: {name}
 profile: slurm-minimal
@@ -95,10 +97,15 @@ def main() -> None:
             )
         else:
             with cluster.SlurmCluster(
-                folder / "c", nodes=1, cpus=2, max_array_size=MAX_ARRAY
+                folder / "c",
+                nodes=1,
+                cpus=2,
+                max_array_size=MAX_ARRAY,
+                max_jobs=4 * asked.large,
             ) as slurm:
                 slurm.run("scontrol", "update", "partitionname=main", "state=down")
                 rows += submitting(folder, slurm.env, asked.runs, asked.repeats)
+                rows += submitting_many(folder, slurm.env, asked.large)
         show(rows + planning(folder, asked.large, asked.repeats), asked.json)
 
 
@@ -164,6 +171,39 @@ def submitting(folder: Path, env: dict[str, str], runs: int, repeats: int) -> li
             theirs,
             theirs / TIMES,
             ours <= theirs / TIMES,
+        ),
+    ]
+
+
+def submitting_many(folder: Path, env: dict[str, str], runs: int) -> list[Row]:
+    """The rows of handing a large grid to Slurm, and of cancelling it."""
+    file, log = grid(folder, "many", runs), folder / "calls"
+    path = f"{folder / 'bin'}{os.pathsep}{env['PATH']}"
+    env = {**os.environ, **env, "PYTHONSAFEPATH": "1", "PATH": path}
+    zsg = [sys.executable, "-m", "launcher.cli"]
+    options = ["--workspace", str(folder / "many"), "--yes"]
+    submit_s = _seconds([*zsg, "submit", str(file), *options], env)
+    log.write_text("")
+    began = time.time()
+    _seconds([*zsg, "cancel", "many", *options], env)
+    calls = [line.split() for line in log.read_text(encoding="ascii").splitlines()]
+    cancel_s = min(float(at) for name, at, _ in calls if name == "scancel") - began
+    return [
+        Row(
+            f"zsg submit of {runs:,} new runs",
+            submit_s,
+            "s",
+            None,
+            SUBMIT_LARGE_S,
+            submit_s <= SUBMIT_LARGE_S,
+        ),
+        Row(
+            f"zsg cancel of {runs:,} runs, to scancel",
+            cancel_s,
+            "s",
+            None,
+            CANCEL_LARGE_S,
+            cancel_s <= CANCEL_LARGE_S,
         ),
     ]
 

@@ -139,8 +139,34 @@ def test_a_grid_record_of_a_newer_zsg_keeps_no_run_from_its_other_grids(
     write_grid(tmp_path, "new", ["first"])
     (tmp_path / "grids/new/grid.json").write_text('{"schema": 99}')
 
-    found = mlflow_sync.find_grids_of_run(Workspace(tmp_path), "first")
-    assert [record.name for record in found] == ["old"]
+    found = mlflow_sync.find_grids_of_runs(Workspace(tmp_path), ["first"])
+    assert [(run, record.name) for run, record in found] == [("first", "old")]
+
+
+def test_live_delivery_reads_a_grid_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluate job serves many runs of a grid, whose record may be of thousands."""
+    write_grid(tmp_path, "both", ["first", "second"])
+    write_grid(tmp_path, "one", ["second"])
+    read = list[str]()
+    read_record = mlflow_sync.grid_record.read_grid_record
+
+    def note(workspace: Workspace, name: str) -> object:
+        read.append(name)
+        return read_record(workspace, name)
+
+    monkeypatch.setattr(mlflow_sync.grid_record, "read_grid_record", note)
+    found = mlflow_sync.find_grids_of_runs(
+        Workspace(tmp_path), ["second", "absent", "first"]
+    )
+
+    assert [(run, record.name) for run, record in found] == [
+        ("second", "both"),
+        ("second", "one"),
+        ("first", "both"),
+    ]
+    assert sorted(read) == ["both", "one"]
 
 
 def test_a_server_is_asked_nothing_before_a_run_has_begun(tmp_path: Path) -> None:

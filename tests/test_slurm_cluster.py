@@ -123,9 +123,8 @@ def test_pretend_gpus_are_declared() -> None:
     """Each pretend GPU is a device file of its own, since slurmd counts files."""
     ports = {"slurmdbd": 1, "slurmctld": 2, "n1": 3}
 
-    texts = conf_files(
-        Path("/c"), "host", "10.0.0.1", ports, 4, 8, kill_wait_s=30, max_array_size=101
-    )
+    limits = {"kill_wait_s": 30, "max_array_size": 101, "max_jobs": 10_000}
+    texts = conf_files(Path("/c"), "host", "10.0.0.1", ports, 4, 8, **limits)
 
     assert (
         "NodeName=n1 NodeAddr=127.0.0.1 Port=3 CPUs=4 RealMemory=4000 Gres=gpu:a800:8\n"

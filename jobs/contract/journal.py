@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 import msgspec
 
@@ -434,83 +434,69 @@ def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     )
 
 
-class _Line(NamedTuple):
-    """A row, the number of its line and the byte at which that begins."""
-
-    row: Row
-    number: int
-    offset: int
-
-
 def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
     """The whole rows of one journal file, or of its first `limit` bytes, which it must
     have. HoleError where rows are lost: see above."""
-    # A row is told once the next one proves that nothing is lost between: the loss of
-    # some bytes can join the beginning of one row to the end of another.
-    pending: _Line | None = None
-    lines = _read_lines(path, limit)
-    while True:
-        try:
-            line = next(lines, None)
-        except HoleError:
-            if pending:
-                yield pending.row
-            raise
-        if line is None:
-            break
-        _refuse_gap(path, pending, line)
-        if pending:
-            yield pending.row
-        pending = line
-    if pending:
-        yield pending.row
-
-
-def _read_lines(path: Path, limit: int | None) -> Iterator[_Line]:
-    """The lines of a file, or of its first `limit` bytes. HoleError for one that is no
-    row, and for a file that has not so many bytes."""
     if limit == 0:
         return
     if limit and not path.exists():
         raise HoleError(path, 1, 0, _describe_end(path, 1, 0, limit))
-    offset = number = 0
     with path.open("rb") as file:
-        while line := file.readline(MOST_OF_A_ROW):
-            if _is_beyond(line, offset, limit):
-                break
-            number += 1
-            try:
-                row = _decode_line(path, line, number)
-            except Damaged as error:
-                raise HoleError(path, number, offset, str(error)) from None
-            yield _Line(row, number, offset)
-            offset += len(line)
-    if limit and offset + len(line) < limit:
-        message = _describe_end(path, number + 1, offset + len(line), limit)
+        yield from _read_rows(path, file, limit)
+
+
+def _read_rows(path: Path, file: BinaryIO, limit: int | None) -> Iterator[Row]:
+    """The rows of an open file; see `read_file`. Millions come by: nothing is made here
+    for a row but the row."""
+    # A row is told once the next one proves that nothing is lost between: the loss of
+    # some bytes can join the beginning of one row to the end of another.
+    pending: Row | None = None
+    begins = offset = number = 0  # where `pending` begins, and where `line` does
+    last = math.inf if limit is None else limit
+    while line := file.readline(MOST_OF_A_ROW):
+        end = offset + len(line)
+        if end > last:
+            break
+        is_ended = line[-1:] == b"\n"
+        if not is_ended and len(line) < MOST_OF_A_ROW:
+            break  # the last line, which a kill has cut, is no row
+        number += 1
+        try:
+            if not is_ended:
+                _refuse_endless(path, number)
+            row = decode_row(path, line, number)
+        except Damaged as error:
+            if pending is not None:
+                yield pending
+            raise HoleError(path, number, offset, str(error)) from None
+        if pending is not None:
+            if row.seq > pending.seq + 1:
+                message = _describe_gap(path, number, pending.seq + 1, row.seq)
+                raise HoleError(path, number - 1, begins, message)
+            yield pending
+        pending, begins, offset = row, offset, end
+    if pending is not None:
+        yield pending
+    _refuse_early_end(path, number, offset, len(line), limit)
+
+
+def _refuse_early_end(
+    path: Path,
+    number: int,
+    offset: int,
+    cut: int,
+    limit: int | None,
+) -> None:
+    """HoleError where a file ends before `limit`: after so many lines and bytes, and
+    `cut` bytes of a line that has no end."""
+    size = offset + cut
+    if limit and size < limit:
+        message = _describe_end(path, number + 1, size, limit)
         raise HoleError(path, number + 1, offset, message)
 
 
-def _refuse_gap(path: Path, before: _Line | None, line: _Line) -> None:
-    """HoleError where rows are missing between two lines: the first of them may be
-    joined of two."""
-    if before is None or line.row.seq <= before.row.seq + 1:
-        return
-    message = _describe_gap(path, line.number, before.row.seq + 1, line.row.seq)
-    raise HoleError(path, before.number, before.offset, message)
-
-
-def _is_beyond(line: bytes, offset: int, limit: int | None) -> bool:
-    """Whether a line that begins at a byte does not count: it ends behind the limit, or
-    it is the last and was cut."""
-    if limit is not None and offset + len(line) > limit:
-        return True
-    return len(line) < MOST_OF_A_ROW and not line.endswith(b"\n")
-
-
-def _decode_line(path: Path, line: bytes, number: int) -> Row:
-    """The row of a line. Damaged for what is none."""
-    if len(line) < MOST_OF_A_ROW:
-        return decode_row(path, line, number)
+def _refuse_endless(path: Path, number: int) -> NoReturn:
+    """Damaged: a line has no end."""
     raise Damaged(
         f"{path}: no row ends within {MOST_OF_A_ROW:,} bytes, line {number}; zsg wrote"
         " shorter ones there"

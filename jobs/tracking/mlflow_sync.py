@@ -22,7 +22,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import chain, islice
 from pathlib import Path
@@ -395,12 +395,9 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     """Delivers runs to every grid that lists them and has a server, from the node that
     trains or evaluates them."""
     os.nice(NICE)
-    pairs = [
-        (run, record) for run in runs for record in find_grids_of_run(workspace, run)
-    ]
     served = [
         (run, record.name)
-        for run, record in pairs
+        for run, record in find_grids_of_runs(workspace, runs)
         if str(record.tracking).startswith("http")
     ]
     deliveries: dict[str, Delivery] = {}
@@ -448,15 +445,29 @@ def send_each(
         logger.warning(f"{run} is not sent: {error}")
 
 
-def find_grids_of_run(workspace: Workspace, run: str) -> Iterator[GridRecord]:
-    """The grids that list a run, or once did."""
+def find_grids_of_runs(
+    workspace: Workspace, runs: Sequence[str]
+) -> list[tuple[str, GridRecord]]:
+    """Each run with each grid that lists it, or once did, in the order of the runs.
+    Every grid is read once: it may be of ten thousand runs."""
+    grids_of: dict[str, list[GridRecord]] = {run: [] for run in runs}
+    for record in _read_grids(workspace):
+        listed = {row.run for row in record.runs}
+        listed |= {row.run for row in record.former}
+        for run in grids_of.keys() & listed:
+            grids_of[run].append(record)
+    return [(run, record) for run in runs for record in grids_of[run]]
+
+
+def _read_grids(workspace: Workspace) -> Iterator[GridRecord]:
+    """The grids that can be read; of another that is told."""
     for name in grid_record.list_grids(workspace):
         try:
             record = grid_record.read_grid_record(workspace, name)
         except Damaged as error:  # of this or another grid: the others are delivered
             logger.warning(str(error))
             continue
-        if record and any(row.run == run for row in [*record.runs, *record.former]):
+        if record:
             yield record
 
 

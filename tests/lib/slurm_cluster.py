@@ -67,6 +67,7 @@ MessageTimeout=30
 MailProg=/bin/true
 KillWait={kill_wait_s}
 MaxArraySize={max_array_size}
+MaxJobCount={max_jobs}
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={ports[slurmdbd]}
@@ -222,13 +223,18 @@ class SlurmCluster:
         gpus: int = 0,
         kill_wait_s: int = 30,
         max_array_size: int = 101,
+        max_jobs: int = 10_000,
     ) -> None:
         self.folder = Path(folder).resolve()
         self.node_names = [f"n{i}" for i in range(1, nodes + 1)]
         self.env = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": PATH}
         self.daemons: dict[str, Popen] = {}
         self._sizes = dict(
-            cpus=cpus, gpus=gpus, kill_wait_s=kill_wait_s, max_array_size=max_array_size
+            cpus=cpus,
+            gpus=gpus,
+            kill_wait_s=kill_wait_s,
+            max_array_size=max_array_size,
+            max_jobs=max_jobs,
         )
         # the same place by a shorter name, where the path is too long for sockets
         self._base = self.folder
