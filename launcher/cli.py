@@ -4,6 +4,7 @@ A command imports what it calls when it is called: `zsg --help` and `zsg status`
 not wait for pydantic, numpy and submitit, half a second together.
 """
 
+import atexit
 import copy
 import gc
 import os
@@ -608,6 +609,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     # thousands of runs hold millions of objects, which no circle keeps alive
     gc.set_threshold(*SPARSE_COLLECTION)
+    atexit.register(gc.freeze)  # nor is anything looked for once all is done
     ownership.forbid_writes_by_others()
     try:
         app()

@@ -146,10 +146,11 @@ class Workloads:
     def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:
         counts: dict[tuple[Any, ...], dict[str, Lengths]] = {}
         for run in self._runs:
+            folder = self._workspace.run(run.id)
+            if not folder.is_dir():
+                continue  # as most of a new grid
             key = _key_of_lengths(run)
-            if key not in counts and (
-                lengths := _counted_by(self._workspace.run(run.id))
-            ):
+            if key not in counts and (lengths := _counted_by(folder)):
                 counts[key] = lengths
         return counts
 

@@ -372,14 +372,16 @@ class CheckpointSettings(Strict):
 
     def keys(self, suite: str) -> list[str]:
         """The keys of a suite that evaluators take, as they stand in tables."""
-        is_test_set = suite == all_metrics.TEST_SET
-        settings = self.generation if is_test_set else self.suites.find_benchmark(suite)
-        suffix = f"/{settings.name}" if settings and settings.name else ""
         metrics = [
             metric
             for metric in dict.fromkeys(self.metrics)
             if metric in all_metrics.SUITES[suite]
         ]
-        if metrics and suite in self.suites.scored_elsewhere:
+        if not metrics:
+            return []
+        is_test_set = suite == all_metrics.TEST_SET
+        settings = self.generation if is_test_set else self.suites.find_benchmark(suite)
+        suffix = f"/{settings.name}" if settings and settings.name else ""
+        if suite in self.suites.scored_elsewhere:
             metrics = [f"{ANSWERS}/{suite}"]
         return [f"{metric}{suffix}" for metric in metrics]
