@@ -94,7 +94,7 @@ def test_jobs_know_the_versions_of_their_submit() -> None:
     """By their script on Slurm, by their variables on this machine: nothing of it enters
     job.json."""
     code = {"folder": "/a user's/code/x"}
-    lines = code_snapshot.script_lines(code)
+    lines = code_snapshot.version_lines()
     script = "\n".join([*lines, f'echo "${versions.VARIABLE}"'])
     exported = subprocess.run(
         ["/bin/bash", "-c", script], capture_output=True, text=True

@@ -163,7 +163,7 @@ def test_a_job_whose_processes_leave_has_failed(workspace: Workspace) -> None:
 BEGAN = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 7200))
 
 
-@pytest.mark.parametrize("start", [BEGAN, "N/A"])
+@pytest.mark.parametrize("start", [BEGAN, "N/A"], ids=["begun", "no start"])
 @pytest.mark.parametrize(
     ("word", "elapsed", "ago_s"),
     [

@@ -80,7 +80,7 @@ class SbatchSubmitter:
         is left for the next submit to settle. A chain of fewer links does with fewer.
         """
         code = code_snapshot.take_snapshot(self.workspace)
-        guard = code_snapshot.guard_lines(
+        guard = code_snapshot.version_lines() + code_snapshot.guard_lines(
             code, self.workspace.submission(submission.id)
         )
         parameters = _guarded(

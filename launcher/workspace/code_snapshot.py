@@ -265,6 +265,12 @@ def make_environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
     return {"PYTHONPATH": ":".join(parts), VARIABLE: folder, **_versions_to_compare()}
 
 
+def version_lines() -> list[str]:
+    """The same for a job's script."""
+    variables = _versions_to_compare()
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
 def _versions_to_compare() -> dict[str, str]:
     """The variable by which a job knows the versions of the submit."""
     versions = installed_versions.read_versions()
@@ -273,7 +279,7 @@ def _versions_to_compare() -> dict[str, str]:
 
 def script_lines(code: Mapping[str, Any]) -> list[str]:
     """The same for a job's script, after whatever its other lines have done to the path."""
-    folder, variables = shlex.quote(code["folder"]), _versions_to_compare()
+    folder = shlex.quote(code["folder"])
     return [
         # An empty part would be the folder in which the job was submitted.
         (
@@ -282,7 +288,6 @@ def script_lines(code: Mapping[str, Any]) -> list[str]:
         ),
         f"export PYTHONPATH={folder}${{zsg_path%:}}; unset zsg_path",
         f"export {VARIABLE}={folder}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
     ]
 
 
