@@ -385,6 +385,7 @@ def _evaluate(
 def _train(
     start: Start, job: TrainJob, journal: Journal | None
 ) -> tuple[Outcome, dict[str, Any]]:
+    """Trains a stage; returns how the attempt ended and what its end record tells."""
     prerequisites.check_prerequisites(job)
     from jobs.training import train
 

@@ -277,9 +277,15 @@ def _list_windows(text: str, length: int) -> set[str]:
 
 
 def _list_encodings(secret: bytes) -> Iterator[str]:
+    """How a secret may stand within other text that was encoded as a whole."""
     yield secret.hex()
     yield secret.hex().upper()
-    # base64 has three forms, by how many bytes stand before in its group of three
+    yield from _list_base64(secret)
+    yield from _list_base32(secret)
+
+
+def _list_base64(secret: bytes) -> Iterator[str]:
+    """The three forms, by how many bytes stand before in its group of three."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
         determined = encoded[(8 * before + 5) // 6 :]
@@ -287,7 +293,11 @@ def _list_encodings(secret: bytes) -> Iterator[str]:
         determined = determined if (len(secret) + before) % 3 == 0 else determined[:-1]
         yield determined
         yield determined.replace("+", "-").replace("/", "_")
-    for before in range(5):  # and base32 five
+
+
+def _list_base32(secret: bytes) -> Iterator[str]:
+    """The five forms, by how many bytes stand before in its group of five."""
+    for before in range(5):
         encoded = base64.b32encode(b"\0" * before + secret).decode().rstrip("=")
         determined = encoded[(8 * before + 4) // 5 :]
         yield determined if (len(secret) + before) % 5 == 0 else determined[:-1]

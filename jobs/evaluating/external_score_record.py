@@ -149,6 +149,8 @@ def _take_over(run: Path, step: int, journal: Journal, lease: leases.Lease) -> N
 def _write(
     run: Path, journal: Journal, scored: ScoredAnswers, scores: Scores, source: str
 ) -> None:
+    """Journals scores that another program gave to kept answers, with the values of the
+    items behind them; on disk when this returns."""
     answers_row, stored = scored.journalled, scored.journalled.place
     step = answers_row.step
     examples = next(

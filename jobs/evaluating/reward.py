@@ -106,6 +106,7 @@ class Reward:
         return ChatTokens(self._tokenizer)
 
     def _of(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The rewards of texts, given as token ids, in one forward of the model."""
         torch, longest = self._torch, max(map(len, rows))
         filler = self._filler({row[-1] for row in rows})
         ids = torch.tensor(

@@ -214,6 +214,8 @@ class Generator:
 
     @torch.no_grad()
     def _batch(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
+        """The answers to prompts that are generated together: padded on the left, each
+        drawn by its own name, cut at their ends."""
         longest = max(map(len, prompts))
         padded = [
             [self._eos] * (longest - len(prompt)) + list(map(int, prompt))

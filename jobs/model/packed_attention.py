@@ -151,6 +151,8 @@ def _in_one_call(
     scaling: float | None,
     cut: Cut,
 ) -> torch.Tensor:
+    """Attention of all parts of a row by torch's varlen kernel. `query`: (1, heads, T,
+    D); the answer is (T, heads, D)."""
     from torch.nn.attention.varlen import varlen_attn
 
     size = query.shape[-1]

@@ -430,6 +430,8 @@ class _Making:
     def _publish(
         self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]
     ) -> None:
+        """Writes the places of the examples of each split, what they are made of, and
+        what whoever reads results must know of them."""
         answers = {split: _Answers(selection) for split, selection in made.items()}
         overlap = splits.find_overlap(answers["train"], answers["test"])
         for split, seen in answers.items():

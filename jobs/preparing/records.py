@@ -216,6 +216,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _arrow(batch: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
+    """Examples as one Arrow batch; columns in the order of the schema."""
     turns = [turn for example in batch for turn in example.turns]
     users, assistants = zip(*turns, strict=True) if turns else ((), ())
     pairs = pa.StructArray.from_arrays(

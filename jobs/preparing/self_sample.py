@@ -286,6 +286,8 @@ def _publish(
     answers: Answers,
     facts: dict[str, Any],
 ) -> None:
+    """Writes the examples whose answers a model made, with how it was asked. UserError
+    where all answers are empty."""
     rule = source["self_sample"]
     made = list(_examples(asked.examples, answers, rule["cut"]))
     turn = prompts.next_turn(rule["template"]["name"])

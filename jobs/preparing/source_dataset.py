@@ -185,6 +185,8 @@ class SourceDataset:
         return self.records[split].places()
 
     def _tasks(self) -> dict[str, list[str]]:
+        """The names of the tasks of each split, by the rule that says what is held
+        out."""
         of_task = self._of_task("train")
         pool = self._lists["train"] if self._lists else list(of_task)
         rule = self.rule.get("held_out")

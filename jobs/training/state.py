@@ -392,6 +392,8 @@ class States:
         self.step, self.save_s = step, time.monotonic() - started
 
     def _write(self, engine: Any, draft: Path) -> None:
+        """Writes the state of all ranks into a draft, brings it to the disk, and notes
+        how large each file is, so that one that is lost later is seen."""
         import torch.distributed as dist
 
         if self._ranks.is_main:

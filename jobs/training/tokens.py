@@ -97,8 +97,11 @@ def prepare_tokens(
 
 
 def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
+    """Writes the tokens of all examples, one after the other, where each ends, and which
+    of them are targets. Token ids go to the disk at once: they may not fit the memory."""
     ends, spans, sizes, questionless = [], [], [0, 0], 0
-    with (draft / "ids").open("wb") as file:
+    raw_ids = draft / "ids"
+    with raw_ids.open("wb") as file:
         for example in examples:
             encoded = encode(example)
             np.array(encoded.ids, np.int32).tofile(file)
@@ -106,11 +109,10 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
             sizes = [sizes[0] + len(encoded.ids), sizes[1] + len(encoded.spans)]
             ends.append([*sizes, encoded.cut])
             questionless += encoded.lost_question
-    np.save(
-        draft / "ids.npy",
-        np.memmap(draft / "ids", np.int32, "r") if sizes[0] else np.empty(0, np.int32),
-    )
-    (draft / "ids").unlink()
+    # a file without bytes cannot be mapped
+    ids = np.memmap(raw_ids, np.int32, "r") if sizes[0] else np.empty(0, np.int32)
+    np.save(draft / "ids.npy", ids)
+    raw_ids.unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
     meta = TokensMeta(examples=len(ends), tokens=sizes[0], questionless=questionless)

@@ -401,6 +401,8 @@ class Trainer:
         )
 
     def _step(self, step: int) -> None:
+        """One optimizer step: the batch's loss over all ranks, the rate of this step,
+        the update, and what the journal tells of it."""
         started = time.perf_counter()
         self.context.pulse.does(TRAINING)
         s = self.settings
@@ -460,6 +462,8 @@ class Trainer:
         )
 
     def _checkpoint(self, step: int) -> None:
+        """Measures the losses of a checkpoint and commits them to the journal with the
+        digest of the ids so far; at the last step that of the weights, too."""
         self.context.pulse.does(MEASURING)
         gc.collect()  # else it is off: see without_pauses
         data = self.losses.measure(step, self._examples(step), self.journal)

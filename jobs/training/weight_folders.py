@@ -352,6 +352,9 @@ class WeightFolders:
         )
 
     def _publish(self, task: _Task, reports: list[dict[str, Any]]) -> Written:
+        """Makes a draft the folder of a checkpoint when all ranks have written their
+        files, and tells what lies there. One that another attempt has made first
+        stays."""
         digest = weights.combine_digests(
             {
                 name: tensor_digest

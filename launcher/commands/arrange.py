@@ -157,6 +157,7 @@ def draw(
 
 
 def _format_summary(summary: dict[str, Any]) -> list[str]:
+    """The lines that `zsg arrange show` prints of an arrangement."""
     recipe = ", ".join(
         f"{key} {_short(value)}" for key, value in summary["recipe"].items()
     )

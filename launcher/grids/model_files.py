@@ -156,6 +156,8 @@ def _refuse_gaps(path: Path, tensors: dict[str, Tensor], first: int) -> None:
 
 
 def _tensor(path: Path, first: int, fields: dict[str, Any]) -> Tensor:
+    """A tensor of a safetensors header, whose data begin at byte `first` of the file.
+    ValueError, KeyError or TypeError for what describes none."""
     dtype, shape = fields["dtype"], fields["shape"]
     begin, end = fields["data_offsets"]
     numbers = [*shape, begin, end]

@@ -455,6 +455,8 @@ class Estimates:
         return self._of_run[run.id]
 
     def _estimated(self, run: Run) -> Estimate:
+        """The estimate of a run. Runs that need the same share one: a grid has few of
+        them."""
         load, layout = self._load(run), self._layout(run)
         train = run.stage["train"]
         base = run.base or run.base_id

@@ -232,6 +232,8 @@ def _make_liftable(text: str, terms: Terms, flag: str) -> Refusal:
 def _check_nodes(
     name: str, row: Mapping[str, str], request: JobRequest, terms: Terms
 ) -> Iterator[Refusal]:
+    """Why a partition grants a job no such number of nodes; limits that the job's QoS
+    lifts are none."""
     nodes, key = request.size.nodes, request.name_key("nodes")
     limit, in_all = _read_count(row, "MaxNodes"), _read_count(row, "TotalNodes")
     grants = f"{request.kind}.nodes is {nodes}, but partition {name} grants"

@@ -121,6 +121,8 @@ class Workloads:
         return None if None in bounds else sum(filter(None, bounds))
 
     def _bound_of(self, path: Path, source: Recipe, split: str) -> int | None:
+        """The most examples that a source can give to a split, by its rule alone; None
+        where only a whole reading would tell."""
         rule = source.get(split, {"k": "0"})  # of several sources not all are tested
         if rule.get("k") == "0":
             return 0

@@ -89,12 +89,14 @@ def refuse_existing(path: Path, may_replace: bool) -> None:
 
 
 def _publish(draft: Path, folder: Path, names: Sequence[str], digests: Digests) -> None:
+    """Moves the files of a draft into the folder, and removes those that are written no
+    more. Until all are there, the record names the old and the new files: whatever
+    dies, zsg knows its own."""
     new = {name: _digest(draft / name) for name in names}
-    may_be = {
-        name: [*digests.get(name, ()), *([new[name]] if name in new else [])]
-        for name in {*digests, *new}
-    }
-    _keep(folder, may_be)
+    either = {name: list(known_digests) for name, known_digests in digests.items()}
+    for name, digest in new.items():
+        either.setdefault(name, []).append(digest)
+    _keep(folder, either)
     with removal.open_folder(folder, folder) as handle:
         for name in names:
             os.replace(draft / name, name, dst_dir_fd=handle)

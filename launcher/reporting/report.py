@@ -66,6 +66,8 @@ def write_report(
 def _write(
     workspace: Workspace, record: GridRecord, options: ReportOptions, folder: Path
 ) -> None:
+    """Makes all files of a report in a folder: tables, curves, maps, verdicts and the
+    page that shows them."""
     with frames.TableWriter(
         folder / "metrics.parquet", frames.metric_schema(record.runs)
     ) as table:

@@ -236,6 +236,8 @@ def _filled(template: str, fields: Mapping[str, str]) -> str:
 def _request(
     question: Example, prompts: Mapping[str, JudgePrompt], replies: list[str]
 ) -> JudgeRequest:
+    """What the judge is asked about the last of a dialogue's replies: the prompt of its
+    turn, with a reference where the category has one."""
     number, needs = len(replies), question.task in WITH_REFERENCE
     prompt = prompts[NAMES[number, needs]]
     references = [reference for _, reference in question.turns[:number]]

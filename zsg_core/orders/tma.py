@@ -165,21 +165,25 @@ class _Left:
         self._want *= 2
 
     def _replace(self, columns: Indices, lists: NearestLists) -> None:
+        """Puts new lists in the place of those of some test items, and begins them anew."""
         longest = lists.ids.shape[1]
         if longest + WINDOW > self._ids.shape[1]:
-            ids, values = self._empty(longest)
-            ids[:, : self._ids.shape[1]], values[:, : self._ids.shape[1]] = (
-                self._ids,
-                self._values,
-            )
-            self._exact = np.full(ids.shape, np.nan)
-            self._ids, self._values = ids, values
+            self._lengthen(longest)
         self._ids[columns], self._values[columns] = self._end, -np.inf
         self._ids[columns, :longest] = np.where(lists.ids < 0, self._end, lists.ids)
         self._values[columns, :longest] = lists.values
         self._exact[columns] = np.nan
         self._floor[columns] = lists.floor
         self._at[columns] = 0
+
+    def _lengthen(self, longest: int) -> None:
+        """Makes room in all lists for so many entries; what stands there stays."""
+        ids, values = self._empty(longest)
+        width = self._ids.shape[1]
+        ids[:, :width] = self._ids
+        values[:, :width] = self._values
+        self._exact = np.full(ids.shape, np.nan)
+        self._ids, self._values = ids, values
 
     def _empty(self, longest: int) -> tuple[NDArray[np.int32], Singles]:
         shape = (len(self._test), longest + WINDOW)

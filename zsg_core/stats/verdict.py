@@ -633,6 +633,8 @@ def _compute_ranks(values: Floats) -> Floats:
 def _ask_falls_early(
     claim: FallsEarly, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "_Question | str":
+    """The question of a claim that most of the fall happens early; or why the curves
+    cannot answer it."""
     steps = _find_common_steps(whole)
     early = sum(step <= claim.within * steps[-1] for step in steps) - 1
     if early < 1:
@@ -654,6 +656,8 @@ def _ask_falls_early(
 def _ask_falls_at(
     claim: FallsAt, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "_Question | str":
+    """The question of a claim that a curve turns down at a step; or why the curves
+    cannot answer it."""
     steps = _find_common_steps(whole)
     middle = max(step for step in steps if step <= claim.at * steps[-1])
     reach = claim.window * steps[-1]

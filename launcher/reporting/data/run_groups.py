@@ -324,30 +324,42 @@ def _item_intervals(groups: Sequence[Group]) -> list[tuple[_Intervals, _Interval
     """Of each group those of the end and of the area; groups with the same test set
     share their draws."""
     intervals = [(_Intervals(), _Intervals())] * len(groups)
-    of_set: dict[tuple[Any, ...], list[tuple[int, ItemMeans]]] = {}
+    for numbers in _list_same_test_sets(groups):
+        members = [items for n in numbers if (items := groups[n].items) is not None]
+        pairs = _draw_intervals(members)
+        for number, pair in zip(numbers, pairs, strict=True):
+            intervals[number] = pair
+    return intervals
+
+
+def _list_same_test_sets(groups: Sequence[Group]) -> list[list[int]]:
+    """The numbers of the groups that have item values of their last step, together
+    where their test set and the kind of their mean are the same."""
+    numbers: dict[tuple[Any, ...], list[int]] = {}
     for number, group in enumerate(groups):
         items = group.items
         if items is not None and items.steps[-1:] == group.steps[-1:]:
-            of_set.setdefault((items.ids, items.over_items), []).append((number, items))
-    for (_, over_items), together in of_set.items():
-        tasks = together[0][1].tasks
-        values = np.stack(
-            [column for _, items in together for column in (items.final, items.area)],
-            axis=1,
-        )
-        weights = means.item_weights(values, tasks, over_items=over_items)
-        centres = means.compute_means(values, tasks, over_items=over_items)
-        of_items, of_tasks = (
-            curves.bootstrap_intervals(values, clusters, weights).T
-            for clusters in (None, tasks)
-        )
-        columns = [
-            _Intervals(float(centre), _finite(item), _finite(task))
-            for centre, item, task in zip(centres, of_items, of_tasks, strict=True)
-        ]
-        for position, (number, _) in enumerate(together):
-            intervals[number] = columns[2 * position], columns[2 * position + 1]
-    return intervals
+            numbers.setdefault((items.ids, items.over_items), []).append(number)
+    return list(numbers.values())
+
+
+def _draw_intervals(
+    members: Sequence[ItemMeans],
+) -> list[tuple[_Intervals, _Intervals]]:
+    """Of each member, all of one test set, the intervals of its end and of its area,
+    over items and over tasks."""
+    tasks, over_items = members[0].tasks, members[0].over_items
+    columns = [values for items in members for values in (items.final, items.area)]
+    values = np.stack(columns, axis=1)  # (items, 2 x members)
+    weights = means.item_weights(values, tasks, over_items=over_items)
+    centres = means.compute_means(values, tasks, over_items=over_items)
+    of_items = curves.bootstrap_intervals(values, None, weights).T
+    of_tasks = curves.bootstrap_intervals(values, tasks, weights).T
+    intervals = [
+        _Intervals(float(centre), _finite(item), _finite(task))
+        for centre, item, task in zip(centres, of_items, of_tasks, strict=True)
+    ]
+    return list(zip(intervals[::2], intervals[1::2], strict=True))
 
 
 def _finite(bounds: Iterable[float] | None) -> Interval | None:

@@ -259,6 +259,8 @@ def open_pyplot(settings: dict[str, Any]) -> Iterator[Any]:
 
 
 def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None:
+    """Draws a panel's lines, the steps that are marked and its labels; with `direct`
+    the names of lines stand at their ends."""
     is_crowded = len(panel.lines) > MOST_LINES
     for line in panel.lines:
         _draw_line(axes, line, colours[FIRST + line.colour % len(PALETTE)], is_crowded)

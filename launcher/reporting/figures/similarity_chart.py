@@ -25,6 +25,8 @@ def draw_similarity(curves: Mapping[str, Curves], path: Path) -> None:
 
 
 def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
+    """Two panels, a curve for each arrangement: how near its examples are to the test
+    set along the order, to the nearest item and to all."""
     figure, panels = pyplot.subplots(
         1, 2, figsize=(11, 4.2), sharex=True, layout="constrained"
     )

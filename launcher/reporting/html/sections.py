@@ -354,6 +354,8 @@ def _names(keys: Sequence[str]) -> str:
 
 
 def _stands_on(comparison: GridComparison) -> list[str]:
+    """The section that says what all runs share, in what each differs, and which files
+    lie beside the page."""
     names = list(dict.fromkeys(name for facts in comparison.facts for name in facts))
     shared = _shared_facts(comparison.facts, names)
     differing = [name for name in names if name not in shared]

@@ -203,6 +203,8 @@ def _columns_of_groups(
 
 
 def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
+    """The batches of rows of a Parquet file, with the named columns only. As many rows
+    at once as are sure to fit the memory by the sizes that its pages tell."""
     _, parquet = _engines()
     footer = _footer(file)
     with parquet.ParquetFile(file, pre_buffer=False) as opened, file.open("rb") as raw:

@@ -87,6 +87,8 @@ def _by_published(
     published_ids: Sequence[str | None],
     warn: Callable[[str], None],
 ) -> list[Tags]:
+    """The tags of each example by the id that its data have published; who has none is
+    told, and so is a row of no example."""
     if named.keys().isdisjoint(published_ids):
         raise _tags_of_others(path, named, ids, published_ids)
     if len(published_ids) != len(ids):
