@@ -22,7 +22,14 @@ from tests.lib.mlflow_contents import (
     journal_points,
     loss_by_step,
 )
-from tests.lib.small_runs import LONG, held, small_grid, submit_forked, wait_for_step
+from tests.lib.small_runs import (
+    LONG,
+    UGLY,
+    held,
+    small_grid,
+    submit_forked,
+    wait_for_step,
+)
 
 TRAINING = (
     "train/loss",
@@ -316,7 +323,7 @@ def test_data_changed_after_planning_are_refused(
     )
 
     assert entry.returncode == 1
-    assert f"{data} has changed since it was submitted" in entry.stderr
+    assert f"{zsg.folder / UGLY} has changed since it was submitted" in entry.stderr
     assert not list((zsg.work / "corpora").glob("*"))
 
 
@@ -342,7 +349,8 @@ def test_a_failed_prepare_fails_its_runs_with_the_reason(
 ) -> None:
     """Bad data end as one clear line: the file, the instance, the reason; the runs that
     need them are failed."""
-    path = break_an_instance(tasks, tmp_path / "broken")
+    broken = break_an_instance(tasks, tmp_path / "broken")
+    path = zsg.folder / UGLY / broken.relative_to(tmp_path / "broken")
 
     zsg("submit", small_grid(zsg, tmp_path / "broken"), code=3)
     row = zsg.status()[0]

@@ -2,7 +2,7 @@
 runs done, failed, requeued and running, and nothing doubled?
 
 `golden/older_workspace_under_way` was taken from a real Slurm at that moment: the
-records of the workspace, its journals shortened, and what squeue, sacct and scontrol
+records of the workspace, its journals shortened (and their rows numbered anew), and what squeue, sacct and scontrol
 answered. `@FOLDER@` stands for the folder it lay in, `@UID@` for its user.
 """
 
@@ -44,6 +44,11 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Zsg:
             target.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text().replace("@FOLDER@", str(folder))
             target.write_text(text.replace("@UID@", str(os.getuid())))
+    # DeepSpeed's files of the saved state were too large to keep
+    ranks = folder / f"zsg-work/runs/{FAILED}/state/580/ranks"
+    ranks.mkdir()
+    for kind in ("mp_rank_00_model_states", "zero_pp_rank_0_mp_rank_00_optim_states"):
+        (ranks / f"{kind}.pt").touch()
     silent_since = time.time() - 600  # the failed run; the others have just written
     for path in (folder / f"zsg-work/runs/{FAILED}").rglob("*"):
         os.utime(path, (silent_since, silent_since))

@@ -32,7 +32,7 @@ from tests.lib.slurm_runs import (
     wait_for_step,
     wait_until_ended,
 )
-from tests.lib.small_runs import small_grid
+from tests.lib.small_runs import UGLY, small_grid
 
 pytestmark = pytest.mark.slurm
 
@@ -335,7 +335,8 @@ def test_a_failed_prepare_fails_its_runs(
     """Runs whose prepare job failed never stay pending: they are `failed`, with the
     line that says why."""
     zsg = zsg_on_slurm
-    path = break_an_instance(tasks, tmp_path / "broken")
+    broken = break_an_instance(tasks, tmp_path / "broken")
+    path = zsg.folder / UGLY / broken.relative_to(tmp_path / "broken")
     zsg(
         "submit",
         small_grid(zsg, tmp_path / "broken", "[cluster, random]"),

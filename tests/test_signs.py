@@ -228,7 +228,7 @@ def test_what_ended_without_a_record_is_leaving_not_starting(
 
     found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{BEGAN}|0:03|n1"))
     assert (found.state, found.in_queue) == ("unknown", False)
-    assert "clearing up after it for 12" in (found.cause or "")
+    assert "Slurm has been clearing up after it for 1" in (found.cause or "")
 
 
 @pytest.mark.parametrize("outcome", [None, "continue", "failed"])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.contract import snapshots
+from jobs.contract.folder import commit_draft
 from jobs.contract.snapshots import SnapshotMeta
 from zsg_core.digest import combine_digests
 from zsg_core.errors import ClusterError
@@ -33,15 +34,17 @@ JOB: Any = SimpleNamespace(train={"precision": "fp32", "tuning": {"method": "ful
 
 
 def snapshot(folder: Path, seed: int) -> dict[str, torch.Tensor]:
-    """A snapshot with random weights in several files; they themselves."""
+    """A committed snapshot with random weights in several files; they themselves."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(CONFIG)
-    model.save_pretrained(folder, max_shard_size="20KB")
+    draft = folder.with_name(f"{folder.name}.draft")
+    model.save_pretrained(draft, max_shard_size="20KB")
     tensors = model.state_dict()
     digests = {name: weights.tensor_digest(t) for name, t in tensors.items()}
     digest = combine_digests(digests)
     meta = SnapshotMeta(step=seed, attempt=1, probe_loss=None, weights=digest)
-    snapshots.write_meta(folder, meta)
+    snapshots.write_meta(draft, meta)
+    commit_draft(draft, folder)
     return tensors
 
 

@@ -25,7 +25,15 @@ class Speed:
 def name_speed_item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
     """Where the speed is kept of whatever trains the same model in the same way on as
     many of the same GPUs."""
-    return f"speeds/{content_id([asdict(load), asdict(layout), gpu and gpu.name])}.json"
+    facts = [asdict(load), _describe_layout(layout), gpu and gpu.name]
+    return f"speeds/{content_id(facts)}.json"
+
+
+def _describe_layout(layout: Layout) -> dict[str, int]:
+    """A layout's facts. What is not set is not among them: speeds that an older zsg
+    measured keep their names."""
+    facts: dict[str, int | None] = asdict(layout)
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def read_speed(root: Path, load: Load, layout: Layout, gpu: Gpu | None) -> Speed | None:
