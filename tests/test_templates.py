@@ -28,11 +28,26 @@ from zsg_core.stats.verdict import TAIL, compute_order_chance
 from zsg_core.training import schedule, tuning
 from zsg_core.training.llama import shape_of_config
 
+MEMORY_GB = 1024  # of a node with eight A800
+
 
 @pytest.fixture(scope="module")
 def shelved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the templates name."""
     return shelf.fill(tmp_path_factory.mktemp("shelf"))
+
+
+def write_roomy_profile(path: Path, folder: Path) -> str | None:
+    """The profile that a grid names, on nodes whose memory is known; None where it
+    names none."""
+    named = re.search(r"^profile: (\S+)", path.read_text(encoding="utf-8"), flags=re.M)
+    if named is None:
+        return None
+    roomy = folder / f"roomy-{named[1]}.yaml"
+    roomy.write_text(
+        f"name: roomy\ninherits: {named[1]}\nslurm: {{mem_gb: {MEMORY_GB}}}\n"
+    )
+    return str(roomy)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +60,17 @@ def test_a_template_plans_cleanly(
     logged: list[str],
 ) -> None:
     """Every run of it would be submitted and fits; nothing is merged, left out without
-    effect, or warned of, but that nobody knows how much memory a site gives."""
+    effect, or warned of, once the profile says how much memory the site's nodes have."""
     monkeypatch.chdir(shelved)
-    opened = workflow.open_grid(path, None, shelved / "work")
+    profile = write_roomy_profile(path, shelved)
+    opened = workflow.open_grid(path, profile, shelved / "work")
     plan = SubmitPlanner(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     ).plan_submit()
 
     assert {action.kind for action in plan.actions} == {"submit"}
     assert len(plan.actions) == len(opened.grid.points)
-    notes = [line for line in logged if "note: " in line]
-    assert all("note: slurm.mem_gb is null" in line for line in notes)
+    assert not any("note: " in line for line in logged)
 
 
 @pytest.mark.parametrize(
