@@ -32,6 +32,7 @@ from jobs.contract.job_file import (
     AnyJob,
     CanaryJob,
     EvaluateJob,
+    NodeCheckJob,
     PrepareJob,
     SampleJob,
     TrainJob,
@@ -329,6 +330,8 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
             return _watch(job, journal, start.pulse)
         if isinstance(job, EvaluateJob):
             return _evaluate(start, job, journal)
+        if isinstance(job, NodeCheckJob):
+            return _check_nodes(start, job, journal)
         return _train(start, job, journal)
     finally:
         if journal:
@@ -363,6 +366,18 @@ def _watch(
     with job_log.record_progress("waiting", journal, pulse):
         result = canary.wait_for_first_run(job)
     return Outcome.DONE, asdict(result)
+
+
+def _check_nodes(
+    start: Start, job: NodeCheckJob, journal: Journal | None
+) -> tuple[Outcome, dict[str, Any]]:
+    from jobs.node_check import run as node_checks
+
+    with job_log.record_progress("checking", journal, start.pulse):
+        node_checks.run_checks(
+            start.path, job.request, start.ranks, start.attempt.attempt
+        )
+    return Outcome.DONE, {}
 
 
 def _evaluate(

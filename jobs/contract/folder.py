@@ -18,6 +18,8 @@ workspace/
     representations/     hidden states at each checkpoint: see jobs.evaluating.hidden_state_store
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
+  checks/<id>/           one check of the nodes: the same, ranks/, report.json and
+                         report.txt: see jobs.contract.node_check
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT,
                          and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT;

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.node_check import KIND as NODE_CHECK
+from jobs.contract.node_check import NodeCheckRequest
 from jobs.contract.records import read_record
 
 NAME = "job.json"
@@ -119,7 +121,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def kind(self) -> str:
-        """train, prepare, sample, canary or evaluate."""
+        """train, prepare, sample, canary, evaluate or check."""
         return str(self.__struct_config__.tag)
 
     @property
@@ -311,7 +313,15 @@ class EvaluateJob(Job, frozen=True, kw_only=True, tag="evaluate"):
         return 60 * (IDLE_MIN if isinstance(minutes, UnsetType) else minutes)
 
 
-AnyJob = TrainJob | PrepareJob | SampleJob | CanaryJob | EvaluateJob
+class NodeCheckJob(Job, frozen=True, kw_only=True, tag=NODE_CHECK):
+    """Finds out on the nodes themselves what plan assumes of them: see
+    jobs.contract.node_check."""
+
+    request: NodeCheckRequest
+    makes: list[str] = []
+
+
+AnyJob = TrainJob | PrepareJob | SampleJob | CanaryJob | EvaluateJob | NodeCheckJob
 # a union, which no type checker takes for a type[T]
 _ANY_KIND: Any = AnyJob
 

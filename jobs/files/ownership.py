@@ -36,6 +36,7 @@ TOP_FOLDERS = (
     "prepare",
     "evaluate",
     "canary",
+    "checks",
     "records",
     "corpora",
     "embeddings",

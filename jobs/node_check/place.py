@@ -1,0 +1,42 @@
+"""Where a check of the nodes runs: on which rank, device and node, and in which folder."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.contract.node_check import NodeCheckRequest
+from jobs.runtime.devices import CPU
+from jobs.runtime.ranks import Ranks
+
+
+@dataclass
+class Place:
+    """One rank of a check. `folder`: of the check, on the shared workspace; `deadline`:
+    by time.monotonic(), after which nothing more is begun.
+
+    `device` and `is_connected` are set once the ranks have met: before that, and where
+    they could not, a rank is by itself on the CPU.
+    """
+
+    request: NodeCheckRequest
+    folder: Path
+    ranks: Ranks
+    node: str
+    deadline: float
+    device: str = CPU
+    is_connected: bool = False
+
+    @property
+    def workspace(self) -> Path:
+        """The shared folder that the runs of this workspace lie in."""
+        return self.folder.parent.parent
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this rank computes on a GPU."""
+        return self.device != CPU
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another check may begin."""
+        return time.monotonic() < self.deadline
