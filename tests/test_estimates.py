@@ -406,7 +406,7 @@ def test_a_run_that_could_not_be_evaluated_is_refused(zsg: Zsg, data: Path) -> N
     with the change that is named it plans, and says what evaluators take."""
     (zsg.folder / "cluster_profiles").mkdir()
     model = write_model(zsg.folder / "llama-2-13b", "13B")
-    remember(zsg.folder / "work", model)
+    remember(zsg.work, model)
     zsg.write("cluster_profiles/small.yaml", SMALL_GPUS)
     zsg.write(
         "cluster_profiles/two.yaml",

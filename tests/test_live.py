@@ -160,7 +160,7 @@ def test_a_server_that_is_not_there_is_waited_for_by_nobody(tmp_path: Path) -> N
     assert job.wait(60) == 0
     ended = (read_json(folder / "exit.json") or {})["ended"] / 1000
 
-    assert time.time() - ended < 5
+    assert time.time() - ended < 20
     assert len(journal_points(tmp_path, "light")) >= 20 * 4
     wait_until(lambda: not deliveries(folder), 45)
     assert "does not answer" in (folder / "delivery" / live.LOG).read_text()

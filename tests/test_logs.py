@@ -95,7 +95,7 @@ def test_the_last_lines(
 
 
 def test_a_huge_log_is_not_read_whole(tmp_path: Path) -> None:
-    """The end of a gigabyte costs neither its time nor its memory."""
+    """The end of a gigabyte does not cost its memory."""
     path = tmp_path / "log"
     with path.open("wb") as file:
         file.write(b"first\n")
@@ -103,13 +103,12 @@ def test_a_huge_log_is_not_read_whole(tmp_path: Path) -> None:
         file.seek(0, 2)
         file.write(b"\n" + b"".join(b"line %d\n" % n for n in range(1000)))
     tracemalloc.start()
-    began = time.perf_counter()
     printed = text_of(Part(path, 0, path.stat().st_size), 3)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
     assert printed == "line 997\nline 998\nline 999\n"
-    assert (peak < 1 << 22, time.perf_counter() - began < 1) == (True, True)
+    assert peak < 1 << 22
 
 
 def test_following_goes_on_over_restarts_until_the_run_is_done(

@@ -99,11 +99,12 @@ def test_a_short_key_is_hidden_whole() -> None:
     ],
 )
 def test_long_texts_take_no_time_that_grows_with_their_square(text: str) -> None:
-    """Whatever a server sends."""
+    """Whatever a server sends: each takes a second or two; by the square of its length
+    it would take minutes."""
     began = time.process_time()
     secrets.hide_secrets(secrets.hide_in_addresses(text), [KEY])
 
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 60
 
 
 @pytest.mark.parametrize(

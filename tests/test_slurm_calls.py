@@ -49,7 +49,7 @@ def test_a_program_that_does_not_end_is_ended_with_all_that_it_started(
     with pytest.raises(TimeoutExpired):
         run_program([str(hanging)], env=os.environ, timeout=0.5)
 
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 100, "it sleeps for 300 s"
     status = Path(f"/proc/{child.read_text().strip()}/status")
     assert not status.exists() or "Z (zombie)" in status.read_text()
     with pytest.raises(NoAnswer, match=r"squeue did not answer within 0\.2 s"):
