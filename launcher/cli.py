@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -26,6 +25,7 @@ from jobs.contract.states import ShownState
 from jobs.files import ownership
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
+from launcher.commands import doctor as doctor_cli
 from launcher.commands import lifecycle as lifecycle_cli
 from launcher.commands import report as report_cli
 from launcher.commands import tracking as tracking_cli
@@ -189,14 +189,6 @@ INTERRUPTED = 130
 # often it then looks at all
 SPARSE_COLLECTION = (100_000, 50, 100)
 
-ModelFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--model",
-        help="a Llama's folder: load it, try a forward pass and its tokenizer",
-        readable=False,
-    ),
-]
 Retry = Annotated[
     bool,
     typer.Option(
@@ -507,45 +499,7 @@ app.command()(tracking_cli.ui)
 app.command()(tracking_cli.server)
 
 
-@app.command()
-def doctor(
-    profile: ProfileName = None,
-    workspace: WorkspaceOverProfile = None,
-    json: AsJson = False,
-    model: ModelFolder = None,
-) -> None:
-    """Check that this machine, Python and Slurm are as zsg needs them. Changes nothing.
-
-    With --model, a folder of a Llama is loaded, too, and that it was proven is kept in
-    the workspace for `zsg plan`. Ends with 3 if there is a problem; a warning is no
-    problem yet.
-
-    \b
-    Example:
-      zsg doctor --profile slurm-minimal
-    """
-    from launcher.clusters import profiles
-    from launcher.doctor import doctor as doctors
-    from launcher.views import show
-    from launcher.workspace import workspaces
-
-    chosen = profiles.load_profile(profile or "local", Path())
-    asked = workspaces.choose_folder(workspace, chosen.workspace)
-    place = workspaces.find_workspace(asked)  # refuses what can be no workspace
-    checks = doctors.run_checks(chosen, asked.expanduser())
-    if model is not None:
-        from launcher.doctor import proofs
-
-        checks.append(proofs.prove_model(model, place))
-    if json:
-        show.as_json([asdict(check) for check in checks])
-    else:
-        for check in checks:
-            show.print_result(check.line)
-    if any(check.verdict == doctors.PROBLEM for check in checks):
-        raise typer.Exit(ClusterError.exit_code)
-
-
+app.command()(doctor_cli.doctor)
 app.command()(answers_cli.score)
 app.command()(report_cli.report)
 app.command()(report_cli.export)

@@ -4,6 +4,7 @@ each of its ranks has found (zsg doctor --on-node).
 job.json        the request, as `request` of a job of kind `check`
 ranks/<n>.json  what rank n has found so far, written anew after each check: of a rank
                 that dies or hangs it says in which check
+trials/         what checks write, read on other nodes, and remove
 report.json     all of it together, with what the launcher saw of the job
 report.txt      the same for people
 """
@@ -22,6 +23,7 @@ KIND = "check"  # of the job
 RANKS = "ranks"
 REPORT = "report.json"
 TEXT = "report.txt"
+TRIALS = "trials"  # files that checks make to look at, and remove
 # the `what` of the finding whose `measured` may become a profile's `gpu.mfu`
 MFU = "mfu"
 
@@ -135,7 +137,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     what to do, empty where all is well. `assumed` and `measured` are numbers of the same
     `unit`, where there is something to compare; `figures`: further numbers by stable
     keys that name their unit. `check`, `node` and `rank` are filled in by whoever runs
-    the check; `rank` is None where it is of all of them.
+    the check. In a report one finding may stand for several ranks, which are `ranks`;
+    then `rank` is None, and `node` empty where they are on several. `section`: where it
+    stands in the report.
     """
 
     state: FindingState
@@ -149,6 +153,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     check: str = ""
     node: str = ""
     rank: int | None = None
+    ranks: list[int] = []
+    section: Section | None = None
 
 
 class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +212,12 @@ def write_rank_record(folder: Path, record: RankRecord) -> None:
     write_record(locate_rank_record(folder, record.rank), record)
 
 
+def read_rank_record(folder: Path, rank: int) -> RankRecord | None:
+    """What a rank has found so far; None before it has begun. Damaged for what is no
+    record."""
+    return read_record(locate_rank_record(folder, rank), RankRecord)
+
+
 def read_rank_records(folder: Path) -> tuple[list[RankRecord], list[str]]:
     """The records of the ranks that have written any, in the order of the ranks; and why
     others cannot be read."""
@@ -232,6 +244,11 @@ def write_report(folder: Path, report: NodeCheckReport) -> None:
 def read_report(folder: Path) -> NodeCheckReport | None:
     """What was found; None before that is known. Damaged for what is no report."""
     return read_record(folder / REPORT, NodeCheckReport)
+
+
+def has_report(folder: Path) -> bool:
+    """Whether what was found has been put together."""
+    return (folder / REPORT).is_file()
 
 
 def find_worst(states: list[FindingState]) -> FindingState:

@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from jobs.contract.folder import COMMIT, META
+from jobs.contract.node_check import RANKS, REPORT, TEXT, TRIALS
 from jobs.files import file_errors
 from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 
@@ -30,6 +31,10 @@ IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
 IN_CODE = ("jobs", "zsg_core", "*.patch", COMMIT)
 IN_STATE = ("state.json", "ranks", "latest", "zero_to_fp32.py", "ds_to_universal.py")
 IN_WEIGHTS = (*MADE_BESIDE_WEIGHTS, "report-*.json", META, COMMIT)
+IN_CHECK = (
+    *("job.json", "attempt.json", "exit.json", "heartbeat.json", "rendezvous.json"),
+    *("cancel.json", "journal", "lock", "log.txt", RANKS, REPORT, TEXT, TRIALS),
+)
 IN_SUBMISSION = (
     "lock",
     "*_log.out",

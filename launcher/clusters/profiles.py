@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from jobs.contract import continuation
+from jobs.contract import continuation, node_check
 from jobs.contract.job_file import Policy
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
 from launcher.clusters import profile_files, sbatch_options, setup_script
@@ -519,7 +519,9 @@ class Profile(Strict):
         return {**self.network.variables, **self.environment.make_variables(size)}
 
 
-WITH_GPUS = ("train", "evaluate", "sample")  # kinds of jobs
+# kinds of jobs: those with the size of a train job, and all that compute on GPUs
+LIKE_TRAIN = ("train", node_check.KIND)
+WITH_GPUS = (*LIKE_TRAIN, "evaluate", "sample")
 
 
 def gpus_per_node(profile: Profile, kind: str) -> int:
@@ -528,10 +530,10 @@ def gpus_per_node(profile: Profile, kind: str) -> int:
         return 0
     if profile.kind == "local":
         # of its own GPUs a local job finds one by itself
-        several = kind != "train" and profile.evaluate.gpus > 1
+        several = kind not in LIKE_TRAIN and profile.evaluate.gpus > 1
         return profile.evaluate.gpus if several else 0
     per_node = profile.slurm.gpus_per_node
-    return per_node if kind == "train" else min(profile.evaluate.gpus, per_node)
+    return per_node if kind in LIKE_TRAIN else min(profile.evaluate.gpus, per_node)
 
 
 def mem_gb(profile: Profile, kind: str) -> int | None:

@@ -21,6 +21,7 @@ from jobs import entry
 from jobs.runtime.slurm_calls import SUBMIT_S, NoAnswer, Runner, run_program
 from launcher.clusters import setup_script
 from launcher.clusters.profiles import (
+    LIKE_TRAIN,
     WITH_GPUS,
     JobSize,
     Profile,
@@ -83,11 +84,11 @@ def _gpu_option(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
         if kind not in WITH_GPUS:
             return {}
         few = _take_gpus(slurm.gres, profile.evaluate.gpus)
-        return {"gres": slurm.gres if kind == "train" else few}
+        return {"gres": slurm.gres if kind in LIKE_TRAIN else few}
     per_node = gpus_per_node(profile, kind)
     if not per_node:
         return {}
-    per_task = 1 if kind == "train" else per_node
+    per_task = 1 if kind in LIKE_TRAIN else per_node
     counts = {"gpus": per_node * size.nodes, "gpus-per-task": per_task}
     count = counts.get(slurm.gpus_by, per_node)
     prefix = "gpu:" if slurm.gpus_by == "gres" else ""

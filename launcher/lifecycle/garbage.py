@@ -20,7 +20,15 @@ from itertools import chain
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
-from jobs.contract import evaluations, exit_record, job_file, removal, stages
+from jobs.contract import (
+    evaluations,
+    exit_record,
+    grid_record,
+    job_file,
+    node_check,
+    removal,
+    stages,
+)
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import COMMIT, Damaged, Workspace, is_committed
 from jobs.contract.grid_record import GridRecord, ListedRun
@@ -40,6 +48,7 @@ from zsg_core import recipe as recipes
 logger = logging.getLogger(__name__)
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
+CHECKS = "checks"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
 _ID = re.compile(r"[0-9a-f]{12}")  # of a run, and of what is made for runs
@@ -79,6 +88,8 @@ _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...
     (("runs", _ID, "queue"), re.compile(r"[0-9]+\.[\w.-]+\.lease(\.[0-9a-f]{8})?")),
     (("prepare", _ID), _OF_JOB),
     (("evaluate", _ID), _OF_JOB),
+    ((node_check.FOLDER, _ID), re.compile(rf"{_OF_JOB.pattern}|report\.(json|txt)")),
+    ((node_check.FOLDER, _ID, node_check.RANKS), re.compile(r"[0-9]+\.json")),
     (("submissions",), _SUBMISSION),
 )
 
@@ -148,7 +159,7 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     ledger = Ledger(workspace)
     records = {
         name: recorded_grids.read_grid(workspace, name)
-        for name in recorded_grids.select_grids(workspace)
+        for name in _list_grids(workspace, ledger)
     }
     rows = list(chain(*(record.runs for record in records.values())))
     before = chain(*(record.before for record in records.values()))
@@ -165,6 +176,14 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     _note_recipes(scene, rows)
     _note_active_jobs(scene)
     return scene
+
+
+def _list_grids(workspace: Workspace, ledger: Ledger) -> list[str]:
+    """The recorded grids; none where only nodes were checked. UserError where nothing
+    was ever submitted."""
+    if any(not submission.grid for submission in ledger.submissions.values()):
+        return grid_record.list_grids(workspace)
+    return recorded_grids.select_grids(workspace)
 
 
 def _items_of_grid(ledger: Ledger, record: GridRecord) -> set[str]:
@@ -234,7 +253,7 @@ def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
     if grid is None and not scene.unreadable:
         kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
     if grid is None:
-        kinds.append(_drafts(scene))
+        kinds += [_checks(scene), _drafts(scene)]
     garbage = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.remarks):
         logger.warning(f"left: {reason}")
@@ -575,6 +594,29 @@ def _is_committed(scene: Scene, path: Path) -> bool:
     except PermissionError as error:
         scene.remarks.append(file_errors.describe_error(error))
         return False
+
+
+def _checks(scene: Scene) -> Iterator[Piece]:
+    """The checks of nodes that have ended, but for the newest of each profile."""
+    newest = set[str]()
+    items = [item for item in scene.states if item.startswith(f"{node_check.FOLDER}/")]
+    for item in sorted(
+        items, key=lambda item: _find_created(scene, item), reverse=True
+    ):
+        folder = scene.workspace.root / item
+        job = None if item in scene.unreadable else job_file.read_job(folder)
+        if job is None or scene.states[item].is_active:
+            continue
+        if job.resources.profile not in newest:
+            newest.add(job.resources.profile)
+            continue
+        reason = "a newer check of the same profile is there"
+        yield from _whole(scene, CHECKS, folder, reason, removal.IN_CHECK)
+
+
+def _find_created(scene: Scene, item: str) -> int:
+    last = scene.ledger.last(item)
+    return last.created if last else 0
 
 
 def _drafts(scene: Scene) -> Iterator[Piece]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from launcher.clusters import cluster as clusters
 from launcher.clusters.profiles import (
+    LIKE_TRAIN,
     WITH_GPUS,
     JobSize,
     Profile,
@@ -54,7 +55,7 @@ class JobRequest:
         by_type = {slurm.gpu_type or "": gpus_per_node(self.profile, self.kind)}
         if slurm.gres and self.kind in WITH_GPUS:
             by_type = clusters.parse_gpus(slurm.gres)
-            if self.kind != "train":
+            if self.kind not in LIKE_TRAIN:
                 by_type = dict.fromkeys(by_type, self.profile.evaluate.gpus)
         gpus = {f"{GPUS}:{name}": count for name, count in by_type.items() if name}
         gpus[GPUS] = sum(by_type.values())

@@ -20,6 +20,7 @@ from jobs.contract.job_file import (
     CorpusToMake,
     EvaluateJob,
     MadeThings,
+    NodeCheckJob,
     Paths,
     Policy,
     PrepareJob,
@@ -35,7 +36,9 @@ from jobs.contract.job_file import (
     TrainPaths,
     WatchedRun,
 )
-from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
+from jobs.contract.node_check import KIND as NODE_CHECK
+from jobs.contract.node_check import NodeCheckRequest
+from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
 from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
@@ -241,6 +244,25 @@ def write_evaluate(
     job_file.write_job(workspace.root / item, job)
 
 
+def write_node_check(
+    workspace: Workspace,
+    item: str,
+    request: NodeCheckRequest,
+    profile: Profile,
+    submission: str,
+    size: JobSize,
+) -> None:
+    """Writes the job.json of a check of the nodes."""
+    job = NodeCheckJob(
+        **_head(NODE_CHECK, submission, workspace, size, profile),
+        run_id=None,
+        paths=Paths(workspace=str(workspace.root)),
+        stage_id=item.partition("/")[2],
+        request=request,
+    )
+    job_file.write_job(workspace.root / item, job)
+
+
 def _continue_policy(profile: Profile) -> Policy | None:
     """How a train job continues after its time limit."""
     return profile.slurm.continue_policy if profile.kind == "slurm" else None
@@ -260,7 +282,7 @@ def _head(
     profile: Profile,
 ) -> dict[str, Any]:
     """The fields that all kinds of jobs have in common, but for the run."""
-    is_trained = kind == "train"
+    is_trained = kind in LIKE_TRAIN
     resources = Resources(
         profile=profile.name,
         **size.model_dump(exclude={"mem_gb", "gpus"}),

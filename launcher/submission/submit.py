@@ -529,13 +529,14 @@ class _LocalRecorder:
             items=items,
             retries=retries,
         )
-        self.locks.append(_hold(self.site, submission))
+        self.locks.append(hold_submission(self.site, submission))
         yield submission.id
         self.ledger.submitted(submission, ["local"] * len(items))
         self.ledger.released(submission)
 
 
-def _hold(site: Site, submission: Submission) -> int:
+def hold_submission(site: Site, submission: Submission) -> int:
+    """The descriptor of a lock that says that this process runs the submission's jobs."""
     folder = site.workspace.submission(submission.id)
     ownership.make_private_folder(folder)
     lock = ownership.open_lock(folder / "lock")

@@ -47,6 +47,8 @@ class Submission:
     """A group of jobs submitted together. `items` are job folders relative to the
     workspace, `ids` their ids.
 
+    `grid`: empty for jobs of no grid.
+
     `links` are the ids of the jobs queued behind them, link by link, of `chain` that
     were meant to be. `cluster` and `named` are those of a `Job`. `root`: the workspace
     that submitted them; `copied_from`: the same, where that is another one, of which
@@ -79,7 +81,8 @@ class Submission:
     @property
     def name(self) -> str:
         """The job name under which the scheduler knows it: unique, so that it can be looked up."""
-        return f"zsg-{self.grid}-{self.kind}-{self.id}"
+        words = ("zsg", self.grid, self.kind, self.id)
+        return "-".join(word for word in words if word)
 
     def link_name(self, number: int) -> str:
         """The job name of a link of its chain, counted from 1."""

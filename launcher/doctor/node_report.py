@@ -1,0 +1,367 @@
+"""Puts together what the ranks of a node check have found, and what became of its job.
+Pure but for `read_check`."""
+
+import re
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from jobs.contract import attempt as attempts
+from jobs.contract import node_check
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Damaged
+from jobs.contract.node_check import (
+    MFU,
+    Finding,
+    FindingState,
+    NodeCheckReport,
+    NodeCheckRequest,
+    RankRecord,
+    Section,
+)
+from jobs.contract.states import State
+from jobs.node_check import registry
+from jobs.node_check.registry import NodeCheck
+from launcher.clusters.slurm import parse_hosts
+from launcher.status.why import NEXT
+from launcher.workspace.job_state import JobState
+from zsg_core.secrets import HIDDEN, hide_known, is_secret
+
+# what the launcher itself looks at; the rest are the registry's
+JOB, RANKS, SETUP = "job", "ranks", "setup"
+LOGS = "zsg logs checks/{id} --rank {rank}"
+ADVICE = {cause.value: text for cause, text in NEXT.items()}
+_ASSIGNED = re.compile(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"|'[^']*'|[^\s;&|]+)")
+MOST_RANKS = 8  # named one by one
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A check that has ended: who it was, and what was left of it.
+
+    `nodes`: as Slurm names those of its job, as far as that is known; `troubles`: why
+    records of ranks cannot be read; `private`: paths that a report is not to show, each
+    with the words in its place.
+    """
+
+    id: str
+    zsg: str
+    profile: str
+    kind: str
+    job: str | None
+    created: int
+    request: NodeCheckRequest
+    state: JobState
+    records: Sequence[RankRecord]
+    troubles: Sequence[str] = ()
+    nodes: Sequence[str] = ()
+    private: Mapping[str, str] | None = None
+
+
+def read_records(folder: Path) -> tuple[list[RankRecord], list[str]]:
+    """What the ranks of the newest start of the job have written, and why some of it
+    cannot be read."""
+    records, troubles = node_check.read_rank_records(folder)
+    try:
+        newest = attempts.read_attempt(folder)
+    except Damaged as error:
+        return records, [*troubles, str(error)]
+    if newest is None:
+        return [], troubles
+    of_newest = [record for record in records if record.attempt == newest.attempt]
+    return of_newest, troubles
+
+
+def make_report(
+    job: CheckedJob, checks: Sequence[NodeCheck] = registry.CHECKS
+) -> NodeCheckReport:
+    """All that was found, in the order of the report's sections."""
+    findings = [
+        *_judge_job(job),
+        *_judge_ranks(job),
+        *_join_findings(job.records, checks),
+    ]
+    findings += list(_name_unreached(checks, findings, job))
+    order = list(Section)
+    findings.sort(key=lambda finding: order.index(finding.section or Section.SETUP))
+    findings = [_hide_private(finding, job.private or {}) for finding in findings]
+    first = job.records[0] if job.records else None
+    return NodeCheckReport(
+        id=job.id,
+        state=node_check.find_worst([finding.state for finding in findings]),
+        zsg=job.zsg,
+        profile=job.profile,
+        kind=job.kind,
+        job=job.job,
+        created=job.created,
+        nodes=_list_nodes(job),
+        ranks=job.request.world,
+        seen=len(job.records),
+        gpus=_count_gpus(job.records),
+        versions=first.versions if first else {},
+        mfu=_find_mfu(findings),
+        request=job.request,
+        findings=findings,
+    )
+
+
+def _judge_job(job: CheckedJob) -> Iterator[Finding]:
+    """How the job itself ended, where that was not well."""
+    state = job.state
+    if state.state == State.DONE:
+        return
+    is_setup = state.cause == Cause.SETUP
+    words = [str(text) for text in (state.cause, state.evidence) if text]
+    if is_setup:
+        words = words[1:]
+    node = f" on {state.node}" if state.node else ""
+    text = ": ".join([f"the job {_describe_end(state.state)}{node}", *words])
+    advice = ADVICE.get(state.cause or "", "zsg logs RUN shows what it printed")
+    yield Finding(
+        state=FindingState.PROBLEM,
+        text=text,
+        advice=advice.replace("RUN", f"checks/{job.id}"),
+        check=SETUP if is_setup else JOB,
+        what="lines" if is_setup else "end",
+        section=Section.SETUP,
+        node=state.node or "",
+    )
+
+
+def _describe_end(state: State) -> str:
+    if state == State.CANCELLED:
+        return "was cancelled"
+    if state == State.UNKNOWN:
+        return "has ended, and nobody knows how"
+    return "failed"
+
+
+def _judge_ranks(job: CheckedJob) -> Iterator[Finding]:
+    """The ranks that never told anything, and those that did not come to their end."""
+    seen = {record.rank for record in job.records}
+    missing = [rank for rank in range(job.request.world) if rank not in seen]
+    # of a job that never began its end tells all there is
+    if job.records or job.state.state == State.DONE:
+        yield from _judge_missing(job, missing)
+    for name, records in _group_cut_short(job.records):
+        ranks = [record.rank for record in records]
+        where = describe_ranks(ranks, _name_node(records))
+        yield Finding(
+            state=FindingState.PROBLEM,
+            text=f"{where} did not come past the check {name}",
+            advice=LOGS.format(id=job.id, rank=ranks[0]) + " shows what it printed",
+            check=RANKS,
+            what=f"in-{name}",
+            section=Section.COMMUNICATION,
+            node=_name_node(records),
+            ranks=ranks,
+        )
+    for trouble in job.troubles:
+        yield Finding(
+            state=FindingState.WARNING,
+            text=f"what a rank has written cannot be read: {trouble}",
+            check=RANKS,
+            what="unreadable",
+            section=Section.COMMUNICATION,
+        )
+
+
+def _judge_missing(job: CheckedJob, missing: Sequence[int]) -> Iterator[Finding]:
+    by_node: dict[str, list[int]] = {}
+    for rank in missing:
+        by_node.setdefault(_guess_node(job, rank), []).append(rank)
+    for node, ranks in by_node.items():
+        yield Finding(
+            state=FindingState.PROBLEM,
+            text=f"{describe_ranks(ranks, node)} never wrote a word",
+            advice=(
+                "is the workspace there, and writable, on that node?"
+                f" {LOGS.format(id=job.id, rank=ranks[0])} shows what it printed"
+            ),
+            check=RANKS,
+            what="missing",
+            section=Section.COMMUNICATION,
+            node=node,
+            ranks=ranks,
+        )
+
+
+def _guess_node(job: CheckedJob, rank: int) -> str:
+    """The node of a rank that told nothing: srun numbers ranks node by node."""
+    index = rank // job.request.ranks_per_node
+    nodes = _list_nodes(job)
+    if len(nodes) == job.request.nodes:
+        return nodes[index]
+    return f"node {index + 1} of {job.request.nodes}"
+
+
+def _group_cut_short(
+    records: Iterable[RankRecord],
+) -> list[tuple[str, list[RankRecord]]]:
+    """The ranks that have not ended, by the check that they were at."""
+    groups: dict[str, list[RankRecord]] = {}
+    for record in records:
+        if not record.ended:
+            groups.setdefault(record.at_work or "before the first", []).append(record)
+    return list(groups.items())
+
+
+def _name_node(records: Iterable[RankRecord | Finding]) -> str:
+    """The node of all these; empty where they are on several."""
+    nodes = {record.node for record in records}
+    return nodes.pop() if len(nodes) == 1 else ""
+
+
+def describe_ranks(ranks: Sequence[int], node: str) -> str:
+    """`rank 3 on n2`, `ranks 0 to 7`, `ranks 1, 4 and 12 more`."""
+    on_node = f" on {node}" if node else ""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}{on_node}"
+    is_span = list(ranks) == list(range(ranks[0], ranks[-1] + 1))
+    if is_span and len(ranks) > 2:
+        return f"ranks {ranks[0]} to {ranks[-1]}{on_node}"
+    named = ", ".join(map(str, ranks[:MOST_RANKS]))
+    others = len(ranks) - MOST_RANKS
+    return f"ranks {named}{f' and {others} more' if others > 0 else ''}{on_node}"
+
+
+def _join_findings(
+    records: Sequence[RankRecord], checks: Sequence[NodeCheck]
+) -> Iterator[Finding]:
+    """The findings of all ranks, those that say the same as one, in the registry's
+    order."""
+    groups: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for record in records:
+        for finding in record.findings:
+            key = (finding.check, finding.what, finding.state, _name_kind(finding))
+            groups.setdefault(key, []).append(finding)
+    names = [check.name for check in checks]
+    sections = {check.name: check.section for check in checks}
+    for group in sorted(groups.values(), key=lambda group: _find_place(group, names)):
+        section = sections.get(group[0].check, Section.SETUP)
+        yield _merge(group, len(records), section)
+
+
+def _name_kind(finding: Finding) -> str:
+    """What findings must have in common to be told as one: those that measure need not
+    measure the same."""
+    is_measured = finding.measured is not None or finding.state == FindingState.OK
+    return "" if is_measured else finding.text
+
+
+def _find_place(group: Sequence[Finding], names: Sequence[str]) -> int:
+    """Where a group stands in the order of checks; what this zsg does not know comes
+    last."""
+    name = group[0].check
+    return names.index(name) if name in names else len(names)
+
+
+def _merge(group: Sequence[Finding], seen: int, section: Section) -> Finding:
+    """One finding for those of several ranks: its text is of the rank in the middle of
+    what was measured."""
+    typical = _choose_typical(group)
+    ranks = [finding.rank for finding in group if finding.rank is not None]
+    figures = dict(typical.figures)
+    text = typical.text
+    measured = [f.measured for f in group if f.measured is not None]
+    lowest, highest = min(measured, default=0.0), max(measured, default=0.0)
+    if lowest != highest:
+        figures |= {"lowest": lowest, "highest": highest}
+        unit = f" {typical.unit}" if typical.unit else ""
+        text += f" ({len(ranks)} ranks: {lowest:.4g} to {highest:.4g}{unit})"
+    return msgspec.structs.replace(
+        typical,
+        text=text,
+        figures=figures,
+        node=_name_node(group),
+        rank=ranks[0] if len(ranks) == 1 and seen > 1 else None,
+        ranks=ranks if len(ranks) < seen else [],
+        section=section,
+    )
+
+
+def _choose_typical(group: Sequence[Finding]) -> Finding:
+    """The finding with the median of what was measured; the first where nothing was."""
+    measured = [f.measured for f in group if f.measured is not None]
+    if len(measured) < len(group):
+        return group[0]
+    middle = statistics.median_low(measured)
+    return next(finding for finding in group if finding.measured == middle)
+
+
+def _name_unreached(
+    checks: Sequence[NodeCheck], findings: Sequence[Finding], job: CheckedJob
+) -> Iterator[Finding]:
+    """The checks that no rank came to."""
+    reached = {finding.check for finding in findings}
+    at_work = {record.at_work for record in job.records}
+    for check in checks:
+        if check.name in reached | at_work:
+            continue
+        yield Finding(
+            state=FindingState.SKIPPED,
+            text="not reached: the job had ended before",
+            check=check.name,
+            section=check.section,
+        )
+
+
+def _list_nodes(job: CheckedJob) -> list[str]:
+    """The nodes of the job, in the order of the ranks."""
+    if job.nodes:
+        return list(job.nodes)
+    if job.state.node:
+        return parse_hosts(job.state.node) or [job.state.node]
+    return list(dict.fromkeys(record.node for record in job.records))
+
+
+def _count_gpus(records: Iterable[RankRecord]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for record in records:
+        if record.gpu:
+            counts[record.gpu] = counts.get(record.gpu, 0) + 1
+    return counts
+
+
+def _find_mfu(findings: Iterable[Finding]) -> float | None:
+    """What was measured as the share of the GPU's peak, if it was."""
+    measured = [f.measured for f in findings if f.what == MFU and f.measured]
+    return measured[0] if measured else None
+
+
+def _hide_private(finding: Finding, private: Mapping[str, str]) -> Finding:
+    """The finding without the user's own folders and secrets."""
+    return msgspec.structs.replace(
+        finding,
+        text=_hide_in(finding.text, private),
+        advice=_hide_in(finding.advice, private),
+    )
+
+
+def _hide_in(text: str, private: Mapping[str, str]) -> str:
+    for path, words in private.items():
+        text = text.replace(path, words)
+    # a setup line may set one
+    return _ASSIGNED.sub(_hide_assigned, hide_known(text))
+
+
+def _hide_assigned(match: re.Match[str]) -> str:
+    return f"{match[1]}={HIDDEN}" if is_secret(match[1]) else match[0]
+
+
+def list_unconfirmed(
+    report: NodeCheckReport, checks: Sequence[NodeCheck] = registry.CHECKS
+) -> list[NodeCheck]:
+    """The entries of the registry that nothing has confirmed here: skipped, or never
+    reached."""
+    states: dict[str, list[FindingState]] = {}
+    for finding in report.findings:
+        states.setdefault(finding.check, []).append(finding.state)
+    return [
+        check
+        for check in checks
+        if set(states.get(check.name, ())) <= {FindingState.SKIPPED}
+    ]

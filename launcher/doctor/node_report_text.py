@@ -1,0 +1,208 @@
+"""Writes the report of a node check as a text of 80 columns that can be sent to others.
+Pure."""
+
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from jobs.contract.node_check import (
+    Finding,
+    FindingState,
+    NodeCheckReport,
+    NodeCheckRequest,
+    Section,
+)
+from jobs.node_check import registry
+from jobs.node_check.registry import NodeCheck
+from launcher.doctor import node_report
+from zsg_core.shown_text import make_showable
+
+WIDTH = 80
+STATE_WIDTH = 9  # of the column with a finding's state
+MOST_NODES = 8  # named one by one
+GB = 1e9
+# the worst first
+ORDER = (
+    FindingState.PROBLEM,
+    FindingState.WARNING,
+    FindingState.OK,
+    FindingState.SKIPPED,
+)
+
+
+def format_report(
+    report: NodeCheckReport, checks: Sequence[NodeCheck] = registry.CHECKS
+) -> str:
+    """The whole report, with a line end."""
+    lines = [
+        *_format_head(report),
+        "",
+        *_format_assumptions(report.request),
+        *_format_comparisons(report),
+        *_format_sections(report),
+        *_format_unconfirmed(report, checks),
+    ]
+    text = "\n".join(line.rstrip() for line in lines)
+    return make_showable(text, keep="\n") + "\n"
+
+
+def _format_head(report: NodeCheckReport) -> Iterator[str]:
+    size = f"{_count(report.request.nodes, 'node')}, {_count(report.ranks, 'rank')}"
+    job = f", job {report.job}" if report.job else ""
+    yield from _wrap(f"zsg doctor --on-node: profile {report.profile}, {size}{job}")
+    created = time.gmtime(report.created / 1000)
+    yield f"check {report.id}, {time.strftime('%Y-%m-%d %H:%M UTC', created)}"
+    if report.nodes:
+        yield from _wrap(f"nodes: {_name_nodes(report.nodes)}", "  ")
+    for name, count in report.gpus.items():
+        yield from _wrap(f"GPUs: {count} × {name}", "  ")
+    versions = {"zsg": report.zsg} | report.versions
+    words = ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield from _wrap(f"versions: {words}", "  ")
+    counts = Counter(finding.state for finding in report.findings)
+    told = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+    yield from _wrap(f"result: {report.state} ({told})", "  ")
+
+
+def _name_nodes(nodes: Sequence[str]) -> str:
+    named = ", ".join(nodes[:MOST_NODES])
+    others = len(nodes) - MOST_NODES
+    return f"{named} and {others} more" if others > 0 else named
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def _format_assumptions(request: NodeCheckRequest) -> Iterator[str]:
+    """What plan takes for granted."""
+    yield "what zsg plan assumes"
+    size = (
+        f"{_count(request.nodes, 'node')} with {_count(request.ranks_per_node, 'rank')} each,"
+        f" {_count(request.cpus_per_rank, 'CPU')} a rank"
+    )
+    yield from _bullet(size)
+    memory = f"{request.mem_gb} GB" if request.mem_gb else "the site's default"
+    yield from _bullet(f"memory of a node: {memory}")
+    gpu = request.gpu
+    if gpu is not None:
+        yield from _bullet(
+            f"{_count(request.gpus_per_node, 'GPU')} a node, {gpu.name}: {gpu.memory_gb:g} GB,"
+            f" {gpu.peak_tflops:g} TFLOPS in bf16, of which training reaches {gpu.mfu:g}"
+            " (gpu.mfu)"
+        )
+    elif request.has_gpus:
+        yield from _bullet(
+            f"{_count(request.gpus_per_node, 'GPU')} a node, of which the profile says no more"
+            " (gpu): runs are not held against their memory"
+        )
+    else:
+        yield from _bullet("no GPUs: nothing of them is assumed")
+    trial = request.trial
+    if trial is not None and request.has_gpus:
+        yield from _bullet(
+            f"a {trial.name} model in {trial.precision} at ZeRO {trial.zero_stage}:"
+            f" {trial.need_bytes / GB:.1f} GB on each GPU at most"
+        )
+
+
+def _format_comparisons(report: NodeCheckReport) -> Iterator[str]:
+    """Where that is wrong: what was measured and is not as assumed."""
+    compared = [
+        finding
+        for finding in report.findings
+        if finding.assumed is not None and finding.measured is not None
+    ]
+    wrong = [finding for finding in compared if finding.state != FindingState.OK]
+    yield ""
+    if not compared:
+        yield "where that is wrong: nothing could be compared"
+        return
+    if not wrong:
+        yield f"where that is wrong: nowhere, of {_count(len(compared), 'figure')}"
+    else:
+        yield "where that is wrong"
+    for finding in wrong:
+        yield from _bullet(_compare(finding))
+
+
+def _compare(finding: Finding) -> str:
+    unit = f" {finding.unit}" if finding.unit else ""
+    where = _describe_where(finding)
+    return (
+        f"{_name(finding)}: assumed {finding.assumed:.4g}{unit}, measured"
+        f" {finding.measured:.4g}{unit}{where}"
+    )
+
+
+def _name(finding: Finding) -> str:
+    return f"{finding.check}, {finding.what}" if finding.what else finding.check
+
+
+def _describe_where(finding: Finding) -> str:
+    """Which ranks a finding is of, where it is not of all."""
+    ranks = finding.ranks
+    if not ranks and finding.rank is not None:
+        ranks = [finding.rank]
+    if not ranks:
+        return ""
+    return f" ({node_report.describe_ranks(ranks, finding.node)})"
+
+
+def _format_sections(report: NodeCheckReport) -> Iterator[str]:
+    for section in Section:
+        findings = [f for f in report.findings if f.section == section]
+        if not findings:
+            continue
+        yield ""
+        yield section.value
+        for finding in sorted(findings, key=lambda found: ORDER.index(found.state)):
+            yield from _format_finding(finding)
+
+
+def _format_finding(finding: Finding) -> Iterator[str]:
+    """Its state, what it is of, its sentence and what to do."""
+    where = "" if _tells_where(finding) else _describe_where(finding)
+    text = f"{_name(finding)}: {finding.text}{where}"
+    yield from _wrap(text, f"  {finding.state:{STATE_WIDTH}}", " " * (STATE_WIDTH + 2))
+    if finding.advice:
+        indent = " " * (STATE_WIDTH + 2)
+        yield from _wrap(finding.advice, f"{indent}→ ", f"{indent}  ")
+
+
+def _tells_where(finding: Finding) -> bool:
+    """Whether its text begins with the ranks that it is of."""
+    return finding.check == node_report.RANKS
+
+
+def _format_unconfirmed(
+    report: NodeCheckReport, checks: Sequence[NodeCheck]
+) -> Iterator[str]:
+    yield ""
+    unconfirmed = node_report.list_unconfirmed(report, checks)
+    if not unconfirmed:
+        yield "what must still be confirmed: nothing"
+        return
+    yield "what must still be confirmed"
+    reasons = {finding.check: finding.text for finding in report.findings}
+    for check in unconfirmed:
+        needs = "on a GPU: " if check.needs_gpu else ""
+        yield from _bullet(f"{check.name}: {needs}{check.confirms}")
+        if check.name in reasons:
+            yield from _wrap(f"skipped: {reasons[check.name]}", "    ")
+
+
+def _bullet(text: str) -> list[str]:
+    return _wrap(text, "  - ", "    ")
+
+
+def _wrap(text: str, first: str = "", following: str = "    ") -> list[str]:
+    """A text on lines of 80 columns; a line end within it is a blank."""
+    return textwrap.wrap(
+        " ".join(text.split()),
+        width=WIDTH,
+        initial_indent=first,
+        subsequent_indent=following,
+        break_on_hyphens=False,
+    )

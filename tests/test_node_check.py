@@ -1,0 +1,211 @@
+"""Is a check of the nodes sent as a train job is, waited for with a limit, and read?"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.contract import node_check
+from jobs.contract.folder import Workspace
+from jobs.contract.node_check import KIND, RankRecord
+from jobs.contract.states import State
+from launcher.clusters import profiles, submitit_backend
+from launcher.clusters.profiles import Profile
+from launcher.doctor import node_request
+from launcher.lifecycle import garbage
+from launcher.planning.site import Site
+from launcher.submission import node_check as sending
+from launcher.submission.node_check import Check, NotStarted, Waiter
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
+from tests.lib.command_line import Zsg
+from zsg_core.errors import UserError
+
+
+def load(name: str) -> Profile:
+    return profiles.load_profile(name, Path())
+
+
+def make_check(folder: Path, nodes: int = 2) -> Check:
+    """A check of two nodes that is in the queue as job 17."""
+    workspace = Workspace(folder / "work")
+    workspace.create()
+    profile = load("slurm-minimal")
+    site, ledger = Site(workspace, profile), Ledger(workspace)
+    size = sending.choose_size(site, nodes, 15)
+    submission = ledger.intend(
+        kind=KIND, grid="", items=["checks/0a1b2c3d4e5f"], scheduler="slurm"
+    )
+    ledger.submitted(submission, ["17"])
+    return Check(site, submission.items[0], submission, size)
+
+
+class Clock:
+    """A time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def make_waiter(check: Check, states: list[JobState], start_s: float = 60) -> Waiter:
+    """One to which Slurm tells these states, the last for ever."""
+    clock = Clock()
+    answers = iter(states)
+
+    def look(_check: Check) -> JobState:
+        return next(answers, states[-1])
+
+    return Waiter(check, start_s, look, clock.sleep, clock)
+
+
+def test_a_check_asks_for_what_a_train_job_asks_for() -> None:
+    """GPUs of all ranks, by each way of asking for them, and the model that fits."""
+    profile = load("a800-80g")
+    for by in ("gpus-per-node", "gres", "gpus", "gpus-per-task"):
+        slurm = profile.slurm.model_copy(update={"gpus_by": by})
+        asked = profile.model_copy(update={"slurm": slurm})
+        parameters = [
+            submitit_backend.make_parameters(asked, asked.train, "n", None, kind)
+            for kind in ("train", KIND)
+        ]
+        assert parameters[0] == parameters[1]
+
+    request = node_request.make_request(profile, profile.train)
+
+    assert request.gpus_per_node == 8
+    assert request.gpu is not None and request.gpu.name == "A800-80G"
+    assert request.trial is not None and request.trial.name == "7B"
+    assert request.trial.need_bytes < 80e9
+    small = profile.model_copy(
+        update={"gpu": profile.gpu.model_copy(update={"memory_gb": 24})}  # pyright: ignore
+    )
+    trial = node_request.make_request(small, small.train).trial
+    assert trial is not None and trial.name in ("3B", "1B")
+
+
+def test_gpus_that_are_written_out_are_counted() -> None:
+    """By slurm.gres, which takes the place of gpus_per_node."""
+    profile = load("slurm-minimal")
+    slurm = profile.slurm.model_copy(update={"gres": "gpu:a800:4,nvme:1"})
+
+    assert node_request.count_gpus(profile.model_copy(update={"slurm": slurm})) == 4
+    assert node_request.count_gpus(profile) == 0
+
+
+def test_what_a_profile_cannot_run_is_refused_before_the_queue(tmp_path: Path) -> None:
+    """Several nodes of this machine; a time limit within which the job is only stopped."""
+    workspace = Workspace(tmp_path)
+    with pytest.raises(UserError, match="leave --nodes out"):
+        sending.choose_size(Site(workspace, load("local")), 2, 15)
+    profile = load("slurm-minimal")
+    slurm = profile.slurm.model_copy(update={"signal_before_end_s": 900})
+    with pytest.raises(UserError, match="--time 15: slurm"):
+        sending.choose_size(
+            Site(workspace, profile.model_copy(update={"slurm": slurm})), None, 15
+        )
+
+
+def test_a_job_that_does_not_start_is_left_in_the_queue_with_slurms_reason(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    """Once the wait has lasted long enough; each change of its state is told once."""
+    check = make_check(tmp_path)
+    states = [
+        JobState(state=State.QUEUED, reason="Priority", in_queue=True),
+        JobState(state=State.QUEUED, reason="Resources", in_queue=True),
+    ]
+
+    with pytest.raises(NotStarted) as refused:
+        make_waiter(check, states).wait()
+
+    words = str(refused.value)
+    assert "has not started" in words
+    assert "job 17: queued (Resources)" in words
+    assert "scancel 17" in words
+    told = [line for line in logged if line.startswith("job 17")]
+    assert told == ["job 17: queued (Priority)", "job 17: queued (Resources)"]
+
+
+def test_a_job_is_waited_for_until_all_its_ranks_have_ended(tmp_path: Path) -> None:
+    """Rank 0 may tell the end before the others have written theirs."""
+    check = make_check(tmp_path)
+    running = JobState(state=State.RUNNING, node="n[1-2]", in_queue=True)
+    looks = 0
+
+    def look(_check: Check) -> JobState:
+        nonlocal looks
+        looks += 1
+        for rank in range(min(looks - 1, 2)):
+            record = RankRecord(attempt=1, rank=rank, node=f"n{rank}", ended=True)
+            node_check.write_rank_record(check.folder, record)
+        return running if looks == 1 else JobState(state=State.DONE)
+
+    clock = Clock()
+    state = Waiter(check, 60, look, clock.sleep, clock).wait()
+
+    assert (state.state, looks) == (State.DONE, 3)
+
+
+def test_what_nobody_knows_is_asked_for_a_while_and_then_told(tmp_path: Path) -> None:
+    """Slurm may be away: a job that it may have is waited for, one that is gone is not."""
+    check = make_check(tmp_path)
+    away = JobState(state=State.UNKNOWN, cause="Slurm does not answer", in_queue=True)
+    gone = JobState(state=State.UNKNOWN, cause="not known to squeue or sacct")
+
+    assert make_waiter(check, [away, away, gone]).wait() == gone
+    with pytest.raises(NotStarted, match="Slurm does not answer"):
+        make_waiter(check, [away]).wait()
+
+
+def test_a_check_on_this_machine_is_no_run_and_can_be_read_again(zsg: Zsg) -> None:
+    """Text and JSON say the same; status and report know nothing of it, logs do; gc
+    keeps the newest of a profile."""
+    no_engine = zsg.write("torch.py", "raise ImportError('no torch here')\n").parent
+    profile = (
+        "name: here\nkind: local\n"
+        f"environment: {{set: {{PYTHONPATH: '{no_engine}'}}}}\n"
+    )
+    path = zsg.write("here.yaml", profile)
+
+    text = zsg("doctor", "--on-node", "--profile", path, code=(0, 1))
+    told = zsg.said
+    report: dict[str, Any] = json.loads(
+        zsg("doctor", "--on-node", "--profile", path, "--json", code=(0, 1))
+    )
+
+    assert "zsg doctor --on-node: profile here, 1 node, 1 rank" in text
+    first, second = sorted(
+        (zsg.work / "checks").iterdir(), key=lambda folder: folder.stat().st_mtime
+    )
+    assert (first / node_check.TEXT).read_text() == text
+    assert str(first / node_check.REPORT) in told
+    assert json.loads((second / node_check.REPORT).read_text()) == report
+    assert (report["ranks"], report["seen"], report["job"]) == (1, 1, None)
+    assert str(zsg.work) not in json.dumps(report)
+    zsg("status", code=2)
+    assert "no grid was submitted here" in zsg.said
+    assert re.search("zsg attempt 1, rank 0 of 1", zsg("logs", f"checks/{second.name}"))
+    garbage_found = garbage.find_garbage(Workspace(zsg.work))
+    assert [p.path for p in garbage_found if p.kind == garbage.CHECKS] == [first]
+    zsg("gc", "--yes")
+    assert [path.name for path in (zsg.work / "checks").iterdir()] == [second.name]
+
+
+def test_options_of_a_check_are_refused_without_it(zsg: Zsg) -> None:
+    """And what a profile has no place for, before anything is submitted."""
+    zsg("doctor", "--nodes", "2", code=2)
+    assert "are of --on-node" in zsg.said
+    zsg("doctor", "--on-node", "--model", "x", code=2)
+    zsg("doctor", "--on-node", "--write-mfu", code=2)
+    assert "describes no GPUs" in zsg.said
+    zsg("doctor", "--on-node", "--profile", "a800-80g", "--write-mfu", code=2)
+    assert "inherits: a800-80g" in zsg.said
+    assert not zsg.work.exists()

@@ -1,0 +1,197 @@
+"""Does the report of a node check say what is wrong, of whom, and what is still open?"""
+
+import msgspec
+import pytest
+
+from jobs.contract.causes import Cause
+from jobs.contract.node_check import Finding, FindingState, RankRecord, Section
+from jobs.contract.states import State
+from jobs.node_check.registry import NodeCheck
+from launcher.doctor import node_report, node_report_text
+from launcher.doctor.node_report import CheckedJob, describe_ranks
+from launcher.workspace.job_state import JobState
+from tests.lib.node_checks import REQUEST, make_finding
+
+OK, WARNING, PROBLEM = FindingState.OK, FindingState.WARNING, FindingState.PROBLEM
+CHECKS = (
+    NodeCheck("gpus", Section.GPUS, "Every rank has a GPU.", lambda _: [], True),
+    NodeCheck("all-reduce", Section.COMMUNICATION, "Ranks add up.", lambda _: []),
+    NodeCheck("kernel", Section.ATTENTION, "The kernel is right.", lambda _: [], True),
+)
+DONE = JobState(state=State.DONE, node="n[1-2]")
+
+
+def make_record(rank: int, *findings: Finding, **changes: object) -> RankRecord:
+    node = f"n{1 + rank // 4}"
+    stamped = [
+        msgspec.structs.replace(found, rank=rank, node=node) for found in findings
+    ]
+    record = RankRecord(
+        attempt=1,
+        rank=rank,
+        node=node,
+        gpu="NVIDIA A800",
+        versions={"torch": "2.13"},
+        ended=True,
+        findings=stamped,
+    )
+    return msgspec.structs.replace(record, **changes)
+
+
+def make_job(records: list[RankRecord], state: JobState = DONE) -> CheckedJob:
+    return CheckedJob(
+        id="0a1b2c3d4e5f",
+        zsg="0.1.0",
+        profile="p",
+        kind="slurm",
+        job="17",
+        created=1_795_951_996_778,
+        request=REQUEST,
+        state=state,
+        records=records,
+        private={"/data/me/work": "WORKSPACE", "/home/me": "~"},
+    )
+
+
+def measured(value: float, state: FindingState = OK) -> Finding:
+    return Finding(
+        state=state,
+        text=f"{value} GB/s",
+        check="all-reduce",
+        what="bandwidth",
+        assumed=4.0,
+        measured=value,
+        unit="GB/s",
+    )
+
+
+def read_text(job: CheckedJob) -> str:
+    """The report as one line, so that sentences are found wherever they are folded."""
+    report = node_report.make_report(job, CHECKS)
+    text = node_report_text.format_report(report, CHECKS)
+    assert max(map(len, text.splitlines())) <= 80
+    return " ".join(text.split())
+
+
+def test_ranks_that_found_the_same_are_told_once() -> None:
+    """With the range of what they measured; a rank that differs stands by itself."""
+    records = [make_record(rank, measured(5.0 + rank / 10)) for rank in range(7)]
+    records.append(make_record(7, measured(0.5, PROBLEM)))
+
+    report = node_report.make_report(make_job(records), CHECKS)
+
+    found = {f.state: f for f in report.findings if f.check == "all-reduce"}
+    assert found[OK].measured == 5.3
+    assert found[OK].figures == {"lowest": 5.0, "highest": 5.6}
+    assert found[OK].ranks == list(range(7))
+    assert (found[PROBLEM].rank, found[PROBLEM].node) == (7, "n2")
+    assert report.state == PROBLEM
+    assert report.gpus == {"NVIDIA A800": 8}
+    assert report.nodes == ["n1", "n2"]
+
+
+def test_a_rank_that_never_wrote_is_a_problem_that_names_node_and_rank() -> None:
+    """And one that did not come to its end names the check that it was at."""
+    records = [make_record(rank) for rank in range(5)]
+    records.append(make_record(5, ended=False, at_work="all-reduce"))
+
+    report = node_report.make_report(make_job(records), CHECKS)
+    text = read_text(make_job(records))
+
+    missing, cut = [f for f in report.findings if f.check == node_report.RANKS]
+    assert (missing.node, missing.ranks, missing.state) == ("n2", [6, 7], PROBLEM)
+    assert (cut.node, cut.ranks, cut.what) == ("n2", [5], "in-all-reduce")
+    assert "ranks 6, 7 on n2 never wrote a word" in text
+    assert "rank 5 on n2 did not come past the check all-reduce" in text
+    assert "zsg logs checks/0a1b2c3d4e5f --rank 6" in text
+
+
+def test_a_setup_line_that_fails_is_told_as_that() -> None:
+    """With the line, what it printed, and what to do; not as ranks that are missing."""
+    evidence = "setup line 2 of 3 ended with 127: module load cuda (it printed nothing)"
+    state = JobState(
+        state=State.FAILED, cause=Cause.SETUP, evidence=evidence, node="n1"
+    )
+
+    report = node_report.make_report(make_job([], state), CHECKS)
+    text = read_text(make_job([], state))
+
+    [failed] = [f for f in report.findings if f.state == PROBLEM]
+    assert (failed.check, failed.section) == ("setup", Section.SETUP)
+    assert evidence in failed.text
+    assert "mend the line in the profile's setup" in text
+    assert "not reached: the job had ended before" in text
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (Cause.LAUNCH_FAILED, "nothing of zsg has run"),
+        (Cause.NODE_FAILURE, "the node is left out"),
+        ("launch failed", "nothing of zsg has run"),
+        ("Slurm says COMPLETED, but the job left no record", "zsg logs checks/0a1b"),
+        (None, "zsg logs checks/0a1b"),
+    ],
+)
+def test_a_job_that_died_is_told_with_the_advice_of_its_cause(
+    cause: str | None, words: str
+) -> None:
+    """Whatever cause status gives it, as a word of its own or as a sentence."""
+    state = JobState(state=State.FAILED, cause=cause, evidence="/bin/python: gone")
+
+    text = read_text(make_job([], state))
+
+    assert words in text
+    assert "/bin/python: gone" in text
+
+
+def test_the_report_says_what_is_assumed_and_where_that_is_wrong() -> None:
+    """In this order, before the sections; what nobody confirmed comes last."""
+    skipped = Finding(
+        state=FindingState.SKIPPED, text="this rank has no GPU", check="kernel"
+    )
+    records = [
+        make_record(rank, measured(3.0, WARNING), skipped, make_finding())
+        for rank in range(8)
+    ]
+
+    text = read_text(make_job(records))
+
+    order = (
+        "what zsg plan assumes",
+        "A800-80G: 80 GB, 312 TFLOPS in bf16, of which training reaches 0.4",
+        "where that is wrong",
+        "all-reduce, bandwidth: assumed 4 GB/s, measured 3 GB/s",
+        "what must still be confirmed",
+        "gpus: on a GPU: Every rank has a GPU.",
+        "kernel: on a GPU: The kernel is right. skipped: this rank has no GPU",
+    )
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_a_report_shows_no_folder_of_the_user_and_no_secret() -> None:
+    """A workspace, a home and the values of variables that are named as secrets."""
+    words = "/data/me/work/checks and /home/me/x: export HF_TOKEN=hf_abcdefgh; K=1"
+    state = JobState(state=State.FAILED, cause=Cause.SETUP, evidence=words)
+
+    text = read_text(make_job([], state))
+
+    assert "WORKSPACE/checks and ~/x" in text
+    assert "K=1" in text
+    assert "/home/me" not in text
+    assert "hf_abcdefgh" not in text
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ([3], "rank 3 on n1"),
+        ([0, 1, 2], "ranks 0 to 2 on n1"),
+        ([0, 2], "ranks 0, 2 on n1"),
+        (list(range(0, 40, 2)), "ranks 0, 2, 4, 6, 8, 10, 12, 14 and 12 more on n1"),
+    ],
+)
+def test_ranks_are_named_in_few_words(ranks: list[int], words: str) -> None:
+    """A span by its ends; of many the first."""
+    assert describe_ranks(ranks, "n1") == words
