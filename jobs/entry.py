@@ -371,6 +371,7 @@ def _watch(
 def _check_nodes(
     start: Start, job: NodeCheckJob, journal: Journal | None
 ) -> tuple[Outcome, dict[str, Any]]:
+    """Finds out what this rank can show of its node."""
     from jobs.node_check import run as node_checks
 
     with job_log.record_progress("checking", journal, start.pulse):

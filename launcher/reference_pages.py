@@ -1,5 +1,5 @@
 """Writes the pages of docs/reference: every key of a grid, every key of a profile, the
-help of every command.
+help of every command, every check of nodes.
 
 `python -m launcher.reference_pages`, called in the root of the repository, makes the
 pages anew, and the table of keys in cluster_profiles/README.md. A test compares them
@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from jobs.node_check.registry import CHECKS, NodeCheck
 from launcher import cli
 from launcher.grids import key_reference
 from launcher.grids.key_reference import KeyEntry
@@ -49,11 +50,21 @@ run's id: the same run may be computed anywhere.
 
 The same in a terminal: `zsg schema profile slurm`, or `zsg schema profile account` for one key.
 """
+NODE_CHECKS_INTRO = """\
+# What nodes must confirm
+
+`zsg doctor --on-node` checks each of these on the nodes of a profile, in this order, and says of
+each: `ok`, `warning` (it works, otherwise than `zsg plan` assumes), `problem`, or `skipped` and
+why. The suite of tests runs on CPUs: what only a GPU can confirm is open on every new kind of GPU
+until this command has confirmed it there. [Part 2 of the tutorial](../slurm.md#check-the-nodes)
+shows a report.
+"""
 COMMANDS_INTRO = """\
 # Every command
 
 What `zsg COMMAND --help` prints. A command ends with exit code 0 (done), 1 (a bug in zsg), 2 (a
-mistake on the command line or in a file), 3 (the cluster or this machine), 130 (Ctrl-C).
+mistake on the command line or in a file), 3 (the cluster or this machine), 130 (Ctrl-C). Those that
+compare end with 1, too, where they find a fault: `zsg verify`, and `zsg doctor --on-node`.
 """
 
 
@@ -77,6 +88,24 @@ def commands_page() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def node_checks_page() -> str:
+    """docs/reference/node-checks.md."""
+    of_gpus = [check for check in CHECKS if check.needs_gpu]
+    of_all = [check for check in CHECKS if not check.needs_gpu]
+    blocks = [NODE_CHECKS_INTRO.strip(), GENERATED]
+    blocks += ["## What only a GPU can confirm", _table_checks(of_gpus)]
+    blocks += ["## What nodes without GPUs confirm, too", _table_checks(of_all)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table_checks(checks: Sequence[NodeCheck]) -> str:
+    """A table of some checks, in the order in which they run."""
+    rows = [["check", "part of the report", "what it confirms"], ["---"] * 3]
+    for check in checks:
+        rows.append([f"`{check.name}`", check.section, check.confirms])
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
 def profile_readme(readme: str) -> str:
     """cluster_profiles/README.md with its table of keys made anew."""
     entries = key_reference.list_keys("profile")
@@ -94,6 +123,7 @@ def list_help() -> list[tuple[str, str]]:
 
 
 def _walk_commands(command: Any, words: str, parent: Any) -> Iterator[tuple[str, str]]:
+    """A command's help, and that of all commands below it."""
     context = command.context_class(
         command,
         info_name=words.rpartition(" ")[2],
@@ -136,6 +166,7 @@ def _section_of(entry: KeyEntry, sections: Sequence[str]) -> str:
 def _table(
     entries: Sequence[KeyEntry], sections: Sequence[str], has_run_id: bool
 ) -> str:
+    """The keys of one section, each in a row of its own."""
     titles = [
         "key",
         "values",
@@ -167,6 +198,7 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
+    """A text in the type of code; nothing of an empty one."""
     return f"`{text}`" if text else ""
 
 
@@ -177,6 +209,7 @@ def write(root: Path) -> None:
     (folder / "grid.md").write_text(grid_page())
     (folder / "profile.md").write_text(profile_page())
     (folder / "commands.md").write_text(commands_page())
+    (folder / "node-checks.md").write_text(node_checks_page())
     readme = root / PROFILE_README
     readme.write_text(profile_readme(readme.read_text()))
 

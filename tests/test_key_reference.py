@@ -30,6 +30,7 @@ PAGES = {
     "grid.md": reference_pages.grid_page,
     "profile.md": reference_pages.profile_page,
     "commands.md": reference_pages.commands_page,
+    "node-checks.md": reference_pages.node_checks_page,
 }
 
 

@@ -108,6 +108,7 @@ def doctor(
 def _check_machine(
     profile: str | None, workspace: Path | None, json: bool, model: Path | None
 ) -> None:
+    """Checks this machine and asks its Slurm; prints a line for each check."""
     from launcher.clusters import profiles
     from launcher.doctor import doctor as doctors
     from launcher.views import show
@@ -139,6 +140,7 @@ def _check_nodes(
     wait_minutes: float,
     write_mfu: bool,
 ) -> None:
+    """Has the nodes checked, prints the report and says where it is kept."""
     from msgspec import to_builtins
 
     from jobs.contract.node_check import FindingState

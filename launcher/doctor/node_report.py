@@ -61,9 +61,9 @@ class CheckedJob:
     private: Mapping[str, str] | None = None
 
 
-def read_records(folder: Path) -> tuple[list[RankRecord], list[str]]:
-    """What the ranks of the newest start of the job have written, and why some of it
-    cannot be read."""
+def read_records(folder: Path, world: int) -> tuple[list[RankRecord], list[str]]:
+    """What the `world` ranks of the newest start of the job have written, and why some
+    of it cannot be read."""
     records, troubles = node_check.read_rank_records(folder)
     try:
         newest = attempts.read_attempt(folder)
@@ -71,7 +71,11 @@ def read_records(folder: Path) -> tuple[list[RankRecord], list[str]]:
         return records, [*troubles, str(error)]
     if newest is None:
         return [], troubles
-    of_newest = [record for record in records if record.attempt == newest.attempt]
+    of_newest = [
+        record
+        for record in records
+        if record.attempt == newest.attempt and record.rank < world
+    ]
     return of_newest, troubles
 
 
@@ -132,6 +136,7 @@ def _judge_job(job: CheckedJob) -> Iterator[Finding]:
 
 
 def _describe_end(state: State) -> str:
+    """How a job ended that did not end well, as the verb of a sentence."""
     if state == State.CANCELLED:
         return "was cancelled"
     if state == State.UNKNOWN:
@@ -170,6 +175,8 @@ def _judge_ranks(job: CheckedJob) -> Iterator[Finding]:
 
 
 def _judge_missing(job: CheckedJob, missing: Sequence[int]) -> Iterator[Finding]:
+    """The ranks that told nothing, those of a node together: the node may lack the
+    workspace, or be gone."""
     by_node: dict[str, list[int]] = {}
     for rank in missing:
         by_node.setdefault(_guess_node(job, rank), []).append(rank)
@@ -190,12 +197,16 @@ def _judge_missing(job: CheckedJob, missing: Sequence[int]) -> Iterator[Finding]
 
 
 def _guess_node(job: CheckedJob, rank: int) -> str:
-    """The node of a rank that told nothing: srun numbers ranks node by node."""
-    index = rank // job.request.ranks_per_node
+    """The node of a rank that told nothing: srun numbers ranks node by node, unless the
+    others tell otherwise."""
+    per_node = job.request.ranks_per_node
     nodes = _list_nodes(job)
-    if len(nodes) == job.request.nodes:
-        return nodes[index]
-    return f"node {index + 1} of {job.request.nodes}"
+    if len(nodes) != job.request.nodes:
+        return f"node {rank // per_node + 1} of {job.request.nodes}"
+    for record in job.records:
+        if record.node != nodes[record.rank // per_node]:
+            return ""
+    return nodes[rank // per_node]
 
 
 def _group_cut_short(
@@ -319,6 +330,7 @@ def _list_nodes(job: CheckedJob) -> list[str]:
 
 
 def _count_gpus(records: Iterable[RankRecord]) -> dict[str, int]:
+    """How many ranks have a GPU of each name, as its driver gives it."""
     counts: dict[str, int] = {}
     for record in records:
         if record.gpu:
@@ -342,6 +354,8 @@ def _hide_private(finding: Finding, private: Mapping[str, str]) -> Finding:
 
 
 def _hide_in(text: str, private: Mapping[str, str]) -> str:
+    """A text with other words for the user's folders, and a sign for secrets: of this
+    process, and what a setup line sets."""
     for path, words in private.items():
         text = text.replace(path, words)
     # a setup line may set one
@@ -349,6 +363,8 @@ def _hide_in(text: str, private: Mapping[str, str]) -> str:
 
 
 def _hide_assigned(match: re.Match[str]) -> str:
+    """An assignment whose name says that its value is nobody else's to see, without the
+    value; any other as it stands."""
     return f"{match[1]}={HIDDEN}" if is_secret(match[1]) else match[0]
 
 

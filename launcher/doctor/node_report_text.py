@@ -48,6 +48,7 @@ def format_report(
 
 
 def _format_head(report: NodeCheckReport) -> Iterator[str]:
+    """Whose check it is, what it ran on and with, and how it came out."""
     size = f"{_count(report.request.nodes, 'node')}, {_count(report.ranks, 'rank')}"
     job = f", job {report.job}" if report.job else ""
     yield from _wrap(f"zsg doctor --on-node: profile {report.profile}, {size}{job}")
@@ -66,12 +67,14 @@ def _format_head(report: NodeCheckReport) -> Iterator[str]:
 
 
 def _name_nodes(nodes: Sequence[str]) -> str:
+    """The first nodes by their names, and how many more there are."""
     named = ", ".join(nodes[:MOST_NODES])
     others = len(nodes) - MOST_NODES
     return f"{named} and {others} more" if others > 0 else named
 
 
 def _count(count: int, word: str) -> str:
+    """`1 node`, `2 nodes`."""
     return f"{count} {word}{'s' * (count != 1)}"
 
 
@@ -128,6 +131,7 @@ def _format_comparisons(report: NodeCheckReport) -> Iterator[str]:
 
 
 def _compare(finding: Finding) -> str:
+    """What was assumed and what was measured, and of which ranks."""
     unit = f" {finding.unit}" if finding.unit else ""
     where = _describe_where(finding)
     return (
@@ -137,6 +141,7 @@ def _compare(finding: Finding) -> str:
 
 
 def _name(finding: Finding) -> str:
+    """The check, and which of its findings this is."""
     return f"{finding.check}, {finding.what}" if finding.what else finding.check
 
 
@@ -151,6 +156,7 @@ def _describe_where(finding: Finding) -> str:
 
 
 def _format_sections(report: NodeCheckReport) -> Iterator[str]:
+    """The findings of each part of the report, the worst of a part first."""
     for section in Section:
         findings = [f for f in report.findings if f.section == section]
         if not findings:
@@ -179,6 +185,7 @@ def _tells_where(finding: Finding) -> bool:
 def _format_unconfirmed(
     report: NodeCheckReport, checks: Sequence[NodeCheck]
 ) -> Iterator[str]:
+    """What no rank could confirm, why not, and what it would take."""
     yield ""
     unconfirmed = node_report.list_unconfirmed(report, checks)
     if not unconfirmed:
@@ -194,6 +201,7 @@ def _format_unconfirmed(
 
 
 def _bullet(text: str) -> list[str]:
+    """One entry of a list."""
     return _wrap(text, "  - ", "    ")
 
 

@@ -99,6 +99,7 @@ def count_gpus(profile: Profile) -> int:
 
 
 def _describe_gpu(profile: Profile) -> AssumedGpu | None:
+    """The GPU as the profile describes it; None where it does not."""
     gpu = profile.gpu
     if gpu is None:
         return None
@@ -124,6 +125,8 @@ def _fit_trial(
     precision: str,
     device: str,
 ) -> Trial | None:
+    """The first of these models that fits in the memory of a GPU; where that is not
+    known, simply the first."""
     memory_gb = profile.gpu.memory_gb if profile.gpu else None
     layout = _make_layout(profile, size)
     for name, shape in models.items():
@@ -134,6 +137,7 @@ def _fit_trial(
 
 
 def _make_layout(profile: Profile, size: JobSize) -> Layout:
+    """How the profile spreads a model over the ranks of a job of that size."""
     settings = profile.deepspeed
     return Layout(
         zero_stage=settings.zero_stage,
@@ -161,6 +165,7 @@ def _make_load(
 def _make_trial(
     name: str, load: Load, layout: Layout, memory_gb: float | None
 ) -> Trial:
+    """The model with what plan predicts of it, in bytes on each GPU."""
     return Trial(
         name=name,
         shape=load.shape,

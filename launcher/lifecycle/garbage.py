@@ -218,6 +218,7 @@ def _note_active_jobs(scene: Scene) -> None:
 
 
 def _items_of(runs: Iterable[str]) -> list[str]:
+    """The folders of runs, relative to the workspace."""
     return [f"runs/{run}" for run in runs]
 
 
@@ -615,6 +616,8 @@ def _checks(scene: Scene) -> Iterator[Piece]:
 
 
 def _find_created(scene: Scene, item: str) -> int:
+    """When a job folder was submitted last, in ms since the epoch; 0 of one that never
+    was."""
     last = scene.ledger.last(item)
     return last.created if last else 0
 

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.contract import exit_record, job_file, node_check
@@ -137,8 +137,12 @@ def _find_unread(site: Site, size: JobSize, ledger: Ledger) -> Check | None:
 
 
 def _is_unread(check: Check) -> bool:
+    """Whether a check of the same profile and size was neither cancelled by the user
+    nor has a report."""
+    if check.item in check.submission.cancelled or node_check.has_report(check.folder):
+        return False
     job = job_file.read_job_if_sound(check.folder)
-    if job is None or node_check.has_report(check.folder):
+    if job is None:
         return False
     resources, size = job.resources, check.size
     is_alike = (resources.nodes, resources.ranks_per_node) == (
@@ -225,6 +229,7 @@ class Waiter:
         self._check, self._start_s = check, start_s
         self._look, self._sleep, self._clock = look, sleep, clock
         self._teller = _Teller(check)
+        self._nodes: str | None = None  # of its job, which its end does not tell
         self._began = clock()
         self._ran_since: float | None = None
         self._lost_since: float | None = None
@@ -235,8 +240,9 @@ class Waiter:
         while True:
             asked = self._clock()
             state = self._look(self._check)
+            self._nodes = state.node or self._nodes
             if self._has_ended(state):
-                return state
+                return replace(state, node=self._nodes)
             self._teller.tell(_describe_state(self._check, state))
             self._refuse_longer(state)
             while self._clock() - asked < self._pause_s and not self._has_told_end():
@@ -245,9 +251,12 @@ class Waiter:
 
     @property
     def _pause_s(self) -> float:
+        """For how long Slurm is not asked again."""
         return ASK_S[self._clock() - self._began > QUICK_S]
 
     def _has_told_end(self) -> bool:
+        """Whether the job itself has said that it has ended: then Slurm is asked at
+        once."""
         record = exit_record.read_if_sound(self._check.folder)
         return record is not None and record.submission == self._check.submission.id
 
@@ -303,6 +312,7 @@ def _describe_state(check: Check, state: JobState) -> str:
 
 
 def _explain_wait(check: Check, state: JobState, lack: str) -> str:
+    """Why nobody waits any longer, and how the user gets at what is found."""
     return (
         f"the check {lack}, and is not waited for any longer:"
         f" {_describe_state(check, state)}. It stays in the queue: the same command goes on"

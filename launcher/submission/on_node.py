@@ -129,9 +129,10 @@ def _cancel(check: Check) -> None:
 
 
 def _put_together(check: Check, state: JobState) -> NodeCheckReport:
-    records, troubles = node_report.read_records(check.folder)
+    """What the ranks have written and what became of the job, as one report."""
     job = job_file.read_job(check.folder)
     assert isinstance(job, NodeCheckJob)
+    records, troubles = node_report.read_records(check.folder, job.request.world)
     return node_report.make_report(
         node_report.CheckedJob(
             id=check.id,
