@@ -15,6 +15,7 @@ import typer
 
 from jobs.node_check.registry import CHECKS, NodeCheck
 from launcher import cli
+from launcher.doctor.node_report import ON_ANY_DEVICE
 from launcher.grids import key_reference
 from launcher.grids.key_reference import KeyEntry
 
@@ -92,9 +93,12 @@ def node_checks_page() -> str:
     """docs/reference/node-checks.md."""
     of_gpus = [check for check in CHECKS if check.needs_gpu]
     of_all = [check for check in CHECKS if not check.needs_gpu]
+    anew = [check for check in of_all if check.section not in ON_ANY_DEVICE]
+    same = [check for check in of_all if check.section in ON_ANY_DEVICE]
     blocks = [NODE_CHECKS_INTRO.strip(), GENERATED]
     blocks += ["## What only a GPU can confirm", _table_checks(of_gpus)]
-    blocks += ["## What nodes without GPUs confirm, too", _table_checks(of_all)]
+    blocks += ["## What a CPU confirms for CPUs, and a GPU anew", _table_checks(anew)]
+    blocks += ["## What is the same on any node", _table_checks(same)]
     return "\n\n".join(blocks) + "\n"
 
 

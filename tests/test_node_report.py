@@ -163,11 +163,28 @@ def test_the_report_says_what_is_assumed_and_where_that_is_wrong() -> None:
         "where that is wrong",
         "all-reduce, bandwidth: assumed 4 GB/s, measured 3 GB/s",
         "what must still be confirmed",
-        "gpus: on a GPU: Every rank has a GPU.",
-        "kernel: on a GPU: The kernel is right. skipped: this rank has no GPU",
+        "not reached: the job had ended before: - gpus: Every rank has a GPU.",
+        "this rank has no GPU: - kernel: The kernel is right.",
     )
     places = [text.index(words) for words in order]
     assert places == sorted(places)
+
+
+def test_what_cpus_confirm_gpus_must_confirm_anew() -> None:
+    """Many findings of one check that are all well take one entry, with all names."""
+    heads = [
+        Finding(state=OK, text="right", check="kernel", what=f"bf16_{size}")
+        for size in (64, 80, 96, 128)
+    ]
+    records = [make_record(rank, *heads, gpu="") for rank in range(8)]
+
+    text = read_text(make_job(records))
+
+    assert "kernel: all of bf16_64, bf16_80, bf16_96, bf16_128; bf16_64: right" in text
+    assert text.count("kernel:") == 1
+    assert text.endswith("GPUs must confirm it anew: - kernel")
+    on_gpus = read_text(make_job([make_record(rank, *heads) for rank in range(8)]))
+    assert "anew" not in on_gpus
 
 
 def test_a_report_shows_no_folder_of_the_user_and_no_secret() -> None:

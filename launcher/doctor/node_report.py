@@ -35,6 +35,8 @@ JOB, RANKS, SETUP = "job", "ranks", "setup"
 LOGS = "zsg logs checks/{id} --rank {rank}"
 ADVICE = {cause.value: text for cause, text in NEXT.items()}
 _ASSIGNED = re.compile(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"|'[^']*'|[^\s;&|]+)")
+# the parts in which it is all the same what a rank computes on
+ON_ANY_DEVICE = (Section.SETUP, Section.WORKSPACE)
 MOST_RANKS = 8  # named one by one
 
 
@@ -370,14 +372,31 @@ def _hide_assigned(match: re.Match[str]) -> str:
 
 def list_unconfirmed(
     report: NodeCheckReport, checks: Sequence[NodeCheck] = registry.CHECKS
-) -> list[NodeCheck]:
-    """The entries of the registry that nothing has confirmed here: skipped, or never
-    reached."""
-    states: dict[str, list[FindingState]] = {}
+) -> dict[str, list[NodeCheck]]:
+    """The entries of the registry that nothing has confirmed here, by the reason why they
+    were skipped."""
+    by_check: dict[str, list[Finding]] = {}
     for finding in report.findings:
-        states.setdefault(finding.check, []).append(finding.state)
+        by_check.setdefault(finding.check, []).append(finding)
+    unconfirmed: dict[str, list[NodeCheck]] = {}
+    for check in checks:
+        findings = by_check.get(check.name, [])
+        if {finding.state for finding in findings} <= {FindingState.SKIPPED}:
+            reason = findings[0].text if findings else ""
+            unconfirmed.setdefault(reason, []).append(check)
+    return unconfirmed
+
+
+def list_confirmed_on_cpus(
+    report: NodeCheckReport, checks: Sequence[NodeCheck] = registry.CHECKS
+) -> list[NodeCheck]:
+    """What nodes without GPUs have confirmed, and GPUs would have to confirm anew: they
+    compute and communicate by other kernels."""
+    if report.gpus:
+        return []
+    confirmed = {f.check for f in report.findings if f.state == FindingState.OK}
     return [
         check
         for check in checks
-        if set(states.get(check.name, ())) <= {FindingState.SKIPPED}
+        if check.name in confirmed and check.section not in ON_ANY_DEVICE
     ]

@@ -21,6 +21,7 @@ from zsg_core.shown_text import make_showable
 WIDTH = 80
 STATE_WIDTH = 9  # of the column with a finding's state
 MOST_NODES = 8  # named one by one
+MOST_ALIKE = 3  # findings of one check that are all well, each with its own sentence
 GB = 1e9
 # the worst first
 ORDER = (
@@ -164,7 +165,29 @@ def _format_sections(report: NodeCheckReport) -> Iterator[str]:
         yield ""
         yield section.value
         for finding in sorted(findings, key=lambda found: ORDER.index(found.state)):
-            yield from _format_finding(finding)
+            alike = _list_alike(finding, findings)
+            if len(alike) <= MOST_ALIKE:
+                yield from _format_finding(finding)
+            elif finding is alike[0]:
+                yield from _format_alike(alike)
+
+
+def _list_alike(finding: Finding, findings: Sequence[Finding]) -> list[Finding]:
+    """What the same check found well on the same ranks, where this is such a finding."""
+    return [
+        candidate
+        for candidate in findings
+        if candidate.state == finding.state == FindingState.OK
+        and (candidate.check, candidate.ranks) == (finding.check, finding.ranks)
+    ]
+
+
+def _format_alike(alike: Sequence[Finding]) -> Iterator[str]:
+    """Many findings of one check that are all well: their names, and the first of them."""
+    names = ", ".join(finding.what for finding in alike)
+    first = alike[0]
+    text = f"{first.check}: all of {names}; {first.what}: {first.text}"
+    yield from _wrap(text, f"  {first.state:{STATE_WIDTH}}", " " * (STATE_WIDTH + 2))
 
 
 def _format_finding(finding: Finding) -> Iterator[str]:
@@ -185,19 +208,21 @@ def _tells_where(finding: Finding) -> bool:
 def _format_unconfirmed(
     report: NodeCheckReport, checks: Sequence[NodeCheck]
 ) -> Iterator[str]:
-    """What no rank could confirm, why not, and what it would take."""
+    """What no rank could confirm, and why not; what only a GPU can confirm for GPUs."""
     yield ""
     unconfirmed = node_report.list_unconfirmed(report, checks)
-    if not unconfirmed:
+    on_cpus = node_report.list_confirmed_on_cpus(report, checks)
+    if not unconfirmed and not on_cpus:
         yield "what must still be confirmed: nothing"
         return
     yield "what must still be confirmed"
-    reasons = {finding.check: finding.text for finding in report.findings}
-    for check in unconfirmed:
-        needs = "on a GPU: " if check.needs_gpu else ""
-        yield from _bullet(f"{check.name}: {needs}{check.confirms}")
-        if check.name in reasons:
-            yield from _wrap(f"skipped: {reasons[check.name]}", "    ")
+    for reason, skipped in unconfirmed.items():
+        yield from _wrap(f"{reason}:" if reason else "no rank told of it:", "  ")
+        for check in skipped:
+            yield from _bullet(f"{check.name}: {check.confirms}")
+    if on_cpus:
+        yield from _wrap("confirmed on CPUs only; GPUs must confirm it anew:", "  ")
+        yield from _bullet(", ".join(check.name for check in on_cpus))
 
 
 def _bullet(text: str) -> list[str]:
