@@ -9,19 +9,22 @@ import pytest
 
 from jobs.contract import node_check
 from jobs.contract.folder import Workspace
-from jobs.contract.node_check import KIND, RankRecord
+from jobs.contract.node_check import KIND, FindingState, NodeCheckReport, RankRecord
 from jobs.contract.states import State
-from launcher.clusters import profiles, submitit_backend
+from launcher.clusters import profile_files, profiles, submitit_backend
 from launcher.clusters.profiles import Profile
 from launcher.doctor import node_request
 from launcher.lifecycle import garbage
 from launcher.planning.site import Site
+from launcher.submission import job_files, on_node
 from launcher.submission import node_check as sending
 from launcher.submission.node_check import Check, NotStarted, Waiter
+from launcher.submission.on_node import Checked
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg
-from zsg_core.errors import UserError
+from tests.lib.node_checks import REQUEST
+from zsg_core.errors import ClusterError, UserError
 
 
 def load(name: str) -> Profile:
@@ -40,6 +43,23 @@ def make_check(folder: Path, nodes: int = 2) -> Check:
     )
     ledger.submitted(submission, ["17"])
     return Check(site, submission.items[0], submission, size)
+
+
+def make_report(mfu: float | None) -> NodeCheckReport:
+    return NodeCheckReport(
+        id="0a1b2c3d4e5f",
+        state=FindingState.OK,
+        zsg="0.1.0",
+        profile="p",
+        kind="slurm",
+        created=1,
+        nodes=["n1", "n2"],
+        ranks=8,
+        seen=8,
+        mfu=mfu,
+        request=REQUEST,
+        findings=[],
+    )
 
 
 class Clock:
@@ -163,6 +183,48 @@ def test_what_nobody_knows_is_asked_for_a_while_and_then_told(tmp_path: Path) ->
     assert make_waiter(check, [away, away, gone]).wait() == gone
     with pytest.raises(NotStarted, match="Slurm does not answer"):
         make_waiter(check, [away]).wait()
+
+
+def test_a_cancelled_check_and_one_that_was_read_are_not_taken_up(
+    tmp_path: Path,
+) -> None:
+    """One that is in the queue, or has ended unread, is; for the same profile and size."""
+    check = make_check(tmp_path)
+    site, size = check.site, check.size
+    request = node_request.make_request(site.profile, size)
+    find = lambda: sending.find_unread(site, size, Ledger(site.workspace))  # noqa: E731
+    assert find() is None  # it has no job.json
+    job_files.write_node_check(
+        site.workspace, check.item, request, site.profile, check.submission.id, size
+    )
+
+    found = find()
+    assert found is not None
+    assert (found.item, found.job_id) == (check.item, "17")
+    larger = size.model_copy(update={"nodes": 3})
+    assert sending.find_unread(site, larger, Ledger(site.workspace)) is None
+    Ledger(site.workspace).cancelled(check.submission, [check.item])
+    assert find() is None
+
+
+def test_the_measured_mfu_is_told_before_and_after_it_is_written(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    """What was not measured leaves the profile as it is."""
+    path = tmp_path / "p.yaml"
+    path.write_text("name: p\ninherits: a800-80g\ngpu:\n  mfu: 0.40  # by hand\n")
+    layers = profile_files.read_layers(str(path), tmp_path)
+    checked = Checked(make_report(0.3712), "", tmp_path, layers)
+
+    on_node.write_mfu(checked)
+
+    assert path.read_text().endswith("gpu:\n  mfu: 0.371  # by hand\n")
+    assert [line.removeprefix(f"{path}: ") for line in logged[-2:]] == [
+        "gpu.mfu is 0.40 there, 0.371 was measured",
+        "gpu.mfu is 0.371 now; all else is as it was",
+    ]
+    with pytest.raises(ClusterError, match="not measured"):
+        on_node.write_mfu(Checked(make_report(None), "", tmp_path, layers))
 
 
 def test_a_check_on_this_machine_is_no_run_and_can_be_read_again(zsg: Zsg) -> None:

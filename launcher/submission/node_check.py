@@ -104,7 +104,7 @@ def send_check(site: Site, size: JobSize, request: NodeCheckRequest) -> Check:
         if refusal := ledger.find_refusal():
             raise refusal
         submits.settle_submissions(site, ledger)
-        unread = None if is_local else _find_unread(site, size, ledger)
+        unread = None if is_local else find_unread(site, size, ledger)
         if unread is not None:
             logger.info(f"job {unread.job_id} of an earlier call is taken up")
             return unread
@@ -122,7 +122,7 @@ def send_check(site: Site, size: JobSize, request: NodeCheckRequest) -> Check:
         return check
 
 
-def _find_unread(site: Site, size: JobSize, ledger: Ledger) -> Check | None:
+def find_unread(site: Site, size: JobSize, ledger: Ledger) -> Check | None:
     """The newest check of this profile and size that is in the queue, or has ended
     without a report."""
     for submission in reversed(ledger.submissions.values()):
