@@ -13,6 +13,7 @@ from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from launcher.clusters.slurm import cancel_jobs as scancel
 from launcher.clusters.slurm import compact_ids
+from launcher.commands import lifecycle
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
 from launcher.lifecycle.cancel import Scene, Wish, choose_cancellations
@@ -466,3 +467,14 @@ def test_a_local_run_is_stopped_and_the_next_is_never_started(
         == begun["step"]
     )
     wait_until(lambda: zsg("cancel", "small", "--yes") == "nothing to stop\n", 10)
+
+
+def test_a_line_that_names_what_is_stopped_is_short() -> None:
+    """Of ten thousand runs a few are named, and how many there are; zsg -v tells all."""
+    items = [f"runs/{number:012x}" for number in range(10_000)]
+    jobs = ["prepare/p", "canary/c"]
+
+    text = lifecycle._name_items([*items, *jobs])
+    assert text.startswith("10000 runs (000000000000, 000000000001, ")
+    assert text.endswith("000000000007 and 9,992 more) and prepare/p, canary/c")
+    assert lifecycle._name_items(items[:2]) == "2 runs (000000000000, 000000000001)"

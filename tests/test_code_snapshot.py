@@ -6,11 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, is_committed, is_whole, sync_to_disk
 from jobs.contract.job_file import SubmittedCode
 from jobs.runtime import code_guard
 from launcher.workspace import code_snapshot
@@ -217,3 +218,22 @@ def test_a_queued_job_runs_what_was_submitted(
     for command in ("status", "why", "logs"):
         printed = zsg(command, *([] if command == "status" else [row["run"]]))
         assert difference in " ".join(f"{printed} {zsg.said}".split())
+
+
+def test_the_files_of_a_snapshot_wait_for_the_disk_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of files, one after the other, would take a second on any disk."""
+    threads: set[int] = set()
+
+    def note(path: Path) -> None:
+        threads.add(threading.get_ident())
+        threading.Event().wait(0.001)
+        sync_to_disk(path)
+
+    monkeypatch.setattr(code_snapshot, "sync_to_disk", note)
+    code = code_snapshot.take_snapshot(Workspace(tmp_path))
+
+    assert is_whole(Path(code["folder"]))
+    assert len(threads) > 1
+    assert threading.get_ident() not in threads

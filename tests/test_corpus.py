@@ -12,7 +12,7 @@ from jobs.contract.folder import Workspace, is_committed
 from jobs.preparing import corpus as corpora
 from jobs.preparing import records, source_dataset
 from jobs.preparing.corpus import Corpus
-from jobs.preparing.source_dataset import SourceFiles
+from jobs.preparing.source_files import SourceFiles
 from launcher.grids import inputs
 from tests.lib.builders import task, write_niv2
 from zsg_core.data.examples import Example

@@ -198,7 +198,7 @@ def test_a_colleague_sees_what_may_be_read(
         list_paths(work.grid("g"), "*")
     for ask in (
         lambda: journal.list_journal_files(work.run("aaaa")),
-        lambda: logs._find_ranks(work.submission("s"), "7"),
+        lambda: logs.list_logs(work.submission("s")),
         lambda: queries.find_item(work, "aaaa"),
     ):
         with pytest.raises(PermissionError):

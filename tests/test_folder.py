@@ -1,6 +1,8 @@
 """Is a made thing that has lost files since told, and made again?"""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from jobs.contract.folder import (
     is_committed,
     is_whole,
     publish_folder,
+    to_json,
 )
 
 
@@ -82,3 +85,26 @@ def test_a_marker_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     (folder / COMMIT).write_bytes(b"\0" * 20)
 
     assert str(folder / COMMIT) in (find_damage(folder) or "")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        {"a": [], "b": {}, "c": [[1, -0.0, 1e-05, 1e22, 10**30], [None, True]]},
+        ['"\\/\b\f\n\r\t\x00\x1f\x7f', "é \u2028 \U0001f600 {}[]:,"],
+        {"half of a character \udc80": "\udc80 é"},
+        "one text",
+        7,
+    ],
+)
+def test_json_on_many_lines_is_what_python_writes(value: Any) -> None:
+    """To the byte: records and job.json are as they were, whoever indents them."""
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False)
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1)
+
+    assert to_json(value, indent=1) == text

@@ -702,3 +702,27 @@ def test_a_block_has_as_many_points_as_its_product(tmp_path_factory, sizes):
     for size in sizes:
         product *= size
     assert (product, product) == (len(points), len(set(points)))
+
+
+def test_a_section_that_points_share_is_checked_once(load):
+    """Points that differ in one section have the others in common, as one object."""
+    points = load("grid: {train.lr: [1e-5, 2e-5], seed: [0, 1]}").points
+
+    assert len({id(point.settings.data) for point in points}) == 1
+    assert len({id(point.settings.train) for point in points}) == 2
+    assert [point.settings.train.lr for point in points] == [1e-5, 1e-5, 2e-5, 2e-5]
+
+
+def test_a_section_of_several_axes_is_each_their_own(load):
+    """Two axes of one section, and a rule of `exclude` over them, are told apart."""
+    loaded = load(
+        "grid: {train.lr: [1e-5, 2e-5], train.steps: [3, 4]}\n"
+        "exclude: [{train.lr: 1e-5, train.steps: 4}]"
+    )
+
+    trained = [point.settings.train for point in loaded.points]
+    assert [(train.lr, train.steps) for train in trained] == [
+        (1e-5, 3),
+        (2e-5, 3),
+        (2e-5, 4),
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from launcher.grids.inputs import Inputs
 from launcher.grids.runs import Run, resolve_runs
 from tests.lib.builders import digests, write_niv2
 from zsg_core import recipe as recipes
+from zsg_core.digest import content_id
 from zsg_core.recipe import InputDigests, make_recipe
 from zsg_core.settings.run import Settings
 
@@ -416,3 +418,38 @@ def test_a_model_below_the_home_folder_is_found(tmp_path, monkeypatch):
     assert (
         len(Inputs(tmp_path / "digests.json").digest_inputs(wanted).model or "") == 64
     )
+
+
+def test_what_runs_share_is_made_and_named_once(
+    runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of runs that differ in the rate alone one corpus, order and base is made, and the
+    id of each is computed once."""
+    named: list[dict] = []
+
+    def count(value: dict, length: int = 12) -> str:
+        named.append(value)
+        return content_id(value, length)
+
+    monkeypatch.setattr(recipes, "content_id", count)
+    resolved, _ = runs("{train.lr: [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]}")
+    ids = {(run.corpus_id, run.arrangement_id, run.base_id) for run in resolved}
+
+    kinds = Counter(value["kind"] for value in named)
+    assert kinds == {"run": 5, "corpus": 1, "arrangement": 1, "base": 1}
+    assert ids == {
+        (
+            recipes.corpus_id(run.recipe),
+            recipes.arrangement_id(run.recipe),
+            recipes.base_id(run.recipe),
+        )
+        for run in resolved
+    }
+
+
+def test_runs_with_data_seeds_of_their_own_share_no_corpus(runs) -> None:
+    """The top seed draws the examples, whatever section it stands in."""
+    resolved, _ = runs("{seed: [0, 1], train.lr: [1e-5, 2e-5]}")
+
+    assert len({run.id for run in resolved}) == 4
+    assert len({run.corpus_id for run in resolved}) == 2

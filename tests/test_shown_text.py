@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from zsg_core.shown_text import ShownLog, format_value, make_showable
+from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,12 @@ def test_a_log_that_ends_within_a_sequence_shows_it() -> None:
 def test_a_value_has_the_text_that_mlflow_holds_of_it(value: object, text: str) -> None:
     """Parameters of runs that are there already may never change."""
     assert format_value(value) == text
+
+
+def test_of_many_names_a_few_are_shown() -> None:
+    """A line of ten thousand names tells how many there are."""
+    names = [f"{number:04}" for number in range(10_000)]
+
+    assert name_few(names[:3]) == "0000, 0001, 0002"
+    assert name_few(names[:8]).endswith("0006, 0007")
+    assert name_few(names, most=2) == "0000, 0001 and 9,998 more"

@@ -360,3 +360,13 @@ def test_templates_of_no_known_set_are_refused_before_the_queue(tmp_path) -> Non
             json.dumps({**row, "task": f"super_glue_rte_{name}"}) + "\n"
         )
     inputs.check_inputs([wanted])
+
+
+def test_sources_of_a_changed_copy_are_those_of_the_copy() -> None:
+    """What was resolved of settings is not taken for that of others made from them."""
+    data = Settings.model_validate({"data": {"path": "/d", "fraction": 0.5}}).data
+    assert data.by_source()[""].fraction == Fraction(1, 2)
+
+    changed = data.model_copy(update={"fraction": Fraction(1, 4)})
+    assert changed.by_source()[""].fraction == Fraction(1, 4)
+    assert data.by_source()[""].fraction == Fraction(1, 2)

@@ -4,11 +4,13 @@ import fcntl
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.contract import attempt as attempts
+from jobs.contract import exit_record
 from jobs.contract.folder import Workspace
 from jobs.contract.journal import Journal
 from jobs.contract.saved_state import SavedState, write_saved_state
@@ -744,3 +746,27 @@ def test_a_requeued_job_that_dies_before_it_begins_is_told_as_that(
         )
     assert state(workspace, FakeSlurm(sacct="7|FAILED|2:0")).cause == "died"
     assert state(workspace, FakeSlurm(sacct="7|FAILED|0:53")).cause == "launch failed"
+
+
+def test_of_many_job_folders_those_that_are_absent_are_not_looked_into(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of all runs is listed once; only of what is there a record is read."""
+    looked: list[Path] = []
+    read = exit_record.read_exit_record
+
+    def note(folder: Path) -> Any:
+        looked.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(exit_record, "read_exit_record", note)
+    there = [f"runs/{number:012x}" for number in range(3)]
+    absent = [f"runs/{number:012x}" for number in range(100, 300)]
+    for item in there:
+        (workspace.root / item).mkdir(parents=True)
+    states = collect_states(
+        workspace, [*there, *absent], Ledger(workspace), FakeSlurm()
+    )
+
+    assert looked == [workspace.root / item for item in there]
+    assert {state.state for state in states.values()} == {"absent"}

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from jobs.contract import attempt as attempts
+from jobs.contract import folder as folder_files
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
-from launcher.status import why
+from jobs.contract.states import State
+from launcher.status import logs, why
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
@@ -344,3 +346,40 @@ def test_the_words_of_a_setup_are_no_reason_of_a_later_end() -> None:
     )
     assert failed is not None
     assert failed.cause == Cause.SETUP
+
+
+def test_the_failures_of_a_grid_are_found_by_one_look(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many failed runs the ledger is read once, and the folder of their logs listed
+    once; each has the line of its own log."""
+    items = [f"runs/{number:012x}" for number in range(20)]
+    ledger = Ledger(workspace)
+    submission = ledger.intend(scheduler="slurm", kind="train", grid="g", items=items)
+    ledger.submitted(submission, [f"7_{number}" for number in range(20)])
+    folder = workspace.submission(submission.id)
+    folder.mkdir(parents=True)
+    for number in range(20):
+        (folder / f"7_{number}_0_log.out").write_text(f"fine\n{OOM}number {number}\n")
+    listed: list[Path] = []
+    ledgers: list[Workspace] = []
+
+    def list_paths(folder: Path, pattern: str) -> list[Path]:
+        listed.append(folder)
+        return folder_files.list_paths(folder, pattern)
+
+    def read_ledger(workspace: Workspace) -> Ledger:
+        ledgers.append(workspace)
+        return Ledger(workspace)
+
+    monkeypatch.setattr(logs, "list_paths", list_paths)
+    monkeypatch.setattr(logs, "Ledger", read_ledger)
+    look = why.Look(workspace)
+    state = JobState(state=State.FAILED, cause=Cause.DIED)
+    causes = [why.of_job(workspace, item, state, look) for item in items]
+
+    assert (len(listed), len(ledgers)) == (1, 1)
+    assert [cause.file if cause else None for cause in causes] == [
+        f"submissions/{submission.id}/7_{number}_0_log.out" for number in range(20)
+    ]
+    assert {cause.line if cause else None for cause in causes} == {5}

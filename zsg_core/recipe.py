@@ -8,10 +8,11 @@ model with its tokenizer, or a model with added tokens) and the arrangement (the
 order).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zsg_core.by_object import ByObject
 from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
 from zsg_core.orders.registry import ORDERS
@@ -90,29 +91,114 @@ def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
 
     `digests` are those of each stage's inputs, or one where all stages have the same.
     """
-    stage_settings = settings.by_stage()
-    stage_digests = digests * len(stage_settings) if len(digests) == 1 else digests
-    stages = [
-        _make_stage(settings_of_stage, digests_of_stage)
-        for settings_of_stage, digests_of_stage in zip(
-            stage_settings, stage_digests, strict=True
+    return RecipeMaker().make_recipe(settings.by_stage(), digests)
+
+
+class RecipeMaker:
+    """Makes the recipes of a grid's runs. Parts that runs have in common are made once:
+    they are the same objects, which nobody may change."""
+
+    def __init__(self) -> None:
+        self._corpora = ByObject[Recipe]()
+        self._arrangements = ByObject[Recipe]()
+        self._bases = ByObject[Recipe]()
+
+    def make_recipe(
+        self, stage_settings: Sequence[Settings], digests: Sequence[InputDigests]
+    ) -> Recipe:
+        """The same as `make_recipe`, of the settings of each stage."""
+        stage_digests = list(digests)
+        if len(stage_digests) == 1:
+            stage_digests *= len(stage_settings)
+        pairs = zip(stage_settings, stage_digests, strict=True)
+        stages = [self._make_stage(*pair) for pair in pairs]
+        base = self._make_base(stage_settings[0], stage_digests[0], stages[0]["data"])
+        has_control = bool(stage_digests[0].control)
+        for stage in stages:
+            stage["data"] = _name_sampling_model(stage["data"], base, has_control)
+        return {"schema": SCHEMA, "base": base, "stages": stages}
+
+    def _make_stage(self, settings: Settings, digests: InputDigests) -> Recipe:
+        return {
+            "data": self._make_corpus(settings, digests),
+            "arrangement": self._make_arrangement(settings, digests),
+            "train": _make_training(settings),
+        }
+
+    def _make_corpus(self, settings: Settings, digests: InputDigests) -> Recipe:
+        is_tiny = settings.model.name == TINY
+        return self._corpora.get(
+            (settings.data, digests),
+            (settings.seed, settings.train.precision, is_tiny),
+            lambda: _make_corpus(settings, digests),
         )
-    ]
-    base = _make_base(stage_settings[0], stage_digests[0], stages[0]["data"])
-    for stage in stages:
-        _name_sampling_model(stage["data"], base, bool(stage_digests[0].control))
-    return {"schema": SCHEMA, "base": base, "stages": stages}
+
+    def _make_arrangement(self, settings: Settings, digests: InputDigests) -> Recipe:
+        return self._arrangements.get(
+            (settings.arrangement, digests),
+            settings.seed,
+            lambda: _make_arrangement(settings, digests),
+        )
+
+    def _make_base(
+        self, settings: Settings, digests: InputDigests, corpus: Recipe
+    ) -> Recipe:
+        seed = _choose_seed(settings, settings.train.init_seed)
+        return self._bases.get(
+            (settings.model, digests, corpus),
+            (seed, settings.train.max_length),
+            lambda: _make_base(settings, digests, corpus),
+        )
 
 
-def _name_sampling_model(data: Recipe, base: Recipe, has_control: bool) -> None:
-    """Enters into the sources whose answers are a model's own which model that is: the
-    base as it is before tokens are added."""
-    for source in list_sources(data).values():
-        if "self_sample" in source:
-            answering = remove_added_tokens(base)
-            model = id_of_base(answering) or answering["digest"]
-            source["self_sample"]["model"] = model
-            source["self_sample"] |= READS_TEXT if has_control else {}
+def _name_sampling_model(data: Recipe, base: Recipe, has_control: bool) -> Recipe:
+    """A corpus' recipe, in which the sources whose answers are a model's own say which
+    model that is: the base as it is before tokens are added."""
+    if not any("self_sample" in source for source in list_sources(data).values()):
+        return data
+    answering = remove_added_tokens(base)
+    names = {"model": id_of_base(answering) or answering["digest"]}
+    names |= READS_TEXT if has_control else {}
+    if "sources" not in data:
+        return _with_sampling_model(data, names)
+    sources = {
+        name: _with_sampling_model(source, names)
+        for name, source in data["sources"].items()
+    }
+    return {**data, "sources": sources}
+
+
+def _with_sampling_model(source: Recipe, names: Mapping[str, Any]) -> Recipe:
+    if "self_sample" not in source:
+        return source
+    return {**source, "self_sample": {**source["self_sample"], **names}}
+
+
+class RecipeIds:
+    """The ids of what runs share. Recipes of one `RecipeMaker` have parts in common, and
+    the id of each is computed once."""
+
+    def __init__(self) -> None:
+        self._ids = ByObject[str | None]()
+
+    def find_corpus_id(self, recipe: Recipe) -> str:
+        """The same as `corpus_id`."""
+        data = last_stage(recipe)["data"]
+        found = self._ids.get((data,), "corpus", lambda: corpus_id(recipe))
+        assert found is not None, "every run has a corpus"
+        return found
+
+    def find_arrangement_id(self, recipe: Recipe) -> str:
+        """The same as `arrangement_id`."""
+        stage = last_stage(recipe)
+        parts = stage["data"], stage["arrangement"]
+        found = self._ids.get(parts, "arrangement", lambda: arrangement_id(recipe))
+        assert found is not None, "every run has an arrangement"
+        return found
+
+    def find_base_id(self, recipe: Recipe) -> str | None:
+        """The same as `base_id`."""
+        return self._ids.get((recipe["base"],), "base", lambda: base_id(recipe))
 
 
 def list_prefixes(recipe: Recipe) -> list[Recipe]:
@@ -237,7 +323,8 @@ def remove_added_tokens(base: Recipe) -> Recipe:
     }
 
 
-def _make_stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+def _make_training(settings: Settings) -> Recipe:
+    """How a stage is trained."""
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
     train = {
         key: value
@@ -250,11 +337,7 @@ def _make_stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train["tuning"] = settings.train.tuning.resolved(
         _choose_seed(settings, settings.train.init_seed)
     )
-    return {
-        "data": _make_corpus(settings, digests),
-        "arrangement": _make_arrangement(settings, digests),
-        "train": train,
-    }
+    return train
 
 
 def list_sources(data: Recipe) -> dict[str, Recipe]:

@@ -11,6 +11,7 @@ takes JSON or Parquet.
 import json
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 LINE_ENDS_AND_TABS = "\n\t"
@@ -67,6 +68,14 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
     if text.isprintable() and _COMMON.fullmatch(text):
         return text
     return _RUN.sub(lambda match: _show_run(match, keep), text)
+
+
+def name_few(names: Sequence[str], most: int = 8) -> str:
+    """The names; of many the first `most`, and how many more there are: a line of ten
+    thousand is read by nobody."""
+    if len(names) <= most:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
 def format_value(value: Any) -> str:

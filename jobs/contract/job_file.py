@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.folder import Damaged, Workspace, to_json, write_bytes
 from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
 from jobs.contract.records import read_record
@@ -363,7 +363,12 @@ def job_path(folder: Path) -> Path:
 
 def write_job(folder: Path, job: AnyJob) -> None:
     """Writes the job of a folder."""
-    write_json(job_path(folder), fields_of(job))
+    write_bytes(job_path(folder), encode_job(job))
+
+
+def encode_job(job: AnyJob) -> bytes:
+    """The bytes of a job.json."""
+    return f"{to_json(fields_of(job), indent=1)}\n".encode()
 
 
 def fields_of(job: AnyJob) -> dict[str, Any]:

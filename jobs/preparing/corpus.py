@@ -27,7 +27,8 @@ from jobs.contract.folder import (
 )
 from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing.records import Records
-from jobs.preparing.source_dataset import SourceDataset, SourceFiles
+from jobs.preparing.source_dataset import SourceDataset
+from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import data_sets, instructions, mixing, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template

@@ -16,7 +16,8 @@ from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, self_sample
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Tasks
-from jobs.preparing.source_dataset import SourceDataset, SourceFiles
+from jobs.preparing.source_dataset import SourceDataset
+from jobs.preparing.source_files import SourceFiles
 from zsg_core import recipe as recipes
 from zsg_core.data import prompts
 from zsg_core.data.prompts import Template

@@ -3,8 +3,6 @@ taken."""
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from jobs.contract.prepared import RecordsMeta, read_records_meta
 from jobs.model import content
 from jobs.preparing import reading_notes
 from jobs.preparing.records import Records, write_records
+from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import data_sets, instructions, readers, splits
 from zsg_core.data.readers import tags as tag_files
 from zsg_core.data.readers.intake import Intake
@@ -33,31 +32,6 @@ from zsg_core.recipe import Recipe, records_id
 logger = logging.getLogger(__name__)
 
 SHOWN = 5  # names that are told; all are counted
-
-
-@dataclass(frozen=True)
-class SourceFiles:
-    """Where a source lies."""
-
-    data: Path
-    test: Path | None = None
-    tags: Path | None = None
-    instructions: Path | None = None
-
-    @classmethod
-    def of(cls, paths: Mapping[str, str | None]) -> "SourceFiles":
-        """As job.json has them."""
-        keys = ("data", "test", "tags", "instructions")
-        data, *others = (
-            Path(path) if (path := paths.get(key)) else None for key in keys
-        )
-        assert data is not None, "job.json names the data of every source"
-        return cls(data, *others)
-
-    @property
-    def texts(self) -> dict[str, str | None]:
-        """For job.json."""
-        return {key: str(path) if path else None for key, path in vars(self).items()}
 
 
 class SourceDataset:

@@ -18,6 +18,7 @@ from launcher.commands.options import (
     Workspace,
     Yes,
 )
+from zsg_core.shown_text import name_few
 
 Causes = Annotated[
     list[str] | None,
@@ -74,6 +75,7 @@ def cancel(
         return
     items = [item for item in decision.stop if item not in decision.ended]
     to_stop, to_end = _name_items(items), _name_ended(decision.ended)
+    logger.debug(f"in full: {', '.join(map(_name_item, decision.stop))}")
     question = "; ".join(filter(None, (to_stop, to_end)))
     if not asking.make_consent(yes)(f"{question}: stop?"):
         logger.info("nothing was stopped")
@@ -106,15 +108,15 @@ def _name_items(items: Sequence[str]) -> str:
         return ""
     runs = [_name_item(item) for item in items if _is_run(item)]
     jobs = [item for item in items if not _is_run(item)]
-    text = f"{len(runs)} run{'s' * (len(runs) != 1)} ({', '.join(runs)})"
-    return f"{text} and {', '.join(jobs)}" if jobs else text
+    text = f"{len(runs)} run{'s' * (len(runs) != 1)} ({name_few(runs)})"
+    return f"{text} and {name_few(jobs)}" if jobs else text
 
 
 def _name_ended(items: Sequence[str]) -> str:
     """The jobs that Slurm still has though what they ran has ended; empty where none is."""
     if not items:
         return ""
-    names = ", ".join(map(_name_item, items))
+    names = name_few([_name_item(item) for item in items])
     return f"Slurm jobs that outlive what has ended ({names})"
 
 

@@ -11,11 +11,13 @@ launcher.evaluation.evaluation_plan).
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from jobs.contract import evaluations, journal
 from jobs.contract.folder import Damaged, Workspace
 from launcher.grids.runs import Run
+from launcher.workspace.run_folders import list_names
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import RANK_ACCURACY, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -29,11 +31,9 @@ def name_older_metrics(
 ) -> tuple[list[Run], list[str]]:
     """The runs, with keys of their own for what an older zsg took otherwise of any of
     them; notes that say which."""
-    recorded = {
-        stage.id: _read_ways(workspace, stage)
-        for run in runs
-        for stage in [*run.all_before, run]
-    }
+    recorded = _collect_ways(workspace, runs)
+    if not recorded:
+        return list(runs), []
     notes = _describe_untold(runs, recorded)
     older = _collect_older_keys(runs, recorded)
     versions: dict[str, int] = {}
@@ -64,10 +64,23 @@ class RecordedWays:
     trouble: str | None = None
 
 
-def _read_ways(workspace: Workspace, run: Run) -> RecordedWays:
-    folder = workspace.run(run.id)
-    if not run.scored or not journal.guest_files(folder):
-        return RecordedWays()
+def _collect_ways(workspace: Workspace, runs: Iterable[Run]) -> dict[str, RecordedWays]:
+    """How keys were taken, by run or stage; of those that evaluators have written of."""
+    recorded: dict[str, RecordedWays] = {}
+    names = list_names(workspace.root / "runs")
+    for run in runs:
+        for stage in [*run.all_before, run]:
+            if not stage.scored or stage.id in recorded:
+                continue
+            if names is not None and stage.id not in names:
+                continue
+            folder = workspace.run(stage.id)
+            if journal.guest_files(folder):
+                recorded[stage.id] = _read_ways(folder)
+    return recorded
+
+
+def _read_ways(folder: Path) -> RecordedWays:
     try:
         return RecordedWays(evaluations.collect_key_ways(folder))
     except Damaged as error:
@@ -82,6 +95,8 @@ def _collect_older_keys(
     older: dict[str, dict[str, None]] = {}
     for run in runs:
         for stage in [*run.all_before, run]:
+            if stage.id not in recorded:
+                continue
             for suite, keys in _find_older_keys(stage, recorded[stage.id]).items():
                 older.setdefault(suite, {}).update(dict.fromkeys(keys))
     return older
@@ -94,6 +109,8 @@ def _describe_untold(
     notes: list[str] = []
     for run in runs:
         for stage in [*run.all_before, run]:
+            if stage.id not in recorded:
+                continue
             if untold := _find_untold_keys(stage, recorded[stage.id]):
                 notes.append(
                     f"{recorded[stage.id].trouble}: how {' and '.join(untold)} of {stage.id} was"

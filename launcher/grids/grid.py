@@ -30,12 +30,20 @@ from zsg_core.schema_errors import (
     list_leaf_keys,
 )
 from zsg_core.settings.claims import Claim
+from zsg_core.settings.fields import Strict
 from zsg_core.settings.run import Settings
 
 KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_POINTS = 10_000
 MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
+MOST_SECTIONS = 2 * MAX_POINTS  # that are kept at once; rules times points may be many
+# the sections of a run's settings
+SECTIONS: dict[str, type[Strict]] = {
+    name: kind
+    for name, field in Settings.model_fields.items()
+    if isinstance(kind := field.annotation, type) and issubclass(kind, Strict)
+}
 
 Branch = tuple[str, ...]  # a dotted key, divided
 
@@ -102,8 +110,9 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
     _refuse_doubled(document, defaults)
     by_point = [settings for block in _blocks(document) for settings in block]
     base = [*defaults, *_overrides(document, sets, by_point)]
-    resolved = [_resolve(document, base, settings) for settings in by_point]
-    points, notes = _exclude(document, base, by_point, resolved)
+    resolver = _Resolver(document, base)
+    resolved = [resolver.resolve(settings) for settings in by_point]
+    points, notes = _exclude(resolver, by_point, resolved)
     if not points:
         raise document.error(
             ("exclude",), "every point is excluded; nothing is left to run"
@@ -297,16 +306,55 @@ def _refuse_overlap(settings: list[Setting]) -> None:
             )
 
 
-def _resolve(document: Document, base: list[Setting], axes: list[Setting]) -> Point:
-    tree: dict[str, Any] = {}
-    for setting in (*base, *axes):
-        for branch, value, location in setting.leaves:
-            _lay(tree, branch, value, setting, location)
-    try:
-        settings = Settings.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(document, error, _find_origins([*base, *axes])) from None
-    return Point(settings, {setting.key: setting.value for setting in axes})
+class _Resolver:
+    """Makes points of settings. A section that the same settings have made before is
+    not checked again: the points of a grid share most of theirs."""
+
+    def __init__(self, document: Document, base: list[Setting]) -> None:
+        self.document = document
+        self._base = base
+        # by the name of the section and the settings that it was made of
+        self._sections: dict[tuple[str, tuple[int, ...]], Strict | None] = {}
+        # what keeps these numbers from being given to others
+        self._settings: dict[int, Setting] = {}
+
+    def resolve(self, axes: list[Setting]) -> Point:
+        """The point of these settings, laid over those of all points."""
+        settings = [*self._base, *axes]
+        tree: dict[str, Any] = {}
+        makers: dict[str, dict[int, None]] = {}
+        for setting in settings:
+            self._settings[id(setting)] = setting
+            for branch, value, location in setting.leaves:
+                _lay(tree, branch, value, setting, location)
+                makers.setdefault(branch[0], {})[id(setting)] = None
+        for name, numbers in makers.items():
+            section = self._make_section(name, tuple(numbers), tree[name])
+            if section is not None:
+                tree[name] = section
+        try:
+            whole = Settings.model_validate(tree)
+        except ValidationError as error:
+            raise _explain(self.document, error, _find_origins(settings)) from None
+        return Point(whole, {setting.key: setting.value for setting in axes})
+
+    def _make_section(
+        self, name: str, numbers: tuple[int, ...], values: Any
+    ) -> Strict | None:
+        """A section of the settings; None where it is no mapping, or is wrong, which
+        whoever checks the whole will say."""
+        kind = SECTIONS.get(name)
+        if kind is None:
+            return None
+        key = name, numbers
+        if len(self._sections) >= MOST_SECTIONS:
+            self._sections.clear()
+        if key not in self._sections:
+            try:
+                self._sections[key] = kind.model_validate(values)
+            except ValidationError:
+                self._sections[key] = None
+        return self._sections[key]
 
 
 def _find_origins(settings: list[Setting]) -> dict[Branch, tuple[Setting, Place]]:
@@ -370,13 +418,13 @@ def _lay(
 
 
 def _exclude(
-    document: Document,
-    base: list[Setting],
+    resolver: _Resolver,
     by_point: list[list[Setting]],
     points: list[Point],
 ) -> tuple[list[Point], list[str]]:
     """Drops every point that an `exclude` item describes: laying the item over the
     point changes nothing."""
+    document = resolver.document
     rules: list[Any] = document.value.get("exclude") or []
     if len(rules) * len(points) > MAX_EXCLUSIONS:
         raise document.error(
@@ -391,7 +439,7 @@ def _exclude(
         matches = {
             number
             for number, settings in enumerate(by_point)
-            if _changes_nothing(document, [*base, *settings], rule, points[number])
+            if _changes_nothing(resolver, [*settings, *rule], points[number])
         }
         if not matches:
             line = document.line(location)
@@ -418,6 +466,6 @@ def _read_rule(document: Document, location: Place, item: Any) -> list[Setting]:
 
 
 def _changes_nothing(
-    document: Document, point: list[Setting], rule: list[Setting], resolved: Point
+    resolver: _Resolver, settings: list[Setting], resolved: Point
 ) -> bool:
-    return _resolve(document, point, rule).settings == resolved.settings
+    return resolver.resolve(settings).settings == resolved.settings

@@ -18,7 +18,7 @@ from jobs.files import ordinary_files
 from jobs.files.paths import make_absolute
 from jobs.model import content
 from jobs.preparing import added_tokens
-from jobs.preparing.source_dataset import SourceFiles
+from jobs.preparing.source_files import SourceFiles
 from launcher.grids import hub, model_folder, model_tokenizer, suite_files
 from launcher.grids.hub import Downloads
 from zsg_core import suites

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
+from launcher.workspace.run_folders import list_names
 from zsg_core import recipe as recipes
 
 
@@ -14,12 +15,15 @@ def find_notes(workspace: Workspace, runs: Iterable[Run]) -> list[str]:
     counted as theirs.
     """
     by_change: dict[str, list[tuple[str, str]]] = {}
-    if not (workspace.root / "runs").is_dir():
+    names = list_names(workspace.root / "runs")
+    if names is not None and not names:
         return []
     for run in runs:
         before, marks = recipes.remove_marks(run.recipe)
         older = recipes.run_id(before)
-        if marks and job_file.has_job(workspace.run(older)):
+        if not marks or (names is not None and older not in names):
+            continue
+        if job_file.has_job(workspace.run(older)):
             change = " and ".join(recipes.MARKS[key] for key in sorted(marks))
             by_change.setdefault(change, []).append((run.id, older))
     return [_sentence(change, pairs) for change, pairs in by_change.items()]

@@ -6,15 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.preparing.source_dataset import SourceFiles
+from jobs.preparing.source_files import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
 from launcher.grids.grid import Grid, Point
 from zsg_core import recipe as recipes
 from zsg_core import suites
-from zsg_core.recipe import Recipe
+from zsg_core.by_object import ByObject
+from zsg_core.recipe import InputDigests, Recipe, RecipeIds, RecipeMaker
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.run import TINY
+from zsg_core.settings.run import TINY, ResourceSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 from zsg_core.suites import Suite, SuiteFile
 
@@ -39,18 +40,20 @@ class Run:
     strategy: str = ""
     evaluators: int = 1
     suite_files: Mapping[str, SuiteFile] = field(default_factory=dict[str, SuiteFile])
+    # shared by the runs of a grid
+    ids: RecipeIds = field(default_factory=RecipeIds, compare=False, repr=False)
 
     @cached_property
     def corpus_id(self) -> str:
-        return recipes.corpus_id(self.recipe)
+        return self.ids.find_corpus_id(self.recipe)
 
     @cached_property
     def arrangement_id(self) -> str:
-        return recipes.arrangement_id(self.recipe)
+        return self.ids.find_arrangement_id(self.recipe)
 
     @cached_property
     def base_id(self) -> str | None:
-        return recipes.base_id(self.recipe)
+        return self.ids.find_base_id(self.recipe)
 
     @cached_property
     def suites(self) -> tuple[Suite, ...]:
@@ -121,8 +124,9 @@ def resolve_runs(
     prompt that is not DMT's."""
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
+    maker = _RunMaker(profile, digests)
     for point in grid.points:
-        run = _make_run(point, profile, digests)
+        run = maker.make_run(point)
         if run.id in runs:
             merged.setdefault(run.id, [runs[run.id].axes]).append(run.axes)
         runs.setdefault(run.id, run)
@@ -146,35 +150,89 @@ def _lacks_prompt_of_dmt(stage: Recipe) -> bool:
     return stage["train"]["preset"] == "dmt" and template != "vicuna"
 
 
-def _make_run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
-    """The run of a point's last stage, which holds those of the stages before it."""
-    settings, run = point.settings, None
-    stages = settings.by_stage()
-    size = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
-    suite_files = digests.digest_suites(settings.checkpoints)
-    recipe = recipes.make_recipe(
-        settings, *(digests.digest_inputs(stage) for stage in stages)
-    )
-    for prefix, stage in zip(recipes.list_prefixes(recipe), stages, strict=True):
-        embedding = None
-        if recipes.uses_embedding(stage):
-            embedding = inputs.embedding_folder(stage)
-        run = Run(
-            id=recipes.run_id(prefix),
-            recipe=prefix,
-            axes=point.axes,
-            checkpoints=settings.checkpoints,
-            size=profile.train.model_copy(update=size),
-            sources=digests.find_files(stage),
-            base=inputs.base_folder(stage),
-            embedding=embedding,
-            before=run,
-            strategy=_strategy(settings.strategy),
-            evaluators=settings.resources.evaluators,
-            suite_files=suite_files,
+@dataclass(frozen=True)
+class _StageInputs:
+    """What a stage reads: where it lies, and its digests."""
+
+    digests: InputDigests
+    sources: Mapping[str, SourceFiles]
+    base: Path | None
+    embedding: Path | None
+
+
+class _RunMaker:
+    """Makes the runs of a grid; what they have in common is made once."""
+
+    def __init__(self, profile: Profile, digests: inputs.Inputs) -> None:
+        self._profile, self._digests = profile, digests
+        self._recipes = RecipeMaker()
+        self._ids = RecipeIds()
+        self._inputs = ByObject[_StageInputs]()
+        self._sizes = ByObject[JobSize]()
+        self._suite_files = ByObject[dict[str, SuiteFile]]()
+
+    def make_run(self, point: Point) -> Run:
+        """The run of a point's last stage, which holds those of the stages before it."""
+        settings, run = point.settings, None
+        stages = settings.by_stage()
+        size = self._find_size(settings.resources)
+        suite_files = self._find_suite_files(settings.checkpoints)
+        stage_inputs = [self._find_inputs(stage) for stage in stages]
+        recipe = self._recipes.make_recipe(
+            stages, [stage_input.digests for stage_input in stage_inputs]
         )
-    assert run is not None, "a run has at least one stage"
-    return run
+        prefixes = recipes.list_prefixes(recipe)
+        for prefix, stage_input in zip(prefixes, stage_inputs, strict=True):
+            run = Run(
+                id=recipes.run_id(prefix),
+                recipe=prefix,
+                axes=point.axes,
+                checkpoints=settings.checkpoints,
+                size=size,
+                sources=stage_input.sources,
+                base=stage_input.base,
+                embedding=stage_input.embedding,
+                before=run,
+                strategy=_strategy(settings.strategy),
+                evaluators=settings.resources.evaluators,
+                suite_files=suite_files,
+                ids=self._ids,
+            )
+        assert run is not None, "a run has at least one stage"
+        return run
+
+    def _find_size(self, resources: ResourceSettings) -> JobSize:
+        def make() -> JobSize:
+            size = resources.model_dump(exclude_none=True, exclude={"evaluators"})
+            return self._profile.train.model_copy(update=size)
+
+        return self._sizes.get((resources,), None, make)
+
+    def _find_suite_files(
+        self, checkpoints: CheckpointSettings
+    ) -> dict[str, SuiteFile]:
+        return self._suite_files.get(
+            (checkpoints,), None, lambda: self._digests.digest_suites(checkpoints)
+        )
+
+    def _find_inputs(self, stage: Settings) -> _StageInputs:
+        return self._inputs.get(
+            (stage.data, stage.model, stage.arrangement),
+            None,
+            lambda: _read_inputs(stage, self._digests),
+        )
+
+
+def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
+    embedding = None
+    if recipes.uses_embedding(stage):
+        embedding = inputs.embedding_folder(stage)
+    return _StageInputs(
+        digests.digest_inputs(stage),
+        digests.find_files(stage),
+        inputs.base_folder(stage),
+        embedding,
+    )
 
 
 def _strategy(strategy: StrategySettings | None) -> str:

@@ -32,6 +32,7 @@ from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.side_by_side import write_side_by_side
 from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import UserError
+from zsg_core.shown_text import name_few
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _leave_what_others_wait_for(decision: Decision, scene: Scene) -> None:
                 decision.stop.remove(item)
                 stop.remove(item)
                 verb = "wait" if len(waiting) > 1 else "waits"
-                decision.left[item] = f"{', '.join(waiting)} {verb} for it"
+                decision.left[item] = f"{name_few(waiting)} {verb} for it"
                 is_changed = True
 
 

@@ -60,7 +60,8 @@ def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     ledger = Ledger(workspace)
     states = _look(workspace, runs, ledger)
     states = add_submit_under_way(states, grid, [], submit)
-    causes = {item: why.of_job(workspace, item, states[item]) for item in runs}
+    look = why.Look(workspace)
+    causes = {item: why.of_job(workspace, item, states[item], look) for item in runs}
     failed = {item: run for item, run in runs.items() if causes[item]}
     refusals = {
         item: _refusal(workspace, item, states[item], ledger) for item in failed

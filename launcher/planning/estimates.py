@@ -252,6 +252,9 @@ class Estimates:
         self._rewards: dict[str, float] = {}  # bytes, by folder
         self._by_key: dict[tuple[Any, ...], Estimate] = {}
         self._of_run: dict[str, Estimate] = {}
+        self._loads: dict[str, tuple[Load, Layout]] = {}  # by run
+        self._speeds: dict[tuple[Load, Layout], Speed | None] = {}
+        self._needs: dict[tuple[Load, Layout], float] = {}  # bytes
 
     def refuse_unfit(self) -> None:
         """Raises UserError if a run needs more memory than the profile's GPU has:
@@ -261,7 +264,7 @@ class Estimates:
         if gpu is None:
             return
         for run in self._list_stages():
-            key = self._load(run), self._layout(run)
+            key = self._lay_out(run)
             if key not in refusals:
                 refusals[key] = memory_fit.explain_misfit(
                     *key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node
@@ -318,10 +321,10 @@ class Estimates:
         """What runs need of a node's memory, the largest first, one of each kind."""
         first_runs = dict[tuple[Load, Layout, int], Run]()
         for run in self._list_stages():
-            load = self._load(run)
+            load, layout = self._lay_out(run)
             is_lora = run.stage["train"]["tuning"]["method"] == "lora"
             copied = _count_copied(load, run.checkpoints, is_lora)
-            first_runs.setdefault((load, self._layout(run), copied), run)
+            first_runs.setdefault((load, layout, copied), run)
         gpu = self._profile.gpu
         needs = [
             (
@@ -457,7 +460,7 @@ class Estimates:
     def _estimated(self, run: Run) -> Estimate:
         """The estimate of a run. Runs that need the same share one: a grid has few of
         them."""
-        load, layout = self._load(run), self._layout(run)
+        load, layout = self._lay_out(run)
         train = run.stage["train"]
         base = run.base or run.base_id
         is_lora = train["tuning"]["method"] == "lora"
@@ -484,7 +487,7 @@ class Estimates:
                 checkpoints=settings,
                 is_lora=is_lora,
                 on_gpu=self._on_gpu,
-                speed=speeds.read_speed(self._root, load, layout, self._profile.gpu),
+                speed=self._read_speed(load, layout),
             )
         return self._by_key[key]
 
@@ -492,23 +495,28 @@ class Estimates:
         """Whether a run must compute its layers' activations twice to fit the profile's
         GPU, or the profile says so."""
         gpu = self._profile.gpu
-        return self._load(run).recomputes(self._layout(run), gpu and gpu.memory_gb)
+        load, layout = self._lay_out(run)
+        return load.recomputes(layout, gpu and gpu.memory_gb)
 
     def need_gb(self, run: Run) -> float:
         """GB per GPU at the worst moment."""
-        gpu = self._profile.gpu
-        return self._load(run).need(self._layout(run), gpu and gpu.memory_gb) / GB
+        load, layout = key = self._lay_out(run)
+        if key not in self._needs:
+            gpu = self._profile.gpu
+            self._needs[key] = load.need(layout, gpu and gpu.memory_gb)
+        return self._needs[key] / GB
 
     def taken(self, run: Run) -> tuple[Load, Layout, Gpu | None]:
         """What a run is, as far as its speed depends on it."""
-        return self._load(run), self._layout(run), self._profile.gpu
+        return *self._lay_out(run), self._profile.gpu
 
     def micro_tokens(self, run: Run) -> int | None:
         """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
         gpu = self._profile.gpu
         if gpu is None:
             return None
-        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb)
+        load, layout = self._lay_out(run)
+        return load.micro_tokens(layout, gpu.memory_gb)
 
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
@@ -520,6 +528,24 @@ class Estimates:
             [estimate for estimate, _ in planned], get_runs_at_once(self._profile)
         )
         return build_lines(planned), [*assumptions, *self._describe_evaluators(plan)]
+
+    @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    def _lay_out(self, run: Run) -> tuple[Load, Layout]:
+        """What a run is and how it is spread: asked for many times of each."""
+        if run.id not in self._loads:
+            self._loads[run.id] = self._load(run), self._layout(run)
+        return self._loads[run.id]
+
+    def _read_speed(self, load: Load, layout: Layout) -> Speed | None:
+        """The speed that was measured of such runs, read once."""
+        key = load, layout
+        if key not in self._speeds:
+            gpu = self._profile.gpu
+            self._speeds[key] = speeds.read_speed(self._root, load, layout, gpu)
+        return self._speeds[key]
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile

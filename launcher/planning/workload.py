@@ -18,6 +18,7 @@ from jobs.contract import journal
 from jobs.contract.folder import META, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
 from launcher.grids.runs import Run
+from launcher.workspace.run_folders import list_names
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
 from zsg_core.recipe import Recipe, list_sources
@@ -147,10 +148,13 @@ class Workloads:
     @cached_property
     def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:
         counts: dict[tuple[Any, ...], dict[str, Lengths]] = {}
+        names = list_names(self._workspace.root / "runs")
         for run in self._runs:
+            if names is not None and run.id not in names:
+                continue  # as most of a new grid
             folder = self._workspace.run(run.id)
             if not folder.is_dir():
-                continue  # as most of a new grid
+                continue
             key = _key_of_lengths(run)
             if key not in counts and (lengths := _counted_by(folder)):
                 counts[key] = lengths

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO
@@ -28,6 +29,7 @@ from zsg_core.errors import UserError
 CHUNK = 1 << 16
 LAUNCH_TAIL = 1 << 17  # bytes of a log in which its last start is looked for
 POLL_S = 0.5
+RANK_LOG = re.compile(r"(.+)_(\d+)_log\.out")  # job with Slurm, rank
 
 
 @dataclass(frozen=True)
@@ -78,33 +80,74 @@ def locate_log(workspace: Workspace, submission: Submission, job_id: str) -> Pat
     return workspace.submission(submission.id) / f"{job_id}_0_log.out"
 
 
-def of_jobs(
-    workspace: Workspace, submission: Submission, item: str
-) -> list[list[Path]]:
-    """The logs of a job and of the links behind it, the newest first, each rank by
-    rank; those that are there."""
-    if submission.scheduler == "local":
-        path = local_log(workspace.root / item)
-        return [[path]] if path.exists() else []
-    folder = workspace.submission(submission.id)
-    logs = [_find_ranks(folder, job) for job in reversed(submission.job_ids(item))]
-    return [ranks for ranks in logs if ranks]
+class JobLogs:
+    """Finds the logs of jobs as they are when it first looks: reads the ledger once, and
+    lists the folder of a submission's logs once for all of its jobs."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._listings: dict[Path, dict[str, list[Path]]] = {}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.workspace)
+
+    def find_submissions(self, item: str) -> list[Submission]:
+        """The submissions of a job that were not given up, the newest first."""
+        submissions = [
+            submission
+            for submission in self.ledger.submissions.values()
+            if submission.void is None and item in submission.indices
+        ]
+        return submissions[::-1]
+
+    def of_jobs(self, submission: Submission, item: str) -> list[list[Path]]:
+        """The logs of a job and of the links behind it, the newest first, each rank by
+        rank; those that are there."""
+        if submission.scheduler == "local":
+            path = local_log(self.workspace.root / item)
+            return [[path]] if path.exists() else []
+        folder = self.workspace.submission(submission.id)
+        if folder not in self._listings:
+            self._listings[folder] = list_logs(folder)
+        logs_of_job = self._listings[folder]
+        logs = [logs_of_job.get(job) for job in reversed(submission.job_ids(item))]
+        return [ranks for ranks in logs if ranks]
+
+    def of_newest(self, submission: Submission, item: str) -> list[Path]:
+        """The logs of the newest job that began an attempt: a link that finds its run
+        done begins none."""
+        jobs = self.of_jobs(submission, item)
+        return next(
+            (ranks for ranks in jobs if any(map(read_marks, ranks))),
+            jobs[0] if jobs else [],
+        )
+
+    def find_parts(self, item: str, attempt: int | None = None) -> list[Part]:
+        """What the newest attempt wrote, or that of a number, rank by rank. UserError if
+        there is no such log."""
+        submissions = self.find_submissions(item)
+        if not submissions:
+            raise UserError(f"{item} was never submitted; it has no log")
+        if attempt is None:
+            return [_newest(path) for path in self.of_newest(submissions[0], item)]
+        jobs = [ranks for each in submissions for ranks in self.of_jobs(each, item)]
+        for ranks in jobs:
+            if parts := _find_parts_of(ranks, attempt):
+                return parts
+        listing = ", ".join(map(str, _list_attempts(jobs))) or "none"
+        raise UserError(
+            f"{item} has no log of attempt {attempt}; there are logs of attempts: {listing}"
+        )
 
 
-def _find_ranks(folder: Path, job_id: str) -> list[Path]:
-    """The logs of a job with Slurm, rank by rank."""
-    paths = list_paths(folder, f"{job_id}_*_log.out")
-    return sorted(paths, key=lambda path: int(path.name.split("_")[-2]))
-
-
-def of_newest(workspace: Workspace, submission: Submission, item: str) -> list[Path]:
-    """The logs of the newest job that began an attempt: a link that finds its run done
-    begins none."""
-    jobs = of_jobs(workspace, submission, item)
-    return next(
-        (ranks for ranks in jobs if any(map(read_marks, ranks))),
-        jobs[0] if jobs else [],
-    )
+def list_logs(folder: Path) -> dict[str, list[Path]]:
+    """The logs in a submission's folder by the job with Slurm, each rank by rank."""
+    by_job: dict[str, list[tuple[int, Path]]] = {}
+    for path in list_paths(folder, "*_log.out"):
+        if match := RANK_LOG.fullmatch(path.name):
+            by_job.setdefault(match[1], []).append((int(match[2]), path))
+    return {job: [path for _, path in sorted(ranks)] for job, ranks in by_job.items()}
 
 
 def read_marks(path: Path) -> list[Mark]:
@@ -127,26 +170,6 @@ def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
     return since + starts[-1] if starts else attempt
 
 
-def find_parts(
-    workspace: Workspace, item: str, attempt: int | None = None
-) -> list[Part]:
-    """What the newest attempt wrote, or that of a number, rank by rank. UserError if
-    there is no such log."""
-    submissions = _find_submissions(workspace, item)
-    if not submissions:
-        raise UserError(f"{item} was never submitted; it has no log")
-    if attempt is None:
-        return [_newest(path) for path in of_newest(workspace, submissions[0], item)]
-    jobs = [ranks for each in submissions for ranks in of_jobs(workspace, each, item)]
-    for ranks in jobs:
-        if parts := _find_parts_of(ranks, attempt):
-            return parts
-    listing = ", ".join(map(str, _list_attempts(jobs))) or "none"
-    raise UserError(
-        f"{item} has no log of attempt {attempt}; there are logs of attempts: {listing}"
-    )
-
-
 def _list_attempts(jobs: Sequence[list[Path]]) -> list[int]:
     """The attempts that have written to these jobs' logs, in order."""
     marks = chain(*(read_marks(ranks[0]) for ranks in jobs))
@@ -161,19 +184,9 @@ def _find_parts_of(ranks: Sequence[Path], attempt: int) -> list[Part]:
     return [part or Part(path, 0, 0) for part, path in zip(parts, ranks, strict=True)]
 
 
-def _find_submissions(workspace: Workspace, item: str) -> list[Submission]:
-    """The submissions of a job that were not given up, the newest first."""
-    submissions = [
-        submission
-        for submission in Ledger(workspace).submissions.values()
-        if submission.void is None and item in submission.items
-    ]
-    return submissions[::-1]
-
-
 def of_rank(workspace: Workspace, item: str, rank: int, attempt: int | None) -> Part:
     """The log of one rank. UserError if there is none yet."""
-    parts = find_parts(workspace, item, attempt)
+    parts = JobLogs(workspace).find_parts(item, attempt)
     if rank >= len(parts):
         raise UserError(
             f"{item} has no log of rank {rank} yet ({len(parts)} logs); it may not have started:"
@@ -210,8 +223,9 @@ def follow_log(
 
 
 def _path(workspace: Workspace, item: str, rank: int) -> Path | None:
-    last = Ledger(workspace).last(item)
-    ranks = of_newest(workspace, last, item) if last else []
+    logs = JobLogs(workspace)
+    last = logs.ledger.last(item)
+    ranks = logs.of_newest(last, item) if last else []
     return ranks[rank] if rank < len(ranks) else None
 
 

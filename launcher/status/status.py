@@ -8,7 +8,7 @@ Absence is `unknown`. A job that runs by squeue's word and gives no sign of life
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -38,6 +38,7 @@ from launcher.workspace.job_state import (
     JobState,
 )
 from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.run_folders import list_names
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
@@ -45,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
 MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
+MANY = 100  # job folders, from which on the folder that holds them is listed
 # the cause of a job that never started, by the kind of the one that it waited for
 CAUSES_BEFORE = {
     "prepare": Cause.PREPARE_FAILED,
@@ -78,6 +80,7 @@ def collect_states(
     """
     survey = _Survey(workspace, ledger, settled, only_looks)
     requested = list(items)
+    survey.look_for_folders(requested)
     for item in requested:
         survey.read_folder(item)
     survey.read_jobs_before()
@@ -107,6 +110,21 @@ class _Survey:
         self._asked: dict[str, Submission] = {}
         # of these, the jobs that are done
         self._done: dict[str, Key] = {}
+        self._absent: set[str] = set()  # job folders that are not there
+
+    def look_for_folders(self, items: Sequence[str]) -> None:
+        """Notes which of many job folders are not there, as those of a new grid, so that
+        none of their files is looked for. Few are found sooner one by one."""
+        if len(items) < MANY:
+            return
+        names: dict[str, set[str] | None] = {}
+        for item in items:
+            kind, _, name = item.rpartition("/")
+            if kind not in names:
+                names[kind] = list_names(self._workspace.root / kind)
+            present = names[kind]
+            if present is not None and name not in present:
+                self._absent.add(item)
 
     def read_folder(self, item: str) -> None:
         """What a job's own folder and the ledger tell; notes whether Slurm is asked of
@@ -148,6 +166,8 @@ class _Survey:
 
     def _read_end(self, item: str) -> JobState | None:
         """The end of a job by its own word, read or remembered."""
+        if item in self._absent:
+            return None
         end = self._read_or_recall_end(item)
         if end is not None and _has_diverged(end):
             flag = "its last test loss is not a number: it has diverged"

@@ -27,7 +27,6 @@ from launcher.workspace.job_state import (
     NEVER_STARTED,
     JobState,
 )
-from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
@@ -160,9 +159,23 @@ def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
     return min(ranked)[1] if ranked else None
 
 
-def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | None:
+class Look:
+    """One look at a workspace, in which many jobs may be asked of: what several of them
+    have to do with is read once."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.logs = logs.JobLogs(workspace)
+        # by job: what the logs of one for which many have waited prove
+        self.proven: dict[str, ProvenCause | None] = {}
+
+
+def of_job(
+    workspace: Workspace, item: str, state: JobState, look: Look | None = None
+) -> ProvenCause | None:
     """Why a job is not done, or why what it has done does not count whole; None for
-    one that is done or under way."""
+    one that is done or under way. `look`: the one that other jobs are asked of in."""
+    look = look or Look(workspace)
     if state.damage and state.state == State.DONE:
         damage = state.damage
         return ProvenCause(
@@ -171,36 +184,36 @@ def of_job(workspace: Workspace, item: str, state: JobState) -> ProvenCause | No
     if not _is_not_done(state):
         return None
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
-        return _from_before(workspace, item, state)
+        return _from_before(look, item, state)
     recorded = _by_record(workspace, item, state)
     cause = causes.parse_cause(state.cause)
     if cause and cause not in causes.CONSEQUENCES:
-        return _with_proof(workspace, item, state, recorded)
-    return _by_logs(workspace, item, cause, recorded)
+        return _with_proof(look, item, state, recorded)
+    return _by_logs(look, item, cause, recorded)
 
 
 def _with_proof(
-    workspace: Workspace, item: str, state: JobState, recorded: ProvenCause
+    look: Look, item: str, state: JobState, recorded: ProvenCause
 ) -> ProvenCause:
     """A cause from which others follow, with the line of the log that proves it."""
     if state.cause == Cause.TRACEBACK:
-        return _with_log(workspace, item, recorded)
+        return _with_log(look, item, recorded)
     if state.cause == Cause.LAUNCH_FAILED:
-        return _with_launch_line(workspace, item, state, recorded)
+        return _with_launch_line(look, item, state, recorded)
     return recorded
 
 
 def _by_logs(
-    workspace: Workspace, item: str, cause: Cause | None, recorded: ProvenCause
+    look: Look, item: str, cause: Cause | None, recorded: ProvenCause
 ) -> ProvenCause:
     """The cause that the logs of all ranks prove, where that of the record may follow
     from it."""
-    logged = _in_logs(workspace, item)
+    logged = _in_logs(look, item)
     rank = causes.rank_cause(None if cause == Cause.DIED else cause)
     if logged and causes.rank_cause(logged.cause) < rank:
         return logged
     is_unproven = cause in (None, Cause.DIED)
-    return _with_last_line(workspace, item, recorded) if is_unproven else recorded
+    return _with_last_line(look, item, recorded) if is_unproven else recorded
 
 
 def _is_not_done(state: JobState) -> bool:
@@ -222,11 +235,11 @@ def _by_record(workspace: Workspace, item: str, state: JobState) -> ProvenCause:
     )
 
 
-def _from_before(workspace: Workspace, item: str, state: JobState) -> ProvenCause:
+def _from_before(look: Look, item: str, state: JobState) -> ProvenCause:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in jobs_before(job_file.read_job_if_sound(workspace.root / item)):
-        proven = _by_record_before(workspace, needed, state) or _by_log_before(
-            workspace, needed, state
+    for needed in jobs_before(job_file.read_job_if_sound(look.workspace.root / item)):
+        proven = _by_record_before(look.workspace, needed, state) or _by_log_before(
+            look, needed, state
         )
         if proven:
             return proven
@@ -252,40 +265,38 @@ def _by_record_before(
     )
 
 
-def _by_log_before(
-    workspace: Workspace, needed: str, state: JobState
-) -> ProvenCause | None:
+def _by_log_before(look: Look, needed: str, state: JobState) -> ProvenCause | None:
     """A job that was killed has no record; its log may say by whom."""
     if needed not in (state.evidence or ""):
         return None
-    unbegun = _by_launch_before(workspace, needed, state)
+    unbegun = _by_launch_before(look, needed, state)
     if unbegun is not None:
         return unbegun
-    logged = _in_logs(workspace, needed)
+    if needed not in look.proven:
+        look.proven[needed] = _in_logs(look, needed)
+    logged = look.proven[needed]
     if logged is None:
         return None
     evidence = f"{state.evidence}: {logged.evidence}"
     return replace(logged, cause=str(state.cause), evidence=evidence, silent=None)
 
 
-def _by_launch_before(
-    workspace: Workspace, needed: str, state: JobState
-) -> ProvenCause | None:
+def _by_launch_before(look: Look, needed: str, state: JobState) -> ProvenCause | None:
     """A job that waited for one that ended before it began: the line of that one's log."""
-    last = Ledger(workspace).last(needed)
+    last = look.logs.ledger.last(needed)
     begin, end = f"{Cause.LAUNCH_FAILED}: ", f" ({needed})"
     evidence = state.evidence or ""
     if last is None or not (evidence.startswith(begin) and evidence.endswith(end)):
         return None
     line = evidence.removeprefix(begin).removesuffix(end)
     cause = ProvenCause(str(state.cause), line)
-    located = _locate_launch_line(workspace, needed, last.job_ids(needed), cause)
+    located = _locate_launch_line(look, needed, last.job_ids(needed), cause)
     return replace(located or cause, evidence=evidence)
 
 
-def _with_log(workspace: Workspace, item: str, recorded: ProvenCause) -> ProvenCause:
+def _with_log(look: Look, item: str, recorded: ProvenCause) -> ProvenCause:
     """The record's cause with the line of the log that has the same traceback."""
-    logged = _in_logs(workspace, item)
+    logged = _in_logs(look, item)
     if (
         logged
         and logged.cause == recorded.cause
@@ -296,60 +307,60 @@ def _with_log(workspace: Workspace, item: str, recorded: ProvenCause) -> ProvenC
 
 
 def _with_launch_line(
-    workspace: Workspace, item: str, state: JobState, recorded: ProvenCause
+    look: Look, item: str, state: JobState, recorded: ProvenCause
 ) -> ProvenCause:
     """Of what ended before it began, the line of its script's log that says why."""
     jobs = [state.slurm] if state.slurm else []
-    return _locate_launch_line(workspace, item, jobs, recorded) or recorded
+    return _locate_launch_line(look, item, jobs, recorded) or recorded
 
 
 def _locate_launch_line(
-    workspace: Workspace, item: str, jobs: Sequence[str], cause: ProvenCause
+    look: Look, item: str, jobs: Sequence[str], cause: ProvenCause
 ) -> ProvenCause | None:
     """A cause with the line of a script's log that is its evidence; None where no log of
     these jobs has it."""
-    last = Ledger(workspace).last(item)
+    last = look.logs.ledger.last(item)
     if last is None:
         return None
     for job in jobs:
-        log = logs.locate_log(workspace, last, job)
+        log = logs.locate_log(look.workspace, last, job)
         printed = logs.read_launch(log)
         lines, offsets = _split_lines(printed.text if printed else b"")
         texts = [line.strip() for line in lines]
         if printed and cause.evidence in texts:
             offset = printed.begin + offsets[texts.index(cause.evidence)]
             number = Part(log, 0, offset).line_number(offset)
-            file = _relative(workspace, log)
+            file = _relative(look.workspace, log)
             return replace(cause, file=file, line=number, rank=0)
     return None
 
 
-def _with_last_line(workspace: Workspace, item: str, cause: ProvenCause) -> ProvenCause:
+def _with_last_line(look: Look, item: str, cause: ProvenCause) -> ProvenCause:
     """Of what ended without a word, the last line of rank 0's log."""
-    part = next(iter(_parts(workspace, item)), None)
+    part = next(iter(_parts(look, item)), None)
     if part is None or part.begin == part.end:
         return cause
     line = part.line_number(part.tail(1))
-    return replace(cause, file=_relative(workspace, part.path), line=line, rank=0)
+    return replace(cause, file=_relative(look.workspace, part.path), line=line, rank=0)
 
 
-def _parts(workspace: Workspace, item: str) -> list[Part]:
+def _parts(look: Look, item: str) -> list[Part]:
     try:
-        return logs.find_parts(workspace, item)
+        return look.logs.find_parts(item)
     except (UserError, OSError):
         return []
 
 
-def _in_logs(workspace: Workspace, item: str) -> ProvenCause | None:
+def _in_logs(look: Look, item: str) -> ProvenCause | None:
     tails = [
         replace(part, begin=max(part.begin, part.end - TAIL))
-        for part in _parts(workspace, item)
+        for part in _parts(look, item)
     ]
     proofs = [in_log(b"".join(part.read())) for part in tails]
     rank = among_ranks(proofs)
     if rank is None:
         return None
-    cause = _locate_proof(workspace, tails[rank], proofs[rank], rank)
+    cause = _locate_proof(look.workspace, tails[rank], proofs[rank], rank)
     silent = [number for number, proof in enumerate(proofs) if proof is None]
     return replace(cause, silent=silent) if silent and cause.cause in WAITED else cause
 

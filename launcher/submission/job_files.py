@@ -1,7 +1,8 @@
 """Writes job.json: the whole of what a node needs to know, resolved, readable,
 replayable by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import to_builtins
@@ -61,14 +62,31 @@ def write_train(
 ) -> None:
     """Writes a run's job.json. `after`: the job folders it waits for; `is_start`:
     whether others start from it."""
-    train, estimates = run.stage["train"], Estimates(workspace, profile, [])
+    estimates = Estimates(workspace, profile, [run])
+    head = make_head("train", submission, workspace, run.size, profile)
+    job = make_train(workspace, run, estimates, head, after, is_start)
+    job_file.write_job(workspace.root / run_item(run), job)
+
+
+def make_train(
+    workspace: Workspace,
+    run: Run,
+    estimates: Estimates,
+    head: Mapping[str, Any],
+    after: tuple[str, ...],
+    is_start: bool,
+) -> TrainJob:
+    """A run's job; notes that it is going to start from the weights of a stage before.
+    `head`: what all runs of its submission have in common, of `make_head`."""
+    profile = estimates.profile
+    train = run.stage["train"]
     base = workspace.base(run.base_id) if run.base_id else run.base
     if run.before:
         base = workspace.root / run.before.weights
         stages.note_weights_user(workspace, run.before.id, run.id)
     checkpoints = run.checkpoints.model_dump(mode="json")
-    job = TrainJob(
-        **_head("train", submission, workspace, run.size, profile),
+    return TrainJob(
+        **head,
         run_id=run.id,
         paths=TrainPaths(workspace=str(workspace.root), base=str(base)),
         stage_id=str(len(run.recipe["stages"])),
@@ -89,7 +107,6 @@ def write_train(
         go_on=_continue_policy(profile),
         deepspeed=_deepspeed(train, profile, run.size.nodes * run.size.ranks_per_node),
     )
-    job_file.write_job(workspace.root / run_item(run), job)
 
 
 def write_prepare(
@@ -106,7 +123,7 @@ def write_prepare(
         (str(run.embedding) for run in prepare.runs if run.embedding), None
     )
     job = PrepareJob(
-        **_head("prepare", submission, workspace, profile.prepare, profile),
+        **make_head("prepare", submission, workspace, profile.prepare, profile),
         run_id=None,
         paths=PreparePaths(
             workspace=str(workspace.root),
@@ -161,7 +178,7 @@ def _write_sample(
         if need in prepare.makes
     ]
     job = SampleJob(
-        **_head("sample", submission, workspace, profile.evaluate, profile),
+        **make_head("sample", submission, workspace, profile.evaluate, profile),
         run_id=None,
         paths=SamplePaths(workspace=str(workspace.root), sources=_source_paths(run)),
         stage_id=prepare.item.removeprefix("prepare/"),
@@ -198,7 +215,7 @@ def write_canary(
     """Writes the job.json of the job that waits for what the first run shows."""
     speed = speeds.name_speed_item(*Estimates(workspace, profile, []).taken(first.run))
     job = CanaryJob(
-        **_head("canary", submission, workspace, size, profile),
+        **make_head("canary", submission, workspace, size, profile),
         run_id=None,
         paths=Paths(workspace=str(workspace.root)),
         stage_id=first.run.id,
@@ -229,7 +246,7 @@ def write_evaluate(
         for run in runs
     ]
     job = EvaluateJob(
-        **_head("evaluate", submission, workspace, profile.evaluate, profile),
+        **make_head("evaluate", submission, workspace, profile.evaluate, profile),
         run_id=None,
         paths=Paths(workspace=str(workspace.root)),
         stage_id=item.partition("/")[2],
@@ -254,7 +271,7 @@ def write_node_check(
 ) -> None:
     """Writes the job.json of a check of the nodes."""
     job = NodeCheckJob(
-        **_head(NODE_CHECK, submission, workspace, size, profile),
+        **make_head(NODE_CHECK, submission, workspace, size, profile),
         run_id=None,
         paths=Paths(workspace=str(workspace.root)),
         stage_id=item.partition("/")[2],
@@ -274,7 +291,7 @@ def _requeue_policy(profile: Profile) -> Policy | None:
     return policy if policy and policy.by == REQUEUE else None
 
 
-def _head(
+def make_head(
     kind: str,
     submission: str,
     workspace: Workspace,
@@ -342,15 +359,17 @@ def _refuse_uneven_copies(run: Run, profile: Profile, ranks: int) -> None:
 
 
 def _deepspeed(train: dict[str, Any], profile: Profile, world: int) -> dict[str, Any]:
-    scale = train.get("loss_scale")
-    stage = profile.deepspeed.zero_stage
-    return build_deepspeed_config(
-        zero_stage=stage,
+    return _build_deepspeed_once(
+        zero_stage=profile.deepspeed.zero_stage,
         precision=train["precision"],
         clip=train["clip"],
-        loss_scale=scale,
+        loss_scale=train.get("loss_scale"),
         hpz_ranks=profile.deepspeed.count_hpz_ranks(world),
     )
+
+
+# the runs of a grid have few among them; nobody changes what is shared
+_build_deepspeed_once = cache(build_deepspeed_config)
 
 
 def _refuse_unknown_layers(run: Run) -> None:

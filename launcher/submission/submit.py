@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.contract import exit_record, grid_record
+from jobs.contract import exit_record, grid_record, job_file
 from jobs.contract.attempt import now_ms
+from jobs.contract.folder import write_bytes
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
@@ -26,6 +28,7 @@ from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
+from launcher.planning.estimates import Estimates
 from launcher.planning.plan import (
     EVALUATE,
     Canary,
@@ -45,6 +48,7 @@ from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
 from launcher.workspace.side_by_side import write_side_by_side
 from zsg_core.errors import ClusterError
+from zsg_core.shown_text import name_few
 from zsg_core.suites import list_key_variables
 
 logger = logging.getLogger(__name__)
@@ -215,7 +219,7 @@ def release_held_jobs(plan: Plan) -> None:
     _tell_release(answer)
     refused = {refusal.id for refusal in answer.refused}
     if names := [job.id for job in plan.held if job.id not in refused]:
-        logger.warning(f"Slurm held {', '.join(names)} after a failed launch: released")
+        logger.warning(f"Slurm held {name_few(names)} after a failed launch: released")
 
 
 @dataclass(frozen=True)
@@ -323,23 +327,37 @@ class SlurmSubmitter:
             exclude=list(plan.exclude),
             **self.site.scheduling,
         )
-        starts = plan.starts
-
-        def write(run: Run) -> None:
-            job_files.write_train(
-                self.site.workspace,
-                run,
-                self.site.profile,
-                submission.id,
-                plan.needed[run.id],
-                run.id in starts,
-            )
-
-        write_side_by_side(write, group.runs)
+        self._write_jobs(group, submission)
         dependency = sbatch.build_dependency(
             after, group.whatever_they_made, canary_job
         )
         return self._send(submission, group.size, dependency)
+
+    def _write_jobs(self, group: TrainGroup, submission: Submission) -> None:
+        """Writes the job.json of each run of an array. They are encoded here: writers
+        side by side are to wait for the disk, not for one another's Python."""
+        workspace, starts = self.site.workspace, self.plan.starts
+        estimates = Estimates(workspace, self.site.profile, group.runs)
+        head = job_files.make_head(
+            "train", submission.id, workspace, group.size, self.site.profile
+        )
+        contents: dict[Path, bytes] = {}
+        for run in group.runs:
+            job = job_files.make_train(
+                workspace,
+                run,
+                estimates,
+                head,
+                self.plan.needed[run.id],
+                run.id in starts,
+            )
+            path = job_file.job_path(workspace.root / run_item(run))
+            contents[path] = job_file.encode_job(job)
+
+        def write(path: Path) -> None:
+            write_bytes(path, contents[path])
+
+        write_side_by_side(write, contents)
 
     def _submit_canary(self, first: Canary, trained: Submission) -> Submission:
         """Submits the job that watches the first run, once that has begun; it takes one CPU."""

@@ -22,7 +22,7 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ from jobs.contract.folder import (
     is_committed,
     name_file_in_errors,
     publish_folder,
+    sync_to_disk,
     write_text,
 )
 from jobs.files import ownership
 from jobs.runtime import installed_versions
 from jobs.runtime.code_guard import VARIABLE
+from launcher.workspace.side_by_side import write_side_by_side
 from zsg_core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def take_snapshot(workspace: Workspace) -> dict[str, Any]:
         facts["patch"] = f"{facts['commit'][:12]}.patch"
         if not (folder / facts["patch"]).exists():
             write_text(folder / facts["patch"], patch)
+            _FOUND_WELL[folder] = _stamp(folder)  # this was the change
     return facts
 
 
@@ -118,7 +121,7 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
         )
     if folder.exists() or folder.is_symlink():
         _put_away(folder)
-    with publish_folder(folder) as draft:
+    with publish_folder(folder, sync=_sync_side_by_side) as draft:
         draft.chmod(ownership.PRIVATE)  # in a group's workspace, too: it is run
         for name, content in files.items():
             path = draft / name
@@ -127,6 +130,11 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
                 path.write_bytes(content)
         _compile(draft, folder)
         _close(draft)
+
+
+def _sync_side_by_side(paths: Iterable[Path]) -> None:
+    """Hundreds of small files wait for the disk together."""
+    write_side_by_side(sync_to_disk, paths)
 
 
 def _put_away(folder: Path) -> None:

@@ -178,7 +178,10 @@ class Ledger:
 
     def last(self, item: str) -> Submission | None:
         """The newest submission of a job folder that was not given up."""
-        return self.by_item().get(item)
+        for submission in reversed(self.submissions.values()):
+            if submission.void is None and item in submission.indices:
+                return submission
+        return None
 
     def by_item(self) -> dict[str, Submission]:
         """The newest submission of every job folder."""

@@ -4,7 +4,8 @@ what is tested."""
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -455,11 +456,20 @@ class DataSettings(SourceSettings):
             raise ValueError("every source has k 0: nothing would be trained on")
         return self
 
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied.__dict__.pop("_sources", None)  # of the settings as they were
+        return copied
+
     def by_source(self) -> dict[str, Source]:
         """Every source whole, in the order written; of one data set, that under the name ''.
 
         ValueError names the source for what cannot be.
         """
+        return dict(self._sources)
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
         of_all = {
             key: value
             for key, value in self.model_dump(exclude_unset=True).items()

@@ -386,8 +386,10 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _something_to_choose_from(self) -> "Settings":
         fewest = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(
-            self.arrangement.choose or "all", 0
+            self.arrangement.choose or "all"
         )
+        if fewest is None:
+            return self
         for source in self.data.by_source().values():
             per_task = source.train_per_task
             if per_task is not None and per_task < fewest:
