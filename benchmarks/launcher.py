@@ -27,9 +27,9 @@ from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, LARGE, ONE_BY_ONE, MAX_ARRAY, REPEATS = 1_000, 10_000, 50, 1001, 3
-SUBMIT_S, SLURM_S, PLAN_S, PLAN_MB, TIMES = 5.0, 1.0, 3.0, 400.0, 40
+SUBMIT_S, SLURM_S, PLAN_S, PLAN_MB, TIMES = 2.5, 1.0, 3.0, 400.0, 40
 SUBMIT_LARGE_S, CANCEL_LARGE_S = 30.0, 10.0
-COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel")
+COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "sacctmgr", "scancel")
 GRID = """\
 name: {name}
 profile: slurm-minimal
