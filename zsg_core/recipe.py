@@ -119,6 +119,7 @@ class RecipeMaker:
         return {"schema": SCHEMA, "base": base, "stages": stages}
 
     def _make_stage(self, settings: Settings, digests: InputDigests) -> Recipe:
+        """What of a stage enters a run's id: its data, their order and the training."""
         return {
             "data": self._make_corpus(settings, digests),
             "arrangement": self._make_arrangement(settings, digests),
@@ -126,6 +127,8 @@ class RecipeMaker:
         }
 
     def _make_corpus(self, settings: Settings, digests: InputDigests) -> Recipe:
+        """The recipe of a corpus. Beside `data` the run's seed decides it, and of some
+        sources the model and the precision."""
         is_tiny = settings.model.name == TINY
         return self._corpora.get(
             (settings.data, digests),
@@ -134,6 +137,7 @@ class RecipeMaker:
         )
 
     def _make_arrangement(self, settings: Settings, digests: InputDigests) -> Recipe:
+        """The recipe of an order, which the run's seed may decide, too."""
         return self._arrangements.get(
             (settings.arrangement, digests),
             settings.seed,
@@ -143,6 +147,7 @@ class RecipeMaker:
     def _make_base(
         self, settings: Settings, digests: InputDigests, corpus: Recipe
     ) -> Recipe:
+        """The recipe of the base: of a tiny model the corpus teaches the tokenizer."""
         seed = _choose_seed(settings, settings.train.init_seed)
         return self._bases.get(
             (settings.model, digests, corpus),

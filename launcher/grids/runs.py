@@ -202,6 +202,8 @@ class _RunMaker:
         return run
 
     def _find_size(self, resources: ResourceSettings) -> JobSize:
+        """What a train job asks for: the profile's, with what the grid says otherwise."""
+
         def make() -> JobSize:
             size = resources.model_dump(exclude_none=True, exclude={"evaluators"})
             return self._profile.train.model_copy(update=size)

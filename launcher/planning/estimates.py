@@ -531,6 +531,7 @@ class Estimates:
 
     @property
     def profile(self) -> Profile:
+        """The profile on which the runs are estimated."""
         return self._profile
 
     def _lay_out(self, run: Run) -> tuple[Load, Layout]:

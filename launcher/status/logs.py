@@ -90,6 +90,7 @@ class JobLogs:
 
     @cached_property
     def ledger(self) -> Ledger:
+        """The workspace's ledger, as it was when it was first asked for."""
         return Ledger(self.workspace)
 
     def find_submissions(self, item: str) -> list[Submission]:
@@ -142,12 +143,21 @@ class JobLogs:
 
 
 def list_logs(folder: Path) -> dict[str, list[Path]]:
-    """The logs in a submission's folder by the job with Slurm, each rank by rank."""
-    by_job: dict[str, list[tuple[int, Path]]] = {}
+    """The logs in a submission's folder by the job with Slurm, each rank by rank.
+
+    OSError where the folder may not be read.
+    """
+    by_rank: dict[str, dict[int, Path]] = {}
     for path in list_paths(folder, "*_log.out"):
-        if match := RANK_LOG.fullmatch(path.name):
-            by_job.setdefault(match[1], []).append((int(match[2]), path))
-    return {job: [path for _, path in sorted(ranks)] for job, ranks in by_job.items()}
+        match = RANK_LOG.fullmatch(path.name)
+        if match is None:
+            continue  # some other file of that end
+        job, rank = match[1], int(match[2])
+        by_rank.setdefault(job, {})[rank] = path
+    logs: dict[str, list[Path]] = {}
+    for job, paths in by_rank.items():
+        logs[job] = [paths[rank] for rank in sorted(paths)]
+    return logs
 
 
 def read_marks(path: Path) -> list[Mark]:
