@@ -1,6 +1,9 @@
 """Is what the ranks of a node check write read again as it was, whoever died meanwhile?"""
 
+import math
 from pathlib import Path
+
+import msgspec
 
 from jobs.contract import job_file, node_check
 from jobs.contract.job_file import NodeCheckJob, Paths, Resources
@@ -44,6 +47,22 @@ def test_records_of_ranks_are_read_in_order_and_a_broken_one_is_told(
     assert [record.rank for record in records] == [0, 2, 10]
     assert len(troubles) == 1
     assert "ranks/3.json" in troubles[0]
+
+
+def test_a_rank_that_measures_no_number_is_read_all_the_same(tmp_path: Path) -> None:
+    """JSON has no NaN: such numbers are left out, and the finding stays."""
+    finding = msgspec.structs.replace(
+        make_finding(), measured=math.nan, figures={"loss": math.inf, "steps": 4.0}
+    )
+    node_check.write_rank_record(
+        tmp_path, RankRecord(attempt=1, rank=0, node="n1", findings=[finding])
+    )
+
+    record = node_check.read_rank_record(tmp_path, 0)
+
+    assert record is not None
+    assert (record.findings[0].measured, record.findings[0].assumed) == (None, 4.0)
+    assert record.findings[0].figures == {"steps": 4.0}
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ report.json     all of it together, with what the launcher saw of the job
 report.txt      the same for people
 """
 
+import math
 from enum import StrEnum
 from pathlib import Path
 
@@ -208,8 +209,30 @@ def locate_rank_record(folder: Path, rank: int) -> Path:
 
 
 def write_rank_record(folder: Path, record: RankRecord) -> None:
-    """Writes what a rank has found so far."""
+    """Writes what a rank has found so far. Numbers that are none (NaN, infinite), which
+    JSON does not know, are left out: the text tells of them."""
+    findings = [_leave_out_nonfinite(finding) for finding in record.findings]
+    record = msgspec.structs.replace(record, findings=findings)
     write_record(locate_rank_record(folder, record.rank), record)
+
+
+def _leave_out_nonfinite(finding: Finding) -> Finding:
+    """The finding with finite numbers only."""
+    return msgspec.structs.replace(
+        finding,
+        assumed=_if_finite(finding.assumed),
+        measured=_if_finite(finding.measured),
+        figures={
+            name: value
+            for name, value in finding.figures.items()
+            if math.isfinite(value)
+        },
+    )
+
+
+def _if_finite(value: float | None) -> float | None:
+    """The number, unless it is none."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def read_rank_record(folder: Path, rank: int) -> RankRecord | None:

@@ -5,6 +5,7 @@ A check that was sent and whose report nobody has read yet is taken up again, so
 command may be cut short at any moment.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.contract import exit_record, job_file, node_check
+from jobs.contract.folder import Damaged
 from jobs.contract.node_check import FOLDER, KIND, NodeCheckRequest
 from jobs.contract.states import State
 from launcher.clusters import slurm, slurm_retry
@@ -200,10 +202,12 @@ class _Teller:
         self._told = set[str]()
 
     def __call__(self) -> None:
-        """Tells which check rank 0 is at."""
-        record = node_check.read_rank_record(self._check.folder, 0)
-        if record is not None and record.at_work:
-            self.tell(f"checking {record.at_work}")
+        """Tells which check rank 0 is at. What cannot be read at this moment is told by
+        the report."""
+        with contextlib.suppress(Damaged):
+            record = node_check.read_rank_record(self._check.folder, 0)
+            if record is not None and record.at_work:
+                self.tell(f"checking {record.at_work}")
 
     def tell(self, text: str) -> None:
         """Says a text once."""
@@ -257,7 +261,10 @@ class Waiter:
     def _has_told_end(self) -> bool:
         """Whether the job itself has said that it has ended: then Slurm is asked at
         once."""
-        record = exit_record.read_if_sound(self._check.folder)
+        try:
+            record = exit_record.read_if_sound(self._check.folder)
+        except Damaged:
+            return False
         return record is not None and record.submission == self._check.submission.id
 
     def _has_ended(self, state: JobState) -> bool:

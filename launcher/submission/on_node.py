@@ -131,7 +131,10 @@ def _cancel(check: Check) -> None:
 def _put_together(check: Check, state: JobState) -> NodeCheckReport:
     """What the ranks have written and what became of the job, as one report."""
     job = job_file.read_job(check.folder)
-    assert isinstance(job, NodeCheckJob)
+    if not isinstance(job, NodeCheckJob):
+        raise ClusterError(
+            f"{job_file.job_path(check.folder)} is not what zsg wrote there; look at the disk"
+        )
     records, troubles = node_report.read_records(check.folder, job.request.world)
     return node_report.make_report(
         node_report.CheckedJob(
