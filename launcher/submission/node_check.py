@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.contract import exit_record, job_file, node_check
 from jobs.contract.folder import Damaged
@@ -111,9 +112,9 @@ def send_check(site: Site, size: JobSize, request: NodeCheckRequest) -> Check:
             logger.info(f"job {unread.job_id} of an earlier call is taken up")
             return unread
         item = f"{FOLDER}/{uuid.uuid4().hex[:12]}"
-        scheduling = site.scheduling
-        if is_local:
-            scheduling = {"scheduler": "local"}
+        scheduling: dict[str, Any] = {"scheduler": "local"}
+        if not is_local:
+            scheduling = site.scheduling
         submission = ledger.intend(kind=KIND, grid="", items=[item], **scheduling)
         job_files.write_node_check(
             site.workspace, item, request, site.profile, submission.id, size

@@ -70,7 +70,7 @@ def plan_number(path: Path, mapping: str, key: str, new: str) -> NumberChange:
     before = yaml_file.load_document(path)
     text = _Text(path.read_bytes().decode())
     tree = cast("Any", YAML(typ="rt")).load(text.whole)
-    values = tree.get(mapping) if isinstance(tree, CommentedMap) else None
+    values: Any = tree.get(mapping) if hasattr(tree, "get") else None
     if not isinstance(values, CommentedMap):
         old = text.append_mapping(mapping, key, new)
     elif key in values:
@@ -139,11 +139,11 @@ def _check(change: NumberChange, before: Document, mapping: str, key: str) -> No
         (mapping, key),
         f"zsg cannot tell how to write {change.key}: {change.new} there; write it yourself",
     )
-    if not isinstance(before.value, dict):
+    if not hasattr(before.value, "items"):  # no mapping
         raise refusal
     after, _ = yaml_file.parse_yaml(change.text, lambda _line, _message: refusal)
-    expected = dict(cast("dict[str, Any]", before.value))
-    values = expected.get(mapping) or {}
+    expected: dict[str, Any] = {**before.value}
+    values: dict[str, Any] = expected.get(mapping) or {}
     expected[mapping] = {**values, key: float(change.new)}
     if after != expected:
         raise refusal
