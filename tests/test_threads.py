@@ -15,10 +15,7 @@ def count(
 ) -> Iterator[int]:
     """Arithmetic in so many threads."""
     monkeypatch.setattr(threads, "count_threads", lambda: request.param)
-    threads._make_pool.cache_clear()
     yield request.param
-    threads._make_pool().shutdown()
-    threads._make_pool.cache_clear()
 
 
 def test_every_piece_is_done_once(count: int) -> None:

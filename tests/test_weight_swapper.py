@@ -1,5 +1,7 @@
 """Are the weights in the model those of the snapshot, read and hashed side by side?"""
 
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -84,3 +86,34 @@ def test_a_tensor_that_is_not_the_snapshots_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="its weights have the digest"):
         swapper.load_snapshot(tmp_path / "b", JOB)
     assert swapper.must_load(tmp_path / "a", JOB)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from jobs.evaluating import weight_swapper
+from tests.lib.interrupts import interrupt_again_and_again
+
+folder = Path(sys.argv[1])
+tensors = {f"layer{number}": torch.full((64, 64), float(number)) for number in range(8)}
+save_file(tensors, folder / "model.safetensors")
+weight_swapper._count_threads = lambda: 4
+swapper = weight_swapper.WeightSwapper(["cpu"])
+swapper._parameters = {
+    name: torch.nn.Parameter(torch.zeros(64, 64)) for name in tensors
+}
+interrupt_again_and_again(lambda: swapper._copy_files(folder), 150)
+
+assert swapper._copy_files(folder).keys() == tensors.keys()
+assert all(torch.equal(swapper._parameters[n].data, tensors[n]) for n in tensors)
+"""
+
+
+def test_an_interrupt_at_any_moment_of_a_swap_leaves_nothing_hanging(
+    tmp_path: Path,
+) -> None:
+    """An evaluator that is told to stop while it reads weights comes to its end."""
+    script = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    subprocess.run(script, check=True, timeout=120)

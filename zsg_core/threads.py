@@ -9,11 +9,12 @@ on the cores that the other work wants.
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
+
+from zsg_core.side_by_side import map_side_by_side
 
 Piece = TypeVar("Piece")
 
@@ -38,21 +39,15 @@ def run_in_threads(
     sharing and is raised here.
     """
     remaining = iter(list(pieces))  # of a list, as threads may all ask it at once
-    if count_threads() == 1:
+    count = count_threads()
+    if count == 1:
         work(remaining)
         return
+
+    def drop_remaining() -> None:
+        """After an error nobody needs the rest."""
+        deque(remaining, maxlen=0)
+
     # Asked anew each time, which takes milliseconds: another BLAS may have been loaded since.
     with threadpool_limits(1, user_api="blas"):
-        started = [_make_pool().submit(work, remaining) for _ in range(count_threads())]
-        try:
-            for future in started:
-                future.result()
-        finally:
-            deque(remaining, maxlen=0)  # after an error nobody needs the rest
-            for future in started:
-                future.exception()
-
-
-@cache
-def _make_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count_threads(), thread_name_prefix="zsg")
+        map_side_by_side(work, [remaining] * count, count, stop=drop_remaining)

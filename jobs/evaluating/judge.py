@@ -11,7 +11,6 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
 from zsg_core.retry import ExponentialBackoff
 from zsg_core.shown_text import make_showable
+from zsg_core.side_by_side import map_side_by_side
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat
 MOST_BYTES = 4 << 20  # of a reply, its headers included
@@ -283,16 +283,18 @@ def rate_requests(
     """
     listed = list(requests)
     new = [one for one in listed if kept.get(by.id, one) is None]
-    missing: dict[str, str] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        asked = [pool.submit(_ask, one, by, kept, attempts) for one in new]
-        try:
-            for one, told in zip(new, asked, strict=True):
-                if why := told.result():
-                    missing[one.id] = why
-        finally:
-            for told in asked:
-                told.cancel()
+    reasons = map_side_by_side(
+        lambda request: _ask(request, by, kept, attempts),
+        new,
+        workers,
+        # a judge may take minutes to answer, which a job that is told to stop has not
+        waits=False,
+    )
+    missing = {
+        request.id: reason
+        for request, reason in zip(new, reasons, strict=True)
+        if reason
+    }
     ratings = {
         one.id: value for one in listed if (value := kept.get(by.id, one)) is not None
     }

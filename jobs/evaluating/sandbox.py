@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import count
@@ -27,6 +26,7 @@ from typing import Any
 from jobs.evaluating import sandbox_worker
 from jobs.files.paths import find_home
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.side_by_side import map_side_by_side
 
 NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
 # what a busy machine may need to start an exam, before its own wall clock runs
@@ -165,8 +165,8 @@ class Sandbox:
         NoSandbox if the machine has ceased to give verdicts: then a program that has
         none need not have failed.
         """
-        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-            verdicts = list(pool.map(self.run, exams))
+        threads = workers or len(os.sched_getaffinity(0))
+        verdicts = map_side_by_side(self.run, exams, threads)
         if (
             any(one.why.startswith(NO_VERDICT) for one in verdicts)
             and not (proof := self.run(build_trial(self.limits.files))).passed

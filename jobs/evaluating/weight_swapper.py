@@ -11,7 +11,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
@@ -30,6 +29,7 @@ from jobs.model.batch_budget import BatchBudget
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
+from zsg_core.side_by_side import map_side_by_side
 
 # of a config: not of the model, or, as the ends of answers, not of what it computes
 _OF_THE_FILE = (
@@ -154,12 +154,14 @@ class WeightSwapper:
         """Copies the tensors of all files; returns the digest of each tensor."""
         from safetensors import safe_open
 
-        with ExitStack() as opened, ThreadPoolExecutor(_count_threads()) as pool:
+        with ExitStack() as opened:
             tensors: list[tuple[Path, Any, str]] = []
             for path in sorted(folder.glob("*.safetensors")):
                 file = opened.enter_context(safe_open(path, framework="pt"))
                 tensors += [(path, file, name) for name in file.keys()]
-            return dict(pool.map(self._copy_tensor, tensors))
+            # interrupted, it waits for those under way: they read the open files
+            digests = map_side_by_side(self._copy_tensor, tensors, _count_threads())
+        return dict(digests)
 
     def _copy_tensor(self, of_file: tuple[Path, Any, str]) -> tuple[str, str]:
         """Copies one tensor of an open file; returns its name and its digest."""

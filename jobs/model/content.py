@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from zsg_core.data import readers
 from zsg_core.data.readers.format import root_folder
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import REWARD
+from zsg_core.side_by_side import map_side_by_side
 from zsg_core.suites import PROMPTS
 
 # What decides a digest: broader than what is copied (model_file_names), since the
@@ -181,8 +181,7 @@ def _has_name(path: Path, patterns: Sequence[str]) -> bool:
 
 def sha256_of(paths: Sequence[Path]) -> list[str]:
     """The SHA-256 of each file, several at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(_sha256, paths))
+    return map_side_by_side(_sha256, paths, 8)
 
 
 def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -> str:
