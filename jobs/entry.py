@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +27,7 @@ from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.folder import SCHEMA
-from jobs.contract.heartbeat import Heartbeat, Pulse
+from jobs.contract.heartbeat import Heartbeat, Pulse, read_heartbeat
 from jobs.contract.job_file import (
     AnyJob,
     CanaryJob,
@@ -104,8 +104,7 @@ def run(folder: str) -> None:
         )
     start.pulse.other_versions = _tell_other_versions()
     outcome, facts = _perform_to_the_end(start, job)
-    if start.pulse.other_versions:
-        facts = facts | {"other_versions": start.pulse.other_versions}
+    facts = add_what_was_noted(start, facts)
     if heartbeat:
         heartbeat.stop()
     if outcome != Outcome.DONE:
@@ -203,6 +202,18 @@ def _perform_to_the_end(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, A
 def _describe_stop(signals: Signals) -> tuple[Outcome, dict[str, Any]]:
     """What a signal makes of the run, and which it was."""
     return outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
+
+
+def add_what_was_noted(start: Start, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an end with what this attempt has noted, however it ended: other
+    versions than the submit's, and what there is to know of the run's examples. Rank 0
+    finds the latter; the other ranks have it from its heartbeat."""
+    notes = start.pulse.notes
+    if not start.ranks.is_main:
+        beat = read_heartbeat(start.path, start.attempt.nonce)
+        notes = beat[0].notes if beat else []
+    noted = {"other_versions": start.pulse.other_versions, "notes": notes}
+    return {**facts, **{key: value for key, value in noted.items() if value}}
 
 
 def _settle_end(

@@ -169,6 +169,25 @@ def test_the_first_cause_stands(tmp_path):
     assert read_json(tmp_path / "exit.json")["cause"] == "out of memory"
 
 
+@pytest.mark.parametrize(
+    ("first_cause", "second_cause"),
+    [("peer lost", "out of memory"), ("out of memory", "peer lost")],
+)
+@pytest.mark.parametrize("has_first_notes", [True, False])
+def test_notes_on_examples_stay_whichever_rank_tells_the_end(
+    tmp_path, first_cause, second_cause, has_first_notes
+):
+    """One rank has them, another the cause that counts: the record has both."""
+    notes = {"notes": ["7 questions were cut"]}
+    made = begin_attempt(tmp_path, "s")
+    first, second = (notes, {}) if has_first_notes else ({}, notes)
+    end_attempt(tmp_path, made, Outcome.FAILED, cause=first_cause, **first)
+    end_attempt(tmp_path, made, Outcome.FAILED, cause=second_cause, **second)
+    record = read_json(tmp_path / "exit.json")
+
+    assert (record["cause"], record["notes"]) == ("out of memory", notes["notes"])
+
+
 def test_a_stale_exit_record_is_replaced(tmp_path):
     """What an earlier attempt left does not stand for this one."""
     end_attempt(

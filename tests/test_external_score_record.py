@@ -97,6 +97,25 @@ def test_answers_go_out_and_scores_come_back(zsg: Zsg, run: Path) -> None:
     assert points(run) == {("judge", 40): 12.5, ("judge_stderr", 40): 7.5}
 
 
+def test_answers_that_cannot_be_read_do_not_keep_the_others(
+    zsg: Zsg, run: Path
+) -> None:
+    """All others are exported first; then the export fails with file and byte of each
+    that is unreadable."""
+    [file] = (run / answers.FOLDER).iterdir()
+    first, second = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"\0" * len(first) + second)
+
+    out = zsg("answers", "export", "ab12", code=3)
+
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [(row["step"], row["id"]) for row in rows] == [
+        (40, answered.id) for answered in ANSWERED
+    ]
+    assert "3 answers of 1 checkpoint" in zsg.said
+    assert f"{file}: the answers at byte 0 cannot be read" in zsg.said
+
+
 def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None:
     """Items as those of a loss, by the test set's order; an item without a score is NaN
     and flagged."""

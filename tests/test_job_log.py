@@ -5,14 +5,18 @@ import importlib.util
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from jobs import entry
 from jobs.contract import attempt as attempts
-from jobs.contract.heartbeat import Pulse
+from jobs.contract.heartbeat import Heartbeat, Pulse, read_heartbeat
 from jobs.contract.journal import Journal, read_journal
 from jobs.runtime import job_log, log_marks, tracebacks
+from jobs.runtime.ranks import Ranks
 from launcher.status import logs, why
+from tests.lib.forked_jobs import wait_until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (\w+) (.*)")
 logger = logging.getLogger("jobs.preparing.any")
@@ -176,3 +180,29 @@ def test_programs_log_by_their_names(module: str) -> None:
     """Run by `python -m` a module is called __main__, whose messages nobody would write."""
     source = Path(importlib.util.find_spec(module).origin or "")  # type: ignore[union-attr]
     assert f'logging.getLogger("{module}")' in source.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_end_tells_what_was_noted_of_the_examples(tmp_path: Path, rank: int) -> None:
+    """However the run ended, and whichever rank tells it: rank 0 has counted, the other
+    ranks have it from its heartbeat."""
+    notes = ["7 questions were cut"]
+    attempt = attempts.begin_attempt(tmp_path, "s")
+    counted, own = Pulse(), Pulse()
+    counted.notes = notes
+    heartbeat = Heartbeat(tmp_path, attempt, counted)
+    wait_until(lambda: read_heartbeat(tmp_path, attempt.nonce) is not None)
+    heartbeat.stop()
+    own.other_versions = "torch 2.1 here, 2.2 at the submit"
+    start = entry.Start(
+        tmp_path,
+        attempt,
+        Ranks(rank, 2, rank),
+        SimpleNamespace(),
+        own if rank else counted,
+        entry.Past(None, None),
+    )
+    facts = entry.add_what_was_noted(start, {"cause": "out of memory", "notes": []})
+
+    assert facts["cause"] == "out of memory" and facts["notes"] == notes
+    assert facts.get("other_versions") == (own.other_versions if rank else None)

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Known
-from jobs.contract.folder import Workspace, publish_folder, read_json
+from jobs.contract.folder import Workspace, find_damage, publish_folder, read_json
 from jobs.contract.job_file import TrainJob, write_job
 from jobs.runtime.prerequisites import check_prerequisites
 from tests.lib.job_records import job_record
@@ -78,6 +78,30 @@ def test_a_stage_before_is_blamed_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(Known, match=r"runs/f: bad input") as error:
         check_prerequisites(a_job(tmp_path, after=("runs/f",)))
     assert error.value.cause == "a stage before failed"
+
+
+def test_what_has_lost_files_is_told_apart_from_what_was_never_made(
+    tmp_path: Path,
+) -> None:
+    """What was made and is not whole any more is told with what it lacks and what to
+    do; whoever made it is not blamed."""
+    job = a_job(tmp_path, *NEEDS)
+    with publish_folder(tmp_path / "corpora/other") as draft:
+        (draft / "train.bin").write_bytes(b"text")
+    (tmp_path / "corpora/c/COMMIT").unlink()
+    (tmp_path / "corpora/c").rmdir()
+    (tmp_path / "corpora/other").rename(tmp_path / "corpora/c")
+    (tmp_path / "corpora/c/train.bin").unlink()
+    ended(tmp_path, "prepare/p")
+
+    with pytest.raises(Known) as error:
+        check_prerequisites(job)
+    assert error.value.cause == "prepare failed"
+    assert str(error.value) == (
+        f"corpora/c is not whole any more: {find_damage(tmp_path / 'corpora/c')};"
+        " zsg retry makes it again"
+    )
+    assert "train.bin" in str(error.value)
 
 
 def test_a_job_that_waits_for_nobody_says_what_to_do(tmp_path: Path) -> None:

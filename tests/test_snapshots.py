@@ -17,9 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt
 from jobs.contract.folder import is_committed, read_json, write_json
 from jobs.contract.job_file import read_train_job
-from jobs.contract.journal import first_points, read_journal
+from jobs.contract.journal import GUEST, Journal, first_points, read_journal
 from jobs.contract.journal_rows import SnapshotDiffers
 from jobs.runtime.ranks import Ranks
 from tests.lib.forked_jobs import wait_until
@@ -400,7 +401,9 @@ class Place:
         )
         self.attempt = attempts.begin_attempt(self.folder, "s")
 
-    def snapshots(self) -> Snapshots:
+    def snapshots(
+        self, rule: dict[str, int] | None = None, scored: tuple[str, ...] = ()
+    ) -> Snapshots:
         """Its snapshots after steps 1 to 9."""
         note = lambda *row: self.rows.append(row)  # noqa: E731
         return Snapshots(
@@ -410,8 +413,9 @@ class Place:
             Ranks(0, 1, 0),
             self.base,
             range(1, 10),
-            None,
+            rule,
             note,
+            scored,
         )
 
 
@@ -483,3 +487,29 @@ def test_the_first_snapshot_counts_and_another_is_told(place: Place) -> None:
     assert files_of(place.folder) == before
     [told_of] = [data for _, data in place.rows if isinstance(data, SnapshotDiffers)]
     assert told_of.first == digest != told_of.again
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["whole", "broken"])
+def test_a_broken_file_of_an_evaluator_keeps_snapshots_and_stops_no_training(
+    place: Place, caplog: pytest.LogCaptureFixture, is_broken: bool
+) -> None:
+    """Nobody can tell what the evaluator has: every snapshot stays, which is said once.
+    With a whole file only the one stays that the rule names."""
+    evaluator = Attempt(1, "evaluation", None, 0, "guest", "node", 0)
+    guest = Journal(place.folder, evaluator, GUEST, "s", fence=lambda: None)
+    for step in range(1, 5):
+        guest.add_metrics({"rouge1": 1.0}, step=step, examples=step)
+    guest.close()
+    path = place.folder / "journal" / guest.name
+    if is_broken:
+        first, *later = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(first + b"\0" * 20 + b"\n" + b"".join(later))
+    snapshots = place.snapshots({"last": 1}, ("rouge1",))
+    for step in range(1, 5):
+        snapshots.take(step)
+    snapshots.finish()
+
+    assert there(place.folder) == (["1", "2", "3", "4"] if is_broken else ["4"])
+    warned = [text for text in caplog.messages if "a snapshot is not removed" in text]
+    assert len(warned) == is_broken
+    assert all(str(path) in text for text in warned)

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,17 @@ def end_attempt(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) 
     """Writes exit.json, unless the attempt is superseded or another rank has already
     said why it ended.
 
-    What only followed from something gives way to what it followed from.
+    What only followed from something gives way to what it followed from. Notes on the
+    run's examples stay, whichever rank has told them.
     """
     check_attempt(folder, attempt)
     last = exit_record.read_if_sound(folder)
+    all_facts: dict[str, Any] = {"ended": now_ms(), **facts}
     if last is not None and is_current(last, attempt):
         if not causes.precedes(facts.get("cause"), last.cause):
+            _add_missing_notes(folder, last, facts)
             return
-    all_facts: dict[str, Any] = {"ended": now_ms(), **facts}
+        all_facts.setdefault("notes", last.notes)
     record = ExitRecord(
         attempt=attempt.attempt,
         submission=attempt.submission,
@@ -178,6 +182,15 @@ def end_attempt(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) 
         **all_facts,
     )
     exit_record.write_exit_record(folder, record)
+
+
+def _add_missing_notes(
+    folder: Path, last: ExitRecord, facts: Mapping[str, Any]
+) -> None:
+    """Adds a rank's notes to what another rank has told of the end without any."""
+    if not exit_record.replace_unset(last.notes) and "notes" in facts:
+        record = msgspec.structs.replace(last, notes=facts["notes"])
+        exit_record.write_exit_record(folder, record)
 
 
 def amend_end(folder: Path, attempt: Attempt, **facts: Any) -> None:

@@ -213,7 +213,7 @@ class Snapshots:
         self._there[int(written.folder.name)] = _loss_of(written)
         self._news.put(written)
         for step in self._list_removable():
-            is_still_needed = partial(is_needed, self._run, self._scored, step)
+            is_still_needed = partial(self._is_needed, step)
             reason = removal.discard_folder(
                 self._run.parent.parent,
                 self._root / str(step),
@@ -235,6 +235,14 @@ class Snapshots:
         except Damaged as error:
             self._say_once(str(error))
             return []
+
+    def _is_needed(self, step: int) -> bool:
+        """Whether a snapshot is still to be evaluated; so it is where that cannot be told."""
+        try:
+            return is_needed(self._run, self._scored, step)
+        except Damaged as error:
+            self._say_once(str(error))
+            return True
 
     def _say_once(self, reason: str) -> None:
         if reason not in self._said:
