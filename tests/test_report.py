@@ -419,20 +419,26 @@ def test_nothing_recorded_is_a_users_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [(1e308, -1e308, 1.0), (-1.7e308, 0.0, 0.0), (1.7e308,) * 3], ids=str
+    ("values", "told"),
+    [
+        ((1e308, -1e308, 1.0), "1e+308 at step 0, and at 1 more steps: too large"),
+        ((-1.7e308, 0.0, 0.0), "-1.7e+308 at step 0: too large"),
+        ((1.7e308,) * 3, "1.7e+308 at step 0, and at 2 more steps: too large"),
+    ],
+    ids=str,
 )
-def test_values_too_large_to_draw_are_refused(
-    tmp_path: Path, values: tuple[float, ...]
+def test_values_too_large_to_draw_are_told_and_refuse_nothing(
+    tmp_path: Path, logged: list[str], values: tuple[float, ...], told: str
 ) -> None:
-    """With the metric, the run and the step; other metrics of the grid are drawn as ever."""
+    """They count as infinite, which the page and one line say with run and step; the
+    other runs, and other metrics, are drawn as ever."""
     place = Workspace(tmp_path)
     journalled(place, "odd", "odd/x", values)
+    page = written(place, "odd", metric="odd/x")
 
-    with pytest.raises(
-        UserError,
-        match=r"--metric odd/x: run odd0 has -?1\.?\d?e\+308 at step 0, which is too large",
-    ):
-        written(place, "odd", metric="odd/x")
+    assert f"odd0 has odd/x {told}" in page
+    assert [line for line in logged if told in line]
+    assert "metric odd/x" in page
     assert "1 of 1 runs done" in written(place, "odd")
 
 

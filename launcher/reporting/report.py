@@ -1,6 +1,8 @@
 """Makes a grid's report: a page that compares its runs, with the figure and the numbers
 beside it."""
 
+import dataclasses
+import logging
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -22,6 +24,8 @@ from launcher.status import data_notes
 from launcher.workspace import extras, recorded_grids
 from zsg_core.errors import UserError
 from zsg_core.stats.curves import Drop
+
+logger = logging.getLogger(__name__)
 
 MOST_PANELS = 24
 # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
@@ -171,13 +175,16 @@ def _read(
             troubles.append(trouble)
             facts.append({"run": run.run, "state": recorded_runs.UNREADABLE})
             continue
+        if trouble := _explain_too_large(options.metric, member):
+            logger.warning(trouble)
+            troubles.append(trouble)
+            member = _leave_out_too_large(member)
         members.append(member)
         facts.append(run_facts_shown)
         troubles += run_troubles
         notes |= dict.fromkeys(run_notes)
         metrics |= dict.fromkeys(run.keys())
     _refuse_empty(record, options, metrics)
-    _refuse_too_large(options.metric, members)
     _refuse_odd_places(options.x, members)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
@@ -234,16 +241,30 @@ def _choose_panel_axis(
     return None
 
 
-def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
-    """UserError for a metric with a value too large to be drawn, with the run that has it."""
-    for member in members:
-        for step, value in member.values.items():
-            if math.isfinite(value) and abs(value) > LARGEST:
-                raise UserError(
-                    f"--metric {metric}: run {member.run} has {value:g} at step {step}, which is"
-                    f" too large to be drawn or compared (at most {LARGEST:g}); it is hardly a"
-                    " measurement. Ask for another metric with --metric, or see what journalled it"
-                )
+def _explain_too_large(metric: str, member: Member) -> str | None:
+    """What is told of a run whose values are too large to be drawn; None if none is."""
+    steps = [step for step, value in member.values.items() if _is_too_large(value)]
+    if not steps:
+        return None
+    more = f", and at {len(steps) - 1} more steps" if len(steps) > 1 else ""
+    return (
+        f"{member.run} has {metric} {member.values[steps[0]]:g} at step {steps[0]}{more}: too"
+        f" large to be drawn or compared (at most {LARGEST:g}), so it counts as infinite; it is"
+        " hardly a measurement, see what journalled it"
+    )
+
+
+def _leave_out_too_large(member: Member) -> Member:
+    """The same run with infinities for the values that are too large: a gap in its curve."""
+    values = {
+        step: math.copysign(math.inf, value) if _is_too_large(value) else value
+        for step, value in member.values.items()
+    }
+    return dataclasses.replace(member, values=values)
+
+
+def _is_too_large(value: float) -> bool:
+    return math.isfinite(value) and abs(value) > LARGEST
 
 
 def _refuse_odd_places(x: str, members: Sequence[Member]) -> None:
