@@ -4,16 +4,22 @@ record cost a training step?
     python -m benchmarks.tracking --json
 
 All against real servers on sqlite, begun here. Delivery is held against bare
-`log_batch` calls of 1,000 metrics to the same server; 128 writers against MLflow's
-server as it is set up by itself (the peer is what of their batches it lost) and by `zsg
-server`; a step's cost is that of its journal row, as the training thread pays it. The
-back-fill is of runs that were trained without a route to the server: 180 checkpoints of
-ten metrics each.
+`log_batch` calls of 1,000 metrics to the same server, by turns; clients that write at
+once against MLflow's server as it is set up by itself (the peer is what of their
+batches it lost) and against `zsg server`; a step's cost is that of its journal row, as
+the training thread pays it. The back-fill is of runs that were trained without a route
+to the server: 180 checkpoints of ten metrics each.
+
+It takes about two minutes on two cores with nothing beside, and may take five on a busy
+machine; `--runs 1000 --writers 128` is the whole of it, and takes a quarter of an hour.
+Interrupted or told to end (SIGINT, SIGTERM), it ends its servers first.
 """
 
 import argparse
 import contextlib
 import os
+import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -45,9 +51,15 @@ from jobs.tracking import mlflow_sync
 from jobs.tracking.tracker import MlflowClient, make_store
 from launcher.mlflow.mlflow_server import QUIET
 
-RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 1_000, 180, 10, 128, 4
-SHARE, STEP_MS, FILL_S = 0.7, 0.1, 600.0
-STEPS, POINTS = 20_000, 20_000
+RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 20, 180, 10, 32, 4
+REPEATS = 3
+# seconds that a back-fill may take: for the program to begin, and for each of its runs
+BEGIN_S, FILL_S = 10.0, 0.6
+SHARE, STEP_MS = 0.9, 0.1
+STEPS, POINTS = 20_000, 10_000
+# of a server that ends: longer than `zsg server` gives its own processes
+STOPS_S = 15.0
+STARTS_S = 240.0
 RECIPE = {
     "schema": 1,
     "base": {"kind": "tiny"},
@@ -65,22 +77,51 @@ def main() -> None:
         "--runs",
         type=int,
         default=RUNS,
-        help="runs of the back-fill; the goal shrinks with them",
+        help=f"runs of the back-fill ({RUNS}); the goal grows with them",
     )
     parser.add_argument(
-        "--writers", type=int, default=WRITERS, help="clients that write at once"
+        "--writers",
+        type=int,
+        default=WRITERS,
+        help=f"clients that write at once ({WRITERS})",
     )
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=REPEATS,
+        help=f"turns of delivery and bare calls ({REPEATS}); the best of each counts",
+    )
+    options = parser.parse_args()
+    # as an interrupt: what was begun here is ended on the way out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
-        show(measure(Path(place), asked.runs, asked.writers), asked.json)
+        rows = measure(Path(place), options.runs, options.writers, options.repeats)
+    show(rows, options.json)
 
 
-def measure(folder: Path, runs: int = RUNS, writers: int = WRITERS) -> list[Row]:
+def measure(
+    folder: Path, runs: int = RUNS, writers: int = WRITERS, repeats: int = REPEATS
+) -> list[Row]:
     """The rows; `folder` takes the workspaces, 200 kB a run, and the servers' databases."""
     rows = [step_cost(folder)]
+    stores = [folder / name / "mlflow.db" for name in ("ours", "stock")]
+    make_stores(stores)
     with zsg_server(folder / "ours") as uri:
-        rows += [throughput(folder, uri), back_fill(folder, uri, runs)]
-    return [*rows, many_writers(folder, writers)]
+        rows += [throughput(folder, uri, repeats=repeats), back_fill(folder, uri, runs)]
+        lost_by_ours = lost(uri, writers)
+    with stock_server(folder / "stock") as uri:
+        lost_by_stock = lost(uri, writers)
+    return [*rows, many_writers(writers, lost_by_ours, lost_by_stock)]
+
+
+def make_stores(paths: Sequence[Path]) -> None:
+    """Makes empty stores of MLflow: the first by MLflow, which takes long, the others
+    are copies."""
+    first, *copies = paths
+    make_store(first)
+    for path in copies:
+        path.parent.mkdir(parents=True)
+        shutil.copy(first, path)
 
 
 def step_cost(folder: Path, steps: int = STEPS) -> Row:
@@ -107,20 +148,20 @@ def step_cost(folder: Path, steps: int = STEPS) -> Row:
     )
 
 
-def throughput(folder: Path, uri: str, points: int = POINTS) -> Row:
-    """Metrics a second of one delivery, beside the same number in bare calls; in turn,
-    the best of three of each."""
-    ours, bare = [], []
-    for number in range(3):
+def throughput(
+    folder: Path, uri: str, points: int = POINTS, repeats: int = REPEATS
+) -> Row:
+    """Metrics a second of one delivery, beside the same number in bare calls; by turns,
+    the best of each."""
+    ours: list[float] = []
+    bare: list[float] = []
+    for number in range(repeats):
+        grid = f"fast{number}"
         place = workspace(
-            folder / f"fast{number}",
-            f"fast{number}",
-            uri,
-            runs=1,
-            checkpoints=points // METRICS,
+            folder / grid, grid, uri, runs=1, checkpoints=points // METRICS
         )
         began = time.perf_counter()
-        sent = mlflow_sync.sync_grid(place, f"fast{number}")["points"]
+        sent = mlflow_sync.sync_grid(place, grid)["points"]
         ours.append(sent / (time.perf_counter() - began))
         bare.append(_bare(uri, points))
     best, ceiling = max(ours), max(bare)
@@ -152,7 +193,7 @@ def back_fill(folder: Path, uri: str, runs: int) -> Row:
     assert (
         f"sent {runs * CHECKPOINTS * METRICS} points of {runs} runs" in done.stdout
     ), done.stdout
-    goal = FILL_S * runs / RUNS
+    goal = BEGIN_S + FILL_S * runs
     return Row(
         f"back-fill of {runs:,} runs × {CHECKPOINTS} × {METRICS}",
         took,
@@ -163,19 +204,15 @@ def back_fill(folder: Path, uri: str, runs: int) -> Row:
     )
 
 
-def many_writers(folder: Path, writers: int) -> Row:
+def many_writers(writers: int, by_ours: float, by_stock: float) -> Row:
     """Batches in a hundred that failed, of clients that all write at once and do not try again."""
-    with stock_server(folder / "stock") as uri:
-        theirs = lost(uri, writers)
-    with zsg_server(folder / "loaded") as uri:
-        ours = lost(uri, writers)
     return Row(
         f"lost of what {writers} writers sent at once",
-        ours,
+        by_ours,
         "%",
-        theirs,
+        by_stock,
         0.0,
-        ours == 0,
+        by_ours == 0,
     )
 
 
@@ -243,7 +280,6 @@ def stock_server(folder: Path) -> Iterator[str]:
     """A server with MLflow's own settings, but for telemetry and job queues, and of as
     many workers."""
     port, database = _port(), folder / "mlflow.db"
-    folder.mkdir(parents=True)
     make_store(database)
     argv = [
         sys.executable,
@@ -271,26 +307,42 @@ def stock_server(folder: Path) -> Iterator[str]:
 def _started(
     argv: Sequence[str], env: dict[str, str], port: int, folder: Path
 ) -> Iterator[str]:
+    """The address of a server, once it answers; at the end none of its processes is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    uri, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    uri = f"http://127.0.0.1:{port}"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             argv, env=env, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        while True:
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"{uri}/health", timeout=5),
-            ):
-                break
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError((folder / "log").read_text())
-            time.sleep(0.2)
+        _wait_until_healthy(uri, process, folder / "log")
         yield uri
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+        _end_group(process)
+
+
+def _wait_until_healthy(
+    uri: str, process: "subprocess.Popen[bytes]", log: Path
+) -> None:
+    """Returns once a server answers. RuntimeError, with its log, where it does not."""
+    until = time.monotonic() + STARTS_S
+    while True:
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{uri}/health", timeout=5),
+        ):
+            return
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(log.read_text())
+        time.sleep(0.2)
+
+
+def _end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process and those of its group, at the latest by SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.wait(STOPS_S)
 
 
 def _port() -> int:
@@ -319,32 +371,40 @@ def _bare(uri: str, points: int) -> float:
 def lost(uri: str, writers: int) -> float:
     """The batches in a hundred that got an error: each writer makes a run and sends it
     four batches of 50."""
+    together = threading.Barrier(writers)
+    failed: list[int] = []
+
+    def write(_number: int) -> None:
+        together.wait()
+        failed.append(_count_lost_batches(uri))
+
+    pool = ThreadPoolExecutor(writers)
+    try:
+        list(pool.map(write, range(writers)))
+    finally:
+        # interrupted, it waits for no answer: the server is ended
+        together.abort()
+        pool.shutdown(wait=False, cancel_futures=True)
+    return 100 * sum(failed) / (writers * BATCHES)
+
+
+def _count_lost_batches(uri: str) -> int:
+    """How many of one writer's batches got an error; all where its run could not be made."""
     from mlflow.entities import Metric
 
-    client, together, failed = MlflowClient(uri), threading.Barrier(writers), []
-
-    def write(number: int) -> None:
-        together.wait()
+    client = MlflowClient(uri)
+    try:
+        run = client.create_run("0").info.run_id
+    except Exception:
+        return BATCHES
+    count = 0
+    for batch in range(BATCHES):
+        metrics = [Metric(f"k{n}", 1.0, 1_700_000_000_000, batch) for n in range(50)]
         try:
-            run = client.create_run("0").info.run_id
+            client.log_batch(run, metrics=metrics)
         except Exception:
-            failed.extend([number] * BATCHES)
-            return
-        for batch in range(BATCHES):
-            try:
-                client.log_batch(
-                    run,
-                    metrics=[
-                        Metric(f"k{n}", 1.0, 1_700_000_000_000, batch)
-                        for n in range(50)
-                    ],
-                )
-            except Exception:
-                failed.append(number)
-
-    with ThreadPoolExecutor(writers) as pool:
-        list(pool.map(write, range(writers)))
-    return 100 * len(failed) / (writers * BATCHES)
+            count += 1
+    return count
 
 
 if __name__ == "__main__":

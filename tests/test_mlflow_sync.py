@@ -317,6 +317,29 @@ def test_values_that_mlflow_changes_are_told(work: Path, logged: list[str]) -> N
     assert logged == [line]
 
 
+def test_a_name_that_mlflow_does_not_take_keeps_no_other_metric_back(
+    work: Path, logged: list[str]
+) -> None:
+    """All others arrive, once; the tag and one line of the sync tell of those that
+    cannot be sent, of whatever kind they are."""
+    names = ["what?", "../up", "/root", "a//b", "k" * 251, "", ".", "a\n"]
+    accepted = ["loss", "loss/flan 2022", "a:b", "ä.b-c_d", "k" * 250]
+    row = dict.fromkeys([*names, *accepted], 1.0)
+    write_run(work, "named", [[row, {"loss": 0.5}]])
+    write_grid(work, "named", ["named"])
+    assert sync(work, "named") == {"runs": 1, "points": len(accepted) + 1}
+
+    run = child_runs(work, "named")["named"]
+    assert {key for key, *_ in run["points"]} == set(accepted)
+    assert run["status"] == "FINISHED"
+    assert run["tags"]["zsg.values_changed"] == (
+        "8 × not sent, as MLflow takes no metric of that name, first what? at step 0"
+    )
+    [line] = logged
+    assert "not sent, as MLflow takes no metric of that name" in line
+    assert sync(work, "named") == {"runs": 0, "points": 0}
+
+
 def test_a_grids_run_that_was_deleted_gets_its_children_back(work: Path) -> None:
     """A new run of the grid is made, and all its runs stand below it again, also where
     nothing of them is to be sent."""

@@ -6,6 +6,7 @@ parameter can never change.
 """
 
 import math
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -44,6 +45,10 @@ CHANGED = {
     "nan": "nan, which its charts leave out",
 }
 NOT_SENT = "not sent, as step or time is beyond 64 bits"
+NO_NAME = "not sent, as MLflow takes no metric of that name"
+# A name of MLflow 3: it may be used as a path, so it is one that stands for itself.
+_NAME = re.compile(r"[/\w.\- :]+")
+NAME_LENGTH, SHOWN_LENGTH = 250, 100
 MOST_OF_NOTES = 4000  # characters, of which a tag of MLflow has 5000
 _COUNTS = re.compile(r"[0-9]+|'.*'")  # by which flags of one kind differ
 
@@ -115,8 +120,21 @@ def read_run_state(
 
 
 def can_be_sent(point: Point) -> bool:
+    """Whether MLflow takes a point. It refuses a whole request for one that it does not
+    take, and all that stands beside it."""
+    return _has_room(point) and can_be_named(point.key)
+
+
+def can_be_named(key: str) -> bool:
+    """Whether MLflow takes a metric of that name."""
+    is_path = posixpath.normpath(key) == key and not key.startswith(("..", "/"))
+    is_short = len(key) <= NAME_LENGTH and key != "."
+    return is_path and is_short and _NAME.fullmatch(key) is not None
+
+
+def _has_room(point: Point) -> bool:
     """Whether MLflow has room for a point's step and time: 64 bits, and no time before
-    1970. It refuses a whole request for one that has not."""
+    1970."""
     return -BEYOND <= point.step < BEYOND and 0 <= point.ts < BEYOND
 
 
@@ -125,15 +143,24 @@ def describe_changed_values(points: Iterable[Point]) -> dict[str, str]:
     all are the same. `points`: of all writers of a run's journals."""
     odd_points: dict[str, list[Point]] = {}
     for point in points:
-        if not can_be_sent(point):
+        if not can_be_named(point.key):
+            odd_points.setdefault(NO_NAME, []).append(point)
+        elif not _has_room(point):
             odd_points.setdefault(NOT_SENT, []).append(point)
         elif not math.isfinite(point.value):
             odd_points.setdefault(CHANGED[str(point.value)], []).append(point)
     texts = [
-        f"{len(changed)} × {what_happens}, first {changed[0].key} at step {changed[0].step}"
+        f"{len(changed)} × {what_happens}, first {_show_key(changed[0])} at step"
+        f" {changed[0].step}"
         for what_happens, changed in odd_points.items()
     ]
     return {"values_changed": "; ".join(texts)} if texts else {}
+
+
+def _show_key(point: Point) -> str:
+    """A point's key, cut where it is too long to be read."""
+    key = point.key
+    return key if len(key) <= SHOWN_LENGTH else f"{key[:SHOWN_LENGTH]}…"
 
 
 def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:

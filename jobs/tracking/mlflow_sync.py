@@ -20,10 +20,8 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -39,6 +37,7 @@ from jobs.tracking.run_sync import BEGAN, PARENT, RUN, MlflowGrid, RunSync
 from jobs.tracking.tracker import NotKept, Refused, Tracker, Unreachable
 from zsg_core.errors import UserError, ZsgError
 from zsg_core.retry import ExponentialBackoff, RetryPolicy
+from zsg_core.side_by_side import do_nothing, map_side_by_side
 
 # by its name, as it is run as a program, which Python calls __main__
 logger = logging.getLogger("jobs.tracking.mlflow_sync")
@@ -90,8 +89,10 @@ class Delivery:
         workspace: Workspace,
         grid: str,
         retry_policy: RetryPolicy | None = None,
+        record: GridRecord | None = None,
     ) -> None:
-        record = grid_record.read_grid_record(workspace, grid)
+        """`record`: that of the grid, where it has been read."""
+        record = record or grid_record.read_grid_record(workspace, grid)
         if record is None:
             raise UserError(
                 f"no grid {grid!r} in {workspace.root}; zsg status lists the grids"
@@ -119,18 +120,20 @@ class Delivery:
         metrics, which no trouble with artifacts may stop or delay.
         """
         rows = [row for row in self._list_rows(only) if self._has_begun(row)]
-        sent = {"runs": 0, "points": 0}
         refusals: list[Refused | Damaged] = []
         if rows:
             self._look_up(only)
-        counts = self._do_each(
-            rows, lambda row: self._sync_run(row).send(refill), refusals
-        )
-        for number, points in enumerate(counts, start=1):
-            sent["runs"] += points > 0
-            sent["points"] += points
+        looked_at: list[bool] = []
+
+        def count_run() -> None:
+            looked_at.append(True)
             if report_progress:
-                report_progress(number, len(rows))
+                report_progress(len(looked_at), len(rows))
+
+        counts = self._do_each(
+            rows, lambda row: self._sync_run(row).send(refill), refusals, count_run
+        )
+        sent = {"runs": sum(points > 0 for points in counts), "points": sum(counts)}
         self._tell_elsewhere()
         self._tell_changed()
         if with_tables:
@@ -157,10 +160,7 @@ class Delivery:
         rows = [row for row in self._list_rows() if row.run in unkept]
         self._mlflow_grid.unkept = set()
         try:
-            for _ in self._do_each(
-                rows, lambda row: self._sync_run(row).send_tables(), refusals
-            ):
-                pass
+            self._do_each(rows, lambda row: self._sync_run(row).send_tables(), refusals)
         except NotKept as error:
             logger.warning(
                 f"{self._grid}: {error}. The losses of items are therefore not in MLflow yet, all"
@@ -193,34 +193,21 @@ class Delivery:
         rows: list[ListedRun],
         do: Callable[[ListedRun], int],
         refusals: list[Refused | Damaged],
-    ) -> Iterator[int]:
-        """What `do` returns of each run, as they end; 0 of one that was refused, which
-        is noted. After another trouble nothing more is begun: a server that does not
-        answer is asked for no other run."""
-        stop = threading.Event()
+        count_run: Callable[[], None] = do_nothing,
+    ) -> list[int]:
+        """What `do` returns of each run; 0 of one that was refused, which is noted.
+        `count_run` is called as each ends. After another trouble nothing more is begun:
+        a server that does not answer is asked for no other run. So it is when
+        interrupted; what is under way ends."""
 
-        def do_unless_stopped(row: ListedRun) -> int:
-            if stop.is_set():
-                return 0
-            try:
-                return self._do_or_note_refusal(row, do, refusals)
-            except BaseException:
-                stop.set()
-                raise
+        def do_and_count(row: ListedRun) -> int:
+            points = self._do_or_note_refusal(row, do, refusals)
+            count_run()
+            return points
 
-        is_server = self._tracker.uri.startswith("http")
-        width = min(SIDE_BY_SIDE, len(rows)) if is_server else 1
-        if width <= 1:
-            yield from map(do_unless_stopped, rows)
-            return
-        with ThreadPoolExecutor(width) as pool:
-            pending = [pool.submit(do_unless_stopped, row) for row in rows]
-            try:
-                for future in as_completed(pending):
-                    yield future.result()
-            finally:
-                # also when interrupted: what is under way ends, nothing else begins
-                stop.set()
+        if len(rows) == 1 or not self._tracker.uri.startswith("http"):
+            return [do_and_count(row) for row in rows]
+        return map_side_by_side(do_and_count, rows, SIDE_BY_SIDE)
 
     def _do_or_note_refusal(
         self,
@@ -275,12 +262,7 @@ class Delivery:
         """The grid in MLflow, whose experiment and own run are made if need be."""
         with locks.hold_lock(self._workspace.grid(self._grid) / "delivery.lock"):
             self._tracker.refuse_too_old()
-            experiment = (
-                self._find_home()
-                or self._find_home_by_tags()
-                or self._tracker.experiment(self._grid)
-            )
-            self._tell_name(experiment)
+            experiment = self._find_experiment()
             parent, _ = self._tracker.find_or_create(
                 experiment, self._identify("grid"), {}, self._grid, None
             )
@@ -293,6 +275,21 @@ class Delivery:
             experiment=experiment,
             parent=parent,
         )
+
+    def _find_experiment(self) -> str:
+        """The experiment that the grid is filled into, made if need be; told is where it
+        has another name."""
+        if home := self._find_home():
+            self._tell_name(self._tracker.name_of(home))
+            return home
+        names = self._tracker.list_experiments()
+        if home := self._find_home_by_tags(names):
+            self._tell_name(names[home])
+            return home
+        for experiment, name in names.items():
+            if name == self._grid:
+                return experiment
+        return self._tracker.experiment(self._grid)
 
     def _identify(self, kind: str) -> dict[str, str]:
         """The tags of this grid's MLflow runs of a kind."""
@@ -317,15 +314,23 @@ class Delivery:
             return None
         return cursor.run if cursor.is_of(self._store) else None
 
-    def _find_home_by_tags(self) -> str | None:
+    def _find_home_by_tags(self, names: Mapping[str, str]) -> str | None:
         """The same for cursors that are lost: an experiment of another name that has
-        this grid's own run, and runs of this workspace."""
-        names = self._tracker.experiments_with(self._identify("grid"))
-        names.pop(self._tracker.named(self._grid) or "", None)
-        if not names:
+        this grid's own run, and runs of this workspace. `names`: of all experiments."""
+        differently_named = [
+            experiment for experiment, name in names.items() if name != self._grid
+        ]
+        candidates = self._tracker.choose_experiments_with(
+            differently_named, self._identify("grid")
+        )
+        if not candidates:
             return None
         journals = self._list_journals()
-        homes = [name for name in names if self._has_run_of(name, journals)]
+        homes = [
+            experiment
+            for experiment in candidates
+            if self._has_run_of(experiment, journals)
+        ]
         if len(homes) > 1:
             quoted = " and ".join(repr(names[experiment]) for experiment in homes)
             raise Refused(
@@ -362,8 +367,7 @@ class Delivery:
                 return str(first.ts)
         return None
 
-    def _tell_name(self, experiment: str) -> None:
-        name = self._tracker.name_of(experiment)
+    def _tell_name(self, name: str) -> None:
         if name != self._grid:
             logger.warning(
                 f"{self._grid}: its experiment is called {name!r} in MLflow by now, which is filled"
@@ -395,16 +399,17 @@ def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
     """Delivers runs to every grid that lists them and has a server, from the node that
     trains or evaluates them."""
     os.nice(NICE)
-    served = [
-        (run, record.name)
-        for run, record in find_grids_of_runs(workspace, runs)
-        if str(record.tracking).startswith("http")
-    ]
+    served: list[tuple[str, str]] = []
+    records: dict[str, GridRecord] = {}
+    for run, record in find_grids_of_runs(workspace, runs):
+        if str(record.tracking).startswith("http"):
+            served.append((run, record.name))
+            records[record.name] = record
     deliveries: dict[str, Delivery] = {}
 
     def send_run(run: str, grid: str) -> None:
         if grid not in deliveries:
-            deliveries[grid] = Delivery(workspace, grid, LIVE)
+            deliveries[grid] = Delivery(workspace, grid, LIVE, records[grid])
         # the tables come last: out of reach, they would hold up what is measured meanwhile
         deliveries[grid].send(only=run, with_tables=False)
 

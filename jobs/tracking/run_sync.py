@@ -1,8 +1,9 @@
 """Syncs one run with MLflow: its points, params, tags and datasets and, when it is done,
 its item losses and snapshots.
 
-The delivery cursor beside the run says what MLflow has; it is written after every
-request that was answered.
+The delivery cursor beside the run says what MLflow has; it is written, and synced to
+disk, after every request of points that was answered: a hole in the journal is judged
+by it.
 """
 
 import logging
@@ -330,7 +331,8 @@ class RunSync:
             count += number
             self._note_sent(writer, points[count - 1 : count], count)
         if params is not None:
-            self._keep(params=True)
+            # with the next that is written: sent twice, parameters change nothing
+            self._cursor = replace(self._cursor, params=True)
         return len(unsent)
 
     def _count_sent(self, writer: str, points: Sequence[Point]) -> int:
@@ -454,7 +456,8 @@ class RunSync:
         self._send_datasets(self._cursor.run)
         for stage, of_stage in by_stage.items():
             self._send_snapshots(stage, rows[stage.name], of_stage)
-        self._keep(results=results, unkept=True)
+        # written with the end of the sync, which comes next
+        self._cursor = replace(self._cursor, results=results, unkept=True)
 
     def _send_snapshots(
         self, stage: Path, rows: list[journal_rows.Row], points: list[Point]
@@ -524,10 +527,10 @@ def _choose_points(
         points, flags = journal.first_points(of_writer)
         all_points[writer] = points
         disagreements += flags
-    for key in _list_keys(all_points.values()):
+    for key in filter(mlflow_metadata.can_be_named, _list_keys(all_points.values())):
         keys.keeps(key)
     by_writer = {
-        writer: [point for point in points if keys.keeps(point.key)]
+        writer: [point for point in points if _is_told_of(point, keys)]
         for writer, points in all_points.items()
     }
     told_points = chain.from_iterable(by_writer.values())
@@ -542,6 +545,12 @@ def _choose_points(
         for hole in _find_closed_holes(writer, of_writer, by_writer)
     ]
     return _Points(by_writer, disagreements, keys, tags, holes)
+
+
+def _is_told_of(point: Point, keys: mlflow_metadata.Keys) -> bool:
+    """Whether MLflow is told a point, or at least that there is one: a name that it does
+    not take has no room among its keys."""
+    return not mlflow_metadata.can_be_named(point.key) or keys.keeps(point.key)
 
 
 def _find_closed_holes(

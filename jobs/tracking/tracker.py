@@ -61,7 +61,7 @@ from mlflow.tracking.request_auth.registry import (
 )
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.file_utils import local_file_uri_to_path
-from mlflow.utils.rest_utils import http_request
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.contract.journal import Point
@@ -83,7 +83,9 @@ TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
 PAGE = 1000  # runs of one answer
 VERSION_S = 10.0
 LIST = "/api/2.0/mlflow/artifacts/list"
+LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 PROBE = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 BUSY_S = 60.0  # how long another process may hold a sqlite store
 # What in a store has the address of artifacts, the experiments' own last: the others
 # are found by theirs.
@@ -258,6 +260,23 @@ def _identity(metric: Metric) -> tuple[str, int, int, str]:
     return metric.key, metric.timestamp, metric.step, value
 
 
+def _spell_metric(metric: Metric) -> dict[str, object]:
+    """A metric as the body of a request has it, in which a number that is not finite is
+    a word of protobuf's."""
+    value: float | str = metric.value
+    if not math.isfinite(metric.value):
+        value = NOT_FINITE[repr(metric.value)]
+    spelled: dict[str, object] = {
+        "key": metric.key,
+        "value": value,
+        "timestamp": metric.timestamp,
+        "step": metric.step,
+    }
+    if metric.model_id:
+        spelled |= {"model_id": metric.model_id, "run_id": metric.run_id}
+    return spelled
+
+
 def _fitting(texts: Sequence[str]) -> int:
     """How many of these go into one request, from the first on."""
     sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
@@ -294,14 +313,16 @@ class Tracker:
 
         Refused where the experiment was deleted, since MLflow keeps its name taken.
         """
-        experiment = self._again(lambda: self._experiment(name))
-        if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        created = self._again(lambda: self._create_experiment(name))
+        if isinstance(created, str):
+            return created
+        if created.lifecycle_stage != LifecycleStage.ACTIVE:
             is_own = logins.is_own_server(self.uri)
-            again = trouble.bring_back(self._place, experiment.experiment_id, is_own)
+            again = trouble.bring_back(self._place, created.experiment_id, is_own)
             raise Refused(
                 f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}"
             )
-        return experiment.experiment_id
+        return created.experiment_id
 
     def _refuse_login(self) -> None:
         """Raises Refused where MLflow's client would send a login in the clear, or one
@@ -347,9 +368,17 @@ class Tracker:
         """What an experiment is called by now."""
         return self._again(lambda: self._client.get_experiment(experiment)).name
 
-    def experiments_with(self, tags: Mapping[str, str]) -> dict[str, str]:
-        """The experiments that have an active run with these tags: id → name."""
-        return self._again(lambda: self._experiments_with(tags))
+    def list_experiments(self) -> dict[str, str]:
+        """The experiments that are not deleted: id → name."""
+        return self._again(self._list_experiments)
+
+    def choose_experiments_with(
+        self, experiments: Sequence[str], tags: Mapping[str, str]
+    ) -> list[str]:
+        """Those of some experiments that have an active run with these tags."""
+        if not experiments:
+            return []
+        return self._again(lambda: self._choose_experiments_with(experiments, tags))
 
     def find(
         self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()
@@ -586,24 +615,20 @@ class Tracker:
         words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
         return f"#/metric?{urllib.parse.urlencode(words)}"
 
-    def _experiment(self, name: str) -> Experiment:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return experiment
+    def _create_experiment(self, name: str) -> str | Experiment:
+        """The id of the experiment that was made, or the one that has the name already."""
         # Without the tag MLflow's pages take the experiment for one of prompts and traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            return self._client.get_experiment(
-                self._client.create_experiment(name, self._artifacts, kind)
-            )
+            return self._client.create_experiment(name, self._artifacts, kind)
         except MlflowException:
-            # another machine was first
+            # another machine was first, or it was deleted
             experiment = self._client.get_experiment_by_name(name)
             if experiment is None:
                 raise
             return experiment
 
-    def _experiments_with(self, tags: Mapping[str, str]) -> dict[str, str]:
+    def _list_experiments(self) -> dict[str, str]:
         names: dict[str, str] = {}
         token = None
         while True:
@@ -612,14 +637,15 @@ class Tracker:
             )
             names |= {experiment.experiment_id: experiment.name for experiment in page}
             if not (token := page.token):
-                break
+                return names
+
+    def _choose_experiments_with(
+        self, experiments: Sequence[str], tags: Mapping[str, str]
+    ) -> list[str]:
         runs = self._client.search_runs(
-            [*names], _query(tags), ViewType.ACTIVE_ONLY, PAGE
+            [*experiments], _query(tags), ViewType.ACTIVE_ONLY, PAGE
         )
-        return {
-            experiment: names[experiment]
-            for experiment in sorted({run.info.experiment_id for run in runs})
-        }
+        return sorted({run.info.experiment_id for run in runs})
 
     def _find(
         self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()
@@ -721,13 +747,31 @@ class Tracker:
             if not unsent and not params:
                 return
             try:
-                self._client.log_batch(run, metrics=unsent, params=params)
+                self._send_batch(run, unsent, params)
             except MlflowException as error:
                 if trouble.is_there_already(str(error)):
                     unsent = self._lacking(run, unsent, only_nans=is_of_model)
                 raise
 
         self._again(once)
+
+    def _send_batch(
+        self, run: str, metrics: Sequence[Metric], params: Sequence[Param]
+    ) -> None:
+        """MLflow's log_batch. To a server it is the request that MLflow's client would
+        make, without the client's way through protobuf, which takes a tenth of the
+        whole time."""
+        if not self.uri.startswith("http"):
+            self._client.log_batch(run, metrics=metrics, params=params)
+            return
+        body = {
+            "run_id": run,
+            "metrics": [_spell_metric(metric) for metric in metrics],
+            "params": [{"key": param.key, "value": param.value} for param in params],
+        }
+        send: Callable[..., requests.Response | None] = http_request
+        answer = send(get_default_host_creds(self.uri), LOG_BATCH, "POST", json=body)
+        verify_rest_response(answer, LOG_BATCH)
 
     def _lacking(
         self, run: str, metrics: Sequence[Metric], only_nans: bool

@@ -34,7 +34,8 @@ ANSWERS = [
     (503, b"<html>busy</html>"),
     (502, b""),
 ]
-# and, where it is asked for, "twice": a row is there already
+REFUSAL = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "no such thing"}'
+# and, where it is asked for, "twice": a row is there already; "refusal": for good
 FAULTS = ["delay", "drop", "answer", "cut"]
 
 
@@ -118,6 +119,9 @@ class FaultyProxy:
             not self.knows_nans and self._has_nan(asked.path, body)
         ):
             _answer(asked, 400, TWICE)
+            return
+        if fault == "refusal":
+            _answer(asked, 400, REFUSAL)
             return
         if fault == "answer":
             _answer(asked, *answer)
