@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast soak soak-models soak-slurm soak-tracking soak-users soak-trials check reference docs bench clean
+.PHONY: setup demo test test-fast test-lowest test-newest soak soak-models soak-slurm soak-tracking soak-users soak-trials check reference docs bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -22,6 +22,19 @@ test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 
 test-fast: .venv/ready-fast  ## what needs no torch, no MLflow and no process of zsg; under 90 seconds on 2 cores
 	$(PYTEST) --fast --dist loadfile --durations=5
+
+# The fast tests once more, each time in an environment of its own.
+FAST = -m pytest --numprocesses 2 --no-loadscope-reorder --fast --dist loadfile --durations=5
+
+test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python $(FAST)
+
+test-newest:  ## the fast tests under the newest Python of this machine that torch has wheels for
+	@newest=$$($(PYTHON) -m tests.lib.newest_python) && \
+	if test -n "$$newest"; then \
+	  $(MAKE) --no-print-directory NEWEST="$$newest" .venv-newest/ready && \
+	  .venv-newest/bin/python --version && .venv-newest/bin/python $(FAST); \
+	else echo "NOT RUN: this machine has no Python newer than $(PYTHON), so the fast tests run under no other"; fi
 
 soak: soak-models soak-slurm soak-tracking soak-users soak-trials  ## the long proofs, each part under 45 minutes on 2 cores
 
@@ -81,6 +94,23 @@ clean:  ## remove what the demo made
 .venv/ready-fast: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# Never built: what an index has no wheel of is a matter between it and this machine.
+OTHER_PIP = bin/pip install --quiet --disable-pip-version-check --no-compile --only-binary :all:
+
+.venv-lowest/ready: pyproject.toml constraints.txt tests/lib/lowest_versions.py
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) -m tests.lib.lowest_versions > .venv-lowest/constraints.txt
+	@echo "installing the lowest versions that pyproject.toml allows into .venv-lowest"
+	.venv-lowest/$(OTHER_PIP) --constraint .venv-lowest/constraints.txt --editable '.[dev]'
+	@touch $@
+
+# NEWEST is the Python that make test-newest has found.
+.venv-newest/ready: pyproject.toml constraints.txt
+	$(NEWEST) -m venv --clear .venv-newest
+	@echo "installing zsg for $(NEWEST) into .venv-newest"
+	.venv-newest/$(OTHER_PIP) --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 .venv/ready-dev: .venv/ready

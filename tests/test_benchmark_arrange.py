@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.process
 def test_the_benchmark_of_orders_prints_its_rows() -> None:
     """Eight rows in one run; the authors' shape of code gives the very same list, or
     the benchmark itself fails."""

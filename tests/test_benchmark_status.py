@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import status
 
 
+@pytest.mark.process
 def test_it_measures_a_small_workspace(tmp_path: Path, monkeypatch) -> None:
     """On a hundred runs: six rows, Slurm asked once for each kind of answer."""
     monkeypatch.setattr(status, "RESTED_S", 0)

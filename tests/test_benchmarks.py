@@ -17,6 +17,7 @@ from zsg_core import skills
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.process
 def test_the_command_line_benchmark_prints_its_rows() -> None:
     """`python -m benchmarks.cli --json` prints a row for help and one for status, each
     against the same peer."""
@@ -46,6 +47,7 @@ def test_its_grid_has_really_finished(
     }
 
 
+@pytest.mark.process
 def test_the_readers_benchmark_reads_what_its_peer_parses() -> None:
     """`python -m benchmarks.readers --json` has a row of seconds, against the peer, and
     one of peak memory."""

@@ -209,6 +209,7 @@ def _refuse(path: Path) -> list[str]:
     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
+@pytest.mark.engine
 def test_a_user_without_a_name_goes_on_by_the_number(open_to_all: Path) -> None:
     """In a container, or while a directory service is away: Slurm is asked by number, and
     doctor and status do what they do for others, without a home, too."""

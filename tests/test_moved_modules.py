@@ -58,6 +58,7 @@ def test_every_former_name_is_free_and_leads_to_a_module(name: str) -> None:
     )
 
 
+@pytest.mark.engine
 def test_a_former_name_can_be_run() -> None:
     """As a job does that began before the move: `python -m`, with the code of today."""
     done = subprocess.run(

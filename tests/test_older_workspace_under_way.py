@@ -71,6 +71,7 @@ def test_each_run_has_the_state_that_the_older_zsg_saw(older: Zsg) -> None:
     }
 
 
+@pytest.mark.engine
 def test_a_second_submit_doubles_nothing(older: Zsg) -> None:
     """What is queued, running or done is left alone; no job reaches Slurm, and the
     ledger stays as it is."""
@@ -85,6 +86,7 @@ def test_a_second_submit_doubles_nothing(older: Zsg) -> None:
     assert ledger.read_bytes() == before
 
 
+@pytest.mark.engine
 def test_a_failed_run_of_the_older_zsg_would_resume_from_its_state(older: Zsg) -> None:
     """From the step that the older zsg saved, and it alone."""
     printed = older(
@@ -96,6 +98,7 @@ def test_a_failed_run_of_the_older_zsg_would_resume_from_its_state(older: Zsg) -
     assert "resumes from step 580" in retried[0]["reason"]
 
 
+@pytest.mark.engine
 def test_a_report_shows_what_the_older_zsg_measured(older: Zsg) -> None:
     """The values in the journals that it wrote, of a run that is still under way, too."""
     older("report", "long")

@@ -97,6 +97,7 @@ def test_a_short_key_is_hidden_whole() -> None:
         "://:" * 50_000,
         "?key" * 50_000,
     ],
+    ids=["escapes", "percents", "keys", "addresses", "queries"],
 )
 def test_long_texts_take_no_time_that_grows_with_their_square(text: str) -> None:
     """Whatever a server sends: each takes a second or two; by the square of its length
