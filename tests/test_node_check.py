@@ -139,6 +139,7 @@ def test_a_job_that_does_not_start_is_left_in_the_queue_with_slurms_reason(
     """Once the wait has lasted long enough; each change of its state is told once."""
     check = make_check(tmp_path)
     states = [
+        JobState(state=State.QUEUED, reason="None", in_queue=True),
         JobState(state=State.QUEUED, reason="Priority", in_queue=True),
         JobState(state=State.QUEUED, reason="Resources", in_queue=True),
     ]
@@ -151,7 +152,11 @@ def test_a_job_that_does_not_start_is_left_in_the_queue_with_slurms_reason(
     assert "job 17: queued (Resources)" in words
     assert "scancel 17" in words
     told = [line for line in logged if line.startswith("job 17")]
-    assert told == ["job 17: queued (Priority)", "job 17: queued (Resources)"]
+    assert told == [
+        "job 17: queued",
+        "job 17: queued (Priority)",
+        "job 17: queued (Resources)",
+    ]
 
 
 def test_a_job_is_waited_for_until_all_its_ranks_have_ended(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_check_of_two_nodes_goes_its_whole_way(
     zsg = zsg_on_slurm
     profile = write_profile(zsg, engine)
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
-    zsg(*CHECK, profile, "--wait", "0", code=3)
+    zsg(*CHECK, profile, "--wait", "0.1", code=3)
     assert "has not started" in zsg.said
     assert "PartitionDown" in zsg.said
     [name] = queue(slurm)

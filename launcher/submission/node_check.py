@@ -40,6 +40,7 @@ QUICK_S = 120.0
 LAST_RANKS_S = 60.0
 # of a job that Slurm says it does not know, before it counts as gone
 DOUBT_S = 30.0
+NO_REASON = (None, "", "None")  # as squeue tells of a job that it has not looked at yet
 AFTER_LIMIT_S = 300.0  # so long after its time limit a job counts as lost
 
 
@@ -310,7 +311,7 @@ def _describe_state(check: Check, state: JobState) -> str:
     words = [f"job {check.job_id}: {state.state}"]
     if state.state == State.RUNNING and state.node:
         words.append(f" on {state.node}")
-    reasons = [text for text in (state.reason, state.cause) if text]
+    reasons = [text for text in (state.reason, state.cause) if text not in NO_REASON]
     if reasons:
         words.append(f" ({'; '.join(reasons)})")
     if state.starts and state.state != State.RUNNING:
