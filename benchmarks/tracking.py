@@ -10,8 +10,8 @@ batches it lost) and against `zsg server`; a step's cost is that of its journal 
 the training thread pays it. The back-fill is of runs that were trained without a route
 to the server: 180 checkpoints of ten metrics each.
 
-It takes about two minutes on two cores with nothing beside, and may take five on a busy
-machine; `--runs 1000 --writers 128` is the whole of it, and takes a quarter of an hour.
+It takes three to five minutes on two cores with much beside; `--runs 1000 --writers
+128` is the whole of it, and takes far longer.
 Interrupted or told to end (SIGINT, SIGTERM), it ends its servers first.
 """
 
@@ -56,7 +56,7 @@ REPEATS = 3
 # seconds that a back-fill may take: for the program to begin, and for each of its runs
 BEGIN_S, FILL_S = 10.0, 0.6
 SHARE, STEP_MS = 0.9, 0.1
-STEPS, POINTS = 20_000, 10_000
+STEPS, POINTS = 20_000, 20_000
 # of a server that ends: longer than `zsg server` gives its own processes
 STOPS_S = 15.0
 STARTS_S = 240.0
