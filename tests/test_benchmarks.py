@@ -33,6 +33,7 @@ def test_the_command_line_benchmark_prints_its_rows() -> None:
     assert all(row["met"] == (row["value"] <= row["goal"]) for row in rows)
 
 
+@pytest.mark.process
 def test_its_grid_has_really_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

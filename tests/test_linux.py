@@ -8,7 +8,8 @@ import pytest
 # What Python lacks on Windows; on a Mac /proc and parts of `resource` are missing.
 LACKING = ("fcntl", "grp", "pwd", "resource")
 CODE = f"""
-import importlib, sys
+import importlib, sys, types
+sys.modules["_winapi"] = types.ModuleType("_winapi")  # there with Windows, for shutil
 sys.platform, program, module = sys.argv[1:4]
 for name in {LACKING}:
     sys.modules[name] = None

@@ -52,9 +52,12 @@ def is_this_machine(host: str) -> bool:
     if host.lower().removesuffix(".") == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # Python 3.13 takes an IPv4 address in IPv6's notation for what it stands for.
+    is_mapped = address.version == 6 and address.ipv4_mapped is not None
+    return address.is_loopback and not is_mapped
 
 
 def find_host(address: str) -> str:
