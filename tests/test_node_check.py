@@ -235,10 +235,9 @@ def test_the_measured_mfu_is_told_before_and_after_it_is_written(
 def test_a_check_on_this_machine_is_no_run_and_can_be_read_again(zsg: Zsg) -> None:
     """Text and JSON say the same; status and report know nothing of it, logs do; gc
     keeps the newest of a profile."""
-    no_engine = zsg.write("torch.py", "raise ImportError('no torch here')\n").parent
+    lacking = Path(__file__).parent / "lib/without_torch"
     profile = (
-        "name: here\nkind: local\n"
-        f"environment: {{set: {{PYTHONPATH: '{no_engine}'}}}}\n"
+        f"name: here\nkind: local\nenvironment: {{set: {{PYTHONPATH: {lacking}}}}}\n"
     )
     path = zsg.write("here.yaml", profile)
 
