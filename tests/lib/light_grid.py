@@ -39,9 +39,18 @@ def write_local_profile(zsg: Zsg, step_s: float = 0.05, parallel: int = 2) -> Pa
     )
 
 
+def list_rates(runs: int) -> list[str]:
+    """The learning rates of so many runs."""
+    return [f"{number}e-4" for number in range(1, runs + 1)]
+
+
 def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
     """A grid of so many runs, which differ in their learning rate."""
-    rates = [f"{number}e-4" for number in range(1, runs + 1)]
+    return write_rates(zsg, tasks, list_rates(runs), steps)
+
+
+def write_rates(zsg: Zsg, tasks: Path, rates: list[str], steps: int) -> Path:
+    """A grid of a run for each learning rate."""
     return zsg.write(
         "grid.yaml",
         GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"),

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,14 @@ from typing import Any
 
 from jobs.contract import journal
 from jobs.contract.folder import read_json
+from jobs.contract.heartbeat import STARTING
+from launcher.workspace.job_state import JOURNAL_UNREADABLE
+from tests.lib import storm_kinds
 from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.slurm_cluster import ClusterError, SlurmCluster
+from tests.lib.small_disk import SmallDisk
+from tests.lib.storm_kinds import Marks, Rates
 
 ENDED = ("done", "failed", "cancelled")
 # after its last process has died, a run may be called running for so long
@@ -44,15 +50,23 @@ class Look:
 
 @dataclass
 class Storm:
-    """A grid under way on a cluster. `disk` is the file system of its workspace, or
-    None where it cannot be filled."""
+    """A grid under way on a cluster, in a workspace on a `disk` of its own. `rates`: the
+    values of the grid's axis, where the grid may be edited by `write_grid`; `has_time`:
+    events may take a minute."""
 
     zsg: Zsg
     slurm: SlurmCluster
     grid: Path
     profile: Path
     seed: int
-    disk: Path | None = None
+    disk: SmallDisk
+    rates: Rates | None = None
+    write_grid: Callable[[list[str]], object] = list
+    has_time: bool = False
+    marks: Marks = field(default_factory=Marks)
+    doubled: list[str] = field(default_factory=list)
+    # the folders of jobs of each submission
+    items_of: dict[str, list[str]] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     # when a job was seen to have a process
     alive: dict[str, list[float]] = field(default_factory=dict)
@@ -64,21 +78,13 @@ class Storm:
         self._began = time.monotonic()
         self._over = threading.Event()
         # held by an event that stops a daemon, until it has started it again
-        self._at_work = threading.Lock()
+        self.at_work = threading.Lock()
         watches = (self._look_on, self._look_for_ranks, self._keep_controller)
         self._watchers = [threading.Thread(target=one, daemon=True) for one in watches]
-        self.events: list[Callable[[], str]] = [
-            self.submit_killed,
-            self.rank_killed,
-            self.slurmd_killed,
-            self.node_down,
-            self.requeued,
-            self.preempted,
-            self.half_cancelled,
-            self.controller_restarted,
-            self.accounting_stopped,
-        ]
-        self.events += [self.disk_full] if self.disk else []
+        self.events: list[Kind] = [*OF_SLURM, *storm_kinds.KINDS]
+        self.events += [storm_kinds.disk_frozen] if self.disk.can_freeze else []
+        self.events += [storm_kinds.grid_edited] if self.rates else []
+        self.counts: Counter[str] = Counter()
 
     # --------------------------------------------------------------------------------
     # the course
@@ -95,36 +101,51 @@ class Storm:
             watcher.start()
         for number, event in enumerate(order[:events]):
             self._until_something_runs()
-            self._say(f"{number + 1} {event.__name__}: {event()}")
+            self.say(f"{number + 1} {event.__name__}: {event(self)}")
+            self.counts[event.__name__] += 1
             time.sleep(self.chance.uniform(0.5, 2))
             self._submit()
 
     def calm(self, limit_s: float) -> list[dict[str, Any]]:
         """Submits again until all runs are done; returns their rows."""
         until = time.monotonic() + limit_s
+        if self.rates:
+            self.write_grid(self.rates.ever)
         while True:
             self._submit()
             rows = self.zsg.status()
-            if all(row["state"] == "done" for row in rows):
+            self._train_again(rows)
+            if all(row["state"] == "done" and not _is_damaged(row) for row in rows):
                 break
             assert time.monotonic() < until, [
-                row for row in rows if row["state"] != "done"
+                row for row in rows if row["state"] != "done" or row["flag"]
             ]
             time.sleep(2)
         self._over.set()
         for watcher in self._watchers:
             watcher.join()
         attempts = [row["attempt"] for row in rows]
-        self._say(
-            f"{len(rows)} runs done in {sum(attempts)} attempts; {len(self.looks)} looks at zsg"
-            " status"
+        self.say(
+            f"seed {self.seed}: {len(rows)} runs done in {sum(attempts)} attempts;"
+            f" {len(self.looks)} looks at zsg status; failed: {dict(self.causes())};"
+            f" events: {dict(self.counts)}"
         )
         return rows
+
+    def leave(self, limit_s: float) -> None:
+        """Until Slurm has no job of this workspace and no rank lives; what status flags
+        meanwhile is ended as it says."""
+        until = time.monotonic() + limit_s
+        while self.jobs_of() or self.ranks():
+            assert time.monotonic() < until, (self.jobs_of(), self.ranks())
+            self._follow_advice(self.zsg.status())
+            time.sleep(2)
 
     def _submit(self) -> None:
         """What a user does who looks by: submit again what failed or was cancelled;
         requeued jobs need not wait."""
         self._tend()
+        self._follow_advice(self.looks[-1].rows if self.looks else [])
         self._start_held_jobs()
         argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
         process = self.zsg.start(
@@ -135,39 +156,64 @@ class Storm:
         # and tries again.
         assert process.returncode in (0, 2, 3), printed
         if process.returncode:
-            self._say(f"submit: {printed.strip().splitlines()[-1]}")
+            self.say(f"submit: {printed.strip().splitlines()[-1]}")
+        self.doubled += storm_kinds.doubled_jobs(self)
+
+    def _follow_advice(self, rows: list[dict[str, Any]]) -> None:
+        """What a user does about a run of which Slurm still holds a job that lives no
+        more: what `zsg why` says."""
+        for row in rows:
+            if row["state"] != "unknown" and "zsg cancel" not in (row["flag"] or ""):
+                continue
+            printed = self.zsg("why", row["run"], "--json", code=(0, 3))
+            advice = (json.loads(printed)["next"] if printed else None) or ""
+            self.say(f"{row['run']}, {row['cause'] or row['flag']}: {advice}")
+            if f"zsg cancel {row['run']}" in advice:
+                self.zsg("cancel", row["run"], "--yes", code=(0, 2, 3))
+
+    def _train_again(self, rows: list[dict[str, Any]]) -> None:
+        """What a user does about a run that was done before its journal lost rows."""
+        runs = [
+            row["run"] for row in rows if row["state"] == "done" and _is_damaged(row)
+        ]
+        if not runs:
+            return
+        self.say(f"trained again, for their journals: {runs}")
+        self.marks.trained_again |= set(runs)
+        argv = ("submit", self.grid, "--profile", self.profile, "--retrain", "--yes")
+        self.zsg(*argv, code=(0, 2, 3))
 
     def _tend(self) -> None:
         """What an operator does: a node that drains works again, a job of an event that
         hangs goes."""
         with contextlib.suppress(ClusterError):
-            hanging = self._ask(
+            hanging = self.ask(
                 "squeue", "-h", "-p", "urgent", "-o", "%i %M"
             ).splitlines()
             for job in [
                 line.split()[0] for line in hanging if line.split()[1] >= "0:10"
             ]:
-                self._ask("scancel", job)
+                self.ask("scancel", job)
             for node in self.slurm.node_names:
                 if (state := self._node_state(node)).startswith(
                     ("drain", "drng", "down")
                 ):
-                    self._say(f"{node} is {state}: resumed")
+                    self.say(f"{node} is {state}: resumed")
                     self._resume(node)
 
     def _start_held_jobs(self) -> None:
         with contextlib.suppress(ClusterError):
-            waiting = self._ask(
+            waiting = self.ask(
                 "squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r"
             ).splitlines()
             for job in [
                 line.split()[0] for line in waiting if line.endswith("BeginTime")
             ]:
-                self._ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+                self.ask("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     def _until_something_runs(self) -> None:
         until = time.monotonic() + 30
-        while not self._ranks() and time.monotonic() < until and not self._all_done():
+        while not self.ranks() and time.monotonic() < until and not self._all_done():
             self._start_held_jobs()
             time.sleep(0.3)
 
@@ -176,10 +222,10 @@ class Storm:
         records = [read_json(folder / "exit.json") or {} for folder in folders]
         return {record.get("outcome") for record in records} == {"done"}
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
         print(f"{time.monotonic() - self._began:.0f} s: {what}", flush=True)
 
-    def _shuffled(self, events: list[Callable[[], str]]) -> list[Callable[[], str]]:
+    def _shuffled(self, events: list[Kind]) -> list[Kind]:
         return self.chance.sample(events, len(events))
 
     # --------------------------------------------------------------------------------
@@ -200,7 +246,7 @@ class Storm:
         return f"after {after_s:.2f} s"
 
     def rank_killed(self) -> str:
-        job, pid = self._some_rank()
+        job, pid = self.pick_rank()
         if pid:
             os.kill(pid, signal.SIGKILL)
         return job
@@ -210,9 +256,7 @@ class Storm:
         their jobs elsewhere."""
         node = self.chance.choice(self.slurm.node_names)
         self.slurm.daemons[node].kill()
-        self._ask(
-            "scontrol", "update", f"nodename={node}", "state=down", "reason=storm"
-        )
+        self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
         self._start_held_jobs()
         time.sleep(self.chance.uniform(1, 4))
         self.slurm.start_node(node)
@@ -221,22 +265,20 @@ class Storm:
 
     def node_down(self) -> str:
         node = self.chance.choice(self.slurm.node_names)
-        self._ask(
-            "scontrol", "update", f"nodename={node}", "state=down", "reason=storm"
-        )
+        self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
         time.sleep(self.chance.uniform(0.5, 2))
         self._resume(node)
         return node
 
     def requeued(self) -> str:
-        job, _ = self._some_rank()
+        job, _ = self.pick_rank()
         with contextlib.suppress(ClusterError):  # it has just ended
-            self._ask("scontrol", "requeue", job)
+            self.ask("scontrol", "requeue", job)
         return job
 
     def preempted(self) -> str:
         wrap = ("-o", "/dev/null", "--wrap", "sleep 1")
-        return self._ask(
+        return self.ask(
             "sbatch", "--parsable", "-p", "urgent", "-N1", "--exclusive", *wrap
         ).strip()
 
@@ -244,7 +286,7 @@ class Storm:
         return self._cancel(2)
 
     def controller_restarted(self) -> str:
-        self._restart("slurmctld", self._start_controller)
+        self._restart("slurmctld", self.start_controller)
         return "back"
 
     def accounting_stopped(self) -> str:
@@ -256,8 +298,7 @@ class Storm:
         return "back"
 
     def disk_full(self) -> str:
-        assert self.disk
-        filler, block = self.disk / "filler", bytes(1 << 20)
+        filler, block = self.disk.folder / "filler", bytes(1 << 20)
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(block)
@@ -265,7 +306,7 @@ class Storm:
         filler.unlink()
         return "freed"
 
-    def _ask(self, *argv: str) -> str:
+    def ask(self, *argv: str) -> str:
         """What Slurm answers, be it after its controller has come back."""
         until = time.monotonic() + 60
         while True:
@@ -279,11 +320,11 @@ class Storm:
                     raise
             time.sleep(0.5)
 
-    def _start_controller(self) -> None:
+    def start_controller(self) -> None:
         self.slurm._spawn("slurmctld", "slurmctld", "-D")
 
     def _restart(self, name: str, start: Callable[[], None]) -> None:
-        with self._at_work:
+        with self.at_work:
             self.slurm.daemons[name].kill()
             self.slurm.daemons[name].wait()
             time.sleep(self.chance.uniform(0.5, 3))
@@ -293,28 +334,26 @@ class Storm:
         until = time.monotonic() + 30
         while (state := self._node_state(node)).startswith(("drain", "drng", "down")):
             with contextlib.suppress(ClusterError):
-                self._ask("scontrol", "update", f"nodename={node}", "state=resume")
+                self.ask("scontrol", "update", f"nodename={node}", "state=resume")
             assert time.monotonic() < until, state
             time.sleep(0.5)
 
     def _node_state(self, node: str) -> str:
-        return self._ask("sinfo", "-h", "-p", "main", "-n", node, "-o", "%t").strip()
+        return self.ask("sinfo", "-h", "-p", "main", "-n", node, "-o", "%t").strip()
 
     def _cancel(self, one_in: int) -> str:
         """Cancels one of so many of the jobs in the queue, and at the least one."""
-        jobs = self._ask(
-            "squeue", "-h", "-r", "--partition", "main", "-o", "%i"
-        ).split()
+        jobs = self.ask("squeue", "-h", "-r", "--partition", "main", "-o", "%i").split()
         chosen = self.chance.sample(
             sorted(jobs),
             min(len(jobs), max(1, len(jobs) // one_in if one_in > 1 else 1)),
         )
         if chosen:
-            self._ask("scancel", *chosen)
+            self.ask("scancel", *chosen)
         return f"{len(chosen)} of {len(jobs)} cancelled"
 
-    def _some_rank(self) -> tuple[str, int]:
-        found = sorted(self._ranks())
+    def pick_rank(self) -> tuple[str, int]:
+        found = sorted(self.ranks())
         return self.chance.choice(found) if found else ("nobody", 0)
 
     # --------------------------------------------------------------------------------
@@ -335,15 +374,15 @@ class Storm:
         """Starts a controller that has crashed again, as a site's init does: Slurm's
         has been seen to."""
         while not self._over.wait(0.5):
-            with self._at_work:
+            with self.at_work:
                 if (code := self.slurm.daemons["slurmctld"].poll()) is not None:
-                    self._say(f"the controller crashed: {code}")
-                    self._start_controller()
+                    self.say(f"the controller crashed: {code}")
+                    self.start_controller()
 
     def _look_for_ranks(self) -> None:
         while not self._over.wait(0.5):
             now = time.time()
-            for job in {job for job, _ in self._ranks()}:
+            for job in {job for job, _ in self.ranks()}:
                 self.alive.setdefault(job, []).append(now)
             for path in (self.zsg.work / "runs").glob("*/attempt.json"):
                 row = read_json(path) or {}
@@ -351,7 +390,7 @@ class Storm:
                     row["started"] / 1000
                 )
 
-    def _ranks(self) -> list[tuple[str, int]]:
+    def ranks(self) -> list[tuple[str, int]]:
         """Slurm's id and process id of everything that a job of this workspace has started."""
         found, mark = [], str(self.zsg.work).encode()
         for process in Path("/proc").glob("[0-9]*"):
@@ -361,22 +400,20 @@ class Storm:
                     or mark not in command
                 ):
                     continue
-                pairs = [
-                    word.partition(b"=")
-                    for word in (process / "environ").read_bytes().split(b"\0")
-                ]
-                env = {
-                    key: value.decode()
-                    for key, _, value in pairs
-                    if key.startswith(b"SLURM_")
-                }
-                job = env.get(b"SLURM_JOB_ID", "")
-                if b"SLURM_ARRAY_JOB_ID" in env:
-                    job = f"{env[b'SLURM_ARRAY_JOB_ID']}_{env[b'SLURM_ARRAY_TASK_ID']}"
-                # not srun itself, nor the script that starts it
-                if b"SLURM_PROCID" in env:
+                env = self.variables_of(int(process.name))
+                job = env.get("SLURM_JOB_ID", "")
+                if "SLURM_ARRAY_JOB_ID" in env:
+                    job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+                if "SLURM_PROCID" in env and not _is_srun(process):
                     found.append((job, int(process.name)))
         return found
+
+    @staticmethod
+    def variables_of(process: int) -> dict[str, str]:
+        """Slurm's variables of a process."""
+        words = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        pairs = [word.decode(errors="replace").partition("=") for word in words]
+        return {key: value for key, _, value in pairs if key.startswith("SLURM_")}
 
     # --------------------------------------------------------------------------------
     # the judgement
@@ -387,11 +424,26 @@ class Storm:
         for run in sorted({row["run"] for look in self.looks for row in look.rows}):
             rows = plain_rows(self.zsg.work / "runs" / run)
             begun = _begun(rows) | self.begun.get(run, {})
+            found += self._done_twice(run, begun)
             for look in self.looks:
                 for row in look.rows:
                     if row["run"] == run and (lie := self._lie(look, row, rows, begun)):
                         found.append(f"{run} at {look.told:.1f}: {lie}; {row}")
         return found
+
+    def _done_twice(self, run: str, begun: dict[int, float]) -> list[str]:
+        """Whether a run began again though it was done and nothing of it was lost."""
+        if run in self.marks.trained_again:
+            return []
+        attempts = [
+            row["attempt"]
+            for look in self.looks
+            for row in look.rows
+            if row["run"] == run and row["state"] == "done"
+        ]
+        if attempts and max(begun) > min(attempts):
+            return [f"{run} was done in attempt {min(attempts)}, and began again"]
+        return []
 
     def _lie(
         self,
@@ -409,7 +461,8 @@ class Storm:
             ]
             if any(r["kind"] == "metric" for r in later):
                 return "called ended, but the attempt made progress afterwards"
-        if state == "running" and row["slurm"] in self.alive:
+        is_at_work = state == "running" and row["doing"] != STARTING
+        if is_at_work and row["slurm"] in self.alive:
             seen = [when for when in self.alive[row["slurm"]] if when < look.told]
             if seen and look.asked - seen[-1] > GONE_S:
                 return f"called running {look.asked - seen[-1]:.0f} s after its last process died"
@@ -431,12 +484,47 @@ class Storm:
                 return f"the attempt was {newest}"
         return None
 
+    def causes(self) -> Counter[str]:
+        """Of what the attempts of runs failed, as `zsg status` said."""
+        failures = {
+            (row["run"], row["attempt"], row["cause"])
+            for look in self.looks
+            for row in look.rows
+            if row["state"] == "failed"
+        }
+        return Counter(cause for _, _, cause in failures)
+
     def jobs_of(self) -> dict[str, int]:
         """How many jobs of this workspace Slurm still has, by name."""
-        names = self._ask(
+        names = self.ask(
             "squeue", "-h", "-r", "--partition", "main", "-o", "%j"
         ).split()
         return {name: names.count(name) for name in set(names)}
+
+
+Kind = Callable[[Storm], str]
+OF_SLURM: list[Kind] = [
+    Storm.submit_killed,
+    Storm.rank_killed,
+    Storm.slurmd_killed,
+    Storm.node_down,
+    Storm.requeued,
+    Storm.preempted,
+    Storm.half_cancelled,
+    Storm.controller_restarted,
+    Storm.accounting_stopped,
+    Storm.disk_full,
+]
+
+
+def _is_damaged(row: dict[str, Any]) -> bool:
+    """Whether status says that a run's journal has lost rows."""
+    return JOURNAL_UNREADABLE in (row["flag"] or "")
+
+
+def _is_srun(process: Path) -> bool:
+    """Whether it is srun itself, whose command names what it starts."""
+    return (process / "comm").read_text().strip() == "srun"
 
 
 def _begun(rows: list[dict[str, Any]]) -> dict[int, float]:
