@@ -258,3 +258,24 @@ def test_a_refused_train_array_holds_nothing(
     assert (
         len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
     )
+    assert_held_jobs_are_released(zsg, slurm, place, grid)
+
+
+def assert_held_jobs_are_released(
+    zsg: Zsg, slurm: SlurmCluster, place: Path, grid: Path
+) -> None:
+    """What a controller has forgotten to have released is told, and released on request."""
+    ids = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()
+    slurm.run("scontrol", "uhold", ",".join(ids))
+
+    assert "zsg submit --retry releases it" in zsg("status")
+    [run] = [row["run"] for row in zsg.status() if row["reason"] == "JobHeldUser"]
+    assert "--retry releases its Slurm job" in zsg("why", run)
+    printed = zsg("submit", grid, "--profile", place)
+    assert "but held (JobHeldUser): stays so; --retry releases it" in printed
+    held = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%r").split()
+    assert held == ["JobHeldUser"] * 2
+
+    zsg("submit", grid, "--profile", place, "--retry")
+    assert "had forgotten the release: released" in zsg.said
+    assert "JobHeldUser" not in slurm.run("squeue", "-h", "-r", "-o", "%r")

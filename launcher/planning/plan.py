@@ -13,7 +13,7 @@ from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
-from launcher.workspace.job_state import NEVER_STARTED, JobState
+from launcher.workspace.job_state import HELD_BY_USER, NEVER_STARTED, JobState
 from launcher.workspace.scheduler_job import Job
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
@@ -298,12 +298,20 @@ def _decide_by_state(run: Run, state: JobState, allow: Allow) -> tuple[str, str]
     if state.stopped:
         return SUBMIT, _describe_resumption(run, state)
     if state.state in ACTIVE:
-        return SKIP, f"already {state.state}"
+        return SKIP, _describe_active(state, allow)
     if state.in_queue:
         return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
     if state.state == State.DONE:
         return _decide_finished(run, state, allow)
     return _decide_failed(run, state, allow)
+
+
+def _describe_active(state: JobState, allow: Allow) -> str:
+    """What becomes of a run that is under way, or would be if Slurm let it start."""
+    if state.reason != HELD_BY_USER:
+        return f"already {state.state}"
+    outcome = "is released" if allow.retry else "stays so; --retry releases it"
+    return f"already {state.state}, but held ({HELD_BY_USER}): {outcome}"
 
 
 def _decide_finished(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:

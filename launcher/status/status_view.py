@@ -15,6 +15,7 @@ from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
 from launcher.workspace.job_state import (
     HELD_BY_ADMIN,
+    HELD_BY_USER,
     JOURNAL_UNREADABLE,
     RECORD_UNREADABLE,
     JobState,
@@ -148,6 +149,10 @@ def _waits(row: Row) -> str | None:
     when = time.strftime("about %a %H:%M", time.localtime(starts)) if starts else None
     if reason == HELD_BY_ADMIN:
         reason = f"{reason}: held by an administrator, who alone can release it"
+    if reason == HELD_BY_USER:
+        reason = (
+            f"{reason}: unless a submit is under way, zsg submit --retry releases it"
+        )
     return ", ".join(filter(None, (reason, when))) or None
 
 

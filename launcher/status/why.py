@@ -23,6 +23,7 @@ from launcher.status.launch import BEFORE
 from launcher.status.logs import Part
 from launcher.status.slurm_states import LEAVING, NO_ANSWER
 from launcher.workspace.job_state import (
+    HELD_BY_USER,
     JOURNAL_UNREADABLE,
     NEVER_STARTED,
     JobState,
@@ -459,6 +460,8 @@ def _next(
 ) -> str | None:
     """What to do about a run: what helps against its cause, then what resumes it."""
     if cause is None:
+        if state.reason == HELD_BY_USER:
+            return "zsg submit --retry releases its Slurm job, unless a submit is under way"
         is_held = state.flag and state.in_queue
         return f"zsg cancel {run} ends the Slurm job" if is_held else None
     parsed = causes.parse_cause(cause.cause)

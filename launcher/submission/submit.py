@@ -209,8 +209,7 @@ def _list_earlier_jobs(plan: Plan, ledger: Ledger) -> list[Job]:
 
 
 def release_held_jobs(plan: Plan) -> None:
-    """Lets jobs start that Slurm has put back and holds, since a node could not launch
-    them: it never would itself."""
+    """Lets jobs start that Slurm holds: it never would itself."""
     if not plan.held:
         return
     answer = slurm_retry.retry_while_unreachable(
@@ -219,7 +218,10 @@ def release_held_jobs(plan: Plan) -> None:
     _tell_release(answer)
     refused = {refusal.id for refusal in answer.refused}
     if names := [job.id for job in plan.held if job.id not in refused]:
-        logger.warning(f"Slurm held {name_few(names)} after a failed launch: released")
+        logger.warning(
+            f"Slurm held {name_few(names)}, since a launch had failed or its controller had"
+            " forgotten the release: released"
+        )
 
 
 @dataclass(frozen=True)

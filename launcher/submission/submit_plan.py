@@ -39,7 +39,7 @@ from launcher.status.journal_checks import flag_journals
 from launcher.status.status import collect_states
 from launcher.submission import canary
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import HELD_BY_USER, JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
 
@@ -226,11 +226,17 @@ class SubmitPlanner:
         return failed_nodes.to_avoid(self.ledger, failures)
 
     def _find_held_jobs(self, facts: _Facts) -> list[Job]:
-        """Jobs that Slurm has put back and holds, since a node could not launch them."""
+        """Jobs that Slurm holds and would never start: those that a node could not launch,
+        and, where failures are tried again, those that their own user holds. A submit has
+        released each of its jobs; but a controller that crashes forgets the last seconds,
+        and nothing tells that from what somebody has put on hold since."""
+        reasons = {slurm.LAUNCH_FAILED}
+        if self.allow.retry:
+            reasons.add(HELD_BY_USER)
         stuck = {
             item: state.slurm
             for item, state in facts.states.items()
-            if state.reason == slurm.LAUNCH_FAILED
+            if state.reason in reasons
         }
         return [
             job

@@ -10,7 +10,9 @@ from jobs.contract.states import ACTIVE, State
 # with which the flag of a job under way begins of which a file cannot be read
 JOURNAL_UNREADABLE = "its journal cannot be read"
 RECORD_UNREADABLE = "a record of it cannot be read"
-HELD_BY_ADMIN = "JobHeldAdmin"  # a reason of Slurm's
+# reasons of Slurm's
+HELD_BY_ADMIN = "JobHeldAdmin"
+HELD_BY_USER = "JobHeldUser"  # or its controller forgot in a crash that it was released
 # of a submission that has an intent and no ids yet
 CUT_SHORT = "its submission was cut short; zsg submit again settles it"
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"

@@ -166,7 +166,8 @@ class Storm:
             if row["state"] != "unknown" and "zsg cancel" not in (row["flag"] or ""):
                 continue
             printed = self.zsg("why", row["run"], "--json", code=(0, 3))
-            advice = (json.loads(printed)["next"] if printed else None) or ""
+            answer = json.loads(printed) if printed else {"next": self.zsg.said}
+            advice = answer["next"] or f"nothing to do: {answer['state']}"
             self.say(f"{row['run']}, {row['cause'] or row['flag']}: {advice}")
             if f"zsg cancel {row['run']}" in advice:
                 self.zsg("cancel", row["run"], "--yes", code=(0, 2, 3))
