@@ -125,10 +125,11 @@ class Storm:
         for watcher in self._watchers:
             watcher.join()
         attempts = [row["attempt"] for row in rows]
+        for failure in sorted(self.failures()):
+            self.say(f"failed: {' '.join(failure)}")
         self.say(
             f"seed {self.seed}: {len(rows)} runs done in {sum(attempts)} attempts;"
-            f" {len(self.looks)} looks at zsg status; failed: {dict(self.causes())};"
-            f" events: {dict(self.counts)}"
+            f" {len(self.looks)} looks at zsg status; events: {dict(self.counts)}"
         )
         return rows
 
@@ -485,15 +486,14 @@ class Storm:
                 return f"the attempt was {newest}"
         return None
 
-    def causes(self) -> Counter[str]:
-        """Of what the attempts of runs failed, as `zsg status` said."""
-        failures = {
-            (row["run"], row["attempt"], row["cause"])
+    def failures(self) -> set[tuple[str, str, str]]:
+        """How runs failed, as `zsg status` said: run, cause, evidence."""
+        return {
+            (row["run"], row["cause"], str(row["evidence"]))
             for look in self.looks
             for row in look.rows
             if row["state"] == "failed"
         }
-        return Counter(cause for _, _, cause in failures)
 
     def jobs_of(self) -> dict[str, int]:
         """How many jobs of this workspace Slurm still has, by name."""
