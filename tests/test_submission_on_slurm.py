@@ -269,8 +269,10 @@ def assert_held_jobs_are_released(
     slurm.run("scontrol", "uhold", ",".join(ids))
 
     assert "zsg submit --retry releases it" in zsg("status")
-    [run] = [row["run"] for row in zsg.status() if row["reason"] == "JobHeldUser"]
-    assert "--retry releases its Slurm job" in zsg("why", run)
+    held_jobs = [row["run"] for row in zsg.status() if row["reason"] == "JobHeldUser"]
+    assert [job.startswith("prepare/") for job in held_jobs] == [False, True]
+    for job in held_jobs:
+        assert "--retry releases its Slurm job" in zsg("why", job)
     printed = zsg("submit", grid, "--profile", place)
     assert "but held (JobHeldUser): stays so; --retry releases it" in printed
     held = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%r").split()

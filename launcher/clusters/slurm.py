@@ -39,7 +39,6 @@ from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _DENIED = "permission denied"
 _OVER = ("Job has already finished", "Invalid job id")
 

@@ -22,7 +22,7 @@ from launcher.status.status_view import Row, ShownJob
 from launcher.status.submitting import add_submit_under_way
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import HELD_BACK, JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import find_submit_under_way
 from zsg_core.errors import UserError
@@ -175,13 +175,21 @@ def _has_work_left(workspace: Workspace, item: str) -> bool:
 def _list_held(
     grid: str, jobs: Mapping[str, str], states: Mapping[str, JobState]
 ) -> list[dict[str, Any]]:
-    """The jobs of a grid beside its runs that are done and whose allocations outlive them."""
+    """The jobs of a grid beside its runs that are done and whose allocations outlive
+    them, and those that Slurm holds, so that runs wait for them in vain."""
     held_jobs = [
         ShownJob.of_item(item)
         for item, submitter in jobs.items()
-        if submitter == grid and states[item].state == State.DONE and states[item].flag
+        if submitter == grid and _is_held(states[item])
     ]
     return status_view.rows_of(grid, held_jobs, states)
+
+
+def _is_held(state: JobState) -> bool:
+    """Whether Slurm still holds what a job has done with, or holds back the job."""
+    if state.state == State.DONE:
+        return state.flag is not None
+    return state.reason in HELD_BACK
 
 
 def read_log(

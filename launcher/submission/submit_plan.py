@@ -39,8 +39,8 @@ from launcher.status.journal_checks import flag_journals
 from launcher.status.status import collect_states
 from launcher.submission import canary
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import HELD_BY_USER, JobState
-from launcher.workspace.ledger import Ledger
+from launcher.workspace.job_state import HELD_AFTER_LAUNCH, HELD_BY_USER, JobState
+from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ class _Facts:
     """What the workspace had when the plan was begun."""
 
     former: Sequence[ListedRun]  # rows of runs that the grid wanted once
-    states: Mapping[str, JobState]  # by job folder
+    states: Mapping[str, JobState]  # of runs, by job folder
+    beside: Mapping[str, JobState]  # of jobs beside them, that may hold them up
     makers: dict[str, str]  # what active jobs are going to make: the job folder of each
     is_made: Callable[[str], bool]
 
@@ -138,10 +139,12 @@ class SubmitPlanner:
         def is_made(need: str) -> bool:
             return _is_made(workspace.root / need)
 
+        beside = self._collect_beside(before)
         return _Facts(
             former,
             self._collect_states(items),
-            self._find_makers(before),
+            beside,
+            self._find_makers(before, beside),
             cache(is_made),
         )
 
@@ -156,23 +159,36 @@ class SubmitPlanner:
         )
         return flag_journals(workspace, states, keeps=False)
 
-    def _find_makers(self, before: Collection[str]) -> dict[str, str]:
-        """What active prepare jobs, and the runs of `before`, are going to make, and in
-        which folder."""
-        workspace, scheduler = self.site.workspace, self.site.profile.kind
+    def _collect_beside(self, before: Collection[str]) -> dict[str, JobState]:
+        """The states of prepare jobs, and of the runs of `before`, that have not made all;
+        and of this grid's canaries and evaluate jobs."""
+        scheduler = self.site.profile.kind
         # A job on this machine cannot wait for one on Slurm, nor the other way round.
         items = [
             item
             for item, last in self.ledger.by_item().items()
-            if last.scheduler == scheduler
-            and (item.startswith("prepare/") or item in before)
+            if last.scheduler == scheduler and self._may_hold_up(item, last, before)
         ]
-        open_items = [item for item in items if not _has_made_all(workspace, item)]
-        states = self._collect_states(open_items)
+        return self._collect_states(items)
+
+    def _may_hold_up(
+        self, item: str, last: Submission, before: Collection[str]
+    ) -> bool:
+        """Whether a job beside the grid's runs may keep them from something."""
+        if _is_maker(item, before):
+            return not _has_made_all(self.site.workspace, item)
+        return last.grid == self.grid.name and not item.startswith("runs/")
+
+    def _find_makers(
+        self, before: Collection[str], beside: Mapping[str, JobState]
+    ) -> dict[str, str]:
+        """What active prepare jobs, and the runs of `before`, are going to make, and in
+        which folder."""
         makers: dict[str, str] = {}
-        for item in open_items:
-            if _is_under_way(states[item]):
-                makers |= dict.fromkeys(_list_made(workspace, item), item)
+        for item, state in beside.items():
+            if _is_maker(item, before) and _is_under_way(state):
+                makes = _list_made(self.site.workspace, item)
+                makers |= dict.fromkeys(makes, item)
         return makers
 
     def _plan_actions(self, actions: list[Action], facts: _Facts) -> Plan:
@@ -230,12 +246,13 @@ class SubmitPlanner:
         and, where failures are tried again, those that their own user holds. A submit has
         released each of its jobs; but a controller that crashes forgets the last seconds,
         and nothing tells that from what somebody has put on hold since."""
-        reasons = {slurm.LAUNCH_FAILED}
+        reasons = {HELD_AFTER_LAUNCH}
         if self.allow.retry:
             reasons.add(HELD_BY_USER)
+        states = {**facts.states, **facts.beside}
         stuck = {
             item: state.slurm
-            for item, state in facts.states.items()
+            for item, state in states.items()
             if state.reason in reasons
         }
         return [
@@ -280,6 +297,11 @@ def _has_trained(state: JobState) -> bool:
         state.state == State.RUNNING and bool(state.step)
     )
     return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
+
+
+def _is_maker(item: str, before: Collection[str]) -> bool:
+    """Whether runs wait for what a job makes: a prepare job, or a stage before them."""
+    return item.startswith("prepare/") or item in before
 
 
 def _is_under_way(state: JobState) -> bool:

@@ -13,6 +13,8 @@ RECORD_UNREADABLE = "a record of it cannot be read"
 # reasons of Slurm's
 HELD_BY_ADMIN = "JobHeldAdmin"
 HELD_BY_USER = "JobHeldUser"  # or its controller forgot in a crash that it was released
+HELD_AFTER_LAUNCH = "launch failed requeued held"  # a node could not launch it
+HELD_BACK = (HELD_BY_ADMIN, HELD_BY_USER, HELD_AFTER_LAUNCH)
 # of a submission that has an intent and no ids yet
 CUT_SHORT = "its submission was cut short; zsg submit again settles it"
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
