@@ -100,7 +100,7 @@ def test_what_is_no_row_is_told_with_the_path(change, tmp_path: Path) -> None:
 def test_a_later_zsgs_rows_and_keys_are_passed_over(tmp_path: Path) -> None:
     """An unknown kind of row, an unknown event and an unknown key end nothing."""
     path = tmp_path / "1-train-0.jsonl"
-    row = json.loads(LINES[0])
+    row = json.loads(LINES[0]) | {"seq": 0}
     news = [
         row | {"kind": "gradient", "data": [1]},
         row | {"kind": "event", "data": {"event": "merged", "into": "x"}},

@@ -66,6 +66,17 @@ def metric_line(seq: int) -> bytes:
     return json.dumps(row | {"kind": "metric", "data": {"loss": 9.0}}).encode() + b"\n"
 
 
+def test_a_file_that_has_lost_its_beginning_is_a_hole(tmp_path: Path) -> None:
+    """Whole rows, also that which says what counts of the attempts before."""
+    write_steps(tmp_path, range(4))
+    second = write_steps(tmp_path, range(2, 6))
+    second.write_bytes(b"".join(lines_of(second)[1:]))
+    [hole] = journals.find_holes(tmp_path)
+
+    assert (hole.path, hole.line, hole.offset) == (second, 1, 0)
+    assert "it is row 1, row 0 is due" in str(hole)
+
+
 LINES = {
     "zeros, as a crashed client leaves them": (ZEROS, 4),
     "a cut line": (b'{"seq": 3, "ts": 17, "atte\n', 4),
@@ -149,6 +160,10 @@ def test_the_next_attempt_closes_a_hole(tmp_path: Path) -> None:
     fourth = write_steps(tmp_path, range(7, 9))
 
     assert sizes["2-train-0.jsonl"] == 0 < sizes["1-train-0.jsonl"]
+    later, _ = journals.measure_sound_files(tmp_path, before=5)
+    assert (
+        sizes.items() <= later.items()
+    )  # also for the states that attempts after it see
     assert journals.find_holes(tmp_path) == []
     assert losses(tmp_path) == {step: step for step in range(9)}
     assert {row.attempt for row in read_journal(tmp_path)} == {1, 3, 4}

@@ -266,9 +266,9 @@ def test_keys_that_an_older_zsg_left_out_are_chosen_anew_and_all_is_sent(
     assert len(child_runs(work, "older")["older"]["points"]) == 200
 
 
-def test_a_row_that_is_lost_after_it_was_sent_hides_none_behind_it(work: Path) -> None:
+def test_a_row_that_is_lost_after_it_was_sent_is_not_sent_again(work: Path) -> None:
     """A journal that lost its last row to its disk goes on with other points than were
-    sent: each of them arrives, whatever their number."""
+    sent: each of them arrives, and none of what MLflow has twice."""
     write_run(work, "cut", [[{"loss": 4.0, "extra": 1.0}]], outcome=None)
     write_grid(work, "cut", ["cut"])
     assert sync(work, "cut") == {"runs": 1, "points": 2}
@@ -279,8 +279,14 @@ def test_a_row_that_is_lost_after_it_was_sent_hides_none_behind_it(work: Path) -
     write_run(work, "cut", [[{"loss": 4.0}, {"loss": 3.0}, {"loss": 2.0}]])
     assert sync(work, "cut") == {"runs": 1, "points": 3}
 
-    held = sorted(child_runs(work, "cut")["cut"]["points"])
-    assert held == sorted([*sent, *journal_points(work, "cut")])
+    run = child_runs(work, "cut")["cut"]
+    assert sorted(run["points"]) == sorted([*sent, *journal_points(work, "cut")[1:]])
+    told = "MLflow has 2 points of rows that the journal has lost since, first extra at"
+    assert run["tags"]["zsg.rows_lost"] == f"{told} step 0"
+    assert sync(work, "cut") == {"runs": 0, "points": 0}
+    shutil.rmtree(work / "runs/cut/delivery")
+    sync(work, "cut")
+    assert sorted(child_runs(work, "cut")["cut"]["points"]) == sorted(run["points"])
 
 
 def test_values_that_mlflow_changes_are_told(work: Path, logged: list[str]) -> None:
@@ -570,23 +576,33 @@ def test_what_a_hole_has_taken_is_sent_once_it_was_computed_again(
     assert_exactly_once(work, "holes", ["hole a", "hole b"])
 
 
-def test_a_run_that_lost_what_mlflow_has_is_filled_anew_on_request(work: Path) -> None:
-    """Which points MLflow lacks can no more be told by counting: nothing is sent, and
-    that is said, until --refill; then MLflow equals the journal."""
+def test_what_mlflow_has_of_a_hole_stays_and_the_rest_comes_once(
+    work: Path, logged: list[str]
+) -> None:
+    """Nothing is sent of a run with a hole. Once it is closed what MLflow has is not
+    sent again, which is told; where it was computed otherwise the run is flagged, and
+    --refill makes it anew."""
     write_job(work, "sent")
     path = write_attempt(work, "sent", [3.0, 2.0, 1.0], Outcome.FAILED)
     write_grid(work, "sent grid", ["sent"])
     assert sync(work, "sent grid") == {"runs": 1, "points": 3}
-    put_zeros(path, 3)
-    with pytest.raises(Damaged, match="line 3"):
+    before = child_runs(work, "sent grid")["sent"]["points"]
+    put_zeros(path, 4)
+    with pytest.raises(Damaged, match="line 4"):
         sync(work, "sent grid")
-    write_attempt(work, "sent", [3.0, 2.0, 1.0, 0.5], Outcome.DONE)
-    lost = r"sent: MLflow was sent points that sent/1-train-0\.jsonl:\d+ has lost since"
-    with pytest.raises(Damaged, match=f"{lost}, from line 3 on; zsg sync .* --refill"):
-        sync(work, "sent grid")
+    write_attempt(work, "sent", [3.0, 2.0, 1.5, 0.5], Outcome.DONE)
+    sync(work, "sent grid")
 
-    place = Workspace(work)
-    refilled = mlflow_sync.sync_grid(place, "sent grid", refill=True)
+    run = child_runs(work, "sent grid")["sent"]
+    [*_, last] = journal_points(work, "sent")
+    assert sorted(run["points"]) == sorted([*before, last])
+    told = "MLflow has 1 point of rows that the journal has lost since, first loss at"
+    assert logged == [
+        f"sent: {told} step 2. They stay, and what is computed again is not sent a second time"
+    ]
+    assert run["tags"]["zsg.flag"].endswith(": loss at step 2: 1.0, then 1.5")
+    refilled = mlflow_sync.sync_grid(Workspace(work), "sent grid", refill=True)
     assert refilled == {"runs": 1, "points": 4}
     assert_exactly_once(work, "sent grid", ["sent"])
+    assert "zsg.flag" not in child_runs(work, "sent grid")["sent"]["tags"]
     assert sync(work, "sent grid") == {"runs": 0, "points": 0}

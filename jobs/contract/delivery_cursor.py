@@ -1,6 +1,7 @@
 """delivery/<grid>.json: how far a run has been delivered to the MLflow of one grid.
 
-It only saves work: without it all is sent once more, which changes nothing in MLflow.
+It only saves work: without it MLflow is asked what it has, and all is sent once more,
+which changes nothing there.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from jobs.contract.journal_rows import Number
 from jobs.contract.records import read_record, write_record
 
 FOLDER = "delivery"
@@ -16,6 +18,16 @@ ADVICE = "remove it, and zsg sync sends the whole run once more, which changes n
 # as `uri`: the store that lies in the workspace, and moves with it
 OWN_STORE = "mlflow.db of the workspace"
 SQLITE = "sqlite:///"
+
+
+class LostRow(msgspec.Struct, frozen=True, array_like=True):
+    """A point that MLflow has, whose row the journal has lost. `ts`: ms since the
+    epoch; a value that is not finite is a text."""
+
+    key: str
+    step: int
+    ts: int
+    value: Number
 
 
 class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +42,8 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     that this one replaces. `keys`: the metric keys that MLflow is told, for ever; an
     older zsg chose them anew each time. `last`: by stage and writer, how many points
     were sent, and key, step and time of the last. `unkept`: whether the run's tables
-    are yet to be kept as artifacts. `closed`: the holes of the journal that were closed
-    before what has been sent: by stage, file and byte.
+    are yet to be kept as artifacts. `lost`: the points that MLflow has and the journal
+    lost; they count there in place of what is computed again.
     """
 
     sent: dict[str, int] | int = {}
@@ -50,7 +62,7 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     keys: list[str] | UnsetType = UNSET
     last: dict[str, tuple[int, str, int, int]] | UnsetType = UNSET
     unkept: bool | UnsetType = UNSET
-    closed: list[str] | UnsetType = UNSET
+    lost: list[LostRow] | UnsetType = UNSET
 
     def is_of(self, store: str) -> bool:
         """Whether a zsg that counts by stage wrote it, of this MLflow. The workspace's
@@ -87,6 +99,11 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     def chosen_keys(self) -> list[str]:
         """The metric keys that MLflow is told; none where an older zsg noted none."""
         return self.keys if isinstance(self.keys, list) else []
+
+    @property
+    def lost_rows(self) -> list[LostRow]:
+        """The points that MLflow has and the journal lost."""
+        return self.lost if isinstance(self.lost, list) else []
 
     @property
     def is_unkept(self) -> bool:

@@ -25,6 +25,7 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +37,13 @@ import msgspec
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
-from jobs.contract.folder import Damaged, list_paths, to_json
+from jobs.contract.folder import (
+    Damaged,
+    list_paths,
+    make_unreadable,
+    sync_to_disk,
+    to_json,
+)
 from jobs.contract.journal_rows import (
     DIGEST,
     EVENT,
@@ -63,6 +70,7 @@ SPEED = "speed/"
 # how an attempt computes
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")
 MOST_OF_A_ROW = 128 << 20  # bytes; a row of thousands of metrics has one of 128
+LATELY_S = 3600.0  # after which a system has written what waits, if clocks differ, too
 GUEST = "evaluate"  # the role of a writer that does not own the folder
 TRAINER = "train"
 FOLDER = "journal"
@@ -150,29 +158,46 @@ class Journal:
         data = msgspec.to_builtins(values)
         self.add_row(ITEMS, step=step, examples=examples, data=data)
 
-    def add_rewind(self, sizes: dict[str, int], *, step: int, examples: int) -> None:
-        """Adds what counts of other writers: by the name of a file, its bytes."""
+    def add_rewind(
+        self,
+        sizes: dict[str, int],
+        *,
+        step: int,
+        examples: int,
+        hole: HoleError | None = None,
+    ) -> None:
+        """Adds what counts of other writers: by the name of a file, its bytes. Of one
+        that has a `hole`, and counts no more from there on, also that; in one write, so
+        that no kill comes between."""
         data = msgspec.to_builtins(Sizes(sizes))
-        self.add_row(REWIND, step=step, examples=examples, data=data)
+        line = self._make_line(REWIND, step, examples, data)
+        if hole:
+            closed = HoleClosed(file=hole.path.name, line=hole.line, at=hole.offset)
+            line += self._make_line(EVENT, step, examples, as_mapping(closed))
+        self._rows.put(line)
 
     def rewind(self, *, step: int, examples: int) -> None:
         """The first row of a later attempt: from which step it resumes, and what counts
         of those before it."""
         if self._attempt.attempt > 1:
-            self.add_rewind(self.before, step=step, examples=examples)
-        if self.hole:
-            self.add_closed_hole(self.hole, step=step, examples=examples)
+            self.add_rewind(self.before, step=step, examples=examples, hole=self.hole)
 
-    def add_closed_hole(self, hole: HoleError, *, step: int, examples: int) -> None:
-        """Adds that a file counts no more from its hole on; its rewind stands before."""
-        event = HoleClosed(file=hole.path.name, line=hole.line, at=hole.offset)
-        self.add_event(event, step=step, examples=examples)
+    def measure(self) -> dict[str, int]:
+        """The bytes that count of the owner's files by now: of those before this one,
+        and of this one what is on disk."""
+        return {**self.before, self.name: os.fstat(self._file.fileno()).st_size}
 
     def add_row(
         self, kind: str, *, step: int, examples: int, data: Mapping[str, Any]
     ) -> None:
         """Queues a row; its timestamp is fixed now and for ever. Numbers that are not
         finite become texts."""
+        self._rows.put(self._make_line(kind, step, examples, data))
+
+    def _make_line(
+        self, kind: str, step: int, examples: int, data: Mapping[str, Any]
+    ) -> str:
+        """The next line. What cannot be written takes no number."""
         self._raise()
         row = {
             "seq": self._seq,
@@ -184,9 +209,9 @@ class Journal:
             "kind": kind,
             "data": spell_nonfinite(data),
         }
-        line = to_json(row) + "\n"  # what cannot be written takes no number
+        line = to_json(row) + "\n"
         self._seq += 1
-        self._rows.put(line)
+        return line
 
     def commit(self) -> None:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
@@ -342,8 +367,9 @@ def measure_sound_files(
             sizes[path.name] = 0
             continue
         size = path.stat().st_size if path.exists() else 0
-        hole = find_hole(path, size if limit is None else limit)
-        sizes[path.name] = hole.offset if hole else size
+        end = size if limit is None else limit
+        hole = find_hole(path, end)
+        sizes[path.name] = hole.offset if hole else end
     return sizes, hole
 
 
@@ -434,6 +460,17 @@ def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     )
 
 
+def bring_to_disk(folder: Path) -> None:
+    """Brings what was written of a run's journal lately to the disk, by whichever
+    process of this machine. Unreadable where the system refuses."""
+    for path in list_journal_files(folder):
+        try:
+            if time.time() - path.stat().st_mtime < LATELY_S:
+                sync_to_disk(path)
+        except OSError as error:
+            raise make_unreadable(path, error) from error
+
+
 def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
     """The whole rows of one journal file, or of its first `limit` bytes, which it must
     have. HoleError where rows are lost: see above."""
@@ -452,6 +489,7 @@ def _read_rows(path: Path, file: BinaryIO, limit: int | None) -> Iterator[Row]:
     # some bytes can join the beginning of one row to the end of another.
     pending: Row | None = None
     begins = offset = number = 0  # where `pending` begins, and where `line` does
+    due = 0  # the next row's number: a file may have lost those at its beginning
     last = math.inf if limit is None else limit
     while line := file.readline(MOST_OF_A_ROW):
         end = offset + len(line)
@@ -469,12 +507,12 @@ def _read_rows(path: Path, file: BinaryIO, limit: int | None) -> Iterator[Row]:
             if pending is not None:
                 yield pending
             raise HoleError(path, number, offset, str(error)) from None
+        if row.seq > due:
+            message = _describe_gap(path, number, due, row.seq)
+            raise HoleError(path, max(1, number - 1), begins, message)
         if pending is not None:
-            if row.seq > pending.seq + 1:
-                message = _describe_gap(path, number, pending.seq + 1, row.seq)
-                raise HoleError(path, number - 1, begins, message)
             yield pending
-        pending, begins, offset = row, offset, end
+        pending, begins, offset, due = row, offset, end, row.seq + 1
     if pending is not None:
         yield pending
     _refuse_early_end(path, number, offset, len(line), limit)

@@ -344,8 +344,8 @@ class Evaluator:
             return
         journal = self._journal_of(target)
         for hole in holes:
-            journal.add_rewind(journals.limit_to_hole(hole), step=0, examples=0)
-            journal.add_closed_hole(hole, step=0, examples=0)
+            sizes = journals.limit_to_hole(hole)
+            journal.add_rewind(sizes, step=0, examples=0, hole=hole)
             logger.warning(f"{hole}; what it lacks is taken again")
         journal.commit()
 

@@ -2,13 +2,14 @@
 its item losses and snapshots.
 
 The delivery cursor beside the run says what MLflow has; it is written, and synced to
-disk, after every request of points that was answered: a hole in the journal is judged
-by it.
+disk, after every request of points that was answered: whether the journal has lost rows
+is judged by it.
 """
 
+import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,20 +21,18 @@ from msgspec.structs import replace
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal, journal_rows, snapshots
 from jobs.contract.delivery_cursor import DeliveryCursor, read_cursor, write_cursor
-from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import (
-    HoleClosed,
     ItemsRow,
     SnapshotWritten,
     find_events,
     find_starts,
 )
 from jobs.contract.states import Outcome, State
-from jobs.tracking import item_table, mlflow_metadata
+from jobs.tracking import item_table, lost_rows, mlflow_metadata
 from jobs.tracking.tracker import Data, Tracker
 
 logger = logging.getLogger(__name__)
@@ -73,32 +72,19 @@ class MlflowGrid:
 
 
 @dataclass(frozen=True)
-class _ClosedHole:
-    """Rows that a file of a stage has lost, and that a later attempt of `writer` has
-    computed again. `before`: how many of the writer's points stand before them."""
-
-    name: str
-    line: int
-    writer: str
-    before: int
-
-
-@dataclass(frozen=True)
 class _Points:
     """What is to be sent of a run's journals: by stage and writer. A stage that is
     shared may gain points after a later one was sent, and an evaluator's points come
     while its run trains, and after.
 
     `disagreements`: where a restart computed other values. `keys`: what is told of.
-    `tags` tell of keys that are left out, and of values that MLflow changes. `holes`:
-    those of the journals that were closed.
+    `tags` tell of keys that are left out, and of values that MLflow changes.
     """
 
     by_writer: dict[str, list[Point]]
     disagreements: list[str]
     keys: mlflow_metadata.Keys
     tags: dict[str, str]
-    holes: list[_ClosedHole]
 
     @property
     def first_ts(self) -> int | None:
@@ -126,6 +112,7 @@ class RunSync:
         self._cursor = read_cursor(self._folder, grid.name)
         self._stages = stage_folders(grid.workspace, self._run_id)
         self._listed = "yes" if is_listed else "no"
+        self._is_on_disk = False  # what is sent
 
     def send(self, refill: bool) -> int:
         """Sends what MLflow lacks; returns how many points. With `refill`, a flagged run
@@ -140,10 +127,8 @@ class RunSync:
         began = self._find_beginning(rows)
         if began is None:
             return 0  # its first row is being written
-        points = _choose_points(rows, self._cursor.chosen_keys)
-        self._choose_mlflow_run(began, points, has_run, refill)
-        self._keep_closed_holes(points)
-        self._keep_keys(points.keys)
+        points = self._prepare(began, rows, has_run, refill)
+        self._cursor = replace(self._cursor, keys=points.keys.chosen())
         sent = sum(
             self._send_points(writer, of_writer)
             for writer, of_writer in points.by_writer.items()
@@ -171,13 +156,6 @@ class RunSync:
     def _note_unkept(self) -> None:
         if self._cursor.is_unkept:
             self._grid.unkept.add(self._run_id)
-
-    def _keep_keys(self, keys: mlflow_metadata.Keys) -> None:
-        """Notes which keys are told, with the next that is written. An older zsg chose
-        them anew each time: where it left some out, its counts may be of other points."""
-        if self._cursor.keys is UNSET and keys.left_out():
-            self._cursor = replace(self._cursor, sent={})
-        self._cursor = replace(self._cursor, keys=keys.chosen())
 
     def _keep(self, **news: Any) -> None:
         """Writes the cursor with what is new in it."""
@@ -224,43 +202,82 @@ class RunSync:
         own_rows = [rows[stage.name] for stage in self._stages]
         return next((str(of_stage[0].ts) for of_stage in own_rows if of_stage), None)
 
-    def _choose_mlflow_run(
-        self, began: str, points: _Points, has_run: bool, refill: bool
-    ) -> None:
-        """Begins a new MLflow run where there is none, or it is to be filled anew.
-        Damaged where that would have to be and was not asked for."""
-        lost = self._find_lost_points(points)
-        flags = [lost] if lost else points.disagreements
-        if not has_run:
-            self._begin(began, points.first_ts, None)
-        elif reason := self._find_refill_reason(refill, flags):
-            self._begin(began, points.first_ts, reason)
-        elif lost:
-            raise Damaged(
-                f"{self._run_id}: {lost}; zsg sync {self._grid.name} --refill"
+    def _prepare(
+        self,
+        began: str,
+        rows: dict[str, list[journal_rows.Row]],
+        has_run: bool,
+        refill: bool,
+    ) -> _Points:
+        """The points as MLflow is to have them. Begins a new MLflow run where there is
+        none, or it is to be filled anew."""
+        in_journal = _choose_points(rows, self._cursor.chosen_keys)
+        points = self._put_lost_rows_back(in_journal, rows)
+        if has_run and self._is_doubtful(points):
+            self._ask_for_lost_rows(in_journal)
+            points = self._put_lost_rows_back(in_journal, rows)
+        reason = None
+        if has_run:
+            reason = self._find_refill_reason(refill, points.disagreements)
+        if reason or not has_run:
+            self._begin(began, in_journal, reason)
+            points = self._put_lost_rows_back(in_journal, rows)
+        return points
+
+    def _is_doubtful(self, points: _Points) -> bool:
+        """Whether it cannot be told by counting which points MLflow has: what was sent
+        last of a writer does not stand there any more. So it is where an older zsg left
+        keys out, which chose them anew each time."""
+        if self._cursor.keys is UNSET and points.keys.left_out():
+            return True
+        counts = self._cursor.sent if isinstance(self._cursor.sent, dict) else {}
+        return any(
+            not self._is_at_its_place(writer, points.by_writer.get(writer, []))
+            for writer in counts
+        )
+
+    def _is_at_its_place(self, writer: str, points: Sequence[Point]) -> bool:
+        """Whether what was sent last of a writer is where it was; of what an older zsg
+        sent only the number is known."""
+        count = self._cursor.count_sent(writer)
+        if not 0 < count <= len(points):
+            return count == 0
+        last = self._cursor.find_last_sent(writer)
+        return last in (None, _name_point(points[count - 1]))
+
+    def _ask_for_lost_rows(self, in_journal: _Points) -> None:
+        """Notes which points MLflow has that the journals have not. From then on all is
+        sent once more, which changes nothing of those that are there."""
+        held = [
+            point
+            for point in self._tracker.list_points(self._cursor.run)
+            if in_journal.keys.keeps(point.key)
+        ]
+        lost = lost_rows.find_lost_rows(held, in_journal.by_writer)
+        if lost and lost != self._cursor.lost_rows:
+            logger.warning(
+                f"{self._run_id}: MLflow has {lost_rows.describe_lost_rows(lost)}. They stay, and"
+                " what is computed again is not sent a second time"
             )
+        self._keep(sent={}, last=UNSET, lost=lost or UNSET)
 
-    def _find_lost_points(self, points: _Points) -> str | None:
-        """Why it cannot be told which points MLflow lacks: it was sent some that the
-        journal has lost since. None where it has not."""
-        if not self._cursor.is_of(self._grid.store):
-            return None
-        closed = replace_unset(self._cursor.closed, [])
-        for hole in points.holes:
-            if hole.name in closed:
-                continue
-            if self._cursor.count_sent(hole.writer) > hole.before:
-                return (
-                    f"MLflow was sent points that {hole.name} has lost since, from line"
-                    f" {hole.line} on"
-                )
-        return None
-
-    def _keep_closed_holes(self, points: _Points) -> None:
-        """Notes the holes that were closed before what is sent from now on."""
-        names = [hole.name for hole in points.holes]
-        if names and names != replace_unset(self._cursor.closed, []):
-            self._keep(closed=names)
+    def _put_lost_rows_back(
+        self, in_journal: _Points, rows: dict[str, list[journal_rows.Row]]
+    ) -> _Points:
+        """The points as MLflow is to have them: what the journals have lost since it
+        was sent counts there in place of what was computed again."""
+        lost = self._cursor.lost_rows
+        if not lost:
+            return in_journal
+        agree = lost_rows.make_comparison(chain.from_iterable(rows.values()))
+        by_writer, disagreements = lost_rows.put_back(in_journal.by_writer, lost, agree)
+        return dataclasses.replace(
+            in_journal,
+            by_writer=by_writer,
+            disagreements=[*in_journal.disagreements, *disagreements],
+            tags=in_journal.tags
+            | {"rows_lost": f"MLflow has {lost_rows.describe_lost_rows(lost)}"},
+        )
 
     def _find_refill_reason(
         self, refill: bool, disagreements: Sequence[str]
@@ -272,8 +289,9 @@ class RunSync:
             self._keep(refilling=disagreements[0])
         return self._cursor.refill_reason
 
-    def _begin(self, began: str, started: int | None, refilled: str | None) -> None:
-        """Finds or makes the MLflow run, to be filled from the first point on."""
+    def _begin(self, began: str, in_journal: _Points, refilled: str | None) -> None:
+        """Finds or makes the MLflow run, to be filled from the first point on. One that
+        is found was filled before: how far, it is asked."""
         identity = self._identify(began)
         old = self._cursor.run if refilled else None
         if old:
@@ -283,9 +301,11 @@ class RunSync:
             identity,
             {PARENT: self._grid.parent},
             mlflow_metadata.name_of(self._row),
-            started,
+            in_journal.first_ts,
         )
-        self._grid.mlflow_runs.setdefault(self._run_id, {})[mlflow_run] = began
+        mlflow_runs = self._grid.mlflow_runs.setdefault(self._run_id, {})
+        is_found = is_doubtful or mlflow_run in mlflow_runs
+        mlflow_runs[mlflow_run] = began
         self._grid.elsewhere.pop(self._run_id, None)
         self._send_datasets(mlflow_run)
         self._cursor = DeliveryCursor(
@@ -297,7 +317,10 @@ class RunSync:
             refilled=refilled,
             old=old,
         )
-        self._keep()
+        if is_found:
+            self._ask_for_lost_rows(in_journal)
+        else:
+            self._keep()
 
     def _identify(self, began: str | None) -> dict[str, str]:
         """The tags by which the MLflow run is known that is filled from this journal."""
@@ -327,6 +350,8 @@ class RunSync:
         if not self._cursor.params:
             params = mlflow_metadata.flatten_params(self._row)
         unsent = points[count:]
+        if unsent:
+            self._bring_to_disk()
         for number in self._tracker.log(self._cursor.run, unsent, params):
             count += number
             self._note_sent(writer, points[count - 1 : count], count)
@@ -335,17 +360,17 @@ class RunSync:
             self._cursor = replace(self._cursor, params=True)
         return len(unsent)
 
-    def _count_sent(self, writer: str, points: Sequence[Point]) -> int:
-        """How many of a writer's points MLflow has: those up to the last that was sent.
+    def _bring_to_disk(self) -> None:
+        """Waits until what is sent is on the disk: what MLflow has, a machine that fails
+        must not take from the journal."""
+        for stage in self._stages if not self._is_on_disk else []:
+            journal.bring_to_disk(stage)
+        self._is_on_disk = True
 
-        0 where that does not stand there any more, as other rows count by now: then
-        all are sent once more, which changes nothing of those that are there.
-        """
-        count = self._cursor.count_sent(writer)
-        if not 0 < count <= len(points):
-            return 0
-        last = self._cursor.find_last_sent(writer)
-        return count if last in (None, _name_point(points[count - 1])) else 0
+    def _count_sent(self, writer: str, points: Sequence[Point]) -> int:
+        """How many of a writer's points MLflow has: those up to the last that was sent."""
+        is_at_its_place = self._is_at_its_place(writer, points)
+        return self._cursor.count_sent(writer) if is_at_its_place else 0
 
     def _note_sent(self, writer: str, last: Sequence[Point], count: int) -> None:
         """Notes that MLflow has so many of a writer's points, up to the last of them."""
@@ -539,39 +564,13 @@ def _choose_points(
         writer: list(filter(mlflow_metadata.can_be_sent, points))
         for writer, points in by_writer.items()
     }
-    holes = [
-        hole
-        for writer, of_writer in rows.items()
-        for hole in _find_closed_holes(writer, of_writer, by_writer)
-    ]
-    return _Points(by_writer, disagreements, keys, tags, holes)
+    return _Points(by_writer, disagreements, keys, tags)
 
 
 def _is_told_of(point: Point, keys: mlflow_metadata.Keys) -> bool:
     """Whether MLflow is told a point, or at least that there is one: a name that it does
     not take has no room among its keys."""
     return not mlflow_metadata.can_be_named(point.key) or keys.keeps(point.key)
-
-
-def _find_closed_holes(
-    writer: str,
-    rows: Sequence[journal_rows.Row],
-    by_writer: Mapping[str, Sequence[Point]],
-) -> Iterator[_ClosedHole]:
-    """The holes that a writer has closed; `rows` are its own. Of a run's own attempts
-    what stands before them is what the attempts before it have told first."""
-    stage = writer.partition("/")[0]
-    for row, hole in find_events(rows, HoleClosed):
-        name = f"{stage}/{hole.file}"
-        if name in by_writer:  # an evaluator's, which gets no more rows
-            damaged, count = name, len(by_writer[name])
-        else:
-            earlier = [before for before in rows if before.attempt < row.attempt]
-            firsts = {_name_point(point) for point in journal.first_points(earlier)[0]}
-            points = by_writer[writer]
-            damaged = writer
-            count = sum(_name_point(point) in firsts for point in points)
-        yield _ClosedHole(f"{name}:{hole.at}", hole.line, damaged, count)
 
 
 def _list_keys(writers: Iterable[Sequence[Point]]) -> list[str]:

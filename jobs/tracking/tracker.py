@@ -64,7 +64,8 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.contract.journal import Point
+from jobs.contract.delivery_cursor import LostRow
+from jobs.contract.journal import Point, spell_nonfinite
 from jobs.tracking import artifact_folder, logins, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.mlflow_trouble import NotSeen
@@ -455,6 +456,23 @@ class Tracker:
             metrics = metrics[len(batch) :]
             self._log_points(run, batch, some)
             yield len(batch)
+
+    def list_points(self, run: str) -> list[LostRow]:
+        """Every point of every metric that a run has."""
+        keys = self._again(lambda: self._client.get_run(run)).data.metrics
+        return [point for key in keys for point in self._list_points_of(run, key)]
+
+    def _list_points_of(self, run: str, key: str) -> list[LostRow]:
+        history = self._again(lambda: self._client.get_metric_history(run, key))
+        return [
+            LostRow(
+                metric.key,
+                metric.step,
+                metric.timestamp,
+                spell_nonfinite(metric.value),
+            )
+            for metric in history
+        ]
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""

@@ -461,14 +461,13 @@ class States:
     def _describe(
         self, step: int, ids: str, loss: float | None, seconds: float
     ) -> SavedState:
+        assert self._journal
         return SavedState(
             step=step,
             ids=ids,
             what=self._job.what,
             way=self._job.way,
-            journal=journals.measure_journal_files(
-                self._run, before=self._attempt.attempt + 1
-            ),
+            journal=self._journal.measure(),
             seconds=seconds,
             loss=loss,
             attempt=self._attempt.attempt,

@@ -1,0 +1,233 @@
+"""Is each value once in MLflow, and none lost, whatever a journal loses between its
+attempts and deliveries?"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.contract import attempt as attempts
+from jobs.contract import journal as journals
+from jobs.contract.delivery_cursor import LostRow
+from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import ListedRun
+from jobs.contract.journal import Journal, Point
+from jobs.contract.saved_state import SavedState
+from jobs.tracking import lost_rows
+from jobs.tracking.run_sync import MlflowGrid, RunSync
+from jobs.training.state import Job, choose_state
+from tests.lib.grown_journals import RECIPE, START, write_guest, write_job
+
+STEPS, SAVED_EVERY = 24, 4
+JOB = Job(what={}, way={}, digests={n: "d" for n in range(99)}, cells=frozenset())
+ROW = ListedRun(run="r", axes={}, recipe=RECIPE, model="tiny")
+
+
+class StandIn:
+    """An MLflow that keeps points as the real one does: one that it has changes nothing."""
+
+    def __init__(self) -> None:
+        self.points: dict[tuple[str, int, int, float], None] = {}
+        self.asked = 0
+        self.tags: dict[str, str] = {}
+
+    def list_points(self, run: str) -> list[LostRow]:
+        self.asked += 1
+        return [LostRow(*point) for point in self.points]
+
+    def log(
+        self, run: str, points: Sequence[Point], params: Mapping[str, str] | None
+    ) -> Iterator[int]:
+        for point in points:
+            self.points[point.key, point.step, point.ts, point.value] = None
+        yield len(points)
+
+    def find_or_create(self, *args: Any) -> tuple[str, bool]:
+        return "mlflow run", False
+
+    def experiment_of(self, run: str) -> str:
+        return "experiment"
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        self.tags |= tags
+
+    def do_nothing(self, *args: Any) -> None:
+        pass
+
+    set_status = read = delete = do_nothing
+
+    def count_cells(self) -> Counter[tuple[str, int]]:
+        """How often each key has a value of each step."""
+        return Counter((key, step) for key, step, _, _ in self.points)
+
+
+class DamagedRun:
+    """A run whose attempts are killed, whose journal is delivered while it is written,
+    and whose files lose rows in between."""
+
+    def __init__(self, work: Path, chance: random.Random) -> None:
+        self.folder, self._chance = write_job(work, "r"), chance
+        self.mlflow = StandIn()
+        self._grid = MlflowGrid(
+            workspace=Workspace(work),
+            name="grid",
+            tracker=self.mlflow,  # pyright: ignore[reportArgumentType]
+            store="store",
+            experiment="experiment",
+            parent="parent",
+        )
+        self._states: dict[int, SavedState] = {}
+
+    def deliver(self) -> None:
+        """Sends what MLflow lacks; nothing, where the journal has a hole."""
+        try:
+            RunSync(self._grid, ROW, True).send(refill=False)
+        except journals.HoleError:
+            pass
+
+    def attempt(self, last: int) -> None:
+        """An attempt that resumes where it may and goes to a step."""
+        time.sleep(0.002)  # what is computed again has another time
+        attempt = attempts.begin_attempt(self.folder, "submission")
+        journal = Journal(self.folder, attempt, "train", "s")
+        states = list(self._states.values())
+        saved = choose_state(states, JOB, journal.before, frozenset()).saved
+        first = saved.step if saved else 0
+        journal.rewind(step=first, examples=first)
+        journal.add_row("event", step=first, examples=first, data=START)
+        for step in range(first + 1, last + 1):
+            values = {"loss": 1 / step, "train/lr": 0.5}
+            journal.add_metrics(values, step=step, examples=step)
+            self._save_or_deliver(journal, step)
+        journal.close()
+
+    def _save_or_deliver(self, journal: Journal, step: int) -> None:
+        if step % SAVED_EVERY == 0 and self._chance.random() < 0.7:
+            journal.commit()
+            self._states = {n: state for n, state in self._states.items() if n > step}
+            self._states[step] = describe_state(journal, step)
+        if self._chance.random() < 0.1:
+            journal.commit()
+            self.deliver()
+
+    def damage(self) -> None:
+        """Takes something of one journal file."""
+        path = self._chance.choice(journals.list_owned_files(self.folder))
+        lines = path.read_bytes().splitlines(keepends=True)
+        number = self._chance.randrange(len(lines)) if lines else 0
+        kind = self._chance.choice(["end", "cut", "zeros", "first", "gone", "row", ""])
+        if kind == "gone":
+            path.unlink()
+        elif kind and lines:
+            path.write_bytes(b"".join(take(lines, number, kind)))
+
+
+def take(lines: list[bytes], number: int, kind: str) -> list[bytes]:
+    """The lines of a file that has lost something."""
+    if kind == "end":
+        return lines[:number]
+    if kind == "first":
+        return lines[1:]
+    if kind == "row":
+        return [*lines[:number], *lines[number + 1 :]]
+    if kind == "cut":
+        return [*lines[:number], lines[number][:9]]
+    zeros = b"\0" * (len(lines[number]) - 1) + b"\n"
+    return [*lines[:number], zeros, *lines[number + 1 :]]
+
+
+def describe_state(journal: Journal, step: int) -> SavedState:
+    """The record of a state that is saved now."""
+    return SavedState(
+        step=step,
+        ids="d",
+        what={},
+        way={},
+        journal=journal.measure(),
+        seconds=0.0,
+        loss=None,
+        attempt=1,
+        saved=0,
+        versions={},
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_each_value_is_in_mlflow_once_whatever_the_journal_loses(
+    tmp_path: Path, seed: int
+) -> None:
+    """Over damages of any kind, deliveries at any time and several attempts after them:
+    the journal ends whole, and MLflow has each key of each step once."""
+    chance = random.Random(seed)
+    run = DamagedRun(tmp_path, chance)
+    for _ in range(chance.randint(1, 5)):
+        run.attempt(chance.randint(1, STEPS))
+        if chance.random() < 0.5:
+            run.deliver()
+        if chance.random() < 0.7:
+            run.damage()
+        if chance.random() < 0.3:
+            run.deliver()
+    run.attempt(chance.randint(1, STEPS))
+    run.attempt(STEPS)
+    run.deliver()
+
+    assert journals.find_holes(run.folder) == []
+    points, disagreements = journals.first_points(journals.read_journal(run.folder))
+    assert not disagreements
+    in_journal = Counter((point.key, point.step) for point in points)
+    wanted = [(key, n) for key in ("loss", "train/lr") for n in range(1, STEPS + 1)]
+    assert in_journal == Counter(wanted)
+    assert run.mlflow.count_cells() == in_journal
+    assert all(
+        value == 1 / step for key, step, _, value in run.mlflow.points if key == "loss"
+    )
+    asked = run.mlflow.asked
+    run.deliver()
+    assert run.mlflow.asked == asked, "what is known is not asked again"
+
+
+def test_what_a_dead_evaluator_had_sent_is_not_sent_by_the_next(tmp_path: Path) -> None:
+    """Its file has lost the score that MLflow has; another evaluator takes it again, in
+    a file of its own."""
+    run = DamagedRun(tmp_path, random.Random(0))
+    run.attempt(3)
+    write_guest(tmp_path, "r", 0, [{"rouge": 0.25}, {"rouge": 0.5}], first_step=1)
+    run.deliver()
+    [path] = journals.guest_files(run.folder)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
+    time.sleep(0.002)
+    write_guest(tmp_path, "r", 1, [{"rouge": 0.5}, {"rouge": 0.75}], first_step=2)
+    run.deliver()
+
+    cells = run.mlflow.count_cells()
+    assert [cells["rouge", step] for step in range(4)] == [0, 1, 1, 1]
+    told = run.mlflow.tags["zsg.rows_lost"]
+    assert told.startswith("MLflow has 1 point of rows that the journal has lost since")
+    assert told.endswith("first rouge at step 2")
+    assert "zsg.flag" not in run.mlflow.tags
+
+
+def test_a_lost_row_that_was_computed_otherwise_is_flagged() -> None:
+    """MLflow keeps its value, and the run's flag names both; speeds need not agree."""
+    lost = [
+        LostRow("loss", 2, 10, 1.5),
+        LostRow("speed/s", 2, 10, 4.0),
+        LostRow("loss", 3, 11, "nan"),
+    ]
+    again = [
+        Point("loss", 2, 1.25, 90, "s", 2),
+        Point("speed/s", 2, 5.0, 90, "s", 2),
+        Point("loss", 3, float("nan"), 91, "s", 3),
+        Point("loss", 4, 1.0, 92, "s", 4),
+    ]
+    agree = lost_rows.make_comparison([])
+    points, flags = lost_rows.put_back({"s": again}, lost, agree)
+
+    assert [point.ts for point in points["s"]] == [10, 10, 11, 92]
+    assert [point.value for point in points["s"][:2]] == [1.5, 4.0]
+    assert flags == ["loss at step 2: 1.5, then 1.25"]
