@@ -256,3 +256,14 @@ def test_the_largest_batch_is_as_it_was() -> None:
     assert BATCH_TOKENS * cache_bytes(seven, "bf16") / GB == pytest.approx(
         34.4, abs=0.1
     )
+
+
+def test_what_torch_holds_and_does_not_use_is_free_for_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the model before only the caches are left: they decide nothing."""
+    FakeMemory(
+        monkeypatch, cuda_0=(5 * GB, 75 * GB, 1 * GB), cuda_1=(20 * GB, 60 * GB, 1 * GB)
+    )
+
+    assert placement._held_bytes("cuda:0") == placement._held_bytes("cuda:1") == 1 * GB

@@ -205,3 +205,21 @@ def test_an_error_caught_has_the_hash_of_its_traceback():
 def test_data_that_cannot_be_read_are_the_users():
     """A bad row still ends a command with the user's exit code."""
     assert issubclass(BadData, UserError)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("/w/x: Connection timed out", Cause.FILE_SYSTEM),
+        ("/w/x: Stale file handle", Cause.FILE_SYSTEM),
+        ("/w may not be read by you: it is ann's (permission denied: mode 0700)", None),
+        ("/w/x: Permission denied (it is ann's)", None),
+    ],
+)
+def test_a_right_that_lacks_is_no_failure_of_a_file_system(
+    text: str, cause: Cause | None
+) -> None:
+    """In a log: to try again would change nothing."""
+    line = f"jobs.contract.folder.Unreadable: {text}"
+    is_file_system = causes.of_line(line) == Cause.FILE_SYSTEM
+    assert is_file_system == (cause == Cause.FILE_SYSTEM)

@@ -197,3 +197,13 @@ def test_a_vector_that_is_not_finite_is_refused_where_it_is_made(tmp_path, value
     known = [(np.arange(len(TEXTS)), broken(TEXTS))]
     made = filled(tmp_path / "b", known=known)
     assert made.tolist() == letters(TEXTS).tolist()
+
+
+def test_vectors_that_are_lent_are_copied_only_where_some_are_not_finite() -> None:
+    """Looked at block by block: of large embeddings nothing is made twice."""
+    vectors = letters(TEXTS)
+    vectors[[0, 7, 8, 99], 3] = np.nan, np.inf, -np.inf, np.nan
+
+    is_finite = embed._find_finite(vectors)
+    assert np.flatnonzero(~is_finite).tolist() == [0, 7, 8, 99]
+    assert embed._find_finite(vectors[:0]).shape == (0,)

@@ -3,6 +3,8 @@ other runs stay in sight?"""
 
 import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from jobs.contract.causes import Cause, of_error, of_line
 from jobs.contract.folder import Unreadable, Workspace, list_paths
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.files import ownership
-from launcher.status import logs, queries
+from launcher.status import journal_checks, logs, queries
 from launcher.status.status import collect_states
 from launcher.workspace import disk
 from launcher.workspace.ledger import Ledger
@@ -116,6 +118,29 @@ def test_one_run_that_cannot_be_read_hides_no_other(work: Workspace) -> None:
     assert states["runs/aaaa"].cause == f"{path}: Input/output error"
     with pytest.raises(Unreadable):
         exit_record.read_if_sound(work.run("aaaa"))
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_journal_that_cannot_be_read_hides_no_other_run(
+    work: Workspace, is_folder: bool
+) -> None:
+    """The system refuses a run's journal, or the folder of its journals: status goes on
+    with the others."""
+    path = work.run("aaaa") / "journal"
+    shutil.rmtree(path, ignore_errors=True)
+    (work.run("aaaa") / "exit.json").unlink()
+    if is_folder:
+        path.symlink_to(path)
+    else:
+        path.mkdir()
+        path /= "1-train-0.jsonl"
+        path.symlink_to("/proc/self/mem")
+    states = collect_states(work, ["runs/aaaa", "runs/bbbb"], Ledger(work))
+    states = journal_checks.flag_journals(work, states)
+
+    assert states["runs/bbbb"].state == "done"
+    with pytest.raises(Unreadable, match=re.escape(f"{path}: ")):
+        list(journal.read_journal(work.run("aaaa")))
 
 
 CALLS = """

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobs.contract import folder as folders
 from jobs.contract.folder import (
     COMMIT,
     find_damage,
@@ -108,3 +109,19 @@ def test_json_on_many_lines_is_what_python_writes(value: Any) -> None:
         text = json.dumps(value, indent=1)
 
     assert to_json(value, indent=1) == text
+
+
+def test_what_another_process_has_made_again_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that find the same remnant one may be done before the other renames: what
+    is whole by then stays, and a remnant that is gone already is no error."""
+    folder = publish(tmp_path / "corpora/a")
+    monkeypatch.setattr(folders, "find_damage", lambda path: "ids is missing")
+    judged = [False, True]
+    monkeypatch.setattr(folders, "is_whole", lambda path: judged.pop(0))
+    folders._set_remnant_aside(folder)
+    monkeypatch.undo()
+
+    assert is_whole(folder) and [folder] == list(folder.parent.iterdir())
+    assert not folders.set_aside(folder.with_name("b")).exists()

@@ -119,7 +119,7 @@ SCORES = [
     }
 ]
 ROW = {
-    "seq": 1,
+    "seq": 0,
     "ts": 1,
     "attempt": 1,
     "stage": "1",

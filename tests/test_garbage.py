@@ -577,3 +577,21 @@ def test_every_path_is_told_before_it_goes(place: Place) -> None:
 
     freed = garbage.free_garbage(place.workspace, before=look)
     assert seen == [piece.path for piece in freed] and len(seen) == 7
+
+
+def test_a_folder_stays_where_it_cannot_be_told_whether_it_is_wanted(
+    tmp_path: Path,
+) -> None:
+    """Under its own name, whatever the error: under the hidden one the next removal
+    would take it."""
+    snapshot = tmp_path / "runs/r/snapshots/3"
+    snapshot.mkdir(parents=True)
+    (snapshot / "meta.json").write_text("{}")
+
+    def refuse() -> bool:
+        raise Damaged("a journal with a hole")
+
+    with pytest.raises(Damaged, match="hole"):
+        garbage.removal.discard_folder(tmp_path, snapshot, None, refuse)
+    assert [snapshot] == list(snapshot.parent.iterdir())
+    assert garbage.removal.discard_folder(tmp_path, snapshot, None) == ""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.contract.folder import Unreadable
 from jobs.evaluating.judge import Judge, Kept, rate_requests
+from jobs.files import ownership
 from tests.lib.fake_judge import KEY, Answer, FakeJudge, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics.mt_bench import JudgeRequest
@@ -254,3 +256,24 @@ def test_the_key_comes_from_the_variable_that_the_grid_names() -> None:
     assert Judge.of(how | {"key_env": None}, {}).key == ""
     with pytest.raises(UserError, match="THE_KEY, which checkpoints"):
         Judge.of(how, {})
+
+
+@pytest.mark.parametrize(("is_group", "mode"), [(True, 0o660), (False, 0o600)])
+def test_ratings_are_for_the_group_whose_workspace_it_is(
+    tmp_path: Path, is_group: bool, mode: int
+) -> None:
+    """Every member reads and adds to them, also to those that an older zsg made for one
+    alone; elsewhere they are their owner's."""
+    [request] = requests(1)
+    path = tmp_path / "ratings.jsonl"
+    if is_group:
+        ownership.open_to_group(tmp_path)
+        path.touch(mode=0o600)
+    Kept(path).add("judge", request, 7.0, "[[7]]")
+
+    assert path.stat().st_mode & 0o777 == mode
+    assert Kept(path).get("judge", request) == 7.0
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Unreadable, match=r"ratings\.jsonl: Is a directory"):
+        Kept(path)

@@ -8,7 +8,7 @@ import pytest
 from tests.lib import plain_orders as plain
 from tests.lib.crowded_vectors import SIMILARITY, TEST
 from zsg_core.errors import UserError
-from zsg_core.orders import measures, nearest
+from zsg_core.orders import distance, measures, nearest
 from zsg_core.orders.distance import fold_sum
 
 BLAS = nearest.Blas()
@@ -187,6 +187,18 @@ def test_what_is_not_finite_is_refused_by_every_measure(name, value, of_test):
         measures.compute_distances(
             spec, ["a", "a", "b", "b", "b"], lambda: (train, test), tuple, BLAS
         )
+
+
+@pytest.mark.parametrize("row", [1023, 1024, 2500])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_what_is_not_finite_is_refused_wherever_it_stands(row, value):
+    """Vectors are looked at in blocks: also in a later one, and in the last."""
+    vectors = units(0, 2501)
+    assert distance.longest_norm(vectors) == pytest.approx(1, abs=1e-4)
+    vectors[row, 7] = value
+
+    with pytest.raises(UserError, match="not finite"):
+        distance.refuse_not_finite(units(1, 4), vectors)
 
 
 def test_a_mean_without_direction_is_refused():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.contract.folder import Damaged, Unreadable, Workspace, write_json
 from jobs.contract.journal import Journal
 from jobs.contract.states import Outcome
 from jobs.tracking import mlflow_sync
@@ -194,6 +194,31 @@ def test_a_broken_journal_keeps_no_other_run_from_mlflow(
     assert sent.keys() == {runs[1]}
     points = sent[runs[1]]["points"]
     assert sorted(map(repr, points)) == sorted(map(repr, journal_points(work, runs[1])))
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_journal_that_the_system_refuses_keeps_no_other_run_from_mlflow(
+    work: Path, is_folder: bool
+) -> None:
+    """The file or the folder of the journals, whatever the errno: it is that run's
+    trouble, and told with its path."""
+    grid = f"refused-{is_folder}"
+    runs = [f"{grid}-a", f"{grid}-b"]
+    for run in runs:
+        write_run(work, run, [[{"loss": 3.0}]])
+    write_grid(work, grid, runs)
+    path = work / "runs" / runs[0] / "journal"
+    if is_folder:
+        shutil.rmtree(path)
+        path.symlink_to(path)
+    else:
+        path = path / "1-train-0.jsonl"
+        path.unlink()
+        path.mkdir()
+    with pytest.raises(Unreadable, match=re.escape(f"{path}: ")):
+        sync(work, grid)
+
+    assert child_runs(work, grid).keys() == {runs[1]}
 
 
 def test_what_a_restart_adds_is_sent_once(work: Path) -> None:

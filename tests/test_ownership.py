@@ -1,6 +1,7 @@
 """Does what others may write stay theirs: never run, never loaded, never in the way? A
 second real user tries."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import entry
+from jobs.contract import ledger_rows
 from jobs.contract.folder import Workspace, lock_folder, publish_folder, write_json
 from jobs.contract.saved_state import SavedState
 from jobs.files import ownership
@@ -681,3 +683,34 @@ def test_a_whole_submit_leaves_nothing_open(zsg: Zsg, tasks: Path, umask, mask) 
     zsg("submit", small_grid(zsg, tasks, "[random]", steps=2), "--yes")
 
     assert open_paths(zsg.work) == []
+
+
+def test_another_members_file_is_opened_where_making_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sticky folder Linux refuses O_CREAT for another's file (fs.protected_regular),
+    also where the file may be written: locks, the ledger and ratings are opened first."""
+    root = tmp_path / "group"
+    root.mkdir()
+    ownership.open_to_group(root)
+    lock, ledger = root / "corpora/.a.lock", root / "ledger.jsonl"
+    lock.touch()
+    ledger_rows.append_row(ledger, ledger_rows.Released(submission="a"))
+    opened = os.open
+
+    def open_as_another(path: Path, flags: int, mode: int = 0o777, **at: int) -> int:
+        is_protected = flags & os.O_CREAT and not flags & os.O_EXCL
+        if is_protected and os.path.lexists(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, mode, **at)
+
+    monkeypatch.setattr(os, "open", open_as_another)
+    os.close(ownership.open_lock(lock))
+    os.close(ownership.open_lock(root / "corpora/.b.lock"))
+    ledger_rows.append_row(ledger, ledger_rows.Released(submission="b"))
+    monkeypatch.undo()
+    assert len(ledger.read_bytes().splitlines()) == 2
+    assert (root / "corpora/.b.lock").stat().st_mode & 0o777 == 0o660
+    (root / "nowhere").symlink_to(root / "absent")
+    with pytest.raises(OSError):
+        ownership.open_lock(root / "nowhere")

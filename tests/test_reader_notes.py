@@ -12,7 +12,11 @@ from transformers import AutoConfig, GenerationConfig, LlamaConfig, LlamaForCaus
 from jobs.contract import removal
 from jobs.contract.folder import read_json, write_json
 from jobs.model import weights
-from jobs.training.reader_notes import list_adapter_notes, name_end
+from jobs.training.reader_notes import (
+    list_adapter_notes,
+    name_end,
+    name_end_in_file,
+)
 from jobs.training.weight_folders import Base, WeightFolders
 
 SHAPE = {
@@ -129,3 +133,17 @@ def test_a_file_that_names_the_end_stays_to_the_byte(tmp_path: Path) -> None:
     complete(Base(base, "d", eos=2), tmp_path / "snapshot")
 
     assert (tmp_path / "snapshot/generation_config.json").read_text() == text
+
+
+@pytest.mark.parametrize("text", ['{"a": 1,}', "", "[7]"])
+def test_a_generation_config_that_cannot_be_read_stays_as_the_base_has_it(
+    tmp_path: Path, text: str, logged: list[str]
+) -> None:
+    """A base that loads without it ends no run at its first snapshot; told is which."""
+    path = tmp_path / "generation_config.json"
+    path.write_text(text)
+    name_end_in_file(path, 7)
+
+    assert path.read_text() == text
+    assert all("it stays as the base has it" in line for line in logged)
+    assert bool(logged) == (text != "[7]")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from zsg_core.data import readers
 from zsg_core.data.examples import Example
-from zsg_core.data.readers import json_array, rows
+from zsg_core.data.readers import json_array, niv2_csv, rows
 from zsg_core.data.readers.format import find_files, root_folder
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
@@ -756,3 +756,22 @@ def test_files_beside_those_of_a_hub_folder_are_told(tmp_path):
     )
     with pytest.raises(UserError, match="reads Parquet and Arrow files as they are"):
         list(readers.read_examples("huggingface", packed, Intake()))
+
+
+def test_a_csv_that_lies_there_packed_too_is_read_once(tmp_path):
+    """The plain one, as before; which is left out is told. Two of one task are refused."""
+    for task in ("task1", "task2"):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "x.csv").write_text("input,output\na,b\n")
+    with gzip.open(tmp_path / "task1/x.csv.gz", "wt") as file:
+        file.write("input,output\nc,d\n")
+    files = niv2_csv.list_files(tmp_path)
+    assert files == [tmp_path / "task1/x.csv", tmp_path / "task2/x.csv"]
+
+    [note] = niv2_csv.inspect_files(tmp_path, None).notes
+    assert note.startswith(
+        f"{tmp_path}: left out: task1/x.csv.gz (the same beside them"
+    )
+    (tmp_path / "task2/y.csv.gz").write_bytes(gzip.compress(b"input,output\n"))
+    with pytest.raises(UserError, match="are of one task"):
+        niv2_csv.list_files(tmp_path)

@@ -57,7 +57,11 @@ _PROOFS = {
     Cause.FILE_SYSTEM: (
         r"Stale file handle|Input/output error|Remote I/O error|Read-only file system|Structure"
         r" needs cleaning|Cannot send after transport endpoint shutdown|\[Errno 110\] [^:]+: '"
-        r"|^jobs\.files\.locks\.NoLocks: |^jobs\.contract\.folder\.Unreadable: "
+        r"|^jobs\.files\.locks\.NoLocks: "
+        # as of a file; a right that lacks is none of the file system's
+        r"|^jobs\.contract\.folder\.Unreadable: .*: (?:Connection timed out|Transport endpoint is"
+        r" not connected|Host is down|No route to host|Communication error on send|No such"
+        r" device|Required key not available|Key has (?:expired|been revoked)|No locks available)"
     ),
     Cause.NODE_FAILURE: r"DUE TO NODE FAILURE|srun: error: Node failure on",
     Cause.TIME_LIMIT: r"DUE TO TIME LIMIT",

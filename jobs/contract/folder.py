@@ -257,7 +257,19 @@ def _set_remnant_aside(folder: Path) -> None:
     if not os.path.lexists(folder) or is_whole(folder):
         return
     logger.warning(f"{folder}: {find_damage(folder)}; it is made again")
-    folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}"))
+    aside = set_aside(folder)
+    if is_whole(aside):  # another process has made it again meanwhile
+        with contextlib.suppress(OSError):  # and a third one, too
+            aside.rename(folder)
+
+
+def set_aside(folder: Path) -> Path:
+    """Gives a made thing that cannot be used the name of a dead draft, which is
+    returned; nothing where another process was quicker."""
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(aside)
+    return aside
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -449,10 +449,9 @@ def read_guests(folder: Path) -> Iterator[Row]:
 
 
 def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
-    named = (
-        (_FILE.fullmatch(path.name), path)
-        for path in list_paths(folder_of(folder), "*.jsonl")
-    )
+    with _name_unreadable(folder_of(folder)):
+        paths = list_paths(folder_of(folder), "*.jsonl")
+    named = ((_FILE.fullmatch(path.name), path) for path in paths)
     return sorted(
         ((int(match[1]), int(match[3])), match[2], path)
         for match, path in named
@@ -464,22 +463,32 @@ def bring_to_disk(folder: Path) -> None:
     """Brings what was written of a run's journal lately to the disk, by whichever
     process of this machine. Unreadable where the system refuses."""
     for path in list_journal_files(folder):
-        try:
+        with _name_unreadable(path):
             if time.time() - path.stat().st_mtime < LATELY_S:
                 sync_to_disk(path)
-        except OSError as error:
-            raise make_unreadable(path, error) from error
 
 
 def read_file(path: Path, limit: int | None = None) -> Iterator[Row]:
     """The whole rows of one journal file, or of its first `limit` bytes, which it must
-    have. HoleError where rows are lost: see above."""
+    have. HoleError where rows are lost: see above; Unreadable for what the system
+    refuses."""
     if limit == 0:
         return
     if limit and not path.exists():
         raise HoleError(path, 1, 0, _describe_end(path, 1, 0, limit))
-    with path.open("rb") as file:
+    with _name_unreadable(path), path.open("rb") as file:
         yield from _read_rows(path, file, limit)
+
+
+@contextlib.contextmanager
+def _name_unreadable(path: Path) -> Generator[None]:
+    """Unreadable for what the system refuses; one that is not there is none."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise make_unreadable(path, error) from error
 
 
 def _read_rows(path: Path, file: BinaryIO, limit: int | None) -> Iterator[Row]:
@@ -566,7 +575,7 @@ def read_sound_rows(path: Path) -> Iterator[Row]:
 
     For questions whose answer is in many rows; what counts once is read by read_file.
     """
-    with path.open("rb") as file:
+    with _name_unreadable(path), path.open("rb") as file:
         while line := file.readline(MOST_OF_A_ROW):
             if line.endswith(b"\n"):
                 with contextlib.suppress(Damaged):
@@ -583,8 +592,9 @@ class Tail:
 
 
 def read_tail(path: Path, tail: int = 65_536) -> Tail:
-    """The rows in the last `tail` bytes: what status needs of a run under way."""
-    with path.open("rb") as file:
+    """The rows in the last `tail` bytes: what status needs of a run under way.
+    Unreadable for what the system refuses."""
+    with _name_unreadable(path), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         start = max(0, size - tail)
         file.seek(start)

@@ -17,6 +17,7 @@ import msgspec
 
 from jobs.contract.folder import Damaged, name_file_in_errors, to_json
 from jobs.contract.json_values import DECODE_ERRORS, convert_json
+from jobs.files import ownership
 
 
 class Retried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -199,11 +200,18 @@ def _is_at_end(text: str, error: json.JSONDecodeError) -> bool:
 def append_row(path: Path, row: LedgerRow) -> None:
     """Adds a row; it is on disk when this returns."""
     line = to_json(msgspec.to_builtins(row)).encode() + b"\n"
-    with name_file_in_errors(path), path.open("a+b") as file:
+    with name_file_in_errors(path), _open_to_append(path) as file:
         is_cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
         file.write((b"\n" if is_cut else b"") + line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _open_to_append(path: Path) -> BinaryIO:
+    """In a group's workspace also where the file is another member's."""
+    return os.fdopen(
+        ownership.open_or_make(path, os.O_APPEND | os.O_RDWR, 0o666), "a+b"
+    )
 
 
 def _last_byte(file: BinaryIO) -> bytes:

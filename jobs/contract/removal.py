@@ -134,8 +134,13 @@ def _discard(
     if reason := _why_it_stays(parent, folder, names):
         return reason
     os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
-    if is_wanted():
-        os.rename(gone, name, src_dir_fd=parent, dst_dir_fd=parent)
+    is_to_stay = True  # also where that cannot be told
+    try:
+        is_to_stay = is_wanted()
+    finally:
+        if is_to_stay:
+            os.rename(gone, name, src_dir_fd=parent, dst_dir_fd=parent)
+    if is_to_stay:
         return NEEDED
     shutil.rmtree(gone, ignore_errors=True, dir_fd=parent)
     return ""

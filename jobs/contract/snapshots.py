@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from jobs.contract.folder import (
+    COMMIT,
     META,
     SCHEMA,
     Damaged,
@@ -71,6 +72,8 @@ class StageEndMeta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Meta = SnapshotMeta | StageEndMeta
+# when a snapshot was made that this process has found whole
+_FOUND_WHOLE: dict[Path, int] = {}
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -84,9 +87,24 @@ def weights_of(run: Path) -> Path:
 
 
 def find_steps(run: Path) -> list[int]:
-    """The steps of which there are whole snapshots."""
+    """The steps of which there are whole snapshots.
+
+    One that this process has found whole is looked at again when it is loaded: an
+    evaluator asks every few seconds, and every file of all of them is much to ask of a
+    network file system.
+    """
     folders = list_paths(run / FOLDER, "[0-9]*")
-    return sorted(int(path.name) for path in folders if is_whole(path))
+    return sorted(int(path.name) for path in folders if _was_whole(path))
+
+
+def _was_whole(folder: Path) -> bool:
+    """Whether a snapshot is whole, or was so at an earlier look."""
+    if not is_committed(folder):
+        return False
+    made = (folder / COMMIT).stat().st_mtime_ns
+    if _FOUND_WHOLE.get(folder) != made and is_whole(folder):
+        _FOUND_WHOLE[folder] = made
+    return _FOUND_WHOLE.get(folder) == made
 
 
 def find_damaged(run: Path) -> dict[int, str]:

@@ -5,6 +5,7 @@ The key comes from the environment, from the variable that the grid names, and i
 written nowhere: what a server sends back of it is hidden before it is kept or told.
 """
 
+import contextlib
 import http.client
 import json
 import math
@@ -15,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.contract.folder import make_unreadable
 from jobs.evaluating import exchange
 from jobs.evaluating.exchange import Reply
+from jobs.files import ownership
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
@@ -216,9 +219,16 @@ class Kept:
         self.path = path
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str, str], float] = {}
-        if path.is_file():
-            for line in path.read_bytes().splitlines():
-                self._read(line)
+        for line in self._read_lines():
+            self._read(line)
+
+    def _read_lines(self) -> list[bytes]:
+        try:
+            return self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise make_unreadable(self.path, error) from error
 
     def get(self, judge: str, request: JudgeRequest) -> float | None:
         """The rating that this judge gave, or None."""
@@ -240,12 +250,23 @@ class Kept:
         )
         with self._lock:
             self._held.setdefault((request.answer, judge, request.prompt), value)
-            file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            file = self._open()
             try:
                 os.write(file, line)
                 os.fsync(file)
             finally:
                 os.close(file)
+
+    def _open(self) -> int:
+        """The file to add to; in a group's workspace for all in the group."""
+        try:
+            file = ownership.open_or_make(self.path, os.O_APPEND | os.O_WRONLY, 0o600)
+        except OSError as error:
+            raise make_unreadable(self.path, error) from error
+        # where it is another member's they have done it
+        with contextlib.suppress(PermissionError):
+            ownership.share_file(self.path)
+        return file
 
     def _read(self, line: bytes) -> None:
         try:

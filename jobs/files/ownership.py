@@ -30,6 +30,7 @@ from jobs.files import paths
 PRIVATE, SHARED = 0o700, 0o2770
 STICKY_SHARED = 0o3770  # of a group's workspace, and of the folders right in it
 NO_WRITE_BY_OTHERS = 0o022  # of a umask
+_TRIES = 100  # at a file that others make and remove
 _GROUP_MAY = 0o060  # read and write
 TOP_FOLDERS = (
     "runs",
@@ -143,6 +144,21 @@ def share_file(path: Path) -> None:
         path.chmod(stat.S_IMODE(path.stat().st_mode) | _GROUP_MAY)
 
 
+def open_or_make(path: Path, flags: int, mode: int) -> int:
+    """A descriptor of a file, which is made unless it is there.
+
+    Not by O_CREAT alone: in a sticky folder that a group may write, Linux refuses that
+    for another member's file, whatever its mode (fs.protected_regular).
+    """
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            return os.open(path, flags | os.O_CLOEXEC)
+        made = flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with suppress(FileExistsError):  # another process was quicker
+            return os.open(path, made, mode)
+    return os.open(path, flags | os.O_CLOEXEC)  # a link to nothing
+
+
 def open_lock(path: Path) -> int:
     """A descriptor of a file to be locked, which is made unless it is there.
 
@@ -150,11 +166,7 @@ def open_lock(path: Path) -> int:
     could hold the user's work up for ever.
     """
     shared = is_shared(path.parent)
-    handle = os.open(
-        path,
-        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
-        0o660 if shared else 0o600,
-    )
+    handle = open_or_make(path, os.O_RDWR | os.O_NOFOLLOW, 0o660 if shared else 0o600)
     with suppress(PermissionError):  # another member's, in a group's workspace
         mode = stat.S_IMODE(os.fstat(handle).st_mode)
         if (lock_mode := (mode | 0o660) & ~0o007 if shared else mode & ~0o077) != mode:

@@ -93,6 +93,8 @@ def make_device_map(counts: Sequence[int], used: Sequence[str]) -> dict[str, str
 
 def _held_bytes(device: str) -> float:
     """What of a GPU's memory is taken, by whomever: another model of this process, the
-    driver, another process."""
+    driver, another process. What torch has reserved and does not use is free."""
     free, whole = torch.cuda.mem_get_info(device)
-    return float(whole - free)
+    reserved = torch.cuda.memory_reserved(device)
+    unused = reserved - torch.cuda.memory_allocated(device)
+    return float(whole - free - unused)

@@ -98,8 +98,9 @@ def begin_draft(draft: Path, texts: Sequence[str], known: Iterable[Lent]) -> Non
     different = int(left.sum())
     for number, (places, found) in enumerate(known):
         file = _file(draft, "w+" if number == 0 else "r+", (len(texts), found.shape[1]))
-        is_finite = np.isfinite(found).all(axis=1)  # an older zsg kept others, too
-        places, found = places[is_finite], found[is_finite]
+        is_finite = _find_finite(found)  # an older zsg kept others, too
+        if not is_finite.all():
+            places, found = places[is_finite], found[is_finite]
         file[places] = found
         file.flush()
         left[places] = False
@@ -107,6 +108,16 @@ def begin_draft(draft: Path, texts: Sequence[str], known: Iterable[Lent]) -> Non
         logger.info(f"{lent} of {different} texts are embedded already")
     np.save(draft / "unfinished.npy", np.flatnonzero(left))
     (draft / "unfinished.npy").rename(draft / "left.npy")
+
+
+def _find_finite(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows are finite; looked at block by block, so that nothing of the size of
+    all is made beside them."""
+    is_finite = np.empty(len(vectors), bool)
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        is_finite[start : start + BLOCK] = np.isfinite(block).all(axis=1)
+    return is_finite
 
 
 def fill_draft(draft: Path, texts: Sequence[str], encode: Encode) -> None:

@@ -16,6 +16,7 @@ by the runs in it, whatever people have called it since.
 
 import argparse
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from jobs.contract import grid_record, journal
 from jobs.contract.delivery_cursor import OWN_STORE, SQLITE, locate_cursor, read_cursor
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Damaged, Workspace, make_unreadable
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.files import locks, ownership
@@ -47,6 +48,9 @@ SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has on
 LIVE = ExponentialBackoff(limit_s=10.0)
 LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
+
+# of the files of a run: others' may be sound
+OF_ONE_RUN = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 # told how many of how many runs have been looked at
 ReportProgress = Callable[[int, int], None]
@@ -215,7 +219,8 @@ class Delivery:
         do: Callable[[ListedRun], int],
         refusals: list[Refused | Damaged],
     ) -> int:
-        """Does it under the lock of the run's cursor."""
+        """Does it under the lock of the run's cursor. Trouble with the files of a run
+        is that run's: a full disk, which is everybody's, ends the delivery."""
         cursor_path = locate_cursor(self._workspace.run(row.run), self._grid)
         try:
             ownership.make_folder(cursor_path.parent)
@@ -226,6 +231,12 @@ class Delivery:
             if isinstance(error, Refused) and self._mlflow_grid:
                 # it may have been deleted meanwhile: the next delivery looks it up
                 self._mlflow_grid.mlflow_runs = {}
+            return 0
+        except OSError as error:
+            if error.errno not in OF_ONE_RUN:
+                raise
+            path = error.filename or cursor_path
+            refusals.append(make_unreadable(Path(os.fsdecode(path)), error))
             return 0
 
     def _sync_run(self, row: ListedRun) -> RunSync:

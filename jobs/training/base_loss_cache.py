@@ -20,6 +20,7 @@ from jobs.contract.folder import (
     is_whole,
     publish_folder,
     read_json,
+    set_aside,
 )
 from jobs.contract.job_file import TrainJob
 from jobs.contract.prepared import BaseLossesMeta, write_prepared_meta
@@ -80,6 +81,7 @@ def read_losses(folder: Path) -> NDArray[np.float64] | None:
         return np.load(folder / LOSSES)
     except (OSError, ValueError, EOFError) as error:
         logger.warning(f"{folder / LOSSES}: {error}; it is computed again")
+        set_aside(folder)  # under its name it would hold what is computed off
         return None
 
 

@@ -6,11 +6,14 @@ tokenizer was made for chats. Answers are trained to end with the tokenizer's, a
 whoever generates from `config.json` and `generation_config.json` must stop there.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import read_json, write_json
+from jobs.contract.folder import Damaged, Unreadable, read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 README = "README.md"
 EMBEDDING = "embed_tokens"
@@ -31,8 +34,14 @@ def name_end(settings: Mapping[str, Any], eos: int | None) -> dict[str, Any]:
 
 def name_end_in_file(path: Path, eos: int | None) -> None:
     """The same in a file of a draft; one that names the end already stays to the byte,
-    and one that is not there is not made."""
-    settings = read_json(path)
+    so does the base's own that is no JSON, and one that is not there is not made."""
+    try:
+        settings = read_json(path)
+    except Unreadable:
+        raise
+    except Damaged as error:
+        logger.warning(f"{error}; it stays as the base has it")
+        return
     if isinstance(settings, dict) and (named := name_end(settings, eos)) != settings:
         write_json(path, named)
 

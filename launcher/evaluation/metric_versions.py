@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import evaluations, journal
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Damaged, Unreadable, Workspace
 from launcher.grids.runs import Run
 from launcher.workspace.run_folders import list_names
 from zsg_core.metrics.keys import INSIDE
@@ -74,15 +74,20 @@ def _collect_ways(workspace: Workspace, runs: Iterable[Run]) -> dict[str, Record
                 continue
             if names is not None and stage.id not in names:
                 continue
-            folder = workspace.run(stage.id)
-            if journal.guest_files(folder):
-                recorded[stage.id] = _read_ways(folder)
+            ways = _read_ways(workspace.run(stage.id))
+            if ways is not None:
+                recorded[stage.id] = ways
     return recorded
 
 
-def _read_ways(folder: Path) -> RecordedWays:
+def _read_ways(folder: Path) -> RecordedWays | None:
+    """None where no evaluator has written."""
     try:
+        if not journal.guest_files(folder):
+            return None
         return RecordedWays(evaluations.collect_key_ways(folder))
+    except Unreadable as error:
+        return RecordedWays(trouble=str(error))
     except Damaged as error:
         sound = evaluations.collect_sound_key_ways(folder)
         return RecordedWays(sound.ways, sound.untold, str(error))

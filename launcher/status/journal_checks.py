@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from jobs.contract import journal
-from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.folder import SCHEMA, Unreadable, Workspace
 from jobs.contract.journal import HoleError
 from jobs.contract.json_values import DECODE_ERRORS
 from launcher.workspace.job_state import (
@@ -122,7 +122,10 @@ class _JournalChecks:
             return entry.holes
         if not look or time.monotonic() > self._until:
             return []
-        holes = [_describe(hole) for hole in journal.find_holes(folder)]
+        try:
+            holes = [_describe(hole) for hole in journal.find_holes(folder)]
+        except Unreadable:  # at this moment, or by this user: who needs it is told
+            return []
         newest = max(changed for _, _, changed in look)
         if time.time() - newest / 1e9 > RESTED_S:
             self._entries[item] = _Entry(look, holes)

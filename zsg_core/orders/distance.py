@@ -129,17 +129,17 @@ def rounding_error(dimensions: int, lengths: float) -> float:
 
 def longest_norm(vectors: Vectors) -> float:
     """The length of the longest, or a little more. UserError where one is not finite."""
-    blocks = (vectors[rows] for rows in iterate_slices(len(vectors), 1024))
-    squares = max(
-        (float(np.einsum("ij,ij->i", block, block).max()) for block in blocks),
-        default=0.0,
-    )
-    if not math.isfinite(squares):
-        raise UserError(
-            "an embedding is not finite (NaN, infinite or beyond float32), so that distances to it"
-            " mean nothing; embed the texts again: remove its folder from embeddings/ of the"
-            " workspace, or set arrangement.embedding to another model"
-        )
+    squares = 0.0
+    for rows in iterate_slices(len(vectors), 1024):
+        block = vectors[rows]
+        longest = float(np.einsum("ij,ij->i", block, block).max())
+        if not math.isfinite(longest):  # of each block: Python's max passes a NaN over
+            raise UserError(
+                "an embedding is not finite (NaN, infinite or beyond float32), so that distances to"
+                " it mean nothing; embed the texts again: remove its folder from embeddings/ of the"
+                " workspace, or set arrangement.embedding to another model"
+            )
+        squares = max(squares, longest)
     return math.sqrt(squares) * (1 + vectors.shape[1] * 2.0**-23)
 
 

@@ -34,7 +34,8 @@ class CsvRow(msgspec.Struct):
 
 
 def list_files(path: Path) -> list[Path]:
-    """One CSV per task. UserError where a task has two."""
+    """One CSV per task. UserError where a task has two; of one that lies there packed,
+    too, the plain one is read."""
     csv_files = _find_in_folders(path) if path.is_dir() else find_files(path, (".csv",))
     of_task: dict[str, Path] = {}
     for file in csv_files:
@@ -53,29 +54,42 @@ def _find_in_folders(path: Path) -> list[Path]:
     patterns = [f"*/*.csv{GZIP}"] if packed else []
     if any(path.glob("*/*.csv")) or not packed:
         patterns.insert(0, "*/*.csv")
-    return sorted(
+    files = [
         file for pattern in patterns for file in find_files(path / pattern, (".csv",))
-    )
+    ]
+    plain = set(files)
+    return sorted(file for file in files if _unpacked(file) not in plain - {file})
+
+
+def _unpacked(file: Path) -> Path:
+    """The file that a packed one was made of; a plain one itself."""
+    return file.with_name(file.name.removesuffix(GZIP))
 
 
 def inspect_files(path: Path, facts: Facts) -> Inspection:
     """Which packed files of a folder are not read."""
     if not path.is_dir():
         return Inspection()
-    unread = [
-        str(file.relative_to(path))
-        for file in sorted(path.glob("*/*.csv.*"))
-        if file.suffix in OTHER_PACKINGS
+    packed = sorted(path.glob("*/*.csv.*"))
+    unknown = [file for file in packed if file.suffix in OTHER_PACKINGS]
+    doubled = [
+        file for file in packed if file.suffix == GZIP and _unpacked(file).exists()
     ]
-    if not unread:
-        return Inspection()
-    some = ", ".join(unread[:SHOWN]) + (", …" if len(unread) > SHOWN else "")
-    return Inspection(
-        notes=(
-            f"{path}: left out: {some} (unpack them, or pack them by gzip: zsg unpacks {GZIP}"
-            " alone)",
-        )
-    )
+    why_unknown = f"unpack them, or pack them by gzip: zsg unpacks {GZIP} alone"
+    notes = [
+        _describe_unread(path, unknown, why_unknown),
+        _describe_unread(path, doubled, "the same beside them is not packed"),
+    ]
+    return Inspection(notes=tuple(filter(None, notes)))
+
+
+def _describe_unread(path: Path, files: list[Path], why: str) -> str:
+    """The files of a folder that are not read, and why; nothing where there are none."""
+    if not files:
+        return ""
+    names = [str(file.relative_to(path)) for file in files[:SHOWN]]
+    more = ", …" if len(files) > SHOWN else ""
+    return f"{path}: left out: {', '.join(names)}{more} ({why})"
 
 
 def _of_task(task: str):
