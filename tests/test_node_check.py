@@ -212,6 +212,39 @@ def test_a_cancelled_check_and_one_that_was_read_are_not_taken_up(
     assert find() is None
 
 
+def test_an_interrupt_while_the_job_is_sent_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    """It may be in the queue already, held; a check of an earlier call is left alone."""
+    earlier = make_check(tmp_path)
+    site, size = earlier.site, earlier.size
+
+    def send(*_: object) -> Check:
+        check = make_check(tmp_path)
+        request = node_request.make_request(site.profile, size)
+        job_files.write_node_check(
+            site.workspace,
+            check.item,
+            request,
+            site.profile,
+            check.submission.id,
+            size,
+        )
+        raise KeyboardInterrupt
+
+    ended: list[str] = []
+    monkeypatch.setattr(sending, "send_check", send)
+    monkeypatch.setattr(
+        sending, "cancel_check", lambda check: ended.append(check.submission.id) or []
+    )
+    with pytest.raises(KeyboardInterrupt):
+        on_node.send_check(site, size)
+
+    [newest] = ended
+    assert newest == list(Ledger(site.workspace).submissions)[-1]
+    assert logged[-1] == "job 17 was cancelled"
+
+
 def test_the_measured_mfu_is_told_before_and_after_it_is_written(
     tmp_path: Path, logged: list[str]
 ) -> None:

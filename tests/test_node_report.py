@@ -170,6 +170,27 @@ def test_the_report_says_what_is_assumed_and_where_that_is_wrong() -> None:
     assert places == sorted(places)
 
 
+def test_rank_0_speaks_for_all_where_it_alone_tells_of_a_check() -> None:
+    """As of a sum over all ranks; of what each rank tells, it is named."""
+    records = [make_record(0, measured(5.0), gpu="A")]
+    records += [make_record(rank) for rank in range(1, 8)]
+
+    report = node_report.make_report(make_job(records), CHECKS)
+
+    [found] = [f for f in report.findings if f.check == "all-reduce"]
+    assert (found.rank, found.ranks, found.node) == (None, [], "")
+
+
+def test_what_is_skipped_for_the_same_reason_is_told_together() -> None:
+    """In one entry of its part of the report, with all names."""
+    state = JobState(state=State.FAILED, cause=Cause.DIED)
+
+    text = read_text(make_job([], state))
+
+    assert text.count("skipped ") == 3
+    assert "skipped gpus: not reached: the job had ended before" in text
+
+
 def test_what_cpus_confirm_gpus_must_confirm_anew() -> None:
     """Many findings of one check that are all well take one entry, with all names."""
     heads = [

@@ -159,7 +159,9 @@ def _check_nodes(
     try:
         checked = on_node.check_nodes(wanted)
     except KeyboardInterrupt:
-        show.print_error("interrupted; zsg doctor --on-node again submits a new check")
+        show.print_error(
+            "interrupted; the same command submits a new check, or takes up what was not cancelled"
+        )
         raise typer.Exit(INTERRUPTED) from None
     if json:
         show.as_json(to_builtins(checked.report))

@@ -233,29 +233,47 @@ def describe_ranks(ranks: Sequence[int], node: str) -> str:
     on_node = f" on {node}" if node else ""
     if len(ranks) == 1:
         return f"rank {ranks[0]}{on_node}"
-    is_span = list(ranks) == list(range(ranks[0], ranks[-1] + 1))
-    if is_span and len(ranks) > 2:
-        return f"ranks {ranks[0]} to {ranks[-1]}{on_node}"
+    first, last = ranks[0], ranks[-1]
+    has_gaps = last - first >= len(ranks)
+    if len(ranks) > 2 and not has_gaps:
+        return f"ranks {first} to {last}{on_node}"
     named = ", ".join(map(str, ranks[:MOST_RANKS]))
     others = len(ranks) - MOST_RANKS
-    return f"ranks {named}{f' and {others} more' if others > 0 else ''}{on_node}"
+    if others > 0:
+        named += f" and {others} more"
+    return f"ranks {named}{on_node}"
 
 
 def _join_findings(
     records: Sequence[RankRecord], checks: Sequence[NodeCheck]
 ) -> Iterator[Finding]:
     """The findings of all ranks, those that say the same as one, in the registry's
-    order."""
+    order.
+
+    A check of all ranks together may be told by rank 0 alone.
+    """
     groups: dict[tuple[str, str, str, str], list[Finding]] = {}
     for record in records:
         for finding in record.findings:
             key = (finding.check, finding.what, finding.state, _name_kind(finding))
             groups.setdefault(key, []).append(finding)
+    speakers = _list_speakers(records)
     names = [check.name for check in checks]
     sections = {check.name: check.section for check in checks}
     for group in sorted(groups.values(), key=lambda group: _find_place(group, names)):
         section = sections.get(group[0].check, Section.SETUP)
-        yield _merge(group, len(records), section)
+        # where rank 0 alone tells of a check, it speaks for all
+        is_of_all = speakers[group[0].check] == {0}
+        yield _merge(group, len(group) if is_of_all else len(records), section)
+
+
+def _list_speakers(records: Sequence[RankRecord]) -> dict[str, set[int]]:
+    """By the name of a check, the ranks that tell of it."""
+    speakers: dict[str, set[int]] = {}
+    for record in records:
+        for finding in record.findings:
+            speakers.setdefault(finding.check, set()).add(record.rank)
+    return speakers
 
 
 def _name_kind(finding: Finding) -> str:
@@ -273,26 +291,36 @@ def _find_place(group: Sequence[Finding], names: Sequence[str]) -> int:
 
 
 def _merge(group: Sequence[Finding], seen: int, section: Section) -> Finding:
-    """One finding for those of several ranks: its text is of the rank in the middle of
-    what was measured."""
+    """One finding for those of several ranks, of `seen` that tell of its check: its text
+    is of the rank in the middle of what was measured."""
     typical = _choose_typical(group)
     ranks = [finding.rank for finding in group if finding.rank is not None]
-    figures = dict(typical.figures)
-    text = typical.text
-    measured = [f.measured for f in group if f.measured is not None]
-    lowest, highest = min(measured, default=0.0), max(measured, default=0.0)
-    if lowest != highest:
-        figures |= {"lowest": lowest, "highest": highest}
-        unit = f" {typical.unit}" if typical.unit else ""
-        text += f" ({len(ranks)} ranks: {lowest:.4g} to {highest:.4g}{unit})"
+    merged = msgspec.structs.replace(typical, section=section)
+    merged = _tell_range(merged, group)
+    if len(ranks) >= seen:  # of all: none of them need be named
+        return msgspec.structs.replace(merged, node="", rank=None, ranks=[])
     return msgspec.structs.replace(
-        typical,
-        text=text,
-        figures=figures,
+        merged,
         node=_name_node(group),
-        rank=ranks[0] if len(ranks) == 1 and seen > 1 else None,
-        ranks=ranks if len(ranks) < seen else [],
-        section=section,
+        rank=ranks[0] if len(ranks) == 1 else None,
+        ranks=ranks,
+    )
+
+
+def _tell_range(finding: Finding, group: Sequence[Finding]) -> Finding:
+    """The finding with the least and the most that its group has measured, where they
+    differ."""
+    measured = [f.measured for f in group if f.measured is not None]
+    lowest = min(measured, default=0.0)
+    highest = max(measured, default=0.0)
+    if lowest == highest:
+        return finding
+    unit = f" {finding.unit}" if finding.unit else ""
+    span = f"{len(group)} ranks: {lowest:.4g} to {highest:.4g}{unit}"
+    return msgspec.structs.replace(
+        finding,
+        text=f"{finding.text} ({span})",
+        figures={**finding.figures, "lowest": lowest, "highest": highest},
     )
 
 

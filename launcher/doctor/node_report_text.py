@@ -20,6 +20,7 @@ from zsg_core.shown_text import make_showable
 
 WIDTH = 80
 STATE_WIDTH = 9  # of the column with a finding's state
+INDENT = " " * (STATE_WIDTH + 2)
 MOST_NODES = 8  # named one by one
 MOST_ALIKE = 3  # findings of one check that are all well, each with its own sentence
 GB = 1e9
@@ -59,12 +60,20 @@ def _format_head(report: NodeCheckReport) -> Iterator[str]:
         yield from _wrap(f"nodes: {_name_nodes(report.nodes)}", "  ")
     for name, count in report.gpus.items():
         yield from _wrap(f"GPUs: {count} × {name}", "  ")
-    versions = {"zsg": report.zsg} | report.versions
-    words = ", ".join(f"{name} {version}" for name, version in versions.items())
-    yield from _wrap(f"versions: {words}", "  ")
+    yield from _wrap(f"versions: {_list_versions(report)}", "  ")
+    yield from _wrap(f"result: {report.state} ({_count_states(report)})", "  ")
+
+
+def _list_versions(report: NodeCheckReport) -> str:
+    """The versions of rank 0's node, zsg's own first."""
+    versions = {"zsg": report.zsg, **report.versions}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _count_states(report: NodeCheckReport) -> str:
+    """How many findings there are of each state, the worst first."""
     counts = Counter(finding.state for finding in report.findings)
-    told = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
-    yield from _wrap(f"result: {report.state} ({told})", "  ")
+    return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
 
 
 def _name_nodes(nodes: Sequence[str]) -> str:
@@ -160,16 +169,36 @@ def _format_sections(report: NodeCheckReport) -> Iterator[str]:
     """The findings of each part of the report, the worst of a part first."""
     for section in Section:
         findings = [f for f in report.findings if f.section == section]
-        if not findings:
-            continue
-        yield ""
-        yield section.value
-        for finding in sorted(findings, key=lambda found: ORDER.index(found.state)):
-            alike = _list_alike(finding, findings)
-            if len(alike) <= MOST_ALIKE:
-                yield from _format_finding(finding)
-            elif finding is alike[0]:
-                yield from _format_alike(alike)
+        if findings:
+            yield ""
+            yield section.value
+            yield from _format_looked_at(findings)
+            yield from _format_skipped(findings)
+
+
+def _format_looked_at(findings: Sequence[Finding]) -> Iterator[str]:
+    """What was found in one part of the report, the worst first; of many findings of one
+    check that are all well, the first tells of all."""
+    looked_at = [f for f in findings if f.state != FindingState.SKIPPED]
+    looked_at.sort(key=lambda finding: ORDER.index(finding.state))
+    for finding in looked_at:
+        alike = _list_alike(finding, findings)
+        if len(alike) <= MOST_ALIKE:
+            yield from _format_finding(finding)
+        elif finding is alike[0]:
+            yield from _format_alike(alike)
+
+
+def _format_skipped(findings: Sequence[Finding]) -> Iterator[str]:
+    """What was not looked at, those together that have the same reason."""
+    names: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.state == FindingState.SKIPPED:
+            reason = f"{finding.text}{_describe_where(finding)}"
+            names.setdefault(reason, []).append(_name(finding))
+    for reason, skipped in names.items():
+        together = ", ".join(skipped)
+        yield from _entry(FindingState.SKIPPED, f"{together}: {reason}")
 
 
 def _list_alike(finding: Finding, findings: Sequence[Finding]) -> list[Finding]:
@@ -183,21 +212,25 @@ def _list_alike(finding: Finding, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _format_alike(alike: Sequence[Finding]) -> Iterator[str]:
-    """Many findings of one check that are all well: their names, and the first of them."""
-    names = ", ".join(finding.what for finding in alike)
+    """Many findings of one check that are all well: their names, and the first of
+    them as an example."""
     first = alike[0]
-    text = f"{first.check}: all of {names}; {first.what}: {first.text}"
-    yield from _wrap(text, f"  {first.state:{STATE_WIDTH}}", " " * (STATE_WIDTH + 2))
+    names = ", ".join(finding.what for finding in alike)
+    example = f"{first.what}: {first.text}"
+    yield from _entry(first.state, f"{first.check}: all of {names}; {example}")
 
 
 def _format_finding(finding: Finding) -> Iterator[str]:
     """Its state, what it is of, its sentence and what to do."""
     where = "" if _tells_where(finding) else _describe_where(finding)
-    text = f"{_name(finding)}: {finding.text}{where}"
-    yield from _wrap(text, f"  {finding.state:{STATE_WIDTH}}", " " * (STATE_WIDTH + 2))
+    yield from _entry(finding.state, f"{_name(finding)}: {finding.text}{where}")
     if finding.advice:
-        indent = " " * (STATE_WIDTH + 2)
-        yield from _wrap(finding.advice, f"{indent}→ ", f"{indent}  ")
+        yield from _wrap(finding.advice, f"{INDENT}→ ", f"{INDENT}  ")
+
+
+def _entry(state: FindingState, text: str) -> list[str]:
+    """A text behind a state, in the column of texts."""
+    return _wrap(text, f"  {state:{STATE_WIDTH}}", INDENT)
 
 
 def _tells_where(finding: Finding) -> bool:

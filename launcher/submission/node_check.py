@@ -308,16 +308,21 @@ class Waiter:
 
 def _describe_state(check: Check, state: JobState) -> str:
     """Where a job stands, in a line."""
-    words = [f"job {check.job_id}: {state.state}"]
-    if state.state == State.RUNNING and state.node:
-        words.append(f" on {state.node}")
-    reasons = [text for text in (state.reason, state.cause) if text not in NO_REASON]
+    is_running = state.state == State.RUNNING
+    text = f"job {check.job_id}: {state.state}"
+    if is_running and state.node:
+        text += f" on {state.node}"
+    reasons = [word for word in (state.reason, state.cause) if word not in NO_REASON]
     if reasons:
-        words.append(f" ({'; '.join(reasons)})")
-    if state.starts and state.state != State.RUNNING:
-        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.starts))
-        words.append(f", expected to start at {at}")
-    return "".join(words)
+        text += f" ({'; '.join(map(str, reasons))})"
+    if state.starts and not is_running:
+        text += f", expected to start at {_spell_time(state.starts)}"
+    return text
+
+
+def _spell_time(seconds: float) -> str:
+    """A moment by this machine's clock; `seconds` since the epoch."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _explain_wait(check: Check, state: JobState, lack: str) -> str:

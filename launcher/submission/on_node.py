@@ -10,11 +10,13 @@ from pathlib import Path
 
 from jobs.contract import folder as folders
 from jobs.contract import job_file, node_check
+from jobs.contract.attempt import now_ms
 from jobs.contract.job_file import NodeCheckJob
 from jobs.contract.node_check import NodeCheckReport
 from jobs.files import paths
 from launcher.clusters import profile_files, profile_mfu, profiles
 from launcher.clusters.profile_files import Layers
+from launcher.clusters.profiles import JobSize
 from launcher.doctor import node_report, node_report_text, node_request
 from launcher.planning import admission
 from launcher.planning.site import Site
@@ -22,6 +24,7 @@ from launcher.submission import node_check as sending
 from launcher.submission.node_check import Check, Waiter
 from launcher.workspace import code_snapshot, workspaces, yaml_file
 from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 
 logger = logging.getLogger(__name__)
@@ -71,13 +74,26 @@ def check_nodes(wanted: Wanted) -> Checked:
     size = sending.choose_size(site, wanted.nodes, wanted.minutes)
     site = Site(workspace, profile, admission.cluster_of(profile, must_answer=True))
     workspaces.create_workspace(workspace, share=profile.share == "group")
-    check = sending.send_check(site, size, node_request.make_request(profile, size))
+    check = send_check(site, size)
     state = _await_end(check, 60.0 * wanted.wait_min)
     report = _put_together(check, state)
     text = node_report_text.format_report(report)
     folders.write_text(check.folder / node_check.TEXT, text)
     node_check.write_report(check.folder, report)
     return Checked(report, text, check.folder, layers)
+
+
+def send_check(site: Site, size: JobSize) -> Check:
+    """The check, once its job is in the queue; what an interrupt finds there is ended."""
+    since = now_ms()
+    request = node_request.make_request(site.profile, size)
+    try:
+        return sending.send_check(site, size, request)
+    except KeyboardInterrupt:
+        check = sending.find_unread(site, size, Ledger(site.workspace))
+        if check is not None and check.submission.created >= since:
+            _cancel(check)
+        raise
 
 
 def write_mfu(checked: Checked) -> None:
