@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
+from launcher.workspace.submit_lock import submit_lock
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.job_records import write_job_file
 from tests.lib.slurm_answers import owned
@@ -266,6 +269,7 @@ class Slurm:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.calls, self.seen, self.others = workspace, [], [], {}
+        self.jobs = ["7_0", "7_1"]
 
     def __call__(
         self, argv: list[str], **options: object
@@ -282,7 +286,7 @@ class Slurm:
         queue = (
             ""
             if gone or argv[0] != "squeue"
-            else "7_0|PENDING|Priority\n7_1|PENDING|Priority\n"
+            else "".join(f"{job}|PENDING|Priority\n" for job in self.jobs)
         )
         names = {
             job.id: job.name
@@ -324,6 +328,46 @@ def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
         "by zsg cancel",
     )
     assert states["runs/a1"].state == "unknown"
+
+
+def test_what_a_submit_sends_while_cancel_waits_for_it_is_cancelled(workspace, queue):
+    """Also a grid that has no record yet when cancel is called; what is not selected
+    stays."""
+    grid = workspace.root.parent / "late.yaml"
+    grid.write_text("name: late\n")
+    is_held = threading.Event()
+    queue.jobs += ["8_0", "8_1"]
+
+    def submit() -> None:
+        with submit_lock(workspace, "late"):
+            is_held.set()
+            time.sleep(0.5)
+            rows = [
+                ListedRun(run=run, axes={"k": k}) for run, k in (("c3", 3), ("d4", 4))
+            ]
+            record = GridRecord(name="late", runs=rows)
+            recorded_grids.write_grid(workspace, grid, record)
+            items = [f"runs/{row.run}" for row in rows]
+            ledger = Ledger(workspace)
+            late = ledger.intend(
+                scheduler="slurm", kind="train", grid="late", items=items
+            )
+            ledger.submitted(late, ["8_0", "8_1"])
+            ledger.released(late)
+            for row in rows:
+                write_job_file(workspace.run(row.run), submission=late.id, after=[])
+
+    other = threading.Thread(target=submit)
+    other.start()
+    is_held.wait()
+    decision, troubles = cancel.cancel_selected(
+        workspace, ["late", "a1"], Selection.parse(None, ["k=3"]), False, save=False
+    )
+    other.join()
+
+    assert (sorted(decision.stop), troubles) == (["runs/a1", "runs/d4"], [])
+    [call] = [call for call in queue.calls if call[0] == "scancel"]
+    assert sorted(call) == ["--quiet", "7_[0]", "8_[1]", "scancel"]
 
 
 def test_a_job_of_another_name_is_not_touched(workspace, queue):

@@ -145,6 +145,33 @@ def test_a_run_under_way_gets_an_evaluator_if_it_has_none() -> None:
     assert refined(EvaluationState(), JobState(state="failed")).kind == "skip"
 
 
+BROKEN = EvaluationState(trouble="3-evaluate-8.jsonl: line 5")
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "offers"),
+    [
+        (DONE, "evaluate", True),
+        (JobState(state="running", slurm="7"), "evaluate", True),
+        (JobState(state="waiting"), "skip", False),
+        (JobState(state="failed", slurm="7"), "skip", False),
+        (JobState(state="cancelled"), "skip", False),
+    ],
+)
+def test_what_a_broken_journal_has_lost_is_evaluated_once(
+    state: JobState, kind: str, offers: bool
+) -> None:
+    """With --retrain, of a run that is done or comes to be; not while an evaluate job
+    that serves it is at work."""
+    again = refined(BROKEN, state, retrain=True)
+    served = refined(BROKEN, state, served=[KEY], retrain=True)
+    refused = refined(BROKEN, state)
+
+    assert (again.kind, served.kind, refused.kind) == (kind, "skip", "skip")
+    assert ("--retrain" in refused.reason) == offers
+    assert all("line 5" in action.reason for action in (again, served, refused))
+
+
 def test_evaluators_are_planned_with_training() -> None:
     """So many beside an array as the grid asks for, and one that drains; none for runs
     that want their loss alone."""

@@ -198,7 +198,7 @@ def test_status_plan_and_why_tell_of_a_hole(
     assert cause and (cause.file, cause.line) == (state.damage.file, 2)
     row = why.make_why_row("r", "g", state, cause)
     assert row["reason"] == state.flag
-    assert row["next"] == "zsg submit --retrain trains it again"
+    assert row["next"] == "zsg submit GRID.YAML --retrain trains it again"
     run = replace(a_run(), id="r")
     [action] = choose_actions([run], {ITEM: state}, Allow())
     assert (action.kind, "line 2" in action.reason) == ("skip", True)

@@ -1,8 +1,11 @@
 """Are partitions looked at as Slurm does: one, a list of them, and under a QoS that lifts
 their limits?"""
 
+from dataclasses import replace
+
 import pytest
 
+from launcher.clusters.accounting import Grants
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
 from launcher.planning import partition_limits
@@ -197,6 +200,56 @@ def test_who_may_use_a_partition(
 
     assert len(found.refusals) == (words is not None)
     assert words is None or words in found.refusals[0]
+
+
+def below_physics(version: str, main: dict[str, str]) -> Cluster:
+    """A cluster of this version where ada's account is lab, below optics, below physics."""
+    above = {"lab": "optics(7)", "optics": "physics(3)", "physics": ""}
+    rows = {name: {"Account": name, "ParentAccount": above[name]} for name in above}
+    own_row = {"Account": "lab", "UserName": "ada(1)", "DefAssoc": "Yes"}
+    cluster = a_cluster({"SLURM_VERSION": version}, main)
+    return replace(
+        cluster, grants=Grants(associations=(own_row,), accounts=rows, is_whole=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "main", "refused", "noted"),
+    [
+        ("24.05.3", {"AllowAccounts": "bio,Physics"}, None, None),
+        ("25.11.0-1", {"AllowAccounts": "optics"}, None, None),
+        ("24.11.2", {"AllowAccounts": "bio"}, "it takes bio", None),
+        ("24.11.2", {"DenyAccounts": "physics"}, "it takes all but physics", None),
+        ("24.11.2", {"DenyAccounts": "bio"}, None, None),
+        ("22.05.8", {"AllowAccounts": "physics"}, "it takes physics", None),
+        ("22.05.8", {"DenyAccounts": "physics"}, None, None),
+        ("23.11.1", {"AllowAccounts": "physics"}, None, "not every version of Slurm"),
+        ("23.11.1", {"DenyAccounts": "optics"}, None, "not every version of Slurm"),
+        ("23.11.1", {"AllowAccounts": "bio"}, "it takes bio", None),
+    ],
+)
+def test_a_partition_that_lists_an_account_means_those_below_it(
+    version: str, main: dict[str, str], refused: str | None, noted: str | None
+) -> None:
+    """Since a version of Slurm, both where accounts are taken and where they are not; of
+    versions between nobody is sure, which is told."""
+    found = judged(profile(), below_physics(version, main))
+
+    for words, texts in ((refused, found.refusals), (noted, found.notes)):
+        assert len(texts) == (words is not None)
+        assert words is None or words in texts[0]
+
+
+def test_where_accounts_above_are_not_told_a_partition_is_tried() -> None:
+    """What takes another account may take one that is above ours; that is told."""
+    cluster = below_physics("24.05.3", {"AllowAccounts": "science"})
+    assert len(judged(profile(), cluster).refusals) == 1
+
+    accounts = {**cluster.grants.accounts, "physics": {"Account": "physics"}}
+    hidden = replace(cluster, grants=replace(cluster.grants, accounts=accounts))
+    found = judged(profile(), hidden)
+    assert found.refusals == ()
+    assert "submitted all the same, as the accounts above lab are" in found.notes[0]
 
 
 def test_what_a_partition_may_refuse_as_seen_from_here_is_told() -> None:

@@ -11,10 +11,16 @@ from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.states import State
+from launcher.lifecycle.retry import RetryChoice
 from launcher.status import logs, why
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import (
+    JOURNAL_UNREADABLE,
+    RECORD_UNREADABLE,
+    JobState,
+    JournalDamage,
+)
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
 from tests.lib.log_lines import NCCL
@@ -315,6 +321,53 @@ def test_the_next_step_is_the_command_that_works(
     told = why.make_why_row("r", "g", state, why.ProvenCause(cause), refusal)["next"]
 
     assert told.rpartition("then: ")[2] == expected
+
+
+HANG = "no step for 40 min while training"
+
+
+@pytest.mark.parametrize(
+    ("state", "flag", "is_ended"),
+    [
+        ("running", HANG, True),
+        ("running", f"{HANG}; {JOURNAL_UNREADABLE}: 2-train-0.jsonl: line 9", True),
+        ("done", "its Slurm job 7 still holds 8 GPUs", True),
+        ("running", f"{JOURNAL_UNREADABLE}: 1-evaluate-3.jsonl: line 4", False),
+        ("queued", f"{RECORD_UNREADABLE}: heartbeat.json: cut off", False),
+    ],
+)
+def test_only_a_job_that_hangs_or_outlives_its_run_is_to_be_cancelled(
+    state: str, flag: str, is_ended: bool
+) -> None:
+    """A job at work of which a file cannot be read is no reason to end it."""
+    seen = JobState(state=State(state), attempt=2, in_queue=True, slurm="7", flag=flag)
+    row = why.make_why_row("r", "g", seen, None)
+
+    expected = "zsg cancel r ends the Slurm job" if is_ended else None
+    assert (row["next"], row["reason"]) == (expected, flag)
+
+
+def test_advice_to_submit_names_the_file_of_the_grid(workspace: Workspace) -> None:
+    """With the options that the grid was submitted with, quoted as a shell needs it."""
+    grid = workspace.root / "g.yaml"
+    grid.write_text("name: g\n")
+    record = GridRecord(
+        name="g",
+        file="/data/my grid.yaml",
+        opened_with="a800",
+        overrides=["train.lr=1e-5"],
+        runs=[ListedRun(run="r", axes={})],
+    )
+    recorded_grids.write_grid(workspace, grid, record)
+    file = recorded_grids.name_file(workspace, "g")
+    words = "'/data/my grid.yaml' --profile a800 --set train.lr=1e-5"
+    damage = JournalDamage(file="j", line=3, reason="zeros", is_own=True)
+    choice = RetryChoice(file=file)
+    choice.note_damaged("r", JobState(state=State.DONE, damage=damage))
+
+    assert file == words
+    assert recorded_grids.name_file(workspace, "never") == "GRID.YAML"
+    assert f"zsg submit {words} --retrain" in choice.describe_left("g")[0]
 
 
 def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:

@@ -52,6 +52,15 @@ class Cluster:
         return None
 
     @property
+    def release(self) -> tuple[int, int] | None:
+        """Year and month of Slurm's version, such as (24, 5); None where it is not
+        told."""
+        match = re.match(
+            r"([0-9]{2})\.([0-9]{2})\b", self.config.get("SLURM_VERSION", "")
+        )
+        return (int(match[1]), int(match[2])) if match else None
+
+    @property
     def was_asked(self) -> bool:
         """Whether it has told anything of itself."""
         return bool(self.config)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from launcher.commands.options import (
     Yes,
 )
 from zsg_core.shown_text import name_few
+
+if TYPE_CHECKING:
+    from launcher.lifecycle.cancel import Decision
 
 Causes = Annotated[
     list[str] | None,
@@ -62,35 +65,69 @@ def cancel(
     from launcher.lifecycle import cancel as cancels
     from launcher.views import asking, show
     from launcher.workspace import workspaces
+    from launcher.workspace.submit_lock import await_submit
 
     logger = logging.getLogger(__name__)
     workspace_folder = workspaces.find_own(workspace)
-    decision = cancels.plan_cancellation(
-        workspace_folder, names, Selection.parse(only, except_), force
+    selection = Selection.parse(only, except_)
+    agreed = None
+    if asking.can_ask(yes):
+        await_submit(workspace_folder)
+        agreed = cancels.plan_cancellation(workspace_folder, names, selection, force)
+        _print_left_alone(agreed.left)
+        if not agreed.stop:
+            show.print_result("nothing to stop")
+            return
+        if not asking.make_consent(yes)(f"{_describe_stop(agreed)}: stop?"):
+            logger.info("nothing was stopped")
+            return
+    decision, troubles = cancels.cancel_selected(
+        workspace_folder, names, selection, force, save
     )
-    for item, why in decision.left.items():
-        show.print_result(f"{item} is left alone: {why}")
-    if not decision.stop:
-        show.print_result("nothing to stop")
-        return
-    items = [item for item in decision.stop if item not in decision.ended]
-    to_stop, to_end = _name_items(items), _name_ended(decision.ended)
+    if agreed is None:
+        _print_left_alone(decision.left)
+    elif decision != agreed:
+        _print_left_alone(decision.left)
+        logger.warning("the states changed meanwhile: this is what was stopped")
     logger.debug(f"in full: {', '.join(map(_name_item, decision.stop))}")
-    question = "; ".join(filter(None, (to_stop, to_end)))
-    if not asking.make_consent(yes)(f"{question}: stop?"):
-        logger.info("nothing was stopped")
-        return
-    for trouble in cancels.carry_out(
-        workspace_folder, decision.stop, save, decision.ended
-    ):
+    for trouble in troubles:
         logger.warning(f"note: {trouble}")
+    _print_stopped(decision, save)
+
+
+def _print_left_alone(reasons: Mapping[str, str]) -> None:
+    """What was chosen and is not stopped, and why."""
+    from launcher.views import show
+
+    for item, why in reasons.items():
+        show.print_result(f"{item} is left alone: {why}")
+
+
+def _describe_stop(decision: "Decision") -> str:
+    """What stops, and which Slurm jobs end."""
+    return "; ".join(filter(None, _name_stopped(decision)))
+
+
+def _name_stopped(decision: "Decision") -> tuple[str, str]:
+    """What stops, and which Slurm jobs outlive what has ended."""
+    items = [item for item in decision.stop if item not in decision.ended]
+    return _name_items(items), _name_ended(decision.ended)
+
+
+def _print_stopped(decision: "Decision", save: bool) -> None:
+    """What was told to stop, and how it is taken up again."""
+    from launcher.views import show
+
+    to_stop, to_end = _name_stopped(decision)
     if to_stop:
         hint = ""
-        if any(map(_is_run, items)):
+        if any(map(_is_run, set(decision.stop) - set(decision.ended))):
             hint = "; zsg retry GRID --only state=cancelled resumes them"
         show.print_result(f"told to {'save and ' * save}stop: {to_stop}{hint}")
     if to_end:
         show.print_result(f"ended {to_end}; how those ended stays as it is")
+    if not decision.stop:
+        show.print_result("nothing to stop")
 
 
 def _is_run(item: str) -> bool:

@@ -174,8 +174,8 @@ def _list_refusals(
     for request in requests:
         terms = _find_terms(name, cluster, request.profile)
         refusals = partition_limits.check_partition(name, cluster, request, terms)
-        # what a QoS may lift is none: that its flags are not known is told of itself
-        refused[request.kind] = [r.text for r in refusals if not r.lifted_by]
+        # what is in doubt is none: that flags or accounts are not known is told of itself
+        refused[request.kind] = [r.text for r in refusals if not r.doubt]
     return refused
 
 

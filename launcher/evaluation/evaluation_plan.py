@@ -121,7 +121,7 @@ def _refined(
     """The action of a run that is not trained: what is evaluated of it, or why nothing is."""
     run, keys = action.run, action.run.scored
     if evaluated.trouble:
-        return _take_again_if_allowed(action, evaluated.trouble, allow)
+        return _take_again(action, state, evaluated.trouble, allow, served)
     if changed := _taken_otherwise(run, evaluated):
         return Action(run, SKIP, f"{action.reason}; {changed}")
     if state.state in ACTIVE:
@@ -140,13 +140,19 @@ def _refined(
     return _evaluate_or_retrain(run, reason, lost, len(missing), allow)
 
 
-def _take_again_if_allowed(action: Action, trouble: str, allow: Allow) -> Action:
-    """A run whose journal has lost what evaluators had taken: they take it again of what
-    was kept, if that is allowed."""
-    if allow.retrain:
-        reason = f"{action.reason}; evaluated again: {trouble}"
-        return Action(action.run, EVALUATE, reason)
-    reason = f"{action.reason}; not evaluated: {trouble} (--retrain evaluates it again)"
+def _take_again(
+    action: Action, state: JobState, trouble: str, allow: Allow, served: set[str]
+) -> Action:
+    """A run whose journal has lost what evaluators had taken: one of them takes it again
+    of what was kept, if that is allowed, and if the run is done or comes to be."""
+    reason = f"{action.reason}; not evaluated: {trouble}"
+    if set(action.run.scored) <= served:
+        reason = f"{action.reason}; it is being evaluated, and its journal: {trouble}"
+    elif state.state == State.DONE or (state.state in ACTIVE and state.slurm):
+        if allow.retrain:
+            reason = f"{action.reason}; evaluated again: {trouble}"
+            return Action(action.run, EVALUATE, reason)
+        reason = f"{reason} (--retrain evaluates it again)"
     return Action(action.run, SKIP, reason)
 
 

@@ -310,6 +310,25 @@ def _find_run(workspace: Workspace, name: str) -> str:
     return run
 
 
+def cancel_selected(
+    workspace: Workspace,
+    names: Sequence[str],
+    selection: Selection,
+    force: bool,
+    save: bool,
+) -> tuple[Decision, list[str]]:
+    """Stops what `plan_cancellation` chooses; returns that, and what could not be
+    reached, in words.
+
+    Waits for a submit that is at work (UserError where that takes too long), and only
+    then chooses: what that one has submitted meanwhile stops, too.
+    """
+    with submit_lock(workspace):
+        decision = plan_cancellation(workspace, names, selection, force)
+        troubles = carry_out(workspace, decision.stop, save, decision.ended)
+    return decision, troubles
+
+
 def carry_out(
     workspace: Workspace, items: Sequence[str], save: bool, ended: Collection[str] = ()
 ) -> list[str]:
@@ -317,19 +336,18 @@ def carry_out(
 
     How those of `ended` have ended stays as it is: only their allocations are given back.
 
-    Waits for a submit that is at work (UserError where that takes too long).
-    ClusterError if Slurm does not answer, in which case the wish stands.
+    No submit may be at work meanwhile. ClusterError if Slurm does not answer, in which
+    case the wish stands.
     """
-    with submit_lock(workspace):
-        ledger = Ledger(workspace)
-        newest = ledger.by_item()
-        submitted = {item: newest[item] for item in items if item in newest}
-        running = {item: last for item, last in submitted.items() if item not in ended}
-        _write_wish(workspace, ledger, running, save)
-        # Also the jobs that a later submission has replaced: Slurm may have them all the same.
-        outliving = [item for item in submitted if item not in running]
-        reasons = _end_jobs(_find_jobs(ledger, outliving), save=False)
-        reasons += _end_jobs(_find_jobs(ledger, running), save)
+    ledger = Ledger(workspace)
+    newest = ledger.by_item()
+    submitted = {item: newest[item] for item in items if item in newest}
+    running = {item: last for item, last in submitted.items() if item not in ended}
+    _write_wish(workspace, ledger, running, save)
+    # Also the jobs that a later submission has replaced: Slurm may have them all the same.
+    outliving = [item for item in submitted if item not in running]
+    reasons = _end_jobs(_find_jobs(ledger, outliving), save=False)
+    reasons += _end_jobs(_find_jobs(ledger, running), save)
     untouched = [f"{reason}; it was not touched" for reason in reasons]
     return untouched + _signal_local(workspace, submitted, save)
 

@@ -28,9 +28,19 @@ def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
     state = add_submit_under_way(states, grid, [item], submit)[item]
     cause = why.of_job(workspace, item, state)
     refusal = _refusal(workspace, item, state, ledger) if cause and last else None
-    return why.make_why_row(
+    row = why.make_why_row(
         item.removeprefix("runs/"), last.grid if last else None, state, cause, refusal
     )
+    return _name_file(workspace, grid, row)
+
+
+def _name_file(workspace: Workspace, grid: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose advice names the grid's file, as it was submitted."""
+    advice = row["next"] or ""
+    if why.GRID_FILE not in advice:
+        return row
+    words = recorded_grids.name_file(workspace, grid)
+    return {**row, "next": advice.replace(why.GRID_FILE, words)}
 
 
 def _look(
@@ -66,9 +76,10 @@ def why_grid(workspace: Workspace, grid: str) -> list[dict[str, Any]]:
     refusals = {
         item: _refusal(workspace, item, states[item], ledger) for item in failed
     }
-    return why.by_cause(
+    groups = why.by_cause(
         why.make_why_row(
             run, grid, states[item], causes[item], refusals[item], alone=False
         )
         for item, run in failed.items()
     )
+    return [_name_file(workspace, grid, group) for group in groups]

@@ -92,6 +92,7 @@ class RetryChoice:
     runs: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     left: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    file: str = "GRID.YAML"  # of the grid, as a command line takes it
 
     def note_damaged(self, run: str, state: JobState) -> None:
         """Notes a run that is done and whose journal has lost rows, if so it is."""
@@ -110,7 +111,9 @@ class RetryChoice:
             STOPPED: "zsg submit resumes them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
             LEFT_BEHIND: f"zsg retry {name} again in some minutes",
-            DAMAGED: "zsg submit --retrain trains them again, zsg why RUN names the line",
+            DAMAGED: (
+                f"zsg submit {self.file} --retrain trains them again, zsg why RUN names the line"
+            ),
         }
         return [
             f"left: {len(runs)} {state}"
@@ -160,7 +163,7 @@ def choose_retries(
         [(row.run, row.axes, states[f"runs/{row.run}"].state) for row in rows]
     )
     retried_states = _find_retried_states(selection, causes)
-    choice = RetryChoice()
+    choice = RetryChoice(file=recorded_grids.name_file(workspace, name))
     for row in record.runs:
         run, state = row.run, states[f"runs/{row.run}"]
         if _needs_no_retry(state):

@@ -36,6 +36,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """An account and those above it, in small letters, from below. `is_whole`: whether
+    they are known up to the uppermost."""
+
+    accounts: tuple[str, ...]
+    is_whole: bool
+
+
+@dataclass(frozen=True)
 class Terms:
     """Under which account and QoS a profile's jobs run in a partition.
 
@@ -172,6 +181,19 @@ def _find_accounts_above(cluster: Cluster, account: str) -> Iterator[Layer]:
         row = accounts[account]
         yield Layer(f"all of account {account}", row, is_group=True)
         account = get_parent(dict(row)).lower()
+
+
+def find_lineage(cluster: Cluster, account: str) -> Lineage:
+    """An account, in small letters, and those above it, as far as they are told."""
+    accounts = {name.lower(): row for name, row in cluster.grants.accounts.items()}
+    names: list[str] = []
+    above = account
+    while above and above not in names:
+        names.append(above)
+        above = get_parent(dict(accounts.get(above, {}))).lower()
+    uppermost = accounts.get(names[-1], {})
+    is_whole = names[-1] == ROOT or "ParentAccount" in uppermost
+    return Lineage(tuple(names), is_whole)
 
 
 def check_account(profile: Profile, cluster: Cluster) -> Iterator[str]:

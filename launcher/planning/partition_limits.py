@@ -6,7 +6,7 @@ each, as the site's EnforcePartLimits says.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launcher.clusters import slurm
 from launcher.clusters.cluster import ROOT, Cluster, parse_minutes, parse_tres
@@ -21,15 +21,17 @@ from launcher.planning.accounting_limits import (
 from launcher.planning.job_request import GPUS, MB_PER_GB, JobRequest
 
 TAKES_NOTHING = ("DRAIN", "INACTIVE")
+# versions of Slurm whose lists of accounts name accounts alone, and with all below them
+NAMED_ALONE, WITH_SUBACCOUNTS = (22, 5), (24, 5)
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a partition does not grant a job. `lifted_by`: the flag of a QoS that would
-    lift it, where nobody tells the flags."""
+    """Why a partition does not grant a job. `doubt`: why it may be granted all the same,
+    as far as can be seen from here."""
 
     text: str
-    lifted_by: str | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,16 @@ def judge_request(
         for name, terms in terms_of.items()
     }
     notes = [
-        _tell_unsure(name, refusal)
-        for name, refusals in refusals_of.items()
+        f"{refusal.text}; submitted all the same, as {refusal.doubt}"
+        for refusals in refusals_of.values()
         for refusal in refusals
-        if refusal.lifted_by
+        if refusal.doubt
     ]
     sure = {
-        name: [refusal.text for refusal in refusals if not refusal.lifted_by]
+        name: [refusal.text for refusal in refusals if not refusal.doubt]
         for name, refusals in refusals_of.items()
     }
     return _choose_partition(request, cluster, sure, notes)
-
-
-def _tell_unsure(name: str, refusal: Refusal) -> str:
-    return (
-        f"{refusal.text}; submitted all the same, as a QoS may lift that ({refusal.lifted_by}), and"
-        f" nobody tells which QoS jobs have in partition {name}"
-    )
 
 
 def _choose_partition(
@@ -161,8 +156,10 @@ def check_partition(
     yield from _check_nodes(name, row, request, terms)
     yield from _check_gpus(name, row, request)
     yield from _check_per_node(name, row, request)
-    yield from _check_access(name, row, "Accounts", "account", terms.account)
-    yield from _check_access(name, row, "Qos", "qos", terms.qos)
+    yield from _check_account(row, cluster, terms)
+    if terms.qos:
+        access = _Access(name, row, "Qos", "qos")
+        yield from access.check(terms.qos, [terms.qos])
     for text in accounting_limits.check_reservation(terms, request.profile):
         yield Refusal(text)
 
@@ -226,7 +223,14 @@ def _check_time(
 
 
 def _make_liftable(text: str, terms: Terms, flag: str) -> Refusal:
-    return Refusal(text, lifted_by=flag if terms.flags is None else None)
+    """A refusal that a QoS with this flag lifts: in doubt where nobody tells the flags."""
+    if terms.flags is not None:
+        return Refusal(text)
+    doubt = (
+        f"a QoS may lift that ({flag}), and nobody tells which QoS jobs have in partition"
+        f" {terms.partition}"
+    )
+    return Refusal(text, doubt)
 
 
 def _check_nodes(
@@ -290,17 +294,70 @@ def _check_per_node(
         )
 
 
-def _check_access(
-    name: str, row: Mapping[str, str], field: str, option: str, value: str | None
-) -> Iterator[Refusal]:
-    """Whether a partition takes an account or a QoS, in any case. `field`: as Slurm's
-    fields end, AllowAccounts and DenyAccounts."""
-    allowed, denied = row.get(f"Allow{field}", "ALL"), row.get(f"Deny{field}", "")
-    is_denied = value in accounting_limits.list_words(denied)
-    if allowed != "ALL":  # then Slurm does not look at what is denied
-        is_denied = value not in accounting_limits.list_words(allowed)
-    if value and is_denied:
-        yield Refusal(
-            f"partition {name} does not take slurm.{option} {value}; "
-            f"it takes {allowed if allowed != 'ALL' else f'all but {denied}'}"
+@dataclass(frozen=True)
+class _Access:
+    """Whom a partition takes. `ending`: of Slurm's fields, AllowAccounts and
+    DenyAccounts; `option`: the profile's key."""
+
+    partition: str
+    row: Mapping[str, str]
+    ending: str
+    option: str
+
+    @property
+    def allowed(self) -> str:
+        """The list of those that it takes; ALL where there is none."""
+        return self.row.get(f"Allow{self.ending}", "ALL")
+
+    def check(self, value: str, names: Sequence[str]) -> list[Refusal]:
+        """Why it does not take an account or a QoS, in any case, that has these names
+        in the lists."""
+        allowed, denied = self.allowed, self.row.get(f"Deny{self.ending}", "")
+        is_denied = not set(names).isdisjoint(accounting_limits.list_words(denied))
+        if allowed != "ALL":  # then Slurm does not look at what is denied
+            words = accounting_limits.list_words(allowed)
+            is_denied = set(names).isdisjoint(words)
+        if not is_denied:
+            return []
+        takes = allowed if allowed != "ALL" else f"all but {denied}"
+        text = (
+            f"partition {self.partition} does not take slurm.{self.option} {value}; it takes"
+            f" {takes}"
         )
+        return [Refusal(text)]
+
+
+def _check_account(
+    row: Mapping[str, str], cluster: Cluster, terms: Terms
+) -> list[Refusal]:
+    """Why a partition does not take the account. With one that it lists, newer versions
+    of Slurm mean all accounts below."""
+    account = terms.account
+    if not account:
+        return []
+    access = _Access(terms.partition, row, "Accounts", "account")
+    by_name = access.check(account, [account])
+    lineage = accounting_limits.find_lineage(cluster, account)
+    with_above = access.check(account, lineage.accounts)
+    means_subaccounts = _means_subaccounts(cluster)
+    if means_subaccounts is False:
+        return by_name
+    if means_subaccounts is None and bool(by_name) != bool(with_above):
+        doubt = "not every version of Slurm takes an account for all below it"
+        return _doubt(by_name or with_above, doubt)
+    if means_subaccounts and access.allowed != "ALL" and not lineage.is_whole:
+        return _doubt(with_above, f"the accounts above {account} are not known here")
+    return with_above
+
+
+def _doubt(refusals: Sequence[Refusal], doubt: str) -> list[Refusal]:
+    return [replace(refusal, doubt=doubt) for refusal in refusals]
+
+
+def _means_subaccounts(cluster: Cluster) -> bool | None:
+    """Whether Slurm takes a listed account for all below it, by its version; None where
+    that is not known. Source: scontrol(1), AllowAccounts, of 22.05 and of 24.05."""
+    release = cluster.release
+    if release is None or NAMED_ALONE < release < WITH_SUBACCOUNTS:
+        return None
+    return release >= WITH_SUBACCOUNTS

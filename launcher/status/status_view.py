@@ -16,8 +16,7 @@ from jobs.contract.states import State
 from launcher.workspace.job_state import (
     HELD_BY_ADMIN,
     HELD_BY_USER,
-    JOURNAL_UNREADABLE,
-    RECORD_UNREADABLE,
+    UNREADABLE,
     JobState,
 )
 
@@ -45,7 +44,6 @@ SHOWN = (
     "flag",
 )
 
-UNREADABLE = (JOURNAL_UNREADABLE, RECORD_UNREADABLE)
 
 Row = Mapping[str, Any]
 

@@ -26,11 +26,13 @@ from launcher.workspace.job_state import (
     HELD_BY_USER,
     JOURNAL_UNREADABLE,
     NEVER_STARTED,
+    UNREADABLE,
     JobState,
 )
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
+GRID_FILE = "GRID.YAML"  # in advice, where the file is not known
 TAIL = 1 << 20  # bytes of each rank's log
 # what a group of failures shows of its first
 OF_FIRST = ("evidence", "file", "line", "rank", "silent", "other_versions", "next")
@@ -414,7 +416,14 @@ def _make_whole(state: JobState) -> str | None:
     if state.state != State.DONE or state.damage is None:
         return None
     verb = "trains" if state.damage.is_own else "evaluates"
-    return f"zsg submit --retrain {verb} it again"
+    return f"zsg submit {GRID_FILE} --retrain {verb} it again"
+
+
+def _is_held(state: JobState) -> bool:
+    """Whether Slurm has a job that hangs, or outlives what it ran. A file that cannot be
+    read is no reason to end a job."""
+    is_at_fault = state.flag is not None and not state.flag.startswith(UNREADABLE)
+    return is_at_fault and state.in_queue
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -462,8 +471,7 @@ def _next(
     if cause is None:
         if state.reason == HELD_BY_USER:
             return "zsg submit --retry releases its Slurm job, unless a submit is under way"
-        is_held = state.flag and state.in_queue
-        return f"zsg cancel {run} ends the Slurm job" if is_held else None
+        return f"zsg cancel {run} ends the Slurm job" if _is_held(state) else None
     parsed = causes.parse_cause(cause.cause)
     advice = NEXT[parsed] if parsed else None
     if parsed == Cause.DIED and (cause.evidence or "").endswith(BEFORE):

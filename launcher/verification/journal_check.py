@@ -59,7 +59,8 @@ def _refuse_holes(e: Evidence) -> None:
     is_own = not journal.is_guest_file(holes[0].path)
     lack = "the run is trained" if is_own else "what it lacks is evaluated"
     raise Differs(
-        f"{holes[0]}; what stands before it counts. zsg submit --retrain: {lack} again"
+        f"{holes[0]}; what stands before it counts. zsg submit GRID.YAML --retrain: {lack}"
+        f" again; zsg why {e.folder.name} names the file"
     )
 
 

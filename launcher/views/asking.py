@@ -8,10 +8,15 @@ import typer
 from zsg_core.shown_text import make_showable
 
 
+def can_ask(yes: bool) -> bool:
+    """Whether somebody is there to answer, and `yes` was not said."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not yes
+
+
 def make_consent(yes: bool) -> Callable[[str], bool]:
     """A function that puts a question to the user, and always agrees where nobody is
     there or `yes` was said."""
-    ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
+    ask = can_ask(yes)
     return lambda question: (
         typer.confirm(make_showable(question), default=True, err=True) if ask else True
     )

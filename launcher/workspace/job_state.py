@@ -10,6 +10,7 @@ from jobs.contract.states import ACTIVE, State
 # with which the flag of a job under way begins of which a file cannot be read
 JOURNAL_UNREADABLE = "its journal cannot be read"
 RECORD_UNREADABLE = "a record of it cannot be read"
+UNREADABLE = (JOURNAL_UNREADABLE, RECORD_UNREADABLE)
 # reasons of Slurm's
 HELD_BY_ADMIN = "JobHeldAdmin"
 HELD_BY_USER = "JobHeldUser"  # or its controller forgot in a crash that it was released

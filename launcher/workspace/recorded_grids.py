@@ -5,13 +5,14 @@ A run that is taken out of a grid's file stays in its record: it may still be ru
 and must not vanish from sight.
 """
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
 from jobs.contract import grid_record
-from jobs.contract.folder import Workspace, write_bytes
+from jobs.contract.folder import Damaged, Workspace, write_bytes
 from jobs.contract.grid_record import GridOutline, GridRecord, ListedRun, list_grids
 from jobs.files import ownership
 from zsg_core.errors import UserError
@@ -57,6 +58,25 @@ def read_outline(workspace: Workspace, name: str) -> GridOutline:
     outline = grid_record.read_grid_outline(workspace, name)
     assert outline is not None, "select_grids has just seen it"
     return outline
+
+
+def name_file(workspace: Workspace, name: str) -> str:
+    """The file of a grid, with the options with which it was submitted, as a command
+    line takes them; `GRID.YAML` where that is not known."""
+    try:
+        record = grid_record.read_grid_record(workspace, name) if name else None
+    except Damaged:
+        record = None
+    if record is None or not record.file:
+        return "GRID.YAML"
+    words = [record.file]
+    if record.opened_with:
+        words += ["--profile", record.opened_with]
+    if record.smoke:
+        words.append("--smoke")
+    for override in record.overrides:
+        words += ["--set", override]
+    return shlex.join(words)
 
 
 def select_grids(workspace: Workspace, grid: str | None = None) -> list[str]:

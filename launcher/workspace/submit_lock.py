@@ -87,6 +87,14 @@ def submit_lock(
         os.close(handle)
 
 
+def await_submit(workspace: Workspace) -> None:
+    """Waits while a submit is at work, which is told. UserError where that takes too
+    long."""
+    if find_submit_under_way(workspace) is not None:
+        with submit_lock(workspace):
+            pass
+
+
 def find_submit_under_way(workspace: Workspace) -> SubmitUnderWay | None:
     """The submit that is at work in a workspace; None where there is none, or nobody
     can tell."""
