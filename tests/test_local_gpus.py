@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Workspace, publish_folder
 from launcher.clusters.profiles import Profile
 from launcher.submission import local, local_gpus
 from launcher.submission.local_gpus import GpuPool, GpuShare, LocalGpu, list_gpus
@@ -81,6 +81,74 @@ def test_a_driver_that_does_not_answer_tells_of_no_gpus(
         raise subprocess.TimeoutExpired("nvidia-smi", 30)
 
     assert list_gpus({}, answer(text)) == list_gpus({}, hang) == []
+
+
+def test_a_driver_that_cannot_be_killed_holds_nothing_up(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node's driver may hang where no signal reaches it: it is left alone, and told."""
+    monkeypatch.setattr(local_gpus, "LOOK_S", 0.2)
+    driver.write_text("#!/bin/sh\nexec sleep 600\n")
+    real_wait, waits = subprocess.Popen.wait, list[float | None]()
+
+    def wait(process: Any, timeout: float | None = None) -> int:
+        waits.append(timeout)
+        if timeout is None:
+            raise AssertionError("waited without end")
+        return real_wait(process, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    assert list_gpus({"CUDA_VISIBLE_DEVICES": "3"}) == [LocalGpu("3", "3")]
+    assert waits != []
+    assert "does not list the GPUs" in caplog.text
+
+
+def test_a_full_machine_leaves_waiting_jobs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While all GPUs are taken, nobody locks the folders of jobs that wait, and what
+    they need is looked through once; a job without a GPU starts all the same."""
+    started: list[str] = []
+
+    def start(command: list[str], **options: Any) -> Any:
+        started.append(Path(command[-1]).name)
+        return SimpleNamespace(poll=lambda: None)
+
+    locked: list[Path] = []
+    looked: list[Path] = []
+    real_lock, real_look = local.locks.try_lock, local.is_whole
+    monkeypatch.setattr(local.subprocess, "Popen", start)
+    monkeypatch.setattr(local.code_snapshot, "refuse_strange", lambda *given: None)
+    monkeypatch.setattr(
+        local.locks,
+        "try_lock",
+        lambda handle, path: (locked.append(path), real_lock(handle, path))[1],
+    )
+    monkeypatch.setattr(
+        local, "is_whole", lambda folder: (looked.append(folder), real_look(folder))[1]
+    )
+    workspace = Workspace(tmp_path / "work")
+    workspace.create()
+    with publish_folder(workspace.root / "corpora" / "c") as folder:
+        (folder / "rows").write_text("x")
+    kinds = {f"runs/{number}": "train" for number in range(9)} | {"canary/x": "canary"}
+    for name, kind in kinds.items():
+        write_job_file(workspace.root / name, kind)
+    needs = frozenset({"corpora/c"})
+    jobs = [local.LocalJob(name, needs, ("prepare/p",)) for name in kinds]
+    profile = Profile.model_validate({"name": "p", "kind": "local", "max_parallel": 5})
+    pool = GpuPool(GPUS[:1], folder=tmp_path / "gpus")
+    there = local.Needs(workspace)
+    share = pool.take(1)
+    for _ in range(3):
+        local._start_ready(workspace, profile, jobs, pool, there)
+
+    folders = [path for path in locked if path.parent.parent == workspace.root / "runs"]
+    assert (started, folders, len(looked)) == (["x"], [], 2)
+    assert share
+    share.close()
+    local._start_ready(workspace, profile, jobs, pool, there)
+    assert started[:2] == ["x", "0"]
 
 
 def taken(pool: GpuPool, *counts: int) -> list[GpuShare | None]:

@@ -6,6 +6,7 @@ whether it lives is known exactly, also after this process was killed.
 """
 
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from launcher.clusters.profiles import Profile
 from launcher.status import logs
 from launcher.status.status import collect_states
 from launcher.submission import local_gpus
-from launcher.submission.local_gpus import GpuPool
+from launcher.submission.local_gpus import GpuPool, GpuShare
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger
 
@@ -46,11 +47,36 @@ class LocalJob:
     waits: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     ended: bool = False
+    gpus: int | None = None  # None until its file was read
 
     @property
     def is_waiting(self) -> bool:
         """Whether it neither runs nor has ended."""
         return self.process is None and not self.ended
+
+
+class Needs:
+    """What jobs need, as far as it is there whole. Each thing is looked through once,
+    and again for a job that begins: many jobs wait for the same, and are asked for a
+    few times a second."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._root = workspace.root
+        self._whole = set[str]()
+
+    def are_there(self, job: LocalJob) -> bool:
+        """Whether a job's needs are all there, or were when they were looked through."""
+        return all(map(self._is_there, job.needs))
+
+    def are_still_there(self, job: LocalJob) -> bool:
+        """Whether a job's needs are all there at this moment."""
+        self._whole -= job.needs
+        return self.are_there(job)
+
+    def _is_there(self, need: str) -> bool:
+        if need not in self._whole and is_whole(self._root / need):
+            self._whole.add(need)
+        return need in self._whole
 
 
 def run_all(
@@ -63,13 +89,13 @@ def run_all(
 
     A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
     """
-    pool = make_pool(profile)
+    pool, needs = make_pool(profile), Needs(workspace)
     try:
         while not all(job.ended for job in jobs):
             for job in jobs:
                 _reap(job)
-            _give_up(workspace, jobs)
-            _start_ready(workspace, profile, jobs, pool)
+            _give_up(workspace, jobs, needs)
+            _start_ready(workspace, profile, jobs, pool, needs)
             tick()
             time.sleep(POLL_S)
         tick()
@@ -94,32 +120,55 @@ def make_pool(profile: Profile) -> GpuPool:
 
 
 def _start_ready(
-    workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], pool: GpuPool
+    workspace: Workspace,
+    profile: Profile,
+    jobs: Sequence[LocalJob],
+    pool: GpuPool,
+    needs: Needs | None = None,
 ) -> None:
+    needs = needs or Needs(workspace)
+    # so many GPUs were refused a job: those after it get no more
+    too_many = math.inf
+    running = sum(job.process is not None for job in jobs)
     for job in jobs:
         if job.is_waiting and cancellation.is_asked(workspace.root / job.item):
             job.ended = True
-        running = sum(started.process is not None for started in jobs)
         if running >= profile.max_parallel:
             return
-        if job.is_waiting and _is_ready(workspace, job, jobs):
-            _start(workspace.root / job.item, profile, job, pool)
+        if not job.is_waiting or not _is_ready(job, jobs, needs):
+            continue
+        gpus = _count_gpus(workspace, profile, job)
+        share = pool.take(gpus) if gpus < too_many else None
+        if share is None:
+            too_many = min(gpus, too_many)
+        elif needs.are_still_there(job):
+            _start(workspace.root / job.item, profile, job, share)
+            running += job.process is not None
+        else:
+            share.close()
 
 
-def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
+def _is_ready(job: LocalJob, jobs: Sequence[LocalJob], needs: Needs) -> bool:
     if job.waits:
         awaited = (before for before in jobs if before.item in job.after)
         if not all(before.ended for before in awaited):
             return False
-    return _has_needs(workspace, job)
+    return needs.are_there(job)
 
 
-def _has_needs(workspace: Workspace, job: LocalJob) -> bool:
-    return all(is_whole(workspace.root / need) for need in job.needs)
+def _count_gpus(workspace: Workspace, profile: Profile, job: LocalJob) -> int:
+    """How many GPUs a job computes on; its file is read once."""
+    if job.gpus is None:
+        record = job_file.read_job(workspace.root / job.item)
+        job.gpus = local_gpus.count_gpus(profile, record)
+    return job.gpus
 
 
-def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
+def _give_up(
+    workspace: Workspace, jobs: Sequence[LocalJob], needs: Needs | None = None
+) -> None:
     """A job whose prepare jobs have all ended without making what it needs will never start."""
+    needs = needs or Needs(workspace)
     # as it was at the beginning: a job that gives up here ends others the next time
     has_ended = {job.item: job.ended for job in jobs}
 
@@ -130,7 +179,7 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
     for job in jobs:
         if job.is_waiting and job.after and all(map(is_over, job.after)):
-            job.ended = not _has_needs(workspace, job)
+            job.ended = not needs.are_there(job)
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
@@ -138,15 +187,12 @@ def _has_ended(workspace: Workspace, item: str) -> bool:
     return not state.is_active or state.stopped
 
 
-def _start(folder: Path, profile: Profile, job: LocalJob, pool: GpuPool) -> None:
+def _start(folder: Path, profile: Profile, job: LocalJob, share: GpuShare) -> None:
+    """Starts a job on its share of the GPUs, unless somebody has its folder."""
     lock = ownership.open_lock(folder / "lock")
-    if not locks.try_lock(lock, folder / "lock"):
-        # somebody looks, or the job of an earlier submit still lives: next time
-        os.close(lock)
-        return
-    record = job_file.read_job(folder)
-    share = pool.take(local_gpus.count_gpus(profile, record))
-    if share is not None:
+    # if not: somebody looks, or the job of an earlier submit still lives: next time
+    if locks.try_lock(lock, folder / "lock"):
+        record = job_file.read_job(folder)
         env = _environment(profile, job.item, record) | share.variables
         if code := env.get(code_guard.VARIABLE):
             code_snapshot.refuse_strange(Workspace(folder.parent.parent), Path(code))
@@ -160,7 +206,7 @@ def _start(folder: Path, profile: Profile, job: LocalJob, pool: GpuPool) -> None
                 pass_fds=[lock, *share.locks],
                 start_new_session=True,
             )
-        share.close()
+    share.close()
     os.close(lock)
 
 

@@ -10,6 +10,7 @@ submits of this user stay away from its GPUs, and a GPU is free again however it
 has ended.
 """
 
+import logging
 import os
 import shutil
 import subprocess
@@ -21,8 +22,11 @@ from typing import Any
 
 from jobs.contract.job_file import AnyJob, CanaryJob, EvaluateJob, SampleJob
 from jobs.files import locks, ownership
+from jobs.runtime.slurm_calls import run_program
 from launcher.clusters.profiles import Profile
 from zsg_core.digest import content_id
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 LOOK_S = 30.0  # how long a driver may take to list its GPUs
@@ -37,7 +41,7 @@ class LocalGpu:
 
 
 def list_gpus(
-    environment: Mapping[str, str], run: Callable[..., Any] = subprocess.run
+    environment: Mapping[str, str], run: Callable[..., Any] = run_program
 ) -> list[LocalGpu]:
     """The GPUs that jobs may use: those that CUDA_VISIBLE_DEVICES names, else all of
     the machine. None where nothing tells of any."""
@@ -56,12 +60,14 @@ def _query_uuids(run: Callable[..., Any]) -> dict[str, str]:
     try:
         completed = run(
             [program, "--query-gpu=index,uuid", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            errors="replace",
+            env=os.environ,
             timeout=LOOK_S,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning(
+            f"note: {program} does not list the GPUs ({error}): jobs run as on a machine without"
+            " any; name them by CUDA_VISIBLE_DEVICES, or end this, and look at the driver"
+        )
         return {}
     rows = [line.partition(",") for line in completed.stdout.splitlines()]
     return {
