@@ -10,6 +10,8 @@ import pytest
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.ledger_rows import Retried
 from jobs.files import locks
+from launcher.clusters.profiles import Profile
+from launcher.submission import arrange_make
 from launcher.workspace import ledger as ledgers
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import submit_lock
@@ -265,3 +267,26 @@ def test_a_line_that_is_lost_is_named_and_nothing_is_submitted_until_it_is_settl
     assert f"{workspace.ledger}, line 2: " in refusal and reason in refusal
     assert "line 3: a row is of submission" in refusal and "squeue" in refusal
     assert sum(str(workspace.ledger) in text for text in logged) == 2
+
+
+def test_arrangements_are_not_made_either_until_a_lost_line_is_settled(
+    workspace: Workspace,
+) -> None:
+    """`zsg arrange make` submits prepare jobs, by the rules of a submit."""
+    submission = Ledger(workspace).intend(
+        scheduler="local", kind="prepare", grid="g", items=["prepare/p"]
+    )
+    assert submission.id
+    with workspace.ledger.open("ab") as file:
+        file.write(b"\0" * 40 + b"\n")
+    opened = SimpleNamespace(
+        site=SimpleNamespace(
+            workspace=workspace, profile=Profile(name="p", kind="local")
+        ),
+        grid=SimpleNamespace(name="g"),
+        runs=[],
+        effects=[],
+    )
+
+    with pytest.raises(Damaged, match="is lost"):
+        arrange_make._make_missing(opened)  # type: ignore[arg-type]

@@ -1,15 +1,19 @@
 """Is what a cluster, a disk or a guard would refuse told before anything is submitted,
 with the smallest change?"""
 
+import subprocess
+from collections.abc import Sequence
+from types import SimpleNamespace
+
 import pytest
 
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
-from launcher.planning import limits
+from launcher.planning import admission, limits
 from launcher.planning.limits import SubmitQuota
 from launcher.planning.plan import Action, Plan, make_plan
 from tests.lib.planned_runs import a_run
-from tests.lib.slurm_answers import a_cluster, profile
+from tests.lib.slurm_answers import ASSOC_MGR, a_cluster, profile
 
 
 def planned(count: int = 3, made: bool = False, **size: int) -> Plan:
@@ -244,3 +248,31 @@ def test_states_must_fit_the_disk(free_gb: float, said: str | None) -> None:
     why = limits.check_disk(free_gb, state_gb=100, at_once=4)
 
     assert why is None if said is None else said in (why or "")
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        (47, SubmitQuota(3, "MaxSubmitJobs of account nlp is 50, and 47 are there")),
+        (None, SubmitQuota(10, "asked before")),
+    ],
+)
+def test_a_submit_that_has_waited_asks_again_how_many_jobs_slurm_takes(
+    used: int | None, expected: SubmitQuota
+) -> None:
+    """The one before it has used some; where accounting does not answer by then, what it
+    said before counts."""
+
+    def answer(
+        argv: Sequence[str], **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        text = ASSOC_MGR.replace("50(40)", f"50({used})")
+        is_asked = argv[0] == "scontrol" and used is not None
+        return subprocess.CompletedProcess(argv, 0, text if is_asked else "", "")
+
+    site = SimpleNamespace(profile=profile(), cluster=a_cluster())
+    before = SubmitQuota(10, "asked before")
+    found = admission.renew_quota(site, before, answer)  # type: ignore[arg-type]
+
+    assert found == expected
+    assert admission.renew_quota(site, None, answer) is None  # type: ignore[arg-type]

@@ -105,6 +105,16 @@ def query_cluster(run: Runner = run_program, named: str | None = None) -> Cluste
     )
 
 
+def renew_grants(cluster: Cluster, run: Runner = run_program) -> Cluster:
+    """The cluster with what accounting grants at this moment, and how much of it is
+    used; as it was where accounting does not answer."""
+    name = cluster.config.get("ClusterName", cluster.named or "")
+    grants = accounting.query_grants(cluster.user, name, run, cluster.named)
+    if not grants.associations:
+        return cluster
+    return replace(cluster, grants=grants)
+
+
 def _find_groups() -> frozenset[str]:
     """The names of the groups that this process is in."""
     groups = set[str]()

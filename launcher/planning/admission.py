@@ -126,6 +126,19 @@ def find_submit_quota(site: Site, allow: Allow) -> SubmitQuota | None:
     return quota
 
 
+def renew_quota(
+    site: Site, quota: SubmitQuota | None, run: Runner = run_program
+) -> SubmitQuota | None:
+    """How many more jobs Slurm takes by now, where anything limits them: another submit,
+    or the user's other jobs, may have used some since it was asked."""
+    if quota is None:
+        return None
+    cluster = clusters.renew_grants(site.cluster, run)
+    if cluster is site.cluster:
+        return quota
+    return limits.find_submit_quota(site.profile, cluster)
+
+
 def without_room(plan: Plan) -> list[ZsgError]:
     """Why nothing of a plan can be submitted for want of room. Submit asks once it has
     settled what it left behind."""

@@ -71,6 +71,8 @@ def _make_missing(opened: workflow.ResolvedGrid) -> None:
         logger.info(effect.line)
     with submit_lock(site.workspace, opened.grid.name):
         ledger = Ledger(site.workspace)
+        if refusal := ledger.find_refusal():
+            raise refusal
         submits.settle_submissions(site, ledger)
         prepares = _plan_prepares(opened)
         only = plans.Plan([], prepares, [])

@@ -342,6 +342,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         if refusal := ledger.find_refusal():
             raise refusal
         submits.settle_submissions(site, ledger)
+        quota = admission.renew_quota(site, quota)
         plan = opened.plan_submit(allow, ledger, quota)
         if agreed_plan is None:
             _check_and_show(opened, plan, allow)
