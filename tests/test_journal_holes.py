@@ -22,6 +22,7 @@ from launcher.status import journal_checks, why
 from launcher.status.status import collect_states
 from launcher.verification.finding import DIFFERS, HOLDS
 from launcher.verification.verify import verify_run
+from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.evaluate_jobs import KEY, scores, serve
 from tests.lib.forked_jobs import wait_until
@@ -211,6 +212,47 @@ def find_state(place: Workspace) -> Any:
     """The state of the run, with what its journal has lost."""
     states = collect_states(place, [ITEM], Ledger(place), FakeSlurm())
     return journal_checks.flag_journals(place, states)[ITEM]
+
+
+def test_of_many_ended_runs_some_are_looked_at_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those at work always, and those with a hole; the others in turn, so that a hole of
+    an old run is found without asking for thousands of files at each command."""
+    place = Workspace(tmp_path)
+    runs = [f"runs/{number:02}" for number in range(12)]
+    states = {item: JobState(state=State.DONE, attempt=1) for item in runs}
+    states[runs[5]] = JobState(state=State.RUNNING, attempt=1, in_queue=True)
+    for item in runs:
+        write_steps(tmp_path / item, range(4))
+    monkeypatch.setattr(journal_checks, "RESTED_S", -1)
+    assert set(journal_checks.flag_journals(place, states)) == set(runs)
+    for limit in ("LOOK_S", "AGAIN_S"):
+        monkeypatch.setattr(journal_checks, limit, 0.0)
+    monkeypatch.setattr(journal_checks, "FEWEST", 3)
+    looks: list[str] = []
+    real_look = journal_checks._look_at
+    monkeypatch.setattr(
+        journal_checks,
+        "_look_at",
+        lambda folder: (looks.append(folder.parent.name), real_look(folder))[1],
+    )
+
+    def list_flagged() -> list[str]:
+        looks.clear()
+        flagged = journal_checks.flag_journals(place, states)
+        assert list(flagged) == runs
+        return [item for item in runs if flagged[item].damage]
+
+    assert (list_flagged(), len(looks)) == ([], 4)
+    break_journal(tmp_path / runs[5], ZEROS)
+    assert list_flagged() == [runs[5]]
+    break_journal(tmp_path / runs[9], ZEROS)
+    wait_until(lambda: list_flagged() == [runs[5], runs[9]], 60)
+    assert (list_flagged(), len(looks)) == ([runs[5], runs[9]], 5)
+    write_steps(tmp_path / runs[5], range(4, 6))  # there is no time to read it again
+    monkeypatch.setattr(journal_checks, "FEWEST", 0)
+    assert list_flagged() == [runs[5], runs[9]]
 
 
 def test_a_run_with_a_hole_is_made_whole_with_the_same_numbers(bench: Bench) -> None:

@@ -4,13 +4,18 @@ A journal is read once, and again when its files have changed. journals.json in 
 workspace remembers what was found; it is derived and may be removed at any time. Of
 many journals that were never read, a command reads as many as it can in LOOK_S seconds
 and the next command goes on: every command that uses a journal's rows names it anyway.
+
+Whether files have changed is looked at each time for runs that may still write. Of runs
+that have ended a command looks at some, others each time: a workspace may have
+thousands of them, and asks a file server for each. What had a hole is always looked at.
 """
 
 import contextlib
 import os
+import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +25,7 @@ from jobs.contract import journal
 from jobs.contract.folder import SCHEMA, Unreadable, Workspace
 from jobs.contract.journal import HoleError
 from jobs.contract.json_values import DECODE_ERRORS
+from jobs.contract.states import State
 from launcher.workspace.job_state import (
     JOURNAL_UNREADABLE,
     JobState,
@@ -27,6 +33,9 @@ from launcher.workspace.job_state import (
 )
 
 LOOK_S = 0.5
+PLAN_LOOK_S = 0.1  # of a command that may remember nothing, and so reads the same anew
+AGAIN_S = 0.1  # for files of runs that have ended
+FEWEST = 50  # journals, however long that takes
 # the coarsest clock of a file system, with room: what changed just now may change again
 # under the same time
 RESTED_S = 5.0
@@ -63,41 +72,84 @@ def flag_journals(
 ) -> dict[str, JobState]:
     """The states of jobs, flagged where the journal of a run has lost rows. `keeps`:
     whether what is found may be written to the workspace; zsg plan writes nothing."""
-    checks = _JournalChecks(workspace)
-    flagged = {item: checks.add_to(item, state) for item, state in states.items()}
+    looked_at = [
+        item
+        for item, state in states.items()
+        if item.startswith(RUNS) and state.attempt is not None
+    ]
+    ended = [item for item in looked_at if _has_ended(states[item])]
+    at_work = [item for item in looked_at if not _has_ended(states[item])]
+    checks = _JournalChecks(workspace, LOOK_S if keeps else PLAN_LOOK_S)
+    holes = {item: checks.find_holes(item) for item in at_work}
+    holes |= checks.find_holes_of_ended(ended)
     if keeps:
         checks.save()
+    flagged = dict(states)
+    for item, of_item in holes.items():
+        if of_item:
+            flagged[item] = _flag(workspace.root, item, states[item], of_item[0])
     return flagged
+
+
+def _has_ended(state: JobState) -> bool:
+    """Whether nobody trains a run any more."""
+    is_over = state.state in (State.DONE, State.FAILED, State.CANCELLED)
+    return is_over and not state.is_active
+
+
+def _flag(root: Path, item: str, state: JobState, hole: _Hole) -> JobState:
+    """The state of a job whose journal has lost rows."""
+    path = journal.folder_of(root / item) / hole.file
+    text = f"{JOURNAL_UNREADABLE}: {path}: {hole.reason}"
+    if state.flag and not state.flag.startswith(JOURNAL_UNREADABLE):
+        text = f"{state.flag}; {text}"
+    damage = JournalDamage(
+        file=str(path.relative_to(root)),
+        line=hole.line,
+        reason=hole.reason,
+        is_own=not journal.is_guest_file(path),
+    )
+    return replace(state, flag=text, damage=damage)
 
 
 class _JournalChecks:
     """What is known of the journals of a workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, look_s: float) -> None:
+        """`look_s`: for how long journals are read."""
         self._root, self._path = workspace.root, workspace.journal_checks
         self._entries = _read_entries(self._path)
         self._is_changed = False
-        self._until = time.monotonic() + LOOK_S
+        self._reading = _Share(look_s)
 
-    def add_to(self, item: str, state: JobState) -> JobState:
-        """The state of a job, flagged where the journal of a run has lost rows."""
-        if not item.startswith(RUNS) or state.attempt is None:
-            return state
-        holes = self._find_holes(item)
-        if not holes:
-            return state
-        first, folder = holes[0], journal.folder_of(self._root / item)
-        path = folder / first.file
-        text = f"{JOURNAL_UNREADABLE}: {path}: {first.reason}"
-        if state.flag and not state.flag.startswith(JOURNAL_UNREADABLE):
-            text = f"{state.flag}; {text}"
-        damage = JournalDamage(
-            file=str(path.relative_to(self._root)),
-            line=first.line,
-            reason=first.reason,
-            is_own=not journal.is_guest_file(path),
-        )
-        return replace(state, flag=text, damage=damage)
+    def find_holes(self, item: str) -> list[_Hole]:
+        """The holes of a run's journal, as it looks now; those that were known before
+        where there is no time to read it again, and none where nobody ever did."""
+        entry = self._entries.get(item)
+        if entry is None and self._reading.is_over:
+            return []
+        folder = self._root / item
+        look = _look_at(journal.folder_of(folder))
+        if entry is not None and entry.look == look:
+            return entry.holes
+        if not look:
+            return []
+        if not self._reading.take():
+            return entry.holes if entry else []
+        return self._read(item, folder, look)
+
+    def find_holes_of_ended(self, items: Sequence[str]) -> dict[str, list[_Hole]]:
+        """By the folders of runs that have ended, the holes of their journals. Of those
+        that had none some are looked at again, each time others."""
+        first = random.randrange(len(items)) if items else 0
+        again = _Share(AGAIN_S)
+        holes: dict[str, list[_Hole]] = {}
+        for item in (*items[first:], *items[:first]):
+            entry = self._entries.get(item)
+            is_sound = entry is not None and not entry.holes
+            if not is_sound or again.take():
+                holes[item] = self.find_holes(item)
+        return holes
 
     def save(self) -> None:
         """Writes what is new. In a workspace that may not be written the journals are
@@ -113,24 +165,39 @@ class _JournalChecks:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def _find_holes(self, item: str) -> list[_Hole]:
-        """The holes of a run's journal; none where there is no time to look."""
-        folder = self._root / item
-        look = _look_at(journal.folder_of(folder))
-        entry = self._entries.get(item)
-        if entry is not None and entry.look == look:
-            return entry.holes
-        if not look or time.monotonic() > self._until:
-            return []
+    def _read(self, item: str, folder: Path, look: Look) -> list[_Hole]:
+        """The holes of a journal that was read; remembered unless it may change again
+        under the same look."""
         try:
             holes = [_describe(hole) for hole in journal.find_holes(folder)]
         except Unreadable:  # at this moment, or by this user: who needs it is told
-            return []
+            entry = self._entries.get(item)
+            return entry.holes if entry else []
         newest = max(changed for _, _, changed in look)
         if time.time() - newest / 1e9 > RESTED_S:
             self._entries[item] = _Entry(look, holes)
             self._is_changed = True
         return holes
+
+
+class _Share:
+    """A share of a command's time: for the first FEWEST, and so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
+        self._taken = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no more of it."""
+        return self._taken >= FEWEST and time.monotonic() > self._until
+
+    def take(self) -> bool:
+        """Takes of it for one journal; False where it is over."""
+        if self.is_over:
+            return False
+        self._taken += 1
+        return True
 
 
 def _read_entries(path: Path) -> dict[str, _Entry]:
