@@ -567,18 +567,26 @@ def main() -> None:
     ownership.forbid_writes_by_others()
     try:
         app()
-    except (ZsgError, OSError) as error:
-        from launcher.views import show
-        from launcher.workspace import disk
+    except Exception as error:
+        sys.exit(_tell_error(error))
 
-        told = error if isinstance(error, ZsgError) else disk.explain_disk_error(error)
-        show.print_error(str(told))
-        sys.exit(told.exit_code)
-    except Exception as error:  # a bug; its message may hold texts of others as well
-        from launcher.views import show
 
-        show.print_bug(error)
-        sys.exit(ZsgError.exit_code)
+def _tell_error(error: Exception) -> int:
+    """Shows an error; the exit code. What is neither the user's nor the cluster's is a
+    bug, whose message may hold texts of others as well."""
+    from launcher.views import show
+    from launcher.workspace import disk
+
+    try:
+        if isinstance(error, OSError):
+            raise disk.explain_disk_error(error)
+        raise error
+    except ZsgError as explained:
+        show.print_error(str(explained))
+        return explained.exit_code
+    except Exception as bug:
+        show.print_bug(bug)
+        return ZsgError.exit_code
 
 
 def _show_warning(*told: Any) -> None:

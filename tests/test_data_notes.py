@@ -40,7 +40,12 @@ def test_notes_of_corpora_are_told_once_each(tmp_path: Path) -> None:
     ]
     assert data_notes.of_corpora(place, ["many"])[19:] == [
         "19",
-        "and 10 more; they stand in corpora/*/notes.json",
+        "and 10 more; those of corpora stand in corpora/*/notes.json",
+    ]
+    with_runs = data_notes.of_corpora(place, ["many", "a"], ["lost questions", "two"])
+    assert with_runs[:3] == ["lost questions", "two", "0"]
+    assert with_runs[20:] == [
+        "and 13 more; those of corpora stand in corpora/*/notes.json"
     ]
 
 

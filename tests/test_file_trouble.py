@@ -18,6 +18,7 @@ from jobs.contract.causes import Cause, of_error, of_line
 from jobs.contract.folder import Unreadable, Workspace, list_paths
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.files import ownership
+from launcher import cli
 from launcher.status import journal_checks, logs, queries
 from launcher.status.status import collect_states
 from launcher.workspace import disk
@@ -81,6 +82,29 @@ def test_on_the_login_node_it_is_one_line(number: int) -> None:
     assert told.exit_code == 3
     assert str(told).startswith(f"/disk/x: {os.strerror(number)}: the file system")
     assert "\n" not in str(told) and "run the same command again" in str(told)
+
+
+@pytest.mark.parametrize("number", OF_FILES, ids=errno.errorcode.get)
+def test_what_is_read_through_an_open_file_is_one_line_too(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names no file, and may as well be a connection's: still no traceback."""
+    code = cli._tell_error(OSError(number, os.strerror(number)))
+    said = " ".join(capsys.readouterr().err.split())
+
+    assert code == 3
+    assert f"{os.strerror(number)}: the server of a file system, or another" in said
+    assert "Traceback" not in said
+
+
+def test_an_error_of_the_system_that_is_no_disks_is_a_bug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is shown as every bug, with exit code 1."""
+    code = cli._tell_error(OSError(errno.EBADF, "Bad file descriptor"))
+
+    assert code == 1
+    assert "Bad file descriptor" in capsys.readouterr().err
 
 
 @pytest.fixture

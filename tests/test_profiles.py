@@ -251,6 +251,13 @@ def test_what_slurm_options_are_made_of_is_taken(load, value):
         ("slurm: {gres: gpu:8, gpus_by: gpus}", 3, "leave slurm.gpus_by out"),
         ("slurm: {gres: gpu:8, gpu_type: a800}", 3, "leave slurm.gpu_type out"),
         (
+            "slurm: {gres: 'nvme:9,gpu:a800:4'}\nevaluate: {gpus: 5}",
+            4,
+            "evaluate.gpus is 5, but slurm.gres is nvme:9,gpu:a800:4",
+        ),
+        ("slurm: {gres: gpu}\nevaluate: {gpus: 2}", 4, "but slurm.gres is gpu:"),
+        ("slurm: {gres: nvme:9}\nevaluate: {gpus: 2}", 4, "gpus_per_node is 0"),
+        (
             "slurm: {gpus_by: gpu}",
             3,
             "'gpus-per-node', 'gres', 'gpus' or 'gpus-per-task'",
@@ -276,6 +283,14 @@ def test_what_contradicts_or_cannot_be_passed_on_is_refused(load, text, line, sa
 
     assert f"mine.yaml:{line}: " in str(error.value)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("gres", ["gpu:3", "gpu:a800:3,nvme:1", "gpu:a:1,gpu:b:2"])
+def test_an_evaluator_may_take_the_gpus_of_gres(load, gres):
+    """Where they are written out, gpus_per_node says nothing of them."""
+    text = f"name: a\nkind: slurm\nslurm: {{gres: '{gres}'}}\nevaluate: {{gpus: 3}}\n"
+
+    assert load(text).evaluate.gpus == 3
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,21 @@ def test_what_ended_without_a_record_is_leaving_not_starting(
     assert "Slurm has been clearing up after it for 1" in (found.cause or "")
 
 
+@pytest.mark.parametrize("silent_s", [3, 290])
+def test_a_job_that_was_suspended_is_not_cleared_up_after_for_as_long(
+    workspace: Workspace, silent_s: int
+) -> None:
+    """Slurm's count leaves out how long it was suspended: what it has written last tells
+    when it was alive. No second job is sent while its processes leave."""
+    beats(workspace, age_s=silent_s)
+    found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{BEGAN}|0:40:00|n1"))
+    assert (found.state, found.doing, found.in_queue) == ("running", "leaving", True)
+
+    rest(workspace.root / ITEM, 2000)
+    found = state(workspace, FakeSlurm(f"7|COMPLETING|None|{BEGAN}|0:40:00|n1"))
+    assert (found.state, found.in_queue) == ("unknown", False)
+
+
 @pytest.mark.parametrize("outcome", [None, "continue", "failed"])
 @pytest.mark.parametrize("word", ["CONFIGURING", "POWER_UP_NODE"])
 def test_a_job_whose_nodes_boot_is_starting(

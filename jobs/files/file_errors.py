@@ -42,6 +42,12 @@ def is_of_file_system(error: BaseException) -> bool:
     return error.errno in _OF_SERVERS and error.filename is not None
 
 
+def may_be_of_server(error: OSError) -> bool:
+    """Whether an error is one of file servers, or of a connection to another server: what
+    is read through an open file names none."""
+    return error.errno in _OF_SERVERS
+
+
 def describe_error(error: OSError) -> str:
     """The file and what is wrong, in one line; where a right lacks, which, and whose the
     file is."""

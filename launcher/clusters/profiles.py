@@ -641,14 +641,26 @@ def _check_gpu_is_used(profile: Profile) -> Refusal | None:
     return Refusal(("gpu",), message)
 
 
+def _count_gres_gpus(gres: str) -> int:
+    """How many GPUs `gpu:a800:8,nvme:1` has a node have; one where no number is said."""
+    count = 0
+    for resource in gres.split(","):
+        kind, *words = resource.strip().split(":")
+        if kind == "gpu":
+            count += int(words[-1]) if words and words[-1].isdecimal() else 1
+    return count
+
+
 def _check_evaluate_gpus(profile: Profile) -> Refusal | None:
-    gpus, per_node = profile.evaluate.gpus, profile.slurm.gpus_per_node
+    slurm, gpus = profile.slurm, profile.evaluate.gpus
+    of_gres = _count_gres_gpus(slurm.gres or "")
+    per_node = of_gres or slurm.gpus_per_node
     if profile.kind != "slurm" or gpus <= max(1, per_node):
         return None
-    message = (
-        f"evaluate.gpus is {gpus}, but slurm.gpus_per_node is {per_node}: an evaluate job is on"
-        " one node"
-    )
+    source = f"slurm.gpus_per_node is {per_node}"
+    if of_gres:
+        source = f"slurm.gres is {slurm.gres}"
+    message = f"evaluate.gpus is {gpus}, but {source}: an evaluate job is on one node"
     return Refusal(("evaluate", "gpus"), message)
 
 

@@ -101,8 +101,8 @@ def _write(
     page_sections = sections.make_sections(
         comparison, summed, drops, drawn, decided, maps
     )
-    notes = data_notes.of_corpora(workspace, record.corpora)
-    if notes := data_notes.limit_notes([*notes, *comparison.notes]):
+    notes = data_notes.of_corpora(workspace, record.corpora, comparison.notes)
+    if notes:
         page_sections.insert(
             2, report_page.render_warning("What there is to know of the data", notes)
         )

@@ -15,13 +15,15 @@ from launcher.status.status_view import Row
 MOST = 20
 
 
-def of_corpora(workspace: Workspace, corpora: Iterable[str]) -> list[str]:
-    """The notes of corpora, each once, in their order; of very many the first, and how
-    many more there are."""
-    notes_once: dict[str, None] = {}
+def of_corpora(
+    workspace: Workspace, corpora: Iterable[str], of_runs: Iterable[str] = ()
+) -> list[str]:
+    """The notes of runs, then those of corpora, each once, in their order; of very many
+    the first, and how many more there are."""
+    notes_once = dict.fromkeys(of_runs)
     for corpus in dict.fromkeys(corpora):
         notes_once |= dict.fromkeys(read_corpus_notes(workspace.corpus(corpus)))
-    return limit_notes(list(notes_once))
+    return _limit_notes(list(notes_once))
 
 
 def of_rows(rows: Iterable[Row]) -> list[str]:
@@ -29,10 +31,10 @@ def of_rows(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(note for row in rows for note in row["notes"]))
 
 
-def limit_notes(notes: list[str]) -> list[str]:
+def _limit_notes(notes: list[str]) -> list[str]:
     """The notes; of very many the first, and how many more there are."""
     overflow = (
-        [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"]
+        [f"and {len(notes) - MOST} more; those of corpora stand in corpora/*/{NOTES}"]
         if len(notes) > MOST
         else []
     )

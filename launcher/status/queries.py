@@ -111,8 +111,8 @@ def data_notes(
         for outline in _read_outlines(workspace, grid)[0]
         for corpus in outline.corpora
     ]
-    notes = data_notes_of.of_corpora(workspace, corpora)
-    return data_notes_of.limit_notes([*notes, *data_notes_of.of_rows(rows)])
+    of_runs = data_notes_of.of_rows(rows)
+    return data_notes_of.of_corpora(workspace, corpora, of_runs)
 
 
 def _list_runs(

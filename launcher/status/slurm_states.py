@@ -231,11 +231,12 @@ def _leaving_unrecorded(sighting: Sighting, state: JobState) -> JobState:
     """A job that has ended without a record, and after which Slurm still clears up: how
     it ended, accounting says once it has left."""
     signs = liveness.read_signs(sighting.folder, sighting.clock)
-    if signs is not None and signs.attempt.submission == sighting.last.id:
+    if signs is not None and signs.attempt.submission != sighting.last.id:
+        signs = None
+    if signs is not None:
         state = add_progress(sighting.folder, state)
     state = replace(state, doing=LEAVING)
-    since_start_s = sighting.since_start_s
-    clearing_s = (since_start_s or 0.0) - (sighting.answer.elapsed_s or 0.0)
+    clearing_s = _measure_clearing(sighting, signs)
     if clearing_s <= START_S:
         return state
     cause = (
@@ -243,6 +244,19 @@ def _leaving_unrecorded(sighting: Sighting, state: JobState) -> JobState:
         f" min{_on(sighting.answer.nodes)}: an epilog, or a node that hangs"
     )
     return replace(state, state=State.UNKNOWN, cause=cause, doing=None, in_queue=False)
+
+
+def _measure_clearing(sighting: Sighting, signs: Signs | None) -> float:
+    """For how many seconds Slurm has cleared up after a job, by its own count and by
+    what the job has written last.
+
+    Slurm's count leaves out how long a job was suspended, which is no clearing up; its
+    clock may differ from that of the file system.
+    """
+    by_slurm_s = (sighting.since_start_s or 0.0) - (sighting.answer.elapsed_s or 0.0)
+    log_age_s = sighting.clock.now() - _modified(sighting.log)
+    silent_s = log_age_s if signs is None else min(log_age_s, signs.age_s)
+    return min(by_slurm_s, silent_s)
 
 
 def _has_begun(sighting: Sighting, signs: Signs) -> bool:

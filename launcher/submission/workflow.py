@@ -445,8 +445,8 @@ def _tell_of_the_data(opened: ResolvedGrid, rows: Sequence[view.Row] = ()) -> No
     corpora = [
         stage.corpus_id for run in opened.runs for stage in [*run.all_before, run]
     ]
-    notes = data_notes.of_corpora(opened.site.workspace, corpora)
-    show.data_notes(data_notes.limit_notes([*notes, *data_notes.of_rows(rows)]))
+    of_runs = data_notes.of_rows(rows)
+    show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora, of_runs))
     show.version_notes(version_notes.of_rows(rows))
 
 

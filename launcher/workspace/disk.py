@@ -28,6 +28,11 @@ def explain_disk_error(error: OSError) -> ClusterError:
             f"{text}: the file system, or the server that has it, has failed; df shows which it"
             " is. Once that is mended, run the same command again"
         )
+    if file_errors.may_be_of_server(error):
+        return ClusterError(
+            f"{text}: the server of a file system, or another, does not answer; once that is"
+            " mended, run the same command again"
+        )
     if error.errno not in TROUBLE:
         raise error
     return ClusterError(f"{text}; once that is mended, run the same command again")
