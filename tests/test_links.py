@@ -185,3 +185,15 @@ def test_a_link_that_a_stranger_can_lead_elsewhere_is_refused(
     assert workspaces.find_refusal(ours) is None
     os.lchown(open_to_all / "ours", stranger.uid, stranger.gid)
     assert workspaces.find_refusal(ours) is not None
+
+
+def test_a_model_has_one_name_whichever_way_it_was_typed(tmp_path: Path) -> None:
+    """Runs of one grid are compared by it, in MLflow and in tables: links are followed.
+    What zsg makes is called tiny."""
+    (tmp_path / "llama-7b").mkdir()
+    (tmp_path / "today").symlink_to("llama-7b")
+    (tmp_path / "latest").symlink_to(tmp_path / "today")
+    names = [inputs.name_model(tmp_path / way) for way in ("llama-7b", "latest")]
+
+    assert names == ["llama-7b", "llama-7b"]
+    assert inputs.name_model(None) == "tiny"

@@ -284,3 +284,21 @@ def test_fewer_gpus_than_jobs_is_told(
     [message] = caplog.messages
     assert "3 GPUs for jobs, so 3 of max_parallel 4 run side by side" in message
     assert "jobs_per_gpu" in message
+
+
+def test_a_submit_whose_gpus_others_have_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of its own runs, and nothing would tell why."""
+    workspace = Workspace(tmp_path / "work")
+    write_job_file(workspace.root / "runs/a", "train")
+    profile = Profile.model_validate({"name": "p", "kind": "local", "max_parallel": 2})
+    pool = GpuPool(GPUS[:1], folder=tmp_path / "gpus")
+    other = GpuPool(GPUS[:1], folder=tmp_path / "gpus").take(1)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            local._start_ready(workspace, profile, [local.LocalJob("runs/a")], pool)
+
+    assert caplog.text.count("jobs of other submits of yours") == 1
+    assert other
+    other.close()

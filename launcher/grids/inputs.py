@@ -524,6 +524,12 @@ def base_folder(settings: Settings) -> Path | None:
     return folder
 
 
+def name_model(folder: Path | None) -> str:
+    """The name of a supplied model, by its folder, or that of the model that zsg makes.
+    Links are followed, so that it has one name whichever way its folder was typed."""
+    return _follow(folder).name if folder else TINY
+
+
 def _absolute(key: str, path: str) -> Path:
     try:
         folder = make_absolute(Path(path).expanduser())

@@ -15,7 +15,7 @@ from zsg_core import suites
 from zsg_core.by_object import ByObject
 from zsg_core.recipe import InputDigests, Recipe, RecipeIds, RecipeMaker
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.run import TINY, ResourceSettings, Settings
+from zsg_core.settings.run import ResourceSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 from zsg_core.suites import Suite, SuiteFile
 
@@ -90,12 +90,16 @@ class Run:
         return {name: f"records/{digest}" for name, digest in digests.items()}
 
     @property
+    def model_name(self) -> str:
+        """The name of its model, for people and for a selection of runs."""
+        return inputs.name_model(self.base)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a selection of runs may name: the axes, and below them the sections of
         the stage it trains."""
-        model = {"name": self.base.name if self.base else TINY}
         return {
-            "model": model,
+            "model": {"name": self.model_name},
             "resources": self.size.model_dump(),
             **self.stage,
             **self.axes,

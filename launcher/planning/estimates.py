@@ -23,7 +23,6 @@ from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.recipe import list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.run import TINY
 from zsg_core.shown_text import format_value
 from zsg_core.suites import Suite
 from zsg_core.training import estimate, llama, schedule
@@ -476,7 +475,7 @@ class Estimates:
         )
         key += (settings.every, settings.quick, settings.snapshots, settings.keep)
         if key not in self._by_key:
-            name = run.base.name if run.base else TINY
+            name = run.model_name
             work = self._work.of(run)
             self._by_key[key] = Estimate(
                 model=name,

@@ -146,6 +146,8 @@ def _start_ready(
             running += job.process is not None
         else:
             share.close()
+    if running == 0 and too_many < math.inf:
+        pool.tell_taken()
 
 
 def _is_ready(job: LocalJob, jobs: Sequence[LocalJob], needs: Needs) -> bool:

@@ -138,6 +138,7 @@ class GpuPool:
         """`folder`: of the locks, for the user alone."""
         self.gpus = tuple(gpus)
         self._jobs_per_gpu = jobs_per_gpu
+        self._is_told = False
         common = Path(tempfile.gettempdir()) / f"zsg-{os.getuid()}" / "gpus"
         if gpus:
             self._folder = ownership.find_private_cache(folder or common)
@@ -163,6 +164,14 @@ class GpuPool:
             return share
         share.close()
         return None
+
+    def tell_taken(self) -> None:
+        """Says once that all GPUs are held by jobs that this process has not started."""
+        if not self._is_told:
+            self._is_told = True
+            logger.info(
+                "waiting for GPUs: jobs of other submits of yours have those of this machine"
+            )
 
     def _lock(self, gpu: LocalGpu) -> list[int]:
         """The locks of a GPU, or of a place on it; none where it is taken."""

@@ -116,13 +116,9 @@ def _make_listed_run(run: Run) -> ListedRun:
         run=run.id,
         axes=run.axes,
         recipe=run.recipe,
-        model=_name_model(run),
+        model=run.model_name,
         strategy=run.strategy,
     )
-
-
-def _name_model(run: Run) -> str:
-    return run.base.name if run.base else "tiny"
 
 
 def _is_done(site: Site, run: Run) -> bool:

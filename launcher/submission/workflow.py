@@ -46,7 +46,7 @@ from launcher.views import show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.shipped import find_shipped
-from launcher.workspace.submit_lock import submit_lock
+from launcher.workspace.submit_lock import find_submit_under_way, submit_lock
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 logger = logging.getLogger(__name__)
@@ -495,10 +495,12 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
             env=os.environ | {"PYTHONSAFEPATH": "1", CALLED: _command()},
         )
     try:
+        is_told = False
         while process.poll() is None and not _is_submitted(
             site.workspace, name, earlier
         ):
             time.sleep(0.1)
+            is_told = is_told or _tell_other_submit(site.workspace, process.pid)
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         raise
@@ -512,6 +514,15 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
         f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its"
         f" jobs); its log: {_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
     )
+
+
+def _tell_other_submit(workspace: Workspace, own_pid: int) -> bool:
+    """Says for which other submit a detached one waits; whether there is one."""
+    submit = find_submit_under_way(workspace)
+    if submit is None or submit.holder is None or submit.holder.pid == own_pid:
+        return False
+    logger.warning(f"waiting for another {submit.words} to finish")
+    return True
 
 
 def _is_submitted(workspace: Workspace, name: str, earlier: set[str]) -> bool:
