@@ -241,3 +241,42 @@ def test_a_controller_that_never_takes_it_gives_up_at_last(
         send([AWAY] * 10, [[]] * 10)
     assert send.calls.count("sbatch") == 1 + len(slurm_retry.WAITS_S)
     assert send.submission.void == "sbatch failed"
+
+
+@pytest.mark.parametrize(
+    ("queued", "told", "expected"),
+    [
+        ([], ["7_0", "7_1", "9_0", "9_1"], []),  # both were cancelled, as was asked
+        (["9_0", "9_1"], ["9_0", "9_1"], ["9_0", "9_1"]),
+        ([], ["9_0", "9_1"], ["9_0", "9_1"]),
+        (["7_0", "7_1", "9_0"], ["7_0", "7_1", "9_0"], None),
+    ],
+)
+def test_what_was_sent_twice_and_cancelled_is_sent_anew(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    queued: list[str],
+    told: list[str],
+    expected: list[str] | None,
+) -> None:
+    """Accounting tells of it for days, which is no reason to refuse every submit; what
+    is in the queue twice is one."""
+    workspace = Workspace(tmp_path / "work")
+    workspace.create()
+    submission = Ledger(workspace).intend(
+        scheduler="slurm", kind="train", grid="g", items=ITEMS
+    )
+    workspace.submission(submission.id).mkdir(parents=True)
+    for item in ITEMS:
+        (workspace.root / item).mkdir(parents=True)
+    monkeypatch.setattr(
+        sbatch_calls.slurm,
+        "find_job_ids",
+        lambda name, sacct=True, cluster=None: told if sacct else queued,
+    )
+    if expected is None:
+        with pytest.raises(ClusterError, match="Slurm has 3 jobs of that name"):
+            sbatch_calls.adopt_jobs(workspace, submission, submission.name)
+        return
+    found = sbatch_calls.adopt_jobs(workspace, submission, submission.name)
+    assert found == expected

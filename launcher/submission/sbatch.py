@@ -268,8 +268,14 @@ def _guarded(parameters: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]
 
 def adopt_jobs(workspace: Workspace, submission: Submission, name: str) -> list[str]:
     """The ids that Slurm has under a name of a submission, made ready to start; none if
-    it has none."""
+    it has none, or only what was sent twice and cancelled since.
+
+    ClusterError where it has too many in its queue.
+    """
     ids = find_jobs(submission, name)
+    if len(ids) > len(submission.items) and not _are_queued(submission, name):
+        # they were held until their ids were known: none of them has begun
+        return []
     if ids:
         folders = [workspace.root / item for item in submission.items]
         submitit_backend.complete_submission(
@@ -287,6 +293,13 @@ def find_jobs(submission: Submission, name: str) -> list[str]:
         sacct=submission.sacct,
         cluster=submission.cluster if submission.named else None,
     )
+
+
+def _are_queued(submission: Submission, name: str) -> bool:
+    """Whether Slurm's queue has any jobs of a name; accounting tells of those that were
+    cancelled for days."""
+    cluster = submission.cluster if submission.named else None
+    return bool(slurm.find_job_ids(name, sacct=False, cluster=cluster))
 
 
 def _await_sbatch(submission: Submission) -> None:
