@@ -50,12 +50,17 @@ def read_ranks(environ: Any = os.environ) -> Ranks:
     )
 
 
-def connect_ranks(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
+def connect_ranks(
+    folder: Path,
+    ranks: Ranks,
+    gpus_per_node: int,
+    timeout: timedelta = TIMEOUT,
+) -> str:
     """Starts torch.distributed for all ranks and returns the device, `cuda:<n>` or `cpu`.
 
-    Raises ClusterError if rank 0 does not say where it is within ten minutes, or if
-    GPUs were asked for and torch sees none: training on in silence on the CPU would
-    hold them for nothing.
+    `timeout`: of their meeting and of every collective. Raises ClusterError if rank 0
+    does not say where it is within that, or ten minutes, or if GPUs were asked for and
+    torch sees none: training on in silence on the CPU would hold them for nothing.
     """
     import torch
 
@@ -73,22 +78,21 @@ def connect_ranks(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
         "WORLD_SIZE": str(ranks.world),
         "LOCAL_RANK": str(local),
     }
-    store = _open_store(folder, ranks)
+    store = _open_store(folder, ranks, timeout)
     os.environ |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
     torch.distributed.init_process_group(
         "nccl" if cuda else "gloo",
         store=store,
         rank=ranks.rank,
         world_size=ranks.world,
-        timeout=TIMEOUT,
+        timeout=timeout,
     )
     _start_deepspeed("nccl" if cuda else "gloo")
     return device
 
 
-def set_group_timeouts() -> None:
-    """Gives every group of ranks the time limit of the first; called once DeepSpeed has
-    made its own.
+def set_group_timeouts(timeout: timedelta = TIMEOUT) -> None:
+    """Gives every group of ranks one time limit; called once DeepSpeed has made its own.
 
     Those take torch's default, whatever the limit of the group that they are made from:
     10 minutes on GPUs.
@@ -96,7 +100,7 @@ def set_group_timeouts() -> None:
     from torch.distributed import distributed_c10d
 
     for group in list(distributed_c10d._world.pg_map):
-        distributed_c10d._set_pg_timeout(TIMEOUT, group)
+        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def find_node_address(run: Runner = run_program) -> str:
@@ -121,7 +125,7 @@ def find_node_address(run: Runner = run_program) -> str:
     return slurm_calls.read_fields(completed.stdout, "NodeName").get("NodeAddr", node)
 
 
-def _open_store(folder: Path, ranks: Ranks) -> Any:
+def _open_store(folder: Path, ranks: Ranks, timeout: timedelta) -> Any:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     if ranks.is_main:
@@ -132,11 +136,12 @@ def _open_store(folder: Path, ranks: Ranks) -> Any:
             ranks.world,
             is_master=True,
             wait_for_workers=False,
-            timeout=TIMEOUT,
+            timeout=timeout,
         )
         rendezvous.write_rendezvous(folder, address, store.port)
         return store
-    until = time.monotonic() + MEETING_S
+    meeting_s = min(MEETING_S, timeout.total_seconds())
+    until = time.monotonic() + meeting_s
     while time.monotonic() < until:
         meeting = rendezvous.read_rendezvous(folder)
         if meeting and meeting.is_of_this_start:
@@ -145,12 +150,12 @@ def _open_store(folder: Path, ranks: Ranks) -> Any:
                 meeting.port,
                 ranks.world,
                 is_master=False,
-                timeout=TIMEOUT,
+                timeout=timeout,
             )
         time.sleep(0.2)
     raise ClusterError(
         f"rank {ranks.rank}: rank 0 wrote no {rendezvous.locate_rendezvous(folder)} within"
-        f" {MEETING_S:.0f} s; see its log"
+        f" {meeting_s:.0f} s; see its log"
     )
 
 

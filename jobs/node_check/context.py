@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.contract.node_check import NodeCheckRequest
+from jobs.node_check.agreement import Meeting
+from jobs.node_check.speeds import Speeds
 from jobs.runtime.devices import CPU
 from jobs.runtime.ranks import Ranks
 
 
 @dataclass
-class Place:
+class CheckContext:
     """One rank of a check. `folder`: of the check, on the shared workspace; `deadline`:
     by time.monotonic(), after which nothing more is begun.
 
-    `device` and `is_connected` are set once the ranks have met: before that, and where
-    they could not, a rank is by itself on the CPU.
+    `device`, `meeting` and `is_connected` are set once the ranks have met: before that,
+    and where they could not, a rank is by itself on the CPU. `parted`: why they do
+    nothing together any more. `gpu`: what its driver calls it. `speeds`: what the check
+    of them has measured, for those after it.
     """
 
     request: NodeCheckRequest
@@ -25,6 +29,10 @@ class Place:
     deadline: float
     device: str = CPU
     is_connected: bool = False
+    meeting: Meeting | None = None
+    parted: str = "the ranks have not met"
+    gpu: str = ""
+    speeds: Speeds | None = None
 
     @property
     def workspace(self) -> Path:
@@ -37,6 +45,16 @@ class Place:
         return self.device != CPU
 
     @property
+    def bench(self) -> Path:
+        """A folder of its own for what is trained here, laid out as a workspace."""
+        return self.folder / "trials"
+
+    @property
     def has_time(self) -> bool:
         """Whether another check may begin."""
         return time.monotonic() < self.deadline
+
+    def part(self, reason: str) -> None:
+        """Has the ranks do nothing together from now on."""
+        self.is_connected = False
+        self.parted = reason
