@@ -28,7 +28,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What was started: the backend of each group of ranks, then DeepSpeed's."""
     calls: list[tuple[Any, ...]] = []
     store = SimpleNamespace(host="127.0.0.1", port=1)
-    monkeypatch.setattr(ranks, "_open_store", lambda folder, own: store)
+    monkeypatch.setattr(ranks, "_open_store", lambda folder, own, timeout: store)
     monkeypatch.setattr(
         torch.distributed,
         "init_process_group",

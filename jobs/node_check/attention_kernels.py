@@ -130,13 +130,13 @@ def compare_head_size(
     head_size: int, dtype: torch.dtype, device: str, lengths: Sequence[int] = LENGTHS
 ) -> Comparison:
     """Attends over one packed row in both ways, and once more with another second
-    example, which must change no bit of the first."""
+    example, which must change no bit of those before and behind it."""
     vectors = draw_vectors(head_size, dtype, sum(lengths))
     with AttentionOperators() as operators:
         packed = attend_packed(vectors, lengths, device)
     plain = attend_alone(vectors, lengths)
     changed = attend_packed(change_second(vectors, lengths), lengths, device)
-    first = slice(0, lengths[0])
+    unchanged = list_unchanged(lengths)
     queries = vectors[0].to(device)
     return Comparison(
         head_size=head_size,
@@ -147,7 +147,7 @@ def compare_head_size(
             for pair in zip(packed.gradients, plain.gradients, strict=True)
         ),
         kernels=operators.names,
-        leaks=not torch.equal(packed.result[first], changed.result[first]),
+        leaks=not torch.equal(packed.result[unchanged], changed.result[unchanged]),
         used_varlen=packed_attention.uses_kernel(queries),
     )
 
@@ -169,6 +169,12 @@ def change_second(vectors: Vectors, lengths: Sequence[int]) -> Vectors:
     keys[:, :, second] *= -2
     values[:, :, second] += 3
     return queries, keys, values
+
+
+def list_unchanged(lengths: Sequence[int]) -> list[int]:
+    """The places in a row of all examples but the second."""
+    behind = lengths[0] + lengths[1]
+    return [*range(lengths[0]), *range(behind, sum(lengths))]
 
 
 def attend_packed(vectors: Vectors, lengths: Sequence[int], device: str) -> Attended:

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from jobs.contract.node_check import Finding, NodeCheckRequest
 from jobs.node_check.context import CheckContext
@@ -179,7 +180,8 @@ def _list_cuda_versions() -> list[str]:
 
     if torch.version.cuda is None:
         return []
-    nccl = torch.cuda.nccl.version() if torch.cuda.is_available() else ()
+    cuda: Any = torch.cuda
+    nccl = cuda.nccl.version() if cuda.is_available() else ()
     words = [f"CUDA {torch.version.cuda}"]
     if nccl:
         words.append(f"NCCL {'.'.join(map(str, nccl))}")

@@ -139,7 +139,8 @@ def end_if_hanging(context: CheckContext) -> Iterator[None]:
     far longer than the whole may: its record says which check that is."""
     seconds = max(0.0, context.deadline - time.monotonic())
     seconds += LONGEST_CHECK_S + context.request.patience_s
-    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+    log = sys.__stderr__ or sys.stderr
+    faulthandler.dump_traceback_later(seconds, exit=True, file=log)
     try:
         yield
     finally:

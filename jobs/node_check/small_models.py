@@ -56,7 +56,8 @@ def make_config(shape: LlamaShape) -> Any:
     """The config of a Llama of a shape."""
     from transformers import LlamaConfig
 
-    return LlamaConfig(
+    make: Any = LlamaConfig
+    return make(
         vocab_size=shape.vocab,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
