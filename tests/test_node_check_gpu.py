@@ -158,15 +158,15 @@ def test_a_peak_is_that_of_what_is_tried_alone(cuda: Cuda) -> None:
 
 
 def test_the_peak_of_a_process_is_what_it_held_since_it_was_asked() -> None:
-    """On a CPU: 300 MB that were there and are gone, and not those of before."""
-    before = bytearray(b"x") * 500_000_000
+    """On a CPU: 100 MB that were there and are gone, and not those of before."""
+    before = bytearray(b"x") * 200_000_000
     del before
     peak = MemoryPeak("cpu")
     peak.start()
-    block = bytearray(b"x") * 300_000_000
+    block = bytearray(b"x") * 100_000_000
     del block
 
-    assert 0.25 * GB < peak.tensors < 0.4 * GB
+    assert 0.08 * GB < peak.tensors < 0.18 * GB
 
 
 def test_little_memory_is_left_for_a_while_only(cuda: Cuda) -> None:
@@ -326,8 +326,7 @@ def test_copies_that_are_wrong_or_not_pinned_are_told(
     assert pinned_memory.judge_copies(tensors, buffers).state == "warning"
 
 
-@pytest.mark.parametrize("size", [20, 64, 264])
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(("size", "precision"), [(20, "bf16"), (264, "fp16")])
 def test_attention_of_every_head_size_is_the_plain_one(
     size: int, precision: str
 ) -> None:
@@ -391,6 +390,8 @@ def test_tokens_that_differ_on_the_device_are_a_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Equal logits must give equal ones."""
+    monkeypatch.setattr(evaluating_checks, "VOCAB", 300)
+    monkeypatch.setattr(evaluating_checks, "ROWS", 3)
     context = make_context(device="cpu")
     [finding] = evaluating_checks.check_drawn_tokens(context)
     assert finding.state == "ok"
