@@ -526,6 +526,16 @@ def test_trials_are_the_request_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.state for f in training_trials.check_memory(context)] == ["skipped"]
 
 
+def test_a_step_that_is_timed_fills_a_micro_batch_on_each_rank() -> None:
+    """By real lengths, which are a third of the longest; never less than the request's."""
+    batch = training_trials.choose_speed_batch(TRIAL, 4)
+    tokens = sum(training_trials.draw_lengths(batch * 100, 128)) / 100
+
+    assert tokens == pytest.approx(4 * 512, rel=0.1)
+    few = msgspec.structs.replace(TRIAL, micro_tokens=16)
+    assert training_trials.choose_speed_batch(few, 1) == TRIAL.batch
+
+
 def test_a_meeting_s_words_pass_through_torch_s_own_store() -> None:
     """As they are, also where they are empty."""
     from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]

@@ -1,6 +1,7 @@
 """Trains a model as large as a study's for a few steps: does it take the memory that
 plan reckons with, how fast does it train, and how long does a snapshot hold it up?"""
 
+import math
 import shutil
 import statistics
 import time
@@ -46,6 +47,7 @@ GB = 1e9
 MEMORY_STEPS = 2
 SPEED_STEPS, WARM_UP, SNAPSHOT = 6, 2, 4
 TEST_LENGTHS = (32, 48)
+MANY = 1000  # lengths, whose mean is that of all
 ALL = 1.0  # of an example's tokens are learnt
 # A peak of 1e12 operations a second: shares of it are those operations themselves.
 UNIT_TFLOPS = 1.0
@@ -174,7 +176,11 @@ def check_speed(context: CheckContext) -> list[Finding]:
     if assumed is None:
         return [report_skipped("no model was named that fits")]
     bench = make_bench(context)
-    run = replace(make_run(assumed, "speed", SPEED_STEPS), snapshot=SNAPSHOT)
+    run = replace(
+        make_run(assumed, "speed", SPEED_STEPS),
+        batch=choose_speed_batch(assumed, context.ranks.world),
+        snapshot=SNAPSHOT,
+    )
     lengths = draw_lengths(run.batch * run.steps, assumed.max_length)
     examples = make_examples(lengths, assumed.shape.vocab)
     saved_s = _save_plainly(bench, assumed.shape, run)
@@ -185,6 +191,14 @@ def check_speed(context: CheckContext) -> list[Finding]:
     speeds = summarize_speeds(trained, saved_s)
     context.speeds = speeds
     return judge_speed(context, assumed, speeds)
+
+
+def choose_speed_batch(assumed: AssumedTrial, world: int) -> int:
+    """Examples of a step, as long as real ones, that fill a micro-batch on each rank:
+    with less to do a GPU waits more than it computes."""
+    mean = statistics.mean(draw_lengths(MANY, assumed.max_length))
+    filling = math.ceil(world * assumed.micro_tokens / mean)
+    return max(assumed.batch, filling)
 
 
 def _save_plainly(bench: Bench, shape: LlamaShape, run: TrialRun) -> float:
