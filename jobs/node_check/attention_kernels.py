@@ -27,6 +27,8 @@ HEADS, KEY_HEADS = 4, 2
 # probabilities that it is a mean by; a gradient passes through two such products.
 FORWARD_EPSILONS, BACKWARD_EPSILONS = 4, 8
 
+# tried whatever models need: one that is filled up for the kernel, one that is too large
+ALWAYS_TRIED = (20, 264)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 ADVICE = (
     "do not train with these versions of torch and driver: use those of constraints.txt,"
@@ -69,14 +71,15 @@ class Comparison:
 
 
 def check_kernels(context: CheckContext) -> list[Finding]:
-    """Each head size that the request names, in each of its precisions of 16 bits."""
+    """Each head size that the request names, and those always tried, in each of its
+    precisions of 16 bits."""
     request = context.request
     names = [name for name in request.precisions if name in DTYPES]
     if not names:
         return [report_skipped("no precision of 16 bits is used, so no kernel is")]
     findings: list[Finding] = []
     for name in names:
-        for size in request.head_sizes:
+        for size in sorted({*request.head_sizes, *ALWAYS_TRIED}):
             compared = compare_head_size(size, DTYPES[name], context.device)
             findings.append(judge_comparison(compared, name, on_gpu=context.has_gpu))
     return findings

@@ -64,7 +64,7 @@ def _describe_sums(context: CheckContext, size: int, seconds: float) -> list[Fin
     bus = compute_bus_speed(size, seconds, world) / GB
     text = (
         f"a sum of {size / 1e6:.0f} MB over {world} ranks takes {1000 * seconds:.1f} ms:"
-        f" {bus:.1f} GB/s on the slowest way"
+        f" {bus:.1f} GB/s on the slowest link"
     )
     return [report_ok(text, sum_s=seconds, bus_gb_per_s=bus)]
 

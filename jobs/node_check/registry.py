@@ -1,5 +1,5 @@
 """The one list of what nodes must show before a study is trusted to them: zsg doctor
---on-node checks each entry in turn, and docs/gpu-checks.md is written from it.
+--on-node checks each entry in turn, and docs/reference/node-checks.md is written from it.
 
 A new thing that only a GPU can confirm is one entry here and one function beside it.
 """
