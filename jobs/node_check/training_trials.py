@@ -145,7 +145,7 @@ def judge_need(
         advice = "leave more room: set gpu.memory_gb lower by as much, and send us this report"
         finding = report_problem(text, advice, **figures)
     elif share < LEAST_NEED:
-        advice = "plan may refuse what fits; trainer.micro_tokens may be higher"
+        advice = "plan may refuse what fits; send us this report"
         finding = report_warning(text, advice, **figures)
     else:
         finding = report_ok(text, **figures)
