@@ -45,9 +45,7 @@ class Meeting:
             return answers
         collected = self._read(f"all/{name}", OTHERS_WAIT * self.patience_s)
         if collected is None:
-            answers = [text] * self.ranks.world
-            answers[0] = None
-            return answers
+            return [None, *[text] * (self.ranks.world - 1)]
         return collected
 
     def _collect(self, name: str) -> list[str | None]:
