@@ -458,7 +458,7 @@ class DataSettings(SourceSettings):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied.__dict__.pop("_sources", None)  # of the settings as they were
+        vars(copied).pop("_sources", None)  # of the settings as they were
         return copied
 
     def by_source(self) -> dict[str, Source]:
