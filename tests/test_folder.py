@@ -1,12 +1,14 @@
 """Is a made thing that has lost files since told, and made again?"""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.contract import folder as folders
+from jobs.contract import snapshots
 from jobs.contract.folder import (
     COMMIT,
     find_damage,
@@ -125,3 +127,28 @@ def test_what_another_process_has_made_again_is_not_set_aside(
 
     assert is_whole(folder) and [folder] == list(folder.parent.iterdir())
     assert not folders.set_aside(folder.with_name("b")).exists()
+
+
+def test_whole_snapshots_are_looked_through_once_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluator asks every few seconds. One that was damaged, or made anew, is looked
+    at again."""
+    for step in (3, 6):
+        publish(tmp_path / f"snapshots/{step}")
+    (tmp_path / "snapshots/6/ids").unlink()
+    looked_at: list[str] = []
+
+    def look(folder: Path) -> bool:
+        looked_at.append(folder.name)
+        return is_whole(folder)
+
+    monkeypatch.setattr(snapshots, "is_whole", look)
+    assert [snapshots.find_steps(tmp_path) for _ in range(3)] == [[3]] * 3
+    assert looked_at == ["3", "6", "6", "6"]
+    marker = tmp_path / "snapshots/3" / COMMIT
+    os.utime(marker, ns=(1, 1))
+    (tmp_path / "snapshots/3/ids").unlink()
+    assert snapshots.find_steps(tmp_path) == []
+    marker.unlink()
+    assert snapshots.find_steps(tmp_path) == []
