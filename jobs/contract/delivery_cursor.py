@@ -43,7 +43,8 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     older zsg chose them anew each time. `last`: by stage and writer, how many points
     were sent, and key, step and time of the last. `unkept`: whether the run's tables
     are yet to be kept as artifacts. `lost`: the points that MLflow has and the journal
-    lost; they count there in place of what is computed again.
+    lost; they count there in place of what is computed again. `attempts`: how many of
+    the run's own attempts had journalled when that was asked last.
     """
 
     sent: dict[str, int] | int = {}
@@ -63,6 +64,7 @@ class DeliveryCursor(msgspec.Struct, frozen=True, kw_only=True):
     last: dict[str, tuple[int, str, int, int]] | UnsetType = UNSET
     unkept: bool | UnsetType = UNSET
     lost: list[LostRow] | UnsetType = UNSET
+    attempts: int | UnsetType = UNSET
 
     def is_of(self, store: str) -> bool:
         """Whether a zsg that counts by stage wrote it, of this MLflow. The workspace's

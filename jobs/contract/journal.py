@@ -431,6 +431,12 @@ def list_owned_files(folder: Path) -> list[Path]:
     return [path for _, role, path in _listed(folder) if role != GUEST]
 
 
+def find_newest_attempt(folder: Path) -> int:
+    """The number of the newest attempt of the folder's owner that has a journal; 0
+    before there is one."""
+    return max(map(_attempt_of, list_owned_files(folder)), default=0)
+
+
 def guest_files(folder: Path) -> list[Path]:
     """The journal files of evaluators in a run's folder."""
     return [path for _, role, path in _listed(folder) if role == GUEST]

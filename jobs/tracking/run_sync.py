@@ -113,6 +113,7 @@ class RunSync:
         self._stages = stage_folders(grid.workspace, self._run_id)
         self._listed = "yes" if is_listed else "no"
         self._is_on_disk = False  # what is sent
+        self._attempts = self._count_attempts()
 
     def send(self, refill: bool) -> int:
         """Sends what MLflow lacks; returns how many points. With `refill`, a flagged run
@@ -128,7 +129,9 @@ class RunSync:
         if began is None:
             return 0  # its first row is being written
         points = self._prepare(began, rows, has_run, refill)
-        self._cursor = replace(self._cursor, keys=points.keys.chosen())
+        self._cursor = replace(
+            self._cursor, keys=points.keys.chosen(), attempts=self._attempts
+        )
         sent = sum(
             self._send_points(writer, of_writer)
             for writer, of_writer in points.by_writer.items()
@@ -213,8 +216,9 @@ class RunSync:
         none, or it is to be filled anew."""
         in_journal = _choose_points(rows, self._cursor.chosen_keys)
         points = self._put_lost_rows_back(in_journal, rows)
-        if has_run and self._is_doubtful(points):
-            self._ask_for_lost_rows(in_journal)
+        is_doubtful = self._is_doubtful(points)
+        if has_run and (is_doubtful or self._has_new_attempt()):
+            self._ask_for_lost_rows(in_journal, is_doubtful)
             points = self._put_lost_rows_back(in_journal, rows)
         reason = None
         if has_run:
@@ -223,6 +227,17 @@ class RunSync:
             self._begin(began, in_journal, reason)
             points = self._put_lost_rows_back(in_journal, rows)
         return points
+
+    def _count_attempts(self) -> int:
+        """How many of the run's own attempts have begun a journal, in all stages; as
+        attempts are numbered, also where the file of an earlier one is gone."""
+        return sum(map(journal.find_newest_attempt, self._stages))
+
+    def _has_new_attempt(self) -> bool:
+        """Whether an attempt has begun since MLflow was sent something: that before it
+        may have died with rows that were sent, and of which neither its journal nor the
+        cursor tells."""
+        return self._cursor.attempts not in (UNSET, self._attempts)
 
     def _is_doubtful(self, points: _Points) -> bool:
         """Whether it cannot be told by counting which points MLflow has: what was sent
@@ -245,9 +260,10 @@ class RunSync:
         last = self._cursor.find_last_sent(writer)
         return last in (None, _name_point(points[count - 1]))
 
-    def _ask_for_lost_rows(self, in_journal: _Points) -> None:
-        """Notes which points MLflow has that the journals have not. From then on all is
-        sent once more, which changes nothing of those that are there."""
+    def _ask_for_lost_rows(self, in_journal: _Points, is_doubtful: bool) -> None:
+        """Notes which points MLflow has that the journals have not. Where that is new,
+        or it `is_doubtful` how many were sent, all is sent once more, which changes
+        nothing of those that are there."""
         held = [
             point
             for point in self._tracker.list_points(self._cursor.run)
@@ -259,7 +275,9 @@ class RunSync:
                 f"{self._run_id}: MLflow has {lost_rows.describe_lost_rows(lost)}. They stay, and"
                 " what is computed again is not sent a second time"
             )
-        self._keep(sent={}, last=UNSET, lost=lost or UNSET)
+        if is_doubtful or lost != self._cursor.lost_rows:
+            self._cursor = replace(self._cursor, sent={}, last=UNSET)
+        self._keep(lost=lost or UNSET, attempts=self._attempts)
 
     def _put_lost_rows_back(
         self, in_journal: _Points, rows: dict[str, list[journal_rows.Row]]
@@ -316,9 +334,10 @@ class RunSync:
             doubtful=is_doubtful,
             refilled=refilled,
             old=old,
+            attempts=self._attempts,
         )
         if is_found:
-            self._ask_for_lost_rows(in_journal)
+            self._ask_for_lost_rows(in_journal, is_doubtful=True)
         else:
             self._keep()
 
