@@ -152,3 +152,27 @@ def test_whole_snapshots_are_looked_through_once_a_process(
     assert snapshots.find_steps(tmp_path) == []
     marker.unlink()
     assert snapshots.find_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize("looks_before", range(5))
+def test_a_snapshot_that_is_removed_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks_before: int
+) -> None:
+    """Whichever look at its files comes first after it: an evaluator polls while the
+    run that trains removes what is not kept."""
+    folder = publish(tmp_path / "snapshots/8")
+    looks: list[Path] = []
+    look = Path.stat
+
+    def remove_and_look(path: Path, **options: Any) -> os.stat_result:
+        if path.parent == folder:
+            looks.append(path)
+        if len(looks) > looks_before and os.path.lexists(folder):
+            folder.rename(tmp_path / "removed")
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", remove_and_look)
+    steps = snapshots.find_steps(tmp_path)
+
+    is_removed_in_time = looks_before < len(looks)
+    assert steps == ([] if is_removed_in_time else [8])

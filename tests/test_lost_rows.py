@@ -9,16 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
-from jobs.contract.delivery_cursor import LostRow
+from jobs.contract.delivery_cursor import (
+    DeliveryCursor,
+    LostRow,
+    locate_cursor,
+    read_cursor,
+    write_cursor,
+)
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.journal import Journal, Point
 from jobs.contract.saved_state import SavedState
 from jobs.tracking import lost_rows
 from jobs.tracking.run_sync import MlflowGrid, RunSync
+from jobs.tracking.tracker import FoundRun
 from jobs.training.state import Job, choose_state
 from tests.lib.grown_journals import RECIPE, START, write_guest, write_job
 
@@ -39,6 +48,7 @@ class StandIn:
         self.asked = 0
         self.tags: dict[str, str] = {}
         self.is_killed: Callable[[], bool] = lambda: False
+        self._has_run = False
 
     def list_points(self, run: str) -> list[LostRow]:
         self.asked += 1
@@ -53,8 +63,9 @@ class StandIn:
             raise Killed
         yield len(points)
 
-    def find_or_create(self, *args: Any) -> tuple[str, bool]:
-        return "mlflow run", False
+    def find_or_create(self, *args: Any) -> FoundRun:
+        is_created, self._has_run = not self._has_run, True
+        return FoundRun("mlflow run", is_created, is_doubtful=False)
 
     def experiment_of(self, run: str) -> str:
         return "experiment"
@@ -88,6 +99,7 @@ class DamagedRun:
             parent="parent",
         )
         self._states: dict[int, SavedState] = {}
+        self.chance_of_delivery = 0.1
 
     def deliver(self) -> None:
         """Sends what MLflow lacks; nothing, where the journal has a hole."""
@@ -95,6 +107,22 @@ class DamagedRun:
             RunSync(self._grid, ROW, True).send(refill=False)
         except (journals.HoleError, Killed):
             pass
+
+    def lose_cursor(self) -> None:
+        """Removes the delivery cursor; MLflow was asked for another run since."""
+        locate_cursor(self.folder, "grid").unlink(missing_ok=True)
+        self._grid.mlflow_runs = {"other run": {"other": "1"}}
+
+    def change_cursor(self, change: Callable[[DeliveryCursor], DeliveryCursor]) -> None:
+        """Writes the delivery cursor as it is after a change."""
+        cursor = read_cursor(self.folder, "grid")
+        write_cursor(self.folder, "grid", change(cursor))
+
+    def lose_rows(self, count: int) -> None:
+        """Takes the last rows of the newest journal file."""
+        path = journals.list_owned_files(self.folder)[-1]
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:-count]))
 
     def attempt(self, last: int) -> None:
         """An attempt that resumes where it may and goes to a step."""
@@ -117,7 +145,7 @@ class DamagedRun:
             journal.commit()
             self._states = {n: state for n, state in self._states.items() if n > step}
             self._states[step] = describe_state(journal, step)
-        if self._chance.random() < 0.1:
+        if self._chance.random() < self.chance_of_delivery:
             journal.commit()
             self.deliver()
 
@@ -169,7 +197,7 @@ def test_each_value_is_in_mlflow_once_whatever_the_journal_loses(
 ) -> None:
     """Over damages of any kind, deliveries at any time, some killed, and several attempts:
     the journal ends whole, and MLflow has each key of each step once."""
-    chance = random.Random(seed)
+    chance, cursor_chance = random.Random(seed), random.Random(seed + 1000)
     run = DamagedRun(tmp_path, chance)
     run.mlflow.is_killed = lambda: chance.random() < 0.15
     for _ in range(chance.randint(1, 5)):
@@ -178,6 +206,8 @@ def test_each_value_is_in_mlflow_once_whatever_the_journal_loses(
             run.deliver()
         if chance.random() < 0.7:
             run.damage()
+        if cursor_chance.random() < 0.2:
+            run.lose_cursor()
         if chance.random() < 0.3:
             run.deliver()
     run.attempt(chance.randint(1, STEPS))
@@ -198,6 +228,52 @@ def test_each_value_is_in_mlflow_once_whatever_the_journal_loses(
     asked = run.mlflow.asked
     run.deliver()
     assert run.mlflow.asked == asked, "what is known is not asked again"
+
+
+def make_run_with_a_lost_tail(work: Path) -> DamagedRun:
+    """A run of which MLflow has ten steps, and whose journal has lost the last three."""
+    run = DamagedRun(work, random.Random(1))
+    run.chance_of_delivery = 0.0
+    run.attempt(10)
+    run.deliver()
+    run.lose_rows(3)
+    return run
+
+
+@pytest.mark.parametrize("is_of_other_address", [True, False])
+def test_an_mlflow_run_that_is_found_is_asked_what_it_has(
+    tmp_path: Path, is_of_other_address: bool
+) -> None:
+    """Also where the cursor is lost, or its server has another address by now, and the
+    look-up of the delivery was of another run."""
+    run = make_run_with_a_lost_tail(tmp_path)
+    run.attempt(12)
+    run.deliver()
+    if is_of_other_address:
+        run.change_cursor(lambda cursor: replace(cursor, uri="other address"))
+    else:
+        run.lose_cursor()
+    run.deliver()
+
+    assert set(run.mlflow.count_cells().values()) == {1}
+    assert run.mlflow.asked == 2
+
+
+def test_a_run_that_an_older_zsg_delivered_is_asked_once(tmp_path: Path) -> None:
+    """Its cursor tells nothing of attempts, nor of lost rows: what goes with a snapshot
+    of a step that was computed again is what MLflow has."""
+    run = make_run_with_a_lost_tail(tmp_path)
+    run.change_cursor(
+        lambda cursor: replace(cursor, last=UNSET, attempts=UNSET, lost=UNSET)
+    )
+    run.attempt(12)
+    run.deliver()
+    run.deliver()
+
+    assert run.mlflow.asked == 1
+    assert set(run.mlflow.count_cells().values()) == {1}
+    lost = read_cursor(run.folder, "grid").lost_rows
+    assert ("loss", 10) in [(row.key, row.step) for row in lost]
 
 
 def test_what_a_dead_evaluator_had_sent_is_not_sent_by_the_next(tmp_path: Path) -> None:

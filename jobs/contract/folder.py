@@ -179,7 +179,7 @@ def find_damage(folder: Path) -> str | None:
     """
     try:
         sizes = _read_sizes(folder / COMMIT)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return f"{COMMIT} is missing"
     except Damaged as error:
         return str(error)
@@ -194,10 +194,14 @@ def find_damage(folder: Path) -> str | None:
 
 
 def _read_sizes(marker: Path) -> dict[str, int]:
-    """The files that a marker lists, with their bytes; none where an older zsg made it."""
+    """The files that a marker lists, with their bytes; none where an older zsg made it.
+    FileNotFoundError where it is removed, also between the two looks."""
     if marker.stat().st_size == 0:
         return {}
-    return get_object(get_object(read_json(marker)).get("files"))
+    content = read_json(marker)
+    if content is None:
+        raise FileNotFoundError(marker)
+    return get_object(get_object(content).get("files"))
 
 
 def sync_one_by_one(paths: Iterable[Path]) -> None:

@@ -5,6 +5,7 @@
 <run>/weights/            the same, of the end of a stage from which other runs start
 """
 
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,10 +99,15 @@ def find_steps(run: Path) -> list[int]:
 
 
 def _was_whole(folder: Path) -> bool:
-    """Whether a snapshot is whole, or was so at an earlier look."""
-    if not is_committed(folder):
+    """Whether a snapshot is whole, or was so at an earlier look. One that is removed
+    meanwhile is not."""
+    try:
+        marker = (folder / COMMIT).stat()
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    made = (folder / COMMIT).stat().st_mtime_ns
+    if not stat.S_ISREG(marker.st_mode):
+        return False
+    made = marker.st_mtime_ns
     if _FOUND_WHOLE.get(folder) != made and is_whole(folder):
         _FOUND_WHOLE[folder] = made
     return _FOUND_WHOLE.get(folder) == made

@@ -274,9 +274,9 @@ class Delivery:
         with locks.hold_lock(self._workspace.grid(self._grid) / "delivery.lock"):
             self._tracker.refuse_too_old()
             experiment = self._find_experiment()
-            parent, _ = self._tracker.find_or_create(
+            parent = self._tracker.find_or_create(
                 experiment, self._identify("grid"), {}, self._grid, None
-            )
+            ).run
             self._tracker.set_status(parent, "FINISHED")
         return MlflowGrid(
             workspace=self._workspace,

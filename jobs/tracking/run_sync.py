@@ -236,8 +236,10 @@ class RunSync:
     def _has_new_attempt(self) -> bool:
         """Whether an attempt has begun since MLflow was sent something: that before it
         may have died with rows that were sent, and of which neither its journal nor the
-        cursor tells."""
-        return self._cursor.attempts not in (UNSET, self._attempts)
+        cursor tells. An older zsg never asked."""
+        if self._cursor.attempts is UNSET:
+            return self._attempts > 1
+        return self._cursor.attempts != self._attempts
 
     def _is_doubtful(self, points: _Points) -> bool:
         """Whether it cannot be told by counting which points MLflow has: what was sent
@@ -314,32 +316,30 @@ class RunSync:
         old = self._cursor.run if refilled else None
         if old:
             identity |= {"zsg.replaces": old}
-        mlflow_run, is_doubtful = self._tracker.find_or_create(
+        target = self._tracker.find_or_create(
             self._grid.experiment,
             identity,
             {PARENT: self._grid.parent},
             mlflow_metadata.name_of(self._row),
             in_journal.first_ts,
         )
-        mlflow_runs = self._grid.mlflow_runs.setdefault(self._run_id, {})
-        is_found = is_doubtful or mlflow_run in mlflow_runs
-        mlflow_runs[mlflow_run] = began
+        self._grid.mlflow_runs.setdefault(self._run_id, {})[target.run] = began
         self._grid.elsewhere.pop(self._run_id, None)
-        self._send_datasets(mlflow_run)
+        self._send_datasets(target.run)
         self._cursor = DeliveryCursor(
             params=False,
             uri=self._grid.store,
-            run=mlflow_run,
+            run=target.run,
             began=began,
-            doubtful=is_doubtful,
+            doubtful=target.is_doubtful,
             refilled=refilled,
             old=old,
             attempts=self._attempts,
         )
-        if is_found:
-            self._ask_for_lost_rows(in_journal, is_doubtful=True)
-        else:
+        if target.is_created and not target.is_doubtful:
             self._keep()
+        else:
+            self._ask_for_lost_rows(in_journal, is_doubtful=True)
 
     def _identify(self, began: str | None) -> dict[str, str]:
         """The tags by which the MLflow run is known that is filled from this journal."""

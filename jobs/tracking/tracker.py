@@ -127,6 +127,17 @@ class Data:
     source: str
 
 
+@dataclass(frozen=True)
+class FoundRun:
+    """A run that was found in MLflow, or made there. `is_created`: nothing can have
+    been sent to it yet. `is_doubtful`: there may be a second one, since an attempt to
+    create it got no answer: the server may yet be at it."""
+
+    run: str
+    is_created: bool
+    is_doubtful: bool
+
+
 class OwnServers(RequestAuthProvider):
     """Sends to each `zsg server` of the user's the token that it published, and to
     nobody else anything.
@@ -395,18 +406,14 @@ class Tracker:
         tags: Mapping[str, str],
         name: str,
         started: int | None,
-    ) -> tuple[str, bool]:
-        """The run that carries the tags `known_by`, made if there is none; and whether
-        there may be a second one.
-
-        There may be if an attempt to create it got no answer: the server may yet be at it.
-        """
+    ) -> FoundRun:
+        """The run that carries the tags `known_by`, made if there is none."""
         is_doubtful = False
 
-        def once() -> str:
+        def once() -> FoundRun:
             nonlocal is_doubtful
             if runs := self._find(experiment, known_by):
-                return min(runs)
+                return FoundRun(min(runs), False, is_doubtful)
             is_doubtful, was = True, is_doubtful
             created = self._client.create_run(
                 experiment,
@@ -415,9 +422,9 @@ class Tracker:
                 make_showable(name, keep="")[:200],
             )
             is_doubtful = was
-            return created.info.run_id
+            return FoundRun(created.info.run_id, True, is_doubtful)
 
-        return self._again(once), is_doubtful
+        return self._again(once)
 
     def experiment_of(self, run: str) -> str | None:
         """The experiment of a run; None where it is deleted or MLflow never had it.
