@@ -9,19 +9,26 @@ import pytest
 
 from jobs.contract import node_check
 from jobs.contract.folder import Workspace
-from jobs.contract.node_check import KIND, FindingState, NodeCheckReport, RankRecord
+from jobs.contract.node_check import (
+    KIND,
+    FindingState,
+    NodeCheckReport,
+    NodeCheckRequest,
+    RankRecord,
+)
 from jobs.contract.states import State
-from launcher.clusters import profile_files, profiles, submitit_backend
+from launcher.clusters import profile_files, profiles, slurm, submitit_backend
 from launcher.clusters.profiles import Profile
 from launcher.doctor import node_request
-from launcher.lifecycle import garbage
+from launcher.lifecycle import cancel, garbage
 from launcher.planning.site import Site
-from launcher.submission import job_files, on_node
+from launcher.submission import job_files, on_node, sbatch
 from launcher.submission import node_check as sending
 from launcher.submission.node_check import Check, NotStarted, Waiter
 from launcher.submission.on_node import Checked
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.scheduler_job import Job
 from tests.lib.command_line import Zsg
 from tests.lib.node_checks import REQUEST
 from zsg_core.errors import ClusterError, UserError
@@ -96,6 +103,9 @@ def test_a_check_asks_for_what_a_train_job_asks_for() -> None:
             submitit_backend.make_parameters(asked, asked.train, "n", None, kind)
             for kind in ("train", KIND)
         ]
+        # nothing is saved: a signal before its time limit would only end it
+        options = parameters[1]["additional_parameters"]
+        assert options.pop("signal") == submitit_backend.UNHEEDED
         assert parameters[0] == parameters[1]
 
     request = node_request.make_request(profile, profile.train)
@@ -121,16 +131,26 @@ def test_gpus_that_are_written_out_are_counted() -> None:
 
 
 def test_what_a_profile_cannot_run_is_refused_before_the_queue(tmp_path: Path) -> None:
-    """Several nodes of this machine; a time limit within which the job is only stopped."""
+    """Several nodes of this machine; not a time limit that is shorter than the signal of
+    train jobs, which no check is sent."""
     workspace = Workspace(tmp_path)
     with pytest.raises(UserError, match="leave --nodes out"):
         sending.choose_size(Site(workspace, load("local")), 2, 15)
     profile = load("slurm-minimal")
     slurm = profile.slurm.model_copy(update={"signal_before_end_s": 900})
-    with pytest.raises(UserError, match="--time 15: slurm"):
-        sending.choose_size(
-            Site(workspace, profile.model_copy(update={"slurm": slurm})), None, 15
-        )
+    site = Site(workspace, profile.model_copy(update={"slurm": slurm}))
+    assert sending.choose_size(site, None, 15).time_min == 15
+
+
+@pytest.mark.parametrize("minutes", [3, 4, 15, 60])
+def test_the_last_check_ends_before_the_time_limit(minutes: int) -> None:
+    """One that begins at the last moment, and lasts as long as any may."""
+    profile = load("a100-80g")
+    size = profile.train.model_copy(update={"time_min": minutes})
+
+    request = node_request.make_request(profile, size)
+
+    assert 60 <= request.budget_s <= 60 * minutes - node_check.LONGEST_CHECK_S - 30
 
 
 def test_a_job_that_does_not_start_is_left_in_the_queue_with_slurms_reason(
@@ -190,59 +210,137 @@ def test_what_nobody_knows_is_asked_for_a_while_and_then_told(tmp_path: Path) ->
         make_waiter(check, [away]).wait()
 
 
-def test_a_cancelled_check_and_one_that_was_read_are_not_taken_up(
-    tmp_path: Path,
-) -> None:
-    """One that is in the queue, or has ended unread, is; for the same profile and size."""
-    check = make_check(tmp_path)
-    site, size = check.site, check.size
-    request = node_request.make_request(site.profile, size)
-    find = lambda: sending.find_unread(site, size, Ledger(site.workspace))  # noqa: E731
-    assert find() is None  # it has no job.json
+def is_locked(workspace: Workspace) -> bool:
+    """Whether this process has the lock of submits: it says so in its file."""
+    return workspace.submit_lock.read_bytes() != b""
+
+
+QUEUED = JobState(state=State.QUEUED, reason="Priority", in_queue=True)
+
+
+def write_job(check: Check) -> NodeCheckRequest:
+    """Its job.json, as it is sent; returns the request in it."""
+    profile = check.site.profile
+    request = node_request.make_request(profile, check.size)
+    request = sending.note_scheduling(request, profile, check.size)
     job_files.write_node_check(
-        site.workspace, check.item, request, site.profile, check.submission.id, size
+        check.site.workspace,
+        check.item,
+        request,
+        profile,
+        check.submission.id,
+        check.size,
+    )
+    return request
+
+
+def find_unread(
+    check: Check, request: NodeCheckRequest, state: JobState = QUEUED
+) -> Check | None:
+    ledger = Ledger(check.site.workspace)
+    return sending.find_unread(
+        check.site, check.size, request, ledger, lambda _check: state
     )
 
-    found = find()
-    assert found is not None
-    assert (found.item, found.job_id) == (check.item, "17")
-    larger = size.model_copy(update={"nodes": 3})
-    assert sending.find_unread(site, larger, Ledger(site.workspace)) is None
-    Ledger(site.workspace).cancelled(check.submission, [check.item])
-    assert find() is None
+
+def test_a_check_that_was_sent_and_not_read_is_taken_up(tmp_path: Path) -> None:
+    """In the queue or ended; not one that was cancelled, by zsg or by scancel, nor one
+    that nobody knows."""
+    check = make_check(tmp_path)
+    request = node_request.make_request(check.site.profile, check.size)
+    assert find_unread(check, request) is None  # it has no job.json
+    request = write_job(check)
+
+    for state in (State.RUNNING, State.DONE, State.FAILED):
+        taken = find_unread(check, request, JobState(state=state))
+        assert taken is not None
+        assert (taken.item, taken.job_id) == (check.item, "17")
+    away = JobState(state=State.UNKNOWN, in_queue=True)
+    assert find_unread(check, request, away) is not None
+    for state in (State.CANCELLED, State.UNKNOWN):
+        assert find_unread(check, request, JobState(state=state)) is None
+    Ledger(check.site.workspace).cancelled(check.submission, [check.item])
+    assert find_unread(check, request) is None
+
+
+def test_a_check_that_asks_for_something_else_is_not_taken_up(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    """Another size, time limit, partition or setup; where it is in the queue still, that
+    is told."""
+    check = make_check(tmp_path)
+    write_job(check)
+    profile = check.site.profile
+    slurm = profile.slurm.model_copy(update={"partition": "other"})
+    changed = [
+        (profile, check.size.model_copy(update={"nodes": 3})),
+        (profile, check.size.model_copy(update={"time_min": 60})),
+        (profile.model_copy(update={"slurm": slurm}), check.size),
+        (profile.model_copy(update={"setup": ["module load cuda"]}), check.size),
+    ]
+    for other_profile, size in changed:
+        request = node_request.make_request(other_profile, size)
+        request = sending.note_scheduling(request, other_profile, size)
+        assert find_unread(check, request) is None
+        assert "scancel 17 ends it" in logged[-1]
+        logged.clear()
+        assert find_unread(check, request, JobState(state=State.DONE)) is None
+        assert logged == []
 
 
 def test_an_interrupt_while_the_job_is_sent_ends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    """It may be in the queue already, held; a check of an earlier call is left alone."""
+    """It may be in the queue already, held, before its number is known; a check of an
+    earlier call is left alone, and the lock is held by whoever writes the ledger."""
     earlier = make_check(tmp_path)
-    site, size = earlier.site, earlier.size
+    write_job(earlier)
+    site = earlier.site
+    Ledger(site.workspace).released(earlier.submission)
+    ended: list[str] = []
 
     def send(*_: object) -> Check:
-        check = make_check(tmp_path)
-        request = node_request.make_request(site.profile, size)
-        job_files.write_node_check(
-            site.workspace,
-            check.item,
-            request,
-            site.profile,
-            check.submission.id,
-            size,
+        ledger = Ledger(site.workspace)
+        submission = ledger.intend(
+            kind=KIND, grid="", items=["checks/1a1b2c3d4e5f"], scheduler="slurm"
         )
+        write_job(Check(site, submission.items[0], submission, earlier.size))
         raise KeyboardInterrupt
 
-    ended: list[str] = []
-    monkeypatch.setattr(sending, "send_check", send)
-    monkeypatch.setattr(
-        sending, "cancel_check", lambda check: ended.append(check.submission.id) or []
-    )
-    with pytest.raises(KeyboardInterrupt):
-        on_node.send_check(site, size)
+    def cancel_jobs(jobs: list[Job]) -> list[str]:
+        assert is_locked(site.workspace)
+        ended.extend(job.id for job in jobs)
+        return []
 
-    [newest] = ended
-    assert newest == list(Ledger(site.workspace).submissions)[-1]
-    assert logged[-1] == "job 17 was cancelled"
+    monkeypatch.setattr(sending, "send_check", send)
+    monkeypatch.setattr(sbatch, "adopt_jobs", lambda *_: ["18"])
+    monkeypatch.setattr(slurm, "cancel_jobs", cancel_jobs)
+    with pytest.raises(KeyboardInterrupt):
+        on_node.send_check(site, earlier.size)
+
+    assert ended == ["18"]
+    ledger = Ledger(site.workspace)
+    newest = list(ledger.submissions.values())[-1]
+    assert newest.cancelled == {"checks/1a1b2c3d4e5f"}
+    assert ledger.unfinished() == []
+    assert "cut short, was cancelled" in logged[-1]
+
+
+def test_a_check_is_cancelled_under_the_lock_of_submits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that write the ledger at once may lose a line of it."""
+    check = make_check(tmp_path)
+    holders: list[bool] = []
+
+    def carry_out(workspace: Workspace, *_: object, **__: object) -> list[str]:
+        holders.append(is_locked(workspace))
+        return []
+
+    monkeypatch.setattr(cancel, "carry_out", carry_out)
+
+    assert sending.cancel_check(check) == []
+    assert holders == [True]
 
 
 def test_the_measured_mfu_is_told_before_and_after_it_is_written(
@@ -261,6 +359,11 @@ def test_the_measured_mfu_is_told_before_and_after_it_is_written(
         "gpu.mfu is 0.40 there, 0.371 was measured",
         "gpu.mfu is 0.371 now; all else is as it was",
     ]
+    with pytest.raises(UserError, match="no share of a peak"):
+        on_node.write_mfu(Checked(make_report(0.0004), "", tmp_path, layers))
+    assert "mfu: 0.371" in path.read_text()
+    on_node.write_mfu(Checked(make_report(1.0), "", tmp_path, layers))
+    assert path.read_text().endswith("mfu: 1  # by hand\n")
     with pytest.raises(ClusterError, match="not measured"):
         on_node.write_mfu(Checked(make_report(None), "", tmp_path, layers))
 
@@ -300,8 +403,16 @@ def test_a_check_on_this_machine_is_no_run_and_can_be_read_again(zsg: Zsg) -> No
 
 def test_options_of_a_check_are_refused_without_it(zsg: Zsg) -> None:
     """And what a profile has no place for, before anything is submitted."""
-    zsg("doctor", "--nodes", "2", code=2)
-    assert "are of --on-node" in zsg.said
+    for option in (
+        ("--nodes", "2"),
+        ("--time", "9"),
+        ("--wait", "0"),
+        ("--write-mfu",),
+    ):
+        zsg("doctor", *option, code=2)
+        assert f"{option[0]} is of --on-node" in zsg.said
+    zsg("doctor", "--on-node", "--wait", "nan", code=2)
+    assert "Invalid value for '--wait'" in zsg.said
     zsg("doctor", "--on-node", "--model", "x", code=2)
     zsg("doctor", "--on-node", "--write-mfu", code=2)
     assert "describes no GPUs" in zsg.said

@@ -41,6 +41,10 @@ def write(folder: Path, text: str) -> Path:
         ("gpu: {name: A}\n", "gpu: {mfu: 0.37, name: A}\n", None),
         ("inherits: a800", "inherits: a800\ngpu:\n  mfu: 0.37\n", None),
         ("a: 1\r\n", "a: 1\r\ngpu:\r\n  mfu: 0.37\r\n", None),
+        ("a: 1\rgpu:\r  mfu: 0.4\rb: 2\r", "a: 1\rgpu:\r  mfu: 0.37\rb: 2\r", "0.4"),
+        ("a: 1\rgpu:\r  b: 2\r", "a: 1\rgpu:\r  mfu: 0.37\r  b: 2\r", None),
+        ("a: 1\r", "a: 1\rgpu:\r  mfu: 0.37\r", None),
+        ("a: 1\rgpu:\n  mfu: 0.4\r\nb: 2", "a: 1\rgpu:\n  mfu: 0.37\r\nb: 2", "0.4"),
     ],
 )
 def test_all_but_the_number_stays_as_it_was(

@@ -25,6 +25,8 @@ RANKS = "ranks"
 REPORT = "report.json"
 TEXT = "report.txt"
 TRIALS = "trials"  # files that checks make to look at, and remove
+# of a check that began just before the deadline; its job has a little more
+LONGEST_CHECK_S = 90.0
 # the `what` of the finding whose `measured` may become a profile's `gpu.mfu`
 MFU = "mfu"
 
@@ -102,7 +104,8 @@ class NodeCheckRequest(msgspec.Struct, frozen=True, kw_only=True):
     attention kernel; `trial`: None where no model fits, or none is to be trained;
     `stall_goal_s`: the most that a snapshot may hold training up; `patience_s`: after
     which ranks no longer wait for one another; `budget_s`: after which nothing more is
-    begun, so that the job ends by itself; `setup_lines`: how many the profile has.
+    begun, so that the job ends by itself; `setup_lines`: how many the profile has;
+    `asked`: a digest of what Slurm was asked for, empty for a job of no Slurm.
     """
 
     nodes: int
@@ -118,6 +121,7 @@ class NodeCheckRequest(msgspec.Struct, frozen=True, kw_only=True):
     patience_s: float = 120.0
     budget_s: float = 600.0
     setup_lines: int = 0
+    asked: str = ""
 
     @property
     def world(self) -> int:

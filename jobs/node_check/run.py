@@ -15,6 +15,7 @@ import msgspec
 from jobs.contract import attempt as attempts
 from jobs.contract import node_check
 from jobs.contract.node_check import (
+    LONGEST_CHECK_S,
     Finding,
     FindingState,
     NodeCheckRequest,
@@ -29,9 +30,6 @@ from jobs.runtime.ranks import Ranks
 from zsg_core.secrets import hide_known
 
 logger = logging.getLogger(__name__)
-
-# of a check that began just before the deadline; its job has a little more
-LONGEST_CHECK_S = 90.0
 
 
 def run_checks(

@@ -35,10 +35,10 @@ def plan_mfu(layers: Layers, mfu: float) -> NumberChange:
     """The change of the profile's own file, whatever it inherits. UserError where the
     file cannot be changed, and for a share that is none."""
     refuse_shipped(layers)
-    if not 0 < mfu <= 1:
+    rounded = f"{mfu:.{DIGITS}f}".rstrip("0").rstrip(".")
+    if not 0 < float(rounded) <= 1:
         raise UserError(
             f"--write-mfu: {mfu:.3g} of gpu.tflops was measured, which is no share of a peak: is"
             " gpu.tflops in the profile that of the GPUs that the nodes have?"
         )
-    rounded = f"{mfu:.{DIGITS}f}".rstrip("0")
     return plan_number(Path(layers.files[0]), "gpu", "mfu", rounded)

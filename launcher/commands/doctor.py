@@ -9,6 +9,7 @@ import typer
 from launcher.commands.options import AsJson, ProfileName, WorkspaceOverProfile
 from zsg_core.errors import ClusterError
 
+MINUTES, WAIT_MINUTES = 15, 60.0
 FOUND_PROBLEM = 1  # of a check of the nodes
 INTERRUPTED = 130
 
@@ -40,18 +41,21 @@ Nodes = Annotated[
     ),
 ]
 Minutes = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--time", help="--on-node: time limit of the job, in minutes", min=3, max=1440
+        "--time",
+        help="--on-node: time limit of the job, in minutes; default: 15",
+        min=3,
+        max=1440,
     ),
 ]
 WaitMinutes = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--wait",
         help=(
-            "--on-node: minutes to wait for the job to start; it then stays in the queue, and the"
-            " same command takes it up again"
+            "--on-node: minutes to wait for the job to start, default: 60; it then stays in the"
+            " queue, and the same command takes it up again"
         ),
         min=0,
     ),
@@ -72,8 +76,8 @@ def doctor(
     model: ModelFolder = None,
     on_node: OnNode = False,
     nodes: Nodes = None,
-    minutes: Minutes = 15,
-    wait_minutes: WaitMinutes = 60.0,
+    minutes: Minutes = None,
+    wait_minutes: WaitMinutes = None,
     write_mfu: WriteMfu = False,
 ) -> None:
     """Check that this machine, Python and Slurm are as zsg needs them. Changes nothing.
@@ -98,11 +102,34 @@ def doctor(
             raise typer.BadParameter(
                 "--model loads a folder on this machine; give one of --model and --on-node"
             )
+        if minutes is None:
+            minutes = MINUTES
+        if wait_minutes is None:
+            wait_minutes = WAIT_MINUTES
         _check_nodes(profile, workspace, json, nodes, minutes, wait_minutes, write_mfu)
         return
-    if nodes is not None or write_mfu:
-        raise typer.BadParameter("--nodes and --write-mfu are of --on-node")
+    _refuse_without_node(nodes, minutes, wait_minutes, write_mfu)
     _check_machine(profile, workspace, json, model)
+
+
+def _refuse_without_node(
+    nodes: int | None,
+    minutes: int | None,
+    wait_minutes: float | None,
+    write_mfu: bool,
+) -> None:
+    """BadParameter for an option that says something of a job, where none is sent."""
+    values = {
+        "--nodes": nodes,
+        "--time": minutes,
+        "--wait": wait_minutes,
+        "--write-mfu": write_mfu or None,
+    }
+    for name, value in values.items():
+        if value is not None:
+            raise typer.BadParameter(
+                f"{name} is of --on-node, which sends a job; give that, too, or leave {name} out"
+            )
 
 
 def _check_machine(

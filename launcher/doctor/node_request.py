@@ -1,6 +1,12 @@
 """Says what the nodes of a profile are asked to show, and what plan assumes of them. Pure."""
 
-from jobs.contract.node_check import KIND, AssumedGpu, NodeCheckRequest, Trial
+from jobs.contract.node_check import (
+    KIND,
+    LONGEST_CHECK_S,
+    AssumedGpu,
+    NodeCheckRequest,
+    Trial,
+)
 from launcher.clusters import cluster as clusters
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node, mem_gb
 from launcher.planning.memory_fit import Layout, Load
@@ -12,8 +18,8 @@ PRECISIONS = ("bf16", "fp16")
 # of the models of the templates, and one that the kernel takes only padded
 HEAD_SIZES = (64, 80, 96, 128)
 MAX_LENGTH = 1024
-# of a job: what is begun must end before Slurm ends it
-SPARE_S = 120.0
+# of a job, for its start and its setup lines: what is begun must end before Slurm ends it
+SPARE_S = 60.0
 LEAST_BUDGET_S = 60.0
 SMALL = "25M"
 # LLaMA-2's 7B, and Llama-3.2's 3B and 1B with its vocabulary; the largest that fits is tried.
@@ -86,9 +92,14 @@ def make_request(profile: Profile, size: JobSize) -> NodeCheckRequest:
         precisions=list(PRECISIONS),
         head_sizes=list(HEAD_SIZES),
         trial=choose_trial(profile, size, on_gpus=gpus > 0),
-        budget_s=max(LEAST_BUDGET_S, 60.0 * size.time_min - SPARE_S),
+        budget_s=_choose_budget(size),
         setup_lines=len(profile.setup),
     )
+
+
+def _choose_budget(size: JobSize) -> float:
+    """For how many seconds checks are begun: the last must end within the time limit."""
+    return max(LEAST_BUDGET_S, 60.0 * size.time_min - SPARE_S - LONGEST_CHECK_S)
 
 
 def count_gpus(profile: Profile) -> int:

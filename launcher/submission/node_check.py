@@ -6,21 +6,26 @@ command may be cut short at any moment.
 """
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jobs.contract import exit_record, job_file, node_check
 from jobs.contract.folder import Damaged
+from jobs.contract.job_file import NodeCheckJob
 from jobs.contract.node_check import FOLDER, KIND, NodeCheckRequest
 from jobs.contract.states import State
-from launcher.clusters import slurm, slurm_retry
-from launcher.clusters.profiles import JobSize
+from launcher.clusters import slurm, slurm_retry, submitit_backend
+from launcher.clusters.profiles import JobSize, Profile
 from launcher.lifecycle import cancel
 from launcher.planning.site import Site
 from launcher.status.status import collect_states
@@ -84,12 +89,6 @@ def choose_size(site: Site, nodes: int | None, minutes: int) -> JobSize:
             f"profile {profile.name!r} is local: its jobs run on this machine alone; leave"
             " --nodes out"
         )
-    if profile.kind == "slurm" and profile.slurm.signal_before_end_s >= 60 * minutes:
-        raise UserError(
-            f"--time {minutes}: slurm.signal_before_end_s of the profile is"
-            f" {profile.slurm.signal_before_end_s} s, so the job would be stopped at its"
-            " start; give more minutes"
-        )
     size = profile.train.model_copy(update={"time_min": minutes})
     return size if nodes is None else size.model_copy(update={"nodes": nodes})
 
@@ -103,12 +102,13 @@ def send_check(site: Site, size: JobSize, request: NodeCheckRequest) -> Check:
     is_local = site.profile.kind == "local"
     if not is_local:
         submits.refuse_without_slurm()
+        request = note_scheduling(request, site.profile, size)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         if refusal := ledger.find_refusal():
             raise refusal
         submits.settle_submissions(site, ledger)
-        unread = None if is_local else find_unread(site, size, ledger)
+        unread = None if is_local else find_unread(site, size, request, ledger)
         if unread is not None:
             logger.info(f"job {unread.job_id} of an earlier call is taken up")
             return unread
@@ -126,34 +126,68 @@ def send_check(site: Site, size: JobSize, request: NodeCheckRequest) -> Check:
         return check
 
 
-def find_unread(site: Site, size: JobSize, ledger: Ledger) -> Check | None:
-    """The newest check of this profile and size that is in the queue, or has ended
-    without a report."""
+def note_scheduling(
+    request: NodeCheckRequest, profile: Profile, size: JobSize
+) -> NodeCheckRequest:
+    """The request with what Slurm is asked for as a digest: by that a check is told from
+    one with another partition, other setup lines or another time limit."""
+    parameters = submitit_backend.make_parameters(profile, size, "", None, KIND)
+    python = submitit_backend.make_python_command(profile)
+    text = json.dumps([parameters, python], sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return msgspec.structs.replace(request, asked=digest)
+
+
+def find_unread(
+    site: Site,
+    size: JobSize,
+    request: NodeCheckRequest,
+    ledger: Ledger,
+    look: Callable[[Check], JobState] | None = None,
+) -> Check | None:
+    """The newest check that asks for the same, and is in the queue or has ended without
+    a report. One in the queue that asks for something else is told, and stays."""
+    look = look or look_at
     for submission in reversed(ledger.submissions.values()):
-        is_check = submission.kind == KIND and not submission.void
-        is_own = submission.user in (None, os.getuid())
-        if not (is_check and is_own and submission.jobs):
-            continue
         check = Check(site, submission.items[0], submission, size)
-        if _is_unread(check):
+        job = _read_unread(check)
+        if job is None:
+            continue
+        state = look(check)
+        if not _may_tell(state):
+            continue
+        if job.request == request:
             return check
+        if state.is_active or state.in_queue:
+            logger.warning(
+                f"job {check.job_id}, a check of this profile as it was, or by other options, is"
+                f" in the queue and stays there: scancel {check.job_id} ends it"
+            )
     return None
 
 
-def _is_unread(check: Check) -> bool:
-    """Whether a check of the same profile and size was neither cancelled by the user
-    nor has a report."""
-    if check.item in check.submission.cancelled or node_check.has_report(check.folder):
-        return False
+def _read_unread(check: Check) -> NodeCheckJob | None:
+    """The job of a check of the same profile that was sent by this user, was neither
+    cancelled nor has a report; None for all else."""
+    submission = check.submission
+    is_check = submission.kind == KIND and submission.void is None
+    is_own = submission.user in (None, os.getuid())
+    if not (is_check and is_own and submission.jobs):
+        return None
+    if check.item in submission.cancelled or node_check.has_report(check.folder):
+        return None
     job = job_file.read_job_if_sound(check.folder)
-    if job is None:
+    if not isinstance(job, NodeCheckJob):
+        return None
+    return job if job.resources.profile == check.site.profile.name else None
+
+
+def _may_tell(state: JobState) -> bool:
+    """Whether a job has found something, or still may: not one that was cancelled, nor
+    one that nobody knows any more."""
+    if state.state == State.CANCELLED:
         return False
-    resources, size = job.resources, check.size
-    is_alike = (resources.nodes, resources.ranks_per_node) == (
-        size.nodes,
-        size.ranks_per_node,
-    )
-    return is_alike and resources.profile == check.site.profile.name
+    return state.in_queue or state.state != State.UNKNOWN
 
 
 def _send_to_slurm(check: Check, ledger: Ledger) -> None:
@@ -191,9 +225,34 @@ def look_at(check: Check) -> JobState:
     return states[check.item]
 
 
+def end_interrupted(site: Site, since: int) -> Iterator[Check]:
+    """The checks that this user has sent since a moment, in ms since the epoch; one that
+    was still being sent is found in Slurm, and ended while it is held."""
+    if not _list_sent(Ledger(site.workspace), since):
+        return  # and no other submit need be waited for
+    with submit_lock(site.workspace):
+        ledger = Ledger(site.workspace)
+        submits.settle_submissions(site, ledger)
+    for submission in _list_sent(ledger, since):
+        check = Check(site, submission.items[0], submission, site.profile.train)
+        if _read_unread(check) is not None:
+            yield check
+
+
+def _list_sent(ledger: Ledger, since: int) -> list[Submission]:
+    """The checks of nodes that were sent since a moment, in ms since the epoch."""
+    return [
+        submission
+        for submission in ledger.submissions.values()
+        if submission.kind == KIND and submission.created >= since
+    ]
+
+
 def cancel_check(check: Check) -> list[str]:
     """Ends the job for good; returns what could not be reached, in words."""
-    return cancel.carry_out(check.site.workspace, [check.item], save=False)
+    workspace = check.site.workspace
+    with submit_lock(workspace):
+        return cancel.carry_out(workspace, [check.item], save=False)
 
 
 class _Teller:

@@ -24,7 +24,6 @@ from launcher.submission import node_check as sending
 from launcher.submission.node_check import Check, Waiter
 from launcher.workspace import code_snapshot, workspaces, yaml_file
 from launcher.workspace.job_state import JobState
-from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 
 logger = logging.getLogger(__name__)
@@ -90,10 +89,20 @@ def send_check(site: Site, size: JobSize) -> Check:
     try:
         return sending.send_check(site, size, request)
     except KeyboardInterrupt:
-        check = sending.find_unread(site, size, Ledger(site.workspace))
-        if check is not None and check.submission.created >= since:
-            _cancel(check)
+        _end_interrupted(site, since)
         raise
+
+
+def _end_interrupted(site: Site, since: int) -> None:
+    """Ends what was sent since a moment, in ms since the epoch: nobody waits for it."""
+    try:
+        for check in sending.end_interrupted(site, since):
+            _cancel(check)
+    except (ClusterError, UserError) as error:
+        logger.error(
+            f"what was being sent could not be looked for: {error}. The next zsg submit, or the"
+            " same command, ends it"
+        )
 
 
 def write_mfu(checked: Checked) -> None:
@@ -136,7 +145,7 @@ def _cancel(check: Check) -> None:
     name = f"job {check.job_id}" if check.job_id else "the check"
     try:
         troubles = sending.cancel_check(check)
-    except ClusterError as error:
+    except (ClusterError, UserError) as error:
         troubles = [str(error)]
     if troubles:
         logger.error(f"{name} could not be cancelled: {'; '.join(troubles)}")

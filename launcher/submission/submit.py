@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.contract import exit_record, grid_record, job_file
+from jobs.contract import exit_record, grid_record, job_file, node_check
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import write_bytes
 from jobs.contract.grid_record import GridRecord, ListedRun
@@ -147,6 +147,9 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
                 ledger.void(submission, "never reached Slurm")
                 continue
             ledger.submitted(submission, ids)
+        if submission.kind == node_check.KIND:
+            _end_cut_check(ledger, submission)
+            continue
         while len(submission.links) < submission.chain:
             ids = sbatch.adopt_jobs(
                 site.workspace,
@@ -160,6 +163,19 @@ def settle_submissions(site: Site, ledger: Ledger) -> None:
         _tell_release(answer)
         if answer.is_settled(submission.jobs):
             ledger.released(submission)
+
+
+def _end_cut_check(ledger: Ledger, submission: Submission) -> None:
+    """Ends a check of nodes that was not sent to its end: nobody waits for it, and
+    released it would hold its GPUs for nobody."""
+    ledger.cancelled(submission, submission.items)
+    jobs = submission.jobs
+    for reason in slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(jobs)):
+        logger.warning(f"{reason}; it was not touched")
+    ledger.released(submission)  # settled: nothing of it is left to do
+    logger.warning(
+        f"{submission.name}, a check of nodes that was cut short, was cancelled"
+    )
 
 
 def _on_cluster(submission: Submission) -> str:

@@ -21,6 +21,8 @@ from launcher.workspace.yaml_file import Document
 from zsg_core.errors import UserError
 
 INDENT = "  "
+# by which the parser counts lines
+_LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _SCALAR = re.compile(r"[^ \t\r\n,}#]*")
 
 
@@ -90,11 +92,12 @@ class _Text:
 
     def __init__(self, whole: str) -> None:
         self.whole = whole
-        self._line_end = "\r\n" if "\r\n" in whole else "\n"
+        match = _LINE_END.search(whole)
+        self._line_end = match[0] if match else "\n"
 
     def append_mapping(self, mapping: str, key: str, new: str) -> None:
         """Adds the mapping, with the number alone, below all there is."""
-        if self.whole and not self.whole.endswith("\n"):
+        if self.whole and not self.whole.endswith(self._line_end):
             self.whole += self._line_end
         self.whole += f"{mapping}:{self._line_end}"
         self.whole += f"{INDENT}{key}: {new}{self._line_end}"
@@ -121,10 +124,10 @@ class _Text:
 
     def _find_offset(self, line: int, column: int) -> int:
         """Where a place is in the text, which the parser tells by line and column."""
-        start = 0
-        for _ in range(line):
-            start = self.whole.index("\n", start) + 1
-        return start + column
+        if line == 0:
+            return column
+        ends = [match.end() for match in _LINE_END.finditer(self.whole)]
+        return ends[line - 1] + column
 
 
 def _read_word(text: str, start: int) -> str:
