@@ -360,6 +360,31 @@ def test_arrays_are_released_whole():
     assert run.calls[1:] == [["scontrol", "release", "7", "8"]]
 
 
+@pytest.mark.parametrize(
+    ("held_jobs", "names"),
+    [
+        (["7_0", "7_1", "8_0"], ["7", "8"]),
+        (["7_1", "8_0"], ["7_1", "8"]),
+        (["7_0"], ["7_0"]),
+    ],
+)
+def test_tasks_are_released_by_one_call_and_no_task_beside_them(held_jobs, names):
+    """An array is named whole where no task of it waits but those that are released."""
+    run = FakeRun(squeue=HELD, scontrol="")
+    jobs = [job(job_id) for job_id in held_jobs]
+    release_jobs(jobs, run, whole_arrays=False)
+
+    assert run.calls[1:] == [["scontrol", "release", *names]]
+
+
+def test_a_task_of_an_array_that_is_refused_is_refused():
+    """What is told as released leaves it out, whatever name Slurm was called with."""
+    run = RefusingRun("JobHeldUser", "Job violates policy")
+    answer = release_jobs(HELD_JOBS, run, whole_arrays=False)
+
+    assert [answer.is_refused(each) for each in HELD_JOBS] == [False, True, True]
+
+
 def test_a_job_that_has_ended_needs_no_release():
     """Releasing twice does no harm: what is not in the queue is not asked for."""
     run = FakeRun(squeue="")

@@ -279,5 +279,5 @@ def assert_held_jobs_are_released(
     assert held == ["JobHeldUser"] * 2
 
     zsg("submit", grid, "--profile", place, "--retry")
-    assert "had forgotten the release: released" in zsg.said
+    assert "forgotten the release, or you held them: released" in zsg.said
     assert "JobHeldUser" not in slurm.run("squeue", "-h", "-r", "-o", "%r")

@@ -136,13 +136,17 @@ class JobQueue:
     `active`: those in the queue that are ours. `strangers`: those whose number is
     another job's, with whose. `away`: those on a cluster that cannot be asked here,
     with the reason. `asked`: the cluster that each was asked of, None for the default
-    one.
+    one. `waiting`: by such a cluster, the ids of all tasks that wait, of the arrays of
+    the jobs.
     """
 
     active: dict[Job, SlurmState] = field(default_factory=dict[Job, SlurmState])
     strangers: dict[Job, str] = field(default_factory=dict[Job, str])
     away: dict[Job, str] = field(default_factory=dict[Job, str])
     asked: dict[Job, str | None] = field(default_factory=dict[Job, str | None])
+    waiting: dict[str | None, set[str]] = field(
+        default_factory=dict[str | None, set[str]]
+    )
 
 
 def query_queue(
@@ -199,12 +203,22 @@ def _ask_queues(queue: JobQueue, jobs: Sequence[Job], run: Runner) -> None:
             why = f"on cluster {cluster}, which cannot be asked here: {str(error).strip()}"
             queue.away |= dict.fromkeys(group, why)
             continue
+        queue.waiting.setdefault(cluster, set()).update(_list_waiting(answer))
         for job in group:
             lines = answer.get(job.id, [])
             if len(lines) == 1 and _is_ours(lines[0], job):
                 queue.active[job] = lines[0].state
             elif lines:
                 queue.strangers[job] = _whose(job, lines)
+
+
+def _list_waiting(answer: Mapping[str, Sequence[JobLine]]) -> list[str]:
+    """The ids of the jobs and tasks that wait, of all that squeue has shown."""
+    return [
+        job_id
+        for job_id, lines in answer.items()
+        if any(line.state.state in (State.QUEUED, State.WAITING) for line in lines)
+    ]
 
 
 def _group_by_cluster(
@@ -552,6 +566,11 @@ class ReleaseAnswer:
     untouched: list[str]
     refused: list[Refusal]
 
+    def is_refused(self, job: Job) -> bool:
+        """Whether Slurm does not let go of a job, or of its array."""
+        refused = {refusal.id for refusal in self.refused}
+        return not refused.isdisjoint({job.id, *_main_ids([job.id])})
+
     def is_settled(self, jobs: Iterable[Job]) -> bool:
         """Whether another try would change nothing for these jobs."""
         again = {each.id for each in self.refused if not each.is_administrators}
@@ -564,18 +583,31 @@ def release_jobs(
 ) -> ReleaseAnswer:
     """Lets held jobs start; returns what did not.
 
-    With `whole_arrays` all tasks of a job's array start, by one call; else just these
-    jobs or tasks. A job that is no longer held, or has ended, is left as it is. That one
+    With `whole_arrays` all tasks of a job's array start; else just these jobs or tasks.
+    Many are released by one call. A job that is no longer held, or has ended, is left as it is. That one
     is refused keeps no other from its start. ClusterError if Slurm does not answer.
     """
     queue = query_queue(jobs, run)
     complaints: dict[str, str] = {}
     for cluster, ids in _by_cluster(queue):
-        calls = [_main_ids(ids)] if whole_arrays else [[job_id] for job_id in ids]
-        for released in calls:
-            complaints |= _release(released, cluster, run)
+        names = _main_ids(ids)
+        if not whole_arrays:
+            names = _join_arrays(ids, queue.waiting.get(cluster, set()))
+        for batch in _batches(names):
+            complaints |= _release(batch, cluster, run)
     refused = _find_refusals(complaints, jobs, run) if complaints else []
     return ReleaseAnswer(_untouched(queue), refused)
+
+
+def _join_arrays(ids: Sequence[str], waiting: Collection[str]) -> list[str]:
+    """Jobs and tasks by as few names as there can be: an array's own name where it has
+    no waiting task beside them. `waiting`: all tasks that wait, of these arrays."""
+    split_arrays = set(_main_ids(set(waiting).difference(ids)))
+    names: dict[str, None] = {}
+    for job_id in ids:
+        [array] = _main_ids([job_id])
+        names[job_id if array in split_arrays else array] = None
+    return list(names)
 
 
 def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> dict[str, str]:

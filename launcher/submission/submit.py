@@ -228,11 +228,11 @@ def release_held_jobs(plan: Plan) -> None:
         lambda: slurm.release_jobs(plan.held, whole_arrays=False)
     )
     _tell_release(answer)
-    refused = {refusal.id for refusal in answer.refused}
-    if names := [job.id for job in plan.held if job.id not in refused]:
+    released = [job.id for job in plan.held if not answer.is_refused(job)]
+    if released:
         logger.warning(
-            f"Slurm held {name_few(names)}, since a launch had failed or its controller had"
-            " forgotten the release: released"
+            f"Slurm held {name_few(slurm.compact_ids(released))}, since a launch had failed, its"
+            " controller had forgotten the release, or you held them: released"
         )
 
 
