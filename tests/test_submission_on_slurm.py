@@ -268,13 +268,13 @@ def assert_held_jobs_are_released(
     ids = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()
     slurm.run("scontrol", "uhold", ",".join(ids))
 
-    assert "zsg submit --retry releases it" in zsg("status")
+    assert "zsg submit GRID.YAML --retry releases it" in zsg("status")
     held_jobs = [row["run"] for row in zsg.status() if row["reason"] == "JobHeldUser"]
     assert [job.startswith("prepare/") for job in held_jobs] == [False, True]
     for job in held_jobs:
-        assert "--retry releases its Slurm job" in zsg("why", job)
+        assert f"zsg submit {grid} --profile {place} --retry" in zsg("why", job)
     printed = zsg("submit", grid, "--profile", place)
-    assert "but held (JobHeldUser): stays so; --retry releases it" in printed
+    assert "but held (JobHeldUser): you hold it, or Slurm has forgotten" in printed
     held = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%r").split()
     assert held == ["JobHeldUser"] * 2
 

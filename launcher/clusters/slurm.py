@@ -584,8 +584,9 @@ def release_jobs(
     """Lets held jobs start; returns what did not.
 
     With `whole_arrays` all tasks of a job's array start; else just these jobs or tasks.
-    Many are released by one call. A job that is no longer held, or has ended, is left as it is. That one
-    is refused keeps no other from its start. ClusterError if Slurm does not answer.
+    Many are released by one call. A job that is no longer held, or has ended, is left as
+    it is. That one is refused keeps no other from its start. ClusterError if Slurm does
+    not answer.
     """
     queue = query_queue(jobs, run)
     complaints: dict[str, str] = {}

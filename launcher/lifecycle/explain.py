@@ -12,7 +12,7 @@ from launcher.status.status import collect_states
 from launcher.status.submitting import add_submit_under_way
 from launcher.status.terminal_cache import TerminalCache
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import GRID_FILE, JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import find_submit_under_way
 
@@ -37,10 +37,10 @@ def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
 def _name_file(workspace: Workspace, grid: str, row: dict[str, Any]) -> dict[str, Any]:
     """A row whose advice names the grid's file, as it was submitted."""
     advice = row["next"] or ""
-    if why.GRID_FILE not in advice:
+    if GRID_FILE not in advice:
         return row
     words = recorded_grids.name_file(workspace, grid)
-    return {**row, "next": advice.replace(why.GRID_FILE, words)}
+    return {**row, "next": advice.replace(GRID_FILE, words)}
 
 
 def _look(

@@ -13,7 +13,13 @@ from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
-from launcher.workspace.job_state import HELD_BY_USER, NEVER_STARTED, JobState
+from launcher.workspace.job_state import (
+    HELD_AFTER_LAUNCH,
+    HELD_BY_USER,
+    NEVER_STARTED,
+    JobState,
+    describe_release,
+)
 from launcher.workspace.scheduler_job import Job
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
@@ -150,7 +156,7 @@ class Plan:
     exclude: dict[str, str] = field(default_factory=dict[str, str])
     canary: Canary | None = None
     is_local: bool = False  # one evaluate job then serves all, once the runs have ended
-    # those that Slurm holds since it could not launch them
+    # those that Slurm holds and that a submit releases
     held: list[Job] = field(default_factory=list[Job])
     # what new jobs cannot wait for, as it is on another cluster
     elsewhere: list[str] = field(default_factory=list[str])
@@ -170,6 +176,11 @@ class Plan:
     @property
     def acting(self) -> list[Action]:
         return [action for action in self.actions if action.kind in ACTING]
+
+    @property
+    def changes_queue(self) -> bool:
+        """Whether a submit would hand jobs over, or release those that Slurm holds."""
+        return bool(self.acting or self.held)
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -308,10 +319,13 @@ def _decide_by_state(run: Run, state: JobState, allow: Allow) -> tuple[str, str]
 
 def _describe_active(state: JobState, allow: Allow) -> str:
     """What becomes of a run that is under way, or would be if Slurm let it start."""
-    if state.reason != HELD_BY_USER:
+    if state.reason not in (HELD_BY_USER, HELD_AFTER_LAUNCH):
         return f"already {state.state}"
-    outcome = "is released" if allow.retry else "stays so; --retry releases it"
-    return f"already {state.state}, but held ({HELD_BY_USER}): {outcome}"
+    is_released = allow.retry or state.reason == HELD_AFTER_LAUNCH
+    outcome = "is released"
+    if not is_released or state.unreleased:
+        outcome = describe_release(state.unreleased)
+    return f"already {state.state}, but held ({state.reason}): {outcome}"
 
 
 def _decide_finished(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:

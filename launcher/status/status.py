@@ -33,6 +33,7 @@ from launcher.status.slurm_states import LEAVING, Sighting
 from launcher.status.terminal_cache import Key, RememberedEnd, TerminalCache
 from launcher.workspace.job_state import (
     CUT_SHORT,
+    HELD_BY_USER,
     NEVER_STARTED,
     RECORD_UNREADABLE,
     JobState,
@@ -342,7 +343,8 @@ class _Survey:
         state = self._states[item]
         state = self._read_or_note(item, partial(self._explain, item, state), state)
         state = _with_trouble(state, self._troubles.get(item))
-        return _as_cancelled(state, item, self._submissions.get(item))
+        last = self._submissions.get(item)
+        return _note_unreleased(_as_cancelled(state, item, last), last)
 
     def _explain(self, item: str, state: JobState) -> JobState:
         """A job that never started because one that it waits for failed has failed for
@@ -370,6 +372,13 @@ class _Survey:
                 self._workspace, item, last, self._clock
             )
         return end
+
+
+def _note_unreleased(state: JobState, last: Submission | None) -> JobState:
+    """A held job, with whether its own submit has not released it yet."""
+    if state.reason != HELD_BY_USER or last is None:
+        return state
+    return replace(state, unreleased=last.is_unfinished)
 
 
 def _describe(trouble: Exception) -> str:

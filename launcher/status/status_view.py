@@ -18,6 +18,7 @@ from launcher.workspace.job_state import (
     HELD_BY_USER,
     UNREADABLE,
     JobState,
+    describe_release,
 )
 
 MOST_ROWS = 30  # larger tables are grouped
@@ -38,6 +39,7 @@ SHOWN = (
     "eta_s",
     "heartbeat_s",
     "reason",
+    "unreleased",
     "starts",
     "gpus",
     "node",
@@ -148,9 +150,7 @@ def _waits(row: Row) -> str | None:
     if reason == HELD_BY_ADMIN:
         reason = f"{reason}: held by an administrator, who alone can release it"
     if reason == HELD_BY_USER:
-        reason = (
-            f"{reason}: unless a submit is under way, zsg submit --retry releases it"
-        )
+        reason = f"{reason}: {describe_release(bool(row.get('unreleased')))}"
     return ", ".join(filter(None, (reason, when))) or None
 
 

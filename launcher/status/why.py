@@ -23,16 +23,17 @@ from launcher.status.launch import BEFORE
 from launcher.status.logs import Part
 from launcher.status.slurm_states import LEAVING, NO_ANSWER
 from launcher.workspace.job_state import (
+    GRID_FILE,
     HELD_BY_USER,
     JOURNAL_UNREADABLE,
     NEVER_STARTED,
     UNREADABLE,
     JobState,
+    describe_release,
 )
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
-GRID_FILE = "GRID.YAML"  # in advice, where the file is not known
 TAIL = 1 << 20  # bytes of each rank's log
 # what a group of failures shows of its first
 OF_FIRST = ("evidence", "file", "line", "rank", "silent", "other_versions", "next")
@@ -470,7 +471,8 @@ def _next(
     """What to do about a run: what helps against its cause, then what resumes it."""
     if cause is None:
         if state.reason == HELD_BY_USER:
-            return "zsg submit --retry releases its Slurm job, unless a submit is under way"
+            options = "" if "/" in run else f" --only {run}"
+            return describe_release(state.unreleased, options)
         return f"zsg cancel {run} ends the Slurm job" if _is_held(state) else None
     parsed = causes.parse_cause(cause.cause)
     advice = NEXT[parsed] if parsed else None

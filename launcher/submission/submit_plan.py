@@ -13,6 +13,7 @@ from pathlib import Path
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace, find_damage, is_committed, is_whole
 from jobs.contract.grid_record import ListedRun
+from jobs.contract.job_file import jobs_before, runs_served
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import State
 from jobs.runtime.slurm_calls import run_program
@@ -25,6 +26,7 @@ from launcher.planning import limits
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.plan import (
     EVALUATE,
+    NOT_SELECTED,
     RETRY,
     Action,
     Allow,
@@ -108,7 +110,7 @@ class SubmitPlanner:
             ],
             failures=failures,
             exclude=self._choose_excluded_nodes(failures),
-            held=self._find_held_jobs(facts),
+            held=self._find_held_jobs(plan, facts),
             is_local=self._is_local,
         )
         if self._is_local:
@@ -241,19 +243,23 @@ class SubmitPlanner:
             return {}
         return failed_nodes.to_avoid(self.ledger, failures)
 
-    def _find_held_jobs(self, facts: _Facts) -> list[Job]:
+    def _find_held_jobs(self, plan: Plan, facts: _Facts) -> list[Job]:
         """Jobs that Slurm holds and would never start: those that a node could not launch,
-        and, where failures are tried again, those that their own user holds. A submit has
-        released each of its jobs; but a controller that crashes forgets the last seconds,
-        and nothing tells that from what somebody has put on hold since."""
-        reasons = {HELD_AFTER_LAUNCH}
-        if self.allow.retry:
-            reasons.add(HELD_BY_USER)
+        and, where failures are tried again, those that their own user holds, as far as
+        what is selected needs them.
+
+        A submit has released each of its jobs; but a controller that crashes forgets the
+        last seconds, and nothing tells that from what somebody has put on hold since.
+        """
         states = {**facts.states, **facts.beside}
+        needed = set[str]()
+        if self.allow.retry and any(map(_is_held_by_user, states.values())):
+            needed = self._list_needed(plan, facts)
         stuck = {
             item: state.slurm
             for item, state in states.items()
-            if state.reason in reasons
+            if state.reason == HELD_AFTER_LAUNCH
+            or (item in needed and _is_held_by_user(state))
         }
         return [
             job
@@ -261,6 +267,30 @@ class SubmitPlanner:
             for job in self.ledger.jobs_of(item)
             if job.id == job_id
         ]
+
+    def _list_needed(self, plan: Plan, facts: _Facts) -> set[str]:
+        """The job folders of the selected runs, of what these and new jobs wait for, and
+        of evaluate jobs that serve them."""
+        root = self.site.workspace.root
+        selected = {run_item(a.run) for a in plan.actions if a.reason != NOT_SELECTED}
+        needed = set[str]()
+        unread = {item for item in selected if facts.states[item].is_active}
+        for new_job in (*plan.prepares, *plan.groups):
+            unread.update(new_job.after)
+        while unread:
+            needed |= unread
+            jobs = [job_file.read_job_if_sound(root / item) for item in unread]
+            unread = {item for job in jobs for item in jobs_before(job)} - needed
+        for item in facts.beside:
+            served = runs_served(job_file.read_job_if_sound(root / item))
+            if not selected.isdisjoint(f"runs/{run.run}" for run in served):
+                needed.add(item)
+        return needed
+
+
+def _is_held_by_user(state: JobState) -> bool:
+    """Whether a job is held that its own submit has released."""
+    return state.reason == HELD_BY_USER and not state.unreleased
 
 
 def find_unreachable_needs(

@@ -45,6 +45,7 @@ from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.scheduler_job import Job
 from launcher.workspace.shipped import find_shipped
 from launcher.workspace.submit_lock import find_submit_under_way, submit_lock
 from zsg_core.errors import ClusterError, UserError, ZsgError
@@ -332,7 +333,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         agreed_plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
         _check_and_show(opened, agreed_plan, allow)
         question = f"{show.summarize_plan(agreed_plan)}: submit?"
-        if agreed_plan.acting and not agreed(question):
+        if agreed_plan.changes_queue and not agreed(question):
             logger.info("nothing was submitted")
             return False
     create_workspace(opened)
@@ -348,6 +349,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
             _check_and_show(opened, plan, allow)
         else:
             _tell_changes(agreed_plan, plan)
+            plan = replace(plan, held=_keep_agreed(plan.held, agreed_plan))
         submits.record_grid(site, opened.grid, opened.runs, opened.opened_by)
         submits.release_held_jobs(plan)
         admission.raise_objections(admission.without_room(plan))
@@ -376,6 +378,12 @@ def _check_and_show(opened: ResolvedGrid, plan: Plan, allow: Allow) -> None:
     show.plan_table(plan)
     if plan.acting:
         show.print_effects(opened.effects)
+
+
+def _keep_agreed(held_jobs: Sequence[Job], agreed_plan: Plan) -> list[Job]:
+    """Of jobs that would be released those of the plan that was agreed to: what was put on
+    hold since then stays so."""
+    return [job for job in held_jobs if job in agreed_plan.held]
 
 
 def _tell_changes(agreed_plan: Plan, plan: Plan) -> None:

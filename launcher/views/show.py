@@ -28,7 +28,7 @@ from launcher.status import status_view as view
 from launcher.views.columns import LONG, format_columns
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
-from zsg_core.shown_text import ShownLog, format_value, make_showable
+from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.planning.effects import Effect
@@ -146,6 +146,7 @@ def plan_table(plan: "Plan") -> None:
             " once"
         )
     _print_unwanted(plan)
+    _print_released(plan)
     if plan.left:
         print_result(plan.left)
 
@@ -172,6 +173,19 @@ def _print_actions(plan: "Plan") -> None:
             make_cell_text(reason),
         )
     _out.print(table)
+
+
+def _print_released(plan: "Plan") -> None:
+    """The jobs that Slurm holds and that a submit lets start."""
+    from launcher.clusters.slurm import compact_ids
+
+    if not plan.held:
+        return
+    names = name_few(compact_ids(job.id for job in plan.held))
+    print_result(
+        f"released: {names}, which Slurm holds since a launch failed, its controller forgot the"
+        " release, or you held them"
+    )
 
 
 def _print_unwanted(plan: "Plan") -> None:
@@ -325,6 +339,8 @@ def summarize_plan(plan: "Plan") -> str:
     words = [f"{count} {kind}" for kind, count in sorted(counts.items())]
     if before := len(plan.stages_before):
         words.append(f"{before} stage{'s' * (before > 1)} before them")
+    if released := len(plan.held):
+        words.append(f"{released} held job{'s' * (released > 1)} released")
     return ", ".join(words)
 
 

@@ -18,6 +18,7 @@ HELD_AFTER_LAUNCH = "launch failed requeued held"  # a node could not launch it
 HELD_BACK = (HELD_BY_ADMIN, HELD_BY_USER, HELD_AFTER_LAUNCH)
 # of a submission that has an intent and no ids yet
 CUT_SHORT = "its submission was cut short; zsg submit again settles it"
+GRID_FILE = "GRID.YAML"  # in advice: the file of the grid, where it is not known
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
 
 
@@ -65,6 +66,8 @@ class JobState:
     replaced: tuple[str, ...] = ()
     in_queue: bool = False  # the scheduler still holds it, whatever its state
     reason: str | None = None  # why it waits, in Slurm's word
+    # held, as its submit has not released it yet: the next one does
+    unreleased: bool = False
     starts: float | None = None  # when Slurm expects it to start, s since the epoch
     doing: str | None = None
     train_loss: float | None = None
@@ -82,3 +85,17 @@ class JobState:
     def is_active(self) -> bool:
         """Whether it may still write: nothing must be submitted in its place."""
         return self.in_queue or self.state in ACTIVE
+
+
+def describe_release(is_unreleased: bool, options: str = "") -> str:
+    """Why a job may be held that Slurm calls held by its user, and the command that
+    releases it. `is_unreleased`: its own submit has not; `options`: what more the
+    command is given else."""
+    if is_unreleased:
+        return (
+            f"a submit is at work or was cut short: zsg submit {GRID_FILE} releases it"
+        )
+    return (
+        "you hold it, or Slurm has forgotten its release: zsg submit"
+        f" {GRID_FILE} --retry{options} releases it"
+    )

@@ -79,6 +79,14 @@ class Submission:
     void: str | None = None
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether it is the user's and was cut short, or is at work: the next submit of
+        its user finishes it or gives it up."""
+        if self.void is not None or self.copied_from or self.released:
+            return False
+        return self.user in (None, os.getuid())
+
+    @property
     def name(self) -> str:
         """The job name under which the scheduler knows it: unique, so that it can be looked up."""
         words = ("zsg", self.grid, self.kind, self.id)
@@ -236,10 +244,7 @@ class Ledger:
 
     def unfinished(self) -> list[Submission]:
         """The user's submissions that were cut short: without ids, or not yet released."""
-        given = [
-            s for s in self.submissions.values() if s.void is None and not s.copied_from
-        ]
-        return [s for s in given if not s.released and s.user in (None, os.getuid())]
+        return [each for each in self.submissions.values() if each.is_unfinished]
 
     def intend(
         self,
