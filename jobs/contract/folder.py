@@ -260,8 +260,15 @@ def _set_remnant_aside(folder: Path) -> None:
     under which zsg gc removes it."""
     if not os.path.lexists(folder) or is_whole(folder):
         return
-    logger.warning(f"{folder}: {find_damage(folder)}; it is made again")
-    aside = set_aside(folder)
+    damage = find_damage(folder)
+    logger.warning(f"{folder}: {damage}; it is made again")
+    try:
+        aside = set_aside(folder)
+    except PermissionError as error:
+        raise Damaged(
+            f"{folder}: {damage}; it is to be made again, but cannot be replaced:"
+            f" {file_errors.describe_error(error)}. Whose it is may remove it: rm -r, then retry"
+        ) from error
     if is_whole(aside):  # another process has made it again meanwhile
         with contextlib.suppress(OSError):  # and a third one, too
             aside.rename(folder)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.contract.folder import (
     META,
+    Damaged,
     is_whole,
     publish_folder,
     read_json,
@@ -24,6 +25,7 @@ from jobs.contract.folder import (
 )
 from jobs.contract.job_file import TrainJob
 from jobs.contract.prepared import BaseLossesMeta, write_prepared_meta
+from jobs.files.file_errors import describe_error
 from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import read_versions
@@ -74,22 +76,41 @@ def locate_folder(
 
 
 def read_losses(folder: Path) -> NDArray[np.float64] | None:
-    """The losses that are there and can be read."""
-    if not is_whole(folder):
-        return None
+    """The losses that are there and can be read. What cannot be read here may be sound
+    for others; what is broken is set aside."""
+    path = folder / LOSSES
     try:
-        return np.load(folder / LOSSES)
-    except (OSError, ValueError, EOFError) as error:
-        logger.warning(f"{folder / LOSSES}: {error}; it is computed again")
-        set_aside(folder)  # under its name it would hold what is computed off
-        return None
+        return np.load(path) if is_whole(folder) else None
+    except OSError as error:
+        logger.warning(f"{describe_error(error)}; it is computed again")
+    except (ValueError, EOFError) as error:
+        logger.warning(f"{path}: {error}; it is computed again")
+        _set_broken_aside(folder)
+    return None
+
+
+def _set_broken_aside(folder: Path) -> None:
+    """Makes room for what is computed again. A group's folders are each member's own:
+    those of another one stay, and hold it off."""
+    try:
+        set_aside(folder)
+    except OSError as error:
+        logger.warning(
+            f"{describe_error(error)}: it cannot be replaced, so every run with this base"
+            " computes it again; whose it is may remove it"
+        )
 
 
 def publish_losses(folder: Path, losses: NDArray[np.float64]) -> None:
-    """Publishes losses unless another job was first."""
-    with publish_folder(folder) as draft:
-        np.save(draft / LOSSES, losses)
-        write_prepared_meta(draft, BaseLossesMeta(items=len(losses)))
+    """Publishes losses unless another job was first. They only save work: no run ends
+    because they cannot be kept."""
+    try:
+        with publish_folder(folder) as draft:
+            np.save(draft / LOSSES, losses)
+            write_prepared_meta(draft, BaseLossesMeta(items=len(losses)))
+    except (OSError, Damaged) as error:
+        text = describe_error(error) if isinstance(error, OSError) else error
+        logger.warning(f"{text}; the losses of the base are not kept")
 
 
 def describe_machine(device: str) -> list[Any]:
