@@ -130,13 +130,13 @@ def test_points_arrive_while_it_trains(tmp_path: Path, mlflow: str) -> None:
     process is left."""
     folder = write_light_job(tmp_path, "live", mlflow, steps=150)
     job = start(folder, step_s=0.1)
-    wait_until(lambda: child_points(tmp_path, mlflow), 60)
+    wait_until(lambda: child_points(tmp_path, mlflow), 120)
 
     assert job.poll() is None, (folder / "log").read_text()
     assert 0 < len(child_points(tmp_path, mlflow)) < 5 * 150
     assert os.getpriority(os.PRIO_PROCESS, deliveries(folder)[0]) == 19
-    assert job.wait(60) == 0
-    wait_until(lambda: not deliveries(folder), 40)
+    assert job.wait(120) == 0
+    wait_until(lambda: not deliveries(folder), 120)
     assert_exactly_once(tmp_path, "live", ["light"], mlflow)
     run = child_runs(tmp_path, "live", mlflow)["light"]
     assert run["status"] == "FINISHED"
@@ -157,12 +157,12 @@ def test_a_server_that_is_not_there_is_waited_for_by_nobody(tmp_path: Path) -> N
     which is left behind for seconds."""
     folder = write_light_job(tmp_path, "dead", NOWHERE, steps=20)
     job = start(folder, step_s=0.05)
-    assert job.wait(60) == 0
+    assert job.wait(120) == 0
     ended = (read_json(folder / "exit.json") or {})["ended"] / 1000
 
     assert time.time() - ended < 20
     assert len(journal_points(tmp_path, "light")) >= 20 * 4
-    wait_until(lambda: not deliveries(folder), 45)
+    wait_until(lambda: not deliveries(folder), 120)
     assert "does not answer" in (folder / "delivery" / live.LOG).read_text()
 
 
@@ -170,11 +170,11 @@ def test_a_killed_job_takes_its_delivery_along(tmp_path: Path) -> None:
     """After `kill -9` of the job its delivery ends by itself."""
     folder = write_light_job(tmp_path, "killed", NOWHERE, steps=500)
     job = start(folder, step_s=0.1)
-    wait_until(lambda: deliveries(folder), 30)
+    wait_until(lambda: deliveries(folder), 120)
     job.send_signal(signal.SIGKILL)
     job.wait()
 
-    wait_until(lambda: not deliveries(folder), 45)
+    wait_until(lambda: not deliveries(folder), 120)
 
 
 def test_a_node_without_mlflow_says_so(
@@ -217,7 +217,7 @@ def test_jobs_killed_at_random_behind_a_faulty_network(
             kills += job.poll() is None
             job.kill()
             job.wait()
-        wait_until(lambda: not deliveries(folder), 45)
+        wait_until(lambda: not deliveries(folder), 120)
         proxy.share = 0.0
         mlflow_sync.sync_grid(Workspace(tmp_path), grid)
 

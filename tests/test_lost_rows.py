@@ -73,6 +73,10 @@ class StandIn:
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         self.tags |= tags
 
+    def untag(self, run: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            self.tags.pop(key, None)
+
     def do_nothing(self, *args: Any) -> None:
         pass
 
@@ -230,10 +234,16 @@ def test_each_value_is_in_mlflow_once_whatever_the_journal_loses(
     assert run.mlflow.asked == asked, "what is known is not asked again"
 
 
-def make_run_with_a_lost_tail(work: Path) -> DamagedRun:
-    """A run of which MLflow has ten steps, and whose journal has lost the last three."""
+def make_run(work: Path) -> DamagedRun:
+    """A run that is delivered only where a test says so."""
     run = DamagedRun(work, random.Random(1))
     run.chance_of_delivery = 0.0
+    return run
+
+
+def make_run_with_a_lost_tail(work: Path) -> DamagedRun:
+    """A run of which MLflow has ten steps, and whose journal has lost the last three."""
+    run = make_run(work)
     run.attempt(10)
     run.deliver()
     run.lose_rows(3)
@@ -274,6 +284,74 @@ def test_a_run_that_an_older_zsg_delivered_is_asked_once(tmp_path: Path) -> None
     assert set(run.mlflow.count_cells().values()) == {1}
     lost = read_cursor(run.folder, "grid").lost_rows
     assert ("loss", 10) in [(row.key, row.step) for row in lost]
+
+
+@pytest.mark.parametrize("has_cursor", [True, False])
+def test_a_metric_of_the_users_own_is_no_lost_row(
+    tmp_path: Path, has_cursor: bool, logged: list[str]
+) -> None:
+    """Whether its key is zsg's, too, or not: nothing is told or flagged, it takes no
+    room among zsg's keys, and it does not have all sent again."""
+    run = make_run(tmp_path)
+    run.attempt(5)
+    run.deliver()
+    run.mlflow.points["my/score", 0, 1, 0.5] = None
+    run.mlflow.points["loss", 5, 1, 77.0] = None
+    if not has_cursor:
+        run.lose_cursor()
+    for last in (8, 12):
+        run.attempt(last)
+        run.deliver()
+    keys = read_cursor(run.folder, "grid").keys
+
+    assert run.mlflow.asked == 2
+    assert logged == []
+    assert not {"zsg.rows_lost", "zsg.flag"} & set(run.mlflow.tags)
+    assert keys == ["loss", "train/lr"]
+    cells = run.mlflow.count_cells()
+    assert [cell for cell, count in cells.items() if count > 1] == [("loss", 5)]
+
+
+def test_rows_of_a_key_that_neither_cursor_nor_journal_knows_are_not_sent_again(
+    tmp_path: Path,
+) -> None:
+    """Both have lost all of an evaluator's; another one takes its scores again, after
+    another attempt."""
+    run = make_run(tmp_path)
+    run.attempt(3)
+    write_guest(tmp_path, "r", 0, [{"rouge": 0.25}, {"rouge": 0.5}], first_step=1)
+    run.deliver()
+    [path] = journals.guest_files(run.folder)
+    path.unlink()
+    run.lose_cursor()
+    run.deliver()
+    assert "zsg.rows_lost" not in run.mlflow.tags
+    run.attempt(4)
+    run.deliver()
+    time.sleep(0.002)
+    write_guest(tmp_path, "r", 1, [{"rouge": 0.25}, {"rouge": 0.5}], first_step=1)
+    run.deliver()
+
+    assert set(run.mlflow.count_cells().values()) == {1}
+    assert "first rouge at step 1" in run.mlflow.tags["zsg.rows_lost"]
+
+
+def test_rows_that_are_in_the_journal_again_are_told_no_more(tmp_path: Path) -> None:
+    """A file that a network file system does not list for a moment, or that was moved
+    away and back, is nothing that is lost."""
+    run = make_run(tmp_path)
+    run.attempt(5)
+    run.attempt(12)
+    run.deliver()
+    path = journals.list_owned_files(run.folder)[-1]
+    path.rename(path.with_suffix(".hidden"))
+    run.deliver()
+    assert "zsg.rows_lost" in run.mlflow.tags
+    path.with_suffix(".hidden").rename(path)
+    run.deliver()
+
+    assert "zsg.rows_lost" not in run.mlflow.tags
+    assert set(run.mlflow.count_cells().values()) == {1}
 
 
 def test_what_a_dead_evaluator_had_sent_is_not_sent_by_the_next(tmp_path: Path) -> None:

@@ -314,6 +314,25 @@ def test_a_row_that_is_lost_after_it_was_sent_is_not_sent_again(work: Path) -> N
     assert sorted(child_runs(work, "cut")["cut"]["points"]) == sorted(run["points"])
 
 
+def test_a_tag_of_what_holds_no_more_is_removed(work: Path) -> None:
+    """A journal file is listed again; a run that had ended goes on."""
+    write_run(work, "back", [[{"loss": 4.0}], [{"loss": 4.0}, {"loss": 3.0}]], "failed")
+    write_grid(work, "back", ["back"])
+    sync(work, "back")
+    path = work / "runs/back/journal/2-train-0.jsonl"
+    hidden = path.rename(path.with_suffix(".hidden"))
+    sync(work, "back")
+    tags = child_runs(work, "back")["back"]["tags"]
+    assert {"zsg.rows_lost", "zsg.ended"} <= set(tags)
+    hidden.rename(path)
+    write_run(work, "back", [[{"loss": 4.0}]], outcome=None)
+    sync(work, "back")
+
+    run = child_runs(work, "back")["back"]
+    assert not {"zsg.rows_lost", "zsg.ended"} & set(run["tags"])
+    assert sorted(run["points"]) == sorted(journal_points(work, "back"))
+
+
 def test_values_that_mlflow_changes_are_told(work: Path, logged: list[str]) -> None:
     """By a tag of the run and one line of the sync, told once; what MLflow has no room
     for keeps nothing beside it back."""

@@ -23,13 +23,21 @@ Cell = tuple[str, int]
 def find_lost_rows(
     held: Iterable[LostRow], by_writer: Mapping[str, Sequence[Point]]
 ) -> list[LostRow]:
-    """What MLflow holds that is no point of the journals any more."""
+    """What MLflow holds that is no point of the journals any more. Where it holds the
+    journal's own point of a key and step, another one beside it is none of zsg's."""
     names = {
         (point.key, point.step, point.ts)
         for points in by_writer.values()
         for point in points
     }
-    lost = [row for row in held if (row.key, row.step, row.ts) not in names]
+    cells: set[Cell] = set()
+    unknown: list[LostRow] = []
+    for row in held:
+        if (row.key, row.step, row.ts) in names:
+            cells.add((row.key, row.step))
+        else:
+            unknown.append(row)
+    lost = [row for row in unknown if (row.key, row.step) not in cells]
     return sorted(lost, key=lambda row: (row.step, row.key, row.ts))
 
 

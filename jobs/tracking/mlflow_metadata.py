@@ -343,6 +343,14 @@ class Keys:
             is_kept = self._kept[key] = self._has_room(key)
         return is_kept
 
+    def is_sent(self, key: str) -> bool:
+        """Whether it was decided that points of this key are sent."""
+        return self._kept.get(key, False)
+
+    def is_undecided(self, key: str) -> bool:
+        """Whether no point of this key has come yet."""
+        return key not in self._kept
+
     def _has_room(self, key: str) -> bool:
         is_of_source = _of_source(key)
         if self._count >= MOST_KEYS:

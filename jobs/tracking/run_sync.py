@@ -20,7 +20,12 @@ from msgspec.structs import replace
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal, journal_rows, snapshots
-from jobs.contract.delivery_cursor import DeliveryCursor, read_cursor, write_cursor
+from jobs.contract.delivery_cursor import (
+    DeliveryCursor,
+    LostRow,
+    read_cursor,
+    write_cursor,
+)
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import stage_folders
@@ -91,6 +96,11 @@ class _Points:
         """The time of the first point (ms); None before there is one."""
         times = (points[0].ts for points in self.by_writer.values() if points)
         return min(times, default=None)
+
+    def choose_sent(self, lost: Sequence[LostRow]) -> list[LostRow]:
+        """Those of some lost rows that are still lost, of keys that MLflow is told."""
+        still_lost = lost_rows.find_lost_rows(lost, self.by_writer)
+        return [row for row in still_lost if self.keys.is_sent(row.key)]
 
     def of_stage(self, stage: Path) -> list[Point]:
         """The points of a stage, those of its evaluators too."""
@@ -266,27 +276,43 @@ class RunSync:
         """Notes which points MLflow has that the journals have not. Where that is new,
         or it `is_doubtful` how many were sent, all is sent once more, which changes
         nothing of those that are there."""
-        held = [
-            point
-            for point in self._tracker.list_points(self._cursor.run)
-            if in_journal.keys.keeps(point.key)
-        ]
-        lost = lost_rows.find_lost_rows(held, in_journal.by_writer)
-        if lost and lost != self._cursor.lost_rows:
+        lost = self._list_lost_rows(in_journal)
+        sent_once = in_journal.choose_sent(lost)
+        is_news = sent_once != in_journal.choose_sent(self._cursor.lost_rows)
+        if sent_once and is_news:
             logger.warning(
-                f"{self._run_id}: MLflow has {lost_rows.describe_lost_rows(lost)}. They stay, and"
-                " what is computed again is not sent a second time"
+                f"{self._run_id}: MLflow has {lost_rows.describe_lost_rows(sent_once)}. They stay,"
+                " and what is computed again is not sent a second time"
             )
-        if is_doubtful or lost != self._cursor.lost_rows:
+        if is_doubtful or is_news:
             self._cursor = replace(self._cursor, sent={}, last=UNSET)
         self._keep(lost=lost or UNSET, attempts=self._attempts)
+
+    def _list_lost_rows(self, in_journal: _Points) -> list[LostRow]:
+        """The points that MLflow has and the journals have not. Researchers log metrics
+        of their own to a run, which are none of them. Without a cursor that knows the
+        keys of what was sent, one of a key that has not come yet may be either: it is
+        noted, and told of once the journals have the key, too."""
+        keys = in_journal.keys
+        noted = set(self._cursor.lost_rows)
+        may_be_any = self._cursor.keys is UNSET
+
+        def may_be_lost(row: LostRow) -> bool:
+            if keys.is_undecided(row.key):
+                return may_be_any or row in noted
+            return keys.is_sent(row.key)
+
+        held = self._tracker.list_points(self._cursor.run)
+        candidates = lost_rows.find_lost_rows(held, in_journal.by_writer)
+        return list(filter(may_be_lost, candidates))
 
     def _put_lost_rows_back(
         self, in_journal: _Points, rows: dict[str, list[journal_rows.Row]]
     ) -> _Points:
         """The points as MLflow is to have them: what the journals have lost since it
         was sent counts there in place of what was computed again."""
-        lost = self._cursor.lost_rows
+        noted = self._cursor.lost_rows
+        lost = lost_rows.find_lost_rows(noted, in_journal.by_writer)
         if not lost:
             return in_journal
         agree = lost_rows.make_comparison(chain.from_iterable(rows.values()))
@@ -295,8 +321,7 @@ class RunSync:
             in_journal,
             by_writer=by_writer,
             disagreements=[*in_journal.disagreements, *disagreements],
-            tags=in_journal.tags
-            | {"rows_lost": f"MLflow has {lost_rows.describe_lost_rows(lost)}"},
+            tags=in_journal.tags | _describe_in_tag(in_journal.choose_sent(lost)),
         )
 
     def _find_refill_reason(
@@ -456,6 +481,9 @@ class RunSync:
         self._tracker.tag(
             mlflow_run, {f"zsg.{key}": value for key, value in tags.items()}
         )
+        # what held of the run once, as the cause of a failure that a retry has mended
+        gone = [key for key in self._cursor.state or {} if key not in tags]
+        self._tracker.untag(mlflow_run, [f"zsg.{key}" for key in gone])
         status = STATUS.get(state["state"], "RUNNING")
         if status != "RUNNING" or self._cursor.state is not None:
             ended = int(state.get("ended", 0)) or None
@@ -603,6 +631,13 @@ def _list_keys(writers: Iterable[Sequence[Point]]) -> list[str]:
         for key, ts in of_writer.items():
             began[key] = min(ts, began.get(key, ts))
     return sorted(began, key=lambda key: began[key])
+
+
+def _describe_in_tag(lost: Sequence[LostRow]) -> dict[str, str]:
+    """The tag that tells of lost rows; none where there are none."""
+    if not lost:
+        return {}
+    return {"rows_lost": f"MLflow has {lost_rows.describe_lost_rows(lost)}"}
 
 
 def _name_point(point: Point) -> tuple[str, int, int]:

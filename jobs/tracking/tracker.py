@@ -8,6 +8,7 @@ mean.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -289,6 +290,12 @@ def _spell_metric(metric: Metric) -> dict[str, object]:
     return spelled
 
 
+def _is_missing(error: Refused) -> bool:
+    """Whether MLflow refused since it does not have what was asked for."""
+    code = getattr(error.__cause__, "error_code", None)
+    return code == "RESOURCE_DOES_NOT_EXIST"
+
+
 def _fitting(texts: Sequence[str]) -> int:
     """How many of these go into one request, from the first on."""
     sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
@@ -434,10 +441,7 @@ class Tracker:
         try:
             info = self._again(lambda: self._client.get_run(run)).info
         except Refused as error:
-            if (
-                getattr(error.__cause__, "error_code", None)
-                == "RESOURCE_DOES_NOT_EXIST"
-            ):
+            if _is_missing(error):
                 return None
             raise
         return (
@@ -491,6 +495,15 @@ class Tracker:
             count = _fitting([tag.value for tag in unsent_tags[:MOST_TAGS]])
             self._log(run, tags=unsent_tags[:count])
             unsent_tags = unsent_tags[count:]
+
+    def untag(self, run: str, keys: Sequence[str]) -> None:
+        """Removes tags; one that is not there is no error."""
+        for key in keys:
+            try:
+                self._again(functools.partial(self._client.delete_tag, run, key))
+            except Refused as error:
+                if not _is_missing(error):
+                    raise
 
     def set_status(self, run: str, status: str, ended: int | None = None) -> None:
         """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""
