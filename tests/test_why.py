@@ -11,6 +11,7 @@ from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.states import State
+from jobs.files import ownership
 from launcher.lifecycle.retry import RetryChoice
 from launcher.status import logs, why
 from launcher.status.status import collect_states
@@ -287,7 +288,7 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.TIME_LIMIT,
             JobState(state="waiting", stopped=True, saved=4),
             None,
-            "zsg submit resumes from step 4",
+            "zsg submit GRID.YAML resumes from step 4",
             id="stopped",
         ),
         pytest.param(
@@ -308,7 +309,7 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.DIVERGED,
             JobState(state="failed", cause=Cause.DIVERGED),
             "it would fail again: diverged: step 2",
-            "zsg submit; zsg retry g leaves this run, since it would come to that again",
+            "zsg submit GRID.YAML; zsg retry g leaves this run, since it would come to that again",
             id="what would diverge again",
         ),
     ],
@@ -347,8 +348,11 @@ def test_only_a_job_that_hangs_or_outlives_its_run_is_to_be_cancelled(
     assert (row["next"], row["reason"]) == (expected, flag)
 
 
-def test_advice_to_submit_names_the_file_of_the_grid(workspace: Workspace) -> None:
-    """With the options that the grid was submitted with, quoted as a shell needs it."""
+def test_advice_to_submit_names_the_file_of_the_grid(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the options that the grid was submitted with, quoted as a shell needs it, and
+    with the workspace, unless a submit takes that without being told."""
     grid = workspace.root / "g.yaml"
     grid.write_text("name: g\n")
     record = GridRecord(
@@ -361,13 +365,63 @@ def test_advice_to_submit_names_the_file_of_the_grid(workspace: Workspace) -> No
     recorded_grids.write_grid(workspace, grid, record)
     file = recorded_grids.name_file(workspace, "g")
     words = "'/data/my grid.yaml' --profile a800 --set train.lr=1e-5"
+    monkeypatch.setenv("ZSG_WORKSPACE", str(workspace.root))
+    without_workspace = recorded_grids.name_file(workspace, "g")
     damage = JournalDamage(file="j", line=3, reason="zeros", is_own=True)
     choice = RetryChoice(file=file)
     choice.note_damaged("r", JobState(state=State.DONE, damage=damage))
 
-    assert file == words
+    assert without_workspace == words
+    assert file == f"{words} --workspace {workspace.root}"
     assert recorded_grids.name_file(workspace, "never") == "GRID.YAML"
-    assert f"zsg submit {words} --retrain" in choice.describe_left("g")[0]
+    assert f"zsg submit {file} --retrain" in choice.describe_left("g")[0]
+
+
+def test_advice_in_a_groups_workspace_names_no_file(workspace: Workspace) -> None:
+    """Any member can write there which file and profile a grid was opened with, and a
+    profile runs code: no line to paste is made of it."""
+    grid = workspace.root / "g.yaml"
+    grid.write_text("name: g\n")
+    record = GridRecord(
+        name="g", file="/home/m/g.yaml", opened_with="/home/m/p.yaml", runs=[]
+    )
+    recorded_grids.write_grid(workspace, grid, record)
+    assert "/home/m/p.yaml" in recorded_grids.name_file(workspace, "g")
+    ownership.open_to_group(workspace.root)
+
+    assert recorded_grids.name_file(workspace, "g") == "GRID.YAML"
+
+
+@pytest.mark.parametrize(
+    ("profile", "variable", "is_named"),
+    [
+        ("a800", None, False),
+        ("/home/me/mine.yaml", None, True),
+        ("/home/me/mine.yaml", "zsg-work", False),
+        ("a800", "elsewhere", True),
+    ],
+)
+def test_advice_names_the_workspace_where_a_submit_would_take_another(
+    profile: str,
+    variable: str | None,
+    is_named: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The line would submit the whole grid anew there. A profile may name another."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZSG_WORKSPACE", raising=False)
+    if variable:
+        monkeypatch.setenv("ZSG_WORKSPACE", variable)
+    workspace = Workspace(tmp_path / "zsg-work")
+    grid = tmp_path / "g.yaml"
+    grid.write_text("name: g\n")
+    workspace.root.mkdir()
+    record = GridRecord(name="g", file=str(grid), opened_with=profile, runs=[])
+    recorded_grids.write_grid(workspace, grid, record)
+
+    words = recorded_grids.name_file(workspace, "g")
+    assert (f"--workspace {workspace.root}" in words) == is_named
 
 
 def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:

@@ -19,7 +19,7 @@ from launcher.status.journal_checks import flag_journals
 from launcher.status.slurm_states import LEAVING
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import GRID_FILE, JobState
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import suggest_nearest
@@ -92,7 +92,7 @@ class RetryChoice:
     runs: list[str] = field(default_factory=list[str])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     left: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    file: str = "GRID.YAML"  # of the grid, as a command line takes it
+    file: str = GRID_FILE  # of the grid, as a command line takes it
 
     def note_damaged(self, run: str, state: JobState) -> None:
         """Notes a run that is done and whose journal has lost rows, if so it is."""
@@ -107,8 +107,8 @@ class RetryChoice:
                 f"nobody knows what became of them: zsg retry {name} --only"
                 f" state={State.UNKNOWN}"
             ),
-            State.ABSENT: "zsg submit",
-            STOPPED: "zsg submit resumes them",
+            State.ABSENT: f"zsg submit {self.file}",
+            STOPPED: f"zsg submit {self.file} resumes them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
             LEFT_BEHIND: f"zsg retry {name} again in some minutes",
             DAMAGED: (

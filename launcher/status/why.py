@@ -488,15 +488,15 @@ def _resume(
     """By which command a run is resumed as it stands, and from where: a state is
     promised where there is one."""
     if run.startswith("evaluate/"):
-        return "zsg submit again evaluates what is left"
+        return f"zsg submit {GRID_FILE} evaluates what is left"
     if run.startswith(("prepare/", "canary/")):
         return f"zsg retry {grid}, which makes it again for the runs that failed for it"
     if state.stopped:
-        return f"zsg submit resumes from step {state.saved or 0}"
+        return f"zsg submit {GRID_FILE} resumes from step {state.saved or 0}"
     if state.in_queue:
         return _resume_held(run, state, _retry(grid, state, alone))
     if state.cause == NEVER_STARTED:
-        return "zsg submit starts it"
+        return f"zsg submit {GRID_FILE} starts it"
     if refusal:
         return _resume_refused(grid, state, refusal)
     return _retry(grid, state, alone)
@@ -514,7 +514,10 @@ def _resume_held(run: str, state: JobState, retrying: str) -> str:
 def _resume_refused(grid: str, state: JobState, refusal: str) -> str:
     """The command for a run that zsg retry leaves."""
     if state.cause == Cause.DIVERGED:
-        return f"zsg submit; zsg retry {grid} leaves this run, since it would come to that again"
+        return (
+            f"zsg submit {GRID_FILE}; zsg retry {grid} leaves this run, since it would come to that"
+            " again"
+        )
     reason = refusal.partition(":")[0]
     return f"zsg retry {grid} --force; without --force it is left, since {reason}"
 

@@ -5,6 +5,7 @@ A run that is taken out of a grid's file stays in its record: it may still be ru
 and must not vanish from sight.
 """
 
+import os
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +16,8 @@ from jobs.contract import grid_record
 from jobs.contract.folder import Damaged, Workspace, write_bytes
 from jobs.contract.grid_record import GridOutline, GridRecord, ListedRun, list_grids
 from jobs.files import ownership
+from launcher.workspace import workspaces
+from launcher.workspace.job_state import GRID_FILE
 from zsg_core.errors import UserError
 
 
@@ -61,14 +64,20 @@ def read_outline(workspace: Workspace, name: str) -> GridOutline:
 
 
 def name_file(workspace: Workspace, name: str) -> str:
-    """The file of a grid, with the options with which it was submitted, as a command
-    line takes them; `GRID.YAML` where that is not known."""
+    """The file of a grid, with the options with which it was submitted to this
+    workspace, as a command line takes them.
+
+    `GRID.YAML` where that is not known, and in a group's workspace: any member can
+    change what is recorded there, and a profile runs code.
+    """
+    if ownership.is_group_workspace(workspace.root):
+        return GRID_FILE
     try:
         record = grid_record.read_grid_record(workspace, name) if name else None
     except Damaged:
         record = None
     if record is None or not record.file:
-        return "GRID.YAML"
+        return GRID_FILE
     words = [record.file]
     if record.opened_with:
         words += ["--profile", record.opened_with]
@@ -76,7 +85,22 @@ def name_file(workspace: Workspace, name: str) -> str:
         words.append("--smoke")
     for override in record.overrides:
         words += ["--set", override]
+    if not _is_default(workspace, record):
+        words += ["--workspace", str(workspace.root)]
     return shlex.join(words)
+
+
+def _is_default(workspace: Workspace, record: GridRecord) -> bool:
+    """Whether a submit of the grid takes this workspace without being told. A profile
+    of the user's may name another, unless ZSG_WORKSPACE does."""
+    is_shipped = os.sep not in (record.opened_with or "")
+    if not is_shipped and not os.environ.get(workspaces.VARIABLE):
+        return False
+    try:
+        default = workspaces.find_workspace(workspaces.choose_folder(None))
+    except UserError:
+        return False
+    return default.root == workspace.root
 
 
 def select_grids(workspace: Workspace, grid: str | None = None) -> list[str]:
