@@ -522,3 +522,15 @@ def test_a_line_that_names_what_is_stopped_is_short() -> None:
     assert text.startswith("10000 runs (000000000000, 000000000001, ")
     assert text.endswith("000000000007 and 9,992 more) and prepare/p, canary/c")
     assert lifecycle._name_items(items[:2]) == "2 runs (000000000000, 000000000001)"
+
+
+def test_a_check_of_nodes_is_not_cancelled_as_a_run(workspace: Workspace) -> None:
+    """No grid has it; the message says by what it ends, though no grid was submitted."""
+    ledger = Ledger(workspace)
+    submission = ledger.intend(
+        kind="check", grid="", items=["checks/0a1b2c3d4e5f"], scheduler="slurm"
+    )
+    ledger.submitted(submission, ["17"])
+
+    with pytest.raises(UserError, match=r"check of nodes.*scancel 17"):
+        cancel.plan_cancellation(workspace, submission.items, EVERYTHING, force=False)

@@ -86,7 +86,7 @@ def test_a_check_of_two_nodes_goes_its_whole_way(
     write_profile(zsg, engine, FAILING)
     text = " ".join(zsg(*CHECK, profile, code=1).split())
     assert "problem setup, lines: the job failed" in text
-    assert "setup line 2 of 2 ended with 1: TOKEN=…; echo no such module" in text
+    assert "setup line 2 of 2 ended with 1: TOKEN=… (it printed" in text
     assert "it printed: no such module" in text
     assert "mend the line in the profile's setup" in text
     assert "hush-hush" not in text

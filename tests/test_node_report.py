@@ -9,6 +9,7 @@ from jobs.contract.states import State
 from jobs.node_check.registry import NodeCheck
 from launcher.doctor import node_report, node_report_text
 from launcher.doctor.node_report import CheckedJob, describe_ranks
+from launcher.doctor.setup_evidence import hide_arguments
 from launcher.workspace.job_state import JobState
 from tests.lib.node_checks import REQUEST, make_finding
 
@@ -127,7 +128,8 @@ def test_a_setup_line_that_fails_is_told_as_that() -> None:
     ("cause", "words"),
     [
         (Cause.LAUNCH_FAILED, "nothing of zsg has run"),
-        (Cause.NODE_FAILURE, "the node is left out"),
+        (Cause.NODE_FAILURE, "the node failed under it"),
+        (Cause.TIME_LIMIT, "zsg doctor --on-node --time"),
         ("launch failed", "nothing of zsg has run"),
         ("Slurm says COMPLETED, but the job left no record", "zsg logs checks/0a1b"),
         (None, "zsg logs checks/0a1b"),
@@ -210,15 +212,61 @@ def test_what_cpus_confirm_gpus_must_confirm_anew() -> None:
 
 def test_a_report_shows_no_folder_of_the_user_and_no_secret() -> None:
     """A workspace, a home and the values of variables that are named as secrets."""
-    words = "/data/me/work/checks and /home/me/x: export HF_TOKEN=hf_abcdefgh; K=1"
+    words = "/data/me/work/checks and /home/me/x, /home/me2/y: export HF_TOKEN=hf_abcdefgh; K=1"
     state = JobState(state=State.FAILED, cause=Cause.SETUP, evidence=words)
 
     text = read_text(make_job([], state))
 
-    assert "WORKSPACE/checks and ~/x" in text
+    assert "WORKSPACE/checks and ~/x, /home/me2/y" in text
     assert "K=1" in text
-    assert "/home/me" not in text
+    assert "/home/me/" not in text
     assert "hf_abcdefgh" not in text
+
+
+HARMLESS_LINES = (
+    "module load cuda/12.4 gcc",
+    "source /opt/conda/etc/profile.d/conda.sh",
+    "conda activate zsg",
+    "/opt/site/setup.sh",
+    "false",
+)
+KEY_LINES = {
+    "wandb login s3cr3t-key": "wandb …",
+    "huggingface-cli login --token s3cr3t-key --quiet": "huggingface-cli …",
+    "curl -H 'Authorization: Bearer s3cr3t-key' https://a.b/c; true": "curl …",
+    "curl -u me:s3cr3t-key https://a.b": "curl …",
+    "module load cuda; wandb login s3cr3t-key": "module …",
+    "KEY_OF_MINE=s3cr3t-key wandb login": "KEY_OF_MINE=…",
+    "export A='s3cr3t-key'": "export A=…",
+    "echo s3cr3t-key | wandb login --relogin": "echo …",
+    'echo "x (it printed y) s3cr3t-key"': "echo …",
+    "$(cat f) s3cr3t-key": "…",
+}
+
+
+@pytest.mark.parametrize("head", ["ended with 127", "is the last that began"])
+def test_a_setup_line_that_may_hold_a_key_is_told_by_its_program(head: str) -> None:
+    """With what it printed, but for the line's own words; a harmless line stays whole."""
+    beginning = f"setup line 1 of 2 {head}: "
+    for line in HARMLESS_LINES:
+        evidence = f"{beginning}{line} (it printed: no such file cuda/12.4)"
+        assert hide_arguments(evidence) == evidence
+    for line, program in KEY_LINES.items():
+        evidence = f"{beginning}{line} (it printed: no key s3cr3t-key; go away)"
+        expected = f"{beginning}{program} (it printed: no key …; go away)"
+        assert hide_arguments(evidence) == expected
+    assert hide_arguments(f"{beginning}wandb login s3cr3t-key") == f"{beginning}wandb …"
+    assert hide_arguments("the node is gone") == "the node is gone"
+
+
+def test_a_report_of_nothing_says_so() -> None:
+    """Where there are no checks to run, and the job has ended well."""
+    records = [make_record(rank) for rank in range(8)]
+    report = node_report.make_report(make_job(records), ())
+
+    text = node_report_text.format_report(report, ())
+
+    assert "result: skipped (nothing was found)" in text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from launcher.status import logs, why
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import (
+    HELD_BY_USER,
     JOURNAL_UNREADABLE,
     RECORD_UNREADABLE,
     JobState,
@@ -490,3 +491,24 @@ def test_the_failures_of_a_grid_are_found_by_one_look(
         f"submissions/{submission.id}/7_{number}_0_log.out" for number in range(20)
     ]
     assert {cause.line if cause else None for cause in causes} == {5}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (State.CANCELLED, "somebody wanted it to end; then: zsg doctor --on-node"),
+        (State.FAILED, "give it more minutes: zsg doctor --on-node --time"),
+    ],
+)
+def test_a_check_of_nodes_is_given_advice_of_its_own(state: State, words: str) -> None:
+    """No grid has it, so it is neither submitted nor retried, and it trains nothing."""
+    cause = Cause.CANCELLED if state == State.CANCELLED else Cause.TIME_LIMIT
+    item = "checks/0a1b2c3d4e5f"
+
+    row = why.make_why_row(item, None, JobState(state=state), why.ProvenCause(cause))
+    waits = JobState(state=State.QUEUED, reason=HELD_BY_USER, in_queue=True)
+    row_held = why.make_why_row(item, None, waits, None)
+
+    assert row["next"].startswith(words)
+    assert "retry" not in row["next"]
+    assert "scontrol release" in row_held["next"]

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from jobs.contract.node_check import Finding
 from jobs.node_check.context import CheckContext
 from jobs.node_check.device_times import time_calls, wait_for_device
-from jobs.node_check.findings import report_ok, report_problem
+from jobs.node_check.findings import count_ranks, report_ok, report_problem
 
 GB = 1e9
 GPU_ELEMENTS, CPU_ELEMENTS = 1 << 27, 1 << 20
@@ -29,7 +29,7 @@ def check_sums(context: CheckContext) -> list[Finding]:
     if wrong:
         return [
             report_problem(
-                f"a sum over {context.ranks.world} ranks is wrong in {wrong} elements",
+                f"a sum over {count_ranks(context.ranks.world)} is wrong in {wrong} elements",
                 "a network or a GPU damages what it sends; have the site look at"
                 f" {context.node}, and try NCCL_DEBUG=INFO in the profile's setup",
             )

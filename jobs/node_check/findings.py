@@ -5,6 +5,11 @@ import msgspec
 from jobs.contract.node_check import Finding, FindingState
 
 
+def count_ranks(count: int) -> str:
+    """`1 rank`, `2 ranks`."""
+    return "1 rank" if count == 1 else f"{count} ranks"
+
+
 def report_ok(text: str, key: str = "", /, **figures: float) -> Finding:
     """All is as it should be."""
     return Finding(state=FindingState.OK, text=text, what=key, figures=figures)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from jobs.contract.node_check import Finding, FindingState, read_rank_records
 from jobs.node_check.agreement import Meeting
 from jobs.node_check.context import CheckContext
+from jobs.node_check.findings import count_ranks
 from jobs.runtime.devices import CPU
 from jobs.runtime.ranks import connect_ranks, set_group_timeouts
 from zsg_core.errors import ClusterError
@@ -39,8 +40,7 @@ def meet_ranks(context: CheckContext) -> list[Finding]:
     if not context.ranks.is_main:
         return []
     backend = "NCCL" if context.has_gpu else "gloo"
-    count = context.ranks.world
-    ranks = "1 rank" if count == 1 else f"{count} ranks"
+    ranks = count_ranks(context.ranks.world)
     return [
         Finding(
             state=FindingState.OK,

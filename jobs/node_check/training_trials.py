@@ -16,6 +16,7 @@ from jobs.node_check.arithmetic import make_bench
 from jobs.node_check.context import CheckContext
 from jobs.node_check.findings import (
     add_comparison,
+    count_ranks,
     report_ok,
     report_problem,
     report_skipped,
@@ -238,7 +239,7 @@ def judge_speed(
     """The speed of training, and the share of a GPU's peak that it is."""
     text = (
         f"{assumed.name} trains {speeds.tokens_per_s:,.0f} tokens a second on"
-        f" {context.ranks.world} ranks, {speeds.tflops:.4g} TFLOP/s on each"
+        f" {count_ranks(context.ranks.world)}, {speeds.tflops:.4g} TFLOP/s on each"
     )
     findings = [report_ok(text, tokens_per_s=speeds.tokens_per_s, tflops=speeds.tflops)]
     gpu = context.request.gpu

@@ -26,14 +26,15 @@ from jobs.contract.states import State
 from jobs.node_check import registry
 from jobs.node_check.registry import NodeCheck
 from launcher.clusters.slurm import parse_hosts
-from launcher.status.why import NEXT
+from launcher.doctor import setup_evidence
+from launcher.status.why import NEXT, NEXT_OF_CHECK
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import HIDDEN, hide_known, is_secret
 
 # what the launcher itself looks at; the rest are the registry's
 JOB, RANKS, SETUP = "job", "ranks", "setup"
 LOGS = "zsg logs checks/{id} --rank {rank}"
-ADVICE = {cause.value: text for cause, text in NEXT.items()}
+ADVICE = {cause.value: text for cause, text in (NEXT | NEXT_OF_CHECK).items()}
 _ASSIGNED = re.compile(r"\b([A-Za-z_]\w*)=(?:\"[^\"]*\"|'[^']*'|[^\s;&|]+)")
 # the parts in which it is all the same what a rank computes on
 ON_ANY_DEVICE = (Section.SETUP, Section.WORKSPACE)
@@ -120,7 +121,8 @@ def _judge_job(job: CheckedJob) -> Iterator[Finding]:
     if state.state == State.DONE:
         return
     is_setup = state.cause == Cause.SETUP
-    words = [str(text) for text in (state.cause, state.evidence) if text]
+    evidence = setup_evidence.hide_arguments(state.evidence or "")
+    words = [str(text) for text in (state.cause, evidence) if text]
     if is_setup:
         words = words[1:]
     node = f" on {state.node}" if state.node else ""
@@ -387,7 +389,8 @@ def _hide_in(text: str, private: Mapping[str, str]) -> str:
     """A text with other words for the user's folders, and a sign for secrets: of this
     process, and what a setup line sets."""
     for path, words in private.items():
-        text = text.replace(path, words)
+        # not a folder whose name only begins so
+        text = re.sub(rf"{re.escape(path)}(?![\w-]|\.\w)", words, text)
     # a setup line may set one
     return _ASSIGNED.sub(_hide_assigned, hide_known(text))
 

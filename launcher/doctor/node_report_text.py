@@ -73,7 +73,8 @@ def _list_versions(report: NodeCheckReport) -> str:
 def _count_states(report: NodeCheckReport) -> str:
     """How many findings there are of each state, the worst first."""
     counts = Counter(finding.state for finding in report.findings)
-    return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+    named = [f"{counts[state]} {state}" for state in ORDER if counts[state]]
+    return ", ".join(named) or "nothing was found"
 
 
 def _name_nodes(nodes: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
-from jobs.contract import cancellation, job_file
+from jobs.contract import cancellation, job_file, node_check
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.job_file import AnyJob, jobs_before, runs_served
@@ -208,6 +208,8 @@ def plan_cancellation(
 
     UserError for a name that is neither a grid nor the unique prefix of a run's id.
     """
+    for name in names:
+        _refuse_check(workspace, name)
     records = {
         name: recorded_grids.read_grid(workspace, name)
         for name in recorded_grids.select_grids(workspace)
@@ -227,6 +229,18 @@ def plan_cancellation(
     wish = Wish(grids, runs, force)
     scene = _read_scene(workspace, ledger, list(records.values()), states, grids)
     return choose_cancellations(chosen, wish, scene)
+
+
+def _refuse_check(workspace: Workspace, name: str) -> None:
+    """UserError for a check of nodes, which is no grid's."""
+    if not name.startswith(f"{node_check.FOLDER}/"):
+        return
+    last = Ledger(workspace).last(name)
+    job = last.ids[0] if last and last.ids else "JOB"
+    raise UserError(
+        f"{name} is a check of nodes, which no grid has: Ctrl-C ends it where zsg doctor --on-node"
+        f" waits for it, and so does scancel {job}"
+    )
 
 
 def _select_runs(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import causes, exit_record, job_file
+from jobs.contract import causes, exit_record, job_file, node_check
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
@@ -72,6 +72,13 @@ NEXT = {
     Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
     Cause.DIED: "killed from outside, often for memory: zsg logs RUN",
 }
+# of a check of nodes, where that is not what helps a run
+NEXT_OF_CHECK = {
+    Cause.NODE_FAILURE: "the node failed under it: tell the site which",
+    Cause.TIME_LIMIT: "give it more minutes: zsg doctor --on-node --time",
+}
+HELD_CHECK = "scontrol release lets its Slurm job start, scancel ends it"
+CHECK_ANEW = "zsg doctor --on-node checks anew"
 # of what died before it began, where its log says no more
 NEXT_UNBEGUN = "its script ended by itself, and its log does not say why: zsg logs RUN"
 
@@ -470,16 +477,29 @@ def _next(
 ) -> str | None:
     """What to do about a run: what helps against its cause, then what resumes it."""
     if cause is None:
-        if state.reason == HELD_BY_USER:
-            options = "" if "/" in run else f" --only {run}"
-            return describe_release(state.unreleased, options)
-        return f"zsg cancel {run} ends the Slurm job" if _is_held(state) else None
+        return _advise_without_cause(run, state)
     parsed = causes.parse_cause(cause.cause)
-    advice = NEXT[parsed] if parsed else None
+    advices = NEXT | NEXT_OF_CHECK if _is_check(run) else NEXT
+    advice = advices[parsed] if parsed else None
     if parsed == Cause.DIED and (cause.evidence or "").endswith(BEFORE):
         advice = NEXT_UNBEGUN
     advice = advice.replace("RUN", run) if advice else None
     return "; then: ".join(filter(None, (advice, resume)))
+
+
+def _advise_without_cause(run: str, state: JobState) -> str | None:
+    """What to do about a job that has not ended; None where it is well."""
+    if _is_check(run):
+        is_waiting = state.reason == HELD_BY_USER
+        return HELD_CHECK if is_waiting or _is_held(state) else None
+    if state.reason == HELD_BY_USER:
+        options = "" if "/" in run else f" --only {run}"
+        return describe_release(state.unreleased, options)
+    return f"zsg cancel {run} ends the Slurm job" if _is_held(state) else None
+
+
+def _is_check(item: str) -> bool:
+    return item.startswith(f"{node_check.FOLDER}/")
 
 
 def _resume(
@@ -487,6 +507,8 @@ def _resume(
 ) -> str:
     """By which command a run is resumed as it stands, and from where: a state is
     promised where there is one."""
+    if _is_check(run):
+        return CHECK_ANEW
     if run.startswith("evaluate/"):
         return f"zsg submit {GRID_FILE} evaluates what is left"
     if run.startswith(("prepare/", "canary/")):
