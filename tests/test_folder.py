@@ -173,6 +173,10 @@ def test_a_snapshot_that_is_removed_while_it_is_looked_at_is_no_error(
 
     monkeypatch.setattr(Path, "stat", remove_and_look)
     steps = snapshots.find_steps(tmp_path)
-
     is_removed_in_time = looks_before < len(looks)
     assert steps == ([] if is_removed_in_time else [8])
+
+    looks.clear()
+    if is_removed_in_time:
+        (tmp_path / "removed").rename(folder)
+    assert snapshots.find_damaged(tmp_path) == {}

@@ -114,12 +114,15 @@ def _was_whole(folder: Path) -> bool:
 
 
 def find_damaged(run: Path) -> dict[int, str]:
-    """The steps whose snapshots were whole once, and what is missing of them."""
+    """The steps whose snapshots were whole once, and what is missing of them. One that
+    is removed meanwhile has no damage."""
     folders = list_paths(run / FOLDER, "[0-9]*")
-    damages = {
-        int(path.name): find_damage(path) for path in folders if is_committed(path)
-    }
-    return {step: damage for step, damage in sorted(damages.items()) if damage}
+    damages: dict[int, str] = {}
+    for path in filter(is_committed, folders):
+        damage = find_damage(path)
+        if damage and is_committed(path):
+            damages[int(path.name)] = damage
+    return dict(sorted(damages.items()))
 
 
 def read_meta(folder: Path) -> SnapshotMeta:

@@ -564,7 +564,10 @@ class RunSync:
 
 def _read_mtime(path: Path) -> int:
     """When a file was changed (ns); 0 if it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return path.stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _is_of_model(point: Point, step: int) -> bool:
