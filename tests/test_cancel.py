@@ -18,8 +18,9 @@ from launcher.clusters.slurm import compact_ids
 from launcher.commands import lifecycle
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
-from launcher.lifecycle.cancel import Scene, Wish, choose_cancellations
+from launcher.lifecycle.cancel import Decision, Scene, Wish, choose_cancellations
 from launcher.status.status import collect_states
+from launcher.views import asking
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -368,6 +369,46 @@ def test_what_a_submit_sends_while_cancel_waits_for_it_is_cancelled(workspace, q
     assert (sorted(decision.stop), troubles) == (["runs/a1", "runs/d4"], [])
     [call] = [call for call in queue.calls if call[0] == "scancel"]
     assert sorted(call) == ["--quiet", "7_[0]", "8_[1]", "scancel"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "ended", "is_beyond"),
+    [
+        (["runs/a", "runs/b"], ["runs/b"], False),
+        (["runs/a"], [], False),
+        (["runs/a"], ["runs/a"], False),
+        (["runs/a", "runs/b"], [], True),
+        (["runs/a", "runs/b", "runs/c"], ["runs/b", "runs/c"], True),
+    ],
+)
+def test_what_stops_beyond_what_was_agreed_to(stop, ended, is_beyond):
+    """Also a run whose job was to be cleared up after its end, and that is at work by now."""
+    agreed = Decision(["runs/a", "runs/b"], ended=["runs/b"])
+
+    assert Decision(stop, ended=ended).stops_beyond(agreed) == is_beyond
+
+
+@pytest.mark.parametrize("agrees_again", [True, False])
+def test_a_cancel_asks_again_where_there_is_more_to_stop(
+    agrees_again, workspace, queue, monkeypatch
+):
+    """What was submitted while the question stood is not stopped unasked."""
+    questions = list[str]()
+    whole = cancel.plan_cancellation(workspace, ["b"], EVERYTHING, False)
+    plans = [Decision(whole.stop[:1]), whole, whole]
+
+    def make_consent(yes):
+        assert not yes
+        return lambda text: questions.append(text) or len(questions) < 2 + agrees_again
+
+    monkeypatch.setattr(cancel, "plan_cancellation", lambda *_: plans.pop(0))
+    monkeypatch.setattr(asking, "can_ask", lambda yes: not yes)
+    monkeypatch.setattr(asking, "make_consent", make_consent)
+    lifecycle.cancel(["b"], workspace.root, None, None)
+
+    assert [text[:5] for text in questions] == ["1 run", f"{len(whole.stop)} run"]
+    assert ("scancel" in {call[0] for call in queue.calls}) == agrees_again
+    assert len(plans) == (not agrees_again)
 
 
 def test_a_job_of_another_name_is_not_touched(workspace, queue):

@@ -63,7 +63,7 @@ def cancel(
 
     from launcher.grids.selection import Selection
     from launcher.lifecycle import cancel as cancels
-    from launcher.views import asking, show
+    from launcher.views import asking
     from launcher.workspace import workspaces
     from launcher.workspace.submit_lock import await_submit
 
@@ -74,16 +74,19 @@ def cancel(
     if asking.can_ask(yes):
         await_submit(workspace_folder)
         agreed = cancels.plan_cancellation(workspace_folder, names, selection, force)
-        _print_left_alone(agreed.left)
-        if not agreed.stop:
-            show.print_result("nothing to stop")
-            return
-        if not asking.make_consent(yes)(f"{_describe_stop(agreed)}: stop?"):
-            logger.info("nothing was stopped")
+        if not _ask_to_stop(agreed):
             return
     decision, troubles = cancels.cancel_selected(
-        workspace_folder, names, selection, force, save
+        workspace_folder, names, selection, force, save, agreed
     )
+    while troubles is None:
+        logger.warning("the states changed meanwhile: there is more to stop")
+        agreed = decision
+        if not _ask_to_stop(agreed):
+            return
+        decision, troubles = cancels.cancel_selected(
+            workspace_folder, names, selection, force, save, agreed
+        )
     if agreed is None:
         _print_left_alone(decision.left)
     elif decision != agreed:
@@ -93,6 +96,22 @@ def cancel(
     for trouble in troubles:
         logger.warning(f"note: {trouble}")
     _print_stopped(decision, save)
+
+
+def _ask_to_stop(decision: "Decision") -> bool:
+    """Whether somebody at a terminal agrees to what would stop; says what is left alone."""
+    import logging
+
+    from launcher.views import asking, show
+
+    _print_left_alone(decision.left)
+    if not decision.stop:
+        show.print_result("nothing to stop")
+        return False
+    if asking.make_consent(yes=False)(f"{_describe_stop(decision)}: stop?"):
+        return True
+    logging.getLogger(__name__).info("nothing was stopped")
+    return False
 
 
 def _print_left_alone(reasons: Mapping[str, str]) -> None:

@@ -82,6 +82,13 @@ class Decision:
     left: dict[str, str] = field(default_factory=dict[str, str])
     ended: list[str] = field(default_factory=list[str])
 
+    def stops_beyond(self, agreed: "Decision") -> bool:
+        """Whether it stops what another does not, or what that one only clears up after
+        its end."""
+        running = set(self.stop).difference(self.ended)
+        agreed_running = set(agreed.stop).difference(agreed.ended)
+        return not (running <= agreed_running and set(self.stop) <= set(agreed.stop))
+
 
 def choose_cancellations(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
     """Which of the chosen job folders stop, and which helpers that nobody else waits for. Pure."""
@@ -330,15 +337,19 @@ def cancel_selected(
     selection: Selection,
     force: bool,
     save: bool,
-) -> tuple[Decision, list[str]]:
+    agreed: Decision | None = None,
+) -> tuple[Decision, list[str] | None]:
     """Stops what `plan_cancellation` chooses; returns that, and what could not be
     reached, in words.
 
     Waits for a submit that is at work (UserError where that takes too long), and only
-    then chooses: what that one has submitted meanwhile stops, too.
+    then chooses: what that one has submitted meanwhile stops, too. Where somebody has
+    `agreed` to less, nothing is stopped, and None stands in place of the words.
     """
     with submit_lock(workspace):
         decision = plan_cancellation(workspace, names, selection, force)
+        if agreed is not None and decision.stops_beyond(agreed):
+            return decision, None
         troubles = carry_out(workspace, decision.stop, save, decision.ended)
     return decision, troubles
 
