@@ -121,7 +121,7 @@ def _judge_job(job: CheckedJob) -> Iterator[Finding]:
     if state.state == State.DONE:
         return
     is_setup = state.cause == Cause.SETUP
-    evidence = setup_evidence.hide_arguments(state.evidence or "")
+    evidence = _show_evidence(state)
     words = [str(text) for text in (state.cause, evidence) if text]
     if is_setup:
         words = words[1:]
@@ -137,6 +137,11 @@ def _judge_job(job: CheckedJob) -> Iterator[Finding]:
         section=Section.SETUP,
         node=state.node or "",
     )
+
+
+def _show_evidence(state: JobState) -> str:
+    """What proves how a job ended, without what a setup line may hold of keys."""
+    return setup_evidence.hide_arguments(state.evidence or "")
 
 
 def _describe_end(state: State) -> str:
