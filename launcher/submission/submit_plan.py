@@ -271,21 +271,32 @@ class SubmitPlanner:
     def _list_needed(self, plan: Plan, facts: _Facts) -> set[str]:
         """The job folders of the selected runs, of what these and new jobs wait for, and
         of evaluate jobs that serve them."""
-        root = self.site.workspace.root
         selected = {run_item(a.run) for a in plan.actions if a.reason != NOT_SELECTED}
-        needed = set[str]()
-        unread = {item for item in selected if facts.states[item].is_active}
+        waiting = {item for item in selected if facts.states[item].is_active}
         for new_job in (*plan.prepares, *plan.groups):
-            unread.update(new_job.after)
+            waiting.update(new_job.after)
+        return self._add_jobs_before(waiting) | self._list_serving(selected, facts)
+
+    def _add_jobs_before(self, items: set[str]) -> set[str]:
+        """Jobs with all that they wait for, and what that waits for."""
+        root = self.site.workspace.root
+        needed = set[str]()
+        unread = items
         while unread:
             needed |= unread
             jobs = [job_file.read_job_if_sound(root / item) for item in unread]
             unread = {item for job in jobs for item in jobs_before(job)} - needed
+        return needed
+
+    def _list_serving(self, items: set[str], facts: _Facts) -> set[str]:
+        """The evaluate jobs that serve any of these runs."""
+        root = self.site.workspace.root
+        serving = set[str]()
         for item in facts.beside:
             served = runs_served(job_file.read_job_if_sound(root / item))
-            if not selected.isdisjoint(f"runs/{run.run}" for run in served):
-                needed.add(item)
-        return needed
+            if not items.isdisjoint(f"runs/{run.run}" for run in served):
+                serving.add(item)
+        return serving
 
 
 def _is_held_by_user(state: JobState) -> bool:
