@@ -246,12 +246,13 @@ def test_a_colleague_sees_what_may_be_read(
     with pytest.raises(PermissionError):
         list_paths(work.grid("g"), "*")
     for ask in (
-        lambda: journal.list_journal_files(work.run("aaaa")),
         lambda: logs.list_logs(work.submission("s")),
         lambda: queries.find_item(work, "aaaa"),
     ):
         with pytest.raises(PermissionError):
             ask()
+    with pytest.raises(Unreadable, match=r"aaaa/journal: Permission denied"):
+        journal.list_journal_files(work.run("aaaa"))
 
 
 def _refuse(path: Path) -> list[str]:
