@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,17 @@ def test_each_entry_names_a_function_that_is_there(
     monkeypatch.setattr(sys.modules[module], name, lambda given: called.append(given))
     check.function(context)
     assert called == [context]
+
+
+def test_what_a_check_trains_is_of_its_own_start_of_the_job(tmp_path: Path) -> None:
+    """Put back into the queue in the middle, a check does not read what its earlier
+    start has journalled; in the end both are removed."""
+    first = make_context(tmp_path)
+    later = replace(first, attempt=3)
+    for context in (first, later):
+        context.bench.mkdir(parents=True)
+        (context.bench / "journal").touch()
+
+    assert first.bench != later.bench
+    run._remove_bench(later)
+    assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,7 @@ def make_job(records: list[RankRecord], state: JobState = DONE) -> CheckedJob:
         request=REQUEST,
         state=state,
         records=records,
-        private={"/data/me/work": "WORKSPACE", "/home/me": "~"},
+        private={"/data/me/zsg": "WORKSPACE", "/home/me": "~"},
     )
 
 
@@ -212,7 +212,7 @@ def test_what_cpus_confirm_gpus_must_confirm_anew() -> None:
 
 def test_a_report_shows_no_folder_of_the_user_and_no_secret() -> None:
     """A workspace, a home and the values of variables that are named as secrets."""
-    words = "/data/me/work/checks and /home/me/x, /home/me2/y: export HF_TOKEN=hf_abcdefgh; K=1"
+    words = "/data/me/zsg/checks and /home/me/x, /home/me2/y: export HF_TOKEN=hf_abcdefgh; K=1"
     state = JobState(state=State.FAILED, cause=Cause.SETUP, evidence=words)
 
     text = read_text(make_job([], state))

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.contract.node_check import NodeCheckRequest
+from jobs.contract.node_check import TRIALS, NodeCheckRequest
 from jobs.node_check.agreement import Meeting
 from jobs.node_check.speeds import Speeds
 from jobs.runtime.devices import CPU
@@ -14,7 +14,8 @@ from jobs.runtime.ranks import Ranks
 @dataclass
 class CheckContext:
     """One rank of a check. `folder`: of the check, on the shared workspace; `deadline`:
-    by time.monotonic(), after which nothing more is begun.
+    by time.monotonic(), after which nothing more is begun; `attempt`: the number of this
+    start of the job.
 
     `device`, `meeting` and `is_connected` are set once the ranks have met: before that,
     and where they could not, a rank is by itself on the CPU. `parted`: why they do
@@ -27,6 +28,7 @@ class CheckContext:
     ranks: Ranks
     node: str
     deadline: float
+    attempt: int = 1
     device: str = CPU
     is_connected: bool = False
     meeting: Meeting | None = None
@@ -46,8 +48,9 @@ class CheckContext:
 
     @property
     def bench(self) -> Path:
-        """A folder of its own for what is trained here, laid out as a workspace."""
-        return self.folder / "trials"
+        """A folder of its own for what is trained here, laid out as a workspace; of this
+        start of the job alone, since an earlier one may have left its journals."""
+        return self.folder / TRIALS / str(self.attempt)
 
     @property
     def has_time(self) -> bool:

@@ -49,6 +49,7 @@ def run_checks(
         ranks=ranks,
         node=attempts.get_node_name(),
         deadline=time.monotonic() + request.budget_s,
+        attempt=attempt,
     )
     record = RankRecord(
         attempt=attempt,
@@ -159,11 +160,11 @@ def find_reason_to_skip(check: NodeCheck, context: CheckContext) -> str:
 
 
 def _remove_bench(context: CheckContext) -> None:
-    """Removes what was trained here, once no rank needs it."""
+    """Removes what was trained here, also by earlier starts, once no rank needs it."""
     if context.meeting and context.is_connected:
         context.meeting.exchange("the end", "")
     if context.ranks.is_main:
-        shutil.rmtree(context.bench, ignore_errors=True)
+        shutil.rmtree(context.folder / node_check.TRIALS, ignore_errors=True)
 
 
 def _stamp(check: NodeCheck, context: CheckContext, finding: Finding) -> Finding:

@@ -8,7 +8,7 @@ import contextlib
 import gc
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,18 +255,23 @@ def _read_trained(run: Path) -> Trained:
     journalled = list(read_journal(run))
     rows = [row.data for row in journalled if isinstance(row, MetricRow)]
     steps = [data for data in rows if "train/loss" in data]
-    stalls = [data[STALL] for data in rows if STALL in data]
+    stalls = _list_values(rows, STALL)
     events = [event for _, event in find_events(journalled, SnapshotWritten)]
     return Trained(
-        losses=[float(data["train/loss"]) for data in steps],
+        losses=_list_values(steps, "train/loss"),
         norms=[float(data.get("train/grad_norm", math.nan)) for data in steps],
-        tokens_per_s=[float(data[f"{SPEED}tokens_per_s"]) for data in steps],
-        mfu=[float(data[MFU]) for data in steps if MFU in data],
-        skipped=int(max(data.get("train/skipped", 0) for data in steps)),
-        stall_s=float(stalls[-1]) if stalls else None,
+        tokens_per_s=_list_values(steps, f"{SPEED}tokens_per_s"),
+        mfu=_list_values(steps, MFU),
+        skipped=int(max(_list_values(steps, "train/skipped"), default=0)),
+        stall_s=stalls[-1] if stalls else None,
         written=events[-1] if events else None,
         run=run,
     )
+
+
+def _list_values(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """The values of a key in the rows that have it, in their order."""
+    return [float(data[key]) for data in rows if key in data]
 
 
 def _describe_nothing(run: Path) -> Trained:
