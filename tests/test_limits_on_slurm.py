@@ -54,7 +54,9 @@ def site(slurm: SlurmCluster) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def zsg_waiting(zsg_on_slurm: Zsg, site: SlurmCluster) -> Iterator[Zsg]:
-    """The command line, and a cluster that takes jobs and starts none."""
+    """The command line, and a cluster that takes jobs and starts none. What an earlier
+    test cancelled stands in the queue until its processes are gone."""
+    wait_until(lambda: not queued(site))
     for name in ("main", "urgent"):
         site.run("scontrol", "update", f"partition={name}", "state=down")
     yield zsg_on_slurm
