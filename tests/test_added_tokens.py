@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from jobs.model import base_model
+from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
 from tests.lib.tiny_base import BASE, TEXTS
@@ -55,14 +56,14 @@ def test_a_text_becomes_one_token_and_stays_text(tiny: Path, tmp_path: Path) -> 
     """Wherever it stands, and in decoded answers; the end of a sequence in the data is
     text as before."""
     add(tiny, tmp_path / "made", init="random", seed=0)
-    vocabulary = base_model.load_vocabulary(tmp_path / "made")
+    vocabulary = load_vocabulary(tmp_path / "made")
     [sep] = vocabulary.tokenize("<sep>")
     ids = vocabulary.tokenize("Mind<sep>, not </s>")
 
     assert ids.count(sep) == 1
     assert vocabulary.eos not in ids
     assert vocabulary.text(ids) == "Mind<sep>, not </s>"
-    assert sep not in base_model.load_vocabulary(tiny).tokenize("Mind<sep>, not </s>")
+    assert sep not in load_vocabulary(tiny).tokenize("Mind<sep>, not </s>")
 
 
 @pytest.mark.parametrize("source", ["tiny", "untied"])

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
 from tests.lib.tokenized_sets import tokenized
 from zsg_core.data.examples import Example

@@ -14,6 +14,7 @@ from zsg_core.errors import UserError
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from jobs.model import base_model
+    from jobs.model.vocabulary import Vocabulary, load_vocabulary, refuse_lossy
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_every_text_survives_the_tokenizer(made: Path) -> None:
     """A byte-level tokenizer knows every text, also what it was not trained on."""
     from transformers import AutoTokenizer
 
-    vocabulary = base_model.load_vocabulary(made)
+    vocabulary = load_vocabulary(made)
     text = "Größe ∑ 東京 \x00 </s> <s>\n\ttab"
 
     assert (
@@ -79,7 +80,7 @@ def test_a_token_without_a_row_is_told_with_its_text(tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "model", vocab_size=258)
     write_tokenizer(folder, {"note": 258})
     as_token = {"added": {"tokens": ["note"]}, "added_tokens": "split"}
-    vocabulary = base_model.load_vocabulary(folder, as_token)
+    vocabulary = load_vocabulary(folder, as_token)
 
     # n, o, d: the letters begin with ! as 2
     assert vocabulary.tokenize("nod") == [79, 80, 69]
@@ -107,26 +108,22 @@ def test_a_tokenizer_that_loses_text_is_refused(
 ) -> None:
     """As transformers 5.3 to 5.21 lost the blanks of byte-level tokenizers that are
     called Llama's."""
-    vocabulary = base_model.Vocabulary(
-        lambda text: [3], 0, 1, lambda ids: back, unknown=2
-    )
+    vocabulary = Vocabulary(lambda text: [3], 0, 1, lambda ids: back, unknown=2)
     if is_fine:
-        base_model.refuse_lossy(Path("model"), vocabulary, [text])
+        refuse_lossy(Path("model"), vocabulary, [text])
     else:
         with pytest.raises(
             UserError,
             match="model: the tokenizer does not give a text of the data back",
         ):
-            base_model.refuse_lossy(Path("model"), vocabulary, ["", text])
+            refuse_lossy(Path("model"), vocabulary, ["", text])
 
 
 def test_a_letter_that_a_tokenizer_has_not_is_no_loss() -> None:
     """A text with a token for what is unknown says nothing of the others."""
-    vocabulary = base_model.Vocabulary(
-        lambda text: [2, 3], 0, 1, lambda ids: "", unknown=2
-    )
+    vocabulary = Vocabulary(lambda text: [2, 3], 0, 1, lambda ids: "", unknown=2)
 
-    base_model.refuse_lossy(Path("model"), vocabulary, ["東京"])
+    refuse_lossy(Path("model"), vocabulary, ["東京"])
 
 
 def test_a_byte_level_tokenizer_called_llamas_gives_text_back(
@@ -139,7 +136,7 @@ def test_a_byte_level_tokenizer_called_llamas_gives_text_back(
     (folder / "tokenizer_config.json").write_text(
         json.dumps(told | {"tokenizer_class": "LlamaTokenizerFast"})
     )
-    vocabulary = base_model.load_vocabulary(folder)
+    vocabulary = load_vocabulary(folder)
 
     assert (
         vocabulary.text(vocabulary.tokenize("hello big world\n x"))

@@ -184,7 +184,7 @@ def test_the_token_is_there_from_data_to_snapshot(site: Site) -> None:
     embedding's adapters have its row."""
     from safetensors import safe_open
 
-    from jobs.model.base_model import load_vocabulary
+    from jobs.model.vocabulary import load_vocabulary
 
     run = site.runs[2]
     [snapshot] = (run / "snapshots").glob("[0-9]*")

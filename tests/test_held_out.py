@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from tests.lib import tokenized_sets

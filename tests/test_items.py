@@ -13,7 +13,7 @@ import pytest
 from jobs.contract import item_losses
 from jobs.evaluating.items import Asker, Dialogues, OwnTestSet, Problems, Questions
 from jobs.model import content
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from tests.lib.character_tokens import WORDS
 from zsg_core.data.examples import Example

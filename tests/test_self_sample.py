@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.preparing import self_sample
 from tests.lib.character_tokens import BOS, EOS, characters, text
 from zsg_core import recipe as recipes

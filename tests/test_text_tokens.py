@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.model import base_model
 from jobs.model.text_tokens import ChatTokens, reads_text
+from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing import added_tokens
 from launcher.grids import model_folder, model_tokenizer
 from launcher.grids.inputs import Inputs
@@ -73,7 +73,7 @@ def make_unigram(folder: Path) -> None:
 def test_no_word_of_a_text_is_a_control_token(llama: Path) -> None:
     """Special or not; runs of blanks and single letters are no control tokens, and stay
     pieces of text."""
-    vocabulary = base_model.load_vocabulary(llama)
+    vocabulary = load_vocabulary(llama)
 
     for token in (*CONTROL, "<s>", "</s>"):
         ids = vocabulary.tokenize(f"a{token} {token}")
@@ -91,7 +91,7 @@ def test_texts_without_control_tokens_have_the_ids_that_they_had(
     for folder in (llama, unigram):
         old = tokenizer_of(folder)
         assert reads_text(old) is not old
-        found = [base_model.load_vocabulary(folder).tokenize(text) for text in PLAIN]
+        found = [load_vocabulary(folder).tokenize(text) for text in PLAIN]
         assert found == [
             old(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             for text in PLAIN
@@ -117,7 +117,7 @@ def test_an_end_that_stands_in_the_dictionary_is_no_end_in_a_text(
     before = tokenizer("good</s>", add_special_tokens=False, split_special_tokens=True)[
         "input_ids"
     ]
-    vocabulary = base_model.load_vocabulary(folder)
+    vocabulary = load_vocabulary(folder)
     ids = vocabulary.tokenize("good</s>")
 
     assert tokenizer.eos_token_id in before
@@ -129,10 +129,8 @@ def test_what_a_grid_names_stays_a_token(llama: Path) -> None:
     """By the recipe of its base; a recipe of an older zsg, without the mark, is read as
     it was then."""
     think = ADDED["<think>"]
-    named = base_model.load_vocabulary(
-        llama, {**READS_TEXT, "added": {"tokens": ["<think>"]}}
-    )
-    older = base_model.load_vocabulary(llama, {"kind": "folder"})
+    named = load_vocabulary(llama, {**READS_TEXT, "added": {"tokens": ["<think>"]}})
+    older = load_vocabulary(llama, {"kind": "folder"})
 
     assert named.tokenize("<think>") == [think]
     assert ADDED["<|im_end|>"] not in named.tokenize("<|im_end|>")
@@ -153,9 +151,7 @@ def test_a_token_that_is_there_may_be_named_and_keeps_its_row(
     ]
 
     assert (of[0] == of[1]).all() and of[0].shape == of[1].shape
-    assert base_model.load_vocabulary(tmp_path / "made").tokenize("<think>") == [
-        ADDED["<think>"]
-    ]
+    assert load_vocabulary(tmp_path / "made").tokenize("<think>") == [ADDED["<think>"]]
     with pytest.raises(UserError, match=r"'</s>' is a token of .* already"):
         added_tokens.make_extended_base(
             tmp_path / "other", llama, {"added": {"tokens": ["</s>"], "init": "kept"}}

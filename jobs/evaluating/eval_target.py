@@ -15,7 +15,7 @@ from jobs.contract.journal_rows import MetricRow
 from jobs.evaluating import items
 from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker, Items
-from jobs.model.base_model import Vocabulary, load_vocabulary
+from jobs.model.vocabulary import Vocabulary, load_vocabulary
 from jobs.training.tokens import how_encoded
 from jobs.training.train_sets import encoder_of, test_set
 from zsg_core.data.prompts import Template

@@ -18,8 +18,8 @@ from typing import Any
 
 from jobs.contract import item_losses
 from jobs.model import content
-from jobs.model.base_model import Vocabulary
 from jobs.model.generate import Ids, cut_at_stops
+from jobs.model.vocabulary import Vocabulary
 from zsg_core.data import prompts, readers, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample, Template

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jobs.evaluating import hidden_state_store, hidden_states, token_distance
 from jobs.evaluating.choices import Choices, LossOf
 from jobs.evaluating.hidden_state_store import HiddenStates
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
 from zsg_core.errors import UserError

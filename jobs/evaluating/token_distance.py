@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs.evaluating import hidden_states
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from zsg_core.errors import UserError
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.model.base_model import load_vocabulary, refuse_lossy
+from jobs.model.vocabulary import load_vocabulary, refuse_lossy
 from zsg_core.errors import UserError
 
 VERSIONS = ("torch", "transformers", "tokenizers")

@@ -40,7 +40,7 @@ from jobs.contract.folder import (
 from jobs.contract.prepared import SamplingFacts
 from jobs.files import ownership
 from jobs.model import content
-from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
+from jobs.model.vocabulary import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing import reading_notes, records
 from jobs.runtime import devices
 from zsg_core.data import prompts, readers, splits

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.contract.folder import read_json
 from jobs.contract.job_file import TrainJob
 from jobs.contract.prepared import read_arrangement_meta
-from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
+from jobs.model.vocabulary import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
 from jobs.training.task_scales import compute_scales

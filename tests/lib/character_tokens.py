@@ -1,6 +1,6 @@
 """Vocabularies whose tokens are characters."""
 
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 
 # A token is a character; the first two are the beginning and the end of a sequence.
 WORDS = Vocabulary(

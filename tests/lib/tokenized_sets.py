@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobs.model.base_model import Vocabulary
+from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from jobs.training.train_sets import make_encoder
 from zsg_core.data.examples import Example

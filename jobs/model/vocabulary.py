@@ -1,0 +1,147 @@
+"""The tokenizer of a base, as prompts are written with it: texts to token ids and back."""
+
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.contract.folder import META, read_json
+from jobs.model import text_tokens
+from zsg_core.data.prompts import Tokenize
+from zsg_core.errors import UserError
+from zsg_core.recipe import READS_TEXT, Recipe
+
+MOST_COMPARED = 2000  # characters of a text that a tokenizer is tried on
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the prompt encoder needs of a tokenizer, and how token ids become text again."""
+
+    tokenize: Tokenize
+    bos: int
+    eos: int
+    text: Callable[[Sequence[int]], str] = lambda ids: ""
+    # of one token, as the vocabulary writes it
+    id_of: Callable[[str], int | None] = lambda token: None
+    # the token of what the tokenizer cannot write, if it has one
+    unknown: int | None = None
+
+
+def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
+    """The tokenizer of a base, without special tokens of its own: its control tokens in
+    a text are text.
+
+    `recipe` is the base's: tokens that it adds are tokens wherever a text has them. One
+    without the mark READS_TEXT is of a model of which nothing is to be read otherwise,
+    or of an older zsg, and read as then. Without a recipe, the tokens that zsg added
+    are by the meta.json of the base, or of the base that it is a snapshot of.
+
+    UserError where it has no BOS or EOS, and, when a text is tokenized, for a token
+    without a row in the embedding: on a GPU that would be an error of CUDA on every
+    rank.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs"
+        )
+
+    config = read_json(folder / "config.json") or {}  # a folder of adapters has none
+    rows = config.get("vocab_size")
+    if recipe is None:
+        reader = text_tokens.reads_text(tokenizer, _added(folder))
+    elif READS_TEXT.keys() <= recipe.keys():
+        reader = text_tokens.reads_text(
+            tokenizer, recipe.get("added", {}).get("tokens", ())
+        )
+    else:
+        reader = tokenizer
+
+    def tokenize(text: str) -> list[int]:
+        # A `</s>` in the data is text and must not end the example; a text beyond the
+        # model's context is no oversight (verbose), the prompt rules cut it.
+        ids = reader(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        if ids and rows is not None and max(ids) >= rows:
+            token = tokenizer.convert_ids_to_tokens(max(ids))
+            raise UserError(
+                f"{folder}: the tokenizer writes {token!r} as {max(ids)}, but the embedding has"
+                f" {rows} rows (vocab_size in config.json); take the tokenizer that belongs to the"
+                " weights"
+            )
+        return ids
+
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(
+            list(map(int, ids)),
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+
+    ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return Vocabulary(
+        tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id
+    )
+
+
+def _added(folder: Path) -> Collection[str]:
+    """The tokens that zsg added to a base, or to the base that a snapshot is of."""
+    meta = read_json(folder / META) or {}
+    base = meta.get("base")
+    if isinstance(base, dict) and "path" in base:
+        meta = read_json(Path(base["path"]) / META) or {}
+    added = meta.get("added")
+    return added if isinstance(added, dict) else {}
+
+
+def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> None:
+    """UserError unless the texts, encoded and decoded, come back as they were but for
+    blanks at their ends.
+
+    Versions of transformers have lost every blank and line end of some tokenizers
+    without a word. What a tokenizer means to change is let pass: letters of one form
+    for another (Unicode's NFKC), control characters, and texts with a letter that it
+    has no token for.
+    """
+    for whole in texts:
+        written = whole[:MOST_COMPARED]
+        ids = vocabulary.tokenize(written)
+        if vocabulary.unknown is not None and vocabulary.unknown in ids:
+            continue
+        read = vocabulary.text(ids)
+        if _comparable(read) != _comparable(written):
+            import transformers
+
+            difference = next(
+                (
+                    at
+                    for at, (a, b) in enumerate(zip(written, read, strict=False))
+                    if a != b
+                ),
+                0,
+            )
+            start = max(0, difference - 20)
+            raise UserError(
+                f"{folder}: the tokenizer does not give a text of the data back:"
+                f" {written[start : start + 60]!r} comes back as {read[start : start + 60]!r}, so"
+                " prompts and answers would not be what the data say. Its tokenizer_class may not"
+                f" be that of its tokenizer.json, or transformers {transformers.__version__} reads"
+                " it wrongly; try another version"
+            )
+
+
+def _comparable(text: str) -> str:
+    """A text in one form of those that tokenizers take for the same."""
+    # U+2581 is how SentencePiece writes a blank.
+    folded = unicodedata.normalize("NFKC", text.replace("▁", " "))
+    return "".join(
+        letter
+        for letter in folded
+        if letter in "\n\t" or unicodedata.category(letter)[0] != "C"
+    ).strip()
