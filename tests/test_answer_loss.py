@@ -100,9 +100,9 @@ def test_loss_is_the_negative_log_likelihood_of_the_answer(
     one example at a time."""
     expected = []
     # With the config itself the model under test would become eager too.
-    plain = LlamaForCausalLM(copy.deepcopy(model.llama.config))
+    plain = LlamaForCausalLM(copy.deepcopy(model.model.config))
     plain.set_attn_implementation("eager")
-    plain.load_state_dict(model.llama.state_dict())
+    plain.load_state_dict(model.model.state_dict())
     for encoded in examples.encoded:
         logits = (
             plain(input_ids=torch.tensor([encoded.ids]), use_cache=False)
@@ -216,9 +216,9 @@ def test_a_packed_row_is_a_stock_model_one_by_one(
     packed = AnswerLoss(LlamaForCausalLM(config))
     stock = LlamaForCausalLM(config)
     stock.set_attn_implementation(attention)
-    stock.load_state_dict(packed.llama.state_dict())
+    stock.load_state_dict(packed.model.state_dict())
     found: list[torch.Tensor] = []
-    packed.llama.lm_head.register_forward_hook(
+    packed.model.lm_head.register_forward_hook(
         lambda head, given, logits: found.append(logits)
     )
 
@@ -242,7 +242,7 @@ def test_a_packed_row_is_a_stock_model_one_by_one(
     assert torch.allclose(found[0], torch.cat(logits), atol=1e-5)
     own, expected = (
         torch.cat([p.grad.flatten() for p in m.parameters()])
-        for m in (packed.llama, stock)
+        for m in (packed.model, stock)
     )  # type: ignore[union-attr]
     assert (own - expected).norm() <= 1e-5 * expected.norm()
 
@@ -258,7 +258,7 @@ def test_a_leak_between_packed_examples_is_refused(
 ) -> None:
     """Attention over the whole row, as a stock model has it with a cache, is found
     before anything is trained."""
-    leaky = LlamaForCausalLM(copy.deepcopy(model.llama.config)).eval()
+    leaky = LlamaForCausalLM(copy.deepcopy(model.model.config)).eval()
     leaky.set_attn_implementation(attention)
 
     with pytest.raises(ClusterError, match="can see each other"):
@@ -318,7 +318,7 @@ def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -
     overflow is told so, by precision."""
     broken = copy.deepcopy(model)
     with torch.no_grad():
-        broken.llama.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+        broken.model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(
         UserError,
         match=r"not a number.*NaN or infinite values, in model\.layers\.1\.mlp\.up_proj\.weight;",
@@ -327,7 +327,7 @@ def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -
 
     large = copy.deepcopy(model)
     with torch.no_grad():
-        large.llama.lm_head.weight.copy_(large.llama.lm_head.weight.sign() * 1e38)
+        large.model.lm_head.weight.copy_(large.model.lm_head.weight.sign() * 1e38)
     with pytest.raises(UserError, match="its weights are finite, but what it computes"):
         refuse_leaks(large, 300, "cpu")
 

@@ -88,9 +88,9 @@ def model() -> Iterator[AnswerLoss]:
 
 def one_by_one(model: AnswerLoss, examples: TokenizedSet) -> torch.Tensor:
     """The mean of −log p of each example's answer, by stock attention, each example alone."""
-    plain = LlamaForCausalLM(copy.deepcopy(model.llama.config)).eval()
+    plain = LlamaForCausalLM(copy.deepcopy(model.model.config)).eval()
     plain.set_attn_implementation("eager")
-    plain.load_state_dict(model.llama.state_dict())
+    plain.load_state_dict(model.model.state_dict())
     means = []
     for encoded in examples.encoded:
         with torch.no_grad():

@@ -395,7 +395,7 @@ class Place:
         self.folder, self.rows = folder / "run", []
         self.base = Base(folder / "base", "d")
         write_json(self.base.path / "config.json", {"model_type": "llama"})
-        module = torch.nn.ModuleDict({"llama": torch.nn.Linear(8, 8)})
+        module = torch.nn.ModuleDict({"model": torch.nn.Linear(8, 8)})
         self.engine = SimpleNamespace(
             module=module, device="cpu", zero_optimization_stage=lambda: 0
         )
@@ -479,7 +479,7 @@ def test_the_first_snapshot_counts_and_another_is_told(place: Place) -> None:
         read_json(place.folder / "snapshots/1/meta.json")["weights"],
     )
     with torch.no_grad():
-        place.engine.module["llama"].bias += 1
+        place.engine.module["model"].bias += 1
     again = place.snapshots()
     again.take(1)
     again.finish()

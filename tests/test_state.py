@@ -15,6 +15,7 @@ from jobs.contract.folder import Workspace, write_json
 from jobs.contract.saved_state import SavedState
 from jobs.runtime import signals as asking
 from jobs.runtime.signals import CONTINUE, LEAVE, PAUSE, Signals, StepAction
+from jobs.training.older_states import accept_older_names
 from jobs.training.state import (
     Cells,
     Choice,
@@ -374,3 +375,34 @@ def test_plan_refuses_a_run_folder_that_is_a_link(tmp_path: Path, linked: str):
 
     with pytest.raises(UserError, match=f"{path} is a link"):
         linked_folders.refuse_links(Workspace(tmp_path / "work"), ["new", "r"])
+
+
+@pytest.mark.parametrize("saved_as", ["llama.", "model."])
+def test_a_state_of_an_older_zsg_loads_by_the_names_of_today(saved_as: str):
+    """Trained tensors, and what DeepSpeed keeps of the others, are found whatever the
+    model was called."""
+    loaded = {}
+
+    class Engine:
+        def load_module_state_dict(self, checkpoint, strict):
+            loaded.update(checkpoint)
+
+    engine = Engine()
+    accept_older_names(engine)
+    engine.load_module_state_dict(
+        checkpoint={
+            "module": {
+                f"{saved_as}model.norm.weight": 1,
+                f"{saved_as}lm_head.weight": 2,
+            },
+            "frozen_param_fragments": {f"{saved_as}lm_head.weight": 2},
+            "lr_scheduler": None,
+        },
+        strict=True,
+    )
+
+    assert loaded == {
+        "module": {"model.model.norm.weight": 1, "model.lm_head.weight": 2},
+        "frozen_param_fragments": {"model.lm_head.weight": 2},
+        "lr_scheduler": None,
+    }

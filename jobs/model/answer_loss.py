@@ -27,9 +27,9 @@ class AnswerLoss(nn.Module):
     here, so they cannot differ.
     """
 
-    def __init__(self, llama: Any) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.llama = llama
+        self.model = model
 
     def forward(
         self,
@@ -50,7 +50,7 @@ class AnswerLoss(nn.Module):
         `after` the sums are those of parts of examples: see
         jobs.model.packed_attention.
         """
-        hidden = self.llama.model(
+        hidden = self.model.model(
             input_ids=tokens[None],
             position_ids=positions[None],
             use_cache=False,
@@ -58,8 +58,8 @@ class AnswerLoss(nn.Module):
         ).last_hidden_state[0]
         sums = torch.zeros(len(lengths), dtype=torch.float32, device=tokens.device)
         if not len(predicting):
-            return sums + self.llama.lm_head(hidden[:1]).float().sum() * 0.0
-        logits = self.llama.lm_head(hidden[predicting]).float()
+            return sums + self.model.lm_head(hidden[:1]).float().sum() * 0.0
+        logits = self.model.lm_head(hidden[predicting]).float()
         nll = nn.functional.cross_entropy(logits, targets, reduction="none")
         return sums.index_add(0, owners, nll)
 
@@ -128,7 +128,7 @@ def _explain_not_finite(forward: Any, losses: Sequence[float]) -> str:
     model = getattr(forward, "module", forward)
     # ZeRO 3's part of this rank
     weights = {
-        name.removeprefix("llama."): getattr(parameter, "ds_tensor", parameter)
+        name.removeprefix("model."): getattr(parameter, "ds_tensor", parameter)
         for name, parameter in model.named_parameters()
     }
     listed = ", ".join(map(str, losses))

@@ -37,7 +37,7 @@ class NamedTensor:
 def list_tensors(engine: Any) -> list[NamedTensor]:
     """All tensors of the model, tied ones once."""
     return [
-        _part(name.removeprefix("llama."), tensor)
+        _part(name.removeprefix("model."), tensor)
         for name, tensor in engine.module.named_parameters()
     ]
 
@@ -64,7 +64,7 @@ def named_adapters(tuned: Sequence[NamedTensor]) -> list[NamedTensor]:
 
 def adapter_config(engine: Any) -> Any | None:
     """PEFT's configuration of the adapters, if the model has any."""
-    return getattr(engine.module.llama, "peft_config", {}).get(ADAPTER)
+    return getattr(engine.module.model, "peft_config", {}).get(ADAPTER)
 
 
 def adapter_settings(engine: Any, base: Path) -> dict[str, Any]:

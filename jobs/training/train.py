@@ -47,6 +47,7 @@ from jobs.training.base_loss_cache import describe_machine
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
+from jobs.training.older_states import accept_older_names
 from jobs.training.optimizer import build_optimizer
 from jobs.training.overflow import Updates, refuse_fp16
 from jobs.training.snapshots import Snapshots
@@ -546,5 +547,6 @@ def _engine(job: TrainJob, llama: Any) -> Any:
         optimizer=build_optimizer(model, s, config["zero_optimization"]["stage"]),
         config=config,
     )
+    accept_older_names(engine)
     set_group_timeouts()
     return engine

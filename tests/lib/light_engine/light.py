@@ -49,7 +49,7 @@ class Engine:
     def __init__(self, run):
         self.weights, self.seen = hashlib.sha256(run.encode()).hexdigest(), []
         self.optimizer = type("Optimizer", (), {"param_groups": [{}]})()
-        self.module = type("Module", (), {"llama": object()})()
+        self.module = type("Module", (), {"model": object()})()
         self.module.parameters = self.module.named_parameters = list
 
     def zero_optimization_stage(self):
