@@ -1,0 +1,154 @@
+"""Finds what zsg needs of a causal language model of any family: its class, its body,
+head, embedding, layers and norms, and what would draw random numbers.
+
+Nothing here is a list of families. Everything is found by transformers' own accessors
+and by the modules' own kinds, as transformers 5.23 has them; whether training is right
+for a family is proven, not listed: see jobs.model.attention_proof.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from zsg_core.errors import UserError
+
+# of an attribute's or a module's name, that it sets what is drawn at random in training
+_DRAWING = ("drop", "jitter")
+
+
+def find_class(config: Any) -> type[Any]:
+    """The class of causal language model that transformers takes for a config.
+
+    UserError for a config that has none, for one that nests the text model's in others,
+    and for one whose model is no decoder: those are other architectures to train.
+    """
+    from transformers import AutoModelForCausalLM
+
+    family = config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"a {family!r} model has an encoder and a decoder; zsg trains decoders"
+        )
+    nested = sorted(getattr(config, "sub_configs", None) or {})
+    if nested:
+        raise UserError(
+            f"the config of a {family!r} model has others within it ({', '.join(nested)}): it is"
+            " more than a text model; take one of text alone"
+        )
+    mapping: Any = AutoModelForCausalLM._model_mapping
+    if type(config) not in mapping:
+        raise UserError(
+            f"transformers has no causal language model for {family!r}; zsg trains those that"
+            " AutoModelForCausalLM loads"
+        )
+    found = mapping[type(config)]
+    classes = found if isinstance(found, (list, tuple)) else (found,)
+    wanted = getattr(config, "architectures", None) or ()
+    return next((one for one in classes if one.__name__ in wanted), classes[0])
+
+
+def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
+    """The model of a config, whose tensors have shapes, and no memory.
+
+    `attention`: the name that transformers knows the attention by. UserError as for
+    `find_class`.
+    """
+    model_class = find_class(config)
+    with torch.device("meta"):
+        return model_class._from_config(
+            config, dtype=dtype, attn_implementation=attention
+        )
+
+
+def find_body(model: Any) -> Any:
+    """What makes hidden states of tokens: the model without its head. UserError where
+    the two cannot be told apart."""
+    body = model.base_model
+    if body is model:
+        raise UserError(f"{type(model).__name__} has no body apart from its head")
+    return body
+
+
+def find_head(model: Any) -> Any:
+    """The linear layer that makes logits of hidden states, of a weight (V, H). UserError
+    where there is none."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(model).__name__} has no output layer")
+    return head
+
+
+def find_embedding(model: Any) -> Any:
+    """The layer that makes vectors of tokens, of a weight (V, H)."""
+    return model.get_input_embeddings()
+
+
+def find_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model, in their order: what transformers itself can compute a
+    second time."""
+    return [layer for _name, layer in name_layers(model)]
+
+
+def name_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers of a model with their names in it, in their order."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    ]
+
+
+def find_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that normalise, of whatever kind, with their names; those without
+    weights, too."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if "Norm" in type(module).__name__
+    ]
+
+
+def list_norm_parameters(model: nn.Module) -> set[str]:
+    """The names of the norms' own weights and biases."""
+    return {
+        f"{name}.{own}"
+        for name, module in find_norms(model)
+        for own, _parameter in module.named_parameters(recurse=False)
+    }
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter adds to what a module makes, by its name: those of fused
+    experts are called after what they belong to (`down_proj_bias`)."""
+    own = name.rpartition(".")[2]
+    return own == "bias" or own.endswith("_bias")
+
+
+def silence_dropouts(model: nn.Module) -> list[str]:
+    """Sets everything to 0 that would draw random numbers while the model trains, as
+    draws would depend on how examples meet and on ranks.
+
+    Returns what was set, each once, as "attention_dropout 0.1".
+    """
+    silenced: dict[str, None] = {}
+    for name, module in model.named_modules():
+        for attribute, rate in _find_drawing(module):
+            setattr(module, attribute, 0.0)
+            own = name.rpartition(".")[2] if attribute == "p" else attribute
+            silenced[f"{own} {rate:g}"] = None
+    return list(silenced)
+
+
+def _find_drawing(module: nn.Module) -> Iterator[tuple[str, float]]:
+    """The attributes of a module that set how much is drawn, with their values."""
+    is_dropout = "drop" in type(module).__name__.lower()
+    for attribute, value in list(vars(module).items()):
+        if not isinstance(value, float) or value <= 0:
+            continue
+        is_named_so = any(mark in attribute.lower() for mark in _DRAWING)
+        if is_named_so or (is_dropout and attribute == "p"):
+            yield attribute, value

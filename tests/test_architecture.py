@@ -1,0 +1,90 @@
+"""Is what zsg needs of a model found in every family, without a list of them?"""
+
+import warnings
+from typing import Any
+
+import pytest
+
+from tests.lib.tiny_families import FAMILIES, VOCABULARY, make_config
+from zsg_core.errors import UserError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+    from transformers import AutoConfig
+
+    from jobs.model import architecture
+
+
+def skeleton(family: str, **changes: Any) -> Any:
+    """A model of a family that takes no memory."""
+    config = make_config(family, **changes)
+    return architecture.make_skeleton(config, torch.float32, "eager")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parts_of_a_model_are_found(family: str) -> None:
+    """Its body, head, embedding, layers; norms, but for a family without any weights
+    in them."""
+    model = skeleton(family)
+
+    assert architecture.find_body(model) in [*model.children()]
+    assert architecture.find_head(model).weight.shape == (VOCABULARY, 64)
+    assert architecture.find_embedding(model).weight.shape == (VOCABULARY, 64)
+    assert len(architecture.find_layers(model)) == 4
+    names = architecture.list_norm_parameters(model)
+    assert names <= dict(model.named_parameters()).keys()
+    # at least one a layer, and the last
+    assert len(names) >= 5 or family == "olmo"
+
+
+def test_the_norms_of_a_llama_are_those_that_were_tuned_ever_since() -> None:
+    """By their names, as older versions found them."""
+    model = skeleton("llama")
+
+    expected = {n for n, _ in model.named_parameters() if n.endswith("norm.weight")}
+    assert architecture.list_norm_parameters(model) == expected
+
+
+def test_norms_of_other_names_and_their_biases_are_found() -> None:
+    """`ln_1` of a GPT-2, whose norms add something, too."""
+    names = architecture.list_norm_parameters(skeleton("gpt2"))
+
+    assert {"transformer.h.0.ln_1.weight", "transformer.ln_f.bias"} <= names
+
+
+def test_biases_of_fused_experts_are_biases() -> None:
+    """They are called after the weights that they belong to."""
+    names = {n for n, _ in skeleton("gpt_oss").named_parameters()}
+
+    biases = {name for name in names if architecture.is_bias(name)}
+    assert "model.layers.0.mlp.experts.down_proj_bias" in biases
+    assert "model.layers.0.self_attn.q_proj.bias" in biases
+    assert "model.layers.0.mlp.experts.down_proj" not in biases
+
+
+def test_nothing_is_drawn_once_dropouts_are_silent() -> None:
+    """In layers of their own, as a GPT-2's, and in figures that layers keep."""
+    gpt2, seed = skeleton("gpt2"), skeleton("seed_oss", residual_dropout=0.1)
+
+    told = architecture.silence_dropouts(gpt2)
+    assert "attn_dropout 0.1" in told
+    assert "resid_dropout 0.1" in told
+    assert "residual_dropout 0.1" in architecture.silence_dropouts(seed)
+    assert not architecture.silence_dropouts(gpt2)
+    assert not architecture.silence_dropouts(seed)
+    assert not architecture.silence_dropouts(skeleton("llama"))
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("t5", "an encoder and a decoder"),
+        ("gemma3", "others within it"),
+        ("vit", "no causal language model"),
+    ],
+)
+def test_what_is_no_text_decoder_is_refused(family: str, expected: str) -> None:
+    """In a sentence that says what it is."""
+    with pytest.raises(UserError, match=expected):
+        architecture.find_class(AutoConfig.for_model(family))
