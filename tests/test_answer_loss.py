@@ -214,7 +214,8 @@ def test_a_packed_row_is_a_stock_model_one_by_one(
         **{**SHAPE, "num_key_value_heads": key_heads}, attn_implementation=NAME
     )
     packed = AnswerLoss(LlamaForCausalLM(config))
-    stock = LlamaForCausalLM(config)
+    # With the config itself the model under test would attend as the stock one, too.
+    stock = LlamaForCausalLM(copy.deepcopy(config))
     stock.set_attn_implementation(attention)
     stock.load_state_dict(packed.model.state_dict())
     found: list[torch.Tensor] = []

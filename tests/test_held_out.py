@@ -27,6 +27,7 @@ with warnings.catch_warnings():
 
     from jobs.model import packed_attention
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.model.attention_masks import SeenKeys
     from jobs.model.packed_attention import NAME
     from jobs.training.held_out import HeldOutLoss, summarize_losses
 
@@ -175,33 +176,22 @@ def test_an_item_without_answer_tokens_is_excluded_and_counted(
 
 
 def _seeing_all(
-    query: Any,
-    key: Any,
-    value: Any,
-    scaling: Any,
-    lengths: Any,
-    after: Any,
-    grouped: bool,
+    query: Any, key: Any, value: Any, scaling: float, row: packed_attention.Row
 ) -> Any:
     """Every part sees all parts before it: siblings see each other."""
     out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
     )
     return out.transpose(1, 2).contiguous()
 
 
 def _seeing_little(
-    query: Any,
-    key: Any,
-    value: Any,
-    scaling: Any,
-    lengths: Any,
-    after: Any,
-    grouped: bool,
+    query: Any, key: Any, value: Any, scaling: float, row: packed_attention.Row
 ) -> Any:
     """Causal from the top left, as `is_causal` means it: a part sees the beginning of
     its prefix only."""
-    starts, done = [0, *accumulate(lengths)], []
+    after = row.after or []
+    starts, done = [0, *accumulate(row.lengths)], []
     for number, (start, stop) in enumerate(pairwise(starts)):
         before = (
             range(starts[max(after[number], 0)], starts[max(after[number], 0) + 1])
@@ -211,29 +201,19 @@ def _seeing_little(
         places = [*before, *range(start, stop)]
         q, k, v = query[:, :, start:stop], key[:, :, places], value[:, :, places]
         sdpa = torch.nn.functional.scaled_dot_product_attention
-        done.append(sdpa(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped))
+        done.append(sdpa(q, k, v, is_causal=True, scale=scaling, enable_gqa=True))
     return torch.cat(done, dim=2).transpose(1, 2).contiguous()
 
 
 def _seeing_none(
-    query: Any,
-    key: Any,
-    value: Any,
-    scaling: Any,
-    lengths: Any,
-    after: Any,
-    grouped: bool,
+    query: Any, key: Any, value: Any, scaling: float, row: packed_attention.Row
 ) -> Any:
     """No part sees its prefix."""
-    return packed_attention.attend(
-        torch.nn.Module(),
-        query,
-        key,
-        value,
-        None,
-        scaling,
-        row=packed_attention.Row(lengths),
-    )[0]
+    alone = packed_attention.Row(row.lengths)
+    found, _ = packed_attention.attend(
+        torch.nn.Module(), query, key, value, None, scaling, row=alone
+    )
+    return found
 
 
 @pytest.mark.parametrize("wrong", [_seeing_all, _seeing_little, _seeing_none])
@@ -243,7 +223,14 @@ def test_wrong_attention_among_parts_is_refused(
     """A leak between siblings, a prefix seen in part, one not seen: each is found
     before anything is trained."""
     refuse_leaks(model, 300, "cpu")
-    monkeypatch.setattr(packed_attention, "_part_by_part", wrong)
+    right = packed_attention._part_by_part
+
+    def attend_wrongly(query: Any, key: Any, value: Any, rule: Any, row: Any) -> Any:
+        if row.after is None:
+            return right(query, key, value, rule, row)
+        return wrong(query, key, value, rule.scaling, row)
+
+    monkeypatch.setattr(packed_attention, "_part_by_part", attend_wrongly)
 
     with pytest.raises(ClusterError, match="nothing was trained"):
         refuse_leaks(model, 300, "cpu")
@@ -266,11 +253,16 @@ def test_the_keys_of_a_gpus_one_call_are_each_parts_own() -> None:
 
 @pytest.mark.parametrize("size", [8, 20, 100, 256])
 @pytest.mark.parametrize("after", [[-1, 0, 0, -1, 3], None], ids=["parts", "examples"])
+@pytest.mark.parametrize("window", [None, 3])
 def test_a_gpus_one_call_is_the_same_attention(
-    monkeypatch: pytest.MonkeyPatch, size: int, after: list[int] | None
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    after: list[int] | None,
+    window: int | None,
 ) -> None:
-    """With the kernel's own contract, the last query aligned with the last key and
-    heads of a multiple of 8, it gives what part by part gives."""
+    """With the kernel's own contract, the last query aligned with the last key, a window
+    of keys beside it, and heads of a multiple of 8 and of one size, it gives what part
+    by part gives."""
 
     def kernel(
         q: Any,
@@ -283,13 +275,16 @@ def test_a_gpus_one_call_is_the_same_attention(
         window_size: Any,
         enable_gqa: Any,
     ):  # type: ignore[no-untyped-def]
-        assert window_size == (-1, 0) and enable_gqa
-        assert not any(tensor.shape[-1] % 8 for tensor in (q, k, v))
+        assert window_size == ((-1 if window is None else window - 1), 0)
+        assert enable_gqa and len({tensor.shape[-1] for tensor in (q, k, v)}) == 1
+        assert not q.shape[-1] % 8
         done = []
         for (a, b), (c, d) in zip(
             pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True
         ):
             seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
+            if window_size[0] >= 0:
+                seen = seen.triu(d - c - (b - a) - window_size[0])
             parts = (
                 q[a:b].transpose(0, 1),
                 k[c:d].transpose(0, 1),
@@ -306,7 +301,8 @@ def test_a_gpus_one_call_is_the_same_attention(
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
     torch.manual_seed(0)
     lengths = [9, 4, 1, 6, 5]
-    query, (key, value) = torch.randn(1, 4, 25, size), torch.randn(2, 1, 2, 25, size)
+    query, key = torch.randn(1, 4, 25, size), torch.randn(1, 2, 25, size)
+    value = torch.randn(1, 2, 25, size - 4)
     expected, _ = packed_attention.attend(
         torch.nn.Module(),
         query,
@@ -314,10 +310,12 @@ def test_a_gpus_one_call_is_the_same_attention(
         value,
         None,
         row=packed_attention.Row(lengths, after),
+        sliding_window=window,
     )
 
     cut = packed_attention.Row(lengths, after).cut_on(query.device)
-    found = packed_attention._in_one_call(query, key, value, None, cut)
+    rule = packed_attention.Rule(size**-0.5, SeenKeys(window))
+    found = packed_attention._in_one_call(query, key, value, rule, cut)
     assert found.shape == expected[0].shape
     assert torch.allclose(found, expected[0], atol=1e-6)
 

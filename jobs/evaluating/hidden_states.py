@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.model.batch_budget import BatchBudget
-from jobs.model.packed_attention import Row
+from jobs.model.packed_attention import Row, make_inputs
 from jobs.training.batches import Segment, pack_parts
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
@@ -49,13 +49,8 @@ def average_spans(
     ):
         row = pack_parts([Segment(place, sequences[place]) for place in places])
         tokens, positions, lengths, *_ = row.on(device)
-        states = llama.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            use_cache=False,
-            row=Row(lengths),
-            output_hidden_states=True,
-        ).hidden_states
+        inputs = make_inputs(tokens, positions, Row(lengths))
+        states = llama.model(**inputs, output_hidden_states=True).hidden_states
         starts = np.cumsum([0, *row.lengths[:-1]])
         for number, layer in enumerate(layers):
             of_row = states[layer][0]

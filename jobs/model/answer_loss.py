@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from jobs.model.packed_attention import Row
+from jobs.model.packed_attention import Row, make_inputs
 from zsg_core.errors import ClusterError, UserError
 
 Forward = Callable[..., torch.Tensor]
@@ -50,12 +50,8 @@ class AnswerLoss(nn.Module):
         `after` the sums are those of parts of examples: see
         jobs.model.packed_attention.
         """
-        hidden = self.model.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            use_cache=False,
-            row=Row(lengths, after),
-        ).last_hidden_state[0]
+        inputs = make_inputs(tokens, positions, Row(lengths, after))
+        hidden = self.model.model(**inputs).last_hidden_state[0]
         sums = torch.zeros(len(lengths), dtype=torch.float32, device=tokens.device)
         if not len(predicting):
             return sums + self.model.lm_head(hidden[:1]).float().sum() * 0.0

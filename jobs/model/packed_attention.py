@@ -11,9 +11,14 @@ Where examples begin alike, a row may hold what they have in common once: it is 
 made of parts, and a part goes on from another one or stands alone. A part that goes on
 has the positions that follow, and attends to the other part, which stands alone and
 before it, and to itself. That is for evaluation.
+
+Families differ in what else their attention does: a window of keys, chunks, scores that
+are capped, sinks beside them. All of that is done as it is asked for, and what is not
+known is refused: a keyword that is passed over in silence is a model that trains
+wrongly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -21,13 +26,26 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
+from jobs.model.attention_masks import ALL_KEYS, SeenKeys, read_mask
 from jobs.model.transfer import send_integers
+from zsg_core.errors import UserError
 
 NAME = "zsg_packed"
 # of heads that the kernel takes (aten/native/transformers/cuda/flash_attn/flash_api.cpp)
 HEAD_STEP, LARGEST_HEAD = 8, 256
+
+# Keywords that change no attention, whatever they say; and those that do not if they say this.
+SAYS_NOTHING = {
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "position_ids",
+    "return_dict",
+    "use_cache",
+}
+SAYS_NOTHING_IF = {"dropout": 0.0, "is_causal": True}
 
 
 @dataclass(frozen=True)
@@ -57,13 +75,60 @@ class Row:
         self, lengths: Sequence[int], after: Sequence[int] | None = None
     ) -> None:
         self.lengths, self.after = lengths, after
-        self._cuts: dict[torch.device, Cut] = {}
+        self._cuts: dict[tuple[torch.device, int | None], Cut] = {}
 
-    def cut_on(self, device: torch.device) -> Cut:
-        """The row's cut on a device. It is made for the first layer there and serves all."""
-        if device not in self._cuts:
-            self._cuts[device] = make_cut(self.lengths, self.after, device)
-        return self._cuts[device]
+    def cut_on(self, device: torch.device, chunk: int | None = None) -> Cut:
+        """The row's cut on a device, its examples in chunks where they are seen in them.
+        It is made for the first layer there and serves all."""
+        if (device, chunk) not in self._cuts:
+            lengths = self.lengths if chunk is None else cut_up(self.lengths, chunk)
+            self._cuts[device, chunk] = make_cut(lengths, self.after, device)
+        return self._cuts[device, chunk]
+
+    def count_longest_keys(self) -> int:
+        """The most keys that a part has: its own, and those that it goes on from."""
+        starts = self.after or [-1] * len(self.lengths)
+        return max(
+            length + (0 if start < 0 else self.lengths[start])
+            for length, start in zip(self.lengths, starts, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a layer attends: which keys are seen, and what becomes of a score.
+
+    `scaling`: what products are multiplied with. `softcap`: scores stay below it, by a
+    tanh. `sinks`: (H,), a score of each head that takes part in its softmax and gives
+    nothing.
+    """
+
+    scaling: float
+    seen: SeenKeys
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether it is more than products under a softmax."""
+        return self.softcap is not None or self.sinks is not None
+
+
+def make_inputs(
+    tokens: torch.Tensor, positions: torch.Tensor, row: Row
+) -> dict[str, Any]:
+    """What a model's body takes a packed row with: keywords. `tokens`, `positions`: (T,).
+
+    The mask of ones keeps transformers from looking for examples in the positions, for
+    which the host would wait, and which not all families hand over.
+    """
+    return {
+        "input_ids": tokens[None],
+        "position_ids": positions[None],
+        "attention_mask": torch.ones_like(tokens)[None],
+        "use_cache": False,
+        "row": row,
+    }
 
 
 def attend(
@@ -71,67 +136,143 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: SeenKeys | None,
     scaling: float | None = None,
     *,
     row: Row,
-    **unused: Any,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention of `query` (1, H, T, D) over `key` and `value` (1, H', T, D);
-    returns (1, T, H, D).
+    """Causal attention of `query` (1, H, T, D) over `key` and `value` (1, H', T, D');
+    returns (1, T, H, D').
 
-    The interface is transformers'.
+    The interface is transformers'. `attention_mask` is what read_mask has read; without
+    it `sliding_window` is believed. Raises UserError for a keyword that it does not know.
     """
-    lengths, after = row.lengths, row.after
-    grouped = query.shape[1] != key.shape[1]
-    if uses_kernel(query):
-        cut = row.cut_on(query.device)
-        attended = _in_one_call(query, key, value, scaling, cut)
-        return attended[None], None
-    if after is not None:
-        return _part_by_part(query, key, value, scaling, lengths, after, grouped), None
-    segments = zip(
-        *(tensor.split(list(lengths), dim=2) for tensor in (query, key, value)),
-        strict=True,
-    )
-    attended = [
-        nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
+    _refuse_others(others)
+    seen = _choose_seen(attention_mask, sliding_window, row)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = Rule(scale, seen, softcap, s_aux)
+    if _is_one_call(query, value, rule, row):
+        cut = row.cut_on(query.device, seen.chunk)
+        return _in_one_call(query, key, value, rule, cut)[None], None
+    return _part_by_part(query, key, value, rule, row), None
+
+
+def _refuse_others(others: Mapping[str, Any]) -> None:
+    """Raises UserError for what would change attention if it were listened to: silence
+    about a keyword has been wrong results."""
+    for name, given in others.items():
+        if given is None or name in SAYS_NOTHING:
+            continue
+        if name in SAYS_NOTHING_IF and SAYS_NOTHING_IF[name] == given:
+            continue
+        raise UserError(
+            f"this model's attention is told {name}, which zsg's attention over packed"
+            " examples does not know, so its results would be wrong"
         )
-        for q, k, v in segments
-    ]
-    return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _choose_seen(
+    read: SeenKeys | None, sliding_window: int | None, row: Row
+) -> SeenKeys:
+    """What of the layer's own rule is felt in a row. UserError for a mask that was made
+    in another way."""
+    if read is None:
+        read = SeenKeys(window=sliding_window)
+    if not isinstance(read, SeenKeys):
+        raise UserError(
+            f"this model makes its attention's mask on its own (a {type(read).__name__}), so"
+            " packed examples would see each other"
+        )
+    if read == ALL_KEYS:
+        return read
+    return read.reach_over(row.count_longest_keys())
+
+
+def _is_one_call(
+    query: torch.Tensor, value: torch.Tensor, rule: Rule, row: Row
+) -> bool:
+    """Whether torch's kernel does all of it, its gradients right.
+
+    It has no cap of scores, and its backward drops what sinks would need. A part that
+    goes on from another may begin within a chunk.
+    """
+    if rule.changes_scores or not (uses_kernel(query) and uses_kernel(value)):
+        return False
+    return rule.seen.chunk is None or row.after is None
 
 
 def _part_by_part(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule, row: Row
+) -> torch.Tensor:
+    """Attention of each part of a row by a call of its own. The answer is (1, T, H, D')."""
+    queries, keys, values = (
+        tensor.split(list(row.lengths), dim=2) for tensor in (query, key, value)
+    )
+    starts = row.after or [-1] * len(row.lengths)
+    outputs = []
+    for q, k, v, start in zip(queries, keys, values, starts, strict=True):
+        if start >= 0:
+            k = torch.cat([keys[start], k], dim=2)
+            v = torch.cat([values[start], v], dim=2)
+        outputs.append(_attend_alone(q, k, v, rule))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+
+
+def _attend_alone(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule
+) -> torch.Tensor:
+    """Attention of one part's queries, the last of its keys: (1, H, n, D')."""
+    queries, keys = query.shape[2], key.shape[2]
+    seen = rule.seen.reach_over(keys)
+    if rule.changes_scores:
+        mask = seen.make_mask(queries, keys, query.device)
+        return _attend_by_products(query, key, value, rule, mask)
+    attended = nn.functional.scaled_dot_product_attention
+    grouped = query.shape[1] != key.shape[1]
+    if queries == keys and seen == ALL_KEYS:
+        return attended(
+            query,
+            key,
+            value,
+            is_causal=True,
+            scale=rule.scaling,
+            enable_gqa=grouped,
+        )
+    # Not `is_causal`: that lets the first query see one key, not the whole prefix.
+    mask = seen.make_mask(queries, keys, query.device)
+    return attended(
+        query, key, value, attn_mask=mask, scale=rule.scaling, enable_gqa=grouped
+    )
+
+
+def _attend_by_products(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float | None,
-    lengths: Sequence[int],
-    after: Sequence[int],
-    grouped: bool,
+    rule: Rule,
+    mask: torch.Tensor,
 ) -> torch.Tensor:
-    queries, keys, values = (
-        tensor.split(list(lengths), dim=2) for tensor in (query, key, value)
-    )
-    attended = nn.functional.scaled_dot_product_attention
-    outputs = []
-    for q, k, v, start in zip(queries, keys, values, after, strict=True):
-        if start < 0:
-            outputs.append(
-                attended(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
-            )
-            continue
-        k, v = torch.cat([keys[start], k], dim=2), torch.cat([values[start], v], dim=2)
-        # Not `is_causal`: that lets the first query see one key, not the whole prefix.
-        seen = torch.ones(
-            q.shape[2], k.shape[2], dtype=torch.bool, device=q.device
-        ).tril(k.shape[2] - q.shape[2])
-        outputs.append(
-            attended(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=grouped)
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
+    """Attention written out, for scores that are capped or have sinks beside them.
+
+    The softmax is in float32. `mask`: (queries, keys) of bool.
+    """
+    groups = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(groups, dim=1)
+    value = value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(2, 3) * rule.scaling
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    scores = scores.float().masked_fill(~mask, -torch.inf)
+    if rule.sinks is not None:
+        sinks = rule.sinks.float().view(1, -1, 1, 1)
+        sinks = sinks.expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, sinks], dim=-1)
+    shares = scores.softmax(dim=-1)[..., : key.shape[2]]
+    return shares.to(value.dtype) @ value
 
 
 def uses_kernel(query: torch.Tensor) -> bool:
@@ -148,19 +289,23 @@ def _in_one_call(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    scaling: float | None,
+    rule: Rule,
     cut: Cut,
 ) -> torch.Tensor:
     """Attention of all parts of a row by torch's varlen kernel. `query`: (1, heads, T,
-    D); the answer is (T, heads, D)."""
+    D); the answer is (T, heads, D')."""
     from torch.nn.attention.varlen import varlen_attn
 
-    size = query.shape[-1]
-    q, k, v = (fill_heads(tensor[0].transpose(0, 1)) for tensor in (query, key, value))
+    # Keys and values may be of two sizes (DeepSeek's); the kernel takes one.
+    size = max(query.shape[-1], value.shape[-1])
+    q, k, v = (
+        fill_heads(tensor[0].transpose(0, 1), size) for tensor in (query, key, value)
+    )
     if cut.key_places is not None:
         k, v = k[cut.key_places], v[cut.key_places]
     # The kernel aligns the last query with the last key, so a part sees all that it goes on from.
-    causal = (-1, 0)
+    # Of a window it wants the keys beside the query's own.
+    before = -1 if rule.seen.window is None else rule.seen.window - 1
     # Not every torch that we run on can be told; what is not grouped needs no telling.
     is_grouped = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {"enable_gqa": True} if is_grouped else {}
@@ -173,18 +318,29 @@ def _in_one_call(
         cut.longest,
         cut.longest_keys,
         # of a head as it is: the kernel would take the size that it is filled up to
-        scale=size**-0.5 if scaling is None else scaling,
-        window_size=causal,
+        scale=rule.scaling,
+        window_size=(before, 0),
         **options,
     )
     assert isinstance(out, torch.Tensor)
-    return out[..., :size]
+    return out[..., : value.shape[-1]]
 
 
-def fill_heads(tensor: torch.Tensor) -> torch.Tensor:
-    """(T, H, D) with zeros behind each head, up to the next size that the kernel takes."""
-    lacking = -tensor.shape[-1] % HEAD_STEP
+def fill_heads(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    """(T, H, D) with zeros behind each head, up to a size or the next that the kernel
+    takes."""
+    wanted = size + -size % HEAD_STEP
+    lacking = wanted - tensor.shape[-1]
     return nn.functional.pad(tensor, (0, lacking)) if lacking else tensor
+
+
+def cut_up(lengths: Sequence[int], chunk: int) -> list[int]:
+    """The lengths of the chunks of texts of these lengths, in order."""
+    return [
+        min(chunk, length - start)
+        for length in lengths
+        for start in range(0, length, chunk)
+    ]
 
 
 def make_cut(
@@ -217,6 +373,5 @@ def stay_out_of_graphs() -> None:
     AttentionInterface.register(NAME, torch.compiler.disable(attend))
 
 
-# Without a mask of its name transformers makes none, and does not look at the positions,
-# for which the host would wait.
 AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, read_mask)

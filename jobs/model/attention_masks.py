@@ -1,0 +1,159 @@
+"""Reads which keys a model's attention lets a query see: all before it, a window of
+them, or those of its chunk.
+
+transformers describes that with a function of two places in a text, from which it makes
+a mask for its own ways of attending. Some families say it there and nowhere else
+(Llama 4, Phi-3.5-MoE), so the function is what is believed. It is tried out on places
+around the sizes that it holds, once for each kind of layer, and nothing as large as a
+mask of a whole row is ever made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from zsg_core.errors import UserError
+
+MaskFunction = Callable[..., torch.Tensor]
+
+# Places of a text at which a function is tried, beside those around its sizes.
+FIRST_PLACES = range(17)
+FAR_PLACES = (1_000_003, 1_000_004)
+SIZES_APART = range(1, 4)
+STEPS_BESIDE = range(-2, 3)
+
+
+@dataclass(frozen=True)
+class SeenKeys:
+    """Which of the keys before it a query sees, itself always among them.
+
+    `window`: so many of the last ones, its own counted; None for all. `chunk`: those
+    in its own piece of so many tokens, counted from the text's start; None for all.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def reach_over(self, keys: int) -> "SeenKeys":
+        """What of it is felt in a text of so many tokens: nothing where all are seen."""
+        is_whole = all(
+            size is None or size >= keys for size in (self.window, self.chunk)
+        )
+        return ALL_KEYS if is_whole else self
+
+    def make_mask(
+        self, queries: int, keys: int, device: torch.device | str
+    ) -> torch.Tensor:
+        """(queries, keys) of bool, True where a key is seen. The queries are the last
+        of the keys."""
+        before = keys - queries
+        places = torch.arange(keys, device=device)
+        return self.show(places[before:, None], places[None, :])
+
+    def show(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Whether the query at each place sees the key at each: a mask by broadcasting."""
+        seen = keys <= queries
+        if self.window is not None:
+            seen = seen & (keys > queries - self.window)
+        if self.chunk is not None:
+            seen = seen & (keys // self.chunk == queries // self.chunk)
+        return seen
+
+
+ALL_KEYS = SeenKeys()
+
+# What each kind of function was found to be. Functions of one kind hold the same code
+# and the same sizes, and no tensor by which they could differ.
+_known: dict[tuple[Any, ...], SeenKeys] = {}
+
+
+def read_mask(
+    *, mask_function: MaskFunction, device: torch.device | str, **_others: Any
+) -> SeenKeys:
+    """What transformers hands to each layer for a mask, where zsg attends.
+
+    The interface is that of transformers.masking_utils.AttentionMaskInterface. Raises
+    UserError for a function that is none of those that a packed row can be cut for.
+    """
+    held = _list_held_values(mask_function)
+    sizes = [value for value in held if isinstance(value, int)]
+    tensors = [value for value in held if isinstance(value, torch.Tensor)]
+    # One number for the whole text is left padding, of which a packed row has none.
+    # More of them are of single tokens: what is true of one text would not be of another.
+    if any(tensor.numel() > 1 for tensor in tensors):
+        raise UserError(_UNKNOWN.format("depends on the text"))
+    kind = tuple(map(_make_key, held))
+    if kind not in _known:
+        tried_on = device if tensors else "cpu"
+        _known[kind] = _recognize(mask_function, sizes, tried_on)
+    return _known[kind]
+
+
+def _recognize(
+    mask_function: MaskFunction, sizes: list[int], device: torch.device | str
+) -> SeenKeys:
+    """The one of all keys, a window, and a chunk that the function is everywhere where
+    it is tried."""
+    candidates = [ALL_KEYS]
+    for size in sorted(set(sizes)):
+        if size > 0:
+            candidates += [SeenKeys(window=size), SeenKeys(chunk=size)]
+    tried = torch.tensor(_choose_places(sizes), device=device)
+    queries, keys = tried[None, None, :, None], tried[None, None, None, :]
+    first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+    try:
+        seen = mask_function(first, first, queries, keys)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(_UNKNOWN.format("cannot be tried out")) from error
+    for candidate in candidates:
+        expected = candidate.show(queries, keys)
+        if torch.equal(expected, seen.broadcast_to(expected.shape)):
+            return candidate
+    raise UserError(
+        _UNKNOWN.format("is neither all keys before, nor a window, nor a chunk")
+    )
+
+
+def _choose_places(sizes: list[int]) -> list[int]:
+    """Places near a text's start, far from it, and on both sides of what each size cuts."""
+    near = [
+        size * times + step
+        for size in sizes
+        for times in SIZES_APART
+        for step in STEPS_BESIDE
+    ]
+    return sorted(
+        {place for place in (*FIRST_PLACES, *FAR_PLACES, *near) if place >= 0}
+    )
+
+
+def _list_held_values(function: object) -> list[object]:
+    """The code of a function and what it holds, through all functions that it holds."""
+    if not isinstance(function, FunctionType):
+        return [function]
+    found: list[object] = [function.__code__]
+    for cell in function.__closure__ or ():
+        content = cell.cell_contents
+        parts = content if isinstance(content, tuple) else (content,)
+        for part in parts:
+            found += _list_held_values(part)
+    return found
+
+
+def _make_key(held: object) -> object:
+    """By what two held values are the same for a mask: a tensor is the one number of
+    the left padding, and other objects are nobody's but their own."""
+    if isinstance(held, torch.Tensor):
+        return torch.Tensor
+    if isinstance(held, (CodeType, int, float, str, type(None))):
+        return held
+    raise UserError(_UNKNOWN.format(f"holds a {type(held).__name__}"))
+
+
+_UNKNOWN = (
+    "this model's attention sees keys by a rule that packed examples cannot be cut for: it"
+    " {}"
+)
