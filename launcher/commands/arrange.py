@@ -1,11 +1,14 @@
 """The commands under `zsg arrange`: each parses, calls one function, prints."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from launcher.commands.options import AsJson, GridFile, Replace, Workspace
+
+if TYPE_CHECKING:  # numpy
+    from launcher.reporting.data.learnt_runs import Learnt
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,20 +66,61 @@ def show_one(
     head: Annotated[
         int, typer.Option("--head", help="how many first examples", min=0)
     ] = 10,
+    text: Annotated[
+        bool,
+        typer.Option(
+            "--text",
+            help="of a run: the batch of a step as the model gets it, targets marked",
+        ),
+    ] = False,
+    step: Annotated[
+        int | None,
+        typer.Option("--step", help="the step of --text; default: the first", min=0),
+    ] = None,
+    problems: Annotated[
+        bool,
+        typer.Option(
+            "--problems",
+            help="of a run: examples that are cut, empty or without a target",
+        ),
+    ] = False,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokenizer",
+            help="folder of the base's tokenizer, where the base is not here",
+            readable=False,
+        ),
+    ] = None,
 ) -> None:
     """Show how an order was made, and what it begins with. It prints the first
-    examples, the tasks by position, and the rounds.
+    examples, the tasks by position, and the rounds; or what is learnt of them.
 
     \b
-    Example:
+    Examples:
       zsg arrange show 3f2a
+      zsg arrange show 3f2a --step 137 --text
+      zsg arrange show 3f2a --problems
     """
     from launcher.reporting.data import arrangements
     from launcher.views import show
     from launcher.workspace import workspaces
 
+    workspace_folder = workspaces.find_to_read(workspace)
+    if text or problems or step is not None:
+        from launcher.reporting.data.learnt_runs import Asked, read_learnt
+
+        asked = Asked(
+            step=step,
+            text=text or step is not None,
+            problems=problems,
+            tokenizer=tokenizer,
+        )
+        learnt = read_learnt(workspace_folder, order, asked)
+        _print_learnt(learnt, None if json else head)
+        return
     summary = arrangements.summarize_arrangement(
-        arrangements.find_arrangement(workspaces.find_to_read(workspace), order), head
+        arrangements.find_arrangement(workspace_folder, order), head
     )
     if json:
         show.as_json(summary)
@@ -154,6 +198,28 @@ def draw(
     }
     similarity_chart.draw_similarity(curves, out)
     show.print_result(f"wrote {out}")
+
+
+def _print_learnt(learnt: "Learnt", head: int | None) -> None:
+    """What a run learns; of each split's problems the first `head`. As JSON, whole,
+    where that is None."""
+    from launcher.views import learnt_view, show
+
+    if head is None:
+        show.as_json(learnt.row)
+        return
+    if learnt.batch is not None:
+        show.print_result(learnt_view.describe_batch(learnt.step, learnt.batch))
+        if not show.has_colours():
+            show.print_result(learnt_view.LEGEND)
+    for example in learnt.batch or ():
+        show.print_result("")
+        for line in learnt_view.describe_example(example):
+            show.print_result(line)
+        show.print_pieces(example.pieces)
+    if learnt.problems is not None:
+        for line in learnt_view.list_problems(learnt.problems, learnt.sizes, head):
+            show.print_result(line)
 
 
 def _format_summary(summary: dict[str, Any]) -> list[str]:

@@ -26,11 +26,13 @@ from rich.text import Text
 from jobs.contract.states import State
 from launcher.status import status_view as view
 from launcher.views.columns import LONG, format_columns
+from launcher.views.learnt_view import mark_targets
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
+    from jobs.training.learnt_texts import Piece
     from launcher.planning.effects import Effect
     from launcher.planning.estimates import Line
     from launcher.planning.plan import Evaluation, Plan, TrainGroup
@@ -42,6 +44,8 @@ COLOURS = {
     State.UNKNOWN: "yellow",
     State.CANCELLED: "magenta",
 }
+# underlined, so that a blank or a line end that is learnt is seen, too
+STYLE_OF_TARGETS = "green underline"
 NARROW = (
     "run",
     "state",
@@ -94,6 +98,30 @@ def print_message(text: str) -> None:
 def print_result(text: str) -> None:
     """A line of result, on stdout."""
     _out.print(Text(_as_lines(text)), soft_wrap=True)
+
+
+def print_pieces(pieces: "Sequence[Piece]") -> None:
+    """The text of an example, on stdout, indented: its targets in colour, or between
+    brackets where there are no colours."""
+    if not has_colours():
+        _out.print(Text(_indent(mark_targets(pieces))), soft_wrap=True)
+        return
+    text = Text("  ")
+    for piece in pieces:
+        style = STYLE_OF_TARGETS if piece.is_target else ""
+        if piece.is_control:
+            style += " bold"
+        text.append(make_showable(piece.text).replace("\n", "\n  "), style.strip())
+    _out.print(text, soft_wrap=True)
+
+
+def has_colours() -> bool:
+    """Whether what is printed on stdout may be coloured."""
+    return _out.color_system is not None and not _out.no_color
+
+
+def _indent(text: str) -> str:
+    return "  " + text.replace("\n", "\n  ")
 
 
 def make_cell_text(text: object, style: str = "") -> Text:

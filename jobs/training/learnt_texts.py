@@ -1,0 +1,358 @@
+"""Reads back as text what a run learns: the tokens of each example as the model gets
+them, which of them are targets, what max_length has taken of it, and what is wrong
+with it.
+
+The tokens are those that the run's train job keeps (see jobs.training.tokens); before
+it has made them, those that it would make. Nothing is computed on them, so no GPU is
+needed, and no weights: only the folder's tokenizer.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from jobs.contract.folder import Workspace, is_whole
+from jobs.contract.job_file import MadeThings, Recipe
+from jobs.model.vocabulary import load_vocabulary
+from jobs.model.written_tokens import WrittenTokens
+from jobs.preparing.corpus import Corpus
+from jobs.training.tokens import Tokens, tokens_id
+from jobs.training.train_sets import encoder_of, ordered_ids
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import EncodedExample
+from zsg_core.training import schedule
+
+TRAIN, TEST = "train", "test"
+# what may be wrong with an example
+CUT, EMPTY, NO_TARGET, CONTROL_WORD = PROBLEMS = (
+    "cut",
+    "empty",
+    "no target",
+    "control word",
+)
+# told of what is shown, too, and no fault of the example's
+FEWER_SHOTS, OTHER_TOKENS = "fewer examples", "other tokens"
+# more tokens than any example has: what is encoded within it is cut nowhere
+UNLIMITED = 1 << 30
+
+
+@dataclass(frozen=True)
+class LearntStage:
+    """What decides which tokens a stage of a run learns. `recipe`: of the stages up to
+    this one; `tokenizer`: the folder that it is read from; `first`: the steps of the
+    stages before."""
+
+    workspace: Workspace
+    recipe: Recipe
+    made: MadeThings
+    tokenizer: Path
+    first: int = 0
+
+    @property
+    def stage(self) -> Recipe:
+        """The recipe of this stage alone."""
+        return self.recipe["stages"][-1]
+
+
+class Piece(NamedTuple):
+    """A stretch of an example's tokens as text. `is_target`: it is learnt; `is_control`:
+    it is one token that is no text, as `</s>` is."""
+
+    text: str
+    is_target: bool
+    is_control: bool
+
+
+class Problem(NamedTuple):
+    """What is wrong with an example: one of PROBLEMS, and a sentence."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LearntExample:
+    """An example as the model gets it. `place`: in the training list or the test set,
+    from 0; `step`: at which it is first learnt, None in the test set; `tokens` and
+    `targets` are counts."""
+
+    id: str
+    place: int
+    step: int | None
+    tokens: int
+    targets: int
+    pieces: tuple[Piece, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class LearntTexts:
+    """The training list and the test set of a stage, to be read back."""
+
+    def __init__(self, learnt_stage: LearntStage) -> None:
+        """UserError or ClusterError where what prepare jobs make is missing or not what
+        it was; UserError for a tokenizer that cannot be used."""
+        self._source = learnt_stage
+        stage = learnt_stage.stage
+        self._train = stage["train"]
+        self._corpus = Corpus(learnt_stage.workspace, learnt_stage.made.corpus)
+        base = learnt_stage.recipe["base"]
+        vocabulary = load_vocabulary(learnt_stage.tokenizer, base)
+        self._encode = encoder_of(stage, vocabulary)
+        self._encode_whole = encoder_of(stage, vocabulary, UNLIMITED)
+        self._written = WrittenTokens(learnt_stage.tokenizer)
+        added = base.get("added", {}).get("tokens", ())
+        # those that zsg added to a base are tokens where a text has them, too
+        self._words = [word for word in self._written.control if word not in added]
+        arrangement = learnt_stage.made.arrangement
+        self.ids = ordered_ids(learnt_stage.workspace.arrangement(arrangement))
+
+    @cached_property
+    def steps(self) -> int:
+        """How many steps the stage has."""
+        train = self._train
+        return schedule.count_steps(
+            len(self.ids), train["batch"], train["epochs"], train["steps"]
+        )
+
+    @property
+    def first_step(self) -> int:
+        """The step of the run that is this stage's first."""
+        return self._source.first + 1
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples each split has; of the training list those that some step
+        learns."""
+        reached = min(len(self.ids), self.steps * self._train["batch"])
+        return {TRAIN: reached, TEST: len(self._corpus.test)}
+
+    def read_batch(self, step: int) -> list[LearntExample]:
+        """The batch of a step of the run, in its order; steps count from the run's
+        first stage."""
+        train = self._train
+        places = schedule.list_batch_positions(
+            step - self._source.first, train["batch"], len(self.ids), train["epochs"]
+        )
+        return [self._read_trained(place, step) for place in places]
+
+    def list_problems(self, split: str) -> Iterator[LearntExample]:
+        """The examples of a split that have any problem, without their texts, each
+        once. Of the training list those that some step learns."""
+        read = {TRAIN: self._find_in_train, TEST: self._find_in_test}[split]
+        return (found for found in read() if found.problems)
+
+    def _find_in_train(self) -> Iterator[LearntExample]:
+        places: dict[str, int] = {}
+        for place, example_id in enumerate(self.ids[: self.sizes[TRAIN]]):
+            places.setdefault(example_id, place)
+        for example_id, place in places.items():
+            example = self._corpus.train[self._index_of[example_id]]
+            encoded = self._encoded(place, example)
+            yield self._describe(example, place, encoded, self._find_step(place))
+
+    def _find_in_test(self) -> Iterator[LearntExample]:
+        for place, example in enumerate(self._corpus.test):
+            yield self._describe(example, place, self._encode(example))
+
+    def _find_step(self, place: int) -> int:
+        """The first step that learns the example at a place."""
+        return self._source.first + place // self._train["batch"] + 1
+
+    def _read_trained(self, place: int, step: int) -> LearntExample:
+        """The example at a place of the training list, with its text."""
+        example = self._corpus.train[self._index_of[self.ids[place]]]
+        encoded = self._encoded(place, example)
+        described = self._describe(example, place, encoded, step)
+        problems = list(described.problems)
+        if not encoded.cut:
+            problems += self._explain_cut(example, encoded)
+        problems += self._compare_tokens(example, encoded)
+        return LearntExample(
+            id=described.id,
+            place=place,
+            step=step,
+            tokens=described.tokens,
+            targets=described.targets,
+            pieces=tuple(self._make_pieces(encoded)),
+            problems=tuple(problems),
+        )
+
+    def _describe(
+        self,
+        example: Example,
+        place: int,
+        encoded: EncodedExample,
+        step: int | None = None,
+    ) -> LearntExample:
+        """The counts and the problems of an example."""
+        spans = self._target_spans(encoded, is_tested=step is None)
+        targets = sum(stop - start for start, stop in spans)
+        problems = list(find_empty(example))
+        problems += find_control_words(example, self._words)
+        if encoded.cut:
+            problems += self._explain_cut(example, encoded)
+        if not targets:
+            problems.append(Problem(NO_TARGET, "no token of it is a target"))
+        return LearntExample(
+            id=example.id,
+            place=place,
+            step=step,
+            tokens=len(encoded.ids),
+            targets=targets,
+            problems=tuple(problems),
+        )
+
+    def _target_spans(
+        self, encoded: EncodedExample, is_tested: bool = False
+    ) -> list[tuple[int, int]]:
+        """Which tokens are learnt; of a test item, of which its loss is taken."""
+        if is_tested:
+            return list(encoded.spans)
+        return encoded.target_spans(self._train["loss_on"])
+
+    def _explain_cut(self, example: Example, encoded: EncodedExample) -> list[Problem]:
+        """What max_length has taken of an example, by what it is without a limit."""
+        whole = self._encode_whole(example)
+        loss = measure_loss(encoded, whole)
+        if loss.tokens <= 0:
+            return []
+        limit = f"train.max_length {self._train['max_length']}"
+        text = f"{limit} left out {loss.tokens} of {len(whole.ids)} tokens"
+        text += f": {loss.describe()}"
+        if self._encode(example).lost_question:
+            text += "; nothing of its question is left"
+        return [Problem(FEWER_SHOTS if loss.shots else CUT, text)]
+
+    def _compare_tokens(
+        self, example: Example, encoded: EncodedExample
+    ) -> list[Problem]:
+        """Whether the kept tokens are others than would be made now."""
+        if list(encoded.ids) == list(self._encode(example).ids):
+            return []
+        text = (
+            "the tokens that its train job keeps, shown here, are not those that this version of"
+            " zsg and this tokenizer make"
+        )
+        return [Problem(OTHER_TOKENS, text)]
+
+    @cached_property
+    def _kept(self) -> Tokens | None:
+        """The tokens that a train job has made, if one has."""
+        source = self._source
+        made_id = tokens_id(source.recipe, source.made.arrangement)
+        folder = source.workspace.tokens(made_id)
+        return Tokens(folder) if is_whole(folder) else None
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        """Where in the corpus an example is."""
+        return {made_id: index for index, made_id in enumerate(self._corpus.train.ids)}
+
+    def _encoded(self, place: int, example: Example) -> EncodedExample:
+        """The tokens of an example of the training list."""
+        return self._kept[place] if self._kept else self._encode(example)
+
+    def _make_pieces(self, encoded: EncodedExample) -> Iterator[Piece]:
+        """The example's tokens as text, cut where targets begin and end, and around
+        control tokens."""
+        ids = [int(token) for token in encoded.ids]
+        is_target = [False] * len(ids)
+        for start, stop in self._target_spans(encoded):
+            is_target[start:stop] = [True] * (stop - start)
+        control = set(self._written.control.values())
+        kinds = [
+            (target, token if token in control else None)
+            for target, token in zip(is_target, ids, strict=True)
+        ]
+        bounds = [0, *_find_changes(kinds), len(ids)]
+        texts = self._written.write_stretches(ids, bounds)
+        for start, text in zip(bounds, texts, strict=False):
+            target, token = kinds[start]
+            yield Piece(text, target, token is not None)
+
+
+def _find_changes(kinds: Sequence[tuple[bool, int | None]]) -> list[int]:
+    """Where a stretch of equal tokens ends; every control token is one by itself."""
+    return [
+        place
+        for place in range(1, len(kinds))
+        if kinds[place] != kinds[place - 1] or kinds[place][1] is not None
+    ]
+
+
+def find_empty(example: Example) -> Iterator[Problem]:
+    """What of an example's texts is empty or blank."""
+    for number, (question, answer) in enumerate(example.turns, start=1):
+        turn = f" of turn {number}" if len(example.turns) > 1 else ""
+        if not question.strip():
+            yield Problem(EMPTY, f"its question{turn} is empty")
+        if not answer.strip():
+            yield Problem(
+                EMPTY, f"its answer{turn} is empty: only the answer's end is learnt"
+            )
+
+
+def find_control_words(example: Example, words: Iterable[str]) -> Iterator[Problem]:
+    """Which control tokens' words stand in an example's texts."""
+    turns = itertools.chain(*example.turns, *example.shots)
+    text = "\n".join([example.system, example.definition, *turns])
+    standing = [word for word in words if word in text]
+    if standing:
+        names = ", ".join(standing)
+        yield Problem(
+            CONTROL_WORD, f"its text has {names}, which is read as text, not as a token"
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What max_length has taken of an example: counts of tokens, and of turns.
+
+    `shots`: whether its positive examples alone are fewer, which is no cut.
+    """
+
+    prompt: int
+    answers: int
+    later_turns: int
+    turns: int
+    shots: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that are lost."""
+        return self.prompt + self.answers + self.later_turns
+
+    def describe(self) -> str:
+        """In words, by what was lost."""
+        losses: list[str] = []
+        if self.prompt:
+            source = "positive examples" if self.shots else "prompt"
+            losses.append(f"{self.prompt} of its {source}")
+        if self.answers:
+            losses.append(f"{self.answers} of its answers")
+        if self.later_turns:
+            turns = (
+                "its last turn" if self.turns == 1 else f"its last {self.turns} turns"
+            )
+            losses.append(f"{self.later_turns}, {turns}")
+        return "; ".join(losses)
+
+
+def measure_loss(encoded: EncodedExample, whole: EncodedExample) -> Loss:
+    """What an example has lost, beside what it is without a limit."""
+    begun = max(1, len(encoded.spans))  # turns of which anything may be left
+    turns = len(whole.spans) - begun
+    answers = sum(stop - start for start, stop in whole.spans[:begun])
+    answers -= encoded.answer_tokens
+    later_turns = len(whole.ids) - whole.spans[begun - 1][1] if turns > 0 else 0
+    prompt = len(whole.ids) - len(encoded.ids) - answers - later_turns
+    return Loss(
+        prompt=prompt,
+        answers=answers,
+        later_turns=later_turns,
+        turns=turns,
+        shots=not encoded.cut,
+    )
