@@ -12,7 +12,7 @@ from tests.lib.mlflow_contents import loss_by_step
 from tests.lib.small_runs import submit_forked
 from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
-from zsg_core.settings.train import LORA_TARGETS, TuningSettings
+from zsg_core.settings.train import TuningSettings
 from zsg_core.training import llama
 from zsg_core.training.llama import LlamaShape
 from zsg_core.training.tuning import count_trained_parameters
@@ -22,7 +22,9 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from jobs.model.lora import add_adapters, count_adapted
     from jobs.model.tuning import apply_tuning
+    from tests.lib.tiny_families import make_model
 
 SMALL = {
     "hidden_size": 32,
@@ -78,7 +80,14 @@ def test_counts_of_a_7b_model_are_the_published(
 )
 @pytest.mark.parametrize(
     "tuning",
-    [lora(*LORA_TARGETS, r=3), lora("v_proj"), {"method": "ln"}, {"method": "full"}],
+    [
+        lora("all", "embed_tokens", r=3),
+        lora("attention", "q_proj"),
+        lora("mlp"),
+        lora("v_proj"),
+        {"method": "ln"},
+        {"method": "full"},
+    ],
 )
 def test_what_is_trained_is_what_is_counted(
     tuning: dict[str, Any], changes: dict[str, Any]
@@ -113,6 +122,85 @@ def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:
             torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
         )
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "found"),
+    [
+        pytest.param(
+            "gpt2",
+            "attention",
+            {"c_attn": 4, "c_proj": 4},
+            id="weights written the other way round, a name that the MLP has, too",
+        ),
+        pytest.param(
+            "gpt_neox",
+            "all",
+            {
+                "dense": 4,
+                "dense_4h_to_h": 4,
+                "dense_h_to_4h": 4,
+                "query_key_value": 4,
+            },
+            id="queries, keys and values in one",
+        ),
+        pytest.param(
+            "qwen2_moe",
+            "mlp",
+            {"down_proj": 4, "gate_proj": 4, "up_proj": 4},
+            id="the shared experts, not those that are chosen",
+        ),
+        pytest.param(
+            "mixtral",
+            "all",
+            {"k_proj": 4, "o_proj": 4, "q_proj": 4, "v_proj": 4},
+            id="neither routers nor experts",
+        ),
+        pytest.param(
+            "mixtral", "experts", {"down_proj": 4, "gate_up_proj": 4}, id="experts"
+        ),
+        pytest.param(
+            "qwen2_moe", "routers", {"gate": 4, "shared_expert_gate": 4}, id="routers"
+        ),
+    ],
+)
+def test_a_role_means_the_same_in_every_family(
+    family: str, target: str, found: dict[str, int]
+) -> None:
+    """Adapters stand beside just what plays the role, whatever the family calls it, and
+    what was found is told."""
+    model = make_model(family)
+    told = add_adapters(model, lora(target, r=2))
+
+    assert told == found == count_adapted(model)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert len(trained) == 2 * sum(found.values())
+    assert all(".lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("family", "target", "said"),
+    [
+        pytest.param("gpt2", "q_proj", "attention: c_attn, c_proj", id="of Llama"),
+        pytest.param("gpt_oss", "gate_up_proj", "name the role experts", id="a tensor"),
+        pytest.param("llama", "experts", "nothing that this model has", id="a role"),
+        pytest.param("llama", "self_attn", "is a LlamaAttention", id="a part of it"),
+    ],
+)
+def test_a_target_that_names_nothing_is_refused_by_name(
+    family: str, target: str, said: str
+) -> None:
+    """PEFT would train what the other targets name and say nothing."""
+    targets = ["o_proj", target] if family == "gpt_oss" else [target]
+    with pytest.raises(UserError, match=said) as error:
+        add_adapters(make_model(family), lora(*targets))
+    assert target in str(error.value)
+
+
+def test_plan_refuses_a_target_that_a_llama_does_not_have() -> None:
+    """What is counted is what could be adapted: a name that no module has is an error."""
+    with pytest.raises(UserError, match="'c_attn' is nothing that this model has"):
+        count_trained_parameters(SEVEN_B, lora("c_attn"))
 
 
 def test_biases_can_be_trained_only_where_there_are_some() -> None:
@@ -184,3 +272,4 @@ def test_adapters_and_norms_learn_in_a_grid(
         for row in rows
     ]
     assert [start["trained"] for start in starts] == [2 * 2 * 4 * (64 + 64), 64 * 5]
+    assert starts[0]["adapted"] == {"q_proj": 2, "v_proj": 2}

@@ -34,8 +34,9 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     `questionless`: how many examples were, by split. `tokens`: the sums of lengths and
     of their squares, by split. `code`: which packages run. `test_sets`: digests by the
     metric that is taken of them. `parameters`, `trained`: how many there are, and how
-    many are trained. `other_versions`: which of the node's are others than those of the
-    submit, in a sentence.
+    many are trained; `adapted`: by the name of a module, how many of it have LoRA's
+    adapters. `other_versions`: which of the node's are others than those of the submit,
+    in a sentence.
     """
 
     device: str | UnsetType = UNSET
@@ -62,6 +63,7 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     machine: Any = UNSET
     parameters: int | UnsetType = UNSET
     trained: int | UnsetType = UNSET
+    adapted: dict[str, int] | UnsetType = UNSET
     other_versions: str | UnsetType = UNSET
 
 

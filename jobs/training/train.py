@@ -35,7 +35,7 @@ from jobs.contract.length_notes import describe_lengths
 from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
-from jobs.model import layers, weights
+from jobs.model import layers, lora, weights
 from jobs.model.answer_loss import AnswerLoss, refuse_leaks
 from jobs.model.base_model import load_model
 from jobs.model.content import model_files, refuse_changed
@@ -398,6 +398,7 @@ class Trainer:
             machine=describe_machine(self.device),
             parameters=sum(size for size, _ in sizes),
             trained=sum(size for size, tuned in sizes if tuned),
+            adapted=lora.count_adapted(self.engine.module) or msgspec.UNSET,
             other_versions=self.context.pulse.other_versions or msgspec.UNSET,
         )
 

@@ -20,24 +20,32 @@ who doubts it. Only the last weights were evaluated. Its prompt is `data.templat
 vicuna`, which is data's to say.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from zsg_core.data.prompts import TARGETS, TRUNCATIONS
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
-LORA_TARGETS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "embed_tokens",
-)
+# what a module does in a layer, whatever a family calls it
+LORA_ROLES = ("attention", "mlp", "all", "routers", "experts")
+_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+
+
+def _check_target(target: str) -> str:
+    """ValueError for what no module of a model can be called."""
+    if not _NAME.fullmatch(target):
+        raise ValueError(
+            f"{target[:80]!r} is no name of a module; name roles ({', '.join(LORA_ROLES)}) or"
+            " modules, such as q_proj"
+        )
+    return target
+
+
+# a role, or a module by its name: q_proj, or more of its path, mlp.up_proj
+LoraTarget = Annotated[str, Field(max_length=200), AfterValidator(_check_target)]
 
 
 class TuningSettings(Strict):
@@ -61,9 +69,14 @@ class TuningSettings(Strict):
             "Null means 16."
         ),
     )
-    targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
+    targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = Field(
         default=None,
-        description="LoRA only: the modules that get adapters. Null means [q_proj, v_proj].",
+        description=(
+            "LoRA only: what gets adapters, by role or by name. Roles, for every family: "
+            "attention, mlp, all = every linear layer of the layers; neither routers nor "
+            "experts, which are roles of their own. Names are the model's own: q_proj, "
+            "c_attn, embed_tokens. Null means [q_proj, v_proj]."
+        ),
     )
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
 """Counts the weights that a way of tuning trains (LoRA: Hu et al. 2021, arXiv 2106.09685)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from zsg_core.errors import UserError
 from zsg_core.training.llama import LlamaShape
 
 NO_BIASES = (
@@ -11,16 +12,21 @@ NO_BIASES = (
 )
 
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+EMBEDDING = "embed_tokens"
+
+
 def count_trained_parameters(shape: LlamaShape, tuning: Mapping[str, Any]) -> int:
     """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms';
-    the biases'."""
+    the biases'. UserError for a target that the model does not have."""
     match tuning["method"]:
         case "lora":
             return sum(
                 tuning["r"]
                 * sum(_find_sizes(shape, target))
                 * _count_modules(shape, target)
-                for target in tuning["targets"]
+                for target in list_lora_modules(tuning["targets"])
             )
         case "ln":
             return shape.hidden * (2 * shape.layers + 1)
@@ -28,6 +34,25 @@ def count_trained_parameters(shape: LlamaShape, tuning: Mapping[str, Any]) -> in
             return shape.biases
         case _:
             return shape.parameters
+
+
+def list_lora_modules(targets: Iterable[str]) -> list[str]:
+    """The modules of a Llama that LoRA's targets name, each once, roles spelt out.
+
+    UserError for what a Llama does not have: adapters that are nowhere train nothing.
+    """
+    roles = {"attention": ATTENTION, "mlp": MLP, "all": (*ATTENTION, *MLP)}
+    known = (*ATTENTION, *MLP, EMBEDDING)
+    modules: set[str] = set()
+    for target in targets:
+        named = roles.get(target, (target,))
+        if not set(named) <= set(known):
+            raise UserError(
+                f"train.tuning.targets: {target!r} is nothing that this model has; name roles"
+                f" ({', '.join(roles)}) or modules ({', '.join(known)})"
+            )
+        modules.update(named)
+    return sorted(modules)
 
 
 def _find_sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
@@ -46,4 +71,4 @@ def _find_sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
 
 
 def _count_modules(shape: LlamaShape, target: str) -> int:
-    return 1 if target == "embed_tokens" else shape.layers
+    return 1 if target == EMBEDDING else shape.layers
