@@ -9,27 +9,40 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from jobs.model import packed_attention
+from jobs.model.architecture import find_body
+from jobs.model.head_pass import HeadPass
 from jobs.model.packed_attention import Row, make_inputs
+from jobs.model.padding import pad
 from zsg_core.errors import ClusterError, UserError
 
 Forward = Callable[..., torch.Tensor]
 
+# how the examples of a micro-batch meet: one after the other in a row, or each in a row
+# of its own, filled up to the longest
+PACKED, PADDED = "packed", "padded"
 # of a row of three, that each of the others goes on from the first
 SHARED_PREFIX = [-1, 0, 0]
 
 
 class AnswerLoss(nn.Module):
-    """Wraps a Llama so that one forward gives float32 sums of −log p over the learnt
-    tokens of each example.
+    """Wraps a causal language model so that one forward gives float32 sums of −log p
+    over the learnt tokens of each example.
 
     Logits are made only where something is learnt: prompts are most of the tokens and
     the vocabulary most of a small model's work. Training and evaluation both go through
-    here, so they cannot differ.
+    here, so they cannot differ. A router's own loss is not part of it: that is a mean
+    over all tokens of a micro-batch, so it would depend on how examples meet.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, batching: str = PACKED) -> None:
+        """`batching`: PACKED where the model's attention is packed_attention's, or
+        PADDED: see jobs.model.padding. UserError for a class whose head cannot be told
+        from its body."""
         super().__init__()
         self.model = model
+        self.batching = batching
+        self._head_pass = HeadPass(model)
 
     def forward(
         self,
@@ -48,16 +61,34 @@ class AnswerLoss(nn.Module):
         the token, and its example. With K = 0 the sums are zeros that still hang on the
         graph, so that a rank with nothing to do stays in step with the others. With
         `after` the sums are those of parts of examples: see
-        jobs.model.packed_attention.
+        jobs.model.packed_attention. Padded examples have no such parts.
         """
-        inputs = make_inputs(tokens, positions, Row(lengths, after))
-        hidden = self.model.model(**inputs).last_hidden_state[0]
+        body = find_body(self.model)
+        if self.batching == PADDED:
+            assert after is None, "what is padded shares no prefix"
+            padded = pad(tokens, positions, lengths)
+            hidden = padded.encode(body)
+            predicting = padded.places[predicting]
+        else:
+            inputs = make_inputs(tokens, positions, Row(lengths, after))
+            hidden = body(**inputs).last_hidden_state[0]
         sums = torch.zeros(len(lengths), dtype=torch.float32, device=tokens.device)
         if not len(predicting):
-            return sums + self.model.lm_head(hidden[:1]).float().sum() * 0.0
-        logits = self.model.lm_head(hidden[predicting]).float()
-        nll = nn.functional.cross_entropy(logits, targets, reduction="none")
+            return sums + self._head_pass.hang_on_graph(hidden[:1])
+        nll = self._head_pass.take_losses(hidden[predicting], targets)
         return sums.index_add(0, owners, nll)
+
+
+def choose_batching(model: Any) -> str:
+    """How examples meet in a model: packed where it was loaded with zsg's attention."""
+    is_packed = model.config._attn_implementation == packed_attention.NAME
+    return PACKED if is_packed else PADDED
+
+
+def is_padded(forward: Forward) -> bool:
+    """Whether an AnswerLoss, or the engine that runs one, pads examples."""
+    model = getattr(forward, "module", forward)
+    return getattr(model, "batching", PACKED) == PADDED
 
 
 @torch.no_grad()
@@ -76,7 +107,8 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
         [number * step % vocabulary for number in range(3, end)]
         for step, end in ((5, 90), (7, 40), (11, 40))
     ]
-    for after in (None, SHARED_PREFIX):
+    padded = is_padded(forward)
+    for after in (None,) if padded else (None, SHARED_PREFIX):
         losses = _losses(forward, row, after, device)
         if not all(map(math.isfinite, losses)):
             raise UserError(_explain_not_finite(forward, losses))
@@ -88,6 +120,8 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
                 raise ClusterError(
                     _LEAK.format("can see each other, or not what they go on from,")
                 )
+    if padded:
+        return
     alone = _losses(forward, [row[0] + row[1], row[0] + row[2]], None, device)
     _prefix, *sharing = _losses(forward, row, SHARED_PREFIX, device)
     if any(

@@ -29,6 +29,11 @@ MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}
 # micro-batch, of which as many may be targets as there: their logits are its memory. On
 # a CPU longer rows are no faster.
 EVALUATION_FACTOR = {"cpu": 1, "cuda": 4}
+# Of a piece of a micro-batch's logits: so many tokens times the vocabulary at most. In
+# float32 a logit takes 12 bytes with what its gradient takes: 0.4 and 1.6 GB. More on a
+# GPU, where each piece's share of the head's gradient, as large as its weight, is added
+# to the others'.
+PIECE_LOGITS = {"cpu": 2**25, "cuda": 2**27}
 
 
 def count_steps(
@@ -87,22 +92,34 @@ def divide_batch(lengths: Sequence[int], world: int) -> list[list[int]]:
 
 
 def make_micro_batches(
-    items: Sequence[int], lengths: Sequence[int], budget: int
+    items: Sequence[int],
+    lengths: Sequence[int],
+    budget: int,
+    is_padded: bool = False,
 ) -> list[list[int]]:
-    """Splits a rank's items, longest first, into groups of at most `budget` tokens.
+    """Splits a rank's items, longest first, into groups of at most `budget` tokens;
+    `is_padded`: with those that fill each item up to its group's longest.
 
     An item longer than the budget stands alone.
     """
     groups: list[list[int]] = []
     size = 0
     for item in sorted(items, key=lambda i: (-lengths[i], i)):
-        if groups and size + lengths[item] <= budget:
+        taken = lengths[groups[-1][0]] if groups and is_padded else lengths[item]
+        if groups and size + taken <= budget:
             groups[-1].append(item)
+            size += taken
         else:
             groups.append([item])
-            size = 0
-        size += lengths[item]
+            size = lengths[item]
     return groups
+
+
+def count_logit_pieces(tokens: int, vocabulary: int, kind: str) -> int:
+    """In how many pieces, about alike, the logits of so many learnt tokens are made on a
+    kind of device; see jobs.model.head_pass."""
+    largest = max(1, PIECE_LOGITS[kind] // vocabulary)
+    return max(1, -(-tokens // largest))
 
 
 def compute_learning_rate(
