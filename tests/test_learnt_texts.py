@@ -28,6 +28,7 @@ from jobs.training.tokens import tokens_id
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
 from launcher.reporting.data.learnt_runs import Asked, read_learnt
+from launcher.reporting.html.learnt_page import render_learnt_page
 from launcher.submission import job_files
 from launcher.submission.workflow import open_grid
 from launcher.views import learnt_view
@@ -204,6 +205,19 @@ def test_a_pipe_gets_brackets(shelf: Shelf) -> None:
     assert "<s>User: say two\n  Assistant: ⟦two \\u27e62\\u27e7</s>⟧" in printed
     assert "cut: train.max_length 40 left out" in printed
     assert "no problem in 1 test items" in printed
+
+
+def test_a_page_marks_targets_and_escapes_the_data(shelf: Shelf) -> None:
+    """Words of the data become no markup; problems stand in a table."""
+    workspace, run = Workspace(shelf.zsg.work), shelf.make().name
+    learnt = read_learnt(workspace, run, Asked(text=True, problems=True))
+
+    page = render_learnt_page(learnt)
+
+    assert "<b>&lt;s&gt;</b>User: say two\nAssistant: <mark>two ⟦2⟧</mark>" in page
+    assert "User: say &lt;/s&gt; to me" in page
+    assert page.count("train.max_length 40 left out") >= 2
+    assert "no problem in 1 test items" in page
 
 
 @pytest.mark.parametrize("step", [0, 3])

@@ -84,6 +84,15 @@ def show_one(
             help="of a run: examples that are cut, empty or without a target",
         ),
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            help="write what is learnt as a page to this file",
+            readable=False,
+        ),
+    ] = None,
+    replace: Replace = False,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -101,23 +110,30 @@ def show_one(
       zsg arrange show 3f2a
       zsg arrange show 3f2a --step 137 --text
       zsg arrange show 3f2a --problems
+      zsg arrange show 3f2a --step 137 --problems --html batch.html
     """
+    from launcher.reporting import outputs
     from launcher.reporting.data import arrangements
     from launcher.views import show
     from launcher.workspace import workspaces
 
     workspace_folder = workspaces.find_to_read(workspace)
-    if text or problems or step is not None:
+    if html:
+        outputs.refuse_existing(html, replace, option="--html")
+    if text or problems or html or step is not None:
         from launcher.reporting.data.learnt_runs import Asked, read_learnt
 
         asked = Asked(
             step=step,
-            text=text or step is not None,
+            text=text or step is not None or bool(html and not problems),
             problems=problems,
             tokenizer=tokenizer,
         )
         learnt = read_learnt(workspace_folder, order, asked)
-        _print_learnt(learnt, None if json else head)
+        if html:
+            _write_learnt(learnt, html)
+        else:
+            _print_learnt(learnt, None if json else head)
         return
     summary = arrangements.summarize_arrangement(
         arrangements.find_arrangement(workspace_folder, order), head
@@ -198,6 +214,15 @@ def draw(
     }
     similarity_chart.draw_similarity(curves, out)
     show.print_result(f"wrote {out}")
+
+
+def _write_learnt(learnt: "Learnt", path: Path) -> None:
+    """What a run learns, as a page."""
+    from launcher.reporting.html import learnt_page
+    from launcher.views import show
+
+    learnt_page.write_page(learnt, path)
+    show.print_result(f"wrote {path}")
 
 
 def _print_learnt(learnt: "Learnt", head: int | None) -> None:

@@ -75,16 +75,18 @@ def refuse_linked(workspace: Workspace, folder: Path) -> None:
         ) from None
 
 
-def refuse_existing(path: Path, may_replace: bool) -> None:
+def refuse_existing(path: Path, may_replace: bool, option: str = "--out") -> None:
     """UserError for a file that is there already, unless the user has said that it may
-    go; always for what is none."""
+    go; always for what is none. `option`: by which the user named it."""
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_file():
-        raise UserError(f"--out {path}: is there and is no ordinary file; name another")
+        raise UserError(
+            f"{option} {path}: is there and is no ordinary file; name another"
+        )
     if not may_replace:
         raise UserError(
-            f"--out {path}: is there already; name another file, or replace it with --replace"
+            f"{option} {path}: is there already; name another file, or replace it with --replace"
         )
 
 

@@ -21,6 +21,8 @@ from zsg_core.stats.curves import Interval
 if TYPE_CHECKING:
     import jinja2
 
+    from jobs.training.learnt_texts import Piece
+
 FOLDER = Path(__file__).resolve().parent
 MOST_NAMED = 24  # curves in a legend that is not folded
 DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures
@@ -186,6 +188,11 @@ def _text_and_key(cell: object) -> tuple[object, str | None]:
 def render_facts(pairs: Mapping[str, str]) -> str:
     """Names and values, one beside the other."""
     return _render("facts", list(pairs.items()))
+
+
+def render_learnt(pieces: "Sequence[Piece]") -> str:
+    """The text of an example, its targets marked."""
+    return _render("learnt", pieces)
 
 
 def render_folded(summary: str, inside: str) -> str:
