@@ -75,6 +75,18 @@ def test_another_architecture_is_refused(made: Path, tmp_path: Path) -> None:
         base_model.load_model(tmp_path, "fp32")
 
 
+def test_a_tokenizer_may_begin_with_nothing_and_must_end(tmp_path: Path) -> None:
+    """Qwen's have no beginning of sequence; an answer needs an end."""
+    folder = write_llama(tmp_path / "model")
+    write_tokenizer(folder, bos_token=None)
+    vocabulary = load_vocabulary(folder)
+
+    assert (vocabulary.bos, vocabulary.beginning, vocabulary.eos) == (None, [], 1)
+    write_tokenizer(folder, eos_token=None)
+    with pytest.raises(UserError, match="no EOS token, with which answers end; set"):
+        load_vocabulary(folder)
+
+
 def test_a_token_without_a_row_is_told_with_its_text(tmp_path: Path) -> None:
     """On a GPU it would be an assertion of CUDA on every rank, without a word of the cause."""
     folder = write_llama(tmp_path / "model", vocab_size=258)

@@ -93,6 +93,14 @@ def made(llama: Any, how: dict[str, Any], chosen: list[int]) -> list[list[int]]:
 EVERY = list(range(len(PROMPTS)))
 
 
+def test_a_prompt_of_no_token_cannot_be_answered(llama: Any) -> None:
+    """As of an empty question without a template, by a tokenizer that begins with nothing."""
+    generator = Generator(llama, GREEDY, None, EOS, "cpu")
+
+    assert not generator.fits([])
+    assert generator.answers([[], [5, 6]], ["none", "some"])[0] == []
+
+
 def test_greedy_answers_are_those_of_a_plain_loop(llama: Any) -> None:
     """In padded batches, with a cache; what would stand beyond the model's positions is
     left out."""

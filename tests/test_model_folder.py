@@ -404,19 +404,15 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         tokenizer(auto_map=["t.Own", None]),
         ["auto_map", "t.Own"],
     ),
-    "a tokenizer without a begin": (
-        tokenizer(bos_token=None),
-        ["no BOS token", "set bos_token"],
-    ),
     "a tokenizer without an end": (
         without("tokenizer_config.json", "eos_token"),
         ["no EOS token"],
     ),
     "a tokenizer without a word of its ends": (
         lambda folder: (folder / "tokenizer_config.json").unlink(),
-        ["2 faults", "no BOS token", "no EOS token"],
+        ["no EOS token", "set eos_token"],
     ),
-    "a byte-level tokenizer called Llama's": (byte_level, ["no BOS token"]),
+    "a byte-level tokenizer called Llama's": (byte_level, ["no EOS token"]),
     "an end that is no token": (
         tokenizer(eos_token="<|end|>"),
         ["'<|end|>', which is none of its tokens"],
@@ -650,7 +646,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         match=r"5 faults: .*adapter.*hidden_act.*another shape.*beyond the embedding's 257",
     ):
         model_folder.check_llama(
-            write_tokenizer(folder, {"note": 300}, bos_token=None) or folder
+            write_tokenizer(folder, {"note": 300}, eos_token=None) or folder
         )
 
 
@@ -703,6 +699,16 @@ def test_a_length_beyond_the_positions_is_refused(
     else:
         with pytest.raises(UserError, match=said):
             model_folder.check_length("k", length, folder)
+
+
+def test_a_tokenizer_without_a_beginning_is_told(tmp_path: Path) -> None:
+    """It is no fault: texts begin without one."""
+    folder = write_llama(tmp_path / "model")
+    write_tokenizer(folder, bos_token=None)
+
+    model_folder.check_llama(folder)
+    [told] = model_folder.find_notes(folder)
+    assert "no BOS token: texts begin without one" in told
 
 
 def test_what_is_not_as_it_seems_is_told(tmp_path: Path) -> None:

@@ -446,3 +446,50 @@ def test_natural_instructions_lose_their_input_and_are_told():
     }
 
     assert list(told.values()) == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["zsg", "vicuna", "llama2", "plain"])
+def test_without_a_beginning_of_sequence_the_rest_is_the_same(name):
+    """As with Qwen's tokenizers: every token and every target but the beginnings."""
+    begun = encoded_by(name, dialogue())
+    made = encode_example(
+        dialogue(),
+        template=Template(name),
+        tokenize=characters,
+        bos=None,
+        eos=EOS,
+        max_length=1024,
+    )
+
+    assert made.ids == [token for token in begun.ids if token != BOS]
+    assert learnt(made) == learnt(begun)
+
+
+@pytest.mark.parametrize("truncate", ["prompt", "head"])
+@pytest.mark.parametrize("which", ["answer", "prompt", "all"])
+def test_the_first_token_of_all_is_never_learnt(truncate, which):
+    """Nothing comes before it: also where a text begins with its answer."""
+    made = encode_example(
+        dialogue(turns=(("", "abc"), ("d", "e"))),
+        template=Template("plain"),
+        tokenize=characters,
+        bos=None,
+        eos=EOS,
+        max_length=64,
+        truncate=truncate,
+    )
+
+    assert made.spans[0] == (0, 4)
+    targets = [
+        place
+        for start, stop in made.target_spans(which)
+        for place in range(start, stop)
+    ]
+    assert (
+        targets
+        == {
+            "answer": [1, 2, 3, 5, 6],
+            "prompt": [4],
+            "all": [1, 2, 3, 4, 5, 6],
+        }[which]
+    )

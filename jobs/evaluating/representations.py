@@ -109,7 +109,13 @@ class Inside:
         how = next(iter(definitions.values()))
         grouped_by = how["by"] or ("source" if len(self.sources) > 1 else "task")
         groups = self._group_items(grouped_by)
-        numbers = draw_items(groups, how["items"])
+        drawn = draw_items(groups, how["items"])
+        numbers = [number for number in drawn if self.test.encoded[number].prompt]
+        if len(numbers) < len(drawn):
+            looked.flags.append(
+                f"{len(drawn) - len(numbers)} of {len(drawn)} items have no token before their"
+                " answer, and so no hidden states"
+            )
         prompts = [self.test.encoded[number].prompt for number in numbers]
         layers = [definition["layer"] for definition in definitions.values()]
         states_by_layer = hidden_states.average_spans(

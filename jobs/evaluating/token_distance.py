@@ -2,7 +2,7 @@
 
 DELIA (arXiv 2408.10841) plots the L2 distance between the representation of `<sep>` and
 words of its description; it does not say of which layer. Here each text is read alone,
-after the beginning of sequence.
+after the beginning of sequence if the tokenizer has one.
 """
 
 from collections.abc import Mapping
@@ -36,10 +36,15 @@ def measure_distances(
         ("word", way["word"]): list(map(int, vocabulary.tokenize(way["word"])))
         for way in ways.values()
     }
-    texts = [[vocabulary.bos, *own] for own in ids.values()]
+    beginning = vocabulary.beginning
+    texts = [[*beginning, *own] for own in ids.values()]
     layers = sorted({way["layer"] for way in ways.values()})
     found = hidden_states.average_spans(
-        llama, texts, [(1, len(text)) for text in texts], layers, device
+        llama,
+        texts,
+        [(len(beginning), len(text)) for text in texts],
+        layers,
+        device,
     )
     of_layer = {
         layer: dict(zip(ids, states, strict=True))

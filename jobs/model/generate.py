@@ -78,7 +78,7 @@ class Generator:
         self,
         llama: Any,
         how: Mapping[str, Any],
-        bos: int,
+        bos: int | None,
         eos: int,
         device: str,
         text: Text | None = None,
@@ -183,8 +183,8 @@ class Generator:
         )
 
     def fits(self, prompt: Ids) -> bool:
-        """Whether the model has a position left for an answer."""
-        return len(prompt) < self._context
+        """Whether there is something to answer, and a position left for the answer."""
+        return 0 < len(prompt) < self._context
 
     def is_cut(self, prompt: Ids, answer: Ids) -> bool:
         """Whether an answer has all the tokens that it may have, and neither the end of

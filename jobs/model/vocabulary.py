@@ -16,16 +16,24 @@ MOST_COMPARED = 2000  # characters of a text that a tokenizer is tried on
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the prompt encoder needs of a tokenizer, and how token ids become text again."""
+    """What the prompt encoder needs of a tokenizer, and how token ids become text again.
+
+    `bos`: None of a tokenizer whose texts begin with nothing, as Qwen's.
+    """
 
     tokenize: Tokenize
-    bos: int
+    bos: int | None
     eos: int
     text: Callable[[Sequence[int]], str] = lambda ids: ""
     # of one token, as the vocabulary writes it
     id_of: Callable[[str], int | None] = lambda token: None
     # the token of what the tokenizer cannot write, if it has one
     unknown: int | None = None
+
+    @property
+    def beginning(self) -> list[int]:
+        """What stands before a text: the beginning of sequence, if there is one."""
+        return [] if self.bos is None else [self.bos]
 
 
 def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
@@ -37,18 +45,19 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
     or of an older zsg, and read as then. Without a recipe, the tokens that zsg added
     are by the meta.json of the base, or of the base that it is a snapshot of.
 
-    UserError where it has no BOS or EOS, and, when a text is tokenized, for a token
-    without a row in the embedding: on a GPU that would be an error of CUDA on every
-    rank.
+    UserError where it has no EOS, which answers are trained to end with, and, when a
+    text is tokenized, for a token without a row in the embedding: on a GPU that would
+    be an error of CUDA on every rank.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None:
         raise UserError(
-            f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs"
+            f"{folder}: the tokenizer has no EOS token, with which answers end; set eos_token in"
+            " tokenizer_config.json of a copy of the folder"
         )
 
     config = read_json(folder / "config.json") or {}  # a folder of adapters has none

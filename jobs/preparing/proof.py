@@ -32,7 +32,7 @@ def find_faults(folder: Path) -> Iterator[str]:
     try:
         vocabulary = load_vocabulary(folder)
         refuse_lossy(folder, vocabulary, TEXTS)
-        ids = [vocabulary.bos, *vocabulary.tokenize(TEXTS[0])]
+        ids = [*vocabulary.beginning, *vocabulary.tokenize(TEXTS[0])]
     except UserError as error:
         yield str(error)
         return

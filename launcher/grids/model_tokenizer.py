@@ -1,5 +1,5 @@
-"""Says what in the files of a tokenizer does not fit its Llama: ids beyond the
-embedding, no BOS, code of its own.
+"""Says what in the files of a tokenizer does not fit its model: ids beyond the
+embedding, no EOS, code of its own.
 
 Read without any engine. The rules by which transformers finds BOS and EOS are those of
 transformers.tokenization_utils_base.PreTrainedTokenizerBase._from_pretrained (5.23).
@@ -25,7 +25,7 @@ OBJECTS = (
     "generation_config.json",
 )
 NAMING = OBJECTS[:2]  # of them those that name special tokens
-ENDS = ("bos_token", "eos_token")
+BOS, EOS = ENDS = ("bos_token", "eos_token")
 SPECIAL = (
     "bos_token",
     "eos_token",
@@ -126,6 +126,11 @@ def find_notes(
     control = [token for token in made_of_text if token not in added]
     if control:
         yield _describe_control(control)
+    if _find_end(BOS, tokens, objects, config) == (True, None):
+        yield (
+            "the tokenizer has no BOS token: texts begin without one, and their first token is"
+            " never learnt"
+        )
     for key in ENDS:
         yield from _find_id_notes(key, tokens, objects, config)
 
@@ -406,11 +411,11 @@ def _find_end_faults(key: str, end: End, tokens: Tokens, rows: int) -> Iterator[
     if not is_settled:
         return
     if not token:
-        name = key.partition("_")[0].upper()
-        yield (
-            f"the tokenizer has no {name} token, which the prompt format needs: set {key} in"
-            " tokenizer_config.json of a copy of the folder"
-        )
+        if key == EOS:
+            yield (
+                "the tokenizer has no EOS token, with which answers end: set eos_token in"
+                " tokenizer_config.json of a copy of the folder"
+            )
         return
     if not tokens.is_known:
         return

@@ -8,8 +8,9 @@ DMT). `llama2`: `<s>[INST] {q} [/INST] {a} </s><s>[INST] …`, a system text as
 `<<SYS>>\\n{system}\\n<</SYS>>\\n\\n` before the first question (Llama-2-chat's, used by
 DELIA). `plain`: the texts themselves, nothing added or stripped, for sets whose prompt
 the answer goes on from. In all of them exactly the assistant's answers and the `</s>`
-that closes each are learnt. A Natural Instructions question follows Tk-Instruct:
-definition, at most two positive examples, input.
+that closes each are learnt. Where a tokenizer has no beginning of sequence, nothing stands in
+its place. A Natural Instructions question follows Tk-Instruct: definition, at most two
+positive examples, input.
 """
 
 import itertools
@@ -75,7 +76,8 @@ class EncodedExample:
         Nothing comes before the first, so there is nothing to predict it from.
         """
         if which == ANSWER:
-            return list(self.spans)
+            later = [(max(1, start), stop) for start, stop in self.spans]
+            return [(start, stop) for start, stop in later if start < stop]
         bounds = [
             1,
             *(itertools.chain(*self.spans) if which == PROMPT else ()),
@@ -98,7 +100,7 @@ def encode_example(
     *,
     template: Template,
     tokenize: Tokenize,
-    bos: int,
+    bos: int | None,
     eos: int,
     max_length: int,
     truncate: str = CUT_PROMPT,
@@ -119,7 +121,7 @@ def encode_example(
     """
     if truncate == HEAD:
         return _head(example, template, tokenize, bos, eos, max_length)
-    ids, spans, lost, lost_question = [bos], [], 0, False
+    ids, spans, lost, lost_question = _begin(bos), [], 0, False
     for index in range(len(example.turns)):
         opened = _opened(template, index, bos)
         room = max_length - len(ids) - 1 - len(opened)
@@ -205,11 +207,11 @@ def _head(
     example: Example,
     template: Template,
     tokenize: Tokenize,
-    bos: int,
+    bos: int | None,
     eos: int,
     max_length: int,
 ) -> EncodedExample:
-    ids, spans = [bos], []
+    ids, spans = _begin(bos), []
     for index in range(len(example.turns)):
         question = _question(
             example, index, template, lambda text: len(tokenize(text)) <= max_length
@@ -284,8 +286,13 @@ def next_turn(template: str) -> str:
     return STYLES[template].next_turn
 
 
-def _opened(template: Template, index: int, bos: int) -> list[int]:
-    return [bos] if index and STYLES[template.name].reopens else []
+def _begin(bos: int | None) -> list[int]:
+    """What stands before everything: the beginning of sequence, of a tokenizer that has one."""
+    return [] if bos is None else [bos]
+
+
+def _opened(template: Template, index: int, bos: int | None) -> list[int]:
+    return _begin(bos) if index and STYLES[template.name].reopens else []
 
 
 def _question(
