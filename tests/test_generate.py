@@ -93,6 +93,22 @@ def made(llama: Any, how: dict[str, Any], chosen: list[int]) -> list[list[int]]:
 EVERY = list(range(len(PROMPTS)))
 
 
+def test_an_answer_is_over_at_any_of_the_ends_that_are_asked_for(llama: Any) -> None:
+    """And at no other, also where the model's folder names one: what zsg leaves unset is
+    not filled with it."""
+    [whole] = made(llama, GREEDY, [0])
+    end = whole[3]
+    llama.generation_config.eos_token_id = [whole[1]]
+    try:
+        assert made(llama, GREEDY, [0]) == [whole]
+        found = made(llama, GREEDY | {"ends": [96, end]}, EVERY)
+    finally:
+        llama.generation_config.eos_token_id = EOS
+
+    assert found[0] == whole[: whole.index(end)]
+    assert not any(end in answer for answer in found)
+
+
 def test_a_prompt_of_no_token_cannot_be_answered(llama: Any) -> None:
     """As of an empty question without a template, by a tokenizer that begins with nothing."""
     generator = Generator(llama, GREEDY, None, EOS, "cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher.grids import model_folder
+from launcher.grids import model_folder, model_tokenizer
 from tests.lib.model_folders import (
     ENDS,
     SMALL,
@@ -699,6 +699,28 @@ def test_a_length_beyond_the_positions_is_refused(
     else:
         with pytest.raises(UserError, match=said):
             model_folder.check_length("k", length, folder)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (None, ()),
+        (1, ()),
+        ([1], ()),
+        ([7, 1, 5, 7], (5, 7)),
+        (106, (106,)),
+        (["</s>", True, -1], ()),
+    ],
+)
+def test_a_models_further_ends_are_those_that_its_tokenizer_does_not_end_with(
+    tmp_path: Path, named: object, expected: tuple[int, ...]
+) -> None:
+    """As generation_config.json names `<end_of_turn>` beside `<eos>`."""
+    folder = write_llama(tmp_path / "model")
+    change(folder / "generation_config.json", eos_token_id=named)
+    ends = model_tokenizer.read_generation_ends(folder)
+
+    assert model_tokenizer.find_other_ends(folder, ends) == expected
 
 
 def test_a_tokenizer_without_a_beginning_is_told(tmp_path: Path) -> None:

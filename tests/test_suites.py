@@ -353,3 +353,21 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(
     )
     monkeypatch.setenv("JUDGE_API_KEY", "sk")
     assert admission._check_judge_keys(wanted) == []
+
+
+def test_a_models_further_ends_enter_the_way_of_all_its_answers() -> None:
+    """Where it has none the way is as before; else what an older zsg took is told from
+    it, and nothing inside the model changes."""
+    asked = CheckpointSettings.model_validate(WHOLE)
+    files = {
+        name: SuiteFile(f"/{given}", f"digest of {given}")
+        for name, (_, given) in suites.find_needed_files(asked).items()
+    }
+    before = suites.select_suites(asked, files)
+
+    assert suites.select_suites(asked, files, ends=()) == before
+    for old, new in zip(
+        before, suites.select_suites(asked, files, ends=(107,)), strict=True
+    ):
+        assert new.how == {**old.how, "ends": [107]}
+        assert suites.is_older_way(old.how, new.how)

@@ -356,6 +356,34 @@ def test_a_models_own_answers_have_the_mark() -> None:
     assert sampled(("<think>",), add_tokens=["<think>"])["added_tokens"] == "split"
 
 
+def test_what_a_model_samples_ends_where_its_generation_config_says() -> None:
+    """In the recipe of its answers where that is more than its tokenizer's end, and
+    nowhere else in it."""
+    from zsg_core.recipe import InputDigests, SourceDigests
+
+    sources = {
+        "task": {
+            "set": "huggingface",
+            "path": "/t",
+            "held_out": {"by": "seed", "tasks": 1},
+        },
+        "own": {"set": "huggingface", "path": "/q", "self_sample": {}},
+    }
+    wanted = Settings.model_validate(
+        {"data": {"sources": sources}, "model": {"name": "m", "path": "/m"}}
+    )
+    digests = {name: SourceDigests(data=name) for name in sources}
+    before, after = (
+        make_recipe(wanted, InputDigests(sources=digests, model="m", ends=ends))
+        for ends in ((), (106, 107))
+    )
+
+    for made in (before, after):
+        own = made["stages"][0]["data"]["sources"]["own"]["self_sample"]
+        assert own.pop("ends", None) == ([106, 107] if made is after else None)
+    assert before == after
+
+
 def test_a_tokenizer_is_looked_at_once(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,8 @@ class InputDigests:
     embedding: str | None = None
     # tokens of the model that an older zsg made of the words of texts
     control: tuple[str, ...] = ()
+    # ids at which the model says that an answer is over, beside its tokenizer's EOS
+    ends: tuple[int, ...] = ()
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -113,9 +115,8 @@ class RecipeMaker:
         pairs = zip(stage_settings, stage_digests, strict=True)
         stages = [self._make_stage(*pair) for pair in pairs]
         base = self._make_base(stage_settings[0], stage_digests[0], stages[0]["data"])
-        has_control = bool(stage_digests[0].control)
         for stage in stages:
-            stage["data"] = _name_sampling_model(stage["data"], base, has_control)
+            stage["data"] = _name_sampling_model(stage["data"], base, stage_digests[0])
         return {"schema": SCHEMA, "base": base, "stages": stages}
 
     def _make_stage(self, settings: Settings, digests: InputDigests) -> Recipe:
@@ -156,14 +157,17 @@ class RecipeMaker:
         )
 
 
-def _name_sampling_model(data: Recipe, base: Recipe, has_control: bool) -> Recipe:
+def _name_sampling_model(data: Recipe, base: Recipe, digests: InputDigests) -> Recipe:
     """A corpus' recipe, in which the sources whose answers are a model's own say which
-    model that is: the base as it is before tokens are added."""
+    model that is, the base as it is before tokens are added, and where its answers end."""
     if not any("self_sample" in source for source in list_sources(data).values()):
         return data
     answering = remove_added_tokens(base)
-    names = {"model": id_of_base(answering) or answering["digest"]}
-    names |= READS_TEXT if has_control else {}
+    names: Recipe = {"model": id_of_base(answering) or answering["digest"]}
+    if digests.control:
+        names |= READS_TEXT
+    if digests.ends:
+        names |= {"ends": list(digests.ends)}
     if "sources" not in data:
         return _with_sampling_model(data, names)
     sources = {

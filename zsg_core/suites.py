@@ -5,13 +5,15 @@ A suite is a set of items with one way of answering them, or what is looked at i
 the model. What the user supplies for it enters by the digest of its content, so that a
 key of metrics never is of two files; nothing of it enters a run's recipe. What zsg
 itself has come to do otherwise enters, too, so that values of an older zsg are told
-from its own: `stops`, the texts at which an answer is over; `asked`, how a test item's
-prompt is made; `flexible` and `program`, how answers to GSM8K and HumanEval are read;
+from its own: `stops`, the texts at which an answer is over; `ends`, the tokens at which
+it is beside the tokenizer's end of sequence, as a base's generation_config.json names
+them; `asked`, how a test item's prompt is made; `flexible` and `program`, how answers to
+GSM8K and HumanEval are read;
 `prompt`, after what options are compared; `words`, how the words of what is rewarded
 become tokens; `drawn`, by what a token is drawn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -49,7 +51,7 @@ _DRAWN = {"drawn": BY_NUMBER}
 NUCLEUS = "nucleus"  # of `decoding`
 # The names of all that zsg itself has come to do otherwise: a way without them is an older zsg's.
 _DEFINED = (key for metric in METRICS.values() for key in metric.definition)
-SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_DRAWN, *_DEFINED})
+SINCE = frozenset({"stops", "ends", *_ASKED, *_RANKED, *_DRAWN, *_DEFINED})
 
 
 def is_older_way(way: Mapping[str, object], now: Mapping[str, object]) -> bool:
@@ -98,11 +100,13 @@ def select_suites(
     settings: CheckpointSettings,
     files: Mapping[str, SuiteFile],
     template: str = "zsg",
+    ends: Sequence[int] = (),
 ) -> tuple[Suite, ...]:
     """The suites of which keys are asked for. `files`: those that `find_needed_files` names;
-    `template`: the run's, by its name."""
+    `template`: the run's, by its name; `ends`: token ids at which its model says that an
+    answer is over, beside its tokenizer's end of sequence."""
     of_answers = [
-        _make_suite(name, settings, files, template)
+        _make_suite(name, settings, files, _list_ways_to_end(name, template, ends))
         for name in SUITES
         if settings.keys(name)
     ]
@@ -167,18 +171,25 @@ def list_stop_texts(name: str, template: str) -> list[str]:
     return [*([turn] if turn else []), *stops]
 
 
+def _list_ways_to_end(name: str, template: str, ends: Sequence[int]) -> dict[str, Any]:
+    """Where an answer to a suite is over, beside the end of sequence."""
+    until: dict[str, Any] = {"stops": list_stop_texts(name, template)}
+    # absent where there are none, as in the ways of before, so that those stay the same
+    return until | ({"ends": list(ends)} if ends else {})
+
+
 def _make_suite(
     name: str,
     settings: CheckpointSettings,
     files: Mapping[str, SuiteFile],
-    template: str,
+    until: Mapping[str, Any],
 ) -> Suite:
-    """A suite of answers: the run's own test items, or a benchmark."""
+    """A suite of answers: the run's own test items, or a benchmark. `until`: where an
+    answer is over."""
     keys = tuple(settings.keys(name))
-    until = {"stops": list_stop_texts(name, template)}
     definitions = _collect_definitions(keys)
     if name == TEST_SET:
-        how = _mark_draws(settings.generation.how) | until | _ASKED
+        how = {**_mark_draws(settings.generation.how), **until, **_ASKED}
         return _make_test_set_suite(keys, how, definitions, files)
     benchmark = settings.suites.find_benchmark(name)
     assert benchmark is not None, "settings without the suite of a metric are refused"

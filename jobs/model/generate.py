@@ -69,8 +69,9 @@ class Generator:
     """Answers prompts with a Llama as its weights are at the moment. `how`: see
     GenerationSettings.how.
 
-    Its `stops` are texts at which an answer is over; where there are some, `text` says
-    what tokens are as a text. `budget`: of its batches; generators of one model may
+    Its `ends` are tokens at which an answer is over, as at `eos`, the end of sequence;
+    its `stops` are texts at which one is: where there are some, `text` says what tokens
+    are as a text. `budget`: of its batches; generators of one model may
     share one.
     """
 
@@ -84,6 +85,7 @@ class Generator:
         text: Text | None = None,
     ) -> None:
         self._llama, self._how, self._eos, self._device = llama, how, eos, device
+        self._ends = frozenset({eos, *how.get("ends", ())})
         self._stops: Sequence[str] = how.get("stops", ())
         if self._stops and text is None:
             raise ValueError(
@@ -104,7 +106,7 @@ class Generator:
             do_sample=False,
             num_beams=1,
             bos_token_id=bos,
-            eos_token_id=eos,
+            eos_token_id=sorted(self._ends),
             pad_token_id=eos,
         )
 
@@ -240,7 +242,8 @@ class Generator:
         return [self._cut(row[longest:].tolist()) for row in out]
 
     def _cut(self, answer: list[int]) -> list[int]:
-        return answer[: answer.index(self._eos)] if self._eos in answer else answer
+        places = (place for place, token in enumerate(answer) if token in self._ends)
+        return answer[: next(places, len(answer))]
 
 
 class AtStops(StoppingCriteria):

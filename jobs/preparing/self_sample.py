@@ -212,9 +212,10 @@ def _answer(
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
     llama = placement.load_on(used_devices, base, rule["precision"])
+    ends = {"ends": rule["ends"]} if "ends" in rule else {}
     generator = Generator(
         llama.eval().requires_grad_(False),
-        rule["how"],
+        {**rule["how"], **ends},
         vocabulary.bos,
         vocabulary.eos,
         used_devices[0],

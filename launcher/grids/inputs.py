@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 # of a model's tokenizer, by its digest; counted up when they are other tokens
 CONTROL = "control 1"
+# of a model's tokenizer beside its generation_config.json
+ENDS = "ends 1"
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
 TOLD_SIZE = 100_000_000  # bytes; reading them takes a while
@@ -81,6 +83,7 @@ class Inputs:
             },
             model=self._folder(base, content.model_files) if base else None,
             control=self._control(base) if base else (),
+            ends=self._ends(base) if base else (),
             embedding=embedding,
         )
 
@@ -108,6 +111,18 @@ class Inputs:
         key = f"{CONTROL} {self._folder(base, content.model_files)}"
         if key not in self._known:
             self._known[key] = list(model_tokenizer.find_tokens_made_of_text(base))
+            self._read += 1
+        return tuple(self._known[key])
+
+    def _ends(self, base: Path) -> tuple[int, ...]:
+        """The tokens at which a model ends an answer beside its tokenizer's, kept by the
+        digest of its files, of which generation_config.json is none."""
+        named = model_tokenizer.read_generation_ends(base)
+        if not named:
+            return ()
+        key = f"{ENDS} {self._folder(base, content.model_files)} {list(named)}"
+        if key not in self._known:
+            self._known[key] = list(model_tokenizer.find_other_ends(base, named))
             self._read += 1
         return tuple(self._known[key])
 

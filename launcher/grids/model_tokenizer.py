@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
+from jobs.files.model_file_names import GENERATION
 from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
@@ -22,7 +23,7 @@ OBJECTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "generation_config.json",
+    GENERATION,
 )
 NAMING = OBJECTS[:2]  # of them those that name special tokens
 BOS, EOS = ENDS = ("bos_token", "eos_token")
@@ -97,7 +98,7 @@ def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     for key in ENDS:
         end = _find_end(key, tokens, objects, config)
         yield from _find_end_faults(key, end, tokens, rows)
-    yield from _find_generation_faults(objects["generation_config.json"], rows)
+    yield from _find_generation_faults(objects[GENERATION], rows)
 
 
 def find_other_files(tokenizer_config: Mapping[str, Any]) -> Iterator[str]:
@@ -203,6 +204,31 @@ def _find_tokens_made_of_text(
     unmarked |= set(filter(is_control, _user_defined(folder)))
     written = tokens.written.intersection(control)
     return tuple(sorted((unmarked - special) | written))
+
+
+def read_generation_ends(folder: Path) -> tuple[int, ...]:
+    """The ids at which generation_config.json says that an answer is over, in order; what
+    is no id is left out. UserError for a file that cannot be read."""
+    path = folder / GENERATION
+    ends = read_json(path).get(f"{EOS}_id") if path.is_file() else None
+    named = cast("list[Any]", ends) if isinstance(ends, list) else [ends]
+    return tuple(sorted({end for end in named if type(end) is int and end >= 0}))
+
+
+def find_other_ends(folder: Path, named: Collection[int]) -> tuple[int, ...]:
+    """Those of the `named` ids that are not the tokenizer's own end of sequence, at which
+    every answer is over.
+
+    UserError for a file that cannot be read.
+    """
+    objects = _read_objects(folder)
+    tokens = _read_tokens(folder, objects)
+    config = read_json(folder / "config.json")
+    _, token = _find_end(EOS, tokens, objects, config)
+    own = tokens.find_id(token) if token else None
+    if own is None:  # of a tokenizer that is not read here
+        own = config.get(f"{EOS}_id")
+    return tuple(sorted(end for end in named if end != own))
 
 
 def _list_special(objects: Objects) -> set[str]:

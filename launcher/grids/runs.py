@@ -40,6 +40,8 @@ class Run:
     strategy: str = ""
     evaluators: int = 1
     suite_files: Mapping[str, SuiteFile] = field(default_factory=dict[str, SuiteFile])
+    # ids at which its base says that an answer is over, beside its tokenizer's EOS
+    ends: tuple[int, ...] = ()
     # shared by the runs of a grid
     ids: RecipeIds = field(default_factory=RecipeIds, compare=False, repr=False)
 
@@ -59,7 +61,10 @@ class Run:
     def suites(self) -> tuple[Suite, ...]:
         """What evaluators take of its checkpoints."""
         return suites.select_suites(
-            self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"]
+            self.checkpoints,
+            self.suite_files,
+            self.stage["data"]["template"]["name"],
+            self.ends,
         )
 
     @cached_property
@@ -200,6 +205,7 @@ class _RunMaker:
                 strategy=_strategy(settings.strategy),
                 evaluators=settings.resources.evaluators,
                 suite_files=suite_files,
+                ends=stage_input.digests.ends,
                 ids=self._ids,
             )
         assert run is not None, "a run has at least one stage"
