@@ -14,7 +14,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import evaluations
 from jobs.contract import journal as journals
 from jobs.contract.folder import Workspace
-from jobs.contract.journal import Journal, first_points, read_journal
+from jobs.contract.journal import HoleError, Journal, first_points, read_journal
 from jobs.contract.journal_rows import HoleClosed, find_events
 from jobs.contract.states import State
 from launcher.planning.plan import Allow, choose_actions
@@ -350,3 +350,12 @@ def assert_journal(folder: Path, verdict: str, *texts: str) -> None:
     [journal] = [finding for finding in findings if finding.name == "journal"]
     assert journal.verdict == verdict, journal
     assert all(text in journal.says for text in texts), journal.says
+
+
+def test_a_guests_file_that_is_gone_is_limited_by_its_hole_alone(
+    tmp_path: Path,
+) -> None:
+    """Between finding the hole and looking again somebody may remove the file."""
+    path = tmp_path / "1-1.jsonl"
+
+    assert journals.limit_to_hole(HoleError(path, 3, 40, "a hole")) == {path.name: 40}

@@ -22,7 +22,7 @@ from jobs.contract.node_check import (
     RankRecord,
     Section,
 )
-from jobs.node_check import meeting, registry, run
+from jobs.node_check import meeting, registry, run, shared_folder
 from jobs.node_check.agreement import Meeting, are_in_step
 from jobs.node_check.context import CheckContext
 from jobs.node_check.findings import report_ok
@@ -277,3 +277,29 @@ def test_what_a_check_trains_is_of_its_own_start_of_the_job(tmp_path: Path) -> N
     assert first.bench != later.bench
     run._remove_bench(later)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_that_is_slow_to_look_finds_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 replaces a file only when all have read it: one that looks later would
+    wait for the first text for ever, and call a sound folder wrong."""
+    monkeypatch.setattr(shared_folder, "LONGEST_S", 2.0)
+    read_file = shared_folder._read_file
+    ranks = threading.local()
+
+    def read_late(path: Path) -> bytes | None:
+        if getattr(ranks, "is_slow", False):
+            time.sleep(0.3)
+        return read_file(path)
+
+    def look(context: CheckContext) -> list[Finding]:
+        ranks.is_slow = context.ranks.rank == 1
+        return shared_folder.check_visibility(context)
+
+    monkeypatch.setattr(shared_folder, "_read_file", read_late)
+    patient = msgspec.structs.replace(REQUEST, patience_s=20.0)
+    monkeypatch.setattr(sys.modules[__name__], "REQUEST", patient)
+    check = make_check(look)
+    found, _ = run_on_both(tmp_path, [[check], [check]])
+    assert [finding.state for findings in found for finding in findings] == ["ok", "ok"]

@@ -394,9 +394,11 @@ def limit_to_hole(hole: HoleError) -> dict[str, int]:
     """What a rewind says of a guest's file that has a hole: its own bytes that count,
     and what it has said of others' behind the hole, as far as that can be read."""
     sizes: dict[str, int] = {}
-    for row in read_sound_rows(hole.path):
-        if isinstance(row, RewindRow):
-            sizes |= row.data.sizes
+    # whoever found the hole may have had the file removed since
+    with contextlib.suppress(FileNotFoundError):
+        for row in read_sound_rows(hole.path):
+            if isinstance(row, RewindRow):
+                sizes |= row.data.sizes
     return sizes | {hole.path.name: hole.offset}
 
 

@@ -94,7 +94,10 @@ def _share_text(meeting: Meeting, path: Path, text: str) -> float | None:
     if meeting.ranks.is_main:
         write_bytes(path, text.encode())
     meeting.exchange(f"{path.name}, {text}", "written")
-    return _await_text(path, text.encode())
+    seconds = _await_text(path, text.encode())
+    # rank 0 may replace it only now: a rank that was slow to look has seen it, too
+    meeting.exchange(f"{path.name}, {text}, read", "")
+    return seconds
 
 
 def _await_text(path: Path, expected: bytes) -> float | None:
@@ -113,8 +116,9 @@ def check_replacing(context: CheckContext) -> list[Finding]:
     path = _make_folder(context) / REPLACED
     if meeting.ranks.is_main:
         write_bytes(path, bytes(REPLACED_BYTES))
-    meeting.exchange(REPLACED, "begins")
+    meeting.exchange(REPLACED, "written")
     _await_text(path, bytes(REPLACED_BYTES))
+    meeting.exchange(f"{REPLACED}, read", "begins")
     if not meeting.ranks.is_main:
         return judge_reads(path, read_repeatedly(path))
     with replacing(path):

@@ -189,6 +189,10 @@ def check_speed(context: CheckContext) -> list[Finding]:
     release_memory(context.device)
     if not context.ranks.is_main:
         return []
+    done = len(trained.tokens_per_s)
+    if done <= WARM_UP:
+        text = f"{assumed.name} was trained for {done} of {run.steps} steps: no speed"
+        return [report_problem(text, "look into the log of the check's job")]
     speeds = summarize_speeds(trained, saved_s)
     context.speeds = speeds
     return judge_speed(context, assumed, speeds)

@@ -126,13 +126,13 @@ def _start_ready(
     pool: GpuPool,
     needs: Needs | None = None,
 ) -> None:
+    """Starts what can start now, in the order of the jobs, on GPUs that are free."""
     needs = needs or Needs(workspace)
     # so many GPUs were refused a job: those after it get no more
     too_many = math.inf
     running = sum(job.process is not None for job in jobs)
     for job in jobs:
-        if job.is_waiting and cancellation.is_asked(workspace.root / job.item):
-            job.ended = True
+        _end_if_cancelled(workspace, job)
         if running >= profile.max_parallel:
             return
         if not job.is_waiting or not _is_ready(job, jobs, needs):
@@ -141,13 +141,32 @@ def _start_ready(
         share = pool.take(gpus) if gpus < too_many else None
         if share is None:
             too_many = min(gpus, too_many)
-        elif needs.are_still_there(job):
-            _start(workspace.root / job.item, profile, job, share)
-            running += job.process is not None
-        else:
-            share.close()
+            continue
+        _start_if_needs_stay(workspace, profile, job, share, needs)
+        running += job.process is not None
     if running == 0 and too_many < math.inf:
         pool.tell_taken()
+
+
+def _end_if_cancelled(workspace: Workspace, job: LocalJob) -> None:
+    """Has a job never start that was cancelled while it waited."""
+    if job.is_waiting and cancellation.is_asked(workspace.root / job.item):
+        job.ended = True
+
+
+def _start_if_needs_stay(
+    workspace: Workspace,
+    profile: Profile,
+    job: LocalJob,
+    share: GpuShare,
+    needs: Needs,
+) -> None:
+    """Starts a job on its share of the GPUs; gives the share back where something that
+    the job needs is gone since it was looked through."""
+    if needs.are_still_there(job):
+        _start(workspace.root / job.item, profile, job, share)
+    else:
+        share.close()
 
 
 def _is_ready(job: LocalJob, jobs: Sequence[LocalJob], needs: Needs) -> bool:

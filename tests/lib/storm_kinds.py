@@ -202,8 +202,21 @@ def state_half_gone(storm: Storm) -> str:
 
 
 def _pick_run_at_work(storm: Storm) -> str:
-    """A run that has a rank, "" if none has."""
-    return _run_of(storm, storm.pick_rank()[1])
+    """A run that has a rank and that the grid lists, "" if none has."""
+    run = _run_of(storm, storm.pick_rank()[1])
+    return run if _is_listed(storm, run) else ""
+
+
+def _is_listed(storm: Storm, run: str) -> bool:
+    """Whether the grid lists a run: of one that it lists no more, and that nobody trains,
+    no command says anything, and no submit starts it again."""
+    rows = _list_rows(storm)
+    return any(row["run"] == run and row["wanted"] for row in rows)
+
+
+def _list_rows(storm: Storm) -> list[dict[str, Any]]:
+    """What status says of all runs, be it from disk alone, as the controller is away."""
+    return json.loads(storm.zsg("status", "--json", code=(0, 3)))
 
 
 def _pause_run(storm: Storm) -> str:
@@ -211,7 +224,7 @@ def _pause_run(storm: Storm) -> str:
     between two attempts until somebody submits again; "" if there is none."""
     job, rank = storm.pick_rank()
     run = _run_of(storm, rank)
-    if not run:
+    if not _is_listed(storm, run):
         return ""
     command = storm.chance.choice((("scontrol", "requeue"), ("scancel",)))
     with contextlib.suppress(ClusterError):  # it has just ended
@@ -268,7 +281,7 @@ def _is_told(storm: Storm, hole: Hole, said: list[str]) -> bool:
     if not journal.find_holes(storm.zsg.work / "runs" / hole.run):
         said.append("closed by the next attempt")
         return True
-    rows = storm.zsg.status()
+    rows = _list_rows(storm)
     [flag] = [row["flag"] or "" for row in rows if row["run"] == hole.run] or [""]
     if hole.file in flag and "line " in flag:
         said.append("told by status")
