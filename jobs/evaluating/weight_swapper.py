@@ -24,7 +24,7 @@ from jobs.contract import snapshots
 from jobs.contract.folder import find_damage, read_json
 from jobs.contract.job_file import TrainJob
 from jobs.model import placement, weights
-from jobs.model.answer_loss import AnswerLoss
+from jobs.model.answer_loss import AnswerLoss, choose_batching
 from jobs.model.batch_budget import BatchBudget
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import devices
@@ -120,7 +120,7 @@ class WeightSwapper:
         if with_adapters:
             apply_tuning(llama, _tuning(job))
         self.llama = llama.eval().requires_grad_(False)
-        self.model = AnswerLoss(self.llama)
+        self.model = AnswerLoss(self.llama, choose_batching(self.llama))
         self.budget = BatchBudget(self.llama, self._devices[0], self._beside)
         tensors = weights.list_tensors(SimpleNamespace(module=self.model))
         if with_adapters:

@@ -155,16 +155,22 @@ class TokenizedSet:
         return {"sum": sum(self.lengths), "squares": sum(n * n for n in self.lengths)}
 
     def micro_batches(
-        self, indices: Sequence[int], rank: int, world: int, budget: int
+        self,
+        indices: Sequence[int],
+        rank: int,
+        world: int,
+        budget: int,
+        is_padded: bool = False,
     ) -> list[MicroBatch]:
         """This rank's part of the examples at `indices`: a pure function of its arguments.
 
-        Every rank gets equally many micro-batches, since ZeRO-3 gathers weights in each
-        of them together.
+        `budget`: the most tokens of one, of a longer example its own; `is_padded`: with
+        those that fill examples up. Every rank gets equally many micro-batches, since
+        ZeRO-3 gathers weights in each of them together.
         """
         lengths = [self.lengths[index] for index in indices]
         grouped = [
-            schedule.make_micro_batches(share, lengths, budget)
+            schedule.make_micro_batches(share, lengths, budget, is_padded)
             for share in schedule.divide_batch(lengths, world)
         ]
         micro_batches = [

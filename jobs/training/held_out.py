@@ -1,8 +1,8 @@
-"""Measures the loss on the held-out examples: shared out over the ranks, without
-padding, one value per item.
+"""Measures the loss on the held-out examples: shared out over the ranks, one value
+per item.
 
 What several items begin with is encoded once: see zsg_core.data.prefixes. Which items
-share does not depend on the number of ranks.
+share does not depend on the number of ranks. Where a model pads examples none share.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from jobs.model.answer_loss import is_padded
 from jobs.model.transfer import send_tensor
 from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
@@ -56,9 +57,10 @@ class HeldOutLoss:
         self.tokens = torch.tensor(
             [sum(b - a for a, b in spans) for spans in self._spans], dtype=torch.float64
         )
+        self._is_padded = is_padded(engine)
         self._groups = (
             self._grouped(budget)
-            if sharing
+            if sharing and not self._is_padded
             else [PrefixGroup((index,)) for index in range(len(self._items))]
         )
         self._micros = self._micro_batches(ranks, budget)
@@ -142,7 +144,7 @@ class HeldOutLoss:
         ]
         shares = schedule.divide_batch(sizes, ranks.world)
         rows = [
-            schedule.make_micro_batches(share, costs, factor * budget)
+            schedule.make_micro_batches(share, costs, factor * budget, self._is_padded)
             for share in shares
         ]
         own_micro_batches = [

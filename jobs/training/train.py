@@ -36,7 +36,7 @@ from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
 from jobs.model import layers, lora, weights
-from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+from jobs.model.answer_loss import AnswerLoss, choose_batching, is_padded, refuse_leaks
 from jobs.model.base_model import load_model
 from jobs.model.content import model_files, refuse_changed
 from jobs.model.tuning import apply_tuning
@@ -208,6 +208,7 @@ class Trainer:
         self.budget = (
             job.micro_tokens or schedule.MICRO_TOKENS[device.partition(":")[0]]
         )
+        self.is_padded = is_padded(engine)
         self.losses = CheckpointLosses(
             job,
             engine,
@@ -460,7 +461,11 @@ class Trainer:
 
     def _micro_batches(self, step: int) -> list[MicroBatch]:
         return self.train.micro_batches(
-            self._places(step), self.ranks.rank, self.ranks.world, self.budget
+            self._places(step),
+            self.ranks.rank,
+            self.ranks.world,
+            self.budget,
+            self.is_padded,
         )
 
     def _checkpoint(self, step: int) -> None:
@@ -541,7 +546,7 @@ def _engine(job: TrainJob, llama: Any) -> Any:
         refuse_fp16()
     apply_tuning(llama, s["tuning"])
     layers.set_up(llama, recompute=job.recompute, compiled=job.compile)
-    model = AnswerLoss(llama)
+    model = AnswerLoss(llama, choose_batching(llama))
     config = check_deepspeed_config(job.deepspeed)
     engine, *_ = deepspeed.initialize(
         model=model,

@@ -37,7 +37,7 @@ class Ids:
     def __len__(self):
         return len(self.ids)
 
-    def micro_batches(self, places, rank, world, budget):
+    def micro_batches(self, places, rank, world, budget, is_padded):
         return [Micro([item], [self.ids[place]]) for item, place in enumerate(places)]
 
 
