@@ -19,7 +19,7 @@ from benchmarks.trainers import ZSG
 from benchmarks.workload import SHAPES, items
 from zsg_core.errors import UserError
 from zsg_core.training import estimate
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 # TFLOPS, dense bf16. An H100 or H200 in a PCIe card or NVL pair is slower, and its name says so.
 PEAKS = {"A100": 312.0, "A800": 312.0, "H100": 989.0, "H200": 989.0}
@@ -54,7 +54,7 @@ def peak_of(name: str) -> float:
     )
 
 
-def batch_of(shape: LlamaShape, least: int) -> int:
+def batch_of(shape: DecoderShape, least: int) -> int:
     """How many examples a step has so that every step has at least so many tokens; a
     multiple of 8."""
     lengths = [len(one.ids) for one in items(shape, 400)]
@@ -69,7 +69,7 @@ def batch_of(shape: LlamaShape, least: int) -> int:
     )
 
 
-def micro_tokens(shape: LlamaShape, memory: float, most: int = TOKENS) -> int:
+def micro_tokens(shape: DecoderShape, memory: float, most: int = TOKENS) -> int:
     """Tokens of a micro-batch that fit beside weights and optimiser; 0 where not even
     the longest example does."""
     held = estimate.estimate_tensors(shape.parameters, stage_of(shape), 1, "bf16")
@@ -78,7 +78,7 @@ def micro_tokens(shape: LlamaShape, memory: float, most: int = TOKENS) -> int:
     return min(most, fits) if fits >= 1024 else 0
 
 
-def stage_of(shape: LlamaShape) -> int:
+def stage_of(shape: DecoderShape) -> int:
     """The ZeRO stage: 3 for large models, whose step then copies part by part."""
     return 3 if shape.parameters > 5e9 else 1
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import BOS, EOS, LONGEST, SHAPES, Item, items, llama
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 LR = 1e-4  # constant, so that a step's loss does not depend on how many follow
 
@@ -42,7 +42,7 @@ class Round:
 class Asked:
     """What to train, and how much at once: `micro_tokens` is zsg's budget of a micro-batch."""
 
-    shape: LlamaShape
+    shape: DecoderShape
     device: str
     batch: int
     micro_tokens: int

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 BOS, EOS, LONGEST = 0, 1, 1024
 
@@ -30,7 +30,7 @@ class Item:
 
 # Llama-3.2's 1B and 3B and LLaMA-2's 7B with its vocabulary, so that one set of lengths serves all.
 SHAPES = {
-    "25M": LlamaShape(
+    "25M": DecoderShape(
         hidden=512,
         intermediate=1376,
         layers=4,
@@ -40,7 +40,7 @@ SHAPES = {
         vocab=32_000,
         tied=True,
     ),
-    "toy": LlamaShape(
+    "toy": DecoderShape(
         hidden=64,
         intermediate=128,
         layers=2,
@@ -50,7 +50,7 @@ SHAPES = {
         vocab=600,
         tied=True,
     ),
-    "1B": LlamaShape(
+    "1B": DecoderShape(
         hidden=2048,
         intermediate=8192,
         layers=16,
@@ -60,7 +60,7 @@ SHAPES = {
         vocab=32_000,
         tied=True,
     ),
-    "3B": LlamaShape(
+    "3B": DecoderShape(
         hidden=3072,
         intermediate=8192,
         layers=28,
@@ -70,7 +70,7 @@ SHAPES = {
         vocab=32_000,
         tied=True,
     ),
-    "7B": LlamaShape(
+    "7B": DecoderShape(
         hidden=4096,
         intermediate=11_008,
         layers=32,
@@ -83,7 +83,7 @@ SHAPES = {
 }
 
 
-def items(shape: LlamaShape, count: int) -> list[Item]:
+def items(shape: DecoderShape, count: int) -> list[Item]:
     """So many examples, the same for the same vocabulary; beyond 400 the lengths begin again."""
     lengths = _lengths()
     pairs = list(zip(lengths["tokens"], lengths["answer"], strict=True))
@@ -96,7 +96,7 @@ def items(shape: LlamaShape, count: int) -> list[Item]:
     return made
 
 
-def test_items(shape: LlamaShape, tasks: int) -> list[Item]:
+def test_items(shape: DecoderShape, tasks: int) -> list[Item]:
     """Five test examples of so many tasks, which begin alike as the real ones do."""
     lengths = _lengths()
     draw = np.random.default_rng(1)
@@ -126,7 +126,7 @@ def _lengths() -> dict[str, list[int]]:
     )
 
 
-def llama(shape: LlamaShape, attention: str, dtype: Any, device: str) -> Any:
+def llama(shape: DecoderShape, attention: str, dtype: Any, device: str) -> Any:
     """A Llama of a shape with random weights, the same for all who train it, made where
     it is to be."""
     import torch

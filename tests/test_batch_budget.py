@@ -21,9 +21,9 @@ with warnings.catch_warnings():
 from jobs.evaluating import asking
 from jobs.runtime import devices
 from tests.lib.published_llamas import CONFIGS
+from zsg_core.families.registry import shape_of_config
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import BATCH_TOKENS, cache_bytes, fit_tokens
-from zsg_core.training.llama import shape_of_config
 
 SHAPE_33B = {**CONFIGS["33B"], "vocab_size": 32000}
 

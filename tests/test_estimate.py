@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lib.published_llamas import CONFIGS
+from zsg_core.families.registry import shape_of_config
 from zsg_core.settings.run import ModelSettings
-from zsg_core.training import estimate, llama
+from zsg_core.training import decoder, estimate
+from zsg_core.training.decoder import DecoderShape, tiny_shape
 from zsg_core.training.estimate import GB, STAGES
-from zsg_core.training.llama import LlamaShape, shape_of_config, tiny_shape
 
 WORLDS = (1, 2, 4, 8, 16)
 
 
-def shape(name: str) -> LlamaShape:
+def shape(name: str) -> DecoderShape:
     """The shape of a published Llama."""
     return shape_of_config({**CONFIGS[name], "vocab_size": 32000})
 
@@ -282,7 +283,7 @@ def test_a_layer_holds_what_autograd_saves(precision, kv_heads):
 
 def test_a_head_that_is_filled_up_is_held_filled_up():
     """OpenLLaMA-3B's of 100 are 104 for the kernel in 16 bits, and the output is held in both sizes."""
-    filled = LlamaShape(
+    filled = DecoderShape(
         hidden=3200,
         intermediate=8640,
         layers=26,
@@ -356,7 +357,7 @@ def test_gpu_hours_are_those_of_published_throughput(name, mfu, tokens_per_s):
 def test_the_share_of_evaluation(tests, share):
     """Scoring the held-out examples every 10 steps of 16 takes the published share of
     all operations (one point)."""
-    small = LlamaShape(
+    small = DecoderShape(
         hidden=1,
         intermediate=1,
         layers=1,
@@ -385,7 +386,7 @@ def test_disk_of_a_resumable_state(name, gigabytes, stage):
 
 def test_the_width_of_tinys_mlp_is_a_multiple_of_8():
     """8/3 of the hidden size, rounded up."""
-    assert [llama.tiny_intermediate(hidden) for hidden in (3, 128, 250)] == [
+    assert [decoder.tiny_intermediate(hidden) for hidden in (3, 128, 250)] == [
         8,
         344,
         672,

@@ -19,8 +19,8 @@ from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.published_llamas import CONFIGS, remember, write_model
 from zsg_core.errors import UserError
+from zsg_core.families.registry import shape_of_config
 from zsg_core.training.estimate import GB
-from zsg_core.training.llama import shape_of_config
 
 # of a plan: whether submit would refuse the states of a real model, this machine's disk decides
 BY_DISK = (0, 2)

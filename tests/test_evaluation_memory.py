@@ -10,8 +10,10 @@ from jobs.model import content
 from launcher.planning import evaluator_fit
 from launcher.planning.evaluator_fit import EvaluatorGpus
 from tests.lib.published_llamas import CONFIGS
+from zsg_core.families.registry import shape_of_config
 from zsg_core.suites import Suite
 from zsg_core.training import evaluation_memory
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import (
     FILLED,
@@ -21,7 +23,6 @@ from zsg_core.training.evaluation_memory import (
     spread_layers,
     token_bytes,
 )
-from zsg_core.training.llama import LlamaShape, shape_of_config
 
 GROUPED = {
     "hidden_size": 4096,
@@ -34,7 +35,7 @@ GROUPED = {
 REWARD = 26e9  # UltraRM-13b in 16 bits
 
 
-def shape(name: str) -> LlamaShape:
+def shape(name: str) -> DecoderShape:
     """The shape of a published Llama."""
     if name == "8B":
         return shape_of_config(GROUPED)

@@ -13,8 +13,8 @@ from launcher.planning.host_memory import (
 )
 from launcher.planning.memory_fit import Layout, Load
 from tests.lib.published_llamas import CONFIGS
+from zsg_core.families.registry import shape_of_config
 from zsg_core.training.estimate import GB, estimate_host_tensors
-from zsg_core.training.llama import shape_of_config
 
 
 def need(

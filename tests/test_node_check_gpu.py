@@ -16,7 +16,7 @@ from jobs.contract.node_check import AssumedGpu, Finding, NodeCheckRequest, Tria
 from jobs.node_check.agreement import Meeting
 from jobs.node_check.context import CheckContext
 from jobs.runtime.ranks import Ranks
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -430,7 +430,7 @@ def test_layers_on_two_gpus_give_the_logits_of_one(
 
 TRIAL = Trial(
     name="1B",
-    shape=LlamaShape(
+    shape=DecoderShape(
         hidden=64,
         intermediate=128,
         layers=2,

@@ -9,8 +9,8 @@ from jobs.contract.folder import write_json
 from jobs.contract.job_file import TrainJob
 from jobs.training.speed import Speed
 from tests.lib.job_records import job_record
+from zsg_core.families.registry import shape_of_config
 from zsg_core.training.estimate import training_flops
-from zsg_core.training.llama import shape_of_config
 
 CONFIG = {
     "hidden_size": 64,

@@ -22,11 +22,11 @@ from tests.lib.command_line import Zsg
 from tests.lib.published_llamas import CONFIGS
 from tests.lib.shipped_grids import GRIDS, ROOT, STUDIES, TEMPLATES
 from zsg_core.data import mixing
+from zsg_core.families.registry import shape_of_config
 from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
 from zsg_core.stats.verdict import TAIL, compute_order_chance
 from zsg_core.training import schedule, tuning
-from zsg_core.training.llama import shape_of_config
 
 MEMORY_GB = 1024  # of a node with eight A800
 

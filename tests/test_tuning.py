@@ -11,10 +11,10 @@ from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import loss_by_step
 from tests.lib.small_runs import submit_forked
 from zsg_core.errors import UserError
+from zsg_core.families.registry import shape_of_config
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TuningSettings
-from zsg_core.training import llama
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.tuning import count_trained_parameters
 
 with warnings.catch_warnings():
@@ -33,7 +33,7 @@ SMALL = {
     "num_attention_heads": 4,
     "vocab_size": 300,
 }
-SEVEN_B = LlamaShape(
+SEVEN_B = DecoderShape(
     hidden=4096,
     intermediate=11008,
     layers=32,
@@ -99,7 +99,7 @@ def test_what_is_trained_is_what_is_counted(
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == count_trained_parameters(
-        llama.shape_of_config(config.to_dict()), tuning
+        shape_of_config(config.to_dict()), tuning
     )
 
 

@@ -132,7 +132,7 @@ MODULES = {
     "zsg_core.estimate": "zsg_core.training.estimate",
     "zsg_core.examples": "zsg_core.data.examples",
     "zsg_core.instructions": "zsg_core.data.instructions",
-    "zsg_core.llama": "zsg_core.training.llama",
+    "zsg_core.llama": "zsg_core.training.decoder",
     "zsg_core.metrics.elsewhere": "zsg_core.metrics.external_scores",
     "zsg_core.mixing": "zsg_core.data.mixing",
     "zsg_core.output_space": "zsg_core.data.output_space",
@@ -143,6 +143,7 @@ MODULES = {
     "zsg_core.settings.schema_errors": "zsg_core.schema_errors",
     "zsg_core.snapshots": "zsg_core.training.snapshots",
     "zsg_core.splits": "zsg_core.data.splits",
+    "zsg_core.training.llama": "zsg_core.training.decoder",
     "zsg_core.tuning": "zsg_core.training.tuning",
     "zsg_core.verdict": "zsg_core.stats.verdict",
 }

@@ -17,7 +17,7 @@ import msgspec
 
 from jobs.contract.folder import SCHEMA, Damaged, list_paths
 from jobs.contract.records import read_record, write_record
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 FOLDER = "checks"  # of a workspace
 KIND = "check"  # of the job
@@ -83,7 +83,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    shape: LlamaShape
+    shape: DecoderShape
     precision: str
     zero_stage: int
     hpz_ranks: int | None = None

@@ -10,7 +10,7 @@ from jobs.contract.folder import META, publish_folder, write_json
 from jobs.model.content import tiny_digest
 from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe
-from zsg_core.training.llama import tiny_intermediate
+from zsg_core.training.decoder import tiny_intermediate
 
 BOS, EOS = "<s>", "</s>"
 

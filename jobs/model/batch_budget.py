@@ -15,7 +15,9 @@ from jobs.contract import causes
 from jobs.contract.causes import Cause
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
-from zsg_core.training import evaluation_memory, llama, schedule
+from zsg_core.families.registry import shape_of_config
+from zsg_core.training import evaluation_memory, schedule
+from zsg_core.training.decoder import DecoderShape
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +97,10 @@ class BatchBudget:
         return max(1, min(most, fitting))
 
     @property
-    def _shape(self) -> llama.LlamaShape:
+    def _shape(self) -> DecoderShape:
         """The sizes of the model."""
         config = self._model.config
-        return llama.shape_of_config(config.to_dict())
+        return shape_of_config(config.to_dict())
 
     @property
     def _precision(self) -> str:

@@ -15,8 +15,9 @@ import torch
 
 from jobs.contract.folder import read_json
 from jobs.model.base_model import load_model
-from zsg_core.training import estimate, evaluation_memory, llama
-from zsg_core.training.llama import LlamaShape
+from zsg_core.families.registry import shape_of_config
+from zsg_core.training import estimate, evaluation_memory
+from zsg_core.training.decoder import DecoderShape
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def load_on(
     if len(used) == 1:
         return load_model(folder, precision, used[0])
     config: dict[str, Any] = read_json(folder / "config.json") or {}
-    shape = llama.shape_of_config(config)
+    shape = shape_of_config(config)
     counts = _count_layers(shape, precision, used, beside)
     parts = [f"{count} on {device}" for count, device in zip(counts, used, strict=True)]
     logger.info(f"{folder}: its {shape.layers} layers are spread: {', '.join(parts)}")
@@ -45,7 +46,7 @@ def load_on(
 
 
 def _count_layers(
-    shape: LlamaShape, precision: str, used: Sequence[str], beside: float
+    shape: DecoderShape, precision: str, used: Sequence[str], beside: float
 ) -> list[int]:
     """How many layers each device is to hold, by what is on it already."""
     size = estimate.ELEMENT[precision]

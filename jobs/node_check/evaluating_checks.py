@@ -22,7 +22,7 @@ from jobs.node_check.small_models import BOS, EOS, make_llama
 from jobs.node_check.small_training import locate_run, make_job
 from jobs.runtime import devices
 from zsg_core.suites import BY_NUMBER, NUCLEUS
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 ADVICE = "do not evaluate on these nodes: try others, and send us this report"
 DRAWING: Mapping[str, Any] = MappingProxyType(
@@ -41,7 +41,7 @@ ROWS, VOCAB, PROMPT = 64, 32_000, 8
 # left of the GPU.
 LITTLE_BYTES = 512 << 20
 PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 512, 96, 4
-WIDE = LlamaShape(
+WIDE = DecoderShape(
     hidden=1024,
     intermediate=2816,
     layers=2,

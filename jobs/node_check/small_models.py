@@ -13,7 +13,7 @@ import torch
 from jobs.model import packed_attention
 from jobs.training.batches import TokenizedSet
 from zsg_core.data.prompts import EncodedExample
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 BOS, EOS = 0, 1
 FIRST_WORD = 2
@@ -25,7 +25,7 @@ ANSWER_SHARE = 0.04
 POSITIONS = 2048
 
 # For steps that a CPU does as well, in float32, within seconds.
-SMALL = LlamaShape(
+SMALL = DecoderShape(
     hidden=64,
     intermediate=176,
     layers=2,
@@ -37,7 +37,7 @@ SMALL = LlamaShape(
 )
 
 
-def make_llama(shape: LlamaShape, dtype: torch.dtype, device: str) -> Any:
+def make_llama(shape: DecoderShape, dtype: torch.dtype, device: str) -> Any:
     """A Llama with packed attention and random weights, the same on a device each time,
     made where it is to be."""
     from transformers import LlamaForCausalLM
@@ -52,7 +52,7 @@ def make_llama(shape: LlamaShape, dtype: torch.dtype, device: str) -> Any:
         torch.set_default_dtype(usual)
 
 
-def make_config(shape: LlamaShape) -> Any:
+def make_config(shape: DecoderShape) -> Any:
     """The config of a Llama of a shape."""
     from transformers import LlamaConfig
 

@@ -42,7 +42,7 @@ from jobs.node_check.speeds import Speeds
 from jobs.runtime.devices import CPU
 from jobs.training.batches import TokenizedSet
 from zsg_core.training import estimate
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 GB = 1e9
 MEMORY_STEPS = 2
@@ -59,7 +59,7 @@ MOST_NEED, LEAST_NEED = 1.03, 0.75
 LEAST_MFU, MOST_MFU = 0.9, 1.25
 
 # What is trained where no GPU is; its need is reckoned here, as nobody plans for it.
-CPU_SHAPE = LlamaShape(
+CPU_SHAPE = DecoderShape(
     hidden=192,
     intermediate=512,
     layers=3,
@@ -156,7 +156,7 @@ def judge_need(
 
 
 def _train_shape(
-    run: TrialRun, bench: Bench, shape: LlamaShape, examples: TokenizedSet
+    run: TrialRun, bench: Bench, shape: DecoderShape, examples: TokenizedSet
 ) -> Trained:
     """Trains a model of random weights, which is made where it is trained; under ZeRO 3
     it is read from the disk, as only so no GPU holds the whole of it."""
@@ -206,7 +206,7 @@ def choose_speed_batch(assumed: AssumedTrial, world: int) -> int:
     return max(assumed.batch, filling)
 
 
-def _save_plainly(bench: Bench, shape: LlamaShape, run: TrialRun) -> float:
+def _save_plainly(bench: Bench, shape: DecoderShape, run: TrialRun) -> float:
     """Seconds that rank 0 takes to save a model of the shape as transformers does."""
     seconds = 0.0
     folder = bench.folder / "saved-plainly"

@@ -25,7 +25,7 @@ from jobs.contract.folder import META, publish_folder, write_json
 from jobs.files import ordinary_files, ownership
 from jobs.model import content, text_tokens
 from zsg_core.errors import UserError
-from zsg_core.training.llama import padded_vocab
+from zsg_core.training.decoder import padded_vocab
 
 
 def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:

@@ -48,8 +48,8 @@ from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
+from zsg_core.families.registry import position_count
 from zsg_core.recipe import Recipe
-from zsg_core.training.llama import position_count
 
 if TYPE_CHECKING:
     from jobs.model.generate import Generator

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import SPEED
+from zsg_core.families.registry import shape_of_config
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.estimate import GB, training_flops
-from zsg_core.training.llama import LlamaShape, shape_of_config
 
 
 class Speed:
@@ -53,7 +54,7 @@ class Speed:
         }
 
 
-def _shape(base: Path) -> LlamaShape:
+def _shape(base: Path) -> DecoderShape:
     return shape_of_config(
         json.loads((base / "config.json").read_text(encoding="utf-8"))
     )

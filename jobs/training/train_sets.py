@@ -19,7 +19,7 @@ from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.training.llama import position_count
+from zsg_core.families.registry import position_count
 
 # examples of the training list, and of the test set, that a tokenizer is tried on
 TRIED = 4

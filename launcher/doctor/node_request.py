@@ -10,8 +10,8 @@ from jobs.contract.node_check import (
 from launcher.clusters import cluster as clusters
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node, mem_gb
 from launcher.planning.memory_fit import Layout, Load
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.estimate import GB
-from zsg_core.training.llama import LlamaShape
 from zsg_core.training.schedule import MICRO_TOKENS
 
 PRECISIONS = ("bf16", "fp16")
@@ -24,7 +24,7 @@ LEAST_BUDGET_S = 60.0
 SMALL = "25M"
 # LLaMA-2's 7B, and Llama-3.2's 3B and 1B with its vocabulary; the largest that fits is tried.
 MODELS = {
-    "7B": LlamaShape(
+    "7B": DecoderShape(
         hidden=4096,
         intermediate=11_008,
         layers=32,
@@ -34,7 +34,7 @@ MODELS = {
         vocab=32_000,
         tied=False,
     ),
-    "3B": LlamaShape(
+    "3B": DecoderShape(
         hidden=3072,
         intermediate=8192,
         layers=28,
@@ -44,7 +44,7 @@ MODELS = {
         vocab=32_000,
         tied=True,
     ),
-    "1B": LlamaShape(
+    "1B": DecoderShape(
         hidden=2048,
         intermediate=8192,
         layers=16,
@@ -54,7 +54,7 @@ MODELS = {
         vocab=32_000,
         tied=True,
     ),
-    SMALL: LlamaShape(
+    SMALL: DecoderShape(
         hidden=512,
         intermediate=1376,
         layers=4,
@@ -66,7 +66,7 @@ MODELS = {
     ),
 }
 ON_CPUS = {
-    "toy": LlamaShape(
+    "toy": DecoderShape(
         hidden=64,
         intermediate=128,
         layers=2,
@@ -132,7 +132,7 @@ def choose_trial(profile: Profile, size: JobSize, *, on_gpus: bool) -> Trial | N
 def _fit_trial(
     profile: Profile,
     size: JobSize,
-    models: dict[str, LlamaShape],
+    models: dict[str, DecoderShape],
     precision: str,
     device: str,
 ) -> Trial | None:
@@ -159,7 +159,7 @@ def _make_layout(profile: Profile, size: JobSize) -> Layout:
 
 
 def _make_load(
-    profile: Profile, layout: Layout, shape: LlamaShape, precision: str, budget: int
+    profile: Profile, layout: Layout, shape: DecoderShape, precision: str, budget: int
 ) -> Load:
     """A step with a full micro-batch on every rank."""
     return Load(

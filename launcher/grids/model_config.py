@@ -10,9 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
+from zsg_core.families.registry import position_count
 from zsg_core.schema_errors import format_brief
-from zsg_core.training.llama import DEFAULTS, position_count
 
+# What transformers' LlamaConfig takes where a config.json says nothing.
+DEFAULTS = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+}
 MOST_LAYERS = 10_000
 # transformers.activations.ACT2CLS of 5.23
 ACTIVATIONS = (

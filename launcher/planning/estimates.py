@@ -20,15 +20,16 @@ from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core.errors import UserError
+from zsg_core.families.registry import position_count, shape_of_config
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.recipe import list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.shown_text import format_value
 from zsg_core.suites import Suite
-from zsg_core.training import estimate, llama, schedule
+from zsg_core.training import decoder, estimate, schedule
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import EvaluationLoad
-from zsg_core.training.llama import LlamaShape
 from zsg_core.training.snapshots import bound_most_kept, count_most_kept
 from zsg_core.training.tuning import count_trained_parameters
 
@@ -246,7 +247,7 @@ class Estimates:
     ) -> None:
         self._root, self._profile, self._runs = workspace.root, profile, runs
         self._work = Workloads(workspace, runs)
-        self._shapes: dict[Path, LlamaShape] = {}
+        self._shapes: dict[Path, DecoderShape] = {}
         self._position_counts: dict[Path, int] = {}
         self._rewards: dict[str, float] = {}  # bytes, by folder
         self._by_key: dict[tuple[Any, ...], Estimate] = {}
@@ -387,7 +388,7 @@ class Estimates:
             return int(run.recipe["base"]["context"])
         if run.base not in self._position_counts:
             config: dict[str, Any] = read_json(run.base / "config.json") or {}
-            self._position_counts[run.base] = llama.position_count(config)
+            self._position_counts[run.base] = position_count(config)
         return self._position_counts[run.base]
 
     def describe_run(self, run: Run) -> dict[str, Any]:
@@ -578,15 +579,15 @@ class Estimates:
             hpz_ranks=deepspeed.count_hpz_ranks(world),
         )
 
-    def _shape(self, run: Run) -> LlamaShape:
+    def _shape(self, run: Run) -> DecoderShape:
         base = run.recipe["base"]
         tokens = base.get("added", {})
         added = 0 if tokens.get("init") == "kept" else len(tokens.get("tokens", ()))
         if run.base is None:
-            return llama.add_tokens(llama.tiny_shape(base), added)
+            return decoder.add_tokens(decoder.tiny_shape(base), added)
         if run.base not in self._shapes:
             self._shapes[run.base] = _read_shape(run.base / "config.json")
-        return llama.add_tokens(self._shapes[run.base], added)
+        return decoder.add_tokens(self._shapes[run.base], added)
 
 
 def _count_copied(load: Load, checkpoints: CheckpointSettings, is_lora: bool) -> int:
@@ -770,9 +771,9 @@ def _format_axes(run: Run) -> str:
     return f" ({', '.join(axes)})"
 
 
-def _read_shape(path: Path) -> LlamaShape:
+def _read_shape(path: Path) -> DecoderShape:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return llama.shape_of_config(get_object(config))
+        return shape_of_config(get_object(config))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from zsg_core.training import estimate
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.estimate import GB, Tensors
-from zsg_core.training.llama import LlamaShape
 
 MOST_NODES = 16
 # of the memory; more tokens at once are no faster, and an allocator leaves gaps
@@ -39,7 +39,7 @@ class Load:
     for the backward pass; None: where they must.
     """
 
-    shape: LlamaShape
+    shape: DecoderShape
     trained: int
     precision: str
     batch: int

@@ -7,9 +7,9 @@ from jobs.contract.node_check import (
     NodeCheckRequest,
     Trial,
 )
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
-SHAPE = LlamaShape(
+SHAPE = DecoderShape(
     hidden=64,
     intermediate=128,
     layers=2,

@@ -9,7 +9,7 @@ under jobs.model.answer_loss (tests/test_estimate.py measures it).
 
 from dataclasses import dataclass
 
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.optimizers import ADAMW, OptimizerRow
 
 GB = 1e9
@@ -155,7 +155,7 @@ def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
 
 
 def activation_bytes(
-    shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False
+    shape: DecoderShape, tokens: int, precision: str, *, recompute: bool = False
 ) -> float:
     """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them a target.
 
@@ -175,7 +175,7 @@ def activation_bytes(
     return tokens * float(layers + last_norm + output)
 
 
-def layer_bytes(shape: LlamaShape, precision: str) -> int:
+def layer_bytes(shape: DecoderShape, precision: str) -> int:
     """Bytes per token that one layer holds for its backward pass; exact for
     transformers 5.23, packed, on a GPU.
 
@@ -196,7 +196,7 @@ def layer_bytes(shape: LlamaShape, precision: str) -> int:
     return norms + attention + 4 * size * shape.intermediate
 
 
-def training_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
+def training_flops(shape: DecoderShape, tokens: float, squares: float) -> float:
     """Operations to train on `tokens` real tokens, `squares` being Σn² over the
     examples' lengths n.
 
@@ -210,7 +210,7 @@ def training_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
     )
 
 
-def forward_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
+def forward_flops(shape: DecoderShape, tokens: float, squares: float) -> float:
     """Operations of one evaluation of `tokens` real tokens."""
     return training_flops(shape, tokens, squares) / 3
 

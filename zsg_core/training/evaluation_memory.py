@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zsg_core.training import estimate, schedule
-from zsg_core.training.llama import LlamaShape
+from zsg_core.training.decoder import DecoderShape
 
 # tokens of a batch, prompts, padding and answers together, where the memory has room
 BATCH_TOKENS = 65_536
@@ -38,7 +38,9 @@ class GpuPart:
         return self.weights + self.beside
 
 
-def cache_bytes(shape: LlamaShape, precision: str, layers: int | None = None) -> float:
+def cache_bytes(
+    shape: DecoderShape, precision: str, layers: int | None = None
+) -> float:
     """Keys and values of one token: 2 · L · H_kv · D · s, for L layers, H_kv heads of
     keys of D elements of s bytes; of `layers`, or of all."""
     if layers is None:
@@ -48,7 +50,7 @@ def cache_bytes(shape: LlamaShape, precision: str, layers: int | None = None) ->
     return 2.0 * layers * width * size
 
 
-def pass_bytes(shape: LlamaShape, precision: str) -> float:
+def pass_bytes(shape: DecoderShape, precision: str) -> float:
     """What one token takes while a layer is at work: that of `estimate.layer_bytes`, a
     bound where no backward pass follows; the states before and after it, 2 · d · s; the
     layer's keys and values as they are copied, 2 · H · D · s once repeated for each of
@@ -59,7 +61,7 @@ def pass_bytes(shape: LlamaShape, precision: str) -> float:
 
 
 def token_bytes(
-    shape: LlamaShape, precision: str, row: int, layers: int | None = None
+    shape: DecoderShape, precision: str, row: int, layers: int | None = None
 ) -> float:
     """What one token of a batch of rows of `row` tokens takes on a GPU that holds so
     many layers: cache, pass, and its part of mask and logits.
@@ -73,7 +75,7 @@ def token_bytes(
     return cache + pass_bytes(shape, precision) + mask + logits
 
 
-def loss_bytes(shape: LlamaShape, precision: str) -> float:
+def loss_bytes(shape: DecoderShape, precision: str) -> float:
     """What one token of a training micro-batch's budget takes where the loss of test
     items is measured: an evaluation has EVALUATION_FACTOR times the tokens in its pass,
     of which as many as the budget have logits, 12 · V bytes as in training."""
@@ -81,7 +83,7 @@ def loss_bytes(shape: LlamaShape, precision: str) -> float:
     return factor * pass_bytes(shape, precision) + 12.0 * shape.vocab
 
 
-def state_bytes(shape: LlamaShape, precision: str) -> float:
+def state_bytes(shape: DecoderShape, precision: str) -> float:
     """What one token takes where the hidden states of all layers are kept: a pass, and
     (L + 1) · d · s."""
     size = estimate.ELEMENT[precision]
@@ -107,7 +109,7 @@ def spread_layers(
 
 
 def fit_tokens(
-    shape: LlamaShape,
+    shape: DecoderShape,
     precision: str,
     rows: Sequence[int],
     parts: Sequence[tuple[int, float]],
@@ -137,7 +139,7 @@ class EvaluationLoad:
     """What must fit: a model in a precision, one row of `row` tokens, and another model
     of `beside` bytes, such as one of rewards."""
 
-    shape: LlamaShape
+    shape: DecoderShape
     precision: str
     row: int
     beside: float = 0.0
