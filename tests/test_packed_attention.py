@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from transformers import masking_utils
 
     from jobs.model import packed_attention
-    from jobs.model.attention_masks import ALL_KEYS, SeenKeys, read_mask
+    from jobs.model.attention_masks import ALL_KEYS, SeenKeys, UnknownMask, read_mask
     from jobs.model.packed_attention import Row
 
 LENGTHS = [9, 4, 1, 12, 5]
@@ -182,7 +182,7 @@ def test_a_row_that_does_not_arrive_is_an_error(vectors: Any) -> None:
         packed_attention.attend(torch.nn.Module(), *vectors, None)
 
 
-def read(function: Any) -> SeenKeys:
+def read(function: Any) -> SeenKeys | UnknownMask:
     """What is read of a function of masks."""
     return read_mask(mask_function=function, device="cpu", batch_size=1, config=None)
 
@@ -219,7 +219,11 @@ def test_what_transformers_says_of_a_mask_is_read() -> None:
     ],
     ids=["both ways", "both ways near", "a little ahead", "a hole", "packed", "blocks"],
 )
-def test_another_rule_of_who_sees_whom_is_refused(function: Any) -> None:
-    """Both directions, holes, and what depends on the text."""
+def test_another_rule_of_who_sees_whom_is_refused(vectors: Any, function: Any) -> None:
+    """Both directions, holes, and what depends on the text: where a layer attends by it,
+    for some families describe rules that none of their layers uses."""
+    found = read(function)
+
+    assert isinstance(found, UnknownMask)
     with pytest.raises(UserError, match="sees keys by a rule that packed examples"):
-        read(function)
+        attend(vectors, Row(LENGTHS), attention_mask=found)

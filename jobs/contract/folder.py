@@ -30,6 +30,8 @@ workspace/
   tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy
                          ends.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
+  model-proofs/          how examples of a kind of model may meet in a batch: see
+                         jobs.contract.model_proof
   code/<digest>/         the packages that jobs import, as they were when submitted,
                          COMMIT; <commit>.patch
   submissions/<id>/      what submitit writes, and the logs
@@ -135,6 +137,10 @@ class Workspace:
 
     def first_losses(self, losses_id: str) -> Path:
         return self.root / "first_losses" / losses_id
+
+    @property
+    def model_proofs(self) -> Path:
+        return self.root / "model-proofs"
 
     def code(self, digest: str) -> Path:
         return self.root / "code" / digest

@@ -62,6 +62,12 @@ def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
         )
 
 
+def choose_attention(model_class: Any) -> str:
+    """The attention of transformers' own for a class, by name, where examples do not
+    meet in a row: the fused one, or the written-out one where the class has no other."""
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
 def find_body(model: Any) -> Any:
     """What makes hidden states of tokens: the model without its head. UserError where
     the two cannot be told apart."""

@@ -15,8 +15,6 @@ from typing import Any
 
 import torch
 
-from zsg_core.errors import UserError
-
 MaskFunction = Callable[..., torch.Tensor]
 
 # Places of a text at which a function is tried, beside those around its sizes.
@@ -65,18 +63,26 @@ class SeenKeys:
 
 ALL_KEYS = SeenKeys()
 
+
+@dataclass(frozen=True)
+class UnknownMask:
+    """A rule that a packed row cannot be cut for, and why: an error where a layer
+    attends by it. Some families describe rules that no layer of theirs uses."""
+
+    why: str
+
+
 # What each kind of function was found to be. Functions of one kind hold the same code
 # and the same sizes, and no tensor by which they could differ.
-_known: dict[tuple[Any, ...], SeenKeys] = {}
+_known: dict[tuple[Any, ...], SeenKeys | UnknownMask] = {}
 
 
 def read_mask(
     *, mask_function: MaskFunction, device: torch.device | str, **_others: Any
-) -> SeenKeys:
+) -> SeenKeys | UnknownMask:
     """What transformers hands to each layer for a mask, where zsg attends.
 
-    The interface is that of transformers.masking_utils.AttentionMaskInterface. Raises
-    UserError for a function that is none of those that a packed row can be cut for.
+    The interface is that of transformers.masking_utils.AttentionMaskInterface.
     """
     held = _list_held_values(mask_function)
     sizes = [value for value in held if isinstance(value, int)]
@@ -84,7 +90,7 @@ def read_mask(
     # One number for the whole text is left padding, of which a packed row has none.
     # More of them are of single tokens: what is true of one text would not be of another.
     if any(tensor.numel() > 1 for tensor in tensors):
-        raise UserError(_UNKNOWN.format("depends on the text"))
+        return UnknownMask("depends on the text")
     kind = tuple(map(_make_key, held))
     if kind not in _known:
         tried_on = device if tensors else "cpu"
@@ -94,7 +100,7 @@ def read_mask(
 
 def _recognize(
     mask_function: MaskFunction, sizes: list[int], device: torch.device | str
-) -> SeenKeys:
+) -> SeenKeys | UnknownMask:
     """The one of all keys, a window, and a chunk that the function is everywhere where
     it is tried."""
     candidates = [ALL_KEYS]
@@ -106,15 +112,13 @@ def _recognize(
     first = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
     try:
         seen = mask_function(first, first, queries, keys)
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(_UNKNOWN.format("cannot be tried out")) from error
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return UnknownMask("cannot be tried out")
     for candidate in candidates:
         expected = candidate.show(queries, keys)
         if torch.equal(expected, seen.broadcast_to(expected.shape)):
             return candidate
-    raise UserError(
-        _UNKNOWN.format("is neither all keys before, nor a window, nor a chunk")
-    )
+    return UnknownMask("is neither all keys before, nor a window, nor a chunk")
 
 
 def _choose_places(sizes: list[int]) -> list[int]:
@@ -145,15 +149,9 @@ def _list_held_values(function: object) -> list[object]:
 
 def _make_key(held: object) -> object:
     """By what two held values are the same for a mask: a tensor is the one number of
-    the left padding, and other objects are nobody's but their own."""
+    the left padding, and another object is nobody's but its own."""
     if isinstance(held, torch.Tensor):
         return torch.Tensor
     if isinstance(held, (CodeType, int, float, str, type(None))):
         return held
-    raise UserError(_UNKNOWN.format(f"holds a {type(held).__name__}"))
-
-
-_UNKNOWN = (
-    "this model's attention sees keys by a rule that packed examples cannot be cut for: it"
-    " {}"
-)
+    return object()

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from jobs.model.attention_masks import ALL_KEYS, SeenKeys, read_mask
+from jobs.model.attention_masks import ALL_KEYS, SeenKeys, UnknownMask, read_mask
 from jobs.model.transfer import send_integers
 from zsg_core.errors import UserError
 
@@ -136,7 +136,7 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SeenKeys | None,
+    attention_mask: SeenKeys | UnknownMask | None,
     scaling: float | None = None,
     *,
     row: Row,
@@ -176,12 +176,17 @@ def _refuse_others(others: Mapping[str, Any]) -> None:
 
 
 def _choose_seen(
-    read: SeenKeys | None, sliding_window: int | None, row: Row
+    read: SeenKeys | UnknownMask | None, sliding_window: int | None, row: Row
 ) -> SeenKeys:
     """What of the layer's own rule is felt in a row. UserError for a mask that was made
     in another way."""
     if read is None:
         read = SeenKeys(window=sliding_window)
+    if isinstance(read, UnknownMask):
+        raise UserError(
+            "this model's attention sees keys by a rule that packed examples cannot be cut for:"
+            f" it {read.why}"
+        )
     if not isinstance(read, SeenKeys):
         raise UserError(
             f"this model makes its attention's mask on its own (a {type(read).__name__}), so"

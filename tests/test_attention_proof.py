@@ -1,0 +1,180 @@
+"""Is it proven, not listed, how a family's examples may meet in a batch?"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.contract import model_proof
+from jobs.contract.folder import Workspace
+from jobs.contract.model_proof import PACKED, PADDED, REFUSED
+from zsg_core.errors import UserError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from transformers import CONFIG_MAPPING
+
+    from jobs.model import packed_attention
+    from jobs.model.attention_masks import ALL_KEYS
+    from jobs.model.attention_proof import TOLERANCE, prove_attention
+    from jobs.model.small_config import WINDOW, find_longest, shrink_config
+
+
+def make_config(family: str, **changed: Any) -> Any:
+    """A config as large as the class has it by default."""
+    return CONFIG_MAPPING[family](**changed)
+
+
+# What each of these has that another has not: windows; caps and windows; sinks; two
+# rotary bases; a window in the mask alone; values of another size than keys; a learnt
+# position; a window that is described and never used.
+PACKED_FAMILIES = {
+    "mistral": {},
+    "gemma2": {},
+    "gpt_oss": {},
+    "gemma3_text": {},
+    "phimoe": {},
+    "deepseek_v3": {},
+    "gpt2": {},
+    "qwen2_moe": {},
+}
+
+
+@pytest.mark.parametrize("family", PACKED_FAMILIES)
+def test_a_family_whose_attention_is_done_as_asked_is_packed(family: str) -> None:
+    """Packed texts longer than its windows give what each gives alone."""
+    proof = prove_attention(make_config(family))
+
+    assert proof.batching == PACKED, proof.describe()
+    assert proof.packed is not None
+    assert proof.packed <= TOLERANCE * proof.largest_logit
+
+
+@pytest.mark.parametrize(
+    "family, changed",
+    [
+        ("lfm2", {"layer_types": ["conv", "full_attention"] * 8}),
+        ("mamba", {}),
+        ("bloom", {}),
+        ("falcon", {}),
+        ("stablelm", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_family_that_cannot_be_packed_is_padded(
+    family: str, changed: dict[str, Any]
+) -> None:
+    """A state that runs on, a mask or an attention of its own, keywords that do not
+    arrive: side by side it gives what each text gives alone."""
+    proof = prove_attention(make_config(family, num_hidden_layers=16, **changed))
+
+    assert proof.batching == PADDED, proof.describe()
+    assert proof.padded is not None
+    assert proof.padded <= TOLERANCE * proof.largest_logit
+
+
+def test_a_family_that_is_wrong_both_ways_is_refused_with_both_numbers() -> None:
+    """Its keys are picked by an index over all that stands in the row."""
+    proof = prove_attention(make_config("glm_moe_dsa"))
+
+    assert proof.batching == REFUSED
+    assert "packed: " in proof.describe() and "padded: " in proof.describe()
+
+
+def test_a_window_that_is_dropped_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what is missing, not by leaks: no example sees another there."""
+    monkeypatch.setattr(packed_attention, "_choose_seen", lambda *asked: ALL_KEYS)
+    proof = prove_attention(make_config("mistral"))
+
+    assert proof.batching == PADDED
+    assert proof.packed is not None and proof.packed > 1
+
+
+@pytest.mark.parametrize(
+    "family, changed, why",
+    [
+        ("bert", {}, "sees the tokens that it is to predict"),
+        ("t5", {}, "an encoder and a decoder"),
+        ("gemma3", {}, "has others within it"),
+        ("qwen3", {"quantization_config": {"quant_method": "fp8"}}, "quantised"),
+        ("qwen3", {"auto_map": {"AutoModelForCausalLM": "code.Model"}}, "of its own"),
+        ("qwen3", {"head_dim": -7}, "no small 'qwen3' model can be"),
+    ],
+)
+def test_what_is_no_decoder_of_plain_weights_is_refused_by_name(
+    family: str, changed: dict[str, Any], why: str
+) -> None:
+    """In one sentence; the class is not loaded, and no code of a folder runs."""
+    config = make_config(family)
+    for key, value in changed.items():
+        setattr(config, key, value)
+
+    if "head_dim" in changed:  # sizes are replaced: only what stays can be wrong
+        config.hidden_act = "nothing that exists"
+    with pytest.raises(UserError, match=why):
+        prove_attention(config)
+
+
+def test_a_small_config_has_every_kind_of_layer() -> None:
+    """The first of each, wherever it stands; windows are small, the rest is kept."""
+    kinds = ["sliding_attention"] * 11 + ["full_attention"]
+    config = make_config("gemma3_text", num_hidden_layers=12, layer_types=kinds)
+    small = shrink_config(config)
+
+    assert set(small.layer_types) == {"sliding_attention", "full_attention"}
+    assert small.num_hidden_layers == len(small.layer_types) == 4
+    assert small.sliding_window == WINDOW
+    assert small.query_pre_attn_scalar == config.query_pre_attn_scalar
+    assert small.rope_parameters == config.rope_parameters
+
+
+def test_rotations_by_the_longest_text_around_hold_up_to_a_length() -> None:
+    """A long text would turn the short ones beside it."""
+    half = 48
+    rotation = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * half,
+        "long_factor": [2.0] * half,
+        "original_max_position_embeddings": 4096,
+    }
+    config = make_config("phi3", rope_parameters=rotation, sliding_window=None)
+
+    assert find_longest(make_config("phi3")) is None
+    assert find_longest(config) == 4096
+    proof = prove_attention(config)
+    assert (proof.batching, proof.longest) == (PACKED, 4096)
+
+
+def test_a_proof_is_kept_by_what_can_change_it(tmp_path: Path) -> None:
+    """Another vocabulary, type of weights or end token is the same proof; another window
+    is not, nor is another version of torch."""
+    workspace = Workspace(tmp_path)
+    config = {"model_type": "mistral", "sliding_window": 4096, "vocab_size": 32_000}
+    versions = model_proof.read_proof_versions()
+    assert versions is not None
+    proof = prove_attention(make_config("mistral"))
+    model_proof.write_proof(workspace, config, proof)
+
+    extended = config | {"vocab_size": 32_002, "eos_token_id": 5, "dtype": "float16"}
+    assert model_proof.read_proof(workspace, extended, versions) == proof
+    other_window = config | {"sliding_window": 8192}
+    assert model_proof.read_proof(workspace, other_window, versions) is None
+    other_torch = versions | {"torch": "1.0"}
+    assert model_proof.read_proof(workspace, config, other_torch) is None
+    assert model_proof.find_any_proof(workspace, config) == proof
+    assert model_proof.find_any_proof(workspace, other_window) is None
+
+
+def test_a_proof_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """It is made again."""
+    workspace, config = Workspace(tmp_path), {"model_type": "mistral"}
+    versions = model_proof.read_proof_versions()
+    assert versions is not None
+    path = model_proof.locate_proof(workspace, config, versions)
+    path.parent.mkdir()
+    path.write_text("{]")
+
+    assert model_proof.read_proof(workspace, config, versions) is None
+    assert model_proof.find_any_proof(workspace, config) is None
