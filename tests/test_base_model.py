@@ -14,7 +14,12 @@ from zsg_core.errors import UserError
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from jobs.model import base_model
-    from jobs.model.vocabulary import Vocabulary, load_vocabulary, refuse_lossy
+    from jobs.model.vocabulary import (
+        Vocabulary,
+        count_rows,
+        load_vocabulary,
+        refuse_lossy,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,17 @@ def test_another_architecture_is_refused(made: Path, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="a 'gpt2' model; zsg trains Llama models"):
         base_model.load_model(tmp_path, "fp32")
+
+
+def test_rows_that_a_config_leaves_out_are_those_of_its_class(tmp_path: Path) -> None:
+    """As older files do; a folder of adapters has no config, and nothing is known."""
+    folder = write_llama(tmp_path / "model")
+
+    assert count_rows(folder) == 300
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    assert count_rows(folder) == 50257
+    (folder / "config.json").unlink()
+    assert count_rows(folder) is None
 
 
 def test_a_tokenizer_may_begin_with_nothing_and_must_end(tmp_path: Path) -> None:

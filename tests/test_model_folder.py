@@ -108,6 +108,12 @@ def byte_level(folder: Path) -> None:
     )
 
 
+def write_pieces(folder: Path) -> None:
+    """A tokenizer.model of SentencePiece's with one piece in place of tokenizer.json."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"\n\x03\n\x01a")
+
+
 def without(name: str, key: str) -> Callable[[Path], None]:
     """A JSON file without a key."""
 
@@ -482,6 +488,21 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         tokenizer(fast_tokenizer_files=["../elsewhere/tokenizer.4.0.0.json"]),
         ["fast_tokenizer_files is", "in place of tokenizer.json"],
     ),
+    "a tokenizer.model alone, of a class that transformers reads otherwise": (
+        lambda folder: (
+            write_pieces(folder),
+            change(folder / "tokenizer_config.json", tokenizer_class="GemmaTokenizer"),
+        ),
+        ["tokenizer.model stands alone", "other tokens", "put the tokenizer.json"],
+    ),
+    "a tokenizer.model alone that is tiktoken's": (
+        lambda folder: (
+            change(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer"),
+            (folder / "tokenizer.json").unlink(),
+            text("tokenizer.model", "IQ== 0")(folder),
+        ),
+        ["tokenizer.model stands alone", "put the tokenizer.json"],
+    ),
     "two files for a tokenizer of sentencepiece": (
         lambda folder: (
             (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
@@ -607,10 +628,6 @@ TAKEN: dict[str, Callable[[Path], object]] = {
             '{"tokenizer_class": "LlamaTokenizer"}'
         ),
     ),
-    "a tokenizer of sentencepiece": lambda folder: (
-        (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
-        (folder / "tokenizer_config.json").unlink(),
-    ),
     "with a link within it": lambda folder: (
         (folder / "model.safetensors").rename(folder / "weights"),
         (folder / "model.safetensors").symlink_to("weights"),
@@ -699,6 +716,23 @@ def test_a_length_beyond_the_positions_is_refused(
     else:
         with pytest.raises(UserError, match=said):
             model_folder.check_length("k", length, folder)
+
+
+def test_a_tokenizer_model_alone_needs_the_package_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node would find out after it has waited for its GPUs."""
+    folder = write_llama(tmp_path / "model")
+    write_pieces(folder)
+    change(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(
+        UserError, match=r"needs the package sentencepiece.*pip install"
+    ):
+        model_folder.check_llama(folder)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    model_folder.check_llama(folder)
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,7 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
             " tokenizer_config.json of a copy of the folder"
         )
 
-    config = read_json(folder / "config.json") or {}  # a folder of adapters has none
-    rows = config.get("vocab_size")
+    rows = count_rows(folder)
     if recipe is None:
         reader = text_tokens.reads_text(tokenizer, _added(folder))
     elif READS_TEXT.keys() <= recipe.keys():
@@ -97,6 +96,23 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
     return Vocabulary(
         tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id
     )
+
+
+def count_rows(folder: Path) -> int | None:
+    """How many rows the embedding of a model has, by its config.json or, where that
+    leaves it out, by its class; None of a folder without one, as of adapters."""
+    config = read_json(folder / "config.json")
+    if config is None:
+        return None
+    rows = config.get("vocab_size")
+    if isinstance(rows, int):
+        return rows
+    from transformers import AutoConfig
+
+    whole = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return getattr(whole, "vocab_size", None)
 
 
 def _added(folder: Path) -> Collection[str]:

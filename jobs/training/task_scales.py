@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import read_json
+from jobs.model.vocabulary import count_rows
 from jobs.preparing.corpus import Corpus
 from zsg_core.data import output_space
 
@@ -26,8 +26,9 @@ def compute_scales(
         return []
     classes = output_space.count_classes(corpus.train)
     task_of = dict(zip(corpus.train.ids, corpus.train.tasks, strict=True))
-    vocabulary = (read_json(base / "config.json") or {})["vocab_size"]
+    rows = count_rows(base)
+    assert rows is not None, "a base has a config.json"
     return [
-        output_space.loss_divisor(classes.get(task_of[example_id]), tokens, vocabulary)
+        output_space.loss_divisor(classes.get(task_of[example_id]), tokens, rows)
         for example_id, tokens in zip(ids, learnt, strict=True)
     ]

@@ -5,6 +5,7 @@ Read without any engine. The rules by which transformers finds BOS and EOS are t
 transformers.tokenization_utils_base.PreTrainedTokenizerBase._from_pretrained (5.23).
 """
 
+import importlib.util
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,8 @@ from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import format_brief
 
-FILES = ("tokenizer.json", "tokenizer.model")  # of which one must be there
+SENTENCEPIECE = "tokenizer.model"
+FILES = ("tokenizer.json", SENTENCEPIECE)  # of which one must be there
 OBJECTS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -83,15 +85,10 @@ def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     for fault in model_config.find_code(config, ("AutoTokenizer",)):
         yield f"config.json: {fault}"
     yield from find_other_files(tokenizer_config)
-    if not (folder / "tokenizer.json").is_file() and (folder / "tekken.json").is_file():
-        yield (
-            "tekken.json lies beside tokenizer.model, and transformers may take either; take one"
-            " out of a copy"
-        )
-    if (folder / "tokenizer.model").is_file() and is_pointer(
-        folder / "tokenizer.model"
-    ):
-        yield "tokenizer.model is a git-lfs pointer, not the file; run git lfs pull"
+    if (folder / SENTENCEPIECE).is_file() and is_pointer(folder / SENTENCEPIECE):
+        yield f"{SENTENCEPIECE} is a git-lfs pointer, not the file; run git lfs pull"
+    elif not (folder / "tokenizer.json").is_file():
+        yield from _find_faults_alone(folder, _class_name(tokenizer_config, config))
     tokens = _read_tokens(folder, objects)
     rows = model_config.size_of(config, "vocab_size")
     yield from _find_beyond(tokens, rows)
@@ -99,6 +96,37 @@ def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         end = _find_end(key, tokens, objects, config)
         yield from _find_end_faults(key, end, tokens, rows)
     yield from _find_generation_faults(objects[GENERATION], rows)
+
+
+def _find_faults_alone(folder: Path, kind: str) -> Iterator[str]:
+    """The faults of a tokenizer.model without a tokenizer.json, of which transformers
+    makes a tokenizer of a class: in 5.23 one that writes SentencePiece's own ids for a
+    LlamaTokenizer and others, without a word, for most."""
+    if (folder / "tekken.json").is_file():
+        yield (
+            "tekken.json lies beside tokenizer.model, and transformers may take either; take one"
+            " out of a copy"
+        )
+    elif kind != "LlamaTokenizer" or not _is_sentencepiece(folder / SENTENCEPIECE):
+        yield (
+            f"{SENTENCEPIECE} stands alone, and of it transformers may make other tokens than the"
+            " model was trained on; put the tokenizer.json that is published with the weights"
+            " beside it"
+        )
+    elif importlib.util.find_spec("sentencepiece") is None:
+        yield (
+            f"{SENTENCEPIECE} stands alone, and to read it needs the package sentencepiece, which"
+            " is not installed: put the tokenizer.json that is published with the weights beside"
+            " it, or pip install sentencepiece"
+        )
+
+
+def _is_sentencepiece(path: Path) -> bool:
+    """Whether a file has pieces of SentencePiece's; tiktoken's have the same name."""
+    try:
+        return any(True for _ in sentencepiece_model.read_pieces(path))
+    except ValueError:
+        return False
 
 
 def find_other_files(tokenizer_config: Mapping[str, Any]) -> Iterator[str]:
@@ -267,7 +295,7 @@ def _user_defined(folder: Path) -> list[str]:
 
     A file that is none of SentencePiece's has none: others have that name, too.
     """
-    path = folder / "tokenizer.model"
+    path = folder / SENTENCEPIECE
     if not path.is_file() or (folder / "tokenizer.json").is_file():
         return []
     try:
