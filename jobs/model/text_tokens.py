@@ -12,7 +12,9 @@ import copy
 import json
 import re
 import secrets
-from collections.abc import Collection, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from zsg_core.control_tokens import is_control
@@ -69,11 +71,20 @@ class ChatTokens:
         self._ids_of = control_tokens(tokenizer)
         self._control = set(self._ids_of.values())
         self._words = _other_words(self._ids_of)
-        self._renamed = _renamed(tokenizer, self._words, are_special=False)
         longest_first = sorted(self._words, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # Tokens may overlap, as in `<s<s>>`, so each place is looked at by itself.
         self._begins = re.compile(f"(?=({self._pattern.pattern}))", re.DOTALL)
+
+    @property
+    def words(self) -> Mapping[str, int]:
+        """The control tokens, with their ids."""
+        return self._ids_of
+
+    @cached_property
+    def _renamed(self) -> Any:
+        """The tokenizer with other words for its control tokens; made when one is needed."""
+        return _renamed(self._tokenizer, self._words, are_special=False)
 
     def text(self, text: str) -> list[int]:
         """The ids of a text in which nothing is a token, with what the tokenizer puts
@@ -89,12 +100,8 @@ class ChatTokens:
             for message in messages
         ]
         text = self._tokenizer.apply_chat_template(marked_messages, tokenize=False)
-        spans = self._find_control_tokens(text)
-        pieces, since = [], 0
-        for start, stop in spans:
-            pieces += [text[since:start], self._words[text[start:stop]]]
-            since = stop
-        marked = "".join([*pieces, text[since:]])
+        spans = self.find_control_tokens(text)
+        marked, _places = self._rename(text, spans)
         ids = self._ids(
             re.sub(f"{mark}x([0-9a-f]+)x", lambda match: chr(int(match[1], 16)), marked)
         )
@@ -105,7 +112,48 @@ class ChatTokens:
             )
         return ids
 
-    def _find_control_tokens(self, text: str) -> list[tuple[int, int]]:
+    def encode(self, text: str) -> "PlacedIds":
+        """The ids of a text as the tokenizer reads it, its control tokens, too."""
+        return _place_ids(self._tokenizer, text, split_special_tokens=False)
+
+    def encode_with(self, text: str, spans: Sequence[tuple[int, int]]) -> "PlacedIds":
+        """The ids of a text of which the words of control tokens at `spans` are tokens,
+        and all others are text. UserError where the tokenizer cannot tell them apart."""
+        marked, places = self._rename(text, spans)
+        encoded = _place_ids(self._renamed, marked, split_special_tokens=True)
+        if sum(token_id in self._control for token_id in encoded.ids) != len(spans):
+            raise UserError(
+                f"{self._tokenizer.name_or_path}: zsg cannot tell the control tokens of its chat"
+                " template from those that a text may write"
+            )
+        return PlacedIds(
+            encoded.ids,
+            [_move_back(place, places) for place in encoded.starts],
+            [_move_back(place, places) for place in encoded.stops],
+        )
+
+    def _rename(
+        self, text: str, spans: Sequence[tuple[int, int]]
+    ) -> tuple[str, list["_Stretch"]]:
+        """A text with other words for its control tokens at `spans`, and which stretch
+        of it stands where in the text as it was."""
+        pieces: list[str] = []
+        stretches: list[_Stretch] = []
+        since, length = 0, 0
+        for start, stop in [*spans, (len(text), len(text))]:
+            between = text[since:start]
+            word = self._words[text[start:stop]] if stop > start else ""
+            stretches.append(_Stretch(length, since, len(between)))
+            length += len(between)
+            stretches.append(_Stretch(length, start, 0))
+            length += len(word)
+            pieces += [between, word]
+            since = stop
+        # what stands behind all
+        stretches.append(_Stretch(length, len(text), 0))
+        return "".join(pieces), stretches
+
+    def find_control_tokens(self, text: str) -> list[tuple[int, int]]:
         """Where the words of control tokens stand that become tokens: some do only
         after a blank, say."""
         spans = [match.span() for match in self._pattern.finditer(text)]
@@ -156,6 +204,50 @@ class ChatTokens:
             verbose=False,
         )
         return encoding["input_ids"]
+
+
+class PlacedIds(NamedTuple):
+    """The ids of a text, and from which character to which each of them stands."""
+
+    ids: list[int]
+    starts: list[int]
+    stops: list[int]
+
+
+class _Stretch(NamedTuple):
+    """Where a stretch of a renamed text begins, and of the text as it was, and how many
+    characters they have in common; 0 of a word that was renamed."""
+
+    start: int
+    original: int
+    length: int
+
+
+def _move_back(place: int, stretches: Sequence[_Stretch]) -> int:
+    """The place in a text as it was of one in the renamed text: of one within a renamed
+    word the end of it."""
+    number = bisect_right(stretches, place, key=lambda stretch: stretch.start) - 1
+    stretch = stretches[number]
+    offset = place - stretch.start
+    if offset <= stretch.length:
+        return stretch.original + offset
+    return stretches[number + 1].original
+
+
+def _place_ids(tokenizer: Any, text: str, *, split_special_tokens: bool) -> PlacedIds:
+    """The ids of a text with their places, without what the tokenizer puts around every
+    text."""
+    encoding = tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=split_special_tokens,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
+    offsets = encoding["offset_mapping"]
+    starts = [start for start, _ in offsets]
+    stops = [stop for _, stop in offsets]
+    return PlacedIds(encoding["input_ids"], starts, stops)
 
 
 class _PlacedToken(NamedTuple):

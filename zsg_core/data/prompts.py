@@ -16,7 +16,7 @@ positive examples, input.
 import itertools
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import structs
@@ -58,16 +58,32 @@ class Template:
 class EncodedExample:
     """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts
     tokens left out; `lost_question`: whether no token of the first question is left,
-    and its answer is."""
+    and its answer is.
+
+    `sequences`: the lengths of the texts that the example is, one after the other in
+    `ids`; empty where it is one. A chat template that writes an answer otherwise once
+    others follow it makes one text for each answer. `apart`: whether the prompt of the
+    last answer has other tokens where it stands alone, as for generation. `control`:
+    how many words of control tokens the example has as text.
+    """
 
     ids: list[int]
     spans: tuple[tuple[int, int], ...]
     cut: int = 0
     lost_question: bool = False
+    sequences: tuple[int, ...] = ()
+    apart: bool = False
+    control: int = 0
 
     @property
     def answer_tokens(self) -> int:
         return sum(stop - start for start, stop in self.spans)
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Where each of its texts begins in `ids`, and where it ends."""
+        ends = list(itertools.accumulate(self.sequences or (len(self.ids),)))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def target_spans(self, which: str) -> list[tuple[int, int]]:
         """The spans of tokens that are learnt: of the answers, the prompts or all, but
@@ -78,10 +94,19 @@ class EncodedExample:
         if which == ANSWER:
             later = [(max(1, start), stop) for start, stop in self.spans]
             return [(start, stop) for start, stop in later if start < stop]
+        return [
+            span
+            for begin, end in self.bounds
+            for span in self._list_targets(which, begin, end)
+        ]
+
+    def _list_targets(self, which: str, begin: int, end: int) -> list[tuple[int, int]]:
+        """The same of the text that stands from `begin` to `end`."""
+        answers = [span for span in self.spans if begin <= span[0] < end]
         bounds = [
-            1,
-            *(itertools.chain(*self.spans) if which == PROMPT else ()),
-            len(self.ids),
+            begin + 1,
+            *(itertools.chain(*answers) if which == PROMPT else ()),
+            end,
         ]
         return [
             (start, stop)
@@ -90,9 +115,23 @@ class EncodedExample:
         ]
 
     @property
+    def last(self) -> "EncodedExample":
+        """The last of its texts alone: the whole dialogue."""
+        if not self.sequences:
+            return self
+        begin = len(self.ids) - self.sequences[-1]
+        spans = tuple(
+            (start - begin, stop - begin)
+            for start, stop in self.spans
+            if start >= begin
+        )
+        return replace(self, ids=self.ids[begin:], spans=spans, sequences=())
+
+    @property
     def prompt(self) -> list[int]:
         """What stands before the last answer; the whole where no answer is left."""
-        return list(map(int, self.ids[: self.spans[-1][0]] if self.spans else self.ids))
+        last = self.last
+        return list(map(int, last.ids[: last.spans[-1][0]] if last.spans else last.ids))
 
 
 def encode_example(

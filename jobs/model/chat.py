@@ -1,0 +1,493 @@
+"""Writes dialogues by a model's own chat template, and finds which tokens are the answers'.
+
+The text is what transformers' `apply_chat_template` makes of the whole dialogue. An
+answer is found by two more texts: the prompt, which is the dialogue before the answer
+with what opens one (`add_generation_prompt`), and the dialogue up to the answer. The
+first must begin the second, and what the second has more, up to the last end of turn,
+is learnt. Where the whole does not begin with the second, as templates of thinking
+models write an answer otherwise once others follow it, each answer is a text of its
+own, and nothing is learnt twice.
+
+Nothing of this is taken on trust. The same dialogue with a private word in place of
+each text says what the template itself writes; that and the texts, put together, must
+be the whole. So it is known, too, where each text stands: words of control tokens in it
+stay text, and nothing but answers is learnt. What a template makes of its own is a
+ChatFault, which says why.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jobs.model import chat_source
+from jobs.model.text_tokens import ChatTokens, PlacedIds
+from zsg_core.errors import UserError
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+# stands for a text while the template's own words are found
+_PRIVATE = re.compile("\ue000([0-9]+)\ue001")
+MOST_FRAMES = 1000  # kept for dialogues of the same form
+_SHOWN = 60  # characters of a text in a message
+
+
+class ChatFault(UserError):
+    """Why a dialogue cannot be written by a template, or not learnt from."""
+
+
+class Message(NamedTuple):
+    """What one side says."""
+
+    role: str
+    content: str
+
+
+class Content(NamedTuple):
+    """Where in a written dialogue the text of a message stands, or a part of it."""
+
+    message: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A dialogue as a template writes it: where its messages' texts stand, and where
+    the control tokens that are the template's own."""
+
+    text: str
+    contents: tuple[Content, ...]
+    tokens: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class ChatSequence:
+    """Token ids of a written dialogue; those in the half-open `spans` are answers'."""
+
+    ids: list[int]
+    spans: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class EncodedDialogue:
+    """A dialogue as token ids: one sequence, or one for each answer.
+
+    `apart`: the answers whose prompts have other tokens where they stand alone, as for
+    generation. `control`: how many words of control tokens stayed text.
+    """
+
+    sequences: list[ChatSequence]
+    apart: tuple[int, ...]
+    control: int
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a template writes around texts: `literals` with the texts of these `numbers`
+    between them, and in each literal the places of control tokens."""
+
+    literals: tuple[str, ...]
+    numbers: tuple[int, ...]
+    tokens: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """Messages with private words in place of their texts; `owners` says which message
+    each text is of."""
+
+    messages: tuple[Message, ...]
+    texts: tuple[str, ...]
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer in the dialogue up to it: learnt from `start` to `stop`, in characters."""
+
+    message: int
+    prompt: Written
+    upto: Written
+    start: int
+    stop: int
+
+
+class ChatWriter:
+    """Writes dialogues by the chat template of a tokenizer, with `arguments` for the
+    template. `kept_words` are control tokens wherever a text has them."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        arguments: Mapping[str, Any] | None = None,
+        kept_words: Collection[str] = (),
+    ) -> None:
+        """UserError for a tokenizer without a template, and for a template that cannot
+        be read or that writes the day's date."""
+        self._tokenizer = tokenizer
+        self._arguments = dict(arguments or {})
+        self.source = get_template(tokenizer)
+        tree = chat_source.parse_template(self.source)
+        _refuse_date(tree, self._arguments)
+        self._sought = chat_source.find_sought_words(tree)
+        self._tokens = ChatTokens(tokenizer)
+        self._kept = frozenset(kept_words)
+        self._control_ids = {
+            token_id
+            for word, token_id in self._tokens.words.items()
+            if word not in self._kept
+        }
+        self._control = _match_any(self._tokens.words.keys() - self._kept)
+        self._kept_words = _match_any(self._tokens.words.keys() & self._kept)
+        self._frames: dict[tuple[tuple[Message, ...], bool], _Frame] = {}
+
+    def write(self, messages: Sequence[Message], asks: bool = False) -> Written:
+        """A dialogue as text; with what opens an answer where it `asks` for one.
+        ChatFault where the template refuses it, or changes what is said."""
+        text = self._render(messages, asks)
+        marked = self._mark(messages)
+        written = _fill(self._find_frame(marked, asks), marked)
+        if written.text != text:
+            raise ChatFault(_explain_change(messages, text, written))
+        return written
+
+    def encode_prompt(self, messages: Sequence[Message]) -> tuple[list[int], int]:
+        """The token ids with which a model is asked for its next answer, and how many
+        words of control tokens stayed text."""
+        written = self.write(messages, asks=True)
+        return self._encode(written).ids, self._count_control(written)
+
+    def encode(self, messages: Sequence[Message]) -> EncodedDialogue:
+        """A dialogue that ends with an answer as token ids. ChatFault where its answers
+        cannot be told from the rest."""
+        numbers = [n for n, message in enumerate(messages) if message.role == ASSISTANT]
+        answers = [self._find_answer(messages, number) for number in numbers]
+        whole = answers[-1].upto
+        is_one = all(
+            whole.text.startswith(answer.upto.text[: answer.stop]) for answer in answers
+        )
+        groups = [answers] if is_one else [[answer] for answer in answers]
+        sequences: list[ChatSequence] = []
+        apart: list[int] = []
+        control = 0
+        for group in groups:
+            written = group[-1].upto
+            _refuse_other_texts(written, group, messages)
+            placed = self._encode(written)
+            _refuse_two_beginnings(placed.ids, self._tokenizer.bos_token_id)
+            control += self._count_control(written)
+            spans: list[tuple[int, int]] = []
+            for answer in group:
+                span = _find_tokens(placed, answer.start, answer.stop)
+                spans.append(span)
+                prompt_ids = self._encode(answer.prompt).ids
+                if placed.ids[: span[0]] != prompt_ids:
+                    apart.append(answer.message)
+            sequences.append(ChatSequence(placed.ids, tuple(spans)))
+        return EncodedDialogue(sequences, tuple(apart), control)
+
+    def find_end_of_turn(self) -> int | None:
+        """The token with which the template closes an answer; None where that cannot be
+        told."""
+        messages = [Message(USER, "A"), Message(ASSISTANT, "B")]
+        try:
+            answer = self._find_answer(messages, 1)
+        except ChatFault:
+            return None
+        words = [
+            answer.upto.text[start:stop]
+            for start, stop in answer.upto.tokens
+            if stop == answer.stop
+        ]
+        return self._tokens.words[words[0]]
+
+    def _find_answer(self, messages: Sequence[Message], number: int) -> _Answer:
+        """What is learnt of an answer. ChatFault where the prompt does not begin it, or
+        nothing ends it."""
+        prompt = self.write(messages[:number], asks=True)
+        upto = self.write(messages[: number + 1])
+        if not upto.text.startswith(prompt.text):
+            raise ChatFault(_explain_prompt(prompt.text, upto.text, number))
+        start = len(prompt.text)
+        parts = [content for content in upto.contents if content.message == number]
+        if parts:
+            begin = min(part.start for part in parts)
+            self._refuse_unasked(messages[:number], upto, start, begin)
+        behind = max((part.stop for part in parts), default=start)
+        closing = [token for token in upto.tokens if token[0] >= max(behind, start)]
+        if not parts:  # of a blank answer: what the template writes first may open it
+            closing = closing[-1:]
+        if not closing:
+            raise ChatFault(
+                f"the template closes message {number + 1}, an answer, with no token of its own, so"
+                " that a model would not learn where to stop"
+            )
+        word = upto.text[slice(*closing[0])]
+        stop = max(end for begin, end in closing if upto.text[begin:end] == word)
+        return _Answer(number, prompt, upto, max(start, 1), stop)
+
+    def _refuse_unasked(
+        self, before: Sequence[Message], upto: Written, start: int, begin: int
+    ) -> None:
+        """ChatFault where the template opens an answer with words that it does not write
+        when it is asked for one."""
+        opening = upto.text[start:begin].strip()
+        unasked = self._render(before, False)
+        if not opening or not unasked.startswith(upto.text[:start]):
+            return
+        raise ChatFault(
+            f"the template opens an answer with {opening[:_SHOWN]!r}, and does not write that when"
+            " it is asked for one (add_generation_prompt), so that a model would be asked"
+            " otherwise than it learns"
+        )
+
+    def _render(self, messages: Sequence[Message], asks: bool) -> str:
+        rows = [message._asdict() for message in messages]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                rows, tokenize=False, add_generation_prompt=asks, **self._arguments
+            )
+        except Exception as error:  # whatever a template does, it is told as its own
+            raise ChatFault(
+                f"the template refuses it: {str(error)[:200] or type(error).__name__}"
+            ) from None
+        return str(text)
+
+    def _mark(self, messages: Sequence[Message]) -> _Marked:
+        """The messages with private words for their texts. Of an answer the words that
+        the template looks for stay, and the blanks around a text, which it may take off."""
+        marked: list[Message] = []
+        texts: list[str] = []
+        owners: list[int] = []
+        for number, message in enumerate(messages):
+            pieces: list[str] = []
+            for part in self._divide(message):
+                core = part.strip()
+                if not core or part in self._sought:
+                    pieces.append(part)
+                    continue
+                before, _, after = part.partition(core)
+                pieces.append(f"{before}\ue000{len(texts)}\ue001{after}")
+                texts.append(core)
+                owners.append(number)
+            marked.append(Message(message.role, "".join(pieces)))
+        return _Marked(tuple(marked), tuple(texts), tuple(owners))
+
+    def _divide(self, message: Message) -> list[str]:
+        """The text of a message; of an answer what stands between the words that the
+        template looks for, and these words."""
+        if message.role != ASSISTANT:
+            return [message.content]
+        words = sorted(
+            (word for word in self._sought if word in message.content),
+            key=len,
+            reverse=True,
+        )
+        if not words:
+            return [message.content]
+        pattern = "|".join(map(re.escape, words))
+        return re.split(f"({pattern})", message.content)
+
+    def _find_frame(self, marked: _Marked, asks: bool) -> _Frame:
+        """What the template writes around the texts. ChatFault where it writes one twice."""
+        key = marked.messages, asks
+        if key in self._frames:
+            return self._frames[key]
+        text = self._render(marked.messages, asks)
+        pieces = _PRIVATE.split(text)
+        literals, numbers = tuple(pieces[::2]), tuple(map(int, pieces[1::2]))
+        if len(set(numbers)) < len(numbers) or any(
+            number >= len(marked.texts) for number in numbers
+        ):
+            raise ChatFault("the template writes the text of a message more than once")
+        _refuse_lost(marked, numbers)
+        frame = _Frame(literals, numbers, self._place_tokens(text, literals))
+        if len(self._frames) >= MOST_FRAMES:
+            self._frames.clear()
+        self._frames[key] = frame
+        return frame
+
+    def _place_tokens(
+        self, text: str, literals: Sequence[str]
+    ) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """In each literal of a text the places of control tokens."""
+        found = self._tokens.find_control_tokens(text)
+        placed: list[tuple[tuple[int, int], ...]] = []
+        private = [match.end() for match in _PRIVATE.finditer(text)]
+        for begin, literal in zip([0, *private], literals, strict=True):
+            end = begin + len(literal)
+            placed.append(
+                tuple(
+                    (start - begin, stop - begin)
+                    for start, stop in found
+                    if begin <= start and stop <= end
+                )
+            )
+        return tuple(placed)
+
+    def _encode(self, written: Written) -> PlacedIds:
+        """The token ids of a written dialogue. Words of control tokens in what is said
+        are text, but for those that are kept."""
+        if not self._count_control(written):
+            placed = self._tokens.encode(written.text)
+            of_template = sum(
+                written.text[start:stop] not in self._kept
+                for start, stop in written.tokens
+            )
+            made = sum(token_id in self._control_ids for token_id in placed.ids)
+            if made == of_template:
+                return placed
+        kept = [
+            (content.start + match.start(), content.start + match.end())
+            for content in written.contents
+            for match in self._kept_words.finditer(
+                written.text[content.start : content.stop]
+            )
+        ]
+        return self._tokens.encode_with(written.text, sorted([*written.tokens, *kept]))
+
+    def _count_control(self, written: Written) -> int:
+        return sum(
+            len(self._control.findall(written.text[content.start : content.stop]))
+            for content in written.contents
+        )
+
+
+def get_template(tokenizer: Any) -> str:
+    """The chat template that transformers takes by itself. UserError where there is none."""
+    try:
+        source = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise UserError(
+            f"{tokenizer.name_or_path}: data.template is chat, and the model has no chat template"
+            f" to take: {str(error)[:200]}; take another data.template"
+        ) from None
+    if not isinstance(source, str):
+        raise UserError(f"{tokenizer.name_or_path}: its chat template is no text")
+    return source
+
+
+def _refuse_date(tree: Any, arguments: Mapping[str, Any]) -> None:
+    """UserError for a template whose text changes with the day."""
+    if not chat_source.writes_date(tree):
+        return
+    if not chat_source.takes_date(tree):
+        raise UserError(
+            "the chat template writes the day's date (strftime_now), so that a run would change"
+            " with the day; write a date in its place in a copy of the model's folder"
+        )
+    if chat_source.DATE not in arguments:
+        raise UserError(
+            "the chat template writes the day's date (strftime_now), so that a run would change"
+            " with the day; give it one: data.chat_template_kwargs: {date_string: 26 Jul 2024}"
+        )
+
+
+def _match_any(words: Collection[str]) -> re.Pattern[str]:
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+
+def _fill(frame: _Frame, marked: _Marked) -> Written:
+    """The text of a frame with the messages' texts in it."""
+    pieces: list[str] = []
+    contents: list[Content] = []
+    tokens: list[tuple[int, int]] = []
+    place = 0
+    for number, literal in enumerate(frame.literals):
+        tokens += [
+            (place + start, place + stop) for start, stop in frame.tokens[number]
+        ]
+        pieces.append(literal)
+        place += len(literal)
+        if number < len(frame.numbers):
+            which = frame.numbers[number]
+            text = marked.texts[which]
+            contents.append(Content(marked.owners[which], place, place + len(text)))
+            pieces.append(text)
+            place += len(text)
+    return Written("".join(pieces), tuple(contents), tuple(tokens))
+
+
+def _refuse_lost(marked: _Marked, numbers: Collection[int]) -> None:
+    """ChatFault where a text is not written. Of an answer that others follow a part may
+    be left out: templates of thinking models drop earlier thoughts."""
+    last = len(marked.messages) - 1
+    for number, owner in enumerate(marked.owners):
+        message = marked.messages[owner]
+        may_be_lost = message.role == ASSISTANT and owner < last
+        if number not in numbers and not may_be_lost:
+            raise ChatFault(
+                f"the template leaves out what message {owner + 1} ({message.role}) says, or a part"
+                f" of it: {marked.texts[number][:_SHOWN]!r}"
+            )
+
+
+def _explain_change(messages: Sequence[Message], text: str, written: Written) -> str:
+    """Which message a template changes: the one in which the text and what was expected
+    begin to differ."""
+    pairs = enumerate(zip(text, written.text, strict=False))
+    same = next(
+        (place for place, (given, expected) in pairs if given != expected),
+        min(len(text), len(written.text)),
+    )
+    behind = [content for content in written.contents if content.stop >= same]
+    number = behind[0].message if behind else len(messages) - 1
+    begin = max(0, same - 10)
+    return (
+        f"the template changes what message {number + 1} ({messages[number].role}) says, or writes"
+        f" otherwise because of it: {text[begin : begin + _SHOWN]!r} where"
+        f" {written.text[begin : begin + _SHOWN]!r} was expected"
+    )
+
+
+def _explain_prompt(prompt: str, upto: str, number: int) -> str:
+    pairs = enumerate(zip(prompt, upto, strict=False))
+    same = next(
+        (place for place, (asked, written) in pairs if asked != written),
+        min(len(prompt), len(upto)),
+    )
+    return (
+        f"the prompt before message {number + 1} does not begin what the template writes with the"
+        f" answer: {prompt[same : same + _SHOWN]!r} in the prompt,"
+        f" {upto[same : same + _SHOWN]!r} with the answer. With data.chat_template_kwargs"
+        " enable_thinking: false an answer may hold no thought"
+    )
+
+
+def _refuse_other_texts(
+    written: Written, answers: Sequence[_Answer], messages: Sequence[Message]
+) -> None:
+    """ChatFault unless the answers' texts stand whole in what is learnt of them, and no
+    other text does."""
+    learnt = {answer.message: (answer.start, answer.stop) for answer in answers}
+    for content in written.contents:
+        own_start, own_stop = learnt.get(content.message, (0, 0))
+        is_whole = own_start <= content.start and content.stop <= own_stop
+        if content.message in learnt and not is_whole:
+            raise ChatFault(
+                f"what message {content.message + 1} says, an answer, does not stand between its"
+                " prompt and its end of turn"
+            )
+        for number, (start, stop) in learnt.items():
+            is_other = number != content.message
+            if is_other and content.start < stop and content.stop > start:
+                raise ChatFault(
+                    f"the template writes what message {content.message + 1}"
+                    f" ({messages[content.message].role}) says within the answer of message"
+                    f" {number + 1}"
+                )
+
+
+def _refuse_two_beginnings(ids: Sequence[int], bos: int | None) -> None:
+    if bos is not None and list(ids[:2]) == [bos, bos]:
+        raise ChatFault("the template begins a dialogue with two BOS tokens")
+
+
+def _find_tokens(placed: PlacedIds, start: int, stop: int) -> tuple[int, int]:
+    """The tokens of the characters from `start` to `stop`. One that begins before them
+    and ends within is of them, as transformers has it."""
+    first = bisect_right(placed.stops, start)
+    last = bisect_left(placed.starts, stop)
+    return max(first, 1), last

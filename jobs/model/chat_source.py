@@ -1,0 +1,97 @@
+"""Reads the source of a chat template: what it looks for in an answer, and whether it
+writes the day's date."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from zsg_core.errors import UserError
+
+CLOCK = "strftime_now"  # transformers' function for templates
+_MARKING = {"generation"}
+DATE = "date_string"  # by which templates take another date
+
+
+class _GenerationTag(Extension):
+    """Reads `{% generation %}`, by which templates mark what an assistant says."""
+
+    tags = _MARKING
+
+    def parse(self, parser: Any) -> nodes.Node | list[nodes.Node]:
+        """What stands within the tag."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def parse_template(source: str) -> nodes.Template:
+    """A template as a tree. UserError for what is none."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_GenerationTag, "jinja2.ext.loopcontrols"],
+    )
+    try:
+        return environment.parse(source)
+    except (jinja2.TemplateError, RecursionError) as error:
+        raise UserError(
+            f"the chat template cannot be read: {str(error)[:200]}; take the model's own, or leave"
+            " data.template out"
+        ) from None
+
+
+def find_sought_words(tree: nodes.Template) -> frozenset[str]:
+    """The words that a template may look for in what is said, such as `</think>`: those
+    to the left of `in`, and the arguments of methods and filters."""
+    words: set[str] = set()
+    for comparison in tree.find_all(nodes.Compare):
+        if any(operand.op in ("in", "notin") for operand in comparison.ops):
+            words.update(_list_texts([comparison.expr]))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr):
+            words.update(_list_texts(call.args))
+    for used_filter in tree.find_all(nodes.Filter):
+        words.update(_list_texts(used_filter.args))
+    return frozenset(words)
+
+
+def _list_texts(arguments: list[nodes.Expr]) -> Iterator[str]:
+    """The texts among arguments, but for blank ones."""
+    for argument in arguments:
+        if not isinstance(argument, nodes.Const):
+            continue
+        value = argument.value
+        if isinstance(value, str) and value.strip():
+            yield value
+
+
+def writes_date(tree: nodes.Template) -> bool:
+    """Whether a template asks for the day's date."""
+    return any(name.name == CLOCK for name in tree.find_all(nodes.Name))
+
+
+def takes_date(tree: nodes.Template) -> bool:
+    """Whether a template asks for the day's date only where no `date_string` is given."""
+    asked = sum(_count_clocks(call) for call in tree.find_all(nodes.Call))
+    conditions = (*tree.find_all(nodes.If), *tree.find_all(nodes.CondExpr))
+    guarded = {
+        id(call)
+        for condition in conditions
+        if _names_date(condition.test)
+        for call in condition.find_all(nodes.Call)
+        if _count_clocks(call)
+    }
+    return asked == len(guarded)
+
+
+def _count_clocks(call: nodes.Call) -> int:
+    return int(isinstance(call.node, nodes.Name) and call.node.name == CLOCK)
+
+
+def _names_date(test: nodes.Node) -> bool:
+    if isinstance(test, nodes.Name):
+        return test.name == DATE
+    return any(name.name == DATE for name in test.find_all(nodes.Name))
