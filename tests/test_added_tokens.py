@@ -179,7 +179,10 @@ def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:
     add(source, tmp_path / "made", init="mean")
     (tmp_path / "snapshot").mkdir()
     copied = SimpleNamespace(
-        _base=Base(source, "d"), _is_adapter=False, _dtype="float32"
+        _base=Base(source, "d"),
+        _is_adapter=False,
+        _dtype="float32",
+        _class="LlamaForCausalLM",
     )
     WeightFolders._complete(copied, tmp_path / "snapshot", [], 0)  # type: ignore[arg-type]
 

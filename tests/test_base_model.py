@@ -74,9 +74,20 @@ def test_every_text_survives_the_tokenizer(made: Path) -> None:
 
 def test_another_architecture_is_refused(made: Path, tmp_path: Path) -> None:
     """A folder with another kind of model is a user's error that names it."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
 
-    with pytest.raises(UserError, match="a 'gpt2' model; zsg trains Llama models"):
+    with pytest.raises(UserError, match="a 't5' model has an encoder and a decoder"):
+        base_model.load_model(tmp_path, "fp32")
+
+
+@pytest.mark.parametrize("config", ["{}", '{"model_type": "none"}', "[]", "{", "3"])
+def test_a_config_that_transformers_does_not_take_is_named(
+    tmp_path: Path, config: str
+) -> None:
+    """Whatever it says."""
+    (tmp_path / "config.json").write_text(config)
+
+    with pytest.raises(UserError, match="transformers does not take its config"):
         base_model.load_model(tmp_path, "fp32")
 
 

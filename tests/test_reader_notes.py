@@ -50,7 +50,11 @@ def complete(base: Base, draft: Path, engine: Any = None) -> None:
     """Adds to a draft of weights what makes it a folder that loads."""
     draft.mkdir()
     folders = SimpleNamespace(
-        _base=base, _is_adapter=engine is not None, _dtype="float32", _engine=engine
+        _base=base,
+        _is_adapter=engine is not None,
+        _dtype="float32",
+        _class="LlamaForCausalLM",
+        _engine=engine,
     )
     WeightFolders._complete(folders, draft, [], 0)  # type: ignore[arg-type]
 
@@ -85,7 +89,7 @@ def adapted(base: Path, targets: list[str]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's own of tied embeddings
         inject_adapter_in_model(LoraConfig(r=2, target_modules=targets), llama)
-    return SimpleNamespace(module=SimpleNamespace(llama=llama))
+    return SimpleNamespace(module=SimpleNamespace(model=llama))
 
 
 @pytest.mark.parametrize(

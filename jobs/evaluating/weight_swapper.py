@@ -65,7 +65,7 @@ class Contents(Enum):
 
 
 class WeightSwapper:
-    """A Llama on devices, whose weights change. `loads` counts how often a model was
+    """A model on devices, whose weights change. `loads` counts how often a model was
     made, `swaps` weights put in. `beside`: says how many bytes of the last device
     another model is yet to take."""
 
@@ -74,7 +74,8 @@ class WeightSwapper:
     ) -> None:
         self._devices, self._beside = used, beside
         self._contents, self._kind = Contents.NOTHING, ""
-        self._parameters: dict[str, torch.nn.Parameter] = {}
+        # by the names that files have, what of the model's tensors they go into
+        self._places: dict[str, torch.Tensor] = {}
         self.llama: Any = None
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
         self.budget: BatchBudget | None = None  # of its batches
@@ -122,11 +123,14 @@ class WeightSwapper:
         self.llama = llama.eval().requires_grad_(False)
         self.model = AnswerLoss(self.llama, choose_batching(self.llama))
         self.budget = BatchBudget(self.llama, self._devices[0], self._beside)
-        tensors = weights.list_tensors(SimpleNamespace(module=self.model))
+        engine = SimpleNamespace(module=self.model)
+        tensors = weights.list_tensors(engine)
         if with_adapters:
             adapters = [tensor for tensor in tensors if ".lora_" in tensor.name]
             tensors = weights.named_adapters(adapters)
-        self._parameters = {tensor.name: tensor.parameter for tensor in tensors}
+        for tensor in tensors:
+            values = tensor.parameter.data
+            self._places |= weights.publish_tensor(engine, tensor.name, values)
         self._contents = contents
         self.loads += 1
 
@@ -134,7 +138,7 @@ class WeightSwapper:
         """Lets go of the model: two may be more than fit."""
         self._contents, self._kind = Contents.NOTHING, ""
         self.llama = self.model = self.budget = None
-        self._parameters = {}
+        self._places = {}
         if len(self._devices) > 1:
             gc.collect()  # what has layers follow one another holds them in a circle
 
@@ -167,19 +171,18 @@ class WeightSwapper:
         """Copies one tensor of an open file; returns its name and its digest."""
         path, file, name = of_file
         tensor = file.get_tensor(name)
-        self._find_parameter(path, name, tensor).data.copy_(tensor)
+        self._find_place(path, name, tensor).copy_(tensor)
         return name, weights.tensor_digest(tensor)
 
-    def _find_parameter(
-        self, path: Path, name: str, tensor: torch.Tensor
-    ) -> torch.nn.Parameter:
-        """The model's parameter for a tensor of a file. ClusterError if it has none."""
-        parameter = self._parameters.get(name)
-        if parameter is None or parameter.shape != tensor.shape:
+    def _find_place(self, path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """What of the model a tensor of a file goes into. ClusterError if there is
+        nothing."""
+        place = self._places.get(name)
+        if place is None or place.shape != tensor.shape:
             raise ClusterError(
                 f"{path}: the model has no tensor {name} of shape {tuple(tensor.shape)}"
             )
-        return parameter
+        return place
 
 
 def refuse_other_loss(

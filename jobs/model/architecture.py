@@ -43,10 +43,10 @@ def find_class(config: Any) -> type[Any]:
             f"transformers has no causal language model for {family!r}; zsg trains those that"
             " AutoModelForCausalLM loads"
         )
-    found = mapping[type(config)]
-    classes = found if isinstance(found, (list, tuple)) else (found,)
-    wanted = getattr(config, "architectures", None) or ()
-    return next((one for one in classes if one.__name__ in wanted), classes[0])
+    mapped = mapping[type(config)]
+    classes = mapped if isinstance(mapped, (list, tuple)) else (mapped,)
+    named = getattr(config, "architectures", None) or ()
+    return next((each for each in classes if each.__name__ in named), classes[0])
 
 
 def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
@@ -121,17 +121,29 @@ def find_norms(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def list_norm_parameters(model: nn.Module) -> set[str]:
     """The names of the norms' own weights and biases."""
     return {
-        f"{name}.{own}"
+        f"{name}.{attribute}"
         for name, module in find_norms(model)
-        for own, _parameter in module.named_parameters(recurse=False)
+        for attribute, _parameter in module.named_parameters(recurse=False)
+    }
+
+
+def list_saved_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that are weights, too, by name: what a model's files have beside its
+    parameters, and what shares no memory with one of these."""
+    parameters = {id(parameter) for parameter in model.parameters()}
+    saved = model.state_dict(keep_vars=True).keys()
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if name in saved and id(buffer) not in parameters
     }
 
 
 def is_bias(name: str) -> bool:
     """Whether a parameter adds to what a module makes, by its name: those of fused
     experts are called after what they belong to (`down_proj_bias`)."""
-    own = name.rpartition(".")[2]
-    return own == "bias" or own.endswith("_bias")
+    attribute = name.rpartition(".")[2]
+    return attribute == "bias" or attribute.endswith("_bias")
 
 
 def silence_dropouts(model: nn.Module) -> list[str]:
@@ -144,8 +156,8 @@ def silence_dropouts(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         for attribute, rate in _find_drawing(module):
             setattr(module, attribute, 0.0)
-            own = name.rpartition(".")[2] if attribute == "p" else attribute
-            silenced[f"{own} {rate:g}"] = None
+            told_name = name.rpartition(".")[2] if attribute == "p" else attribute
+            silenced[f"{told_name} {rate:g}"] = None
     return list(silenced)
 
 

@@ -1,5 +1,5 @@
 """Makes the `tiny` base, and loads the weights of any base: a Hugging Face folder with a
-Llama and its tokenizer."""
+causal language model of any family and its tokenizer."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,35 +54,42 @@ def load_model(
     precision: str,
     device: str | Mapping[str, str] = "cpu",
     deepspeed: DeepSpeedJson | None = None,
+    attention: str | None = None,
 ) -> Any:
-    """The Llama of a base in the precision of the forward pass, on a device, or with
+    """The model of a base in the precision of the forward pass, on a device, or with
     each of its parts, by its name, on one.
 
-    With the `deepspeed` JSON of ZeRO 3 it is divided among the ranks, which call it
-    together. UserError for another architecture, and for weights that are not those of
-    config.json.
+    `attention`: as transformers calls it, zsg's packed one if None. With the
+    `deepspeed` JSON of ZeRO 3 the model is divided among the ranks, which call it
+    together. UserError for an architecture that zsg does not train, and for weights
+    that are not those of config.json.
     """
     import torch
-    from transformers import AutoConfig
 
     from jobs.model.weight_loading import load_weights
 
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    if config.model_type != "llama":
-        raise UserError(
-            f"{folder}: a {config.model_type!r} model; zsg trains Llama models"
-        )
-    if config.attention_dropout:
-        raise UserError(
-            f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by"
-            " rank"
-        )
+    config = read_config(folder)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
         precision
     ]
-    return load_weights(folder, config, dtype, device, deepspeed)
+    return load_weights(folder, config, dtype, device, deepspeed, attention)
+
+
+def read_config(folder: Path) -> Any:
+    """The config of a model's folder as transformers reads it, with the defaults of its
+    family. UserError for one that transformers does not know or cannot read."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # of every kind: config.json may say anything
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise UserError(
+            f"{folder}: transformers does not take its config.json ({reason}); get the model anew,"
+            " or one of a family that this version of transformers has"
+        ) from error
 
 
 def _id(tokenizer: Any, token: str) -> int:

@@ -1,4 +1,4 @@
-"""Chooses how a Llama's layers compute: activations a second time, which saves memory,
+"""Chooses how a model's layers compute: activations a second time, which saves memory,
 or compiled, which saves time.
 
 Neither changes what is computed. Recomputing gives the same bits; a compiled layer
@@ -10,15 +10,15 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from jobs.model import packed_attention
+from jobs.model import architecture, packed_attention
 
 
-def set_up(llama: Any, *, recompute: bool, compiled: bool) -> None:
+def set_up(model: Any, *, recompute: bool, compiled: bool) -> None:
     """Changes the layers in place, before an engine takes them over. Where no gradient
     is asked for nothing is kept."""
     if compiled:
         packed_attention.stay_out_of_graphs()
-    for layer in llama.model.layers:
+    for layer in architecture.find_layers(model):
         if recompute:
             # Nothing is drawn, so no generator's state need be put back.
             layer.forward = partial(

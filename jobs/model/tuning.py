@@ -1,14 +1,15 @@
-"""Chooses which weights of a Llama are trained: all, LoRA's, the norms', the biases'."""
+"""Chooses which weights of a model are trained: all, LoRA's, the norms', the biases'."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.model import architecture
 from jobs.model.lora import add_adapters
 from zsg_core.errors import UserError
 from zsg_core.training.tuning import NO_BIASES
 
 
-def apply_tuning(llama: Any, tuning: Mapping[str, Any]) -> None:
+def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
     """Freezes what is not tuned; for LoRA puts the adapters in, A drawn from the
     tuning's seed and B zero.
 
@@ -17,10 +18,26 @@ def apply_tuning(llama: Any, tuning: Mapping[str, Any]) -> None:
     if tuning["method"] == "full":
         return
     if tuning["method"] == "lora":
-        add_adapters(llama, tuning)
+        add_adapters(model, tuning)
     else:
-        mark = {"ln": "norm.weight", "bitfit": ".bias"}[tuning["method"]]
-        for name, parameter in llama.named_parameters():
-            parameter.requires_grad_(name.endswith(mark))
-    if not any(parameter.requires_grad for parameter in llama.parameters()):
+        tuned = _list_tuned(model, tuning["method"])
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in tuned)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(NO_BIASES)
+
+
+def _list_tuned(model: Any, method: str) -> set[str]:
+    """The names of the parameters that `ln` or `bitfit` trains. UserError for norms that
+    have none (OLMo 1)."""
+    if method == "ln":
+        names = architecture.list_norm_parameters(model)
+        if not names:
+            raise UserError(
+                "train.tuning: ln trains the norms, and those of a"
+                f" {model.config.model_type!r} model have no weights: nothing would be trained;"
+                " lora trains adapters"
+            )
+        return names
+    names = {name for name, _parameter in model.named_parameters()}
+    return set(filter(architecture.is_bias, names))

@@ -1,5 +1,5 @@
-"""Loads a Llama's folder of weights one tensor after the other, each to where it is
-trained or asked.
+"""Loads the folder of weights of a model of any family one tensor after the other, each
+to where it is trained or asked.
 
 The host never holds the whole model. Files are mapped: what the ranks of a node read is
 there once, and the system may drop it. A tensor whose type is not that of the forward
@@ -11,22 +11,22 @@ _configure_distributed_model).
 """
 
 import copy
-import json
-import pickle
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from jobs.contract.deepspeed_config import DeepSpeedJson
-from jobs.contract.folder import get_object
-from jobs.files.model_file_names import SINGLE_WEIGHTS, WEIGHT_INDEXES
+from jobs.model import architecture, published_names
+from jobs.model.weight_files import Source, open_weights
 from zsg_core.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # of the parts of a model, by their names
 DeviceMap = Mapping[str, str]
@@ -35,35 +35,24 @@ Divide = Callable[[nn.Module], None]
 
 # of safetensors, and as torch writes them
 _FLOATS = ("F32", "F16", "BF16", torch.float32, torch.float16, torch.bfloat16)
-# what torch raises for a file that is none of its own
-_UNREADABLE = (RuntimeError, ValueError, EOFError, KeyError, pickle.PickleError)
-# of a model's own, when its files leave it out (transformers: base_model_prefix)
-_PREFIX = "model."
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor of a file: what is known of it before it is read."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: Any
-    read: Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A parameter of a model: all its names, more than one where it is tied, and where
-    it stands under each."""
+    """A tensor of a model that files have: all its names, more than one where it is
+    tied, where it stands under each, and its type. It is a parameter, or a buffer that
+    is saved."""
 
     names: Sequence[str]
     places: Sequence[tuple[nn.Module, str]]
     shape: tuple[int, ...]
+    dtype: torch.dtype
+    is_buffer: bool = False
 
-    def put_parameter(self, parameter: nn.Parameter) -> None:
-        """Puts a parameter in its places."""
+    def put(self, tensor: torch.Tensor) -> None:
+        """Puts a tensor in its places."""
         for module, name in self.places:
-            setattr(module, name, parameter)
+            setattr(module, name, tensor)
 
 
 def load_weights(
@@ -72,164 +61,107 @@ def load_weights(
     dtype: torch.dtype,
     device: str | DeviceMap,
     deepspeed: DeepSpeedJson | None = None,
+    attention: str | None = None,
 ) -> Any:
-    """The Llama of a config with the weights of a folder, on a device or several.
+    """The model of a config with the weights of a folder, on a device or several.
 
-    With the `deepspeed` JSON of ZeRO 3 they are divided among the ranks as they are
-    read; all ranks call it together. UserError for weights that are not the config's.
+    `attention`: the name that transformers knows it by, zsg's packed one if None. With
+    the `deepspeed` JSON of ZeRO 3 the parameters are divided among the ranks as they
+    are read; all ranks call it together. What would draw random numbers is set to 0,
+    and said. UserError for weights that are not the config's, and for a config of no
+    model that zsg trains.
     """
     from jobs.model import packed_attention
 
-    llama = make_skeleton(config, dtype, packed_attention.NAME).eval()
+    model = _make_model(folder, config, dtype, attention or packed_attention.NAME)
+    computed = _compute_buffers(model)
+    targets = _list_targets(model, dtype)
+    names = [target.names[0] for target in _each(targets)]
+    published_names.refuse_unpublished(model, names)
     divide = _make_divide(deepspeed) if deepspeed else None
     is_reading = divide is None or torch.distributed.get_rank() == 0
-    targets = _list_targets(llama)
     with ExitStack() as opened:
-        sources = open_weights(folder, opened, is_reading=is_reading)
+        stored = open_weights(folder, opened, is_reading=is_reading)
+        sources = published_names.translate_sources(folder, model, stored)
         chosen = choose_sources(folder, targets, sources)
         problem = _find_untied(targets, sources) if is_reading else None
         if divide:
             problem = _tell_ranks(problem)
         if problem:
             raise UserError(f"{folder}: {problem}")
-        for module, own_targets in targets.items():
-            own_device = find_device(own_targets[0].names[0], device)
-            _load_module(own_targets, chosen if is_reading else {}, dtype, own_device)
-            if divide:
-                divide(module)
-    _put_buffers(llama, device)
-    return llama
+        _load_all(targets, chosen if is_reading else {}, device, divide)
+    for name, buffer in computed.items():
+        owner, attribute = _split(model, name)
+        setattr(owner, attribute, buffer.to(find_device(name, device)))
+    _refuse_unfilled(folder, model)
+    return model
+
+
+def _load_all(
+    targets: Mapping[nn.Module, Sequence[Target]],
+    chosen: Mapping[str, Source],
+    device: str | DeviceMap,
+    divide: Divide | None,
+) -> None:
+    """Gives all modules their tensors, one module after the other."""
+    for module, own_targets in targets.items():
+        own_device = find_device(own_targets[0].names[0], device)
+        _load_module(own_targets, chosen, own_device)
+        if divide:
+            divide(module)
+            _share_buffers(own_targets)
+
+
+def _make_model(folder: Path, config: Any, dtype: torch.dtype, attention: str) -> Any:
+    """The model of a folder's config, without memory, and without what would draw."""
+    try:
+        model = architecture.make_skeleton(config, dtype, attention).eval()
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    if silenced := architecture.silence_dropouts(model):
+        logger.warning(
+            f"{folder}: set to 0, as its draws would differ by rank: {', '.join(silenced)}"
+        )
+    return model
 
 
 def _load_module(
     targets: Sequence[Target],
     chosen: Mapping[str, Source],
-    dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Gives a module its parameters; what is chosen for none is another rank's to read."""
+    """Gives a module its tensors; what is chosen for none is another rank's to read."""
     for target in targets:
-        like = torch.empty(target.shape, dtype=dtype, device="meta")
+        like = torch.empty(target.shape, dtype=target.dtype, device="meta")
         source = chosen.get(target.names[0])
-        target.put_parameter(_make_parameter(like, source, device))
+        if not target.is_buffer:
+            target.put(_make_parameter(like, source, device))
+            continue
+        buffer = torch.empty_like(like, device=device)
+        if source is not None:
+            buffer.copy_(source.read())
+        target.put(buffer)
 
 
-def _put_buffers(llama: Any, device: str | DeviceMap) -> None:
-    """Puts what a model computes from its config on its device."""
-    for name, buffer in _make_buffers(llama).items():
-        owner, attribute = _split(llama, name)
-        setattr(owner, attribute, buffer.to(find_device(name, device)))
+def _share_buffers(targets: Sequence[Target]) -> None:
+    """Gives all ranks the buffers that rank 0 has read: ZeRO 3 divides parameters."""
+    for target in targets:
+        if target.is_buffer:
+            module, name = target.places[0]
+            torch.distributed.broadcast(getattr(module, name), src=0)
 
 
 def find_device(name: str, device: str | DeviceMap) -> torch.device:
     """Where a tensor goes: to the one device, or where the map has what it is a part of.
 
-    The map names every part of a Llama: see jobs.model.placement.
+    The map names every part of a model: see jobs.model.placement.
     """
     if isinstance(device, str):
         return torch.device(device)
-    counts = range(1, name.count(".") + 1)
+    counts = range(name.count(".") + 1)
     parents = [name.rsplit(".", count)[0] for count in counts]
     nearest = next(parent for parent in parents if parent in device)
     return torch.device(device[nearest])
-
-
-def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
-    """A Llama whose tensors have shapes, and no memory."""
-    from transformers import LlamaForCausalLM
-
-    with torch.device("meta"):
-        return LlamaForCausalLM._from_config(
-            config, dtype=dtype, attn_implementation=attention
-        )
-
-
-def open_weights(
-    folder: Path, opened: ExitStack, *, is_reading: bool = True
-) -> dict[str, Source]:
-    """All tensors of a folder by their names, of the files that transformers would take.
-
-    Not `is_reading`: only what is known of them. UserError for files that are none.
-    """
-    from safetensors import SafetensorError
-
-    sources: dict[str, Source] = {}
-    for path in list_weight_files(folder):
-        try:
-            if path.suffix == ".safetensors":
-                sources |= _open_safetensors(path, opened)
-            else:
-                sources |= _open_pickled(path, is_reading)
-        except (SafetensorError, *_UNREADABLE) as error:
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise UserError(
-                f"{path} cannot be read as weights ({reason}); get the model anew"
-            ) from error
-    return sources
-
-
-def list_weight_files(folder: Path) -> list[Path]:
-    """The files of weights in the first form that transformers would take."""
-    for single, index in zip(SINGLE_WEIGHTS, WEIGHT_INDEXES, strict=True):
-        if (folder / single).is_file():
-            return [folder / single]
-        if (folder / index).is_file():
-            return _list_shards(folder / index)
-    raise UserError(
-        f"{folder} has no weights ({', '.join((*SINGLE_WEIGHTS, *WEIGHT_INDEXES))})"
-    )
-
-
-def _list_shards(index: Path) -> list[Path]:
-    """The files that an index names, which must lie beside it."""
-    try:
-        content = get_object(json.loads(index.read_text()))
-        file_by_tensor = get_object(content["weight_map"])
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{index} has no weight_map of names to files") from error
-    names = set(map(str, file_by_tensor.values()))
-    for name in names:
-        if Path(name).name != name:
-            raise UserError(f"{index} names {name[:80]!r}, which lies elsewhere")
-    return sorted(map(index.with_name, names))
-
-
-def _open_safetensors(path: Path, opened: ExitStack) -> dict[str, Source]:
-    from safetensors import safe_open
-
-    file = opened.enter_context(safe_open(path, framework="pt"))
-    sources: dict[str, Source] = {}
-    for name in file.keys():
-        header = file.get_slice(name)
-        read = partial(file.get_tensor, name)
-        shape = tuple(header.get_shape())
-        sources[name] = Source(path, shape, header.get_dtype(), read)
-    return sources
-
-
-def _open_pickled(path: Path, is_reading: bool) -> dict[str, Source]:
-    tensors = _load_pickled(path, "cpu" if is_reading else "meta")
-    return {
-        name: Source(path, tuple(tensor.shape), tensor.dtype, partial(_itself, tensor))
-        for name, tensor in tensors.items()
-    }
-
-
-def _load_pickled(path: Path, device: str) -> Mapping[str, torch.Tensor]:
-    load = partial(torch.load, path, map_location=device, weights_only=True)
-    try:
-        loaded = load(mmap=True)
-    except RuntimeError:  # files of torch before 1.6 cannot be mapped
-        loaded = load(mmap=False)
-    if not isinstance(loaded, Mapping):
-        raise ValueError(f"a {type(loaded).__name__}, no table of tensors")
-    table = cast("Mapping[str, Any]", loaded)
-    return {name: value for name, value in table.items() if torch.is_tensor(value)}
-
-
-def _itself(tensor: torch.Tensor) -> torch.Tensor:
-    """What is read of a file that is there whole."""
-    return tensor
 
 
 def choose_sources(
@@ -237,10 +169,11 @@ def choose_sources(
     targets: Mapping[nn.Module, Sequence[Target]],
     sources: Mapping[str, Source],
 ) -> dict[str, Source]:
-    """By the first name of each parameter, the tensor that it is read from.
+    """By the first name of each tensor of a model, the one of files that it is read
+    from.
 
-    UserError for parameters that no file has, that have another shape there, or that
-    are no floats: transformers would fill the first with random numbers.
+    UserError for those that no file has, that have another shape there, or that are no
+    floats: transformers would fill the first with random numbers.
     """
     chosen: dict[str, Source] = {}
     missing: list[str] = []
@@ -249,7 +182,8 @@ def choose_sources(
         if source is None:
             missing.append(target.names[0])
             continue
-        if source.shape != target.shape or source.dtype not in _FLOATS:
+        is_float = source.dtype in _FLOATS or not target.dtype.is_floating_point
+        if source.shape != target.shape or not is_float:
             raise UserError(
                 f"{folder}: {target.names[0]} is {source.dtype} of shape {source.shape}, by"
                 f" config.json floats of shape {target.shape}; get the model anew"
@@ -273,13 +207,10 @@ def _tell_ranks(problem: str | None) -> str | None:
 def _find_untied(
     targets: Mapping[nn.Module, Sequence[Target]], sources: Mapping[str, Source]
 ) -> str | None:
-    """What is wrong where files have two tensors for a parameter, which differ."""
+    """What is wrong where files have several tensors for a parameter, which differ."""
     for target in _each(targets):
-        candidates = list(_find_all(target, sources))
-        if len(candidates) == 1:
-            continue
-        first, second = candidates
-        if not torch.equal(first.read(), second.read()):
+        first, *others = _find_all(target, sources)
+        if any(not torch.equal(first.read(), other.read()) for other in others):
             return (
                 f"config.json has tie_word_embeddings, but {' and '.join(target.names)}"
                 f" differ; set it to false in a copy, or take {target.names[-1]} out"
@@ -288,38 +219,64 @@ def _find_untied(
 
 
 def _find_all(target: Target, sources: Mapping[str, Source]) -> Iterator[Source]:
-    """The tensors of files for a parameter, two at most: a tied one has two names."""
+    """The tensors of files for one of a model, more than one where it is tied and has
+    several names."""
     for name in target.names:
-        source = sources.get(name) or sources.get(name.removeprefix(_PREFIX))
-        if source:
-            yield source
+        if name in sources:
+            yield sources[name]
 
 
-def _list_targets(llama: nn.Module) -> dict[nn.Module, list[Target]]:
-    """The parameters, each under the first module that it stands in, in their order."""
+def _list_targets(
+    model: nn.Module, dtype: torch.dtype
+) -> dict[nn.Module, list[Target]]:
+    """The parameters, each under the first module that it stands in, in their order;
+    then the buffers that are saved. Parameters are all of one type, as DeepSpeed has
+    them; buffers have their own."""
     names: dict[int, list[str]] = {}
-    for name, parameter in llama.named_parameters(remove_duplicate=False):
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     targets: dict[nn.Module, list[Target]] = {}
     for own_names in names.values():
-        owners = [_split(llama, name) for name in own_names]
-        shape = llama.get_parameter(own_names[0]).shape
-        target = Target(own_names, owners, tuple(shape))
-        first_module, _ = owners[0]
+        places = [_split(model, name) for name in own_names]
+        shape = model.get_parameter(own_names[0]).shape
+        target = Target(own_names, places, tuple(shape), dtype)
+        first_module, _ = places[0]
         targets.setdefault(first_module, []).append(target)
+    for name, buffer in architecture.list_saved_buffers(model).items():
+        place = _split(model, name)
+        own_dtype = _find_buffer_dtype(model, name, buffer, dtype)
+        target = Target([name], [place], tuple(buffer.shape), own_dtype, is_buffer=True)
+        targets.setdefault(place[0], []).append(target)
     return targets
 
 
+def _find_buffer_dtype(
+    model: Any, name: str, buffer: torch.Tensor, dtype: torch.dtype
+) -> torch.dtype:
+    """The type that transformers loads a buffer in: its own, or the one that its class
+    keeps it in whatever the model's is."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    plan = model._get_dtype_plan(dtype)
+    if not plan:
+        return buffer.dtype
+    patterns, pattern_of_group, *_ = build_glob_alternation(list(plan))
+    match = patterns.search(name)
+    if match is None or match.lastgroup is None:
+        return buffer.dtype
+    return plan[pattern_of_group[match.lastgroup]]
+
+
 def _each(targets: Mapping[nn.Module, Sequence[Target]]) -> Iterator[Target]:
-    """The parameters of all modules, in their order."""
+    """The tensors of all modules, in their order."""
     for own_targets in targets.values():
         yield from own_targets
 
 
-def _split(llama: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _split(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     """The module that has a tensor of a dotted name, and its name there."""
     owner, _, attribute = name.rpartition(".")
-    return llama.get_submodule(owner), attribute
+    return model.get_submodule(owner), attribute
 
 
 def _make_parameter(
@@ -336,14 +293,38 @@ def _make_parameter(
     return nn.Parameter(value.copy_(read.to(device)))
 
 
-def _make_buffers(llama: Any) -> dict[str, torch.Tensor]:
-    """What a Llama's modules compute from its config, as on a CPU: a GPU rounds powers
-    otherwise, and a model begins there with the same positions."""
-    rotary = type(llama.model.rotary_emb)(llama.config)
-    buffers = {f"model.rotary_emb.{name}": b for name, b in rotary.named_buffers()}
-    unknown = [name for name, _ in llama.named_buffers() if name not in buffers]
-    assert not unknown, f"nobody computes {unknown}"
-    return buffers
+def _compute_buffers(model: Any) -> dict[str, torch.Tensor]:
+    """What a model's modules compute from its config, by name, as on a CPU: a GPU rounds
+    powers otherwise, and a model begins there with the same positions.
+
+    By the modules' own initialisation, as transformers does, of a model whose other
+    tensors take no memory, and are left as they are.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor._is_hf_initialized = True
+    computed: dict[str, torch.Tensor] = {}
+    for name, buffer in [*model.named_non_persistent_buffers()]:
+        owner, attribute = _split(model, name)
+        computed[name] = torch.empty_like(buffer, device="cpu")
+        setattr(owner, attribute, computed[name])
+    model.initialize_weights()
+    return {name: model.get_buffer(name) for name in computed}
+
+
+def _refuse_unfilled(folder: Path, model: nn.Module) -> None:
+    """UserError for tensors that nobody has filled: what a module keeps beside its
+    parameters and buffers, and computes when it is made."""
+    unfilled = [
+        f"{name}.{attribute}"
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, torch.Tensor) and value.is_meta
+    ]
+    if unfilled:
+        raise UserError(
+            f"{folder}: a {type(model).__name__} keeps {len(unfilled)} tensors that are in no file"
+            f" ({unfilled[0]}), which zsg does not load"
+        )
 
 
 def _make_divide(deepspeed: DeepSpeedJson) -> Divide:
@@ -354,11 +335,15 @@ def _make_divide(deepspeed: DeepSpeedJson) -> Divide:
 
     def divide(module: nn.Module) -> None:
         parameters = list(module.parameters(recurse=False))
+        if not parameters:
+            return
         if divided:
             # as DeepSpeed itself divides what it finds whole beside what is divided
             divided[0].convert_to_zero_parameters(param_list=parameters)
         else:
-            zero.Init(module=module, config_dict_or_path=copy.deepcopy(deepspeed))
+            # the modules within this one are yet to be read
+            alone = nn.ParameterList(parameters)
+            zero.Init(module=alone, config_dict_or_path=copy.deepcopy(deepspeed))
             divided.append(parameters[0])
 
     return divide

@@ -1,7 +1,7 @@
 """Reads the weights off an engine: whole tensors one after the other, and a digest that
 tells models apart.
 
-Full models go by the names of Hugging Face's Llama, LoRA's adapters by PEFT's.
+Full models go by the names that they are published under, LoRA's adapters by PEFT's.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jobs.model import architecture, published_names
 from zsg_core.digest import combine_digests
 from zsg_core.training import schedule
 
@@ -23,10 +24,13 @@ ADAPTER = "default"
 
 @dataclass(frozen=True)
 class NamedTensor:
-    """One tensor of the forward pass, under the name that it has in a folder of weights."""
+    """One tensor of the forward pass: a parameter, or a buffer that is a weight, too.
+
+    Its name is that in the model, for adapters that in a folder of them.
+    """
 
     name: str
-    parameter: torch.nn.Parameter
+    parameter: torch.Tensor
     shape: tuple[int, ...]
 
     @property
@@ -35,11 +39,20 @@ class NamedTensor:
 
 
 def list_tensors(engine: Any) -> list[NamedTensor]:
-    """All tensors of the model, tied ones once."""
-    return [
-        _part(name.removeprefix("model."), tensor)
-        for name, tensor in engine.module.named_parameters()
-    ]
+    """All tensors of the model that its files have: its parameters, tied ones once, then
+    its buffers."""
+    model = engine.module.model
+    buffers = architecture.list_saved_buffers(model)
+    named = [*model.named_parameters(), *buffers.items()]
+    return [_part(name, tensor) for name, tensor in named]
+
+
+def publish_tensor(engine: Any, name: str, tensor: torch.Tensor) -> dict[str, Any]:
+    """What a tensor of the model is in a folder of weights, by the names there: views of
+    it. With adapters the model is in no folder, and everything keeps its name."""
+    if adapter_config(engine) is not None:
+        return {name: tensor}
+    return published_names.publish_tensor(engine.module.model, name, tensor)
 
 
 def adapter_parts(engine: Any) -> list[NamedTensor]:
@@ -104,20 +117,23 @@ def gather_tensors(
     import deepspeed
 
     for described in tensors:
-        with deepspeed.zero.GatheredParameters([described.parameter]):
+        # buffers are whole on each rank
+        is_divided = hasattr(described.parameter, "ds_id")
+        divided = [described.parameter] if is_divided else []
+        with deepspeed.zero.GatheredParameters(divided):
             yield described, described.parameter.detach()
 
 
 def digest_of(engine: Any) -> str:
-    """The digest of the weights of the forward pass; all ranks call it together, and
-    each reads its share."""
+    """The digest of the weights of the forward pass as they are published; all ranks
+    call it together, and each reads its share."""
     tensors = list_tensors(engine)
     reader_of = assign_readers(tensors, dist.get_world_size())
-    read = {
-        described.name: tensor_digest(tensor)
-        for described, tensor in gather_tensors(engine, tensors)
-        if reader_of[described.name] == dist.get_rank()
-    }
+    read: dict[str, str] = {}
+    for described, tensor in gather_tensors(engine, tensors):
+        if reader_of[described.name] == dist.get_rank():
+            published = publish_tensor(engine, described.name, tensor)
+            read |= {name: tensor_digest(view) for name, view in published.items()}
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, read)
     return combine_digests(

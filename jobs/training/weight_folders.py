@@ -144,6 +144,8 @@ class WeightFolders:
             else f"model-{ranks.rank + 1:05}-of-{ranks.world:05}.safetensors"
         )
         self._is_adapter = bool(adapters)
+        # by which transformers loads the folder
+        self._class = type(engine.module.model).__name__
         self._side = torch.cuda.Stream() if torch.cuda.is_available() else None
         self._free: queue.Queue[Copy] = queue.Queue()
         self._made = 0
@@ -324,10 +326,11 @@ class WeightFolders:
 
         attempts.check_attempt(self._run, self._attempt)
         ownership.make_folder(task.draft)
+        published = self._publish_copy(task.copy)
         report: dict[str, Any] = {
             "tensors": {
                 name: weights.tensor_digest(tensor)
-                for name, tensor in task.copy.items()
+                for name, tensor in published.items()
             }
         }
         report |= {
@@ -335,10 +338,20 @@ class WeightFolders:
             "file": None,
         }
         if self._mine and not is_whole(task.folder):
-            save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
+            save_file(published, task.draft / self._shard, metadata={"format": "pt"})
             sync_to_disk(task.draft / self._shard)
             report["file"] = self._shard
         write_json(task.draft / f"report-{self._ranks.rank}.json", report)
+
+    def _publish_copy(self, copy: Copy) -> Copy:
+        """The tensors of a copy as the folder has them."""
+        if self._is_adapter:
+            return copy
+        published: Copy = {}
+        for name, tensor in copy.items():
+            views = weights.publish_tensor(self._engine, name, tensor)
+            published |= {key: view.contiguous() for key, view in views.items()}
+        return published
 
     def _reports(self, task: _Task) -> list[dict[str, Any]]:
         """Those of all ranks; none as long as one is missing."""
@@ -408,7 +421,7 @@ class WeightFolders:
         config.pop("torch_dtype", None)
         write_json(
             draft / "config.json",
-            config | {"dtype": self._dtype, "architectures": ["LlamaForCausalLM"]},
+            config | {"dtype": self._dtype, "architectures": [self._class]},
         )
         shard_of = {
             name: report["file"] for report in reports for name in report["tensors"]
