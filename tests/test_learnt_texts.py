@@ -27,7 +27,13 @@ from jobs.training.learnt_texts import (
 from jobs.training.tokens import tokens_id
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
-from launcher.reporting.data.learnt_runs import Asked, read_learnt
+from launcher.reporting.data.learnt_runs import (
+    Asked,
+    Learnt,
+    find_planned,
+    find_submitted,
+    read_learnt,
+)
 from launcher.reporting.html.learnt_page import render_learnt_page
 from launcher.submission import job_files
 from launcher.submission.workflow import open_grid
@@ -96,8 +102,12 @@ class Shelf:
 
     def problems(self, run: Path) -> Any:
         """The problems of a run, as `zsg arrange show --problems --json` has them."""
+        return self.read(run, Asked(problems=True)).row["problems"]
+
+    def read(self, run: Path, asked: Asked) -> Learnt:
+        """What a run learns."""
         workspace = Workspace(self.zsg.work)
-        return read_learnt(workspace, run.name, Asked(problems=True)).row["problems"]
+        return read_learnt(workspace, find_submitted(workspace, run.name), asked)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +165,7 @@ def test_prompts_are_marked_where_they_are_learnt(shelf: Shelf) -> None:
     examples = [*learnt.read_batch(1), *learnt.read_batch(2)]
     six = next(example for example in examples if "say six" in text_of(example))
 
-    assert six.pieces[0] == ("<s>", False, True)
+    assert six.pieces[0] == ("<s>", False, True, 0)
     assert "".join(targets_of(six.pieces)) == "User: say six\nAssistant: six</s>"
 
 
@@ -209,8 +219,7 @@ def test_a_pipe_gets_brackets(shelf: Shelf) -> None:
 
 def test_a_page_marks_targets_and_escapes_the_data(shelf: Shelf) -> None:
     """Words of the data become no markup; problems stand in a table."""
-    workspace, run = Workspace(shelf.zsg.work), shelf.make().name
-    learnt = read_learnt(workspace, run, Asked(text=True, problems=True))
+    learnt = shelf.read(shelf.make(), Asked(text=True, problems=True))
 
     page = render_learnt_page(learnt)
 
@@ -223,21 +232,32 @@ def test_a_page_marks_targets_and_escapes_the_data(shelf: Shelf) -> None:
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_step_that_no_stage_takes_is_refused(shelf: Shelf, step: int) -> None:
     """The steps that there are stand in the message."""
-    workspace, run = Workspace(shelf.zsg.work), shelf.make().name
-
     with pytest.raises(UserError, match="the run has steps 1 to 2"):
-        read_learnt(workspace, run, Asked(step=step, text=True))
+        shelf.read(shelf.make(), Asked(step=step, text=True))
 
 
 def test_without_a_tokenizer_it_is_said_which_files_lack(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     """Neither weights nor a GPU: the tokenizer's files, and where else they may lie."""
-    workspace, run = Workspace(shelf.zsg.work), shelf.make().name
     asked = Asked(text=True, tokenizer=tmp_path)
 
     with pytest.raises(UserError, match=r"has none here.*json.*--tokenizer FOLDER"):
-        read_learnt(workspace, run, asked)
+        shelf.read(shelf.make(), asked)
+
+
+def test_a_run_that_is_not_submitted_is_shown_by_its_grid(shelf: Shelf) -> None:
+    """The order must be made, and nothing else of the run: the same batch."""
+    folder = shelf.make()
+    workspace = Workspace(shelf.zsg.work)
+    grid = shelf.zsg.folder / "zsg-answer.yaml"
+    opened = open_grid(grid, None, shelf.zsg.work)
+
+    planned = find_planned(workspace, opened.runs, folder.name[:6])
+
+    assert planned == find_submitted(workspace, folder.name)
+    with pytest.raises(UserError, match="'zz' begins the id of 0 runs"):
+        find_planned(workspace, opened.runs, "zz")
 
 
 def test_other_tokens_than_this_zsg_makes_are_shown_with_a_note(shelf: Shelf) -> None:
@@ -290,6 +310,10 @@ def test_brackets_open_and_close_once_around_neighbouring_targets() -> None:
         Piece("</s>", True, True),
         Piece("\x1b[31mUSER", False, False),
         Piece("b", True, False),
+        Piece("c", True, False, part=1),
     ]
+    between = learnt_view.BETWEEN_TEXTS
 
-    assert learnt_view.mark_targets(pieces) == "q ⟦a</s>⟧\\x1b[31mUSER⟦b⟧"
+    assert learnt_view.mark_targets(pieces) == (
+        f"q ⟦a</s>⟧\\x1b[31mUSER⟦b⟧{between}⟦c⟧"
+    )

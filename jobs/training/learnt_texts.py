@@ -34,7 +34,7 @@ CUT, EMPTY, NO_TARGET, CONTROL_WORD = PROBLEMS = (
     "control word",
 )
 # told of what is shown, too, and no fault of the example's
-FEWER_SHOTS, OTHER_TOKENS = "fewer examples", "other tokens"
+FEWER_SHOTS, OTHER_TOKENS, APART = "fewer examples", "other tokens", "prompt apart"
 # more tokens than any example has: what is encoded within it is cut nowhere
 UNLIMITED = 1 << 30
 
@@ -59,11 +59,13 @@ class LearntStage:
 
 class Piece(NamedTuple):
     """A stretch of an example's tokens as text. `is_target`: it is learnt; `is_control`:
-    it is one token that is no text, as `</s>` is."""
+    it is one token that is no text, as `</s>` is. `part`: in which of the texts that
+    the example is, from 0; see EncodedExample.sequences."""
 
     text: str
     is_target: bool
     is_control: bool
+    part: int = 0
 
 
 class Problem(NamedTuple):
@@ -170,6 +172,9 @@ class LearntTexts:
         if not encoded.cut:
             problems += self._explain_cut(example, encoded)
         problems += self._compare_tokens(example, encoded)
+        if self._encode(example).apart:
+            text = "its last token of the prompt joins the answer: alone it is another"
+            problems.append(Problem(APART, text))
         return LearntExample(
             id=described.id,
             place=place,
@@ -257,11 +262,18 @@ class LearntTexts:
 
     def _make_pieces(self, encoded: EncodedExample) -> Iterator[Piece]:
         """The example's tokens as text, cut where targets begin and end, and around
-        control tokens."""
-        ids = [int(token) for token in encoded.ids]
-        is_target = [False] * len(ids)
+        control tokens; each of its texts by itself."""
+        is_target = [False] * len(encoded.ids)
         for start, stop in self._target_spans(encoded):
             is_target[start:stop] = [True] * (stop - start)
+        for part, (begin, end) in enumerate(encoded.bounds):
+            ids = [int(token) for token in encoded.ids[begin:end]]
+            yield from self._make_pieces_of_text(ids, is_target[begin:end], part)
+
+    def _make_pieces_of_text(
+        self, ids: Sequence[int], is_target: Sequence[bool], part: int
+    ) -> Iterator[Piece]:
+        """The pieces of one text. `is_target`: of each of its tokens."""
         control = set(self._written.control.values())
         kinds = [
             (target, token if token in control else None)
@@ -271,7 +283,7 @@ class LearntTexts:
         texts = self._written.write_stretches(ids, bounds)
         for start, text in zip(bounds, texts, strict=False):
             target, token = kinds[start]
-            yield Piece(text, target, token is not None)
+            yield Piece(text, target, token is not None, part)
 
 
 def _find_changes(kinds: Sequence[tuple[bool, int | None]]) -> list[int]:

@@ -8,7 +8,7 @@ import typer
 from launcher.commands.options import AsJson, GridFile, Replace, Workspace
 
 if TYPE_CHECKING:  # numpy
-    from launcher.reporting.data.learnt_runs import Learnt
+    from launcher.reporting.data.learnt_runs import Learnt, ShownRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,6 +93,15 @@ def show_one(
         ),
     ] = None,
     replace: Replace = False,
+    grid: Annotated[
+        Path | None,
+        typer.Option(
+            "--grid",
+            help="the run is one of this grid file, not submitted yet",
+            metavar="GRID.YAML",
+            readable=False,
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -121,15 +130,19 @@ def show_one(
     if html:
         outputs.refuse_existing(html, replace, option="--html")
     if text or problems or html or step is not None:
-        from launcher.reporting.data.learnt_runs import Asked, read_learnt
+        from launcher.reporting.data import learnt_runs
 
-        asked = Asked(
+        asked = learnt_runs.Asked(
             step=step,
             text=text or step is not None or bool(html and not problems),
             problems=problems,
             tokenizer=tokenizer,
         )
-        learnt = read_learnt(workspace_folder, order, asked)
+        if grid:
+            run = _find_planned(grid, workspace, order)
+        else:
+            run = learnt_runs.find_submitted(workspace_folder, order)
+        learnt = learnt_runs.read_learnt(workspace_folder, run, asked)
         if html:
             _write_learnt(learnt, html)
         else:
@@ -214,6 +227,15 @@ def draw(
     }
     similarity_chart.draw_similarity(curves, out)
     show.print_result(f"wrote {out}")
+
+
+def _find_planned(grid: Path, workspace: Path | None, prefix: str) -> "ShownRun":
+    """A run as a grid's file says it, submitted or not."""
+    from launcher.reporting.data import learnt_runs
+    from launcher.submission import workflow
+
+    opened = workflow.resolve_grid(grid, None, workspace, only_looks=True)
+    return learnt_runs.find_planned(opened.site.workspace, opened.runs, prefix)
 
 
 def _write_learnt(learnt: "Learnt", path: Path) -> None:

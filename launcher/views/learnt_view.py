@@ -12,19 +12,29 @@ if TYPE_CHECKING:  # brings torch
 
 # Brackets that prompts and data seldom have: `[INST]` is full of the usual ones.
 OPEN, CLOSE = "⟦", "⟧"
+# between the texts of an example that is several, one for each answer
+BETWEEN_TEXTS = "\n--- the same example, next text ---\n"
 LEGEND = f"targets stand between {OPEN} and {CLOSE}"
 SPLITS = {"train": "training examples", "test": "test items"}
 
 
 def mark_targets(pieces: "Iterable[Piece]") -> str:
     """The text of an example, its targets between brackets. Brackets of its own are
-    written as escapes."""
+    written as escapes. Where it is several texts, a line stands between them."""
     marked: list[str] = []
     is_open = False
+    part = 0
     for piece in pieces:
-        if piece.is_target != is_open:
-            marked.append(CLOSE if is_open else OPEN)
-            is_open = piece.is_target
+        is_next = piece.part != part
+        part = piece.part
+        if is_open and (is_next or not piece.is_target):
+            marked.append(CLOSE)
+            is_open = False
+        if is_next:
+            marked.append(BETWEEN_TEXTS)
+        if piece.is_target and not is_open:
+            marked.append(OPEN)
+            is_open = True
         marked.append(_escape_brackets(make_showable(piece.text)))
     if is_open:
         marked.append(CLOSE)
@@ -107,7 +117,12 @@ def example_row(example: "LearntExample") -> dict[str, Any]:
     }
     if example.pieces:
         row["pieces"] = [
-            {"text": text, "target": is_target, "control": is_control}
-            for text, is_target, is_control in example.pieces
+            {
+                "text": piece.text,
+                "target": piece.is_target,
+                "control": piece.is_control,
+                "part": piece.part,
+            }
+            for piece in example.pieces
         ]
     return row

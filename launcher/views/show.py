@@ -26,7 +26,7 @@ from rich.text import Text
 from jobs.contract.states import State
 from launcher.status import status_view as view
 from launcher.views.columns import LONG, format_columns
-from launcher.views.learnt_view import mark_targets
+from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
@@ -107,7 +107,11 @@ def print_pieces(pieces: "Sequence[Piece]") -> None:
         _out.print(Text(_indent(mark_targets(pieces))), soft_wrap=True)
         return
     text = Text("  ")
+    part = 0
     for piece in pieces:
+        if piece.part != part:
+            text.append(BETWEEN_TEXTS.replace("\n", "\n  "), "dim")
+            part = piece.part
         style = STYLE_OF_TARGETS if piece.is_target else ""
         if piece.is_control:
             style += " bold"
