@@ -364,7 +364,7 @@ def test_added_tokens_are_looked_up_in_a_dictionary_that_is_read_once(
     """However many tokens and points there are: a tokenizer.json has megabytes."""
     read: list[Path] = []
     monkeypatch.setattr(inputs, "base_folder", lambda settings: tmp_path)
-    for check in ("check_llama", "check_length"):
+    for check in ("check_decoder", "check_length"):
         monkeypatch.setattr(inputs.model_folder, check, lambda *given: None)
     monkeypatch.setattr(
         inputs.added_tokens,

@@ -199,7 +199,7 @@ def test_a_base_that_names_code_or_other_weights_is_refused(
     """A reward model is, too, where it names code."""
     folder = write_llama(tmp_path / "model", **told)
     with pytest.raises(UserError, match=said):
-        model_folder.check_llama(folder)
+        model_folder.check_decoder(folder)
     if "attn" in said:
         change(
             folder / "config.json",

@@ -291,7 +291,7 @@ def llama(name: str) -> Target:
     """A file of a model's folder that is whole but for it."""
 
     def read(path: Path) -> None:
-        model_folder.check_llama(path.parent)
+        model_folder.check_decoder(path.parent)
         model_folder.check_length("train.max_length", 64, path.parent)
         model_folder.find_notes(path.parent)
 

@@ -396,7 +396,7 @@ MODELS: dict[str, tuple[Callable[[Home], object], list[str]]] = {
     ),
     "another type": (
         lambda home: model(home, model_type="gpt2"),
-        ["'gpt2'", "zsg trains LlamaForCausalLM"],
+        ["'gpt2'", "zsg trains GPT2LMHeadModel"],
     ),
     "another architecture": (
         lambda home: model(home, architectures=["LlamaForSequenceClassification"]),

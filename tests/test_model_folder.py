@@ -564,7 +564,7 @@ def test_a_folder_that_is_not_as_its_config_says_is_refused(
     change_it(write_llama(tmp_path / "model"))
 
     with pytest.raises(UserError) as told:
-        model_folder.check_llama(tmp_path / "model")
+        model_folder.check_decoder(tmp_path / "model")
     assert str(told.value).startswith("model.path: ") and "\n" not in str(told.value)
     assert [part for part in said if part not in str(told.value)] == [], told.value
 
@@ -649,7 +649,7 @@ def test_a_folder_that_is_whole_is_taken(
     """What published folders have and transformers loads as the config says."""
     change_it(write_llama(tmp_path / "model"))
 
-    model_folder.check_llama(tmp_path / "model")
+    model_folder.check_decoder(tmp_path / "model")
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
@@ -662,7 +662,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         UserError,
         match=r"5 faults: .*adapter.*hidden_act.*another shape.*beyond the embedding's 257",
     ):
-        model_folder.check_llama(
+        model_folder.check_decoder(
             write_tokenizer(folder, {"note": 300}, eos_token=None) or folder
         )
 
@@ -672,7 +672,7 @@ def test_a_folder_of_an_adapter_alone_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
 
     with pytest.raises(UserError, match=r"holds an adapter .*no model; merge it"):
-        model_folder.check_llama(tmp_path)
+        model_folder.check_decoder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -730,9 +730,9 @@ def test_a_tokenizer_model_alone_needs_the_package_that_reads_it(
     with pytest.raises(
         UserError, match=r"needs the package sentencepiece.*pip install"
     ):
-        model_folder.check_llama(folder)
+        model_folder.check_decoder(folder)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    model_folder.check_llama(folder)
+    model_folder.check_decoder(folder)
 
 
 @pytest.mark.parametrize(
@@ -762,7 +762,7 @@ def test_a_tokenizer_without_a_beginning_is_told(tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "model")
     write_tokenizer(folder, bos_token=None)
 
-    model_folder.check_llama(folder)
+    model_folder.check_decoder(folder)
     [told] = model_folder.find_notes(folder)
     assert "no BOS token: texts begin without one" in told
 

@@ -138,7 +138,7 @@ def test_a_folder_with_something_strange_is_refused(
     plant(folder)
 
     for refuse in (
-        lambda: model_folder.check_llama(folder),
+        lambda: model_folder.check_decoder(folder),
         lambda: model_folder.check_reward("k", folder),
         lambda: content.model_files(folder),
         lambda: content.reward_files(folder),
@@ -170,7 +170,7 @@ def test_a_snapshot_in_a_hubs_cache_is_taken(tmp_path: Path) -> None:
     digests = Inputs(tmp_path / "digests.json")
 
     for one in (folder, tmp_path / "link"):
-        model_folder.check_llama(one)
+        model_folder.check_decoder(one)
         assert digests.digest_folder(one, content.model_files) == digests.digest_folder(
             plain, content.model_files
         )
@@ -346,7 +346,7 @@ def test_a_link_that_another_user_plants_is_not_followed(
     assert stranger.can('ln -s "$1" "$2"', private, folder / "chat_template.jinja")
 
     with pytest.raises(UserError, match=r"chat_template\.jinja is a link to .*private"):
-        model_folder.check_llama(folder)
+        model_folder.check_decoder(folder)
     with pytest.raises(UserError, match="is a link to"):
         ordinary_files.copy_file(
             folder, folder / "chat_template.jinja", open_to_all / "copy"

@@ -29,7 +29,7 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
     the workspace."""
     try:
         folder = expand_home(folder).resolve()
-        model_folder.check_llama(folder)
+        model_folder.check_decoder(folder)
     except (UserError, OSError) as error:
         return Diagnosis("model", PROBLEM, str(error), "nothing was loaded")
     process = subprocess.run(

@@ -271,7 +271,7 @@ def check_inputs(
 def _check_models(points: Sequence[Settings]) -> None:
     lengths = {(base_folder(point), point.train.max_length) for point in points}
     for folder in {folder for folder, _ in lengths if folder is not None}:
-        model_folder.check_llama(folder)
+        model_folder.check_decoder(folder)
     for folder, length in lengths:
         if folder is not None:
             model_folder.check_length("train.max_length", length, folder)

@@ -1,5 +1,5 @@
-"""Says what in a config.json is not a Llama that zsg trains: what transformers would
-refuse, or pass over in silence.
+"""Says what in a config.json is no decoder that zsg trains: what transformers would
+refuse, or pass over in silence. What is the same for all families, and Llama's own.
 
 transformers' Llama computes what LlamaConfig knows of and nothing else: a window, a
 softcap or a factor that another class reads stands in the file and is not done. So each
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
-from zsg_core.families.registry import position_count
+from launcher.grids import decoder_config
+from zsg_core.families.registry import find_family, position_count
 from zsg_core.schema_errors import format_brief
 
 # What transformers' LlamaConfig takes where a config.json says nothing.
@@ -118,6 +119,9 @@ CODE = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
     """Each as a sentence without the folder's name; numbers of the wrong type are told
     alone, as all rests on them."""
+    if not is_llama(config):
+        yield from _find_faults_of_others(config)
+        return
     wrong_types = [*_find_wrong_types(config)]
     if wrong_types:
         yield from wrong_types
@@ -136,6 +140,34 @@ def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _find_id_faults(config)
     yield from find_code(config, CODE)
     yield from find_other_files(config)
+
+
+def _find_faults_of_others(config: Mapping[str, Any]) -> Iterator[str]:
+    """The faults of a config.json of any family but Llama."""
+    wrong = [*_find_wrong_values_of_others(config)]
+    if wrong:
+        yield from wrong
+        return
+    yield from decoder_config.find_shape_faults(config)
+    for key in ("hidden_act", "hidden_activation", "activation_function", "activation"):
+        activation = config.get(key)
+        if activation is not None and activation not in ACTIVATIONS:
+            yield f"config.json: {key} {format_brief(activation)} is none that transformers has"
+    if has_sizes(config):
+        yield from _find_id_faults(config)
+    yield from find_code(config, CODE)
+    yield from find_other_files(config)
+
+
+def _find_wrong_values_of_others(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from decoder_config.find_wrong_values(config)
+    yield from _find_wrong_objects(config)
+    yield from _find_too_many_layers(config)
+
+
+def is_llama(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is a Llama's, by its model_type."""
+    return config.get("model_type", "llama") == "llama"
 
 
 def _find_head_faults(config: Mapping[str, Any]) -> Iterator[str]:
@@ -252,7 +284,7 @@ def find_length_limit(config: Mapping[str, Any]) -> tuple[int, str]:
             " max_position_embeddings"
         )
     width = attention_window(config)
-    if width is not None and width < limit:
+    if is_llama(config) and width is not None and width < limit:
         limit = width
         reason = f"sliding_window {width}, which transformers' Llama does not compute"
     origin = _longrope_origin(config)
@@ -276,6 +308,10 @@ def _longrope_origin(config: Mapping[str, Any]) -> int | None:
 
 def has_sizes(config: Mapping[str, Any]) -> bool:
     """Whether all sizes are counts, by which tensors and ids can be judged."""
+    if not is_llama(config):
+        if any(_find_wrong_values_of_others(config)):
+            return False
+        return _is_count(size_of(config, "vocab_size"))
     optional = [
         config[key]
         for key in ("num_key_value_heads", "head_dim")
@@ -289,8 +325,12 @@ def has_sizes(config: Mapping[str, Any]) -> bool:
 
 
 def size_of(config: Mapping[str, Any], key: str) -> int:
-    """A size, or what transformers takes where it is missing."""
-    return config.get(key, DEFAULTS[key])
+    """A size, or what transformers takes where it is missing; 0 where that is not known."""
+    if is_llama(config):
+        return config.get(key, DEFAULTS[key])
+    known = find_family(config)
+    value = config.get(key) if known is None else known.read(config).get(key)
+    return 0 if value is None else value
 
 
 def key_heads(config: Mapping[str, Any]) -> int:
@@ -311,9 +351,20 @@ def _find_wrong_types(config: Mapping[str, Any]) -> Iterator[str]:
         if key in config and not isinstance(config[key], bool):
             yield f"config.json: {key} is {format_brief(config[key])}, neither true nor false"
     yield from _find_wrong_numbers(config)
+    yield from _find_wrong_objects(config)
+
+
+def _find_wrong_objects(config: Mapping[str, Any]) -> Iterator[str]:
     for key, kinds in OBJECTS.items():
         if config.get(key) is not None and not isinstance(config[key], kinds):
             yield f"config.json: {key} is {format_brief(config[key])}, not an object"
+
+
+def _find_too_many_layers(config: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        layers = config.get(key)
+        if isinstance(layers, int) and layers >= MOST_LAYERS:
+            yield f"config.json: {key} must be a number of layers, less than {MOST_LAYERS}"
 
 
 def _find_wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Is a folder a Llama, or a reward model, that a node can load? Told from its files
+"""Is a folder a decoder, or a reward model, that a node can load? Told from its files
 alone, without torch.
 
 The nodes load with transformers' `from_pretrained`, which fills tensors that the files
@@ -19,12 +19,15 @@ from jobs.files.model_file_names import SINGLE_WEIGHTS as SINGLE
 from jobs.files.model_file_names import WEIGHT_INDEXES as INDEXES
 from jobs.model import content
 from jobs.preparing import embedding_code
-from launcher.grids import model_config, model_tokenizer
+from launcher.grids import decoder_config, model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, read_tensors
 from zsg_core.errors import UserError
+from zsg_core.families.headers import shape_of_tensors
+from zsg_core.families.registry import find_family
+from zsg_core.families.sizes import NotKnownError
 from zsg_core.schema_errors import format_brief
+from zsg_core.training.decoder import EXACT, DecoderShape
 
-ARCHITECTURE = "LlamaForCausalLM"
 HEAD = "regression_head.weight"
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # ModelOpt's, AutoGPTQ's, AutoAWQ's
@@ -53,8 +56,10 @@ PACKED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|nested_absmax|quant_state\..+|weight_scale(_inv|_2)?"
     r"|input_scale|weight_packed|weight_shape|weight_zero_point|W_q)$|\.weight\.(absmax|quant_map|quant_state\..+)$"
 )
-# what older files kept of rotary positions; transformers computes it
-NOT_LOADED = re.compile(r"\.rotary_emb\.")
+# what older files kept of rotary positions and of masks; transformers computes it
+NOT_LOADED = re.compile(
+    r"\.rotary_emb\.|(^|\.)(attn|attention)\.(masked_)?bias$|\.attention\.rotary_emb"
+)
 # of two tensors that should be one: so many pieces of so many bytes
 SAMPLES, SAMPLE = 64, 4096
 UNQUANTISED = "zsg trains F32, F16 and BF16; give the unquantised weights"
@@ -65,10 +70,10 @@ MOST_SAID = 1200  # characters of them
 ShapeByKeys = tuple[tuple[int, ...], str]  # a shape, and the keys that give it
 
 
-def check_llama(folder: Path) -> None:
-    """Raises UserError unless the folder is a Llama as its config says, whole, with a
+def check_decoder(folder: Path) -> None:
+    """Raises UserError unless the folder is a decoder as its config says, whole, with a
     tokenizer that fits."""
-    _check("model.path", folder, _find_llama_faults)
+    _check("model.path", folder, _find_decoder_faults)
 
 
 def check_reward(key: str, folder: Path) -> None:
@@ -98,11 +103,15 @@ def check_length(key: str, length: int, folder: Path) -> None:
 
 def is_tied(folder: Path) -> bool:
     """Whether embedding and output layer are one table."""
-    return bool(_read_config(folder).get("tie_word_embeddings", False))
+    config = _read_config(folder)
+    known = find_family(config)
+    if known is not None:
+        return known.read(config).is_tied
+    return bool(config.get("tie_word_embeddings", True))
 
 
 def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
-    """What of a Llama's folder works and is not as it seems, each as a line; `added`
+    """What of a model's folder works and is not as it seems, each as a line; `added`
     are the grid's own tokens.
 
     The folder has been checked.
@@ -112,6 +121,7 @@ def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
     notes = [
         *model_tokenizer.find_notes(folder, config, added),
         *_find_window_notes(config),
+        *_find_dropout_notes(config),
     ]
     if tensors:
         notes += _find_tensor_notes(config, tensors)
@@ -123,7 +133,18 @@ def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
     return [f"model.path {folder}: {note}" for note in notes]
 
 
+def _find_dropout_notes(config: Mapping[str, Any]) -> Iterator[str]:
+    dropouts = decoder_config.list_dropouts(config)
+    if dropouts and not model_config.is_llama(config):
+        yield (
+            f"{', '.join(dropouts)} of its class or config.json are set to 0: their draws would"
+            " differ by rank"
+        )
+
+
 def _find_window_notes(config: Mapping[str, Any]) -> Iterator[str]:
+    if not model_config.is_llama(config):
+        return
     width = model_config.attention_window(config)
     if width is not None and width < config.get("max_position_embeddings", width):
         yield (
@@ -135,10 +156,17 @@ def _find_window_notes(config: Mapping[str, Any]) -> Iterator[str]:
 def _find_tensor_notes(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    _, outside = _find_surplus(config, tensors)
+    shape = describe_shape(config, tensors)
+    if shape.known != EXACT:
+        yield (
+            f"zsg does not know the layers of a {shape.family!r} by heart: its parameters are"
+            " counted from the tensors, what it takes in training is bounded"
+        )
+        return
+    _, outside = _find_surplus(shape, add_prefix(shape, tensors))
     if outside:
         yield (
-            f"{len(outside)} tensors are no part of a Llama, the first"
+            f"{len(outside)} tensors are no part of a {_title(shape)}, the first"
             f" {format_brief(outside[0])}; they are left out"
         )
     loaded = {
@@ -180,10 +208,10 @@ def _list_faults(faults: list[str]) -> str:
     return "; ".join(entries) + (f"; and {missing} more" if missing else "")
 
 
-def _find_llama_faults(folder: Path) -> Iterator[str]:
+def _find_decoder_faults(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
     yield from _find_adapters(folder)
-    config = _read_llama_config(folder)
+    config = _read_decoder_config(folder)
     yield from model_config.find_faults(config)
     tensors = _read_tensors(folder)
     quantisation = _find_quantisation(folder, config, tensors or {})
@@ -191,6 +219,11 @@ def _find_llama_faults(folder: Path) -> Iterator[str]:
         yield quantisation
     elif tensors is not None and model_config.has_sizes(config):
         yield from _find_misfits(config, tensors)
+    elif tensors is None and find_family(config) is None:
+        yield (
+            "zsg does not know the layers of this family by heart, and only safetensors tell them:"
+            " save the model with save_pretrained"
+        )
     if not _has_tokenizer(folder):
         yield NO_TOKENIZER
     elif model_config.has_sizes(config):
@@ -314,15 +347,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _read_llama_config(folder: Path) -> dict[str, Any]:
+def _read_decoder_config(folder: Path) -> dict[str, Any]:
     config = _read_config(folder)
-    names = _list_architectures(folder, config, default=[ARCHITECTURE])
-    kind = config.get("model_type")
-    if kind != "llama" or ARCHITECTURE not in names:
-        kinds = kind if kind != "llama" else ", ".join(map(str, names))
-        raise UserError(
-            f"{folder} is a {str(kinds)[:80]!r} model; zsg trains {ARCHITECTURE}"
-        )
+    names = _list_architectures(folder, config, default=[])
+    reason = decoder_config.explain_other_kind(config)
+    if reason is None:
+        reason = decoder_config.explain_other_class(config, names)
+    if reason is not None:
+        verb = "" if reason.startswith("is ") else ":"
+        raise UserError(f"{folder}{verb} {reason}")
     return config
 
 
@@ -378,123 +411,164 @@ def _find_misfits(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
     """What of the tensors is not as config.json says: missing, too many, of other shapes."""
-    expected = _expected_tensors(config)
+    try:
+        shape = describe_shape(config, tensors)
+    except ValueError as error:
+        yield f"config.json: {error}"
+        return
+    if shape.known != EXACT:
+        return
+    tensors = add_prefix(shape, tensors)
+    expected = _expected_tensors(shape)
+    if _has_experts_in_one(shape, tensors):
+        return
     missing = [name for name in expected if name not in tensors]
     if missing:
         yield (
             f"the weights lack {len(missing)} tensors, the first"
-            f" {missing[0]}{_why_missing(missing[0])}"
+            f" {missing[0]}{_why_missing(missing[0], shape)}"
         )
-    surplus, _ = _find_surplus(config, tensors)
+    surplus, _ = _find_surplus(shape, tensors)
     if surplus:
         yield (
-            f"{len(surplus)} tensors have no place in the Llama of config.json, the first"
-            f" {format_brief(surplus[0])}{_why_surplus(surplus[0], config)}"
+            f"{len(surplus)} tensors have no place in the {_title(shape)} of config.json, the first"
+            f" {format_brief(surplus[0])}{_why_surplus(surplus[0], shape)}"
         )
     misshapen = [
         name
-        for name, (shape, _) in expected.items()
-        if name in tensors and tensors[name].shape != shape
+        for name, (sizes, _) in expected.items()
+        if name in tensors and tensors[name].shape != sizes
     ]
     if misshapen:
         name = misshapen[0]
-        shape, keys = expected[name]
+        sizes, keys = expected[name]
+        by = f"by {keys} " if keys else "by config.json "
         yield (
             f"{len(misshapen)} tensors have another shape than config.json says, the first {name}: "
-            f"{_format_shape(tensors[name].shape)}, by {keys} {_format_shape(shape)}"
+            f"{_format_shape(tensors[name].shape)}, {by}{_format_shape(sizes)}"
         )
-    elif config.get("tie_word_embeddings"):
-        yield from _find_untied(tensors)
+    elif shape.tied:
+        yield from _find_untied(shape, tensors)
 
 
-def _find_untied(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    output = tensors.get("lm_head.weight")
-    if output and not _are_alike(output, tensors["model.embed_tokens.weight"]):
+def describe_shape(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> DecoderShape:
+    """The shape by the family's module, else by the tensors. ValueError where neither
+    tells it."""
+    known = find_family(config)
+    if known is not None:
+        try:
+            return known.describe(_with_defaults(config))
+        except NotKnownError:
+            pass
+    shapes = {
+        name: tensor.shape
+        for name, tensor in tensors.items()
+        if not NOT_LOADED.search(name)
+    }
+    return shape_of_tensors(config, shapes)
+
+
+def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A Llama's config with the sizes that its class takes where they are missing."""
+    if not model_config.is_llama(config):
+        return config
+    return {**model_config.DEFAULTS, **config}
+
+
+def add_prefix(
+    shape: DecoderShape, tensors: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The tensors as a whole model calls them: some published files leave out what
+    stands before the names of its body."""
+    prefix = shape.names.prefix
+    own = (prefix, shape.names.head)
+    if any(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {
+        name if name.startswith(own) else prefix + name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _has_experts_in_one(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether all experts of a layer are one tensor, as transformers has them in memory;
+    it loads such files, too."""
+    return shape.has_experts and any(
+        name.endswith(("experts.gate_up_proj", "experts.down_proj")) for name in tensors
+    )
+
+
+def _title(shape: DecoderShape) -> str:
+    return "Llama" if shape.family == "llama" else shape.family
+
+
+def _find_untied(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    head = shape.names.head
+    output = tensors.get(head)
+    if output and not _are_alike(output, tensors[shape.names.embedding]):
         yield (
-            "config.json has tie_word_embeddings, but lm_head.weight is not the embedding;"
+            f"config.json has tie_word_embeddings, but {head} is not the embedding;"
             " transformers would leave them untied: set tie_word_embeddings to false in a copy,"
-            " or take lm_head.weight out"
+            f" or take {head} out"
         )
 
 
-def _expected_tensors(config: Mapping[str, Any]) -> dict[str, ShapeByKeys]:
+def _expected_tensors(shape: DecoderShape) -> dict[str, ShapeByKeys]:
     """Every tensor of the architecture by its name: its shape, and which keys of
     config.json give it."""
-    hidden = model_config.size_of(config, "hidden_size")
-    rows = model_config.size_of(config, "vocab_size")
-    table = ((rows, hidden), "vocab_size × hidden_size")
-    tensors: dict[str, ShapeByKeys] = {
-        "model.embed_tokens.weight": table,
-        "model.norm.weight": ((hidden,), "hidden_size"),
-    }
-    if not config.get("tie_word_embeddings", False):
-        tensors["lm_head.weight"] = table
-    modules = _expected_modules(config)
-    for layer in range(model_config.size_of(config, "num_hidden_layers")):
-        for module, (shape, keys) in modules.items():
-            name = f"model.layers.{layer}.{module}"
-            tensors[f"{name}.weight"] = (shape, keys)
-            flag = "mlp_bias" if module.startswith("mlp.") else "attention_bias"
-            if module.endswith("_proj") and config.get(flag):
-                tensors[f"{name}.bias"] = (shape[:1], keys)
+    table = ((shape.vocab, shape.hidden), "vocab_size × hidden_size")
+    tensors: dict[str, ShapeByKeys] = {shape.names.embedding: table}
+    within: list[tuple[str, ShapeByKeys]] = []
+    for name, weight in shape.list_tensors():
+        of_name = (weight.shape, weight.keys)
+        if weight in shape.weights_outside:
+            tensors[name] = of_name
+        else:
+            within.append((name, of_name))
+    if not shape.tied:
+        tensors[shape.names.head] = table
+    within.sort(key=lambda entry: _by_module(entry[0]))
+    tensors.update(within)
     return tensors
 
 
-def _expected_modules(config: Mapping[str, Any]) -> dict[str, ShapeByKeys]:
-    """The modules of a layer, each with the shape of its weight."""
-    hidden = model_config.size_of(config, "hidden_size")
-    inner = model_config.size_of(config, "intermediate_size")
-    head = model_config.head_size(config)
-    queries = model_config.size_of(config, "num_attention_heads") * head
-    keys = model_config.key_heads(config) * head
-    of_keys = "num_key_value_heads·head_dim × hidden_size"
-    return {
-        "input_layernorm": ((hidden,), "hidden_size"),
-        "mlp.down_proj": ((hidden, inner), "hidden_size × intermediate_size"),
-        "mlp.gate_proj": ((inner, hidden), "intermediate_size × hidden_size"),
-        "mlp.up_proj": ((inner, hidden), "intermediate_size × hidden_size"),
-        "post_attention_layernorm": ((hidden,), "hidden_size"),
-        "self_attn.k_proj": ((keys, hidden), of_keys),
-        "self_attn.o_proj": (
-            (hidden, queries),
-            "hidden_size × num_attention_heads·head_dim",
-        ),
-        "self_attn.q_proj": (
-            (queries, hidden),
-            "num_attention_heads·head_dim × hidden_size",
-        ),
-        "self_attn.v_proj": ((keys, hidden), of_keys),
-    }
+def _by_module(name: str) -> tuple[int, str, bool]:
+    """Layers in their order; in each, modules by name, and the weight before the bias."""
+    number = re.search(r"\.(\d+)\.", name)
+    module, _, kind = name.rpartition(".")
+    return int(number[1]) if number else 0, module, kind == "bias"
 
 
 def _find_surplus(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    shape: DecoderShape, tensors: Mapping[str, Tensor]
 ) -> tuple[list[str], list[str]]:
-    """The tensors that the Llama of config.json has no place for: those within it, and
+    """The tensors that the model of config.json has no place for: those within it, and
     those outside of it."""
-    expected = {*_expected_tensors(config), "lm_head.weight"}
+    expected = {*_expected_tensors(shape), shape.names.head}
     surplus = sorted(
         name for name in tensors if name not in expected and not NOT_LOADED.search(name)
     )
-    within = [name for name in surplus if name.startswith(("model.", "lm_head."))]
+    own = (shape.names.prefix, shape.names.head.partition(".")[0] + ".")
+    within = [name for name in surplus if name.startswith(own)]
     return within, [name for name in surplus if name not in set(within)]
 
 
-def _why_missing(name: str) -> str:
-    if not name.endswith(".bias"):
+def _why_missing(name: str, shape: DecoderShape) -> str:
+    if not name.endswith(".bias") or shape.family != "llama":
         return ""
     flag = "mlp_bias" if ".mlp." in name else "attention_bias"
     return f" (config.json has {flag})"
 
 
-def _why_surplus(name: str, config: Mapping[str, Any]) -> str:
-    if name.endswith("_proj.bias"):
+def _why_surplus(name: str, shape: DecoderShape) -> str:
+    if name.endswith("_proj.bias") and shape.family == "llama":
         flag = "mlp_bias" if ".mlp." in name else "attention_bias"
         return f"; config.json has no {flag}"
-    layers = model_config.size_of(config, "num_hidden_layers")
-    number = re.match(r"model\.layers\.(\d{1,9})\.", name)
-    if number and int(number[1]) >= layers:
-        return f"; its num_hidden_layers is {layers}"
+    number = re.match(r"[\w.]*?\.(\d{1,9})\.", name)
+    if number and int(number[1]) >= shape.layers:
+        return f"; its num_hidden_layers is {shape.layers}"
     return ""
 
 

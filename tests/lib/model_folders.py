@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zsg_core.families.registry import FAMILIES, shape_of_config
+
 BYTES = {
     "F64": 8,
     "F32": 4,
@@ -136,6 +138,23 @@ def write_llama(folder: Path, **config: Any) -> Path:
     shaped = shapes(held)
     if held.get("tie_word_embeddings") is True:
         del shaped["lm_head.weight"]
+    (folder / "config.json").write_text(json.dumps(held))
+    write_tensors(folder / "model.safetensors", shaped)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_decoder(folder: Path, config: Mapping[str, Any], **told: Any) -> Path:
+    """A folder with a decoder of a family that is known by heart, whole; `told`: other
+    values in its config.json, the weights as they were."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = shape_of_config(config)
+    shaped = {name: list(weight.shape) for name, weight in shape.list_tensors()}
+    table = [shape.vocab, shape.hidden]
+    shaped[shape.names.embedding] = table
+    if not shape.tied:
+        shaped[shape.names.head] = table
+    held = {"architectures": [FAMILIES[shape.family].architecture], **config, **told}
     (folder / "config.json").write_text(json.dumps(held))
     write_tensors(folder / "model.safetensors", shaped)
     write_tokenizer(folder)

@@ -10,7 +10,7 @@ from zsg_core.families.layers import (
     transpose,
 )
 from zsg_core.families.registry import Layers, family
-from zsg_core.families.sizes import Sizes
+from zsg_core.families.sizes import NotKnownError, Sizes
 from zsg_core.training.decoder import Names
 from zsg_core.training.decoder_layers import (
     OTHER,
@@ -39,6 +39,9 @@ GPT2 = {
     "vocab_size": 50257,
     "tie_word_embeddings": True,
     "intermediate_size": None,
+    "resid_pdrop": 0.1,
+    "embd_pdrop": 0.1,
+    "attn_pdrop": 0.1,
 }
 THRICE = "3·hidden_size × hidden_size"
 FUSED = FusedNames("attn", "c_attn", "c_proj", THRICE)
@@ -90,7 +93,7 @@ def lay_out_gpt2(sizes: Sizes) -> Layers:
 def lay_out_gpt_bigcode(sizes: Sizes) -> Layers:
     """SantaCoder and StarCoder: a GPT-2 whose heads share one key and one value."""
     if not sizes.flag("multi_query"):
-        raise ValueError("a gpt_bigcode without multi_query is not known by heart")
+        raise NotKnownError("a gpt_bigcode without multi_query is not known by heart")
     rows = sizes.hidden + 2 * sizes.head_dim
     weights = fused_attention(sizes, rows, FUSED, bias=True)
     weights += plain_mlp(sizes, ("c_fc", "c_proj"), bias=True) + _norms(sizes)

@@ -105,6 +105,8 @@ def lay_out_smollm3(sizes: Sizes) -> Layers:
         "num_key_value_heads": 8,
         "head_dim": 128,
         "attention_bias": True,
+        "attention_dropout": 0.1,
+        "residual_dropout": 0.1,
     },
 )
 def lay_out_seed_oss(sizes: Sizes) -> Layers:

@@ -2,7 +2,7 @@
 
 from zsg_core.families.layers import gather_kinds, last_norm, make_kind, plain_mlp
 from zsg_core.families.registry import Layers, family
-from zsg_core.families.sizes import Sizes
+from zsg_core.families.sizes import NotKnownError, Sizes
 from zsg_core.training.decoder import Names
 from zsg_core.training.decoder_layers import (
     POSITIONS,
@@ -25,6 +25,7 @@ OFFSET = 2
         "tie_word_embeddings": True,
         "do_layer_norm_before": True,
         "enable_bias": True,
+        "dropout": 0.1,
         "layer_norm_elementwise_affine": True,
     },
     keys={"intermediate_size": ("ffn_dim", "intermediate_size")},
@@ -32,9 +33,9 @@ OFFSET = 2
 def lay_out_opt(sizes: Sizes) -> Layers:
     """OPT: learnt positions, relu. The one that projects its embedding is not known by heart."""
     if (sizes.optional("word_embed_proj_dim") or sizes.hidden) != sizes.hidden:
-        raise ValueError("an opt whose embedding is projected is not known by heart")
+        raise NotKnownError("an opt whose embedding is projected is not known by heart")
     if not sizes.flag("layer_norm_elementwise_affine"):
-        raise ValueError("an opt whose norms have no weights is not known by heart")
+        raise NotKnownError("an opt whose norms have no weights is not known by heart")
     bias = sizes.flag("enable_bias")
     weights = attention_weights(
         sizes.hidden,

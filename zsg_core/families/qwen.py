@@ -1,5 +1,7 @@
 """Qwen 2 and 3, and those of them with experts."""
 
+from typing import Any
+
 from zsg_core.families.layers import (
     Experts,
     attention,
@@ -39,13 +41,17 @@ def find_windows(sizes: Sizes) -> list[int | None]:
         return [None] * sizes.layers
     if isinstance(sizes.get("layer_types"), list):
         return sizes.windows()
-    window, first = sizes.optional("sliding_window"), sizes.number("max_window_layers")
+    window, first = (
+        sizes.number("sliding_window") or None,
+        sizes.number("max_window_layers"),
+    )
     return [window if number >= first else None for number in sizes.numbers]
 
 
 def find_sparse_layers(sizes: Sizes) -> list[bool]:
     """Which layers have experts: every decoder_sparse_step-th, but mlp_only_layers."""
-    dense = sizes.get("mlp_only_layers") or []
+    told = sizes.get("mlp_only_layers")
+    dense: list[Any] = told if isinstance(told, list) else []
     step = sizes.count("decoder_sparse_step")
     return [
         number not in dense and (number + 1) % step == 0 for number in sizes.numbers

@@ -14,6 +14,10 @@ NEEDED = (
 )
 
 
+class NotKnownError(ValueError):
+    """A variant of a family that its module does not know; its tensors tell its shape."""
+
+
 class Sizes:
     """The sizes of one config.json. ValueError names one that is missing or is no count.
 
@@ -128,7 +132,7 @@ class Sizes:
         the last of each group or, with `full` 0, the first; without `every` all layers
         have the window.
         """
-        window = self.optional("sliding_window")
+        window = self.number("sliding_window") or None
         types = self.get("layer_types")
         if window is None:
             return [None] * self.layers

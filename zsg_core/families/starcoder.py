@@ -10,7 +10,7 @@ from zsg_core.families.layers import (
     two_norms,
 )
 from zsg_core.families.registry import Layers, family
-from zsg_core.families.sizes import Sizes
+from zsg_core.families.sizes import NotKnownError, Sizes
 from zsg_core.training.decoder_layers import LayerKind, Saved, Weight, norm_weights
 
 
@@ -57,7 +57,7 @@ def lay_out_starcoder2(sizes: Sizes) -> Layers:
 def lay_out_stablelm(sizes: Sizes) -> Layers:
     """StableLM."""
     if sizes.flag("qk_layernorm"):
-        raise ValueError("a stablelm with qk_layernorm is not known by heart")
+        raise NotKnownError("a stablelm with qk_layernorm is not known by heart")
     weights = attention(sizes, bias=sizes.flag("use_qkv_bias")) + gated_mlp(sizes)
     names = ("input_layernorm",)
     if not sizes.flag("use_parallel_residual"):
