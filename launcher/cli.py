@@ -233,8 +233,19 @@ def init(
         Path,
         typer.Argument(help="where to write", metavar="FOLDER", readable=False),
     ] = Path(),
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="a model's folder to train, in place of a tiny one",
+            metavar="PATH",
+            readable=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a first grid, a cluster profile and a small data set. Overwrites nothing.
+
+    Of a model with a chat template the grid has data.template: chat.
 
     \b
     Example:
@@ -243,7 +254,7 @@ def init(
     from launcher.grids import starter
     from launcher.views import show
 
-    made = starter.write_starter(folder)
+    made = starter.write_starter(folder, model)
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     show.print_result(f"wrote {', '.join(made)}")
     show.print_result(f"next: {go}zsg plan grid.yaml && zsg submit grid.yaml")

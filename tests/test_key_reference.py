@@ -254,6 +254,11 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.sample_seed": (1, {}),
     "data.test_seed": (1, {}),
     "data.template": ("vicuna", {}),
+    "data.chat_template_kwargs": (
+        {"enable_thinking": False},
+        {"data": {"template": "chat"}},
+    ),
+    "data.chat_system": ("drop", {"data": {"template": "chat"}}),
     "data.positive_examples": (1, {}),
     "data.max_turns": (1, {}),
     "arrangement.order": ("cluster", {}),

@@ -11,7 +11,9 @@ from jsonschema import Draft7Validator
 from launcher.clusters import profiles
 from launcher.grids import grid, starter
 from launcher.workspace import yaml_file
+from tests.lib.chat_templates import CHATML
 from tests.lib.command_line import Zsg
+from tests.lib.model_folders import write_llama
 from zsg_core import skills
 from zsg_core.errors import UserError
 
@@ -170,3 +172,27 @@ def test_what_can_be_no_folder_is_refused(zsg: Zsg, name: str) -> None:
 
     assert zsg.said.count("\n") == 1 and zsg.said.startswith(f"error: {name}: ")
     assert [path.name for path in zsg.folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("has_template", [True, False])
+def test_a_grid_for_a_model_of_ones_own_is_whole(
+    tmp_path: Path, has_template: bool
+) -> None:
+    """By the model's chat template where it has one; whatever its folder is called."""
+    model = write_llama(tmp_path / "A \\1 'model'")
+    if has_template:
+        (model / "chat_template.jinja").write_text(CHATML)
+    starter.write_starter(tmp_path / "study", model)
+
+    [point, *_] = grid.load_grid(tmp_path / "study/grid.yaml").points
+
+    expected = "chat" if has_template else "zsg"
+    assert point.settings.data.template == expected
+    assert point.settings.model.path == str(model)
+    assert point.settings.model.name == "A-1-model"
+
+
+def test_what_is_no_model_is_not_begun_with(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        starter.write_starter(tmp_path / "study", tmp_path)
+    assert not (tmp_path / "study").exists()

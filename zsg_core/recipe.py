@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsg_core.by_object import ByObject
+from zsg_core.data.prompts import CHAT
 from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
 from zsg_core.orders.registry import ORDERS
@@ -79,6 +80,8 @@ class InputDigests:
     control: tuple[str, ...] = ()
     # ids at which the model says that an answer is over, beside its tokenizer's EOS
     ends: tuple[int, ...] = ()
+    # of the model's chat template, where the run writes with it
+    chat_template: str | None = None
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -370,15 +373,16 @@ def list_tested(data: Recipe) -> dict[str, Recipe]:
 
 def _make_corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     data, sources = settings.data, settings.data.by_source()
-    shared: dict[str, Any] = {"template": _make_template(settings, sources.values())}
+    template = _make_template(settings, sources.values(), digests.chat_template)
+    shared: dict[str, Any] = {"template": template}
     # What is absent where it does nothing is as it was before the setting came.
     shared |= {} if data.max_turns is None else {"max_turns": data.max_turns}
     shared |= {} if data.mix is None else {"mix": _make_mix(settings)}
     if data.sources is None:
-        return _make_source(settings, sources[ONE], digests.sources[ONE]) | shared
+        return _make_source(settings, sources[ONE], digests, ONE) | shared
     return {
         "sources": {
-            name: _make_source(settings, source, digests.sources[name])
+            name: _make_source(settings, source, digests, name)
             for name, source in sources.items()
             if _is_used(settings, source)
         }
@@ -399,8 +403,9 @@ def is_tested(source: Source) -> bool:
 
 
 def _make_source(
-    settings: Settings, source: Source, digests: SourceDigests
+    settings: Settings, source: Source, of_all: InputDigests, name: str
 ) -> dict[str, Any]:
+    digests = of_all.sources[name]
     recipe: dict[str, Any] = {
         "reader": source.set,
         "digest": digests.data,
@@ -412,7 +417,7 @@ def _make_source(
     if source.self_sample is not None:
         recipe["self_sample"] = {
             **source.self_sample.recipe,
-            "template": _make_template(settings, [source]),
+            "template": _make_template(settings, [source], of_all.chat_template),
             "precision": settings.train.precision,
         }
     recipe["train"] = _make_train(settings, source, digests)
@@ -521,13 +526,25 @@ def _make_sampling(
     }
 
 
-def _make_template(settings: Settings, sources: Iterable[Source]) -> dict[str, Any]:
+def _make_template(
+    settings: Settings, sources: Iterable[Source], chat_template: str | None
+) -> dict[str, Any]:
+    """How examples are written; `chat_template` is the digest of the model's own."""
     data = settings.data
-    is_niv2 = any("niv2" in (source.set, source.test_set) for source in sources)
-    return {
-        "name": data.template,
-        **({"positive_examples": data.positive_examples} if is_niv2 else {}),
-    }
+    recipe: dict[str, Any] = {"name": data.template}
+    if any("niv2" in (source.set, source.test_set) for source in sources):
+        recipe["positive_examples"] = data.positive_examples
+    if data.template != CHAT:
+        return recipe
+    recipe["digest"] = chat_template
+    if data.chat_template_kwargs:
+        # in pairs: as a mapping a key `seed` would be taken for one of the recipe's own
+        recipe["arguments"] = [
+            [key, value] for key, value in sorted(data.chat_template_kwargs.items())
+        ]
+    if data.chat_system != "template":
+        recipe["system"] = data.chat_system
+    return recipe
 
 
 def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:

@@ -31,7 +31,8 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
 
     `from_step`: 0, or the step of the state that is loaded. `passed_over`: why newer
     states are not. `steps`: the last step of the job. `shortened`, `unanswered`,
-    `questionless`: how many examples were, by split. `tokens`: the sums of lengths and
+    `questionless`: how many examples were, by split; `apart`, `control`: the same of what
+    a chat template has met, see TokensMeta. `tokens`: the sums of lengths and
     of their squares, by split. `code`: which packages run. `test_sets`: digests by the
     metric that is taken of them. `parameters`, `trained`: how many there are, and how
     many are trained; `adapted`: by the name of a module, how many of it have LoRA's
@@ -52,6 +53,8 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     shortened: Any = UNSET
     unanswered: Any = UNSET
     questionless: Any = UNSET
+    apart: Any = UNSET
+    control: Any = UNSET
     tokens: dict[str, dict[str, int]] | UnsetType = UNSET
     precision: str | UnsetType = UNSET
     threads: int | UnsetType = UNSET

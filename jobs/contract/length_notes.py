@@ -1,5 +1,5 @@
 """Says in words what max_length has taken of a run's examples, as its trainer told it
-when it began."""
+when it began, and what a chat template has met in them."""
 
 from typing import Any
 
@@ -16,6 +16,23 @@ def describe_lengths(start: Start, train: Recipe) -> list[str]:
     older zsg that did not tell it. `train`: the recipe of the run's training."""
     sentences = (_describe_split(start, split, train) for split in KINDS)
     return [sentence for sentence in sentences if sentence]
+
+
+def describe_chat(start: Start) -> list[str]:
+    """What a chat template has met in a run's examples; nothing where it met nothing."""
+    sentences: list[str] = []
+    for split, kind in KINDS.items():
+        if apart := _count(start.apart, split):
+            sentences.append(
+                f"under the chat template the last prompt of {apart} {kind} examples has other"
+                " tokens where it stands alone, as for generation: its last token goes on in the"
+                " answer"
+            )
+        if control := _count(start.control, split):
+            sentences.append(
+                f"{control} words of control tokens in {kind} examples were read as text"
+            )
+    return sentences
 
 
 def _describe_split(start: Start, split: str, train: Recipe) -> str | None:

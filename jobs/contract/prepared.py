@@ -47,12 +47,16 @@ class BaseMeta(msgspec.Struct, frozen=True, kw_only=True):
 
 class TokensMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Of the token ids of an arrangement, whole. `questionless`: how many examples have
-    lost their whole question; unset of an older zsg, which did not count them."""
+    lost their whole question; unset of an older zsg, which did not count them. Under a
+    chat template, where there are any, `apart`: examples whose prompt has other tokens
+    alone; `control`: words of control tokens that stayed text."""
 
     schema: int = 1
     examples: int
     tokens: int
     questionless: int | UnsetType = UNSET
+    apart: int | UnsetType = UNSET
+    control: int | UnsetType = UNSET
 
 
 class BaseLossesMeta(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,11 +89,11 @@ class Choices:
     def _encoded(self, choice: OptionChoice) -> list[EncodedExample]:
         """An item's options after the same prompt; none where the longest does not fit whole."""
         encode, encode_whole = self._within(self._max_length), self._within(UNCUT)
-        encoded = [encode(example) for example in choice.examples]
+        encoded = [_close(encode(example)) for example in choice.examples]
         is_uncut = not any(option.cut for option in encoded)
         if is_uncut and (comparable := _after_same(encoded)):
             return comparable
-        uncut = [encode_whole(example) for example in choice.examples]
+        uncut = [_close(encode_whole(example)) for example in choice.examples]
         return self._shorten_prompt(choice, uncut)
 
     def _shorten_prompt(
@@ -109,7 +109,9 @@ class Choices:
         # were as long as the longest.
         first = min(range(len(spans)), key=lambda number: spans[number][-1][0])
         spare = max(map(len, options)) - len(options[first])
-        shortened = self._within(self._max_length - spare)(choice.examples[first])
+        shortened = _close(
+            self._within(self._max_length - spare)(choice.examples[first])
+        )
         start = len(shortened.ids) - len(options[first])
         is_whole = (
             len(shortened.spans) == len(spans[first])
@@ -144,6 +146,15 @@ class Choices:
             )
             for item, number in zip(self._items, chosen, strict=True)
         ]
+
+
+def _close(encoded: EncodedExample) -> EncodedExample:
+    """The last of an item's texts, up to the end of its answer: some chat templates
+    write a line end behind it."""
+    last = encoded.last
+    if not last.spans:
+        return last
+    return replace(last, ids=last.ids[: last.spans[-1][1]])
 
 
 def _answer_tokens(encoded: EncodedExample) -> list[int]:

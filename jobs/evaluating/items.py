@@ -18,6 +18,7 @@ from typing import Any
 
 from jobs.contract import item_losses
 from jobs.model import content
+from jobs.model.chat_encoder import ChatEncoder
 from jobs.model.generate import Ids, cut_at_stops
 from jobs.model.vocabulary import Vocabulary
 from zsg_core.data import prompts, readers, splits
@@ -55,8 +56,27 @@ class Asker:
     max_length: int = UNCUT
     truncate: str = "prompt"
 
+    @cached_property
+    def _chat(self) -> ChatEncoder | None:
+        """What writes by the model's own chat template, where the run does."""
+        if self.template.name != prompts.CHAT:
+            return None
+        return self.vocabulary.open_chat(self.template)
+
+    def add_ends(self, how: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A way of answering, with the token at which the chat template closes an answer
+        for one of its ends."""
+        end = self._chat.end_of_turn if self._chat else None
+        if end is None:
+            return how
+        return {**how, "ends": sorted({*how.get("ends", ()), end})}
+
     def prompt(self, example: Example) -> list[int]:
         """What stands before the example's last answer, uncut."""
+        if self._chat:
+            ids = self._chat.encode_prompt(example, UNCUT).ids
+            assert ids is not None, "all fits what has no limit"
+            return ids
         encoded = self._encoded(example, UNCUT, "prompt")
         return encoded.ids[: encoded.spans[-1][0]]
 
@@ -67,6 +87,9 @@ class Asker:
         None where it leaves out the last turn. The prompt is the same whatever the
         item's own answer is.
         """
+        if self._chat:
+            asked = self._chat.encode_prompt(example, self.max_length, self.truncate)
+            return asked.ids, asked.is_cut
         encoded = self._encoded(example, self.max_length, self.truncate)
         if len(encoded.spans) < len(example.turns):
             return None, True
@@ -151,7 +174,7 @@ class OwnTestSet:
             if prompt is not None
         ]
         names = [self.ids[number] for number in asked]
-        answers = generate(self._how, self.prompts, names)
+        answers = generate(self._asker.add_ends(self._how), self.prompts, names)
         words, stops = self._asker.vocabulary, self._how.get("stops", ())
         return [
             Answered(
@@ -402,6 +425,7 @@ def _answers(
     """What the model says to each example's last question; nothing of one that it
     cannot be asked."""
     prompt_ids = [asker.prompt(example) for example in examples]
+    way = asker.add_ends(how)
     return [
         Answered(
             id=example.id,
@@ -413,7 +437,7 @@ def _answers(
             ),
         )
         for example, prompt, tokens in zip(
-            examples, prompt_ids, generate(how, prompt_ids, names), strict=True
+            examples, prompt_ids, generate(way, prompt_ids, names), strict=True
         )
         if tokens is not None
     ]

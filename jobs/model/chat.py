@@ -187,6 +187,10 @@ class ChatWriter:
             sequences.append(ChatSequence(placed.ids, tuple(spans)))
         return EncodedDialogue(sequences, tuple(apart), control)
 
+    def list_token_ends(self, text: str) -> list[int]:
+        """After which character of a text each of its tokens ends."""
+        return self._tokens.encode(text).stops
+
     def find_end_of_turn(self) -> int | None:
         """The token with which the template closes an answer; None where that cannot be
         told."""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from jobs.contract.folder import META, read_json
 from jobs.model import text_tokens
-from zsg_core.data.prompts import Tokenize
+from jobs.model.chat import ChatWriter
+from jobs.model.chat_encoder import ChatEncoder
+from zsg_core.data.prompts import Template, Tokenize
 from zsg_core.errors import UserError
 from zsg_core.recipe import READS_TEXT, Recipe
 
@@ -29,6 +31,15 @@ class Vocabulary:
     id_of: Callable[[str], int | None] = lambda token: None
     # the token of what the tokenizer cannot write, if it has one
     unknown: int | None = None
+    # how examples are written by the model's own chat template
+    chat_encoder: Callable[[Template], ChatEncoder] | None = None
+
+    def open_chat(self, template: Template) -> ChatEncoder:
+        """What writes examples by the model's own chat template. UserError where it
+        cannot be used."""
+        if self.chat_encoder is None:
+            raise UserError("this tokenizer has no chat template; take another")
+        return self.chat_encoder(template)
 
     @property
     def beginning(self) -> list[int]:
@@ -64,9 +75,7 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
     if recipe is None:
         reader = text_tokens.reads_text(tokenizer, _added(folder))
     elif READS_TEXT.keys() <= recipe.keys():
-        reader = text_tokens.reads_text(
-            tokenizer, recipe.get("added", {}).get("tokens", ())
-        )
+        reader = text_tokens.reads_text(tokenizer, _list_added(recipe))
     else:
         reader = tokenizer
 
@@ -92,10 +101,26 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
             clean_up_tokenization_spaces=False,
         )
 
+    kept_words = _added(folder) if recipe is None else _list_added(recipe)
+
+    def chat_encoder(template: Template) -> ChatEncoder:
+        writer = ChatWriter(tokenizer, dict(template.arguments), kept_words)
+        return ChatEncoder(writer, template, rows)
+
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id
     return Vocabulary(
-        tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id
+        tokenize,
+        *ends,
+        text,
+        tokenizer.get_vocab().get,
+        tokenizer.unk_token_id,
+        chat_encoder,
     )
+
+
+def _list_added(recipe: Recipe) -> Collection[str]:
+    """The tokens that the recipe of a base adds."""
+    return recipe.get("added", {}).get("tokens", ())
 
 
 def count_rows(folder: Path) -> int | None:

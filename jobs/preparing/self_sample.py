@@ -145,15 +145,24 @@ def encode_questions(
     """The prompts of questions. One is passed over where prompt and answer are beyond
     the model's positions."""
     kept, made = [], []
+    template = Template.from_recipe(rule["template"])
+    chat = vocabulary.open_chat(template) if template.name == prompts.CHAT else None
     for example in examples:
         asked, answered = example.turns[0]
         again = msgspec.structs.replace(
             example, system=rule["system"], turns=((asked, answered), (asked, ""))
         )
+        if chat:
+            room = context - rule["how"]["max_new_tokens"]
+            prompt = chat.encode_prompt(again, room) if room > 0 else None
+            if prompt and prompt.ids is not None:
+                kept.append(example)
+                made.append(prompt.ids)
+            continue
         encoded = (
             prompts.encode_example(
                 again,
-                template=Template.from_recipe(rule["template"]),
+                template=template,
                 tokenize=vocabulary.tokenize,
                 bos=vocabulary.bos,
                 eos=vocabulary.eos,
@@ -212,7 +221,7 @@ def _answer(
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
     llama = placement.load_on(used_devices, base, rule["precision"])
-    ends = {"ends": rule["ends"]} if "ends" in rule else {}
+    ends = _list_ends(rule, vocabulary)
     generator = Generator(
         llama.eval().requires_grad_(False),
         {**rule["how"], **ends},
@@ -243,6 +252,16 @@ def _answer(
             done += len(batch)
             logger.info(f"sampled {done} of {len(names)} answers")
     return used_devices
+
+
+def _list_ends(rule: Recipe, vocabulary: Vocabulary) -> dict[str, list[int]]:
+    """The tokens at which an answer is over, beside the tokenizer's end of sequence."""
+    ends = set(rule.get("ends", ()))
+    template = Template.from_recipe(rule["template"])
+    if template.name == prompts.CHAT:
+        end_of_turn = vocabulary.open_chat(template).end_of_turn
+        ends |= set() if end_of_turn is None else {end_of_turn}
+    return {"ends": sorted(ends)} if ends else {}
 
 
 def _select_unanswered(

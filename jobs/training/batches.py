@@ -20,7 +20,8 @@ Ids = NDArray[np.int64]
 @dataclass(frozen=True)
 class MicroBatch:
     """`items` are places in the batch; their examples stand one after the other in
-    `tokens`, (T,) int64.
+    `tokens`, (T,) int64. An example of several texts has an item for each, and may be
+    in several micro-batches; `counted` are those whose first text is in this one.
 
     `positions` (T,) count from 0 in each example. `predicting`, `targets`, `owners` (K,),
     `after`: see `AnswerLoss.forward`. An idle micro-batch keeps a rank in step with the
@@ -35,6 +36,7 @@ class MicroBatch:
     targets: Ids
     owners: Ids
     after: list[int] | None = None
+    counted: Sequence[int] = ()
 
     def on(self, device: str) -> tuple[Any, ...]:
         """What `AnswerLoss.forward` takes, on a device."""
@@ -54,7 +56,7 @@ class Segment:
     """A stretch of an example that stands whole in a row: its tokens from place `begin` on.
 
     `spans` of the example's tokens are targets, `after` is the part of the row that this
-    one goes on from, or −1.
+    one goes on from, or −1. `is_first`: whether it is the first of its item.
     """
 
     item: int
@@ -62,6 +64,7 @@ class Segment:
     begin: int = 0
     spans: Sequence[tuple[int, int]] = ()
     after: int = -1
+    is_first: bool = True
 
     @property
     def positions(self) -> Ids:
@@ -95,6 +98,7 @@ def pack_parts(segments: Sequence[Segment]) -> MicroBatch:
         targets=tokens[predicting + 1],
         owners=owners,
         after=after if max(after) >= 0 else None,
+        counted=[segment.item for segment in segments if segment.is_first],
     )
 
 
@@ -120,7 +124,9 @@ class TokenizedSet:
             encoded,
             learnt,
         )
-        self.lengths = [len(e.ids) for e in encoded]
+        # of each example the lengths of its texts, mostly one
+        self.text_lengths = [e.sequences or (len(e.ids),) for e in encoded]
+        self.lengths = [sum(lengths) for lengths in self.text_lengths]
         self.learnt = [
             sum(stop - first for first, stop in self.spans(e)) for e in encoded
         ]
@@ -151,8 +157,24 @@ class TokenizedSet:
 
     @cached_property
     def token_counts(self) -> dict[str, int]:
-        """Σn and Σn² over the examples' lengths: what `zsg plan` estimates from."""
-        return {"sum": sum(self.lengths), "squares": sum(n * n for n in self.lengths)}
+        """Σn and Σn² over the lengths of the examples' texts: what `zsg plan` estimates
+        from."""
+        squares = sum(n * n for lengths in self.text_lengths for n in lengths)
+        return {"sum": sum(self.lengths), "squares": squares}
+
+    @cached_property
+    def apart(self) -> int:
+        """Of how many examples the last prompt has other tokens where it stands alone."""
+        if isinstance(self.encoded, Tokens):
+            return self.encoded.apart
+        return sum(e.apart for e in self.encoded)
+
+    @cached_property
+    def control(self) -> int:
+        """How many words of control tokens stayed text under the chat template."""
+        if isinstance(self.encoded, Tokens):
+            return self.encoded.control
+        return sum(e.control for e in self.encoded)
 
     def micro_batches(
         self,
@@ -168,26 +190,34 @@ class TokenizedSet:
         those that fill examples up. Every rank gets equally many micro-batches, since
         ZeRO-3 gathers weights in each of them together.
         """
-        lengths = [self.lengths[index] for index in indices]
+        texts = [
+            (item, number)
+            for item, index in enumerate(indices)
+            for number in range(len(self.text_lengths[index]))
+        ]
+        lengths = [self.text_lengths[indices[item]][number] for item, number in texts]
         grouped = [
             schedule.make_micro_batches(share, lengths, budget, is_padded)
             for share in schedule.divide_batch(lengths, world)
         ]
         micro_batches = [
-            self._pack(group, [indices[item] for item in group])
+            self._pack([texts[place] for place in group], indices)
             for group in grouped[rank]
         ]
         idle = max(len(groups) for groups in grouped) - len(micro_batches)
         return micro_batches + [IDLE] * idle
 
-    def _pack(self, items: list[int], indices: list[int]) -> MicroBatch:
-        examples = [self.encoded[index] for index in indices]
+    def _pack(
+        self, texts: Sequence[tuple[int, int]], indices: Sequence[int]
+    ) -> MicroBatch:
+        """A row of texts, each by the item that it is of and its number there."""
         return pack_parts(
-            [
-                Segment(i, e.ids, spans=self.spans(e))
-                for i, e in zip(items, examples, strict=True)
-            ]
+            [self._make_segment(item, indices[item], number) for item, number in texts]
         )
+
+    def _make_segment(self, item: int, index: int, number: int) -> Segment:
+        text = self.encoded[index].texts[number]
+        return Segment(item, text.ids, spans=self.spans(text), is_first=number == 0)
 
     def spans(self, example: EncodedExample) -> list[tuple[int, int]]:
         """Which of its tokens are target tokens."""

@@ -48,20 +48,25 @@ class HeldOutLoss:
             device,
             truncated_answers,
         )
-        self._items = (
+        items = (
             test.encoded
             if indices is None
             else [test.encoded[index] for index in indices]
         )
-        self._spans = [test.spans(item) for item in self._items]
-        self.tokens = torch.tensor(
-            [sum(b - a for a, b in spans) for spans in self._spans], dtype=torch.float64
-        )
+        # An item is mostly one text; see EncodedExample.sequences.
+        self._texts = [text for item in items for text in item.texts]
+        self._owners = [
+            number for number, item in enumerate(items) for _ in item.bounds
+        ]
+        self._count = len(items)
+        self._spans = [test.spans(text) for text in self._texts]
+        self._learnt = [sum(b - a for a, b in spans) for spans in self._spans]
+        self.tokens = self._sum_by_item(torch.tensor(self._learnt, dtype=torch.float64))
         self._is_padded = is_padded(engine)
         self._groups = (
             self._grouped(budget)
             if sharing and not self._is_padded
-            else [PrefixGroup((index,)) for index in range(len(self._items))]
+            else [PrefixGroup((index,)) for index in range(len(self._texts))]
         )
         self._micros = self._micro_batches(ranks, budget)
 
@@ -75,21 +80,31 @@ class HeldOutLoss:
         self._engine.eval()
         # the last for prefixes
         sums = torch.zeros(
-            len(self._items) + 1, dtype=torch.float64, device=self._device
+            len(self._texts) + 1, dtype=torch.float64, device=self._device
         )
         for micro in self._micros:
             nll = self._engine(*micro.on(self._device)).double()
             if micro.items:
                 sums[send_tensor(torch.tensor(micro.items), self._device)] = nll
         self._engine.train()
-        dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
-        return item_means(sums[:-1].cpu(), self.tokens, self._truncated_answers)
+        dist.all_reduce(sums)  # exact: every text has one rank's sum and zeros
+        by_item = self._sum_by_item(sums[:-1].cpu())
+        return item_means(by_item, self.tokens, self._truncated_answers)
+
+    def _sum_by_item(self, of_texts: torch.Tensor) -> torch.Tensor:
+        """(M,): what the texts of each item have together."""
+        if len(self._texts) == self._count:
+            return of_texts
+        owners = torch.tensor(self._owners)
+        return torch.zeros(self._count, dtype=of_texts.dtype).index_add(
+            0, owners, of_texts
+        )
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the tokens that the items are, and of which are learnt."""
         sha = hashlib.sha256()
-        for item, spans in zip(self._items, self._spans, strict=True):
+        for item, spans in zip(self._texts, self._spans, strict=True):
             sha.update(np.array([len(item.ids), *item.ids], np.int64).tobytes())
             sha.update(f"{spans}\n".encode())
         return sha.hexdigest()
@@ -99,7 +114,7 @@ class HeldOutLoss:
         """Σn of what is encoded, and the Σn² by which attention costs: what `zsg plan`
         estimates from."""
         lengths = [
-            [len(self._items[index].ids) for index in group.places]
+            [len(self._texts[index].ids) for index in group.places]
             for group in self._groups
         ]
         shared = [
@@ -120,10 +135,10 @@ class HeldOutLoss:
     def _grouped(self, budget: int) -> list[PrefixGroup]:
         limits = [
             _unlearnt(item, spans)
-            for item, spans in zip(self._items, self._spans, strict=True)
+            for item, spans in zip(self._texts, self._spans, strict=True)
         ]
         return prefixes.group_by_prefix(
-            [item.ids for item in self._items], limits, budget
+            [item.ids for item in self._texts], limits, budget
         )
 
     def _micro_batches(self, ranks: Ranks, budget: int) -> list[MicroBatch]:
@@ -131,12 +146,11 @@ class HeldOutLoss:
         each of them together."""
         factor = schedule.EVALUATION_FACTOR[self._device.partition(":")[0]]
         sizes = [
-            _size(group.prefix, [len(self._items[p].ids) for p in group.places])
+            _size(group.prefix, [len(self._texts[p].ids) for p in group.places])
             for group in self._groups
         ]
         learnt = [
-            sum(int(self.tokens[index]) for index in group.places)
-            for group in self._groups
+            sum(self._learnt[index] for index in group.places) for group in self._groups
         ]
         costs = [
             size + (factor - 1) * count
@@ -162,10 +176,10 @@ class HeldOutLoss:
             if begin:
                 after = len(segments)
                 segments.append(
-                    Segment(len(self._items), self._items[group.places[0]].ids[:begin])
+                    Segment(len(self._texts), self._texts[group.places[0]].ids[:begin])
                 )
             segments += [
-                Segment(p, self._items[p].ids[begin:], begin, self._spans[p], after)
+                Segment(p, self._texts[p].ids[begin:], begin, self._spans[p], after)
                 for p in group.places
             ]
         return pack_parts(segments)

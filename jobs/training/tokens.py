@@ -4,7 +4,9 @@ that needs it.
 tokens/<id>/   ids.npy (T,) int32: the examples' tokens one after the other; spans.npy
                (S, 2) int32: what of each is
                learnt; ends.npy (N, 3) int64: where each example's tokens and spans
-                   end, and how many tokens it lost
+                   end, and how many tokens it lost; texts.npy (X, 2) int64: where
+                   examples are several texts, the number of the example and the length
+                   of each
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
 
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import (
@@ -41,6 +44,8 @@ class Tokens(Sequence[EncodedExample]):
         )
         # row by row where an example begins and ends
         self._bounds = np.concatenate([np.zeros((1, 3), np.int64), ends])
+        texts = folder / _TEXTS
+        self._texts = np.load(texts) if texts.exists() else np.empty((0, 2), np.int64)
 
     @property
     def questionless(self) -> int | None:
@@ -48,6 +53,18 @@ class Tokens(Sequence[EncodedExample]):
         the folder."""
         meta = read_tokens_meta(self._folder)
         return replace_unset(meta.questionless) if meta else None
+
+    @property
+    def apart(self) -> int:
+        """Of how many examples the last prompt has other tokens where it stands alone."""
+        meta = read_tokens_meta(self._folder)
+        return (meta and replace_unset(meta.apart)) or 0
+
+    @property
+    def control(self) -> int:
+        """How many words of control tokens stayed text under a chat template."""
+        meta = read_tokens_meta(self._folder)
+        return (meta and replace_unset(meta.control)) or 0
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -60,7 +77,11 @@ class Tokens(Sequence[EncodedExample]):
             self._bounds[index + 1],
         )
         spans = tuple((int(a), int(b)) for a, b in self._spans[span:last])
-        return EncodedExample(self._ids[first:stop], spans, int(cut))
+        begin, end = np.searchsorted(self._texts[:, 0], [index, index + 1])
+        sequences = tuple(map(int, self._texts[begin:end, 1]))
+        return EncodedExample(
+            self._ids[first:stop], spans, int(cut), sequences=sequences
+        )
 
 
 def how_encoded(stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +100,7 @@ def tokens_id(recipe: Mapping[str, Any], arrangement: str) -> str:
 
 
 _FILES = ("ids", "spans", "ends")
+_TEXTS = "texts.npy"
 
 
 def prepare_tokens(
@@ -100,6 +122,8 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
     """Writes the tokens of all examples, one after the other, where each ends, and which
     of them are targets. Token ids go to the disk at once: they may not fit the memory."""
     ends, spans, sizes, questionless = [], [], [0, 0], 0
+    texts: list[tuple[int, int]] = []
+    apart, control = 0, 0
     raw_ids = draft / "ids"
     with raw_ids.open("wb") as file:
         for example in examples:
@@ -108,12 +132,23 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
             spans += encoded.spans
             sizes = [sizes[0] + len(encoded.ids), sizes[1] + len(encoded.spans)]
             ends.append([*sizes, encoded.cut])
+            texts += [(len(ends) - 1, length) for length in encoded.sequences]
             questionless += encoded.lost_question
+            apart += encoded.apart
+            control += encoded.control
     # a file without bytes cannot be mapped
     ids = np.memmap(raw_ids, np.int32, "r") if sizes[0] else np.empty(0, np.int32)
     np.save(draft / "ids.npy", ids)
     raw_ids.unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
-    meta = TokensMeta(examples=len(ends), tokens=sizes[0], questionless=questionless)
+    if texts:
+        np.save(draft / _TEXTS, np.array(texts, np.int64))
+    meta = TokensMeta(
+        examples=len(ends),
+        tokens=sizes[0],
+        questionless=questionless,
+        apart=apart or UNSET,
+        control=control or UNSET,
+    )
     write_prepared_meta(draft, meta)

@@ -31,7 +31,7 @@ from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Event, Start
-from jobs.contract.length_notes import describe_lengths
+from jobs.contract.length_notes import describe_chat, describe_lengths
 from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
@@ -360,7 +360,7 @@ class Trainer:
 
     def _tell_lengths(self, start: Start) -> None:
         """Says what max_length has taken of the examples, where people look."""
-        notes = describe_lengths(start, self.settings)
+        notes = [*describe_lengths(start, self.settings), *describe_chat(start)]
         self.progress.notes = self.context.pulse.notes = notes
         for note in notes:
             logger.warning(note)
@@ -385,6 +385,8 @@ class Trainer:
                 "train": self.train.questionless,
                 "test": self.test.questionless,
             },
+            apart=_count_any(self.train.apart, self.test.apart),
+            control=_count_any(self.train.control, self.test.control),
             tokens={
                 "train": self.train.token_counts,
                 "test": self.losses.sets["loss"].token_counts,
@@ -426,13 +428,15 @@ class Trainer:
         )
         for micro in self.ahead or self._micro_batches(step):
             self.engine.backward(loss_of.add(self._forward(micro), micro.items))
-            self.consumed += [(step, item, indices[item]) for item in micro.items]
+            self.consumed += [(step, item, indices[item]) for item in micro.counted]
         self.engine.step()
         self.ahead = self._micro_batches(step + 1)  # while the device is still at work
         loss = loss_of.value()
         self.updates.refuse_broken(step, loss, skipped, self.context.pulse.train_loss)
         self.progress.skipped = self.updates.skipped
-        lengths = [self.train.lengths[index] for index in indices]
+        lengths = [
+            length for index in indices for length in self.train.text_lengths[index]
+        ]
         self.context.pulse.reached(step, sum(lengths), loss)
         if self.journal:
             data = {
@@ -528,6 +532,11 @@ def _steps(
             )
         steps[step].append(ids[index])
     yield from steps.items()
+
+
+def _count_any(train: int, test: int) -> dict[str, int] | msgspec.UnsetType:
+    """Counts by split; unset where there is nothing to count."""
+    return {"train": train, "test": test} if train or test else msgspec.UNSET
 
 
 def _before(job: TrainJob) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from jobs.training.task_scales import compute_scales
 from jobs.training.tokens import Encode, how_encoded, prepare_tokens, tokens_id
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import Template
+from zsg_core.data.prompts import CHAT, Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.families.registry import position_count
@@ -95,6 +95,9 @@ def make_encoder(
     truncate: str = "prompt",
 ) -> Encode:
     """How a run turns an example into token ids."""
+    if template.name == CHAT:
+        encoder = vocabulary.open_chat(template)
+        return partial(encoder.encode, max_length=max_length, truncate=truncate)
     ends = {"bos": vocabulary.bos, "eos": vocabulary.eos}
     how: dict[str, Any] = {
         "template": template,

@@ -19,7 +19,13 @@ from jobs.files.paths import make_absolute
 from jobs.model import content
 from jobs.preparing import added_tokens
 from jobs.preparing.source_files import SourceFiles
-from launcher.grids import hub, model_folder, model_tokenizer, suite_files
+from launcher.grids import (
+    chat_template,
+    hub,
+    model_folder,
+    model_tokenizer,
+    suite_files,
+)
 from launcher.grids.hub import Downloads
 from zsg_core import suites
 from zsg_core.data import data_sets, instructions, readers
@@ -85,6 +91,7 @@ class Inputs:
             control=self._control(base) if base else (),
             ends=self._ends(base) if base else (),
             embedding=embedding,
+            chat_template=chat_template.find_digest(settings, base),
         )
 
     def find_files(self, settings: Settings) -> dict[str, SourceFiles]:
@@ -327,6 +334,9 @@ def find_model_notes(points: Sequence[Settings]) -> list[str]:
         for folder, added in sorted(bases)
         for note in model_folder.find_notes(folder, added)
     ]
+    notes += chat_template.find_notes(
+        (point, folder) for point in points if (folder := base_folder(point))
+    )
     notes += [
         f"model {point.model.name} has one table for embedding and output layer"
         " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"

@@ -54,6 +54,7 @@ _FRACTION = "a fraction such as 1/4"
 PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "name of letters, digits, . _ -",
     r"^[A-Za-z0-9][\w-]{0,31}$": "name of letters, digits, _ -",
+    r"^[A-Za-z_][A-Za-z0-9_]{0,63}$": "name of letters, digits, _",
     r"^[a-z0-9][a-z0-9_-]{0,31}$": "name of small letters, digits, _ -",
     r"^[A-Za-z0-9][\w.-]*$": "name of letters, digits, _ . -",
     r"^[A-Za-z0-9][\w.:-]*$": "name of a device",

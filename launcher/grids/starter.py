@@ -4,11 +4,13 @@ schemas, a small data set."""
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 
-from launcher.grids import json_schema
+from jobs.files.paths import make_absolute
+from launcher.grids import chat_template, json_schema
 from launcher.workspace.shipped import find_shipped
 from launcher.workspace.yaml_file import format_path
 from zsg_core import skills
@@ -19,8 +21,10 @@ PER_TASK = 40
 PARTS = ("grid.yaml", "cluster_profiles/my-cluster.yaml", "schema", "tasks")
 
 
-def write_starter(folder: Path) -> list[str]:
-    """Writes the starter into a folder, new or not; returns what was made.
+def write_starter(folder: Path, model: Path | None = None) -> list[str]:
+    """Writes the starter into a folder, new or not; returns what was made. Its runs are
+    of the tiny model, or of the one in the folder `model`, by its own chat template
+    where it has one.
 
     UserError names what is there already: nothing is overwritten, and nothing is written then.
     """
@@ -28,7 +32,7 @@ def write_starter(folder: Path) -> list[str]:
     is_new = not folder.exists()
     draft = folder / f".zsg-init.{uuid.uuid4().hex[:8]}"
     try:
-        for name, text in _files().items():
+        for name, text in _files(model).items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_text(text, encoding="utf-8", newline="\n")
         _publish(draft, folder)
@@ -78,7 +82,7 @@ def _publish(draft: Path, folder: Path) -> None:
         raise
 
 
-def _files() -> dict[str, str]:
+def _files(model: Path | None) -> dict[str, str]:
     """Every file of the starter as relative path -> text."""
     templates = find_shipped("templates") / "starter"
     files = {
@@ -86,6 +90,8 @@ def _files() -> dict[str, str]:
         for name in PARTS
         if name.endswith(".yaml")
     }
+    if model is not None:
+        files["grid.yaml"] = _name_model(files["grid.yaml"], model)
     for name, schema in (
         ("grid", json_schema.make_grid_schema()),
         ("profile", json_schema.make_profile_schema()),
@@ -97,3 +103,33 @@ def _files() -> dict[str, str]:
         f"tasks/{name}": text
         for name, text in skills.make_task_files(PER_TASK, seed=0).items()
     }
+
+
+def _name_model(grid: str, model: Path) -> str:
+    """The grid with a model in place of the tiny one, at a rate that pretrained weights
+    bear; and with its chat template, where it has one. UserError for no model's folder."""
+    if not (model / "config.json").is_file():
+        raise UserError(
+            f"{format_path(model)}: no model's folder: it holds no config.json; give a local"
+            " Hugging Face folder"
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.resolve().name).strip("-._") or "base"
+    path = json.dumps(str(make_absolute(model)), ensure_ascii=False)
+    changes = {
+        r"two runs of a tiny model, a minute or two on a laptop": f"two runs of {name}",
+        r"(?m)^    name: tiny .*$": f"    name: {name}",
+        r"(?m)^    # path: models/.*$": f"    path: {path}",
+        r"(?m)^    lr: 2e-3 .*$": "    lr: 1e-5                     # peak learning rate",
+    }
+    if chat_template.has_template(model):
+        changes[r"(?m)^    path: tasks .*$"] = (
+            r"\g<0>\n    template: chat               # written by the model's own chat template"
+        )
+    for pattern, text in changes.items():
+        grid = re.sub(pattern, text if "\\g" in text else _as_literal(text), grid)
+    return grid
+
+
+def _as_literal(text: str) -> str:
+    """A text as what `re.sub` puts in place, whatever backslashes it has."""
+    return text.replace("\\", "\\\\")

@@ -13,6 +13,7 @@ its place. A Natural Instructions question follows Tk-Instruct: definition, at m
 positive examples, input.
 """
 
+import hashlib
 import itertools
 import string
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ ANSWER, PROMPT, ALL = TARGETS = ("answer", "prompt", "all")
 # what an example loses that is too long: its prompt, whatever is behind its head, or its
 # system text before the rest of its prompt
 CUT_PROMPT, HEAD, CUT_SYSTEM = TRUNCATIONS = ("prompt", "head", "system")
+# the model's own chat template, which jobs.model.chat writes with
+CHAT = "chat"
 OTHER_SYSTEM = "x"  # stands for a system text, to see where one stands in a prompt
 # ids of the question, of the tag after it, of the answer
 Turn = tuple[list[int], list[int], list[int]]
@@ -42,16 +45,34 @@ VICUNA_SYSTEM = (
 
 @dataclass(frozen=True)
 class Template:
-    """How examples are written out: a name of STYLES, and how many positive examples a
-    prompt shows."""
+    """How examples are written out: a name of STYLES or CHAT, and how many positive
+    examples a prompt shows.
+
+    Of CHAT: the digest of the model's chat template, what it is called with, and how a
+    system text is written (jobs.model.chat_encoder).
+    """
 
     name: str
     shots: int = 0
+    digest: str = ""
+    arguments: tuple[tuple[str, Any], ...] = ()
+    system: str = "template"
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> "Template":
         """The template of a corpus' recipe."""
-        return cls(recipe["name"], recipe.get("positive_examples", 0))
+        return cls(
+            recipe["name"],
+            recipe.get("positive_examples", 0),
+            recipe.get("digest", ""),
+            tuple((key, value) for key, value in recipe.get("arguments", ())),
+            recipe.get("system", "template"),
+        )
+
+
+def digest_chat_template(source: str) -> str:
+    """The SHA-256 of a chat template's text."""
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -115,17 +136,28 @@ class EncodedExample:
         ]
 
     @property
+    def texts(self) -> list["EncodedExample"]:
+        """Each of its texts alone; itself where it is one."""
+        if not self.sequences:
+            return [self]
+        return [
+            replace(
+                self,
+                ids=self.ids[begin:end],
+                spans=tuple(
+                    (start - begin, stop - begin)
+                    for start, stop in self.spans
+                    if begin <= start < end
+                ),
+                sequences=(),
+            )
+            for begin, end in self.bounds
+        ]
+
+    @property
     def last(self) -> "EncodedExample":
         """The last of its texts alone: the whole dialogue."""
-        if not self.sequences:
-            return self
-        begin = len(self.ids) - self.sequences[-1]
-        spans = tuple(
-            (start - begin, stop - begin)
-            for start, stop in self.spans
-            if start >= begin
-        )
-        return replace(self, ids=self.ids[begin:], spans=spans, sequences=())
+        return self.texts[-1]
 
     @property
     def prompt(self) -> list[int]:
@@ -321,8 +353,8 @@ class Style:
 
 def next_turn(template: str) -> str:
     """The text at which an answer is over, as a question of the user's begins: of the
-    name of a template."""
-    return STYLES[template].next_turn
+    name of a template. Of CHAT none: a token ends an answer there."""
+    return "" if template == CHAT else STYLES[template].next_turn
 
 
 def _begin(bos: int | None) -> list[int]:

@@ -11,11 +11,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    FiniteFloat,
     ValidationError,
     model_validator,
 )
 
 from zsg_core.data.mixing import RATES
+from zsg_core.data.prompts import CHAT
 from zsg_core.data.readers import FORMATS
 from zsg_core.settings.diverse import InstructionSettings, SelfSampleSettings
 from zsg_core.settings.fields import (
@@ -80,6 +82,36 @@ def check_tag_pattern(text: str) -> str:
     return text
 
 
+# what transformers' apply_chat_template is called with by zsg
+_TAKEN_ARGUMENTS = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+
+
+def check_chat_argument(name: str) -> str:
+    """The name of what a chat template is called with, if zsg does not say that itself."""
+    if name in _TAKEN_ARGUMENTS:
+        raise ValueError("is said by zsg itself; take it out")
+    return name
+
+
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,31}$")]
 Pattern = Annotated[
     str, Field(min_length=1, max_length=200), AfterValidator(check_tag_pattern)
@@ -93,6 +125,18 @@ TaskNames = Annotated[
     list[TaskName],
     Field(min_length=1),
     BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+]
+# what a chat template is called with beside the dialogue
+ChatArguments = Annotated[
+    dict[
+        Annotated[
+            str,
+            Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"),
+            AfterValidator(check_chat_argument),
+        ],
+        bool | int | FiniteFloat | str,
+    ],
+    Field(min_length=1),
 ]
 DataSets = Annotated[dict[SourceName, TaskNames], Field(min_length=1)]
 
@@ -410,11 +454,26 @@ class DataSettings(SourceSettings):
             "that all replicates share one test set."
         ),
     )
-    template: Literal["zsg", "vicuna", "llama2", "plain"] = Field(
+    template: Literal["zsg", "vicuna", "llama2", "plain", "chat"] = Field(
         default="zsg",
         description=(
             "How the turns of an example are written as one text: zsg's own, vicuna's, "
-            "Llama 2's, or plain."
+            "Llama 2's, plain, or by the chat template of the model's tokenizer."
+        ),
+    )
+    chat_template_kwargs: ChatArguments | None = Field(
+        default=None,
+        description=(
+            "Template chat only: what the model's chat template is called with, such as "
+            "{enable_thinking: false} or {date_string: 26 Jul 2024}."
+        ),
+    )
+    chat_system: Literal["template", "prepend", "drop"] = Field(
+        default="template",
+        description=(
+            "Template chat only: how an example's system text is written: as the chat "
+            "template has it, before the first question (for templates that know no "
+            "system text), or not at all."
         ),
     )
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
@@ -436,6 +495,18 @@ class DataSettings(SourceSettings):
             if isinstance(values, dict) and values.get("sources")
             else check_caps_of_one_task(values)
         )
+
+    @model_validator(mode="after")
+    def _chat_keys_have_their_template(self) -> "DataSettings":
+        is_given = (
+            self.chat_template_kwargs is not None or self.chat_system != "template"
+        )
+        if is_given and self.template != CHAT:
+            raise ValueError(
+                "`chat_template_kwargs` and `chat_system` are of template chat alone; set template:"
+                " chat, or leave them out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sources_make_sense(self) -> "DataSettings":

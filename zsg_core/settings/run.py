@@ -505,7 +505,13 @@ def _collect_test_settings(settings: Settings) -> dict[str, Any]:
     data = settings.data
     values = {
         key: getattr(data, key)
-        for key in ("template", "positive_examples", "max_turns")
+        for key in (
+            "template",
+            "chat_template_kwargs",
+            "chat_system",
+            "positive_examples",
+            "max_turns",
+        )
     }
     for name, source in data.by_source().items():
         values |= {

@@ -1,0 +1,121 @@
+"""Finds the chat template of a model's folder, without any engine.
+
+Which text is taken is by the rules of transformers (PreTrainedTokenizerBase, 5.23):
+chat_template.jinja before the key in tokenizer_config.json, and of several the one
+called `default`. A job compares the digest with that of what transformers has loaded.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from jobs.contract.folder import get_object
+from jobs.files.model_file_names import TEMPLATE_FOLDER, TEMPLATE_NAMES
+from launcher.grids.model_files import read_json
+from zsg_core.data import prompts
+from zsg_core.data.prompts import CHAT
+from zsg_core.errors import UserError
+from zsg_core.settings.run import Settings
+
+CONFIG = "tokenizer_config.json"
+MOST_BYTES = 10_000_000  # of a template; published ones have up to 30,000
+CLOCK, DATE = "strftime_now", "date_string"
+
+
+def read_template(folder: Path) -> str | None:
+    """The chat template that transformers takes of a folder; None where there is none.
+
+    UserError for a file that cannot be read, and for several without a default.
+    """
+    path = folder / TEMPLATE_NAMES[0]
+    if path.is_file():
+        return _read_text(path)
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    template = config.get("chat_template")
+    if isinstance(template, str):
+        return template
+    named = _list_named(template)
+    if "default" in named:
+        return named["default"]
+    others = [*named, *_list_additional(folder)]
+    if others:
+        raise UserError(
+            f"{folder}: its chat templates are {', '.join(sorted(map(str, others)))}, and none is"
+            " the default; name one `default` in a copy of the folder"
+        )
+    return None
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a model has a chat template that can be taken."""
+    try:
+        return read_template(folder) is not None
+    except UserError:
+        return False
+
+
+def find_digest(settings: Settings, base: Path | None) -> str | None:
+    """The digest of the chat template that a run writes with; None of a run that does
+    not. UserError for a model without one, and for one that writes the day's date."""
+    if settings.data.template != CHAT:
+        return None
+    if base is None:
+        raise UserError(
+            f"data.template: chat is the model's own, and model {settings.model.name} has none;"
+            " take another template, or a model.path"
+        )
+    source = read_template(base)
+    if source is None:
+        raise UserError(
+            f"{base}: data.template is chat, and its tokenizer has no chat template"
+            f" ({TEMPLATE_NAMES[0]}, or chat_template in {CONFIG}); take another data.template"
+        )
+    if CLOCK in source and DATE not in (settings.data.chat_template_kwargs or {}):
+        raise UserError(
+            f"{base}: its chat template writes the day's date ({CLOCK}), so that a run would change"
+            " with the day; give it one: data.chat_template_kwargs: {date_string: 26 Jul 2024}"
+        )
+    return prompts.digest_chat_template(source)
+
+
+def find_notes(points: Iterable[tuple[Settings, Path]]) -> Iterator[str]:
+    """Models with a chat template of their own, where a grid does not say how prompts
+    are written: each as a line."""
+    silent = {
+        folder: settings.data.template
+        for settings, folder in points
+        if "template" not in settings.data.model_fields_set
+    }
+    for folder, name in sorted(silent.items()):
+        if has_template(folder):
+            yield (
+                f"model.path {folder}: has a chat template of its own, and prompts are written by"
+                f" data.template: {name}, the default; data.template: chat takes the model's, and"
+                f" data.template: {name} says that this is meant"
+            )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f"{path} has {size:,} bytes: no chat template")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {str(error)[:200]}") from error
+
+
+def _list_named(template: object) -> dict[str, str]:
+    """The templates of a list of them, as tokenizer_config.json may have it, by name."""
+    if not isinstance(template, list):
+        return {}
+    rows = [get_object(row) for row in cast("list[Any]", template)]
+    return {
+        row["name"]: row["template"]
+        for row in rows
+        if isinstance(row.get("name"), str) and isinstance(row.get("template"), str)
+    }
+
+
+def _list_additional(folder: Path) -> list[str]:
+    return [path.stem for path in (folder / TEMPLATE_FOLDER).glob("*.jinja")]

@@ -1,0 +1,397 @@
+"""Does an example under a model's chat template become token ids within max_length, and
+are they trained, kept and asked as those of any template?"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from jobs.evaluating.items import Asker
+from jobs.model.chat import ChatWriter
+from jobs.model.chat_encoder import ChatEncoder
+from jobs.model.vocabulary import Vocabulary, load_vocabulary
+from jobs.training.batches import TokenizedSet
+from jobs.training.tokens import prepare_tokens
+from jobs.training.train_sets import make_encoder
+from tests.lib.chat_templates import (
+    ALTERNATING,
+    CHATML,
+    CONTROL,
+    THINKING,
+    make_tokenizer,
+)
+from tests.lib.requirements import need
+from zsg_core.data import readers
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import EncodedExample, Template, digest_chat_template
+from zsg_core.data.readers.intake import Intake
+from zsg_core.errors import UserError
+
+CHAT = Template("chat")
+END = CONTROL.index("<|im_end|>")
+TURNS = (("How far?", "Far."), ("Really?", "Yes."), ("Sure?", "No."))
+TALK = Example(id="talk:1", task="talk", turns=TURNS, system="Be brief.")
+QUESTION = Example(id="ask:1", task="ask", turns=(("one two three four", "five six"),))
+SHOTS = Example(
+    id="task:1",
+    task="task",
+    turns=(("in", "out"),),
+    definition="Do it",
+    shots=(("shot one", "yes one"), ("shot two", "yes two")),
+)
+
+
+def open_encoder(template: str = CHATML, how: Template = CHAT) -> ChatEncoder:
+    tokenizer = make_tokenizer(template)
+    return ChatEncoder(ChatWriter(tokenizer, dict(how.arguments)), how)
+
+
+def make_words(template: str = CHATML) -> Vocabulary:
+    """A tokenizer with a chat template as jobs have it."""
+    tokenizer = make_tokenizer(template)
+
+    def chat_encoder(how: Template) -> ChatEncoder:
+        return ChatEncoder(ChatWriter(tokenizer, dict(how.arguments)), how)
+
+    return Vocabulary(
+        lambda text: tokenizer(text, add_special_tokens=False)["input_ids"],
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        lambda ids: tokenizer.decode([int(token) for token in ids]),
+        chat_encoder=chat_encoder,
+    )
+
+
+def decode(ids: Sequence[int]) -> str:
+    return str(make_tokenizer(CHATML).decode([int(token) for token in ids]))
+
+
+def list_learnt(encoded: EncodedExample) -> list[str]:
+    return [decode(encoded.ids[start:stop]) for start, stop in encoded.spans]
+
+
+def test_a_system_text_and_all_turns_are_written() -> None:
+    encoded = open_encoder().encode(TALK, 1000)
+
+    assert decode(encoded.ids).startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    assert list_learnt(encoded) == [f"{answer}<|im_end|>" for _, answer in TURNS]
+    assert (encoded.cut, encoded.sequences) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("system", "begins"),
+    [
+        ("prepend", "<s>[INST] Be brief.\n\nHow far? [/INST]"),
+        ("drop", "<s>[INST] How far? [/INST]"),
+    ],
+)
+def test_a_template_without_system_texts_is_used_as_the_grid_says(
+    system: str, begins: str
+) -> None:
+    encoder = open_encoder(ALTERNATING, Template("chat", system=system))
+
+    assert decode(encoder.encode(TALK, 1000).ids).startswith(begins)
+    with pytest.raises(
+        UserError, match=r"example talk:1: .*data\.chat_system: prepend"
+    ):
+        open_encoder(ALTERNATING).encode(TALK, 1000)
+
+
+def test_turns_that_do_not_fit_whole_are_left_out() -> None:
+    """The rest is what the template writes of a dialogue that ends there."""
+    encoder = open_encoder()
+    whole = encoder.encode(TALK, 1000)
+    second = whole.spans[1][1] + 1  # with the line end behind it
+
+    for room in (second, second + 5, len(whole.ids) - 1):
+        encoded = encoder.encode(TALK, room)
+        assert encoded.ids == whole.ids[:second]
+        assert encoded.cut == len(whole.ids) - second
+        assert len(encoded.spans) == 2
+    assert encoder.encode(TALK, len(whole.ids)) == whole
+
+
+def test_a_question_is_cut_at_its_tail_and_then_the_answer_which_keeps_its_end() -> (
+    None
+):
+    encoder = open_encoder()
+    whole = encoder.encode(QUESTION, 1000)
+    size = len(whole.ids)
+
+    shorter = encoder.encode(QUESTION, size - 5)
+    assert "one two three<|im_end|>" in decode(shorter.ids)
+    assert list_learnt(shorter) == ["five six<|im_end|>"]
+    assert (shorter.cut, shorter.lost_question) == (5, False)
+    questionless = encoder.encode(QUESTION, size - len("one two three four"))
+    assert questionless.lost_question
+    assert list_learnt(questionless) == ["five six<|im_end|>"]
+    half = encoder.encode(QUESTION, size - len("one two three four six"))
+    assert list_learnt(half) == ["five<|im_end|>"]
+    assert half.lost_question
+    with pytest.raises(UserError, match=r"ask:1: the chat template alone writes"):
+        encoder.encode(QUESTION, 20)
+
+
+def test_every_length_is_kept_and_no_answer_loses_its_end() -> None:
+    encoder = open_encoder()
+    for example in (TALK, QUESTION, SHOTS):
+        longest = len(encoder.encode(example, 1000).ids)
+        for room in range(80, longest + 1):
+            encoded = encoder.encode(example, room)
+            assert len(encoded.ids) <= room
+            assert all(text.endswith("<|im_end|>") for text in list_learnt(encoded))
+
+
+def test_positive_examples_are_dropped_before_the_question_is_cut() -> None:
+    encoder = open_encoder(CHATML, Template("chat", shots=2))
+    whole = encoder.encode(SHOTS, 1000)
+
+    shorter = encoder.encode(SHOTS, len(whole.ids) - 1)
+
+    assert "shot two" in decode(whole.ids)
+    assert "shot one" in decode(shorter.ids)
+    assert "shot two" not in decode(shorter.ids)
+    assert "Input: in.\nOutput: <|im_end|>" in decode(shorter.ids)
+
+
+def test_a_system_text_is_cut_first_where_the_grid_says_so() -> None:
+    encoder = open_encoder()
+    example = Example(
+        id="e:1", task="e", turns=QUESTION.turns, system="long long words"
+    )
+    size = len(encoder.encode(example, 1000).ids)
+
+    shorter = decode(encoder.encode(example, size - 6, "system").ids)
+
+    assert "system\nlong long<|im_end|>" in shorter
+    assert "one two three four<|im_end|>" in shorter
+
+
+def test_the_head_of_a_text_may_lose_answers() -> None:
+    encoder = open_encoder()
+    whole = encoder.encode(TALK, 1000)
+
+    head = encoder.encode(TALK, whole.spans[1][0] + 2, "head")
+
+    assert head.ids == whole.ids[: whole.spans[1][0] + 2]
+    assert head.spans == (whole.spans[0], (whole.spans[1][0], len(head.ids)))
+
+
+def test_a_token_without_a_row_in_the_embedding_is_refused() -> None:
+    writer = ChatWriter(make_tokenizer(CHATML))
+
+    with pytest.raises(UserError, match="the embedding has 200 rows"):
+        ChatEncoder(writer, CHAT, rows=200).encode(TALK, 1000)
+
+
+def test_a_template_that_has_changed_since_the_plan_is_refused() -> None:
+    writer = ChatWriter(make_tokenizer(CHATML))
+    planned = Template("chat", digest=digest_chat_template(THINKING))
+
+    with pytest.raises(UserError, match="has changed since this was submitted"):
+        ChatEncoder(writer, planned)
+    ChatEncoder(writer, Template("chat", digest=digest_chat_template(CHATML)))
+
+
+def test_each_answer_of_a_thinking_template_is_a_text_and_each_has_its_room() -> None:
+    """An example stays one; what of it does not fit is left out with all that follows."""
+    encoder = open_encoder(THINKING)
+    whole = encoder.encode(TALK, 1000)
+
+    assert len(whole.sequences) == 3
+    assert sum(whole.sequences) == len(whole.ids)
+    assert len(whole.spans) == 3
+    shorter = encoder.encode(TALK, whole.sequences[2] - 1)
+    assert shorter.sequences == whole.sequences[:2]
+    assert shorter.ids == whole.ids[: sum(whole.sequences[:2])]
+    assert shorter.cut == whole.sequences[2]
+
+
+def test_of_several_texts_the_first_token_of_none_is_learnt() -> None:
+    encoded = open_encoder(THINKING).encode(TALK, 1000)
+    begins = {begin for begin, _ in encoded.bounds}
+
+    for which in ("answer", "prompt", "all"):
+        learnt = {
+            place
+            for start, stop in encoded.target_spans(which)
+            for place in range(start, stop)
+        }
+        assert not learnt & begins
+        if which == "all":
+            assert len(learnt) == len(encoded.ids) - 3
+
+
+def test_texts_of_an_example_are_packed_as_examples_and_counted_once() -> None:
+    """Over ranks and micro-batches: every target token once, with the positions of its
+    own text; the example counts where its first text is."""
+    encoder = open_encoder(THINKING)
+    short = Example(id="s:1", task="s", turns=TURNS[:1])
+    encoded = [encoder.encode(example, 1000) for example in (TALK, short, TALK)]
+    tokens = TokenizedSet(["a", "b", "c"], encoded)
+
+    micros = [
+        micro
+        for rank in range(2)
+        for micro in tokens.micro_batches([2, 1, 0], rank, 2, 150)
+    ]
+
+    counted = [item for micro in micros for item in micro.counted]
+    assert sorted(counted) == [0, 1, 2]
+    learnt: list[int] = []
+    for micro in micros:
+        learnt += [micro.items[owner] for owner in micro.owners] if micro.items else []
+        begin = 0
+        for length in micro.lengths:
+            assert list(micro.positions[begin : begin + length]) == list(range(length))
+            begin += length
+        assert max(micro.lengths) <= 150 or len(micro.lengths) == 1
+    assert [learnt.count(item) for item in range(3)] == [
+        tokens.learnt[index] for index in (2, 1, 0)
+    ]
+    squares = sum(n * n for example in encoded for n in example.sequences or [])
+    squares += len(encoded[1].ids) ** 2
+    assert tokens.token_counts["squares"] == squares
+
+
+def test_kept_tokens_are_the_texts_that_were_encoded(tmp_path: Path) -> None:
+    encoder = open_encoder(THINKING)
+    examples = [
+        TALK,
+        QUESTION,
+        Example(id="t:2", task="t", turns=(("<|im_end|>", "b"),)),
+    ]
+
+    kept = prepare_tokens(
+        tmp_path / "id", lambda: examples, lambda e: encoder.encode(e, 1000)
+    )
+
+    for example, found in zip(examples, kept, strict=True):
+        made = encoder.encode(example, 1000)
+        assert list(found.ids) == made.ids
+        assert (found.spans, found.sequences) == (made.spans, made.sequences)
+    assert (kept.apart, kept.control) == (0, 1)
+
+
+@pytest.mark.parametrize("template", [CHATML, THINKING, ALTERNATING])
+def test_a_model_is_asked_what_it_has_learnt_to_answer(template: str) -> None:
+    """The prompt of an item is what stands before its last answer in training, and the
+    end of a turn ends what is said."""
+    how = Template("chat", system="drop")
+    words = make_words(template)
+    asker = Asker(how, words, 1000)
+    trained = make_encoder(words, how, 1000)(TALK)
+
+    assert asker.prompt(TALK) == trained.prompt
+    assert asker.test_prompt(TALK) == (trained.prompt, False)
+    end = trained.last.ids[trained.last.spans[-1][1] - 1]
+    assert asker.add_ends({"ends": [7]})["ends"] == sorted({7, end})
+    assert Asker(Template("zsg"), words).add_ends({}) == {}
+
+
+def test_a_prompt_that_does_not_fit_is_cut_or_not_asked() -> None:
+    words = make_words()
+    whole = Asker(CHAT, words, 1000).prompt(QUESTION)
+
+    ids, is_cut = Asker(CHAT, words, len(whole) - 5).test_prompt(QUESTION)
+
+    assert is_cut
+    assert ids is not None
+    assert "one two three<|im_end|>" in decode(ids)
+    assert decode(ids).endswith("<|im_start|>assistant\n")
+    assert Asker(CHAT, words, 60).test_prompt(TALK) == (None, True)
+
+
+@pytest.fixture(scope="module")
+def goldens(real_data: Path) -> dict[str, Any]:
+    """Six templates with the behaviours of well-known ones."""
+    path = real_data.parent / "goldens" / "chat_goldens.json"
+    need("data", [] if path.is_file() else [str(path)])
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def dialogues(real_data: Path) -> list[Example]:
+    """500 published examples, half of them of several turns."""
+    sources = (
+        ("messages", "messages_format/delia_train_dataset.jsonl", 100),
+        ("sharegpt", "sharegpt/fastchat_dummy_conversation.json", 250),
+        ("alpaca", "alpaca/alpaca_5000.json", 400),
+    )
+    examples: list[Example] = []
+    for reader, name, count in sources:
+        read = list(readers.read_examples(reader, real_data / name, Intake(True)))
+        examples += read[:: max(1, len(read) // count)][:count]
+    return examples[:500]
+
+
+def replace_texts(example: Example) -> Example:
+    """The same dialogue, in which nobody says more than a letter."""
+    turns = tuple(
+        ("a" if asked.strip() else "", "a" if answered.strip() else "")
+        for asked, answered in example.turns
+    )
+    return structs.replace(example, turns=turns, system="a" if example.system else "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3_like",
+        "qwen_like",
+        "qwen3_like",
+        "gemma_like",
+        "mistral_like",
+        "zephyr_like",
+    ],
+)
+@pytest.mark.parametrize(
+    "step", [10, pytest.param(1, marks=pytest.mark.soak(part="models"))]
+)
+def test_real_answers_are_learnt_once_each_and_nothing_else(
+    goldens: dict[str, Any], dialogues: list[Example], name: str, step: int
+) -> None:
+    """What is learnt is each answer and the end of its turn, in their order, and no word
+    of a text is an end."""
+    template = goldens["templates"][name]
+    tokenizer = make_tokenizer(
+        template["template"],
+        control=goldens["specials"],
+        merges=[tuple(merge.split(" ")) for merge in goldens["merges"]],
+        bos=template["bos"],
+        eos=template["eos"],
+    )
+    encoder = ChatEncoder(ChatWriter(tokenizer), Template("chat", system="prepend"))
+    end = goldens["specials"].index(template["stop"])
+
+    several = 0
+    for example in dialogues[::step]:
+        encoded = encoder.encode(example, 1 << 30)
+        several += len(example.turns) > 1
+        learnt = [
+            tokenizer.decode(encoded.ids[start:stop]) for start, stop in encoded.spans
+        ]
+        assert all(text.endswith(template["stop"]) for text in learnt), example.id
+        said = [text.removesuffix(template["stop"]).strip() for text in learnt]
+        if name == "qwen3_like":
+            said = [text.removeprefix("<think>\n\n</think>").strip() for text in said]
+        assert said == [answer.strip() for _, answer in example.turns], example.id
+        plain = encoder.encode(replace_texts(example), 1 << 30)
+        assert encoded.ids.count(end) == plain.ids.count(end), example.id
+    assert len(dialogues) == 500
+    assert several > 100 / step
+
+
+def test_the_vocabulary_of_a_folder_writes_by_its_template(tmp_path: Path) -> None:
+    """As transformers reads it: chat_template.jinja of the folder."""
+    tokenizer = make_tokenizer(CHATML)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 300}')
+
+    encoder: Any = load_vocabulary(tmp_path, {}).open_chat(CHAT)
+
+    assert encoder.encode(TALK, 1000) == open_encoder().encode(TALK, 1000)
+    assert encoder.end_of_turn == END
