@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from jobs.model import base_model
@@ -14,6 +15,7 @@ from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
 from tests.lib.tiny_base import BASE, TEXTS
+from tests.lib.tiny_families import make_model
 from zsg_core.errors import UserError
 from zsg_core.recipe import id_of_base, remove_added_tokens
 from zsg_core.settings.run import Settings
@@ -102,6 +104,39 @@ def test_rows_are_drawn_or_the_mean(
         assert torch.equal(
             drawn.lm_head.weight[400:], head.double().mean(0).float().expand(48, -1)
         )
+
+
+@pytest.mark.parametrize("family", ["phi", "gpt2", "mixtral"])
+def test_any_family_gets_tokens_and_is_otherwise_as_it_was(
+    tiny: Path, tmp_path: Path, family: str
+) -> None:
+    """With a bias in its output layer, a tied one, experts: what it makes of the tokens
+    that it knew is the same, and its files have the names that they had. Its generation
+    config, which transformers reads and would not write, stays as it is."""
+    source, made = tmp_path / "source", tmp_path / "made"
+    before = make_model(family, vocab_size=400)
+    before.save_pretrained(source)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(source)
+    settings = '{"temperature": 0.6, "do_sample": false}'
+    (source / "generation_config.json").write_text(settings)
+    recipe = {**BASE, "added": {"tokens": TOKENS, "init": "random", "seed": 1}}
+    added_tokens.make_extended_base(made, source, recipe)
+
+    after = base_model.load_model(made, "fp32", attention="eager")
+    text = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        first, second = (
+            model(input_ids=text, use_cache=False).logits for model in (before, after)
+        )
+    assert second.shape[-1] == after.config.vocab_size == 448
+    assert torch.equal(second[..., :400], first)
+    names = [load_file(path / "model.safetensors").keys() for path in (source, made)]
+    assert names[0] == names[1]
+    assert (made / "generation_config.json").read_text() == settings
+    if family == "phi":
+        bias = after.lm_head.bias
+        average = bias[:400].double().mean().float()
+        assert torch.equal(bias[400:], average.expand(48))
 
 
 def test_a_token_that_there_is_cannot_be_added(tiny: Path, tmp_path: Path) -> None:

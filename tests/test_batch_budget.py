@@ -14,6 +14,7 @@ with warnings.catch_warnings():
 
     from jobs.model import base_model, placement
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.model.architecture import make_skeleton
     from jobs.model.batch_budget import CPU_TOKENS, BatchBudget
     from jobs.model.generate import Generator
     from jobs.model.tuning import apply_tuning
@@ -21,6 +22,7 @@ with warnings.catch_warnings():
 from jobs.evaluating import asking
 from jobs.runtime import devices
 from tests.lib.published_llamas import CONFIGS
+from tests.lib.tiny_families import make_config
 from zsg_core.families.registry import shape_of_config
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import BATCH_TOKENS, cache_bytes, fit_tokens
@@ -181,7 +183,7 @@ def test_layers_are_spread_by_what_the_gpus_hold(
     FakeMemory(monkeypatch, cuda_0=(80 * GB, 0, 0), cuda_1=(80 * GB, 0, 0))
     maps: list[dict[str, str]] = []
     monkeypatch.setattr(
-        placement, "load_model", lambda folder, precision, parts: dict(parts)
+        placement, "load_model", lambda folder, precision, parts, attention: dict(parts)
     )
     monkeypatch.setattr(
         placement,
@@ -196,11 +198,12 @@ def test_layers_are_spread_by_what_the_gpus_hold(
     assert [even[f"model.layers.{n}"] for n in range(4)] == ["cuda:0"] * 2 + [
         "cuda:1"
     ] * 2
-    assert {even[name] for name in placement.FIRST} == {"cuda:0"}
+    assert {even[name] for name in FIRST} == {"cuda:0"}
     assert {beside[f"model.layers.{n}"] for n in range(4)} == {"cuda:0"}
 
 
-PARTS = placement.make_device_map([1, 3], ["cpu", "cpu"])
+FIRST = ("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head")
+PARTS = dict.fromkeys([*FIRST, *(f"model.layers.{n}" for n in range(4))], "cpu")
 
 
 def test_a_map_names_every_part_of_a_llama(folder: Path) -> None:
@@ -208,8 +211,21 @@ def test_a_map_names_every_part_of_a_llama(folder: Path) -> None:
     whole = placement.load_on(["cpu"], folder, "fp32")
     names = [name for name, _ in whole.named_parameters()]
 
-    assert set(PARTS) == {*placement.FIRST, *(f"model.layers.{n}" for n in range(4))}
+    assert placement.make_device_map(whole, [1, 3], ["cpu", "cpu"]) == PARTS
     assert all(any(name.startswith(f"{part}.") for part in PARTS) for name in names)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "deepseek_v3", "gpt_neox"])
+def test_a_map_names_every_part_of_a_family_once(family: str) -> None:
+    """Its layers where they were put, embeddings of positions and the like on the
+    first."""
+    skeleton = make_skeleton(make_config(family), torch.float32, "eager")
+    parts = placement.make_device_map(skeleton, [1, 3], ["cuda:0", "cuda:1"])
+
+    assert [*parts.values()].count("cuda:1") == 3
+    for name, _ in [*skeleton.named_parameters(), *skeleton.named_buffers()]:
+        holding = [part for part in parts if f"{name}.".startswith(f"{part}.")]
+        assert len(holding) == 1, name
 
 
 def spread(llama: Any) -> Any:

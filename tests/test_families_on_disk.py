@@ -2,7 +2,10 @@
 read it: the same weights, buffers, names and results?"""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,3 +237,33 @@ def test_what_is_published_joined_is_refused() -> None:
 
     with pytest.raises(UserError, match="'joined' model is not published tensor by"):
         published_names.refuse_unpublished(Joined(), ["first.weight", "second.weight"])
+
+
+@pytest.mark.soak(part="models")
+def test_any_family_is_divided_under_zero_3(tmp_path: Path) -> None:
+    """Fused experts, buffers that are weights, tied embeddings: two ranks that each read
+    their share train, and digest, as those that were given whole models."""
+    families = ("mixtral", "deepseek_v3", "gemma3_text")
+    for family in families:
+        write(family, tmp_path / family)
+    cases = [[str(tmp_path / family), "fp32", "full", 0] for family in families]
+    (tmp_path / "meeting").mkdir()
+    script = Path(__file__).with_name("lib") / "divided_ranks.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "meeting", "2", json.dumps(cases)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SLURM_JOB_ID": "7"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [
+        json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")
+    ]
+
+    assert len(rows) == len(cases)
+    for row in rows:
+        assert row["divided"] == row["whole"]
+        assert row["whole"][0] != row["whole"][-1]
+        reading, other = row["ranks"]
+        assert reading["reads"] > 0 and other["reads"] == 0
+        assert all(whole == 0 for whole, _share, _count in other["shares"])

@@ -1,4 +1,4 @@
-"""Adds tokens to a Llama and its tokenizer, as a base of its own that trains, loads and
+"""Adds tokens to a model and its tokenizer, as a base of its own that trains, loads and
 is evaluated like any other.
 
 A token stands for a text of the data, such as DELIA's `<sep>`, which becomes one id
@@ -23,7 +23,9 @@ from typing import Any
 
 from jobs.contract.folder import META, publish_folder, write_json
 from jobs.files import ordinary_files, ownership
-from jobs.model import content, text_tokens
+from jobs.files.model_file_names import GENERATION
+from jobs.model import architecture, content, text_tokens
+from jobs.model.base_model import read_config
 from zsg_core.errors import UserError
 from zsg_core.training.decoder import padded_vocab
 
@@ -32,7 +34,7 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
     """Publishes the base of `source` with the recipe's added tokens. UserError for one
     that is a token already."""
     import torch
-    from transformers import AddedToken, AutoTokenizer, LlamaForCausalLM
+    from transformers import AddedToken, AutoTokenizer
 
     added = recipe["added"]
     tokenizer = AutoTokenizer.from_pretrained(
@@ -43,30 +45,22 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
         token: one for token, one in tokenizer.get_vocab().items() if token not in there
     }
     refuse_known(source, added["tokens"], known_words)
-    llama = LlamaForCausalLM.from_pretrained(
-        source, local_files_only=True, dtype="auto"
-    )
+    model = _load(source)
     known = len(tokenizer)
     new = [token for token in added["tokens"] if token not in there]
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new])
     rows = tokenizer.convert_tokens_to_ids(new)
-    size = (
-        padded_vocab(llama.config.vocab_size + len(rows))
-        if rows
-        else llama.config.vocab_size
-    )
-    with torch.no_grad():
-        means = [layer.weight[:known].double().mean(0) for layer in _layers(llama)]
-        llama.resize_token_embeddings(size, mean_resizing=False)
-        for layer, mean in zip(_layers(llama), means, strict=True):
-            if rows:
-                layer.weight[known:] = mean.to(layer.weight.dtype)
-        if added["init"] == "random":
-            draws = torch.Generator().manual_seed(added["seed"])
-            drawn = torch.randn(len(rows), llama.config.hidden_size, generator=draws)
-            _layers(llama)[0].weight[rows] = drawn.to(llama.dtype)
+    if rows:
+        size = padded_vocab(model.config.vocab_size + len(rows))
+        _add_rows(model, known, size)
+    if added["init"] == "random":
+        draws = torch.Generator().manual_seed(added["seed"])
+        table = architecture.find_embedding(model).weight
+        drawn = torch.randn(len(rows), table.shape[1], generator=draws)
+        with torch.no_grad():
+            table[rows] = drawn.to(table.dtype)
     with publish_folder(folder) as draft:
-        llama.save_pretrained(draft)
+        _save(model, source, draft)
         tokenizer.save_pretrained(draft)
         for path in content.templates_of(source):
             copied = draft / path.relative_to(source)
@@ -82,7 +76,7 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
                 strict=True,
             )
         )
-        parameters = sum(p.numel() for p in llama.parameters())
+        parameters = sum(p.numel() for p in model.parameters())
         write_json(
             draft / META,
             {
@@ -127,7 +121,54 @@ def known_tokens(folder: Path) -> Mapping[str, int]:
     return (held if isinstance(held, dict) else {}) | special
 
 
-def _layers(llama: Any) -> list[Any]:
-    """The embedding, and the output layer unless it has the same weights."""
-    first, last = llama.get_input_embeddings(), llama.get_output_embeddings()
-    return [first] if last is None or last.weight is first.weight else [first, last]
+def _load(source: Path) -> Any:
+    """The model of a folder in its own type. UserError for an architecture that zsg does
+    not train."""
+    config = read_config(source)
+    try:
+        model_class = architecture.find_class(config)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    return model_class.from_pretrained(
+        source, config=config, local_files_only=True, dtype="auto"
+    )
+
+
+def _add_rows(model: Any, known: int, size: int) -> None:
+    """Gives embedding and output layer `size` rows; those that stand for none of the
+    `known` first tokens are their mean."""
+    import torch
+
+    with torch.no_grad():
+        tables = _list_tables(model)
+        means = [table[:known].double().mean(0) for table in tables]
+        model.resize_token_embeddings(size, mean_resizing=False)
+        for table, mean in zip(_list_tables(model), means, strict=True):
+            table[known:] = mean.to(table.dtype)
+
+
+def _list_tables(model: Any) -> list[Any]:
+    """What of a model has a row, or a value, for each token: the embedding, and weight
+    and bias of the output layer unless it has the embedding's."""
+    embedding = architecture.find_embedding(model).weight
+    head = architecture.find_head(model)
+    tables = [embedding, head.weight, getattr(head, "bias", None)]
+    return [
+        table
+        for index, table in enumerate(tables)
+        if table is not None and (index == 0 or table is not embedding)
+    ]
+
+
+def _save(model: Any, source: Path, draft: Path) -> None:
+    """Saves a model, with the generation config of the folder that it came from as it
+    is: transformers does not write all that it reads."""
+    from transformers import GenerationConfig
+
+    path = source / GENERATION
+    if path.is_file():
+        model.generation_config = GenerationConfig()
+    model.save_pretrained(draft)
+    if path.is_file():
+        (draft / GENERATION).unlink(missing_ok=True)
+        ordinary_files.copy_file(source, path, draft / GENERATION)

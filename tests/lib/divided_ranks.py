@@ -50,7 +50,7 @@ class Watched:
 def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
     """One rank: meets the others, then does each case in both ways."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from jobs.model import packed_attention, weight_loading
     from jobs.model.base_model import load_model
@@ -69,7 +69,7 @@ def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
         job: Any = SimpleNamespace(
             train=settings, deepspeed=config, recompute=False, compile=False
         )
-        whole = LlamaForCausalLM.from_pretrained(
+        whole = AutoModelForCausalLM.from_pretrained(
             model,
             dtype=dtypes[precision],
             attn_implementation=packed_attention.NAME,
