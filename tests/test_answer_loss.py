@@ -3,6 +3,7 @@
 import copy
 import random
 import warnings
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,12 @@ from zsg_core.errors import ClusterError, UserError
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     from jobs.model import answer_loss, packed_attention
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
@@ -251,6 +257,24 @@ def test_a_packed_row_is_a_stock_model_one_by_one(
 def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
     """With attention within examples nothing is refused."""
     refuse_leaks(model, 300, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [
+        ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+        ("mistral", {"sliding_window": 8, "head_dim": 8}),
+        ("gemma2", {"sliding_window": 8, "head_dim": 8}),
+    ],
+)
+def test_experts_and_windows_are_no_leaks(family: str, own: dict[str, Any]) -> None:
+    """Experts round by the tokens that others send them; through a window of eight
+    tokens nobody sees a prefix of ninety."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SHAPE, num_key_value_heads=2, **own)
+    made = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+
+    refuse_leaks(AnswerLoss(made).eval(), 300, "cpu")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -154,3 +154,23 @@ def test_groups_made_later_wait_as_long_as_the_first(alone: None) -> None:
     ranks.set_group_timeouts()
 
     assert later._get_backend(torch.device("cpu")).options._timeout == ranks.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        BatchLoss([5, 1, 9, 2], 1, 2, "cpu"),
+        BatchLoss([5, 1, 9, 2], 3, 2, "cpu"),
+        ScaledLoss([5, 1, 0, 2], [0.5, 2.0, 1.0, 3.0], 2, "cpu"),
+    ],
+)
+@pytest.mark.parametrize("items", [[2, 0, 3], []])
+def test_what_sums_weigh_is_known_before_they_are(
+    loss: BatchLoss | ScaledLoss, items: list[int]
+) -> None:
+    """It is the gradient of the step's loss on them, so that their own can be made ahead."""
+    sums = torch.rand(max(1, len(items)), requires_grad=True)
+    loss.add(sums, items).backward()
+
+    assert sums.grad is not None
+    assert torch.equal(sums.grad, loss.weigh(items)) or not items

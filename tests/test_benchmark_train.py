@@ -125,3 +125,20 @@ def test_without_a_gpu_nothing_else_is_measured_as_one() -> None:
 
     assert done.returncode == 1
     assert "torch sees no GPU" in done.stderr
+
+
+@pytest.mark.soak(part="models")
+def test_the_loss_in_pieces_is_measured_against_all_logits_at_once() -> None:
+    """Two rows, of memory and of time, of ways whose losses agree."""
+    small = ["--tokens", "40", "--words", "1000", "--hidden", "16", "--repeats", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.head_pass", "--json", *small],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["unit"] for row in rows] == ["GB", "s"]
+    assert all(row["peer"] is not None for row in rows)

@@ -1,6 +1,7 @@
 """Is the loss what a class's own logits give, also where they are made in pieces?"""
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,19 +62,25 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+# no two losses weigh the same
+WEIGHTS = torch.linspace(0.1, 2.0, STATES)
+
+
 def gradients(model: Any, losses: torch.Tensor) -> torch.Tensor:
-    """Of a sum in which no two losses weigh the same, on all weights."""
+    """Of the losses as they weigh, on all of a model's weights."""
     model.zero_grad()
-    (losses * torch.linspace(0.1, 2.0, len(losses))).sum().backward()
+    (losses * WEIGHTS).sum().backward()
     return torch.cat(
         [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     )
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS, 8 * WEIGHTS])
 def test_losses_in_pieces_are_those_of_the_class(
-    model: Any, small_pieces: None
+    model: Any, small_pieces: None, weights: torch.Tensor | None
 ) -> None:
-    """Whatever the class does after its head is in each piece, in values and gradients."""
+    """Whatever the class does after its head is in each piece, in values and gradients,
+    these made ahead or not."""
     ids = torch.randint(1, WORDS, (STATES + 1,), generator=torch.Generator())
     targets = ids[1:]
 
@@ -81,7 +88,7 @@ def test_losses_in_pieces_are_those_of_the_class(
     expected = torch.nn.functional.cross_entropy(whole, targets, reduction="none")
     states = model.base_model(input_ids=ids[None, :-1], use_cache=False)[0][0]
     head_pass = HeadPass(model)
-    losses = head_pass.take_losses(states, targets)
+    losses = head_pass.take_losses(states, targets, weights)
 
     assert (head_pass.make_logits(states) - whole).abs().max() <= 1e-5
     assert (losses - expected).abs().max() <= 1e-5
@@ -107,11 +114,16 @@ def test_the_head_is_called_once_however_many_pieces(
     assert head(states).shape == (STATES, WORDS)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("model", ["llama"], indirect=True)
 def test_no_tensor_of_all_logits_is_made(
-    model: Any, small_pieces: None, monkeypatch: pytest.MonkeyPatch
+    model: Any,
+    small_pieces: None,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: torch.Tensor | None,
 ) -> None:
-    """Neither forward nor backward, and no piece stays for the backward pass."""
+    """Neither forward nor backward, and no piece stays for the backward pass; where the
+    weights are known none is made twice."""
     rows: list[int] = []
     take = torch.nn.functional.cross_entropy
 
@@ -120,20 +132,56 @@ def test_no_tensor_of_all_logits_is_made(
         return take(logits, *given, **named)
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", take_and_note)
-    kept: list[tuple[int, ...]] = []
+    saved: list[weakref.ref[torch.Tensor]] = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
+        saved.append(weakref.ref(tensor))
         return tensor
 
     states = torch.randn(STATES, 16, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        losses = HeadPass(model).take_losses(states, torch.arange(STATES))
-    losses.sum().backward()
+        losses = HeadPass(model).take_losses(states, torch.arange(STATES), weights)
+    kept = [tensor for ref in saved if (tensor := ref()) is not None]
+    (losses * WEIGHTS).sum().backward()
 
     forward, backward = [4, 4, 4, 4, 4, 3], [3, 4, 4, 4, 4, 4]
-    assert rows == [*forward, *backward]
-    assert all(WORDS not in shape[1:] for shape in kept)
+    assert rows == [*forward, *(backward if weights is None else [])]
+    assert all(WORDS not in tensor.shape[1:] for tensor in kept)
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_losses_that_weigh_otherwise_than_was_said_are_an_error(
+    model: Any, small_pieces: None
+) -> None:
+    """Gradients that were made ahead would be wrong, and nobody would see it."""
+    states = torch.randn(STATES, 16, requires_grad=True)
+    losses = HeadPass(model).take_losses(states, torch.arange(STATES), WEIGHTS)
+
+    with pytest.raises(RuntimeError, match="weighed otherwise than was said"):
+        losses.sum().backward()
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_a_head_that_is_not_trained_gets_no_gradient(
+    model: Any, small_pieces: None, weights: torch.Tensor | None
+) -> None:
+    """As under LoRA; the states get theirs."""
+    head = find_head(model).requires_grad_(False)
+    states = torch.randn(STATES, 16, requires_grad=True)
+    targets = torch.arange(STATES)
+    losses = HeadPass(model).take_losses(states, targets, weights)
+    (losses * WEIGHTS).sum().backward()
+    assert states.grad is not None
+    own = states.grad.clone()
+    states.grad.zero_()
+    expected = torch.nn.functional.cross_entropy(
+        head(states), targets, reduction="none"
+    )
+    (expected * WEIGHTS).sum().backward()
+
+    assert head.weight.grad is None
+    assert torch.allclose(own, states.grad, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", ["llama"], indirect=True)

@@ -69,7 +69,9 @@ def model(request: pytest.FixtureRequest) -> AnswerLoss:
 @pytest.fixture
 def alone() -> Iterator[None]:
     """A process group of one."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
+
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

@@ -19,7 +19,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
 }
-# ranks, ZeRO stage, micro-batches to a step, and "", "recompute" or "compile"
+# ranks, ZeRO stage, micro-batches to a step, and "", "recompute", "compile", "pieces"
+# (of the logits) or "resumed"
 Way = tuple[int, int, int, str]
 SOME = [
     (1, 0, 1, ""),
@@ -27,6 +28,7 @@ SOME = [
     (2, 2, 2, ""),
     (2, 3, 4, ""),
     (2, 3, 4, "recompute"),
+    (2, 3, 2, "pieces"),
 ]
 EVERY = list(itertools.product((1, 2, 4), (0, 1, 2, 3), (1, 2, 4), ("",)))
 OTHERWISE = [
@@ -36,12 +38,14 @@ OTHERWISE = [
 ]
 
 
-def trained(folder: Path, steps: int, ways: list[Way]) -> tuple[Row, list[Row]]:
+def trained(
+    folder: Path, steps: int, ways: list[Way], **base: Any
+) -> tuple[Row, list[Row]]:
     """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO
-    stage, micro-batches, how."""
+    stage, micro-batches, how. `base`: see tests/lib/trained_ranks.py."""
     script, asked = (
         Path(__file__).with_name("lib") / "trained_ranks.py",
-        json.dumps({"steps": steps, "ways": ways}),
+        json.dumps({"steps": steps, "ways": ways, **base}),
     )
     env = {
         key: value for key, value in os.environ.items() if not key.startswith("SLURM")
@@ -79,7 +83,7 @@ def apart(plain: Row, row: Row) -> float:
 
 def is_the_plain_loop(plain: Row, row: Row) -> None:
     """Gradients to 1e-6, losses to 1e-5 over 20 steps and 1e-4 over 50, the same ids in
-    the same steps."""
+    the same steps. Under ZeRO 3 several ranks divide all weights."""
     print(
         f"{row['way']}: gradients {apart(plain, row):.1e}, losses"
         f" {furthest(plain, row, len(row['losses'])):.1e}"
@@ -91,6 +95,8 @@ def is_the_plain_loop(plain: Row, row: Row) -> None:
     assert furthest(plain, row, 20) <= 1e-5
     assert furthest(plain, row, len(row["losses"])) <= 1e-4
     assert row["digest"] == plain["digest"]
+    world, zero_stage, *_ = row["way"]
+    assert row["divided"] == (1.0 if zero_stage == 3 and world > 1 else 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +144,60 @@ def test_the_trainer_is_a_plain_loop_in_every_way(tmp_path: Path) -> None:
     )
     for row in rows:
         is_the_plain_loop(plain, row)
+
+
+# Of each family its own: two sizes of windows, experts, a head with another name, and of
+# those that are padded one that carries a state from token to token.
+SHAPE = {
+    "vocab_size": 608,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": None,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {"head_dim": 8},
+    "gemma3_text": {
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
+    "gpt_neox": {"tie_word_embeddings": False},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+}
+PADDED = {"lfm2": "eager"}
+OF_FAMILIES: list[Way] = [
+    *((1, stage, 2, "pieces") for stage in (0, 1, 2, 3)),
+    (1, 1, 2, "resumed"),
+    (1, 1, 2, ""),
+    *((2, stage, 2, "pieces") for stage in (0, 1, 2, 3)),
+    (2, 3, 2, "resumed"),
+    (2, 3, 2, ""),
+]
+
+
+@pytest.mark.soak(part="models")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_trained_as_by_a_plain_loop(tmp_path: Path, family: str) -> None:
+    """By 1 and 2 ranks, ZeRO 0 to 3, logits in pieces or not: losses and gradients are
+    those of transformers' eager attention, one example at a time. What was stopped and
+    goes on ends with the same weights to the bit."""
+    config = {"model_type": family, **SHAPE, **FAMILIES[family]}
+    plain, rows = trained(
+        tmp_path, 6, OF_FAMILIES, family=config, attention=PADDED.get(family)
+    )
+    by_way = dict(zip(OF_FAMILIES, rows, strict=True))
+
+    assert max(plain["losses"]) - min(plain["losses"]) > 0.02
+    for row in rows:
+        if row["way"][3] != "resumed":
+            is_the_plain_loop(plain, row)
+    for world, stage in ((1, 1), (2, 3)):
+        through, resumed = (by_way[world, stage, 2, how] for how in ("", "resumed"))
+        assert resumed["losses"] == through["losses"]
+        assert resumed["weights"] == through["weights"]

@@ -3,11 +3,13 @@ its class does before and after it, as scales and soft caps.
 
 The logits of many tokens over a large vocabulary would be most of a training step's
 memory: 16,384 tokens over 256,000 words are 50 GB in float32 with what their gradient
-takes. So they are made in pieces, each of which is gone before the next; in the backward
-pass a piece is made once more. Few logits are one piece, which is kept.
+takes. So they are made in pieces, each of which is gone before the next. Where it is
+known what each loss will weigh a piece's gradients are made with it; else the piece is
+made once more in the backward pass. Few logits are one piece, which is kept.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,17 +37,27 @@ class HeadPass:
         """The logits (K, V) of states (K, H), in the type that the class gives."""
         return self._finish(states, self._head)
 
-    def take_losses(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def take_losses(
+        self,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """−log p of each target (K,) by its state (K, H): (K,) float32.
 
-        The head is called once, whatever the number of pieces: under ZeRO 3 a call
-        gathers its weight on all ranks together, and they need not have as many pieces.
+        `weights` (K,) float32: what their gradient will be, but for one factor; a
+        backward pass on a CPU that finds another one raises RuntimeError. The head is
+        called once, whatever the number of pieces: under ZeRO 3 a call gathers its
+        weight on all ranks together, and they need not have as many pieces.
         """
         pieces = self.count_pieces(len(states), states.device)
         if pieces == 1:
-            return take_piece(self.make_logits(states), targets)
-        size = -(-len(states) // pieces)
-        return self._call_in_pieces(states, targets, size)
+            return take_losses(self.make_logits(states), targets)
+        if states.dtype == torch.float16:
+            weights = None  # its gradients need the scale that the loss will have
+        if not torch.is_grad_enabled():
+            weights = None
+        return self._call_in_pieces(states, targets, weights, pieces)
 
     def hang_on_graph(self, states: torch.Tensor) -> torch.Tensor:
         """Zero, which hangs on the head and on states (1, H): for a rank that has
@@ -66,41 +78,36 @@ class HeadPass:
         return getattr(self._head, "out_features", self._model.config.vocab_size)
 
     def _call_in_pieces(
-        self, states: torch.Tensor, targets: torch.Tensor, size: int
+        self,
+        states: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None,
+        pieces: int,
     ) -> torch.Tensor:
-        """The losses by pieces of `size` tokens, all within one call of the head."""
+        """The losses by so many pieces, all within one call of the head."""
         head = self._head
         own = head.forward
+        trained = [one for one in head.parameters() if one.requires_grad]
+        size = -(-len(states) // pieces)
 
-        def take_losses(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            pieces = zip(states.split(size), targets.split(size), strict=True)
-            return torch.cat([self._take_again(own, *piece) for piece in pieces])
+        def take_piece(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return take_losses(self._finish(states, own), targets)
+
+        def take_all(states: torch.Tensor, targets: torch.Tensor) -> Any:
+            cut = Pieces(take_piece, size, targets, weights)
+            if weights is not None:
+                return _GradientsAhead.apply(cut, states, *trained)
+            of_pieces = zip(states.split(size), targets.split(size), strict=True)
+            return torch.cat([_take_again(take_piece, *piece) for piece in of_pieces])
 
         held = head.__dict__.get("forward")
-        head.forward = take_losses
+        head.forward = take_all
         try:
             return head(states, targets)
         finally:
             del head.forward
             if held is not None:
                 head.forward = held
-
-    def _take_again(
-        self, head: Head, states: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """The losses of one piece, whose logits are made once more for the backward pass."""
-
-        def take_losses(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            return take_piece(self._finish(states, head), targets)
-
-        if not torch.is_grad_enabled():
-            return take_losses(states, targets)
-        # Nothing is drawn, so no generator's state need be put back.
-        losses = checkpoint(
-            take_losses, states, targets, use_reentrant=False, preserve_rng_state=False
-        )
-        assert isinstance(losses, torch.Tensor)
-        return losses
 
     def _finish(self, states: torch.Tensor, head: Head) -> torch.Tensor:
         """What the class's own forward makes of states, with `head` for its head.
@@ -117,6 +124,82 @@ class HeadPass:
         likeness.__dict__.update(model.__dict__, _modules=modules)
         made = type(model).forward(likeness, use_cache=False, return_dict=True)
         return made.logits[0]
+
+
+@dataclass
+class Pieces:
+    """How losses are taken in pieces: of `size` states and their targets at a time, by
+    `take`. `weights`: see HeadPass.take_losses."""
+
+    take: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    size: int
+    targets: torch.Tensor
+    weights: torch.Tensor | None
+
+
+class _GradientsAhead(torch.autograd.Function):
+    """Losses whose gradients are made with them, piece by piece, so that no logits are
+    kept, and none made twice."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, cut: Pieces, states: torch.Tensor, *trained: torch.Tensor
+    ) -> torch.Tensor:
+        assert cut.weights is not None
+        losses, on_states = [], []
+        on_trained = [torch.zeros_like(one) for one in trained]
+        parts = (
+            tensor.split(cut.size) for tensor in (states, cut.targets, cut.weights)
+        )
+        for own, targets, weights in zip(*parts, strict=True):
+            with torch.enable_grad():
+                own = own.detach().requires_grad_()
+                taken = cut.take(own, targets)
+                weighed = (taken * weights).sum()
+                on_own, *shares = torch.autograd.grad(weighed, [own, *trained])
+            losses.append(taken.detach())
+            on_states.append(on_own)
+            for gradient, share in zip(on_trained, shares, strict=True):
+                gradient.add_(share)
+        ctx.weights, ctx.gradients = cut.weights, [torch.cat(on_states), *on_trained]
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        weights = ctx.weights
+        factor = (gradient * weights).sum() / (weights * weights).sum()
+        # on a GPU the host would wait for the answer
+        if gradient.device.type == "cpu":
+            _refuse_other_weights(gradient, factor * weights)
+        gradients, ctx.gradients = ctx.gradients, None
+        return None, *(one.mul_(factor.to(one.dtype)) for one in gradients)
+
+
+def _refuse_other_weights(gradient: torch.Tensor, expected: torch.Tensor) -> None:
+    """RuntimeError for losses that were weighed otherwise than was said."""
+    if not torch.allclose(gradient, expected, rtol=1e-4, atol=0.0):
+        raise RuntimeError(
+            "losses were weighed otherwise than was said when they were taken, so their gradients"
+            " are wrong"
+        )
+
+
+def _take_again(
+    take: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    states: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    """The losses of one piece, whose logits are made once more for the backward pass."""
+    if not torch.is_grad_enabled():
+        return take(states, targets)
+    # Nothing is drawn, so no generator's state need be put back.
+    losses = checkpoint(
+        take, states, targets, use_reentrant=False, preserve_rng_state=False
+    )
+    assert isinstance(losses, torch.Tensor)
+    return losses
 
 
 class _OwnHead:
@@ -160,7 +243,7 @@ class _BodyOutput:
         return None
 
 
-def take_piece(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def take_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """−log p of each target (K,) by its logits (K, V): (K,) float32."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
 

@@ -47,6 +47,11 @@ class BatchLoss:
         self._sums += own_sums.detach()
         return (own_sums * self._weights).sum()
 
+    def weigh(self, items: Sequence[int]) -> torch.Tensor:
+        """What the gradients of a micro-batch's sums will be, (N,); (1,) of an idle one."""
+        owners = torch.tensor([item % self._count for item in items] or [0])
+        return self._weights[send_tensor(owners, self._device)]
+
     def value(self) -> float:
         """The loss of the whole batch; all ranks call it together."""
         dist.all_reduce(self._sums)
@@ -73,15 +78,22 @@ class ScaledLoss:
 
     def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
         """As BatchLoss.add."""
-        weights = torch.tensor([self._weights[item] for item in items] or [0.0])
-        contribution = (sums * send_tensor(weights, self._device)).sum()
+        contribution = (sums * self._send_weights(items)).sum()
         self._sum += contribution.detach()
         return contribution * self._world  # the engine averages over ranks
+
+    def weigh(self, items: Sequence[int]) -> torch.Tensor:
+        """As BatchLoss.weigh."""
+        return self._send_weights(items) * self._world
 
     def value(self) -> float:
         """As BatchLoss.value."""
         dist.all_reduce(self._sum)
         return self._sum.item()
+
+    def _send_weights(self, items: Sequence[int]) -> torch.Tensor:
+        weights = torch.tensor([self._weights[item] for item in items] or [0.0])
+        return send_tensor(weights, self._device)
 
 
 def loss_of_step(

@@ -427,7 +427,8 @@ class Trainer:
             self.device,
         )
         for micro in self.ahead or self._micro_batches(step):
-            self.engine.backward(loss_of.add(self._forward(micro), micro.items))
+            sums = self.engine(*micro.on(self.device), loss_of.weigh(micro.items))
+            self.engine.backward(loss_of.add(sums, micro.items))
             self.consumed += [(step, item, indices[item]) for item in micro.counted]
         self.engine.step()
         self.ahead = self._micro_batches(step + 1)  # while the device is still at work
@@ -494,9 +495,6 @@ class Trainer:
             self.journal.add_metrics(data, step=step, examples=examples)
             self.journal.add_digests(digests, step=step, examples=examples)
             self.journal.commit()
-
-    def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        return self.engine(*micro.on(self.device))
 
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last

@@ -3,11 +3,15 @@ prints what each came to; run by tests/test_parity.py in a process of its own, w
 forks the ranks: all of them share the dear imports.
 
     python trained_ranks.py FOLDER '{"steps": 20, "ways": [[WORLD, ZERO_STAGE,
-    MICRO_BATCHES, HOW], …]}'
+    MICRO_BATCHES, HOW], …], "family": {"model_type": …}, "attention": null}'
 
 One line of JSON for each way, with `null` for the plain loop: losses of all steps, the
-digest of the ids consumed, the micro-batches of a rank in each step, and where the
-gradients of the first step are.
+digest of the ids consumed, the micro-batches of a rank in each step, where the
+gradients of the first step are, the digest of the last weights, and the share of the
+weights that the ranks divided among them.
+
+`family`: keys of the config of a random model that is trained in place of zsg's tiny
+one; `attention`: by which it is loaded, null for zsg's own.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import traceback
 from functools import partial
@@ -40,9 +45,12 @@ from zsg_core import skills
 from zsg_core.training import schedule
 
 # Ranks, ZeRO stage, micro-batches that a rank has in a step at most, and "",
-# "recompute" or "compile".
+# "recompute", "compile", "pieces" (of the logits) or "resumed".
 Way = tuple[int, int, int, str]
+# of a piece of logits, where there are to be several
+PIECE_TOKENS = 7
 LR, FLOOR, CLIP, BATCH = 1e-4, 0.1, 1.0, 16
+WHOLE_LOGITS = schedule.PIECE_LOGITS["cpu"]
 
 
 def make(folder: Path, steps: int) -> Path:
@@ -87,24 +95,43 @@ def make(folder: Path, steps: int) -> Path:
     return workspace.root / run_item(run)
 
 
-def budget_of(train: Any, steps: int, epochs: int, world: int, most: int) -> int:
+def make_family(folder: Path, family: dict[str, Any]) -> None:
+    """The folder of a random model whose weights are large enough to tell."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(**family)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+
+
+def budget_of(
+    train: Any, steps: int, epochs: int, world: int, most: int, is_padded: bool
+) -> int:
     """The least budget of tokens by which no rank has more than `most` micro-batches in a step."""
     return next(
         b
         for b in range(16, 100_000, 8)
-        if max(micro_batches(train, steps, epochs, world, b)) <= most
+        if max(micro_batches(train, steps, epochs, world, b, is_padded)) <= most
     )
 
 
 def micro_batches(
-    train: Any, steps: int, epochs: int, world: int, budget: int
+    train: Any, steps: int, epochs: int, world: int, budget: int, is_padded: bool
 ) -> list[int]:
     """How many micro-batches a rank has in each step."""
     batches = [
         schedule.list_batch_positions(step, BATCH, len(train), epochs)
         for step in range(1, steps + 1)
     ]
-    return [len(train.micro_batches(places, 0, world, budget)) for places in batches]
+    return [
+        len(train.micro_batches(places, 0, world, budget, is_padded))
+        for places in batches
+    ]
 
 
 class FirstGradients:
@@ -114,9 +141,14 @@ class FirstGradients:
     Called before each step of the optimiser, by all ranks.
     """
 
-    def __init__(self, parameters: list[Any], beta: float) -> None:
-        self._parameters, self._beta, self._calls = parameters, beta, 0
+    def __init__(self, beta: float) -> None:
+        self._beta, self._calls = beta, 0
+        self.parameters: list[Any] = []
         self.found: list[Any] = []
+
+    @staticmethod
+    def skip(*_arguments: Any) -> None:
+        """Asks for nothing."""
 
     def __call__(self, optimizer: Any, *arguments: Any) -> None:
         from deepspeed.utils import safe_get_full_optimizer_state
@@ -129,93 +161,152 @@ class FirstGradients:
                     if one in optimizer.state
                     else safe_get_full_optimizer_state(one, "exp_avg")
                 )
-                for one in self._parameters
+                for one in self.parameters
             ]
             self.found = [moment.flatten() / (1 - self._beta) for moment in moments]
 
 
-def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
+def train_by_zsg(
+    folder: Path, ranks: Ranks, ways: list[Way], base: Path, attention: str | None
+) -> None:
     """One rank: meets the others once, then trains the job in each way."""
+    from jobs.runtime.ranks import connect_ranks
+
+    job = read_train_job(folder)
+    assert job
+    meeting = folder / f"{ranks.world} ranks"
+    device = connect_ranks(meeting, ranks, 0)
+    for number, way in enumerate(ways):
+        own = meeting / f"way{number}"
+        own.mkdir(exist_ok=True)
+        train_one_way(job, own, ranks, device, way, base, attention)
+
+
+def train_one_way(
+    job: Any,
+    own: Path,
+    ranks: Ranks,
+    device: str,
+    way: Way,
+    base: Path,
+    attention: str | None,
+) -> None:
+    """Trains a job in one way, in a folder of its own."""
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from jobs.model.base_model import load_model
-    from jobs.runtime.ranks import connect_ranks
+
+    settings = job.train
+    train, test = train_and_test(job)
+    world, zero_stage, most, how = way
+    counted = settings["steps"], settings["epochs"], world
+    is_padded = attention is not None
+    budget = budget_of(train, *counted, most, is_padded)
+    config = build_deepspeed_config(zero_stage=zero_stage, precision="fp32", clip=CLIP)
+    if zero_stage == 3:
+        # else whole tensors of a tiny model stay on each rank
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    job = msgspec.structs.replace(
+        job,
+        deepspeed=config,
+        micro_tokens=budget,
+        recompute=how == "recompute",
+        compile=how == "compile",
+    )
+    divided, progress = 0.0, None
+    gradients = FirstGradients(settings["betas"][0])
+    hook = register_optimizer_step_pre_hook(
+        # what a resumed optimiser holds of its moments cannot be asked for
+        gradients if how != "resumed" else FirstGradients.skip
+    )
+    for is_last in (False, True) if how == "resumed" else (True,):
+        model = load_model(base, "fp32", attention=attention)
+        gradients.parameters = list(model.parameters())
+        vocabulary = model.config.vocab_size
+        pieces = PIECE_TOKENS * vocabulary if how == "pieces" else WHOLE_LOGITS
+        schedule.PIECE_LOGITS["cpu"] = pieces
+        progress = train_once(job, own, ranks, device, model, (train, test), is_last)
+        divided = measure_divided(gradients.parameters)
+    hook.remove()
+    torch.distributed.barrier()
+    if ranks.is_main and progress:
+        losses = [
+            row["data"]["train/loss"]
+            for row in plain_rows(own)
+            if "train/loss" in row["data"]
+        ]
+        counts = micro_batches(train, *counted, budget, is_padded)
+        tell(
+            own,
+            way,
+            losses,
+            gradients.found or [torch.zeros(1)],
+            digest=progress.digest,
+            weights=progress.weights,
+            micro_batches=counts,
+            divided=divided,
+        )
+
+
+def train_once(
+    job: Any,
+    own: Path,
+    ranks: Ranks,
+    device: str,
+    model: Any,
+    sets: tuple[Any, Any],
+    is_last: bool,
+) -> Any:
+    """One attempt; one that is not the last is told to stop, and saves its first step."""
     from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
 
-    job = read_train_job(folder)
-    assert job
-    settings = job.train
-    train, test = train_and_test(job)
-    meeting = folder / f"{ranks.world} ranks"
-    device = connect_ranks(meeting, ranks, 0)
-    for number, (world, zero_stage, most, how) in enumerate(ways):
-        own = meeting / f"way{number}"
-        own.mkdir(exist_ok=True)
-        budget = budget_of(train, settings["steps"], settings["epochs"], world, most)
-        job = msgspec.structs.replace(
-            job,
-            deepspeed=build_deepspeed_config(
-                zero_stage=zero_stage, precision="fp32", clip=CLIP
-            ),
-            micro_tokens=budget,
-            recompute=how == "recompute",
-            compile=how == "compile",
-        )
-        attempt = (
-            attempts.begin_attempt(own, "s")
-            if ranks.is_main
-            else attempts.await_begin(own, 60)
-        )
-        assert attempt
-        journal = Journal(own, attempt, "train", "1") if ranks.is_main else None
-        llama = load_model(job.base_folder, "fp32")
-        gradients = FirstGradients(list(llama.parameters()), settings["betas"][0])
-        hook = register_optimizer_step_pre_hook(gradients)
-        progress = trainer.fine_tune(
-            job,
-            trainer.AttemptContext(own, attempt, ranks, journal, Signals()),
-            device,
-            llama,
-            train,
-            test,
-        )
-        hook.remove()
-        torch.distributed.barrier()
-        if journal:
-            journal.close()
-            losses = [
-                row["data"]["train/loss"]
-                for row in plain_rows(own)
-                if "train/loss" in row["data"]
-            ]
-            counts = micro_batches(
-                train, settings["steps"], settings["epochs"], world, budget
-            )
-            tell(
-                own,
-                (world, zero_stage, most, how),
-                losses,
-                gradients.found,
-                digest=progress.digest,
-                micro_batches=counts,
-            )
+    attempt = (
+        attempts.begin_attempt(own, "s")
+        if ranks.is_main
+        else attempts.await_begin(own, 60)
+    )
+    assert attempt
+    journal = Journal(own, attempt, "train", "1") if ranks.is_main else None
+    signals = Signals()
+    if not is_last:
+        signals.received = signal.SIGUSR2
+    context = trainer.AttemptContext(own, attempt, ranks, journal, signals)
+    try:
+        progress = trainer.fine_tune(job, context, device, model, *sets)
+    except trainer.Stopped as stopped:
+        progress = stopped.progress
+        assert not is_last and progress.step == 1
+    if journal:
+        journal.close()
+    return progress
 
 
-def train_plainly(folder: Path) -> None:
+def measure_divided(parameters: list[Any]) -> float:
+    """The share of the weights of which a rank holds no more than a part."""
+    sizes = [(getattr(one, "ds_numel", one.numel()), one) for one in parameters]
+    parts = [
+        size
+        for size, one in sizes
+        if hasattr(one, "ds_tensor") and one.ds_tensor.numel() < size
+    ]
+    return sum(parts) / sum(size for size, _ in sizes)
+
+
+def train_plainly(folder: Path, base: Path) -> None:
     """The loop that anybody would write: one example at a time, padding nowhere,
     nothing shared with zsg's trainer."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
     job = read_train_job(folder)
     assert job
     s = job.train
     train, _ = train_and_test(job)
-    model = LlamaForCausalLM.from_pretrained(
-        job.paths.base, dtype=torch.float32, attn_implementation="eager"
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="eager"
     )
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -298,7 +389,13 @@ def children(works: list[Any]) -> None:
         sys.exit(f"{len(failed)} of {len(pids)} children failed")
 
 
-def main(folder: Path, steps: int, ways: list[Way]) -> None:
+def main(
+    folder: Path,
+    steps: int,
+    ways: list[Way],
+    family: dict[str, Any] | None = None,
+    attention: str | None = None,
+) -> None:
     import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # its import costs more than all the others
     import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -306,14 +403,22 @@ def main(folder: Path, steps: int, ways: list[Way]) -> None:
     from jobs.training import train  # noqa: F401
 
     run = make(folder, steps)
-    children([lambda: train_plainly(run)])
+    job = read_train_job(run)
+    assert job
+    base = job.base_folder
+    if family:
+        base = folder / "family"
+        children([partial(make_family, base, family)])
+    children([partial(train_plainly, run, base)])
     for world in sorted({way[0] for way in ways}):
         (run / f"{world} ranks").mkdir()
         os.environ["SLURM_JOB_ID"] = str(world)
         mine = [way for way in ways if way[0] == world]
         children(
             [
-                partial(train_by_zsg, run, Ranks(rank, world, rank), mine)
+                partial(
+                    train_by_zsg, run, Ranks(rank, world, rank), mine, base, attention
+                )
                 for rank in range(world)
             ]
         )
@@ -321,4 +426,10 @@ def main(folder: Path, steps: int, ways: list[Way]) -> None:
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[2])
-    main(Path(sys.argv[1]), asked["steps"], [tuple(way) for way in asked["ways"]])
+    main(
+        Path(sys.argv[1]),
+        asked["steps"],
+        [tuple(way) for way in asked["ways"]],
+        asked.get("family"),
+        asked.get("attention"),
+    )

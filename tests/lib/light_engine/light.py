@@ -58,7 +58,7 @@ class Engine:
     def get_global_grad_norm(self):
         return 1.0 + number(self.weights)
 
-    def __call__(self, ids):
+    def __call__(self, ids, weights=None):
         self.seen += ids
         return [number(self.weights + one) for one in ids]
 
@@ -96,6 +96,9 @@ class BatchLoss:
     def add(self, losses, items):
         self.losses += losses
         return losses
+
+    def weigh(self, items):
+        return None
 
     def value(self):
         return sum(self.losses) / len(self.losses)
