@@ -84,3 +84,13 @@ def test_nothing_is_known_where_accounting_does_not_answer() -> None:
     found = accounting.query_grants("ada", "c", answer_partly)
     assert len(found.associations) == 2
     assert not found.is_whole
+
+
+def test_usage_with_many_blank_lines_is_read_in_one_pass() -> None:
+    """As sbatch's help is."""
+    blank = " \n" * 100_000
+    text = TWO_USERS.replace("    Account Limits", f"{blank}    Account Limits")
+
+    usage = accounting.parse_qos_usage(text)
+
+    assert usage == accounting.parse_qos_usage(TWO_USERS)

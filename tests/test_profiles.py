@@ -683,6 +683,14 @@ def test_what_the_sbatch_at_hand_has_is_taken() -> None:
     )
 
 
+def test_a_help_text_of_blank_lines_is_read_in_one_pass() -> None:
+    """Of a hundred thousand of them each was once looked at from all before it, for
+    many minutes."""
+    blank = "\n" * 100_000
+
+    assert sbatch_options.parse_help(blank + HELP) == sbatch_options.parse_help(HELP)
+
+
 def test_an_option_that_zsg_sets_is_never_passed_on() -> None:
     """Each option of sbatch is of one kind: passed on, set by a key, or zsg's own."""
     kinds = (sbatch_options.PASSED, sbatch_options.SET_BY.keys(), sbatch_options.OURS)

@@ -35,8 +35,8 @@ QOS_COLUMNS = {
 }
 # of which slurmctld also tells how much is used
 COUNTED = ("MaxSubmitJobsPU", "MaxSubmitJobsPA", "GrpSubmitJobs")
-_SECTIONS = re.compile(r"^\s+(Account|User) Limits", flags=re.M)
-_OWNER = re.compile(r"^\s+([^\s=()]+)(?:\((\d+)\))?\s*$", flags=re.M)
+_SECTIONS = re.compile(r"^[ \t]+(Account|User) Limits", flags=re.M)
+_OWNER = re.compile(r"^[ \t]+([^\s=()]+)(?:\((\d+)\))?[ \t]*$", flags=re.M)
 
 
 @dataclass(frozen=True, kw_only=True)

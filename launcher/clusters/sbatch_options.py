@@ -74,7 +74,7 @@ def list_options_here() -> frozenset[str]:
 def parse_help(text: str) -> frozenset[str]:
     """The long options of `sbatch --help`: those with which its lines begin."""
     return frozenset(
-        re.findall(r"^\s*(?:-\w, +)?--([a-z][a-z0-9-]*)", text, flags=re.M)
+        re.findall(r"^[ \t]*(?:-\w, +)?--([a-z][a-z0-9-]*)", text, flags=re.M)
     )
 
 
