@@ -51,7 +51,7 @@ class HeadPass:
         weight on all ranks together, and they need not have as many pieces.
         """
         pieces = self.count_pieces(len(states), states.device)
-        if pieces == 1:
+        if pieces == 1 or self._is_gathered_by_parts():
             return take_losses(self.make_logits(states), targets)
         if states.dtype == torch.float16:
             weights = None  # its gradients need the scale that the loss will have
@@ -67,6 +67,12 @@ class HeadPass:
     def count_pieces(self, tokens: int, device: torch.device) -> int:
         """In how many pieces the logits of so many tokens are made."""
         return schedule.count_logit_pieces(tokens, self._vocabulary, device.type)
+
+    def _is_gathered_by_parts(self) -> bool:
+        """Whether a call of the head calls others within it, as LoRA's on a head, whose
+        weights ZeRO 3 gathers in calls of their own."""
+        has_parts = any(True for _ in self._head.children())
+        return has_parts and any(hasattr(p, "ds_id") for p in self._head.parameters())
 
     @property
     def _head(self) -> Any:

@@ -21,6 +21,10 @@ class Micro:
     items: list
     ids: list
 
+    @property
+    def counted(self):
+        return self.items
+
     def on(self, device):
         return (self.ids,)
 
