@@ -234,13 +234,15 @@ class ArrangementToMake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrepareJob(Job, frozen=True, kw_only=True, tag="prepare"):
-    """Makes one corpus, and every base and arrangement asked of it."""
+    """Makes one corpus, and every base and arrangement asked of it. `models`: folders
+    of bases whose attention is to be proven; unset where they are all Llamas."""
 
     paths: PreparePaths
     corpus: CorpusToMake
     bases: list[BaseToMake]
     arrangements: list[ArrangementToMake]
     makes: list[str]
+    models: list[str] | UnsetType = UNSET
 
 
 class SampledCorpus(msgspec.Struct, frozen=True, kw_only=True):

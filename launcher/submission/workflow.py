@@ -29,7 +29,7 @@ from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.planning import admission, effects, limits
+from launcher.planning import admission, effects, limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
@@ -284,6 +284,8 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     _tell_of_the_data(opened)
     for line in _unproven(opened):
         logger.warning(line)
+    for line in model_proofs.describe_models(site.workspace, opened.runs):
+        show.print_result(line)
     show.print_effects(opened.effects)
     for why in refused:
         show.print_result(f"submit would refuse: {why}")
