@@ -561,6 +561,7 @@ class Estimates:
             max_length=train["max_length"],
             budget=schedule.MICRO_TOKENS[device],
             recompute=profile.trainer.recompute,
+            device=device,
         )
 
     @property
