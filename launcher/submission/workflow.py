@@ -142,7 +142,7 @@ def resolve_grid(
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
     stages = [stage for point in grid.points for stage in point.settings.by_stage()]
-    inputs.check_inputs(stages, downloads)
+    inputs.check_inputs(stages, downloads, only_looks=only_looks)
     code_snapshot.refuse_colon(workspace)
     refusal = workspaces.find_refusal(workspace)
     if refusal and not only_looks:
