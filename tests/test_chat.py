@@ -132,6 +132,7 @@ def test_control_words_of_golden_questions_end_no_turn(goldens: dict[str, Any]) 
         encoded = writer.encode(messages)
         [sequence] = encoded.sequences
         end = writer.find_end_of_turn()
+        assert end is not None
         assert sequence.ids.count(end) == expected["stops_expected"]
         assert encoded.control == 1
 

@@ -4,16 +4,22 @@ are they trained, kept and asked as those of any template?"""
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from msgspec import structs
 
+from jobs.contract.job_file import ChatToTry
 from jobs.evaluating.items import Asker
 from jobs.model.chat import ChatWriter
 from jobs.model.chat_encoder import ChatEncoder
 from jobs.model.vocabulary import Vocabulary, load_vocabulary
+from jobs.preparing.chat_trial import try_chat
+from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
+from jobs.training.held_out import HeldOutLoss
 from jobs.training.tokens import prepare_tokens
 from jobs.training.train_sets import make_encoder
 from tests.lib.chat_templates import (
@@ -391,7 +397,70 @@ def test_the_vocabulary_of_a_folder_writes_by_its_template(tmp_path: Path) -> No
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"vocab_size": 300}')
 
-    encoder: Any = load_vocabulary(tmp_path, {}).open_chat(CHAT)
+    encoder = load_vocabulary(tmp_path, {}).open_chat(CHAT)
 
     assert encoder.encode(TALK, 1000) == open_encoder().encode(TALK, 1000)
     assert encoder.end_of_turn == END
+
+
+def test_what_a_template_refuses_is_told_before_anything_trains(tmp_path: Path) -> None:
+    """By the prepare job, which tries every example, those of the test set, too."""
+    make_tokenizer(ALTERNATING).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 300}')
+    chat = ChatToTry(base={}, folder=str(tmp_path), max_length=1000, truncate="prompt")
+    sound: Any = SimpleNamespace(train=[QUESTION], test=[QUESTION], template=CHAT)
+    broken: Any = SimpleNamespace(train=[QUESTION], test=[TALK], template=CHAT)
+
+    try_chat(sound, chat)
+    with pytest.raises(UserError, match="example talk:1: the template refuses it"):
+        try_chat(broken, chat)
+
+
+class CountingEngine:
+    """In place of a model: of each target token a loss by what it is and where it stands."""
+
+    def eval(self) -> None:
+        """As torch's modules have it."""
+
+    def train(self) -> None:
+        """As torch's modules have it."""
+
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        lengths: Sequence[int],
+        predicting: torch.Tensor,
+        targets: torch.Tensor,
+        owners: torch.Tensor,
+        after: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        nll = (targets + 7 * positions[predicting]).float()
+        return torch.zeros(len(lengths)).index_add(0, owners, nll)
+
+
+@pytest.mark.parametrize("template", [CHATML, THINKING])
+def test_the_loss_of_an_item_is_that_of_all_its_texts(
+    template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its texts are shared out; each alone has the same."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda sums: None)
+    encoder = open_encoder(template)
+    encoded = [encoder.encode(example, 1000) for example in (TALK, QUESTION, TALK)]
+    tokens = TokenizedSet(["a", "b", "c"], encoded)
+    single = [text for example in encoded for text in example.texts]
+    singles = TokenizedSet([str(number) for number in range(len(single))], single)
+
+    means, alone = (
+        HeldOutLoss(CountingEngine(), made, Ranks(0, 1, 0), "cpu", 300)
+        for made in (tokens, singles)
+    )
+
+    sums = means.measure() * means.tokens
+    of_texts = (alone.measure() * alone.tokens).tolist()
+    begin = 0
+    for number, example in enumerate(encoded):
+        end = begin + len(example.texts)
+        assert sums[number].item() == pytest.approx(sum(of_texts[begin:end]))
+        assert means.tokens[number].item() == tokens.learnt[number]
+        begin = end

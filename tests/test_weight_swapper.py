@@ -32,9 +32,7 @@ CONFIG = LlamaConfig(
     num_attention_heads=2,
     vocab_size=97,
 )
-JOB: Any = SimpleNamespace(
-    train={"precision": "fp32", "tuning": {"method": "full"}}, workspace=None
-)
+JOB: Any = SimpleNamespace(train={"precision": "fp32", "tuning": {"method": "full"}})
 
 
 def snapshot(folder: Path, seed: int) -> dict[str, torch.Tensor]:

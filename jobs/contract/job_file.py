@@ -233,16 +233,26 @@ class ArrangementToMake(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
 
 
+class ChatToTry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model by whose chat template a corpus is written: its recipe and its folder, how
+    long an example may be, and what a longer one loses."""
+
+    base: Recipe
+    folder: str
+    max_length: int
+    truncate: str
+
+
 class PrepareJob(Job, frozen=True, kw_only=True, tag="prepare"):
-    """Makes one corpus, and every base and arrangement asked of it. `models`: folders
-    of bases whose attention is to be proven; unset where they are all Llamas."""
+    """Makes one corpus, and every base and arrangement asked of it; tries the chat
+    templates that write it."""
 
     paths: PreparePaths
     corpus: CorpusToMake
     bases: list[BaseToMake]
     arrangements: list[ArrangementToMake]
     makes: list[str]
-    models: list[str] | UnsetType = UNSET
+    chats: list[ChatToTry] | UnsetType = UNSET
 
 
 class SampledCorpus(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,9 +13,9 @@ import torch
 
 from jobs.contract import causes
 from jobs.contract.causes import Cause
-from jobs.model.folder_shape import describe_model
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
+from zsg_core.families.registry import shape_of_config
 from zsg_core.training import evaluation_memory, schedule
 from zsg_core.training.decoder import DecoderShape
 
@@ -99,7 +99,8 @@ class BatchBudget:
     @property
     def _shape(self) -> DecoderShape:
         """The sizes of the model."""
-        return describe_model(self._model)
+        config = self._model.config
+        return shape_of_config(config.to_dict())
 
     @property
     def _precision(self) -> str:

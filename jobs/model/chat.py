@@ -161,11 +161,14 @@ class ChatWriter:
     def encode(self, messages: Sequence[Message]) -> EncodedDialogue:
         """A dialogue that ends with an answer as token ids. ChatFault where its answers
         cannot be told from the rest."""
-        numbers = [n for n, message in enumerate(messages) if message.role == ASSISTANT]
-        answers = [self._find_answer(messages, number) for number in numbers]
-        whole = answers[-1].upto
+        answers = [
+            self._find_answer(messages, number)
+            for number, message in enumerate(messages)
+            if message.role == ASSISTANT
+        ]
+        whole = answers[-1].upto.text
         is_one = all(
-            whole.text.startswith(answer.upto.text[: answer.stop]) for answer in answers
+            whole.startswith(answer.upto.text[: answer.stop]) for answer in answers
         )
         groups = [answers] if is_one else [[answer] for answer in answers]
         sequences: list[ChatSequence] = []
@@ -174,18 +177,34 @@ class ChatWriter:
         for group in groups:
             written = group[-1].upto
             _refuse_other_texts(written, group, messages)
-            placed = self._encode(written)
-            _refuse_two_beginnings(placed.ids, self._tokenizer.bos_token_id)
             control += self._count_control(written)
-            spans: list[tuple[int, int]] = []
-            for answer in group:
-                span = _find_tokens(placed, answer.start, answer.stop)
-                spans.append(span)
-                prompt_ids = self._encode(answer.prompt).ids
-                if placed.ids[: span[0]] != prompt_ids:
-                    apart.append(answer.message)
-            sequences.append(ChatSequence(placed.ids, tuple(spans)))
+            sequence = self._encode_answers(written, group)
+            sequences.append(sequence)
+            apart += self._list_apart(sequence, group)
         return EncodedDialogue(sequences, tuple(apart), control)
+
+    def _encode_answers(
+        self, written: Written, answers: Sequence[_Answer]
+    ) -> ChatSequence:
+        """A written dialogue as token ids, of which the answers' are learnt."""
+        encoding = self._encode(written)
+        _refuse_two_beginnings(encoding.ids, self._tokenizer.bos_token_id)
+        spans: list[tuple[int, int]] = []
+        for answer in answers:
+            span = _find_tokens(encoding, answer.start, answer.stop)
+            spans.append(span)
+        return ChatSequence(encoding.ids, tuple(spans))
+
+    def _list_apart(
+        self, sequence: ChatSequence, answers: Sequence[_Answer]
+    ) -> list[int]:
+        """The answers whose prompts alone have other tokens than before the answer."""
+        apart: list[int] = []
+        for answer, span in zip(answers, sequence.spans, strict=True):
+            prompt_ids = self._encode(answer.prompt).ids
+            if sequence.ids[: span[0]] != prompt_ids:
+                apart.append(answer.message)
+        return apart
 
     def list_token_ends(self, text: str) -> list[int]:
         """After which character of a text each of its tokens ends."""
@@ -209,26 +228,22 @@ class ChatWriter:
     def _find_answer(self, messages: Sequence[Message], number: int) -> _Answer:
         """What is learnt of an answer. ChatFault where the prompt does not begin it, or
         nothing ends it."""
-        prompt = self.write(messages[:number], asks=True)
+        before = messages[:number]
+        prompt = self.write(before, asks=True)
         upto = self.write(messages[: number + 1])
         if not upto.text.startswith(prompt.text):
             raise ChatFault(_explain_prompt(prompt.text, upto.text, number))
         start = len(prompt.text)
-        parts = [content for content in upto.contents if content.message == number]
-        if parts:
-            begin = min(part.start for part in parts)
-            self._refuse_unasked(messages[:number], upto, start, begin)
-        behind = max((part.stop for part in parts), default=start)
-        closing = [token for token in upto.tokens if token[0] >= max(behind, start)]
-        if not parts:  # of a blank answer: what the template writes first may open it
-            closing = closing[-1:]
-        if not closing:
+        contents = [content for content in upto.contents if content.message == number]
+        if contents:
+            begin = min(content.start for content in contents)
+            self._refuse_unasked(before, upto, start, begin)
+        stop = _find_end_of_answer(upto, contents, start)
+        if stop is None:
             raise ChatFault(
                 f"the template closes message {number + 1}, an answer, with no token of its own, so"
                 " that a model would not learn where to stop"
             )
-        word = upto.text[slice(*closing[0])]
-        stop = max(end for begin, end in closing if upto.text[begin:end] == word)
         return _Answer(number, prompt, upto, max(start, 1), stop)
 
     def _refuse_unasked(
@@ -266,12 +281,12 @@ class ChatWriter:
         owners: list[int] = []
         for number, message in enumerate(messages):
             pieces: list[str] = []
-            for part in self._divide(message):
-                core = part.strip()
-                if not core or part in self._sought:
-                    pieces.append(part)
+            for text in self._divide(message):
+                core = text.strip()
+                if not core or text in self._sought:
+                    pieces.append(text)
                     continue
-                before, _, after = part.partition(core)
+                before, _, after = text.partition(core)
                 pieces.append(f"{before}\ue000{len(texts)}\ue001{after}")
                 texts.append(core)
                 owners.append(number)
@@ -316,40 +331,51 @@ class ChatWriter:
         self, text: str, literals: Sequence[str]
     ) -> tuple[tuple[tuple[int, int], ...], ...]:
         """In each literal of a text the places of control tokens."""
-        found = self._tokens.find_control_tokens(text)
-        placed: list[tuple[tuple[int, int], ...]] = []
-        private = [match.end() for match in _PRIVATE.finditer(text)]
-        for begin, literal in zip([0, *private], literals, strict=True):
+        control = self._tokens.find_control_tokens(text)
+        by_literal: list[tuple[tuple[int, int], ...]] = []
+        begins = [0]
+        for match in _PRIVATE.finditer(text):
+            begins.append(match.end())
+        for begin, literal in zip(begins, literals, strict=True):
             end = begin + len(literal)
-            placed.append(
-                tuple(
-                    (start - begin, stop - begin)
-                    for start, stop in found
-                    if begin <= start and stop <= end
-                )
-            )
-        return tuple(placed)
+            inside: list[tuple[int, int]] = []
+            for start, stop in control:
+                if begin <= start and stop <= end:
+                    inside.append((start - begin, stop - begin))
+            by_literal.append(tuple(inside))
+        return tuple(by_literal)
 
     def _encode(self, written: Written) -> PlacedIds:
         """The token ids of a written dialogue. Words of control tokens in what is said
         are text, but for those that are kept."""
         if not self._count_control(written):
-            placed = self._tokens.encode(written.text)
-            of_template = sum(
-                written.text[start:stop] not in self._kept
-                for start, stop in written.tokens
-            )
-            made = sum(token_id in self._control_ids for token_id in placed.ids)
-            if made == of_template:
-                return placed
-        kept = [
-            (content.start + match.start(), content.start + match.end())
-            for content in written.contents
-            for match in self._kept_words.finditer(
-                written.text[content.start : content.stop]
-            )
-        ]
-        return self._tokens.encode_with(written.text, sorted([*written.tokens, *kept]))
+            encoding = self._tokens.encode(written.text)
+            if self._count_tokens(encoding) == self._count_own_tokens(written):
+                return encoding
+        spans = list(written.tokens)
+        for content in written.contents:
+            text = written.text[content.start : content.stop]
+            for match in self._kept_words.finditer(text):
+                start = content.start + match.start()
+                spans.append((start, start + len(match.group())))
+        return self._tokens.encode_with(written.text, sorted(spans))
+
+    def _count_tokens(self, encoding: PlacedIds) -> int:
+        """How many control tokens there are, but for those that are kept."""
+        count = 0
+        for token_id in encoding.ids:
+            if token_id in self._control_ids:
+                count += 1
+        return count
+
+    def _count_own_tokens(self, written: Written) -> int:
+        """How many control tokens the template writes, but for those that are kept."""
+        count = 0
+        for start, stop in written.tokens:
+            word = written.text[start:stop]
+            if word not in self._kept:
+                count += 1
+        return count
 
     def _count_control(self, written: Written) -> int:
         return sum(
@@ -398,19 +424,19 @@ def _fill(frame: _Frame, marked: _Marked) -> Written:
     pieces: list[str] = []
     contents: list[Content] = []
     tokens: list[tuple[int, int]] = []
-    place = 0
+    length = 0
     for number, literal in enumerate(frame.literals):
-        tokens += [
-            (place + start, place + stop) for start, stop in frame.tokens[number]
-        ]
+        for start, stop in frame.tokens[number]:
+            tokens.append((length + start, length + stop))
         pieces.append(literal)
-        place += len(literal)
+        length += len(literal)
         if number < len(frame.numbers):
             which = frame.numbers[number]
             text = marked.texts[which]
-            contents.append(Content(marked.owners[which], place, place + len(text)))
+            stop = length + len(text)
+            contents.append(Content(marked.owners[which], length, stop))
             pieces.append(text)
-            place += len(text)
+            length = stop
     return Written("".join(pieces), tuple(contents), tuple(tokens))
 
 
@@ -431,11 +457,7 @@ def _refuse_lost(marked: _Marked, numbers: Collection[int]) -> None:
 def _explain_change(messages: Sequence[Message], text: str, written: Written) -> str:
     """Which message a template changes: the one in which the text and what was expected
     begin to differ."""
-    pairs = enumerate(zip(text, written.text, strict=False))
-    same = next(
-        (place for place, (given, expected) in pairs if given != expected),
-        min(len(text), len(written.text)),
-    )
+    same = _count_common(text, written.text)
     behind = [content for content in written.contents if content.stop >= same]
     number = behind[0].message if behind else len(messages) - 1
     begin = max(0, same - 10)
@@ -446,18 +468,44 @@ def _explain_change(messages: Sequence[Message], text: str, written: Written) ->
     )
 
 
+def _count_common(first: str, second: str) -> int:
+    """How many characters two texts begin with in common."""
+    count = 0
+    for one_letter, other_letter in zip(first, second, strict=False):
+        if one_letter != other_letter:
+            break
+        count += 1
+    return count
+
+
 def _explain_prompt(prompt: str, upto: str, number: int) -> str:
-    pairs = enumerate(zip(prompt, upto, strict=False))
-    same = next(
-        (place for place, (asked, written) in pairs if asked != written),
-        min(len(prompt), len(upto)),
-    )
+    same = _count_common(prompt, upto)
     return (
         f"the prompt before message {number + 1} does not begin what the template writes with the"
         f" answer: {prompt[same : same + _SHOWN]!r} in the prompt,"
         f" {upto[same : same + _SHOWN]!r} with the answer. With data.chat_template_kwargs"
         " enable_thinking: false an answer may hold no thought"
     )
+
+
+def _find_end_of_answer(
+    upto: Written, contents: Sequence[Content], start: int
+) -> int | None:
+    """Where the last end of turn behind an answer's `contents` ends; None where there is
+    no token of the template's. The first token there is what ends a turn."""
+    behind = start
+    for content in contents:
+        behind = max(behind, content.stop)
+    closing = [token for token in upto.tokens if token[0] >= behind]
+    if not contents:
+        # of a blank answer: what the template writes first may open it
+        closing = closing[-1:]
+    if not closing:
+        return None
+    first_start, first_stop = closing[0]
+    word = upto.text[first_start:first_stop]
+    ends = [end for begin, end in closing if upto.text[begin:end] == word]
+    return max(ends)
 
 
 def _refuse_other_texts(

@@ -89,8 +89,8 @@ class ChatEncoder:
             return self._finish(head, size - _count_tokens(head))
         turns = self._count_fitting(example, whole, max_length)
         if turns:
-            kept = _take_turns(example, turns)
-            encoded = with_name.try_to(lambda: self._encode_turns(kept))
+            shorter = _take_turns(example, turns)
+            encoded = with_name.try_to(lambda: self._encode_turns(shorter))
             return self._finish(encoded, size - _count_tokens(encoded))
         first = _take_turns(example, 1)
         encoded, is_lost = with_name.try_to(
@@ -107,11 +107,11 @@ class ChatEncoder:
         """What a model is asked with for the example's last answer, in at most
         `max_length` tokens. It is the same whatever that answer is."""
         with_name = _NamedFaults(example)
-        asked = with_name.try_to(lambda: self._encode_asked(example))
-        if len(asked) <= max_length:
-            return Prompt(asked, False)
+        ids = with_name.try_to(lambda: self._encode_asked(example))
+        if len(ids) <= max_length:
+            return Prompt(ids, False)
         if truncate == HEAD:
-            return Prompt(asked[:max_length], True)
+            return Prompt(ids[:max_length], True)
         if len(example.turns) > 1:
             return Prompt(None, True)
         return with_name.try_to(
@@ -128,10 +128,10 @@ class ChatEncoder:
         return self._writer.encode_prompt(messages)[0]
 
     def _list_messages(
-        self, example: Example, question: str | None = None
+        self, example: Example, first_question: str | None = None
     ) -> list[Message]:
-        """What is said; `question` in place of the first one's text."""
-        first = question
+        """What is said; `first_question` in place of the first one's text."""
+        first = first_question
         if first is None:
             first = prompts.build_question(example, self._template.shots)
         messages: list[Message] = []
@@ -140,9 +140,9 @@ class ChatEncoder:
             messages.append(Message(SYSTEM, example.system))
         if system and self._template.system == PREPEND:
             first = f"{system}\n\n{first}"
-        for number, (asked, answered) in enumerate(example.turns):
-            messages.append(Message(USER, asked if number else first))
-            messages.append(Message(ASSISTANT, answered))
+        for number, (question, answer) in enumerate(example.turns):
+            messages.append(Message(USER, question if number else first))
+            messages.append(Message(ASSISTANT, answer))
         return messages
 
     def _count_fitting(
@@ -224,8 +224,10 @@ class ChatEncoder:
     def _cut_tail(self, text: str, count: int) -> str:
         """A text without its last `count` tokens."""
         stops = self._writer.list_token_ends(text)
-        kept = len(stops) - count
-        return text[: stops[kept - 1]] if kept > 0 else ""
+        if count >= len(stops):
+            return ""
+        last = len(stops) - count - 1
+        return text[: stops[last]]
 
     def _finish(
         self, encoded: EncodedDialogue, cut: int, lost_question: bool = False

@@ -75,20 +75,21 @@ def writes_date(tree: nodes.Template) -> bool:
 
 def takes_date(tree: nodes.Template) -> bool:
     """Whether a template asks for the day's date only where no `date_string` is given."""
-    asked = sum(_count_clocks(call) for call in tree.find_all(nodes.Call))
-    conditions = (*tree.find_all(nodes.If), *tree.find_all(nodes.CondExpr))
-    guarded = {
-        id(call)
-        for condition in conditions
-        if _names_date(condition.test)
-        for call in condition.find_all(nodes.Call)
-        if _count_clocks(call)
-    }
-    return asked == len(guarded)
+    guarded: set[int] = set()
+    for condition in (*tree.find_all(nodes.If), *tree.find_all(nodes.CondExpr)):
+        if _names_date(condition.test):
+            guarded |= _list_clocks(condition)
+    return _list_clocks(tree) == guarded
 
 
-def _count_clocks(call: nodes.Call) -> int:
-    return int(isinstance(call.node, nodes.Name) and call.node.name == CLOCK)
+def _list_clocks(tree: nodes.Node) -> set[int]:
+    """The calls in a tree that ask for the day's date."""
+    return {id(call) for call in tree.find_all(nodes.Call) if _is_clock(call)}
+
+
+def _is_clock(call: nodes.Call) -> bool:
+    name = call.node
+    return isinstance(name, nodes.Name) and name.name == CLOCK
 
 
 def _names_date(test: nodes.Node) -> bool:

@@ -101,7 +101,7 @@ class ChatTokens:
         ]
         text = self._tokenizer.apply_chat_template(marked_messages, tokenize=False)
         spans = self.find_control_tokens(text)
-        marked, _places = self._rename(text, spans)
+        marked, _ = self._rename(text, spans)
         ids = self._ids(
             re.sub(f"{mark}x([0-9a-f]+)x", lambda match: chr(int(match[1], 16)), marked)
         )
@@ -119,7 +119,7 @@ class ChatTokens:
     def encode_with(self, text: str, spans: Sequence[tuple[int, int]]) -> "PlacedIds":
         """The ids of a text of which the words of control tokens at `spans` are tokens,
         and all others are text. UserError where the tokenizer cannot tell them apart."""
-        marked, places = self._rename(text, spans)
+        marked, stretches = self._rename(text, spans)
         encoded = _place_ids(self._renamed, marked, split_special_tokens=True)
         if sum(token_id in self._control for token_id in encoded.ids) != len(spans):
             raise UserError(
@@ -128,8 +128,8 @@ class ChatTokens:
             )
         return PlacedIds(
             encoded.ids,
-            [_move_back(place, places) for place in encoded.starts],
-            [_move_back(place, places) for place in encoded.stops],
+            [_move_back(start, stretches) for start in encoded.starts],
+            [_move_back(stop, stretches) for stop in encoded.stops],
         )
 
     def _rename(
@@ -223,14 +223,14 @@ class _Stretch(NamedTuple):
     length: int
 
 
-def _move_back(place: int, stretches: Sequence[_Stretch]) -> int:
+def _move_back(offset: int, stretches: Sequence[_Stretch]) -> int:
     """The place in a text as it was of one in the renamed text: of one within a renamed
     word the end of it."""
-    number = bisect_right(stretches, place, key=lambda stretch: stretch.start) - 1
+    number = bisect_right(stretches, offset, key=lambda stretch: stretch.start) - 1
     stretch = stretches[number]
-    offset = place - stretch.start
-    if offset <= stretch.length:
-        return stretch.original + offset
+    inside = offset - stretch.start
+    if inside <= stretch.length:
+        return stretch.original + inside
     return stretches[number + 1].original
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from msgspec import UNSET
-
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace, is_whole, lock_folder
 from jobs.contract.job_file import PrepareJob, SampleJob
 from jobs.model import base_model, content
-from jobs.preparing import added_tokens, arrangement, self_sample
+from jobs.preparing import added_tokens, arrangement, chat_trial, self_sample
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Tasks
 from jobs.preparing.source_dataset import SourceDataset
@@ -33,12 +32,12 @@ BASE_TEXTS = 10_000  # or more of each where there are few tasks
 
 
 def run(job: PrepareJob) -> None:
-    """Makes every corpus, base and arrangement that the job lists, and proves how the
-    examples of its models may meet."""
+    """Makes every corpus, base and arrangement that the job lists."""
     workspace = job.workspace
-    _prove_models(job)
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
     corpus = corpora.make_corpus(workspace, job.corpus.id, job.corpus.recipe, files)
+    for chat in replace_unset(job.chats) or ():
+        chat_trial.try_chat(corpus, chat)
     for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base.recipe, base.source, texts)
@@ -51,17 +50,6 @@ def run(job: PrepareJob) -> None:
                 order.recipe,
                 job.paths.embedding,
             )
-
-
-def _prove_models(job: PrepareJob) -> None:
-    """Proves the attention of each model that the job names, before anything is made for
-    it: UserError where its examples can meet in no way."""
-    if job.models is UNSET:
-        return
-    from jobs.model import batching
-
-    for folder in job.models:
-        batching.choose_attention(Path(folder), job.workspace)
 
 
 def sample_answers(job: SampleJob) -> None:

@@ -21,9 +21,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ logger = logging.getLogger(__name__)
 
 VERSIONS = ("torch", "transformers")
 BATCHES = "batches.json"
+LEAST_ROOM = 16  # tokens of what zsg's own templates write around texts
 TRIED = 8  # examples whose questions the tokenizer is tried on
 
 Answers = dict[str, str]  # id → text as the model wrote it
@@ -84,9 +84,6 @@ def make_answers(
 ) -> None:
     """Publishes records/<made_id> unless it is there. `gpus`: those that the job was
     given. UserError where no question can be asked, or none is answered."""
-    from jobs.model import placement
-    from jobs.model.batching import choose_attention
-
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
     with lock_folder(folder):
@@ -116,14 +113,7 @@ def make_answers(
                 f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens"
             )
         ownership.make_folder(draft)
-        attention = choose_attention(base, workspace)
-        load = partial(
-            placement.load_on,
-            folder=base,
-            precision=rule["precision"],
-            attention=attention,
-        )
-        used = _answer(asked, draft / "answers.jsonl", rule, load, vocabulary, gpus)
+        used = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, gpus)
         facts = {
             "asked": len(asked.examples),
             "too_long": asked.too_long,
@@ -155,37 +145,43 @@ def encode_questions(
 ) -> Asked:
     """The prompts of questions. One is passed over where prompt and answer are beyond
     the model's positions."""
-    kept, made = [], []
     template = Template.from_recipe(rule["template"])
+    room = context - rule["how"]["max_new_tokens"]
     chat = vocabulary.open_chat(template) if template.name == prompts.CHAT else None
+    fitting: list[Example] = []
+    prompt_ids: list[list[int]] = []
     for example in examples:
-        asked, answered = example.turns[0]
+        question, answer = example.turns[0]
         again = msgspec.structs.replace(
-            example, system=rule["system"], turns=((asked, answered), (asked, ""))
+            example, system=rule["system"], turns=((question, answer), (question, ""))
         )
         if chat:
-            room = context - rule["how"]["max_new_tokens"]
-            prompt = chat.encode_prompt(again, room) if room > 0 else None
-            if prompt and prompt.ids is not None:
-                kept.append(example)
-                made.append(prompt.ids)
-            continue
-        encoded = (
-            prompts.encode_example(
-                again,
-                template=template,
-                tokenize=vocabulary.tokenize,
-                bos=vocabulary.bos,
-                eos=vocabulary.eos,
-                max_length=context - rule["how"]["max_new_tokens"],
-            )
-            if context > rule["how"]["max_new_tokens"] + 16
-            else None
-        )
-        if encoded is not None and len(encoded.spans) == 2 and not encoded.cut:
-            kept.append(example)
-            made.append(encoded.ids[: encoded.spans[1][0]])
-    return Asked(kept, made, len(examples) - len(kept))
+            ids = chat.encode_prompt(again, room).ids
+        else:
+            ids = _encode_question(again, template, vocabulary, room)
+        if ids is not None:
+            fitting.append(example)
+            prompt_ids.append(ids)
+    return Asked(fitting, prompt_ids, len(examples) - len(fitting))
+
+
+def _encode_question(
+    example: Example, template: Template, vocabulary: Vocabulary, room: int
+) -> list[int] | None:
+    """What stands before the second answer of a dialogue; None where it does not fit."""
+    if room <= LEAST_ROOM:
+        return None
+    encoded = prompts.encode_example(
+        example,
+        template=template,
+        tokenize=vocabulary.tokenize,
+        bos=vocabulary.bos,
+        eos=vocabulary.eos,
+        max_length=room,
+    )
+    if len(encoded.spans) < 2 or encoded.cut:
+        return None
+    return encoded.ids[: encoded.spans[1][0]]
 
 
 def read_answers(path: Path) -> Answers:
@@ -216,12 +212,13 @@ def _answer(
     asked: Asked,
     path: Path,
     rule: Recipe,
-    load: Callable[[Sequence[str]], Any],
+    base: Path,
     vocabulary: Vocabulary,
     gpus: int,
 ) -> list[str]:
     """Answers what has no answer in the file yet, batch by batch; the devices that it
     was done on."""
+    from jobs.model import placement
     from jobs.model.generate import Generator
 
     used_devices = devices.choose_devices(gpus)
@@ -230,7 +227,7 @@ def _answer(
         return used_devices
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
-    llama = load(used_devices)
+    llama = placement.load_on(used_devices, base, rule["precision"])
     ends = _list_ends(rule, vocabulary)
     generator = Generator(
         llama.eval().requires_grad_(False),

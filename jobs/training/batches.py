@@ -201,7 +201,7 @@ class TokenizedSet:
             for share in schedule.divide_batch(lengths, world)
         ]
         micro_batches = [
-            self._pack([texts[place] for place in group], indices)
+            self._pack([texts[number] for number in group], indices)
             for group in grouped[rank]
         ]
         idle = max(len(groups) for groups in grouped) - len(micro_batches)

@@ -48,19 +48,17 @@ class HeldOutLoss:
             device,
             truncated_answers,
         )
-        items = (
-            test.encoded
-            if indices is None
-            else [test.encoded[index] for index in indices]
-        )
+        chosen = range(len(test.encoded)) if indices is None else indices
         # An item is mostly one text; see EncodedExample.sequences.
-        self._texts = [text for item in items for text in item.texts]
-        self._owners = [
-            number for number, item in enumerate(items) for _ in item.bounds
-        ]
-        self._count = len(items)
+        self._texts: list[EncodedExample] = []
+        self._owners: list[int] = []
+        self._count = len(chosen)
+        for number, index in enumerate(chosen):
+            texts = test.encoded[index].texts
+            self._texts += texts
+            self._owners += [number] * len(texts)
         self._spans = [test.spans(text) for text in self._texts]
-        self._learnt = [sum(b - a for a, b in spans) for spans in self._spans]
+        self._learnt = list(map(_count_learnt, self._spans))
         self.tokens = self._sum_by_item(torch.tensor(self._learnt, dtype=torch.float64))
         self._is_padded = is_padded(engine)
         self._groups = (
@@ -227,6 +225,10 @@ def by_source(
         for name, source_means in finite.items()
         if len(source_means)
     }
+
+
+def _count_learnt(spans: Sequence[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in spans)
 
 
 def _size(prefix: int, lengths: Sequence[int]) -> int:

@@ -37,10 +37,10 @@ def read_template(folder: Path) -> str | None:
     named = _list_named(template)
     if "default" in named:
         return named["default"]
-    others = [*named, *_list_additional(folder)]
-    if others:
+    names = [*named, *_list_additional(folder)]
+    if names:
         raise UserError(
-            f"{folder}: its chat templates are {', '.join(sorted(map(str, others)))}, and none is"
+            f"{folder}: its chat templates are {', '.join(sorted(names))}, and none is"
             " the default; name one `default` in a copy of the folder"
         )
     return None

@@ -17,6 +17,7 @@ from jobs.contract.job_file import (
     ArrangementToMake,
     BaseToMake,
     CanaryJob,
+    ChatToTry,
     CheckpointPlan,
     CorpusToMake,
     EvaluateJob,
@@ -41,12 +42,13 @@ from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
 from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
-from launcher.planning import model_proofs, speeds
+from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
+from zsg_core.data.prompts import CHAT, CUT_PROMPT
 from zsg_core.errors import UserError
 from zsg_core.suites import list_key_variables
 from zsg_core.training.tuning import NO_BIASES
@@ -135,15 +137,27 @@ def write_prepare(
         bases=_list_bases(prepare),
         arrangements=_list_arrangements(prepare),
         makes=sorted(prepare.makes),
-        models=_list_models_to_prove(prepare) or UNSET,
+        chats=_list_chats(prepare) or UNSET,
     )
     job_file.write_job(workspace.root / prepare.item, job)
 
 
-def _list_models_to_prove(prepare: Prepare) -> list[str]:
-    """The folders of users' models whose attention a node must prove."""
-    folders = {run.base for run in prepare.runs if run.base}
-    return sorted(map(str, filter(model_proofs.needs_proof, folders)))
+def _list_chats(prepare: Prepare) -> list[ChatToTry]:
+    """The models by whose chat templates the corpus is written, each once."""
+    chats: list[ChatToTry] = []
+    for run in prepare.runs:
+        if run.base is None or run.stage["data"]["template"]["name"] != CHAT:
+            continue
+        train = run.stage["train"]
+        chat = ChatToTry(
+            base=run.recipe["base"],
+            folder=str(run.base),
+            max_length=train["max_length"],
+            truncate=train.get("truncate", CUT_PROMPT),
+        )
+        if chat not in chats:
+            chats.append(chat)
+    return chats
 
 
 def _list_bases(prepare: Prepare) -> list[BaseToMake]:
