@@ -11,6 +11,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     from jobs.model import base_model, placement
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
@@ -50,15 +51,27 @@ class FakeMemory:
         return self.gpus[device][0], 80 * GB
 
 
+class PlacedLayer(GradientCheckpointingLayer):
+    """A layer, as far as a budget looks at it: where its first weight is."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._device = device
+
+    def parameters(self, recurse: bool = True) -> Any:
+        """What tells the device."""
+        return iter([SimpleNamespace(device=self._device)])
+
+
 def model(*layer_devices: str) -> Any:
     """A 33B in bfloat16, as far as a budget looks at it: where each layer is."""
-    layers = [
-        SimpleNamespace(parameters=lambda at=at: iter([SimpleNamespace(device=at)]))
-        for at in layer_devices
+    named = [
+        (f"model.layers.{number}", PlacedLayer(device))
+        for number, device in enumerate(layer_devices)
     ]
     config = SimpleNamespace(to_dict=lambda: SHAPE_33B)
     return SimpleNamespace(
-        config=config, dtype=torch.bfloat16, model=SimpleNamespace(layers=layers)
+        config=config, dtype=torch.bfloat16, named_modules=lambda: iter(named)
     )
 
 

@@ -53,7 +53,7 @@ class Looked:
 class Inside:
     """A run's model as it is at a step, and what it is asked with."""
 
-    llama: Any
+    model: Any
     device: str
     run: Path
     step: int
@@ -74,7 +74,7 @@ class Inside:
         distances = {key: how for key, how in definitions.items() if "token" in how}
         looked = Looked(
             token_distance.measure_distances(
-                self.llama, self.vocabulary, distances, self.device
+                self.model, self.vocabulary, distances, self.device
             )
         )
         of_layers = {
@@ -109,17 +109,11 @@ class Inside:
         how = next(iter(definitions.values()))
         grouped_by = how["by"] or ("source" if len(self.sources) > 1 else "task")
         groups = self._group_items(grouped_by)
-        drawn = draw_items(groups, how["items"])
-        numbers = [number for number in drawn if self.test.encoded[number].prompt]
-        if len(numbers) < len(drawn):
-            looked.flags.append(
-                f"{len(drawn) - len(numbers)} of {len(drawn)} items have no token before their"
-                " answer, and so no hidden states"
-            )
+        numbers = self._draw_prompted(groups, how["items"], looked)
         prompts = [self.test.encoded[number].prompt for number in numbers]
         layers = [definition["layer"] for definition in definitions.values()]
         states_by_layer = hidden_states.average_spans(
-            self.llama, prompts, _pool_spans(prompts, how), layers, self.device
+            self.model, prompts, _pool_spans(prompts, how), layers, self.device
         )
         ids = [self.test.ids[number] for number in numbers]
         drawn_groups = [groups[number] for number in numbers]
@@ -144,6 +138,20 @@ class Inside:
             looked.values[key] = float(silhouettes.mean())
             if grouped_by == "source":
                 looked.values.update(_by_group(key, drawn_groups, silhouettes))
+
+    def _draw_prompted(
+        self, groups: Sequence[str], limit: int | None, looked: Looked
+    ) -> list[int]:
+        """Places of items of each group with something before their answer, which a
+        text without a template and without a beginning need not have."""
+        drawn = draw_items(groups, limit)
+        prompted = [number for number in drawn if self.test.encoded[number].prompt]
+        if len(prompted) < len(drawn):
+            looked.flags.append(
+                f"{len(drawn) - len(prompted)} of {len(drawn)} items have no token before"
+                " their answer, and so no hidden states"
+            )
+        return prompted
 
     def _group_items(self, grouped_by: str) -> Sequence[str]:
         """The source or the task of each test item."""

@@ -16,7 +16,7 @@ from zsg_core.errors import UserError
 
 
 def measure_distances(
-    llama: Any,
+    model: Any,
     vocabulary: Vocabulary,
     ways: Mapping[str, Mapping[str, Any]],
     device: str,
@@ -40,7 +40,7 @@ def measure_distances(
     texts = [[*beginning, *own] for own in ids.values()]
     layers = sorted({way["layer"] for way in ways.values()})
     found = hidden_states.average_spans(
-        llama,
+        model,
         texts,
         [(len(beginning), len(text)) for text in texts],
         layers,

@@ -13,9 +13,10 @@ import torch
 
 from jobs.contract import causes
 from jobs.contract.causes import Cause
+from jobs.model import measured_shape
+from jobs.model.architecture import find_layers
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
-from zsg_core.families.registry import shape_of_config
 from zsg_core.training import evaluation_memory, schedule
 from zsg_core.training.decoder import DecoderShape
 
@@ -99,8 +100,7 @@ class BatchBudget:
     @property
     def _shape(self) -> DecoderShape:
         """The sizes of the model."""
-        config = self._model.config
-        return shape_of_config(config.to_dict())
+        return measured_shape.measure_shape(self._model)
 
     @property
     def _precision(self) -> str:
@@ -111,7 +111,7 @@ class BatchBudget:
         """How many layers each device holds; the device of the embedding first."""
         counts = Counter([self._device])
         counts.update(
-            str(next(layer.parameters()).device) for layer in self._model.model.layers
+            str(next(layer.parameters()).device) for layer in find_layers(self._model)
         )
         counts[self._device] -= 1
         return dict(counts)

@@ -25,12 +25,13 @@ from transformers import (
 )
 
 from jobs.model import batch_budget
+from jobs.model.architecture import choose_attention
 from jobs.model.batch_budget import BatchBudget
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
+from zsg_core.families.registry import position_count
 from zsg_core.suites import BY_NUMBER, NUCLEUS
 
-ATTENTION = "sdpa"
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 # Of the likeliest token, as a whole number; those of a vocabulary of 2^23 add up in 64 bits.
 LIKELIEST = 2.0**40
@@ -66,7 +67,7 @@ def find_completing_tokens(
 
 
 class Generator:
-    """Answers prompts with a Llama as its weights are at the moment. `how`: see
+    """Answers prompts with a model as its weights are at the moment. `how`: see
     GenerationSettings.how.
 
     Its `ends` are tokens at which an answer is over, as at `eos`, the end of sequence;
@@ -77,14 +78,14 @@ class Generator:
 
     def __init__(
         self,
-        llama: Any,
+        model: Any,
         how: Mapping[str, Any],
         bos: int | None,
         eos: int,
         device: str,
         text: Text | None = None,
     ) -> None:
-        self._llama, self._how, self._eos, self._device = llama, how, eos, device
+        self._model, self._how, self._eos, self._device = model, how, eos, device
         self._ends = frozenset({eos, *how.get("ends", ())})
         self._stops: Sequence[str] = how.get("stops", ())
         if self._stops and text is None:
@@ -92,14 +93,14 @@ class Generator:
                 "to find stops in answers, what their tokens are as a text must be known"
             )
         self._text: Text = text or (lambda ids: "")
-        size = llama.config.vocab_size
+        size = model.config.vocab_size
         self._completing = (
             find_completing_tokens(self._text, tuple(self._stops), size)
             if self._stops
             else frozenset[int]()
         )
-        self._context: int = llama.config.max_position_embeddings
-        self.budget = BatchBudget(llama, device)
+        self._context = _count_positions(model.config)
+        self.budget = BatchBudget(model, device)
         self._config = GenerationConfig(
             max_new_tokens=how["max_new_tokens"],
             min_new_tokens=1 if how.get("not_empty") else None,
@@ -120,19 +121,19 @@ class Generator:
         """
         answers_of: list[list[int]] = [[] for _ in prompts]
         fitting = [index for index, prompt in enumerate(prompts) if self.fits(prompt)]
-        before = self._llama.config._attn_implementation, self._llama.generation_config
+        before = self._model.config._attn_implementation, self._model.generation_config
         # a padded batch is no packed row
-        self._llama.set_attn_implementation(ATTENTION)
+        self._model.set_attn_implementation(choose_attention(type(self._model)))
         # else transformers takes what a model's folder suggests
-        self._llama.generation_config = self._config
+        self._model.generation_config = self._config
         try:
             for index, answer in self._answer_batches(prompts, names, fitting):
                 answers_of[index] = self._stopped(
                     answer[: self._context - len(prompts[index])]
                 )
         finally:
-            self._llama.set_attn_implementation(before[0])
-            self._llama.generation_config = before[1]
+            self._model.set_attn_implementation(before[0])
+            self._model.generation_config = before[1]
         return answers_of
 
     def plan_batches(self, prompts: Sequence[Ids]) -> list[list[int]]:
@@ -229,7 +230,7 @@ class Generator:
         # tokens, of at least a byte each
         before = max((len(stop.encode()) for stop in self._stops), default=0)
         over = [AtStops(self._has_stop, longest, before)] if self._stops else []
-        out = self._llama.generate(
+        out = self._model.generate(
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
             generation_config=self._config,
@@ -242,8 +243,16 @@ class Generator:
         return [self._cut(row[longest:].tolist()) for row in out]
 
     def _cut(self, answer: list[int]) -> list[int]:
-        places = (place for place, token in enumerate(answer) if token in self._ends)
-        return answer[: next(places, len(answer))]
+        for length, token in enumerate(answer):
+            if token in self._ends:
+                return answer[:length]
+        return answer
+
+
+def _count_positions(config: Any) -> int:
+    """How many tokens a model sees at once, prompt and answer together."""
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions or position_count(config.to_dict())
 
 
 class AtStops(StoppingCriteria):

@@ -30,6 +30,10 @@ class Padded:
 
     def encode(self, body: Any) -> torch.Tensor:
         """The states (N·L, H) that a body gives of the rows."""
+        return self.call(body).last_hidden_state.flatten(0, 1)
+
+    def call(self, body: Any, **options: Any) -> Any:
+        """What a body gives of the rows, with such options."""
         inputs = {
             "input_ids": self.ids,
             "attention_mask": self.seen,
@@ -37,8 +41,7 @@ class Padded:
         }
         known = _list_inputs(type(body))
         taken = {name: value for name, value in inputs.items() if name in known}
-        states = body(**taken, use_cache=False).last_hidden_state
-        return states.flatten(0, 1)
+        return body(**taken, **options, use_cache=False)
 
 
 def pad(

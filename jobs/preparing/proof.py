@@ -27,19 +27,25 @@ TEXTS = (
 def find_faults(folder: Path) -> Iterator[str]:
     """Each as a sentence; none where all is proven."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import AutoConfig
 
+    from jobs.model.architecture import find_class
+
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     try:
+        model_class = find_class(config)
         vocabulary = load_vocabulary(folder)
         refuse_lossy(folder, vocabulary, TEXTS)
         ids = [*vocabulary.beginning, *vocabulary.tokenize(TEXTS[0])]
     except UserError as error:
         yield str(error)
         return
-    loaded: Any = LlamaForCausalLM.from_pretrained(
+    loaded: Any = model_class.from_pretrained(
         folder, local_files_only=True, dtype="auto", output_loading_info=True
     )
-    llama, told = loaded
+    model, told = loaded
     for what, key in (
         ("made up", "missing_keys"),
         ("left out", "unexpected_keys"),
@@ -50,17 +56,17 @@ def find_faults(folder: Path) -> Iterator[str]:
             yield f"{len(names)} tensors were {what}, the first {names[0][:120]}"
     bad = [
         name
-        for name, weight in llama.named_parameters()
+        for name, weight in model.named_parameters()
         if not torch.isfinite(weight).all()
     ]
     if bad:
         yield f"{len(bad)} tensors hold NaN or infinity, the first {bad[0]}"
         return
     with torch.no_grad():
-        logits = llama.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits
+        logits = model.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits
     if not torch.isfinite(logits).all():
         yield (
-            f"a forward pass in {str(llama.dtype).removeprefix('torch.')} gives logits that are NaN"
+            f"a forward pass in {str(model.dtype).removeprefix('torch.')} gives logits that are NaN"
             " or infinity"
         )
 

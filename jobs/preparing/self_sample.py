@@ -227,10 +227,10 @@ def _answer(
         return used_devices
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
-    llama = placement.load_on(used_devices, base, rule["precision"])
+    model = placement.load_on(used_devices, base, rule["precision"])
     ends = _list_ends(rule, vocabulary)
     generator = Generator(
-        llama.eval().requires_grad_(False),
+        model.eval().requires_grad_(False),
         {**rule["how"], **ends},
         vocabulary.bos,
         vocabulary.eos,

@@ -168,6 +168,8 @@ def _find_unused_notes(
     objects: Objects, tokens: Tokens, config: Mapping[str, Any]
 ) -> Iterator[str]:
     rows = model_config.size_of(config, "vocab_size")
+    if not rows:  # of a family that is not known by heart
+        return
     unused = [
         token
         for token, (token_id, _) in tokens.added.items()
@@ -253,10 +255,10 @@ def find_other_ends(folder: Path, named: Collection[int]) -> tuple[int, ...]:
     tokens = _read_tokens(folder, objects)
     config = read_json(folder / "config.json")
     _, token = _find_end(EOS, tokens, objects, config)
-    own = tokens.find_id(token) if token else None
-    if own is None:  # of a tokenizer that is not read here
-        own = config.get(f"{EOS}_id")
-    return tuple(sorted(end for end in named if end != own))
+    token_id = tokens.find_id(token) if token else None
+    if token_id is None:  # of a tokenizer that is not read here
+        token_id = config.get(f"{EOS}_id")
+    return tuple(sorted(end for end in named if end != token_id))
 
 
 def _list_special(objects: Objects) -> set[str]:
