@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 1 << 20  # bytes that are read at a time
+READABLE = 0o644
 
 
 class CannotMake(Exception):
@@ -128,6 +129,8 @@ def make_folder(
         write_model(source, published.file, draft)
         write_tokenizer(published, source, draft)
         write_licence(published, found, draft)
+        for path in draft.iterdir():
+            path.chmod(READABLE)  # weights are written for their owner alone
         draft.rename(out)
 
 
@@ -201,7 +204,7 @@ def clean_config(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings without what is of the GGUF file; numbers that it keeps as 32-bit
     floats as they were written first: 1e-05, not 9.999999747378752e-06."""
     cleaned = dict(settings)
-    for key in ("quantization_config", "_name_or_path"):
+    for key in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         cleaned.pop(key, None)
     for key, value in cleaned.items():
         if isinstance(value, float):
