@@ -1,6 +1,7 @@
 """Does zsg show what is learnt of each example, and why not the rest?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from launcher.reporting.html.learnt_page import render_learnt_page
 from launcher.submission import job_files
 from launcher.submission.workflow import open_grid
 from launcher.views import learnt_view
+from tests.lib.chat_templates import THINKING, make_tokenizer
 from tests.lib.command_line import Zsg
+from tests.lib.model_folders import write_llama
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import EncodedExample
 from zsg_core.errors import UserError
@@ -88,8 +91,11 @@ class Shelf:
     def _make(self, template: str, loss_on: str, truncate: str) -> Path:
         text = GRID.format(folder=self.zsg.folder, template=template, loss_on=loss_on)
         grid = self.zsg.write(f"{template}-{loss_on}.yaml", text)
-        cut = [f"train.truncate={truncate}"]
-        opened = open_grid(grid, None, self.zsg.work, sets=cut)
+        return self.prepare(grid, [f"train.truncate={truncate}"])
+
+    def prepare(self, grid: Path, sets: Sequence[str] = ()) -> Path:
+        """The folder of the run of a grid, whose prepare job has ended."""
+        opened = open_grid(grid, None, self.zsg.work, sets=sets)
         (run,) = opened.runs
         workspace, profile = opened.site.workspace, opened.site.profile
         prepare = Prepare(f"prepare/{run.id}", [run], set(run.needs))
@@ -289,6 +295,46 @@ def test_losses_are_told_by_what_was_lost() -> None:
     )
     assert measure_loss(shorter, whole).describe() == "4 of its positive examples"
     assert measure_loss(whole, whole).tokens == 0
+
+
+CHAT_GRID = """
+name: talks
+defaults:
+  model: {{name: talks, path: {folder}/talks}}
+  data:
+    set: messages
+    path: {folder}/talks.json
+    test_path: {folder}/talks.json
+    template: chat
+  train: {{batch: 1, lr: 1e-3, max_length: 120, precision: fp32}}
+grid:
+  seed: [0]
+"""
+
+
+def test_a_dialogue_of_the_models_own_template_is_shown_text_by_text(
+    shelf: Shelf,
+) -> None:
+    """A template that writes history otherwise makes one text of each answer; each
+    answer is marked once, with the end of its turn."""
+    folder = write_llama(shelf.zsg.folder / "talks")
+    make_tokenizer(THINKING).save_pretrained(folder)
+    turns = ["How far?", "Far.", "Really?", "Yes."]
+    messages = [
+        {"role": "user" if place % 2 == 0 else "assistant", "content": text}
+        for place, text in enumerate(turns)
+    ]
+    shelf.zsg.write("talks.json", json.dumps([{"messages": messages}]))
+    text = CHAT_GRID.format(folder=shelf.zsg.folder)
+    run = shelf.prepare(shelf.zsg.write("talks.yaml", text))
+    (example,) = opened(run).read_batch(1)
+
+    assert {piece.part for piece in example.pieces} == {0, 1}
+    marked = learnt_view.mark_targets(example.pieces)
+    first, second = marked.split(learnt_view.BETWEEN_TEXTS)
+    assert first.endswith("⟧\n") and "Far.<|im_end|>⟧" in first
+    assert "Far.<|im_end|>⟧" not in second and "Yes.<|im_end|>⟧" in second
+    assert marked.count("⟦") == 2
 
 
 def test_empty_texts_are_told_by_turn() -> None:
