@@ -291,6 +291,24 @@ def test_a_stage_of_its_own_precision_is_tried_on_cpus_too(tmp_path: Path) -> No
     ]
 
 
+def test_a_trial_of_a_chat_template_is_written_by_zsgs_own(tmp_path: Path) -> None:
+    """The small model has none; a note says so. In stages, too."""
+    settings = Settings.model_validate(
+        {
+            "model": {"name": "m", "path": str(tmp_path)},
+            "data": {"path": "/d", "template": "chat", "chat_system": "drop"},
+            "stages": [{}, {"data": {"fraction": "1/2"}}],
+        }
+    )
+    whole = Grid(Path("grid.yaml"), "name", None, [Point(settings, {})], [])
+
+    made = smoke.shrink_grid(whole, SmokeSettings())
+
+    stages = made.points[0].settings.by_stage()
+    assert {stage.data.template for stage in stages} == {"zsg"}
+    assert any("no chat template" in note for note in made.notes)
+
+
 def test_a_trial_takes_small_batches(tmp_path: Path) -> None:
     """Of 16 examples where the grid has more, and one for each rank where those are
     more; small ones stay."""

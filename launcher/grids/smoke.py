@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
+from zsg_core.data.prompts import CHAT
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.orders.tma_lists import parse_span
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.claims import Claim, FallsEarly
-from zsg_core.settings.data import Source, SourceSettings
+from zsg_core.settings.data import DataSettings, Source, SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 
@@ -110,6 +111,11 @@ def _find_notes(grid: Grid, small: list[Point], one_rank: bool) -> Iterator[str]
         )
     if any(map(_asks_a_judge, settings)):
         yield "a smoke run asks no judge and no reward model"
+    if any(point.data.template == CHAT for point in settings):
+        yield (
+            "the small model of a smoke run has no chat template: examples are written by"
+            " data.template: zsg, and the model's own is tried by the prepare job of a real run"
+        )
     if any(map(_has_large_batch, settings)):
         yield f"a smoke run takes batches of {MOST_BATCH}, or one example for each rank"
     yield _describe_precision(grid.points, small)
@@ -291,6 +297,12 @@ def _small_data(settings: Settings, sizes: _Sizes) -> dict[str, Any]:
         data["sources"] = {
             name: source.model_copy(update=_small_source(whole[name], sizes) | test)
             for name, source in settings.data.sources.items()
+        }
+    if settings.data.template == CHAT:
+        data |= {
+            "template": DataSettings.model_fields["template"].default,
+            "chat_template_kwargs": None,
+            "chat_system": "template",
         }
     if settings.data.mix is not None:
         data["mix"] = settings.data.mix.model_copy(update={"total": None})
