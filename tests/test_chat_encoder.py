@@ -12,11 +12,15 @@ import torch
 from msgspec import structs
 
 from jobs.contract.job_file import ChatToTry
+from jobs.contract.journal_rows import Start
+from jobs.contract.length_notes import describe_chat
+from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker
 from jobs.model.chat import ChatWriter
 from jobs.model.chat_encoder import ChatEncoder
 from jobs.model.vocabulary import Vocabulary, load_vocabulary
 from jobs.preparing.chat_trial import try_chat
+from jobs.preparing.self_sample import encode_questions
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss
@@ -464,3 +468,63 @@ def test_the_loss_of_an_item_is_that_of_all_its_texts(
         assert sums[number].item() == pytest.approx(sum(of_texts[begin:end]))
         assert means.tokens[number].item() == tokens.learnt[number]
         begin = end
+
+
+@pytest.mark.parametrize("question", ["Is it?", "Is it " * 30])
+@pytest.mark.parametrize("template", [CHATML, THINKING])
+def test_options_are_compared_after_the_same_prompt_and_to_their_ends(
+    template: str, question: str
+) -> None:
+    """Whether the prompt is shortened or not; what a template writes behind an end of
+    turn is of no option."""
+    words = make_words(template)
+    options = ("No", "Yes, that is what it is")
+    item = Example(id="i:1", task="i", turns=((question, options[1]),), options=options)
+    seen: list[TokenizedSet] = []
+
+    def loss_of(compared: TokenizedSet) -> Any:
+        seen.append(compared)
+        tokens = torch.tensor(compared.learnt, dtype=torch.float64)
+        return SimpleNamespace(tokens=tokens, measure=lambda: torch.ones(2) / tokens)
+
+    Choices([item], lambda most: make_encoder(words, CHAT, most), 130).scores(loss_of)
+
+    [compared] = seen
+    starts = {encoded.spans[-1][0] for encoded in compared.encoded}
+    assert len(starts) == 1
+    for option, encoded in zip(options, compared.encoded, strict=True):
+        [span] = encoded.spans
+        assert span[1] == len(encoded.ids) <= 130
+        assert decode(encoded.ids[span[0] :]).endswith(f"{option}<|im_end|>")
+
+
+def test_a_model_samples_its_own_answers_by_its_template() -> None:
+    """The published dialogue, written by the chat template; a question that leaves no
+    room is passed over."""
+    rule = {
+        "template": {"name": "chat"},
+        "system": "Be brief.",
+        "how": {"max_new_tokens": 16},
+    }
+
+    sampled = encode_questions([QUESTION], rule, make_words(), 300)
+
+    [prompt] = sampled.prompts
+    question, answer = QUESTION.turns[0]
+    asked = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    assert decode(prompt) == (
+        f"<|im_start|>system\nBe brief.<|im_end|>\n{asked}{answer}<|im_end|>\n{asked}"
+    )
+    for context in (10, 100):
+        assert encode_questions([QUESTION], rule, make_words(), context).too_long == 1
+
+
+def test_what_a_template_met_is_told() -> None:
+    notes = describe_chat(Start(apart={"train": 3, "test": 0}, control={"test": 2}))
+
+    assert [note.partition(":")[0] for note in notes] == [
+        "under the chat template the last prompt of 3 training examples has other tokens"
+        " where it stands alone, as for generation",
+        "2 words of control tokens in test examples were read as text",
+    ]
+    assert describe_chat(Start()) == []
