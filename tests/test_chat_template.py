@@ -154,7 +154,11 @@ def test_plan_says_that_a_model_has_a_template_where_the_grid_is_silent(
     ("template", "message"),
     [
         (None, "has no chat template"),
-        ("{{ strftime_now('%d') }}", "date_string: 26 Jul 2024"),
+        ("{{ strftime_now('%d') }}", "in a copy of the model's folder"),
+        (
+            "{{ date_string if date_string else strftime_now('%d') }}",
+            "date_string: 26 Jul 2024",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_by_plan(

@@ -30,7 +30,8 @@ def describe_chat(start: Start) -> list[str]:
             )
         if control := _count(start.control, split):
             sentences.append(
-                f"{control} words of control tokens in {kind} examples were read as text"
+                f"{control} words of control tokens in {kind} examples were read as text:"
+                " model.add_tokens names those that are to stay tokens"
             )
     return sentences
 

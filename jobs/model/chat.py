@@ -26,6 +26,9 @@ from jobs.model.text_tokens import ChatTokens, PlacedIds
 from zsg_core.errors import UserError
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+THINKING = (
+    "enable_thinking"  # what templates call whether an answer may be thought over
+)
 # stands for a text while the template's own words are found
 _PRIVATE = re.compile("\ue000([0-9]+)\ue001")
 MOST_FRAMES = 1000  # kept for dialogues of the same form
@@ -232,7 +235,10 @@ class ChatWriter:
         prompt = self.write(before, asks=True)
         upto = self.write(messages[: number + 1])
         if not upto.text.startswith(prompt.text):
-            raise ChatFault(_explain_prompt(prompt.text, upto.text, number))
+            asks_no_thought = self._arguments.get(THINKING) is False
+            raise ChatFault(
+                _explain_prompt(prompt.text, upto.text, number, asks_no_thought)
+            )
         start = len(prompt.text)
         contents = [content for content in upto.contents if content.message == number]
         if contents:
@@ -478,13 +484,21 @@ def _count_common(first: str, second: str) -> int:
     return count
 
 
-def _explain_prompt(prompt: str, upto: str, number: int) -> str:
+def _explain_prompt(prompt: str, upto: str, number: int, asks_no_thought: bool) -> str:
     same = _count_common(prompt, upto)
+    if asks_no_thought:
+        advice = (
+            f"Asked with {THINKING}: false an answer may hold no thought; leave it out"
+        )
+    else:
+        advice = (
+            "Of a template that opens a thought which the answers do not hold,"
+            f" data.chat_template_kwargs: {{{THINKING}: false}} may ask for none"
+        )
     return (
         f"the prompt before message {number + 1} does not begin what the template writes with the"
         f" answer: {prompt[same : same + _SHOWN]!r} in the prompt,"
-        f" {upto[same : same + _SHOWN]!r} with the answer. With data.chat_template_kwargs"
-        " enable_thinking: false an answer may hold no thought"
+        f" {upto[same : same + _SHOWN]!r} with the answer. {advice}"
     )
 
 

@@ -70,6 +70,11 @@ def find_digest(settings: Settings, base: Path | None) -> str | None:
             f"{base}: data.template is chat, and its tokenizer has no chat template"
             f" ({TEMPLATE_NAMES[0]}, or chat_template in {CONFIG}); take another data.template"
         )
+    if CLOCK in source and DATE not in source:
+        raise UserError(
+            f"{base}: its chat template writes the day's date ({CLOCK}), so that a run would change"
+            " with the day; write a date in its place in a copy of the model's folder"
+        )
     if CLOCK in source and DATE not in (settings.data.chat_template_kwargs or {}):
         raise UserError(
             f"{base}: its chat template writes the day's date ({CLOCK}), so that a run would change"
