@@ -9,13 +9,14 @@ import pytest
 from jobs.contract import model_proof
 from jobs.contract.folder import Workspace
 from jobs.contract.model_proof import PACKED, PADDED, REFUSED
+from launcher.planning import model_proofs
 from zsg_core.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from transformers import CONFIG_MAPPING
 
-    from jobs.model import packed_attention
+    from jobs.model import batching, packed_attention
     from jobs.model.attention_masks import ALL_KEYS
     from jobs.model.attention_proof import TOLERANCE, prove_attention
     from jobs.model.small_config import WINDOW, find_longest, shrink_config
@@ -178,3 +179,61 @@ def test_a_proof_that_cannot_be_read_is_none(tmp_path: Path) -> None:
 
     assert model_proof.read_proof(workspace, config, versions) is None
     assert model_proof.find_any_proof(workspace, config) is None
+
+
+def write_config(folder: Path, family: str, **changed: Any) -> Path:
+    """A folder with a config.json and nothing else."""
+    make_config(family, **changed).save_pretrained(folder)
+    return folder
+
+
+def test_the_attention_of_a_base_is_proven_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is packed has zsg's own, what is padded the class's; whoever comes next reads
+    the proof."""
+    workspace = Workspace(tmp_path / "work")
+    mistral = write_config(tmp_path / "mistral", "mistral")
+    bloom = write_config(tmp_path / "bloom", "bloom")
+    llama = write_config(tmp_path / "llama", "llama")
+    bases = (mistral, bloom, llama)
+    chosen = [batching.choose_attention(base, workspace, 2048) for base in bases]
+
+    assert chosen == [None, "eager", None]
+    monkeypatch.setattr(batching, "prove_attention", None)
+    again = [batching.choose_attention(base, workspace, 2048) for base in bases]
+    assert again == chosen
+    assert len(list(workspace.model_proofs.iterdir())) == 2  # a Llama needs none
+
+
+def test_a_base_that_can_be_trained_in_no_way_is_refused(tmp_path: Path) -> None:
+    """With both numbers; and examples longer than rotations hold for."""
+    workspace = Workspace(tmp_path / "work")
+    indexed = write_config(tmp_path / "indexed", "glm_moe_dsa")
+    rotation = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    dynamic = write_config(
+        tmp_path / "dynamic",
+        "mistral",
+        rope_parameters=rotation,
+        max_position_embeddings=128,
+    )
+
+    with pytest.raises(UserError, match="in no way do examples of this"):
+        batching.choose_attention(indexed, workspace)
+    assert batching.choose_attention(dynamic, workspace, 128) is None
+    with pytest.raises(UserError, match=r"train.max_length is 129, set it to at most"):
+        batching.choose_attention(dynamic, workspace, 129)
+
+
+def test_plan_tells_what_is_proven(tmp_path: Path) -> None:
+    """And what is not, with the command that does it."""
+    workspace = Workspace(tmp_path / "work")
+    mistral = write_config(tmp_path / "mistral", "mistral")
+    llama = write_config(tmp_path / "llama", "llama")
+
+    said = model_proofs.describe_model(workspace, mistral)
+    assert "is not yet proven: prepare proves it; zsg doctor --model" in said
+    batching.choose_attention(mistral, workspace)
+    said = model_proofs.describe_model(workspace, mistral)
+    assert "one after the other, without padding: packed (packed: logits are" in said
+    assert model_proofs.needs_proof(mistral) and not model_proofs.needs_proof(llama)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.contract.attempt import begin_attempt
-from jobs.contract.folder import is_whole
+from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.snapshots import SnapshotMeta
 from jobs.runtime.ranks import Ranks
 from tests.lib.tiny_families import FAMILIES, make_model
@@ -42,7 +42,7 @@ ALL = [
     for family in FAMILIES
 ]
 TOKENS = torch.arange(3, 45).remainder(300)[None]
-JOB: Any = SimpleNamespace(train={"precision": "fp32", "tuning": {"method": "full"}})
+TRAIN = {"precision": "fp32", "tuning": {"method": "full"}}
 
 
 def write(family: str, folder: Path, seed: int = 4) -> Any:
@@ -158,9 +158,10 @@ def test_snapshots_take_turns_in_one_model(
         write_snapshot(model, tmp_path / f"base{step}", step)
         for step, model in enumerate(models, 1)
     ]
+    job: Any = SimpleNamespace(train=TRAIN, workspace=Workspace(tmp_path / "work"))
     swapper = WeightSwapper(["cpu"])
     for model, snapshot in zip(models, snapshots, strict=True):
-        swapper.load_snapshot(snapshot, JOB)
+        swapper.load_snapshot(snapshot, job)
         held = swapper.llama.state_dict()
         assert all(torch.equal(held[n], t) for n, t in model.state_dict().items())
 

@@ -32,7 +32,9 @@ CONFIG = LlamaConfig(
     num_attention_heads=2,
     vocab_size=97,
 )
-JOB: Any = SimpleNamespace(train={"precision": "fp32", "tuning": {"method": "full"}})
+JOB: Any = SimpleNamespace(
+    train={"precision": "fp32", "tuning": {"method": "full"}}, workspace=None
+)
 
 
 def snapshot(folder: Path, seed: int) -> dict[str, torch.Tensor]:

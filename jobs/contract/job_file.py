@@ -245,13 +245,15 @@ class ChatToTry(msgspec.Struct, frozen=True, kw_only=True):
 
 class PrepareJob(Job, frozen=True, kw_only=True, tag="prepare"):
     """Makes one corpus, and every base and arrangement asked of it; tries the chat
-    templates that write it."""
+    templates that write it. `models`: folders of bases whose attention is to be proven;
+    unset where they are all Llamas."""
 
     paths: PreparePaths
     corpus: CorpusToMake
     bases: list[BaseToMake]
     arrangements: list[ArrangementToMake]
     makes: list[str]
+    models: list[str] | UnsetType = UNSET
     chats: list[ChatToTry] | UnsetType = UNSET
 
 

@@ -26,6 +26,7 @@ from jobs.contract.job_file import TrainJob
 from jobs.model import placement, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching
 from jobs.model.batch_budget import BatchBudget
+from jobs.model.batching import choose_attention
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
@@ -115,7 +116,11 @@ class WeightSwapper:
     def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
         self._unload()
         llama = placement.load_on(
-            self._devices, folder, job.train["precision"], self._beside()
+            self._devices,
+            folder,
+            job.train["precision"],
+            self._beside(),
+            choose_attention(folder, job.workspace),
         )
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:

@@ -72,6 +72,11 @@ def find_body(model: Any) -> Any:
     """What makes hidden states of tokens: the model without its head. UserError where
     the two cannot be told apart."""
     body = model.base_model
+    if body is model:  # its class names a part that it has not, as Llama 4's does
+        parts = [
+            part for part in model.children() if hasattr(part, "get_input_embeddings")
+        ]
+        body = parts[0] if len(parts) == 1 else model
     if body is model:
         raise UserError(f"{type(model).__name__} has no body apart from its head")
     return body

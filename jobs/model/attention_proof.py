@@ -5,7 +5,7 @@ A class's flags say little: of those that call their attention exchangeable some
 otherwise, some keep a state that runs on from one example into the next. So a small
 model of the folder's own config is made, with large random weights, and texts that go
 beyond its windows are run through it packed, padded, and each alone in transformers'
-own eager attention. It reads no weights and takes seconds on a CPU.
+own eager attention and the class's own forward. It reads no weights and takes seconds on a CPU.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -26,7 +25,9 @@ from jobs.contract.model_proof import (
     read_proof_versions,
 )
 from jobs.model import architecture, packed_attention
+from jobs.model.head_pass import HeadPass
 from jobs.model.packed_attention import Row, make_inputs
+from jobs.model.padding import pad
 from jobs.model.small_config import (
     VOCABULARY,
     find_longest,
@@ -164,7 +165,10 @@ def _refuse_lookahead(model: Any, text: torch.Tensor, logits: torch.Tensor) -> N
 def _try(compare: Callable[[], float]) -> Compared:
     """What a comparison gives; of one that cannot be run, why."""
     try:
-        return Compared(difference=compare())
+        difference = compare()
+        if difference == torch.inf:
+            return Compared(fault="it gives logits that are no numbers")
+        return Compared(difference=difference)
     except Exception as error:  # a family may raise anything where it does not fit
         return Compared(fault=_describe_error(error))
 
@@ -235,7 +239,28 @@ def _run_alone(model: Any, text: torch.Tensor) -> torch.Tensor:
 def _run_packed(
     model: Any, texts: Sequence[torch.Tensor], after: Sequence[int] | None = None
 ) -> list[torch.Tensor]:
-    """The logits of texts in one row, or of parts that go on from others."""
+    """The logits of texts in one row, or of parts that go on from others, as the loss is
+    taken: body first, then what the class does with its states."""
+    lengths = [len(text) for text in texts]
+    tokens, positions = _join(texts, after)
+    inputs = make_inputs(tokens, positions, Row(lengths, after))
+    states = architecture.find_body(model)(**inputs).last_hidden_state[0]
+    return list(HeadPass(model).make_logits(states).split(lengths))
+
+
+@torch.no_grad()
+def _run_padded(model: Any, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The logits of texts side by side, filled up at their ends, in the same way."""
+    lengths = [len(text) for text in texts]
+    padded = pad(*_join(texts, None), lengths)
+    states = padded.encode(architecture.find_body(model))[padded.places]
+    return list(HeadPass(model).make_logits(states).split(lengths))
+
+
+def _join(
+    texts: Sequence[torch.Tensor], after: Sequence[int] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens of texts one after the other, and their positions in each."""
     lengths = [len(text) for text in texts]
     begins = [
         0 if start < 0 else lengths[start] for start in after or [-1] * len(texts)
@@ -244,27 +269,7 @@ def _run_packed(
         torch.arange(begin, begin + length)
         for begin, length in zip(begins, lengths, strict=True)
     ]
-    inputs = make_inputs(
-        torch.cat(list(texts)), torch.cat(positions), Row(lengths, after)
-    )
-    logits = model(**inputs).logits[0]
-    ends = [0, *accumulate(lengths)]
-    return [logits[start:stop] for start, stop in pairwise(ends)]
-
-
-@torch.no_grad()
-def _run_padded(model: Any, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The logits of texts side by side, filled up at their ends."""
-    tokens = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
-    places = torch.arange(tokens.shape[1])
-    lengths = torch.tensor([len(text) for text in texts])
-    logits = model(
-        input_ids=tokens,
-        attention_mask=(places < lengths[:, None]).long(),
-        position_ids=places.expand(len(texts), -1),
-        use_cache=False,
-    ).logits
-    return [logits[number, : len(text)] for number, text in enumerate(texts)]
+    return torch.cat(list(texts)), torch.cat(positions)
 
 
 def _measure(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:

@@ -124,7 +124,7 @@ class HeadPass:
 
         model = self._model
         modules = dict(model._modules)
-        modules[self._body_name] = _DoneBody(states[None])
+        modules[self._body_name] = _DoneBody(states[None], modules[self._body_name])
         modules[self._head_name] = _OwnHead(self._head, head)
         likeness = object.__new__(type(model))
         likeness.__dict__.update(model.__dict__, _modules=modules)
@@ -224,8 +224,8 @@ class _OwnHead:
 class _DoneBody:
     """Stands where a model has its body, and gives states that were made before."""
 
-    def __init__(self, states: torch.Tensor) -> None:
-        self._states = states
+    def __init__(self, states: torch.Tensor, body: Any) -> None:
+        self._states, self._body = states, body
 
     @property
     def decoder(self) -> "_DoneBody":
@@ -234,6 +234,9 @@ class _DoneBody:
 
     def __call__(self, *_given: Any, **_options: Any) -> "_BodyOutput":
         return _BodyOutput(self._states)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
 
 
 class _BodyOutput:

@@ -145,7 +145,7 @@ def shrink_config(config: Any) -> Any:
     that is not known here.
     """
     try:
-        return type(config).from_dict(_shrink_fields(config.to_dict()))
+        return type(config).from_dict(_shrink_fields(config))
     except Exception as error:  # a class's own checks raise whatever they like
         raise UserError(
             f"no small {config.model_type!r} model can be made to prove this one by:"
@@ -153,15 +153,16 @@ def shrink_config(config: Any) -> Any:
         ) from error
 
 
-def _shrink_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _shrink_fields(config: Any) -> dict[str, Any]:
     """All of a config's keys as a small one has them."""
+    fields = config.to_dict()
     kept = {
         key: _shrink(key, value, fields)
         for key, value in fields.items()
         if key not in (*LAYER_COUNTS, BY_LAYER)
     }
     kept |= {key: value for key, value in TOKENS.items() if key in fields}
-    return kept | _choose_layers(fields, kept)
+    return kept | _choose_layers(fields, kept, config.num_hidden_layers)
 
 
 def find_longest(config: Any) -> int | None:
@@ -249,12 +250,11 @@ def _count_pairs(node: Mapping[str, Any], fields: Mapping[str, Any]) -> int:
 
 
 def _choose_layers(
-    fields: Mapping[str, Any], kept: Mapping[str, Any]
+    fields: Mapping[str, Any], kept: Mapping[str, Any], count: int
 ) -> dict[str, Any]:
     """The number of layers, and of all that is told by layers what the kept ones have:
     the first of every kind, and more until there are a few."""
     counted = next((key for key in LAYER_COUNTS if key in fields), LAYER_COUNTS[0])
-    count = fields[counted]
     told = {
         key: value
         for key, value in kept.items()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from msgspec import UNSET
+
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace, is_whole, lock_folder
 from jobs.contract.job_file import PrepareJob, SampleJob
@@ -32,8 +34,10 @@ BASE_TEXTS = 10_000  # or more of each where there are few tasks
 
 
 def run(job: PrepareJob) -> None:
-    """Makes every corpus, base and arrangement that the job lists."""
+    """Makes every corpus, base and arrangement that the job lists, and proves how the
+    examples of its models may meet."""
     workspace = job.workspace
+    _prove_models(job)
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
     corpus = corpora.make_corpus(workspace, job.corpus.id, job.corpus.recipe, files)
     for chat in replace_unset(job.chats) or ():
@@ -50,6 +54,17 @@ def run(job: PrepareJob) -> None:
                 order.recipe,
                 job.paths.embedding,
             )
+
+
+def _prove_models(job: PrepareJob) -> None:
+    """Proves the attention of each model that the job names, before anything is made for
+    it: UserError where its examples can meet in no way."""
+    if job.models is UNSET:
+        return
+    from jobs.model import batching
+
+    for folder in job.models:
+        batching.choose_attention(Path(folder), job.workspace)
 
 
 def sample_answers(job: SampleJob) -> None:

@@ -2,8 +2,9 @@
 
 It is loaded as the nodes load it, on the CPU in its own precision: nothing made up or
 left out, no weight that is no number, a forward pass of finite logits, and a tokenizer
-that gives text back. The last line on stdout is JSON: `faults`, each a sentence, and
-the `versions` that it was proven with.
+that gives text back. And a small model of its config shows how examples may meet in a
+batch. The last line on stdout is JSON: `faults`, each a sentence, the `versions` that
+it was proven with, and `attention`, a proof of jobs.contract.model_proof.
 """
 
 import importlib.metadata
@@ -13,6 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from jobs.contract.model_proof import REFUSED, AttentionProof
+from jobs.model.architecture import find_class
+from jobs.model.base_model import read_config
 from jobs.model.vocabulary import load_vocabulary, refuse_lossy
 from zsg_core.errors import UserError
 
@@ -24,21 +30,27 @@ TEXTS = (
 )
 
 
+def prove_attention(folder: Path) -> AttentionProof | None:
+    """How examples of the folder's model may meet; None for a Llama, whose are packed.
+    UserError for a config of no model that zsg trains."""
+    from jobs.model import attention_proof
+    from jobs.model.batching import ALWAYS_PACKED
+
+    config = read_config(folder)
+    if config.model_type == ALWAYS_PACKED:
+        return None
+    return attention_proof.prove_attention(config)
+
+
 def find_faults(folder: Path) -> Iterator[str]:
     """Each as a sentence; none where all is proven."""
     import torch
-    from transformers import AutoConfig
 
-    from jobs.model.architecture import find_class
-
-    config = AutoConfig.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
     try:
-        model_class = find_class(config)
         vocabulary = load_vocabulary(folder)
         refuse_lossy(folder, vocabulary, TEXTS)
-        ids = [*vocabulary.beginning, *vocabulary.tokenize(TEXTS[0])]
+        ids = vocabulary.tokenize(TEXTS[0])
+        model_class = find_class(read_config(folder))
     except UserError as error:
         yield str(error)
         return
@@ -62,6 +74,8 @@ def find_faults(folder: Path) -> Iterator[str]:
     if bad:
         yield f"{len(bad)} tensors hold NaN or infinity, the first {bad[0]}"
         return
+    if vocabulary.bos is not None:
+        ids = [vocabulary.bos, *ids]
     with torch.no_grad():
         logits = model.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits
     if not torch.isfinite(logits).all():
@@ -73,14 +87,26 @@ def find_faults(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """The command: prints what was found; whatever transformers raises is a fault, too."""
+    folder = Path(sys.argv[1])
+    attention: AttentionProof | None = None
     try:
-        found = [*find_faults(Path(sys.argv[1]))]
+        attention = prove_attention(folder)
+        found = [*find_faults(folder)]
+        if attention and attention.batching == REFUSED:
+            found.append(f"its examples cannot meet in a batch: {attention.describe()}")
+    except UserError as error:
+        found = [str(error)]
     except (
         Exception
     ) as error:  # of every kind: that the folder does not load is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
         found = [f"it does not load: {type(error).__name__}: {lines[0][:300]}"]
-    print(json.dumps({"faults": found, "versions": read_versions()}))  # noqa: T201
+    told = {
+        "faults": found,
+        "versions": read_versions(),
+        "attention": msgspec.to_builtins(attention),
+    }
+    print(json.dumps(told))  # noqa: T201
 
 
 def read_versions() -> dict[str, str]:

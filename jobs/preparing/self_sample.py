@@ -21,8 +21,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,9 @@ def make_answers(
 ) -> None:
     """Publishes records/<made_id> unless it is there. `gpus`: those that the job was
     given. UserError where no question can be asked, or none is answered."""
+    from jobs.model import placement
+    from jobs.model.batching import choose_attention
+
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
     with lock_folder(folder):
@@ -113,7 +117,14 @@ def make_answers(
                 f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens"
             )
         ownership.make_folder(draft)
-        used = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, gpus)
+        attention = choose_attention(base, workspace)
+        load = partial(
+            placement.load_on,
+            folder=base,
+            precision=rule["precision"],
+            attention=attention,
+        )
+        used = _answer(asked, draft / "answers.jsonl", rule, load, vocabulary, gpus)
         facts = {
             "asked": len(asked.examples),
             "too_long": asked.too_long,
@@ -212,13 +223,12 @@ def _answer(
     asked: Asked,
     path: Path,
     rule: Recipe,
-    base: Path,
+    load: Callable[[Sequence[str]], Any],
     vocabulary: Vocabulary,
     gpus: int,
 ) -> list[str]:
     """Answers what has no answer in the file yet, batch by batch; the devices that it
     was done on."""
-    from jobs.model import placement
     from jobs.model.generate import Generator
 
     used_devices = devices.choose_devices(gpus)
@@ -227,7 +237,7 @@ def _answer(
         return used_devices
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
-    model = placement.load_on(used_devices, base, rule["precision"])
+    model = load(used_devices)
     ends = _list_ends(rule, vocabulary)
     generator = Generator(
         model.eval().requires_grad_(False),

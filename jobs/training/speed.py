@@ -4,16 +4,13 @@ MFU (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) counts the operations 
 training must do, none that is done twice to save memory, and no padding.
 """
 
-import json
 import resource
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import SPEED
-from zsg_core.families.registry import shape_of_config
-from zsg_core.training.decoder import DecoderShape
+from jobs.model.folder_shape import describe_folder
 from zsg_core.training.estimate import GB, training_flops
 
 
@@ -25,7 +22,7 @@ class Speed:
         # Of weights that are frozen no gradient is made, so the count would be too high.
         is_full = job.train["tuning"]["method"] == "full"
         self._peak = peak * 1e12 * world if peak and is_full else None
-        self._shape = _shape(job.base_folder) if self._peak else None
+        self._shape = describe_folder(job.base_folder) if self._peak else None
         self._on_gpu = device.startswith("cuda")
 
     def of_step(self, lengths: Sequence[int], started: float) -> dict[str, float]:
@@ -52,9 +49,3 @@ class Speed:
             * 1024
             / GB
         }
-
-
-def _shape(base: Path) -> DecoderShape:
-    return shape_of_config(
-        json.loads((base / "config.json").read_text(encoding="utf-8"))
-    )

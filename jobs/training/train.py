@@ -38,6 +38,7 @@ from jobs.contract.states import Outcome
 from jobs.model import layers, lora, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching, is_padded, refuse_leaks
 from jobs.model.base_model import load_model
+from jobs.model.batching import agree_on_attention
 from jobs.model.content import model_files, refuse_changed
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import signals as asking
@@ -118,20 +119,27 @@ def run(job: TrainJob, context: AttemptContext) -> Progress:
     if context.ranks.is_main and job.made.base is None and not job.before:
         refuse_changed(job.base_folder, model_files, job.recipe["base"]["digest"])
     device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
-    llama = _load_base(job, device)
+    llama = _load_base(job, device, context.ranks)
     return fine_tune(job, context, device, llama, train, test)
 
 
-def _load_base(job: TrainJob, device: str) -> Any:
+def _load_base(job: TrainJob, device: str, ranks: Ranks) -> Any:
     """The stage's base where it is trained: whole on this rank's device, or under ZeRO 3
-    the rank's part of it."""
+    the rank's part of it; with the attention that its family is proven with."""
     precision = job.train["precision"]
     if precision == "fp16":
         refuse_fp16()
     config = check_deepspeed_config(job.deepspeed)
     is_divided = config["zero_optimization"]["stage"] == 3
+    attention = agree_on_attention(
+        job.base_folder, job.workspace, job.train["max_length"], ranks
+    )
     return load_model(
-        job.base_folder, precision, device, config if is_divided else None
+        job.base_folder,
+        precision,
+        device,
+        config if is_divided else None,
+        attention=attention,
     )
 
 

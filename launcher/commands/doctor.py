@@ -17,7 +17,10 @@ ModelFolder = Annotated[
     Path | None,
     typer.Option(
         "--model",
-        help="a Llama's folder: load it, try a forward pass and its tokenizer",
+        help=(
+            "a model's folder: load it, try a forward pass and its tokenizer, and prove how its"
+            " examples may meet in a batch"
+        ),
         readable=False,
     ),
 ]
@@ -82,9 +85,10 @@ def doctor(
 ) -> None:
     """Check that this machine, Python and Slurm are as zsg needs them. Changes nothing.
 
-    With --model, a folder of a Llama is loaded, too, and that it was proven is kept in
-    the workspace for `zsg plan`. Ends with 3 if there is a problem; a warning is no
-    problem yet.
+    With --model, a model's folder is loaded, too, and a small model of its config shows
+    whether its examples can be packed one after the other, must be padded, or cannot
+    meet at all. What was proven is kept in the workspace for `zsg plan` and for jobs.
+    Ends with 3 if there is a problem; a warning is no problem yet.
 
     With --on-node, a short job is submitted as a train job of the profile would be: it
     runs `setup`, sees the workspace and the GPUs, lets all ranks speak to one another,

@@ -12,7 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jobs.contract import model_proof
 from jobs.contract.folder import Workspace, get_object, read_json, write_json
+from jobs.contract.json_values import convert_json
+from jobs.contract.model_proof import AttentionProof
 from jobs.files.paths import expand_home
 from jobs.model import content
 from launcher.doctor.diagnosis import OK, PROBLEM, Diagnosis
@@ -47,6 +50,7 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
             f"{folder}: could not be tried: {_last_line(process)}",
             "has this machine the memory for it?",
         )
+    attention = _keep_attention(folder, workspace, proof.get("attention"))
     if proof["faults"]:
         return Diagnosis(
             "model",
@@ -63,8 +67,23 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
     return Diagnosis(
         "model",
         OK,
-        f"{folder}: its weights, a forward pass and its tokenizer are proven with {versions}",
+        f"{folder}: its weights, a forward pass and its tokenizer are proven with {versions}"
+        + (f"; its examples are {attention.describe()}" if attention else ""),
     )
+
+
+def _keep_attention(
+    folder: Path, workspace: Workspace, told: object
+) -> AttentionProof | None:
+    """How examples of the model may meet, kept for plan and for the nodes; None of a
+    Llama, of which nothing need be proven."""
+    if told is None:
+        return None
+    attention = convert_json(told, AttentionProof)
+    workspaces.create_workspace(workspace)
+    config = get_object(read_json(folder / "config.json"))
+    model_proof.write_proof(workspace, config, attention)
+    return attention
 
 
 def _last_line(process: subprocess.CompletedProcess[str]) -> str:

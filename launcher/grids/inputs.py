@@ -260,25 +260,32 @@ class Inputs:
 
 
 def check_inputs(
-    points: Sequence[Settings], downloads: Downloads | None = None
+    points: Sequence[Settings],
+    downloads: Downloads | None = None,
+    *,
+    only_looks: bool = False,
 ) -> None:
     """Refuses what no node could use, before gigabytes are read: a folder that holds no
-    Llama, data without examples.
+    decoder, data without examples.
 
-    Of the data the first task with an instance is read; that a few tasks are empty is
+    Of a model that has no weights yet config.json is enough where nothing is submitted,
+    `only_looks`. Of the data the first task with an instance is read; that a few tasks are empty is
     for the nodes to find.
     """
     suite_files.check_suite_files(settings.checkpoints for settings in points)
-    _check_models(points)
+    _check_models(points, only_looks)
     _check_embeddings(points)
     _check_added_tokens(points)
     _check_sources(points, downloads)
 
 
-def _check_models(points: Sequence[Settings]) -> None:
+def _check_models(points: Sequence[Settings], only_looks: bool) -> None:
     lengths = {(base_folder(point), point.train.max_length) for point in points}
     for folder in {folder for folder, _ in lengths if folder is not None}:
-        model_folder.check_decoder(folder)
+        if only_looks and not model_folder.has_weights(folder):
+            model_folder.check_config(folder)
+        else:
+            model_folder.check_decoder(folder)
     for folder, length in lengths:
         if folder is not None:
             model_folder.check_length("train.max_length", length, folder)

@@ -76,6 +76,31 @@ def check_decoder(folder: Path) -> None:
     _check("model.path", folder, _find_decoder_faults)
 
 
+def check_config(folder: Path) -> None:
+    """The same where there are no weights yet: by its config.json alone, of a family that
+    is known by heart. What there is of a tokenizer is checked, too."""
+    _check("model.path", folder, _find_config_faults)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are weights of any form in a folder."""
+    patterns = ("*.safetensors", "*.bin", *OTHER_WEIGHTS, *INDEXES)
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def read_shape(folder: Path) -> DecoderShape:
+    """The shape of a folder's decoder, by its family's module, else by its tensors.
+    UserError where neither tells it."""
+    config = _read_config(folder)
+    try:
+        known = _describe_known(config)
+        if known is None:
+            known = describe_shape(config, _read_tensors(folder) or {})
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from None
+    return known
+
+
 def check_reward(key: str, folder: Path) -> None:
     """Raises UserError unless the folder has a model with a head that gives one number,
     and a tokenizer."""
@@ -117,6 +142,11 @@ def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
     The folder has been checked.
     """
     config = _read_config(folder)
+    if not has_weights(folder):
+        return [
+            f"model.path {folder}: there are no weights: planned from config.json alone. zsg submit"
+            " wants weights and a tokenizer, and with them the runs get other ids"
+        ]
     tensors = _read_tensors(folder)
     notes = [
         *model_tokenizer.find_notes(folder, config, added),
@@ -227,6 +257,23 @@ def _find_decoder_faults(folder: Path) -> Iterator[str]:
     if not _has_tokenizer(folder):
         yield NO_TOKENIZER
     elif model_config.has_sizes(config):
+        yield from model_tokenizer.find_faults(folder, config)
+
+
+def _find_config_faults(folder: Path) -> Iterator[str]:
+    content.refuse_strange_model(folder)
+    config = _read_decoder_config(folder)
+    faults = [*model_config.find_faults(config)]
+    yield from faults
+    if not faults and _describe_known(config) is None:
+        yield (
+            "there are no weights, and zsg does not know the layers of this family by heart: only"
+            " its tensors tell what it takes"
+        )
+    quantisation = _find_quantisation(folder, config, {})
+    if quantisation:
+        yield quantisation
+    if _has_tokenizer(folder) and model_config.has_sizes(config):
         yield from model_tokenizer.find_faults(folder, config)
 
 
@@ -456,18 +503,25 @@ def describe_shape(
 ) -> DecoderShape:
     """The shape by the family's module, else by the tensors. ValueError where neither
     tells it."""
-    known = find_family(config)
+    known = _describe_known(config)
     if known is not None:
-        try:
-            return known.describe(_with_defaults(config))
-        except NotKnownError:
-            pass
+        return known
     shapes = {
         name: tensor.shape
         for name, tensor in tensors.items()
         if not NOT_LOADED.search(name)
     }
     return shape_of_tensors(config, shapes)
+
+
+def _describe_known(config: Mapping[str, Any]) -> DecoderShape | None:
+    known = find_family(config)
+    if known is None:
+        return None
+    try:
+        return known.describe(_with_defaults(config))
+    except NotKnownError:
+        return None
 
 
 def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:

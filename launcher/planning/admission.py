@@ -14,7 +14,7 @@ from launcher.clusters.cluster import Cluster
 from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
 from launcher.grids.runs import Run
-from launcher.planning import limits
+from launcher.planning import limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import SUBMIT, Allow, Plan
@@ -92,11 +92,16 @@ def find_objections(
         *_check_judge_keys(plan),
         *_check_tracking(profile),
         *_check_disk(site, plan, estimates),
+        *model_proofs.list_refusals(site.workspace, _list_trained(plan)),
     ]
     objections: list[ZsgError] = [UserError(reason) for reason in reasons]
     if is_python_of_jobs(profile):
         objections += [ClusterError(line) for line in find_missing_packages(plan)]
     return objections
+
+
+def _list_trained(plan: Plan) -> list[Run]:
+    return [run for group in plan.groups for run in group.runs]
 
 
 def _check_limits(site: Site, plan: Plan, allow: Allow) -> list[str]:

@@ -1,15 +1,15 @@
 """Estimates what a grid's runs take, before they run: memory, GPU-hours, disk. Loads no engine."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.folder import Workspace, get_object, read_json
+from jobs.contract.folder import Workspace, read_json
 from jobs.model import content
 from launcher.clusters.profiles import Gpu, Profile, gpus_per_node
+from launcher.grids import model_folder
 from launcher.grids.runs import Run
 from launcher.planning import evaluator_fit, host_memory, memory_fit, speeds
 from launcher.planning.evaluator_fit import EvaluatorGpus
@@ -20,7 +20,7 @@ from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core.errors import UserError
-from zsg_core.families.registry import position_count, shape_of_config
+from zsg_core.families.registry import position_count
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.recipe import list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -561,6 +561,7 @@ class Estimates:
             max_length=train["max_length"],
             budget=schedule.MICRO_TOKENS[device],
             recompute=profile.trainer.recompute,
+            device=device,
         )
 
     @property
@@ -586,7 +587,7 @@ class Estimates:
         if run.base is None:
             return decoder.add_tokens(decoder.tiny_shape(base), added)
         if run.base not in self._shapes:
-            self._shapes[run.base] = _read_shape(run.base / "config.json")
+            self._shapes[run.base] = model_folder.read_shape(run.base)
         return decoder.add_tokens(self._shapes[run.base], added)
 
 
@@ -769,11 +770,3 @@ def _format_axes(run: Run) -> str:
         return ""
     axes = [f"{key}: {format_value(value)}" for key, value in run.axes.items()]
     return f" ({', '.join(axes)})"
-
-
-def _read_shape(path: Path) -> DecoderShape:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return shape_of_config(get_object(config))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from zsg_core.training import estimate
 from zsg_core.training.decoder import DecoderShape
-from zsg_core.training.estimate import GB, Tensors
+from zsg_core.training.estimate import GB, Activations, Tensors
 
 MOST_NODES = 16
 # of the memory; more tokens at once are no faster, and an allocator leaves gaps
@@ -35,8 +35,8 @@ class Load:
     `max_length` tokens.
 
     `trained` of its parameters are tuned. `budget` is the most tokens of a micro-batch
-    of several examples. `recompute`: whether the layers' activations are computed again
-    for the backward pass; None: where they must.
+    of several examples on a `device`, cuda or cpu. `recompute`: whether the layers'
+    activations are computed again for the backward pass; None: where they must.
     """
 
     shape: DecoderShape
@@ -46,6 +46,7 @@ class Load:
     max_length: int
     budget: int
     recompute: bool | None = None
+    device: str = "cuda"
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
@@ -89,11 +90,16 @@ class Load:
     def _fitting(self, layout: Layout, memory_gb: float, recompute: bool) -> int:
         tensors = self.tensors(layout)
         room = FILLED * memory_gb * GB - tensors.held - tensors.gathered
-        return int(
-            room
-            // estimate.activation_bytes(
-                self.shape, 1, self.precision, recompute=recompute
-            )
+        return self._held(recompute).count_fitting(room)
+
+    def _held(self, recompute: bool) -> Activations:
+        """What autograd holds of micro-batches."""
+        return Activations(
+            shape=self.shape,
+            precision=self.precision,
+            recompute=recompute,
+            device=self.device,
+            length=self.max_length,
         )
 
     def activations(self, layout: Layout, memory_gb: float | None) -> float:
@@ -102,9 +108,7 @@ class Load:
             self.micro_tokens(layout, memory_gb),
             self.recomputes(layout, memory_gb),
         )
-        return estimate.activation_bytes(
-            self.shape, tokens, self.precision, recompute=recompute
-        )
+        return self._held(recompute).count_bytes(tokens)
 
     def need(self, layout: Layout, memory_gb: float | None) -> float:
         """The most bytes on a GPU at any moment."""

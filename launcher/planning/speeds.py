@@ -7,11 +7,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.contract.folder import read_json
 from launcher.clusters.profiles import Gpu
 from launcher.planning.memory_fit import Layout, Load
 from zsg_core.digest import content_id
+
+# what a shape has beside the sizes of a Llama
+BEYOND_LLAMA = ("family", "kinds", "outside", "names", "known")
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,20 @@ class Speed:
 def name_speed_item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
     """Where the speed is kept of whatever trains the same model in the same way on as
     many of the same GPUs."""
-    facts = [asdict(load), _describe_layout(layout), gpu and gpu.name]
+    facts = [_describe_load(load), _describe_layout(layout), gpu and gpu.name]
     return f"speeds/{content_id(facts)}.json"
+
+
+def _describe_load(load: Load) -> dict[str, Any]:
+    """A load's facts: of a shape the sizes that a Llama has, and of another family its
+    name and its kinds of layers. Where it is trained the layout tells."""
+    facts: dict[str, Any] = asdict(load)
+    del facts["device"]
+    shape = facts["shape"]
+    more = {name: shape.pop(name) for name in BEYOND_LLAMA}
+    if load.shape.family != "llama":
+        shape |= more
+    return facts
 
 
 def _describe_layout(layout: Layout) -> dict[str, int]:

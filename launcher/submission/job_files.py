@@ -42,7 +42,7 @@ from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
 from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
-from launcher.planning import speeds
+from launcher.planning import model_proofs, speeds
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.workspace import code_snapshot
@@ -137,9 +137,16 @@ def write_prepare(
         bases=_list_bases(prepare),
         arrangements=_list_arrangements(prepare),
         makes=sorted(prepare.makes),
+        models=_list_models_to_prove(prepare) or UNSET,
         chats=_list_chats(prepare) or UNSET,
     )
     job_file.write_job(workspace.root / prepare.item, job)
+
+
+def _list_models_to_prove(prepare: Prepare) -> list[str]:
+    """The folders of users' models whose attention a node must prove."""
+    folders = {run.base for run in prepare.runs if run.base}
+    return sorted(map(str, filter(model_proofs.needs_proof, folders)))
 
 
 def _list_chats(prepare: Prepare) -> list[ChatToTry]:

@@ -29,7 +29,7 @@ from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.planning import admission, effects, limits
+from launcher.planning import admission, effects, limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
@@ -142,7 +142,7 @@ def resolve_grid(
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
     stages = [stage for point in grid.points for stage in point.settings.by_stage()]
-    inputs.check_inputs(stages, downloads)
+    inputs.check_inputs(stages, downloads, only_looks=only_looks)
     code_snapshot.refuse_colon(workspace)
     refusal = workspaces.find_refusal(workspace)
     if refusal and not only_looks:
@@ -284,6 +284,8 @@ def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None
     _tell_of_the_data(opened)
     for line in _unproven(opened):
         logger.warning(line)
+    for line in model_proofs.describe_models(site.workspace, opened.runs):
+        show.print_result(line)
     show.print_effects(opened.effects)
     for why in refused:
         show.print_result(f"submit would refuse: {why}")

@@ -1,15 +1,17 @@
-"""Estimates what training a Llama takes: bytes on each GPU, floating-point operations,
+"""Estimates what training a decoder takes: bytes on each GPU, floating-point operations,
 bytes on disk.
 
 Arithmetic on sizes alone. A GB is 1e9 bytes everywhere. Sources: ZeRO (Rajbhandari et
 al. 2020, arXiv 1910.02054) for what is divided, DeepSpeed 0.19.8 for what is held
-beyond it, and for the activations what autograd saves in transformers 5.23's Llama
+beyond it, and for the activations what autograd saves in transformers 5.23's classes
 under jobs.model.answer_loss (tests/test_estimate.py measures it).
 """
 
 from dataclasses import dataclass
 
+from zsg_core.training import schedule
 from zsg_core.training.decoder import DecoderShape
+from zsg_core.training.decoder_layers import LayerKind
 from zsg_core.training.optimizers import ADAMW, OptimizerRow
 
 GB = 1e9
@@ -154,60 +156,134 @@ def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
     return min(max(budget, max_length), -(-batch // world) * max_length)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """What autograd holds of micro-batches on a kind of device, `cuda` or `cpu`.
+
+    With `recompute` a layer keeps its input only, and one layer at a time is whole.
+    `length`: the longest example; only where scores stand in memory does it count.
+    """
+
+    shape: DecoderShape
+    precision: str
+    recompute: bool = False
+    device: str = "cuda"
+    length: int = 0
+
+    @property
+    def token_bytes(self) -> float:
+        """Bytes of a token, but for its logits."""
+        shape, size = self.shape, ELEMENT[self.precision]
+        if self.recompute:
+            whole = max(map(self._layer_bytes, shape.layer_kinds))
+            layers = size * shape.hidden * shape.layers + whole
+        else:
+            layers = sum(
+                kind.count * self._layer_bytes(kind) for kind in shape.layer_kinds
+            )
+        last_norm = (4 + 2 * size) * shape.hidden + 4
+        return float(layers + last_norm + size * shape.hidden)
+
+    def logit_bytes(self, tokens: int) -> float:
+        """Bytes of the logits of so many learnt tokens, made in pieces: float32
+        log-probabilities, their gradient and the logits' are 12 bytes per token and
+        word of a piece; where there are several, each adds to the gradient of the
+        output layer."""
+        shape = self.shape
+        pieces = schedule.count_logit_pieces(tokens, shape.vocab, self.device)
+        of_piece = -(-tokens // pieces)
+        added = ELEMENT[self.precision] * shape.head if pieces > 1 else 0
+        return 12.0 * shape.vocab * of_piece + added
+
+    def count_bytes(self, tokens: int) -> float:
+        """Bytes of a micro-batch of so many tokens, every one of them a target."""
+        return tokens * self.token_bytes + self.logit_bytes(tokens)
+
+    def count_fitting(self, room: float) -> int:
+        """The most tokens of a micro-batch for which so many bytes are enough."""
+        if room <= 0:
+            return 0
+        low, high = 0, 1
+        while self.count_bytes(high) <= room:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.count_bytes(middle) <= room:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _layer_bytes(self, kind: LayerKind) -> float:
+        of_scores = 0.0
+        if kind.has_plain_attention:
+            of_scores = score_bytes(self.shape, self.precision, self.length)
+        return kind_bytes(self.shape, kind, self.precision) + of_scores
+
+
 def activation_bytes(
     shape: DecoderShape, tokens: int, precision: str, *, recompute: bool = False
 ) -> float:
-    """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them a target.
-
-    With `recompute` a layer keeps its input only, and one layer at a time is whole. The
-    output layer's float32 log-probabilities, their gradient and the logits' are 12
-    bytes per token and word.
-    """
-    layer = layer_bytes(shape, precision)
-    size = ELEMENT[precision]
-    layers = (
-        size * shape.hidden * shape.layers + layer
-        if recompute
-        else layer * shape.layers
-    )
-    last_norm = (4 + 2 * size) * shape.hidden + 4
-    output = size * shape.hidden + 12 * shape.vocab
-    return tokens * float(layers + last_norm + output)
+    """Bytes that autograd holds on a GPU for a micro-batch of `tokens` tokens, every one
+    of them a target, but for scores that stand in memory: see Activations."""
+    held = Activations(shape=shape, precision=precision, recompute=recompute)
+    return held.count_bytes(tokens)
 
 
 def layer_bytes(shape: DecoderShape, precision: str) -> int:
-    """Bytes per token that one layer holds for its backward pass; exact for
-    transformers 5.23, packed, on a GPU.
+    """Bytes per token that one layer holds for its backward pass; the largest, where
+    layers differ."""
+    return max(kind_bytes(shape, kind, precision) for kind in shape.layer_kinds)
 
-    Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an
-    element), and 4 for its root. Attention: queries, keys, values, output, and float32
-    log-sums per head; in 16 bits a head that is no multiple of 8 is filled up to one for
-    the kernel, and the output is there without what was filled up, too. Gated MLP: gate,
-    its SiLU, up, and their product.
+
+def kind_bytes(shape: DecoderShape, kind: LayerKind, precision: str) -> int:
+    """Bytes per token that a layer of a kind holds for its backward pass; exact for
+    transformers 5.23, packed, on a GPU, where the family is known by heart.
+
+    In 16 bits a head that is no multiple of 8 is filled up to one for the kernel, and the
+    output is there without what was filled up, too.
     """
     size = ELEMENT[precision]
-    norms = 2 * ((4 + 2 * size) * shape.hidden + 4)
-    head, again = shape.head_dim, 0
+    held = kind.saved.count_bytes(size)
+    head = shape.head_dim
     if size == 2 and head % KERNEL_HEAD_STEP:
-        head = -(-head // KERNEL_HEAD_STEP) * KERNEL_HEAD_STEP
-        again = size * shape.queries
-    attention = 2 * size * (shape.heads + shape.kv_heads) * head + 4 * shape.heads
-    attention += again
-    return norms + attention + 4 * size * shape.intermediate
+        filled = -(-head // KERNEL_HEAD_STEP) * KERNEL_HEAD_STEP
+        held += 2 * size * (shape.heads + shape.kv_heads) * (filled - head)
+        held += size * shape.queries
+    return held
+
+
+def score_bytes(shape: DecoderShape, precision: str, length: int) -> float:
+    """Bytes per token that a layer holds of scores that are computed by plain products:
+    for each head and each of `length` keys the capped score, its share in float32, and
+    that in the precision of the values."""
+    size = ELEMENT[precision]
+    return (2.0 * size + 4) * shape.heads * length
 
 
 def training_flops(shape: DecoderShape, tokens: float, squares: float) -> float:
     """Operations to train on `tokens` real tokens, `squares` being Σn² over the
     examples' lengths n.
 
-    (6·(N_body + N_head)·Σn + 6·L·d·Σn²): causal attention, nothing recomputed, padding
-    not counted; the numerator of MFU. A forward pass alone is a third of it: 2
-    operations per parameter and token.
+    6·(N_body + N_head)·Σn, of experts only the chosen ones, and for attention, of L
+    layers that multiply p elements for each pair of tokens, 3·L·p·Σn²; with a window w no
+    more than 6·L·p·w·Σn. Causal attention, nothing recomputed, padding not counted; the
+    numerator of MFU. A forward pass alone is a third of it: 2 operations per parameter
+    and token.
     """
-    return (
-        6.0 * (shape.body + shape.head) * tokens
-        + 6.0 * shape.layers * shape.queries * squares
+    of_weights = 6.0 * shape.active * tokens
+    of_pairs = sum(
+        3.0 * kind.count * kind.pair_width * _count_squares(kind, tokens, squares)
+        for kind in shape.layer_kinds
     )
+    return of_weights + of_pairs
+
+
+def _count_squares(kind: LayerKind, tokens: float, squares: float) -> float:
+    """Twice the pairs of tokens that see each other: all, or as many as a window lets."""
+    if kind.window is None:
+        return squares
+    return min(squares, 2.0 * kind.window * tokens)
 
 
 def forward_flops(shape: DecoderShape, tokens: float, squares: float) -> float:

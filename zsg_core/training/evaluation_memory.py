@@ -1,4 +1,4 @@
-"""Estimates what evaluating a Llama takes of its GPUs: weights, keys and values, and
+"""Estimates what evaluating a decoder takes of its GPUs: weights, keys and values, and
 what one pass needs beside them.
 
 Arithmetic on sizes alone, in bytes; a GB is 1e9 bytes. A batch is R rows of n tokens
@@ -16,6 +16,8 @@ from zsg_core.training.decoder import DecoderShape
 
 # tokens of a batch, prompts, padding and answers together, where the memory has room
 BATCH_TOKENS = 65_536
+# tokens of a training micro-batch's budget over which the logits of one piece are spread
+LEAST_BUDGET = 1024
 # of the memory that is free: an allocator leaves gaps, the more as caches grow by copying
 FILLED = 0.9
 # of a logit while a token is drawn: as it comes, in float32, and what sorting float64
@@ -42,12 +44,13 @@ def cache_bytes(
     shape: DecoderShape, precision: str, layers: int | None = None
 ) -> float:
     """Keys and values of one token: 2 · L · H_kv · D · s, for L layers, H_kv heads of
-    keys of D elements of s bytes; of `layers`, or of all."""
-    if layers is None:
-        layers = shape.layers
-    width = shape.kv_heads * shape.head_dim
+    keys of D elements of s bytes; of `layers`, or of all. A window does not shorten it:
+    a bound."""
     size = estimate.ELEMENT[precision]
-    return 2.0 * layers * width * size
+    width = sum(kind.count * kind.cache_width for kind in shape.layer_kinds)
+    if layers is None:
+        return float(width * size)
+    return width * size * layers / shape.layers
 
 
 def pass_bytes(shape: DecoderShape, precision: str) -> float:
@@ -67,20 +70,27 @@ def token_bytes(
     many layers: cache, pass, and its part of mask and logits.
 
     Of the mask each row has n² elements, as truth values and as numbers: (1 + s) · n a
-    token. Logits are of a row's last token: LOGIT_BYTES · V / n.
+    token. Where no kernel does what scores need, they stand in memory, too. Logits are
+    of a row's last token: LOGIT_BYTES · V / n.
     """
     mask = (1.0 + estimate.ELEMENT[precision]) * row
     logits = LOGIT_BYTES * shape.vocab / row
     cache = cache_bytes(shape, precision, layers)
-    return cache + pass_bytes(shape, precision) + mask + logits
+    scores = 0.0
+    if any(kind.has_plain_attention for kind in shape.layer_kinds):
+        scores = estimate.score_bytes(shape, precision, row)
+    return cache + pass_bytes(shape, precision) + mask + logits + scores
 
 
 def loss_bytes(shape: DecoderShape, precision: str) -> float:
     """What one token of a training micro-batch's budget takes where the loss of test
     items is measured: an evaluation has EVALUATION_FACTOR times the tokens in its pass,
-    of which as many as the budget have logits, 12 · V bytes as in training."""
+    of which as many as the budget have logits, 12 · V bytes as in training, made in
+    pieces: of a vocabulary so large that few tokens are a piece it is a share of that."""
     factor = schedule.EVALUATION_FACTOR["cuda"]
-    return factor * pass_bytes(shape, precision) + 12.0 * shape.vocab
+    largest = 12.0 * schedule.PIECE_LOGITS["cuda"] / LEAST_BUDGET
+    logits = min(12.0 * shape.vocab, largest)
+    return factor * pass_bytes(shape, precision) + logits
 
 
 def state_bytes(shape: DecoderShape, precision: str) -> float:
