@@ -2,6 +2,8 @@
 learnt, each once, and nothing else?"""
 
 import json
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +349,46 @@ def test_a_token_over_the_end_of_a_prompt_is_learnt_and_told() -> None:
     [sequence] = encoded.sequences
     assert read_learnt(tokenizer, sequence) == ["\n\n\nb<|im_end|>"]
     assert encoded.apart == (1,)
+
+
+# of dialogues without thoughts or with parts: what their templates make of plain ones
+REFUSED = re.compile(
+    "deepseek|nemotron|glm4moe$|idefics|llava|smolvlm|gptoss|muse_glimmer"
+)
+
+
+@pytest.mark.soak(part="models")
+def test_published_templates_are_learnt_from_or_refused_with_a_reason() -> None:
+    """Those that TRL carries: of each either every answer with its end of turn, or why
+    not; and of no template another answer than was said."""
+    found = find_spec("trl")
+    need("bench", [] if found and found.origin else ["trl"])
+    assert found is not None and found.origin is not None
+    learnt, refused = 0, 0
+    for path in sorted((Path(found.origin).parent / "chat_templates").glob("*.jinja")):
+        source = path.read_text(encoding="utf-8")
+        words = set(re.findall(r"<[|｜]?[/a-zA-Z_▁|｜]+[|｜]?>", source))
+        end = "<|im_end|>" if "<|im_end|>" in words else "<eos>"
+        control = sorted(words | {"<bos>", end, "<think>", "</think>"})
+        tokenizer = make_tokenizer(source, control=control, bos="<bos>", eos=end)
+        try:
+            writer = ChatWriter(tokenizer)
+        except UserError as error:
+            if "date_string" not in str(error):
+                refused += 1
+                assert REFUSED.search(path.stem), f"{path.stem}: {error}"
+                continue
+            writer = ChatWriter(tokenizer, {"date_string": "26 Jul 2024"})
+        try:
+            sequences = writer.encode(DIALOGUE).sequences
+        except ChatFault as fault:
+            refused += 1
+            assert REFUSED.search(path.stem), f"{path.stem}: {fault}"
+            continue
+        closing = tokenizer.decode([writer.find_end_of_turn() or 0])
+        texts = [text for each in sequences for text in read_learnt(tokenizer, each)]
+        assert len(texts) == 2, path.stem
+        for text, answer in zip(texts, (DIALOGUE[1], DIALOGUE[3]), strict=True):
+            assert text.endswith(answer.content + closing), path.stem
+        learnt += 1
+    assert learnt > 2 * refused > 0
