@@ -3,6 +3,7 @@
 import copy
 import random
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,11 +23,13 @@ with warnings.catch_warnings():
         AutoModelForCausalLM,
         LlamaConfig,
         LlamaForCausalLM,
+        MixtralConfig,
     )
 
     from jobs.model import answer_loss, packed_attention
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
     from jobs.model.packed_attention import NAME
+    from jobs.model.weight_loading import _make_model
 
 SHAPE = {
     "vocab_size": 300,
@@ -368,3 +371,36 @@ def test_an_overflow_of_fp16_is_told_with_what_helps(
         UserError, match=r"overflows in fp16; use train\.precision: bf16 or fp32"
     ):
         refuse_leaks(half, 300, "cpu")
+
+
+def test_a_routers_own_loss_is_left_out_and_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is a mean over all tokens of a micro-batch, so ranks would change it; the loss
+    is the same whatever a config asks of it."""
+    losses = []
+    for asked in (False, True):
+        torch.manual_seed(0)
+        config = MixtralConfig(
+            **SHAPE,
+            num_key_value_heads=2,
+            num_local_experts=4,
+            output_router_logits=asked,
+        )
+        made = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
+        tokens = torch.arange(3, 23)
+        lossy = AnswerLoss(made.train())
+        losses.append(
+            lossy(
+                tokens,
+                torch.arange(20),
+                [20],
+                torch.arange(19),
+                tokens[1:],
+                torch.zeros(19, dtype=torch.long),
+            ).item()
+        )
+    _make_model(Path("m"), config, torch.float32, NAME)
+
+    assert losses[0] == losses[1]
+    assert "m: trained without its routers' own loss (coefficient 0.001)" in caplog.text

@@ -117,33 +117,46 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
         [number * step % vocabulary for number in range(3, end)]
         for step, end in ((5, 90), (7, 40), (11, 40))
     ]
-    padded, sight = is_padded(forward), _expect_sight(forward)
-    for after in (None,) if padded else (None, SHARED_PREFIX):
-        losses = _losses(forward, row, after, device)
-        if not all(map(math.isfinite, losses)):
-            raise UserError(_explain_not_finite(forward, losses))
-        for index, segment in enumerate(row):
-            changed = _change_second_half(segment, vocabulary)
-            changed_row = [*row[:index], changed, *row[index + 1 :]]
-            changed_losses = _losses(forward, changed_row, after, device)
-            seeing = _differ_at(losses, changed_losses, sight.rounding)
-            may_see = _who_sees(index, after)
-            must_see = may_see if sight.is_far else {index}
-            if not must_see <= seeing <= may_see:
-                raise ClusterError(
-                    _LEAK.format("can see each other, or not what they go on from,")
-                )
-    if padded:
+    if is_padded(forward):
+        _refuse_other_sight(forward, row, None, vocabulary, device)
         return
+    for after in (None, SHARED_PREFIX):
+        _refuse_other_sight(forward, row, after, vocabulary, device)
     alone = _losses(forward, [row[0] + row[1], row[0] + row[2]], None, device)
     _prefix, *sharing = _losses(forward, row, SHARED_PREFIX, device)
+    share = max(2e-2, _expect_sight(forward).rounding)
     if any(
-        abs(loss - expected) > max(2e-2, sight.rounding) * abs(expected)
+        abs(loss - expected) > share * abs(expected)
         for loss, expected in zip(sharing, alone, strict=True)
     ):
         raise ClusterError(
             _LEAK.format("that share a prefix do not give what they give alone")
         )
+
+
+def _refuse_other_sight(
+    forward: Forward,
+    row: Sequence[list[int]],
+    after: Sequence[int] | None,
+    vocabulary: int,
+    device: str,
+) -> None:
+    """Raises ClusterError unless a change of a segment shows just where it may be seen."""
+    sight = _expect_sight(forward)
+    losses = _losses(forward, row, after, device)
+    if not all(map(math.isfinite, losses)):
+        raise UserError(_explain_not_finite(forward, losses))
+    for index, segment in enumerate(row):
+        changed = _change_second_half(segment, vocabulary)
+        changed_row = [*row[:index], changed, *row[index + 1 :]]
+        changed_losses = _losses(forward, changed_row, after, device)
+        seeing = _differ_at(losses, changed_losses, sight.rounding)
+        may_see = _who_sees(index, after)
+        must_see = may_see if sight.is_far else {index}
+        if not must_see <= seeing <= may_see:
+            raise ClusterError(
+                _LEAK.format("can see each other, or not what they go on from,")
+            )
 
 
 def _change_second_half(segment: list[int], vocabulary: int) -> list[int]:

@@ -8,7 +8,7 @@ known what each loss will weigh a piece's gradients are made with it; else the p
 made once more in the backward pass. Few logits are one piece, which is kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,21 +92,31 @@ class HeadPass:
     ) -> torch.Tensor:
         """The losses by so many pieces, all within one call of the head."""
         head = self._head
-        own = head.forward
+        own, held = head.forward, head.__dict__.get("forward")
         trained = [one for one in head.parameters() if one.requires_grad]
         size = -(-len(states) // pieces)
 
         def take_piece(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return take_losses(self._finish(states, own), targets)
 
+        def take_into(
+            states: torch.Tensor, targets: torch.Tensor, into: Sequence[torch.Tensor]
+        ) -> torch.Tensor:
+            def apply_head(batch: torch.Tensor) -> Any:
+                return _LinearInto.apply(batch, head.weight, head.bias, into)
+
+            return take_losses(self._finish(states, apply_head), targets)
+
         def take_all(states: torch.Tensor, targets: torch.Tensor) -> Any:
-            cut = Pieces(take_piece, size, targets, weights)
             if weights is not None:
+                is_linear = type(head) is nn.Linear and held is None
+                cut = Pieces(
+                    take_piece, take_into if is_linear else None, size, targets, weights
+                )
                 return _GradientsAhead.apply(cut, states, *trained)
             of_pieces = zip(states.split(size), targets.split(size), strict=True)
             return torch.cat([_take_again(take_piece, *piece) for piece in of_pieces])
 
-        held = head.__dict__.get("forward")
         head.forward = take_all
         try:
             return head(states, targets)
@@ -135,12 +145,75 @@ class HeadPass:
 @dataclass
 class Pieces:
     """How losses are taken in pieces: of `size` states and their targets at a time, by
-    `take`. `weights`: see HeadPass.take_losses."""
+    `take`, or by `take_into`, whose backward pass adds the gradients of the head's
+    weights to tensors. `weights`: see HeadPass.take_losses."""
 
     take: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    take_into: (
+        Callable[[torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
+        | None
+    )
     size: int
     targets: torch.Tensor
-    weights: torch.Tensor | None
+    weights: torch.Tensor
+
+    def take_gradients(
+        self,
+        piece: slice,
+        states: torch.Tensor,
+        trained: Sequence[torch.Tensor],
+        into: Sequence[torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The losses of a piece of `states`, and their gradient on these; those on
+        `trained` are added to `into`."""
+        targets, weights = self.targets[piece], self.weights[piece]
+        with torch.enable_grad():
+            own = states[piece].detach().requires_grad_()
+            if self.take_into:
+                taken = self.take_into(own, targets, into)
+                [on_own] = torch.autograd.grad((taken * weights).sum(), [own])
+                return taken.detach(), on_own
+            taken = self.take(own, targets)
+            weighed = (taken * weights).sum()
+            on_own, *shares = torch.autograd.grad(weighed, [own, *trained])
+        for gradient, share in zip(into, shares, strict=True):
+            gradient.add_(share)
+        return taken.detach(), on_own
+
+
+class _LinearInto(torch.autograd.Function):
+    """A linear layer whose backward pass adds its weights' gradients to tensors: none
+    is as large as the weight but these."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        into: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        # of weight and bias those that are trained, in this order
+        trained = [one for one in (weight, bias) if one is not None]
+        trained = [one for one in trained if one.requires_grad]
+        ctx.held = (
+            states.detach(),
+            weight.detach(),
+            list(zip(trained, into, strict=True)),
+        )
+        return nn.functional.linear(states, weight, bias)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        states, weight, trained = ctx.held
+        for one, into in trained:
+            if one.dim() == 2:
+                into.addmm_(gradient.t(), states)
+            else:
+                into.add_(gradient.sum(0))
+        return gradient @ weight, None, None, None
 
 
 class _GradientsAhead(torch.autograd.Function):
@@ -151,22 +224,13 @@ class _GradientsAhead(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, cut: Pieces, states: torch.Tensor, *trained: torch.Tensor
     ) -> torch.Tensor:
-        assert cut.weights is not None
         losses, on_states = [], []
         on_trained = [torch.zeros_like(one) for one in trained]
-        parts = (
-            tensor.split(cut.size) for tensor in (states, cut.targets, cut.weights)
-        )
-        for own, targets, weights in zip(*parts, strict=True):
-            with torch.enable_grad():
-                own = own.detach().requires_grad_()
-                taken = cut.take(own, targets)
-                weighed = (taken * weights).sum()
-                on_own, *shares = torch.autograd.grad(weighed, [own, *trained])
-            losses.append(taken.detach())
+        for start in range(0, len(states), cut.size):
+            piece = slice(start, start + cut.size)
+            taken, on_own = cut.take_gradients(piece, states, trained, on_trained)
+            losses.append(taken)
             on_states.append(on_own)
-            for gradient, share in zip(on_trained, shares, strict=True):
-                gradient.add_(share)
         ctx.weights, ctx.gradients = cut.weights, [torch.cat(on_states), *on_trained]
         return torch.cat(losses)
 

@@ -122,6 +122,11 @@ def _make_model(folder: Path, config: Any, dtype: torch.dtype, attention: str) -
         logger.warning(
             f"{folder}: set to 0, as its draws would differ by rank: {', '.join(silenced)}"
         )
+    if coefficient := getattr(config, "router_aux_loss_coef", None):
+        logger.warning(
+            f"{folder}: trained without its routers' own loss (coefficient {coefficient:g}), which"
+            " would depend on how examples meet"
+        )
     return model
 
 

@@ -155,7 +155,7 @@ class FirstGradients:
 
         self._calls += 1
         if self._calls == 2:
-            moments = [
+            moments: list[Any] = [
                 (
                     optimizer.state[one]["exp_avg"]
                     if one in optimizer.state
@@ -182,6 +182,22 @@ def train_by_zsg(
         train_one_way(job, own, ranks, device, way, base, attention)
 
 
+def set_way(job: Any, way: Way, budget: int) -> Any:
+    """The job as it is trained in one way."""
+    _world, zero_stage, _most, how = way
+    config = build_deepspeed_config(zero_stage=zero_stage, precision="fp32", clip=CLIP)
+    if zero_stage == 3:
+        # else whole tensors of a tiny model stay on each rank
+        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return msgspec.structs.replace(
+        job,
+        deepspeed=config,
+        micro_tokens=budget,
+        recompute=how == "recompute",
+        compile=how == "compile",
+    )
+
+
 def train_one_way(
     job: Any,
     own: Path,
@@ -199,21 +215,11 @@ def train_one_way(
 
     settings = job.train
     train, test = train_and_test(job)
-    world, zero_stage, most, how = way
+    world, _zero_stage, most, how = way
     counted = settings["steps"], settings["epochs"], world
     is_padded = attention is not None
     budget = budget_of(train, *counted, most, is_padded)
-    config = build_deepspeed_config(zero_stage=zero_stage, precision="fp32", clip=CLIP)
-    if zero_stage == 3:
-        # else whole tensors of a tiny model stay on each rank
-        config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    job = msgspec.structs.replace(
-        job,
-        deepspeed=config,
-        micro_tokens=budget,
-        recompute=how == "recompute",
-        compile=how == "compile",
-    )
+    job = set_way(job, way, budget)
     divided, progress = 0.0, None
     gradients = FirstGradients(settings["betas"][0])
     hook = register_optimizer_step_pre_hook(
