@@ -1,0 +1,37 @@
+"""Is what docs/models.md says of each family true?"""
+
+import warnings
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from tests.lib.family_table import BEGIN, END, PAGE, list_families, make_row
+
+# a window; capped scores and what follows the head; a mask of its own
+QUICK = ("mistral", "gemma2", "bloom")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(
+            family, marks=[] if family in QUICK else pytest.mark.soak(part="models")
+        )
+        for family in list_families()
+    ],
+)
+def test_a_familys_row_is_what_is_found(family: str) -> None:
+    """How its examples meet, whether its item losses are Hugging Face's eager ones, and
+    whether plan counts it from its config alone, exactly."""
+    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+
+    assert make_row(family) in table
+
+
+def test_the_table_has_the_families_and_no_others() -> None:
+    """A family that is no longer tried is no longer told of."""
+    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    told = [line.split("`")[1] for line in table.splitlines() if line.startswith("| `")]
+
+    assert told == ["model_type", *list_families()]
