@@ -14,6 +14,7 @@ from jobs.model import base_model
 from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
+from tests.lib.model_folders import write_llama, write_tokenizer
 from tests.lib.tiny_base import BASE, TEXTS
 from tests.lib.tiny_families import make_model
 from zsg_core.errors import UserError
@@ -201,6 +202,20 @@ def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
     assert of_folder[0] == of_folder[1]
     assert id_of_base(of_folder[0]) is not None
     assert id_of_base(base(0, folder=True)) is None
+
+
+def test_a_new_token_has_a_row_where_a_tokenizer_has_more_words_than_the_model(
+    tmp_path: Path,
+) -> None:
+    """Its id comes after those words, which nothing is read from."""
+    source = write_llama(tmp_path / "source", vocab_size=258)
+    beyond = {f"<unused{number}>": 258 + number for number in range(70)}
+    write_tokenizer(source, beyond)
+
+    rows = add(source, tmp_path / "made", init="mean").get_input_embeddings().weight
+    [sep] = load_vocabulary(tmp_path / "made").tokenize("<sep>")
+
+    assert 258 + 70 <= sep < len(rows)
 
 
 def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:

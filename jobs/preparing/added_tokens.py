@@ -46,12 +46,13 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
     }
     refuse_known(source, added["tokens"], known_words)
     model = _load(source)
-    known = len(tokenizer)
+    known = min(len(tokenizer), model.config.vocab_size)
     new = [token for token in added["tokens"] if token not in there]
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new])
     rows = tokenizer.convert_tokens_to_ids(new)
     if rows:
-        size = padded_vocab(model.config.vocab_size + len(rows))
+        # some tokenizers have words beyond their model's rows, and new ones come after
+        size = padded_vocab(max(model.config.vocab_size + len(rows), max(rows) + 1))
         _add_rows(model, known, size)
     if added["init"] == "random":
         draws = torch.Generator().manual_seed(added["seed"])
