@@ -117,6 +117,12 @@ def test_dropouts_of_a_class_are_told(tmp_path):
 
     assert "attn_pdrop 0.1, embd_pdrop 0.1, resid_pdrop 0.1" in notes
 
+    notes = " ".join(
+        model_folder.find_notes(write_llama(tmp_path / "llama", attention_dropout=0.1))
+    )
+
+    assert "attention_dropout 0.1 of its class or config.json is set to 0" in notes
+
 
 def test_a_missing_tie_is_the_classs_own(tmp_path):
     """Older Gemma files leave it out: without an output layer they are whole."""

@@ -403,7 +403,7 @@ MODELS: dict[str, tuple[Callable[[Home], object], list[str]]] = {
         ["'LlamaForSequenceClassification'", "zsg trains LlamaForCausalLM"],
     ),
     "dropout in attention": (
-        lambda home: model(home, attention_dropout=0.1),
+        lambda home: model(home, attention_dropout=[]),
         ["attention_dropout"],
     ),
     "no weights": (

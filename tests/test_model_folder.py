@@ -365,8 +365,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["hidden_act 'swiglu' is none"],
     ),
     "dropout in attention": (
-        config(attention_dropout=0.1),
-        ["attention_dropout is not 0"],
+        config(attention_dropout="much"),
+        ["attention_dropout is 'much', not a share below 1"],
     ),
     "a size as text": (config(hidden_size="32"), ["hidden_size is '32', not a count"]),
     "a size that is true": (

@@ -147,6 +147,15 @@ def find_shape_faults(config: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def find_wrong_dropouts(config: Mapping[str, Any]) -> Iterator[str]:
+    """Dropouts and jitters that are no share."""
+    for key, value in config.items():
+        if not _is_drawn(key) or value is None:
+            continue
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            yield f"config.json: {key} is {format_brief(value)}, not a share below 1"
+
+
 def list_dropouts(config: Mapping[str, Any]) -> list[str]:
     """The dropouts and jitters of a config.json or of its class that are not 0, as
     `key value`. They are set to 0 for training: draws would differ by rank."""
@@ -155,12 +164,18 @@ def list_dropouts(config: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} {value:g}"
         for key, value in sorted(values.items())
-        if ("drop" in key or "jitter" in key)
-        and not key.startswith(("classifier", "summary"))
+        if _is_drawn(key)
         and isinstance(value, int | float)
         and not isinstance(value, bool)
         and value > 0
     ]
+
+
+def _is_drawn(key: str) -> bool:
+    """Whether a key's value is a share of what is drawn in training; those of heads that
+    zsg does not train are none."""
+    is_drawn = key.endswith(("drop", "dropout", "jitter_noise"))
+    return is_drawn and not key.startswith(("classifier", "summary"))
 
 
 def _is_count(key: str, value: object) -> bool:

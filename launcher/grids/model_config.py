@@ -133,8 +133,6 @@ def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
             f"config.json: hidden_act {format_brief(activation)} is none that transformers has;"
             " for a Llama it is 'silu'"
         )
-    if config.get("attention_dropout"):
-        yield "attention_dropout is not 0; its draws would differ by rank"
     yield from _find_rope_faults(config)
     yield from _find_not_computed(config)
     yield from _find_id_faults(config)
@@ -161,6 +159,7 @@ def _find_faults_of_others(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _find_wrong_values_of_others(config: Mapping[str, Any]) -> Iterator[str]:
     yield from decoder_config.find_wrong_values(config)
+    yield from decoder_config.find_wrong_dropouts(config)
     yield from _find_wrong_objects(config)
     yield from _find_too_many_layers(config)
 
@@ -352,6 +351,7 @@ def _find_wrong_types(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"config.json: {key} is {format_brief(config[key])}, neither true nor false"
     yield from _find_wrong_numbers(config)
     yield from _find_wrong_objects(config)
+    yield from decoder_config.find_wrong_dropouts(config)
 
 
 def _find_wrong_objects(config: Mapping[str, Any]) -> Iterator[str]:

@@ -165,9 +165,9 @@ def find_notes(folder: Path, added: Collection[str] = ()) -> list[str]:
 
 def _find_dropout_notes(config: Mapping[str, Any]) -> Iterator[str]:
     dropouts = decoder_config.list_dropouts(config)
-    if dropouts and not model_config.is_llama(config):
+    if dropouts:
         yield (
-            f"{', '.join(dropouts)} of its class or config.json are set to 0: their draws would"
+            f"{', '.join(dropouts)} of its class or config.json is set to 0: draws would"
             " differ by rank"
         )
 

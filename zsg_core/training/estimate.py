@@ -187,13 +187,14 @@ class Activations:
     def logit_bytes(self, tokens: int) -> float:
         """Bytes of the logits of so many learnt tokens, made in pieces: float32
         log-probabilities, their gradient and the logits' are 12 bytes per token and
-        word of a piece; where there are several, each adds to the gradient of the
-        output layer."""
-        shape = self.shape
+        word of a piece. Where there are several, gradients are made with the losses:
+        those of the states, of the output layer, and a piece's share of the latter."""
+        shape, size = self.shape, ELEMENT[self.precision]
         pieces = schedule.count_logit_pieces(tokens, shape.vocab, self.device)
-        of_piece = -(-tokens // pieces)
-        added = ELEMENT[self.precision] * shape.head if pieces > 1 else 0
-        return 12.0 * shape.vocab * of_piece + added
+        of_piece = 12.0 * shape.vocab * -(-tokens // pieces)
+        if pieces == 1:
+            return of_piece
+        return of_piece + size * (2 * shape.head + shape.hidden * tokens)
 
     def count_bytes(self, tokens: int) -> float:
         """Bytes of a micro-batch of so many tokens, every one of them a target."""
@@ -255,10 +256,11 @@ def kind_bytes(shape: DecoderShape, kind: LayerKind, precision: str) -> int:
 
 def score_bytes(shape: DecoderShape, precision: str, length: int) -> float:
     """Bytes per token that a layer holds of scores that are computed by plain products:
-    for each head and each of `length` keys the capped score, its share in float32, and
-    that in the precision of the values."""
-    size = ELEMENT[precision]
-    return (2.0 * size + 4) * shape.heads * length
+    8 for each head and each of `length` keys, the capped score, its share in float32,
+    and that in the precision of the values; and keys and values as they are repeated
+    for all heads."""
+    repeated = 2.0 * ELEMENT[precision] * (shape.queries - shape.keys)
+    return 8.0 * shape.heads * length + repeated
 
 
 def training_flops(shape: DecoderShape, tokens: float, squares: float) -> float:
