@@ -24,8 +24,7 @@ from typing import Any
 from jobs.contract.folder import META, publish_folder, write_json
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
-from jobs.model import architecture, content, text_tokens
-from jobs.model.base_model import read_config
+from jobs.model import content, text_tokens
 from zsg_core.errors import UserError
 from zsg_core.training.decoder import padded_vocab
 
@@ -35,6 +34,8 @@ def make_extended_base(folder: Path, source: Path, recipe: Mapping[str, Any]) ->
     that is a token already."""
     import torch
     from transformers import AddedToken, AutoTokenizer
+
+    from jobs.model import architecture
 
     added = recipe["added"]
     tokenizer = AutoTokenizer.from_pretrained(
@@ -125,6 +126,9 @@ def known_tokens(folder: Path) -> Mapping[str, int]:
 def _load(source: Path) -> Any:
     """The model of a folder in its own type. UserError for an architecture that zsg does
     not train."""
+    from jobs.model import architecture
+    from jobs.model.base_model import read_config
+
     config = read_config(source)
     try:
         model_class = architecture.find_class(config)
@@ -151,6 +155,8 @@ def _add_rows(model: Any, known: int, size: int) -> None:
 def _list_tables(model: Any) -> list[Any]:
     """What of a model has a row, or a value, for each token: the embedding, and weight
     and bias of the output layer unless it has the embedding's."""
+    from jobs.model import architecture
+
     embedding = architecture.find_embedding(model).weight
     head = architecture.find_head(model)
     tables = [embedding, head.weight, getattr(head, "bias", None)]
