@@ -329,7 +329,7 @@ def test_a_dialogue_of_the_models_own_template_is_shown_text_by_text(
     run = shelf.prepare(shelf.zsg.write("talks.yaml", text))
     (example,) = opened(run).read_batch(1)
 
-    assert {piece.part for piece in example.pieces} == {0, 1}
+    assert {piece.text_number for piece in example.pieces} == {0, 1}
     marked = learnt_view.mark_targets(example.pieces)
     first, second = marked.split(learnt_view.BETWEEN_TEXTS)
     assert first.endswith("⟧\n") and "Far.<|im_end|>⟧" in first
@@ -356,7 +356,7 @@ def test_brackets_open_and_close_once_around_neighbouring_targets() -> None:
         Piece("</s>", True, True),
         Piece("\x1b[31mUSER", False, False),
         Piece("b", True, False),
-        Piece("c", True, False, part=1),
+        Piece("c", True, False, text_number=1),
     ]
     between = learnt_view.BETWEEN_TEXTS
 

@@ -59,13 +59,13 @@ class LearntStage:
 
 class Piece(NamedTuple):
     """A stretch of an example's tokens as text. `is_target`: it is learnt; `is_control`:
-    it is one token that is no text, as `</s>` is. `part`: in which of the texts that
-    the example is, from 0; see EncodedExample.sequences."""
+    it is one token that is no text, as `</s>` is. `text_number`: in which of the
+    texts that the example is, from 0; see EncodedExample.sequences."""
 
     text: str
     is_target: bool
     is_control: bool
-    part: int = 0
+    text_number: int = 0
 
 
 class Problem(NamedTuple):
@@ -135,39 +135,39 @@ class LearntTexts:
         """The batch of a step of the run, in its order; steps count from the run's
         first stage."""
         train = self._train
-        places = schedule.list_batch_positions(
+        positions = schedule.list_batch_positions(
             step - self._source.first, train["batch"], len(self.ids), train["epochs"]
         )
-        return [self._read_trained(place, step) for place in places]
+        return [self._read_trained(position, step) for position in positions]
 
     def list_problems(self, split: str) -> Iterator[LearntExample]:
         """The examples of a split that have any problem, without their texts, each
         once. Of the training list those that some step learns."""
         read = {TRAIN: self._find_in_train, TEST: self._find_in_test}[split]
-        return (found for found in read() if found.problems)
+        return (example for example in read() if example.problems)
 
     def _find_in_train(self) -> Iterator[LearntExample]:
-        places: dict[str, int] = {}
-        for place, example_id in enumerate(self.ids[: self.sizes[TRAIN]]):
-            places.setdefault(example_id, place)
-        for example_id, place in places.items():
+        positions: dict[str, int] = {}
+        for position, example_id in enumerate(self.ids[: self.sizes[TRAIN]]):
+            positions.setdefault(example_id, position)
+        for example_id, position in positions.items():
             example = self._corpus.train[self._index_of[example_id]]
-            encoded = self._encoded(place, example)
-            yield self._describe(example, place, encoded, self._find_step(place))
+            encoded = self._encoded(position, example)
+            yield self._describe(example, position, encoded, self._find_step(position))
 
     def _find_in_test(self) -> Iterator[LearntExample]:
-        for place, example in enumerate(self._corpus.test):
-            yield self._describe(example, place, self._encode(example))
+        for position, example in enumerate(self._corpus.test):
+            yield self._describe(example, position, self._encode(example))
 
-    def _find_step(self, place: int) -> int:
+    def _find_step(self, position: int) -> int:
         """The first step that learns the example at a place."""
-        return self._source.first + place // self._train["batch"] + 1
+        return self._source.first + position // self._train["batch"] + 1
 
-    def _read_trained(self, place: int, step: int) -> LearntExample:
+    def _read_trained(self, position: int, step: int) -> LearntExample:
         """The example at a place of the training list, with its text."""
-        example = self._corpus.train[self._index_of[self.ids[place]]]
-        encoded = self._encoded(place, example)
-        described = self._describe(example, place, encoded, step)
+        example = self._corpus.train[self._index_of[self.ids[position]]]
+        encoded = self._encoded(position, example)
+        described = self._describe(example, position, encoded, step)
         problems = list(described.problems)
         if not encoded.cut:
             problems += self._explain_cut(example, encoded)
@@ -177,7 +177,7 @@ class LearntTexts:
             problems.append(Problem(APART, text))
         return LearntExample(
             id=described.id,
-            place=place,
+            place=position,
             step=step,
             tokens=described.tokens,
             targets=described.targets,
@@ -188,7 +188,7 @@ class LearntTexts:
     def _describe(
         self,
         example: Example,
-        place: int,
+        position: int,
         encoded: EncodedExample,
         step: int | None = None,
     ) -> LearntExample:
@@ -203,7 +203,7 @@ class LearntTexts:
             problems.append(Problem(NO_TARGET, "no token of it is a target"))
         return LearntExample(
             id=example.id,
-            place=place,
+            place=position,
             step=step,
             tokens=len(encoded.ids),
             targets=targets,
@@ -256,9 +256,9 @@ class LearntTexts:
         """Where in the corpus an example is."""
         return {made_id: index for index, made_id in enumerate(self._corpus.train.ids)}
 
-    def _encoded(self, place: int, example: Example) -> EncodedExample:
+    def _encoded(self, position: int, example: Example) -> EncodedExample:
         """The tokens of an example of the training list."""
-        return self._kept[place] if self._kept else self._encode(example)
+        return self._kept[position] if self._kept else self._encode(example)
 
     def _make_pieces(self, encoded: EncodedExample) -> Iterator[Piece]:
         """The example's tokens as text, cut where targets begin and end, and around
@@ -266,12 +266,12 @@ class LearntTexts:
         is_target = [False] * len(encoded.ids)
         for start, stop in self._target_spans(encoded):
             is_target[start:stop] = [True] * (stop - start)
-        for part, (begin, end) in enumerate(encoded.bounds):
+        for number, (begin, end) in enumerate(encoded.bounds):
             ids = [int(token) for token in encoded.ids[begin:end]]
-            yield from self._make_pieces_of_text(ids, is_target[begin:end], part)
+            yield from self._make_pieces_of_text(ids, is_target[begin:end], number)
 
     def _make_pieces_of_text(
-        self, ids: Sequence[int], is_target: Sequence[bool], part: int
+        self, ids: Sequence[int], is_target: Sequence[bool], number: int
     ) -> Iterator[Piece]:
         """The pieces of one text. `is_target`: of each of its tokens."""
         control = set(self._written.control.values())
@@ -283,15 +283,15 @@ class LearntTexts:
         texts = self._written.write_stretches(ids, bounds)
         for start, text in zip(bounds, texts, strict=False):
             target, token = kinds[start]
-            yield Piece(text, target, token is not None, part)
+            yield Piece(text, target, token is not None, number)
 
 
 def _find_changes(kinds: Sequence[tuple[bool, int | None]]) -> list[int]:
     """Where a stretch of equal tokens ends; every control token is one by itself."""
     return [
-        place
-        for place in range(1, len(kinds))
-        if kinds[place] != kinds[place - 1] or kinds[place][1] is not None
+        position
+        for position in range(1, len(kinds))
+        if kinds[position] != kinds[position - 1] or kinds[position][1] is not None
     ]
 
 

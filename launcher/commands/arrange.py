@@ -8,7 +8,7 @@ import typer
 from launcher.commands.options import AsJson, GridFile, Replace, Workspace
 
 if TYPE_CHECKING:  # numpy
-    from launcher.reporting.data.learnt_runs import Learnt, ShownRun
+    from launcher.reporting.data.learnt_runs import Asked, Learnt, ShownRun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -121,35 +121,20 @@ def show_one(
       zsg arrange show 3f2a --problems
       zsg arrange show 3f2a --step 137 --problems --html batch.html
     """
-    from launcher.reporting import outputs
+    if any((text, problems, html, step is not None)):
+        from launcher.reporting.data.learnt_runs import Asked
+
+        is_text = any((text, step is not None, html and not problems))
+        asked = Asked(step, text=is_text, problems=problems, tokenizer=tokenizer)
+        shown_head = None if json else head
+        _show_learnt(order, workspace, grid, asked, html, replace, shown_head)
+        return
     from launcher.reporting.data import arrangements
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    workspace_folder = workspaces.find_to_read(workspace)
-    if html:
-        outputs.refuse_existing(html, replace, option="--html")
-    if text or problems or html or step is not None:
-        from launcher.reporting.data import learnt_runs
-
-        asked = learnt_runs.Asked(
-            step=step,
-            text=text or step is not None or bool(html and not problems),
-            problems=problems,
-            tokenizer=tokenizer,
-        )
-        if grid:
-            run = _find_planned(grid, workspace, order)
-        else:
-            run = learnt_runs.find_submitted(workspace_folder, order)
-        learnt = learnt_runs.read_learnt(workspace_folder, run, asked)
-        if html:
-            _write_learnt(learnt, html)
-        else:
-            _print_learnt(learnt, None if json else head)
-        return
     summary = arrangements.summarize_arrangement(
-        arrangements.find_arrangement(workspace_folder, order), head
+        arrangements.find_arrangement(workspaces.find_to_read(workspace), order), head
     )
     if json:
         show.as_json(summary)
@@ -227,6 +212,35 @@ def draw(
     }
     similarity_chart.draw_similarity(curves, out)
     show.print_result(f"wrote {out}")
+
+
+def _show_learnt(
+    prefix: str,
+    workspace: Path | None,
+    grid: Path | None,
+    asked: "Asked",
+    html: Path | None,
+    replace: bool,
+    head: int | None,
+) -> None:
+    """Shows what a run learns, one of the workspace or of a grid's file; as a page
+    where `html` names one. `head`: see `_print_learnt`."""
+    from launcher.reporting import outputs
+    from launcher.reporting.data import learnt_runs
+    from launcher.workspace import workspaces
+
+    if html:
+        outputs.refuse_existing(html, replace, option="--html")
+    folder = workspaces.find_to_read(workspace)
+    if grid:
+        run = _find_planned(grid, workspace, prefix)
+    else:
+        run = learnt_runs.find_submitted(folder, prefix)
+    learnt = learnt_runs.read_learnt(folder, run, asked)
+    if html:
+        _write_learnt(learnt, html)
+    else:
+        _print_learnt(learnt, head)
 
 
 def _find_planned(grid: Path, workspace: Path | None, prefix: str) -> "ShownRun":

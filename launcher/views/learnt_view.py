@@ -23,10 +23,10 @@ def mark_targets(pieces: "Iterable[Piece]") -> str:
     written as escapes. Where it is several texts, a line stands between them."""
     marked: list[str] = []
     is_open = False
-    part = 0
+    number = 0
     for piece in pieces:
-        is_next = piece.part != part
-        part = piece.part
+        is_next = piece.text_number != number
+        number = piece.text_number
         if is_open and (is_next or not piece.is_target):
             marked.append(CLOSE)
             is_open = False
@@ -88,11 +88,11 @@ def list_problems(
 
 def _describe_problems(example: "LearntExample") -> str:
     """What is wrong with an example, in one line."""
-    where = f"place {example.place}"
+    position = f"place {example.place}"
     if example.step is not None:
-        where = f"step {example.step}"
+        position = f"step {example.step}"
     problems = "; ".join(f"{kind}: {text}" for kind, text in example.problems)
-    return f"{example.id} ({where}): {problems}"
+    return f"{example.id} ({position}): {problems}"
 
 
 def _count_kinds(examples: "Iterable[LearntExample]") -> str:
@@ -121,7 +121,7 @@ def example_row(example: "LearntExample") -> dict[str, Any]:
                 "text": piece.text,
                 "target": piece.is_target,
                 "control": piece.is_control,
-                "part": piece.part,
+                "text_number": piece.text_number,
             }
             for piece in example.pieces
         ]

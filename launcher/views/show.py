@@ -107,11 +107,11 @@ def print_pieces(pieces: "Sequence[Piece]") -> None:
         _out.print(Text(_indent(mark_targets(pieces))), soft_wrap=True)
         return
     text = Text("  ")
-    part = 0
+    number = 0
     for piece in pieces:
-        if piece.part != part:
+        if piece.text_number != number:
             text.append(BETWEEN_TEXTS.replace("\n", "\n  "), "dim")
-            part = piece.part
+            number = piece.text_number
         style = STYLE_OF_TARGETS if piece.is_target else ""
         if piece.is_control:
             style += " bold"
