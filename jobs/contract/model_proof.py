@@ -90,13 +90,13 @@ def read_proof_versions() -> dict[str, str] | None:
 
 def digest_config(config: Mapping[str, Any]) -> str:
     """One digest of all of a config.json that can change attention."""
-    kept = {
+    counted = {
         key: value
         for key, value in config.items()
         if key not in FREE_KEYS and not key.endswith(FREE_END)
     }
     # as a text: some hold an infinity, which is no JSON
-    return content_id({"way": WAY, "config": json.dumps(kept, sort_keys=True)})
+    return content_id({"way": WAY, "config": json.dumps(counted, sort_keys=True)})
 
 
 def locate_proof(
@@ -121,8 +121,8 @@ def find_any_proof(
     """A proof of a config with whatever versions, for machines that do not know those of
     the nodes; the last one by name."""
     paths = list_paths(workspace.model_proofs, f"{digest_config(config)}.*.json")
-    found = [_read_if_sound(path) for path in paths]
-    return next((proof for proof in reversed(found) if proof), None)
+    proofs = [_read_if_sound(path) for path in paths]
+    return next((proof for proof in reversed(proofs) if proof), None)
 
 
 def write_proof(

@@ -84,14 +84,14 @@ def read_mask(
 
     The interface is that of transformers.masking_utils.AttentionMaskInterface.
     """
-    held = _list_held_values(mask_function)
-    sizes = [value for value in held if isinstance(value, int)]
-    tensors = [value for value in held if isinstance(value, torch.Tensor)]
+    values = _list_held_values(mask_function)
+    sizes = [value for value in values if isinstance(value, int)]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
     # One number for the whole text is left padding, of which a packed row has none.
     # More of them are of single tokens: what is true of one text would not be of another.
     if any(tensor.numel() > 1 for tensor in tensors):
         return UnknownMask("depends on the text")
-    kind = tuple(map(_make_key, held))
+    kind = tuple(map(_make_key, values))
     if kind not in _known:
         tried_on = device if tensors else "cpu"
         _known[kind] = _recognize(mask_function, sizes, tried_on)
@@ -138,20 +138,20 @@ def _list_held_values(function: object) -> list[object]:
     """The code of a function and what it holds, through all functions that it holds."""
     if not isinstance(function, FunctionType):
         return [function]
-    found: list[object] = [function.__code__]
+    values: list[object] = [function.__code__]
     for cell in function.__closure__ or ():
         content = cell.cell_contents
-        parts = content if isinstance(content, tuple) else (content,)
-        for part in parts:
-            found += _list_held_values(part)
-    return found
+        contents = content if isinstance(content, tuple) else (content,)
+        for inner in contents:
+            values += _list_held_values(inner)
+    return values
 
 
-def _make_key(held: object) -> object:
+def _make_key(value: object) -> object:
     """By what two held values are the same for a mask: a tensor is the one number of
     the left padding, and another object is nobody's but its own."""
-    if isinstance(held, torch.Tensor):
+    if isinstance(value, torch.Tensor):
         return torch.Tensor
-    if isinstance(held, (CodeType, int, float, str, type(None))):
-        return held
+    if isinstance(value, (CodeType, int, float, str, type(None))):
+        return value
     return object()

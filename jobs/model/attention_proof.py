@@ -136,9 +136,11 @@ def _compare(config: Any) -> tuple[list[torch.Tensor], tuple[Compared, Compared]
     def pack() -> float:
         packed = _build_alike(model_class, small, packed_attention.NAME, eager)
         together = _run_packed(packed, texts)
-        parts = _draw_texts(SHARED_LENGTHS)
-        shared = _run_packed(packed, parts, SHARED_AFTER)
-        whole = [_run_alone(eager, torch.cat([parts[0], end])) for end in parts[1:]]
+        segments = _draw_texts(SHARED_LENGTHS)
+        shared = _run_packed(packed, segments, SHARED_AFTER)
+        whole = [
+            _run_alone(eager, torch.cat([segments[0], end])) for end in segments[1:]
+        ]
         ends = [text[SHARED_LENGTHS[0] :] for text in whole]
         return max(_measure(together, alone), _measure(shared[1:], ends))
 
@@ -272,11 +274,11 @@ def _join(
     return torch.cat(list(texts)), torch.cat(positions)
 
 
-def _measure(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+def _measure(logits: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
     """The largest difference of a logit; infinite where one is no number."""
     differences = [
-        (one - other).abs().nan_to_num(nan=torch.inf).max().item()
-        for one, other in zip(found, expected, strict=True)
+        (text - alone).abs().nan_to_num(nan=torch.inf).max().item()
+        for text, alone in zip(logits, expected, strict=True)
     ]
     return max(differences)
 

@@ -39,15 +39,15 @@ def agree_on_attention(
     UserError, on all ranks, where its examples can meet in no way, or are longer than
     it was proven for.
     """
-    told: list[Any] = [None, None]
+    decided: list[Any] = [None, None]
     if ranks.is_main:
         try:
-            told = [choose_attention(folder, workspace, max_length), None]
+            decided = [choose_attention(folder, workspace, max_length), None]
         except UserError as error:
-            told = [None, str(error)]
+            decided = [None, str(error)]
     if dist.is_initialized() and ranks.world > 1:
-        dist.broadcast_object_list(told, src=0)
-    attention, trouble = told
+        dist.broadcast_object_list(decided, src=0)
+    attention, trouble = decided
     if trouble:
         raise UserError(trouble)
     return attention

@@ -164,10 +164,10 @@ def attend(
 def _refuse_others(others: Mapping[str, Any]) -> None:
     """Raises UserError for what would change attention if it were listened to: silence
     about a keyword has been wrong results."""
-    for name, given in others.items():
-        if given is None or name in SAYS_NOTHING:
+    for name, value in others.items():
+        if value is None or name in SAYS_NOTHING:
             continue
-        if name in SAYS_NOTHING_IF and SAYS_NOTHING_IF[name] == given:
+        if name in SAYS_NOTHING_IF and SAYS_NOTHING_IF[name] == value:
             continue
         raise UserError(
             f"this model's attention is told {name}, which zsg's attention over packed"
@@ -334,8 +334,8 @@ def _in_one_call(
 def fill_heads(tensor: torch.Tensor, size: int) -> torch.Tensor:
     """(T, H, D) with zeros behind each head, up to a size or the next that the kernel
     takes."""
-    wanted = size + -size % HEAD_STEP
-    lacking = wanted - tensor.shape[-1]
+    filled = size + -size % HEAD_STEP
+    lacking = filled - tensor.shape[-1]
     return nn.functional.pad(tensor, (0, lacking)) if lacking else tensor
 
 

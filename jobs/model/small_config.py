@@ -7,6 +7,7 @@ are known by their keys; nothing here is known of single families.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.errors import UserError
@@ -156,13 +157,14 @@ def shrink_config(config: Any) -> Any:
 def _shrink_fields(config: Any) -> dict[str, Any]:
     """All of a config's keys as a small one has them."""
     fields = config.to_dict()
-    kept = {
+    small = {
         key: _shrink(key, value, fields)
         for key, value in fields.items()
         if key not in (*LAYER_COUNTS, BY_LAYER)
     }
-    kept |= {key: value for key, value in TOKENS.items() if key in fields}
-    return kept | _choose_layers(fields, kept, config.num_hidden_layers)
+    small |= {key: value for key, value in TOKENS.items() if key in fields}
+    layers = _read_layers(fields, small, config.num_hidden_layers)
+    return small | layers.choose(fields)
 
 
 def find_longest(config: Any) -> int | None:
@@ -172,7 +174,7 @@ def find_longest(config: Any) -> int | None:
     Some are chosen anew for the longest text of a batch (dynamic, longrope), also for
     the short ones in it.
     """
-    found: list[int] = []
+    lengths: list[int] = []
 
     def look(node: object) -> None:
         if not isinstance(node, Mapping):
@@ -183,12 +185,12 @@ def find_longest(config: Any) -> int | None:
                 config, "original_max_position_embeddings", None
             )
             original = original or config.max_position_embeddings
-            found.append(int(original))
+            lengths.append(int(original))
         for value in node.values():
             look(value)
 
     look(getattr(config, "rope_parameters", None))
-    return min(found, default=None)
+    return min(lengths, default=None)
 
 
 def _shrink(key: str, value: Any, fields: Mapping[str, Any]) -> Any:
@@ -201,16 +203,21 @@ def _shrink(key: str, value: Any, fields: Mapping[str, Any]) -> Any:
         return value
     if key == "num_heads" and "expand" in fields:  # of a recurrent layer: by its width
         return fields["expand"] * SIZES["hidden_size"] // HEAD_SIZE
-    if key in KEY_HEADS:
-        return _count_key_heads(value, fields)
+    return _shrink_size(key, value, fields)
+
+
+def _shrink_size(key: str, size: int, fields: Mapping[str, Any]) -> int:
+    """A number of a config as a small one has it."""
     if key == "head_dim" and "qk_rope_head_dim" in fields:
         key = "qk_rope_head_dim"  # there it is the part that is rotated
+    if key in KEY_HEADS:
+        return _count_key_heads(size, fields)
     if key in SIZES:
-        return SIZES[key] if value > 0 else value
+        return SIZES[key] if size > 0 else size
     if key in BOUNDS:
-        return min(value, BOUNDS[key])
-    is_width = value > VOCABULARY and value == fields.get("hidden_size")
-    return SIZES["hidden_size"] if is_width else value
+        return min(size, BOUNDS[key])
+    is_width = size > VOCABULARY and size == fields.get("hidden_size")
+    return SIZES["hidden_size"] if is_width else size
 
 
 def _count_key_heads(value: int, fields: Mapping[str, Any]) -> int:
@@ -249,54 +256,90 @@ def _count_pairs(node: Mapping[str, Any], fields: Mapping[str, Any]) -> int:
     return int(size * (share or 1.0)) // 2
 
 
-def _choose_layers(
-    fields: Mapping[str, Any], kept: Mapping[str, Any], count: int
-) -> dict[str, Any]:
-    """The number of layers, and of all that is told by layers what the kept ones have:
-    the first of every kind, and more until there are a few."""
-    counted = next((key for key in LAYER_COUNTS if key in fields), LAYER_COUNTS[0])
-    told = {
+@dataclass(frozen=True)
+class LayerKeys:
+    """What a config tells of its layers one by one. `count`: of them, under `count_key`.
+
+    `entries`: lists with an entry for each layer. `numbered`: lists of layers' numbers.
+    `overrides`: what single layers have otherwise, by their numbers.
+    """
+
+    count: int
+    count_key: str
+    entries: Mapping[str, Sequence[Any]]
+    numbered: Mapping[str, set[int]]
+    overrides: Mapping[int, Mapping[str, Any]]
+
+    def choose(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The number of layers of a small config, and what it tells of each."""
+        chosen = _choose_numbers([self._describe(n) for n in range(self.count)])
+        small: dict[str, Any] = {self.count_key: len(chosen)}
+        for key, entries in self.entries.items():
+            picked = [_shrink_entry(key, entries[number]) for number in chosen]
+            small[key] = "".join(picked) if isinstance(entries, str) else picked
+        for key, numbers in self.numbered.items():
+            small[key] = [new for new, old in enumerate(chosen) if old in numbers]
+        if self.overrides:
+            small[BY_LAYER] = self._pick_overrides(chosen, fields)
+        return small
+
+    def _pick_overrides(
+        self, chosen: Sequence[int], fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What the chosen layers have otherwise, by their new numbers."""
+        return {
+            str(new): _shrink_override(self.overrides[old], fields)
+            for new, old in enumerate(chosen)
+            if old in self.overrides
+        }
+
+    def _describe(self, number: int) -> tuple[Any, ...]:
+        """All that is told of a layer: two of the same are of one kind."""
+        entries = [repr(values[number]) for values in self.entries.values()]
+        numbered = [number in numbers for numbers in self.numbered.values()]
+        return (*entries, *numbered, repr(self.overrides.get(number)))
+
+
+def _read_layers(
+    fields: Mapping[str, Any], small: Mapping[str, Any], count: int
+) -> LayerKeys:
+    """What a config tells of its layers, its sizes being small already."""
+    lists = _find_lists(small)
+    entries = {key: value for key, value in lists.items() if _is_by_layer(value, count)}
+    shared = {key: value for key, value in lists.items() if key not in entries}
+    overrides = fields.get(BY_LAYER) or {}
+    return LayerKeys(
+        count=count,
+        count_key=next((key for key in LAYER_COUNTS if key in fields), LAYER_COUNTS[0]),
+        entries=entries,
+        numbered=_find_numbers(shared, count),
+        overrides={int(number): value for number, value in overrides.items()},
+    )
+
+
+def _find_lists(small: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    return {
         key: value
-        for key, value in kept.items()
+        for key, value in small.items()
         if isinstance(value, (list, tuple, str)) and value
     }
-    lists = {key: value for key, value in told.items() if _is_by_layer(value, count)}
-    places = {
-        key: set(value)
-        for key, value in told.items()
-        if key not in lists and _are_places(value, count)
+
+
+def _find_numbers(
+    lists: Mapping[str, Sequence[Any]], count: int
+) -> dict[str, set[int]]:
+    """Those of lists that name layers by their numbers."""
+    return {
+        key: set(value) for key, value in lists.items() if _are_places(value, count)
     }
-    by_layer = {int(key): value for key, value in (fields.get(BY_LAYER) or {}).items()}
-    kinds = [
-        (
-            *(repr(value[number]) for value in lists.values()),
-            *(number in value for value in places.values()),
-            repr(by_layer.get(number)),
-        )
-        for number in range(count)
-    ]
-    chosen = _choose_numbers(kinds)
-    picked: dict[str, Any] = {counted: len(chosen)}
-    for key, value in lists.items():
-        entries = [_shrink_entry(key, value[number]) for number in chosen]
-        picked[key] = "".join(entries) if isinstance(value, str) else entries
-    for key, value in places.items():
-        picked[key] = [new for new, old in enumerate(chosen) if old in value]
-    if by_layer:
-        picked[BY_LAYER] = {
-            str(new): _shrink_override(by_layer[old], fields)
-            for new, old in enumerate(chosen)
-            if old in by_layer
-        }
-    return picked
 
 
 def _choose_numbers(kinds: Sequence[Any]) -> list[int]:
     """The first layer of every kind, and more until there are a few."""
     firsts = {kind: number for number, kind in reversed(list(enumerate(kinds)))}
     chosen = sorted(firsts.values())[:MOST_LAYERS]
-    others = [number for number in range(len(kinds)) if number not in chosen]
-    return sorted(chosen + others[: max(0, FEWEST_LAYERS - len(chosen))])
+    spare = [number for number in range(len(kinds)) if number not in chosen]
+    return sorted(chosen + spare[: max(0, FEWEST_LAYERS - len(chosen))])
 
 
 def _is_by_layer(value: Sequence[Any], count: int) -> bool:

@@ -57,15 +57,15 @@ def find_faults(folder: Path) -> Iterator[str]:
     loaded: Any = model_class.from_pretrained(
         folder, local_files_only=True, dtype="auto", output_loading_info=True
     )
-    model, told = loaded
-    for what, key in (
+    model, report = loaded
+    for trouble, key in (
         ("made up", "missing_keys"),
         ("left out", "unexpected_keys"),
         ("misshapen", "mismatched_keys"),
     ):
-        names = sorted(map(str, told.get(key) or ()))
+        names = sorted(map(str, report.get(key) or ()))
         if names:
-            yield f"{len(names)} tensors were {what}, the first {names[0][:120]}"
+            yield f"{len(names)} tensors were {trouble}, the first {names[0][:120]}"
     bad = [
         name
         for name, weight in model.named_parameters()
@@ -91,22 +91,24 @@ def main() -> None:
     attention: AttentionProof | None = None
     try:
         attention = prove_attention(folder)
-        found = [*find_faults(folder)]
+        faults = [*find_faults(folder)]
         if attention and attention.batching == REFUSED:
-            found.append(f"its examples cannot meet in a batch: {attention.describe()}")
+            faults.append(
+                f"its examples cannot meet in a batch: {attention.describe()}"
+            )
     except UserError as error:
-        found = [str(error)]
+        faults = [str(error)]
     except (
         Exception
     ) as error:  # of every kind: that the folder does not load is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        found = [f"it does not load: {type(error).__name__}: {lines[0][:300]}"]
-    told = {
-        "faults": found,
+        faults = [f"it does not load: {type(error).__name__}: {lines[0][:300]}"]
+    proof = {
+        "faults": faults,
         "versions": read_versions(),
         "attention": msgspec.to_builtins(attention),
     }
-    print(json.dumps(told))  # noqa: T201
+    print(json.dumps(proof))  # noqa: T201
 
 
 def read_versions() -> dict[str, str]:

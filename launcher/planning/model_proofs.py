@@ -50,10 +50,10 @@ def describe_model(workspace: Workspace, folder: Path) -> str:
 def list_refusals(workspace: Workspace, runs: Sequence[Run]) -> list[str]:
     """Why a submit would be refused: models whose examples can meet in no way, and
     examples longer than was proven."""
-    asked = [(run.base, run.stage["train"]["max_length"]) for run in runs if run.base]
+    lengths = [(run.base, run.stage["train"]["max_length"]) for run in runs if run.base]
     return [
         refusal
-        for folder, max_length in dict.fromkeys(asked)
+        for folder, max_length in dict.fromkeys(lengths)
         if (refusal := _find_refusal(workspace, folder, max_length))
     ]
 
