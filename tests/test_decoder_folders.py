@@ -1,6 +1,8 @@
 """Is a folder of any family taken when it is whole, and refused by name when it is no decoder?"""
 
+import contextlib
 import json
+import random
 
 import pytest
 
@@ -74,6 +76,56 @@ def test_what_is_no_decoder_is_refused_by_name(tmp_path, told, said):
         model_folder.check_decoder(folder)
 
     assert said in str(refused.value)
+
+
+# what may stand in a config.json that anybody wrote
+STRANGE = [
+    None,
+    0,
+    -1,
+    3,
+    2**70,
+    1.5,
+    float("nan"),
+    True,
+    "",
+    [],
+    ["a"],
+    [[1]],
+    {},
+    {"a": 1},
+]
+OPTIONAL_KEYS = [
+    "layer_types",
+    "sliding_window",
+    "sliding_window_pattern",
+    "mlp_only_layers",
+    "decoder_sparse_step",
+    "attention_layers",
+    "num_experts",
+    "head_dim",
+    "first_k_dense_replace",
+    "hidden_dropout",
+    "max_position_embeddings",
+    "q_lora_rank",
+    "tie_word_embeddings",
+]
+
+
+def test_a_strange_value_is_taken_or_refused(tmp_path):
+    """Whatever stands under a key of a config.json is a UserError or is well."""
+    drawn = random.Random(0)
+    for _, config in list_configs():
+        folder = write_decoder(tmp_path / "model", config)
+        for _ in range(8):
+            key = drawn.choice([*config, *OPTIONAL_KEYS])
+            (folder / "config.json").write_text(
+                json.dumps({**config, key: drawn.choice(STRANGE)})
+            )
+            with contextlib.suppress(UserError):
+                model_folder.check_decoder(folder)
+                model_folder.read_shape(folder)
+                model_folder.check_length("train.max_length", 8, folder)
 
 
 def test_names_without_what_stands_before_the_body_are_taken(tmp_path):

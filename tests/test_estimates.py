@@ -122,7 +122,7 @@ RECOMPUTED = [
         load("33B", max_length=4096, recompute=None),
         (3, 8),
         True,
-        5888,
+        6198,
         id="long examples",
     ),
     pytest.param(load("7B", recompute=True), (1, 4), True, 4096, id="it is asked for"),

@@ -51,10 +51,10 @@ def _read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _describe_known(config: Mapping[str, Any]) -> DecoderShape | None:
     """The shape of a family that is known by heart; None of another."""
-    known = find_family(config)
-    if known is None:
+    entry = find_family(config)
+    if entry is None:
         return None
     try:
-        return known.describe(config)
+        return entry.describe(config)
     except NotKnownError:
         return None

@@ -72,13 +72,19 @@ def explain_other_kind(config: Mapping[str, Any]) -> str | None:
     if not isinstance(kind, str):
         return f"config.json: model_type is {format_brief(kind)}, not a name; {TRAINS}"
     name = kind[:80]
-    part = next((key for key in PARTS if isinstance(config.get(key), dict)), None)
-    if part is not None or kind in model_types.NESTED:
-        lies = f" (config.json has {part})" if part else ""
+    part_key = next((key for key in PARTS if isinstance(config.get(key), dict)), None)
+    if part_key is not None or kind in model_types.NESTED:
+        lies = f" (config.json has {part_key})" if part_key else ""
         return (
             f"is a {name!r} model of several parts{lies}; {TRAINS}, with a config.json of their"
             " own: save its language model alone, by transformers' class for the text part"
         )
+    return _explain_other_family(config, kind)
+
+
+def _explain_other_family(config: Mapping[str, Any], kind: str) -> str | None:
+    """Why a model of one part is no decoder; None for one that is."""
+    name = kind[:80]
     if config.get("is_encoder_decoder") is True or kind in model_types.HALVES:
         return f"is a {name!r} model, an encoder-decoder or a half of one; {TRAINS}"
     if kind in model_types.BIDIRECTIONAL:
@@ -93,19 +99,19 @@ def explain_other_kind(config: Mapping[str, Any]) -> str | None:
 def explain_other_class(config: Mapping[str, Any], names: list[Any]) -> str | None:
     """Why the class that wrote the weights is none that zsg trains; None for a causal
     language model's, or where no class is told."""
-    known = find_family(config)
-    if not names or (known is not None and known.architecture in names):
+    entry = find_family(config)
+    if not names or (entry is not None and entry.architecture in names):
         return None
-    told = [str(name)[:80] for name in names]
-    if known is None and any(
-        name.endswith(("ForCausalLM", "LMHeadModel")) for name in told
+    class_names = [str(name)[:80] for name in names]
+    if entry is None and any(
+        name.endswith(("ForCausalLM", "LMHeadModel")) for name in class_names
     ):
         return None
-    wanted = known.architecture if known is not None else "a class ForCausalLM"
+    wanted_class = entry.architecture if entry is not None else "a class ForCausalLM"
     kind = str(config.get("model_type"))[:80]
     return (
-        f"is a {', '.join(told)[:80]!r} model of the type {kind!r}; zsg trains {wanted} of that"
-        " type"
+        f"is a {', '.join(class_names)[:80]!r} model of the type {kind!r}; zsg trains"
+        f" {wanted_class} of that type"
     )
 
 
@@ -126,11 +132,11 @@ def find_wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
 def find_shape_faults(config: Mapping[str, Any]) -> Iterator[str]:
     """Sizes that do not go together, and those that are missing, of a family that is
     known by heart."""
-    known = find_family(config)
-    if known is None:
+    entry = find_family(config)
+    if entry is None:
         return
     try:
-        shape = known.describe(config)
+        shape = entry.describe(config)
     except NotKnownError:
         return
     except ValueError as error:
@@ -159,8 +165,8 @@ def find_wrong_dropouts(config: Mapping[str, Any]) -> Iterator[str]:
 def list_dropouts(config: Mapping[str, Any]) -> list[str]:
     """The dropouts and jitters of a config.json or of its class that are not 0, as
     `key value`. They are set to 0 for training: draws would differ by rank."""
-    known = find_family(config)
-    values = {**(known.defaults if known is not None else {}), **config}
+    entry = find_family(config)
+    values = {**(entry.defaults if entry is not None else {}), **config}
     return [
         f"{key} {value:g}"
         for key, value in sorted(values.items())

@@ -344,7 +344,12 @@ def find_model_notes(points: Sequence[Settings]) -> list[str]:
     notes += chat_template.find_notes(
         (point, folder) for point in points if (folder := base_folder(point))
     )
-    notes += [
+    notes += _find_tied_notes(points)
+    return list(dict.fromkeys(notes))
+
+
+def _find_tied_notes(points: Sequence[Settings]) -> list[str]:
+    return [
         f"model {point.model.name} has one table for embedding and output layer"
         " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"
         " its snapshots as adapters; merged into the base, they would change the output"
@@ -352,7 +357,6 @@ def find_model_notes(points: Sequence[Settings]) -> list[str]:
         for point in points
         if _adapts_embedding(point) and _is_tied(point)
     ]
-    return list(dict.fromkeys(notes))
 
 
 def _adapts_embedding(settings: Settings) -> bool:

@@ -327,8 +327,8 @@ def size_of(config: Mapping[str, Any], key: str) -> int:
     """A size, or what transformers takes where it is missing; 0 where that is not known."""
     if is_llama(config):
         return config.get(key, DEFAULTS[key])
-    known = find_family(config)
-    value = config.get(key) if known is None else known.read(config).get(key)
+    entry = find_family(config)
+    value = config.get(key) if entry is None else entry.read(config).get(key)
     return 0 if value is None else value
 
 

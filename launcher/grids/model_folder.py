@@ -93,12 +93,12 @@ def read_shape(folder: Path) -> DecoderShape:
     UserError where neither tells it."""
     config = _read_config(folder)
     try:
-        known = _describe_known(config)
-        if known is None:
-            known = describe_shape(config, _read_tensors(folder) or {})
+        shape = _describe_known(config)
+        if shape is None:
+            shape = describe_shape(config, _read_tensors(folder) or {})
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from None
-    return known
+    return shape
 
 
 def check_reward(key: str, folder: Path) -> None:
@@ -129,9 +129,9 @@ def check_length(key: str, length: int, folder: Path) -> None:
 def is_tied(folder: Path) -> bool:
     """Whether embedding and output layer are one table."""
     config = _read_config(folder)
-    known = find_family(config)
-    if known is not None:
-        return known.read(config).is_tied
+    entry = find_family(config)
+    if entry is not None:
+        return entry.read(config).is_tied
     return bool(config.get("tie_word_embeddings", True))
 
 
@@ -481,6 +481,15 @@ def _find_misfits(
             f"{len(surplus)} tensors have no place in the {_title(shape)} of config.json, the first"
             f" {format_brief(surplus[0])}{_why_surplus(surplus[0], shape)}"
         )
+    misshapen = [*_find_misshapen(expected, tensors)]
+    yield from misshapen
+    if shape.tied and not misshapen:
+        yield from _find_untied(shape, tensors)
+
+
+def _find_misshapen(
+    expected: Mapping[str, ShapeByKeys], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
     misshapen = [
         name
         for name, (sizes, _) in expected.items()
@@ -489,13 +498,11 @@ def _find_misfits(
     if misshapen:
         name = misshapen[0]
         sizes, keys = expected[name]
-        by = f"by {keys} " if keys else "by config.json "
+        source = f"by {keys or 'config.json'}"
         yield (
             f"{len(misshapen)} tensors have another shape than config.json says, the first {name}: "
-            f"{_format_shape(tensors[name].shape)}, {by}{_format_shape(sizes)}"
+            f"{_format_shape(tensors[name].shape)}, {source} {_format_shape(sizes)}"
         )
-    elif shape.tied:
-        yield from _find_untied(shape, tensors)
 
 
 def describe_shape(
@@ -503,9 +510,9 @@ def describe_shape(
 ) -> DecoderShape:
     """The shape by the family's module, else by the tensors. ValueError where neither
     tells it."""
-    known = _describe_known(config)
-    if known is not None:
-        return known
+    shape = _describe_known(config)
+    if shape is not None:
+        return shape
     shapes = {
         name: tensor.shape
         for name, tensor in tensors.items()
@@ -515,11 +522,11 @@ def describe_shape(
 
 
 def _describe_known(config: Mapping[str, Any]) -> DecoderShape | None:
-    known = find_family(config)
-    if known is None:
+    entry = find_family(config)
+    if entry is None:
         return None
     try:
-        return known.describe(_with_defaults(config))
+        return entry.describe(_with_defaults(config))
     except NotKnownError:
         return None
 
@@ -537,11 +544,11 @@ def add_prefix(
     """The tensors as a whole model calls them: some published files leave out what
     stands before the names of its body."""
     prefix = shape.names.prefix
-    own = (prefix, shape.names.head)
+    starts = (prefix, shape.names.head)
     if any(name.startswith(prefix) for name in tensors):
         return tensors
     return {
-        name if name.startswith(own) else prefix + name: tensor
+        name if name.startswith(starts) else prefix + name: tensor
         for name, tensor in tensors.items()
     }
 
@@ -604,8 +611,8 @@ def _find_surplus(
     surplus = sorted(
         name for name in tensors if name not in expected and not NOT_LOADED.search(name)
     )
-    own = (shape.names.prefix, shape.names.head.partition(".")[0] + ".")
-    within = [name for name in surplus if name.startswith(own)]
+    starts = (shape.names.prefix, shape.names.head.partition(".")[0] + ".")
+    within = [name for name in surplus if name.startswith(starts)]
     return within, [name for name in surplus if name not in set(within)]
 
 

@@ -39,9 +39,9 @@ def _describe_load(load: Load) -> dict[str, Any]:
     facts: dict[str, Any] = asdict(load)
     del facts["device"]
     shape = facts["shape"]
-    more = {name: shape.pop(name) for name in BEYOND_LLAMA}
+    beyond_llama = {name: shape.pop(name) for name in BEYOND_LLAMA}
     if load.shape.family != "llama":
-        shape |= more
+        shape |= beyond_llama
     return facts
 
 

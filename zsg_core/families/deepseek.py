@@ -120,17 +120,17 @@ def _lay_out(sizes: Sizes, of_router: list[Weight], mlp_bias: bool) -> Layers:
         folder = "mlp.shared_experts"
         sparse += gated_mlp_weights(sizes.hidden, shared, bias=mlp_bias, folder=folder)
     first = sizes.number("first_k_dense_replace")
-    more = _saved_beside_llama(sizes, latent)
+    of_latent = _saved_beside_llama(sizes, latent)
     of_experts = saved_by_experts(sizes, experts)
     of_experts = of_experts.add(4 * shared, 0)
 
     def describe(number: int) -> LayerKind:
         is_dense = number < first
-        kept = saved_plainly(sizes) if is_dense else of_experts
+        of_layer = saved_plainly(sizes) if is_dense else of_experts
         return LayerKind(
             numbers=(),
             weights=tuple(dense if is_dense else sparse),
-            saved=kept.add(more.elements, more.floats),
+            saved=of_layer.add(of_latent.elements, of_latent.floats),
             pair_width=sizes.heads * (latent.width + latent.value),
             cache_width=sizes.heads * (latent.width + latent.value),
         )

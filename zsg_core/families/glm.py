@@ -95,11 +95,11 @@ def lay_out_glm4_moe(sizes: Sizes) -> Layers:
     names = ExpertNames(number_key="n_routed_experts")
     shared = experts.inner * sizes.count("n_shared_experts")
     around = attention(sizes, bias=sizes.flag("attention_bias")) + two_norms(sizes)
-    more = Saved(sizes.queries + sizes.keys, 0)
+    of_attention = Saved(sizes.queries + sizes.keys, 0)
     if sizes.flag("use_qk_norm"):
         around += head_norms(sizes)
         of_heads = saved_by_head_norms(sizes)
-        more = more.add(of_heads.elements, of_heads.floats)
+        of_attention = of_attention.add(of_heads.elements, of_heads.floats)
     sparse = around + expert_weights(sizes, experts, names)
     sparse += gated_mlp_weights(sizes.hidden, shared, folder="mlp.shared_experts")
     sparse.append(correction_bias(experts.count))
@@ -113,7 +113,7 @@ def lay_out_glm4_moe(sizes: Sizes) -> Layers:
         return make_kind(
             sizes,
             around + gated_mlp(sizes) if is_dense else sparse,
-            saved.add(more.elements, more.floats),
+            saved.add(of_attention.elements, of_attention.floats),
         )
 
     return Layers(kinds=gather_kinds(sizes, describe), outside=last_norm(sizes))

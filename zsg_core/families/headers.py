@@ -6,7 +6,7 @@ its backward pass and what it computes are bounds, and told as such.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any
 
@@ -71,42 +71,23 @@ def shape_of_tensors(
     vocab, hidden = tensors[embedding]
     head = next((name for name in tensors if HEAD.search(name)), None)
     start, layers = _find_layers(tensors)
-    chosen = sizes.optional("num_experts_per_tok")
-    heads = sizes.heads
-    width = sizes.optional("head_dim") or max(1, hidden // heads)
-    kv_heads = sizes.kv_heads
-    kinds: dict[tuple[Weight, ...], list[int]] = {}
-    for number, found in layers.items():
-        kinds.setdefault(_list_weights(found, chosen), []).append(number)
-    inside = {start + f"{number}." for number in layers}
-    outside = [
-        Weight(name, shape, _find_part(name))
-        for name, shape in tensors.items()
-        if name not in (embedding, head)
-        and not any(name.startswith(layer) for layer in inside)
-    ]
+    tables = (embedding, head)
     return DecoderShape(
         hidden=hidden,
         intermediate=sizes.optional("intermediate_size") or 4 * hidden,
         layers=len(layers),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=width,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=_find_head_width(sizes, hidden),
         vocab=vocab,
         tied=head is None,
         family=str(config.get("model_type")),
-        kinds=tuple(
-            LayerKind(
-                numbers=tuple(numbers),
-                weights=weights,
-                saved=_bound_saved(weights, hidden, heads),
-                pair_width=4 * heads * width,
-                cache_width=2 * heads * width,
-                has_plain_attention=True,
-            )
-            for weights, numbers in kinds.items()
+        kinds=_list_kinds(sizes, layers, hidden),
+        outside=tuple(
+            Weight(name, shape, _find_part(name))
+            for name, shape in tensors.items()
+            if name not in tables and not _is_within(name, start, layers)
         ),
-        outside=tuple(outside),
         names=Names(
             embedding=embedding,
             layer=start + "{layer}.",
@@ -117,16 +98,51 @@ def shape_of_tensors(
     )
 
 
+def _find_head_width(sizes: Sizes, hidden: int) -> int:
+    return sizes.optional("head_dim") or max(1, hidden // sizes.heads)
+
+
+def _is_within(name: str, start: str, layers: Collection[int]) -> bool:
+    """Whether a tensor stands in one of the layers."""
+    match = LAYER.match(name)
+    return (
+        match is not None and match["start"] == start and int(match["number"]) in layers
+    )
+
+
+def _list_kinds(
+    sizes: Sizes, layers: Mapping[int, Mapping[str, tuple[int, ...]]], hidden: int
+) -> tuple[LayerKind, ...]:
+    """The layers in kinds of the same tensors, with bounds of what they take."""
+    chosen = sizes.optional("num_experts_per_tok")
+    wide = sizes.heads * _find_head_width(sizes, hidden)
+    numbers_by_weights: dict[tuple[Weight, ...], list[int]] = {}
+    for number, tensors in layers.items():
+        weights = _list_weights(tensors, chosen)
+        numbers_by_weights.setdefault(weights, []).append(number)
+    return tuple(
+        LayerKind(
+            numbers=tuple(numbers),
+            weights=weights,
+            saved=_bound_saved(weights, hidden, sizes.heads),
+            pair_width=4 * wide,
+            cache_width=2 * wide,
+            has_plain_attention=True,
+        )
+        for weights, numbers in numbers_by_weights.items()
+    )
+
+
 def _find_embedding(tensors: Mapping[str, tuple[int, ...]]) -> str:
     """The table of tokens: of those called so the one with the most rows."""
-    found = [
+    tables = [
         name
         for name, shape in tensors.items()
         if EMBEDDING.search(name) and len(shape) == 2
     ]
-    if not found:
+    if not tables:
         raise ValueError("no embedding of tokens is found among the weights")
-    return max(found, key=lambda name: tensors[name][0])
+    return max(tables, key=lambda name: tensors[name][0])
 
 
 def _find_layers(
@@ -161,12 +177,12 @@ def _list_weights(
         shapes[common] = shape
     weights: list[Weight] = []
     for name, shape in sorted(shapes.items()):
-        part = _find_part(name)
+        role = _find_part(name)
         experts = counts[name] if EXPERT in name else 0
-        if not experts and part == EXPERTS and len(shape) > 1:
+        if not experts and role == EXPERTS and len(shape) > 1:
             experts = shape[0]
         weights.append(
-            Weight(name, shape, part, "", experts, min(chosen or experts, experts))
+            Weight(name, shape, role, "", experts, min(chosen or experts, experts))
         )
     return tuple(weights)
 
@@ -174,7 +190,7 @@ def _list_weights(
 def _find_part(name: str) -> str:
     if SHARED.search(name) and "gate." not in name:
         return MLP
-    return next((part for part, words in WORDS.items() if words.search(name)), OTHER)
+    return next((role for role, words in WORDS.items() if words.search(name)), OTHER)
 
 
 def _bound_saved(weights: tuple[Weight, ...], hidden: int, heads: int) -> Saved:

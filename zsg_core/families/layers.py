@@ -31,12 +31,13 @@ def gather_kinds(
 ) -> tuple[LayerKind, ...]:
     """The layers in kinds: `describe` says of one layer's number what it is; those that
     differ in nothing but their number are one kind."""
-    found: dict[LayerKind, list[int]] = {}
+    numbers_by_kind: dict[LayerKind, list[int]] = {}
     for number in sizes.numbers:
         kind = replace(describe(number), numbers=())
-        found.setdefault(kind, []).append(number)
+        numbers_by_kind.setdefault(kind, []).append(number)
     return tuple(
-        replace(kind, numbers=tuple(numbers)) for kind, numbers in found.items()
+        replace(kind, numbers=tuple(numbers))
+        for kind, numbers in numbers_by_kind.items()
     )
 
 

@@ -50,8 +50,8 @@ def find_windows(sizes: Sizes) -> list[int | None]:
 
 def find_sparse_layers(sizes: Sizes) -> list[bool]:
     """Which layers have experts: every decoder_sparse_step-th, but mlp_only_layers."""
-    told = sizes.get("mlp_only_layers")
-    dense: list[Any] = told if isinstance(told, list) else []
+    listed = sizes.get("mlp_only_layers")
+    dense: list[Any] = listed if isinstance(listed, list) else []
     step = sizes.count("decoder_sparse_step")
     return [
         number not in dense and (number + 1) % step == 0 for number in sizes.numbers

@@ -101,23 +101,23 @@ def shape_of_config(config: Mapping[str, Any]) -> DecoderShape:
     What older configs leave out is what the family's class takes it for. ValueError
     names a size that is missing or is no count, or the family that is not known.
     """
-    known = find_family(config)
-    if known is None:
+    entry = find_family(config)
+    if entry is None:
         raise ValueError(
             f"the model_type {str(config.get('model_type'))[:80]!r} is none whose layers zsg"
             " knows by heart; they are counted from the tensors of a folder with weights"
         )
-    return known.describe(config)
+    return entry.describe(config)
 
 
 def position_count(config: Mapping[str, Any]) -> int:
     """How many positions a model has by its config.json: the most tokens that it sees at
     once. Of a family that is not known by heart, what config.json says, else 2048."""
-    known = find_family(config)
+    entry = find_family(config)
     keys, defaults = ("max_position_embeddings",), {}
-    if known is not None:
-        keys = known.keys.get("max_position_embeddings", keys)
-        defaults = known.defaults
+    if entry is not None:
+        keys = entry.keys.get("max_position_embeddings", keys)
+        defaults = entry.defaults
     for key in keys:
         positions = config.get(key)
         if isinstance(positions, int) and positions > 0:

@@ -174,15 +174,15 @@ class DecoderShape:
     @cached_property
     def linear_modules(self) -> tuple[LinearModules, ...]:
         """The matrices of the layers that LoRA can take."""
-        found: dict[tuple[str, str, int, int], int] = {}
+        counts: dict[tuple[str, str, int, int], int] = {}
         for weight, count in self._counted():
             if weight.is_bias or weight.part not in MATRICES or len(weight.shape) < 2:
                 continue
             outputs, inputs = weight.shape[-2:]
             tensors = count * (weight.experts or 1)
             key = weight.module or weight.name, weight.part, inputs, outputs
-            found[key] = found.get(key, 0) + tensors
-        return tuple(LinearModules(*key, count) for key, count in found.items())
+            counts[key] = counts.get(key, 0) + tensors
+        return tuple(LinearModules(*key, count) for key, count in counts.items())
 
     @property
     def embedding_module(self) -> LinearModules:

@@ -188,13 +188,13 @@ class Activations:
         """Bytes of the logits of so many learnt tokens, made in pieces: float32
         log-probabilities, their gradient and the logits' are 12 bytes per token and
         word of a piece. Where there are several, gradients are made with the losses:
-        those of the states, of the output layer, and a piece's share of the latter."""
+        those of the states, and of the output layer."""
         shape, size = self.shape, ELEMENT[self.precision]
         pieces = schedule.count_logit_pieces(tokens, shape.vocab, self.device)
         of_piece = 12.0 * shape.vocab * -(-tokens // pieces)
         if pieces == 1:
             return of_piece
-        return of_piece + size * (2 * shape.head + shape.hidden * tokens)
+        return of_piece + size * (shape.head + shape.hidden * tokens)
 
     def count_bytes(self, tokens: int) -> float:
         """Bytes of a micro-batch of so many tokens, every one of them a target."""
@@ -227,8 +227,8 @@ def activation_bytes(
 ) -> float:
     """Bytes that autograd holds on a GPU for a micro-batch of `tokens` tokens, every one
     of them a target, but for scores that stand in memory: see Activations."""
-    held = Activations(shape=shape, precision=precision, recompute=recompute)
-    return held.count_bytes(tokens)
+    activations = Activations(shape=shape, precision=precision, recompute=recompute)
+    return activations.count_bytes(tokens)
 
 
 def layer_bytes(shape: DecoderShape, precision: str) -> int:
@@ -245,13 +245,13 @@ def kind_bytes(shape: DecoderShape, kind: LayerKind, precision: str) -> int:
     output is there without what was filled up, too.
     """
     size = ELEMENT[precision]
-    held = kind.saved.count_bytes(size)
+    total = kind.saved.count_bytes(size)
     head = shape.head_dim
     if size == 2 and head % KERNEL_HEAD_STEP:
         filled = -(-head // KERNEL_HEAD_STEP) * KERNEL_HEAD_STEP
-        held += 2 * size * (shape.heads + shape.kv_heads) * (filled - head)
-        held += size * shape.queries
-    return held
+        total += 2 * size * (shape.heads + shape.kv_heads) * (filled - head)
+        total += size * shape.queries
+    return total
 
 
 def score_bytes(shape: DecoderShape, precision: str, length: int) -> float:

@@ -43,17 +43,17 @@ def list_lora_modules(
 
     UserError for a target that names none: adapters that are nowhere train nothing.
     """
-    known = (*shape.linear_modules, shape.embedding_module)
-    found: dict[LinearModules, None] = {}
+    modules = (*shape.linear_modules, shape.embedding_module)
+    chosen: dict[LinearModules, None] = {}
     for target in targets:
         if target in ROLES:
-            named = [module for module in known if module.part in ROLES[target]]
+            named = [module for module in modules if module.part in ROLES[target]]
         else:
-            named = [module for module in known if module.is_called(target)]
+            named = [module for module in modules if module.is_called(target)]
         if not named:
-            raise UserError(_explain_nothing(target, known))
-        found.update(dict.fromkeys(named))
-    return list(found)
+            raise UserError(_explain_nothing(target, modules))
+        chosen.update(dict.fromkeys(named))
+    return list(chosen)
 
 
 def _count_ends(module: LinearModules) -> int:
