@@ -35,6 +35,8 @@ class Ids:
     def __init__(self, ids):
         self.ids, self.learnt, self.lengths = ids, [1] * len(ids), [1] * len(ids)
         self.shortened = self.unanswered = self.questionless = 0
+        self.apart = self.control = 0
+        self.text_lengths = [[1]] * len(ids)
         self.eos = None
         self.token_counts = {"sum": len(ids), "squares": len(ids)}
 
@@ -67,6 +69,7 @@ class Engine:
         self.optimizer = type("Optimizer", (), {"param_groups": [{}]})()
         self.module = type("Module", (), {"model": NoTensors()})()
         self.module.parameters = self.module.named_parameters = list
+        self.module.named_modules = list
 
     def zero_optimization_stage(self):
         return 1
