@@ -30,10 +30,10 @@ MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}
 # a CPU longer rows are no faster.
 EVALUATION_FACTOR = {"cpu": 1, "cuda": 4}
 # Of a piece of a micro-batch's logits: so many tokens times the vocabulary at most. In
-# float32 a logit takes 12 bytes with what its gradient takes: 0.2 and 1.6 GB. More on a
+# float32 a logit takes 12 bytes with what its gradient takes: 0.4 and 1.6 GB. More on a
 # GPU, where each piece's share of the head's gradient, as large as its weight, is added
 # to the others'.
-PIECE_LOGITS = {"cpu": 2**24, "cuda": 2**27}
+PIECE_LOGITS = {"cpu": 2**25, "cuda": 2**27}
 
 
 def count_steps(
