@@ -19,6 +19,7 @@ from tests.lib.forked_jobs import ForkedJobs, JobServer
 from tests.lib.journal_rows import plain_rows
 from tests.lib.model_folders import change
 from tests.lib.tiny_base import BASE, TEXTS
+from tests.lib.tiny_families import make_model
 
 pytestmark = pytest.mark.soak(part="models")
 
@@ -37,12 +38,16 @@ grid:
 """
 
 
-def fill(folder: Path, template: str) -> None:
-    """A base as Qwen's are, data of which one question is empty, and a grid."""
+def fill(folder: Path, family: str, template: str) -> None:
+    """A base of a family whose tokenizer is as Qwen's, data and a grid."""
     from jobs.model import base_model
 
     base = folder / "base"
     base_model.make_tiny(base, BASE, TEXTS)
+    if family != "llama":
+        for name in ("config.json", "model.safetensors"):
+            (base / name).unlink()
+        make_model(family, vocab_size=400).save_pretrained(base)
     (base / "meta.json").unlink()
     change(base / "tokenizer_config.json", bos_token=None)
     change(base / "generation_config.json", eos_token_id=[TURN_END])
@@ -64,7 +69,9 @@ def fill(folder: Path, template: str) -> None:
     (folder / "grid.yaml").write_text(GRID.replace("TEMPLATE", template))
 
 
-@pytest.fixture(scope="module", params=["zsg", "plain"])
+@pytest.fixture(
+    scope="module", params=[("llama", "zsg"), ("qwen3", "plain"), ("bloom", "zsg")]
+)
 def run(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -72,7 +79,7 @@ def run(
 ) -> Iterator[Path]:
     """The folder of the grid's one run, all of whose jobs have run."""
     folder, before = tmp_path_factory.mktemp("no-bos"), Path.cwd()
-    fill(folder, request.param)
+    fill(folder, *request.param)
     os.chdir(folder)
     opened = workflow.open_grid(folder / "grid.yaml", "local", folder / "work")
     ledger = Ledger(opened.site.workspace)
