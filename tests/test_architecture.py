@@ -72,6 +72,7 @@ def test_nothing_is_drawn_once_dropouts_are_silent() -> None:
     assert "resid_dropout 0.1" in told
     assert "residual_dropout 0.1" in architecture.silence_dropouts(seed)
     assert not architecture.silence_dropouts(gpt2)
+    assert architecture.list_silenced(gpt2) == told
     assert not architecture.silence_dropouts(seed)
     assert not architecture.silence_dropouts(skeleton("llama"))
 

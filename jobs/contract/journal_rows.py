@@ -36,7 +36,8 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     of their squares, by split. `code`: which packages run. `test_sets`: digests by the
     metric that is taken of them. `parameters`, `trained`: how many there are, and how
     many are trained; `adapted`: by the name of a module, how many of it have LoRA's
-    adapters. `other_versions`: which of the node's are others than those of the submit,
+    adapters; `silenced`: the rates of the base's dropouts and the like that were set to
+    0, by name. `other_versions`: which of the node's are others than those of the submit,
     in a sentence.
     """
 
@@ -67,6 +68,7 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     parameters: int | UnsetType = UNSET
     trained: int | UnsetType = UNSET
     adapted: dict[str, int] | UnsetType = UNSET
+    silenced: list[str] | UnsetType = UNSET
     other_versions: str | UnsetType = UNSET
 
 

@@ -16,6 +16,8 @@ from zsg_core.errors import UserError
 
 # of an attribute's or a module's name, that it sets what is drawn at random in training
 _DRAWING = ("drop", "jitter")
+# a model's own list of what was set to 0
+_SILENCED = "_zsg_silenced"
 
 
 def find_class(config: Any) -> type[Any]:
@@ -163,7 +165,13 @@ def silence_dropouts(model: nn.Module) -> list[str]:
             setattr(module, attribute, 0.0)
             told_name = name.rpartition(".")[2] if attribute == "p" else attribute
             silenced[f"{told_name} {rate:g}"] = None
+    setattr(model, _SILENCED, list_silenced(model) + list(silenced))
     return list(silenced)
+
+
+def list_silenced(model: nn.Module) -> list[str]:
+    """What was set to 0 in a model; nothing where nothing was."""
+    return getattr(model, _SILENCED, [])
 
 
 def _find_drawing(module: nn.Module) -> Iterator[tuple[str, float]]:

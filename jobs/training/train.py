@@ -37,6 +37,7 @@ from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
 from jobs.model import layers, lora, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching, is_padded, refuse_leaks
+from jobs.model.architecture import list_silenced
 from jobs.model.base_model import load_model
 from jobs.model.batching import agree_on_attention
 from jobs.model.content import model_files, refuse_changed
@@ -410,6 +411,7 @@ class Trainer:
             parameters=sum(size for size, _ in sizes),
             trained=sum(size for size, tuned in sizes if tuned),
             adapted=lora.count_adapted(self.engine.module) or msgspec.UNSET,
+            silenced=list_silenced(self.engine.module.model) or msgspec.UNSET,
             other_versions=self.context.pulse.other_versions or msgspec.UNSET,
         )
 
