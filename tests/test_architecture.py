@@ -89,3 +89,16 @@ def test_what_is_no_text_decoder_is_refused(family: str, expected: str) -> None:
     """In a sentence that says what it is."""
     with pytest.raises(UserError, match=expected):
         architecture.find_class(AutoConfig.for_model(family))
+
+
+def test_a_config_within_another_may_be_of_its_layers() -> None:
+    """As MPT's of its attention: it is one model of text all the same."""
+    assert architecture.find_class(AutoConfig.for_model("mpt")).__name__ == (
+        "MptForCausalLM"
+    )
+
+
+def test_a_family_that_draws_its_experts_is_refused() -> None:
+    """No rate of its config says so, and one that looks like a rate is a threshold."""
+    with pytest.raises(UserError, match="'phimoe' model draws its experts at random"):
+        architecture.refuse_drawn_experts(AutoConfig.for_model("phimoe"))

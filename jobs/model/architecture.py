@@ -16,6 +16,11 @@ from zsg_core.errors import UserError
 
 # of an attribute's or a module's name, that it sets what is drawn at random in training
 _DRAWING = ("drop", "jitter")
+# configs within others that are of a text model's own layers (MPT, DBRX)
+_OF_LAYERS = frozenset(("attn_config", "ffn_config"))
+# families whose routers draw experts at random in training, whatever their configs say
+# (SparseMixer-v2 of Phi-3.5-MoE)
+_DRAWN_EXPERTS = frozenset(("phimoe",))
 # a model's own list of what was set to 0
 _SILENCED = "_zsg_silenced"
 
@@ -33,7 +38,7 @@ def find_class(config: Any) -> type[Any]:
         raise UserError(
             f"a {family!r} model has an encoder and a decoder; zsg trains decoders"
         )
-    nested = sorted(getattr(config, "sub_configs", None) or {})
+    nested = sorted({*(getattr(config, "sub_configs", None) or ())} - _OF_LAYERS)
     if nested:
         raise UserError(
             f"the config of a {family!r} model has others within it ({', '.join(nested)}): it is"
@@ -151,6 +156,15 @@ def is_bias(name: str) -> bool:
     experts are called after what they belong to (`down_proj_bias`)."""
     attribute = name.rpartition(".")[2]
     return attribute == "bias" or attribute.endswith("_bias")
+
+
+def refuse_drawn_experts(config: Any) -> None:
+    """UserError for a family that draws at random in training all the same."""
+    if config.model_type in _DRAWN_EXPERTS:
+        raise UserError(
+            f"a {config.model_type!r} model draws its experts at random while it trains, so that no"
+            " run would be the same again; take a model of another family"
+        )
 
 
 def silence_dropouts(model: nn.Module) -> list[str]:

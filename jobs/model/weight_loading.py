@@ -115,10 +115,12 @@ def _load_all(
 def _make_model(folder: Path, config: Any, dtype: torch.dtype, attention: str) -> Any:
     """The model of a folder's config, without memory, and without what would draw."""
     try:
+        architecture.refuse_drawn_experts(config)
         model = architecture.make_skeleton(config, dtype, attention).eval()
+        silenced = architecture.silence_dropouts(model)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    if silenced := architecture.silence_dropouts(model):
+    if silenced:
         logger.warning(
             f"{folder}: set to 0, as its draws would differ by rank: {', '.join(silenced)}"
         )
