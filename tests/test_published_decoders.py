@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.planning.estimates import describe_shapes
 from launcher.planning.memory_fit import Layout, Load, explain_misfit, smallest_change
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
@@ -77,6 +78,15 @@ def test_mixtral_on_one_node_is_refused_with_the_smallest_change():
     assert told is not None
     assert "needs 198.5 GB on each GPU, but A800-80G has 80 GB" in told
     assert "deepspeed.zero_stage: 3 in the profile and resources.nodes: 2" in told
+
+
+def test_active_parameters_are_told_of_a_model_with_experts():
+    """Of one without there is nothing to say."""
+    shapes = {name: make_load(name).shape for name in PUBLISHED}
+
+    [told] = describe_shapes(shapes)
+
+    assert "of Mixtral-8x7B's 46.70 billion 12.75 multiply a token" in told
 
 
 def test_the_page_says_what_is_computed():

@@ -1,12 +1,14 @@
 """Says the shape of a model that is loaded: as its family has it, or, of a family that is
 not known by heart, as it is found in its modules."""
 
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
 
 from jobs.model.architecture import find_embedding, find_layers
 from zsg_core.families.registry import find_family, shape_of_config
+from zsg_core.families.sizes import NotKnownError
 from zsg_core.training.decoder import BOUND, DecoderShape
 
 
@@ -15,7 +17,8 @@ def measure_shape(model: Any) -> DecoderShape:
     keys than queries, and every layer as wide as the widest of all."""
     config = model.config.to_dict()
     if find_family(config) is not None:
-        return shape_of_config(config)
+        with suppress(NotKnownError):
+            return shape_of_config(config)
     embedding = find_embedding(model)
     rows, hidden = embedding.weight.shape
     layers = find_layers(model)

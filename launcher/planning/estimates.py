@@ -27,7 +27,7 @@ from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.shown_text import format_value
 from zsg_core.suites import Suite
 from zsg_core.training import decoder, estimate, schedule
-from zsg_core.training.decoder import DecoderShape
+from zsg_core.training.decoder import BOUND, DecoderShape
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import EvaluationLoad
 from zsg_core.training.snapshots import bound_most_kept, count_most_kept
@@ -660,6 +660,7 @@ def describe_assumptions(estimates: Sequence[Estimate], at_once: int) -> list[st
     the same time."""
     works = [estimated.work for estimated in estimates]
     notes = [_TENSORS, _NEED, *_describe_recomputing(estimates)]
+    notes += describe_shapes({each.model: each.load.shape for each in estimates})
     notes += _notes_on({work.examples_are for work in works}, _EXAMPLES)
     notes += _notes_on({work.tokens_are for work in works}, _TOKENS)
     notes += _describe_speeds(estimates)
@@ -668,6 +669,24 @@ def describe_assumptions(estimates: Sequence[Estimate], at_once: int) -> list[st
     with_snapshots = [estimated for estimated in estimates if estimated.snapshots != 0]
     if with_snapshots:
         notes.append(_describe_snapshots(with_snapshots))
+    return notes
+
+
+def describe_shapes(shapes: Mapping[str, DecoderShape]) -> list[str]:
+    """What is to be known of models, by their names, whose parameters do not all compute,
+    or whose layers are not known by heart."""
+    notes = [
+        f"params: of {name}'s {shape.parameters / 1e9:,.2f} billion {shape.active / 1e9:,.2f}"
+        " multiply a token, its chosen experts' among them: GPU-h rest on these, memory on all"
+        for name, shape in shapes.items()
+        if shape.has_experts
+    ]
+    notes += [
+        f"act., GPU-h: at most, as zsg does not know the layers of {name} ({shape.family}) by"
+        " heart; its parameters are counted from its tensors"
+        for name, shape in shapes.items()
+        if shape.known == BOUND
+    ]
     return notes
 
 
