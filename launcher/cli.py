@@ -27,6 +27,7 @@ from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
 from launcher.commands import doctor as doctor_cli
 from launcher.commands import lifecycle as lifecycle_cli
+from launcher.commands import merge as merge_cli
 from launcher.commands import report as report_cli
 from launcher.commands import tracking as tracking_cli
 from launcher.commands import verify as verify_cli
@@ -515,6 +516,7 @@ app.command()(answers_cli.score)
 app.command()(report_cli.report)
 app.command()(report_cli.export)
 app.command()(verify_cli.verify)
+app.command()(merge_cli.merge)
 app.command()(lifecycle_cli.cancel)
 app.command()(lifecycle_cli.retry)
 app.command()(lifecycle_cli.gc)

@@ -4,13 +4,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import loss_by_step
 from tests.lib.small_runs import submit_forked
-from zsg_core.errors import UserError
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.families.registry import shape_of_config
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TuningSettings
@@ -22,6 +23,8 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from jobs.model import lora as lora_module
+    from jobs.model.adapter_masks import KeyedMask, MaskKeys, find_keys
     from jobs.model.lora import add_adapters, count_adapted
     from jobs.model.tuning import apply_tuning
     from tests.lib.tiny_families import make_model
@@ -203,6 +206,118 @@ def test_plan_refuses_a_target_that_a_llama_does_not_have() -> None:
         count_trained_parameters(SEVEN_B, lora("c_attn"))
 
 
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [
+        pytest.param("llama", ["all"], id="linear layers"),
+        pytest.param("gpt2", ["attention", "wte"], id="transposed, a tied embedding"),
+        pytest.param("gemma3_text", ["mlp", "embed_tokens"], id="a scaled embedding"),
+        pytest.param("mixtral", ["experts", "routers"], id="experts and routers"),
+        pytest.param("gpt_neox", ["all", "embed_out"], id="the output layer"),
+    ],
+)
+def test_merged_adapters_give_what_they_gave(family: str, targets: list[str]) -> None:
+    """The sum is the model with adapters, to rounding, in every family; a head that was
+    the embedding has a weight of its own where the embedding is adapted."""
+    model, tokens = make_model(family), torch.arange(5, 25)[None]
+    mask = torch.ones_like(tokens)
+    bare = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+    add_adapters(model, lora(*targets, r=2) | {"rslora": True})
+    for name, parameter in model.named_parameters():
+        if lora_module.is_of_adapter(name):
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+    lora_module.merge_added(model, unties=True)
+    merged = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+
+    assert (adapted - bare).abs().max() > 0.5
+    assert (merged - adapted).abs().max() < 2e-4
+    assert count_adapted(model) == {}
+    assert not hasattr(model, "peft_config")
+
+
+def test_a_tied_table_is_not_merged_unless_it_may_be_untied() -> None:
+    """PEFT would change the output layer, too, and say nothing."""
+    model = make_model("gpt2")
+    add_adapters(model, lora("wte"))
+    with pytest.raises(UserError, match="tie_word_embeddings"):
+        lora_module.merge_added(model)
+
+
+def test_the_scale_of_rslora_falls_with_the_root_of_the_rank() -> None:
+    """α/√r in place of α/r, and no other weights."""
+    plain, stable = make_model("llama"), make_model("llama")
+    add_adapters(plain, lora("q_proj", r=4))
+    add_adapters(stable, lora("q_proj", r=4) | {"rslora": True})
+
+    scales = [
+        module.scaling["default"]
+        for model in (plain, stable)
+        for _name, module in lora_module.list_adapted(model)[:1]
+    ]
+    assert scales == [4.0, 8.0]
+
+
+def texts(*lengths: int) -> list[Any]:
+    """Texts of some lengths, as token ids."""
+    return [np.arange(length) for length in lengths]
+
+
+def masked(keys: MaskKeys, step: int, items: list[int], lengths: list[int]) -> Any:
+    """Which of 64 features of the tokens of some examples are dropped in a layer."""
+    mask = KeyedMask(keys, "layers.0.q_proj", 0.25)
+    with keys.within(step, items, texts(*lengths), "cpu"):
+        return mask(torch.ones(1, sum(lengths), 64))[0] == 0
+
+
+def test_dropout_of_an_example_hangs_on_nothing_beside_it() -> None:
+    """Packed with others, alone, or padded, its masks are the same; of another step,
+    example, layer or seed they are others, and as many as they should be."""
+    keys = MaskKeys(seed=5)
+    packed = masked(keys, 3, [7, 2, 4], [30, 50, 40])
+
+    assert torch.equal(packed[30:80], masked(keys, 3, [2], [50]))
+    padded = KeyedMask(keys, "layers.0.q_proj", 0.25)
+    with keys.within(3, [2, 4], texts(50, 40), "cpu"):
+        both = padded(torch.ones(2, 60, 64)) == 0
+    assert torch.equal(both[0, :50], packed[30:80])
+    assert torch.equal(both[1, :40], packed[80:])
+    assert packed.float().mean() == pytest.approx(0.25, abs=0.02)
+    others = [
+        masked(keys, 4, [2], [50]),
+        masked(keys, 3, [3], [50]),
+        masked(MaskKeys(seed=6), 3, [2], [50]),
+    ]
+    for other in others:
+        agree = (other == packed[30:80]).float().mean()
+        assert agree == pytest.approx(0.25**2 + 0.75**2, abs=0.04)
+
+
+def test_dropout_drops_in_training_alone() -> None:
+    """Outside of a micro-batch, as where losses are measured, nothing is dropped; within
+    one the mean stays."""
+    model = make_model("llama")
+    add_adapters(model, lora("all") | {"dropout": 0.5})
+    keys = find_keys(model)
+    assert keys is not None
+    masks = [m for m in model.modules() if isinstance(m, KeyedMask)]
+    values = torch.ones(1, 200, 64)
+
+    assert len(masks) == 7 * 4
+    assert torch.equal(masks[0](values), values)
+    with keys.within(1, [0], texts(200), "cpu"):
+        assert masks[0](values).mean() == pytest.approx(1.0, abs=0.05)
+        with pytest.raises(ClusterError, match="199 vectors"):
+            masks[0](torch.ones(1, 199, 64))
+    assert find_keys(make_model("llama")) is None
+
+
+def test_dropout_of_experts_is_refused() -> None:
+    """Which tokens reach an expert is chosen on the way."""
+    with pytest.raises(UserError, match="experts cannot be dropped"):
+        add_adapters(make_model("mixtral"), lora("experts") | {"dropout": 0.1})
+
+
 def test_biases_can_be_trained_only_where_there_are_some() -> None:
     """BitFit on a Llama without biases is refused with the reason; with biases it trains these."""
     with pytest.raises(UserError, match="has none"):
@@ -226,9 +341,9 @@ def test_biases_can_be_trained_only_where_there_are_some() -> None:
             id="a rank without LoRA",
         ),
         pytest.param(
-            {"stages": [{"train": {"tuning": {"method": "lora"}}}, {}]},
-            "only be trained in the last",
-            id="LoRA first",
+            {"train": {"tuning": {"method": "ln", "dropout": 0.1}}},
+            "LoRA's",
+            id="dropout without LoRA",
         ),
     ],
 )

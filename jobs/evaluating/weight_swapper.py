@@ -27,6 +27,7 @@ from jobs.model import placement, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching
 from jobs.model.batch_budget import BatchBudget
 from jobs.model.batching import choose_attention
+from jobs.model.lora import is_of_adapter
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import devices
 from zsg_core.errors import ClusterError
@@ -131,7 +132,7 @@ class WeightSwapper:
         engine = SimpleNamespace(module=self.model)
         tensors = weights.list_tensors(engine)
         if with_adapters:
-            adapters = [tensor for tensor in tensors if ".lora_" in tensor.name]
+            adapters = [tensor for tensor in tensors if is_of_adapter(tensor.name)]
             tensors = weights.named_adapters(adapters)
         for tensor in tensors:
             values = tensor.parameter.data

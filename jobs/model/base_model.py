@@ -62,12 +62,18 @@ def load_model(
     `attention`: as transformers calls it, zsg's packed one if None. With the
     `deepspeed` JSON of ZeRO 3 the model is divided among the ranks, which call it
     together. UserError for an architecture that zsg does not train, and for weights
-    that are not those of config.json.
+    that are not those of config.json. Adapters, of a stage's end, are added to the
+    weights that they were put on.
     """
     import torch
 
+    from jobs.model import lora
     from jobs.model.weight_loading import load_weights
 
+    if adapted := lora.find_adapted_base(folder):
+        model = load_model(adapted, precision, device, deepspeed, attention)
+        lora.merge_folder(model, folder)
+        return model
     config = read_config(folder)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
         precision

@@ -15,11 +15,9 @@ import torch
 import torch.distributed as dist
 
 from jobs.model import architecture, published_names
+from jobs.model.lora import ADAPTER, name_in_file
 from zsg_core.digest import combine_digests
 from zsg_core.training import schedule
-
-# PEFT's name for the one adapter of a model; its files leave it out
-ADAPTER = "default"
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,7 @@ def adapter_parts(engine: Any) -> list[NamedTensor]:
 
 def named_adapters(tuned: Sequence[NamedTensor]) -> list[NamedTensor]:
     """The tensors of adapters under the names that they have in PEFT's files."""
-    return [
-        _part(
-            f"base_model.model.{tensor.name}".replace(f".{ADAPTER}", ""),
-            tensor.parameter,
-        )
-        for tensor in tuned
-    ]
+    return [_part(name_in_file(tensor.name), tensor.parameter) for tensor in tuned]
 
 
 def adapter_config(engine: Any) -> Any | None:

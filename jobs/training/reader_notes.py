@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import Damaged, Unreadable, read_json, write_json
+from jobs.model.lora import find_adapted_base
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def list_adapter_notes(
             " `merge_and_unload()` would change the output layer, too, and the model would give"
             " other losses than were measured. Load them as adapters, or set"
             " tie_word_embeddings to false in a copy of the base, with an lm_head of its own,"
-            " before you merge."
+            " before you merge, as `zsg merge` does."
         )
     if name_end(config, eos) != config:
         notes.append(
@@ -74,6 +75,11 @@ def write_readme(draft: Path, base: Path, targets: list[str], eos: int | None) -
     """Writes the notes on adapters, if there are any, where people look for them."""
     config: dict[str, Any] = read_json(base / "config.json") or {}
     notes = list_adapter_notes(config, targets, eos)
+    if find_adapted_base(base):
+        notes.append(
+            "The weights that these adapters are put on are a sum that no folder holds: those of a"
+            " stage before were merged first. `zsg merge` writes a model's folder of them all."
+        )
     if not notes:
         return
     text = "\n\n".join(["# Adapters", *notes])

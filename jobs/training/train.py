@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract import snapshots as snapshot_records
+from jobs.contract import stages
 from jobs.contract.attempt import Attempt
 from jobs.contract.deepspeed_config import check_deepspeed_config
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
@@ -35,7 +37,7 @@ from jobs.contract.length_notes import describe_chat, describe_lengths
 from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
-from jobs.model import layers, lora, weights
+from jobs.model import adapter_masks, layers, lora, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching, is_padded, refuse_leaks
 from jobs.model.architecture import list_silenced
 from jobs.model.base_model import load_model
@@ -135,8 +137,10 @@ def _load_base(job: TrainJob, device: str, ranks: Ranks) -> Any:
     attention = agree_on_attention(
         job.base_folder, job.workspace, job.train["max_length"], ranks
     )
+    continued = stages.find_continued(job)
+    adapted = lora.find_adapted_base(continued) if continued else None
     return load_model(
-        job.base_folder,
+        adapted or job.base_folder,
         precision,
         device,
         config if is_divided else None,
@@ -228,6 +232,7 @@ class Trainer:
             first=self.first,
             steps=self.steps,
         )
+        self.masks = adapter_masks.find_keys(engine.module)
         self.ahead: list[MicroBatch] | None = None  # of the next step
         self.speed = Speed(job, context.ranks.world, device)
         self.ids = IdDigest()
@@ -437,8 +442,9 @@ class Trainer:
             self.device,
         )
         for micro in self.ahead or self._micro_batches(step):
-            sums = self.engine(*micro.on(self.device), loss_of.weigh(micro.items))
-            self.engine.backward(loss_of.add(sums, micro.items))
+            with self._dropping(step, micro):
+                sums = self.engine(*micro.on(self.device), loss_of.weigh(micro.items))
+                self.engine.backward(loss_of.add(sums, micro.items))
             self.consumed += [(step, item, indices[item]) for item in micro.counted]
         self.engine.step()
         self.ahead = self._micro_batches(step + 1)  # while the device is still at work
@@ -506,6 +512,15 @@ class Trainer:
             self.journal.add_digests(digests, step=step, examples=examples)
             self.journal.commit()
 
+    def _dropping(
+        self, step: int, micro: MicroBatch
+    ) -> contextlib.AbstractContextManager[None]:
+        """While a micro-batch is trained: LoRA's dropout, where there is any."""
+        if self.masks is None:
+            return contextlib.nullcontext()
+        texts = np.split(micro.tokens, np.cumsum(micro.lengths)[:-1])
+        return self.masks.within(step, micro.items, texts, self.device)
+
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last
         checkpoint, put back in order."""
@@ -562,6 +577,8 @@ def _engine(job: TrainJob, llama: Any) -> Any:
     if s["precision"] == "fp16":
         refuse_fp16()
     apply_tuning(llama, s["tuning"])
+    if continued := stages.find_continued(job):
+        lora.load_adapters(llama, continued)
     layers.set_up(llama, recompute=job.recompute, compiled=job.compile)
     model = AnswerLoss(llama, choose_batching(llama))
     config = check_deepspeed_config(job.deepspeed)

@@ -27,6 +27,7 @@ import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract import snapshots as records
+from jobs.contract import stages
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.folder import (
     META,
@@ -39,10 +40,10 @@ from jobs.contract.folder import (
 )
 from jobs.contract.job_file import TrainJob
 from jobs.contract.prepared import ADVICE, read_base_meta
-from jobs.contract.snapshots import Meta, SnapshotMeta, StartedFrom
+from jobs.contract.snapshots import Meta, SnapshotMeta, StageEndMeta, StartedFrom
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
-from jobs.model import content, weights
+from jobs.model import content, lora, weights
 from jobs.runtime.ranks import Ranks
 from jobs.training import reader_notes
 from jobs.training.host_buffers import make_buffers
@@ -50,9 +51,9 @@ from zsg_core.errors import ClusterError
 
 IN_FLIGHT = 2  # copies per rank; a third waits for the disk
 POLL_S = 0.02
+CONFIG = "config.json"
 # within which rank 0 sees what another rank has written to a shared disk
 SEEN_S = 300.0
-ADAPTER_FILE = "adapter_model.safetensors"
 
 Copy = dict[str, torch.Tensor]
 
@@ -71,6 +72,9 @@ class Base:
         """A train job's: a folder of the user's, a base that zsg has made, or the end
         of the stage before."""
         path, digest = job.base_folder, job.recipe["base"].get("digest")
+        if continued := stages.find_continued(job):
+            base = records.read_end_meta(continued).base
+            return cls(Path(base.path), base.digest)
         if job.before:
             digest = records.read_end_meta(path).weights or ""
         elif job.made.base:
@@ -139,7 +143,7 @@ class WeightFolders:
             tensor for tensor in self._parts if owners[tensor.name] == ranks.rank
         ]
         self._shard = (
-            ADAPTER_FILE
+            lora.WEIGHTS_FILE
             if adapters
             else f"model-{ranks.rank + 1:05}-of-{ranks.world:05}.safetensors"
         )
@@ -380,7 +384,8 @@ class WeightFolders:
         if all(report["file"] or not report["tensors"] for report in reports):
             for rank in range(self._ranks.world):
                 (task.draft / f"report-{rank}.json").unlink()
-            self._complete(task.draft, reports, size)
+            is_start = isinstance(task.meta, StageEndMeta)
+            self._complete(task.draft, reports, size, is_start=is_start)
             meta = msgspec.structs.replace(
                 task.meta,
                 weights=digest,
@@ -402,10 +407,14 @@ class WeightFolders:
             again=None if is_new else digest,
         )
 
-    def _complete(self, draft: Path, reports: list[dict[str, Any]], size: int) -> None:
-        """Adds what makes weights a folder that Hugging Face loads."""
+    def _complete(
+        self, draft: Path, reports: list[dict[str, Any]], size: int, *, is_start: bool
+    ) -> None:
+        """Adds what makes weights a folder that Hugging Face loads. `is_start`: that
+        other runs start from, and so ask it what the model is."""
+        of_model = [CONFIG, GENERATION] if is_start else []
         for path in content.copied_files(
-            self._base.path, *([] if self._is_adapter else [GENERATION])
+            self._base.path, *(of_model if self._is_adapter else [GENERATION])
         ):
             copied = draft / path.relative_to(self._base.path)
             ownership.make_folder(copied.parent)
@@ -413,14 +422,14 @@ class WeightFolders:
         base, eos = self._base.path, self._base.eos
         if self._is_adapter:
             settings = weights.adapter_settings(self._engine, base)
-            write_json(draft / "adapter_config.json", settings)
+            write_json(draft / lora.SETTINGS_FILE, settings)
             reader_notes.write_readme(draft, base, settings["target_modules"], eos)
             return
         reader_notes.name_end_in_file(draft / GENERATION, eos)
-        config = reader_notes.name_end(read_json(base / "config.json") or {}, eos)
+        config = reader_notes.name_end(read_json(base / CONFIG) or {}, eos)
         config.pop("torch_dtype", None)
         write_json(
-            draft / "config.json",
+            draft / CONFIG,
             config | {"dtype": self._dtype, "architectures": [self._class]},
         )
         shard_of = {

@@ -10,6 +10,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     ValidationError,
+    ValidationInfo,
     create_model,
     model_validator,
 )
@@ -338,6 +339,11 @@ class ResourceSettings(Strict):
 
 
 MOST_STAGES = 100
+_STAGE = {"of": "a stage"}  # what is validated, if not a run
+_NO_START = (
+    "train.tuning.start says where a stage starts after one with LoRA, and no stage here comes"
+    " after one; take it out"
+)
 # which a stage's preset could change
 _ONE_LENGTH = ("max_length", "truncate", "truncated_answers")
 _OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
@@ -434,8 +440,12 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
-    def _stages_can_be_resolved(self) -> "Settings":
-        self.by_stage()
+    def _stages_can_be_resolved(self, info: ValidationInfo) -> "Settings":
+        stages = self.by_stage()
+        # a stage's own settings are validated before those of the run that it is of
+        is_stage = info.context == _STAGE
+        if len(stages) == 1 and not is_stage and self.train.tuning.start is not None:
+            raise ValueError(_NO_START)
         return self
 
     def by_stage(self) -> list["Settings"]:
@@ -459,12 +469,7 @@ class Settings(Strict):
         for number, stage in enumerate(stages[1:], start=1):
             _check_same_test_set(number, stage, stages[0])
             _check_same_length(number, stage, stages[0])
-        for number, stage in enumerate(stages[:-1]):
-            if stage.train.tuning.method == "lora":
-                raise ValueError(
-                    f"stages[{number}]: LoRA adapters can only be trained in the last stage"
-                )
-        return stages
+        return _settle_starts(stages)
 
     def _overlays(self) -> list[dict[str, dict[str, Any]]] | None:
         if self.strategy is None:
@@ -474,6 +479,39 @@ class Settings(Strict):
                 "`stages` and `strategy` both say what the stages are; give one of them"
             )
         return self.strategy.stages(self.data.by_source())
+
+
+def _settle_starts(stages: list[Settings]) -> list[Settings]:
+    """The stages, without `train.tuning.start` where no stage with LoRA goes before.
+
+    ValueError where it does nothing in any stage, and where a stage can neither train
+    the adapters of the stage before on nor is told to merge them.
+    """
+    settled = stages[:1]
+    for number, stage in enumerate(stages[1:], start=1):
+        before, tuning = stages[number - 1].train.tuning, stage.train.tuning
+        if before.method != "lora":
+            settled.append(_without_start(stage))
+            continue
+        settled.append(stage)
+        if tuning.start != "merge" and not tuning.is_trained_on(before):
+            raise ValueError(
+                f"stages[{number}]: the stage before trains LoRA's adapters, and this one has"
+                " another train.tuning (method, r, alpha, targets or rslora); give both the same,"
+                " to train these adapters on, or this one train.tuning.start: merge"
+            )
+    starts = {stage.train.tuning.start for stage in stages}
+    if starts != {None} and all(s.train.tuning.start is None for s in settled[1:]):
+        raise ValueError(_NO_START)
+    return [_without_start(settled[0]), *settled[1:]]
+
+
+def _without_start(stage: Settings) -> Settings:
+    if stage.train.tuning.start is None:
+        return stage
+    tuning = stage.train.tuning.model_copy(update={"start": None})
+    train = stage.train.model_copy(update={"tuning": tuning})
+    return stage.model_copy(update={"train": train})
 
 
 def _check_same_test_set(number: int, stage: Settings, first: Settings) -> None:
@@ -559,7 +597,7 @@ def _lay_over(
             )
         merged[section] = _merge(merged.get(section, {}), values)
     try:
-        return Settings.model_validate(merged)
+        return Settings.model_validate(merged, context=_STAGE)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([stage, *map(str, first["loc"])])

@@ -29,6 +29,9 @@ from zsg_core.data.prompts import TARGETS, TRUNCATIONS
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
+# keys of LoRA's own, and those that its adapters keep from stage to stage
+OF_LORA = ("r", "alpha", "targets", "rslora", "dropout")
+OF_ADAPTERS = ("method", "r", "alpha", "targets", "rslora")
 # what a module does in a layer, whatever a family calls it
 LORA_ROLES = ("attention", "mlp", "all", "routers", "experts")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
@@ -55,8 +58,7 @@ class TuningSettings(Strict):
         default="full",
         description=(
             "Which weights are trained: full = all; lora = low-rank adapters beside "
-            "frozen weights, in the last stage only; ln = the norms; bitfit = the biases, "
-            "of which LLaMA has none."
+            "frozen weights; ln = the norms; bitfit = the biases, of which LLaMA has none."
         ),
     )
     r: Count | None = Field(
@@ -65,8 +67,8 @@ class TuningSettings(Strict):
     alpha: Positive | None = Field(
         default=None,
         description=(
-            "LoRA only: the scale of its adapters; the update of a weight is alpha/r·BA. "
-            "Null means 16."
+            "LoRA only: the scale of its adapters; the update of a weight is alpha/r·BA, "
+            "under `rslora` alpha/√r·BA. Null means 16."
         ),
     )
     targets: Annotated[list[LoraTarget], Field(min_length=1)] | None = Field(
@@ -79,11 +81,35 @@ class TuningSettings(Strict):
         ),
     )
 
+    rslora: bool | None = Field(
+        default=None,
+        description=(
+            "LoRA only: true = rank-stabilised LoRA, whose scale falls with √r and not "
+            "with r, so that ranks can be compared. Null means false."
+        ),
+    )
+    dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] | None = Field(
+        default=None,
+        description=(
+            "LoRA only: the share of what goes into the adapters of linear layers that is "
+            "set to 0 in training. What it is follows from seed, step, example and layer: "
+            "neither the number of ranks nor what stands beside an example changes it. "
+            "Null means 0."
+        ),
+    )
+    start: Literal["continue", "merge"] | None = Field(
+        default=None,
+        description=(
+            "Where a stage starts after one with LoRA: continue = its adapters are "
+            "trained on, which needs the same r, alpha, targets and rslora; merge = they "
+            "are added to the weights first, and new adapters, or whatever `method` says, "
+            "start from these. Null means continue."
+        ),
+    )
+
     @model_validator(mode="after")
     def _of_lora_only(self) -> "TuningSettings":
-        lora_keys = [
-            key for key in ("r", "alpha", "targets") if getattr(self, key) is not None
-        ]
+        lora_keys = [key for key in OF_LORA if getattr(self, key) is not None]
         if self.method != "lora" and lora_keys:
             raise ValueError(
                 f"`{lora_keys[0]}` is LoRA's; tuning.method is {self.method}"
@@ -91,17 +117,28 @@ class TuningSettings(Strict):
         return self
 
     def resolved(self, seed: int) -> dict[str, Any]:
-        """What is trained, defaults written out; `seed` draws LoRA's first weights."""
+        """What is trained, defaults written out; `seed` draws LoRA's first weights.
+
+        What came later is absent where it does nothing: recipes made before keep their ids.
+        """
+        start = {"start": self.start} if self.start == "merge" else {}
         if self.method != "lora":
-            return {"method": self.method}
-        targets = sorted(set(self.targets or ("q_proj", "v_proj")))
+            return {"method": self.method, **start}
+        later = {"rslora": self.rslora, "dropout": self.dropout}
         return {
             "method": "lora",
             "r": self.r or 16,
             "alpha": self.alpha or 16.0,
-            "targets": targets,
+            "targets": sorted(set(self.targets or ("q_proj", "v_proj"))),
             "seed": seed,
+            **{key: value for key, value in later.items() if value},
+            **start,
         }
+
+    def is_trained_on(self, before: "TuningSettings") -> bool:
+        """Whether its adapters can be those of the stage before."""
+        own, earlier = self.resolved(0), before.resolved(0)
+        return all(own.get(key) == earlier.get(key) for key in OF_ADAPTERS)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
