@@ -65,3 +65,30 @@ def test_parameters_are_counted_as_the_model_has_them(name, config):
     assert shape.parameters == sum(weight.numel() for weight in model.parameters())
     if name not in FILES_DIFFER:
         assert list_expected(shape) == list_stored(model)
+
+
+@pytest.mark.parametrize("role", ["attention", "mlp", "all", "experts", "routers"])
+@pytest.mark.parametrize(("name", "config"), list_configs())
+@pytest.mark.soak(part="models")
+def test_adapters_are_counted_as_the_model_has_them(name, config, role):
+    """Plan's count for a role of LoRA's is that of the modules which have the role, in each
+    family; where plan finds none the model has none."""
+    from jobs.model.lora_targets import find_targets
+    from zsg_core.errors import UserError
+    from zsg_core.training.tuning import count_trained_parameters
+
+    tuning = {"method": "lora", "r": 4, "targets": [role]}
+    model = make_skeleton(config)
+    try:
+        planned = count_trained_parameters(shape_of_config(config), tuning)
+    except UserError:
+        with pytest.raises(UserError):
+            find_targets(model, [role])
+        return
+    found = find_targets(model, [role])
+    shapes = [model.get_submodule(module).weight.shape for module in found.modules]
+    shapes += [model.get_parameter(tensor).shape for tensor in found.tensors]
+
+    # of experts one factor each: (experts, in, out)
+    ends = [sum(shape[-2:]) * (shape[0] if len(shape) == 3 else 1) for shape in shapes]
+    assert planned == 4 * sum(ends), name

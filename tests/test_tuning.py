@@ -213,7 +213,7 @@ def test_plan_refuses_a_target_that_a_llama_does_not_have() -> None:
         pytest.param("gpt2", ["attention", "wte"], id="transposed, a tied embedding"),
         pytest.param("gemma3_text", ["mlp", "embed_tokens"], id="a scaled embedding"),
         pytest.param("mixtral", ["experts", "routers"], id="experts and routers"),
-        pytest.param("gpt_neox", ["all", "embed_out"], id="the output layer"),
+        pytest.param("gpt_neox", ["all", "lm_head"], id="the output layer"),
     ],
 )
 def test_merged_adapters_give_what_they_gave(family: str, targets: list[str]) -> None:
@@ -221,14 +221,14 @@ def test_merged_adapters_give_what_they_gave(family: str, targets: list[str]) ->
     the embedding has a weight of its own where the embedding is adapted."""
     model, tokens = make_model(family), torch.arange(5, 25)[None]
     mask = torch.ones_like(tokens)
-    bare = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+    bare = model(tokens, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
     add_adapters(model, lora(*targets, r=2) | {"rslora": True})
     for name, parameter in model.named_parameters():
         if lora_module.is_of_adapter(name):
             torch.nn.init.normal_(parameter, std=0.1)
-    adapted = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+    adapted = model(tokens, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
     lora_module.merge_added(model, unties=True)
-    merged = model(tokens, mask, use_cache=False).logits.log_softmax(-1)
+    merged = model(tokens, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
 
     assert (adapted - bare).abs().max() > 0.5
     assert (merged - adapted).abs().max() < 2e-4

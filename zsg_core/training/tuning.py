@@ -27,7 +27,8 @@ def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> 
     match tuning["method"]:
         case "lora":
             modules = list_lora_modules(shape, tuning["targets"])
-            return tuning["r"] * sum(_count_ends(module) for module in modules)
+            ends = sum(_count_ends(module) for module in modules)
+            return tuning["r"] * (ends - _count_shared_ends(modules))
         case "ln":
             return shape.norms
         case "bitfit":
@@ -59,6 +60,19 @@ def list_lora_modules(
 def _count_ends(module: LinearModules) -> int:
     """What goes in and what comes out, of all modules of that name."""
     return module.count * (module.inputs + module.outputs)
+
+
+def _count_shared_ends(modules: Iterable[LinearModules]) -> int:
+    """What experts' gate and up take in a second time: files have two matrices, which are
+    one in memory, where they share an adapter's first factor."""
+    of_shape: dict[tuple[int, int], list[LinearModules]] = {}
+    for module in modules:
+        if module.part == EXPERTS:
+            of_shape.setdefault((module.inputs, module.outputs), []).append(module)
+    return sum(
+        (len(alike) - 1) * alike[0].count * inputs
+        for (inputs, _outputs), alike in of_shape.items()
+    )
 
 
 def _explain_nothing(target: str, known: Iterable[LinearModules]) -> str:
