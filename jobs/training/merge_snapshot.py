@@ -86,8 +86,10 @@ def _write(
 ) -> None:
     """Writes weights under their published names, and beside them what the base has and
     the snapshot's own tokenizer."""
+    from transformers import GenerationConfig
+
     eos = load_vocabulary(snapshot).eos
-    model.generation_config = None  # the base's own is copied, as it is
+    model.generation_config = GenerationConfig()  # the base's own is copied, as it is
     model.save_pretrained(draft)
     config = reader_notes.name_end(read_json(base / _CONFIG) or {}, eos)
     config.pop("torch_dtype", None)
