@@ -72,22 +72,29 @@ def find_targets(model: Any, targets: Sequence[str]) -> LoraTargets:
     UserError for a target that names nothing, or what LoRA cannot adapt.
     """
     adaptable = list(list_adaptable(model))
-    modules: dict[str, None] = {}
+    modules: set[str] = set()
     tensors: dict[str, None] = {}
     for target in targets:
-        if target in OF_TARGET:
-            found = [one for one in adaptable if one.role in OF_TARGET[target]]
-            if not found:
-                raise UserError(_explain_nothing(target, adaptable))
-            modules.update((one.name, None) for one in found if not one.is_tensor)
-            tensors.update((one.name, None) for one in found if one.is_tensor)
-        else:
-            named = _find_named(model, target)
-            if not named:
-                raise UserError(_explain_nothing(target, adaptable))
-            modules.update((name, None) for name in named)
-    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    return LoraTargets(sorted(modules, key=order.__getitem__), list(tensors))
+        found = _find_target(model, adaptable, target)
+        if found == LoraTargets():
+            raise UserError(_explain_nothing(target, adaptable))
+        modules.update(found.modules)
+        tensors.update(dict.fromkeys(found.tensors))
+    ordered = [name for name, _module in model.named_modules() if name in modules]
+    return LoraTargets(ordered, list(tensors))
+
+
+def _find_target(
+    model: nn.Module, adaptable: Iterable[Adaptable], target: str
+) -> LoraTargets:
+    """What one target names; empty where that is nothing."""
+    if target not in OF_TARGET:
+        return LoraTargets(_find_named(model, target))
+    having = [layer for layer in adaptable if layer.role in OF_TARGET[target]]
+    return LoraTargets(
+        [layer.name for layer in having if not layer.is_tensor],
+        [layer.name for layer in having if layer.is_tensor],
+    )
 
 
 def list_adaptable(model: Any) -> Iterator[Adaptable]:
@@ -132,18 +139,25 @@ def _list_tensors(layer: nn.Module, name: str, whole_name: str) -> Iterator[Adap
 def _find_role(layer: nn.Module, name: str) -> str:
     """What a module does in its layer, by the names and classes on the way to it."""
     parts = name.split(".")
-    owners = [layer.get_submodule(".".join(parts[: n + 1])) for n in range(len(parts))]
-    classes = [type(owner).__name__.lower() for owner in owners]
+    classes = _list_classes(layer, parts)
     if _is_router(layer, parts, classes):
         return ROUTERS
     if EXPERTS in parts:
         return EXPERTS
-    words = [*(part.lower() for part in parts), *classes]
-    if any("attention" in word or "attn" in word for word in words):
+    path = " ".join([*parts, *classes]).lower()
+    if "attention" in path or "attn" in path:
         return ATTENTION
-    if any(mark in word for word in words for mark in _MIXERS):
-        return MIXER
-    return MLP
+    return MIXER if any(mark in path for mark in _MIXERS) else MLP
+
+
+def _list_classes(layer: nn.Module, parts: Sequence[str]) -> list[str]:
+    """The classes of the modules on the way from a layer to one of its modules, in small
+    letters."""
+    module, classes = layer, list[str]()
+    for part in parts:
+        module = module.get_submodule(part)
+        classes.append(type(module).__name__.lower())
+    return classes
 
 
 def _is_router(layer: nn.Module, parts: Sequence[str], classes: Sequence[str]) -> bool:

@@ -89,8 +89,9 @@ def _write(
     from transformers import GenerationConfig
 
     eos = load_vocabulary(snapshot).eos
-    model.generation_config = GenerationConfig()  # the base's own is copied, as it is
+    model.generation_config = GenerationConfig()
     model.save_pretrained(draft)
+    (draft / GENERATION).unlink(missing_ok=True)  # the base's own is copied
     config = reader_notes.name_end(read_json(base / _CONFIG) or {}, eos)
     config.pop("torch_dtype", None)
     write_json(draft / _CONFIG, config | changes)
