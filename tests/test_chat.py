@@ -20,6 +20,8 @@ from tests.lib.chat_templates import (
 from tests.lib.requirements import need
 from zsg_core.errors import UserError
 
+pytestmark = pytest.mark.engine  # tokenizers are transformers'
+
 DIALOGUE = [
     Message("user", "How far is it?"),
     Message("assistant", "150 million km."),

@@ -119,6 +119,7 @@ def test_several_templates_need_a_default(llama: Path) -> None:
         chat_template.read_template(llama)
 
 
+@pytest.mark.engine
 def test_transformers_takes_the_same_template(llama: Path) -> None:
     from transformers import AutoTokenizer
 

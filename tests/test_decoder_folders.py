@@ -186,6 +186,7 @@ def test_a_missing_tie_is_the_classs_own(tmp_path):
     assert model_folder.is_tied(folder)
 
 
+@pytest.mark.engine
 def test_the_model_types_are_those_of_transformers():
     """Each causal language model that transformers has is judged, and no other."""
     from transformers.models.auto.modeling_auto import (

