@@ -290,6 +290,7 @@ PRINT_JSON = {
     "jobs/preparing/proof.py",
     "jobs/evaluating/sandbox_worker.py",
     "jobs/tracking/mlflow_sync.py",
+    "jobs/training/merge_snapshot.py",
 }
 PRINT_OWN = {"zsg_core/linux.py", "zsg_core/skills/__main__.py"}
 MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
