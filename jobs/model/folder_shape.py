@@ -1,5 +1,5 @@
-"""Describes the shape of a decoder that lies in a folder, or is loaded: by its family's
-module, else by its tensors."""
+"""Describes the shape of a decoder that lies in a folder: by its family's module, else by
+its tensors. Of a loaded one: jobs.model.measured_shape."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -23,24 +23,6 @@ def describe_folder(folder: Path) -> DecoderShape:
         return _describe_known(config) or shape_of_tensors(config, _read_shapes(folder))
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
-
-
-def describe_model(model: Any) -> DecoderShape:
-    """The shape of a loaded model. UserError where neither its config nor its tensors
-    tell it."""
-    config: dict[str, Any] = model.config.to_dict()
-    try:
-        return _describe_known(config) or shape_of_tensors(config, _list_shapes(model))
-    except ValueError as error:
-        raise UserError(f"{type(model).__name__}: {error}") from error
-
-
-def _list_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The parameters' shapes; under ZeRO 3 the whole ones."""
-    return {
-        name: tuple(getattr(parameter, "ds_shape", parameter.shape))
-        for name, parameter in model.named_parameters()
-    }
 
 
 def _read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
