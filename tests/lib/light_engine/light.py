@@ -69,7 +69,7 @@ class Engine:
         self.optimizer = type("Optimizer", (), {"param_groups": [{}]})()
         self.module = type("Module", (), {"model": NoTensors()})()
         self.module.parameters = self.module.named_parameters = list
-        self.module.named_modules = list
+        self.module.named_modules = self.module.modules = list
 
     def zero_optimization_stage(self):
         return 1
