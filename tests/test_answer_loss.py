@@ -262,6 +262,7 @@ def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
     refuse_leaks(model, 300, "cpu")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("family", "own"),
     [
@@ -270,14 +271,16 @@ def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
         ("gemma2", {"sliding_window": 8, "head_dim": 8}),
     ],
 )
-def test_experts_and_windows_are_no_leaks(family: str, own: dict[str, Any]) -> None:
+def test_experts_and_windows_are_no_leaks(
+    family: str, own: dict[str, Any], dtype: torch.dtype
+) -> None:
     """Experts round by the tokens that others send them; through a window of eight
     tokens nobody sees a prefix of ninety."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **SHAPE, num_key_value_heads=2, **own)
     made = AutoModelForCausalLM.from_config(config, attn_implementation=NAME)
 
-    refuse_leaks(AnswerLoss(made).eval(), 300, "cpu")
+    refuse_leaks(AnswerLoss(made.to(dtype)).eval(), 300, "cpu")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -25,7 +25,11 @@ from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.tokens import prepare_tokens
-from jobs.training.train_sets import make_encoder
+from jobs.training.train_sets import (
+    _refuse_repeated,
+    find_trained_end,
+    make_encoder,
+)
 from tests.lib.chat_templates import (
     ALTERNATING,
     CHATML,
@@ -528,3 +532,75 @@ def test_what_a_template_met_is_told() -> None:
         "2 words of control tokens in test examples were read as text",
     ]
     assert describe_chat(Start()) == []
+
+
+def ask(question: str, answer: str) -> Example:
+    """An example of one turn."""
+    return Example(id="one:1", task="one", turns=((question, answer),))
+
+
+def test_a_text_is_cut_within_characters_of_several_tokens() -> None:
+    """All tokens of an emoji end behind it, so that one less took nothing away, for ever."""
+    encoder = open_encoder()
+    question = ask("abc " + "\U0001f600" * 5, "ok")
+    answer = ask("q", "ok " + "\u4e2d" * 10)
+    fewest = len(encoder.encode(ask("q", "a"), 1000).ids)
+
+    for example in (question, answer):
+        whole = len(encoder.encode(example, 1000).ids)
+        for length in range(fewest, whole):
+            assert len(encoder.encode(example, length).ids) <= length
+
+
+def test_an_answer_is_not_cut_before_a_word_that_its_template_looks_for() -> None:
+    """A thought that is never closed would be written as an answer behind an empty one."""
+    encoder = open_encoder(THINKING)
+    thought = ask("q", "<think>\nstep one step two step three\n</think>\n\nFinal")
+    whole = len(encoder.encode(thought, 1000).ids)
+
+    with pytest.raises(UserError, match=r"one:1.*before '</think>'"):
+        encoder.encode(thought, whole - 12)
+
+
+def test_a_thought_without_an_answer_learns_its_end_of_turn() -> None:
+    """The last word of the answer is the template's, too; it ends no turn."""
+    encoded = open_encoder(THINKING).encode(
+        ask("q", "<think>\nstep one\n</think>"), 1000
+    )
+
+    assert list_learnt(encoded)[-1].rstrip().endswith("<|im_end|>")
+
+
+def test_words_of_control_tokens_are_text_but_in_answers_that_a_template_reads() -> (
+    None
+):
+    """Also the very word that a template looks for, and an end of turn that it looks for."""
+    thinking = open_encoder(THINKING)
+    close = CONTROL.index("</think>")
+    asked = thinking.encode_prompt(ask("</think>", "a"), 1000).ids
+    plain = thinking.encode_prompt(ask("x", "a"), 1000).ids
+    looks = CHATML + "{% if '<|im_end|>' in messages[-1].content %}{% endif %}"
+    answered = open_encoder(looks).encode(ask("q", "yes <|im_end|> injected"), 1000)
+
+    assert asked.count(close) == plain.count(close)
+    assert list(answered.ids).count(END) == 2
+    assert answered.control == 1
+
+
+@pytest.mark.parametrize("loss_on", ["prompt", "all"])
+def test_only_answers_are_learnt_of_an_example_of_several_texts(loss_on: str) -> None:
+    """Earlier answers stand in the prompts of later ones."""
+    encoded = open_encoder(THINKING).encode(TALK, 1000)
+
+    with pytest.raises(UserError, match=r"talk:1 as 3 texts"):
+        _refuse_repeated(TokenizedSet([TALK.id], [encoded]), loss_on)
+
+
+def test_the_end_that_is_trained_is_the_templates_end_of_turn() -> None:
+    """Snapshots name it, so that whoever generates from them stops there."""
+    chat = {"data": {"template": {"name": "chat"}}}
+    plain = {"data": {"template": {"name": "zsg"}}}
+    words = make_words()
+
+    assert find_trained_end(chat, words) == END
+    assert find_trained_end(plain, words) == words.eos

@@ -388,3 +388,10 @@ def test_adapters_and_norms_learn_in_a_grid(
     ]
     assert [start["trained"] for start in starts] == [2 * 2 * 4 * (64 + 64), 64 * 5]
     assert starts[0]["adapted"] == {"q_proj": 2, "v_proj": 2}
+
+
+@pytest.mark.parametrize("target", ["experts", "routers"])
+def test_dropout_of_experts_is_refused_by_plan(target: str) -> None:
+    """Not on a node, after the queue."""
+    with pytest.raises(ValueError, match="cannot be dropped"):
+        TuningSettings(method="lora", targets=[target], dropout=0.1)

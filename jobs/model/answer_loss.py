@@ -150,10 +150,12 @@ def _refuse_other_sight(
         changed = _change_second_half(segment, vocabulary)
         changed_row = [*row[:index], changed, *row[index + 1 :]]
         changed_losses = _losses(forward, changed_row, after, device)
-        seeing = _differ_at(losses, changed_losses, sight.rounding)
+        # any change shows that a segment sees; only a large one that it should not
+        seeing = _differ_at(losses, changed_losses, 0.0)
+        leaking = _differ_at(losses, changed_losses, sight.rounding)
         may_see = _who_sees(index, after)
         must_see = may_see if sight.is_far else {index}
-        if not must_see <= seeing <= may_see:
+        if not (must_see <= seeing and leaking <= may_see):
             raise ClusterError(
                 _LEAK.format("can see each other, or not what they go on from,")
             )

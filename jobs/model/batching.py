@@ -40,13 +40,18 @@ def agree_on_attention(
     it was proven for.
     """
     decided: list[Any] = [None, None]
+    own_error: Exception | None = None
     if ranks.is_main:
         try:
             decided = [choose_attention(folder, workspace, max_length), None]
-        except UserError as error:
-            decided = [None, str(error)]
+        # whatever it is, the others wait to be told
+        except Exception as error:
+            own_error = error
+            decided = [None, str(error) or type(error).__name__]
     if dist.is_initialized() and ranks.world > 1:
         dist.broadcast_object_list(decided, src=0)
+    if own_error:
+        raise own_error
     attention, trouble = decided
     if trouble:
         raise UserError(trouble)

@@ -135,7 +135,7 @@ class ChatWriter:
         self.source = get_template(tokenizer)
         tree = chat_source.parse_template(self.source)
         _refuse_date(tree, self._arguments)
-        self._sought = chat_source.find_sought_words(tree)
+        self._sought = frozenset[str]()
         self._tokens = ChatTokens(tokenizer)
         self._kept = frozenset(kept_words)
         self._control_ids = {
@@ -146,6 +146,13 @@ class ChatWriter:
         self._control = _match_any(self._tokens.words.keys() - self._kept)
         self._kept_words = _match_any(self._tokens.words.keys() & self._kept)
         self._frames: dict[tuple[tuple[Message, ...], bool], _Frame] = {}
+        # what begins and ends texts is no word that data may say, whoever looks for it
+        self._sought = chat_source.find_sought_words(tree) - self._list_bounds()
+
+    @property
+    def sought_words(self) -> frozenset[str]:
+        """The words of an answer that the template looks for, such as `</think>`."""
+        return self._sought
 
     def write(self, messages: Sequence[Message], asks: bool = False) -> Written:
         """A dialogue as text; with what opens an answer where it `asks` for one.
@@ -230,6 +237,15 @@ class ChatWriter:
         ]
         return self._tokens.words[words[0]]
 
+    def _list_bounds(self) -> set[str]:
+        """The words with which texts and turns begin and end."""
+        bounds = {self._tokenizer.bos_token, self._tokenizer.eos_token} - {None}
+        end_of_turn = self.find_end_of_turn()
+        for word, token_id in self._tokens.words.items():
+            if token_id == end_of_turn:
+                bounds.add(word)
+        return bounds
+
     def _find_answer(self, messages: Sequence[Message], number: int) -> _Answer:
         """What is learnt of an answer. ChatFault where the prompt does not begin it, or
         nothing ends it."""
@@ -246,7 +262,7 @@ class ChatWriter:
         if contents:
             begin = min(content.start for content in contents)
             self._refuse_unasked(before, upto, start, begin)
-        stop = _find_end_of_answer(upto, contents, start)
+        stop = _find_end_of_answer(upto, contents, start, self._sought)
         if stop is None:
             raise ChatFault(
                 f"the template closes message {number + 1}, an answer, with no token of its own, so"
@@ -291,7 +307,8 @@ class ChatWriter:
             pieces: list[str] = []
             for text in self._divide(message):
                 core = text.strip()
-                if not core or text in self._sought:
+                is_sought = message.role == ASSISTANT and text in self._sought
+                if not core or is_sought:
                     pieces.append(text)
                     continue
                 before, _, after = text.partition(core)
@@ -507,14 +524,19 @@ def _explain_prompt(prompt: str, upto: str, number: int, asks_no_thought: bool) 
 
 
 def _find_end_of_answer(
-    upto: Written, contents: Sequence[Content], start: int
+    upto: Written, contents: Sequence[Content], start: int, sought: Collection[str]
 ) -> int | None:
     """Where the last end of turn behind an answer's `contents` ends; None where there is
-    no token of the template's. The first token there is what ends a turn."""
+    no token of the template's. The first token there is what ends a turn, but for words
+    of the answer's own that the template has `sought`."""
     behind = start
     for content in contents:
         behind = max(behind, content.stop)
-    closing = [token for token in upto.tokens if token[0] >= behind]
+    closing = [
+        (begin, end)
+        for begin, end in upto.tokens
+        if begin >= behind and upto.text[begin:end] not in sought
+    ]
     if not contents:
         # of a blank answer: what the template writes first may open it
         closing = closing[-1:]

@@ -180,6 +180,7 @@ class ChatEncoder:
                     f" train.max_length, {max_length}; raise it"
                 )
             answer = self._cut_tail(answer, over)
+            self._refuse_cut_thought(example.answer, answer)
             shorter = shorter.answering(answer)
         is_lost = bool(example.input.strip()) and not question.strip()
         return self._encode_turns(shorter, question), is_lost
@@ -195,6 +196,21 @@ class ChatEncoder:
         shorter, question = self._cut_prompt(example, max_length, truncate, measure)
         ids = self._encode_asked(shorter, question)
         return Prompt(ids if len(ids) <= max_length else None, True)
+
+    def _refuse_cut_thought(self, whole: str, shorter: str) -> None:
+        """ChatFault where an answer would lose words that the template looks for: it would
+        then be written as another answer, a thought as one that was never closed."""
+        lost = [
+            word
+            for word in self._writer.sought_words
+            if word in whole and word not in shorter
+        ]
+        if lost:
+            raise ChatFault(
+                f"train.max_length would cut its answer before {min(lost)!r}, which the chat"
+                " template looks for, so that another answer would be learnt; raise it, or leave"
+                " the example out"
+            )
 
     def _cut_prompt(
         self,
@@ -227,7 +243,8 @@ class ChatEncoder:
         if count >= len(stops):
             return ""
         last = len(stops) - count - 1
-        return text[: stops[last]]
+        # the tokens of one character all end behind it, and less must be left each time
+        return text[: min(stops[last], len(text) - 1)]
 
     def _finish(
         self, encoded: EncodedDialogue, cut: int, lost_question: bool = False

@@ -103,9 +103,16 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
 
     kept_words = _added(folder) if recipe is None else _list_added(recipe)
 
+    # by what is written of them: arguments may be lists. Some tokenizers have thousands
+    # of control tokens, for which a template takes most of a second to open.
+    encoders: dict[str, ChatEncoder] = {}
+
     def chat_encoder(template: Template) -> ChatEncoder:
-        writer = ChatWriter(tokenizer, dict(template.arguments), kept_words)
-        return ChatEncoder(writer, template, rows)
+        key = repr(template)
+        if key not in encoders:
+            writer = ChatWriter(tokenizer, dict(template.arguments), kept_words)
+            encoders[key] = ChatEncoder(writer, template, rows)
+        return encoders[key]
 
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id
     return Vocabulary(

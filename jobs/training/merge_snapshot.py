@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import torch
 
+from jobs.contract import job_file
 from jobs.contract.folder import read_json, write_json
+from jobs.contract.job_file import TrainJob
 from jobs.files import ordinary_files
 from jobs.files.model_file_names import GENERATION
 from jobs.model import content, lora
@@ -25,6 +27,7 @@ from jobs.model.architecture import find_embedding, find_head
 from jobs.model.base_model import load_model
 from jobs.model.vocabulary import load_vocabulary
 from jobs.training import reader_notes
+from jobs.training.train_sets import find_trained_end
 from zsg_core.errors import ClusterError, UserError
 
 # tokens that the model is asked before and after
@@ -88,7 +91,7 @@ def _write(
     the snapshot's own tokenizer."""
     from transformers import GenerationConfig
 
-    eos = load_vocabulary(snapshot).eos
+    eos = _find_trained_end(snapshot)
     model.generation_config = GenerationConfig()
     model.save_pretrained(draft)
     (draft / GENERATION).unlink(missing_ok=True)  # the base's own is copied
@@ -102,6 +105,16 @@ def _write(
         copied = draft / path.relative_to(snapshot)
         copied.parent.mkdir(exist_ok=True)
         ordinary_files.copy_file(snapshot, path, copied)
+
+
+def _find_trained_end(snapshot: Path) -> int:
+    """The token that the snapshot's run trains answers to end with."""
+    vocabulary = load_vocabulary(snapshot)
+    # runs/<id>/snapshots/<step>
+    job = job_file.read_job(snapshot.parent.parent)
+    if isinstance(job, TrainJob):
+        return find_trained_end(job.stage, vocabulary)
+    return vocabulary.eos
 
 
 def _ask(model: Any) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """Writes into a folder of weights what its readers must know: by which token answers
 end, and how adapters must not be used.
 
-A model's folder may name another end than its tokenizer does, as a base does whose
-tokenizer was made for chats. Answers are trained to end with the tokenizer's, and
-whoever generates from `config.json` and `generation_config.json` must stop there.
+A model's folder may name another end than the one that answers are trained to end
+with: its tokenizer's, or its chat template's end of turn. Whoever generates from
+`config.json` and `generation_config.json` must stop there.
 """
 
 import logging
@@ -64,8 +64,8 @@ def list_adapter_notes(
         )
     if name_end(config, eos) != config:
         notes.append(
-            f"Answers end with token {eos}, the tokenizer's end of sequence, which the base's"
-            " config.json does not name: have generation stop there"
+            f"Answers were trained to end with token {eos}, which the base's config.json does not"
+            " name: have generation stop there"
             f" (`generate(..., eos_token_id={eos})`)."
         )
     return notes

@@ -16,7 +16,7 @@ from jobs.training.task_scales import compute_scales
 from jobs.training.tokens import Encode, how_encoded, prepare_tokens, tokens_id
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import CHAT, Template
+from zsg_core.data.prompts import ANSWER, CHAT, Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.families.registry import position_count
@@ -48,8 +48,9 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     tokens_folder = workspace.tokens(tokens_id(job.recipe, made_ids.arrangement))
     encoded = prepare_tokens(tokens_folder, partial(_in_order, ids, corpus), encode)
     train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
+    _refuse_repeated(train, stage["train"]["loss_on"])
     train.scales = compute_scales(stage["train"], corpus, ids, train.learnt, base)
-    train.eos = vocabulary.eos
+    train.eos = find_trained_end(stage, vocabulary)
     return (
         train,
         TokenizedSet(
@@ -58,6 +59,31 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
             corpus.test.tasks,
         ),
     )
+
+
+def _refuse_repeated(train: TokenizedSet, loss_on: str) -> None:
+    """UserError where more than answers is to be learnt of examples that are several
+    texts: earlier turns stand in each of them, answers among them."""
+    if loss_on == ANSWER:
+        return
+    for example_id, encoded in zip(train.ids, train.encoded, strict=True):
+        if encoded.sequences:
+            raise UserError(
+                f"train.loss_on: {loss_on}: the chat template writes {example_id} as"
+                f" {len(encoded.sequences)} texts, one for each answer, so that earlier turns"
+                " would be learnt several times, and their answers as prompts; use"
+                " train.loss_on: answer"
+            )
+
+
+def find_trained_end(stage: dict[str, Any], vocabulary: Vocabulary) -> int:
+    """The token that a stage trains answers to end with: the chat template's end of turn
+    where it writes with one, else the tokenizer's end of sequence."""
+    template = Template.from_recipe(stage["data"]["template"])
+    end_of_turn = None
+    if template.name == CHAT:
+        end_of_turn = vocabulary.open_chat(template).end_of_turn
+    return vocabulary.eos if end_of_turn is None else end_of_turn
 
 
 def test_set(

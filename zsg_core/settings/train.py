@@ -114,6 +114,12 @@ class TuningSettings(Strict):
             raise ValueError(
                 f"`{lora_keys[0]}` is LoRA's; tuning.method is {self.method}"
             )
+        undroppable = sorted({"experts", "routers"} & set(self.targets or ()))
+        if self.dropout and undroppable:
+            raise ValueError(
+                "dropout: what goes into routers and experts cannot be dropped, which tokens"
+                f" reach them is chosen on the way; take it out, or {undroppable[0]} out of targets"
+            )
         return self
 
     def resolved(self, seed: int) -> dict[str, Any]:
