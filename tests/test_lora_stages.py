@@ -3,6 +3,7 @@ nothing on the way?"""
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from pydantic import ValidationError
 
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Workspace, write_json
 from jobs.contract.job_file import write_job
 from jobs.contract.states import Outcome
+from jobs.training import changed_base
 from tests.lib.builders import digests
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import job_record
@@ -224,3 +226,30 @@ def test_with_the_last_snapshot_all_adapters_before_go(tmp_path: Path) -> None:
 
 def _job(zsg: Zsg, row: dict[str, Any]) -> dict[str, Any]:
     return json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())
+
+
+def test_later_stages_refuse_a_model_that_has_changed_since_the_submit(
+    tmp_path: Path,
+) -> None:
+    """Adapters that are trained on, or were merged, stand on the user's own weights."""
+    workspace, user = tmp_path / "work", tmp_path / "model"
+    first, second, whole = (workspace / "runs" / name for name in ("1", "2", "3"))
+    for folder in (user, first, second, whole):
+        folder.mkdir(parents=True)
+        write_json(folder / "config.json", {})
+    for folder, base in ((first, user), (second, first)):
+        write_json(folder / "adapter_config.json", {})
+        write_json(folder / "meta.json", {"base": {"path": str(base)}})
+
+    def find(base_folder: Path, made: str | None = None) -> Path | None:
+        job: Any = SimpleNamespace(
+            made=SimpleNamespace(base=made),
+            before=["a stage"] if base_folder != user else [],
+            base_folder=base_folder,
+            workspace=SimpleNamespace(root=workspace),
+        )
+        return changed_base.find_users_base(job)
+
+    assert [find(folder) for folder in (user, first, second)] == [user] * 3
+    assert find(whole) is None
+    assert find(first, made="tiny") is None

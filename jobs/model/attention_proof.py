@@ -94,8 +94,10 @@ def prove_attention(config: Any) -> AttentionProof:
 
 def refuse_unfit(config: Any) -> None:
     """UserError for what zsg does not train whatever its attention: quantised weights,
-    code of the folder's own, and what find_class refuses."""
+    code of the folder's own, what draws at random while it trains, and what find_class
+    refuses."""
     architecture.find_class(config)
+    architecture.refuse_drawn_experts(config)
     family = config.model_type
     if getattr(config, "quantization_config", None):
         raise UserError(

@@ -10,6 +10,7 @@ rounding the sum does.
 import json
 import shutil
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from jobs.model.architecture import find_embedding, find_head
 from jobs.model.base_model import load_model
 from jobs.model.vocabulary import load_vocabulary
 from jobs.training import reader_notes
+from jobs.training.changed_base import refuse_changed_base
 from jobs.training.train_sets import find_trained_end
 from zsg_core.errors import ClusterError, UserError
 
@@ -56,6 +58,9 @@ def merge_snapshot(snapshot: Path, folder: Path, precision: str) -> Merged:
     base = lora.find_adapted_base(snapshot)
     if base is None:
         raise UserError(f"{snapshot}: holds no adapters, its weights are whole already")
+    job = _read_job(snapshot)
+    if job is not None:
+        refuse_changed_base(job)
     # alone, and by transformers' own attention: what every family computes right
     model = load_model(base, precision, attention="eager")
     was_tied = find_head(model).weight is find_embedding(model).weight
@@ -68,7 +73,8 @@ def merge_snapshot(snapshot: Path, folder: Path, precision: str) -> Merged:
     changes: dict[str, Any] = {"dtype": dtype}
     if was_tied and not is_tied:
         changes["tie_word_embeddings"] = False
-    draft = folder.with_name(f".{folder.name}.draft")
+    # one that a killed merge has left stands in nobody's way
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     draft.mkdir()
     try:
         _write(model, draft, snapshot, base, changes)
@@ -110,11 +116,15 @@ def _write(
 def _find_trained_end(snapshot: Path) -> int:
     """The token that the snapshot's run trains answers to end with."""
     vocabulary = load_vocabulary(snapshot)
-    # runs/<id>/snapshots/<step>
+    job = _read_job(snapshot)
+    return find_trained_end(job.stage, vocabulary) if job else vocabulary.eos
+
+
+def _read_job(snapshot: Path) -> TrainJob | None:
+    """The job of the run that a snapshot is of, runs/<id>/snapshots/<step>; None of a
+    folder that lies elsewhere."""
     job = job_file.read_job(snapshot.parent.parent)
-    if isinstance(job, TrainJob):
-        return find_trained_end(job.stage, vocabulary)
-    return vocabulary.eos
+    return job if isinstance(job, TrainJob) else None
 
 
 def _ask(model: Any) -> torch.Tensor:

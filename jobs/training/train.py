@@ -42,7 +42,6 @@ from jobs.model.answer_loss import AnswerLoss, choose_batching, is_padded, refus
 from jobs.model.architecture import list_silenced
 from jobs.model.base_model import load_model
 from jobs.model.batching import agree_on_attention
-from jobs.model.content import model_files, refuse_changed
 from jobs.model.tuning import apply_tuning
 from jobs.runtime import signals as asking
 from jobs.runtime.ranks import Ranks, connect_ranks, set_group_timeouts
@@ -50,6 +49,7 @@ from jobs.runtime.signals import Signals
 from jobs.training.base_loss_cache import describe_machine
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
+from jobs.training.changed_base import refuse_changed_base
 from jobs.training.checkpoint_losses import CheckpointLosses
 from jobs.training.older_states import accept_older_names
 from jobs.training.optimizer import build_optimizer
@@ -119,8 +119,8 @@ def run(job: TrainJob, context: AttemptContext) -> Progress:
     is missing, or a state cannot be saved or resumed from.
     """
     train, test = train_and_test(job)
-    if context.ranks.is_main and job.made.base is None and not job.before:
-        refuse_changed(job.base_folder, model_files, job.recipe["base"]["digest"])
+    if context.ranks.is_main:
+        refuse_changed_base(job)
     device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
     llama = _load_base(job, device, context.ranks)
     return fine_tune(job, context, device, llama, train, test)
