@@ -3,11 +3,13 @@
 import contextlib
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from launcher.grids import model_folder
 from launcher.grids.model_files import read_tensors
+from launcher.submission import job_files
 from tests.lib.decoder_configs import list_configs
 from tests.lib.model_folders import (
     SMALL,
@@ -197,3 +199,26 @@ def test_the_model_types_are_those_of_transformers():
 
     assert judged == set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert set(FAMILIES) <= DECODERS
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "is_refused"),
+    [
+        ("gpt2", "bitfit", False),
+        ("qwen2", "bitfit", False),
+        ("llama", "bitfit", True),
+        ("olmo", "ln", True),
+        ("olmo2", "ln", False),
+    ],
+)
+def test_a_tuning_of_what_a_model_lacks_is_refused_before_the_queue(
+    tmp_path, family, method, is_refused
+):
+    """By the model's own biases and norms, whatever the keys of its config are called."""
+    configs = dict(reversed(list_configs()))  # the first of a family
+    (tmp_path / "config.json").write_text(json.dumps(configs[family]))
+    run = SimpleNamespace(base=tmp_path)
+
+    refused = pytest.raises(UserError, match="nothing would be trained")
+    with refused if is_refused else contextlib.nullcontext():
+        job_files._refuse_nothing_to_train(run, method)

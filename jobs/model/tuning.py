@@ -6,7 +6,7 @@ from typing import Any
 from jobs.model import architecture
 from jobs.model.lora import add_adapters
 from zsg_core.errors import UserError
-from zsg_core.training.tuning import NO_BIASES
+from zsg_core.training.tuning import NOTHING
 
 
 def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
@@ -24,7 +24,7 @@ def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in tuned)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(NO_BIASES)
+        raise UserError(NOTHING["bitfit"])
 
 
 def _list_tuned(model: Any, method: str) -> set[str]:
@@ -33,11 +33,7 @@ def _list_tuned(model: Any, method: str) -> set[str]:
     if method == "ln":
         names = architecture.list_norm_parameters(model)
         if not names:
-            raise UserError(
-                "train.tuning: ln trains the norms, and those of a"
-                f" {model.config.model_type!r} model have no weights: nothing would be trained;"
-                " lora trains adapters"
-            )
+            raise UserError(NOTHING["ln"])
         return names
     names = {name for name, _parameter in model.named_parameters()}
     return set(filter(architecture.is_bias, names))

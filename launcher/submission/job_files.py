@@ -11,7 +11,7 @@ from jobs.contract import job_file, leases, stages
 from jobs.contract.attempt import now_ms
 from jobs.contract.continuation import REQUEUE
 from jobs.contract.deepspeed_config import build_deepspeed_config
-from jobs.contract.folder import SCHEMA, Workspace, read_json
+from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.job_file import (
     AnswersToSample,
     ArrangementToMake,
@@ -41,6 +41,7 @@ from jobs.contract.job_file import (
 from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
 from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
+from launcher.grids import model_folder
 from launcher.grids.runs import Run
 from launcher.planning import model_proofs, speeds
 from launcher.planning.estimates import Estimates
@@ -51,7 +52,7 @@ from zsg_core import recipe as recipes
 from zsg_core.data.prompts import CHAT, CUT_PROMPT
 from zsg_core.errors import UserError
 from zsg_core.suites import list_key_variables
-from zsg_core.training.tuning import NO_BIASES
+from zsg_core.training.tuning import NOTHING
 
 
 def write_train(
@@ -360,8 +361,7 @@ def check_run(run: Run, profile: Profile) -> None:
             f" are {ranks}: {ranks - batch} would hold a GPU for nothing. Ask for at most {batch}"
             f" ranks, or a batch of {ranks} or more; it need not be a multiple of the ranks"
         )
-    if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
-        raise UserError(NO_BIASES)
+    _refuse_nothing_to_train(run, train["tuning"]["method"])
     _refuse_unknown_layers(run)
     gpus = gpus_per_node(profile, "train")
     if gpus and run.size.ranks_per_node > gpus:
@@ -401,10 +401,11 @@ _build_deepspeed_once = cache(build_deepspeed_config)
 
 
 def _refuse_unknown_layers(run: Run) -> None:
+    if not run.checkpoints.inside:
+        return
     last = run.recipe["base"].get("layers")
     if run.base:
-        config: dict[str, Any] = read_json(run.base / "config.json") or {}
-        last = config.get("num_hidden_layers")
+        last = model_folder.read_shape(run.base).layers
     for key, probe in run.checkpoints.inside.items():
         if last is not None and probe.get("layer", 0) > last:
             raise UserError(
@@ -413,7 +414,13 @@ def _refuse_unknown_layers(run: Run) -> None:
             )
 
 
-def _has_biases(run: Run) -> bool:
-    found = read_json(run.base / "config.json") if run.base else None
-    config: dict[str, Any] = found or {}
-    return bool(config.get("attention_bias") or config.get("mlp_bias"))
+def _refuse_nothing_to_train(run: Run, method: str) -> None:
+    """Raises UserError for a tuning of biases or norms that the model does not have."""
+    if method not in NOTHING:
+        return
+    biases, norms = 0, 1  # of tiny, a Llama
+    if run.base:
+        shape = model_folder.read_shape(run.base)
+        biases, norms = shape.biases, shape.norms
+    if not {"bitfit": biases, "ln": norms}[method]:
+        raise UserError(NOTHING[method])

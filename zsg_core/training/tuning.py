@@ -7,10 +7,17 @@ from zsg_core.errors import UserError
 from zsg_core.training.decoder import DecoderShape, LinearModules
 from zsg_core.training.decoder_layers import ATTENTION, EXPERTS, MLP, ROUTER
 
-NO_BIASES = (
-    "train.tuning: bitfit trains biases, and this Llama has none (as LLaMA and LLaMA-2): nothing"
-    " would be trained; ln trains the norms, lora adapters"
-)
+# of a method that would train nothing, why
+NOTHING = {
+    "bitfit": (
+        "train.tuning: bitfit trains biases, and this model has none (as LLaMA and LLaMA-2):"
+        " nothing would be trained; ln trains the norms, lora adapters"
+    ),
+    "ln": (
+        "train.tuning: ln trains the weights of norms, and this model's have none (as OLMo's):"
+        " nothing would be trained; lora trains adapters"
+    ),
+}
 # what a target that is no module's name stands for
 ROLES = {
     "attention": (ATTENTION,),
