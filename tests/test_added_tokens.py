@@ -234,7 +234,8 @@ def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:
         _dtype="float32",
         _class="LlamaForCausalLM",
     )
-    WeightFolders._complete(copied, tmp_path / "snapshot", [], 0)  # type: ignore[arg-type]
+    draft = tmp_path / "snapshot"
+    WeightFolders._complete(copied, draft, [], 0, is_start=False)  # type: ignore[arg-type]
 
     for folder in ("made", "snapshot"):
         assert [(tmp_path / folder / name).read_text() for name in TEMPLATES] == [

@@ -24,6 +24,7 @@ from zsg_core.errors import UserError
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
+    import torch.distributed as dist
     from safetensors.torch import load_file, save_file
     from transformers import AutoModelForCausalLM
 
@@ -112,6 +113,7 @@ def write_snapshot(tmp_path: Path) -> Iterator[Any]:
         return folder
 
     yield write_one
+    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("family", ALL)

@@ -56,7 +56,7 @@ def complete(base: Base, draft: Path, engine: Any = None) -> None:
         _class="LlamaForCausalLM",
         _engine=engine,
     )
-    WeightFolders._complete(folders, draft, [], 0)  # type: ignore[arg-type]
+    WeightFolders._complete(folders, draft, [], 0, is_start=False)  # type: ignore[arg-type]
 
 
 def test_generation_stops_at_the_end_that_was_trained(tmp_path: Path) -> None:

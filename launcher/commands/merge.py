@@ -32,13 +32,13 @@ def merge(
     workspace: Workspace = None,
     json: AsJson = False,
 ) -> None:
-    """Write a LoRA run's snapshot as a plain model's folder, adapters merged.
+    """Write a LoRA run's snapshot as a plain model's folder.
 
-    The folder loads without PEFT, in zsg as model.path and in anything else. In fp32 its
-    losses are the adapters' to 1e-5. In bf16 the sum is rounded: 2 to 4e-4 nats. Where
-    embedding and output layer are one table and one of them has an adapter, the output
-    layer gets a weight of its own first. The model is loaded on this machine's CPU.
-    Nothing is overwritten.
+    The adapters are added to the weights. The folder loads without PEFT, in zsg as
+    model.path and in anything else. In fp32 its losses are the adapters' to 1e-5. In
+    bf16 the sum is rounded: 2 to 4e-4 nats. Where embedding and output layer are one
+    table and one of them has an adapter, the output layer gets a weight of its own
+    first. The model is loaded on this machine's CPU. Nothing is overwritten.
 
     \b
     Examples:

@@ -67,7 +67,7 @@ def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
         settings |= {"betas": [0.9, 0.95], "weight_decay": 0.01}
         settings["tuning"] = tuning | {"targets": ["q_proj", "embed_tokens"]}
         job: Any = SimpleNamespace(
-            train=settings, deepspeed=config, recompute=False, compile=False
+            train=settings, deepspeed=config, recompute=False, compile=False, before=[]
         )
         whole = AutoModelForCausalLM.from_pretrained(
             model,
