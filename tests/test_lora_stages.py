@@ -14,7 +14,6 @@ from jobs.contract import stages
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.job_file import write_job
 from jobs.contract.states import Outcome
-from jobs.training import changed_base
 from tests.lib.builders import digests
 from tests.lib.command_line import Zsg
 from tests.lib.job_records import job_record
@@ -228,10 +227,13 @@ def _job(zsg: Zsg, row: dict[str, Any]) -> dict[str, Any]:
     return json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())
 
 
+@pytest.mark.engine
 def test_later_stages_refuse_a_model_that_has_changed_since_the_submit(
     tmp_path: Path,
 ) -> None:
     """Adapters that are trained on, or were merged, stand on the user's own weights."""
+    from jobs.training import changed_base
+
     workspace, user = tmp_path / "work", tmp_path / "model"
     first, second, whole = (workspace / "runs" / name for name in ("1", "2", "3"))
     for folder in (user, first, second, whole):
