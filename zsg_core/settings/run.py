@@ -55,7 +55,7 @@ class ModelSettings(Strict):
     path: FolderName | None = Field(
         default=None,
         description=(
-            "Folder of a Llama in Hugging Face's form (config.json, safetensors, "
+            "Folder of a decoder in Hugging Face's form (config.json, safetensors, "
             "tokenizer). Every model but tiny needs it. Its content enters the run id, "
             "not where it lies."
         ),
