@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.views import show
+from launcher.views import show, status_tables
 from tests.lib.status_rows import row
 
 
@@ -77,7 +77,7 @@ def test_a_run_is_read_in_a_narrow_and_in_a_wide_terminal(width: int) -> None:
         )
     ]
 
-    text = drawn(show.status_table(rows), width)
+    text = drawn(status_tables.status_table(rows), width)
     assert all(len(line) <= width for line in text.splitlines())
     assert (
         "0123456789ab" in text
@@ -90,7 +90,7 @@ def test_a_run_is_read_in_a_narrow_and_in_a_wide_terminal(width: int) -> None:
 def test_a_value_of_the_grid_is_never_taken_for_markup() -> None:
     """Square brackets in a grid's values or in an error are shown as they are."""
     text = drawn(
-        show.status_table(
+        status_tables.status_table(
             [row("a", "failed", axes={"x": "[red]"}, evidence="[/] bad [bold]")]
         ),
         120,
@@ -101,7 +101,7 @@ def test_a_value_of_the_grid_is_never_taken_for_markup() -> None:
 def test_a_run_that_the_grid_no_longer_lists_says_so() -> None:
     """Status shows it with the reason."""
     assert "no longer in the grid" in drawn(
-        show.status_table([row("a", "running", wanted=False)]), 120
+        status_tables.status_table([row("a", "running", wanted=False)]), 120
     )
 
 

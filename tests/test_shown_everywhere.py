@@ -293,7 +293,12 @@ PRINT_JSON = {
     "jobs/training/merge_snapshot.py",
 }
 PRINT_OWN = {"zsg_core/linux.py", "zsg_core/skills/__main__.py"}
-MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
+MAY_DRAW = {
+    "launcher/views/show.py",
+    "launcher/views/columns.py",
+    "launcher/views/tables.py",
+    "launcher/views/status_tables.py",
+}
 
 
 def test_nothing_is_printed_but_by_the_modules_that_make_it_showable() -> None:

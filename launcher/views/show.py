@@ -1,4 +1,4 @@
-"""Prints plans and states for people, and JSON for scripts; all of rich lives here.
+"""Prints plans and states for people, and JSON for scripts.
 
 Results go to stdout, progress to stderr. rich honours NO_COLOR and the width of the terminal.
 
@@ -27,6 +27,15 @@ from jobs.contract.states import State
 from launcher.status import status_view as view
 from launcher.views.columns import LONG, format_columns
 from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
+from launcher.views.status_tables import group_table, status_table
+from launcher.views.tables import (
+    find_differing_keys,
+    format_cell,
+    format_short,
+    make_cell_text,
+    make_table,
+    shorten_keys,
+)
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
@@ -37,29 +46,8 @@ if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do w
     from launcher.planning.estimates import Line
     from launcher.planning.plan import Evaluation, Plan, TrainGroup
 
-COLOURS = {
-    State.DONE: "green",
-    State.FAILED: "red",
-    State.RUNNING: "cyan",
-    State.UNKNOWN: "yellow",
-    State.CANCELLED: "magenta",
-}
 # underlined, so that a blank or a line end that is learnt is seen, too
 STYLE_OF_TARGETS = "green underline"
-NARROW = (
-    "run",
-    "state",
-    "step",
-    "loss",
-    "tok/s",
-    "left",
-    "beat",
-    "GPUs",
-    "slurm",
-    "action",
-)
-# columns of what runs, and from what width on
-LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}
 PLAIN_EVERY_S = 10.0
 MOST_NAMED = 8
 
@@ -128,11 +116,6 @@ def _indent(text: str) -> str:
     return "  " + text.replace("\n", "\n  ")
 
 
-def make_cell_text(text: object, style: str = "") -> Text:
-    """A text of anybody's for one cell: showable, on one line, and never taken for markup."""
-    return Text(make_showable(str(text), keep=""), style)
-
-
 def _as_lines(text: str) -> str:
     """A showable text whose further lines are indented: a line end within a name begins
     no line of zsg's own."""
@@ -190,13 +173,18 @@ def _print_actions(plan: "Plan") -> None:
     keys = find_differing_keys([action.run.axes for action in plan.actions])
     names = ["run", *shorten_keys(keys), "action", "why"]
     rows = [
-        [a.run.id, *(_cell(a.run.axes.get(key)) for key in keys), a.kind, a.reason]
+        [
+            a.run.id,
+            *(format_cell(a.run.axes.get(key)) for key in keys),
+            a.kind,
+            a.reason,
+        ]
         for a in plan.actions
     ]
     if len(rows) > LONG:
         print(format_columns(names, rows))
         return
-    table = _table(*names)
+    table = make_table(*names)
     for *cells, kind, reason in rows:
         colour = "bold" if kind in ACTING else "dim"
         table.add_row(
@@ -325,7 +313,7 @@ def _estimated(line: "Line") -> list[str]:
     first = line.first
     mark = {first.layout.zero_stage: "*"}
     tensors = " ".join(
-        f"{stage}:{_short(gb)}{mark.get(stage, '')}"
+        f"{stage}:{format_short(gb)}{mark.get(stage, '')}"
         for stage, gb in first.tensors_gb.items()
     )
     steps_at_most = "≤" if first.work.examples_are == "at most" else ""
@@ -334,16 +322,16 @@ def _estimated(line: "Line") -> list[str]:
     gpus = f"{first.layout.nodes}×{first.layout.ranks_per_node}"
     return [
         first.model,
-        _short(first.load.shape.parameters),
+        format_short(first.load.shape.parameters),
         gpus,
         tensors,
-        _short(line.activations_gb),
-        _short(line.need_gb),
+        format_short(line.activations_gb),
+        format_short(line.need_gb),
         _range(steps_at_most, line.steps),
         _range(at_most, line.tokens),
         _range(at_most, line.gpu_hours),
         _range(at_most, total),
-        _short(first.state_gb),
+        format_short(first.state_gb),
     ]
 
 
@@ -351,18 +339,8 @@ def _range(sign: str, span: "Sequence[float] | None") -> str:
     return (
         "–"
         if span is None
-        else sign + "–".join(dict.fromkeys(_short(value) for value in span))
+        else sign + "–".join(dict.fromkeys(format_short(value) for value in span))
     )
-
-
-def _short(value: float) -> str:
-    """A number in three or four digits: 6.74B, 15.5M, 12.3k, 950, 53.9, 0.02."""
-    for threshold, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if value >= threshold:
-            return f"{value / unit:.3g}{sign}"
-    if value >= 100 or value == int(value):
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def summarize_plan(plan: "Plan") -> str:
@@ -402,93 +380,6 @@ def plan_rows(
         )
     of_all = {"refused": list(refused), "effects": list(effects)}
     return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
-
-
-def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
-    """The states as a table; the wider the terminal, the more of what the runs show of
-    themselves."""
-    keys = find_differing_keys([row["axes"] for row in rows])
-    live = any(row.get("heartbeat_s") is not None for row in rows)
-    columns = [name for name, wide in LIVE.items() if live and width >= wide]
-    table = _table(
-        "run", *shorten_keys(keys), "state", "step", "loss", *columns, "slurm", ""
-    )
-    for row in rows:
-        table.add_row(*_make_status_cells(row, keys, columns))
-    return table
-
-
-def _make_status_cells(
-    row: Mapping[str, Any], keys: Sequence[str], columns: Sequence[str]
-) -> list[Text]:
-    """A run's line of the states. `keys`: its axes; `columns`: of what runs."""
-    step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
-    loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
-    live = _live(row)
-    values = [_cell(row["axes"].get(key)) for key in keys]
-    live_values = [live[name] for name in columns]
-    cells = [step, loss, *live_values, row["slurm"] or "", view.describe_run(row)]
-    return [
-        *map(make_cell_text, [row["run"], *values]),
-        make_cell_text(row["state"], COLOURS.get(row["state"], "")),
-        *map(make_cell_text, cells),
-    ]
-
-
-def _live(row: Mapping[str, Any]) -> dict[str, str]:
-    speed, gpus = row.get("tokens_per_s"), row.get("gpus")
-    return {
-        "tok/s": _short(speed) if speed else "",
-        "left": view.format_duration(row.get("eta_s")),
-        "beat": view.format_duration(row.get("heartbeat_s")),
-        "GPUs": str(gpus) if gpus else "",
-    }
-
-
-def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each value of each grid's first axis: how many runs are where, their
-    losses, what is left."""
-    axis_of = _find_first_axes(rows)
-    groups = view.group_rows(rows, axis_of)
-    states = [
-        state for state in view.STATES if any(group.states[state] for group in groups)
-    ]
-    is_one_grid = len(axis_of) == 1
-    title = "grid, first axis"
-    if is_one_grid:
-        title = next(iter(axis_of.values())) or "runs"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(make_cell_text(title.rpartition(".")[2]), overflow="fold")
-    for name in [*states, "loss", "left", "GPUs", "flags"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        value = _cell(group.value) if axis_of[group.grid] else "all"
-        name = value if is_one_grid else f"{group.grid} {value}"
-        table.add_row(make_cell_text(name), *_make_group_cells(group, states))
-    return table
-
-
-def _find_first_axes(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Of each grid, the first key in which its runs differ; None where they have none."""
-    axes_of: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        axes_of.setdefault(row["grid"], []).append(row["axes"])
-    return {
-        grid: next(iter(find_differing_keys(axes)), None)
-        for grid, axes in axes_of.items()
-    }
-
-
-def _make_group_cells(group: "view.Group", states: Sequence[State]) -> list[Text]:
-    """How many runs of a group are in each state, their losses and what is left."""
-    counts = [
-        make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
-        for state in states
-    ]
-    losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
-    time_left = view.format_duration(group.eta_s)
-    cells = (losses, time_left, str(group.gpus or ""), str(group.flags or ""))
-    return [*counts, *map(make_cell_text, cells)]
 
 
 def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
@@ -697,40 +588,11 @@ def prepare_note(states: Mapping[str, JobState]) -> str:
     )
 
 
-def find_differing_keys(axes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys in which the runs differ, in the order of the grid."""
-    keys = list(dict.fromkeys(key for values in axes for key in values))
-    differing = [
-        key for key in keys if len({repr(values.get(key)) for values in axes}) > 1
-    ]
-    return differing or keys
-
-
-def shorten_keys(keys: Sequence[str]) -> list[str]:
-    """The last word of each dotted key, where that is not ambiguous."""
-    short = [key.rpartition(".")[2] for key in keys]
-    return [
-        word if short.count(word) == 1 and word not in NARROW else key
-        for word, key in zip(short, keys, strict=True)
-    ]
-
-
 def _at(row: Mapping[str, Any]) -> str:
     if row["step"] is None:
         return ""
     loss = "" if row["loss"] is None else f", loss {float(row['loss']):.3f}"
     return f" {row['step']}/{row['steps'] or '?'}{loss}"
-
-
-def _cell(value: Any) -> str:
-    return "–" if value is None else format_value(value)
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(make_cell_text(name), overflow="fold", no_wrap=name in NARROW)
-    return table
 
 
 def print_error(text: str) -> None:
