@@ -3,8 +3,14 @@ it."""
 
 import pytest
 
-from tests.lib.decoder_configs import list_configs
+from tests.lib.decoder_configs import COMMON, list_configs
+from zsg_core.errors import UserError
+from zsg_core.families.headers import shape_of_tensors
 from zsg_core.families.registry import FAMILIES, shape_of_config
+from zsg_core.training.lora_roles import ROLES
+from zsg_core.training.tuning import count_trained_parameters
+
+LORA = {"method": "lora", "r": 4, "alpha": 16.0, "seed": 0}
 
 # what transformers gives other names in memory than in the files: experts are one tensor there
 FILES_DIFFER = (
@@ -68,28 +74,92 @@ def test_parameters_are_counted_as_the_model_has_them(name, config):
         assert list_expected(shape) == list_stored(model)
 
 
-@pytest.mark.parametrize("role", ["attention", "mlp", "all", "experts", "routers"])
-@pytest.mark.parametrize(("name", "config"), list_configs())
-@pytest.mark.soak(part="models")
-def test_adapters_are_counted_as_the_model_has_them(name, config, role):
-    """Plan's count for a role of LoRA's is that of the modules which have the role, in each
-    family; where plan finds none the model has none."""
-    from jobs.model.lora_targets import find_targets
-    from zsg_core.errors import UserError
-    from zsg_core.training.tuning import count_trained_parameters
+# one with experts in one tensor and a router, one whose head has another name in its
+# files, one with matrices the other way round
+QUICK = ("qwen2_moe", "gpt_neox", "gpt2")
+# of layers that mix tokens without attention, counted from tensors: convolutions,
+# Mamba's, recurrences; and one of which transformers can compute no layer again
+HYBRIDS = [
+    (
+        "lfm2",
+        {**COMMON, "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+    ),
+    ("recurrent_gemma", {**COMMON, "num_hidden_layers": 3, "lru_width": 64}),
+    (
+        "jamba",
+        {**COMMON, "num_experts": 4, "use_mamba_kernels": False}
+        | {"attn_layer_period": 2, "attn_layer_offset": 1},
+    ),
+    ("falcon_h1", {**COMMON, "mamba_d_ssm": 64, "mamba_n_heads": 4}),
+    ("qwen3_next", {**COMMON, "num_experts": 4, "num_experts_per_tok": 2}),
+    ("gpt_neox_japanese", {**COMMON, "num_hidden_layers": 2}),
+]
 
-    tuning = {"method": "lora", "r": 4, "targets": [role]}
-    model = make_skeleton(config)
+
+def list_targets(model):
+    """All roles, and the last part of the name of each module in the model."""
+    names = {name.rpartition(".")[2] for name, _module in model.named_modules()}
+    return [*ROLES, *sorted(name for name in names if name and not name.isdigit())]
+
+
+def count_by_plan(shape, target):
+    """What plan says is trained; None where it refuses the target."""
     try:
-        planned = count_trained_parameters(shape_of_config(config), tuning)
+        return count_trained_parameters(shape, LORA | {"targets": [target]})
     except UserError:
-        with pytest.raises(UserError):
-            find_targets(model, [role])
-        return
-    found = find_targets(model, [role])
-    shapes = [model.get_submodule(module).weight.shape for module in found.modules]
-    shapes += [model.get_parameter(tensor).shape for tensor in found.tensors]
+        return None
 
-    # of experts one factor each: (experts, in, out)
-    ends = [sum(shape[-2:]) * (shape[0] if len(shape) == 3 else 1) for shape in shapes]
-    assert planned == 4 * sum(ends), name
+
+def count_on_node(model, target):
+    """How many elements have gradients; None where the node refuses the target."""
+    import torch
+
+    from jobs.model.lora import add_adapters
+
+    try:
+        with torch.device("meta"):
+            add_adapters(model, LORA | {"targets": [target]})
+    except UserError:
+        return None
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def check_every_target(config, shape):
+    """Each role and name that could be a target is counted by plan as the node has it, or
+    refused by both."""
+    targets = list_targets(make_skeleton(config))
+    planned = {target: count_by_plan(shape, target) for target in targets}
+    made = {target: count_on_node(make_skeleton(config), target) for target in targets}
+
+    assert planned == made
+    assert all(planned[target] for target in ("all", "attention", "mlp"))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        pytest.param(
+            name, config, marks=[] if name in QUICK else pytest.mark.soak(part="models")
+        )
+        for name, config in list_configs()
+    ],
+)
+def test_adapters_are_counted_as_the_model_has_them(name, config):
+    """For all of LoRA's targets, in each family: embedding, output layer, routers and
+    experts among them."""
+    check_every_target(config, shape_of_config(config))
+
+
+@pytest.mark.engine
+@pytest.mark.soak(part="models")
+@pytest.mark.parametrize(("name", "config"), HYBRIDS)
+def test_adapters_of_a_family_not_known_by_heart_are_counted(name, config):
+    """From the names and shapes of its tensors alone: what mixes tokens is of `all`, and
+    convolutions are of nothing."""
+    config = {"model_type": name, **config}
+    model = make_skeleton(config)
+
+    check_every_target(
+        config, shape_of_tensors(model.config.to_dict(), list_stored(model))
+    )

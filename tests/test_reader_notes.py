@@ -96,6 +96,7 @@ def adapted(base: Path, targets: list[str]) -> Any:
     ("tied", "targets", "warns"),
     [
         (True, ["embed_tokens", "q_proj"], True),
+        (True, ["lm_head"], True),
         (True, ["q_proj"], False),
         (False, ["embed_tokens"], False),
     ],
@@ -120,10 +121,10 @@ def test_adapters_that_must_not_be_merged_say_so(
 
 def test_adapters_tell_of_an_end_that_their_base_does_not_name() -> None:
     """The base's config is all that generation from adapters reads."""
-    notes = list_adapter_notes({"eos_token_id": 2}, ["q_proj"], 7)
+    notes = list_adapter_notes({"eos_token_id": 2}, None, 7)
 
     assert len(notes) == 1 and "eos_token_id=7" in notes[0]
-    assert list_adapter_notes({"eos_token_id": [2, 7]}, ["q_proj"], 7) == []
+    assert list_adapter_notes({"eos_token_id": [2, 7]}, None, 7) == []
 
 
 def test_a_file_that_names_the_end_stays_to_the_byte(tmp_path: Path) -> None:

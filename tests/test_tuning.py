@@ -1,5 +1,6 @@
 """Is just that trained which a way of tuning names, and counted as published?"""
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from launcher.grids import inputs
 from tests.lib.command_line import Zsg
 from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import loss_by_step
+from tests.lib.model_folders import write_decoder
 from tests.lib.small_runs import submit_forked
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.families.registry import shape_of_config
@@ -27,7 +30,7 @@ with warnings.catch_warnings():
     from jobs.model.adapter_masks import KeyedMask, MaskKeys, find_keys
     from jobs.model.lora import add_adapters, count_adapted
     from jobs.model.tuning import apply_tuning
-    from tests.lib.tiny_families import make_model
+    from tests.lib.tiny_families import make_config, make_model
 
 SMALL = {
     "hidden_size": 32,
@@ -188,6 +191,10 @@ def test_a_role_means_the_same_in_every_family(
         pytest.param("gpt_oss", "gate_up_proj", "name the role experts", id="a tensor"),
         pytest.param("llama", "experts", "nothing that this model has", id="a role"),
         pytest.param("llama", "self_attn", "is a LlamaAttention", id="a part of it"),
+        pytest.param("gpt2", "wpe", "the embedding of tokens", id="of positions"),
+        pytest.param(
+            "qwen2_moe", "shared_expert_gate", "name the role routers", id="a router"
+        ),
     ],
 )
 def test_a_target_that_names_nothing_is_refused_by_name(
@@ -198,6 +205,62 @@ def test_a_target_that_names_nothing_is_refused_by_name(
     with pytest.raises(UserError, match=said) as error:
         add_adapters(make_model(family), lora(*targets))
     assert target in str(error.value)
+
+
+TIES = [
+    ("llama", {"tie_word_embeddings": True}, "embed_tokens", True),
+    ("llama", {"tie_word_embeddings": False}, "embed_tokens", False),
+    ("gemma", {}, "lm_head", True),
+    ("gpt2", {}, "wte", True),
+    ("gpt_neox", {"tie_word_embeddings": True}, "embed_in", True),
+    ("gpt_neox", {"tie_word_embeddings": True}, "lm_head", True),
+    ("bloom", {}, "word_embeddings", True),
+    ("gpt2", {}, "attention", False),
+]
+
+
+def test_a_merge_of_a_tied_table_is_refused_by_plan(tmp_path: Path) -> None:
+    """As the node refuses it, whatever the family calls its embedding and its output
+    layer; to train the adapters on is no merge."""
+    for number, (family, changes, target, is_refused) in enumerate(TIES):
+        folder = tmp_path / f"{number}"
+        write_decoder(folder, make_config(family, **changes).to_dict())
+        for start in ("merge", "continue"):
+            point = staged(folder, target, start)
+            with expect_refusal(is_refused and start == "merge"):
+                inputs.check_merges([point.by_stage()])
+
+
+def test_a_table_that_adapters_share_is_told_by_its_name(tmp_path: Path) -> None:
+    """The families call it otherwise."""
+    folder = write_decoder(tmp_path / "gpt2", make_config("gpt2").to_dict())
+
+    [note] = [
+        note
+        for note in inputs.find_model_notes([staged(folder, "wte", "continue")])
+        if "tie_word_embeddings" in note
+    ]
+    assert "LoRA on wte adapts one of them alone" in note
+
+
+def staged(folder: Path, target: str, start: str) -> Settings:
+    """A run of two stages with LoRA on one target of a folder's model."""
+    tuning = {"method": "lora", "targets": [target], "start": start}
+    return Settings.model_validate(
+        {
+            "data": {"path": "/d"},
+            "model": {"name": "m", "path": str(folder)},
+            "train": {"tuning": tuning, "max_length": 64},
+            "stages": [{}, {"train": {"lr": 1e-5}}],
+        }
+    )
+
+
+def expect_refusal(is_refused: bool) -> Any:
+    """A UserError on the tie, or none."""
+    if is_refused:
+        return pytest.raises(UserError, match="tie_word_embeddings")
+    return contextlib.nullcontext()
 
 
 def test_plan_refuses_a_target_that_a_llama_does_not_have() -> None:

@@ -16,6 +16,7 @@ from jobs.model.adapter_masks import KeyedMask, MaskKeys
 from jobs.model.architecture import find_embedding, find_head
 from jobs.model.lora_targets import find_targets, has_transposed, shorten_names
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.training.lora_roles import TIED_MERGE
 
 # PEFT's name for the one adapter of a model; its files leave it out
 ADAPTER = "default"
@@ -184,23 +185,28 @@ def _read_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in _OF_SETTINGS if key in settings}
 
 
+def find_adapted_table(model: Any) -> str | None:
+    """Which of embedding and output layer has adapters, by the last part of its name,
+    where both are one table; None where none has, or each has a weight of its own."""
+    tables = (find_embedding(model), find_head(model))
+    weights = [getattr(table, "base_layer", table).weight for table in tables]
+    if weights[0] is not weights[1]:
+        return None
+    for name, module in list_adapted(model):
+        if any(module is table for table in tables):
+            return name.rpartition(".")[2]
+    return None
+
+
 def _settle_ties(model: Any, *, unties: bool) -> None:
     """Sees that no adapter is added to a weight that two layers share."""
-    embedding, head = find_embedding(model), find_head(model)
-    wrapped = [one for one in (embedding, head) if hasattr(one, "lora_A")]
-    bare = [
-        one.get_base_layer() if hasattr(one, "lora_A") else one
-        for one in (embedding, head)
-    ]
-    if not wrapped or bare[0].weight is not bare[1].weight:
+    if find_adapted_table(model) is None:
         return
     if not unties:
-        raise UserError(
-            "train.tuning.start: merge: the model has one table for embedding and output layer"
-            " (tie_word_embeddings), and adapters of one of them cannot be added to both; leave"
-            " them out of train.tuning.targets, or say start: continue"
-        )
-    bare[1].weight = nn.Parameter(bare[1].weight.detach().clone())
+        raise UserError(TIED_MERGE)
+    head = find_head(model)
+    bare = getattr(head, "base_layer", head)
+    bare.weight = nn.Parameter(bare.weight.detach().clone())
     model.config.tie_word_embeddings = False
 
 

@@ -17,7 +17,6 @@ from jobs.model.lora import find_adapted_base
 logger = logging.getLogger(__name__)
 
 README = "README.md"
-EMBEDDING = "embed_tokens"
 _END = "eos_token_id"
 
 
@@ -48,19 +47,19 @@ def name_end_in_file(path: Path, eos: int | None) -> None:
 
 
 def list_adapter_notes(
-    config: Mapping[str, Any], targets: list[str], eos: int | None
+    config: Mapping[str, Any], table: str | None, eos: int | None
 ) -> list[str]:
-    """What who loads adapters must know of them. `config`: the base's; `targets`: the
-    modules that are adapted."""
+    """What who loads adapters must know of them. `config`: the base's; `table`: which of
+    embedding and output layer is adapted, where both are one table."""
     notes: list[str] = []
-    if config.get("tie_word_embeddings") and EMBEDDING in targets:
+    if table is not None:
         notes.append(
             "Do not merge these adapters into the base. It has one table for embedding and output"
-            f" layer (tie_word_embeddings), and `{EMBEDDING}` adapts the embedding alone:"
-            " `merge_and_unload()` would change the output layer, too, and the model would give"
-            " other losses than were measured. Load them as adapters, or set"
-            " tie_word_embeddings to false in a copy of the base, with an lm_head of its own,"
-            " before you merge, as `zsg merge` does."
+            f" layer (tie_word_embeddings), and the adapters of `{table}` are of one of the two:"
+            " `merge_and_unload()` would change both, and the model would give other losses"
+            " than were measured. Load them as adapters, or set tie_word_embeddings to false"
+            " in a copy of the base, whose output layer has a weight of its own, before you"
+            " merge, as `zsg merge` does."
         )
     if name_end(config, eos) != config:
         notes.append(
@@ -71,10 +70,11 @@ def list_adapter_notes(
     return notes
 
 
-def write_readme(draft: Path, base: Path, targets: list[str], eos: int | None) -> None:
-    """Writes the notes on adapters, if there are any, where people look for them."""
+def write_readme(draft: Path, base: Path, table: str | None, eos: int | None) -> None:
+    """Writes the notes on adapters, if there are any, where people look for them.
+    `table`: see list_adapter_notes."""
     config: dict[str, Any] = read_json(base / "config.json") or {}
-    notes = list_adapter_notes(config, targets, eos)
+    notes = list_adapter_notes(config, table, eos)
     if find_adapted_base(base):
         notes.append(
             "The weights that these adapters are put on are a sum that no folder holds: those of a"

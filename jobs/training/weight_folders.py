@@ -423,7 +423,8 @@ class WeightFolders:
         if self._is_adapter:
             settings = weights.adapter_settings(self._engine, base)
             write_json(draft / lora.SETTINGS_FILE, settings)
-            reader_notes.write_readme(draft, base, settings["target_modules"], eos)
+            table = lora.find_adapted_table(self._engine.module.model)
+            reader_notes.write_readme(draft, base, table, eos)
             return
         reader_notes.name_end_in_file(draft / GENERATION, eos)
         config = reader_notes.name_end(read_json(base / CONFIG) or {}, eos)

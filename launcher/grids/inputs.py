@@ -10,6 +10,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import SuiteFile
+from zsg_core.training.decoder import Names
+from zsg_core.training.lora_roles import ROLES, TIED_MERGE
+from zsg_core.training.tuning import find_adapted_table
 
 logger = logging.getLogger(__name__)
 
@@ -349,24 +353,47 @@ def find_model_notes(points: Sequence[Settings]) -> list[str]:
 
 
 def _find_tied_notes(points: Sequence[Settings]) -> list[str]:
-    return [
-        f"model {point.model.name} has one table for embedding and output layer"
-        " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"
-        " its snapshots as adapters; merged into the base, they would change the output"
-        " layer, too, and give other losses"
-        for point in points
-        if _adapts_embedding(point) and _is_tied(point)
-    ]
+    notes: dict[str, None] = {}
+    for point in points:
+        table = _find_adapted_table(point)
+        if table is None:
+            continue
+        note = (
+            f"model {point.model.name} has one table for embedding and output layer"
+            f" (tie_word_embeddings), and LoRA on {table} adapts one of them alone: load its"
+            " snapshots as adapters, or merge them with zsg merge; merged by others into the"
+            " base, they would change both and give other losses"
+        )
+        notes[note] = None
+    return list(notes)
 
 
-def _adapts_embedding(settings: Settings) -> bool:
+def _find_adapted_table(settings: Settings) -> str | None:
+    """Which of embedding and output layer a stage's adapters are on, where the model has
+    one table for both."""
     tuning = settings.train.tuning
-    return tuning.method == "lora" and "embed_tokens" in (tuning.targets or ())
-
-
-def _is_tied(settings: Settings) -> bool:
+    if tuning.method != "lora":
+        return None
+    targets = tuning.resolved(0)["targets"]
     folder = base_folder(settings)
-    return folder is None or model_folder.is_tied(folder)
+    if folder is None:  # tiny is a Llama, tied
+        return find_adapted_table(Names(), targets)
+    # most runs adapt neither, and their folders need not be read
+    if set(targets) <= ROLES.keys():
+        return None
+    if not model_folder.is_tied(folder):
+        return None
+    return find_adapted_table(model_folder.read_shape(folder).names, targets)
+
+
+def check_merges(stages_by_point: Sequence[Sequence[Settings]]) -> None:
+    """Refuses a stage that would add adapters of one of two layers to the table that both
+    have, as the node would; `check_inputs` has let the stages pass."""
+    for stages in stages_by_point:
+        for before, stage in pairwise(stages):
+            merges = stage.train.tuning.start == "merge"
+            if merges and _find_adapted_table(before) is not None:
+                raise UserError(TIED_MERGE)
 
 
 def _drawn(source: Source) -> tuple[object, ...]:

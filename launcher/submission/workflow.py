@@ -141,8 +141,10 @@ def resolve_grid(
         grid = _shrink_grid(grid, profile)
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
-    stages = [stage for point in grid.points for stage in point.settings.by_stage()]
+    stages_by_point = [point.settings.by_stage() for point in grid.points]
+    stages = [stage for of_point in stages_by_point for stage in of_point]
     inputs.check_inputs(stages, downloads, only_looks=only_looks)
+    inputs.check_merges(stages_by_point)
     code_snapshot.refuse_colon(workspace)
     refusal = workspaces.find_refusal(workspace)
     if refusal and not only_looks:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-_COMMON = {
+COMMON = {
     "vocab_size": 300,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -34,7 +34,7 @@ _LATENT = {
 _WINDOW = {"sliding_window": 8}
 _EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
-# by model_type: what differs from _COMMON; a family may have several
+# by model_type: what differs from COMMON; a family may have several
 DIFFERENCES: dict[str, list[dict[str, Any]]] = {
     "llama": [{}, {"attention_bias": True, "mlp_bias": True, "head_dim": 24}],
     "helium": [{"head_dim": 16, "pad_token_id": 0}],
@@ -128,7 +128,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
 def list_configs() -> list[tuple[str, dict[str, Any]]]:
     """Each family's small configs, as they would stand in a config.json."""
     common = [
-        (name, {"model_type": name, **_COMMON, **difference})
+        (name, {"model_type": name, **COMMON, **difference})
         for name, differences in DIFFERENCES.items()
         for difference in differences
     ]

@@ -209,5 +209,6 @@ def lay_out_gpt_neox(sizes: Sizes) -> Layers:
             layer="gpt_neox.layers.{layer}.",
             head="embed_out.weight",
             prefix="gpt_neox.",
+            head_module="lm_head",
         ),
     )

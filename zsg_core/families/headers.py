@@ -16,6 +16,7 @@ from zsg_core.training.decoder_layers import (
     ATTENTION,
     EXPERT,
     EXPERTS,
+    MIXER,
     MLP,
     NORM,
     OTHER,
@@ -53,8 +54,9 @@ WORDS = {
     ROUTER: re.compile(r"router|\.gate\.|shared_expert_gate"),
     EXPERTS: re.compile(r"experts\."),
     NORM: re.compile(r"norm|(^|\.)ln_", re.IGNORECASE),
-    ATTENTION: re.compile(r"attn|attention"),
-    MLP: re.compile(r"mlp|ffn|feed_forward|fc\d|dense"),
+    ATTENTION: re.compile(r"attn|attention|(^|\.)[qkvo]_proj\."),
+    MLP: re.compile(r"mlp|ffn|feed_forward|fc\d|dense|(^|\.)(gate|up|down)_proj\."),
+    MIXER: re.compile(r"mixer|mamba|conv|recurrent|temporal_block|rwkv|ssm"),
 }
 SHARED = re.compile(r"shared_expert")
 
@@ -177,7 +179,7 @@ def _list_weights(
         shapes[common] = shape
     weights: list[Weight] = []
     for name, shape in sorted(shapes.items()):
-        role = _find_part(name)
+        role = _find_part_in_layer(name, shape)
         experts = counts[name] if EXPERT in name else 0
         if not experts and role == EXPERTS and len(shape) > 1:
             experts = shape[0]
@@ -191,6 +193,15 @@ def _find_part(name: str) -> str:
     if SHARED.search(name) and "gate." not in name:
         return MLP
     return next((role for role, words in WORDS.items() if words.search(name)), OTHER)
+
+
+def _find_part_in_layer(name: str, shape: tuple[int, ...]) -> str:
+    """What a weight does in its layer. A matrix of a name that tells nothing is an MLP's,
+    as the nodes take it."""
+    part = _find_part(name)
+    if part == OTHER and len(shape) == 2 and name.endswith(".weight"):
+        return MLP
+    return part
 
 
 def _bound_saved(weights: tuple[Weight, ...], hidden: int, heads: int) -> Saved:

@@ -27,13 +27,14 @@ from pydantic import AfterValidator, Field, FiniteFloat, model_validator
 
 from zsg_core.data.prompts import TARGETS, TRUNCATIONS
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
+from zsg_core.training.lora_roles import BY_ROLE_ALONE, ROLES, find_role
 
 LOSS_SCALE = 6400.0  # of the published code
 # keys of LoRA's own, and those that its adapters keep from stage to stage
 OF_LORA = ("r", "alpha", "targets", "rslora", "dropout")
 OF_ADAPTERS = ("method", "r", "alpha", "targets", "rslora")
-# what a module does in a layer, whatever a family calls it
-LORA_ROLES = ("attention", "mlp", "all", "routers", "experts")
+# roles of which some of what goes in is chosen on the way, so that nothing can be dropped
+UNDROPPABLE = frozenset(find_role(part) for part in BY_ROLE_ALONE)
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
@@ -41,7 +42,7 @@ def _check_target(target: str) -> str:
     """ValueError for what no module of a model can be called."""
     if not _NAME.fullmatch(target):
         raise ValueError(
-            f"{target[:80]!r} is no name of a module; name roles ({', '.join(LORA_ROLES)}) or"
+            f"{target[:80]!r} is no name of a module; name roles ({', '.join(ROLES)}) or"
             " modules, such as q_proj"
         )
     return target
@@ -76,8 +77,8 @@ class TuningSettings(Strict):
         description=(
             "LoRA only: what gets adapters, by role or by name. Roles, for every family: "
             "attention, mlp, all = every linear layer of the layers; neither routers nor "
-            "experts, which are roles of their own. Names are the model's own: q_proj, "
-            "c_attn, embed_tokens. Null means [q_proj, v_proj]."
+            "experts, which are roles of their own and go by no name. Names are the "
+            "model's own: q_proj, c_attn, embed_tokens, lm_head. Null means [q_proj, v_proj]."
         ),
     )
 
@@ -114,7 +115,7 @@ class TuningSettings(Strict):
             raise ValueError(
                 f"`{lora_keys[0]}` is LoRA's; tuning.method is {self.method}"
             )
-        undroppable = sorted({"experts", "routers"} & set(self.targets or ()))
+        undroppable = sorted(UNDROPPABLE.intersection(self.targets or ()))
         if self.dropout and undroppable:
             raise ValueError(
                 "dropout: what goes into routers and experts cannot be dropped, which tokens"

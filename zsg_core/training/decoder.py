@@ -13,6 +13,7 @@ from zsg_core.training.decoder_layers import (
     ATTENTION,
     BUFFER,
     EXPERTS,
+    MIXER,
     MLP,
     NORM,
     OTHER,
@@ -30,26 +31,34 @@ from zsg_core.training.decoder_layers import (
 # its tensors alone, where activations and operations are bounds
 EXACT, BOUND = "exact", "bound"
 # the parts of a layer that have matrices
-MATRICES = (ATTENTION, MLP, EXPERTS, ROUTER)
+MATRICES = (ATTENTION, MLP, MIXER, EXPERTS, ROUTER)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
     """How tensors are called in published files; `layer` stands before the names within
-    a layer, `prefix` is what some files leave out."""
+    a layer, `prefix` is what some files leave out. `head_module`: how the output layer
+    is called in memory, where transformers gives it another name; else nothing."""
 
     embedding: str = "model.embed_tokens.weight"
     layer: str = "model.layers.{layer}."
     head: str = "lm_head.weight"
     prefix: str = "model."
+    head_module: str = ""
+
+    @property
+    def tables(self) -> tuple[str, str]:
+        """The modules of the embedding and of the output layer, as in memory."""
+        head = self.head_module or self.head.removesuffix(".weight")
+        return self.embedding.removesuffix(".weight"), head
 
 
 @dataclass(frozen=True)
 class LinearModules:
     """Matrices of one name, in all layers of the model: what goes in and comes out.
 
-    `name` is that within a layer; `part`: ATTENTION, MLP, ROUTER, EXPERTS, or OTHER for
-    the embedding.
+    `name` is that within a layer; `part`: one of MATRICES, or OTHER for embedding and
+    output layer.
     """
 
     name: str
@@ -57,13 +66,6 @@ class LinearModules:
     inputs: int
     outputs: int
     count: int
-
-    def is_called(self, target: str) -> bool:
-        """Whether a target of LoRA names them: their name, or the end of it. Experts and
-        routers are no modules of their own, so only their role names them."""
-        if self.part in (ROUTER, EXPERTS):
-            return False
-        return self.name == target or self.name.endswith(f".{target}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,20 +177,22 @@ class DecoderShape:
     def linear_modules(self) -> tuple[LinearModules, ...]:
         """The matrices of the layers that LoRA can take."""
         counts: dict[tuple[str, str, int, int], int] = {}
-        for weight, count in self._counted():
-            if weight.is_bias or weight.part not in MATRICES or len(weight.shape) < 2:
-                continue
-            outputs, inputs = weight.shape[-2:]
-            tensors = count * (weight.experts or 1)
-            key = weight.module or weight.name, weight.part, inputs, outputs
-            counts[key] = counts.get(key, 0) + tensors
+        for kind in self.layer_kinds:
+            for weight in filter(is_matrix, kind.weights):
+                outputs, inputs = weight.shape[-2:]
+                key = weight.module or weight.name, weight.part, inputs, outputs
+                tensors = kind.count * (weight.experts or 1)
+                counts[key] = counts.get(key, 0) + tensors
         return tuple(LinearModules(*key, count) for key, count in counts.items())
 
     @property
-    def embedding_module(self) -> LinearModules:
-        """The embedding, as LoRA takes it."""
-        module = self.names.embedding.removesuffix(".weight")
-        return LinearModules(module, OTHER, self.vocab, self.hidden, 1)
+    def table_modules(self) -> tuple[LinearModules, LinearModules]:
+        """The embedding and the output layer, as LoRA takes them."""
+        embedding, head = self.names.tables
+        return (
+            LinearModules(embedding, OTHER, self.vocab, self.hidden, 1),
+            LinearModules(head, OTHER, self.hidden, self.vocab, 1),
+        )
 
     def list_tensors(self) -> Iterator[tuple[str, Weight]]:
         """Every tensor that a folder of its weights must hold, by its published name;
@@ -236,6 +240,17 @@ class DecoderShape:
             pair_width=2 * self.queries,
             cache_width=2 * self.keys,
         )
+
+
+def is_matrix(weight: Weight) -> bool:
+    """Whether a weight is multiplied as a linear layer's is: a matrix, or one for each
+    expert. A convolution's has three dimensions, and what is no module's `weight` is
+    used otherwise."""
+    if weight.is_bias or weight.part not in MATRICES:
+        return False
+    if weight.part == EXPERTS:
+        return len(weight.shape) >= 2
+    return len(weight.shape) == 2 and weight.name.endswith(".weight")
 
 
 def _count(weights: Iterator[Weight] | tuple[Weight, ...] | list[Weight]) -> int:

@@ -8,10 +8,11 @@ the MLP, E experts of which each token is given to k.
 from dataclasses import dataclass
 from math import prod
 
-# what a weight does in its layer
-ATTENTION, MLP, EXPERTS, ROUTER, NORM, OTHER = (
+# what a weight does in its layer; a mixer carries tokens on without attention, as Mamba's
+ATTENTION, MLP, MIXER, EXPERTS, ROUTER, NORM, OTHER = (
     "attention",
     "mlp",
+    "mixer",
     "experts",
     "router",
     "norm",

@@ -4,8 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.training.decoder import DecoderShape, LinearModules
-from zsg_core.training.decoder_layers import ATTENTION, EXPERTS, MLP, ROUTER
+from zsg_core.training.decoder import DecoderShape, LinearModules, Names
+from zsg_core.training.decoder_layers import EXPERTS
+from zsg_core.training.lora_roles import (
+    BY_ROLE_ALONE,
+    ROLES,
+    explain_by_role_alone,
+    is_name_of,
+)
 
 # of a method that would train nothing, why
 NOTHING = {
@@ -17,14 +23,6 @@ NOTHING = {
         "train.tuning: ln trains the weights of norms, and this model's have none (as OLMo's):"
         " nothing would be trained; lora trains adapters"
     ),
-}
-# what a target that is no module's name stands for
-ROLES = {
-    "attention": (ATTENTION,),
-    "mlp": (MLP,),
-    "all": (ATTENTION, MLP),
-    "routers": (ROUTER,),
-    "experts": (EXPERTS,),
 }
 
 
@@ -47,21 +45,40 @@ def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> 
 def list_lora_modules(
     shape: DecoderShape, targets: Iterable[str]
 ) -> list[LinearModules]:
-    """The linear layers of a model that LoRA's targets name, each once.
+    """The linear layers of a model that LoRA's targets name, each once; the embedding and
+    the output layer where they are named.
 
     UserError for a target that names none: adapters that are nowhere train nothing.
     """
-    modules = (*shape.linear_modules, shape.embedding_module)
+    modules = (*shape.linear_modules, *shape.table_modules)
     chosen: dict[LinearModules, None] = {}
     for target in targets:
-        if target in ROLES:
-            named = [module for module in modules if module.part in ROLES[target]]
-        else:
-            named = [module for module in modules if module.is_called(target)]
-        if not named:
-            raise UserError(_explain_nothing(target, modules))
-        chosen.update(dict.fromkeys(named))
+        chosen.update(dict.fromkeys(_find_target(target, modules)))
     return list(chosen)
+
+
+def _find_target(target: str, modules: Iterable[LinearModules]) -> list[LinearModules]:
+    """What one target names. UserError where that is nothing, or routers or experts by
+    another name than their role."""
+    if target in ROLES:
+        named = [module for module in modules if module.part in ROLES[target]]
+    else:
+        called = [module for module in modules if is_name_of(target, module.name)]
+        named = [module for module in called if module.part not in BY_ROLE_ALONE]
+        if called and not named:
+            raise UserError(explain_by_role_alone(target, called[0].part))
+    if not named:
+        raise UserError(_explain_nothing(target, modules))
+    return named
+
+
+def find_adapted_table(names: Names, targets: Iterable[str]) -> str | None:
+    """Which of the embedding and the output layer LoRA's targets name, by the last part
+    of its name; None where they name neither."""
+    for table in names.tables:
+        if any(target not in ROLES and is_name_of(target, table) for target in targets):
+            return table.rpartition(".")[2]
+    return None
 
 
 def _count_ends(module: LinearModules) -> int:
@@ -86,7 +103,7 @@ def _explain_nothing(target: str, known: Iterable[LinearModules]) -> str:
     names = dict.fromkeys(
         module.name.rpartition(".")[2]
         for module in known
-        if module.part not in (ROUTER, EXPERTS)
+        if module.part not in BY_ROLE_ALONE
     )
     return (
         f"train.tuning.targets: {target!r} is nothing that this model has; name roles"
