@@ -8,6 +8,7 @@ import pytest
 
 from tests.lib.tiny_families import FAMILIES, make_model
 from zsg_core.training.decoder import BOUND
+from zsg_core.training.evaluation_memory import cache_bytes, pass_bytes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -96,13 +97,13 @@ def test_hidden_states_are_those_that_each_text_has_alone(family: str) -> None:
 def test_a_family_that_is_not_known_has_a_bound_by_its_modules(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No fewer keys than queries, no narrower than its widest layer."""
+    """All its parameters, and what a layer takes of a token no less than is known."""
     model = make_model("qwen3")
     known = measure_shape(model)
-    monkeypatch.setattr("jobs.model.measured_shape.find_family", lambda config: None)
+    monkeypatch.setattr("zsg_core.families.shape.describe_known", lambda config: None)
     bound = measure_shape(model)
 
     assert (bound.known, bound.layers, bound.vocab) == (BOUND, known.layers, 300)
-    assert bound.kv_heads >= known.kv_heads
-    assert bound.intermediate >= known.intermediate
-    assert bound.parameters >= known.parameters
+    assert bound.parameters == known.parameters
+    assert cache_bytes(bound, "bf16") >= cache_bytes(known, "bf16")
+    assert pass_bytes(bound, "bf16") >= pass_bytes(known, "bf16")

@@ -7,6 +7,7 @@ Nothing that a model says depends on it but rounding: see tests/test_generate.py
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -97,7 +98,7 @@ class BatchBudget:
         fitting = int(evaluation_memory.FILLED * free // per_token)
         return max(1, min(most, fitting))
 
-    @property
+    @cached_property
     def _shape(self) -> DecoderShape:
         """The sizes of the model."""
         return measured_shape.measure_shape(self._model)

@@ -10,7 +10,12 @@ from typing import Any, cast
 
 from zsg_core.families import model_types
 from zsg_core.families.registry import find_family
-from zsg_core.families.sizes import NotKnownError
+from zsg_core.families.sizes import (
+    MOST_LAYERS,
+    NotKnownError,
+    explain_no_size,
+    is_size,
+)
 from zsg_core.schema_errors import format_brief
 
 # configs of other parts than the language model's
@@ -59,6 +64,8 @@ OPTIONAL = (
     "num_key_value_heads",
     "head_dim",
     "sliding_window",
+    "num_experts",
+    "num_local_experts",
     "num_experts_per_tok",
 )
 # 0 says that there are none, or no window
@@ -121,9 +128,14 @@ def find_wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
         value = config.get(key)
         if value is not None and not isinstance(value, bool):
             yield f"config.json: {key} is {format_brief(value)}, neither true nor false"
+    is_known = find_family(config) is not None
     for key in COUNTS:
-        if key in config and not _is_count(key, config[key]):
-            yield f"config.json: {key} is {format_brief(config[key])}, not a count"
+        if key not in config:
+            continue
+        is_sound = _is_count if is_known else _is_count_or_counts
+        if not is_sound(key, config[key]):
+            reason = explain_no_size(config[key])
+            yield f"config.json: {key} is {format_brief(config[key])}, {reason}"
     types = config.get("layer_types")
     if types is not None and not _is_list_of_names(types):
         yield f"config.json: layer_types is {format_brief(types)}, not a list of names"
@@ -189,7 +201,16 @@ def _is_count(key: str, value: object) -> bool:
         return key in OPTIONAL
     if value == 0 and type(value) is int:
         return key in MAY_BE_ZERO
-    return type(value) is int and 0 < value < 10**9
+    return is_size(value)
+
+
+def _is_count_or_counts(key: str, value: object) -> bool:
+    """Whether a value is a count, or a list with one for each layer, as some classes
+    have it."""
+    if not isinstance(value, list):
+        return _is_count(key, value)
+    counts = cast("list[Any]", value)
+    return len(counts) < MOST_LAYERS and all(_is_count(key, count) for count in counts)
 
 
 def _is_list_of_names(value: object) -> bool:

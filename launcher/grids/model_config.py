@@ -12,18 +12,10 @@ from typing import Any, cast
 from jobs.contract.folder import get_object
 from launcher.grids import decoder_config
 from zsg_core.families.registry import find_family, position_count
+from zsg_core.families.shape import LLAMA
+from zsg_core.families.sizes import MOST_LAYERS, explain_no_size, is_size
 from zsg_core.schema_errors import format_brief
 
-# What transformers' LlamaConfig takes where a config.json says nothing.
-DEFAULTS = {
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "vocab_size": 32000,
-    "max_position_embeddings": 2048,
-}
-MOST_LAYERS = 10_000
 # transformers.activations.ACT2CLS of 5.23
 ACTIVATIONS = (
     "gelu",
@@ -310,15 +302,15 @@ def has_sizes(config: Mapping[str, Any]) -> bool:
     if not is_llama(config):
         if any(_find_wrong_values_of_others(config)):
             return False
-        return _is_count(size_of(config, "vocab_size"))
+        return is_size(size_of(config, "vocab_size"))
     optional = [
         config[key]
         for key in ("num_key_value_heads", "head_dim")
         if config.get(key) is not None
     ]
-    sizes = [size_of(config, key) for key in DEFAULTS]
+    sizes = [size_of(config, key) for key in LLAMA]
     return (
-        all(map(_is_count, [*sizes, *optional]))
+        all(map(is_size, [*sizes, *optional]))
         and size_of(config, "num_hidden_layers") < MOST_LAYERS
     )
 
@@ -326,7 +318,7 @@ def has_sizes(config: Mapping[str, Any]) -> bool:
 def size_of(config: Mapping[str, Any], key: str) -> int:
     """A size, or what transformers takes where it is missing; 0 where that is not known."""
     if is_llama(config):
-        return config.get(key, DEFAULTS[key])
+        return config.get(key, LLAMA[key])
     entry = find_family(config)
     value = config.get(key) if entry is None else entry.read(config).get(key)
     return 0 if value is None else value
@@ -376,15 +368,19 @@ def _find_wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_wrong_counts(config: Mapping[str, Any]) -> Iterator[str]:
-    for key in DEFAULTS:
-        if key in config and not _is_count(config[key]):
-            yield f"config.json: {key} is {format_brief(config[key])}, not a count"
+    for key in LLAMA:
+        if key in config and not is_size(config[key]):
+            yield _describe_no_size(key, config[key])
     layers = size_of(config, "num_hidden_layers")
-    if _is_count(layers) and layers >= MOST_LAYERS:
+    if type(layers) is int and layers >= MOST_LAYERS:
         yield f"config.json: num_hidden_layers must be a number of layers, less than {MOST_LAYERS}"
     for key in ("num_key_value_heads", "head_dim"):
-        if config.get(key) is not None and not _is_count(config[key]):
-            yield f"config.json: {key} is {format_brief(config[key])}, not a count"
+        if config.get(key) is not None and not is_size(config[key]):
+            yield _describe_no_size(key, config[key])
+
+
+def _describe_no_size(key: str, value: Any) -> str:
+    return f"config.json: {key} is {format_brief(value)}, {explain_no_size(value)}"
 
 
 def _rope_used(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -473,7 +469,7 @@ def _find_field_fault(field: str, value: Any, pairs: int) -> str | None:
         if _is_list_of_positives(value, pairs):
             return None
         return f"must be {pairs} numbers above 0, one for each pair of a head"
-    if field == ORIGIN and not _is_count(value):
+    if field == ORIGIN and not is_size(value):
         return f"is {format_brief(value)}, not a count"
     if not _is_positive(value):
         return f"is {format_brief(value)}, not a number above 0"
@@ -518,10 +514,6 @@ def _find_id_fault(token_id: Any, rows: int, value: Any) -> str | None:
     if token_id >= rows:
         return f"{token_id}, but vocab_size is {rows}, so the last id is {rows - 1}"
     return None
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
 
 
 def _is_positive(value: Any) -> bool:

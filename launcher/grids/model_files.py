@@ -16,6 +16,11 @@ from zsg_core.errors import UserError
 LFS_POINTER = b"version https://git-lfs"
 MAX_HEADER = 100_000_000  # safetensors' own limit
 MAX_JSON = 200_000_000  # bytes; the largest published tokenizer.json has 35 million
+# Of a file. The largest published have 5 million values (a tokenizer.json), and 100,000
+# tensors; what has more would fill the memory.
+MOST_VALUES = 10_000_000
+MOST_TENSORS = 500_000
+MOST_OF_NAME = 1000  # characters of a tensor's name
 # of a tensor; more is no model's, and their product may be made to take for ever
 MOST_DIMENSIONS = 8
 # Bytes of a value of a safetensors dtype; others have none that is whole, or are not known.
@@ -64,6 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise UserError(
                 f"{path} is a git-lfs pointer, not the file; run git lfs pull"
             )
+        _refuse_many_values(path, text, MOST_VALUES)
         value = json.loads(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
@@ -72,6 +78,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a JSON object, found {type(value).__name__}")
     return cast("dict[str, Any]", value)
+
+
+def _refuse_many_values(path: Path, text: bytes, most: int) -> None:
+    """Raises UserError for JSON of more than so many values, before any is made. Signs
+    within strings are counted, too."""
+    values = sum(text.count(sign) for sign in (b",", b"[", b"{"))
+    if values > most:
+        raise UserError(
+            f"{path} has about {values:,} values; zsg reads JSON of up to {most:,}"
+        )
 
 
 def is_pointer(path: Path) -> bool:
@@ -105,6 +121,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
     """The tensors that a header of so many bytes of tensors tells of."""
+    _refuse_many_values(path, text, 8 * MOST_TENSORS)
     doubled: list[str] = []
 
     def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -133,7 +150,14 @@ def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
     if end != size:
         raise _cut(
             path,
-            f"not whole: {size:,} bytes of tensors where its header tells of {end:,}",
+            f"not whole: {size:,} bytes of tensors where its header tells of {end:,}"[
+                :120
+            ],
+        )
+    if any(len(name) > MOST_OF_NAME for name in tensors):
+        raise _cut(
+            path,
+            f"no safetensors file: a tensor's name has more than {MOST_OF_NAME} characters",
         )
     if doubled:
         raise _cut(path, "no safetensors file: its header names a tensor twice")

@@ -19,14 +19,19 @@ from jobs.files.model_file_names import SINGLE_WEIGHTS as SINGLE
 from jobs.files.model_file_names import WEIGHT_INDEXES as INDEXES
 from jobs.model import content
 from jobs.preparing import embedding_code
-from launcher.grids import decoder_config, model_config, model_tokenizer
+from launcher.grids import (
+    decoder_config,
+    model_config,
+    model_tensors,
+    model_tokenizer,
+)
 from launcher.grids.model_files import Tensor, is_pointer, read_json, read_tensors
 from zsg_core.errors import UserError
-from zsg_core.families.headers import shape_of_tensors
+from zsg_core.families import shape as shapes
+from zsg_core.families.headers import NOT_LOADED
 from zsg_core.families.registry import find_family
-from zsg_core.families.sizes import NotKnownError
 from zsg_core.schema_errors import format_brief
-from zsg_core.training.decoder import EXACT, DecoderShape
+from zsg_core.training.decoder import DecoderShape
 
 HEAD = "regression_head.weight"
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -50,24 +55,18 @@ OTHER_WEIGHTS = {
     "*.msgpack": "these are Flax's; save the model with transformers' save_pretrained",
 }
 FLOATS = ("F32", "F16", "BF16")
+# of tables that some classes look tokens up in; no quantiser packs weights into them
+NUMBERS = ("I64", "BOOL")
 # Names that only quantised weights have: GPTQ's and AWQ's, bitsandbytes', FP8's, HQQ's,
 # compressed-tensors'.
 PACKED = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|nested_absmax|quant_state\..+|weight_scale(_inv|_2)?"
     r"|input_scale|weight_packed|weight_shape|weight_zero_point|W_q)$|\.weight\.(absmax|quant_map|quant_state\..+)$"
 )
-# what older files kept of rotary positions and of masks; transformers computes it
-NOT_LOADED = re.compile(
-    r"\.rotary_emb\.|(^|\.)(attn|attention)\.(masked_)?bias$|\.attention\.rotary_emb"
-)
-# of two tensors that should be one: so many pieces of so many bytes
-SAMPLES, SAMPLE = 64, 4096
 UNQUANTISED = "zsg trains F32, F16 and BF16; give the unquantised weights"
 NO_TOKENIZER = f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
 MOST_TOLD = 8  # faults of one folder
 MOST_SAID = 1200  # characters of them
-
-ShapeByKeys = tuple[tuple[int, ...], str]  # a shape, and the keys that give it
 
 
 def check_decoder(folder: Path) -> None:
@@ -92,13 +91,15 @@ def read_shape(folder: Path) -> DecoderShape:
     """The shape of a folder's decoder, by its family's module, else by its tensors.
     UserError where neither tells it."""
     config = _read_config(folder)
+
+    def read_shapes() -> shapes.Shapes:
+        tensors = _read_tensors(folder) or {}
+        return {name: tensor.shape for name, tensor in tensors.items()}
+
     try:
-        shape = _describe_known(config)
-        if shape is None:
-            shape = describe_shape(config, _read_tensors(folder) or {})
+        return shapes.describe_shape(config, read_shapes)
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from None
-    return shape
 
 
 def check_reward(key: str, folder: Path) -> None:
@@ -186,19 +187,10 @@ def _find_window_notes(config: Mapping[str, Any]) -> Iterator[str]:
 def _find_tensor_notes(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    shape = describe_shape(config, tensors)
-    if shape.known != EXACT:
-        yield (
-            f"zsg does not know the layers of a {shape.family!r} by heart: its parameters are"
-            " counted from the tensors, what it takes in training is bounded"
-        )
+    stored = model_tensors.compare_with_config(config, tensors)
+    yield from model_tensors.find_notes(stored)
+    if not stored.is_exact:
         return
-    _, outside = _find_surplus(shape, add_prefix(shape, tensors))
-    if outside:
-        yield (
-            f"{len(outside)} tensors are no part of a {_title(shape)}, the first"
-            f" {format_brief(outside[0])}; they are left out"
-        )
     loaded = {
         tensor.dtype for name, tensor in tensors.items() if not NOT_LOADED.search(name)
     }
@@ -242,13 +234,15 @@ def _find_decoder_faults(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
     yield from _find_adapters(folder)
     config = _read_decoder_config(folder)
-    yield from model_config.find_faults(config)
+    of_config = [*model_config.find_faults(config)]
+    yield from of_config
     tensors = _read_tensors(folder)
     quantisation = _find_quantisation(folder, config, tensors or {})
     if quantisation:
         yield quantisation
     elif tensors is not None and model_config.has_sizes(config):
-        yield from _find_misfits(config, tensors)
+        misfits = model_tensors.find_misfits(config, tensors)
+        yield from (fault for fault in misfits if fault not in of_config)
     elif tensors is None and find_family(config) is None:
         yield (
             "zsg does not know the layers of this family by heart, and only safetensors tell them:"
@@ -265,7 +259,7 @@ def _find_config_faults(folder: Path) -> Iterator[str]:
     config = _read_decoder_config(folder)
     faults = [*model_config.find_faults(config)]
     yield from faults
-    if not faults and _describe_known(config) is None:
+    if not faults and shapes.describe_known(config) is None:
         yield (
             "there are no weights, and zsg does not know the layers of this family by heart: only"
             " its tensors tell what it takes"
@@ -425,10 +419,13 @@ def _find_quantisation(
     evidence = _find_quantiser(folder, config, tensors)
     if evidence:
         return f"the weights are quantised ({evidence}); {UNQUANTISED}"
+    loaded = FLOATS
+    if find_family(config) is None:
+        loaded += NUMBERS
     not_floats = [
         name
         for name, tensor in tensors.items()
-        if tensor.dtype not in FLOATS and not NOT_LOADED.search(name)
+        if tensor.dtype not in loaded and not NOT_LOADED.search(name)
     ]
     if not not_floats:
         return None
@@ -452,206 +449,6 @@ def _find_quantiser(
         if PACKED.search(name):
             return f"they hold {format_brief(name)}"
     return None
-
-
-def _find_misfits(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> Iterator[str]:
-    """What of the tensors is not as config.json says: missing, too many, of other shapes."""
-    try:
-        shape = describe_shape(config, tensors)
-    except ValueError as error:
-        yield f"config.json: {error}"
-        return
-    if shape.known != EXACT:
-        return
-    tensors = add_prefix(shape, tensors)
-    expected = _expected_tensors(shape)
-    if _has_experts_in_one(shape, tensors):
-        return
-    missing = [name for name in expected if name not in tensors]
-    if missing:
-        yield (
-            f"the weights lack {len(missing)} tensors, the first"
-            f" {missing[0]}{_why_missing(missing[0], shape)}"
-        )
-    surplus, _ = _find_surplus(shape, tensors)
-    if surplus:
-        yield (
-            f"{len(surplus)} tensors have no place in the {_title(shape)} of config.json, the first"
-            f" {format_brief(surplus[0])}{_why_surplus(surplus[0], shape)}"
-        )
-    misshapen = [*_find_misshapen(expected, tensors)]
-    yield from misshapen
-    if shape.tied and not misshapen:
-        yield from _find_untied(shape, tensors)
-
-
-def _find_misshapen(
-    expected: Mapping[str, ShapeByKeys], tensors: Mapping[str, Tensor]
-) -> Iterator[str]:
-    misshapen = [
-        name
-        for name, (sizes, _) in expected.items()
-        if name in tensors and tensors[name].shape != sizes
-    ]
-    if misshapen:
-        name = misshapen[0]
-        sizes, keys = expected[name]
-        source = f"by {keys or 'config.json'}"
-        yield (
-            f"{len(misshapen)} tensors have another shape than config.json says, the first {name}: "
-            f"{_format_shape(tensors[name].shape)}, {source} {_format_shape(sizes)}"
-        )
-
-
-def describe_shape(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> DecoderShape:
-    """The shape by the family's module, else by the tensors. ValueError where neither
-    tells it."""
-    shape = _describe_known(config)
-    if shape is not None:
-        return shape
-    shapes = {
-        name: tensor.shape
-        for name, tensor in tensors.items()
-        if not NOT_LOADED.search(name)
-    }
-    return shape_of_tensors(config, shapes)
-
-
-def _describe_known(config: Mapping[str, Any]) -> DecoderShape | None:
-    entry = find_family(config)
-    if entry is None:
-        return None
-    try:
-        return entry.describe(_with_defaults(config))
-    except NotKnownError:
-        return None
-
-
-def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A Llama's config with the sizes that its class takes where they are missing."""
-    if not model_config.is_llama(config):
-        return config
-    return {**model_config.DEFAULTS, **config}
-
-
-def add_prefix(
-    shape: DecoderShape, tensors: Mapping[str, Tensor]
-) -> Mapping[str, Tensor]:
-    """The tensors as a whole model calls them: some published files leave out what
-    stands before the names of its body."""
-    prefix = shape.names.prefix
-    starts = (prefix, shape.names.head)
-    if any(name.startswith(prefix) for name in tensors):
-        return tensors
-    return {
-        name if name.startswith(starts) else prefix + name: tensor
-        for name, tensor in tensors.items()
-    }
-
-
-def _has_experts_in_one(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether all experts of a layer are one tensor, as transformers has them in memory;
-    it loads such files, too."""
-    return shape.has_experts and any(
-        name.endswith(("experts.gate_up_proj", "experts.down_proj")) for name in tensors
-    )
-
-
-def _title(shape: DecoderShape) -> str:
-    return "Llama" if shape.family == "llama" else shape.family
-
-
-def _find_untied(shape: DecoderShape, tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    head = shape.names.head
-    output = tensors.get(head)
-    if output and not _are_alike(output, tensors[shape.names.embedding]):
-        yield (
-            f"config.json has tie_word_embeddings, but {head} is not the embedding;"
-            " transformers would leave them untied: set tie_word_embeddings to false in a copy,"
-            f" or take {head} out"
-        )
-
-
-def _expected_tensors(shape: DecoderShape) -> dict[str, ShapeByKeys]:
-    """Every tensor of the architecture by its name: its shape, and which keys of
-    config.json give it."""
-    table = ((shape.vocab, shape.hidden), "vocab_size × hidden_size")
-    tensors: dict[str, ShapeByKeys] = {shape.names.embedding: table}
-    within: list[tuple[str, ShapeByKeys]] = []
-    for name, weight in shape.list_tensors():
-        of_name = (weight.shape, weight.keys)
-        if weight in shape.weights_outside:
-            tensors[name] = of_name
-        else:
-            within.append((name, of_name))
-    if not shape.tied:
-        tensors[shape.names.head] = table
-    within.sort(key=lambda entry: _by_module(entry[0]))
-    tensors.update(within)
-    return tensors
-
-
-def _by_module(name: str) -> tuple[int, str, bool]:
-    """Layers in their order; in each, modules by name, and the weight before the bias."""
-    number = re.search(r"\.(\d+)\.", name)
-    module, _, kind = name.rpartition(".")
-    return int(number[1]) if number else 0, module, kind == "bias"
-
-
-def _find_surplus(
-    shape: DecoderShape, tensors: Mapping[str, Tensor]
-) -> tuple[list[str], list[str]]:
-    """The tensors that the model of config.json has no place for: those within it, and
-    those outside of it."""
-    expected = {*_expected_tensors(shape), shape.names.head}
-    surplus = sorted(
-        name for name in tensors if name not in expected and not NOT_LOADED.search(name)
-    )
-    starts = (shape.names.prefix, shape.names.head.partition(".")[0] + ".")
-    within = [name for name in surplus if name.startswith(starts)]
-    return within, [name for name in surplus if name not in set(within)]
-
-
-def _why_missing(name: str, shape: DecoderShape) -> str:
-    if not name.endswith(".bias") or shape.family != "llama":
-        return ""
-    flag = "mlp_bias" if ".mlp." in name else "attention_bias"
-    return f" (config.json has {flag})"
-
-
-def _why_surplus(name: str, shape: DecoderShape) -> str:
-    if name.endswith("_proj.bias") and shape.family == "llama":
-        flag = "mlp_bias" if ".mlp." in name else "attention_bias"
-        return f"; config.json has no {flag}"
-    number = re.match(r"[\w.]*?\.(\d{1,9})\.", name)
-    if number and int(number[1]) >= shape.layers:
-        return f"; its num_hidden_layers is {shape.layers}"
-    return ""
-
-
-def _format_shape(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape[:8])) or "a single number"
-
-
-def _are_alike(tensor: Tensor, second: Tensor) -> bool:
-    """Whether two tensors hold the same bytes, as far as some pieces tell: whole, they
-    would take a minute."""
-    if (tensor.dtype, tensor.size) != (second.dtype, second.size):
-        return False
-    last = max(0, tensor.size - SAMPLE)
-    offsets = sorted({last * number // SAMPLES for number in range(SAMPLES + 1)})
-    with tensor.file.open("rb") as file, second.file.open("rb") as second_file:
-        for offset in offsets:
-            file.seek(tensor.start + offset)
-            second_file.seek(second.start + offset)
-            length = min(SAMPLE, tensor.size - offset)
-            if file.read(length) != second_file.read(length):
-                return False
-    return True
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor] | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.grids.model_files import read_tensors
 from zsg_core.families.registry import FAMILIES, shape_of_config
 
 BYTES = {
@@ -19,6 +20,7 @@ BYTES = {
     "U8": 1,
     "I8": 1,
     "I32": 4,
+    "I64": 8,
 }
 SMALL = {
     "model_type": "llama",
@@ -159,6 +161,12 @@ def write_decoder(folder: Path, config: Mapping[str, Any], **told: Any) -> Path:
     write_tensors(folder / "model.safetensors", shaped)
     write_tokenizer(folder)
     return folder
+
+
+def list_tensors(folder: Path) -> dict[str, list[int]]:
+    """The shapes of a folder's tensors."""
+    tensors = read_tensors(folder / "model.safetensors") or {}
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def change(path: Path, **told: Any) -> None:

@@ -6,14 +6,15 @@ its backward pass and what it computes are bounds, and told as such.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import prod
-from typing import Any
+from typing import Any, cast
 
-from zsg_core.families.sizes import Sizes
+from zsg_core.families.sizes import Sizes, is_size
 from zsg_core.training.decoder import BOUND, DecoderShape, Names
 from zsg_core.training.decoder_layers import (
     ATTENTION,
+    BUFFER,
     EXPERT,
     EXPERTS,
     MIXER,
@@ -28,7 +29,14 @@ from zsg_core.training.decoder_layers import (
 
 # how configs call what a Llama's calls so
 KEYS = {
-    "hidden_size": ("hidden_size", "n_embd", "d_model", "n_embed", "dim"),
+    "hidden_size": (
+        "hidden_size",
+        "n_embd",
+        "d_model",
+        "n_embed",
+        "dim",
+        "dim_model",
+    ),
     "num_hidden_layers": (
         "num_hidden_layers",
         "n_layer",
@@ -40,17 +48,26 @@ KEYS = {
         "n_head",
         "num_heads",
         "n_heads",
+        "attention_heads",
     ),
     "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "num_experts_per_tok": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
 }
 EMBEDDING = re.compile(
-    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|embeddings?|tok_embeddings)\.weight$"
+    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|(input_)?embeddings?|tok_embeddings)\.weight$"
 )
 HEAD = re.compile(r"^(lm_head|embed_out|output|head)\.weight$")
+# which predict tokens beyond the next one
+FURTHER = re.compile(r"^(model\.)?mtp(_layers)?\.")
+BODY_LAYER = re.compile(r"^model\.layers\.(?P<number>\d{1,5})\.")
 LAYER = re.compile(r"^(?P<start>.*?\.)(?P<number>\d{1,5})\.(?P<name>.+)$")
 OF_EXPERT = re.compile(r"(?<=experts\.)\d{1,5}(?=\.)")
 WORDS = {
+    # stored with the weights, and trained by no gradient
+    BUFFER: re.compile(
+        r"(e_score_correction_bias|layer_scalar|slope_rate|balancing_biases"
+        r"|(query|key|diagonal)_decay|tid2eid)$"
+    ),
     ROUTER: re.compile(r"router|\.gate\.|shared_expert_gate"),
     EXPERTS: re.compile(r"experts\."),
     NORM: re.compile(r"norm|(^|\.)ln_", re.IGNORECASE),
@@ -59,6 +76,10 @@ WORDS = {
     MIXER: re.compile(r"mixer|mamba|conv|recurrent|temporal_block|rwkv|ssm"),
 }
 SHARED = re.compile(r"shared_expert")
+# what older files kept of rotary positions and of masks; transformers computes it
+NOT_LOADED = re.compile(
+    r"\.rotary_emb\.|(^|\.)(attn|attention)\.(masked_)?bias$|\.attention\.rotary_emb"
+)
 
 
 def shape_of_tensors(
@@ -66,20 +87,24 @@ def shape_of_tensors(
 ) -> DecoderShape:
     """The shape of a model from the tensors of its folder and what its config.json says.
 
-    ValueError where no embedding, no layers or no sizes are found.
+    What lies behind the last layer that config.json counts is no part of it: a class
+    leaves layers out that predict further tokens. ValueError where no embedding or no
+    layers are found.
     """
     sizes = Sizes("decoder", config, {}, KEYS)
-    embedding = _find_embedding(tensors)
-    vocab, hidden = tensors[embedding]
-    head = next((name for name in tensors if HEAD.search(name)), None)
-    start, layers = _find_layers(tensors)
+    stored = _list_loaded(sizes, tensors)
+    embedding = _find_embedding(sizes, stored)
+    vocab, hidden = stored[embedding]
+    head = next((name for name in stored if HEAD.search(name)), None)
+    start, layers = _find_layers(stored)
     tables = (embedding, head)
+    heads = _find_heads(sizes)
     return DecoderShape(
         hidden=hidden,
-        intermediate=sizes.optional("intermediate_size") or 4 * hidden,
+        intermediate=_find_largest(sizes, "intermediate_size") or 4 * hidden,
         layers=len(layers),
-        heads=sizes.heads,
-        kv_heads=sizes.kv_heads,
+        heads=heads,
+        kv_heads=_find_largest(sizes, "num_key_value_heads") or heads,
         head_dim=_find_head_width(sizes, hidden),
         vocab=vocab,
         tied=head is None,
@@ -87,7 +112,7 @@ def shape_of_tensors(
         kinds=_list_kinds(sizes, layers, hidden),
         outside=tuple(
             Weight(name, shape, _find_part(name))
-            for name, shape in tensors.items()
+            for name, shape in stored.items()
             if name not in tables and not _is_within(name, start, layers)
         ),
         names=Names(
@@ -100,8 +125,61 @@ def shape_of_tensors(
     )
 
 
+def find_further_layers(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Those tensors of a folder that predict tokens beyond the next one, in order: in
+    layers behind the last that config.json counts, or of a part of their own (`mtp`).
+
+    transformers leaves them out as it loads a model.
+    """
+    sizes = Sizes("decoder", config, {}, KEYS)
+    further = _find_further(sizes, names)
+    return sorted(further)
+
+
+def _find_further(sizes: Sizes, names: Iterable[str]) -> set[str]:
+    """The names of tensors that predict tokens beyond the next one."""
+    count = sizes.get("num_hidden_layers")
+    more = sizes.get("num_nextn_predict_layers")
+    further: set[str] = set()
+    for name in names:
+        match = BODY_LAYER.match(name)
+        if FURTHER.search(name):
+            further.add(name)
+        elif match and is_size(count) and is_size(more):
+            if count <= int(match["number"]) < count + more:
+                further.add(name)
+    return further
+
+
+def _list_loaded(
+    sizes: Sizes, tensors: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The tensors that transformers takes of a folder's."""
+    further = _find_further(sizes, tensors)
+    return {
+        name: shape
+        for name, shape in tensors.items()
+        if name not in further and not NOT_LOADED.search(name)
+    }
+
+
+def _find_largest(sizes: Sizes, key: str) -> int | None:
+    """A size, the largest where each layer has its own; None where none is told."""
+    value = sizes.get(key)
+    if not isinstance(value, list):
+        return value if is_size(value) else None
+    counts = [count for count in cast("list[Any]", value) if is_size(count)]
+    return max(counts, default=None)
+
+
+def _find_heads(sizes: Sizes) -> int:
+    """Heads of queries; one where none are told, as of recurrent layers."""
+    return _find_largest(sizes, "num_attention_heads") or 1
+
+
 def _find_head_width(sizes: Sizes, hidden: int) -> int:
-    return sizes.optional("head_dim") or max(1, hidden // sizes.heads)
+    told = _find_largest(sizes, "head_dim")
+    return told or max(1, hidden // _find_heads(sizes))
 
 
 def _is_within(name: str, start: str, layers: Collection[int]) -> bool:
@@ -116,8 +194,9 @@ def _list_kinds(
     sizes: Sizes, layers: Mapping[int, Mapping[str, tuple[int, ...]]], hidden: int
 ) -> tuple[LayerKind, ...]:
     """The layers in kinds of the same tensors, with bounds of what they take."""
-    chosen = sizes.optional("num_experts_per_tok")
-    wide = sizes.heads * _find_head_width(sizes, hidden)
+    chosen = _find_largest(sizes, "num_experts_per_tok")
+    heads = _find_heads(sizes)
+    wide = heads * _find_head_width(sizes, hidden)
     numbers_by_weights: dict[tuple[Weight, ...], list[int]] = {}
     for number, tensors in layers.items():
         weights = _list_weights(tensors, chosen)
@@ -126,7 +205,7 @@ def _list_kinds(
         LayerKind(
             numbers=tuple(numbers),
             weights=weights,
-            saved=_bound_saved(weights, hidden, sizes.heads),
+            saved=_bound_saved(weights, hidden, heads),
             pair_width=4 * wide,
             cache_width=2 * wide,
             has_plain_attention=True,
@@ -135,13 +214,16 @@ def _list_kinds(
     )
 
 
-def _find_embedding(tensors: Mapping[str, tuple[int, ...]]) -> str:
-    """The table of tokens: of those called so the one with the most rows."""
-    tables = [
-        name
-        for name, shape in tensors.items()
-        if EMBEDDING.search(name) and len(shape) == 2
-    ]
+def _find_embedding(sizes: Sizes, tensors: Mapping[str, tuple[int, ...]]) -> str:
+    """The table of tokens: of those called so the one with the most rows; where none is
+    called so, the one of the shape that config.json tells."""
+    matrices = [name for name, shape in tensors.items() if len(shape) == 2]
+    tables = [name for name in matrices if EMBEDDING.search(name)]
+    if not tables:
+        told = sizes.get("vocab_size"), sizes.get("hidden_size")
+        tables = [
+            name for name in matrices if tensors[name] == told and not HEAD.search(name)
+        ]
     if not tables:
         raise ValueError("no embedding of tokens is found among the weights")
     return max(tables, key=lambda name: tensors[name][0])
@@ -190,6 +272,8 @@ def _list_weights(
 
 
 def _find_part(name: str) -> str:
+    if WORDS[BUFFER].search(name):
+        return BUFFER
     if SHARED.search(name) and "gate." not in name:
         return MLP
     return next((role for role, words in WORDS.items() if words.search(name)), OTHER)

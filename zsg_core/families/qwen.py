@@ -51,7 +51,8 @@ def find_windows(sizes: Sizes) -> list[int | None]:
 def find_sparse_layers(sizes: Sizes) -> list[bool]:
     """Which layers have experts: every decoder_sparse_step-th, but mlp_only_layers."""
     listed = sizes.get("mlp_only_layers")
-    dense: list[Any] = listed if isinstance(listed, list) else []
+    entries: list[Any] = listed if isinstance(listed, list) else []
+    dense = {entry for entry in entries if isinstance(entry, int)}
     step = sizes.count("decoder_sparse_step")
     return [
         number not in dense and (number + 1) % step == 0 for number in sizes.numbers

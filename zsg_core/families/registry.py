@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zsg_core.families.sizes import Sizes
+from zsg_core.families.sizes import Sizes, is_size
 from zsg_core.registry import Registry
 from zsg_core.training.decoder import DecoderShape, Names
 from zsg_core.training.decoder_layers import LayerKind, Weight
@@ -28,6 +28,8 @@ class Layers:
 
 
 Layout = Callable[[Sizes], Layers]
+# of a model; the largest that are published have about 100,000, those of experts
+MOST_TENSORS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +53,12 @@ class Family:
         return Sizes(self.name, config, self.defaults, self.keys)
 
     def describe(self, config: Mapping[str, Any]) -> DecoderShape:
-        """The shape that a config.json describes. ValueError as `read`."""
+        """The shape that a config.json describes. ValueError as `read`, and for sizes
+        that are no model's together."""
         sizes = self.read(config)
         layers = self.lay_out(sizes)
         is_llama = not layers.kinds
-        return DecoderShape(
+        shape = DecoderShape(
             hidden=sizes.hidden,
             intermediate=sizes.intermediate,
             layers=sizes.layers,
@@ -70,6 +73,26 @@ class Family:
             kinds=layers.kinds,
             outside=layers.outside,
             names=layers.names,
+        )
+        _refuse_unreal(shape)
+        return shape
+
+
+def _refuse_unreal(shape: DecoderShape) -> None:
+    """Raises ValueError for sizes of which no model is made: their names alone would fill
+    the memory."""
+    for kind in shape.layer_kinds:
+        for weight in kind.weights:
+            if weight.chosen > weight.experts:
+                raise ValueError(
+                    f"{weight.chosen:,} experts are chosen for each token, and there are"
+                    f" {weight.experts:,}"
+                )
+    tensors = shape.tensor_count
+    if tensors > MOST_TENSORS:
+        raise ValueError(
+            f"layers and experts make {tensors:,} tensors; zsg reads models of up to"
+            f" {MOST_TENSORS:,}"
         )
 
 
@@ -120,6 +143,6 @@ def position_count(config: Mapping[str, Any]) -> int:
         defaults = entry.defaults
     for key in keys:
         positions = config.get(key)
-        if isinstance(positions, int) and positions > 0:
+        if is_size(positions):
             return positions
     return defaults.get("max_position_embeddings", 2048)

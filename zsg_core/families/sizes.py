@@ -3,8 +3,11 @@ says nothing."""
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
+# of one size; no model's is near
+MOST_SIZE = 10**9
+MOST_LAYERS = 10_000
 NEEDED = (
     "hidden_size",
     "intermediate_size",
@@ -16,6 +19,18 @@ NEEDED = (
 
 class NotKnownError(ValueError):
     """A variant of a family that its module does not know; its tensors tell its shape."""
+
+
+def is_size(value: object) -> TypeGuard[int]:
+    """Whether a value is a number that a size of a model may be."""
+    return type(value) is int and 0 < value < MOST_SIZE
+
+
+def explain_no_size(value: object) -> str:
+    """What a value is instead of a size, as the end of a sentence."""
+    if type(value) is int and value >= MOST_SIZE:
+        return "more than any model has"
+    return "not a count"
 
 
 class Sizes:
@@ -45,11 +60,13 @@ class Sizes:
     def count(self, key: str) -> int:
         """A number of 1 or more."""
         value = self.get(key)
-        if type(value) is int and value > 0:
+        if is_size(value):
             return value
         names = self._keys.get(key, (key,))
         present = [name for name in names if name in self._config]
-        problem = f"is {value!r}, not a count" if present else "is missing"
+        problem = "is missing"
+        if present:
+            problem = f"is {repr(value)[:80]}, {explain_no_size(value)}"
         raise ValueError(
             f"{(present or list(names))[0]} {problem}; the config of a {self._family} has"
             f" {', '.join(NEEDED)}"
@@ -67,8 +84,11 @@ class Sizes:
         return self.count(key)
 
     def flag(self, key: str) -> bool:
-        """Whether a key is on."""
-        return bool(self.get(key))
+        """Whether a key is on. ValueError for what is neither true nor false."""
+        value = self.get(key)
+        if value is not None and value not in (True, False):
+            raise ValueError(f"{key} is {repr(value)[:80]}, neither true nor false")
+        return bool(value)
 
     @cached_property
     def hidden(self) -> int:
@@ -85,7 +105,12 @@ class Sizes:
 
     @cached_property
     def layers(self) -> int:
-        return self.count("num_hidden_layers")
+        count = self.count("num_hidden_layers")
+        if count >= MOST_LAYERS:
+            raise ValueError(
+                f"num_hidden_layers must be a number of layers, less than {MOST_LAYERS}"
+            )
+        return count
 
     @cached_property
     def heads(self) -> int:

@@ -168,6 +168,11 @@ class DecoderShape:
             if weight.part == NORM
         )
 
+    @property
+    def tensor_count(self) -> int:
+        """How many tensors its files hold, but for embedding and output layer."""
+        return sum(count * weight.copies for weight, count in self._counted())
+
     @cached_property
     def has_experts(self) -> bool:
         """Whether some weights are chosen token by token."""
