@@ -13,7 +13,7 @@ from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.planning.plan import Allow, Plan, run_item
 from launcher.planning.site import Site
-from launcher.status import status_view, why
+from launcher.status import reasons, why
 from launcher.status.status import collect_states
 from launcher.submission import submit_plan
 from launcher.views import show
@@ -126,7 +126,7 @@ def test_a_job_that_a_plain_submit_releases_is_said_to_be_so(
         plan = plan_held(tmp_path, runs, Allow(), monkeypatch)
         row = {"state": state.state, "reason": state.reason}
         row |= {"unreleased": state.unreleased, "starts": None}
-        shown = status_view.describe_run(
+        shown = reasons.describe_run(
             {"wanted": True, "cause": None} | row | NOTHING_ELSE
         )
         told = why.make_why_row(runs[0].id, "g", state, None, None)["next"]

@@ -297,7 +297,7 @@ MAY_DRAW = {
     "launcher/views/show.py",
     "launcher/views/columns.py",
     "launcher/views/tables.py",
-    "launcher/views/status_tables.py",
+    "launcher/views/fitting.py",
 }
 
 

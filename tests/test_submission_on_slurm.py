@@ -268,7 +268,8 @@ def assert_held_jobs_are_released(
     ids = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()
     slurm.run("scontrol", "uhold", ",".join(ids))
 
-    assert "zsg submit GRID.YAML --retry releases it" in zsg("status")
+    shown = " ".join(zsg("status").split())
+    assert "zsg submit GRID.YAML --retry releases it" in shown
     held_jobs = [row["run"] for row in zsg.status() if row["reason"] == "JobHeldUser"]
     assert [job.startswith("prepare/") for job in held_jobs] == [False, True]
     for job in held_jobs:

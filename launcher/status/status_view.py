@@ -13,16 +13,8 @@ from typing import Any
 from jobs.contract.grid_record import RunName
 from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import State
-from launcher.workspace.job_state import (
-    HELD_BY_ADMIN,
-    HELD_BY_USER,
-    UNREADABLE,
-    JobState,
-    describe_release,
-)
+from launcher.workspace.job_state import NOT_SUBMITTED, JobState
 
-MOST_ROWS = 30  # larger tables are grouped
-MOST_TROUBLED = 20
 STATES = (
     State.DONE,
     State.RUNNING,
@@ -87,7 +79,9 @@ def _make_row(
     if state.state == State.ABSENT:
         state = JobState(
             state=State.UNKNOWN,
-            cause="not submitted: not selected, cut short or refused; zsg submit does it",
+            cause=(
+                f"{NOT_SUBMITTED}not selected, cut short or refused; zsg submit does it"
+            ),
         )
     row = {
         "run": job.name,
@@ -105,61 +99,17 @@ def _make_row(
         "replaced": list(state.replaced),
         "notes": list(state.notes),
         "other_versions": state.other_versions,
+        "expected_start": state.starts,
+        "expected_end": _expect_end(state),
         **{name: getattr(state, name) for name in SHOWN},
     }
     return spell_nonfinite(row)
 
 
-def describe_run(row: Row) -> str:
-    """What there is to say of a run beside its numbers."""
-    absence = None if row["wanted"] else "no longer in the grid"
-    notes = [
-        absence,
-        _flag(row),
-        _replaced(row),
-        row["cause"],
-        _waits(row),
-        _does(row),
-        row["evidence"],
-    ]
-    return ": ".join(str(note) for note in notes if note)
-
-
-def _flag(row: Row) -> str | None:
-    """What is wrong with a run. Of one that runs, a file may be unreadable; all else
-    are signs that it hangs."""
-    flag: str | None = row.get("flag")
-    if not flag or row["state"] != State.RUNNING or flag.startswith(UNREADABLE):
-        return flag
-    return f"HANGS? {flag}"
-
-
-def _replaced(row: Row) -> str | None:
-    """What an earlier submission of a run still has in the queue."""
-    if not row.get("replaced"):
-        return None
-    return (
-        f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel"
-        " ends that)"
-    )
-
-
-def _waits(row: Row) -> str | None:
-    starts, reason = row.get("starts"), row.get("reason")
-    when = time.strftime("about %a %H:%M", time.localtime(starts)) if starts else None
-    if reason == HELD_BY_ADMIN:
-        reason = f"{reason}: held by an administrator, who alone can release it"
-    if reason == HELD_BY_USER:
-        reason = f"{reason}: {describe_release(bool(row.get('unreleased')))}"
-    return ", ".join(filter(None, (reason, when))) or None
-
-
-def _does(row: Row) -> str | None:
-    return (
-        row.get("doing")
-        if row["state"] == State.RUNNING and row.get("doing") != "training"
-        else None
-    )
+def _expect_end(state: JobState) -> float | None:
+    """When a job under way will come to its last step, at its speed of the last half
+    hour; s since the epoch."""
+    return None if state.eta_s is None else time.time() + state.eta_s
 
 
 def format_duration(seconds: float | None) -> str:
@@ -173,13 +123,6 @@ def format_duration(seconds: float | None) -> str:
         return f"{minutes}m"
     return (
         f"{hours}h{minutes % 60:02}" if hours < 48 else f"{hours // 24}d{hours % 24:02}"
-    )
-
-
-def is_troubled(row: Row) -> bool:
-    """Whether somebody should look at a run."""
-    return row["state"] in (State.FAILED, State.UNKNOWN) or bool(
-        row.get("flag") or row.get("replaced")
     )
 
 

@@ -24,10 +24,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.contract.states import State
-from launcher.status import status_view as view
 from launcher.views.columns import LONG, format_columns
 from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
-from launcher.views.status_tables import group_table, status_table
+from launcher.views.status_tables import Screen, draw_status
 from launcher.views.tables import (
     find_differing_keys,
     format_cell,
@@ -49,6 +48,9 @@ if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do w
 # underlined, so that a blank or a line end that is learnt is seen, too
 STYLE_OF_TARGETS = "green underline"
 PLAIN_EVERY_S = 10.0
+PAGE = 50  # lines of a screen that is none
+LEAST_HEIGHT = 12
+BESIDE = 3  # lines of a terminal that are left for the prompt and for notes
 MOST_NAMED = 8
 
 
@@ -383,24 +385,21 @@ def plan_rows(
 
 
 def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
-    """Prints the states: of every run, or where there are many, unless `whole`, of
-    groups and what needs a look."""
-    if whole or len(rows) <= view.MOST_ROWS:
-        _out.print(status_table(rows, _out.width))
+    """Prints the states: on one screen, unless `whole`, which has a line for every run."""
+    height = None if whole else _measure_height(_out)
+    lines = draw_status(rows, Screen(_out.width, height, time.time()))
+    if len(lines) > LONG:
+        print("\n".join("".join(text for text, _ in line) for line in lines))
         return
-    _out.print(group_table(rows))
-    troubled = [row for row in rows if view.is_troubled(row)]
-    if troubled:
-        print_result("")
-        print_result(
-            f"{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):"
-        )
-        _out.print(status_table(troubled[: view.MOST_TROUBLED], _out.width))
-    if len(troubled) > view.MOST_TROUBLED:
-        print_result(
-            f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for"
-            " every run"
-        )
+    for line in lines:
+        _out.print(Text.assemble(*line), soft_wrap=True)
+
+
+def _measure_height(console: Console) -> int:
+    """The lines of a screen, with room for the prompt; of what is no terminal a page's."""
+    if not console.is_terminal:
+        return PAGE
+    return max(console.height - BESIDE, LEAST_HEIGHT)
 
 
 def data_notes(notes: Sequence[str]) -> None:
@@ -504,12 +503,9 @@ class Progress:
         line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            self._live.update(
-                Group(
-                    status_table(_foremost(rows, _err.height - 5), _err.width),
-                    make_cell_text(line),
-                )
-            )
+            screen = Screen(_err.width, _err.height - BESIDE, time.time())
+            lines = [Text.assemble(*each) for each in draw_status(rows, screen)]
+            self._live.update(Group(*lines, make_cell_text(line)))
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
@@ -559,23 +555,6 @@ def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if len(running) > MOST_NAMED:
         sections.append("…")
     return "; ".join(sections)
-
-
-def _foremost(
-    rows: Sequence[Mapping[str, Any]], limit: int
-) -> Sequence[Mapping[str, Any]]:
-    """As many rows as fit: all in the grid's order, or else those that run, then those
-    that did not end well."""
-    if len(rows) <= limit:
-        return rows
-    rank = {
-        State.RUNNING: 0,
-        State.FAILED: 1,
-        State.UNKNOWN: 1,
-        State.CANCELLED: 1,
-        State.DONE: 3,
-    }
-    return sorted(rows, key=lambda row: rank.get(row["state"], 2))[: max(limit, 1)]
 
 
 def prepare_note(states: Mapping[str, JobState]) -> str:

@@ -1,21 +1,37 @@
-"""Draws the states of runs as tables, for people."""
+"""Draws the states of runs for people: a table for each grid under its name, a line for
+each run, what there is to explain below, and all of it on one screen.
 
-from collections.abc import Mapping, Sequence
+Pure: what comes out are lines of pieces, each a text and its style; launcher.views.show
+prints them.
+"""
+
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from jobs.contract.states import State
 from launcher.status import status_view as view
+from launcher.status.reasons import (
+    ReasonGroup,
+    format_moment,
+    group_reasons,
+    is_troubled,
+    list_reasons,
+)
+from launcher.views.fitting import Column, Piece, cut_text, fit_table
 from launcher.views.tables import (
     find_differing_keys,
     format_cell,
     format_short,
-    make_cell_text,
-    make_table,
     shorten_keys,
 )
+from zsg_core.shown_text import make_showable
+
+Line = list[Piece]
+Row = Mapping[str, Any]
 
 COLOURS = {
     State.DONE: "green",
@@ -24,92 +40,394 @@ COLOURS = {
     State.UNKNOWN: "yellow",
     State.CANCELLED: "magenta",
 }
-# columns of what runs, and from what width on
-LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}
+# what is shown first where not all fits
+RANKS = {
+    State.RUNNING: 0,
+    State.FAILED: 1,
+    State.UNKNOWN: 1,
+    State.CANCELLED: 1,
+    State.DONE: 3,
+}
+OTHER_RANK = 2
+LEAST_AXIS = 4  # cells of the terminal to which the value of an axis may be cut
+FEW_ROWS = 3  # of a grid whose rows do not all fit
+MOST_VALUES = 8  # of a first axis, whose runs are counted apart
+MOST_REASONS = 4  # of a grid, where not all fits
+REASON_LINES = 3  # of one reason
+MOST_NAMED = 3  # grids in the line that says what comes next
+LEGEND = (
+    "waiting: for a job before it, or for the next zsg submit; queued: for Slurm to start"
+    " it"
+)
 
 
-def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
-    """The states as a table; the wider the terminal, the more of what the runs show of
-    themselves."""
-    keys = find_differing_keys([row["axes"] for row in rows])
-    live = any(row.get("heartbeat_s") is not None for row in rows)
-    columns = [name for name, wide in LIVE.items() if live and width >= wide]
-    table = make_table(
-        "run", *shorten_keys(keys), "state", "step", "loss", *columns, "slurm", ""
-    )
+@dataclass(frozen=True)
+class Screen:
+    """Where states are shown. `width`: cells; `height`: lines, None for as many as
+    there are; `now`: s since the epoch."""
+
+    width: int
+    height: int | None
+    now: float
+
+
+@dataclass(frozen=True)
+class Section:
+    """The jobs of one grid."""
+
+    grid: str
+    rows: Sequence[Row]
+
+    @cached_property
+    def reasons(self) -> list[ReasonGroup]:
+        """What there is to explain of them."""
+        return group_reasons(self.rows)
+
+    @cached_property
+    def is_busy(self) -> bool:
+        """Whether one of them is under way, or needs a look."""
+        return any(
+            row["state"] not in (State.DONE, State.CANCELLED) or is_troubled(row)
+            for row in self.rows
+        )
+
+
+def draw_status(rows: Sequence[Row], screen: Screen) -> list[Line]:
+    """The states of runs, grid by grid, on one screen where that has a height."""
+    by_grid: dict[str, list[Row]] = {}
     for row in rows:
-        table.add_row(*_make_status_cells(row, keys, columns))
-    return table
+        by_grid.setdefault(row["grid"], []).append(row)
+    sections = [Section(grid, members) for grid, members in by_grid.items()]
+    last = _draw_last(rows, sections, screen)
+    if not sections:
+        return [[("no run", "")]]
+    lines = _draw_sections(sections, screen, len(last))
+    return [*lines, *last]
 
 
-def _make_status_cells(
-    row: Mapping[str, Any], keys: Sequence[str], columns: Sequence[str]
-) -> list[Text]:
-    """A run's line of the states. `keys`: its axes; `columns`: of what runs."""
-    step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
-    loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
-    live = _live(row)
-    values = [format_cell(row["axes"].get(key)) for key in keys]
-    live_values = [live[name] for name in columns]
-    cells = [step, loss, *live_values, row["slurm"] or "", view.describe_run(row)]
+def _draw_sections(
+    sections: Sequence[Section], screen: Screen, used: int
+) -> list[Line]:
+    """The grids, in lines of which `used` are taken by what stands below all."""
+    whole = [_draw_whole(section, screen) for section in sections]
+    needed = sum(map(len, whole)) + len(whole) - 1 + used
+    if screen.height is None or needed <= screen.height:
+        return _join_with_blanks(whole)
+    height = screen.height - used
+    if len(sections) == 1:
+        return _draw_cut(sections[0], screen, height)
+    if len(sections) + 1 > height:
+        return _draw_heads(sections, screen, height)
+    return _draw_shares(sections, whole, screen, height)
+
+
+def _join_with_blanks(blocks: Sequence[list[Line]]) -> list[Line]:
+    lines: list[Line] = []
+    for block in blocks:
+        if lines:
+            lines.append([])
+        lines += block
+    return lines
+
+
+def _draw_heads(sections: Sequence[Section], screen: Screen, height: int) -> list[Line]:
+    """A line for each grid, those with something under way or wrong first."""
+    ordered = sorted(sections, key=lambda section: not section.is_busy)
+    shown = ordered[: max(height - 1, 1)]
+    lines = [_draw_head(section, screen) for section in shown]
+    hidden = len(ordered) - len(shown)
+    if hidden:
+        lines.append(_draw_more(hidden, "grids"))
+    return lines
+
+
+def _draw_shares(
+    sections: Sequence[Section],
+    whole: Sequence[list[Line]],
+    screen: Screen,
+    height: int,
+) -> list[Line]:
+    """Grids that are busy as far as they fit, of the others the first line."""
+    blocks = [[_draw_head(section, screen)] for section in sections]
+    left = height - len(blocks)
+    places = [place for place, each in enumerate(sections) if each.is_busy]
+    # small ones first: what they do not need is left for the others
+    places.sort(key=lambda place: len(whole[place]))
+    while places:
+        place = places.pop(0)
+        # the first line is counted, and a blank one parts blocks of several
+        share = 1 + left // (len(places) + 1) - 2
+        block = whole[place]
+        if len(block) > share:
+            block = _draw_cut(sections[place], screen, share)
+        if len(block) <= share:
+            blocks[place] = block
+            left -= len(block) + 1
+    return _join_blocks(blocks)
+
+
+def _join_blocks(blocks: Sequence[list[Line]]) -> list[Line]:
+    """Blocks one below the other; those of several lines stand apart."""
+    lines: list[Line] = []
+    is_apart = False
+    for block in blocks:
+        is_long = len(block) > 1
+        if lines and (is_long or is_apart):
+            lines.append([])
+        lines += block
+        is_apart = is_long
+    return lines
+
+
+def _draw_whole(section: Section, screen: Screen) -> list[Line]:
+    """All of a grid. What does not fit into a screen is not drawn to its end."""
+    limit = len(section.rows)
+    if screen.height is not None:
+        limit = min(limit, screen.height + 1)
     return [
-        *map(make_cell_text, [row["run"], *values]),
-        make_cell_text(row["state"], COLOURS.get(row["state"], "")),
-        *map(make_cell_text, cells),
+        _draw_head(section, screen),
+        *draw_runs(section.rows[:limit], screen),
+        *_draw_below(section, screen, None),
     ]
 
 
-def _live(row: Mapping[str, Any]) -> dict[str, str]:
-    speed, gpus = row.get("tokens_per_s"), row.get("gpus")
-    return {
-        "tok/s": format_short(speed) if speed else "",
-        "left": view.format_duration(row.get("eta_s")),
-        "beat": view.format_duration(row.get("heartbeat_s")),
-        "GPUs": str(gpus) if gpus else "",
+def _draw_cut(section: Section, screen: Screen, height: int) -> list[Line]:
+    """A grid in so many lines: counts, what runs and what failed, and how many more
+    there are."""
+    head = [_draw_head(section, screen)]
+    below = _draw_below(section, screen, MOST_REASONS)
+    room = height - len(head) - len(below) - 1
+    groups = _draw_values(section, screen)
+    if groups and len(groups) + FEW_ROWS + 2 <= room:
+        head += [*groups, []]
+        room -= len(groups) + 1
+    limit = max(room - 1, FEW_ROWS)
+    shown = choose_foremost(section.rows, limit)
+    more = _draw_more(len(section.rows) - len(shown), "")
+    return [*head, *draw_runs(shown, screen), more, *below]
+
+
+def _draw_more(count: int, of: str) -> Line:
+    words = f"… and {count:,} more {of}".rstrip()
+    return [(f"{words} (--all)", "dim")]
+
+
+def choose_foremost(rows: Sequence[Row], limit: int) -> Sequence[Row]:
+    """As many rows as fit: all in the grid's order, or else those that run, then those
+    that did not end well. Of both some are shown where there are both."""
+    limit = max(limit, 1)
+    if len(rows) <= limit:
+        return rows
+    ordered = sorted(rows, key=lambda row: RANKS.get(row["state"], OTHER_RANK))
+    counts = Counter(RANKS.get(row["state"], OTHER_RANK) for row in rows)
+    running, troubled = counts[0], counts[1]
+    kept = min(running, max(limit - min(troubled, limit // 3), 1))
+    return [*ordered[:kept], *ordered[running:]][:limit]
+
+
+def _draw_head(section: Section, screen: Screen) -> Line:
+    """The grid's name, and how many of its runs are in which state."""
+    runs = [row for row in section.rows if "/" not in row["run"]]
+    counts = Counter(row["state"] for row in runs)
+    pieces: Line = [(make_showable(section.grid, keep=""), "bold"), (": ", "")]
+    for number, state in enumerate(state for state in view.STATES if counts[state]):
+        if number:
+            pieces.append((", ", ""))
+        pieces.append((f"{counts[state]:,} {state}", COLOURS.get(state, "")))
+    beside = len(section.rows) - len(runs)
+    if beside:
+        comma = ", " if runs else ""
+        pieces.append((f"{comma}{beside} other job{'s' * (beside > 1)}", ""))
+    return _cut_line(pieces, screen.width)
+
+
+def _cut_line(pieces: Line, width: int) -> Line:
+    """A line that is no wider than the terminal; of a name only the end is lost."""
+    shown: Line = []
+    for text, style in pieces:
+        room = width - sum(len(text) for text, _ in shown)
+        if room <= 0:
+            break
+        shown.append((cut_text(text, room), style))
+    return shown
+
+
+def draw_runs(rows: Sequence[Row], screen: Screen) -> list[Line]:
+    """A line for each run, below the headings; and which axes have no column, where
+    not all fit."""
+    keys = find_differing_keys([row["axes"] for row in rows])
+    axes = dict(zip(shorten_keys(keys), keys, strict=True))
+    columns = [Column("run", [row["run"] for row in rows])]
+    for heading, key in axes.items():
+        texts = [format_cell(row["axes"].get(key)) for row in rows]
+        columns.append(Column(heading, texts, least=LEAST_AXIS))
+    columns += _make_state_columns(rows, screen)
+    table = fit_table(columns, screen.width)
+    hidden = [axes[heading] for heading in table.left if heading in axes]
+    lines = list(table.lines)
+    if hidden:
+        lines += _wrap(f"too narrow to show {', '.join(hidden)}", screen.width, 2)
+    return lines
+
+
+def _make_state_columns(rows: Sequence[Row], screen: Screen) -> list[Column]:
+    """The columns behind the axes. Those that say nothing of any run are left out."""
+    states = [str(row["state"]) for row in rows]
+    columns = [
+        Column("state", states, [COLOURS.get(row["state"], "") for row in rows]),
+        Column("step", [_format_step(row) for row in rows]),
+        Column("loss", [_format_loss(row) for row in rows], is_number=True),
+    ]
+    extras: list[tuple[str, Callable[[Row], str]]] = [
+        ("left", lambda row: view.format_duration(row.get("eta_s"))),
+        ("expected", lambda row: _format_expected(row, screen.now)),
+        ("tok/s", _format_speed),
+        ("GPUs", lambda row: str(row.get("gpus") or "")),
+        ("beat", lambda row: view.format_duration(row.get("heartbeat_s"))),
+    ]
+    for heading, write in extras:
+        texts = [write(row) for row in rows]
+        if any(texts):
+            is_number = heading not in ("left", "expected")
+            columns.append(Column(heading, texts, is_number=is_number, is_extra=True))
+    ids = [row["slurm"] or "" for row in rows]
+    if any(ids):
+        columns.append(Column("slurm", ids))
+    columns.append(Column("", [_name_reason(row) for row in rows]))
+    return columns
+
+
+def _format_step(row: Row) -> str:
+    return "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
+
+
+def _format_loss(row: Row) -> str:
+    """The last test loss; a dash where a run has begun and has none."""
+    if row["loss"] is None:
+        return "" if row["step"] is None else "–"
+    return f"{float(row['loss']):.4f}"
+
+
+def _format_speed(row: Row) -> str:
+    speed = row.get("tokens_per_s")
+    return format_short(speed) if speed else ""
+
+
+def _format_expected(row: Row, now: float) -> str:
+    """When a run is expected to start, or to end."""
+    starts, ends = row.get("expected_start"), row.get("expected_end")
+    if starts is not None:
+        return f"starts {format_moment(starts, now)}"
+    return "" if ends is None else f"ends {format_moment(ends, now)}"
+
+
+def _name_reason(row: Row) -> str:
+    """The most important reason of a run, in a word."""
+    words = (reason.word for reason in list_reasons(row))
+    return next((word for word in words if word), "")
+
+
+def _draw_values(section: Section, screen: Screen) -> list[Line]:
+    """A line for each value of the grid's first axis: how many runs are where, their
+    losses, what is left. None where there are too many values, or one."""
+    axis = next(iter(find_differing_keys([row["axes"] for row in section.rows])), None)
+    if axis is None:
+        return []
+    groups = view.group_rows(section.rows, {section.grid: axis})
+    if not 1 < len(groups) <= MOST_VALUES:
+        return []
+    values = [format_cell(group.value) for group in groups]
+    columns = [Column(axis.rpartition(".")[2], values, least=LEAST_AXIS)]
+    for state in view.STATES:
+        counts = [str(group.states[state] or "") for group in groups]
+        if any(counts):
+            styles = [COLOURS.get(state, "")] * len(groups)
+            columns.append(Column(state, counts, styles, is_number=True))
+    columns += _make_group_columns(groups)
+    return fit_table(columns, screen.width).lines
+
+
+def _make_group_columns(groups: "Sequence[view.Group]") -> list[Column]:
+    """The losses of groups of runs, what is left of them, and what they hold."""
+    losses = [
+        "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
+        for group in groups
+    ]
+    texts = {
+        "loss": losses,
+        "left": [view.format_duration(group.eta_s) for group in groups],
+        "GPUs": [str(group.gpus or "") for group in groups],
+        "flags": [str(group.flags or "") for group in groups],
     }
-
-
-def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each value of each grid's first axis: how many runs are where, their
-    losses, what is left."""
-    axis_of = _find_first_axes(rows)
-    groups = view.group_rows(rows, axis_of)
-    states = [
-        state for state in view.STATES if any(group.states[state] for group in groups)
+    return [
+        Column(heading, cells, is_number=True, is_extra=True)
+        for heading, cells in texts.items()
+        if any(cells)
     ]
-    is_one_grid = len(axis_of) == 1
-    title = "grid, first axis"
-    if is_one_grid:
-        title = next(iter(axis_of.values())) or "runs"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(make_cell_text(title.rpartition(".")[2]), overflow="fold")
-    for name in [*states, "loss", "left", "GPUs", "flags"]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        value = format_cell(group.value) if axis_of[group.grid] else "all"
-        name = value if is_one_grid else f"{group.grid} {value}"
-        table.add_row(make_cell_text(name), *_make_group_cells(group, states))
-    return table
 
 
-def _find_first_axes(rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
-    """Of each grid, the first key in which its runs differ; None where they have none."""
-    axes_of: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        axes_of.setdefault(row["grid"], []).append(row["axes"])
-    return {
-        grid: next(iter(find_differing_keys(axes)), None)
-        for grid, axes in axes_of.items()
-    }
+def _draw_below(section: Section, screen: Screen, most: int | None) -> list[Line]:
+    """What stands below a grid's runs: the reasons, when it starts and ends."""
+    groups = section.reasons
+    lines: list[Line] = []
+    for group in groups[:most]:
+        lines += _draw_reason(group, section.grid, screen.width)
+    hidden = len(groups) - len(groups[:most])
+    if hidden:
+        lines.append([(f"… and {hidden:,} more reasons (zsg why {section.grid})", "")])
+    lines += _draw_expected(section.rows, screen)
+    return lines
 
 
-def _make_group_cells(group: "view.Group", states: Sequence[State]) -> list[Text]:
-    """How many runs of a group are in each state, their losses and what is left."""
-    counts = [
-        make_cell_text(group.states[state] or "", COLOURS.get(state, ""))
-        for state in states
-    ]
-    losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
-    time_left = view.format_duration(group.eta_s)
-    cells = (losses, time_left, str(group.gpus or ""), str(group.flags or ""))
-    return [*counts, *map(make_cell_text, cells)]
+def _draw_reason(group: ReasonGroup, grid: str, width: int) -> list[Line]:
+    """How many runs stand where they stand for a reason, and the sentence of it."""
+    named = grid if len(group.runs) > 1 else group.runs[0]
+    hint = f" (zsg why {named})" if group.is_trouble else ""
+    title, text = group.reason.title, make_showable(group.reason.text, keep="")
+    colon = ": " if text else ""
+    sentence = f"{len(group.runs):,} × {title}{colon}{text}"
+    return _wrap(sentence, width, REASON_LINES, hint)
+
+
+def _wrap(text: str, width: int, most: int, hint: str = "") -> list[Line]:
+    """A text in so many lines at most, the further ones indented; what does not fit is
+    cut before the hint."""
+    text = make_showable(text, keep="")
+    lines = textwrap.wrap(text + hint, width, subsequent_indent="  ")
+    if len(lines) > most:
+        room = most * (width - 2) - len(hint) - width // 8
+        lines = textwrap.wrap(
+            cut_text(text, room) + hint, width, subsequent_indent="  "
+        )
+    return [[(line, "")] for line in lines]
+
+
+def _draw_expected(rows: Sequence[Row], screen: Screen) -> list[Line]:
+    """When the first run that waits is to start, and the last that runs to end."""
+    starts = [row["expected_start"] for row in rows if row.get("expected_start")]
+    ends = [row["expected_end"] for row in rows if row.get("expected_end")]
+    words: list[str] = []
+    if starts:
+        words.append(f"next start {format_moment(min(starts), screen.now)} (Slurm)")
+    if ends:
+        words.append(f"what runs ends by {format_moment(max(ends), screen.now)}")
+    return [[(f"expected: {', '.join(words)}", "")]] if words else []
+
+
+def _draw_last(
+    rows: Sequence[Row], sections: Sequence[Section], screen: Screen
+) -> list[Line]:
+    """What stands below all grids: what words mean, and what comes next."""
+    lines: list[Line] = []
+    if any(row["state"] == State.WAITING for row in rows):
+        lines += _wrap(LEGEND, screen.width, 2)
+    failing = [section.grid for section in sections if _has_failed(section)]
+    if failing:
+        commands = ", ".join(f"zsg why {grid}" for grid in failing[:MOST_NAMED])
+        more = ", …" if len(failing) > MOST_NAMED else ""
+        lines += _wrap(f"next: {commands}{more}", screen.width, 2)
+    return lines
+
+
+def _has_failed(section: Section) -> bool:
+    return any(row["state"] in (State.FAILED, State.UNKNOWN) for row in section.rows)

@@ -19,6 +19,7 @@ HELD_BACK = (HELD_BY_ADMIN, HELD_BY_USER, HELD_AFTER_LAUNCH)
 # of a submission that has an intent and no ids yet
 CUT_SHORT = "its submission was cut short; zsg submit again settles it"
 GRID_FILE = "GRID.YAML"  # in advice: the file of the grid, where it is not known
+NOT_SUBMITTED = "not submitted: "  # with which the cause begins of what never was
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
 
 
