@@ -1,11 +1,13 @@
 """Writes the pages of docs/reference: every key of a grid, every key of a profile, the
-help of every command, every check of nodes.
+help of every command, every check of nodes, every public name of `import zsg`.
 
 `python -m launcher.reference_pages`, called in the root of the repository, makes the
 pages anew, and the table of keys in cluster_profiles/README.md. A test compares them
 with the code. Nothing of zsg imports this.
 """
 
+import importlib
+import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,6 +69,12 @@ What `zsg COMMAND --help` prints. A command ends with exit code 0 (done), 1 (a b
 mistake on the command line or in a file), 3 (the cluster or this machine), 130 (Ctrl-C). Those that
 compare end with 1, too, where they find a fault: `zsg verify`, and `zsg doctor --on-node`.
 """
+PYTHON_INTRO = """\
+# Every public name of `import zsg`
+
+What a program may import, with what each takes, gives and raises. [From Python](../python-api.md)
+shows them at work and says what is promised of them.
+"""
 
 
 def grid_page() -> str:
@@ -100,6 +108,88 @@ def node_checks_page() -> str:
     blocks += ["## What a CPU confirms for CPUs, and a GPU anew", _table_checks(anew)]
     blocks += ["## What is the same on any node", _table_checks(same)]
     return "\n\n".join(blocks) + "\n"
+
+
+def python_page() -> str:
+    """docs/reference/python.md."""
+    # by its name: nothing of the launcher rests on what stands above it
+    public = importlib.import_module("zsg")
+    values = {name: getattr(public, name) for name in public.__all__}
+    functions = {name: value for name, value in values.items() if callable(value)}
+    records = {
+        name: value for name, value in functions.items() if isinstance(value, type)
+    }
+    blocks = [PYTHON_INTRO.strip(), GENERATED, "## Functions"]
+    for name, value in functions.items():
+        if name not in records:
+            blocks += [f"### `{name}`", _describe_function(name, value)]
+    blocks.append("## Records and errors")
+    for name, value in records.items():
+        blocks += [f"### `{name}`", _describe_class(value)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _describe_function(name: str, function: Any) -> str:
+    """The signature of a function, and its docstring with its parts as lists."""
+    signature = inspect.signature(function)
+    lines: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:
+            lines.append("*")
+        default = (
+            "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        )
+        lines.append(f"{parameter.name}: {_name_type(parameter.annotation)}{default}")
+    arguments = "".join(f"    {line},\n" for line in lines)
+    result = _name_type(signature.return_annotation)
+    code = f"```python\nzsg.{name}(\n{arguments}) -> {result}\n```"
+    return f"{code}\n\n{_as_markdown(inspect.getdoc(function) or '')}"
+
+
+def _name_type(annotation: Any) -> str:
+    """A type as a program writes it, without the modules that it is of."""
+    text = (
+        annotation
+        if isinstance(annotation, str)
+        else inspect.formatannotation(annotation)
+    )
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text).replace(
+        "DataFrame", "pandas.DataFrame"
+    )
+
+
+def _describe_class(kind: type) -> str:
+    """The docstring of a record or an error, and its fields and properties."""
+    lines = [_as_markdown(inspect.getdoc(kind) or ""), ""]
+    for name in getattr(kind, "__annotations__", {}):
+        lines.append(f"- `{name}`")
+    for name, value in vars(kind).items():
+        if isinstance(value, property) and not name.startswith("_"):
+            about = inspect.cleandoc(value.__doc__ or "").partition("\n\n")[0]
+            lines.append(f"- `{name}` (computed): {_flow(about)}")
+    return "\n".join(lines).strip()
+
+
+def _as_markdown(docstring: str) -> str:
+    """A docstring, its `Args:`, `Returns:` and `Raises:` as headed lists."""
+    blocks: list[str] = []
+    for block in docstring.split("\n\n"):
+        title, _, body = block.partition("\n")
+        if title not in ("Args:", "Returns:", "Raises:"):
+            blocks.append(_flow(block))
+            continue
+        rows = re.split(r"\n(?! )", inspect.cleandoc(body))
+        if title == "Returns:":
+            blocks.append(f"Returns: {_flow(' '.join(rows))}")
+            continue
+        named = [row.partition(": ") for row in rows]
+        items = [f"- `{name}`: {_flow(about)}" for name, _, about in named]
+        blocks.append("\n".join([title, "", *items]))
+    return "\n\n".join(blocks)
+
+
+def _flow(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _table_checks(checks: Sequence[NodeCheck]) -> str:
@@ -214,6 +304,7 @@ def write(root: Path) -> None:
     (folder / "profile.md").write_text(profile_page())
     (folder / "commands.md").write_text(commands_page())
     (folder / "node-checks.md").write_text(node_checks_page())
+    (folder / "python.md").write_text(python_page())
     readme = root / PROFILE_README
     readme.write_text(profile_readme(readme.read_text()))
 

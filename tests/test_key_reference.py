@@ -31,6 +31,7 @@ PAGES = {
     "grid.md": reference_pages.grid_page,
     "profile.md": reference_pages.profile_page,
     "node-checks.md": reference_pages.node_checks_page,
+    "python.md": reference_pages.python_page,
 }
 
 

@@ -1,14 +1,126 @@
 """What programs may import of zsg: these names stay; modules below `launcher`, `jobs`
 and `zsg_core` may move.
 
-`Example`: one instruction example of a data set. `Answered`: what a model answered to
-one, as it is scored.
+    import zsg
+
+    grid = zsg.load_grid("grid.yaml")
+    zsg.plan(grid)
+    zsg.submit(grid)
+    zsg.metrics(grid)
+
+Nothing is printed, and every error is a `ZsgError`: a `UserError` for what is wrong in a
+file or an argument, a `ClusterError` for what Slurm, a disk or MLflow did not do. Notes
+are logged, below the logger "launcher". docs/python-api.md shows each function and says
+what is promised.
+
+A name is imported when it is first used: `import zsg` itself takes a few milliseconds,
+and neither torch, mlflow nor pandas.
 """
 
-from importlib.metadata import version
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
 
-from zsg_core.data.examples import Example
-from zsg_core.metrics.scoring import Answered
+if TYPE_CHECKING:
+    from launcher.api.grids import load_grid, write_starter
+    from launcher.api.observing import status
+    from launcher.api.records import (
+        Effect,
+        Grid,
+        Plan,
+        PlannedRun,
+        Run,
+        RunStatus,
+        Verdict,
+    )
+    from launcher.api.results import compare, item_losses, metrics, report
+    from launcher.api.submitting import plan, submit
+    from zsg_core.data.examples import Example
+    from zsg_core.errors import ClusterError, UserError, ZsgError
+    from zsg_core.metrics.scoring import Answered
 
-__version__ = version("zsg")
-__all__ = ["Answered", "Example", "__version__"]
+    __version__: str
+
+# where each name is
+_HOMES = {
+    "Answered": "zsg_core.metrics.scoring",
+    "ClusterError": "zsg_core.errors",
+    "Effect": "launcher.api.records",
+    "Example": "zsg_core.data.examples",
+    "Grid": "launcher.api.records",
+    "Plan": "launcher.api.records",
+    "PlannedRun": "launcher.api.records",
+    "Run": "launcher.api.records",
+    "RunStatus": "launcher.api.records",
+    "UserError": "zsg_core.errors",
+    "Verdict": "launcher.api.records",
+    "ZsgError": "zsg_core.errors",
+    "compare": "launcher.api.results",
+    "item_losses": "launcher.api.results",
+    "load_grid": "launcher.api.grids",
+    "metrics": "launcher.api.results",
+    "plan": "launcher.api.submitting",
+    "report": "launcher.api.results",
+    "status": "launcher.api.observing",
+    "submit": "launcher.api.submitting",
+    "write_starter": "launcher.api.grids",
+}
+
+__all__ = [
+    "Answered",
+    "ClusterError",
+    "Effect",
+    "Example",
+    "Grid",
+    "Plan",
+    "PlannedRun",
+    "Run",
+    "RunStatus",
+    "UserError",
+    "Verdict",
+    "ZsgError",
+    "__version__",
+    "compare",
+    "item_losses",
+    "load_grid",
+    "metrics",
+    "plan",
+    "report",
+    "status",
+    "submit",
+    "write_starter",
+]
+
+# a program that wants zsg's notes configures logging; else Python would print them
+for _package in ("launcher", "jobs", "zsg_core"):
+    logging.getLogger(_package).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("zsg")
+    elif home := _HOMES.get(name):
+        _require_linux(home)
+        value = getattr(importlib.import_module(home), name)
+    else:
+        raise AttributeError(f"module 'zsg' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _require_linux(home: str) -> None:
+    """UserError where a name's package would end the process: it needs Linux."""
+    import sys
+
+    from zsg_core.errors import UserError
+    from zsg_core.linux import REFUSAL
+
+    if home.startswith("launcher.") and not sys.platform.startswith("linux"):
+        raise UserError(REFUSAL.format(system=sys.platform))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

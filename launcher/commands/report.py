@@ -81,17 +81,13 @@ def report(
     Example:
       zsg report wsd-order --panel lr --x examples
     """
+    from launcher.api import results
     from launcher.reporting import report as reports
     from launcher.reporting.data.grid_comparison import ReportOptions
     from launcher.views import show
-    from launcher.workspace import workspaces
 
     options = ReportOptions(metric, x.value, panel, stage, over_splits)
-    if out is not None:
-        workspace_folder = workspaces.find_to_read(workspace)
-    else:
-        workspace_folder = workspaces.find_own(workspace, elsewhere="--out FOLDER")
-    page = reports.write_report(workspace_folder, grid, options, out)
+    page = results.write_report(grid, options, out, workspace)
     show.print_result(
         f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}"
     )
@@ -122,7 +118,7 @@ def export(
     run, axes, step, item, task, loss. In a notebook, with the same columns:
 
     \b
-      from launcher.reporting.frames import metrics
+      from zsg import metrics
 
     In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an
     apostrophe before them, and what does not print is written as its escape. Parquet

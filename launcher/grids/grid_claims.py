@@ -10,6 +10,7 @@ from jobs.contract.grid_record import DatedClaim
 from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
+from zsg_core.errors import UserError
 from zsg_core.schema_errors import describe_unknown_key, format_brief, suggest_nearest
 from zsg_core.settings.claims import (
     FEWEST_PLACES,
@@ -50,6 +51,23 @@ def read_claims(
         _check_published(document, location, claim)
         _check_stage(document, location, claim, max_stages)
     return tuple(claims)
+
+
+def read_question(
+    question: Mapping[str, Any], axes: Sequence[Mapping[str, Any]]
+) -> Claim:
+    """A comparison with the keys of a claim, of runs that have these axes. UserError for
+    one that cannot be decided."""
+    try:
+        [claim] = OF_A_GRID.validate_python([question])
+    except ValidationError as error:
+        (_, _, *keys), problem = _locate_problem(error)
+        where = f"{keys[-1]}: " if keys and str(keys[-1]) not in problem else ""
+        raise UserError(f"compare: {where}{problem}") from None
+    for key, value in claim.places:
+        if problem := _explain_no_axis(key, value, axes):
+            raise UserError(f"compare: {problem}")
+    return claim
 
 
 def _check_published(document: Document, location: Place, claim: Claim) -> None:
@@ -161,19 +179,25 @@ def _check_axis(
     value: Any,
     axes: Sequence[Mapping[str, Any]],
 ) -> None:
+    if problem := _explain_no_axis(key, value, axes):
+        raise document.error(location, problem)
+
+
+def _explain_no_axis(
+    key: str, value: Any, axes: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Why no run can be of this value of an axis; None where one is."""
     axis_names = list(dict.fromkeys(name for point in axes for name in point))
     if key not in axis_names:
-        raise document.error(
-            location,
+        return (
             f"{key!r} is no axis of this grid.{suggest_nearest(key, axis_names)} Axes:"
-            f" {', '.join(axis_names)}",
+            f" {', '.join(axis_names)}"
         )
     values = [point[key] for point in axes if key in point]
-    if not any(_is_same(each, value) for each in values):
-        choices = ", ".join(dict.fromkeys(map(format_brief, values)))
-        raise document.error(
-            location, f"no run has {key} {format_brief(value)}; there are: {choices}"
-        )
+    if any(_is_same(each, value) for each in values):
+        return None
+    choices = ", ".join(dict.fromkeys(map(format_brief, values)))
+    return f"no run has {key} {format_brief(value)}; there are: {choices}"
 
 
 def _is_same(value: Any, second: Any) -> bool:

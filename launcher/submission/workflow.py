@@ -1,5 +1,6 @@
 """The steps of `zsg plan` and `zsg submit`: resolve a grid, submit it, follow its local jobs."""
 
+import contextlib
 import logging
 import os
 import shlex
@@ -7,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ class ResolvedGrid:
     opened_by: dict[str, Any]
     read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
+    notes: Sequence[str] = ()  # what there is to know of it, as it was logged
     # what the cluster says of itself, asked while the runs were resolved
     early: EarlyAnswer[Cluster] | None = None
 
@@ -164,8 +167,8 @@ def resolve_grid(
     notes += estimates.refuse_short_hosts()
     estimates.refuse_endless()
     logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
-    for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
-        logger.warning(f"note: {note}")
+    notes = [*grid.notes, *notes, *inputs.find_model_notes(stages)]
+    _log_notes(notes)
     opened_by = {
         "file": str(paths.make_absolute(path)),
         "opened_with": _name_profile(layers),
@@ -179,8 +182,14 @@ def resolve_grid(
         opened_by,
         inputs_read,
         effects.list_effects(layers, profile, grid, runs),
+        notes,
         early,
     )
+
+
+def _log_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        logger.warning(f"note: {note}")
 
 
 def _shrink_grid(grid: Grid, profile: Profile) -> Grid:
@@ -251,24 +260,41 @@ def reopen_grid(workspace: Workspace, name: str) -> ResolvedGrid:
     )
 
 
-def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
-    """Prints what a submit would do now; returns the error with which it would refuse,
-    if it would."""
+@dataclass(frozen=True)
+class SubmitPreview:
+    """What a submit would do now, and why it would refuse to."""
+
+    opened: ResolvedGrid
+    plan: Plan
+    refusals: list[ZsgError]
+
+
+def preview_submit(opened: ResolvedGrid, allow: Allow) -> SubmitPreview:
+    """What a submit would do now. Submits and makes nothing."""
     opened = opened.on_cluster(must_answer=False)
-    site, estimates = opened.site, opened.estimates
+    site = opened.site
     ledger = Ledger(site.workspace)
     _tell_clusters(site, ledger)
     quota = admission.find_submit_quota(site, allow)
     plan = opened.plan_submit(allow, ledger, quota, only_looks=True)
-    refused: list[ZsgError] = [
+    refusals: list[ZsgError] = [
         error
         for error in [workspaces.find_refusal(site.workspace), ledger.find_refusal()]
         if error
     ]
-    refused += [
-        *admission.find_objections(site, plan, allow, estimates),
+    refusals += [
+        *admission.find_objections(site, plan, allow, opened.estimates),
         *admission.without_room(plan),
     ]
+    return SubmitPreview(opened, plan, refusals)
+
+
+def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
+    """Prints what a submit would do now; returns the error with which it would refuse,
+    if it would."""
+    preview = preview_submit(opened, allow)
+    opened, plan, refused = preview.opened, preview.plan, preview.refusals
+    site, estimates = opened.site, opened.estimates
     _say_unknown(opened, plan)
     if json:
         _tell_of_the_data(opened)
@@ -549,18 +575,32 @@ def _is_submitted(workspace: Workspace, name: str, earlier: set[str]) -> bool:
 def _run_here(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
-    # a script's background jobs begin by ignoring it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    delivery = start_delivery(site.workspace, name)
+    with _hear_interrupts():
+        delivery = start_delivery(site.workspace, name)
+        try:
+            with show.Progress() as progress:
+                tick = lambda: (  # noqa: E731
+                    progress.show(*_look(opened, helpers)) if progress.due() else None
+                )
+                local.run_all(site.workspace, site.profile, jobs, tick)
+        finally:
+            delivery.terminate()
+            patience_s = DELIVERY_S[site.profile.tracking.uri is None]
+            _await_delivery(delivery, name, patience_s)
+
+
+@contextlib.contextmanager
+def _hear_interrupts() -> Generator[None]:
+    """While it lasts, Ctrl-C is heard: a script's background jobs begin by ignoring it.
+    Only a program's first thread can be told of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with show.Progress() as progress:
-            tick = lambda: (  # noqa: E731
-                progress.show(*_look(opened, helpers)) if progress.due() else None
-            )
-            local.run_all(site.workspace, site.profile, jobs, tick)
+        yield
     finally:
-        delivery.terminate()
-        _await_delivery(delivery, name, DELIVERY_S[site.profile.tracking.uri is None])
+        signal.signal(signal.SIGINT, former)
 
 
 def start_delivery(workspace: Workspace, name: str) -> subprocess.Popen[bytes]:

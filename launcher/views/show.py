@@ -7,6 +7,7 @@ it: nothing is markup, and no character reaches the terminal that it would obey.
 rich's own colours and movements do.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -14,7 +15,8 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -54,12 +56,31 @@ BESIDE = 3  # lines of a terminal that are left for the prompt and for notes
 MOST_NAMED = 8
 
 
+# a program that calls zsg prints for itself
+_is_silent: ContextVar[bool] = ContextVar("_is_silent", default=False)
+
+
+@contextlib.contextmanager
+def silenced() -> Generator[None]:
+    """While it lasts, nothing is printed by this thread."""
+    token = _is_silent.set(True)
+    try:
+        yield
+    finally:
+        _is_silent.reset(token)
+
+
 class ShowingConsole(Console):
     """A console for which every text is a text: no markup, no `:code:` for a picture,
     no character that it obeys."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, unless all is silent."""
+        if not _is_silent.get():
+            super().print(*objects, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -468,8 +489,9 @@ def _reason(row: Mapping[str, Any]) -> None:
 
 
 def _shows_progress() -> bool:
-    """Whether what moves is shown: in a terminal, unless -q was given."""
-    return _err.is_terminal and logger.isEnabledFor(logging.INFO)
+    """Whether what moves is shown: in a terminal, unless -q was given or all is silent."""
+    is_heard = logger.isEnabledFor(logging.INFO) and not _is_silent.get()
+    return _err.is_terminal and is_heard
 
 
 class Progress:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.grid_record import GridRecord
 from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting.data import recorded_runs, run_groups
@@ -62,6 +63,26 @@ def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
     rows = record.runs
     stages = max((len(row.recipe["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)
+    return _judge_claims(workspace, record, claims)
+
+
+def judge_question(
+    workspace: Workspace, name: str, question: Mapping[str, Any]
+) -> list[JudgedClaim]:
+    """The verdicts of a comparison that is no claim of the grid, with the keys of one.
+
+    UserError if there is no such grid, or no run has the axis or a value of it.
+    """
+    record = recorded_grids.read_grid(workspace, name)
+    claim = grid_claims.read_question(question, [row.axes for row in record.runs])
+    return _judge_claims(workspace, record, [claim])
+
+
+def _judge_claims(
+    workspace: Workspace, record: GridRecord, claims: Sequence[Claim]
+) -> list[JudgedClaim]:
+    """The verdicts of claims on a grid's runs, claim by claim, with what makes one
+    doubtful."""
     claim_runs: dict[tuple[str, int | None], list[_ClaimRun]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         claim_runs[metric, stage] = [
