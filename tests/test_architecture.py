@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.lib.tiny_families import FAMILIES, VOCABULARY, make_config
+from tests.lib.tiny_families import FAMILIES, VOCABULARY, make_config, make_model
 from zsg_core.errors import UserError
 
 with warnings.catch_warnings():
@@ -14,11 +14,20 @@ with warnings.catch_warnings():
     from transformers import AutoConfig
 
     from jobs.model import architecture
+    from jobs.model.answer_loss import PADDED, AnswerLoss
+    from jobs.model.small_config import shrink_config
+    from tests.lib.family_table import compute_losses
 
 
 def skeleton(family: str, **changes: Any) -> Any:
     """A model of a family that takes no memory."""
     config = make_config(family, **changes)
+    return architecture.make_skeleton(config, torch.float32, "eager")
+
+
+def small_skeleton(family: str, **settings: Any) -> Any:
+    """The same of a family by its class's own config, made small."""
+    config = shrink_config(AutoConfig.for_model(family, **settings))
     return architecture.make_skeleton(config, torch.float32, "eager")
 
 
@@ -75,6 +84,53 @@ def test_nothing_is_drawn_once_dropouts_are_silent() -> None:
     assert architecture.list_silenced(gpt2) == told
     assert not architecture.silence_dropouts(seed)
     assert not architecture.silence_dropouts(skeleton("llama"))
+
+
+def test_what_layers_read_of_their_config_each_time_is_silent_too() -> None:
+    """Falcon's layers do; what no layer of a model reads is not told of."""
+    falcon = skeleton("falcon", hidden_dropout=0.1, attention_dropout=0.2)
+    persimmon = small_skeleton("persimmon", attention_dropout=0.1)
+
+    told = architecture.silence_dropouts(falcon)
+    assert sorted(told) == ["attention_dropout 0.2", "hidden_dropout 0.1"]
+    assert falcon.config.hidden_dropout == falcon.config.attention_dropout == 0
+    assert "attention_dropout 0.1" in architecture.silence_dropouts(persimmon)
+    assert persimmon.config.attention_dropout == 0
+    assert not architecture.silence_dropouts(skeleton("gpt_neox"))
+
+
+def test_what_routers_multiply_at_random_is_silent() -> None:
+    """As a Mixtral's may."""
+    mixtral = skeleton("mixtral", router_jitter_noise=0.1)
+
+    assert architecture.silence_dropouts(mixtral) == ["jitter_noise 0.1"]
+    held = [vars(module).get("jitter_noise") for module in mixtral.modules()]
+    assert not any(held)
+    assert mixtral.config.router_jitter_noise == 0
+
+
+def test_routers_add_nothing_to_the_loss() -> None:
+    """Whatever their config asks for, as transformers would with labels."""
+    asked = {"output_router_logits": True, "router_aux_loss_coef": 0.5}
+    texts = [torch.arange(5, 40), torch.arange(9, 60)]
+    with_loss = AnswerLoss(make_model("mixtral", **asked), PADDED)
+    without = AnswerLoss(make_model("mixtral"), PADDED)
+
+    assert torch.equal(compute_losses(with_loss, texts), compute_losses(without, texts))
+
+
+def test_parameters_that_a_class_freezes_are_known() -> None:
+    """What AfMoE adds to its routers' scores: no gradient reaches it, and weight decay
+    would shrink it. All else is trained again after adapters are merged."""
+    afmoe = small_skeleton("afmoe")
+
+    names = architecture.list_frozen(afmoe)
+    assert names == [f"model.layers.{n}.mlp.expert_bias" for n in (1, 2, 3)]
+    afmoe.requires_grad_(False)
+    architecture.free_parameters(afmoe)
+    frozen = [name for name, p in afmoe.named_parameters() if not p.requires_grad]
+    assert frozen == names
+    assert not architecture.list_frozen(skeleton("llama"))
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_family_whose_attention_is_done_as_asked_is_packed(
         ("lfm2", {"layer_types": ["conv", "full_attention"] * 8}),
         ("mamba", {}),
         ("bloom", {}),
-        ("falcon", {}),
+        ("falcon", {"hidden_dropout": 0.1, "attention_dropout": 0.1}),
         ("stablelm", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

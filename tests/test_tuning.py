@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.lib.mlflow_contents import loss_by_step
 from tests.lib.model_folders import write_decoder
 from tests.lib.small_runs import submit_forked
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.families.headers import shape_of_tensors
 from zsg_core.families.registry import shape_of_config
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TuningSettings
@@ -24,11 +26,18 @@ from zsg_core.training.tuning import count_trained_parameters
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        CONFIG_MAPPING,
+        AutoModelForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
 
     from jobs.model import lora as lora_module
     from jobs.model.adapter_masks import KeyedMask, MaskKeys, find_keys
+    from jobs.model.base_model import load_model
     from jobs.model.lora import add_adapters, count_adapted
+    from jobs.model.small_config import shrink_config
     from jobs.model.tuning import apply_tuning
     from tests.lib.tiny_families import make_config, make_model
 
@@ -182,6 +191,26 @@ def test_a_role_means_the_same_in_every_family(
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * sum(found.values())
     assert all(".lora_" in name for name in trained)
+
+
+def test_what_a_class_freezes_is_not_tuned(tmp_path: Path) -> None:
+    """AfMoE's experts are used alike by a bias that no gradient reaches: weight decay
+    would shrink it. It is no bias to tune, either. Plan counts the same by names."""
+    config = shrink_config(CONFIG_MAPPING["afmoe"]())
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "fp32")
+    apply_tuning(model, {"method": "full"})
+
+    tensors = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    frozen = tensors.keys() - trained
+    assert len(frozen) == 3 and all(name.endswith("expert_bias") for name in frozen)
+    shape = shape_of_tensors(config.to_dict(), tensors)
+    counted = count_trained_parameters(shape, {"method": "full"})
+    assert counted == sum(prod(tensors[name]) for name in trained)
+    assert count_trained_parameters(shape, {"method": "bitfit"}) == 0
+    with pytest.raises(UserError, match="bitfit trains biases"):
+        apply_tuning(model, {"method": "bitfit"})
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ def test_under_zero_3_no_rank_holds_the_model_and_training_is_the_same(
 ) -> None:
     """Rank 0 alone reads; at no moment is more than one module whole; the weights and
     losses of two ranks are, to the bit, those of models that were loaded whole, with
-    a second copy and without."""
+    a second copy and without. What rank 0 cannot read both raise, with its cause."""
     untied = write(tmp_path / "untied", shards="40KB")
     tied = write(tmp_path / "tied", "bf16", tie_word_embeddings=True)
     cases = [
@@ -262,10 +262,12 @@ def test_under_zero_3_no_rank_holds_the_model_and_training_is_the_same(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = [
+    failed, *rows = [
         json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")
     ]
 
+    cause = "the fifth tensor from OSError(5, 'no such sector')"
+    assert failed == {"raised": [cause, cause]}
     assert len(rows) == len(cases)
     for row in rows:
         assert row["divided"] == row["whole"]

@@ -6,7 +6,8 @@ and by the modules' own kinds, as transformers 5.23 has them; whether training i
 for a family is proven, not listed: see jobs.model.attention_proof.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ _OF_LAYERS = frozenset(("attn_config", "ffn_config"))
 # families whose routers draw experts at random in training, whatever their configs say
 # (SparseMixer-v2 of Phi-3.5-MoE)
 _DRAWN_EXPERTS = frozenset(("phimoe",))
+# of a config, what a loss of the routers themselves is weighed by (Mixtral, JetMoE, Bamba)
+_ROUTER_LOSSES = ("router_aux_loss_coef", "aux_loss_coef", "z_loss_coefficient")
 # a model's own list of what was set to 0
 _SILENCED = "_zsg_silenced"
+# a model's own list of parameters that its class trains by no gradient
+_FROZEN = "_zsg_frozen"
 
 
 def find_class(config: Any) -> type[Any]:
@@ -64,9 +69,16 @@ def make_skeleton(config: Any, dtype: torch.dtype, attention: str) -> Any:
     """
     model_class = find_class(config)
     with torch.device("meta"):
-        return model_class._from_config(
+        model = model_class._from_config(
             config, dtype=dtype, attn_implementation=attention
         )
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+    ]
+    setattr(model, _FROZEN, frozen)
+    return model
 
 
 def choose_attention(model_class: Any) -> str:
@@ -151,6 +163,20 @@ def list_saved_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+def list_frozen(model: nn.Module) -> list[str]:
+    """The names of a loaded model's parameters that its class freezes when it is made:
+    what is adjusted by other rules than a gradient's, such as what AfMoE adds to its
+    routers' scores. They are weights that nothing trains."""
+    return getattr(model, _FROZEN, [])
+
+
+def free_parameters(model: nn.Module) -> None:
+    """Lets everything be trained that its class trains."""
+    frozen = frozenset(list_frozen(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+
+
 def is_bias(name: str) -> bool:
     """Whether a parameter adds to what a module makes, by its name: those of fused
     experts are called after what they belong to (`down_proj_bias`)."""
@@ -167,18 +193,34 @@ def refuse_drawn_experts(config: Any) -> None:
         )
 
 
+def find_router_loss(config: Any) -> float | None:
+    """What transformers would weigh the routers' own loss by, which zsg leaves out; None
+    where there is none. DBRX has it in the config of its experts."""
+    values = [getattr(config, key, None) for key in _ROUTER_LOSSES]
+    of_experts = getattr(config, "ffn_config", None)
+    values.append(getattr(of_experts, "moe_loss_weight", None))
+    rates = [value for value in values if isinstance(value, (int, float)) and value]
+    return next(iter(rates), None)
+
+
 def silence_dropouts(model: nn.Module) -> list[str]:
     """Sets everything to 0 that would draw random numbers while the model trains, as
-    draws would depend on how examples meet and on ranks.
+    draws would depend on how examples meet and on ranks: what layers keep, and what they
+    read from their config each time.
 
     Returns what was set, each once, as "attention_dropout 0.1".
     """
     silenced: dict[str, None] = {}
     for name, module in model.named_modules():
-        for attribute, rate in _find_drawing(module):
+        for attribute, rate in _find_drawing(vars(module), type(module)):
             setattr(module, attribute, 0.0)
             told_name = name.rpartition(".")[2] if attribute == "p" else attribute
             silenced[f"{told_name} {rate:g}"] = None
+    for config, classes in _list_configs(model):
+        for key, rate in _find_drawing(vars(config)):
+            setattr(config, key, 0.0)
+            if any(_reads_config(module_class, key) for module_class in classes):
+                silenced[f"{key} {rate:g}"] = None
     setattr(model, _SILENCED, list_silenced(model) + list(silenced))
     return list(silenced)
 
@@ -188,12 +230,37 @@ def list_silenced(model: nn.Module) -> list[str]:
     return getattr(model, _SILENCED, [])
 
 
-def _find_drawing(module: nn.Module) -> Iterator[tuple[str, float]]:
-    """The attributes of a module that set how much is drawn, with their values."""
-    is_dropout = "drop" in type(module).__name__.lower()
-    for attribute, value in list(vars(module).items()):
-        if not isinstance(value, float) or value <= 0:
+def _find_drawing(
+    attributes: Mapping[str, Any], owner: type | None = None
+) -> Iterator[tuple[str, float]]:
+    """What sets how much is drawn, of a module's or a config's attributes, with its
+    value. `owner`: the class of a module."""
+    is_dropout = owner is not None and "drop" in owner.__name__.lower()
+    for attribute, value in list(attributes.items()):
+        is_rate = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_rate or value <= 0:
             continue
         is_named_so = any(mark in attribute.lower() for mark in _DRAWING)
         if is_named_so or (is_dropout and attribute == "p"):
             yield attribute, value
+
+
+def _list_configs(model: nn.Module) -> list[tuple[Any, set[type]]]:
+    """The configs that modules keep, each once, with the classes of those that keep it."""
+    configs: dict[int, tuple[Any, set[type]]] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "__dict__"):
+            _config, classes = configs.setdefault(id(config), (config, set()))
+            classes.add(type(module))
+    return list(configs.values())
+
+
+def _reads_config(module_class: type, key: str) -> bool:
+    """Whether a class reads a key from its config after it is made, by the names in its
+    methods' code: Falcon's layers do."""
+    return any(
+        "config" in function.__code__.co_names and key in function.__code__.co_names
+        for name, function in vars(module_class).items()
+        if isinstance(function, FunctionType) and name != "__init__"
+    )

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from jobs.contract import model_proof
 from jobs.contract.folder import Damaged, Workspace, get_object, read_json
 from jobs.contract.model_proof import PACKED, REFUSED, AttentionProof
@@ -20,7 +18,7 @@ from jobs.model import architecture
 from jobs.model.attention_proof import prove_attention
 from jobs.model.base_model import read_config
 from jobs.model.small_config import find_longest
-from jobs.runtime.ranks import Ranks
+from jobs.runtime.together import share_first
 from zsg_core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ ALWAYS_PACKED = "llama"
 
 
 def agree_on_attention(
-    folder: Path, workspace: Workspace, max_length: int, ranks: Ranks
+    folder: Path, workspace: Workspace, max_length: int
 ) -> str | None:
     """The attention to load a base with for training, None for zsg's own; all ranks call
     it together. Rank 0 decides, so that none is of another opinion.
@@ -39,23 +37,7 @@ def agree_on_attention(
     UserError, on all ranks, where its examples can meet in no way, or are longer than
     it was proven for.
     """
-    decided: list[Any] = [None, None]
-    own_error: Exception | None = None
-    if ranks.is_main:
-        try:
-            decided = [choose_attention(folder, workspace, max_length), None]
-        # whatever it is, the others wait to be told
-        except Exception as error:
-            own_error = error
-            decided = [None, str(error) or type(error).__name__]
-    if dist.is_initialized() and ranks.world > 1:
-        dist.broadcast_object_list(decided, src=0)
-    if own_error:
-        raise own_error
-    attention, trouble = decided
-    if trouble:
-        raise UserError(trouble)
-    return attention
+    return share_first(lambda: choose_attention(folder, workspace, max_length))
 
 
 def choose_attention(

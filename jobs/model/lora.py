@@ -13,7 +13,7 @@ from torch import nn
 
 from jobs.contract.folder import META, read_json
 from jobs.model.adapter_masks import KeyedMask, MaskKeys
-from jobs.model.architecture import find_embedding, find_head
+from jobs.model.architecture import find_embedding, find_head, free_parameters
 from jobs.model.lora_targets import find_targets, has_transposed, shorten_names
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.training.lora_roles import TIED_MERGE
@@ -167,7 +167,7 @@ def merge_added(model: Any, *, unties: bool = False) -> None:
             owner, _, own = name.rpartition(".")
             setattr(model.get_submodule(owner), own, module.get_base_layer())
     del model.peft_config
-    model.requires_grad_(True)
+    free_parameters(model)
 
 
 # of adapter_config.json, what decides where adapters stand and what they add

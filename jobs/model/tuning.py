@@ -11,7 +11,7 @@ from zsg_core.training.tuning import NOTHING
 
 def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
     """Freezes what is not tuned; for LoRA puts the adapters in, A drawn from the
-    tuning's seed and B zero.
+    tuning's seed and B zero. What a model's class freezes is never tuned.
 
     Raises UserError where nothing is left to train.
     """
@@ -22,7 +22,7 @@ def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
     else:
         tuned = _list_tuned(model, tuning["method"])
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in tuned)
+            parameter.requires_grad_(parameter.requires_grad and name in tuned)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(NOTHING["bitfit"])
 

@@ -24,6 +24,7 @@ from torch import nn
 from jobs.contract.deepspeed_config import DeepSpeedJson
 from jobs.model import architecture, published_names
 from jobs.model.weight_files import Source, open_weights
+from jobs.runtime.together import raise_first, share_errors
 from zsg_core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,14 +41,15 @@ _FLOATS = ("F32", "F16", "BF16", torch.float32, torch.float16, torch.bfloat16)
 @dataclass(frozen=True)
 class Target:
     """A tensor of a model that files have: all its names, more than one where it is
-    tied, where it stands under each, and its type. It is a parameter, or a buffer that
-    is saved."""
+    tied, where it stands under each, and its type. It is a parameter, which gradients
+    train or its class freezes, or a buffer that is saved."""
 
     names: Sequence[str]
     places: Sequence[tuple[nn.Module, str]]
     shape: tuple[int, ...]
     dtype: torch.dtype
     is_buffer: bool = False
+    is_trained: bool = True
 
     def put(self, tensor: torch.Tensor) -> None:
         """Puts a tensor in its places."""
@@ -73,43 +75,79 @@ def load_weights(
     """
     from jobs.model import packed_attention
 
-    model = _make_model(folder, config, dtype, attention or packed_attention.NAME)
-    computed = _compute_buffers(model)
-    targets = _list_targets(model, dtype)
-    names = [target.names[0] for target in _each(targets)]
-    published_names.refuse_unpublished(model, names)
     divide = _make_divide(deepspeed) if deepspeed else None
     is_reading = divide is None or torch.distributed.get_rank() == 0
+
+    def find_sources() -> _Found:
+        model = _make_model(folder, config, dtype, attention or packed_attention.NAME)
+        return _find(folder, model, dtype, opened, is_reading=is_reading)
+
     with ExitStack() as opened:
-        stored = open_weights(folder, opened, is_reading=is_reading)
-        sources = published_names.translate_sources(folder, model, stored)
-        chosen = choose_sources(folder, targets, sources)
-        problem = _find_untied(targets, sources) if is_reading else None
-        if divide:
-            problem = _tell_ranks(problem)
-        if problem:
-            raise UserError(f"{folder}: {problem}")
-        _load_all(targets, chosen if is_reading else {}, device, divide)
-    for name, buffer in computed.items():
+        found = share_errors(find_sources) if divide else find_sources()
+        _load_all(found, device, divide)
+    model = found.model
+    for name, buffer in found.computed.items():
         owner, attribute = _split(model, name)
         setattr(owner, attribute, buffer.to(find_device(name, device)))
     _refuse_unfilled(folder, model)
     return model
 
 
-def _load_all(
-    targets: Mapping[nn.Module, Sequence[Target]],
-    chosen: Mapping[str, Source],
-    device: str | DeviceMap,
-    divide: Divide | None,
-) -> None:
-    """Gives all modules their tensors, one module after the other."""
-    for module, own_targets in targets.items():
+@dataclass(frozen=True)
+class _Found:
+    """A model without weights, what it computes itself, its tensors, and which of files
+    they are read from; nothing of the last on a rank that reads none."""
+
+    model: Any
+    computed: Mapping[str, torch.Tensor]
+    targets: Mapping[nn.Module, Sequence[Target]]
+    chosen: Mapping[str, Source]
+
+
+def _find(
+    folder: Path,
+    model: Any,
+    dtype: torch.dtype,
+    opened: ExitStack,
+    *,
+    is_reading: bool,
+) -> _Found:
+    """Opens the files of a folder for a model. UserError for what is not the model's."""
+    computed = _compute_buffers(model)
+    targets = _list_targets(model, dtype)
+    names = [target.names[0] for target in _each(targets)]
+    published_names.refuse_unpublished(model, names)
+    stored = open_weights(folder, opened, is_reading=is_reading)
+    sources = published_names.translate_sources(folder, model, stored)
+    chosen = choose_sources(folder, targets, sources)
+    if not is_reading:
+        return _Found(model, computed, targets, {})
+    if problem := _find_untied(targets, sources):
+        raise UserError(f"{folder}: {problem}")
+    return _Found(model, computed, targets, chosen)
+
+
+def _load_all(found: _Found, device: str | DeviceMap, divide: Divide | None) -> None:
+    """Gives all modules their tensors, one module after the other.
+
+    Where they are divided among ranks, rank 0 goes on without what it cannot read, so
+    that no rank waits for another, and all raise its error in the end.
+    """
+    unread: list[Exception] = []
+    for module, own_targets in found.targets.items():
         own_device = find_device(own_targets[0].names[0], device)
-        _load_module(own_targets, chosen, own_device)
+        try:
+            _load_module(own_targets, found.chosen if not unread else {}, own_device)
+        except Exception as error:
+            if divide is None:
+                raise
+            unread.append(error)
+            _load_module(own_targets, {}, own_device)
         if divide:
             divide(module)
             _share_buffers(own_targets)
+    if divide:
+        raise_first(next(iter(unread), None))
 
 
 def _make_model(folder: Path, config: Any, dtype: torch.dtype, attention: str) -> Any:
@@ -124,10 +162,15 @@ def _make_model(folder: Path, config: Any, dtype: torch.dtype, attention: str) -
         logger.warning(
             f"{folder}: set to 0, as its draws would differ by rank: {', '.join(silenced)}"
         )
-    if coefficient := getattr(config, "router_aux_loss_coef", None):
+    if coefficient := architecture.find_router_loss(config):
         logger.warning(
             f"{folder}: trained without its routers' own loss (coefficient {coefficient:g}), which"
             " would depend on how examples meet"
+        )
+    if frozen := architecture.list_frozen(model):
+        logger.warning(
+            f"{folder}: {len(frozen)} tensors stay as they are, as no gradient trains them in their"
+            f" class: {frozen[0]}{' and others' if frozen[1:] else ''}"
         )
     return model
 
@@ -142,7 +185,8 @@ def _load_module(
         like = torch.empty(target.shape, dtype=target.dtype, device="meta")
         source = chosen.get(target.names[0])
         if not target.is_buffer:
-            target.put(_make_parameter(like, source, device))
+            parameter = _make_parameter(like, source, device)
+            target.put(parameter.requires_grad_(target.is_trained))
             continue
         buffer = torch.empty_like(like, device=device)
         if source is not None:
@@ -204,13 +248,6 @@ def choose_sources(
     return chosen
 
 
-def _tell_ranks(problem: str | None) -> str | None:
-    """What rank 0 has found, on all ranks: the others must not wait for it."""
-    box = [problem]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def _find_untied(
     targets: Mapping[nn.Module, Sequence[Target]], sources: Mapping[str, Source]
 ) -> str | None:
@@ -245,8 +282,14 @@ def _list_targets(
     targets: dict[nn.Module, list[Target]] = {}
     for own_names in names.values():
         places = [_split(model, name) for name in own_names]
-        shape = model.get_parameter(own_names[0]).shape
-        target = Target(own_names, places, tuple(shape), dtype)
+        parameter = model.get_parameter(own_names[0])
+        target = Target(
+            own_names,
+            places,
+            tuple(parameter.shape),
+            dtype,
+            is_trained=parameter.requires_grad,
+        )
         first_module, _ = places[0]
         targets.setdefault(first_module, []).append(target)
     for name, buffer in architecture.list_saved_buffers(model).items():

@@ -6,11 +6,11 @@ computed again after a restart, or under another schedule, must be the same to t
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
@@ -19,6 +19,7 @@ from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import LossTaken
 from jobs.runtime.ranks import Ranks
+from jobs.runtime.together import share_first
 from jobs.training import base_loss_cache
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, by_source, summarize_losses
@@ -153,10 +154,9 @@ class CheckpointLosses:
         cache = self._cache_folders[key] if step == 0 else None
         if cache is None:
             return self.sets[key].measure(), None
-        box = [base_loss_cache.read_losses(cache) if self._ranks.is_main else None]
-        dist.broadcast_object_list(box, src=0)
-        if box[0] is not None:
-            return torch.from_numpy(box[0]), cache
+        kept = share_first(partial(base_loss_cache.read_losses, cache))
+        if kept is not None:
+            return torch.from_numpy(kept), cache
         means = self.sets[key].measure()
         if self._ranks.is_main:
             base_loss_cache.publish_losses(cache, means.numpy())

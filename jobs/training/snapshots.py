@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract import removal
@@ -41,6 +39,7 @@ from jobs.contract.journal_rows import (
 )
 from jobs.contract.snapshots import SnapshotMeta, StageEndMeta
 from jobs.runtime.ranks import Ranks
+from jobs.runtime.together import share_first
 from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
 from zsg_core.training.snapshots import Rule, select_kept_steps
@@ -112,14 +111,18 @@ class Snapshots:
                 f"{self._root} is a link; zsg writes and removes snapshots in a folder of its own:"
                 " remove the link, and zsg retry"
             )
-        if ranks.is_main:
-            # what a newer attempt is writing is no dead draft
-            attempts.check_attempt(run, attempt)
-            _remove_drafts(run)
-            self._told, self._there = _told(run, attempt), _on_disk(self._root)
-        dist.barrier()  # nobody writes a draft before those of dead attempts are gone
+        # nobody writes a draft before those of dead attempts are gone
+        share_first(partial(self._look_around, run, attempt))
         if self._steps:
             self._folders.reserve()
+
+    def _look_around(self, run: Path, attempt: Attempt) -> None:
+        """Rank 0's: removes what dead attempts left half written, and finds what is
+        there."""
+        # what a newer attempt is writing is no dead draft
+        attempts.check_attempt(run, attempt)
+        _remove_drafts(run)
+        self._told, self._there = _told(run, attempt), _on_disk(self._root)
 
     @property
     def lacking(self) -> frozenset[int]:

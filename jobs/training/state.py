@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from jobs.contract.saved_state import (
 )
 from jobs.files import ownership
 from jobs.runtime.ranks import Ranks
+from jobs.runtime.together import share_errors, share_first
 from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
@@ -285,11 +287,10 @@ class States:
     def choose(self) -> Choice:
         """Rank 0's choice, told to all, of which all have looked at a share of the files.
         Removes what dead attempts left half written; raises on a refusal."""
-        if self._ranks.is_main:
-            removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
+        share_first(self._remove_drafts)
         broken: dict[int, str] = {}  # by its step, why a state cannot be read
         while True:
-            choice = self._tell(self._choose_unless(broken))
+            choice = share_first(partial(self._choose_unless, broken))
             if choice.refusal:
                 raise ClusterError(
                     f"{self._root} cannot be resumed from: {choice.refusal}. The data or the code"
@@ -309,10 +310,11 @@ class States:
             logger.warning(f"{choice.passed_over}; this attempt {outcome}")
         return choice
 
+    def _remove_drafts(self) -> None:
+        removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
+
     def _choose_unless(self, broken: Mapping[int, str]) -> Choice:
         """Rank 0's choice among the states that are not known to be broken."""
-        if not self._ranks.is_main:
-            return Choice()
         assert self._journal
         rows = journals.read_measured(self._run, self._journal.before)
         states, reasons = find_whole_states(self._run)
@@ -336,17 +338,12 @@ class States:
 
         folder = self._root / str(saved.step)
         files = sorted((folder / RANKS).glob("*.pt"))
-        faults: list[Any] = [None] * self._ranks.world
         share = files[self._ranks.rank :: self._ranks.world]
-        fault: OSError | str | None
-        try:
-            fault = next(filter(None, map(find_broken_content, share)), None)
-        except OSError as error:
-            fault = error
+        fault = share_errors(
+            lambda: next(filter(None, map(find_broken_content, share)), None)
+        )
+        faults: list[Any] = [None] * self._ranks.world
         dist.all_gather_object(faults, fault)
-        for error in faults:
-            if isinstance(error, OSError):
-                raise error
         return next(filter(None, faults), None)
 
     def load(self, engine: Any, saved: SavedState) -> None:
@@ -373,7 +370,7 @@ class States:
         draft = self._root / f".{step}.{self._attempt.nonce}"
         try:
             self._write(engine, draft)
-            self._commit(draft, step, ids, loss, started)
+            share_first(partial(self._publish, draft, step, ids, loss, started))
         except attempts.Superseded:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -396,22 +393,13 @@ class States:
         how large each file is, so that one that is lost later is seen."""
         import torch.distributed as dist
 
-        if self._ranks.is_main:
-            # in a group's workspace, too: others' states are not loaded
-            ownership.make_private_folder(self._root)
-            ownership.make_private_folder(draft)
+        share_first(partial(self._make_room, draft))
         states: list[Any] = [None] * self._ranks.world
         dist.all_gather_object(states, _rng())
         engine.save_checkpoint(
             str(draft), RANKS, client_state={"rng": states}, save_latest=False
         )
-        # On a network file system only who wrote a file can bring it to the disk, and
-        # sees how large it is; who that was is DeepSpeed's affair.
-        sizes: dict[str, int] = {}
-        for path in draft.rglob("*"):
-            sync_to_disk(path)
-            if path.is_file() and path.suffix != SCRIPT:
-                sizes[str(path.relative_to(draft))] = path.stat().st_size
+        sizes = share_errors(partial(_bring_to_disk, draft))
         gathered: list[Any] = [None] * self._ranks.world
         dist.all_gather_object(gathered, sizes)  # nobody is past it before all are here
         self._files = {
@@ -419,18 +407,10 @@ class States:
             for name in sorted({name for seen in gathered for name in seen})
         }
 
-    def _commit(
-        self, draft: Path, step: int, ids: str, loss: float | None, started: float
-    ) -> None:
-        problem: BaseException | None = None
-        if self._ranks.is_main:
-            try:
-                self._publish(draft, step, ids, loss, started)
-            except (OSError, RuntimeError, attempts.Superseded) as error:
-                problem = error
-        problem = self._tell(problem)
-        if problem:
-            raise problem
+    def _make_room(self, draft: Path) -> None:
+        # in a group's workspace, too: others' states are not loaded
+        ownership.make_private_folder(self._root)
+        ownership.make_private_folder(draft)
 
     def _publish(
         self, draft: Path, step: int, ids: str, loss: float | None, started: float
@@ -476,13 +456,19 @@ class States:
             files=self._files,
         )
 
-    def _tell(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
-        import torch.distributed as dist
 
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+def _bring_to_disk(draft: Path) -> dict[str, int]:
+    """Brings to the disk what this rank sees of a draft; the size of each file.
+
+    On a network file system only who wrote a file can bring it to the disk, and sees how
+    large it is; who that was is DeepSpeed's affair.
+    """
+    sizes: dict[str, int] = {}
+    for path in draft.rglob("*"):
+        sync_to_disk(path)
+        if path.is_file() and path.suffix != SCRIPT:
+            sizes[str(path.relative_to(draft))] = path.stat().st_size
+    return sizes
 
 
 def read_versions() -> dict[str, str]:

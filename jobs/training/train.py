@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from jobs.model.tuning import apply_tuning
 from jobs.runtime import signals as asking
 from jobs.runtime.ranks import Ranks, connect_ranks, set_group_timeouts
 from jobs.runtime.signals import Signals
+from jobs.runtime.together import share_errors, share_first
 from jobs.training.base_loss_cache import describe_machine
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
@@ -118,15 +120,14 @@ def run(job: TrainJob, context: AttemptContext) -> Progress:
     trained, Diverged when a number is not finite, ClusterError when what prepare made
     is missing, or a state cannot be saved or resumed from.
     """
-    train, test = train_and_test(job)
-    if context.ranks.is_main:
-        refuse_changed_base(job)
     device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
-    llama = _load_base(job, device, context.ranks)
+    train, test = share_errors(partial(train_and_test, job))
+    share_first(partial(refuse_changed_base, job))
+    llama = _load_base(job, device)
     return fine_tune(job, context, device, llama, train, test)
 
 
-def _load_base(job: TrainJob, device: str, ranks: Ranks) -> Any:
+def _load_base(job: TrainJob, device: str) -> Any:
     """The stage's base where it is trained: whole on this rank's device, or under ZeRO 3
     the rank's part of it; with the attention that its family is proven with."""
     precision = job.train["precision"]
@@ -135,17 +136,21 @@ def _load_base(job: TrainJob, device: str, ranks: Ranks) -> Any:
     config = check_deepspeed_config(job.deepspeed)
     is_divided = config["zero_optimization"]["stage"] == 3
     attention = agree_on_attention(
-        job.base_folder, job.workspace, job.train["max_length"], ranks
+        job.base_folder, job.workspace, job.train["max_length"]
     )
+    folder = share_errors(partial(_find_base, job))
+    divided = config if is_divided else None
+    load = partial(load_model, folder, precision, device, divided, attention=attention)
+    # the ranks that divide a model read it together, and share errors as they do
+    return load() if is_divided else share_errors(load)
+
+
+def _find_base(job: TrainJob) -> Path:
+    """The folder of the weights that a stage starts from: where it goes on with
+    adapters, of those that they were put on."""
     continued = stages.find_continued(job)
     adapted = lora.find_adapted_base(continued) if continued else None
-    return load_model(
-        adapted or job.base_folder,
-        precision,
-        device,
-        config if is_divided else None,
-        attention=attention,
-    )
+    return adapted or job.base_folder
 
 
 def fine_tune(
@@ -364,13 +369,18 @@ class Trainer:
             choice.saved.last_loss if choice.saved else None,
         )
         self.context.pulse.says(choice.passed_over)
-        if self.journal:
-            examples = self._examples(step)
-            self.losses.describe(self.context.folder, self.context.attempt)
-            self.journal.rewind(step=step, examples=examples)
-            start = self._describe_start(step, choice.passed_over)
-            self._tell_lengths(start)
-            self.journal.add_event(start, step=step, examples=examples)
+        share_first(partial(self._journal_start, step, choice.passed_over))
+
+    def _journal_start(self, step: int, passed_over: str | None) -> None:
+        """Rank 0's: what the journal tells of this attempt before its first step."""
+        if self.journal is None:
+            return
+        examples = self._examples(step)
+        self.losses.describe(self.context.folder, self.context.attempt)
+        self.journal.rewind(step=step, examples=examples)
+        start = self._describe_start(step, passed_over)
+        self._tell_lengths(start)
+        self.journal.add_event(start, step=step, examples=examples)
 
     def _tell_lengths(self, start: Start) -> None:
         """Says what max_length has taken of the examples, where people look."""

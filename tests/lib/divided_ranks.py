@@ -6,6 +6,7 @@ tests/test_weight_loading.py in a process of its own, which forks the ranks.
 
 HPZ: among how many ranks what is divided has a second copy, 0 for none. A line of JSON from rank 0 for each case: the digests of the weights by either way, for
 each rank the tensors that it read, and the most values that were whole on it at once.
+Before these a line of what each rank raised where rank 0 alone could not read a tensor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.runtime.ranks import Ranks
 from tests.lib.trained_ranks import children
+from zsg_core.errors import UserError
 
 ROW = [3, 5, 8, 13, 21, 34, 55, 89, 90, 91, 92, 93]
 
@@ -59,6 +61,7 @@ def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
 
     torch.set_num_threads(1)
     device = connect_ranks(folder, ranks, 0)
+    load_unreadable(Path(cases[0][0]), device, ranks)
     dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
     for model, precision, method, hpz_ranks in cases:
         config = build_deepspeed_config(zero_stage=3, precision=precision, clip=1.0)
@@ -94,6 +97,36 @@ def train(folder: Path, ranks: Ranks, cases: list[list[Any]]) -> None:
         if ranks.is_main:
             digests = {"whole": by_whole, "divided": by_share}
             print(json.dumps(digests | {"ranks": told}), flush=True)
+
+
+def load_unreadable(folder: Path, device: str, ranks: Ranks) -> None:
+    """Loads a model of which rank 0 cannot read the fifth tensor."""
+    import torch
+
+    from jobs.model import weight_loading
+    from jobs.model.base_model import load_model
+
+    make, reads = weight_loading._make_parameter, 0
+
+    def make_or_fail(like: Any, source: Any, device: Any) -> Any:
+        nonlocal reads
+        reads += source is not None
+        if source is not None and reads == 5:
+            raise UserError("the fifth tensor") from OSError(5, "no such sector", "m")
+        return make(like, source, device)
+
+    weight_loading._make_parameter = make_or_fail
+    config = build_deepspeed_config(zero_stage=3, precision="bf16", clip=1.0)
+    raised = "nothing"
+    try:
+        load_model(folder, "bf16", device, config)
+    except UserError as error:
+        raised = f"{error} from {error.__cause__!r}"
+    weight_loading._make_parameter = make
+    told: list[Any] = [None] * ranks.world
+    torch.distributed.all_gather_object(told, raised)
+    if ranks.is_main:
+        print(json.dumps({"raised": told}), flush=True)
 
 
 def steps(engine: Any, ranks: Ranks) -> list[Any]:

@@ -17,6 +17,7 @@ from zsg_core.training.decoder_layers import (
     BUFFER,
     EXPERT,
     EXPERTS,
+    FROZEN,
     MIXER,
     MLP,
     NORM,
@@ -63,6 +64,11 @@ BODY_LAYER = re.compile(r"^model\.layers\.(?P<number>\d{1,5})\.")
 LAYER = re.compile(r"^(?P<start>.*?\.)(?P<number>\d{1,5})\.(?P<name>.+)$")
 OF_EXPERT = re.compile(r"(?<=experts\.)\d{1,5}(?=\.)")
 WORDS = {
+    # what a class freezes: numbers that are added to experts' scores by other rules than
+    # a gradient's (AfMoE, ERNIE 4.5), HRM's first state
+    FROZEN: re.compile(
+        r"(mlp\.expert_bias|moe_statics\.e_score_correction_bias|(^|\.)z_L_init)$"
+    ),
     # stored with the weights, and trained by no gradient
     BUFFER: re.compile(
         r"(e_score_correction_bias|layer_scalar|slope_rate|balancing_biases"

@@ -13,6 +13,7 @@ from zsg_core.training.decoder_layers import (
     ATTENTION,
     BUFFER,
     EXPERTS,
+    FROZEN,
     MIXER,
     MLP,
     NORM,
@@ -172,6 +173,15 @@ class DecoderShape:
     def tensor_count(self) -> int:
         """How many tensors its files hold, but for embedding and output layer."""
         return sum(count * weight.copies for weight, count in self._counted())
+
+    @cached_property
+    def frozen(self) -> int:
+        """Parameters that no gradient trains, as their class has them."""
+        return sum(
+            count * weight.numel
+            for weight, count in self._counted()
+            if weight.part == FROZEN
+        )
 
     @cached_property
     def has_experts(self) -> bool:

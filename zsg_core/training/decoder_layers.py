@@ -18,8 +18,9 @@ ATTENTION, MLP, MIXER, EXPERTS, ROUTER, NORM, OTHER = (
     "norm",
     "other",
 )
-# a position table is looked up and multiplies nothing; a buffer is stored and not trained
-POSITIONS, BUFFER = "positions", "buffer"
+# a position table is looked up and multiplies nothing; a buffer is stored and not
+# trained; a frozen parameter is one that no gradient trains
+POSITIONS, BUFFER, FROZEN = "positions", "buffer", "frozen"
 EXPERT = "{expert}"
 
 
@@ -57,7 +58,8 @@ class Weight:
     @property
     def is_bias(self) -> bool:
         """Whether it is added rather than multiplied."""
-        return self.name.endswith(("bias", "_b")) and self.part != BUFFER
+        is_trained = self.part not in (BUFFER, FROZEN)
+        return is_trained and self.name.endswith(("bias", "_b"))
 
     @property
     def module(self) -> str:

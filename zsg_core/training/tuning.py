@@ -27,8 +27,9 @@ NOTHING = {
 
 
 def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> int:
-    """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms';
-    the biases'. UserError for a target that the model does not have."""
+    """Trained parameters: all that its class trains; LoRA's Σ r·(d_in + d_out) over its
+    targets; the norms'; the biases'. UserError for a target that the model does not
+    have."""
     match tuning["method"]:
         case "lora":
             modules = list_lora_modules(shape, tuning["targets"])
@@ -39,7 +40,7 @@ def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> 
         case "bitfit":
             return shape.biases
         case _:
-            return shape.parameters
+            return shape.parameters - shape.frozen
 
 
 def list_lora_modules(
