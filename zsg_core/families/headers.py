@@ -71,7 +71,7 @@ WORDS = {
     ),
     # stored with the weights, and trained by no gradient
     BUFFER: re.compile(
-        r"(e_score_correction_bias|layer_scalar|slope_rate|balancing_biases"
+        r"(e_score_correction_bias|feed_forward\.expert_bias|layer_scalar|slope_rate|balancing_biases"
         r"|(query|key|diagonal)_decay|tid2eid)$"
     ),
     ROUTER: re.compile(r"router|\.gate\.|shared_expert_gate"),
@@ -278,8 +278,8 @@ def _list_weights(
 
 
 def _find_part(name: str) -> str:
-    if WORDS[BUFFER].search(name):
-        return BUFFER
+    if stored := next((n for n in (FROZEN, BUFFER) if WORDS[n].search(name)), None):
+        return stored
     if SHARED.search(name) and "gate." not in name:
         return MLP
     return next((role for role, words in WORDS.items() if words.search(name)), OTHER)
