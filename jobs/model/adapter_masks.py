@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zsg_core.errors import ClusterError
+from zsg_core.training import tuning
 
 _BITS = 24  # of which a mask is made: shares to the seven-millionth part
 _TOP = 64 - _BITS
 # odd, of SplitMix64
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _ALL = (1 << 64) - 1
+# to the right with zeros: torch shifts the sign in
+_LOW = {bits: (1 << (64 - bits)) - 1 for bits in (30, 27, 31)}
 
 
 class MaskKeys:
@@ -112,14 +115,27 @@ class KeyedMask(nn.Module):
         """The same, as Python runs it."""
         if not self.keys.is_dropping:
             return x
+        dropped = x.masked_fill(self._choose_dropped(x), 0.0)
+        return dropped.div_(1.0 - self.share)
+
+    def _choose_dropped(self, x: torch.Tensor) -> torch.Tensor:
+        """Which values of `x` are set to 0, bool of its shape.
+
+        Some tokens at a time: what a value's 64 bits are mixed from takes 16 bytes, and
+        of all values at once it would be more than what their layer keeps.
+        """
         features = x.shape[-1]
-        tokens = self.keys.make_token_keys(x.numel() // features)
+        tokens = self.keys.make_token_keys(x.numel() // features).to(x.device)
         places = torch.arange(features, device=x.device)
         of_features = _mix(places * _signed(_STEP) + self._layer)
-        mixed = _mix(tokens.to(x.device)[:, None] + of_features)
-        drawn = (mixed >> _TOP) & ((1 << _BITS) - 1)
-        is_dropped = drawn < int(self.share * (1 << _BITS))
-        return x.masked_fill(is_dropped.view(x.shape), 0.0) / (1.0 - self.share)
+        chosen = x.new_empty((len(tokens), features), dtype=torch.bool)
+        rows = max(1, tuning.MASKED_AT_ONCE[x.device.type] // features)
+        for start in range(0, len(tokens), rows):
+            some = slice(start, start + rows)
+            mixed = _mix_in_place(tokens[some, None] + of_features)
+            drawn = mixed.bitwise_right_shift_(_TOP).bitwise_and_((1 << _BITS) - 1)
+            torch.lt(drawn, int(self.share * (1 << _BITS)), out=chosen[some])
+        return chosen.view(x.shape)
 
 
 # a compiler would take the keys of one micro-batch for those of all
@@ -135,14 +151,18 @@ def find_keys(model: nn.Module) -> MaskKeys | None:
 
 def _mix(numbers: torch.Tensor) -> torch.Tensor:
     """Numbers of 64 bits, int64, each of whose bits hangs on all of the given one's."""
-    numbers = (numbers ^ _shift(numbers, 30)) * _signed(_FIRST)
-    numbers = (numbers ^ _shift(numbers, 27)) * _signed(_SECOND)
-    return numbers ^ _shift(numbers, 31)
+    return _mix_in_place(numbers.clone())
 
 
-def _shift(numbers: torch.Tensor, bits: int) -> torch.Tensor:
-    """To the right with zeros: torch shifts the sign in."""
-    return (numbers >> bits) & ((1 << (64 - bits)) - 1)
+def _mix_in_place(numbers: torch.Tensor) -> torch.Tensor:
+    """The same, which take the place of those that are given."""
+    shifted = torch.empty_like(numbers)
+    for bits, factor in ((30, _FIRST), (27, _SECOND), (31, 1)):
+        torch.bitwise_right_shift(numbers, bits, out=shifted)
+        shifted.bitwise_and_(_LOW[bits])
+        numbers.bitwise_xor_(shifted)
+        numbers.mul_(_signed(factor))
+    return numbers
 
 
 def _mix_numbers(*numbers: int) -> int:

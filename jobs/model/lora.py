@@ -63,9 +63,12 @@ def add_adapters(model: Any, tuning: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _put_masks(model: Any, keys: MaskKeys, share: float) -> None:
-    """Puts masks before the adapters of linear layers; PEFT drops nothing of embeddings."""
+    """Puts masks before the adapters of linear layers. PEFT drops nothing of embeddings,
+    and the output layer is given states that are learnt from alone, whose tokens are
+    not told."""
+    head = find_head(model)
     for name, module in list_adapted(model):
-        if not module.lora_embedding_A:
+        if not module.lora_embedding_A and module is not head:
             module.lora_dropout[ADAPTER] = KeyedMask(keys, name, share)
 
 

@@ -31,7 +31,7 @@ from zsg_core.training.decoder import BOUND, DecoderShape
 from zsg_core.training.estimate import GB
 from zsg_core.training.evaluation_memory import EvaluationLoad
 from zsg_core.training.snapshots import bound_most_kept, count_most_kept
-from zsg_core.training.tuning import count_trained_parameters
+from zsg_core.training.tuning import count_trained_parameters, list_dropping
 
 # of sbatch, by which a profile may ask for memory in place of slurm.mem_gb
 MEMORY_OPTIONS = ("mem-per-cpu", "mem-per-gpu")
@@ -562,6 +562,7 @@ class Estimates:
             budget=schedule.MICRO_TOKENS[device],
             recompute=profile.trainer.recompute,
             device=device,
+            dropping=list_dropping(train["tuning"]),
         )
 
     @property

@@ -37,6 +37,7 @@ class Load:
     `trained` of its parameters are tuned. `budget` is the most tokens of a micro-batch
     of several examples on a `device`, cuda or cpu. `recompute`: whether the layers'
     activations are computed again for the backward pass; None: where they must.
+    `dropping`: LoRA's targets, where it has dropout.
     """
 
     shape: DecoderShape
@@ -47,6 +48,7 @@ class Load:
     budget: int
     recompute: bool | None = None
     device: str = "cuda"
+    dropping: tuple[str, ...] = ()
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
@@ -100,6 +102,7 @@ class Load:
             recompute=recompute,
             device=self.device,
             length=self.max_length,
+            dropping=self.dropping,
         )
 
     def activations(self, layout: Layout, memory_gb: float | None) -> float:

@@ -38,6 +38,8 @@ def _describe_load(load: Load) -> dict[str, Any]:
     name and its kinds of layers. Where it is trained the layout tells."""
     facts: dict[str, Any] = asdict(load)
     del facts["device"]
+    if not facts["dropping"]:  # speeds measured before it was told keep their names
+        del facts["dropping"]
     shape = facts["shape"]
     beyond_llama = {name: shape.pop(name) for name in BEYOND_LLAMA}
     if load.shape.family != "llama":

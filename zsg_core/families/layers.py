@@ -192,7 +192,10 @@ def fused_attention(
 
 def transpose(weights: Sequence[Weight]) -> list[Weight]:
     """The same matrices as transformers' Conv1D keeps them: inputs first."""
-    return [replace(weight, shape=weight.shape[::-1]) for weight in weights]
+    return [
+        replace(weight, shape=weight.shape[::-1], is_transposed=True)
+        for weight in weights
+    ]
 
 
 def saved_plainly(sizes: Sizes) -> Saved:

@@ -92,10 +92,10 @@ class TuningSettings(Strict):
     dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] | None = Field(
         default=None,
         description=(
-            "LoRA only: the share of what goes into the adapters of linear layers that is "
-            "set to 0 in training. What it is follows from seed, step, example and layer: "
-            "neither the number of ranks nor what stands beside an example changes it. "
-            "Null means 0."
+            "LoRA only: the share of what goes into the adapters of linear layers, but for the "
+            "output layer, that is set to 0 in training. What it is follows from seed, step, "
+            "example and layer: neither the number of ranks nor what stands beside an "
+            "example changes it. Null means 0."
         ),
     )
     start: Literal["continue", "merge"] | None = Field(

@@ -30,7 +30,7 @@ class Weight:
 
     `name`: as published, within the layer. `keys`: which keys of config.json give the
     shape, for messages. Of `experts` each token meets `chosen`; 0: every token meets it
-    all.
+    all. `is_transposed`: whether inputs come first in the shape.
     """
 
     name: str
@@ -39,6 +39,12 @@ class Weight:
     keys: str = ""
     experts: int = 0
     chosen: int = 0
+    is_transposed: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """What goes into a matrix, of one token."""
+        return self.shape[-2 if self.is_transposed else -1]
 
     @property
     def copies(self) -> int:

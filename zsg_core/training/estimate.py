@@ -7,9 +7,10 @@ beyond it, and for the activations what autograd saves in transformers 5.23's cl
 under jobs.model.answer_loss (tests/test_estimate.py measures it).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from zsg_core.training import schedule
+from zsg_core.training import schedule, tuning
 from zsg_core.training.decoder import DecoderShape
 from zsg_core.training.decoder_layers import LayerKind
 from zsg_core.training.optimizers import ADAMW, OptimizerRow
@@ -162,6 +163,7 @@ class Activations:
 
     With `recompute` a layer keeps its input only, and one layer at a time is whole.
     `length`: the longest example; only where scores stand in memory does it count.
+    `dropping`: LoRA's targets, where it has dropout.
     """
 
     shape: DecoderShape
@@ -169,6 +171,7 @@ class Activations:
     recompute: bool = False
     device: str = "cuda"
     length: int = 0
+    dropping: tuple[str, ...] = ()
 
     @property
     def token_bytes(self) -> float:
@@ -198,7 +201,8 @@ class Activations:
 
     def count_bytes(self, tokens: int) -> float:
         """Bytes of a micro-batch of so many tokens, every one of them a target."""
-        return tokens * self.token_bytes + self.logit_bytes(tokens)
+        masks = masking_bytes(self.device) if self.dropping else 0.0
+        return tokens * self.token_bytes + self.logit_bytes(tokens) + masks
 
     def count_fitting(self, room: float) -> int:
         """The most tokens of a micro-batch for which so many bytes are enough."""
@@ -219,7 +223,8 @@ class Activations:
         of_scores = 0.0
         if kind.has_plain_attention:
             of_scores = score_bytes(self.shape, self.precision, self.length)
-        return kind_bytes(self.shape, kind, self.precision) + of_scores
+        of_dropout = dropout_bytes(kind, self.precision, self.dropping)
+        return kind_bytes(self.shape, kind, self.precision) + of_scores + of_dropout
 
 
 def activation_bytes(
@@ -252,6 +257,17 @@ def kind_bytes(shape: DecoderShape, kind: LayerKind, precision: str) -> int:
         total += 2 * size * (shape.heads + shape.kv_heads) * (filled - head)
         total += size * shape.queries
     return total
+
+
+def dropout_bytes(kind: LayerKind, precision: str, targets: Iterable[str]) -> float:
+    """Bytes per token that LoRA's dropout before these targets adds to a layer: of all
+    that goes into each, what is left of it, and which was dropped."""
+    return float((ELEMENT[precision] + 1) * tuning.count_dropping(kind, targets))
+
+
+def masking_bytes(device: str) -> float:
+    """Bytes that are there while LoRA's dropout chooses what it drops."""
+    return float(tuning.MASKED_BYTES * tuning.MASKED_AT_ONCE[device])
 
 
 def score_bytes(shape: DecoderShape, precision: str, length: int) -> float:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.training.decoder import DecoderShape, LinearModules, Names
-from zsg_core.training.decoder_layers import EXPERTS
+from zsg_core.training.decoder import DecoderShape, LinearModules, Names, is_matrix
+from zsg_core.training.decoder_layers import EXPERTS, LayerKind
 from zsg_core.training.lora_roles import (
     BY_ROLE_ALONE,
     ROLES,
@@ -26,6 +26,12 @@ NOTHING = {
 }
 
 
+# values of which LoRA's dropout chooses at once which are dropped, by kind of device:
+# on a CPU what a cache holds, on a GPU what keeps it busy
+MASKED_AT_ONCE = {"cpu": 2**17, "cuda": 2**22}
+MASKED_BYTES = 16  # of each of them: its 64 bits, and what they are mixed with
+
+
 def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> int:
     """Trained parameters: all that its class trains; LoRA's Σ r·(d_in + d_out) over its
     targets; the norms'; the biases'. UserError for a target that the model does not
@@ -41,6 +47,22 @@ def count_trained_parameters(shape: DecoderShape, tuning: Mapping[str, Any]) -> 
             return shape.biases
         case _:
             return shape.parameters - shape.frozen
+
+
+def list_dropping(tuning: Mapping[str, Any]) -> tuple[str, ...]:
+    """The targets of whose inputs LoRA's dropout sets some to 0; none without dropout."""
+    return tuple(tuning["targets"]) if tuning.get("dropout") else ()
+
+
+def count_dropping(kind: LayerKind, targets: Iterable[str]) -> int:
+    """The elements of a token that dropout before the adapters of these targets makes
+    once more, in a layer of a kind: what goes into each of its linear layers."""
+    named = list(targets)
+    return sum(
+        weight.inputs
+        for weight in filter(is_matrix, kind.weights)
+        if any(_names(target, weight.part, weight.module) for target in named)
+    )
 
 
 def list_lora_modules(
@@ -61,16 +83,21 @@ def list_lora_modules(
 def _find_target(target: str, modules: Iterable[LinearModules]) -> list[LinearModules]:
     """What one target names. UserError where that is nothing, or routers or experts by
     another name than their role."""
+    modules = list(modules)
+    named = [module for module in modules if _names(target, module.part, module.name)]
+    if named:
+        return named
+    for module in modules:
+        if is_name_of(target, module.name):
+            raise UserError(explain_by_role_alone(target, module.part))
+    raise UserError(_explain_nothing(target, modules))
+
+
+def _names(target: str, part: str, module: str) -> bool:
+    """Whether a target names modules of a part of a layer, and of a name."""
     if target in ROLES:
-        named = [module for module in modules if module.part in ROLES[target]]
-    else:
-        called = [module for module in modules if is_name_of(target, module.name)]
-        named = [module for module in called if module.part not in BY_ROLE_ALONE]
-        if called and not named:
-            raise UserError(explain_by_role_alone(target, called[0].part))
-    if not named:
-        raise UserError(_explain_nothing(target, modules))
-    return named
+        return part in ROLES[target]
+    return part not in BY_ROLE_ALONE and is_name_of(target, module)
 
 
 def find_adapted_table(names: Names, targets: Iterable[str]) -> str | None:
