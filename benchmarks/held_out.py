@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.by_turns import by_turns
 from benchmarks.trainers import tokenized
-from benchmarks.workload import SHAPES, Item, llama, test_items
+from benchmarks.workload import SHAPES, Item, make_model, test_items
 
 TASKS, ROWS, SAME = 12, 8, 1e-3
 
@@ -46,7 +46,7 @@ def main(shape: str, repeats: int) -> None:
             world_size=1,
         )
         packed, stock = (
-            llama(SHAPES[shape], attention, torch.float32, "cpu")
+            make_model(SHAPES[shape], attention, torch.float32, "cpu")
             for attention in (NAME, "sdpa")
         )
         own = HeldOutLoss(

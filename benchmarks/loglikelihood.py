@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.by_turns import by_turns
 from benchmarks.trainers import tokenized
-from benchmarks.workload import BOS, EOS, SHAPES, Item, llama, test_items
+from benchmarks.workload import BOS, EOS, SHAPES, Item, make_model, test_items
 
 BATCHES, SAME = (1, 8), 1e-4
 
@@ -42,7 +42,7 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     examples = test_items(SHAPES[shape], tasks)
     become_sole_rank()
     packed, stock = (
-        llama(SHAPES[shape], attention, torch.float32, "cpu")
+        make_model(SHAPES[shape], attention, torch.float32, "cpu")
         for attention in (NAME, "sdpa")
     )
     own = HeldOutLoss(

@@ -1,7 +1,7 @@
 """How fast does zsg train, against Hugging Face's Trainer and TRL on the same token ids?
 
-    python -m benchmarks.train --json          25 million parameters on this machine's
-                                               CPUs, fp32, minutes
+    python -m benchmarks.train --json          25 million parameters, of a Llama and of
+                                               a Qwen3, on this machine's CPUs, fp32
     python -m benchmarks.train --gpu --json    1B, 3B and 7B on one GPU, bf16, under
                                                nine minutes; the default with CUDA
 
@@ -38,6 +38,7 @@ RIVALS = (
     "TRL, defaults",
     "HF Trainer, defaults",
 )
+SHAPES_OF_CPUS = ["25M", "25M-qwen3"]
 BATCH, MICRO_TOKENS, REPEATS = 16, 4096, 3
 # the slow ones; 3 for others
 STEPS = {name: 2 for name in (PADDED, "TRL, defaults", "HF Trainer, defaults")}
@@ -62,7 +63,7 @@ def main() -> None:
         "--shapes",
         nargs="+",
         choices=SHAPES,
-        help="models; default: 25M, on a GPU 1B 3B 7B",
+        help="models; default: 25M 25M-qwen3, on a GPU 1B 3B 7B",
     )
     parser.add_argument(
         "--repeats",
@@ -85,7 +86,7 @@ def main() -> None:
         show(
             [
                 row
-                for shape in asked.shapes or ["25M"]
+                for shape in asked.shapes or SHAPES_OF_CPUS
                 for row in on_cpus(shape, asked.repeats)
             ],
             asked.json,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workload import BOS, EOS, LONGEST, SHAPES, Item, items, llama
+from benchmarks.workload import BOS, EOS, LONGEST, SHAPES, Item, items, make_model
 from zsg_core.training.decoder import DecoderShape
 
 LR = 1e-4  # constant, so that a step's loss does not depend on how many follow
@@ -114,7 +114,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
         attempt = attempts.begin_attempt(run, "s")
         journal = Journal(run, attempt, "train", "1")
         dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
-        model = llama(asked.shape, NAME, dtype, device)
+        model = make_model(asked.shape, NAME, dtype, device)
         # A base that is not made on disk but for what snapshots copy of it.
         base = job.base_folder
         model.config.save_pretrained(base)
@@ -223,7 +223,7 @@ def peer(
         tokenizer_object=_words(), bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
     # fp32 weights under bf16 autocast are what these trainers have for fp32 master weights.
-    model = llama(asked.shape, "sdpa", torch.float32, asked.device)
+    model = make_model(asked.shape, "sdpa", torch.float32, asked.device)
 
     def train_round(steps: int) -> Round:
         told = Round()

@@ -1,5 +1,5 @@
-"""What the trainers of a benchmark are given: a Llama with random weights, and examples
-as long as real ones.
+"""What the trainers of a benchmark are given: a model with random weights, a Llama or
+what its shape's family says, and examples as long as real ones.
 
 `niv2_lengths.json` holds the tokens of 400 training examples of Natural Instructions
 V2, drawn at random, and of their answers: template `zsg` with two positive examples, at
@@ -28,7 +28,8 @@ class Item:
     answer: int
 
 
-# Llama-3.2's 1B and 3B and LLaMA-2's 7B with its vocabulary, so that one set of lengths serves all.
+# Llama-3.2's 1B and 3B and LLaMA-2's 7B with its vocabulary, so that one set of lengths
+# serves all; the small Qwen3 has the proportions of the 0.6B.
 SHAPES = {
     "25M": DecoderShape(
         hidden=512,
@@ -39,6 +40,17 @@ SHAPES = {
         head_dim=64,
         vocab=32_000,
         tied=True,
+    ),
+    "25M-qwen3": DecoderShape(
+        hidden=384,
+        intermediate=1152,
+        layers=6,
+        heads=6,
+        kv_heads=3,
+        head_dim=128,
+        vocab=32_000,
+        tied=True,
+        family="qwen3",
     ),
     "toy": DecoderShape(
         hidden=64,
@@ -126,13 +138,13 @@ def _lengths() -> dict[str, list[int]]:
     )
 
 
-def llama(shape: DecoderShape, attention: str, dtype: Any, device: str) -> Any:
-    """A Llama of a shape with random weights, the same for all who train it, made where
-    it is to be."""
+def make_model(shape: DecoderShape, attention: str, dtype: Any, device: str) -> Any:
+    """A model of a shape with random weights, the same for all who train it, made where
+    it is to be; a Llama, unless its shape is another family's."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    config = LlamaConfig(
+    config = CONFIG_MAPPING[shape.family](
         vocab_size=shape.vocab,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -145,13 +157,14 @@ def llama(shape: DecoderShape, attention: str, dtype: Any, device: str) -> Any:
         bos_token_id=BOS,
         eos_token_id=EOS,
         pad_token_id=None,
-        attn_implementation=attention,
     )
     usual = torch.get_default_dtype()
     torch.manual_seed(0)
     try:
         torch.set_default_dtype(dtype)
         with torch.device(device):
-            return LlamaForCausalLM(config)
+            return AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention
+            )
     finally:
         torch.set_default_dtype(usual)

@@ -147,7 +147,8 @@ def test_the_trainer_is_a_plain_loop_in_every_way(tmp_path: Path) -> None:
 
 
 # Of each family its own: two sizes of windows, experts, a head with another name, and of
-# those that are padded one that carries a state from token to token.
+# those that are padded one that carries a state from token to token, and one whose layers
+# would draw at random by what they read of their config each time.
 SHAPE = {
     "vocab_size": 608,
     "hidden_size": 32,
@@ -169,8 +170,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
     "gpt_neox": {"tie_word_embeddings": False},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "falcon": {
+        "hidden_dropout": 0.1,
+        "attention_dropout": 0.1,
+        "parallel_attn": False,
+        "tie_word_embeddings": True,
+    },
 }
-PADDED = {"lfm2": "eager"}
+PADDED = {"lfm2": "eager", "falcon": "sdpa"}
+LORA = {
+    "method": "lora",
+    "r": 4,
+    "alpha": 8,
+    "targets": ["all"],
+    "seed": 3,
+}
+OF_ADAPTERS: list[Way] = [
+    (world, stage, 2, "") for world in (1, 2) for stage in (0, 1, 2, 3)
+]
 OF_FAMILIES: list[Way] = [
     *((1, stage, 2, "pieces") for stage in (0, 1, 2, 3)),
     (1, 1, 2, "resumed"),
@@ -201,3 +218,20 @@ def test_a_family_is_trained_as_by_a_plain_loop(tmp_path: Path, family: str) -> 
         through, resumed = (by_way[world, stage, 2, how] for how in ("", "resumed"))
         assert resumed["losses"] == through["losses"]
         assert resumed["weights"] == through["weights"]
+
+
+@pytest.mark.soak(part="models")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_familys_adapters_are_trained_as_by_a_plain_loop(
+    tmp_path: Path, family: str
+) -> None:
+    """By 1 and 2 ranks, ZeRO 0 to 3: losses and adapters' gradients are those of one
+    example at a time, beside every matrix of attention and MLP."""
+    config = {"model_type": family, **SHAPE, **FAMILIES[family]}
+    attention = PADDED.get(family)
+    plain, rows = trained(
+        tmp_path, 6, OF_ADAPTERS, family=config, attention=attention, tuning=LORA
+    )
+
+    for row in rows:
+        is_the_plain_loop(plain, row)

@@ -3,7 +3,7 @@ prints what each came to; run by tests/test_parity.py in a process of its own, w
 forks the ranks: all of them share the dear imports.
 
     python trained_ranks.py FOLDER '{"steps": 20, "ways": [[WORLD, ZERO_STAGE,
-    MICRO_BATCHES, HOW], …], "family": {"model_type": …}, "attention": null}'
+    MICRO_BATCHES, HOW], …], "family": {"model_type": …}, "attention": null, "tuning": null}'
 
 One line of JSON for each way, with `null` for the plain loop: losses of all steps, the
 digest of the ids consumed, the micro-batches of a rank in each step, where the
@@ -11,7 +11,8 @@ gradients of the first step are, the digest of the last weights, and the share o
 weights that the ranks divided among them.
 
 `family`: keys of the config of a random model that is trained in place of zsg's tiny
-one; `attention`: by which it is loaded, null for zsg's own.
+one; `attention`: by which it is loaded, null for zsg's own. `tuning`: a recipe's, null
+for that of all weights.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class FirstGradients:
 
     def __init__(self, beta: float) -> None:
         self._beta, self._calls = beta, 0
-        self.parameters: list[Any] = []
+        self.model: Any = None
         self.found: list[Any] = []
 
     @staticmethod
@@ -161,19 +162,34 @@ class FirstGradients:
                     if one in optimizer.state
                     else safe_get_full_optimizer_state(one, "exp_avg")
                 )
-                for one in self.parameters
+                for one in self.model.parameters()
+                if one.requires_grad
             ]
             self.found = [moment.flatten() / (1 - self._beta) for moment in moments]
 
 
+def read_tuned_job(folder: Path, tuning: dict[str, Any] | None) -> Any:
+    """The job of a folder, as it is tuned."""
+    job = read_train_job(folder)
+    assert job
+    if tuning is None:
+        return job
+    job.train["tuning"] = tuning
+    return job
+
+
 def train_by_zsg(
-    folder: Path, ranks: Ranks, ways: list[Way], base: Path, attention: str | None
+    folder: Path,
+    ranks: Ranks,
+    ways: list[Way],
+    base: Path,
+    attention: str | None,
+    tuning: dict[str, Any] | None,
 ) -> None:
     """One rank: meets the others once, then trains the job in each way."""
     from jobs.runtime.ranks import connect_ranks
 
-    job = read_train_job(folder)
-    assert job
+    job = read_tuned_job(folder, tuning)
     meeting = folder / f"{ranks.world} ranks"
     device = connect_ranks(meeting, ranks, 0)
     for number, way in enumerate(ways):
@@ -183,7 +199,7 @@ def train_by_zsg(
 
 
 def set_way(job: Any, way: Way, budget: int) -> Any:
-    """The job as it is trained in one way."""
+    """The job as it is trained in one way, its tuning being set."""
     _world, zero_stage, _most, how = way
     config = build_deepspeed_config(zero_stage=zero_stage, precision="fp32", clip=CLIP)
     if zero_stage == 3:
@@ -228,12 +244,12 @@ def train_one_way(
     )
     for is_last in (False, True) if how == "resumed" else (True,):
         model = load_model(base, "fp32", attention=attention)
-        gradients.parameters = list(model.parameters())
+        gradients.model = model
         vocabulary = model.config.vocab_size
         pieces = PIECE_TOKENS * vocabulary if how == "pieces" else WHOLE_LOGITS
         schedule.PIECE_LOGITS["cpu"] = pieces
         progress = train_once(job, own, ranks, device, model, (train, test), is_last)
-        divided = measure_divided(gradients.parameters)
+        divided = measure_divided(list(model.parameters()))
     hook.remove()
     torch.distributed.barrier()
     if ranks.is_main and progress:
@@ -300,22 +316,25 @@ def measure_divided(parameters: list[Any]) -> float:
     return sum(parts) / sum(size for size, _ in sizes)
 
 
-def train_plainly(folder: Path, base: Path) -> None:
+def train_plainly(folder: Path, base: Path, tuning: dict[str, Any] | None) -> None:
     """The loop that anybody would write: one example at a time, padding nowhere,
-    nothing shared with zsg's trainer."""
+    nothing shared with zsg's trainer but how adapters begin."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    from jobs.model.tuning import apply_tuning
+
     torch.set_num_threads(1)
-    job = read_train_job(folder)
-    assert job
+    job = read_tuned_job(folder, tuning)
     s = job.train
     train, _ = train_and_test(job)
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, attn_implementation="eager"
     )
+    apply_tuning(model, s["tuning"])
+    trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        trained,
         lr=LR,
         betas=tuple(s["betas"]),
         eps=s["eps"],
@@ -349,11 +368,9 @@ def train_plainly(folder: Path, base: Path) -> None:
             )
             part.backward()
             loss += part.item()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        torch.nn.utils.clip_grad_norm_(trained, CLIP)
         first = first or [
-            one.grad.flatten().clone()
-            for one in model.parameters()
-            if one.grad is not None
+            one.grad.flatten().clone() for one in trained if one.grad is not None
         ]
         optimizer.step()
         losses.append(loss)
@@ -401,6 +418,7 @@ def main(
     ways: list[Way],
     family: dict[str, Any] | None = None,
     attention: str | None = None,
+    tuning: dict[str, Any] | None = None,
 ) -> None:
     import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # its import costs more than all the others
     import transformers.models.llama.modeling_llama  # noqa: F401
@@ -415,7 +433,7 @@ def main(
     if family:
         base = folder / "family"
         children([partial(make_family, base, family)])
-    children([partial(train_plainly, run, base)])
+    children([partial(train_plainly, run, base, tuning)])
     for world in sorted({way[0] for way in ways}):
         (run / f"{world} ranks").mkdir()
         os.environ["SLURM_JOB_ID"] = str(world)
@@ -423,7 +441,13 @@ def main(
         children(
             [
                 partial(
-                    train_by_zsg, run, Ranks(rank, world, rank), mine, base, attention
+                    train_by_zsg,
+                    run,
+                    Ranks(rank, world, rank),
+                    mine,
+                    base,
+                    attention,
+                    tuning,
                 )
                 for rank in range(world)
             ]
@@ -438,4 +462,5 @@ if __name__ == "__main__":
         [tuple(way) for way in asked["ways"]],
         asked.get("family"),
         asked.get("attention"),
+        asked.get("tuning"),
     )
