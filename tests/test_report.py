@@ -1,6 +1,7 @@
 """Does the report say what the journals hold, and what it does not?"""
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from jobs.contract.journal import Journal
 from launcher.reporting import frames, report
 from launcher.reporting.data import recorded_runs
 from launcher.reporting.data.grid_comparison import ReportOptions
+from launcher.reporting.html.page import estimate_cell, interval_cell
 from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import NO_ROWS, break_journal
 from tests.lib.reported_grid import STEPS, TASKS, losses, make, rows, written
@@ -91,7 +93,7 @@ def test_runs_of_other_data_have_other_tasks(tmp_path: Path) -> None:
         )
     write_grid(place, "sets", listed)
 
-    assert "Sudden drops of test tasks" in written(place, "sets")
+    assert "Test tasks and their sudden drops" in written(place, "sets")
     assert {
         row["task"]
         for row in rows(place, "sets", "drops.csv")
@@ -265,6 +267,82 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
     assert "run4 is flagged" in top and "99.0" in top
     assert "no longer lists them: old" in top and "3 of 6 runs done" in top
     assert {row["runs"] for row in rows(place, "gaps", "curves.csv")} == {"3"}
+
+
+def test_a_point_without_a_curve_is_told_with_its_reason(tmp_path: Path) -> None:
+    """Beside the figure; the legend names only what is drawn, and runs that are missing
+    have their point beside their id."""
+    place = Workspace(tmp_path)
+    listed = [
+        listed_run(f"run{n}", {"arrangement.order": order}, None)
+        for n, order in enumerate(("rt", "nft", "fft"))
+    ]
+    record_run(place, listed[0], STEPS, TASKS, losses(1.0))
+    write_grid(place, "gaps", listed)
+    page = written(place, "gaps")
+
+    assert "No curve: nft: no value yet (1 not begun); fft: no value yet" in page
+    assert "not begun: run1 (nft), run2 (fft)" in page
+    legend = re.findall(r'<ul class="legend">(.*?)</ul>', page, re.S)[0]
+    assert "rt</li>" in legend and "fft" not in legend
+
+
+def test_every_test_task_has_a_curve_or_is_named(tmp_path: Path) -> None:
+    """Those that fall most have one; of the others it is said that they have none, and why."""
+    place = Workspace(tmp_path)
+    tasks = [f"task{n:02}" for n in range(14)]
+    run = listed_run("run0", {"seed": 0}, None)
+    falling = np.linspace(3.0, 1.0, len(STEPS))[:, None] - np.linspace(0, 1, 14)
+    record_run(place, run, STEPS, tasks, falling)
+    write_grid(place, "tasks", [run])
+    page = written(place, "tasks")
+
+    drawn = set(re.findall(r"<figure><h3>(task\d\d)</h3>", page))
+    [unnamed] = re.findall(r"Without one, as others fall more: ([^<]*)\.", page)
+    assert "Of 14 test tasks the 12 that fall most suddenly have a panel." in page
+    assert len(drawn) == 12 and drawn | set(unnamed.split(", ")) == set(tasks)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "shown"),
+    [
+        (2.4, (1.92339, 2.87753), ("2.40", "1.92 to 2.88")),
+        (3.232009, (3.22, 3.244), ("3.232", "3.220 to 3.244")),
+        (0.5, (0.5, 0.5), ("0.5", "0.5 to 0.5")),
+        (1234.5678, (1100.0, 1400.0), ("1235", "1100 to 1400")),
+        (2e9, (1e9, 3e9), ("2e+09", "1e+09 to 3e+09")),
+        (math.inf, (1.0, math.inf), ("inf", "1 to inf")),
+    ],
+)
+def test_a_value_has_the_digits_that_its_interval_bears_out(
+    value: float, bounds: tuple[float, float], shown: tuple[str, str]
+) -> None:
+    """Two of half the interval's width; a value without a width as it is."""
+    cells = (estimate_cell(value, [bounds, None]), interval_cell(bounds))
+
+    assert tuple(cell.text for cell in cells) == shown
+
+
+def test_a_page_goes_by_itself(one_run: Workspace, tmp_path: Path) -> None:
+    """One file, readable as the umask says, that names no other; written again it is
+    replaced, and what zsg did not write is not."""
+    page = tmp_path / "for" / "page.html"
+    former = os.umask(0o022)
+    try:
+        for _ in range(2):
+            assert report.write_report(one_run, "g", ReportOptions(), page) == page
+    finally:
+        os.umask(former)
+    text = page.read_text(encoding="utf-8")
+
+    assert page.stat().st_mode & 0o777 == 0o644
+    assert page.parent.stat().st_mode & 0o777 == 0o755
+    assert list(page.parent.iterdir()) == [page]
+    assert "curves.png" not in text and "drops.csv" not in text
+    page.write_text("mine")
+    with pytest.raises(UserError, match="no page that zsg wrote; name another"):
+        report.write_report(one_run, "g", ReportOptions(), page)
+    assert page.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["job.json", "attempt.json", "exit.json"])

@@ -114,8 +114,9 @@ def report(
 
     Args:
         grid: a loaded grid, or the name of one that was submitted.
-        out: the folder to write to; else grids/GRID/report in the workspace. A file
-            there that zsg did not write is never replaced.
+        out: the folder to write to, or a file that ends in .html for the page alone; else
+            grids/GRID/report in the workspace. A file there that zsg did not write is
+            never replaced.
         metric: which metric.
         x: what the curves run over.
         panel: the axis that gets a panel for each value, or none.
@@ -133,7 +134,7 @@ def report(
 def write_report(
     name: str, options: ReportOptions, out: Path | None, folder: Path | None
 ) -> Path:
-    """Writes a grid's page to the folder `out`, or into its workspace; returns its path."""
+    """Writes a grid's page to `out`, or into its workspace; returns its path."""
     if out is not None:
         place = open_workspace(folder)
     else:

@@ -62,9 +62,9 @@ def report(
         typer.Option(
             "--out",
             help=(
-                "folder to write to; default: grids/GRID/report in the workspace. A file there that"
-                " zsg did not "
-                "write, or that was changed since, is never replaced or removed"
+                "folder to write to, or FILE.html for the page alone; default: grids/GRID/report in"
+                " the workspace. A file there that zsg did not write, or that was changed since, is"
+                " never replaced or removed"
             ),
         ),
     ] = None,
@@ -88,9 +88,11 @@ def report(
 
     options = ReportOptions(metric, x.value, panel, stage, over_splits)
     page = results.write_report(grid, options, out, workspace)
-    show.print_result(
-        f"wrote {page} and, beside it, {', '.join(reports.files_beside(page))}"
-    )
+    beside = reports.files_beside(page) if page != out else []
+    if beside:
+        show.print_result(f"wrote {page} and, beside it, {', '.join(beside)}")
+    else:
+        show.print_result(f"wrote {page}: one file that needs no other")
 
 
 def export(

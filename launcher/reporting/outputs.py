@@ -9,6 +9,7 @@ killed leaves the older report as it is. No link is followed or written through.
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import uuid
@@ -23,6 +24,9 @@ from zsg_core.errors import UserError
 
 MANIFEST = ".zsg-report.json"
 MOST_NAMED = 4
+# what tells a page of zsg's, and within how many bytes it stands
+GENERATOR = b'<meta name="generator" content="zsg">'
+MOST_OF_HEAD = 4096
 
 # of each file, those that it may have by now: a killed write leaves the older one
 Digests = Mapping[str, list[str]]
@@ -39,7 +43,10 @@ def open_report_folder(
     there that is not ours, or is not as zsg wrote it.
     """
     is_new = not folder.exists()
-    ownership.make_folder(folder)
+    if is_own:
+        ownership.make_folder(folder)
+    else:  # the user's, for whom the umask lets read it
+        folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".zsg-report.{uuid.uuid4().hex[:8]}"
     try:
         digests = _known(folder, names, is_own)
@@ -88,6 +95,30 @@ def refuse_existing(path: Path, may_replace: bool, option: str = "--out") -> Non
         raise UserError(
             f"{option} {path}: is there already; name another file, or replace it with --replace"
         )
+
+
+def refuse_foreign_page(page: Path) -> None:
+    """UserError for a file that is there and is no page of zsg's."""
+    if not os.path.lexists(page):
+        return
+    is_file = page.is_file() and not page.is_symlink()
+    with page.open("rb") if is_file else io.BytesIO() as file:
+        if GENERATOR in file.read(MOST_OF_HEAD):
+            return
+    raise UserError(
+        f"--out {page}: is there already and is no page that zsg wrote; name another file"
+    )
+
+
+def publish_page(draft: Path, page: Path) -> None:
+    """Puts a page in its place, whole or not at all, as the umask has it."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    beside = page.with_name(f".{page.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        beside.write_bytes(draft.read_bytes())
+        beside.replace(page)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _publish(draft: Path, folder: Path, names: Sequence[str], digests: Digests) -> None:

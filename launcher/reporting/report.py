@@ -4,6 +4,7 @@ beside it."""
 import dataclasses
 import logging
 import math
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,18 @@ PAGE = "report.html"
 def write_report(
     workspace: Workspace, name: str, options: ReportOptions, out: Path | None = None
 ) -> Path:
-    """Writes the report of a grid and returns the page's path; `out` is a folder.
-    Replaces an older report.
+    """Writes the report of a grid and returns the page's path; `out` is a folder, or a
+    page that goes by itself where it ends in .html. Replaces an older report.
 
     UserError for an unknown grid, a metric that no run has, an axis in which the runs
     do not differ, no matplotlib; and for a file in the folder that zsg did not write,
     or that was changed since.
     """
     extras.require_extra("a report", "report", only=("jinja2", "matplotlib"))
-    folder = out or workspace.grid(name) / "report"
     record = recorded_grids.read_grid(workspace, name)
+    if out is not None and out.suffix.lower() == ".html":
+        return _write_alone(workspace, record, options, out)
+    folder = out or workspace.grid(name) / "report"
     if out is None:
         outputs.refuse_linked(workspace, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
@@ -65,6 +68,19 @@ def write_report(
     ) as draft:
         _write(workspace, record, options, draft)
     return folder / PAGE
+
+
+def _write_alone(
+    workspace: Workspace, record: GridRecord, options: ReportOptions, page: Path
+) -> Path:
+    """Writes a page by itself, readable by whom the user's umask lets read it."""
+    outputs.refuse_foreign_page(page)
+    options = dataclasses.replace(options, is_alone=True)
+    with tempfile.TemporaryDirectory() as drafts:
+        draft = Path(drafts)
+        _write(workspace, record, options, draft)
+        outputs.publish_page(draft / PAGE, page)
+    return page
 
 
 def _write(

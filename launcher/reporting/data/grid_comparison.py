@@ -15,6 +15,7 @@ class ReportOptions:
     axis, of which stage or all.
 
     `over_splits`: runs that differ in their held-out split alone are replicates.
+    `is_alone`: the page goes without the files that else lie beside it.
     """
 
     metric: str = "loss"
@@ -22,6 +23,7 @@ class ReportOptions:
     panel: str | None = None
     stage: int | None = None
     over_splits: bool = False
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class GridComparison:
 
     def panel_name(self, group: Group) -> str:
         """What the panel of a group is called; nothing where all are in one."""
-        value = run_groups.axis_text(group.axes.get(self.panel)) if self.panel else ""
-        return f"{run_groups.last_word(self.panel)} {value}" if self.panel else ""
+        return run_groups.name_place(group.axes, self.panel) if self.panel else ""
 
     @cached_property
     def most_stages(self) -> int:

@@ -32,6 +32,7 @@ from zsg_core.shown_text import make_showable
 
 UNCOMMITTED = " + uncommitted changes"
 
+NO_COMMIT = "not known (installed, or no repository)"
 UNREADABLE = "cannot be read"
 
 Row = dict[str, Any]
@@ -216,12 +217,9 @@ class RecordedRun:
         code = dict(start.get("code") or submitted)
         # a place on one machine; the digest says which code it was
         code.pop("folder", None)
-        facts = {
-            "commit": (
-                str(code.pop("commit", None))
-                + (UNCOMMITTED if code.pop("dirty", None) else "")
-            )
-        }
+        commit = code.pop("commit", None) or NO_COMMIT
+        is_dirty = code.pop("dirty", None)
+        facts = {"commit": f"{commit}{UNCOMMITTED if is_dirty else ''}"}
         facts |= {name: str(value) for name, value in code.items()}
         return facts | {
             key: str(start[key])

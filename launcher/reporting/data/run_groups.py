@@ -438,8 +438,15 @@ def axis_text(value: Any) -> str:
 
 def axes_label(axes: Axes, keys: Sequence[str]) -> str:
     """A group's place on some axes, in words; of one axis its value only."""
-    if len(keys) == 1:
+    if len(keys) == 1 and axes.get(keys[0]) is not None:
         return axis_text(axes.get(keys[0]))
     return ", ".join(
-        f"{last_word(key)} {axis_text(axes.get(key))}" for key in keys if key in axes
+        name_place(axes, key) for key in keys if key in axes or len(keys) == 1
     )
+
+
+def name_place(axes: Axes, key: str) -> str:
+    """A group's place on one axis, in words: `order nft`, or `order not set`."""
+    if axes.get(key) is None:
+        return f"{last_word(key)} not set"
+    return f"{last_word(key)} {axis_text(axes[key])}"

@@ -9,6 +9,7 @@ from launcher.reporting.data.grid_comparison import GridComparison
 from launcher.reporting.data.run_groups import Group, Member
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
+from zsg_core.metrics.means import LOSS
 from zsg_core.stats.curves import Drop
 
 FALLEN = 0.9  # of a curve's fall: what comes after it is drawn again on its own scale
@@ -31,7 +32,7 @@ def make_axis_panels(comparison: GridComparison) -> list[Panel]:
     options = comparison.options
     limits = _common_limits(list(lines_by_panel.values()))
     whole = [
-        Panel(title, lines, X_LABELS[options.x], options.metric, limits)
+        Panel(title, lines, X_LABELS[options.x], label_metric(options.metric), limits)
         for title, lines in lines_by_panel.items()
     ]
     return [panel for whole_panel in whole for panel in _with_later(whole_panel)]
@@ -125,7 +126,7 @@ def make_task_panel(
     comparison: GridComparison, task: str, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> Panel:
     """The curves of one test task, those that fall most first; `drops` are those of the
-    task, largest first."""
+    task, largest first, and may be none."""
     lines = []
     chosen = {
         id(group): group
@@ -153,12 +154,26 @@ def make_task_panel(
             _begins(group, at),
         )
         lines.append(Line(name, colour, x, y, runs=runs, style=style, begins=begins))
-    _, member, drop = drops[0]
-    marked = (member.at[drop.start], member.at[drop.end])
     return Panel(
         task,
         lines,
         X_LABELS[comparison.options.x],
-        comparison.options.metric,
-        marked=marked,
+        label_metric(comparison.options.metric),
+        marked=_find_first_fall(drops),
     )
+
+
+def _find_first_fall(
+    drops: Sequence[tuple[Group, Member, Drop]],
+) -> tuple[float, float] | None:
+    """Where the first of some falls begins and ends; None of none."""
+    if not drops:
+        return None
+    _, member, drop = drops[0]
+    return member.at[drop.start], member.at[drop.end]
+
+
+def label_metric(metric: str) -> str:
+    """What an axis calls a metric: a loss says of which examples it is."""
+    is_held_out = metric == LOSS or metric.startswith(f"{LOSS}/")
+    return f"{metric} (held out)" if is_held_out else metric

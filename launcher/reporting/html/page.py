@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 MOST_NAMED = 24  # curves in a legend that is not folded
+MOST_DECIMALS = 6
+LARGEST_PLAIN = 1e6  # larger numbers are written with an exponent
+# rows of a table that is one card a row where there is no room for it as a table, and
+# the columns from which on it is so below 1,100 pixels; else below 640
+MOST_CARDS, WIDE = 200, 7
 DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures
 SHAPES = {
     "o": '<circle cx="14" cy="6" r="3"/>',
@@ -69,16 +74,48 @@ class LegendKey:
 
 
 def number_cell(value: float | None, digits: int = 4) -> NumberCell:
-    """A number of so many digits."""
-    return NumberCell(value, "–" if value is None else f"{value:.{digits}g}")
+    """A number of so many digits; a dash where there is none."""
+    is_number = value is not None and not math.isnan(value)
+    return NumberCell(value, f"{value:.{digits}g}" if is_number else "–")
+
+
+def estimate_cell(
+    value: float | None, intervals: Iterable[Interval | None]
+) -> NumberCell:
+    """A number with no more decimals than the narrowest of its intervals bears out."""
+    decimals = [count_decimals(bounds) for bounds in intervals if bounds]
+    known = [count for count in decimals if count is not None]
+    if value is None or not known:
+        return number_cell(value)
+    return NumberCell(value, _with_decimals(value, max(known)))
 
 
 def interval_cell(bounds: Interval | None) -> NumberCell:
     """An interval, which sorts by its width; a dash where there is none."""
-    width = bounds[1] - bounds[0] if bounds else None
-    return NumberCell(
-        width, "–" if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g}"
-    )
+    if bounds is None:
+        return NumberCell(None, "–")
+    low, high = bounds
+    decimals = count_decimals(bounds)
+    if decimals is None:
+        return NumberCell(high - low, f"{low:.4g} to {high:.4g}")
+    ends = [_with_decimals(end, decimals) for end in bounds]
+    return NumberCell(high - low, " to ".join(ends))
+
+
+def count_decimals(bounds: Interval) -> int | None:
+    """How many decimals tell two digits of half an interval's width; None where it has
+    no width, or is none."""
+    half = (bounds[1] - bounds[0]) / 2
+    if not half > 0 or not math.isfinite(half):
+        return None
+    return min(max(1 - math.floor(math.log10(half)), 0), MOST_DECIMALS)
+
+
+def _with_decimals(value: float, decimals: int) -> str:
+    """A number with so many decimals; a large or a tiny one by its first digits."""
+    if abs(value) >= LARGEST_PLAIN or 0 < abs(value) < 10.0**-decimals:
+        return f"{value:.4g}"
+    return f"{value:.{decimals}f}"
 
 
 def render_page(title: str, sections: Iterable[str]) -> str:
@@ -175,7 +212,11 @@ def render_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         for column in range(len(headings))
     ]
     named = list(zip(headings, numeric, strict=True))
-    return _render("table", named, [list(map(_text_and_key, row)) for row in all_rows])
+    css = ""
+    if len(all_rows) <= MOST_CARDS:
+        css = "cards wide" if len(headings) > WIDE else "cards"
+    cells = [list(map(_text_and_key, row)) for row in all_rows]
+    return _render("table", named, cells, css)
 
 
 def _text_and_key(cell: object) -> tuple[object, str | None]:

@@ -2,6 +2,7 @@
 what they stand on."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,18 @@ from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
 from launcher.reporting.html import map_section, verdict_section
 from launcher.reporting.html import page as report_page
-from launcher.reporting.html.page import interval_cell, number_cell
+from launcher.reporting.html.page import estimate_cell, interval_cell, number_cell
 from zsg_core.metrics.means import is_over_items
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop
 
 MOST_NAMED = 12
-MOST_DROPS, FEW_DROPS, DRAWN_DROPS = 20, 5, 6
+INTERVALS = ("replicates", "items", "tasks")
+MOST_DROPS, FEW_DROPS = 20, 5
+DRAWN_TASKS = 12  # test tasks that have a panel
+
+
+TaskDrop = tuple[Group, Member, Drop]
 
 
 def make_sections(
@@ -82,16 +88,49 @@ def _curves(
         report_page.render_heading(f"{options.metric} by {X_LABELS[options.x]}"),
         *_colour_legend(comparison),
         report_page.render_panels(panels),
+        *_without_curve(comparison),
         report_page.render_paragraph(_bands(comparison), "faint"),
     ]
 
 
+def _without_curve(comparison: GridComparison) -> list[str]:
+    """Which points have no curve, and why; nothing where all have one."""
+    reasons = [
+        f"{comparison.full_label(group) or comparison.name}: {_explain_no_curve(group)}"
+        for group in comparison.groups
+        if not group.steps
+    ]
+    if not reasons:
+        return []
+    unnamed = len(reasons) - MOST_NAMED
+    more = f"; and {unnamed} more" if unnamed > 0 else ""
+    text = f"No curve: {'; '.join(reasons[:MOST_NAMED])}{more}."
+    return [report_page.render_paragraph(text)]
+
+
+def _explain_no_curve(group: Group) -> str:
+    """Why the runs of a point make no curve."""
+    if group.averaged:
+        return "its replicates have no step in common at which all have a value"
+    states = Counter(str(member.state) for member in group.members)
+    words = [f"{count} {state}" for state, count in states.items()]
+    return f"no value yet ({', '.join(words)})"
+
+
 def _colour_legend(comparison: GridComparison) -> list[str]:
-    """Which colour is whose; nothing where there is but one."""
+    """Which colour is whose, of what is drawn; nothing where there is but one."""
     if not comparison.colour_keys:
         return []
     title = _names(comparison.colour_keys)
-    return [report_page.render_legend(title, comparison.colours)]
+    drawn = {
+        comparison.label(group)
+        for group in comparison.groups
+        if group.steps or group.apart
+    }
+    colours = {
+        label: number for label, number in comparison.colours.items() if label in drawn
+    }
+    return [report_page.render_legend(title, colours)]
 
 
 def _style_legend(comparison: GridComparison) -> list[str]:
@@ -136,8 +175,11 @@ def _missing(comparison: GridComparison) -> list[str]:
     unnamed = len(comparison.troubles) - MOST_NAMED
     if unnamed > 0:
         lines.append(f"… and {unnamed} more that failed, were cancelled or are flagged")
+    labels = _label_runs(comparison)
     for state in (RecordedState.NOT_FINISHED, RecordedState.NOT_BEGUN):
-        runs = [member.run for member in comparison.members if member.state == state]
+        runs = [
+            labels[member.run] for member in comparison.members if member.state == state
+        ]
         if runs:
             count = f", … ({len(runs)})" if len(runs) > MOST_NAMED else ""
             lines.append(f"{state}: {_first_names(runs)}{count}")
@@ -153,6 +195,16 @@ def _missing(comparison: GridComparison) -> list[str]:
             f"left out, as the grid no longer lists them: {_first_names(former)}"
         )
     return lines
+
+
+def _label_runs(comparison: GridComparison) -> dict[str, str]:
+    """Each run by its id, and what its curve is called."""
+    labels: dict[str, str] = {}
+    for group in comparison.groups:
+        name = comparison.full_label(group)
+        for member in group.members:
+            labels[member.run] = f"{member.run} ({name})" if name else member.run
+    return labels
 
 
 def _first_names(runs: Sequence[str]) -> str:
@@ -190,20 +242,21 @@ def _finals(
         f" bootstrap over test items ({curves.REPEATS} draws, seed 0). Tasks: the same, drawing"
         " whole test tasks, as items of a task are alike. Both tell of other test items, not of"
         " another training; there is none where items have no value in some runs or at some steps."
-        " Click a heading to sort."
+        " Decimals are those that the narrowest interval bears out. Click a heading to sort."
     )
+    areas = [
+        _area_row(comparison, group, summary)
+        for group, summary in zip(comparison.groups, summaries, strict=True)
+    ]
     return [
         report_page.render_heading("Final values and areas"),
         report_page.render_table(_final_headings(comparison), rows),
+        report_page.render_table(_area_headings(comparison), areas),
         report_page.render_paragraph(note, "faint"),
     ]
 
 
 def _final_headings(comparison: GridComparison) -> list[str]:
-    of_final, of_area = (
-        [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")]
-        for name in ("final", "area")
-    )
     stages = range(1, comparison.most_stages)
     return [
         *map(last_word, comparison.keys),
@@ -211,10 +264,26 @@ def _final_headings(comparison: GridComparison) -> list[str]:
         *(f"after stage {number}" for number in stages),
         "last step",
         f"final {comparison.options.metric}",
-        *of_final,
-        "area",
-        *of_area,
+        *(f"final ± {kind}" for kind in INTERVALS),
     ]
+
+
+def _area_headings(comparison: GridComparison) -> list[str]:
+    return [
+        *map(last_word, comparison.keys),
+        f"area of {comparison.options.metric}",
+        *(f"area ± {kind}" for kind in INTERVALS),
+    ]
+
+
+def _area_row(
+    comparison: GridComparison,
+    group: Group,
+    summaries: tuple[Summary, Summary] | None,
+) -> list[Any]:
+    """The cells of a group: its axes, and the area under its curve."""
+    cells = _summary_cells(summaries[1]) if summaries else [number_cell(None)] * 4
+    return [*(_axis_cell(group.axes.get(key)) for key in comparison.keys), *cells]
 
 
 def _final_row(
@@ -222,14 +291,11 @@ def _final_row(
     group: Group,
     summaries: tuple[Summary, Summary] | None,
 ) -> list[Any]:
-    """The cells of a group: its axes, runs, ends of stages, last value and area."""
+    """The cells of a group: its axes, runs, ends of stages and last value."""
     stages = comparison.most_stages - 1
     ends = [value for _, value in group.stage_ends] + [None] * stages
     last_step = float(group.steps[-1]) if group.steps else None
-    if summaries:
-        values = [cell for summary in summaries for cell in _summary_cells(summary)]
-    else:
-        values = [number_cell(None)] * 8
+    values = _summary_cells(summaries[0]) if summaries else [number_cell(None)] * 4
     return [
         *(_axis_cell(group.axes.get(key)) for key in comparison.keys),
         f"{_count_done(group.members)} of {len(group.members)}",
@@ -259,11 +325,10 @@ def _axis_cell(value: Any) -> Any:
 
 
 def _summary_cells(summary: Summary) -> list[Any]:
+    intervals = [summary.seeds, summary.items, summary.tasks]
     return [
-        number_cell(summary.value),
-        interval_cell(summary.seeds),
-        interval_cell(summary.items),
-        interval_cell(summary.tasks),
+        estimate_cell(summary.value, intervals),
+        *map(interval_cell, intervals),
     ]
 
 
@@ -273,19 +338,23 @@ def _drops(
     first: int,
     hover: bool,
 ) -> list[str]:
-    """The section of sudden drops; its panels are numbered from `first`."""
+    """The section of test tasks and their sudden drops; its panels are numbered from
+    `first`."""
     if not drops:
-        return []
+        return _explain_no_tasks(comparison)
     sudden = [row for row in drops if row[2].is_sudden]
+    all_of_them = "" if comparison.options.is_alone else " (all in drops.csv)"
     listed = sudden[:MOST_DROPS] or drops[:FEW_DROPS]
     note = (
         "Of every run and test task, the fall between neighbouring checkpoints that goes most"
         " beyond the mean fall of all tasks there. × usual: how many times the task's median"
         f" change between its other checkpoints; beyond 3 it is sudden, as are {len(sudden)} of"
-        f" {len(drops)} (all in drops.csv). Grey: a task's first fall in the table."
+        f" {len(drops)}{all_of_them}. Grey: a task's first fall in the table. – where a task"
+        " has no other checkpoints."
     )
+    ordered = _order_tasks(comparison, [*listed, *drops])
     return [
-        report_page.render_heading("Sudden drops of test tasks"),
+        report_page.render_heading("Test tasks and their sudden drops"),
         report_page.render_table(
             _drop_headings(comparison), [_drop_row(comparison, *row) for row in listed]
         ),
@@ -293,9 +362,50 @@ def _drops(
         *_colour_legend(comparison),
         *_style_legend(comparison),
         report_page.render_panels(
-            _draw_drops(comparison, [*listed, *drops], first, hover), small=True
+            _draw_tasks(comparison, ordered, first, hover), small=True
         ),
+        report_page.render_paragraph(_tell_undrawn(list(ordered)), "faint"),
     ]
+
+
+def _explain_no_tasks(comparison: GridComparison) -> list[str]:
+    """Why there are no curves of test tasks; nothing where no run has a value."""
+    if not any(group.steps for group in comparison.groups):
+        return []
+    metric = comparison.options.metric
+    if any(group.items for group in comparison.groups):
+        why = "no test task has values at two checkpoints yet"
+    else:
+        why = (
+            f"no run has recorded {metric} of each test item, of the same items at the same steps"
+            " in all replicates of a point"
+        )
+    return [report_page.render_paragraph(f"No curves of test tasks: {why}.", "faint")]
+
+
+def _order_tasks(
+    comparison: GridComparison, drops: Sequence[TaskDrop]
+) -> dict[str, list[TaskDrop]]:
+    """Every test task with its falls, that which falls most first; those without a fall last."""
+    by_task: dict[str, list[TaskDrop]] = {}
+    for row in drops:
+        by_task.setdefault(row[2].task, []).append(row)
+    for group in comparison.groups:
+        for task in group.items.names if group.items else ():
+            by_task.setdefault(task, [])
+    return by_task
+
+
+def _tell_undrawn(tasks: Sequence[str]) -> str:
+    """Which test tasks have a panel, and which not, with the reason."""
+    undrawn = tasks[DRAWN_TASKS:]
+    if not undrawn:
+        return f"All {len(tasks)} test tasks have a panel, those that fall most first."
+    more = ", …" if len(undrawn) > MOST_NAMED else ""
+    return (
+        f"Of {len(tasks)} test tasks the {DRAWN_TASKS} that fall most suddenly have a panel."
+        f" Without one, as others fall more: {_first_names(undrawn)}{more}."
+    )
 
 
 def _drop_headings(comparison: GridComparison) -> list[str]:
@@ -329,19 +439,16 @@ def _drop_row(
     ]
 
 
-def _draw_drops(
+def _draw_tasks(
     comparison: GridComparison,
-    drops: Sequence[tuple[Group, Member, Drop]],
+    tasks: Mapping[str, Sequence[TaskDrop]],
     first: int,
     hover: bool,
 ) -> list[tuple[str, str]]:
-    """A small panel, with its title, of each task that falls most."""
-    by_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
-    for row in drops:
-        by_task.setdefault(row[2].task, []).append(row)
+    """A small panel, with its title, of each of the first tasks."""
     panels = [
-        curve_panels.make_task_panel(comparison, task, by_task[task])
-        for task in list(by_task)[:DRAWN_DROPS]
+        curve_panels.make_task_panel(comparison, task, tasks[task])
+        for task in list(tasks)[:DRAWN_TASKS]
     ]
     return [
         (panel.title, line_charts.draw_svg(panel, number, hover, small=True))
@@ -368,10 +475,6 @@ def _stands_on(comparison: GridComparison) -> list[str]:
         ]
         for facts, row in zip(comparison.facts, listed, strict=True)
     ]
-    beside = (
-        "Beside this page: curves.png and curves.pdf, curves.csv (what is drawn), finals.csv,"
-        " drops.csv, metrics.parquet (every value of every run)."
-    )
     return [
         report_page.render_heading("What it stands on"),
         report_page.render_paragraph("All runs share:"),
@@ -380,8 +483,18 @@ def _stands_on(comparison: GridComparison) -> list[str]:
             f"The {len(rows)} runs, and what differs",
             report_page.render_table([*differing, *axes], rows),
         ),
-        report_page.render_paragraph(beside, "faint"),
+        report_page.render_paragraph(_name_beside(comparison), "faint"),
     ]
+
+
+def _name_beside(comparison: GridComparison) -> str:
+    """Which files lie beside the page, in a sentence."""
+    if comparison.options.is_alone:
+        return "This page is one file and needs no other; zsg export has every value."
+    return (
+        "Beside this page: curves.png and curves.pdf, curves.csv (what is drawn), finals.csv,"
+        " drops.csv, metrics.parquet (every value of every run)."
+    )
 
 
 def _shared_facts(
