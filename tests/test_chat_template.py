@@ -1,6 +1,8 @@
 """Is the chat template of a model's folder part of what a run is, where it is used, and
 refused by plan where it cannot be?"""
 
+import contextlib
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -115,20 +117,65 @@ def test_several_templates_need_a_default(llama: Path) -> None:
         chat_template=[{"name": "rag", "template": "r"}],
     )
 
-    with pytest.raises(UserError, match="rag, and none is the default"):
+    with pytest.raises(UserError, match="'rag', and none is the default"):
         chat_template.read_template(llama)
 
 
 @pytest.mark.engine
-def test_transformers_takes_the_same_template(llama: Path) -> None:
+@pytest.mark.parametrize("key", [None, "k", {"default": "o"}, {"rag": "o"}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        (),
+        ("chat_template.jinja",),
+        ("additional_chat_templates/rag.jinja",),
+        ("additional_chat_templates/default.jinja",),
+        ("chat_template.jinja", "additional_chat_templates/rag.jinja"),
+        ("chat_template.jinja", "additional_chat_templates/default.jinja"),
+    ],
+)
+def test_transformers_takes_the_same_template(
+    llama: Path, files: tuple[str, ...], key: object
+) -> None:
+    """Of files before the key, of a folder's before the one beside it; and where it takes
+    none plan refuses, or has none."""
     from transformers import AutoTokenizer
 
+    (llama / "chat_template.jinja").unlink()
     (llama / "additional_chat_templates").mkdir()
-    (llama / "additional_chat_templates" / "rag.jinja").write_text("r")
+    for name in files:
+        (llama / name).write_bytes(f"{name}\r\n".encode())
+    change(llama / "tokenizer_config.json", chat_template=key)
 
     tokenizer = AutoTokenizer.from_pretrained(llama)
 
-    assert tokenizer.get_chat_template() == chat_template.read_template(llama)
+    try:
+        expected = tokenizer.get_chat_template()
+    except ValueError:
+        expected = None
+    try:
+        assert chat_template.read_template(llama) == expected
+    except UserError:
+        assert expected is None
+
+
+@pytest.mark.engine
+def test_a_tokenizer_that_is_saved_anew_has_the_same_template(
+    llama: Path, tmp_path: Path
+) -> None:
+    """As where model.add_tokens adds to it: lines may end otherwise than in the key."""
+    from transformers import AutoTokenizer
+
+    (llama / "chat_template.jinja").unlink()
+    text = CHATML.replace("\n", "\r\n") + "\r\n{# end #}"
+    change(llama / "tokenizer_config.json", chat_template=text)
+
+    AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path / "again")
+
+    source = AutoTokenizer.from_pretrained(tmp_path / "again").get_chat_template()
+    planned = chat_template.read_template(llama)
+    assert planned is not None and source != planned
+    assert digest_chat_template(source) == digest_chat_template(planned)
 
 
 def test_plan_says_that_a_model_has_a_template_where_the_grid_is_silent(
@@ -162,14 +209,50 @@ def test_plan_says_that_a_model_has_a_template_where_the_grid_is_silent(
         ),
     ],
 )
+@pytest.mark.parametrize("has_jinja", [True, False])
 def test_a_template_that_cannot_be_used_is_refused_by_plan(
-    llama: Path, resolve: Resolve, template: str | None, message: str
+    llama: Path,
+    resolve: Resolve,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str | None,
+    message: str,
+    has_jinja: bool,
 ) -> None:
+    """Where jinja2 is not installed, too: then by the template's words."""
+    if has_jinja:
+        pytest.importorskip("jinja2")
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (llama / "chat_template.jinja").unlink()
     if template is not None:
         (llama / "chat_template.jinja").write_text(template)
 
     with pytest.raises(UserError, match=message):
+        resolve(llama, "template: chat")
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{# no strftime_now here #}{{ a }}", None),
+        (
+            "{# date_string #}{{ strftime_now('%d') }}",
+            "in a copy of the model's folder",
+        ),
+        ("{% if a %}", "cannot be read"),
+        ("{{ " + "(" * 5000, "cannot be read"),
+    ],
+)
+def test_plan_reads_a_template_as_the_job_does(
+    llama: Path, resolve: Resolve, template: str, message: str | None
+) -> None:
+    """What stands in a comment is not written, and what cannot be read is told before
+    the queue."""
+    (llama / "chat_template.jinja").write_text(template)
+
+    refused = pytest.raises(UserError, match=message)
+    with refused if message else contextlib.nullcontext():
         resolve(llama, "template: chat")
 
 

@@ -134,7 +134,9 @@ class ChatWriter:
         self._arguments = dict(arguments or {})
         self.source = get_template(tokenizer)
         tree = chat_source.parse_template(self.source)
-        _refuse_date(tree, self._arguments)
+        problem = chat_source.find_date_problem(tree, self._arguments)
+        if problem:
+            raise UserError(f"the chat template {problem}")
         self._sought = frozenset[str]()
         self._tokens = ChatTokens(tokenizer)
         self._kept = frozenset(kept_words)
@@ -421,24 +423,6 @@ def get_template(tokenizer: Any) -> str:
     if not isinstance(source, str):
         raise UserError(f"{tokenizer.name_or_path}: its chat template is no text")
     return source
-
-
-def _refuse_date(tree: Any, arguments: Mapping[str, Any]) -> None:
-    """UserError for a template whose text changes with the day."""
-    from jobs.model import chat_source
-
-    if not chat_source.writes_date(tree):
-        return
-    if not chat_source.takes_date(tree):
-        raise UserError(
-            "the chat template writes the day's date (strftime_now), so that a run would change"
-            " with the day; write a date in its place in a copy of the model's folder"
-        )
-    if chat_source.DATE not in arguments:
-        raise UserError(
-            "the chat template writes the day's date (strftime_now), so that a run would change"
-            " with the day; give it one: data.chat_template_kwargs: {date_string: 26 Jul 2024}"
-        )
 
 
 def _match_any(words: Collection[str]) -> re.Pattern[str]:

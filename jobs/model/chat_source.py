@@ -1,7 +1,7 @@
 """Reads the source of a chat template: what it looks for in an answer, and whether it
 writes the day's date."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -9,6 +9,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from zsg_core.data import prompts
 from zsg_core.errors import UserError
 
 CLOCK = "strftime_now"  # transformers' function for templates
@@ -66,6 +67,16 @@ def _list_texts(arguments: list[nodes.Expr]) -> Iterator[str]:
         value = argument.value
         if isinstance(value, str) and value.strip():
             yield value
+
+
+def find_date_problem(tree: nodes.Template, arguments: Mapping[str, Any]) -> str | None:
+    """Why a template's text would change with the day; None where it would not, given
+    these arguments. Plan and jobs judge by it."""
+    if not writes_date(tree):
+        return None
+    if takes_date(tree) and DATE in arguments:
+        return None
+    return prompts.explain_date(takes_date=takes_date(tree))
 
 
 def writes_date(tree: nodes.Template) -> bool:

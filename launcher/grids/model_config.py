@@ -15,6 +15,7 @@ from zsg_core.families.registry import find_family, position_count
 from zsg_core.families.shape import LLAMA
 from zsg_core.families.sizes import MOST_LAYERS, explain_no_size, is_size
 from zsg_core.schema_errors import format_brief
+from zsg_core.shown_text import make_showable
 
 # transformers.activations.ACT2CLS of 5.23
 ACTIVATIONS = (
@@ -200,15 +201,15 @@ def find_quantisation(config: Mapping[str, Any]) -> str | None:
     for key in ("quantization_config", "compression_config"):
         method = config.get(key)
         if isinstance(method, dict) and method:
-            return str(
-                cast("dict[str, Any]", method).get("quant_method") or "compressed"
-            )[:80]
+            fields = cast("dict[str, Any]", method)
+            name = str(fields.get("quant_method") or "compressed")
+            return make_showable(name[:80], keep="")
         if method:
             return format_brief(method)
     for key in ("dtype", "torch_dtype"):
         name = config.get(key)
         if isinstance(name, str) and name.removeprefix("torch.") not in DTYPES:
-            return name[:80]
+            return make_showable(name[:80], keep="")
     return None
 
 

@@ -31,6 +31,7 @@ from zsg_core.families import shape as shapes
 from zsg_core.families.headers import NOT_LOADED
 from zsg_core.families.registry import find_family
 from zsg_core.schema_errors import format_brief
+from zsg_core.shown_text import make_showable
 from zsg_core.training.decoder import DecoderShape
 
 HEAD = "regression_head.weight"
@@ -429,9 +430,9 @@ def _find_quantisation(
     ]
     if not not_floats:
         return None
-    dtype = tensors[not_floats[0]].dtype[:40]
+    dtype = make_showable(tensors[not_floats[0]].dtype[:40], keep="")
     count = f"{len(not_floats)} of {len(tensors)} tensors"
-    example = f"{not_floats[0][:80]} is {dtype}"
+    example = f"{make_showable(not_floats[0][:80], keep='')} is {dtype}"
     return f"{count} are no floats of 16 or 32 bits ({example}); {UNQUANTISED}"
 
 
@@ -465,7 +466,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor] | None:
         )
         if names:
             raise UserError(
-                f"{folder} has no weights that transformers loads, but {names[0][:80]}: {advice}"
+                f"{folder} has no weights that transformers loads, but"
+                f" {make_showable(names[0][:80], keep='')}: {advice}"
             )
     raise UserError(f"{folder} has no weights ({', '.join((*SINGLE, *INDEXES))})")
 
@@ -484,8 +486,8 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor] | None:
             if name in tensors:
                 raise UserError(
                     f"{folder}: {format_brief(name)} lies in two weight files,"
-                    f" {tensors[name].file.name[:80]} and {shard[:80]}; transformers would take"
-                    " either"
+                    f" {format_brief(tensors[name].file.name)} and {format_brief(shard)};"
+                    " transformers would take either"
                 )
             tensors[name] = tensor
     return tensors if is_readable else None

@@ -207,6 +207,26 @@ _CHANGES: list[Callable[[bytes, random.Random, Sequence[bytes]], bytes]] = [
 ]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`change`: what makes the file of a number; `memory`: so many bytes more than the
+    process has before."""
+
+    change: Callable[[Sequence[bytes], int], bytes] = changed
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a child reads, and how."""
+
+    path: Path
+    corpus: Sequence[bytes]
+    read: Callable[[Path], Any]
+    declared: tuple[type[BaseException], ...]
+    limits: Limits
+
+
 def faults(
     folder: Path,
     file: str,
@@ -214,19 +234,20 @@ def faults(
     read: Callable[[Path], Any],
     declared: tuple[type[BaseException], ...],
     numbers: range,
+    limits: Limits | None = None,
 ) -> list[Fault]:
     """What is wrong with reading the files of these numbers, each as `file` in the
     folder; see `_read_all`.
 
     `read` may return a sentence that says what is wrong with the rows that it made.
     """
+    limits = limits or Limits()
     found: list[Fault] = []
     at = numbers.start
     while at < numbers.stop and len(found) < MOST_FAULTS:
         with mmap.mmap(-1, 8) as place:
-            told, status = _in_child(
-                folder / file, corpus, read, declared, range(at, numbers.stop), place
-            )
+            task = _Task(folder / file, corpus, read, declared, limits)
+            told, status = _in_child(task, range(at, numbers.stop), place)
             met = struct.unpack("<q", place[:])[0]
         what = told or (
             f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else ""
@@ -235,20 +256,13 @@ def faults(
             assert status == 0, f"the child ended with {status} at file {met}"
             break
         kept = folder / f"fault-{met}"
-        kept.write_bytes(changed(corpus, met))
+        kept.write_bytes(limits.change(corpus, met))
         found.append(Fault(met, what, kept))
         at = met + 1
     return found
 
 
-def _in_child(
-    path: Path,
-    corpus: Sequence[bytes],
-    read: Callable[[Path], Any],
-    declared: tuple[type[BaseException], ...],
-    numbers: range,
-    place: mmap.mmap,
-) -> tuple[str, int]:
+def _in_child(task: _Task, numbers: range, place: mmap.mmap) -> tuple[str, int]:
     """What the first file that is wrong made the reader say, and the status of the
     child that read them."""
     out, into = os.pipe()
@@ -258,8 +272,8 @@ def _in_child(
         try:
             os.close(out)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            limit_memory(MEMORY)
-            told = _read_all(path, corpus, read, declared, numbers, place)
+            limit_memory(task.limits.memory)
+            told = _read_all(task, numbers, place)
             os.write(into, told[:60_000].encode(errors="replace"))
             code = 0
         finally:
@@ -270,21 +284,14 @@ def _in_child(
     return told, os.waitpid(child, 0)[1]
 
 
-def _read_all(
-    path: Path,
-    corpus: Sequence[bytes],
-    read: Callable[[Path], Any],
-    declared: tuple[type[BaseException], ...],
-    numbers: range,
-    place: mmap.mmap,
-) -> str:
+def _read_all(task: _Task, numbers: range, place: mmap.mmap) -> str:
     for number in numbers:
         place[:] = struct.pack("<q", number)
-        path.write_bytes(changed(corpus, number))
+        task.path.write_bytes(task.limits.change(task.corpus, number))
         signal.alarm(SECONDS)
         try:
-            wrong = read(path)
-        except declared:
+            wrong = task.read(task.path)
+        except task.declared:
             continue
         except BaseException:
             return traceback.format_exc(limit=-8)

@@ -71,8 +71,22 @@ class Template:
 
 
 def digest_chat_template(source: str) -> str:
-    """The SHA-256 of a chat template's text."""
-    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+    """The SHA-256 of a chat template's text, whose lines end as Jinja reads them: a
+    tokenizer that is saved anew ends them otherwise than the base's file."""
+    lines = source.replace("\r\n", "\n").replace("\r", "\n")
+    return hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def explain_date(*, takes_date: bool) -> str:
+    """Why no run is written with a chat template that asks for the day's date; by
+    whether it asks only where no `date_string` is given."""
+    advice = "write a date in its place in a copy of the model's folder"
+    if takes_date:
+        advice = "give it one: data.chat_template_kwargs: {date_string: 26 Jul 2024}"
+    return (
+        "writes the day's date (strftime_now), so that a run would change with the day;"
+        f" {advice}"
+    )
 
 
 @dataclass(frozen=True)
