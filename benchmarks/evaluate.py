@@ -228,7 +228,7 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     held.load_base(one.job)
     (tokens, examples), prompts = one.test, one.items(suite).prompts
     generator = Generator(
-        held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu"
+        held.decoder, how, one.vocabulary.bos, one.vocabulary.eos, "cpu"
     )
     began, count = time.perf_counter(), 0
     for step in steps:

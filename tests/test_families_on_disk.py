@@ -164,7 +164,7 @@ def test_snapshots_take_turns_in_one_model(
     swapper = WeightSwapper(["cpu"])
     for model, snapshot in zip(models, snapshots, strict=True):
         swapper.load_snapshot(snapshot, job)
-        held = swapper.llama.state_dict()
+        held = swapper.decoder.state_dict()
         assert all(torch.equal(held[n], t) for n, t in model.state_dict().items())
 
     assert (swapper.loads, swapper.swaps) == (1, 2)

@@ -441,7 +441,7 @@ class Evaluator:
         probe, started = self._hold(target, step, loss), time.perf_counter()
         digest = _digest_of(target, step)
         inside = Inside(
-            self._swapper.llama,
+            self._swapper.decoder,
             self._device,
             target.folder,
             step,
@@ -502,7 +502,7 @@ class Evaluator:
 
         def make_generator(how: Mapping[str, Any]) -> Generator:
             generator = Generator(
-                self._swapper.llama, how, words.bos, words.eos, self._device, words.text
+                self._swapper.decoder, how, words.bos, words.eos, self._device, words.text
             )
             generator.budget = self._budget
             return generator

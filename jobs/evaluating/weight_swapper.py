@@ -78,7 +78,7 @@ class WeightSwapper:
         self._contents, self._kind = Contents.NOTHING, ""
         # by the names that files have, what of the model's tensors they go into
         self._places: dict[str, torch.Tensor] = {}
-        self.llama: Any = None
+        self.decoder: Any = None
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
         self.budget: BatchBudget | None = None  # of its batches
         self.loads = self.swaps = 0
@@ -116,7 +116,7 @@ class WeightSwapper:
 
     def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
         self._unload()
-        llama = placement.load_on(
+        decoder = placement.load_on(
             self._devices,
             folder,
             job.train["precision"],
@@ -125,10 +125,10 @@ class WeightSwapper:
         )
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:
-            apply_tuning(llama, _tuning(job))
-        self.llama = llama.eval().requires_grad_(False)
-        self.model = AnswerLoss(self.llama, choose_batching(self.llama))
-        self.budget = BatchBudget(self.llama, self._devices[0], self._beside)
+            apply_tuning(decoder, _tuning(job))
+        self.decoder = decoder.eval().requires_grad_(False)
+        self.model = AnswerLoss(self.decoder, choose_batching(self.decoder))
+        self.budget = BatchBudget(self.decoder, self._devices[0], self._beside)
         engine = SimpleNamespace(module=self.model)
         tensors = weights.list_tensors(engine)
         if with_adapters:
@@ -143,7 +143,7 @@ class WeightSwapper:
     def _unload(self) -> None:
         """Lets go of the model: two may be more than fit."""
         self._contents, self._kind = Contents.NOTHING, ""
-        self.llama = self.model = self.budget = None
+        self.decoder = self.model = self.budget = None
         self._places = {}
         if len(self._devices) > 1:
             gc.collect()  # what has layers follow one another holds them in a circle
