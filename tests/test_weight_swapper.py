@@ -59,7 +59,9 @@ def test_a_snapshots_tensors_are_hashed_side_by_side(
     first, second = (snapshot(tmp_path / name, seed) for seed, name in enumerate("ab"))
     swapper = WeightSwapper(["cpu"])
     swapper.load_snapshot(tmp_path / "a", JOB)
-    assert all(torch.equal(swapper.decoder.state_dict()[n], t) for n, t in first.items())
+    assert all(
+        torch.equal(swapper.decoder.state_dict()[n], t) for n, t in first.items()
+    )
 
     together, hash_alone = threading.Barrier(2, timeout=20), weights.tensor_digest
     waits = iter([True, True])
@@ -72,7 +74,9 @@ def test_a_snapshots_tensors_are_hashed_side_by_side(
     monkeypatch.setattr(weight_swapper, "_count_threads", lambda: 2)
     monkeypatch.setattr(weights, "tensor_digest", hash_together)
     swapper.load_snapshot(tmp_path / "b", JOB)
-    assert all(torch.equal(swapper.decoder.state_dict()[n], t) for n, t in second.items())
+    assert all(
+        torch.equal(swapper.decoder.state_dict()[n], t) for n, t in second.items()
+    )
     assert (swapper.loads, swapper.swaps) == (1, 2)
 
 

@@ -502,7 +502,12 @@ class Evaluator:
 
         def make_generator(how: Mapping[str, Any]) -> Generator:
             generator = Generator(
-                self._swapper.decoder, how, words.bos, words.eos, self._device, words.text
+                self._swapper.decoder,
+                how,
+                words.bos,
+                words.eos,
+                self._device,
+                words.text,
             )
             generator.budget = self._budget
             return generator
