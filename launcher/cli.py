@@ -274,13 +274,25 @@ def plan(
     retrain: Retrain = False,
     no_canary: NoCanary = False,
     no_limits: NoLimits = False,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory", help="also show what a GPU holds by ZeRO stage, and its basis"
+        ),
+    ] = False,
+    whole: Annotated[
+        bool,
+        typer.Option("--all", help="a line for every run and job, however many"),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
-    It lists what the grid's and the profile's files have run (setup lines, variables,
-    programs) and sent to whom. Where submit would refuse, it says why and ends as
-    submit would: with 2, or with 3 if it is the machine's or the cluster's doing.
+    It says how long that takes at most, how much memory of a GPU, how many GPU-hours and
+    how much disk. It lists what the grid's and the profile's files have run (setup
+    lines, variables, programs) and sent to whom. Where submit would refuse, it says why
+    and ends as submit would: with 2, or with 3 if it is the machine's or the cluster's
+    doing.
 
     \b
     Example:
@@ -300,7 +312,8 @@ def plan(
     opened = workflow.resolve_grid(
         grid, profile, workspace, smoke, sets or (), only_looks=True
     )
-    if refusal := workflow.show_plan(opened, allow, json):
+    look = workflow.PlanLook(memory, whole, workflow.name_submit(sys.argv[1:]))
+    if refusal := workflow.show_plan(opened, allow, json, look):
         raise typer.Exit(refusal.exit_code)
 
 

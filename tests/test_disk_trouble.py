@@ -126,4 +126,4 @@ def test_a_file_that_cannot_grow_is_told(home: Home, largest: int) -> None:
         False,
     ), ended.said
     assert f"{home.folder}/zsg-work/" in errors[0] and "File too large" in errors[0]
-    assert "g: 1 submit" in run(home, "plan", "grid.yaml").printed
+    assert "g: 1 to submit" in run(home, "plan", "grid.yaml").printed

@@ -16,7 +16,7 @@ from launcher.planning import effects
 from launcher.planning.effects import RUNS, SENDS, SETS, Effect
 from launcher.planning.plan import Allow, Plan
 from launcher.submission import workflow
-from launcher.views import show
+from launcher.views import plan_view
 from zsg_core.suites import Suite
 
 Listed = Callable[..., list[Effect]]
@@ -342,7 +342,7 @@ def test_effects_are_in_every_row_for_scripts(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(id="r", axes={})
     plan = Plan([SimpleNamespace(run=run, kind="submit", reason="new")] * 2, [], [])  # type: ignore[arg-type]
 
-    assert [row["effects"] for row in show.plan_rows(plan, {}, [], found)] == [
+    assert [row["effects"] for row in plan_view.plan_rows(plan, {}, [], found)] == [
         [{"does": "runs", "what": "setup line of every job: a", "where": "p.yaml:3"}]
     ] * 2
 

@@ -186,6 +186,7 @@ def test_a_prepare_job_that_is_killed_is_made_again(
         "--profile",
         zsg.folder / "ends.yaml",
         "--retry",
+        "--all",
     )
     assert "makes arrangements/" in plan.replace("\n", " ")
     zsg("retry", "small", "--yes")

@@ -76,7 +76,7 @@ def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
     assert sum(starts(zsg)) <= 3
     # what the killed one left, others have done
     assert [row["state"] for row in zsg.status()] == ["done"]
-    assert "1 skip" in zsg("submit", grid, "--profile", profile(zsg))
+    assert "1 done" in zsg("submit", grid, "--profile", profile(zsg))
     zsg("sync", "scored")
     assert_exactly_once(zsg.work, "scored", [run.name])
 

@@ -16,7 +16,7 @@ from launcher.planning.site import Site
 from launcher.status import reasons, why
 from launcher.status.status import collect_states
 from launcher.submission import submit_plan
-from launcher.views import show
+from launcher.views import plan_view
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
@@ -95,13 +95,15 @@ def test_held_jobs_are_released_of_selected_runs_alone(
     plan = plan_held(
         tmp_path, runs, Allow(retry=retry, selection=selection), monkeypatch
     )
-    show.plan_table(plan)
+    profile = Profile(name="p", kind="slurm")
+    shown = plan_view.PlanShown("g", profile, estimate_of=lambda run: run)  # type: ignore[arg-type]
+    plan_view.print_runs(plan, shown)
     printed = capsys.readouterr().out
 
     assert sorted(job.id for job in plan.held) == released
     assert plan.changes_queue == bool(released)
     assert ("released: " in printed and "or you held them" in printed) == bool(released)
-    assert ("held job" in show.summarize_plan(plan)) == bool(released)
+    assert ("held job" in plan_view.count_runs(plan)) == bool(released)
 
 
 def test_a_job_that_a_plain_submit_releases_is_said_to_be_so(

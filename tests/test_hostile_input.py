@@ -53,7 +53,7 @@ def test_the_grid_that_the_rows_change_is_good(
     """Without the mistake the same command plans a run, so a refusal is due to the mistake."""
     ended = zsg_here("plan", "grid.yaml")
 
-    assert (ended.code, "g: 1 submit" in ended.printed) == (0, True), ended.said
+    assert (ended.code, "g: 1 to submit" in ended.printed) == (0, True), ended.said
 
 
 def bomb() -> str:

@@ -107,7 +107,7 @@ def test_submitting_again_submits_nothing(finished: Zsg) -> None:
     before = (finished.work / "ledger.jsonl").read_bytes()
     said = finished("submit", "small.yaml")
 
-    assert "nothing to submit (3 skip); compare the runs: " in said
+    assert "nothing to submit (3 done); figures: " in said
     assert (finished.work / "ledger.jsonl").read_bytes() == before
 
 
@@ -166,7 +166,7 @@ def test_a_second_grid_takes_over_finished_runs(finished: Zsg) -> None:
     said = finished("submit", other)
     finished("sync", "other")
 
-    assert "nothing to submit (1 skip)" in said
+    assert "nothing to submit (1 done)" in said
     nft = next(
         row["run"]
         for row in finished.status("small")

@@ -217,7 +217,7 @@ def test_adopted_jobs_run(
 
     rows = wait_until_ended(zsg, 300)
     assert [row["state"] for row in rows] == ["done", "done"]
-    assert "2 skip" in zsg(
+    assert "2 done" in zsg(
         "submit", zsg.folder / "small.yaml", "--profile", profile(zsg, engine=engine)
     )
     agree_with_sacct(slurm, rows)

@@ -113,26 +113,32 @@ def test_only_and_except_say_which_runs_are_meant(planned) -> None:
     ]
 
 
-def test_a_long_plan_is_whole(zsg: Zsg) -> None:
-    """A table of hundreds of runs has a line for each, its columns in line, and nothing is cut."""
+def seeds_of_one_rate(zsg: Zsg, count: int) -> Path:
+    """A grid of so many runs that differ in their seeds."""
     write_niv2(zsg.folder / "data")
-    seeds = ", ".join(map(str, range(300)))
-    printed = zsg(
-        "plan",
-        zsg.write(
-            "grid.yaml",
-            HEAD + "grid:\n  train.lr: [1e-3]\n  train.init_seed: [" + seeds + "]\n",
-        ),
-    ).splitlines()
-    rows = [
-        line.split()
-        for line in printed
-        if line.endswith(" submit new") or " submit " in line
-    ][:300]
+    seeds = ", ".join(map(str, range(count)))
+    axes = f"grid:\n  train.lr: [1e-3]\n  train.init_seed: [{seeds}]\n"
+    return zsg.write("grid.yaml", HEAD + axes)
 
-    assert printed[0].split() == ["run", "init_seed", "action", "why"]
-    assert [row[1] for row in rows] == [str(seed) for seed in range(300)]
-    assert len({line.index("submit") for line in printed[1:301]}) == 1
+
+def test_a_long_plan_is_whole_where_it_is_asked_for(zsg: Zsg) -> None:
+    """A table of hundreds of runs has a line for each, its columns in line, and nothing
+    is cut."""
+    printed = zsg("plan", seeds_of_one_rate(zsg, 300), "--all").splitlines()
+    head, *rows = printed[1:302]
+
+    assert head.split() == ["run", "init_seed", "why"]
+    assert [row.split()[1] for row in rows] == [str(seed) for seed in range(300)]
+    assert {row.index("new") for row in rows} == {head.index("why")}
+
+
+def test_a_long_plan_takes_one_screen(zsg: Zsg) -> None:
+    """The first runs, how many more there are, and the values of each axis."""
+    printed = zsg("plan", seeds_of_one_rate(zsg, 300)).splitlines()
+
+    assert len(printed) <= 24
+    assert "… and 292 more, all to submit (--all shows every run)" in printed
+    assert "axis    init_seed: 0, 1, 2, 3, … 299 (300 values)" in printed
 
 
 def full_disk(patch: pytest.MonkeyPatch) -> None:
@@ -241,7 +247,8 @@ def test_plan_ends_as_submit_would(
     assert (planned.code, dry.code, rows.code) == (code, code, code)
     assert f"submit would refuse: {why}" in planned.printed.splitlines()
     assert (
-        "own: 2 submit" not in planned.printed and "g: 2 submit" in planned.printed
+        "own: 2 to submit" not in planned.printed
+        and "g: 2 to submit" in planned.printed
     ), "the plan is shown all the same"
     assert [row["refused"] for row in json.loads(rows.printed)] == [[why], [why]]
     assert not Path("zsg-work/ledger.jsonl").exists()

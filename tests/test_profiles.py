@@ -648,7 +648,7 @@ def test_a_grid_plans_on_every_shipped_profile(name, zsg, tasks):
         f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n",
     )
 
-    assert "2 submit" in zsg("plan", grid, "--profile", name)
+    assert "2 to submit" in zsg("plan", grid, "--profile", name)
 
 
 def test_module_lines_are_said_to_go_into_setup(load):

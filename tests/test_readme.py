@@ -228,7 +228,7 @@ def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
     planned = zsg("plan", zsg.write("tiny.yaml", text))
 
     assert len(as_written.points) == 8 + 2
-    assert "10 submit" in planned
+    assert "10 to submit" in planned
 
 
 def test_the_readme_shows_a_picture_of_the_result() -> None:

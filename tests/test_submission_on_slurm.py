@@ -61,7 +61,7 @@ def test_a_large_grid_is_few_arrays(zsg_waiting: Zsg, slurm: SlurmCluster) -> No
 
     assert sorted(arrays.values()) == [120 - MAX_ARRAY, MAX_ARRAY]
     assert not [line for line in queued(slurm) if "JobHeldUser" in line]
-    assert "120 submit" in said
+    assert "120 runs submitted" in said
     scripts = [
         path.read_text()
         for path in (zsg_waiting.work / "submissions").glob("*/*_submission.sh")
@@ -102,7 +102,7 @@ def test_half_an_array_is_cancelled_and_submitted_again(
         "unknown",
     ] * 4 + ["there"]
     assert set(states) <= {"waiting", "queued", "unknown"}
-    assert "many: 3 retry, 6 skip" in said
+    assert "many: 3 runs submitted again, " in said
     assert len([line for line in queued(slurm) if "-train-" in line]) == 5 + 3
 
 
@@ -124,7 +124,10 @@ def test_more_than_the_account_may_have_is_submitted_in_part(
         )
         == 4
     )
-    assert "4 runs left for later" in said and "many: 4 skip, 5 submit" in said
+    assert (
+        "4 runs left for later" in said
+        and "many: 5 runs submitted, 4 left for later" in said
+    )
     assert len(queued(slurm)) == 6
     assert (
         "nothing was submitted: 4 runs left for later: MaxSubmitJobs of account root is 6"
@@ -233,7 +236,9 @@ def test_an_sbatch_that_fails_leaves_nothing(
     assert slurm.run("squeue", "-h", "--user", "root") == ""
     place.write_text(good)
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
-    assert "1 submit" in zsg("submit", small_grid(zsg, tasks), "--profile", place)
+    assert "1 run submitted" in zsg(
+        "submit", small_grid(zsg, tasks), "--profile", place
+    )
 
 
 def test_a_refused_train_array_holds_nothing(

@@ -39,7 +39,9 @@ def test_a_smoke_run_is_another_smaller_experiment(
     assert [row["axes"]["arrangement.order"] for row in rows] == ["random", "cluster"]
     assert not real & {row["run"] for row in rows}
     assert_exactly_once(zsg.work, "small-smoke", [row["run"] for row in rows])
-    assert "2 submit" in zsg("plan", grid), "a trial must not stand for the real runs"
+    assert "2 to submit" in zsg("plan", grid), (
+        "a trial must not stand for the real runs"
+    )
 
 
 def test_a_detached_submit_leaves_its_jobs_running(prepared: Zsg, tasks: Path) -> None:
@@ -111,7 +113,7 @@ def test_submit_to_slurm_asks_in_a_terminal(zsg_on_slurm: Zsg, tasks: Path) -> N
     )
     os.close(theirs)
     said = b""
-    while b"submit?" not in said:
+    while b" Slurm?" not in said:
         said += os.read(ours, 1000)
     os.write(ours, b"n\n")
     submit.communicate(timeout=60)

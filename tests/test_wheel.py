@@ -214,7 +214,9 @@ def test_a_walk_with_the_bare_wheel(bare: Path, tmp_path: Path) -> None:
         " 'zsg[train]'"
     )
     planned = zsg("plan", "grid.yaml", code=3)
-    assert "starter: 2 submit" in planned and f"submit would refuse: {needs}" in planned
+    assert (
+        "starter: 2 to submit" in planned and f"submit would refuse: {needs}" in planned
+    )
     zsg("submit", "grid.yaml", code=3)
     assert zsg.said.endswith(f"error: {needs}\n")
     assert {"name", "defaults", "grid"} <= json.loads(zsg("schema", "grid"))[
@@ -339,7 +341,7 @@ def test_a_walk_with_the_wheel(installed: Path, finished: Zsg) -> None:
         "ok",
         True,
     )
-    assert "2 submit" in zsg("plan", "grid.yaml")
+    assert "2 to submit" in zsg("plan", "grid.yaml")
     [row] = zsg.status()
     assert (row["state"], row["step"], row["attempt"]) == ("done", 4, 1)
     # Nothing is left to sync: the delivery beside the run has met no stranger either.

@@ -261,7 +261,7 @@ def test_submitted_from_an_array_task(
         check=True,
     )
     log = zsg.folder / "driver.log"
-    wait_until(lambda: log.exists() and "small: 1 submit" in log.read_text(), 60)
+    wait_until(lambda: log.exists() and "small: 1 run submitted" in log.read_text(), 60)
     [row] = wait_until_ended(zsg, 120)
 
     assert row["state"] == "done"

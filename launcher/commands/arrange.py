@@ -249,6 +249,7 @@ def _find_planned(grid: Path, workspace: Path | None, prefix: str) -> "ShownRun"
     from launcher.submission import workflow
 
     opened = workflow.resolve_grid(grid, None, workspace, only_looks=True)
+    opened.tell_notes()
     return learnt_runs.find_planned(opened.site.workspace, opened.runs, prefix)
 
 

@@ -7,7 +7,7 @@ said.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.contract import answers, evaluations, job_file
@@ -123,11 +123,15 @@ def _refined(
     if evaluated.trouble:
         return _take_again(action, state, evaluated.trouble, allow, served)
     if changed := _taken_otherwise(run, evaluated):
-        return Action(run, SKIP, f"{action.reason}; {changed}")
+        return replace(action, kind=SKIP, reason=f"{action.reason}; {changed}")
     if state.state in ACTIVE:
         if set(keys) <= served or not state.slurm:
             return action
-        return Action(run, EVALUATE, f"{action.reason}; evaluated once it has ended")
+        return replace(
+            action,
+            kind=EVALUATE,
+            reason=f"{action.reason}; evaluated once it has ended",
+        )
     if state.state != State.DONE:
         return action
     missing = _missing_keys(run, state, evaluated)
@@ -135,9 +139,9 @@ def _refined(
         return action
     reason = f"{action.reason}, but {_told(missing)} missing"
     if set[str]().union(*missing.values()) <= served:
-        return Action(run, SKIP, f"{reason}; they are being evaluated")
+        return replace(action, kind=SKIP, reason=f"{reason}; they are being evaluated")
     lost = _count_lost(run, missing, evaluated)
-    return _evaluate_or_retrain(run, reason, lost, len(missing), allow)
+    return _evaluate_or_retrain(action, reason, lost, len(missing), allow)
 
 
 def _take_again(
@@ -151,9 +155,9 @@ def _take_again(
     elif state.state == State.DONE or (state.state in ACTIVE and state.slurm):
         if allow.retrain:
             reason = f"{action.reason}; evaluated again: {trouble}"
-            return Action(action.run, EVALUATE, reason)
+            return replace(action, kind=EVALUATE, reason=reason)
         reason = f"{reason} (--retrain evaluates it again)"
-    return Action(action.run, SKIP, reason)
+    return replace(action, kind=SKIP, reason=reason)
 
 
 def _missing_keys(
@@ -184,16 +188,20 @@ def _count_lost(
 
 
 def _evaluate_or_retrain(
-    run: Run, reason: str, lost: int, missing: int, allow: Allow
+    action: Action, reason: str, lost: int, missing: int, allow: Allow
 ) -> Action:
     """Evaluates what can be; a run of which nothing can be is trained again, if that is allowed."""
     lost_steps = f"{lost} of them have no snapshot any more and need training again"
     if lost < missing:
         note = f"; {lost_steps} (--retrain)" if lost else ""
-        return Action(run, EVALUATE, f"{reason}; evaluated from what was kept{note}")
+        return replace(
+            action,
+            kind=EVALUATE,
+            reason=f"{reason}; evaluated from what was kept{note}",
+        )
     if allow.retrain:
-        return Action(run, RETRAIN, f"{reason}; {lost_steps}")
-    return Action(run, SKIP, f"{reason}; {lost_steps} (--retrain)")
+        return replace(action, kind=RETRAIN, reason=f"{reason}; {lost_steps}")
+    return replace(action, kind=SKIP, reason=f"{reason}; {lost_steps} (--retrain)")
 
 
 def _taken_otherwise(run: Run, evaluated: EvaluationState) -> str | None:

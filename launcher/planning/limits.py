@@ -2,7 +2,7 @@
 and how much fits. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile, gpus_per_node
@@ -122,9 +122,8 @@ def _skip_for_later(
 ) -> list[Action]:
     changed = list(actions)
     for index in indices:
-        changed[index] = Action(
-            actions[index].run, SKIP, f"left for the next submit: {quota.why}"
-        )
+        reason = f"left for the next submit: {quota.why}"
+        changed[index] = replace(actions[index], kind=SKIP, reason=reason)
     return changed
 
 
@@ -139,28 +138,52 @@ def check_guards(
     ]
 
 
-def _check_gpus_at_once(profile: Profile, plan: Plan, size: int) -> Iterator[str]:
-    """Whether all arrays and evaluate jobs at once hold more GPUs than max_gpus."""
-    if profile.max_gpus is None:
-        return
+@dataclass(frozen=True)
+class GpusAtOnce:
+    """The most GPUs that jobs hold at the same time. `per_task`: of one task of each
+    array."""
+
+    training: int
+    evaluating: int
+    per_task: int
+
+    @property
+    def all(self) -> int:
+        return self.training + self.evaluating
+
+
+def count_gpus_at_once(profile: Profile, plan: Plan, size: int) -> GpusAtOnce:
+    """The GPUs of all arrays and evaluate jobs of a plan. `size`: the most jobs of an
+    array."""
     at_once = profile.slurm.array_parallelism
     evaluate_jobs = sum(evaluation.jobs for evaluation in plan.evaluations)
     evaluating = gpus_per_node(profile, "evaluate") * evaluate_jobs
-    training = per_task = 0  # per_task: of one task of each array
+    training = 0
+    per_task = 0
     for group in plan.groups:
         gpus = group.size.nodes * profile.slurm.gpus_per_node
         for start in range(0, len(group.runs), size):
             tasks = min(len(group.runs) - start, size)
             training += min(tasks, at_once) * gpus
             per_task += gpus
-    if training + evaluating <= profile.max_gpus:
+    return GpusAtOnce(training, evaluating, per_task)
+
+
+def _check_gpus_at_once(profile: Profile, plan: Plan, size: int) -> Iterator[str]:
+    """Whether all arrays and evaluate jobs at once hold more GPUs than max_gpus."""
+    if profile.max_gpus is None:
         return
-    fitting = max(0, profile.max_gpus - evaluating) // per_task if per_task else 0
+    gpus = count_gpus_at_once(profile, plan, size)
+    if gpus.all <= profile.max_gpus:
+        return
+    fitting = 0
+    if gpus.per_task:
+        fitting = max(0, profile.max_gpus - gpus.evaluating) // gpus.per_task
     change = (
         f"slurm.array_parallelism: {fitting}" if fitting else "--only with fewer runs"
     )
     yield (
-        f"{training + evaluating} GPUs would be held at once, more than the profile's max_gpus"
+        f"{gpus.all} GPUs would be held at once, more than the profile's max_gpus"
         f" {profile.max_gpus}; {change}, or a higher max_gpus, lets it pass"
     )
 

@@ -5,7 +5,7 @@ A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.contract.ledger_rows import Retried
@@ -46,11 +46,12 @@ PrepareKey = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Action:
-    """What is done about one run, and why."""
+    """What is done about one run, and why; `state`: where it stands."""
 
     run: Run
     kind: str
     reason: str
+    state: State = State.ABSENT
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,8 @@ def choose_actions(
     or being made."""
     actions = list[Action]()
     for run in runs:
-        action = Action(run, *_decide(run, states[run_item(run)], allow))
+        state = states[run_item(run)]
+        action = Action(run, *_decide(run, state, allow), state.state)
         if action.kind in TRAINING:
             action = _skip_if_hindered(action, states, allow, comes)
         actions.append(action)
@@ -266,7 +268,9 @@ def _skip_unselected(
     ]
     selection.check(facts_of_runs)
     return [
-        action if selection.matches(*facts) else Action(action.run, SKIP, NOT_SELECTED)
+        action
+        if selection.matches(*facts)
+        else replace(action, kind=SKIP, reason=NOT_SELECTED)
         for action, facts in zip(actions, facts_of_runs, strict=True)
     ]
 
@@ -286,10 +290,11 @@ def _skip_if_hindered(
         if state.is_active and not state.stopped:
             why = f"a stage before it, {run.id}, is {state.state} and keeps no weights"
             why += "; submitted when it is done, that stage is trained anew"
-            return Action(action.run, SKIP, why)
+            return replace(action, kind=SKIP, reason=why)
         kind, why = _decide(run, state, allow)
         if kind == SKIP and state.state != State.DONE:
-            return Action(action.run, SKIP, f"a stage before it, {run.id}, is {why}")
+            why = f"a stage before it, {run.id}, is {why}"
+            return replace(action, kind=SKIP, reason=why)
     return action
 
 

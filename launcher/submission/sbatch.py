@@ -115,8 +115,8 @@ class SbatchSubmitter:
     def _tell_submitted(self, submission: Submission, ids: Sequence[str]) -> None:
         cluster = f" on cluster {submission.cluster}" if submission.named else ""
         logger.info(
-            f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as"
-            f" {ids[0].partition('_')[0]}{cluster}"
+            f"Slurm job {ids[0].partition('_')[0]}{cluster}: {len(ids):,}"
+            f" {submission.kind} job{'s' * (len(ids) > 1)}"
         )
 
     def _send_array(

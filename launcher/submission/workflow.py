@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import Workspace
-from jobs.contract.states import State
+from jobs.contract.states import ACTIVE, State
 from jobs.files import ownership, paths
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
@@ -31,7 +31,7 @@ from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.planning import admission, effects, limits, model_proofs
+from launcher.planning import admission, costs, effects, limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
@@ -44,7 +44,7 @@ from launcher.status.status_view import ShownJob
 from launcher.submission import job_files, local
 from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
-from launcher.views import show
+from launcher.views import plan_view, show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
@@ -61,6 +61,33 @@ DELIVERY_S = {True: 300.0, False: 60.0}
 
 Agreed = Callable[[str], bool]
 
+MORE = "(more: --memory, --all, --json)"
+
+
+@dataclass(frozen=True)
+class PlanLook:
+    """How a plan is looked at. `submit`: the words behind `zsg` that submit what is
+    planned."""
+
+    memory: bool = False
+    whole: bool = False
+    submit: str = ""
+
+
+EVERY_DAY = PlanLook()
+ONLY_OF_PLAN = ("--json", "--memory", "--all")
+
+
+def name_submit(words: Sequence[str]) -> str:
+    """The command line that submits what `zsg plan` with these words has shown; empty
+    where they are not of such a command."""
+    if "plan" not in words:
+        return ""
+    behind = words[words.index("plan") + 1 :]
+    return shlex.join(
+        ["submit", *(each for each in behind if each not in ONLY_OF_PLAN)]
+    )
+
 
 @dataclass(frozen=True)
 class ResolvedGrid:
@@ -74,9 +101,16 @@ class ResolvedGrid:
     opened_by: dict[str, Any]
     read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
-    notes: Sequence[str] = ()  # what there is to know of it, as it was logged
+    notes: Sequence[str] = ()  # what works and is not as it seems
+    profile_line: str = ""  # by which files the profile is what it is
     # what the cluster says of itself, asked while the runs were resolved
     early: EarlyAnswer[Cluster] | None = None
+
+    def tell_notes(self) -> None:
+        """Says what there is to know of the grid, on stderr: below the table of runs,
+        where it is read."""
+        for note in self.notes:
+            logger.warning(f"note: {note}")
 
     def on_cluster(self, must_answer: bool) -> "ResolvedGrid":
         """The grid with what the profile's cluster says of itself."""
@@ -115,6 +149,7 @@ def open_grid(
 ) -> ResolvedGrid:
     """A grid, resolved as by `resolve_grid`, whose workspace is there."""
     opened = resolve_grid(path, profile_name, workspace_path, smoke, sets)
+    opened.tell_notes()
     create_workspace(opened)
     return opened
 
@@ -127,8 +162,8 @@ def resolve_grid(
     sets: Sequence[str] = (),
     only_looks: bool = False,
 ) -> ResolvedGrid:
-    """Reads the grid and its profile and resolves the runs; makes no workspace yet.
-    UserError for whatever is wrong in them.
+    """Reads the grid and its profile and resolves the runs; makes no workspace yet, and
+    tells no notes yet. UserError for whatever is wrong in them.
 
     `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: nothing
     will be submitted, so a workspace that could not be made is no error; of one that is
@@ -166,9 +201,11 @@ def resolve_grid(
     estimates.refuse_unfit_evaluators()
     notes += estimates.refuse_short_hosts()
     estimates.refuse_endless()
-    logger.info(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
-    notes = [*grid.notes, *notes, *inputs.find_model_notes(stages)]
-    _log_notes(notes)
+    profile_line = (
+        f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}"
+    )
+    # what only looks tells it below what it shows
+    logger.log(logging.DEBUG if only_looks else logging.INFO, profile_line)
     opened_by = {
         "file": str(paths.make_absolute(path)),
         "opened_with": _name_profile(layers),
@@ -182,14 +219,10 @@ def resolve_grid(
         opened_by,
         inputs_read,
         effects.list_effects(layers, profile, grid, runs),
-        notes,
-        early,
+        notes=[*grid.notes, *notes, *inputs.find_model_notes(stages)],
+        early=early,
+        profile_line=profile_line,
     )
-
-
-def _log_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        logger.warning(f"note: {note}")
 
 
 def _shrink_grid(grid: Grid, profile: Profile) -> Grid:
@@ -289,36 +322,82 @@ def preview_submit(opened: ResolvedGrid, allow: Allow) -> SubmitPreview:
     return SubmitPreview(opened, plan, refusals)
 
 
-def show_plan(opened: ResolvedGrid, allow: Allow, json: bool) -> ZsgError | None:
+def show_plan(
+    opened: ResolvedGrid,
+    allow: Allow,
+    json: bool,
+    look: PlanLook = EVERY_DAY,
+) -> ZsgError | None:
     """Prints what a submit would do now; returns the error with which it would refuse,
     if it would."""
     preview = preview_submit(opened, allow)
     opened, plan, refused = preview.opened, preview.plan, preview.refusals
-    site, estimates = opened.site, opened.estimates
-    _say_unknown(opened, plan)
     if json:
-        _tell_of_the_data(opened)
-        words = [str(why) for why in refused]
-        costs = {run.id: estimates.describe_run(run) for run in opened.runs}
-        show.as_json(
-            show.plan_rows(plan, costs, words, effects.as_rows(opened.effects))
-        )
-        for why in refused:
-            logger.warning(f"submit would refuse: {why}")
-        return admission.join_objections(refused)
-    show.plan_table(plan)
-    show.job_graph(plan)
-    show.estimates_table(*estimates.overview(plan))
+        _print_rows(opened, plan, refused)
+    else:
+        _print_plan(opened, plan, refused, look)
+    return admission.join_objections(refused)
+
+
+def _print_rows(opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError]) -> None:
+    """A plan for scripts; what is to be said beside it goes to stderr."""
+    logger.info(opened.profile_line)
+    opened.tell_notes()
+    _say_unknown(opened, plan)
+    _tell_of_the_data(opened)
+    takes = {run.id: opened.estimates.describe_run(run) for run in opened.runs}
+    words = [str(why) for why in refused]
+    effect_rows = effects.as_rows(opened.effects)
+    show.as_json(plan_view.plan_rows(plan, takes, words, effect_rows))
+    for why in refused:
+        logger.warning(f"submit would refuse: {why}")
+
+
+def _print_plan(
+    opened: ResolvedGrid,
+    plan: Plan,
+    refused: Sequence[ZsgError],
+    look: PlanLook,
+) -> None:
+    """A plan for people: the runs, their jobs, what they take, and what comes next."""
+    beside = _choose_shown(opened, look.whole)
+    if look.memory:
+        beside = replace(beside, memory=opened.estimates.overview(plan))
+    models = model_proofs.describe_models(opened.site.workspace, opened.runs)
+    plan_view.print_plan(plan, replace(beside, effects=opened.effects, models=models))
+    logger.info(opened.profile_line)
+    opened.tell_notes()
+    _say_unknown(opened, plan)
     _tell_of_the_data(opened)
     for line in _unproven(opened):
         logger.warning(line)
-    for line in model_proofs.describe_models(site.workspace, opened.runs):
-        show.print_result(line)
-    show.print_effects(opened.effects)
     for why in refused:
         show.print_result(f"submit would refuse: {why}")
-    show.print_result(f"{opened.grid.name}: {show.summarize_plan(plan)}")
-    return admission.join_objections(refused)
+    plan_view.print_next(_name_next(opened, plan, refused, look), MORE)
+
+
+def _choose_shown(opened: ResolvedGrid, whole: bool = False) -> plan_view.PlanShown:
+    """What of a grid is shown beside its plan."""
+    return plan_view.PlanShown(
+        opened.grid.name, opened.site.profile, opened.estimates.of, is_whole=whole
+    )
+
+
+def _name_next(
+    opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError], look: PlanLook
+) -> str:
+    """The command that comes next, and how more of the plan is seen."""
+    if refused:
+        return "change what stands above, then plan again"
+    if plan.changes_queue:
+        command = look.submit or f"submit {shlex.quote(_shown(opened.grid.path))}"
+        return f"{_command()} {command}"
+    states = {action.state for action in plan.actions}
+    if states.intersection(ACTIVE):
+        return f"{_name_command('status', opened)} --watch"
+    if states & {State.FAILED, State.UNKNOWN, State.CANCELLED}:
+        return _name_command("why", opened)
+    return _name_command("report", opened)
 
 
 def _say_unknown(opened: ResolvedGrid, plan: Plan) -> None:
@@ -362,7 +441,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     if is_slurm:
         agreed_plan = opened.plan_submit(allow, Ledger(site.workspace), quota)
         _check_and_show(opened, agreed_plan, allow)
-        question = f"{show.summarize_plan(agreed_plan)}: submit?"
+        question = _word_question(opened, agreed_plan)
         if agreed_plan.changes_queue and not agreed(question):
             logger.info("nothing was submitted")
             return False
@@ -378,7 +457,7 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         if agreed_plan is None:
             _check_and_show(opened, plan, allow)
         else:
-            _tell_changes(agreed_plan, plan)
+            _tell_changes(opened, agreed_plan, plan)
             plan = replace(plan, held=_keep_agreed(plan.held, agreed_plan))
         submits.record_grid(site, opened.grid, opened.runs, opened.opened_by)
         submits.release_held_jobs(plan)
@@ -399,15 +478,34 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     return _has_failed(opened, plan, jobs)
 
 
+def _word_question(opened: ResolvedGrid, plan: Plan) -> str:
+    """What is asked before anything is handed to Slurm: how many, for how long, on how
+    many GPUs, where."""
+    profile = opened.site.profile
+    longest_array = limits.array_size(profile, opened.site.cluster.config)
+    gpus = limits.count_gpus_at_once(profile, plan, longest_array)
+    estimates = plan_view.list_estimates(plan, opened.estimates.of)
+    words = list[str]()
+    if gpus.all:
+        if estimates:
+            words.append(costs.sum_hours(estimates).words)
+        words.append(f"at most {gpus.all:,} GPUs at once")
+    about = f" ({', '.join(words)})" if words else ""
+    partition = profile.slurm.partition
+    target = f"partition {partition}" if partition else "Slurm"
+    return f"{plan_view.name_deeds(plan)}{about} to {target}?"
+
+
 def _check_and_show(opened: ResolvedGrid, plan: Plan, allow: Allow) -> None:
     """Shows a plan and what its files run and send; raises why it would be refused."""
     site = opened.site
+    opened.tell_notes()
     admission.raise_objections(
         admission.find_objections(site, plan, allow, opened.estimates)
     )
-    show.plan_table(plan)
+    plan_view.print_runs(plan, _choose_shown(opened))
     if plan.acting:
-        show.print_effects(opened.effects)
+        plan_view.print_effects(opened.effects)
 
 
 def _keep_agreed(held_jobs: Sequence[Job], agreed_plan: Plan) -> list[Job]:
@@ -416,17 +514,17 @@ def _keep_agreed(held_jobs: Sequence[Job], agreed_plan: Plan) -> list[Job]:
     return [job for job in held_jobs if job in agreed_plan.held]
 
 
-def _tell_changes(agreed_plan: Plan, plan: Plan) -> None:
+def _tell_changes(opened: ResolvedGrid, agreed_plan: Plan, plan: Plan) -> None:
     """Shows the plan if it is another than the one that was agreed to."""
     agreed_kinds = [action.kind for action in agreed_plan.actions]
     if [action.kind for action in plan.actions] != agreed_kinds:
-        show.plan_table(plan)
+        plan_view.print_runs(plan, _choose_shown(opened))
         logger.warning("the states changed meanwhile: this is what is done now")
 
 
 def _tell_nothing_to_submit(opened: ResolvedGrid, plan: Plan) -> None:
     show.print_result(
-        f"{opened.grid.name}: nothing to submit ({show.summarize_plan(plan)});"
+        f"{opened.grid.name}: nothing to submit ({plan_view.count_left(plan)});"
         f" {_hint('ui', opened)}"
     )
 
@@ -438,7 +536,7 @@ def _submit_to_slurm(opened: ResolvedGrid, plan: Plan, ledger: Ledger) -> None:
     if plan.left:
         show.print_result(f"{plan.left}; zsg submit again once jobs have ended")
     show.print_result(
-        f"{grid.name}: {show.summarize_plan(plan)}; {_hint('status', opened)} --watch"
+        f"{grid.name}: {plan_view.count_submitted(plan)}; {_hint('status', opened)}"
     )
     _tell_of_the_data(opened)
 
@@ -512,11 +610,12 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     admission.raise_objections(
         admission.find_objections(site, plan, allow, opened.estimates)
     )
-    show.plan_table(plan)
+    opened.tell_notes()
+    plan_view.print_runs(plan, _choose_shown(opened))
     if not plan.acting:
         _tell_nothing_to_submit(opened, plan)
         return
-    show.print_effects(opened.effects)
+    plan_view.print_effects(opened.effects)
     create_workspace(opened)
     ownership.make_files_private(site.workspace.root)
     folder = site.workspace.grid(name)
@@ -550,7 +649,7 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
         )
     show.print_result(
         f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its"
-        f" jobs); its log: {_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
+        f" jobs); its log: {_shown(folder / 'submit.log')}; {_hint('status', opened)}"
     )
 
 
@@ -659,16 +758,21 @@ def _look(
 
 
 def _hint(command: str, opened: ResolvedGrid) -> str:
-    """The command that comes next, with the workspace unless it is the one that zsg
-    looks in anyway."""
+    """The commands that come next: to follow runs, or to compare them."""
+    report = _name_command("report", opened)
+    if command == "status":
+        return f"next: {_name_command(command, opened)} --watch; figures: {report}"
+    return f"figures: {report}; in MLflow: {_name_command(command, opened)}"
+
+
+def _name_command(command: str, opened: ResolvedGrid) -> str:
+    """A command on the grid, with the workspace unless it is the one that zsg looks in
+    anyway."""
     root = opened.site.workspace.root
     option = f" --workspace {shlex.quote(_shown(root))}"
     if root == workspaces.find_workspace(workspaces.choose_folder(None)).root:
         option = ""
-    words = f"{_command()} {command} {opened.grid.name}{option}"
-    if command == "status":
-        return f"follow them: {words}"
-    return f"compare the runs: {_command()} report {opened.grid.name}{option}; in MLflow: {words}"
+    return f"{_command()} {command} {opened.grid.name}{option}"
 
 
 def _command() -> str:

@@ -22,30 +22,21 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
 from jobs.contract.states import State
-from launcher.views.columns import LONG, format_columns
+from launcher.views.columns import LONG
 from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
 from launcher.views.status_tables import Screen, draw_status
 from launcher.views.tables import (
-    find_differing_keys,
-    format_cell,
-    format_short,
     make_cell_text,
-    make_table,
-    shorten_keys,
 )
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
-from zsg_core.shown_text import ShownLog, format_value, make_showable, name_few
+from zsg_core.shown_text import ShownLog, make_showable
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from jobs.training.learnt_texts import Piece
-    from launcher.planning.effects import Effect
-    from launcher.planning.estimates import Line
-    from launcher.planning.plan import Evaluation, Plan, TrainGroup
 
 # underlined, so that a blank or a line end that is learnt is seen, too
 STYLE_OF_TARGETS = "green underline"
@@ -111,6 +102,17 @@ def print_result(text: str) -> None:
     _out.print(Text(_as_lines(text)), soft_wrap=True)
 
 
+def print_block(lines: Sequence[str]) -> None:
+    """Lines of a table, showable each, on stdout. Thousands of them take no longer than
+    to write them."""
+    print("\n".join(map(make_showable, lines)))
+
+
+def get_width() -> int:
+    """How many columns what is printed on stdout has."""
+    return _out.width
+
+
 def print_pieces(pieces: "Sequence[Piece]") -> None:
     """The text of an example, on stdout, indented: its targets in colour, or between
     brackets where there are no colours."""
@@ -170,239 +172,6 @@ def print_log(pieces: Iterable[str]) -> None:
         sys.stdout.flush()
     sys.stdout.write(showing.end())
     sys.stdout.flush()
-
-
-def plan_table(plan: "Plan") -> None:
-    """The runs with what differs between them, and what would be done."""
-    _print_actions(plan)
-    if plan.exclude:
-        nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
-        print_result(f"nodes left out of what is retried: {nodes}")
-    for run in plan.stages_before:
-        print_result(
-            f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained"
-            " once"
-        )
-    _print_unwanted(plan)
-    _print_released(plan)
-    if plan.left:
-        print_result(plan.left)
-
-
-def _print_actions(plan: "Plan") -> None:
-    """The table of runs; where they are many, as columns that rich need not lay out."""
-    from launcher.planning.plan import ACTING
-
-    keys = find_differing_keys([action.run.axes for action in plan.actions])
-    names = ["run", *shorten_keys(keys), "action", "why"]
-    rows = [
-        [
-            a.run.id,
-            *(format_cell(a.run.axes.get(key)) for key in keys),
-            a.kind,
-            a.reason,
-        ]
-        for a in plan.actions
-    ]
-    if len(rows) > LONG:
-        print(format_columns(names, rows))
-        return
-    table = make_table(*names)
-    for *cells, kind, reason in rows:
-        colour = "bold" if kind in ACTING else "dim"
-        table.add_row(
-            *map(make_cell_text, cells),
-            make_cell_text(kind, colour),
-            make_cell_text(reason),
-        )
-    _out.print(table)
-
-
-def _print_released(plan: "Plan") -> None:
-    """The jobs that Slurm holds and that a submit lets start."""
-    from launcher.clusters.slurm import compact_ids
-
-    if not plan.held:
-        return
-    names = name_few(compact_ids(job.id for job in plan.held))
-    print_result(
-        f"released: {names}, which Slurm holds since a launch failed, its controller forgot the"
-        " release, or you held them"
-    )
-
-
-def _print_unwanted(plan: "Plan") -> None:
-    """The runs that are at work though the grid no longer lists them, and how to end them."""
-    active = [run for run in plan.unwanted if run.state.is_active]
-    for run in active:
-        axes = " ".join(
-            f"{key}={format_value(value)}" for key, value in run.axes.items()
-        )
-        print_result(
-            f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and continues"
-        )
-    if active:
-        print_result(
-            "to end what is no longer in the grid: zsg cancel"
-            f" {' '.join(run.run for run in active)}"
-        )
-
-
-def job_graph(plan: "Plan") -> None:
-    """Which jobs there would be, and what waits for what."""
-    for prepare in plan.prepares:
-        print_result(
-            f"{prepare.item}: {prepare.description} {_name_first(sorted(prepare.makes))}"
-        )
-    for group in plan.groups:
-        print_result(_describe_array(group))
-        if plan.canary and group.runs == [plan.canary.run]:
-            print_result(
-                f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary"
-                " does without"
-            )
-    for evaluation in plan.evaluations:
-        print_result(_describe_evaluation(evaluation))
-
-
-def _describe_array(group: "TrainGroup") -> str:
-    ends = "the end of " if group.whatever_they_made else ""
-    after = f" after {ends}{_name_first(group.after)}" if group.after else ""
-    ranks = (
-        f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s),"
-        f" {group.size.time_min} min"
-    )
-    names = _name_first([run.id for run in group.runs])
-    return f"train array of {len(group.runs)}, {ranks}{after}: {names}"
-
-
-def _describe_evaluation(evaluation: "Evaluation") -> str:
-    beside = ""
-    if evaluation.beside:
-        beside = f"{evaluation.beside} beside their training, "
-    keys = ", ".join(
-        dict.fromkeys(key for run in evaluation.runs for key in run.scored)
-    )
-    names = _name_first([run.id for run in evaluation.runs])
-    return (
-        f"evaluate jobs, {beside}{evaluation.after} for what is left: {keys} of {names}"
-    )
-
-
-def print_effects(effects: "Sequence[Effect]") -> None:
-    """What the grid's and the profile's files have run and sent, a line each; nothing
-    where they have nothing."""
-    if effects:
-        print_result("what your files run, send and set, beyond what zsg itself does:")
-    for effect in effects:
-        print_result(f"  {effect.line}")
-
-
-def _name_first(names: Sequence[str]) -> str:
-    """The first names of many, and how many there are."""
-    count = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
-    return ", ".join(names[: 2 * MOST_NAMED]) + count
-
-
-def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None:
-    """What the runs take, one line per model and size, and what the numbers rest on."""
-    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    numbers = (
-        "ZeRO:tensors",
-        "act.",
-        "need",
-        "steps",
-        "tokens",
-        "GPU-h",
-        "total",
-        "state",
-    )
-    for name in ("model", "params", "GPUs", *numbers):
-        folds = name in ("model", numbers[0])
-        table.add_column(
-            name,
-            overflow="fold",
-            no_wrap=not folds,
-            justify="left" if folds else "right",
-        )
-    for line in lines:
-        table.add_row(*map(make_cell_text, _estimated(line)))
-    _out.print(table)
-    for text in assumptions:
-        _out.print(make_cell_text(text, "dim"))
-
-
-def _estimated(line: "Line") -> list[str]:
-    first = line.first
-    mark = {first.layout.zero_stage: "*"}
-    tensors = " ".join(
-        f"{stage}:{format_short(gb)}{mark.get(stage, '')}"
-        for stage, gb in first.tensors_gb.items()
-    )
-    steps_at_most = "≤" if first.work.examples_are == "at most" else ""
-    at_most = "≤" if first.work.tokens_are == "at most" else ""
-    total = None if line.total_gpu_hours is None else (line.total_gpu_hours,)
-    gpus = f"{first.layout.nodes}×{first.layout.ranks_per_node}"
-    return [
-        first.model,
-        format_short(first.load.shape.parameters),
-        gpus,
-        tensors,
-        format_short(line.activations_gb),
-        format_short(line.need_gb),
-        _range(steps_at_most, line.steps),
-        _range(at_most, line.tokens),
-        _range(at_most, line.gpu_hours),
-        _range(at_most, total),
-        format_short(first.state_gb),
-    ]
-
-
-def _range(sign: str, span: "Sequence[float] | None") -> str:
-    return (
-        "–"
-        if span is None
-        else sign + "–".join(dict.fromkeys(format_short(value) for value in span))
-    )
-
-
-def summarize_plan(plan: "Plan") -> str:
-    """One line: how many runs of each action."""
-    counts = Counter(action.kind for action in plan.actions)
-    words = [f"{count} {kind}" for kind, count in sorted(counts.items())]
-    if before := len(plan.stages_before):
-        words.append(f"{before} stage{'s' * (before > 1)} before them")
-    if released := len(plan.held):
-        words.append(f"{released} held job{'s' * (released > 1)} released")
-    return ", ".join(words)
-
-
-def plan_rows(
-    plan: "Plan",
-    estimates: Mapping[str, Any],
-    refused: Sequence[str] = (),
-    effects: Sequence[Mapping[str, str]] = (),
-) -> list[dict[str, Any]]:
-    """The plan for scripts, with the estimate of each run by its id; null for what the
-    grid wants no longer.
-
-    `refused`: why submit would do nothing of it; in every row, so that no reader of
-    rows takes them for submitted. `effects`: what the grid's and the profile's files
-    have run and sent; in every row too, as it is of every run.
-    """
-    rows: list[dict[str, Any]] = [
-        {"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes}
-        for a in plan.actions
-    ]
-    for run in plan.unwanted:
-        reason = f"no longer in the grid; {run.state.state}"
-        if run.state.is_active:
-            reason += f" (zsg cancel {run.run} ends it)"
-        rows.append(
-            {"run": run.run, "action": "unwanted", "reason": reason, "axes": run.axes}
-        )
-    of_all = {"refused": list(refused), "effects": list(effects)}
-    return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
 
 
 def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:

@@ -1,0 +1,243 @@
+"""Says in a line each which jobs a plan makes, in the order in which they run. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from launcher.clusters.profiles import JobSize, Profile
+from launcher.grids.runs import Run
+from launcher.planning.estimates import Estimate
+from launcher.planning.plan import Evaluation, Plan, Prepare, TrainGroup
+from launcher.planning.workload import AT_MOST
+from zsg_core.shown_text import name_few
+
+MOST_NAMED = 16
+# what prepare jobs make, by the folder of the workspace that it is in
+PRODUCTS = {
+    "arrangements": ("order", "orders"),
+    "bases": ("tiny model", "tiny models"),
+    "records": ("set of answers", "sets of answers"),
+}
+
+
+@dataclass(frozen=True)
+class JobLine:
+    """Some jobs that run at the same time, in words. `wave`: how many waves of jobs are
+    waited for before."""
+
+    wave: int
+    words: str
+
+
+def describe_jobs(
+    plan: Plan, profile: Profile, estimate_of: Callable[[Run], Estimate]
+) -> list[JobLine]:
+    """The jobs of a plan, those that run first at the top."""
+    lines = [
+        *_describe_prepares(plan, profile),
+        *_describe_training(plan, estimate_of),
+    ]
+    last = max((line.wave for line in lines), default=-1) + 1
+    lines += [
+        JobLine(last, _describe_evaluation(evaluation, profile))
+        for evaluation in _join_evaluations(plan.evaluations)
+    ]
+    return lines
+
+
+def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
+    samplers = [prepare for prepare in plan.prepares if prepare.samples]
+    makers = [prepare for prepare in plan.prepares if not prepare.samples]
+    if samplers:
+        jobs = count(len(samplers), "job samples", "jobs sample")
+        limit = _describe_limit(len(samplers), profile.evaluate.time_min)
+        yield JobLine(0, f"{jobs} the model's own answers, {limit}")
+    if makers:
+        jobs = count(len(makers), "prepare job", "prepare jobs")
+        limit = _describe_limit(len(makers), profile.prepare.time_min)
+        yield JobLine(
+            int(bool(samplers)), f"{jobs}: {_count_products(makers)}, {limit}"
+        )
+
+
+def _count_products(prepares: Sequence[Prepare]) -> str:
+    """What prepare jobs make, by kind."""
+    products = {item for prepare in prepares for item in prepare.makes}
+    counts = Counter(item.partition("/")[0] for item in products)
+    return ", ".join(
+        count(number, *PRODUCTS.get(kind, (kind, kind)))
+        for kind, number in sorted(counts.items())
+    )
+
+
+def _describe_limit(jobs: int, minutes: int) -> str:
+    return f"≤ {minutes:,} min" + " each" * (jobs > 1)
+
+
+def _describe_training(
+    plan: Plan, estimate_of: Callable[[Run], Estimate]
+) -> Iterator[JobLine]:
+    """The train jobs, those of equal size that run in the same wave together."""
+    first = _find_first_training_wave(plan)
+    waves = _find_waves(plan.groups)
+    runs: dict[tuple[int, JobSize], list[Run]] = {}
+    for number, group in enumerate(plan.groups):
+        if plan.canary and group.runs == [plan.canary.run]:
+            yield JobLine(first, _describe_canary(plan, group, estimate_of))
+            continue
+        wave = first + waves[number] + (plan.canary is not None)
+        runs.setdefault((wave, group.size), []).extend(group.runs)
+    for (wave, size), together in sorted(runs.items(), key=lambda item: item[0][0]):
+        jobs = count(len(together), "train job", "train jobs")
+        estimates = [estimate_of(run) for run in together]
+        takes = _describe_work(size, estimates)
+        limit = _describe_limit(len(together), size.time_min)
+        yield JobLine(wave, f"{jobs}: {takes}, {limit}")
+
+
+def _find_first_training_wave(plan: Plan) -> int:
+    """How many waves of other jobs come before the first training."""
+    is_sampled = any(prepare.samples for prepare in plan.prepares)
+    is_prepared = any(not prepare.samples for prepare in plan.prepares)
+    return int(is_sampled) + int(is_prepared)
+
+
+def _describe_canary(
+    plan: Plan, group: TrainGroup, estimate_of: Callable[[Run], Estimate]
+) -> str:
+    """The run that goes first."""
+    assert plan.canary is not None, "there is a run that goes first"
+    behind = count(plan.canary.waiting, "other waits", "others wait")
+    takes = _describe_work(group.size, [estimate_of(group.runs[0])])
+    limit = _describe_limit(1, group.size.time_min)
+    return (
+        f"1 train job alone, {plan.canary.run.id}: {takes}, {limit}; {behind} for its"
+        " first checkpoint (--no-canary: none does)"
+    )
+
+
+def _find_waves(groups: Sequence[TrainGroup]) -> list[int]:
+    """Of each array, how many trainings come before its own, one after the other."""
+    maker = {
+        f"runs/{run.id}": number
+        for number, group in enumerate(groups)
+        for run in group.runs
+    }
+    waves = list[int]()
+    for group in groups:  # a run comes before those that start from its weights
+        before = [maker[item] for item in group.after if item in maker]
+        earlier = [waves[number] for number in before if number < len(waves)]
+        waves.append(max(earlier, default=-1) + 1)
+    return waves
+
+
+def _describe_work(size: JobSize, estimates: Sequence[Estimate]) -> str:
+    """The processes of each job, and its steps and tokens."""
+    works = [estimated.work for estimated in estimates]
+    steps = _format_span(
+        [work.steps for work in works],
+        is_bound=any(work.examples_are == AT_MOST for work in works),
+    )
+    tokens = _format_span(
+        [work.train_tokens for work in works],
+        is_bound=any(work.tokens_are == AT_MOST for work in works),
+    )
+    processes = _describe_processes(size)
+    if steps is None:
+        return f"{processes}, steps not known yet"
+    if tokens is None:
+        return f"{processes}, {steps} steps"
+    return f"{processes}, {steps} steps, {tokens} tokens"
+
+
+def _describe_processes(size: JobSize) -> str:
+    processes = count(size.ranks_per_node, "process", "processes")
+    if size.nodes == 1:
+        return processes
+    return f"{size.nodes} nodes × {processes}"
+
+
+def _format_span(values: Sequence[float | None], is_bound: bool) -> str | None:
+    """A number, or the smallest and the largest, with a sign where it is a bound; None
+    where one is not known."""
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return None
+    smallest = format_count(min(numbers))
+    largest = format_count(max(numbers))
+    sign = "≤ " if is_bound else ""
+    if smallest == largest:
+        return sign + largest
+    return f"{sign}{smallest}–{largest}"
+
+
+def format_count(value: float) -> str:
+    """A count in three or four digits: 24, 1,797, 49.2k, 6.1M, 1.2B."""
+    for threshold, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= threshold:
+            return f"{value / unit:.3g}{sign}"
+    return f"{value:,.0f}"
+
+
+def _join_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The evaluate jobs of all arrays as one."""
+    if not evaluations:
+        return []
+    runs = [run for evaluation in evaluations for run in evaluation.runs]
+    beside = sum(evaluation.beside for evaluation in evaluations)
+    after = sum(evaluation.after for evaluation in evaluations)
+    return [Evaluation(runs, beside, after)]
+
+
+def _describe_evaluation(evaluation: Evaluation, profile: Profile) -> str:
+    """How many evaluate jobs there are, and what they take of how many runs."""
+    keys = dict.fromkeys(key for run in evaluation.runs for key in run.scored)
+    jobs = count(evaluation.jobs, "evaluate job", "evaluate jobs")
+    beside = f", {evaluation.beside} of them beside the training"
+    when = beside if evaluation.beside else ""
+    runs = count(len(evaluation.runs), "run", "runs")
+    limit = _describe_limit(evaluation.jobs, profile.evaluate.time_min)
+    return f"{jobs}{when}: {', '.join(keys)} of {runs}, {limit}"
+
+
+def count(number: int, one: str, many: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def list_job_names(plan: Plan) -> list[str]:
+    """Each job by the name that `zsg logs` and `zsg why` take, with what it makes and
+    waits for."""
+    lines = [
+        f"{prepare.item}: {prepare.description} {name_few(sorted(prepare.makes), MOST_NAMED)}"
+        for prepare in plan.prepares
+    ]
+    lines += [_describe_array(group) for group in plan.groups]
+    if plan.canary:
+        lines.append(
+            f"{plan.canary.item}: waits for the first checkpoint of"
+            f" {plan.canary.run.id}, one CPU"
+        )
+    return lines
+
+
+def _describe_array(group: TrainGroup) -> str:
+    """An array of train jobs, what it waits for, and its runs."""
+    ends = "the end of " if group.whatever_they_made else ""
+    after = f" after {ends}{name_few(group.after, MOST_NAMED)}" if group.after else ""
+    runs = name_few([run.id for run in group.runs], MOST_NAMED)
+    return f"train array of {len(group.runs):,}{after}: {runs}"
+
+
+def describe_waves(lines: Sequence[JobLine]) -> list[tuple[str, str]]:
+    """The lines, each with when it comes: first, then; nothing where it runs beside the
+    line above."""
+    labelled = list[tuple[str, str]]()
+    earlier: int | None = None
+    for line in lines:
+        label = "then" if line.wave else "first"
+        if line.wave == earlier:
+            label = ""
+        labelled.append((label, line.words))
+        earlier = line.wave
+    return labelled
