@@ -369,7 +369,8 @@ def submit(
         only_looks=dry_run,
     )
     if dry_run:
-        if refusal := workflow.show_plan(opened, allow, json=False):
+        look = workflow.PlanLook(submit=workflow.name_submit(sys.argv[1:]))
+        if refusal := workflow.show_plan(opened, allow, json=False, look=look):
             raise typer.Exit(refusal.exit_code)
         return
     if detach and opened.site.profile.kind == "local":

@@ -268,12 +268,12 @@ SET_MISTAKES = [
     (
         "a wrong type",
         ["train.epochs=two"],
-        "--set train.epochs=two: train.epochs: Input should be a valid integer",
+        "--set train.epochs=two: train.epochs: must be a whole number",
     ),
     (
         "no value",
         ["train.epochs="],
-        "--set train.epochs=: train.epochs: Input should be a valid integer, found None",
+        "--set train.epochs=: train.epochs: must be a whole number, found None",
     ),
     (
         "no equals sign",
@@ -373,26 +373,26 @@ MISTAKES = [
         "a text for a number",
         "grid:\n  seed:\n  - 1\n  - x",
         7,
-        ["seed", "integer", "found 'x'"],
+        ["seed", "whole number", "found 'x'"],
     ),
-    ("a quoted number", '  seed: "0"', 4, ["seed", "integer", "found '0'"]),
+    ("a quoted number", '  seed: "0"', 4, ["seed", "whole number", "found '0'"]),
     (
         "a truth value for a number",
         "  train: {batch: true}",
         4,
-        ["train.batch", "integer", "found True"],
+        ["train.batch", "whole number", "found True"],
     ),
     (
         "a broken number",
         "  train: {batch: 1.5}",
         4,
-        ["train.batch", "integer", "found 1.5"],
+        ["train.batch", "whole number", "found 1.5"],
     ),
     (
         "a number out of range",
         "  train: {lr: -1}",
         4,
-        ["train.lr", "greater than 0", "found -1"],
+        ["train.lr", "more than 0", "found -1"],
     ),
     ("not a number", "  train: {lr: .nan}", 4, ["train.lr", "finite", "nan"]),
     (
@@ -405,7 +405,7 @@ MISTAKES = [
         "a fraction above one",
         "  data.fraction: 2",
         4,
-        ["data.fraction", "less than or equal to 1", "found 2"],
+        ["data.fraction", "at most 1", "found 2"],
     ),
     (
         "a fraction by zero",
@@ -435,7 +435,7 @@ MISTAKES = [
         "a list for a text",
         "grid:\n  model.path: [[a, b]]",
         5,
-        ["model.path", "string", "['a', 'b']"],
+        ["model.path", "must be a text", "['a', 'b']"],
     ),
     (
         "a model without a path",

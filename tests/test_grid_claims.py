@@ -52,7 +52,7 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
         ),
         (
             "{claim: rises, along: x, values: [nft]}",
-            "values: List should have at least 2 items",
+            "values: must have at least 2 items",
         ),
         (
             "{claim: rises, alnog: x, values: [1, 2]}",

@@ -94,7 +94,7 @@ TEXTS = {
     ),
     "a wrong type": (
         GRID.replace("batch: 4", "batch: four"),
-        ["grid.yaml:4", "train.batch", "integer", "'four'"],
+        ["grid.yaml:4", "train.batch", "whole number", "'four'"],
     ),
     "a fraction by zero": (
         GRID + "  data.fraction: 1/0\n",

@@ -44,9 +44,37 @@ def find_first_problem(
     return path, f"{name}: {_describe_value_problem(problem)}".rstrip(".")
 
 
+# the words that pydantic has for programmers, and those of a user; in this order
+WORDS = {
+    "Value error, ": "",
+    "Input should be ": "must be ",
+    "Extra inputs are not permitted": "is not known here",
+    "Field required": "is missing",
+    "String should match pattern": "must match",
+    "String should have": "must have",
+    "List should have": "must have",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "a mapping",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    " after validation": "",
+    "greater than": "more than",
+}
+
+
+def write_plainly(message: str) -> str:
+    """A message of pydantic in the words of whoever writes a grid."""
+    for programmers, users in WORDS.items():
+        message = message.replace(programmers, users)
+    return message
+
+
 def _describe_value_problem(problem: ErrorDetails) -> str:
     """What is wrong with a value, the value, and what may have been meant."""
-    message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    message = PLAIN.get(problem["type"], write_plainly(problem["msg"]))
     value = problem["input"]
     is_told = isinstance(value, dict) or repr(value) in message
     value_text = "" if is_told else f", found {format_brief(value)}"

@@ -11,7 +11,12 @@ from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import describe_unknown_key, format_brief, suggest_nearest
+from zsg_core.schema_errors import (
+    describe_unknown_key,
+    format_brief,
+    suggest_nearest,
+    write_plainly,
+)
 from zsg_core.settings.claims import (
     FEWEST_PLACES,
     KINDS,
@@ -165,7 +170,7 @@ def _locate_problem(error: ValidationError) -> tuple[Place, str]:
     if problem["type"].startswith("union_tag"):
         return claim, f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
     name = ".".join(map(str, keys)) or "a claim"
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = write_plainly(problem["msg"])
     return (
         (*claim, *keys),
         f"{name}: {reason}, found {format_brief(problem['input'])}",

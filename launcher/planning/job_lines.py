@@ -197,7 +197,8 @@ def _describe_evaluation(evaluation: Evaluation, profile: Profile) -> str:
     when = beside if evaluation.beside else ""
     runs = count(len(evaluation.runs), "run", "runs")
     limit = _describe_limit(evaluation.jobs, profile.evaluate.time_min)
-    return f"{jobs}{when}: {', '.join(keys)} of {runs}, {limit}"
+    metrics = ", ".join(keys)
+    return f"{jobs}{when}: {metrics} of {runs}, {limit}"
 
 
 def count(number: int, one: str, many: str) -> str:
@@ -213,11 +214,11 @@ def list_job_names(plan: Plan) -> list[str]:
         for prepare in plan.prepares
     ]
     lines += [_describe_array(group) for group in plan.groups]
-    if plan.canary:
-        lines.append(
-            f"{plan.canary.item}: waits for the first checkpoint of"
-            f" {plan.canary.run.id}, one CPU"
-        )
+    canary = plan.canary
+    if canary:
+        task = f"waits for the first checkpoint of {canary.run.id}"
+        line = f"{canary.item}: {task}, one CPU"
+        lines.append(line)
     return lines
 
 

@@ -75,18 +75,18 @@ class PlanLook:
 
 
 EVERY_DAY = PlanLook()
-ONLY_OF_PLAN = ("--json", "--memory", "--all")
+ONLY_LOOKS = ("--json", "--memory", "--all", "--dry-run")
 
 
 def name_submit(words: Sequence[str]) -> str:
-    """The command line that submits what `zsg plan` with these words has shown; empty
-    where they are not of such a command."""
-    if "plan" not in words:
+    """The command line that submits what `zsg plan` or a dry run with these words has
+    shown; empty where they are not of such a command."""
+    commands = [word for word in words if word in ("plan", "submit")]
+    if not commands:
         return ""
-    behind = words[words.index("plan") + 1 :]
-    return shlex.join(
-        ["submit", *(each for each in behind if each not in ONLY_OF_PLAN)]
-    )
+    behind = words[words.index(commands[0]) + 1 :]
+    options = [word for word in behind if word not in ONLY_LOOKS]
+    return shlex.join(["submit", *options])
 
 
 @dataclass(frozen=True)
