@@ -3,11 +3,14 @@ function, prints."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.commands.options import GridName, Replace, Workspace
+
+if TYPE_CHECKING:
+    from jobs.contract.folder import Workspace as WorkspaceFolder
 
 
 class Over(StrEnum):
@@ -97,7 +100,17 @@ def report(
 
 def export(
     grid: GridName,
-    out: Annotated[Path, typer.Option("--out", help="the file to write")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file to write a table to")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE.tar.gz",
+            help="write what it takes to redo the figures elsewhere, as one archive",
+        ),
+    ] = None,
     workspace: Workspace = None,
     format: Annotated[
         Format | None,
@@ -113,8 +126,8 @@ def export(
     ] = False,
     replace: Replace = False,
 ) -> None:
-    """Write every value of a grid's runs as one long table. The values come from the
-    runs' journals.
+    """Write a grid's values as one long table, or a bundle. The values come from the
+    runs' journals; a bundle is what its figures stand on, as one archive.
 
     Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items
     run, axes, step, item, task, loss. In a notebook, with the same columns:
@@ -126,17 +139,84 @@ def export(
     apostrophe before them, and what does not print is written as its escape. Parquet
     has every text as it is.
 
+    A bundle has the grid, jobs, journals, items and orders as they are recorded, the code
+    of the jobs, and what is installed; no weights, no examples, no logs. zsg unpack makes
+    a workspace of it.
+
     \b
-    Example:
+    Examples:
       zsg export wsd-order --out losses.csv
+      zsg export wsd-order --bundle wsd-order.tar.gz
     """
     from launcher.reporting import frames, outputs
     from launcher.views import show
     from launcher.workspace import workspaces
 
+    if bundle is not None:
+        if out is not None or items or format is not None:
+            raise typer.BadParameter(
+                "a bundle has all values; leave out --out, --items and --format"
+            )
+        outputs.refuse_existing(bundle, replace, "--bundle")
+        _write_bundle(workspaces.find_to_read(workspace), grid, bundle)
+        return
+    if out is None:
+        raise typer.BadParameter("say what to write: --out FILE, or --bundle FILE")
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
     rows = frames.export_table(
         workspaces.find_to_read(workspace), grid, out, kind.value, items
     )
     show.print_result(f"wrote {out}: {rows} rows")
+
+
+def _write_bundle(place: "WorkspaceFolder", grid: str, file: Path) -> None:
+    from launcher.reporting import bundle_writer
+    from launcher.views import show
+
+    record = bundle_writer.write_bundle(place, grid, file)
+    show.print_result(
+        f"wrote {file}: {len(record.runs)} runs, {len(record.files)} files. Its records name"
+        " folders and hosts of this machine as they are; weights, examples and logs are not in it"
+    )
+    show.print_result(f"elsewhere: zsg unpack {file} FOLDER")
+
+
+def unpack(
+    bundle: Annotated[
+        Path, typer.Argument(help="the archive", metavar="FILE", readable=False)
+    ],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="the workspace to make of it", readable=False),
+    ],
+    with_code: Annotated[
+        bool,
+        typer.Option(
+            "--with-code",
+            help="also the code of its jobs, which zsg verify then runs: only of whom you trust",
+        ),
+    ] = False,
+) -> None:
+    """Make a workspace of a bundle. Its runs can be reported, exported and verified as
+    where they ran.
+
+    Only what the bundle lists is written, each file with the digest that is listed.
+
+    \b
+    Example:
+      zsg unpack wsd-order.tar.gz theirs
+    """
+    import shlex
+
+    from launcher.reporting import bundle_reader
+    from launcher.views import show
+
+    record = bundle_reader.unpack_bundle(bundle, folder, with_code)
+    place = f"--workspace {shlex.quote(str(folder))}"
+    show.print_result(f"{folder}: grid {record.grid}, {len(record.runs)} runs")
+    show.print_result(f"next: zsg report {shlex.quote(record.grid)} {place}")
+    if record.runs:
+        steps = "" if with_code else " --steps 0"
+        run = shlex.quote(record.runs[0].run)
+        show.print_result(f"      zsg verify {run} {place}{steps}")
