@@ -583,6 +583,22 @@ def test_a_mistake_is_told_with_its_line(load, text, line, said):
     assert [part for part in said if part not in str(error.value)] == []
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.learning_rate", "In a grid that is train.lr."),
+        ("train.gradient_accumulation_steps", "In a grid that is train.batch:"),
+        ("train.lora_r", "train.tuning.r, with train.tuning.method: lora"),
+    ],
+)
+def test_a_key_of_another_trainer_is_told_by_its_name_here(load, key, meant):
+    """On its line, in place of a guess by its letters."""
+    with pytest.raises(UserError) as error:
+        load(f"  {key}: 1\n")
+
+    assert meant in str(error.value) and "Did you mean" not in str(error.value)
+
+
 def test_data_without_a_path_is_told(load):
     """The one setting without a default is asked for by name."""
     with pytest.raises(

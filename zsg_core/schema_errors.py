@@ -86,7 +86,10 @@ def _describe_value_problem(problem: ErrorDetails) -> str:
 def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") -> str:
     """The message for a key that does not exist."""
     in_section = f" in {section}" if section else ""
+    word = key.rpartition(".")[2]
     hint = suggest_nearest(key, allowed)
+    if word in MEANT_BY_OTHERS:
+        hint = f" {MEANT_BY_OTHERS[word]}."
     listed = ", ".join(_list_keys_beside(key, allowed))
     return f"unknown key {format_brief(key)}{in_section}.{hint} Known: {listed}"
 
@@ -112,6 +115,33 @@ ELSEWHERE = {
     "train.tuning.rank": "train.tuning.r",
     "train.lora": "train.tuning",
     "train.lora.r": "train.tuning.r",
+}
+
+
+_WHOLE_BATCH = (
+    "In a grid that is train.batch: the examples of a step over all GPUs together, which"
+    " zsg divides by itself"
+)
+# Settings of other trainers, by the last word of a key, and how a grid says the same.
+MEANT_BY_OTHERS = {
+    "learning_rate": "In a grid that is train.lr",
+    "num_train_epochs": "In a grid that is train.epochs",
+    "num_epochs": "In a grid that is train.epochs",
+    "max_steps": "In a grid that is train.steps",
+    "max_seq_length": "In a grid that is train.max_length",
+    "max_seq_len": "In a grid that is train.max_length",
+    "sequence_len": "In a grid that is train.max_length",
+    "cutoff_len": "In a grid that is train.max_length",
+    "bf16": "In a grid that is train.precision: bf16",
+    "fp16": "In a grid that is train.precision: fp16",
+    "batch_size": _WHOLE_BATCH,
+    "micro_batch_size": _WHOLE_BATCH,
+    "per_device_train_batch_size": _WHOLE_BATCH,
+    "gradient_accumulation": _WHOLE_BATCH,
+    "gradient_accumulation_steps": _WHOLE_BATCH,
+    "lora_r": "In a grid that is train.tuning.r, with train.tuning.method: lora",
+    "lora_rank": "In a grid that is train.tuning.r, with train.tuning.method: lora",
+    "lora_alpha": "In a grid that is train.tuning.alpha, with train.tuning.method: lora",
 }
 
 
