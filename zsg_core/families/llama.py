@@ -54,7 +54,11 @@ def lay_out_llama(_sizes: Sizes) -> Layers:
 @family(
     "helium",
     "HeliumForCausalLM",
-    defaults={"max_position_embeddings": 4096, "head_dim": 128},
+    defaults={
+        "max_position_embeddings": 4096,
+        "num_key_value_heads": 20,
+        "head_dim": 128,
+    },
 )
 def lay_out_helium(sizes: Sizes) -> Layers:
     """Helium."""

@@ -21,6 +21,7 @@ OFFSET = 2
     "opt",
     "OPTForCausalLM",
     defaults={
+        "intermediate_size": 3072,
         "max_position_embeddings": 2048,
         "tie_word_embeddings": True,
         "do_layer_norm_before": True,
@@ -28,7 +29,7 @@ OFFSET = 2
         "dropout": 0.1,
         "layer_norm_elementwise_affine": True,
     },
-    keys={"intermediate_size": ("ffn_dim", "intermediate_size")},
+    keys={"intermediate_size": ("ffn_dim",)},
 )
 def lay_out_opt(sizes: Sizes) -> Layers:
     """OPT: learnt positions, relu. The one that projects its embedding is not known by heart."""
