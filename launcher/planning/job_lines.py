@@ -49,11 +49,11 @@ def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
     samplers = [prepare for prepare in plan.prepares if prepare.samples]
     makers = [prepare for prepare in plan.prepares if not prepare.samples]
     if samplers:
-        jobs = count(len(samplers), "job samples", "jobs sample")
+        jobs = with_noun(len(samplers), "job samples", "jobs sample")
         limit = _describe_limit(len(samplers), profile.evaluate.time_min)
         yield JobLine(0, f"{jobs} the model's own answers, {limit}")
     if makers:
-        jobs = count(len(makers), "prepare job", "prepare jobs")
+        jobs = with_noun(len(makers), "prepare job", "prepare jobs")
         limit = _describe_limit(len(makers), profile.prepare.time_min)
         yield JobLine(
             int(bool(samplers)), f"{jobs}: {_count_products(makers)}, {limit}"
@@ -65,7 +65,7 @@ def _count_products(prepares: Sequence[Prepare]) -> str:
     products = {item for prepare in prepares for item in prepare.makes}
     counts = Counter(item.partition("/")[0] for item in products)
     return ", ".join(
-        count(number, *PRODUCTS.get(kind, (kind, kind)))
+        with_noun(number, *PRODUCTS.get(kind, (kind, kind)))
         for kind, number in sorted(counts.items())
     )
 
@@ -88,7 +88,7 @@ def _describe_training(
         wave = first + waves[number] + (plan.canary is not None)
         runs.setdefault((wave, group.size), []).extend(group.runs)
     for (wave, size), together in sorted(runs.items(), key=lambda item: item[0][0]):
-        jobs = count(len(together), "train job", "train jobs")
+        jobs = with_noun(len(together), "train job", "train jobs")
         estimates = [estimate_of(run) for run in together]
         takes = _describe_work(size, estimates)
         limit = _describe_limit(len(together), size.time_min)
@@ -107,7 +107,7 @@ def _describe_canary(
 ) -> str:
     """The run that goes first."""
     assert plan.canary is not None, "there is a run that goes first"
-    behind = count(plan.canary.waiting, "other waits", "others wait")
+    behind = with_noun(plan.canary.waiting, "other waits", "others wait")
     takes = _describe_work(group.size, [estimate_of(group.runs[0])])
     limit = _describe_limit(1, group.size.time_min)
     return (
@@ -151,7 +151,7 @@ def _describe_work(size: JobSize, estimates: Sequence[Estimate]) -> str:
 
 
 def _describe_processes(size: JobSize) -> str:
-    processes = count(size.ranks_per_node, "process", "processes")
+    processes = with_noun(size.ranks_per_node, "process", "processes")
     if size.nodes == 1:
         return processes
     return f"{size.nodes} nodes × {processes}"
@@ -163,15 +163,15 @@ def _format_span(values: Sequence[float | None], is_bound: bool) -> str | None:
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         return None
-    smallest = format_count(min(numbers))
-    largest = format_count(max(numbers))
+    smallest = format_with_noun(min(numbers))
+    largest = format_with_noun(max(numbers))
     sign = "≤ " if is_bound else ""
     if smallest == largest:
         return sign + largest
     return f"{sign}{smallest}–{largest}"
 
 
-def format_count(value: float) -> str:
+def format_with_noun(value: float) -> str:
     """A count in three or four digits: 24, 1,797, 49.2k, 6.1M, 1.2B."""
     for threshold, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if value >= threshold:
@@ -192,16 +192,16 @@ def _join_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def _describe_evaluation(evaluation: Evaluation, profile: Profile) -> str:
     """How many evaluate jobs there are, and what they take of how many runs."""
     keys = dict.fromkeys(key for run in evaluation.runs for key in run.scored)
-    jobs = count(evaluation.jobs, "evaluate job", "evaluate jobs")
+    jobs = with_noun(evaluation.jobs, "evaluate job", "evaluate jobs")
     beside = f", {evaluation.beside} of them beside the training"
     when = beside if evaluation.beside else ""
-    runs = count(len(evaluation.runs), "run", "runs")
+    runs = with_noun(len(evaluation.runs), "run", "runs")
     limit = _describe_limit(evaluation.jobs, profile.evaluate.time_min)
     metrics = ", ".join(keys)
     return f"{jobs}{when}: {metrics} of {runs}, {limit}"
 
 
-def count(number: int, one: str, many: str) -> str:
+def with_noun(number: int, one: str, many: str) -> str:
     """A number with its noun."""
     return f"{number:,} {one if number == 1 else many}"
 

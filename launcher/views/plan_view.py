@@ -141,10 +141,10 @@ def _count_beside(plan: Plan) -> list[str]:
     released = len(plan.held)
     words = list[str]()
     if stages:
-        words.append(job_lines.count(stages, "stage before", "stages before"))
+        words.append(job_lines.with_noun(stages, "stage before", "stages before"))
     if released:
         words.append(
-            job_lines.count(released, "held job released", "held jobs released")
+            job_lines.with_noun(released, "held job released", "held jobs released")
         )
     return words
 
@@ -158,12 +158,12 @@ def name_deeds(plan: Plan) -> str:
     """What a submit would do, as it is asked: Submit 12 runs and evaluate 3 runs."""
     numbers = Counter(action.kind for action in plan.actions)
     deeds = [
-        f"{verb} {job_lines.count(numbers[kind], 'run', 'runs')}{behind}"
+        f"{verb} {job_lines.with_noun(numbers[kind], 'run', 'runs')}{behind}"
         for kind, verb, behind in DEEDS
         if numbers[kind]
     ]
     if plan.held:
-        jobs = job_lines.count(len(plan.held), "held job", "held jobs")
+        jobs = job_lines.with_noun(len(plan.held), "held job", "held jobs")
         deeds.append(f"release {jobs}")
     sentence = " and ".join(deeds)
     return sentence[:1].upper() + sentence[1:]
@@ -173,7 +173,7 @@ def count_submitted(plan: Plan) -> str:
     """What a submit has done, and where the other runs stand."""
     numbers = Counter(action.kind for action in plan.actions)
     words = [
-        f"{job_lines.count(numbers[kind], 'run', 'runs')} {deed}"
+        f"{job_lines.with_noun(numbers[kind], 'run', 'runs')} {deed}"
         for kind, deed in DONE_DEEDS.items()
         if numbers[kind]
     ]
@@ -195,7 +195,7 @@ def describe_profile(profile: Profile) -> str:
     """The profile's name and what it is."""
     if profile.kind == "local":
         at_once = profile.max_parallel
-        runs = job_lines.count(at_once, "run", "runs")
+        runs = job_lines.with_noun(at_once, "run", "runs")
         return f"profile {profile.name} (this machine, {runs} at a time)"
     slurm = profile.slurm
     words = ["Slurm"]
