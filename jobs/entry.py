@@ -21,6 +21,7 @@ from jobs.contract import (
     continuation,
     exit_record,
     job_file,
+    past_attempts,
     stages,
 )
 from jobs.contract.attempt import Attempt, Superseded
@@ -91,7 +92,7 @@ def run(folder: str) -> None:
     job = _read_job(path)
     _leave_if_needless(path, job, ranks)
     past = Past(exit_record.read_if_sound(path), state.newest_whole_step(path))
-    attempt = _begin_attempt(path, job, ranks)
+    attempt = _begin_attempt(path, job, ranks, past)
     start = Start(path, attempt, ranks, signals, Pulse(), past)
     heartbeat = Heartbeat(path, attempt, start.pulse) if ranks.is_main else None
     if ranks.is_main:
@@ -164,10 +165,13 @@ def _leave_if_needless(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> None:
         _leave(f"{path}: done", 0)
 
 
-def _begin_attempt(path: Path, job: AnyJob, ranks: ranks_of.Ranks) -> Attempt:
+def _begin_attempt(
+    path: Path, job: AnyJob, ranks: ranks_of.Ranks, past: Past
+) -> Attempt:
     """The attempt that rank 0 begins and the other ranks wait for."""
     if ranks.is_main:
-        return attempts.begin_attempt(path, job.submission)
+        past_attempts.keep_last(path, past.before)
+        return attempts.begin_attempt(path, job.submission, job.resources.gpus or 0)
     attempt = attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(
@@ -205,15 +209,19 @@ def _describe_stop(signals: Signals) -> tuple[Outcome, dict[str, Any]]:
 
 
 def add_what_was_noted(start: Start, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of an end with what this attempt has noted, however it ended: other
-    versions than the submit's, and what there is to know of the run's examples. Rank 0
-    finds the latter; the other ranks have it from its heartbeat."""
+    """The facts of an end with what this attempt has noted, however it ended: which
+    steps it took, other versions than the submit's, and what there is to know of the
+    run's examples. Rank 0 finds the latter; the other ranks have it from its heartbeat."""
     notes = start.pulse.notes
     if not start.ranks.is_main:
         beat = read_heartbeat(start.path, start.attempt.nonce)
         notes = beat[0].notes if beat else []
     noted = {"other_versions": start.pulse.other_versions, "notes": notes}
-    return {**facts, **{key: value for key, value in noted.items() if value}}
+    noted = {key: value for key, value in noted.items() if value}
+    if start.pulse.from_step is not None:
+        steps = {"from_step": start.pulse.from_step, "last_step": start.pulse.step}
+        noted |= steps
+    return {**facts, **noted}
 
 
 def _settle_end(

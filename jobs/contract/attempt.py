@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from jobs.contract import causes, exit_record
 from jobs.contract.exit_record import ExitRecord
@@ -31,7 +32,7 @@ class Superseded(Exception):
 
 class Attempt(msgspec.Struct, frozen=True):
     """One start of a job. `submission` ties it to the launcher's ledger, the rest to
-    the scheduler."""
+    the scheduler. `gpus`: that it holds, on all nodes; unset where an older zsg wrote."""
 
     attempt: int
     submission: str
@@ -42,6 +43,7 @@ class Attempt(msgspec.Struct, frozen=True):
     started: int
     pid: int = 0  # of rank 0, on `host`
     schema: int = SCHEMA
+    gpus: int | UnsetType = UNSET
 
 
 def slurm_job_id() -> str | None:
@@ -98,8 +100,11 @@ def end_of_newest(folder: Path) -> ExitRecord | None:
     return record if is_current(record, newest) else None
 
 
-def begin_attempt(folder: Path, submission: str) -> Attempt:
-    """Takes the folder over: the attempt after the last one, with a nonce of its own."""
+def begin_attempt(
+    folder: Path, submission: str, gpus: int | UnsetType = UNSET
+) -> Attempt:
+    """Takes the folder over: the attempt after the last one, with a nonce of its own.
+    `gpus`: that it holds, on all nodes."""
     last = read_attempt(folder)
     attempt = Attempt(
         attempt=last.attempt + 1 if last else 1,
@@ -110,6 +115,7 @@ def begin_attempt(folder: Path, submission: str) -> Attempt:
         host=get_node_name(),
         started=now_ms(),
         pid=os.getpid(),
+        gpus=gpus,
     )
     write_attempt(folder, attempt)
     return attempt

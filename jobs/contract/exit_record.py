@@ -25,7 +25,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     (`steps`, `first`, `loss`, …), its checkpoints and snapshots, and in `notes` what
     there is to know of its examples; an evaluate job what it `scored`; a canary what it
     saw of its `run`. `other_versions`: which versions of its node are others than those
-    of the submit, in a sentence.
+    of the submit, in a sentence. `from_step`, `last_step`: at which this
+    attempt began to train, and the last that it took.
     """
 
     schema: int = SCHEMA
@@ -62,6 +63,8 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_s: float | str | UnsetType | None = UNSET
     notes: list[str] | UnsetType = UNSET
     other_versions: str | UnsetType | None = UNSET
+    from_step: int | UnsetType = UNSET
+    last_step: int | UnsetType = UNSET
 
     @property
     def reached(self) -> int:

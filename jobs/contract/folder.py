@@ -4,7 +4,8 @@ workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job: job.json attempt.json exit.json journal/ delivery/
                          rendezvous.json state/ heartbeat.json test_set.json, weights/
-                         and users/ where other runs start from it
+                         and users/ where other runs start from it,
+                         past_attempts.jsonl where there was more than one attempt
     snapshots/<step>/    the weights after a step, a Hugging Face folder:
                          model-0000r-of-0000W.safetensors of each rank, their index,
                          config and tokenizer (LoRA: adapter_model.safetensors and

@@ -36,7 +36,7 @@ SAMPLES, SAMPLE_S = 180, 10.0  # the rate is that of the last half hour
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """What a heartbeat tells; of jobs without steps `step`, `steps`, `step_s` and the
-    losses are None."""
+    losses are None. `from_step`: at which this attempt began to train."""
 
     schema: int = SCHEMA
     attempt: int = 0
@@ -55,6 +55,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     longest_s: dict[str, float] = {}
     steps_per_s: float | UnsetType = UNSET
     tokens_per_s: float | UnsetType = UNSET
+    from_step: int | UnsetType = UNSET
 
 
 def locate_heartbeat(folder: Path) -> Path:
@@ -88,6 +89,7 @@ class Pulse:
         self.doing, self._since = STARTING, clock()
         self.step: int | None = None
         self.steps: int | None = None
+        self.from_step: int | None = None
         self.loss: float | None = None
         self.train_loss: float | None = None
         self.note: str | None = None
@@ -114,6 +116,7 @@ class Pulse:
     def begins(self, step: int, steps: int, loss: float | None) -> None:
         """Training is about to go on from `step`, where `loss` was the last that was measured."""
         self.step, self.steps, self.loss = step, steps, loss
+        self.from_step = step
 
     def reached(self, step: int, tokens: int, train_loss: float) -> None:
         """A step was taken, over so many tokens."""
@@ -137,6 +140,8 @@ class Pulse:
             "step_s": None if self._reached is None else now - self._reached,
         }
         facts |= {"loss": self.loss, "train_loss": self.train_loss, "note": self.note}
+        if self.from_step is not None:
+            facts |= {"from_step": self.from_step}
         if self.notes:
             facts |= {"notes": self.notes}
         if self.other_versions:

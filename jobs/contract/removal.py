@@ -33,6 +33,7 @@ IN_STATE = ("state.json", "ranks", "latest", "zero_to_fp32.py", "ds_to_universal
 IN_WEIGHTS = (*MADE_BESIDE_WEIGHTS, "report-*.json", META, COMMIT)
 IN_CHECK = (
     *("job.json", "attempt.json", "exit.json", "heartbeat.json", "rendezvous.json"),
+    "past_attempts.jsonl",
     *("cancel.json", "journal", "lock", "log.txt", RANKS, REPORT, TEXT, TRIALS),
 )
 IN_SUBMISSION = (

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET
 
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record, job_file
+from jobs.contract import exit_record, gpu_hours, job_file
 from jobs.contract.continuation import NEXT
 from jobs.contract.exit_record import ExitRecord, replace_unset
 from jobs.contract.job_file import TrainJob
@@ -24,9 +24,10 @@ def read_end(folder: Path, last: Submission | None) -> JobState | None:
         return None
     if last is not None and record.submission != last.id:
         return None  # submitted again since
-    if not attempts.is_current(record, attempts.read_attempt(folder)):
+    newest = attempts.read_attempt(folder)
+    if not attempts.is_current(record, newest):
         return None  # requeued since
-    end = _make_state(record)
+    end = replace(_make_state(record), spent=gpu_hours.sum_end(folder, newest, record))
     if record.outcome != Outcome.DONE and end.saved is not None:
         end = replace(end, under=_read_size(folder))
     return end

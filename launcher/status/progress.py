@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import attempt as attempts
-from jobs.contract import journal
+from jobs.contract import gpu_hours, journal
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged
 from jobs.contract.heartbeat import TRAINING
@@ -19,6 +19,7 @@ from jobs.contract.journal_rows import (
     find_starts,
     name_event,
 )
+from jobs.contract.states import State
 from jobs.training.state import newest_whole_step
 from launcher.status.liveness import Signs
 from launcher.workspace.job_state import JOURNAL_UNREADABLE, JobState
@@ -50,6 +51,7 @@ def add_liveness(
         eta_s=signs.eta_s,
         heartbeat_s=signs.beat_s,
         flag=_hang(beat.doing, for_s, state.gpus) if for_s else None,
+        spent=gpu_hours.sum_running(folder, signs.attempt, beat, signs.beat_s or 0.0),
     )
 
 
@@ -63,6 +65,9 @@ def add_progress(folder: Path, state: JobState) -> JobState:
     tail = journal.read_tail(files[-1])
     start, start_trouble = _find_last_start(files[-1], tail.rows)
     losses = [loss for _, loss in find_metrics(tail.rows, "loss")]
+    saved = newest_whole_step(folder)
+    is_under_way = state.state == State.RUNNING
+    spent = state.spent if is_under_way else gpu_hours.sum_ended(folder, saved)
     return replace(
         state,
         attempt=attempt.attempt,
@@ -71,7 +76,8 @@ def add_progress(folder: Path, state: JobState) -> JobState:
         steps=replace_unset(start.steps) if start else None,
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(tail.rows, start),
-        saved=newest_whole_step(folder),
+        saved=saved,
+        spent=spent,
         flag=state.flag or _flag_unreadable(tail.trouble or start_trouble),
     )
 

@@ -222,7 +222,12 @@ def _leaving(sighting: Sighting, end: JobState, state: JobState) -> JobState:
     patience_s = START_S if sighting.answer.is_leaving else LOST_S
     if sighting.end_age_s < patience_s:
         return replace(
-            state, attempt=end.attempt, step=end.step, steps=end.steps, doing=LEAVING
+            state,
+            attempt=end.attempt,
+            step=end.step,
+            steps=end.steps,
+            spent=end.spent,
+            doing=LEAVING,
         )
     return replace(held_end, in_queue=False)
 

@@ -15,7 +15,7 @@ from itertools import chain
 
 import msgspec
 
-from jobs.contract import cancellation, job_file
+from jobs.contract import cancellation, gpu_hours, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.continuation import NEXT
 from jobs.contract.folder import Damaged, Workspace
@@ -104,6 +104,7 @@ class _Survey:
         self._only_looks = only_looks
         self._clock = Clock(workspace)
         self._submissions = ledger.by_item()
+        self._resubmitted = ledger.find_resubmitted()
         self._states: dict[str, JobState] = {}
         # what cannot be read of a job's folder: the others are told of all the same
         self._troubles: dict[str, str] = {}
@@ -342,9 +343,19 @@ class _Survey:
         cancellation and from what could not be read."""
         state = self._states[item]
         state = self._read_or_note(item, partial(self._explain, item, state), state)
+        state = self._add_spent(item, state)
         state = _with_trouble(state, self._troubles.get(item))
         last = self._submissions.get(item)
         return _note_unreleased(_as_cancelled(state, item, last), last)
+
+    def _add_spent(self, item: str, state: JobState) -> JobState:
+        """A job that waits to be tried again, with what the attempts before have cost."""
+        if state.spent is not None or item not in self._resubmitted:
+            return state
+        with contextlib.suppress(*READ_TROUBLE):
+            spent = gpu_hours.sum_ended(self._workspace.root / item, state.saved)
+            return replace(state, spent=spent)
+        return state
 
     def _explain(self, item: str, state: JobState) -> JobState:
         """A job that never started because one that it waits for failed has failed for

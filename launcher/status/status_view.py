@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract.gpu_hours import Spent
 from jobs.contract.grid_record import RunName
 from jobs.contract.journal import spell_nonfinite
-from jobs.contract.states import State
+from jobs.contract.states import ACTIVE, State
 from launcher.workspace.job_state import NOT_SUBMITTED, JobState
 
 STATES = (
@@ -101,6 +102,7 @@ def _make_row(
         "other_versions": state.other_versions,
         "expected_start": state.starts,
         "expected_end": _expect_end(state),
+        "gpu_hours": _describe_spent(state),
         **{name: getattr(state, name) for name in SHOWN},
     }
     return spell_nonfinite(row)
@@ -110,6 +112,96 @@ def _expect_end(state: JobState) -> float | None:
     """When a job under way will come to its last step, at its speed of the last half
     hour; s since the epoch."""
     return None if state.eta_s is None else time.time() + state.eta_s
+
+
+def _describe_spent(state: JobState) -> dict[str, Any] | None:
+    """What a job has cost and will, in GPU-hours, or hours of one without GPUs; None
+    where nothing of it is known.
+
+    `left`: the steps that are left, at the cost of a step as measured; None of a job
+    that has ended, and where it is not known.
+    """
+    spent = state.spent
+    if spent is None:
+        return None
+    return {
+        "useful": spent.useful,
+        "repeated": spent.repeated,
+        "lost": spent.lost,
+        "left": _count_left(state, spent),
+        "has_gpus": spent.has_gpus,
+        "unknown_before_attempt": spent.unknown_before or None,
+    }
+
+
+def _count_left(state: JobState, spent: Spent) -> float | None:
+    if state.state not in ACTIVE or state.steps is None or not spent.per_step:
+        return None
+    # of what does not run only what is saved need not be trained again
+    reached = state.step if state.state == State.RUNNING else state.saved
+    return max(state.steps - (reached or 0), 0) * spent.per_step
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a grid have cost and will, in GPU-hours, or hours where they
+    have no GPUs.
+
+    `left`: of the runs under way and of those that wait, the latter at the mean of
+    those that are known; None where nothing is measured. `unknown`: runs that began and
+    of which not all is known, since an older zsg ran them.
+    """
+
+    useful: float
+    repeated: float
+    lost: float
+    left: float | None
+    has_gpus: bool
+    unknown: int
+
+
+def sum_cost(rows: Sequence[Row]) -> Cost | None:
+    """What a grid has cost and will; None where nothing of it is known."""
+    costs = [row["gpu_hours"] for row in rows if row.get("gpu_hours")]
+    if not costs:
+        return None
+    unknown = sum(_is_partly_unknown(row) for row in rows)
+    return Cost(
+        useful=sum(cost["useful"] for cost in costs),
+        repeated=sum(cost["repeated"] for cost in costs),
+        lost=sum(cost["lost"] for cost in costs),
+        left=_sum_left(rows),
+        has_gpus=any(cost["has_gpus"] for cost in costs),
+        unknown=unknown,
+    )
+
+
+def _is_partly_unknown(row: Row) -> bool:
+    cost = row.get("gpu_hours")
+    if cost is None:
+        return row["attempt"] is not None
+    return cost["unknown_before_attempt"] is not None
+
+
+def _sum_left(rows: Sequence[Row]) -> float | None:
+    """What is left of the runs that are under way or wait. Of those that have not begun
+    each is taken to cost as much as the mean of the others, once nothing is wasted."""
+    wholes: list[float] = []
+    left = 0.0
+    unbegun = 0
+    for row in rows:
+        cost = row.get("gpu_hours")
+        if cost is not None and cost["left"] is not None:
+            left += cost["left"]
+            wholes.append(cost["useful"] + cost["left"])
+        elif cost is not None and row["state"] == State.DONE:
+            wholes.append(cost["useful"])
+        elif row["state"] in ACTIVE:
+            unbegun += 1
+    if unbegun and not wholes:
+        return None
+    mean = sum(wholes) / len(wholes) if wholes else 0.0
+    return left + unbegun * mean
 
 
 def format_duration(seconds: float | None) -> str:

@@ -16,6 +16,7 @@ import msgspec
 
 from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, Workspace
+from jobs.contract.gpu_hours import Spent
 from jobs.contract.json_values import DECODE_ERRORS
 from jobs.contract.states import State
 
@@ -52,10 +53,11 @@ class RememberedEnd(
     signature: str | None
     notes: tuple[str, ...] = ()
     other_versions: str | None = None
+    spent: Spent | None = None
 
 
 # those that every end has
-LATER = ("notes", "other_versions")
+LATER = ("notes", "other_versions", "spent")
 FIELDS = [name for name in RememberedEnd.__struct_fields__ if name not in LATER]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jobs.contract.states import State
+from jobs.contract.states import ACTIVE, State
 from launcher.status import status_view as view
 from launcher.status.reasons import (
     ReasonGroup,
@@ -281,6 +281,7 @@ def _make_state_columns(rows: Sequence[Row], screen: Screen) -> list[Column]:
     extras: list[tuple[str, Callable[[Row], str]]] = [
         ("left", lambda row: view.format_duration(row.get("eta_s"))),
         ("expected", lambda row: _format_expected(row, screen.now)),
+        (_name_cost(rows), _format_cost),
         ("tok/s", _format_speed),
         ("GPUs", lambda row: str(row.get("gpus") or "")),
         ("beat", lambda row: view.format_duration(row.get("heartbeat_s"))),
@@ -311,6 +312,19 @@ def _format_loss(row: Row) -> str:
 def _format_speed(row: Row) -> str:
     speed = row.get("tokens_per_s")
     return format_short(speed) if speed else ""
+
+
+def _name_cost(rows: Sequence[Row]) -> str:
+    costs = [row["gpu_hours"] for row in rows if row.get("gpu_hours")]
+    return "GPU-h" if any(cost["has_gpus"] for cost in costs) else "hours"
+
+
+def _format_cost(row: Row) -> str:
+    """The GPU-hours of a run so far, whatever became of them."""
+    cost = row.get("gpu_hours")
+    if cost is None:
+        return ""
+    return _format_hours(cost["useful"] + cost["repeated"] + cost["lost"])
 
 
 def _format_expected(row: Row, now: float) -> str:
@@ -375,6 +389,7 @@ def _draw_below(section: Section, screen: Screen, most: int | None) -> list[Line
     hidden = len(groups) - len(groups[:most])
     if hidden:
         lines.append([(f"… and {hidden:,} more reasons (zsg why {section.grid})", "")])
+    lines += _draw_cost(section.rows, screen.width)
     lines += _draw_expected(section.rows, screen)
     return lines
 
@@ -400,6 +415,32 @@ def _wrap(text: str, width: int, most: int, hint: str = "") -> list[Line]:
             cut_text(text, room) + hint, width, subsequent_indent="  "
         )
     return [[(line, "")] for line in lines]
+
+
+def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
+    """What the runs of a grid have cost, what became of it, and what is left."""
+    runs = [row for row in rows if "/" not in row["run"]]
+    cost = view.sum_cost(runs)
+    if cost is None:
+        return []
+    parts = [f"{_format_hours(cost.useful)} useful"]
+    if cost.repeated:
+        parts.append(f"{_format_hours(cost.repeated)} repeated after a stop")
+    if cost.lost:
+        parts.append(f"{_format_hours(cost.lost)} lost")
+    if cost.left:
+        parts.append(f"≈ {_format_hours(cost.left)} left")
+    if any(row["state"] in ACTIVE for row in runs) and cost.left is None:
+        parts.append("left unknown until a run is measured")
+    if cost.unknown:
+        parts.append(f"not known of all attempts of {cost.unknown:,} runs (older zsg)")
+    unit = "GPU-hours" if cost.has_gpus else "hours"
+    return _wrap(f"{unit}: {', '.join(parts)}", width, 2)
+
+
+def _format_hours(hours: float) -> str:
+    """Hours in three digits."""
+    return f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"
 
 
 def _draw_expected(rows: Sequence[Row], screen: Screen) -> list[Line]:

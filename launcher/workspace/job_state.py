@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.contract.exit_record import Loss
+from jobs.contract.gpu_hours import Spent
 from jobs.contract.states import ACTIVE, State
 
 # with which the flag of a job under way begins of which a file cannot be read
@@ -81,6 +82,7 @@ class JobState:
     damage: JournalDamage | None = None  # which the flag tells
     notes: tuple[str, ...] = ()  # what there is to know of a run's examples
     other_versions: str | None = None  # than the submit's, in a sentence
+    spent: Spent | None = None  # what it has cost; None where that is not known
 
     @property
     def is_active(self) -> bool:

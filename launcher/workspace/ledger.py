@@ -200,6 +200,16 @@ class Ledger:
             for item in s.items
         }
 
+    def find_resubmitted(self) -> set[str]:
+        """The job folders that were submitted more than once."""
+        seen: set[str] = set()
+        again: set[str] = set()
+        for submission in self.submissions.values():
+            if submission.void is None:
+                again |= seen.intersection(submission.items)
+                seen.update(submission.items)
+        return again
+
     def retries(self, item: str) -> list[Retried]:
         """What is kept of the failures before each retry of a job folder."""
         return [

@@ -35,7 +35,15 @@ def row(run: str, state: str, **facts: Any) -> dict[str, Any]:
 
 def whole_row(run: str, state: str, **facts: Any) -> dict[str, Any]:
     """A row with all that a table looks at."""
-    return dict.fromkeys(view.SHOWN) | row(run, state, **facts)
+    attempt = None if state in ("queued", "waiting") else 1
+    return dict.fromkeys(view.SHOWN) | row(run, state, attempt=attempt) | facts
+
+
+def cost(useful: float, **facts: Any) -> dict[str, Any]:
+    """What a run has cost."""
+    known = {"useful": useful, "repeated": 0.0, "lost": 0.0, "left": None}
+    known |= {"has_gpus": True, "unknown_before_attempt": None}
+    return {"gpu_hours": known | facts}
 
 
 def one_grid() -> list[dict[str, Any]]:
@@ -45,11 +53,13 @@ def one_grid() -> list[dict[str, Any]]:
         axes = {"train.lr": 0.003, "seed": number}
         loss = 3.8423 + number / 10
         facts = {"grid": "fail", "axes": axes, "step": 24, "steps": 24, "loss": loss}
+        facts |= cost(0.5, has_gpus=False)
         rows.append(whole_row(run, "done", **facts))
     for number, run in enumerate(("59725024575a", "5dad01f76a67")):
         axes = {"train.lr": 1e20, "seed": number}
         facts = {"grid": "fail", "axes": axes, "step": 2, "steps": 24}
         facts |= {"cause": "diverged", "evidence": NOT_FINITE}
+        facts |= cost(0.0, lost=0.06, has_gpus=False)
         rows.append(whole_row(run, "failed", **facts))
     return rows
 
@@ -60,6 +70,7 @@ def three_grids() -> list[dict[str, Any]]:
     axes = {"arrangement.order": "nft", "data.sample_seed": 0}
     live = {"heartbeat_s": 4.0, "tokens_per_s": 12345.6, "eta_s": 11_220.0}
     live |= {"gpus": 16, "doing": "training", "expected_end": NOW + 11_220}
+    live |= cost(16.5, repeated=1.25, left=49.9)
     of_slurm = {"grid": "wsd-order", "steps": 480}
     rows.append(
         whole_row(
@@ -105,6 +116,7 @@ def three_grids() -> list[dict[str, Any]]:
             loss=2.75,
             **of_slurm,
             **told,
+            **cost(4.0, unknown_before_attempt=2),
         )
     )
     for number in range(3):
@@ -135,6 +147,7 @@ def many_rows(count: int) -> list[dict[str, Any]]:
         facts: dict[str, Any] = {"state": "queued", "reason": "Priority"}
         if number < count // 2:
             facts = {"state": "done", "step": 30, "loss": 1 + number / count}
+            facts |= cost(24.0)
         elif number < count // 2 + count // 50:
             facts = {"state": "running", "step": 12, "loss": 2.5, "gpus": 16}
             facts |= {"eta_s": 11_220.0, "expected_end": NOW + 11_220}
