@@ -40,7 +40,7 @@ def split(*spans: PastAttempt, live: bool = False) -> tuple[float, float, float]
     )
 
 
-DONE = {"outcome": "done"}
+DONE: dict[str, Any] = {"outcome": "done"}
 
 
 @pytest.mark.parametrize(
