@@ -535,6 +535,7 @@ app.command()(merge_cli.merge)
 app.command()(lifecycle_cli.cancel)
 app.command()(lifecycle_cli.retry)
 app.command()(lifecycle_cli.gc)
+app.command()(lifecycle_cli.forget)
 
 
 class Schema(StrEnum):

@@ -86,6 +86,13 @@ class Cancelled(_Row, frozen=True, kw_only=True, omit_defaults=True, tag="cancel
     items: list[str]
 
 
+class Forgotten(_Row, frozen=True, kw_only=True, omit_defaults=True, tag="forgotten"):
+    """The user has had these jobs of a submission forgotten: it counts for them no
+    more."""
+
+    items: list[str]
+
+
 class Released(_Row, frozen=True, kw_only=True, omit_defaults=True, tag="released"):
     """All that was to be submitted is in the queue, and may start."""
 
@@ -96,8 +103,16 @@ class Void(_Row, frozen=True, kw_only=True, omit_defaults=True, tag="void"):
     reason: str
 
 
-LedgerRow = Intent | Submitted | Linked | Cancelled | Released | Void
-EVENTS = ("intent", "submitted", "linked", "cancelled", "released", "void")
+LedgerRow = Intent | Submitted | Linked | Cancelled | Forgotten | Released | Void
+EVENTS = (
+    "intent",
+    "submitted",
+    "linked",
+    "cancelled",
+    "forgotten",
+    "released",
+    "void",
+)
 _decoder = msgspec.json.Decoder(LedgerRow)
 
 

@@ -21,10 +21,45 @@ class CorpusDigests(msgspec.Struct, frozen=True, kw_only=True):
     test_digest: str | None = None
 
 
+class RecordsOfSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a source of a corpus: the ids of its records, by the split."""
+
+    records: dict[str, str] = {}
+
+
+class CorpusMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a corpus: what it was made of, by the names of the sources."""
+
+    sources: dict[str, RecordsOfSource] = {}
+
+    @property
+    def records(self) -> set[str]:
+        """The ids of the records that it leads to."""
+        return {
+            records_id
+            for source in self.sources.values()
+            for records_id in source.records.values()
+        }
+
+
+class UsedEmbedding(msgspec.Struct, frozen=True, kw_only=True):
+    """The vectors that an order was found by."""
+
+    id: str
+
+
 class ArrangementSources(msgspec.Struct, frozen=True, kw_only=True):
     """What an arrangement was made of."""
 
     corpus_meta: CorpusDigests | None = None
+    train_embedding: UsedEmbedding | None = None
+    test_embedding: UsedEmbedding | None = None
+
+    @property
+    def embeddings(self) -> set[str]:
+        """The ids of the vectors that it was made by."""
+        used = (self.train_embedding, self.test_embedding)
+        return {embedding.id for embedding in used if embedding is not None}
 
 
 class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +135,12 @@ def read_records_meta(folder: Path) -> RecordsMeta | None:
     """What the records of a data set tell of their making; None where they have no
     meta.json. Damaged for what is no such record."""
     return read_record(folder / META, RecordsMeta, ADVICE)
+
+
+def read_corpus_meta(folder: Path) -> CorpusMeta | None:
+    """What a corpus tells of its making; None where it has no meta.json. Damaged for
+    what is no such record."""
+    return read_record(folder / META, CorpusMeta, ADVICE)
 
 
 def read_arrangement_meta(folder: Path) -> ArrangementMeta | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from jobs.contract.folder import COMMIT, META
+from jobs.contract.folder import COMMIT, META, NOTES
 from jobs.contract.node_check import RANKS, REPORT, TEXT, TRIALS
 from jobs.files import file_errors
 from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
@@ -28,6 +28,9 @@ from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 IN_ARRANGEMENT = ("ids", "places.npy", META, COMMIT)
 IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", META, COMMIT)
 IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
+IN_RECORDS = ("*.arrow", "tasks.json", "dataset_info.json", "state.json", META, COMMIT)
+IN_CORPUS = ("train.npy", "test.npy", NOTES, META, COMMIT)
+IN_EMBEDDING = ("vectors.npy", "texts.npy", META, COMMIT)
 IN_CODE = ("jobs", "zsg_core", "*.patch", COMMIT)
 IN_STATE = ("state.json", "ranks", "latest", "zero_to_fp32.py", "ds_to_universal.py")
 IN_WEIGHTS = (*MADE_BESIDE_WEIGHTS, "report-*.json", META, COMMIT)
@@ -35,6 +38,21 @@ IN_CHECK = (
     *("job.json", "attempt.json", "exit.json", "heartbeat.json", "rendezvous.json"),
     "past_attempts.jsonl",
     *("cancel.json", "journal", "lock", "log.txt", RANKS, REPORT, TEXT, TRIALS),
+)
+# of a run, and of a job beside the runs
+IN_JOB = (
+    *("job.json", "attempt.json", "exit.json", "cancel.json", "heartbeat.json"),
+    *("rendezvous.json", "journal", "lock", "log.txt"),
+)
+# with the lists of the items of its test set and of suites
+IN_RUN = (
+    *IN_JOB,
+    *("test_set.json", "*-*.json", "delivery", "state", "snapshots", "weights"),
+    *("users", "queue", "answers", "representations"),
+)
+IN_GRID = (
+    *("grid.yaml", "grid.json", "delivery.lock", "delivery.log", "submit.log"),
+    "report",
 )
 IN_SUBMISSION = (
     "lock",
@@ -99,6 +117,21 @@ def names_in(handle: int) -> list[str]:
         return sorted(entry.name for entry in entries)
 
 
+def list_names(root: Path, folder: Path) -> list[str]:
+    """The names in a folder of the workspace, sorted, but for those that are hidden;
+    none where it is a link, or none is there."""
+    try:
+        with open_folder(root, folder) as handle:
+            return [name for name in names_in(handle) if not name.startswith(".")]
+    except (FileNotFoundError, Linked):
+        return []
+
+
+def name_gone(folder: Path) -> Path:
+    """The name under which a folder is being removed."""
+    return folder.with_name(f".{folder.name}.gone")
+
+
 def discard_folder(
     root: Path,
     folder: Path,
@@ -130,7 +163,7 @@ def _discard(
     names: Sequence[str] | None,
     is_wanted: Callable[[], bool],
 ) -> str:
-    name, gone = folder.name, f".{folder.name}.gone"
+    name, gone = folder.name, name_gone(folder).name
     shutil.rmtree(gone, ignore_errors=True, dir_fd=parent)
     if reason := _why_it_stays(parent, folder, names):
         return reason

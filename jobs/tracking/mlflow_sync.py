@@ -22,7 +22,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -179,6 +179,45 @@ class Delivery:
             return any(map(journal.list_journal_files, stages))
         except Damaged:
             return True
+
+    def delete_runs(self, only: Collection[str] | None = None) -> int:
+        """Marks as deleted the MLflow runs that were filled from here, all or those of
+        these runs; returns how many. Where none of the grid's is left, its own goes,
+        too. MLflow can restore them.
+
+        Done again it finds none. ClusterError where MLflow does not answer.
+        """
+        count = 0
+        if not self._record.tracking and not self._workspace.mlflow_db.exists():
+            return count
+        experiment = self._find_home() or self._tracker.named(self._grid)
+        if experiment is None:
+            return count
+        identity = self._identify("run")
+        tags_by_run = self._tracker.find(experiment, identity, (RUN, BEGAN))
+        filled_from_here = self._choose_filled_from_here(tags_by_run)
+        for mlflow_run in filled_from_here:
+            if only is None or tags_by_run[mlflow_run][0] in only:
+                self._tracker.delete(mlflow_run)
+                tags_by_run.pop(mlflow_run)
+                count += 1
+        if not tags_by_run:
+            for parent in self._tracker.find(experiment, self._identify("grid")):
+                self._tracker.delete(parent)
+        return count
+
+    def _choose_filled_from_here(
+        self, tags_by_run: Mapping[str, Sequence[str]]
+    ) -> list[str]:
+        """The MLflow runs that were filled from this workspace, by its cursors or its
+        journals; of another's of the same name nothing is touched."""
+        journals = self._list_journals()
+        cursors = {self._find_mlflow_run(row) for row in self._list_rows()}
+        return [
+            mlflow_run
+            for mlflow_run, (run, began) in tags_by_run.items()
+            if mlflow_run in cursors or (run, began) in journals
+        ]
 
     def page(self) -> str:
         """The path, below MLflow's address, of the page of this grid's runs; empty

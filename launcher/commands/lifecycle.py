@@ -21,7 +21,9 @@ from launcher.commands.options import (
 from zsg_core.shown_text import name_few
 
 if TYPE_CHECKING:
+    from jobs.contract.folder import Workspace as WorkspaceFolder
     from launcher.lifecycle.cancel import Decision
+    from launcher.lifecycle.forget import Forgetting
 
 Causes = Annotated[
     list[str] | None,
@@ -252,6 +254,129 @@ def _print_passed_over(refused: Mapping[str, str], notes: Iterable[str]) -> None
         )
     for line in notes:
         show.print_result(line)
+
+
+def forget(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"names of grids, or {RUN_ID}", metavar="GRID|RUN"),
+    ] = None,
+    workspace: Workspace = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="also mark their MLflow runs as deleted"),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option(
+            "--yes", "-y", help="remove it without a question; at no terminal: needed"
+        ),
+    ] = False,
+) -> None:
+    """Remove grids and runs from the workspace, with all that only they need: journals,
+    snapshots, answers, corpora, logs. It cannot be undone.
+
+    What other grids or runs need stays, and is told. Nothing is removed while something
+    of it is queued or running. Killed, it is run again, also without names, and carries
+    on.
+
+    \b
+    Examples:
+      zsg forget wsd-order
+      zsg forget 3f2a --mlflow
+    """
+    from launcher.lifecycle import forget as forgets
+    from launcher.views import show
+    from launcher.workspace import workspaces
+    from zsg_core.errors import ClusterError, UserError
+
+    folder = workspaces.find_own(workspace)
+    unfinished = forgets.find_unfinished(folder)
+    if not names and not unfinished:
+        raise UserError(
+            "name a grid or a run: zsg forget GRID|RUN; zsg status shows both"
+        )
+    if unfinished:
+        show.print_result(
+            f"carrying on with a forget that was cut short: {name_few(unfinished)}"
+        )
+    chosen = forgets.plan_forgetting(folder, names or [])
+    _print_forgetting(chosen)
+    if not _agrees_to_forget(chosen, yes):
+        return
+
+    def mark_deleted(decision: "Forgetting") -> None:
+        if mlflow:
+            _mark_deleted(folder, decision)
+
+    _, troubles = forgets.forget(folder, names or [], chosen, mark_deleted)
+    show.print_result(f"removed, {_megabytes(chosen.size)} are free")
+    if troubles:
+        raise ClusterError("; ".join(troubles))
+
+
+def _agrees_to_forget(chosen: "Forgetting", yes: bool) -> bool:
+    """Whether there is something to remove, and the user wants it removed."""
+    from launcher.views import asking, show
+
+    if chosen.is_empty:
+        show.print_result("nothing to remove")
+        return False
+    if yes:
+        return True
+    if not asking.can_ask(yes):
+        show.print_result("nothing was removed: --yes removes it")
+        return False
+    if typer.confirm("Remove it?", default=False, err=True):
+        return True
+    show.print_result("nothing was removed")
+    return False
+
+
+def _print_forgetting(chosen: "Forgetting") -> None:
+    """What goes and what stays, and why."""
+    from launcher.views import show
+
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in chosen.left.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        show.print_result(f"stays: {name_few(names)}: {reason}")
+    record = chosen.record
+    runs = [_name_item(item) for item in record.items if _is_run(item)]
+    grids = f"grids {name_few(record.grids)}; " if record.grids else ""
+    beside = len(record.items) - len(runs)
+    show.print_result(
+        f"goes: {grids}{len(runs)} run{'s' * (len(runs) != 1)}"
+        f"{f' ({name_few(runs)})' if runs else ''}, jobs beside them: {beside},"
+        f" made for them: {len(record.things)}: {_megabytes(chosen.size)}"
+    )
+    for run, grid in chosen.listed.items():
+        show.print_result(
+            f"{grid} goes on listing {run}: the next zsg submit trains it anew"
+        )
+    if chosen.claims:
+        show.print_result(
+            f"{chosen.claims} claim{'s' * (chosen.claims != 1)} and when they were made go, too:"
+            " submitted again they count as made then"
+        )
+
+
+def _mark_deleted(workspace: "WorkspaceFolder", chosen: "Forgetting") -> None:
+    """Marks as deleted what MLflow has of what goes."""
+    from launcher.mlflow import mlflow_commands
+    from launcher.views import show
+
+    of_runs: dict[str, list[str]] = {}
+    for run, grid in chosen.listed.items():
+        of_runs.setdefault(grid, []).append(run)
+    count = mlflow_commands.delete_runs(workspace, chosen.record.grids, of_runs)
+    show.print_result(f"marked as deleted in MLflow: {count} runs")
+
+
+def _megabytes(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 def gc(

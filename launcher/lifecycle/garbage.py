@@ -291,7 +291,7 @@ def free_garbage(
             with contextlib.suppress(OSError):
                 why = _remove(workspace, piece)
             nameless = piece.path.with_name(f".{piece.path.name}.gone")
-            remaining = _size(piece.path) + _size(nameless)
+            remaining = measure_size(piece.path) + measure_size(nameless)
             if remaining or os.path.lexists(piece.path):
                 why = (
                     why
@@ -326,7 +326,7 @@ def _remove(workspace: Workspace, piece: Piece) -> str:
 def _piece(
     kind: str, path: Path, reason: str, names: Sequence[str] | None = None
 ) -> Piece:
-    return Piece(kind, path, reason, _size(path), names)
+    return Piece(kind, path, reason, measure_size(path), names)
 
 
 def _whole(
@@ -340,7 +340,7 @@ def _whole(
         yield _piece(kind, path, reason, names)
 
 
-def _size(path: Path) -> int:
+def measure_size(path: Path) -> int:
     """The bytes that are free once a file or folder is gone; a file that another name
     keeps frees none."""
     names: dict[tuple[int, int], int] = {}
@@ -564,12 +564,12 @@ def _code(scene: Scene) -> Iterator[Piece]:
     for folder in [*map(scene.workspace.run, scene.listed_runs), *active]:
         job = job_file.read_job(folder)
         if job is not None:
-            digests |= _name_code(job.code)
+            digests |= name_code(job.code)
     reason = "no recorded or active run was submitted with it"
     yield from _unneeded(scene, "code", digests, reason)
 
 
-def _name_code(code: SubmittedCode) -> set[str]:
+def name_code(code: SubmittedCode) -> set[str]:
     """The names that the folder of a job's code has: its digest, and that of the
     member's own in a group's workspace."""
     digest, folder = replace_unset(code.digest), replace_unset(code.folder)

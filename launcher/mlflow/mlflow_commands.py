@@ -5,10 +5,11 @@ import importlib.util
 import logging
 import shlex
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs.contract import grid_record
 from jobs.contract.folder import Damaged, Workspace
 from jobs.files import ownership
 from jobs.tracking import server_tokens
@@ -53,6 +54,28 @@ def sync_grids(workspace: Workspace, grid: str | None, refill: bool) -> None:
         )
     if refused:
         raise refused[0]
+
+
+def delete_runs(
+    workspace: Workspace, grids: Sequence[str], of_runs: Mapping[str, Collection[str]]
+) -> int:
+    """Marks as deleted in MLflow the runs of these grids, and of other grids those of
+    some runs: `of_runs`, by the grid. Returns how many.
+
+    UserError without MLflow; ClusterError where it does not answer.
+    """
+    require_mlflow()
+    from jobs.tracking.mlflow_sync import Delivery
+
+    recorded = grid_record.list_grids(workspace)
+    count = 0
+    for name in grids:
+        if name in recorded:
+            count += Delivery(workspace, name).delete_runs()
+    for name, runs in of_runs.items():
+        if name not in grids:
+            count += Delivery(workspace, name).delete_runs(runs)
+    return count
 
 
 def serve_ui(workspace: Workspace, grid: str | None, port: int) -> None:

@@ -18,6 +18,7 @@ from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.ledger_rows import (
     Cancelled,
+    Forgotten,
     Intent,
     LedgerRow,
     Linked,
@@ -75,6 +76,7 @@ class Submission:
     retries: dict[str, Retried] = field(default_factory=dict[str, Retried])
     exclude: list[str] = field(default_factory=list[str])
     cancelled: set[str] = field(default_factory=set[str])
+    forgotten: set[str] = field(default_factory=set[str])
     released: bool = False
     void: str | None = None
 
@@ -84,7 +86,18 @@ class Submission:
         its user finishes it or gives it up."""
         if self.void is not None or self.copied_from or self.released:
             return False
-        return self.user in (None, os.getuid())
+        return self.user in (None, os.getuid()) and not self.is_forgotten
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it counts for none of its jobs any more."""
+        return bool(self.items) and self.forgotten.issuperset(self.items)
+
+    def counts_for(self, item: str) -> bool:
+        """Whether a job folder of it is known by it: it was not given up, and the job
+        is not forgotten."""
+        is_its = self.void is None and item in self.indices
+        return is_its and item not in self.forgotten
 
     @property
     def name(self) -> str:
@@ -187,7 +200,7 @@ class Ledger:
     def last(self, item: str) -> Submission | None:
         """The newest submission of a job folder that was not given up."""
         for submission in reversed(self.submissions.values()):
-            if submission.void is None and item in submission.indices:
+            if submission.counts_for(item):
                 return submission
         return None
 
@@ -198,6 +211,7 @@ class Ledger:
             for s in self.submissions.values()
             if s.void is None
             for item in s.items
+            if item not in s.forgotten
         }
 
     def find_resubmitted(self) -> set[str]:
@@ -215,7 +229,7 @@ class Ledger:
         return [
             s.retries[item]
             for s in self.submissions.values()
-            if s.void is None and item in s.retries
+            if s.counts_for(item) and item in s.retries
         ]
 
     def failed_nodes(self, since: int) -> dict[str, str]:
@@ -232,9 +246,7 @@ class Ledger:
     def jobs_of(self, item: str) -> list[Job]:
         """Every job that a folder was given on Slurm, also those that a later
         submission has replaced."""
-        given = [
-            s for s in self.submissions.values() if s.void is None and item in s.indices
-        ]
+        given = [s for s in self.submissions.values() if s.counts_for(item)]
         return [job for submission in given for job in submission.jobs_of(item)]
 
     def replaced(self, items: Collection[str]) -> dict[str, list[Job]]:
@@ -246,6 +258,7 @@ class Ledger:
                 for item in submission.items:
                     if (
                         item in items
+                        and item not in submission.forgotten
                         and newest[item] is not submission
                         and (jobs := submission.jobs_of(item))
                     ):
@@ -324,6 +337,11 @@ class Ledger:
         row = Cancelled(submission=submission.id, ts=now_ms(), items=list(items))
         self._append(row)
 
+    def forgotten(self, submission: Submission, items: Sequence[str]) -> None:
+        """A submission counts for these jobs of it no more."""
+        row = Forgotten(submission=submission.id, ts=now_ms(), items=list(items))
+        self._append(row)
+
     def void(self, submission: Submission, reason: str) -> None:
         """Gives a submission up: it never reached the scheduler."""
         self._append(Void(submission=submission.id, ts=now_ms(), reason=reason))
@@ -347,6 +365,8 @@ class Ledger:
                 submission.links.append(row.ids)
             case Cancelled():
                 submission.cancelled |= set(row.items)
+            case Forgotten():
+                submission.forgotten |= set(row.items)
             case Released():
                 submission.released = True
             case Void():

@@ -1,0 +1,378 @@
+"""Does a forget remove what only a grid or a run needs, and nothing that others do?"""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.contract import attempt as attempts
+from jobs.contract import grid_record
+from jobs.contract.folder import Workspace, publish_folder, write_json
+from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.states import Outcome
+from jobs.files import locks, ownership
+from jobs.training.tokens import tokens_id
+from launcher.lifecycle import forget as forgets
+from launcher.status import queries
+from launcher.workspace import forgetting, recorded_grids
+from launcher.workspace.ledger import Ledger
+from tests.lib.job_records import write_job_file
+from zsg_core import recipe as recipes
+from zsg_core.errors import UserError
+
+KILLS = 20
+CALLS = 40  # that change the disk; a forget of the workspace below makes more
+
+
+def make_recipe(*orders: str) -> dict:
+    """As much of a recipe as ids are made of, a stage for each order."""
+    stages = [
+        {
+            "data": {"template": "zsg", "reader": order, "digest": order},
+            "arrangement": {"order": order},
+            "train": {"max_length": 64},
+        }
+        for order in orders
+    ]
+    return {"base": {"kind": "tiny", "hidden": 64}, "stages": stages}
+
+
+def make_folder(folder: Path, file: str, meta: dict | None = None) -> None:
+    """A committed folder of a file of 1000 bytes, with a meta.json where there is one."""
+    with publish_folder(folder) as draft:
+        (draft / file).write_bytes(b"x" * 1000)
+        if meta is not None:
+            write_json(draft / "meta.json", meta)
+
+
+class Shared:
+    """A workspace of two grids whose runs all begin with one stage: `one` lists the runs
+    `own` and `both`, `two` lists `both` and `other`. All are done."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = Workspace(folder / "work")
+        self.recipes = {
+            "stage": make_recipe("first"),
+            "own": make_recipe("first", "nft"),
+            "both": make_recipe("first", "rt"),
+            "other": make_recipe("first", "fft"),
+        }
+        self.ids = {name: recipes.run_id(it) for name, it in self.recipes.items()}
+        self.record_grid(folder, "one", "own", "both")
+        self.submit("one", "stage", "own", "both")
+        self.record_grid(folder, "two", "both", "other")
+        self.submit("two", "other")
+        for name in self.recipes:
+            self.make_run(name)
+
+    def record_grid(self, folder: Path, grid: str, *names: str) -> None:
+        """A grid of these runs, which begin with the stage."""
+        file = folder / f"{grid}.yaml"
+        file.write_text(f"name: {grid}\n")
+        runs = [
+            ListedRun(run=self.ids[name], axes={}, recipe=self.recipes[name])
+            for name in names
+        ]
+        before = [ListedRun(run=self.ids["stage"], axes={})]
+        record = GridRecord(name=grid, runs=runs, before=before, submitted=1000)
+        recorded_grids.write_grid(self.workspace, file, record)
+
+    def submit(self, grid: str, *names: str) -> str:
+        """These runs, submitted on this machine; the submission."""
+        ledger = Ledger(self.workspace)
+        submission = ledger.intend(
+            scheduler="local",
+            kind="train",
+            grid=grid,
+            items=[self.item(name) for name in names],
+        )
+        ledger.submitted(submission, ["local"] * len(names))
+        folder = self.workspace.submission(submission.id)
+        folder.mkdir(parents=True)
+        (folder / "1_0_log.out").write_text("log")
+        return submission.id
+
+    def item(self, name: str) -> str:
+        """The folder of a run, relative to the workspace."""
+        return f"runs/{self.ids[name]}"
+
+    def run(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.workspace.run(self.ids[name])
+
+    def make_run(self, name: str) -> None:
+        """A run that is done, and what was made for it."""
+        folder, recipe = self.run(name), self.recipes[name]
+        last = Ledger(self.workspace).last(self.item(name))
+        assert last is not None
+        write_job_file(
+            folder,
+            run_id=self.ids[name],
+            recipe=recipe,
+            before=[] if name == "stage" else [self.ids["stage"]],
+            code={"digest": self.ids[name] + "0000"},
+            submission=last.id,
+            makes=[],
+        )
+        attempt = attempts.begin_attempt(folder, last.id)
+        attempts.end_attempt(folder, attempt, Outcome.DONE)
+        make_folder(folder / "snapshots/4", "model.safetensors")
+        arrangement = recipes.arrangement_id(recipe)
+        corpus = recipes.corpus_id(recipe)
+        make_folder(self.workspace.code(self.ids[name] + "0000"), "a.patch")
+        source = {"records": {"train": corpus, "test": "0" * 12}}
+        make_folder(self.workspace.records(corpus), "data.arrow")
+        make_folder(
+            self.workspace.corpus(corpus), "train.npy", {"sources": {"": source}}
+        )
+        make_folder(self.workspace.arrangement(arrangement), "ids", {})
+        tokens = self.workspace.tokens(tokens_id(recipe, arrangement))
+        make_folder(tokens, "ids.npy", {})
+
+    def list_made(self, name: str) -> set[str]:
+        """What was made for the last stage of a run alone."""
+        recipe = self.recipes[name]
+        arrangement = recipes.arrangement_id(recipe)
+        corpus = recipes.corpus_id(recipe)
+        return {
+            f"corpora/{corpus}",
+            f"records/{corpus}",
+            f"arrangements/{arrangement}",
+            f"tokens/{tokens_id(recipe, arrangement)}",
+            f"code/{self.ids[name]}0000",
+        }
+
+    def list_folders(self) -> set[str]:
+        """All folders of runs and of what is made for them, and what is left of some."""
+        return {
+            f"{parent.name}/{path.name}"
+            for parent in self.workspace.root.iterdir()
+            if parent.is_dir()
+            for path in parent.iterdir()
+        }
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    """The workspace."""
+    made = Shared(tmp_path)
+    make_folder(made.workspace.records("0" * 12), "data.arrow")
+    return made
+
+
+def test_a_grid_goes_with_what_only_it_needs(shared):
+    """The other's runs, those that both list and the stage that all begin with stay,
+    with all that was made for them; of the grid nothing is known any more."""
+    before = shared.list_folders()
+    rows = queries.status_rows(shared.workspace, "two")
+    chosen, troubles = forgets.forget(shared.workspace, ["one"])
+
+    gone = {"grids/one", shared.item("own"), *shared.list_made("own")}
+    assert before - shared.list_folders() == gone
+    assert troubles == [] and chosen.left.keys() == {
+        shared.ids["both"],
+        shared.ids["stage"],
+    }
+    assert queries.status_rows(shared.workspace, "two") == rows
+    assert shared.item("own") not in Ledger(shared.workspace).by_item()
+    with pytest.raises(UserError, match="no grid 'one'"):
+        queries.status_rows(shared.workspace, "one")
+
+
+def test_the_last_grid_takes_everything_with_it(shared):
+    """Also what the two shared, and the logs of all submissions."""
+    forgets.forget(shared.workspace, ["one"])
+    forgets.forget(shared.workspace, ["two"])
+
+    assert shared.list_folders() == set()
+
+
+def test_what_is_shown_is_what_goes(shared):
+    """With its bytes: a thousand of each file, and what stands beside it."""
+    shown = forgets.plan_forgetting(shared.workspace, ["one"])
+    before = measure(shared.workspace.root)
+    done, _ = forgets.forget(shared.workspace, ["one"], agreed=shown)
+
+    assert done.record.items == shown.record.items
+    ledger = Ledger(shared.workspace)
+    grown = sum(len(submission.forgotten) for submission in ledger.submissions.values())
+    assert grown == 1
+    assert 6000 < shown.size < before
+
+
+def measure(root: Path) -> int:
+    """The bytes of all files of a folder."""
+    return sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+
+
+def kill_forget_at(workspace: Workspace, names: list[str], call: int) -> bool:
+    """Forgets in a process that dies at one of its calls that change the disk; whether
+    it died."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] != 0
+    try:
+        die_at_call(call)
+        forgets.forget(workspace, names)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def die_at_call(call: int) -> None:
+    """Has this process die at that of the calls that change the disk, counted from 1."""
+    calls = iter(range(1, 1 << 30))
+
+    def count(do):
+        def counted(*given, **named):
+            if next(calls) == call:
+                os._exit(1)
+            return do(*given, **named)
+
+        return counted
+
+    for name in ("rename", "replace", "unlink", "rmdir", "fsync", "mkdir"):
+        setattr(os, name, count(getattr(os, name)))
+
+
+@pytest.fixture
+def copies(shared, tmp_path: Path) -> Iterator[Workspace]:
+    """Copies of the workspace, one after another in the same place."""
+
+    def copy_again() -> Iterator[Workspace]:
+        root, kept = shared.workspace.root, tmp_path / "kept"
+        root.rename(kept)
+        while True:
+            shutil.rmtree(root, ignore_errors=True)
+            shutil.copytree(kept, root)
+            yield shared.workspace
+
+    return copy_again()
+
+
+def test_killed_at_any_moment_it_is_run_again(shared, copies):
+    """It then removes what was left, and comes to the same end as one that nothing
+    disturbed."""
+    forgets.forget(next(copies), ["one"])
+    whole = shared.list_folders()
+    draw = random.Random(7)
+    for call in [1, *draw.sample(range(2, CALLS), KILLS - 1)]:
+        workspace = next(copies)
+        assert kill_forget_at(workspace, ["one"], call), call
+        assert_others_are_whole(shared)
+        if forgets.find_unfinished(workspace):
+            forgets.forget(workspace, [])
+        elif "one" in grid_record.list_grids(workspace):
+            forgets.forget(workspace, ["one"])
+
+        assert shared.list_folders() == whole, call
+        assert forgetting.read_forget_record(workspace) is None
+
+
+def assert_others_are_whole(shared: Shared) -> None:
+    """What the other grid needs is there."""
+    names = shared.list_folders()
+    for name in ("stage", "both", "other"):
+        assert {shared.item(name), *shared.list_made(name)} <= names
+
+
+def test_what_was_submitted_again_after_a_kill_stays(shared):
+    """The grid counts as new: only what it no longer needs is removed."""
+    chosen = forgets.plan_forgetting(shared.workspace, ["one"])
+    forgetting.write_forget_record(shared.workspace, chosen.record)
+    fields = json.loads((shared.workspace.grid("one") / "grid.json").read_text())
+    fields["submitted"] = chosen.record.created + 1
+    write_json(shared.workspace.grid("one") / "grid.json", fields)
+    forgets.forget(shared.workspace, [])
+
+    assert "one" in grid_record.list_grids(shared.workspace)
+    assert shared.run("own").is_dir()
+
+
+def test_nothing_goes_while_some_of_it_runs(shared):
+    """The run is named, with what ends it."""
+    shared.submit("one", "own")
+    lock = ownership.open_lock(shared.run("own") / "lock")
+    locks.wait_for_lock(lock, shared.run("own") / "lock")
+    before = shared.list_folders()
+    with pytest.raises(UserError, match=f"{shared.ids['own']}.*zsg cancel one"):
+        forgets.forget(shared.workspace, ["one"])
+    os.close(lock)
+
+    assert shared.list_folders() == before
+
+
+def test_what_goes_on_running_for_another_grid_is_no_hindrance(shared):
+    """It stays."""
+    shared.submit("two", "both")
+    lock = ownership.open_lock(shared.run("both") / "lock")
+    locks.wait_for_lock(lock, shared.run("both") / "lock")
+    forgets.forget(shared.workspace, ["one"])
+    os.close(lock)
+
+    assert shared.run("both").is_dir()
+
+
+def test_a_run_goes_by_its_id_and_its_grid_goes_on_listing_it(shared):
+    """So that a report says that it is missing; the next submit trains it anew."""
+    own = shared.ids["own"]
+    chosen, _ = forgets.forget(shared.workspace, [own[:8]])
+    rows = {row["run"]: row for row in queries.status_rows(shared.workspace, "one")}
+
+    assert not shared.run("own").exists() and chosen.listed == {own: "one"}
+    assert rows[own]["state"] == "unknown" and rows[own]["attempt"] is None
+    assert shared.list_made("own").isdisjoint(shared.list_folders())
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("both", "it is in one, two"), ("stage", "begin with it")]
+)
+def test_a_run_that_others_need_stays(shared, name, why):
+    """And says for whom."""
+    chosen, _ = forgets.forget(shared.workspace, [shared.ids[name]])
+
+    assert shared.run(name).is_dir()
+    assert why in chosen.left[shared.ids[name]] and chosen.is_empty
+
+
+def test_a_run_from_which_another_was_started_stays(shared):
+    """By its path as a model, of which no grid tells."""
+    fields = json.loads((shared.run("other") / "job.json").read_text())
+    fields["paths"]["base"] = str(shared.run("own") / "snapshots/4")
+    write_json(shared.run("other") / "job.json", fields)
+    chosen, _ = forgets.forget(shared.workspace, ["one"])
+
+    assert shared.run("own").is_dir()
+    assert "starts from it" in chosen.left[shared.ids["own"]]
+
+
+def test_a_file_of_the_users_keeps_its_folder(shared):
+    """All else goes."""
+    (shared.run("own") / "notes.txt").write_text("mine")
+    chosen, _ = forgets.forget(shared.workspace, ["one"])
+
+    assert (shared.run("own") / "job.json").is_file()
+    assert "notes.txt" in chosen.left[shared.ids["own"]]
+    assert "one" not in grid_record.list_grids(shared.workspace)
+
+
+def test_no_link_is_followed(shared, tmp_path: Path):
+    """What a link in a run's place leads to stays."""
+    away = tmp_path / "away"
+    shared.run("own").rename(away)
+    shared.run("own").symlink_to(away)
+    forgets.forget(shared.workspace, ["one"])
+
+    assert (away / "job.json").is_file()
+
+
+def test_of_a_submission_that_is_half_forgotten_the_rest_counts(shared):
+    """The ledger knows it for the jobs that stay."""
+    forgets.forget(shared.workspace, ["one"])
+    items = Ledger(shared.workspace).by_item()
+
+    assert items.keys() == {shared.item(name) for name in ("stage", "both", "other")}
