@@ -228,7 +228,7 @@ def planning(folder: Path, runs: int, repeats: int) -> list[Row]:
             argv, env=env, cwd=folder, check=True, capture_output=True, text=True
         )
         seconds.append(time.perf_counter() - began)
-        assert f"large: {runs} submit" in done.stdout
+        assert f"large: {runs:,} to submit" in done.stdout
         peaks.append(int(done.stderr.rpartition("VmHWM")[2]) * 1024 / 1e6)
     took, peak = min(seconds), max(peaks)
     return [

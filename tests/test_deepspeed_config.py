@@ -155,12 +155,12 @@ def changed(place: str, key: str, new: str | None, value: Any = None) -> dict[st
         ),
         pytest.param(
             changed("", "gradient_allreduce_op", "gradient_allreduce_op", "sum"),
-            "gradient_allreduce_op: Input should be 'mean'",
+            "gradient_allreduce_op: must be 'mean', found 'sum'",
             id="a sum over ranks",
         ),
         pytest.param(
             changed("bf16", "bf16_optimizer_states", "bf16_optimizer_states", True),
-            "bf16.bf16_optimizer_states: Input should be False",
+            "bf16.bf16_optimizer_states: must be False, found True",
             id="moments in 16 bits",
         ),
     ],

@@ -110,7 +110,7 @@ def test_a_config_alone_is_planned_and_not_submitted(zsg: Zsg) -> None:
         "  model: {name: m, path: qwen}\n  train: {batch: 128, max_length: 2048}\n",
     )
 
-    printed = zsg("plan", grid, "--profile", "a800-80g", code=(0, 2))
+    printed = zsg("plan", grid, "--memory", "--profile", "a800-80g", code=(0, 2))
     assert "7.62B" in printed
     assert "planned from config.json alone" in zsg.said
 

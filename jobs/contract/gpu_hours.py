@@ -56,12 +56,14 @@ def split_hours(spans: Sequence[PastAttempt], is_under_way: bool) -> Spent | Non
     known = [span for span in spans if _is_measured(span)]
     if not known:
         return None
-    useful = repeated = lost = 0.0
-    for place, span in enumerate(spans):
+    useful = 0.0
+    repeated = 0.0
+    lost = 0.0
+    followers: list[PastAttempt | None] = [*spans[1:], None]
+    for span, after in zip(spans, followers, strict=True):
         if not _is_measured(span):
             continue
-        is_last = place == len(spans) - 1
-        after = None if is_last else spans[place + 1]
+        is_last = after is None
         share = _share_attempt(span, after, is_last and is_under_way)
         useful += share.useful
         if share.leaves_something and not is_last:

@@ -152,29 +152,31 @@ def _locate_problem(error: ValidationError) -> tuple[Place, str]:
     """Where the first problem of the claims stands, and what it is; an unknown key
     first, which explains the others."""
     problems = error.errors()
-    problem = next(
-        (each for each in problems if each["type"] == "extra_forbidden"), problems[0]
-    )
+    unknown = [each for each in problems if each["type"] == "extra_forbidden"]
+    problem = [*unknown, *problems][0]
     number, *keys = problem["loc"]
-    kind = str(keys[0]) if keys and keys[0] in KINDS else None
-    if kind:
+    kind = ""
+    if keys and keys[0] in KINDS:
+        kind = str(keys[0])
         keys = keys[1:]
     claim: Place = ("claims", number)
     if problem["type"] == "extra_forbidden":
-        fields = list(KINDS[str(kind)].model_fields)
-        unknown = describe_unknown_key(str(keys[-1]), fields, f"a claim that {kind}")
-        return (*claim, *keys), unknown
+        fields = list(KINDS[kind].model_fields)
+        key = str(keys[-1])
+        return (*claim, *keys), describe_unknown_key(
+            key, fields, f"a claim that {kind}"
+        )
     if problem["type"] == "missing":
-        meaning = str(KINDS[str(kind)].model_fields[str(keys[-1])].description)
-        return claim, f"{keys[-1]} is missing: {meaning.rstrip('.')}"
+        key = str(keys[-1])
+        meaning = str(KINDS[kind].model_fields[key].description)
+        return claim, f"{key} is missing: {meaning.rstrip('.')}"
     if problem["type"].startswith("union_tag"):
-        return claim, f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
+        kinds = ", ".join(KINDS)
+        return claim, f"`claim` must say what is claimed, one of: {kinds}"
     name = ".".join(map(str, keys)) or "a claim"
     reason = write_plainly(problem["msg"])
-    return (
-        (*claim, *keys),
-        f"{name}: {reason}, found {format_brief(problem['input'])}",
-    )
+    found = format_brief(problem["input"])
+    return (*claim, *keys), f"{name}: {reason}, found {found}"
 
 
 def _check_axis(

@@ -552,14 +552,19 @@ def _choose_code(scene: _Scene, items: Sequence[str]) -> set[str]:
     """The copies of the code with which only jobs that go were submitted."""
     jobs = {f"{RUNS}{run}": job for run, job in scene.jobs.items()}
     for item in scene.ledger.by_item():
-        if not item.startswith(RUNS):
-            job = job_file.read_job(scene.workspace.root / item)
-            if job is not None:
-                jobs[item] = job
+        if item.startswith(RUNS):
+            continue
+        job = job_file.read_job(scene.workspace.root / item)
+        if job is not None:
+            jobs[item] = job
     going: set[str] = set()
     staying: set[str] = set()
     for item, job in jobs.items():
-        (going if item in items else staying).update(name_code(job.code))
+        names = name_code(job.code)
+        if item in items:
+            going.update(names)
+        else:
+            staying.update(names)
     return {f"code/{name}" for name in going - staying}
 
 

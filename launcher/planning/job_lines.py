@@ -80,19 +80,23 @@ def _describe_training(
     """The train jobs, those of equal size that run in the same wave together."""
     first = _find_first_training_wave(plan)
     waves = _find_waves(plan.groups)
-    runs: dict[tuple[int, JobSize], list[Run]] = {}
+    after_canary = 0 if plan.canary is None else 1
+    runs_by_size: dict[tuple[int, JobSize], list[Run]] = {}
     for number, group in enumerate(plan.groups):
         if plan.canary and group.runs == [plan.canary.run]:
-            yield JobLine(first, _describe_canary(plan, group, estimate_of))
+            words = _describe_canary(plan, group, estimate_of)
+            yield JobLine(first, words)
             continue
-        wave = first + waves[number] + (plan.canary is not None)
-        runs.setdefault((wave, group.size), []).extend(group.runs)
-    for (wave, size), together in sorted(runs.items(), key=lambda item: item[0][0]):
-        jobs = with_noun(len(together), "train job", "train jobs")
-        estimates = [estimate_of(run) for run in together]
-        takes = _describe_work(size, estimates)
-        limit = _describe_limit(len(together), size.time_min)
-        yield JobLine(wave, f"{jobs}: {takes}, {limit}")
+        wave = first + waves[number] + after_canary
+        runs = runs_by_size.setdefault((wave, group.size), [])
+        runs += group.runs
+    by_wave = sorted(runs_by_size.items(), key=lambda item: item[0][0])
+    for (wave, size), runs in by_wave:
+        estimates = [estimate_of(run) for run in runs]
+        jobs = with_noun(len(runs), "train job", "train jobs")
+        work = _describe_work(size, estimates)
+        limit = _describe_limit(len(runs), size.time_min)
+        yield JobLine(wave, f"{jobs}: {work}, {limit}")
 
 
 def _find_first_training_wave(plan: Plan) -> int:

@@ -82,27 +82,42 @@ def write_bundle(workspace: Workspace, name: str, out: Path) -> BundleRecord:
 
 def _list_sources(workspace: Workspace, record: GridRecord) -> Iterator[Source]:
     """Every file of a bundle, once."""
-    folders: dict[Path, None] = {workspace.grid(record.name): None}
-    jobs: list[TrainJob] = []
+    stages: list[Path] = []
     for listed_run in record.runs:
-        for folder in _list_stages(workspace, listed_run.run):
-            folders[folder] = None
-            jobs += _read_job(folder)
-    for job in jobs:
-        folders[workspace.corpus(job.made.corpus)] = None
-        folders[workspace.arrangement(job.made.arrangement)] = None
-    corpora = {job.made.corpus for job in jobs}
-    folders |= dict.fromkeys(_list_prepares(workspace, corpora))
-    code_names = {code_snapshot.name_folder(job.code.facts) for job in jobs}
-    codes = [workspace.root / "code" / name for name in sorted(code_names)]
-    for folder in folders:
+        stages += _list_stages(workspace, listed_run.run)
+    jobs: list[TrainJob] = []
+    for folder in dict.fromkeys(stages):
+        jobs += _read_job(folder)
+    folders = [
+        workspace.grid(record.name),
+        *stages,
+        *_list_made(workspace, jobs),
+    ]
+    for folder in dict.fromkeys(folders):
         for file in _list_record_files(folder):
             within = file.relative_to(workspace.root).as_posix()
             yield Source(file, f"{bundle_record.WORKSPACE}/{within}")
-    for folder in codes:
+    yield from _list_code(workspace, jobs)
+
+
+def _list_made(workspace: Workspace, jobs: Sequence[TrainJob]) -> Iterator[Path]:
+    """The folders of what was made for runs, and of the jobs that made it."""
+    for job in jobs:
+        yield workspace.corpus(job.made.corpus)
+        yield workspace.arrangement(job.made.arrangement)
+    corpora = {job.made.corpus for job in jobs}
+    yield from _list_prepares(workspace, corpora)
+
+
+def _list_code(workspace: Workspace, jobs: Sequence[TrainJob]) -> Iterator[Source]:
+    """The files of the code that runs were submitted with."""
+    names = {code_snapshot.name_folder(job.code.facts) for job in jobs}
+    for name in sorted(names):
+        folder = workspace.root / "code" / name
         for file in sorted(folder.rglob("*")):
             if _is_plain(file) and "__pycache__" not in file.parts:
-                yield Source(file, file.relative_to(workspace.root).as_posix())
+                within = file.relative_to(workspace.root).as_posix()
+                yield Source(file, within)
 
 
 def _list_stages(workspace: Workspace, run: str) -> list[Path]:

@@ -75,7 +75,16 @@ class PlanLook:
 
 
 EVERY_DAY = PlanLook()
-ONLY_LOOKS = ("--json", "--memory", "--all", "--dry-run")
+ONLY_LOOKS = (
+    "--json",
+    "--memory",
+    "--all",
+    "--dry-run",
+    "--quiet",
+    "--verbose",
+    "-q",
+    "-v",
+)
 
 
 def name_submit(words: Sequence[str]) -> str:

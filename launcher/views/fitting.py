@@ -4,7 +4,7 @@ Where the columns are too wide, extra ones leave, then cells that may be cut are
 and then the columns of such cells leave, the last one first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -132,11 +132,21 @@ def _draw(columns: Sequence[Column], widths: Sequence[int]) -> list[list[Piece]]
     height = max((len(column.texts) for column in columns), default=0)
     lines: list[list[Piece]] = [[] for _ in range(height + 1)]
     for column, width in zip(columns, widths, strict=True):
-        styles = ["bold", *(column.styles or [""] * height)]
-        texts = [column.heading, *column.texts]
-        for line, text, style in zip(lines, texts, styles, strict=True):
-            line.append((_pad(cut_text(text, width), width, column.is_number), style))
+        pieces = _draw_column(column, width, height)
+        for line, piece in zip(lines, pieces, strict=True):
+            line.append(piece)
     return [_separate(line) for line in lines]
+
+
+def _draw_column(column: Column, width: int, height: int) -> Iterator[Piece]:
+    """The heading and the cells of a column, each as wide as the column."""
+    texts = [column.heading, *column.texts]
+    unstyled = [""] * height
+    styles = ["bold", *(column.styles or unstyled)]
+    for text, style in zip(texts, styles, strict=True):
+        shown = cut_text(text, width)
+        padded = _pad(shown, width, column.is_number)
+        yield padded, style
 
 
 def _pad(text: str, width: int, is_number: bool) -> str:

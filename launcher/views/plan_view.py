@@ -240,9 +240,14 @@ def _choose_first(actions: Sequence[Action]) -> list[Action]:
     if there are any, then those that something is done about, then the others."""
     troubled = [action for action in actions if _is_troubled(action)]
     acting = [action for action in actions if action.kind in ACTING]
-    ranked = [*troubled[: FIRST_ROWS // 2], *acting[:FIRST_ROWS], *actions[:FIRST_ROWS]]
-    by_run = {action.run.id: action for action in ranked}
-    first = set(list(by_run)[:FIRST_ROWS])
+    for_troubled = FIRST_ROWS // 2
+    ranked = [
+        *troubled[:for_troubled],
+        *acting[:FIRST_ROWS],
+        *actions[:FIRST_ROWS],
+    ]
+    ids = dict.fromkeys(action.run.id for action in ranked)
+    first = set(list(ids)[:FIRST_ROWS])
     return [action for action in actions if action.run.id in first]
 
 
@@ -285,18 +290,20 @@ def _print_axes(plan: Plan, keys: Sequence[str]) -> None:
 
 def _print_cut_reasons(shown: Sequence[Action], lines: Sequence[str]) -> None:
     """The reasons that the table had no room for, once for all runs that share one."""
-    runs: dict[str, list[str]] = {}
+    runs_by_reason: dict[str, list[str]] = {}
     for action, line in zip(shown, lines[1:], strict=True):
         reason = make_showable(describe_action(action), keep="")
-        if not line.endswith(reason.rstrip()):
-            runs.setdefault(reason, []).append(action.run.id)
-    for reason, ids in list(runs.items())[:MOST_REASONS]:
-        names = name_few(ids, MOST_NAMED)
+        is_cut = not line.endswith(reason.rstrip())
+        if is_cut:
+            runs = runs_by_reason.setdefault(reason, [])
+            runs.append(action.run.id)
+    reasons = list(runs_by_reason)
+    for reason in reasons[:MOST_REASONS]:
+        names = name_few(runs_by_reason[reason], MOST_NAMED)
         _print_hanging("", f"{names}: {reason}", indent=2)
-    if len(runs) > MOST_REASONS:
-        show.print_result(
-            f"… and {len(runs) - MOST_REASONS:,} other reasons (zsg why RUN)"
-        )
+    hidden = len(reasons) - MOST_REASONS
+    if hidden > 0:
+        show.print_result(f"… and {hidden:,} other reasons (zsg why RUN)")
 
 
 def _print_asides(plan: Plan) -> None:

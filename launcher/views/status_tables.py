@@ -7,7 +7,7 @@ prints them.
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -86,10 +86,13 @@ class Section:
     @cached_property
     def is_busy(self) -> bool:
         """Whether one of them is under way, or needs a look."""
-        return any(
-            row["state"] not in (State.DONE, State.CANCELLED) or is_troubled(row)
-            for row in self.rows
-        )
+        return any(map(_needs_a_look, self.rows))
+
+
+def _needs_a_look(row: Row) -> bool:
+    """Whether a job is under way, or did not end well."""
+    has_ended = row["state"] in (State.DONE, State.CANCELLED)
+    return not has_ended or is_troubled(row)
 
 
 def draw_status(rows: Sequence[Row], screen: Screen) -> list[Line]:
@@ -196,15 +199,23 @@ def _draw_cut(section: Section, screen: Screen, height: int) -> list[Line]:
     there are."""
     head = [_draw_head(section, screen)]
     below = _draw_below(section, screen, MOST_REASONS)
+    # one line says how many more there are
     room = height - len(head) - len(below) - 1
     groups = _draw_values(section, screen)
-    if groups and len(groups) + FEW_ROWS + 2 <= room:
-        head += [*groups, []]
+    needed = len(groups) + FEW_ROWS + 2
+    if groups and needed <= room:
+        head += groups
+        head.append([])
         room -= len(groups) + 1
     limit = max(room - 1, FEW_ROWS)
     shown = choose_foremost(section.rows, limit)
-    more = _draw_more(len(section.rows) - len(shown), "")
-    return [*head, *draw_runs(shown, screen), more, *below]
+    hidden = len(section.rows) - len(shown)
+    return [
+        *head,
+        *draw_runs(shown, screen),
+        _draw_more(hidden, ""),
+        *below,
+    ]
 
 
 def _draw_more(count: int, of: str) -> Line:
@@ -218,27 +229,57 @@ def choose_foremost(rows: Sequence[Row], limit: int) -> Sequence[Row]:
     limit = max(limit, 1)
     if len(rows) <= limit:
         return rows
-    ordered = sorted(rows, key=lambda row: RANKS.get(row["state"], OTHER_RANK))
-    counts = Counter(RANKS.get(row["state"], OTHER_RANK) for row in rows)
-    running, troubled = counts[0], counts[1]
-    kept = min(running, max(limit - min(troubled, limit // 3), 1))
-    return [*ordered[:kept], *ordered[running:]][:limit]
+    ordered = sorted(rows, key=_rank_row)
+    counts = Counter(map(_rank_row, rows))
+    running = counts[0]
+    for_troubled = min(counts[1], limit // 3)
+    for_running = max(limit - for_troubled, 1)
+    foremost = [
+        *ordered[: min(running, for_running)],
+        *ordered[running:],
+    ]
+    return foremost[:limit]
+
+
+def _rank_row(row: Row) -> int:
+    """The place of a row where not all fit; the lowest comes first."""
+    return RANKS.get(row["state"], OTHER_RANK)
 
 
 def _draw_head(section: Section, screen: Screen) -> Line:
     """The grid's name, and how many of its runs are in which state."""
-    runs = [row for row in section.rows if "/" not in row["run"]]
+    runs = _select_runs(section.rows)
     counts = Counter(row["state"] for row in runs)
-    pieces: Line = [(make_showable(section.grid, keep=""), "bold"), (": ", "")]
-    for number, state in enumerate(state for state in view.STATES if counts[state]):
-        if number:
-            pieces.append((", ", ""))
-        pieces.append((f"{counts[state]:,} {state}", COLOURS.get(state, "")))
+    parts: list[Piece] = []
+    for state in view.STATES:
+        count = counts[state]
+        if count:
+            parts.append((f"{count:,} {state}", COLOURS.get(state, "")))
     beside = len(section.rows) - len(runs)
     if beside:
-        comma = ", " if runs else ""
-        pieces.append((f"{comma}{beside} other job{'s' * (beside > 1)}", ""))
+        jobs = "job" if beside == 1 else "jobs"
+        parts.append((f"{beside} other {jobs}", ""))
+    name = make_showable(section.grid, keep="")
+    pieces: Line = [
+        (name, "bold"),
+        (": ", ""),
+        *_join_with_commas(parts),
+    ]
     return _cut_line(pieces, screen.width)
+
+
+def _select_runs(rows: Sequence[Row]) -> list[Row]:
+    """The rows of runs, without those of jobs beside them."""
+    return [row for row in rows if "/" not in row["run"]]
+
+
+def _join_with_commas(parts: Sequence[Piece]) -> Line:
+    line: Line = []
+    for part in parts:
+        if line:
+            line.append((", ", ""))
+        line.append(part)
+    return line
 
 
 def _cut_line(pieces: Line, width: int) -> Line:
@@ -257,45 +298,74 @@ def draw_runs(rows: Sequence[Row], screen: Screen) -> list[Line]:
     not all fit."""
     keys = find_differing_keys([row["axes"] for row in rows])
     axes = dict(zip(shorten_keys(keys), keys, strict=True))
-    columns = [Column("run", [row["run"] for row in rows])]
-    for heading, key in axes.items():
-        texts = [format_cell(row["axes"].get(key)) for row in rows]
-        columns.append(Column(heading, texts, least=LEAST_AXIS))
-    columns += _make_state_columns(rows, screen)
+    columns = [
+        Column("run", [row["run"] for row in rows]),
+        *_make_axis_columns(rows, axes),
+        *_make_state_columns(rows, screen),
+    ]
     table = fit_table(columns, screen.width)
     hidden = [axes[heading] for heading in table.left if heading in axes]
     lines = list(table.lines)
     if hidden:
-        lines += _wrap(f"too narrow to show {', '.join(hidden)}", screen.width, 2)
+        names = ", ".join(hidden)
+        lines += _wrap(f"too narrow to show {names}", screen.width, 2)
     return lines
+
+
+def _make_axis_columns(
+    rows: Sequence[Row], axes: Mapping[str, str]
+) -> Iterator[Column]:
+    """A column for each axis. `axes`: their keys, by the heading of each."""
+    for heading, key in axes.items():
+        texts = [format_cell(row["axes"].get(key)) for row in rows]
+        yield Column(heading, texts, least=LEAST_AXIS)
 
 
 def _make_state_columns(rows: Sequence[Row], screen: Screen) -> list[Column]:
     """The columns behind the axes. Those that say nothing of any run are left out."""
-    states = [str(row["state"]) for row in rows]
+    states = [row["state"] for row in rows]
+    colours = [COLOURS.get(state, "") for state in states]
+    losses = [_format_loss(row) for row in rows]
     columns = [
-        Column("state", states, [COLOURS.get(row["state"], "") for row in rows]),
+        Column("state", list(map(str, states)), colours),
         Column("step", [_format_step(row) for row in rows]),
-        Column("loss", [_format_loss(row) for row in rows], is_number=True),
+        Column("loss", losses, is_number=True),
+        *_make_extra_columns(rows, screen),
     ]
-    extras: list[tuple[str, Callable[[Row], str]]] = [
-        ("left", lambda row: view.format_duration(row.get("eta_s"))),
-        ("expected", lambda row: _format_expected(row, screen.now)),
-        (_name_cost(rows), _format_cost),
-        ("tok/s", _format_speed),
-        ("GPUs", lambda row: str(row.get("gpus") or "")),
-        ("beat", lambda row: view.format_duration(row.get("heartbeat_s"))),
-    ]
-    for heading, write in extras:
-        texts = [write(row) for row in rows]
-        if any(texts):
-            is_number = heading not in ("left", "expected")
-            columns.append(Column(heading, texts, is_number=is_number, is_extra=True))
     ids = [row["slurm"] or "" for row in rows]
     if any(ids):
         columns.append(Column("slurm", ids))
     columns.append(Column("", [_name_reason(row) for row in rows]))
     return columns
+
+
+def _make_extra_columns(rows: Sequence[Row], screen: Screen) -> Iterator[Column]:
+    """The columns that go first where a terminal is narrow."""
+    writers: dict[str, Callable[[Row], str]] = {
+        "left": _format_left,
+        "expected": lambda row: _format_expected(row, screen.now),
+        _name_cost(rows): _format_cost,
+        "tok/s": _format_speed,
+        "GPUs": _format_gpus,
+        "beat": _format_beat,
+    }
+    for heading, write in writers.items():
+        texts = [write(row) for row in rows]
+        if any(texts):
+            is_number = heading not in ("left", "expected")
+            yield Column(heading, texts, is_number=is_number, is_extra=True)
+
+
+def _format_left(row: Row) -> str:
+    return view.format_duration(row.get("eta_s"))
+
+
+def _format_beat(row: Row) -> str:
+    return view.format_duration(row.get("heartbeat_s"))
+
+
+def _format_gpus(row: Row) -> str:
+    return str(row.get("gpus") or "")
 
 
 def _format_step(row: Row) -> str:
@@ -344,49 +414,60 @@ def _name_reason(row: Row) -> str:
 def _draw_values(section: Section, screen: Screen) -> list[Line]:
     """A line for each value of the grid's first axis: how many runs are where, their
     losses, what is left. None where there are too many values, or one."""
-    axis = next(iter(find_differing_keys([row["axes"] for row in section.rows])), None)
-    if axis is None:
+    axes = find_differing_keys([row["axes"] for row in section.rows])
+    if not axes:
         return []
+    axis = axes[0]
     groups = view.group_rows(section.rows, {section.grid: axis})
     if not 1 < len(groups) <= MOST_VALUES:
         return []
     values = [format_cell(group.value) for group in groups]
-    columns = [Column(axis.rpartition(".")[2], values, least=LEAST_AXIS)]
+    heading = axis.rpartition(".")[2]
+    columns = [
+        Column(heading, values, least=LEAST_AXIS),
+        *_make_count_columns(groups),
+        *_make_group_columns(groups),
+    ]
+    return fit_table(columns, screen.width).lines
+
+
+def _make_count_columns(groups: "Sequence[view.Group]") -> Iterator[Column]:
+    """How many runs of each group are in each state."""
     for state in view.STATES:
         counts = [str(group.states[state] or "") for group in groups]
         if any(counts):
             styles = [COLOURS.get(state, "")] * len(groups)
-            columns.append(Column(state, counts, styles, is_number=True))
-    columns += _make_group_columns(groups)
-    return fit_table(columns, screen.width).lines
+            yield Column(state, counts, styles, is_number=True)
 
 
-def _make_group_columns(groups: "Sequence[view.Group]") -> list[Column]:
+def _make_group_columns(groups: "Sequence[view.Group]") -> Iterator[Column]:
     """The losses of groups of runs, what is left of them, and what they hold."""
-    losses = [
-        "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
-        for group in groups
-    ]
     texts = {
-        "loss": losses,
+        "loss": [_format_losses(group) for group in groups],
         "left": [view.format_duration(group.eta_s) for group in groups],
         "GPUs": [str(group.gpus or "") for group in groups],
         "flags": [str(group.flags or "") for group in groups],
     }
-    return [
-        Column(heading, cells, is_number=True, is_extra=True)
-        for heading, cells in texts.items()
-        if any(cells)
-    ]
+    for heading, cells in texts.items():
+        if any(cells):
+            yield Column(heading, cells, is_number=True, is_extra=True)
+
+
+def _format_losses(group: "view.Group") -> str:
+    """The lowest and the highest loss of a group; one number where they are equal."""
+    losses = [f"{loss:.3f}" for loss in group.losses or ()]
+    different = dict.fromkeys(losses)
+    return "–".join(different)
 
 
 def _draw_below(section: Section, screen: Screen, most: int | None) -> list[Line]:
     """What stands below a grid's runs: the reasons, when it starts and ends."""
     groups = section.reasons
+    shown = groups[:most]
     lines: list[Line] = []
-    for group in groups[:most]:
+    for group in shown:
         lines += _draw_reason(group, section.grid, screen.width)
-    hidden = len(groups) - len(groups[:most])
+    hidden = len(groups) - len(shown)
     if hidden:
         lines.append([(f"… and {hidden:,} more reasons (zsg why {section.grid})", "")])
     lines += _draw_cost(section.rows, screen.width)
@@ -396,11 +477,15 @@ def _draw_below(section: Section, screen: Screen, most: int | None) -> list[Line
 
 def _draw_reason(group: ReasonGroup, grid: str, width: int) -> list[Line]:
     """How many runs stand where they stand for a reason, and the sentence of it."""
-    named = grid if len(group.runs) > 1 else group.runs[0]
-    hint = f" (zsg why {named})" if group.is_trouble else ""
-    title, text = group.reason.title, make_showable(group.reason.text, keep="")
-    colon = ": " if text else ""
-    sentence = f"{len(group.runs):,} × {title}{colon}{text}"
+    count = len(group.runs)
+    named = grid if count > 1 else group.runs[0]
+    hint = ""
+    if group.is_trouble:
+        hint = f" (zsg why {named})"
+    sentence = f"{count:,} × {group.reason.title}"
+    text = make_showable(group.reason.text, keep="")
+    if text:
+        sentence = f"{sentence}: {text}"
     return _wrap(sentence, width, REASON_LINES, hint)
 
 
@@ -419,7 +504,7 @@ def _wrap(text: str, width: int, most: int, hint: str = "") -> list[Line]:
 
 def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
     """What the runs of a grid have cost, what became of it, and what is left."""
-    runs = [row for row in rows if "/" not in row["run"]]
+    runs = _select_runs(rows)
     cost = view.sum_cost(runs)
     if cost is None:
         return []
@@ -430,12 +515,17 @@ def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
         parts.append(f"{_format_hours(cost.lost)} lost")
     if cost.left:
         parts.append(f"≈ {_format_hours(cost.left)} left")
-    if any(row["state"] in ACTIVE for row in runs) and cost.left is None:
+    if cost.left is None and _is_any_active(runs):
         parts.append("left unknown until a run is measured")
     if cost.unknown:
         parts.append(f"not known of all attempts of {cost.unknown:,} runs (older zsg)")
     unit = "GPU-hours" if cost.has_gpus else "hours"
-    return _wrap(f"{unit}: {', '.join(parts)}", width, 2)
+    listed = ", ".join(parts)
+    return _wrap(f"{unit}: {listed}", width, 2)
+
+
+def _is_any_active(rows: Sequence[Row]) -> bool:
+    return any(row["state"] in ACTIVE for row in rows)
 
 
 def _format_hours(hours: float) -> str:
@@ -463,10 +553,12 @@ def _draw_last(
     if any(row["state"] == State.WAITING for row in rows):
         lines += _wrap(LEGEND, screen.width, 2)
     failing = [section.grid for section in sections if _has_failed(section)]
-    if failing:
-        commands = ", ".join(f"zsg why {grid}" for grid in failing[:MOST_NAMED])
-        more = ", …" if len(failing) > MOST_NAMED else ""
-        lines += _wrap(f"next: {commands}{more}", screen.width, 2)
+    commands = [f"zsg why {grid}" for grid in failing[:MOST_NAMED]]
+    if len(failing) > MOST_NAMED:
+        commands.append("…")
+    if commands:
+        listed = ", ".join(commands)
+        lines += _wrap(f"next: {listed}", screen.width, 2)
     return lines
 
 
