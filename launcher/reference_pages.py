@@ -136,14 +136,21 @@ def _describe_function(name: str, function: Any) -> str:
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:
             lines.append("*")
-        default = (
-            "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-        )
-        lines.append(f"{parameter.name}: {_name_type(parameter.annotation)}{default}")
+        lines.append(_describe_parameter(parameter))
     arguments = "".join(f"    {line},\n" for line in lines)
     result = _name_type(signature.return_annotation)
     code = f"```python\nzsg.{name}(\n{arguments}) -> {result}\n```"
-    return f"{code}\n\n{_as_markdown(inspect.getdoc(function) or '')}"
+    about = _as_markdown(inspect.getdoc(function) or "")
+    return f"{code}\n\n{about}"
+
+
+def _describe_parameter(parameter: inspect.Parameter) -> str:
+    """A parameter as its function's signature has it."""
+    kind = _name_type(parameter.annotation)
+    words = f"{parameter.name}: {kind}"
+    if parameter.default is not parameter.empty:
+        words = f"{words} = {parameter.default!r}"
+    return words
 
 
 def _name_type(annotation: Any) -> str:
@@ -164,9 +171,11 @@ def _describe_class(kind: type) -> str:
     for name in getattr(kind, "__annotations__", {}):
         lines.append(f"- `{name}`")
     for name, value in vars(kind).items():
-        if isinstance(value, property) and not name.startswith("_"):
-            about = inspect.cleandoc(value.__doc__ or "").partition("\n\n")[0]
-            lines.append(f"- `{name}` (computed): {_flow(about)}")
+        is_public = not name.startswith("_")
+        if is_public and isinstance(value, property):
+            about = inspect.cleandoc(value.__doc__ or "")
+            first, _, _ = about.partition("\n\n")
+            lines.append(f"- `{name}` (computed): {_flow(first)}")
     return "\n".join(lines).strip()
 
 

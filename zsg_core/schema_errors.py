@@ -76,11 +76,15 @@ def _describe_value_problem(problem: ErrorDetails) -> str:
     """What is wrong with a value, the value, and what may have been meant."""
     message = PLAIN.get(problem["type"], write_plainly(problem["msg"]))
     value = problem["input"]
-    is_told = isinstance(value, dict) or repr(value) in message
-    value_text = "" if is_told else f", found {format_brief(value)}"
-    is_literal = problem["type"] == "literal_error"
-    allowed = re.findall(r"'([^']*)'", message) if is_literal else []
-    return f"{message}{value_text}.{suggest_nearest(str(value), allowed)}"
+    sentence = message
+    is_in_message = repr(value) in message
+    if not is_in_message and not isinstance(value, dict):
+        sentence = f"{message}, found {format_brief(value)}"
+    allowed: list[str] = []
+    if problem["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", message)
+    suggestion = suggest_nearest(str(value), allowed)
+    return f"{sentence}.{suggestion}"
 
 
 def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") -> str:

@@ -326,10 +326,14 @@ class States:
             for step, fault in broken.items()
         ]
         sound = [saved for saved in states if saved.step not in broken]
-        sizes, measured = self._journal.before, journals.list_metric_cells(rows)
+        sizes = self._journal.before
+        measured = journals.list_metric_cells(rows)
         choice = choose_state(sound, self._job, sizes, measured)
-        passed_over = filter(None, (choice.passed_over, *reasons, *strange))
-        return replace(choice, passed_over="; ".join(passed_over) or None)
+        reasons += strange
+        if choice.passed_over:
+            reasons.insert(0, choice.passed_over)
+        passed_over = "; ".join(filter(None, reasons))
+        return replace(choice, passed_over=passed_over or None)
 
     def _find_broken(self, saved: SavedState) -> str | None:
         """What is wrong with the content of a state's files, each of which one rank

@@ -344,11 +344,15 @@ def _print_forgetting(chosen: "Forgetting") -> None:
         show.print_result(f"stays: {name_few(names)}: {reason}")
     record = chosen.record
     runs = [_name_item(item) for item in record.items if _is_run(item)]
-    grids = f"grids {name_few(record.grids)}; " if record.grids else ""
     beside = len(record.items) - len(runs)
+    grids = ""
+    if record.grids:
+        grids = f"grids {name_few(record.grids)}; "
+    counted = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    if runs:
+        counted = f"{counted} ({name_few(runs)})"
     show.print_result(
-        f"goes: {grids}{len(runs)} run{'s' * (len(runs) != 1)}"
-        f"{f' ({name_few(runs)})' if runs else ''}, jobs beside them: {beside},"
+        f"goes: {grids}{counted}, jobs beside them: {beside},"
         f" made for them: {len(record.things)}: {_megabytes(chosen.size)}"
     )
     for run, grid in chosen.listed.items():

@@ -152,8 +152,11 @@ def _locate_problem(error: ValidationError) -> tuple[Place, str]:
     """Where the first problem of the claims stands, and what it is; an unknown key
     first, which explains the others."""
     problems = error.errors()
-    unknown = [each for each in problems if each["type"] == "extra_forbidden"]
-    problem = [*unknown, *problems][0]
+    problem = problems[0]
+    for each in problems:
+        if each["type"] == "extra_forbidden":
+            problem = each
+            break
     number, *keys = problem["loc"]
     kind = ""
     if keys and keys[0] in KINDS:

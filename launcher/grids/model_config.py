@@ -370,14 +370,20 @@ def _find_wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _find_wrong_counts(config: Mapping[str, Any]) -> Iterator[str]:
     for key in LLAMA:
-        if key in config and not is_size(config[key]):
-            yield _describe_no_size(key, config[key])
+        if key not in config:
+            continue
+        value = config[key]
+        if not is_size(value):
+            yield _describe_no_size(key, value)
     layers = size_of(config, "num_hidden_layers")
     if type(layers) is int and layers >= MOST_LAYERS:
         yield f"config.json: num_hidden_layers must be a number of layers, less than {MOST_LAYERS}"
     for key in ("num_key_value_heads", "head_dim"):
-        if config.get(key) is not None and not is_size(config[key]):
-            yield _describe_no_size(key, config[key])
+        value = config.get(key)
+        if value is None:
+            continue
+        if not is_size(value):
+            yield _describe_no_size(key, value)
 
 
 def _describe_no_size(key: str, value: Any) -> str:

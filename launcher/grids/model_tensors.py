@@ -111,22 +111,34 @@ def find_misfits(
             f" the weights have {len(stored.by_name):,}"
         )
         return
-    missing = [name for name in stored.expected if name not in stored.by_name]
-    if missing:
-        yield (
-            f"the weights lack {len(missing)} tensors, the first"
-            f" {missing[0]}{_why_missing(missing[0], shape)}"
-        )
-    surplus = [name for name in stored.surplus if stored.is_within(name)]
-    if surplus:
-        yield (
-            f"{len(surplus)} tensors have no place in the {_title(shape)} of config.json, the first"
-            f" {format_brief(surplus[0])}{_why_surplus(surplus[0], shape)}"
-        )
+    yield from _find_missing(stored)
+    yield from _find_surplus(stored)
     misshapen = [*_find_misshapen(stored)]
     yield from misshapen
     if shape.tied and not misshapen:
         yield from _find_untied(stored)
+
+
+def _find_missing(stored: Stored) -> Iterator[str]:
+    """Tensors that config.json asks for and the weights lack."""
+    missing = [name for name in stored.expected if name not in stored.by_name]
+    if missing:
+        first = missing[0]
+        reason = _why_missing(first, stored.shape)
+        yield f"the weights lack {len(missing)} tensors, the first {first}{reason}"
+
+
+def _find_surplus(stored: Stored) -> Iterator[str]:
+    """Tensors that config.json has no place for."""
+    surplus = [name for name in stored.surplus if stored.is_within(name)]
+    if surplus:
+        first = surplus[0]
+        reason = _why_surplus(first, stored.shape)
+        model = _title(stored.shape)
+        yield (
+            f"{len(surplus)} tensors have no place in the {model} of config.json, the first"
+            f" {format_brief(first)}{reason}"
+        )
 
 
 def find_notes(stored: Stored) -> Iterator[str]:

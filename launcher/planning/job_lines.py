@@ -46,8 +46,13 @@ def describe_jobs(
 
 
 def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
-    samplers = [prepare for prepare in plan.prepares if prepare.samples]
-    makers = [prepare for prepare in plan.prepares if not prepare.samples]
+    samplers: list[Prepare] = []
+    makers: list[Prepare] = []
+    for prepare in plan.prepares:
+        if prepare.samples:
+            samplers.append(prepare)
+        else:
+            makers.append(prepare)
     if samplers:
         jobs = with_noun(len(samplers), "job samples", "jobs sample")
         limit = _describe_limit(len(samplers), profile.evaluate.time_min)
@@ -55,9 +60,9 @@ def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
     if makers:
         jobs = with_noun(len(makers), "prepare job", "prepare jobs")
         limit = _describe_limit(len(makers), profile.prepare.time_min)
-        yield JobLine(
-            int(bool(samplers)), f"{jobs}: {_count_products(makers)}, {limit}"
-        )
+        products = _count_products(makers)
+        wave = 1 if samplers else 0
+        yield JobLine(wave, f"{jobs}: {products}, {limit}")
 
 
 def _count_products(prepares: Sequence[Prepare]) -> str:
@@ -195,14 +200,16 @@ def _join_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 def _describe_evaluation(evaluation: Evaluation, profile: Profile) -> str:
     """How many evaluate jobs there are, and what they take of how many runs."""
-    keys = dict.fromkeys(key for run in evaluation.runs for key in run.scored)
+    keys: dict[str, None] = {}
+    for run in evaluation.runs:
+        keys.update(dict.fromkeys(run.scored))
     jobs = with_noun(evaluation.jobs, "evaluate job", "evaluate jobs")
-    beside = f", {evaluation.beside} of them beside the training"
-    when = beside if evaluation.beside else ""
+    if evaluation.beside:
+        jobs = f"{jobs}, {evaluation.beside} of them beside the training"
     runs = with_noun(len(evaluation.runs), "run", "runs")
     limit = _describe_limit(evaluation.jobs, profile.evaluate.time_min)
     metrics = ", ".join(keys)
-    return f"{jobs}{when}: {metrics} of {runs}, {limit}"
+    return f"{jobs}: {metrics} of {runs}, {limit}"
 
 
 def with_noun(number: int, one: str, many: str) -> str:

@@ -112,13 +112,21 @@ def group_reasons(rows: Sequence[Row]) -> list[ReasonGroup]:
         for reason in list_reasons(row):
             if not reason.title:
                 continue
-            if reason.text not in hashes:
-                hashes[reason.text] = tracebacks.hash_message(reason.text)
-            key = (reason.title, hashes[reason.text])
-            if key not in groups:
-                groups[key] = ReasonGroup(reason, is_trouble=is_troubled(row))
-            groups[key].runs.append(row["run"])
-    return sorted(groups.values(), key=lambda group: -len(group.runs))
+            text = reason.text
+            if text not in hashes:
+                hashes[text] = tracebacks.hash_message(text)
+            key = (reason.title, hashes[text])
+            group = groups.get(key)
+            if group is None:
+                group = ReasonGroup(reason, is_trouble=is_troubled(row))
+                groups[key] = group
+            group.runs.append(row["run"])
+    return sorted(groups.values(), key=_rank_group)
+
+
+def _rank_group(group: ReasonGroup) -> int:
+    """The groups of the most runs come first."""
+    return -len(group.runs)
 
 
 def is_troubled(row: Row) -> bool:
@@ -144,18 +152,25 @@ def _read_flag(row: Row) -> Reason | None:
 
 def _read_cause(row: Row) -> Reason | None:
     """Why a run has ended, or was stopped."""
-    cause, evidence = row["cause"], row["evidence"]
+    cause = row["cause"]
+    evidence = row["evidence"] or ""
     if not cause:
         return _read_note(row)
     if row["state"] == State.CANCELLED and cause == Cause.CANCELLED:
-        is_ours = evidence == cancellation.TOLD["evidence"]
-        return None if is_ours else Reason("", "cancelled", str(evidence or ""))
+        if evidence == cancellation.TOLD["evidence"]:
+            # by zsg cancel: the state says it
+            return None
+        return Reason("", "cancelled", str(evidence))
     known = parse_cause(cause)
     if known is None:
-        text = f"{cause}: {evidence}" if evidence else cause
+        text = cause
+        if evidence:
+            text = f"{cause}: {evidence}"
         word = _find_word(cause)
         return Reason(word, word, text)
-    return Reason(WORDS.get(known, str(known)), str(known), evidence or "")
+    title = str(known)
+    word = WORDS.get(known, title)
+    return Reason(word, title, evidence)
 
 
 def _read_note(row: Row) -> Reason | None:

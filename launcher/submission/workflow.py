@@ -1,6 +1,7 @@
 """The steps of `zsg plan` and `zsg submit`: resolve a grid, submit it, follow its local jobs."""
 
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -189,7 +190,7 @@ def resolve_grid(
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
     stages_by_point = [point.settings.by_stage() for point in grid.points]
-    stages = [stage for of_point in stages_by_point for stage in of_point]
+    stages = list(itertools.chain.from_iterable(stages_by_point))
     inputs.check_inputs(stages, downloads, only_looks=only_looks)
     inputs.check_merges(stages_by_point)
     code_snapshot.refuse_colon(workspace)
@@ -210,11 +211,11 @@ def resolve_grid(
     estimates.refuse_unfit_evaluators()
     notes += estimates.refuse_short_hosts()
     estimates.refuse_endless()
-    profile_line = (
-        f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}"
-    )
+    files = " inherits ".join(map(str, layers.files))
+    profile_line = f"profile {profile.name}: {files}"
     # what only looks tells it below what it shows
-    logger.log(logging.DEBUG if only_looks else logging.INFO, profile_line)
+    level = logging.DEBUG if only_looks else logging.INFO
+    logger.log(level, profile_line)
     opened_by = {
         "file": str(paths.make_absolute(path)),
         "opened_with": _name_profile(layers),

@@ -59,18 +59,21 @@ def fit_columns(
 
 def _choose_widths(natural: Sequence[int], width: int) -> list[int]:
     """How wide each column may be for all of them to fit."""
-    widths = list(natural)
-    room = width - len(BETWEEN) * (len(widths) - 1)
-    between = range(1, len(widths) - 1)
-    last = min(widths[-1], LAST)
-    while sum(widths[:-1]) + last > room:
-        widest = max(between, key=lambda number: widths[number], default=None)
-        if widest is None or widths[widest] <= NARROWEST:
+    first = list(natural)
+    last = first.pop()
+    room = width - len(BETWEEN) * len(first)
+    least_last = min(last, LAST)
+    between = range(1, len(first))
+    while sum(first) + least_last > room:
+        widest = max(between, key=lambda number: first[number], default=None)
+        if widest is None or first[widest] <= NARROWEST:
             break
-        widths[widest] -= 1
-    if len(widths) > 1:
-        widths[-1] = min(widths[-1], max(NARROWEST, room - sum(widths[:-1])))
-    return widths
+        first[widest] -= 1
+    if not first:
+        return [last]
+    for_last = room - sum(first)
+    for_last = max(for_last, NARROWEST)
+    return [*first, min(last, for_last)]
 
 
 def set_ends(left: str, right: str, width: int) -> list[str]:

@@ -261,10 +261,13 @@ def _print_unlisted(plan: Plan, listed: Sequence[Action]) -> None:
     """How many runs are not in the table, and of which kinds they are."""
     counts = Counter(map(_name_kind, plan.actions))
     counts.subtract(map(_name_kind, listed))
-    counts = +counts
-    kinds = ", ".join(f"{number:,} {name}" for name, number in counts.most_common())
-    if len(counts) == 1:
-        kinds = f"all {next(iter(counts))}"
+    hidden = +counts  # those above 0
+    if len(hidden) == 1:
+        kind = next(iter(hidden))
+        kinds = f"all {kind}"
+    else:
+        parts = [f"{count:,} {kind}" for kind, count in hidden.most_common()]
+        kinds = ", ".join(parts)
     number = len(plan.actions) - len(listed)
     show.print_result(f"… and {number:,} more, {kinds} (--all shows every run)")
 

@@ -178,11 +178,15 @@ def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None
     """Prints the states: on one screen, unless `whole`, which has a line for every run."""
     height = None if whole else _measure_height(_out)
     lines = draw_status(rows, Screen(_out.width, height, time.time()))
-    if len(lines) > LONG:
-        print("\n".join("".join(text for text, _ in line) for line in lines))
-        return
+    is_long = len(lines) > LONG
     for line in lines:
-        _out.print(Text.assemble(*line), soft_wrap=True)
+        if is_long:
+            # plain: styles of many lines take seconds
+            texts = [text for text, _ in line]
+            print("".join(texts))
+        else:
+            styled = Text.assemble(*line)
+            _out.print(styled, soft_wrap=True)
 
 
 def _measure_height(console: Console) -> int:

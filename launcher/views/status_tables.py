@@ -535,14 +535,25 @@ def _format_hours(hours: float) -> str:
 
 def _draw_expected(rows: Sequence[Row], screen: Screen) -> list[Line]:
     """When the first run that waits is to start, and the last that runs to end."""
-    starts = [row["expected_start"] for row in rows if row.get("expected_start")]
-    ends = [row["expected_end"] for row in rows if row.get("expected_end")]
+    starts = _list_moments(rows, "expected_start")
+    ends = _list_moments(rows, "expected_end")
     words: list[str] = []
     if starts:
-        words.append(f"next start {format_moment(min(starts), screen.now)} (Slurm)")
+        first = format_moment(min(starts), screen.now)
+        words.append(f"next start {first} (Slurm)")
     if ends:
-        words.append(f"what runs ends by {format_moment(max(ends), screen.now)}")
-    return [[(f"expected: {', '.join(words)}", "")]] if words else []
+        last = format_moment(max(ends), screen.now)
+        words.append(f"what runs ends by {last}")
+    if not words:
+        return []
+    listed = ", ".join(words)
+    return [[(f"expected: {listed}", "")]]
+
+
+def _list_moments(rows: Sequence[Row], key: str) -> list[float]:
+    """What rows say of one moment, where they know it."""
+    moments = [row.get(key) for row in rows]
+    return [moment for moment in moments if moment]
 
 
 def _draw_last(

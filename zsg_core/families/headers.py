@@ -226,10 +226,11 @@ def _find_embedding(sizes: Sizes, tensors: Mapping[str, tuple[int, ...]]) -> str
     matrices = [name for name, shape in tensors.items() if len(shape) == 2]
     tables = [name for name in matrices if EMBEDDING.search(name)]
     if not tables:
-        told = sizes.get("vocab_size"), sizes.get("hidden_size")
-        tables = [
-            name for name in matrices if tensors[name] == told and not HEAD.search(name)
-        ]
+        shape = (sizes.get("vocab_size"), sizes.get("hidden_size"))
+        for name in matrices:
+            is_alike = tensors[name] == shape
+            if is_alike and not HEAD.search(name):
+                tables.append(name)
     if not tables:
         raise ValueError("no embedding of tokens is found among the weights")
     return max(tables, key=lambda name: tensors[name][0])
@@ -268,12 +269,15 @@ def _list_weights(
     weights: list[Weight] = []
     for name, shape in sorted(shapes.items()):
         role = _find_part_in_layer(name, shape)
-        experts = counts[name] if EXPERT in name else 0
-        if not experts and role == EXPERTS and len(shape) > 1:
+        experts = 0
+        if EXPERT in name:
+            experts = counts[name]
+        elif role == EXPERTS and len(shape) > 1:
+            # those of a layer are joined in one tensor
             experts = shape[0]
-        weights.append(
-            Weight(name, shape, role, "", experts, min(chosen or experts, experts))
-        )
+        active = min(chosen or experts, experts)
+        weight = Weight(name, shape, role, "", experts, active)
+        weights.append(weight)
     return tuple(weights)
 
 

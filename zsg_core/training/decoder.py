@@ -195,10 +195,13 @@ class DecoderShape:
         for kind in self.layer_kinds:
             for weight in filter(is_matrix, kind.weights):
                 outputs, inputs = weight.shape[-2:]
-                key = weight.module or weight.name, weight.part, inputs, outputs
-                tensors = kind.count * (weight.experts or 1)
-                counts[key] = counts.get(key, 0) + tensors
-        return tuple(LinearModules(*key, count) for key, count in counts.items())
+                module = weight.module or weight.name
+                key = (module, weight.part, inputs, outputs)
+                of_layer = weight.experts or 1
+                earlier = counts.get(key, 0)
+                counts[key] = earlier + kind.count * of_layer
+        modules = [LinearModules(*key, count) for key, count in counts.items()]
+        return tuple(modules)
 
     @property
     def table_modules(self) -> tuple[LinearModules, LinearModules]:

@@ -207,16 +207,24 @@ def render_panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
 def render_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table that is sorted by a click on a heading."""
     all_rows = [list(row) for row in rows]
-    numeric = [
-        bool(all_rows) and all(isinstance(row[column], NumberCell) for row in all_rows)
-        for column in range(len(headings))
-    ]
-    named = list(zip(headings, numeric, strict=True))
+    named: list[tuple[str, bool]] = []
+    for column, heading in enumerate(headings):
+        cells_below = [row[column] for row in all_rows]
+        is_numeric = bool(cells_below) and all(map(_is_number, cells_below))
+        named.append((heading, is_numeric))
     css = ""
     if len(all_rows) <= MOST_CARDS:
-        css = "cards wide" if len(headings) > WIDE else "cards"
-    cells = [list(map(_text_and_key, row)) for row in all_rows]
+        css = "cards"
+        if len(headings) > WIDE:
+            css = "cards wide"
+    cells: list[list[tuple[object, str | None]]] = []
+    for row in all_rows:
+        cells.append(list(map(_text_and_key, row)))
     return _render("table", named, cells, css)
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, NumberCell)
 
 
 def _text_and_key(cell: object) -> tuple[object, str | None]:
