@@ -273,8 +273,9 @@ def forget(
         ),
     ] = False,
 ) -> None:
-    """Remove grids and runs from the workspace, with all that only they need: journals,
-    snapshots, answers, corpora, logs. It cannot be undone.
+    """Remove grids and runs, and what only they need.
+
+    Journals, snapshots, answers, corpora and logs go. It cannot be undone.
 
     What other grids or runs need stays, and is told. Nothing is removed while something
     of it is queued or running. Killed, it is run again, also without names, and carries
