@@ -328,7 +328,7 @@ def _agrees_to_forget(chosen: "Forgetting", yes: bool) -> bool:
     if not asking.can_ask(yes):
         show.print_result("nothing was removed: --yes removes it")
         return False
-    if typer.confirm("Remove it?", default=False, err=True):
+    if asking.confirm_loss("Remove it?"):
         return True
     show.print_result("nothing was removed")
     return False

@@ -20,3 +20,9 @@ def make_consent(yes: bool) -> Callable[[str], bool]:
     return lambda question: (
         typer.confirm(make_showable(question), default=True, err=True) if ask else True
     )
+
+
+def confirm_loss(question: str) -> bool:
+    """Asks about what cannot be undone; Enter alone is a no."""
+    shown = make_showable(question)
+    return typer.confirm(shown, default=False, err=True)
