@@ -32,6 +32,7 @@ def shown(place: Workspace, page: Path) -> str:
     return re.sub(r"written [^.]*\.", "", page.read_text(encoding="utf-8"))
 
 
+@pytest.mark.engine  # needs the extras
 def test_a_bundle_redoes_the_page_elsewhere(place: Workspace, tmp_path: Path) -> None:
     """The unpacked workspace has the same page; the archive is the same twice, and holds
     neither weights nor logs."""

@@ -56,6 +56,7 @@ def plan_printed(
 
 
 @pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.engine  # needs the extras
 def test_a_plan_is_shown_as_it_was(
     name: str, plan_printed: Callable[[str], str]
 ) -> None:

@@ -87,6 +87,7 @@ print(hasattr(zsg, "nothing"), dir(zsg) == sorted(zsg.__all__))
     assert done.stdout.splitlines() == ["[]", "[]", "False True"]
 
 
+@pytest.mark.engine  # needs the extras
 def test_plan_says_what_the_command_says(study: Path) -> None:
     """The rows of `zsg plan --json`: actions, reasons, estimates; overrides count."""
     grid = public.load_grid("grid.yaml", {"train.lr": 1e-4, "seed": 3})
@@ -146,6 +147,7 @@ def test_a_grid_that_has_changed_is_not_submitted(study: Path) -> None:
         (lambda: public.compare("starter", along="a", values=["b"]), "two or more"),
     ],
 )
+@pytest.mark.engine  # needs the extras
 def test_every_mistake_is_an_error_of_zsg(
     call: Any, told: str, study: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
