@@ -1,6 +1,7 @@
 """Is what changes a row's meaning refused by its name, what stands beside counted, and
 all else left in peace?"""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,20 @@ def test_preference_rows_keep_their_error_under_skip(tmp_path: Path) -> None:
         len(list(readers.read_examples("messages", tmp_path / "x.jsonl", intake))) == 1
     )
     assert intake.skipped == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_refused_row_closes_its_file_at_once(tmp_path: Path, packed: bool) -> None:
+    """Not when the error is forgotten: a handle that is left to the garbage collector
+    is a warning at some later, unrelated line."""
+    name = "x.jsonl.gz" if packed else "x.jsonl"
+    write = gzip.open if packed else open
+    with write(tmp_path / name, "wt") as file:
+        file.write(json.dumps(talk(deleted=True)) + "\n")
+    before = set(Path("/proc/self/fd").iterdir())
+
+    with pytest.raises(BadData) as caught:
+        list(readers.read_examples("messages", tmp_path / name, Intake()))
+
+    assert caught.value.__traceback__ is not None
+    assert set(Path("/proc/self/fd").iterdir()) <= before

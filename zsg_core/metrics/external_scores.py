@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -61,19 +62,24 @@ def read_scores(path: Path) -> Scored:
     """The scores of a file. BadData, with the line, for one that is no score or that
     another line contradicts."""
     scored: Scored = {}
-    for chunk in json_rows(path, ExternalScore, Intake()):
-        for number, row in enumerate(chunk.rows):
-            location = f"{path}{chunk.where.format(chunk.first + number)}"
-            _refuse_strange(location, row)
-            by_item = scored.setdefault((row.run, row.step, row.suite), {}).setdefault(
-                row.metric, {}
-            )
-            if by_item.setdefault(row.id, row.score) != row.score:
-                raise BadData(
-                    f"{location}: {row.metric} of {row.id} was {by_item[row.id]:g} before, and is"
-                    f" {row.score:g} here; give one score per item, the mean of its samples"
-                )
+    with closing(json_rows(path, ExternalScore, Intake())) as chunks:
+        for chunk in chunks:
+            for number, row in enumerate(chunk.rows, chunk.first):
+                _add_score(scored, f"{path}{chunk.where.format(number)}", row)
     return scored
+
+
+def _add_score(scored: Scored, location: str, row: ExternalScore) -> None:
+    """Puts a row among the scores. BadData for one that is none, or that contradicts
+    an earlier one."""
+    _refuse_strange(location, row)
+    by_metric = scored.setdefault((row.run, row.step, row.suite), {})
+    by_item = by_metric.setdefault(row.metric, {})
+    if by_item.setdefault(row.id, row.score) != row.score:
+        raise BadData(
+            f"{location}: {row.metric} of {row.id} was {by_item[row.id]:g} before, and is"
+            f" {row.score:g} here; give one score per item, the mean of its samples"
+        )
 
 
 def refuse_unanswered(

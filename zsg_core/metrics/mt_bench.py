@@ -9,6 +9,7 @@ reference answers beside it, which zsg_core.data.readers reads, and
 import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -84,11 +85,12 @@ def read_judge_prompts(path: Path) -> dict[str, JudgePrompt]:
     zsg does not fill.
     """
     prompts: dict[str, JudgePrompt] = {}
-    for chunk in json_rows(path, JudgePrompt, Intake()):
-        for number, row in enumerate(chunk.rows, chunk.first):
-            prompts[row.name] = row
-            if row.name in NAMES.values():
-                _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
+    with closing(json_rows(path, JudgePrompt, Intake())) as chunks:
+        for chunk in chunks:
+            for number, row in enumerate(chunk.rows, chunk.first):
+                prompts[row.name] = row
+                if row.name in NAMES.values():
+                    _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
     if missing := set(NAMES.values()) - prompts.keys():
         raise BadData(
             f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's"

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _refuse_nameless(column: Any) -> None:
 
 def read_rows(
     file: Path, column_names: Iterable[str]
-) -> Iterator[list[dict[str, Any]]]:
+) -> Generator[list[dict[str, Any]], None, None]:
     """The rows of a file in its order, some at a time, with those of its columns that are wanted.
 
     BadData for a file that cannot be read, and for a row beyond LONGEST; UserError without pyarrow.

@@ -1,7 +1,8 @@
 """Says what a format is: which files it has, how they become examples, which tasks it
 holds out officially."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,7 +149,7 @@ def format_of_rows(
 
 def parse_rows(
     file: Path,
-    chunks: Iterator[Chunk[Row]],
+    chunks: Generator[Chunk[Row], None, None],
     parse: Callable[[Row, str, Intake], list[Made]],
     intake: Intake,
     name: str | None = None,
@@ -156,21 +157,33 @@ def parse_rows(
     """The examples, or what else `parse` makes, of a file's rows; a row that it refuses
     is told or counted.
 
-    BadData for a row that means what zsg does not do, see `keys`.
+    BadData for a row that means what zsg does not do, see `keys`. The file is closed at
+    once, whatever a row says.
     """
     name = bare_name(file) if name is None else name
-    for chunk in chunks:
-        for number, row in enumerate(chunk.rows, start=chunk.first):
-            try:
-                if chunk.has_keys:
-                    keys.check_keys(row, intake)
-                yield from parse(row, name, intake)
-            except keys.UnsupportedRow as reason:
-                raise unsupported_row(
-                    f"{file}{chunk.where.format(number)}", reason
-                ) from None
-            except Malformed as reason:
-                intake.refuse_row(f"{file}{chunk.where.format(number)}", reason)
+    with closing(chunks):
+        for chunk in chunks:
+            yield from _parse_chunk(file, chunk, parse, intake, name)
+
+
+def _parse_chunk(
+    file: Path,
+    chunk: Chunk[Row],
+    parse: Callable[[Row, str, Intake], list[Made]],
+    intake: Intake,
+    name: str,
+) -> Iterator[Made]:
+    for number, row in enumerate(chunk.rows, start=chunk.first):
+        try:
+            if chunk.has_keys:
+                keys.check_keys(row, intake)
+            yield from parse(row, name, intake)
+        except keys.UnsupportedRow as reason:
+            raise unsupported_row(
+                f"{file}{chunk.where.format(number)}", reason
+            ) from None
+        except Malformed as reason:
+            intake.refuse_row(f"{file}{chunk.where.format(number)}", reason)
 
 
 def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ guesses which is meant.
 of the same file as JSON lines.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -321,30 +323,63 @@ def _saved(state: Path) -> list[str]:
 )
 def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
-    split_files, hook = list_files(path), keys.make_decode_hook(intake)
+    split_files = list_files(path)
+    hook = keys.make_decode_hook(intake)
     tasks: dict[Path, str] = {}
     for file in split_files:
         schema = columns.read_schema(file)
-        number, encoded = 0, _encoded(schema)
         kind, parse = _shape(file, set(schema.names))
         if kind is p3.P3Row and not tasks:
             tasks, _ = names.find_tasks(split_files, root_folder(path))
+        decode = _Decode(kind, _encoded(schema), hook)
         name = tasks.get(file, file.stem)
-        for batch in columns.read_rows(file, _read_of(kind)):
-            good = None if encoded else _converted(batch, kind, hook)
-            has_keys = intake.take_met_key()
-            for row in batch if good is None else good:
-                try:
-                    if good is None:
-                        row = msgspec.convert(
-                            _decoded(row, encoded), kind, dec_hook=hook
-                        )
-                        has_keys = intake.take_met_key()
-                    if has_keys:
-                        keys.check_keys(row, intake)
-                    yield from parse(row, name, intake)
-                except keys.UnsupportedRow as reason:
-                    raise unsupported_row(f"{file}[{number}]", reason) from None
-                except (Malformed, msgspec.ValidationError) as reason:
-                    intake.refuse_row(f"{file}[{number}]", reason)
-                number += 1
+        with closing(columns.read_rows(file, _read_of(kind))) as batches:
+            yield from _parse_batches(file, batches, decode, parse, intake, name)
+
+
+@dataclass(frozen=True)
+class _Decode:
+    """How the rows of a file become records: of which type, which of its columns hold
+    JSON as text, and what takes a value that the type does not state."""
+
+    kind: type
+    encoded: Any
+    hook: Callable[[type, Any], Any]
+
+    def convert_batch(self, batch: list[dict[str, Any]]) -> list[Any] | None:
+        """The records of a batch at once, which is quick; None where a row must be looked at."""
+        if self.encoded:
+            return None
+        return _converted(batch, self.kind, self.hook)
+
+    def convert_row(self, row: dict[str, Any]) -> Any:
+        """The record of a row. Malformed or ValidationError for a row that is none."""
+        decoded = _decoded(row, self.encoded)
+        return msgspec.convert(decoded, self.kind, dec_hook=self.hook)
+
+
+def _parse_batches(
+    file: Path,
+    batches: Iterator[list[dict[str, Any]]],
+    decode: _Decode,
+    parse: Parse,
+    intake: Intake,
+    name: str,
+) -> Iterator[Example]:
+    number = 0
+    for batch in batches:
+        records = decode.convert_batch(batch)
+        has_keys = intake.take_met_key()
+        for record in batch if records is None else records:
+            try:
+                if records is None:
+                    record = decode.convert_row(record)
+                    has_keys = intake.take_met_key()
+                if has_keys:
+                    keys.check_keys(record, intake)
+                yield from parse(record, name, intake)
+            except keys.UnsupportedRow as reason:
+                raise unsupported_row(f"{file}[{number}]", reason) from None
+            except (Malformed, msgspec.ValidationError) as reason:
+                intake.refuse_row(f"{file}[{number}]", reason)
+            number += 1

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -85,7 +85,7 @@ class _Decoding(Generic[Row]):
 
 def json_rows(
     path: Path, kind: type[Row], intake: Intake, bare: type | None = None
-) -> Iterator[Chunk[Row]]:
+) -> Generator[Chunk[Row], None, None]:
     """The rows of a .json or .jsonl file, told apart by its first character. UserError
     if it cannot be read.
 
@@ -107,7 +107,9 @@ def json_rows(
         raise broken_file(path, f"cannot be read: {error}") from error
 
 
-def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[Fields]]:
+def csv_rows(
+    path: Path, kind: type[Fields], intake: Intake
+) -> Generator[Chunk[Fields], None, None]:
     """The rows of a CSV file with a header. UserError if it cannot be read or lacks a column."""
     csv.field_size_limit(json_array.LONGEST)
     try:
@@ -171,7 +173,9 @@ class _Lines:
         return line
 
 
-def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[str]]]:
+def tab_rows(
+    path: Path, columns: int, intake: Intake
+) -> Generator[Chunk[list[str]], None, None]:
     """The fields of each line of a tab-separated file without header or quotes; blank
     lines are none."""
     try:
