@@ -337,6 +337,37 @@ def test_a_dialogue_of_the_models_own_template_is_shown_text_by_text(
     assert marked.count("⟦") == 2
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "told"),
+    [
+        ("How far?", "<think>\nhm\n</think>\n\nFar.", []),
+        ("How <think> far?", "Far.", ["its text has <think>, which is read as text"]),
+        ("How far?", "Far.<|im_end|>", ["its text has <|im_end|>, which is read as"]),
+    ],
+)
+def test_the_marks_of_a_thought_are_no_problem_of_an_answer(
+    shelf: Shelf, question: str, answer: str, told: list[str]
+) -> None:
+    """The template looks for them there and writes them as tokens; anywhere else they
+    are text, as other control tokens' words are everywhere."""
+    folder = write_llama(shelf.zsg.folder / "talks")
+    make_tokenizer(THINKING).save_pretrained(folder)
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    shelf.zsg.write("talks.json", json.dumps([{"messages": messages}]))
+    text = CHAT_GRID.format(folder=shelf.zsg.folder)
+    run = shelf.prepare(shelf.zsg.write("talks.yaml", text))
+
+    (example,) = opened(run).read_batch(1)
+
+    problems = [said for kind, said in example.problems if kind == "control word"]
+    assert [said[: len(start)] for said, start in zip(problems, told, strict=True)] == (
+        told
+    )
+
+
 def test_empty_texts_are_told_by_turn() -> None:
     """Of several turns it is said which."""
     example = Example(id="a", task="t", turns=(("q", "a"), (" ", "\n")))

@@ -192,6 +192,24 @@ def test_a_grid_for_a_model_of_ones_own_is_whole(
     assert point.settings.model.name == "A-1-model"
 
 
+ODD_NAMES = ["7", "1e3", "0x1f", "2024-01-01", "null", "True", "no", "on", "y", "n"]
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "tiny", "12:30:45", "1_000", "inf", "é"])
+def test_a_model_folder_of_any_name_begins_a_grid_that_loads(
+    tmp_path: Path, name: str
+) -> None:
+    """Also one that YAML would read as a number, a date or a truth value, and one with
+    the name of the model that zsg makes itself."""
+    model = write_llama(tmp_path / name)
+    starter.write_starter(tmp_path / "study", model)
+
+    [point, *_] = grid.load_grid(tmp_path / "study/grid.yaml").points
+
+    assert point.settings.model.path == str(model)
+    assert isinstance(point.settings.model.name, str)
+
+
 def test_what_is_no_model_is_not_begun_with(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
         starter.write_starter(tmp_path / "study", tmp_path)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
@@ -34,6 +33,7 @@ from jobs.model.base_model import load_model
 from jobs.runtime import devices
 from jobs.runtime.ranks import Ranks
 from jobs.runtime.signals import Signals
+from jobs.runtime.together import share_first
 from jobs.training import train as trainer
 from jobs.training.batches import TokenizedSet
 from zsg_core.settings.train import TrainSettings
@@ -144,11 +144,14 @@ def publish_base(bench: Bench, name: str, make: Callable[[], Any]) -> None:
     """Has rank 0 write a base, unless it is there: a model, or the config of one that is
     made where it is trained. All ranks call it together."""
     folder = bench.locate_base(name)
-    if bench.ranks.is_main and not (folder / META).exists():
-        ownership.make_folder(folder)
-        make().save_pretrained(folder)
-        write_json(folder / META, {"digest": name})
-    dist.barrier()
+
+    def publish() -> None:
+        if not (folder / META).exists():
+            ownership.make_folder(folder)
+            make().save_pretrained(folder)
+            write_json(folder / META, {"digest": name})
+
+    share_first(publish)
 
 
 def load_base(trial: TrialRun, bench: Bench) -> Any:
@@ -237,10 +240,12 @@ def make_job(trial: TrialRun, bench: Bench) -> TrainJob:
 
 def _begin(run: Path, job: TrainJob, ranks: Ranks) -> Attempt:
     """The attempt that rank 0 begins, as each rank sees it."""
-    if ranks.is_main:
+
+    def begin() -> None:
         ownership.make_folder(run)
         attempts.begin_attempt(run, job.submission)
-    dist.barrier()
+
+    share_first(begin)
     attempt = attempts.await_begin(run, MEET_S)
     if attempt is None:
         raise FileNotFoundError(

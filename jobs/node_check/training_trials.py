@@ -7,8 +7,6 @@ import statistics
 import time
 from dataclasses import replace
 
-import torch.distributed as dist
-
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.node_check import MFU, Finding
 from jobs.contract.node_check import Trial as AssumedTrial
@@ -40,6 +38,7 @@ from jobs.node_check.small_training import (
 )
 from jobs.node_check.speeds import Speeds
 from jobs.runtime.devices import CPU
+from jobs.runtime.together import share_first
 from jobs.training.batches import TokenizedSet
 from zsg_core.training import estimate
 from zsg_core.training.decoder import DecoderShape
@@ -208,17 +207,18 @@ def choose_speed_batch(assumed: AssumedTrial, world: int) -> int:
 
 def _save_plainly(bench: Bench, shape: DecoderShape, run: TrialRun) -> float:
     """Seconds that rank 0 takes to save a model of the shape as transformers does."""
-    seconds = 0.0
     folder = bench.folder / "saved-plainly"
-    if bench.ranks.is_main:
+
+    def save() -> float:
         llama = make_llama(shape, run.dtype, bench.device)
         started = time.perf_counter()
         llama.save_pretrained(folder)
         seconds = time.perf_counter() - started
         shutil.rmtree(folder)
-        del llama
+        return seconds
+
+    seconds = share_first(save)
     release_memory(bench.device)
-    dist.barrier()
     return seconds
 
 

@@ -19,10 +19,10 @@ from jobs.contract.job_file import MadeThings, Recipe
 from jobs.model.vocabulary import load_vocabulary
 from jobs.model.written_tokens import WrittenTokens
 from jobs.preparing.corpus import Corpus
-from jobs.training.tokens import Tokens, tokens_id
+from jobs.training.tokens import Tokens, how_encoded, tokens_id
 from jobs.training.train_sets import encoder_of, ordered_ids
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import EncodedExample
+from zsg_core.data.prompts import CHAT, EncodedExample, Template
 from zsg_core.training import schedule
 
 TRAIN, TEST = "train", "test"
@@ -102,6 +102,8 @@ class LearntTexts:
         self._corpus = Corpus(learnt_stage.workspace, learnt_stage.made.corpus)
         base = learnt_stage.recipe["base"]
         vocabulary = load_vocabulary(learnt_stage.tokenizer, base)
+        template = Template.from_recipe(how_encoded(stage)["template"])
+        self._is_chat = template.name == CHAT
         self._encode = encoder_of(stage, vocabulary)
         self._encode_whole = encoder_of(stage, vocabulary, UNLIMITED)
         self._written = WrittenTokens(learnt_stage.tokenizer)
@@ -196,7 +198,7 @@ class LearntTexts:
         spans = self._target_spans(encoded, is_tested=step is None)
         targets = sum(stop - start for start, stop in spans)
         problems = list(find_empty(example))
-        problems += find_control_words(example, self._words)
+        problems += self._find_control_words(example)
         if encoded.cut:
             problems += self._explain_cut(example, encoded)
         if not targets:
@@ -209,6 +211,17 @@ class LearntTexts:
             targets=targets,
             problems=tuple(problems),
         )
+
+    def _find_control_words(self, example: Example) -> list[Problem]:
+        """Which control tokens' words the example has as text.
+
+        The marks of a thought, which a chat template looks for in an answer and writes
+        itself, are tokens: of a chat its encoder counts those that stayed text.
+        """
+        problems = list(find_control_words(example, self._words))
+        if problems and self._is_chat and not self._encode(example).control:
+            return []
+        return problems
 
     def _target_spans(
         self, encoded: EncodedExample, is_tested: bool = False

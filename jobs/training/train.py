@@ -123,8 +123,8 @@ def run(job: TrainJob, context: AttemptContext) -> Progress:
     device = connect_ranks(context.folder, context.ranks, job.resources.gpus_per_node)
     train, test = share_errors(partial(train_and_test, job))
     share_first(partial(refuse_changed_base, job))
-    llama = _load_base(job, device)
-    return fine_tune(job, context, device, llama, train, test)
+    decoder = _load_base(job, device)
+    return fine_tune(job, context, device, decoder, train, test)
 
 
 def _load_base(job: TrainJob, device: str) -> Any:
@@ -157,14 +157,14 @@ def fine_tune(
     job: TrainJob,
     context: AttemptContext,
     device: str,
-    llama: Any,
+    decoder: Any,
     train: TokenizedSet,
     test: TokenizedSet,
 ) -> Progress:
-    """Trains a Llama whose attention is packed_attention's on sets of one's own; all
+    """Trains a decoder, loaded with the attention agreed on, on sets of one's own; all
     ranks have met before."""
-    engine = _engine(job, llama)
-    refuse_leaks(engine, llama.config.vocab_size, device)
+    engine = _engine(job, decoder)
+    refuse_leaks(engine, decoder.config.vocab_size, device)
     trainer = Trainer(job, context, engine, device, train, test)
     with without_pauses():
         progress = trainer.run()
@@ -580,17 +580,17 @@ def _before(job: TrainJob) -> tuple[int, int]:
     return end.steps, end.examples
 
 
-def _engine(job: TrainJob, llama: Any) -> Any:
+def _engine(job: TrainJob, decoder: Any) -> Any:
     import deepspeed
 
     s = job.train
     if s["precision"] == "fp16":
         refuse_fp16()
-    apply_tuning(llama, s["tuning"])
+    apply_tuning(decoder, s["tuning"])
     if continued := stages.find_continued(job):
-        lora.load_adapters(llama, continued)
-    layers.set_up(llama, recompute=job.recompute, compiled=job.compile)
-    model = AnswerLoss(llama, choose_batching(llama))
+        lora.load_adapters(decoder, continued)
+    layers.set_up(decoder, recompute=job.recompute, compiled=job.compile)
+    model = AnswerLoss(decoder, choose_batching(decoder))
     config = check_deepspeed_config(job.deepspeed)
     engine, *_ = deepspeed.initialize(
         model=model,

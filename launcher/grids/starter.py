@@ -114,10 +114,12 @@ def _name_model(grid: str, model: Path) -> str:
             " Hugging Face folder"
         )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.resolve().name).strip("-._") or "base"
+    if name == "tiny":
+        name = "tiny-base"  # `tiny` is the model that zsg makes, which has no path
     path = json.dumps(str(make_absolute(model)), ensure_ascii=False)
     changes = {
         r"two runs of a tiny model, a minute or two on a laptop": f"two runs of {name}",
-        r"(?m)^    name: tiny .*$": f"    name: {name}",
+        r"(?m)^    name: tiny .*$": f"    name: {_write_name(name)}",
         r"(?m)^    # path: models/.*$": f"    path: {path}",
         r"(?m)^    lr: 2e-3 .*$": "    lr: 1e-5                     # peak learning rate",
     }
@@ -128,6 +130,14 @@ def _name_model(grid: str, model: Path) -> str:
     for pattern, text in changes.items():
         grid = re.sub(pattern, text if "\\g" in text else _as_literal(text), grid)
     return grid
+
+
+def _write_name(name: str) -> str:
+    """A name as YAML reads it back: in quotes if it begins like a number or a date, or
+    is a word that YAML takes for no text."""
+    begins_as_number = re.match(r"[0-9.]", name) is not None
+    is_word = name.lower() in ("null", "true", "false", "yes", "no", "on", "off")
+    return json.dumps(name) if begins_as_number or is_word else name
 
 
 def _as_literal(text: str) -> str:
