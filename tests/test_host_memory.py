@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from launcher.planning.host_memory import (
+    SHARE_FOR_RUNS,
     HostNeed,
     describe_need,
     estimate_host_need,
     explain_short,
+    find_crowded_note,
     find_note,
 )
 from launcher.planning.memory_fit import Layout, Load
@@ -110,3 +112,21 @@ def test_without_gpus_a_node_holds_what_a_gpu_would(mem_gb: Any) -> None:
     assert on_cpus.surely_gb > 2 * 6.738 * (2 + 2 + 6)
     assert explain_short(on_cpus, mem_gb) is None
     assert explain_short(on_cpus, 100) is not None
+
+
+def test_runs_side_by_side_that_fill_the_machine_are_told() -> None:
+    """With how many fit, the largest counted; and where not even one does."""
+    small = need("7B", (3, 1, 8))
+    large = need("7B", (3, 1, 1), None, on_gpu=False, precision="fp32")
+    room = (2 * large.most_gb + 1) / SHARE_FOR_RUNS
+
+    assert find_crowded_note([large, large, small], 2, room) is None
+    assert find_crowded_note([large, large], 4, room) is None
+
+    too_many = find_crowded_note([large, large, large, small], 3, room)
+    assert too_many is not None
+    assert too_many.endswith("set max_parallel: 2 in the profile")
+    assert f"3 runs side by side may need {3 * large.most_gb:.1f} GB" in too_many
+    alone = find_crowded_note([large], 2, large.most_gb - 1)
+    assert alone is not None and "a run may need" in alone
+    assert "max_parallel" not in alone

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from jobs.contract.node_check import Finding, FindingState, NodeCheckRequest
-from jobs.node_check import environment, node_limits, shared_folder
+from jobs.node_check import environment, shared_folder
 from jobs.node_check.context import CheckContext
 from jobs.node_check.shared_folder import Reads
 from jobs.runtime.ranks import Ranks
+from zsg_core import node_limits
 
 GB = 10**9
 GIB = 2**30

@@ -13,12 +13,12 @@ from typing import Any
 from jobs.contract.node_check import Finding, NodeCheckRequest
 from jobs.node_check.context import CheckContext
 from jobs.node_check.findings import report_ok, report_problem, report_warning
-from jobs.node_check.node_limits import (
+from jobs.runtime import installed_versions
+from zsg_core.node_limits import (
     count_cpus,
     read_locked_memory_limit,
     read_memory_limit,
 )
-from jobs.runtime import installed_versions
 
 GB = 1e9
 SLURM_GB = 2**30  # sbatch's G

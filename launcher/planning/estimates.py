@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from launcher.planning.plan import TRAINING, Plan
 from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
+from zsg_core import node_limits
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
 from zsg_core.metrics.metrics import REWARD
@@ -255,6 +257,7 @@ class Estimates:
         self._loads: dict[str, tuple[Load, Layout]] = {}  # by run
         self._speeds: dict[tuple[Load, Layout], Speed | None] = {}
         self._needs: dict[tuple[Load, Layout], float] = {}  # bytes
+        self._host_needs: dict[tuple[Load, Layout, int], HostNeed] = {}
 
     def refuse_unfit(self) -> None:
         """Raises UserError if a run needs more memory than the profile's GPU has:
@@ -302,10 +305,11 @@ class Estimates:
 
     def refuse_short_hosts(self) -> list[str]:
         """Raises UserError if a run needs more of a node's memory than slurm.mem_gb;
-        returns a note on what may be too little, of the largest."""
+        returns a note on what may be too little: of the largest run, or on this machine
+        of those that train side by side."""
         slurm = self._profile.slurm
-        if self._profile.kind != "slurm":
-            return []
+        if self._profile.kind == "local":
+            return self._note_crowded_machine()
         need_by_run = self._list_host_needs()
         for run, need in need_by_run:
             if why := host_memory.explain_short(need, slurm.mem_gb):
@@ -317,25 +321,40 @@ class Estimates:
                 return [note]
         return []
 
+    def _note_crowded_machine(self) -> list[str]:
+        """A note where runs that train side by side may need more than this machine has."""
+        limit = node_limits.read_memory_limit()
+        if limit is None:
+            return []
+        needs = [
+            max(map(self._host_need, [*run.all_before, run]), key=attrgetter("most_gb"))
+            for run in self._runs
+        ]
+        needs.sort(key=attrgetter("most_gb"), reverse=True)
+        at_once = get_runs_at_once(self._profile)
+        note = host_memory.find_crowded_note(needs, at_once, limit / GB)
+        return [note] if note else []
+
     def _list_host_needs(self) -> list[tuple[Run, HostNeed]]:
         """What runs need of a node's memory, the largest first, one of each kind."""
-        first_runs = dict[tuple[Load, Layout, int], Run]()
+        first_runs = dict[HostNeed, Run]()
         for run in self._list_stages():
-            load, layout = self._lay_out(run)
-            is_lora = run.stage["train"]["tuning"]["method"] == "lora"
-            copied = _count_copied(load, run.checkpoints, is_lora)
-            first_runs.setdefault((load, layout, copied), run)
-        gpu = self._profile.gpu
-        needs = [
-            (
-                run,
-                host_memory.estimate_host_need(
-                    *key, on_gpu=self._on_gpu, gpu_memory_gb=gpu and gpu.memory_gb
-                ),
-            )
-            for key, run in first_runs.items()
-        ]
+            first_runs.setdefault(self._host_need(run), run)
+        needs = [(run, need) for need, run in first_runs.items()]
         return sorted(needs, key=lambda pair: -pair[1].most_gb)
+
+    def _host_need(self, run: Run) -> HostNeed:
+        """What a stage's ranks need of the memory of each node."""
+        load, layout = self._lay_out(run)
+        is_lora = run.stage["train"]["tuning"]["method"] == "lora"
+        copied = _count_copied(load, run.checkpoints, is_lora)
+        key = load, layout, copied
+        if key not in self._host_needs:
+            gpu = self._profile.gpu
+            self._host_needs[key] = host_memory.estimate_host_need(
+                *key, on_gpu=self._on_gpu, gpu_memory_gb=gpu and gpu.memory_gb
+            )
+        return self._host_needs[key]
 
     @cached_property
     def evaluator_gpus(self) -> EvaluatorGpus | None:

@@ -1,6 +1,7 @@
 """Decides whether the memory of a node is enough for a run's ranks, and says so. Pure."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.planning.memory_fit import Layout, Load
@@ -12,6 +13,8 @@ PROCESS_GB, PROCESS_WITH_GPU_GB = 1.0, 4.0
 LARGE_GB = 16.0  # more than which a site's default is not taken for enough
 COPIES = 2  # of a rank's part of the weights: see jobs.training.weight_folders
 SLURM_GB = 2**30 / GB  # sbatch's G is of 1024^3 bytes
+# of a machine's memory, what runs may fill: the system, zsg and MLflow have the rest
+SHARE_FOR_RUNS = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,39 @@ def find_note(
             f" ({describe_need(need)}): set slurm.mem_gb: {need.to_set}"
         )
     return None
+
+
+def find_crowded_note(
+    needs: Sequence[HostNeed], at_once: int, memory_gb: float
+) -> str | None:
+    """What to say of runs that train side by side on this machine; None where
+    SHARE_FOR_RUNS of its `memory_gb` holds those that need the most.
+
+    `needs`: of every run, the largest first; `at_once`: how many of them train at the
+    same time.
+    """
+    largest = needs[:at_once]
+    together = sum(need.most_gb for need in largest)
+    room = SHARE_FOR_RUNS * memory_gb
+    if together <= room:
+        return None
+    fitting = 0
+    taken = 0.0
+    for need in largest:
+        taken += need.most_gb
+        if taken <= room:
+            fitting += 1
+    has = f"this machine has {memory_gb:.1f} GB of memory"
+    made_of = describe_need(largest[0])
+    if not fitting:
+        return (
+            f"{has}; a run may need {largest[0].most_gb:.1f} GB ({made_of}): the system ends"
+            " what takes more than there is"
+        )
+    return (
+        f"{has}; {len(largest)} runs side by side may need {together:.1f} GB, each up to"
+        f" {largest[0].most_gb:.1f} ({made_of}): set max_parallel: {fitting} in the profile"
+    )
 
 
 def describe_need(need: HostNeed) -> str:
