@@ -620,3 +620,33 @@ def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
         assert not unsafe(
             json.dumps([row["name"], row["tags"], row["params"]], ensure_ascii=False)
         )
+
+
+@pytest.mark.parametrize(
+    "show_something",
+    [
+        lambda: show.print_block(["a", "b"]),
+        lambda: show.print_result("a"),
+        lambda: show.print_line("a"),
+        lambda: show.print_log(["a", "b"]),
+        lambda: show.print_message("a"),
+        lambda: show.print_error("a"),
+        lambda: show.print_bug(ValueError("a")),
+        lambda: show.as_json({"a": 1}),
+        lambda: show.as_json([{"a": 1}]),
+        lambda: show.new_page("a"),
+        lambda: show.library_warning("a", UserWarning, "a.py", 1),
+    ],
+)
+def test_a_program_that_calls_zsg_prints_for_itself(
+    show_something: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever way a text is printed, it is not while a call of a program lasts."""
+    show_something()
+    printed = capfd.readouterr()
+    assert printed.out or printed.err
+
+    with show.silenced():
+        show_something()
+
+    assert capfd.readouterr() == ("", "")

@@ -85,6 +85,12 @@ class ShowingConsole(Console):
             yield segment if text is segment.text else Segment(text, segment.style)
 
 
+def _print_plainly(text: str, end: str = "\n", *, to_stderr: bool = False) -> None:
+    """Prints a showable text as it stands, without rich, unless all is silent."""
+    if not _is_silent.get():
+        print(text, end=end, file=sys.stderr if to_stderr else sys.stdout)
+
+
 _LINE_END = re.compile(r"\n(?! )")
 
 _out = ShowingConsole()
@@ -105,7 +111,7 @@ def print_result(text: str) -> None:
 def print_block(lines: Sequence[str]) -> None:
     """Lines of a table, showable each, on stdout. Thousands of them take no longer than
     to write them."""
-    print("\n".join(map(make_showable, lines)))
+    _print_plainly("\n".join(map(make_showable, lines)))
 
 
 def get_width() -> int:
@@ -151,26 +157,26 @@ def as_json(value: Any) -> None:
     """A result for scripts, on stdout. What is not ASCII is written as its escape: JSON
     gives back what it was."""
     if not isinstance(value, list):
-        print(json.dumps(value, indent=1))
+        _print_plainly(json.dumps(value, indent=1))
         return
     # A row on a line of its own: thousands of them are written in a moment, and found with grep.
     rows = cast("list[Any]", value)
-    print("[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]")
+    _print_plainly("[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]")
 
 
 def print_line(text: str) -> None:
     """A line for scripts as it stands, on stdout: JSON of ASCII letters, which nothing
     is taken out of."""
-    print(make_showable(text))
+    _print_plainly(make_showable(text))
 
 
 def print_log(pieces: Iterable[str]) -> None:
     """The pieces of a job's log, on stdout, as they come."""
     showing = ShownLog()
     for piece in pieces:
-        sys.stdout.write(showing.show(piece))
+        _print_plainly(showing.show(piece), end="")
         sys.stdout.flush()
-    sys.stdout.write(showing.end())
+    _print_plainly(showing.end(), end="")
     sys.stdout.flush()
 
 
@@ -183,7 +189,7 @@ def print_status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None
         if is_long:
             # plain: styles of many lines take seconds
             texts = [text for text, _ in line]
-            print("".join(texts))
+            _print_plainly("".join(texts))
         else:
             styled = Text.assemble(*line)
             _out.print(styled, soft_wrap=True)
@@ -371,19 +377,18 @@ def _at(row: Mapping[str, Any]) -> str:
 
 def print_error(text: str) -> None:
     """An error, on stderr."""
-    print(f"error: {_as_lines(text)}", file=sys.stderr)
+    _print_plainly(f"error: {_as_lines(text)}", to_stderr=True)
 
 
 def print_bug(error: BaseException) -> None:
     """An error that nobody has foreseen, with its traceback, on stderr."""
     text = hide_known("".join(traceback.format_exception(error)))
-    print(make_showable(text), end="", file=sys.stderr)
+    _print_plainly(make_showable(text), end="", to_stderr=True)
 
 
 def library_warning(
     message: Warning | str, category: type[Warning], file: str, line: int, *_: Any
 ) -> None:
     """A warning that a library gives, on stderr; stands in for `warnings.showwarning`."""
-    print(
-        make_showable(f"{file}:{line}: {category.__name__}: {message}"), file=sys.stderr
-    )
+    text = make_showable(f"{file}:{line}: {category.__name__}: {message}")
+    _print_plainly(text, to_stderr=True)
