@@ -30,9 +30,27 @@ def find_first_problem(
 
     A key that is misspelt is both, and its own name is what is to be corrected.
     """
+    return find_problems(error, schema)[0]
+
+
+def find_problems(
+    error: ValidationError, schema: type[BaseModel]
+) -> list[tuple[Place, str]]:
+    """The place and the message of each error; of unknown keys before the others.
+
+    What is missing is left out where a key is unknown: it may be that key, misspelt.
+    """
     problems = error.errors()
-    unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
-    problem = next(unknown, problems[0])
+    unknown = [p for p in problems if p["type"] == "extra_forbidden"]
+    others = [p for p in problems if p["type"] != "extra_forbidden"]
+    if unknown:
+        others = [p for p in others if p["type"] != "missing"]
+    return [_describe_problem(problem, schema) for problem in [*unknown, *others]]
+
+
+def _describe_problem(
+    problem: ErrorDetails, schema: type[BaseModel]
+) -> tuple[Place, str]:
     path = problem["loc"]
     name = ".".join(map(str, path))
     if problem["type"] == "extra_forbidden":

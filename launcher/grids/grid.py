@@ -25,7 +25,7 @@ from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import (
     describe_unknown_key,
-    find_first_problem,
+    find_problems,
     format_brief,
     list_leaf_keys,
 )
@@ -36,6 +36,7 @@ from zsg_core.settings.run import Settings
 KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_POINTS = 10_000
+MOST_FAULTS = 20  # that are listed
 MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
 MOST_SECTIONS = 2 * MAX_POINTS  # that are kept at once; rules times points may be many
 # the sections of a run's settings
@@ -111,7 +112,7 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
     by_point = [settings for block in _blocks(document) for settings in block]
     base = [*defaults, *_overrides(document, sets, by_point)]
     resolver = _Resolver(document, base)
-    resolved = [resolver.resolve(settings) for settings in by_point]
+    resolved = _resolve_points(resolver, by_point)
     points, notes = _exclude(resolver, by_point, resolved)
     if not points:
         raise document.error(
@@ -357,6 +358,40 @@ class _Resolver:
         return self._sections[key]
 
 
+class _Faults(UserError):
+    """What is wrong with the settings of a point, each fault as a message."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__(_list_faults(messages))
+        self.messages = messages
+
+
+def _list_faults(messages: Sequence[str]) -> str:
+    """One fault as it is; several numbered, a line each."""
+    if len(messages) == 1:
+        return messages[0]
+    lines = [f"{len(messages)} faults:"]
+    for number, message in enumerate(messages[:MOST_FAULTS], start=1):
+        lines.append(f"  {number}. {message}")
+    if len(messages) > MOST_FAULTS:
+        lines.append(f"  and {len(messages) - MOST_FAULTS:,} more")
+    return "\n".join(lines)
+
+
+def _resolve_points(resolver: _Resolver, by_point: list[list[Setting]]) -> list[Point]:
+    """All points; UserError with the faults of all, each once."""
+    points = list[Point]()
+    faults: dict[str, None] = {}
+    for settings in by_point:
+        try:
+            points.append(resolver.resolve(settings))
+        except _Faults as error:
+            faults.update(dict.fromkeys(error.messages))
+    if faults:
+        raise _Faults(list(faults))
+    return points
+
+
 def _find_origins(settings: list[Setting]) -> dict[Branch, tuple[Setting, Place]]:
     """Which setting gave each key and each mapping its value, the last that did."""
     return {
@@ -372,18 +407,36 @@ def _explain(
     error: ValidationError,
     origins: dict[Branch, tuple[Setting, Place]],
 ) -> UserError:
-    """The first problem in one line that names where the value was read."""
-    keys, message = find_first_problem(error, Settings)
-    branch = tuple(str(key) for key in keys)
-    while branch and branch not in origins:
-        branch = branch[:-1]
-    if not branch:
-        return document.error(("defaults",), message)
-    setting, location = origins[branch]
+    """The problems, each in one line that names where the value was read; of several
+    with one value, as the kinds that it may have give them, the first."""
+    by_branch: dict[Branch, str] = {}
+    for keys, message in find_problems(error, Settings):
+        branch = tuple(str(key) for key in keys)
+        while branch and branch not in origins:
+            branch = branch[:-1]
+        if branch in by_branch:
+            continue
+        if branch:
+            setting, location = origins[branch]
+            message += _remind_of_brackets(branch, setting, location, message)
+            fault = setting.source.error(location, message)
+        else:
+            fault = document.error(("defaults",), message)
+        by_branch[branch] = str(fault)
+    return _Faults(list(by_branch.values()))
+
+
+def _remind_of_brackets(
+    branch: Branch, setting: Setting, location: Place, message: str
+) -> str:
+    """How an axis writes a list as a value, where one is missing; else empty."""
     is_axis = location[:1] == ("grid",) and ".".join(branch) == setting.key
-    if is_axis and error.errors()[0]["type"] in ("tuple_type", "list_type"):
-        message += f"; inside `grid:` a list as a value is bracketed twice, {setting.key}: [[…]]"
-    return setting.source.error(location, message)
+    is_list = message.startswith(f"{setting.key}: must be a list")
+    if not is_axis or not is_list:
+        return ""
+    return (
+        f"; inside `grid:` a list as a value is bracketed twice, {setting.key}: [[…]]"
+    )
 
 
 def _leaves(
