@@ -40,20 +40,8 @@ def compute_rates(
     `shares`: of each source, or empty. `set_of`: the data set that a task is a template
     of; a task that is a set of its own may be it itself.
     """
-    templates = Counter((key[0], set_of(key)) for key in sizes)
-    of_set: Counter[Task] = Counter()
-    for key, size in sizes.items():
-        of_set[key[0], set_of(key)] += size
-    weighed: dict[Task, Fraction] = {}
-    for key, size in sizes.items():
-        cap, data_set = maxima.get(key[0]), (key[0], set_of(key))
-        if rule == "capped":
-            whole = of_set[data_set] if cap is None else min(of_set[data_set], cap)
-            weighed[key] = Fraction(whole * size, of_set[data_set])
-        else:
-            weighed[key] = Fraction(
-                _weight_t0(size, cap or T0_MAX, templates[data_set])
-            )
+    weigh = _weigh_capped if rule == "capped" else _weigh_as_t0
+    weighed = weigh(sizes, maxima, set_of)
     of_source: dict[str, Fraction] = {}
     for (source, _), weight in weighed.items():
         of_source[source] = of_source.get(source, Fraction(0)) + weight
@@ -67,8 +55,36 @@ def compute_rates(
     }
 
 
-def _weight_t0(size: int, cap: int, templates: int) -> int:
-    return size if size <= cap else max(1, cap // templates)
+def _weigh_capped(
+    sizes: Mapping[Task, int], maxima: Mapping[str, int | None], set_of: SetOf
+) -> dict[Task, Fraction]:
+    """Each data set weighs as many examples as it has, at most the maximum of its
+    source; its templates share that by their sizes."""
+    size_of_set: Counter[Task] = Counter()
+    for task, size in sizes.items():
+        size_of_set[task[0], set_of(task)] += size
+    weighed: dict[Task, Fraction] = {}
+    for task, size in sizes.items():
+        whole = size_of_set[task[0], set_of(task)]
+        maximum = maxima.get(task[0])
+        counted = whole if maximum is None else min(whole, maximum)
+        weighed[task] = Fraction(counted * size, whole)
+    return weighed
+
+
+def _weigh_as_t0(
+    sizes: Mapping[Task, int], maxima: Mapping[str, int | None], set_of: SetOf
+) -> dict[Task, Fraction]:
+    """Each template weighs its examples; of a data set above the maximum all templates
+    weigh the same, the maximum together."""
+    templates = Counter((task[0], set_of(task)) for task in sizes)
+    weighed: dict[Task, Fraction] = {}
+    for task, size in sizes.items():
+        maximum = maxima.get(task[0]) or T0_MAX
+        count = templates[task[0], set_of(task)]
+        weight = size if size <= maximum else max(1, maximum // count)
+        weighed[task] = Fraction(weight)
+    return weighed
 
 
 def count_by_rates(

@@ -9,6 +9,7 @@ same whatever follows, so sharing it changes no loss.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 # tokens of a prefix below which one more part to attend over costs more than it saves
 LEAST = 32
@@ -41,29 +42,73 @@ def group_by_prefix(
         _common(sequences[first], sequences[second])
         for first, second in pairwise(order)
     ]
-    cheapest, chosen = [0], [PrefixGroup(())]
-    for end in range(len(order)):
-        alone = cheapest[end] + len(sequences[order[end]])
-        best, group = alone, PrefixGroup((order[end],))
-        prefix, tokens = limits[order[end]], len(sequences[order[end]])
+    in_order = _Sorted(
+        sizes=[len(sequences[place]) for place in order],
+        limits=[limits[place] for place in order],
+        common=common,
+    )
+    groups: list[PrefixGroup] = []
+    for run in in_order.divide(max_tokens):
+        places = sorted(order[run.start : run.stop])
+        groups.append(PrefixGroup(tuple(places), run.prefix))
+    return sorted(groups, key=lambda group: group.places[0])
+
+
+class _Run(NamedTuple):
+    """Neighbours in the sorted order, from `start` to before `stop`, that share a prefix."""
+
+    start: int
+    stop: int
+    prefix: int
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Sequences in their sorted order: how many tokens each has, how many of them can be
+    shared, and how many of them the next one has in `common`."""
+
+    sizes: Sequence[int]
+    limits: Sequence[int]
+    common: Sequence[int]
+
+    def divide(self, max_tokens: int) -> list[_Run]:
+        """The cheapest division into runs, the last run first.
+
+        What the sequences up to a place cost at the least is that of those before its
+        last run, and of the run: so each place asks only those before it.
+        """
+        cheapest = [0]
+        last_runs: list[_Run] = []
+        for end in range(len(self.sizes)):
+            cost, run = self._choose_last_run(end, cheapest, max_tokens)
+            cheapest.append(cost)
+            last_runs.append(run)
+        runs: list[_Run] = []
+        stop = len(self.sizes)
+        while stop:
+            run = last_runs[stop - 1]
+            runs.append(run)
+            stop = run.start
+        return runs
+
+    def _choose_last_run(
+        self, end: int, cheapest: Sequence[int], max_tokens: int
+    ) -> tuple[int, _Run]:
+        """The run that ends with the sequence at `end`, and what all up to it cost."""
+        tokens = self.sizes[end]
+        prefix = self.limits[end]
+        best = cheapest[end] + tokens
+        run = _Run(end, end + 1, 0)
         for start in range(end - 1, max(-1, end - MOST_ITEMS), -1):
-            prefix = min(prefix, common[start], limits[order[start]])
-            tokens += len(sequences[order[start]])
+            prefix = min(prefix, self.common[start], self.limits[start])
+            tokens += self.sizes[start]
             size = tokens - prefix * (end - start)
             if prefix < LEAST or size > max_tokens:
                 break  # neither can become better with one more
             if cheapest[start] + size < best:
-                best, group = (
-                    cheapest[start] + size,
-                    PrefixGroup(tuple(sorted(order[start : end + 1])), prefix),
-                )
-        cheapest.append(best)
-        chosen.append(group)
-    groups, end = [], len(order)
-    while end:
-        groups.append(chosen[end])
-        end -= len(chosen[end].places)
-    return sorted(groups, key=lambda group: group.places[0])
+                best = cheapest[start] + size
+                run = _Run(start, end + 1, prefix)
+        return best, run
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

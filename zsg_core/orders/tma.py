@@ -93,27 +93,37 @@ class _Left:
     def _contenders(self) -> tuple[Indices, Indices]:
         """(test item, place in its list) of all that are left and too close to the
         nearest to be told apart."""
+        self._make_sure_of_nearest()
+        limit = self._nearest() - self._margin
+        columns: list[Indices] = []
+        entries: list[Indices] = []
+        # the test items whose lists may hold more contenders, and the place in each
+        open_items = np.arange(len(self._test))
+        places = self._at
+        while len(open_items):
+            window = places[:, None] + np.arange(WINDOW)
+            values = self._values[open_items[:, None], window]
+            ids = self._ids[open_items[:, None], window]
+            near = values >= limit[open_items][:, None]
+            rows, steps = np.nonzero(near & ~self._gone[ids])
+            columns.append(open_items[rows])
+            entries.append(window[rows, steps])
+            further = near[:, -1]
+            open_items = open_items[further]
+            places = places[further] + WINDOW
+        return np.concatenate(columns), np.concatenate(entries)
+
+    def _make_sure_of_nearest(self) -> None:
+        """Moves every place to the nearest item that is left, and makes lists anew whose
+        end is too close to it to tell."""
         self._advance(np.arange(len(self._test)))
-        while len(
-            unsure := np.flatnonzero(self._nearest() - self._margin < self._floor)
-        ):
+        while True:
+            is_unsure = self._nearest() - self._margin < self._floor
+            unsure = np.flatnonzero(is_unsure)
+            if not len(unsure):
+                return
             self._fill(unsure)
             self._advance(unsure)
-        limit = self._nearest() - self._margin
-        open_, at, contenders = np.arange(len(self._test)), self._at, []
-        while len(open_):
-            entries = at[:, None] + np.arange(WINDOW)
-            near = self._values[open_[:, None], entries] >= limit[open_][:, None]
-            rows, steps = np.nonzero(
-                near & ~self._gone[self._ids[open_[:, None], entries]]
-            )
-            contenders.append((open_[rows], entries[rows, steps]))
-            further = near[:, -1]
-            open_, at = open_[further], at[further] + WINDOW
-        columns, entries = (
-            np.concatenate(column) for column in zip(*contenders, strict=True)
-        )
-        return columns, entries
 
     def _nearest(self) -> Singles:
         return self._values[np.arange(len(self._test)), self._at]
