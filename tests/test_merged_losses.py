@@ -1,13 +1,16 @@
 """Does a merged folder give the losses of the adapters that were trained, in each family?"""
 
+import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs.contract.folder import write_json
+from tests.lib.command_line import Zsg
 from zsg_core.settings.train import TuningSettings
 
 with warnings.catch_warnings():
@@ -17,7 +20,10 @@ with warnings.catch_warnings():
 
     from jobs.model import lora, weights
     from jobs.model.base_model import load_model
+    from tests.lib.family_runs import STEPS as STEPS_OF_RUN
+    from tests.lib.family_runs import FamilyRuns, read_last_losses, reload_folder
     from tests.lib.tiny_families import VOCABULARY, make_model
+    from tests.lib.train_bench import Bench
 
 pytestmark = [pytest.mark.soak(part="models"), pytest.mark.engine]
 STEPS, EXAMPLES, LENGTH = 6, 8, 24
@@ -121,3 +127,40 @@ def test_a_merged_folder_has_the_losses_of_the_trained_adapters(
             assert not merged.config.tie_word_embeddings
     assert far["fp32"] <= SAME
     assert far["bf16"] <= ROUNDED
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "changes"),
+    [
+        pytest.param("mixtral", ["all", "experts"], {}, id="mixtral"),
+        pytest.param(
+            "llama", ["all", "embed_tokens"], {"tie_word_embeddings": True}, id="tied"
+        ),
+        pytest.param("falcon", ["all"], {}, id="falcon, padded"),
+    ],
+)
+def test_zsg_merge_writes_a_folder_with_the_losses_of_the_run(
+    bench: Bench, family: str, targets: list[str], changes: dict[str, Any]
+) -> None:
+    """A run trains adapters; `zsg merge` writes its snapshot; transformers alone reads the
+    folder: each test item has the loss that the run's journal has, to 1e-5 of it (about 9
+    nats, of attention that is computed otherwise), and the base had others."""
+    runs = FamilyRuns(bench)
+    base = runs.make_base(family, f"{family}-base", **changes)
+    run = runs.make(base, {"method": "lora", "r": 4, "targets": targets})
+    runs.train(run)
+    trained = read_last_losses(run)
+    work, plain = run.parent.parent, bench.folder / f"{family}-plain"
+    zsg = Zsg(bench.folder)
+    told = json.loads(
+        zsg("merge", run.name, "--to", plain, "--workspace", work, "--json")
+    )
+    merged = reload_folder(plain, run)
+
+    apart = np.abs(merged.losses / trained - 1).max()
+    print(f"{family}: {trained.mean():.4f} nats, apart {apart:.1e} of it, {told}")
+    assert np.abs(reload_folder(base, run).losses / trained - 1).max() > 1e-2
+    assert apart <= SAME
+    assert merged.strange == []
+    assert told["step"] == STEPS_OF_RUN
+    assert told["untied"] == ("embed_tokens" in targets)

@@ -26,6 +26,7 @@ from zsg_core import skills
 STEPS = 18  # of one epoch
 MANY = 4  # epochs that leave time to disturb
 EXIT_S = 20.0  # within which every rank leaves that was told to
+TINY = {"name": "tiny", "hidden": 64, "layers": 2, "vocab": 600}
 
 
 class Bench:
@@ -45,19 +46,21 @@ class Bench:
         train: dict[str, Any] | None = None,
         more: dict[str, Any] | None = None,
         is_start: bool = False,
+        model: dict[str, Any] | None = None,
         **checkpoints: Any,
     ) -> Path:
         """The folder of a new run of 18 steps an epoch, ready to start; no two runs
         share a workspace.
 
         `train` are further settings of training, `more` others, dotted, laid over all;
-        `is_start`: whether others are to start from its weights.
+        `is_start`: whether others are to start from its weights; `model`: the base, a
+        tiny one unless it is given.
         """
         self._made += 1
         folder = self.folder / f"run{self._made}"
         folder.mkdir()
         grid = {
-            "model": {"name": "tiny", "hidden": 64, "layers": 2, "vocab": 600},
+            "model": model or TINY,
             "data": {
                 "path": str(self.data),
                 "train_per_task": 6,
