@@ -131,7 +131,7 @@ def test_a_job_that_a_plain_submit_releases_is_said_to_be_so(
         shown = reasons.describe_run(
             {"wanted": True, "cause": None} | row | NOTHING_ELSE
         )
-        told = why.make_why_row(runs[0].id, "g", state, None, None)["next"]
+        told = why.make_why_row(runs[0].id, "g", state, None)["next"]
         advice.append(f"{plan.actions[0].reason}\n{shown}\n{told}")
         ledger.released(intent)
 

@@ -14,6 +14,7 @@ from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.lifecycle.retry import RetryChoice
 from launcher.status import logs, why
+from launcher.status.next_steps import NEXT, Outlook
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import (
@@ -244,7 +245,7 @@ def test_failures_are_grouped_by_cause() -> None:
 
 def test_every_cause_has_a_next_step() -> None:
     """Whatever ended a run, the user is told what to do."""
-    assert set(why.NEXT) == set(Cause)
+    assert set(NEXT) == set(Cause)
 
 
 def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.DIVERGED,
             JobState(state="failed", cause=Cause.DIVERGED),
             "it would fail again: diverged: step 2",
-            "zsg submit GRID.YAML; zsg retry g leaves this run, since it would come to that again",
+            "zsg submit GRID.YAML; zsg retry g leaves this run",
             id="what would diverge again",
         ),
     ],
@@ -320,7 +321,8 @@ def test_the_next_step_is_the_command_that_works(
 ) -> None:
     """By the run's own state: which command takes it up, and from where; a saved state
     only where there is one."""
-    told = why.make_why_row("r", "g", state, why.ProvenCause(cause), refusal)["next"]
+    outlook = Outlook(refusal=refusal)
+    told = why.make_why_row("r", "g", state, why.ProvenCause(cause), outlook)["next"]
 
     assert told.rpartition("then: ")[2] == expected
 

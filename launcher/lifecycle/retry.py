@@ -19,7 +19,12 @@ from launcher.status.journal_checks import flag_journals
 from launcher.status.slurm_states import LEAVING
 from launcher.status.status import collect_states
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import GRID_FILE, JobState
+from launcher.workspace.job_state import (
+    CUT_SHORT,
+    GRID_FILE,
+    NEVER_STARTED,
+    JobState,
+)
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import suggest_nearest
@@ -49,6 +54,7 @@ MOST: Mapping[str, int | None] = {
 }
 # of runs that are left
 STOPPED, HELD, DAMAGED = "stopped", "ended", "done with a journal that has lost rows"
+UNSTARTED = "never started"
 LEFT_BEHIND = "ended, and Slurm still clears up after them"
 MOST_NAMED = 8
 OTHER_MOST = 3  # of what has no cause, since nobody knows what became of it
@@ -109,6 +115,7 @@ class RetryChoice:
             ),
             State.ABSENT: f"zsg submit {self.file}",
             STOPPED: f"zsg submit {self.file} resumes them",
+            UNSTARTED: f"zsg submit {self.file} starts them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
             LEFT_BEHIND: f"zsg retry {name} again in some minutes",
             DAMAGED: (
@@ -216,6 +223,8 @@ def _kind_of(state: JobState) -> str:
         return HELD
     if state.stopped:
         return STOPPED
+    if state.cause in (NEVER_STARTED, CUT_SHORT):
+        return UNSTARTED
     return state.state
 
 

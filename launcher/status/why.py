@@ -9,78 +9,29 @@ the one that failed.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from jobs.contract import causes, exit_record, job_file, node_check
+from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
 from jobs.contract.job_file import jobs_before
 from jobs.contract.states import State
 from jobs.runtime import log_marks, tracebacks
-from launcher.status import logs
-from launcher.status.launch import BEFORE
+from launcher.status import logs, next_steps
+from launcher.status.last_loss import LastLoss
 from launcher.status.logs import Part
-from launcher.status.slurm_states import LEAVING, NO_ANSWER
-from launcher.workspace.job_state import (
-    GRID_FILE,
-    HELD_BY_USER,
-    JOURNAL_UNREADABLE,
-    NEVER_STARTED,
-    UNREADABLE,
-    JobState,
-    describe_release,
-)
+from launcher.status.next_steps import Outlook
+from launcher.workspace.job_state import GRID_FILE, JOURNAL_UNREADABLE, JobState
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
 TAIL = 1 << 20  # bytes of each rank's log
 # what a group of failures shows of its first
 OF_FIRST = ("evidence", "file", "line", "rank", "silent", "other_versions", "next")
-# What helps, by cause; how the run is then resumed follows from its state: see `_resume`.
-NEXT = {
-    Cause.OUT_OF_MEMORY: (
-        "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan"
-        " estimates it"
-    ),
-    Cause.DISK_FULL: "make room, or move the workspace",
-    Cause.FILE_SYSTEM: (
-        "the file system, or the server that has it, failed under the job: it may pass; if it"
-        " does not, tell the site which file and node (zsg logs RUN)"
-    ),
-    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent",
-    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N",
-    Cause.NODE_FAILURE: "no other run is at fault; the node is left out for a day",
-    Cause.TIME_LIMIT: "save more often, or raise train.time_min",
-    Cause.PREEMPTED: "another job came first; it may pass",
-    Cause.CANCELLED: "somebody wanted it to end",
-    Cause.SIGNAL: "it was told to stop",
-    Cause.PREPARE_FAILED: "mend what the prepare job names",
-    Cause.CANARY_FAILED: "see zsg why of the run that went first, and mend that",
-    Cause.STAGE_FAILED: "mend the run that it starts from",
-    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip",
-    Cause.BAD_INPUT: "change what the message names",
-    Cause.LAUNCH_FAILED: (
-        "nothing of zsg has run: mend what the line says on the nodes (workspace, Python,"
-        " container, disk) or in the profile"
-    ),
-    Cause.SETUP: "mend the line in the profile's setup, or end it in `|| true` where it may fail",
-    Cause.DIVERGED: (
-        "change what the message names, which is another run, or take this point out by exclude"
-    ),
-    Cause.CLUSTER: "the message says what",
-    Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
-    Cause.DIED: "killed from outside, often for memory: zsg logs RUN",
-}
-# of a check of nodes, where that is not what helps a run
-NEXT_OF_CHECK = {
-    Cause.NODE_FAILURE: "the node failed under it: tell the site which",
-    Cause.TIME_LIMIT: "give it more minutes: zsg doctor --on-node --time",
-}
-HELD_CHECK = "scontrol release lets its Slurm job start, scancel ends it"
-CHECK_ANEW = "zsg doctor --on-node checks anew"
-# of what died before it began, where its log says no more
-NEXT_UNBEGUN = "its script ended by itself, and its log does not say why: zsg logs RUN"
+# of the last loss that was a number; `last_loss_of`: train or test
+OF_LAST_LOSS = ("last_loss", "last_loss_step", "last_loss_of", "lr")
+UNKNOWN_OUTLOOK = Outlook()
 
 
 @dataclass(frozen=True)
@@ -396,11 +347,11 @@ def make_why_row(
     grid: str | None,
     state: JobState,
     cause: ProvenCause | None,
-    refusal: str | None = None,
-    alone: bool = True,
+    outlook: Outlook = UNKNOWN_OUTLOOK,
+    last: LastLoss | None = None,
 ) -> dict[str, Any]:
-    """What `zsg why RUN --json` prints. `refusal`: why zsg retry leaves the run;
-    `alone`: not one of a group."""
+    """What `zsg why RUN --json` prints. `outlook`: what decides what is next, beside
+    the state; `last`: the last loss that was a number."""
     facts = {
         "run": run,
         "grid": grid,
@@ -412,10 +363,45 @@ def make_why_row(
         "other_versions": state.other_versions,
     }
     proof = asdict(cause) if cause else dict.fromkeys(ProvenCause.__dataclass_fields__)
-    resume = _make_whole(state)
-    if cause and not resume:
-        resume = _resume(run, grid or "GRID", state, refusal, alone)
-    return {**facts, **proof, "next": _next(cause, run, state, resume)}
+    advice = _advise(run, grid, state, cause, outlook)
+    return {**facts, **proof, **tell_last_loss(last), "next": advice}
+
+
+def tell_last_loss(last: LastLoss | None) -> dict[str, Any]:
+    """The last loss that was a number, in the keys of `zsg why --json`; each null where
+    there is none."""
+    if last is None:
+        return dict.fromkeys(OF_LAST_LOSS)
+    return {
+        "last_loss": last.loss,
+        "last_loss_step": last.step,
+        "last_loss_of": "train" if last.is_of_training else "test",
+        "lr": last.rate,
+    }
+
+
+def _advise(
+    run: str,
+    grid: str | None,
+    state: JobState,
+    cause: ProvenCause | None,
+    outlook: Outlook,
+) -> str | None:
+    """What to do next about a run; None where there is nothing to do."""
+    if cause is None:
+        return next_steps.advise_without_cause(run, grid, state)
+    whole = _make_whole(state)
+    if whole is not None:
+        return whole
+    trouble = next_steps.make_trouble(
+        run,
+        grid or "GRID",
+        state,
+        cause.cause,
+        cause.evidence,
+        outlook,
+    )
+    return next_steps.advise(trouble)
 
 
 def _make_whole(state: JobState) -> str | None:
@@ -427,22 +413,33 @@ def _make_whole(state: JobState) -> str | None:
     return f"zsg submit {GRID_FILE} --retrain {verb} it again"
 
 
-def _is_held(state: JobState) -> bool:
-    """Whether Slurm has a job that hangs, or outlives what it ran. A file that cannot be
-    read is no reason to end a job."""
-    is_at_fault = state.flag is not None and not state.flag.startswith(UNREADABLE)
-    return is_at_fault and state.in_queue
+class GroupKey(NamedTuple):
+    """What failures of one group have in common; see `by_cause`."""
+
+    cause: str
+    kind: str | None
+    state: str | None
+    next_step: str | None
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Failures by cause, and by their hash where that tells one from another; the most
-    frequent first."""
-    groups: dict[tuple[str, str | None, str | None], list[Mapping[str, Any]]] = {}
+    """Failures by cause, by their hash where that tells one from another, and by what
+    is to be done next; the most frequent first."""
+    groups: dict[GroupKey, list[Mapping[str, Any]]] = {}
     for row in rows:
-        key = (row["cause"], _kind(row), row.get("state"))
+        key = GroupKey(row["cause"], _kind(row), row.get("state"), _next_of_any(row))
         groups.setdefault(key, []).append(row)
-    summaries = [_sum_group(kind, group) for (_, kind, _), group in groups.items()]
+    summaries = [_sum_group(key.kind, group) for key, group in groups.items()]
     return sorted(summaries, key=lambda group: -group["count"])
+
+
+def _next_of_any(row: Mapping[str, Any]) -> str | None:
+    """What is to be done next, without the run's id: one command for many must do for
+    each of them."""
+    advice = row["next"]
+    if advice is None:
+        return None
+    return advice.replace(row["run"], "RUN")
 
 
 def _sum_group(kind: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -470,89 +467,6 @@ def _kind(row: Mapping[str, Any]) -> str | None:
     if row["signature"]:
         return row["signature"]
     return tracebacks.hash_message(row["evidence"]) if row["evidence"] else None
-
-
-def _next(
-    cause: ProvenCause | None, run: str, state: JobState, resume: str | None
-) -> str | None:
-    """What to do about a run: what helps against its cause, then what resumes it."""
-    if cause is None:
-        return _advise_without_cause(run, state)
-    parsed = causes.parse_cause(cause.cause)
-    advices = NEXT | NEXT_OF_CHECK if _is_check(run) else NEXT
-    advice = advices[parsed] if parsed else None
-    if parsed == Cause.DIED and (cause.evidence or "").endswith(BEFORE):
-        advice = NEXT_UNBEGUN
-    advice = advice.replace("RUN", run) if advice else None
-    return "; then: ".join(filter(None, (advice, resume)))
-
-
-def _advise_without_cause(run: str, state: JobState) -> str | None:
-    """What to do about a job that has not ended; None where it is well."""
-    if _is_check(run):
-        is_waiting = state.reason == HELD_BY_USER
-        return HELD_CHECK if is_waiting or _is_held(state) else None
-    if state.reason == HELD_BY_USER:
-        options = "" if "/" in run else f" --only {run}"
-        return describe_release(state.unreleased, options)
-    return f"zsg cancel {run} ends the Slurm job" if _is_held(state) else None
-
-
-def _is_check(item: str) -> bool:
-    return item.startswith(f"{node_check.FOLDER}/")
-
-
-def _resume(
-    run: str, grid: str, state: JobState, refusal: str | None, alone: bool
-) -> str:
-    """By which command a run is resumed as it stands, and from where: a state is
-    promised where there is one."""
-    if _is_check(run):
-        return CHECK_ANEW
-    if run.startswith("evaluate/"):
-        return f"zsg submit {GRID_FILE} evaluates what is left"
-    if run.startswith(("prepare/", "canary/")):
-        return f"zsg retry {grid}, which makes it again for the runs that failed for it"
-    if state.stopped:
-        return f"zsg submit {GRID_FILE} resumes from step {state.saved or 0}"
-    if state.in_queue:
-        return _resume_held(run, state, _retry(grid, state, alone))
-    if state.cause == NEVER_STARTED:
-        return f"zsg submit {GRID_FILE} starts it"
-    if refusal:
-        return _resume_refused(grid, state, refusal)
-    return _retry(grid, state, alone)
-
-
-def _resume_held(run: str, state: JobState, retrying: str) -> str:
-    """The command for a run whose job Slurm has, or may have."""
-    if (state.cause or "").startswith(NO_ANSWER):
-        return "look again once Slurm answers"
-    if state.doing == LEAVING:
-        return f"{retrying}, once Slurm has cleared up after its job"
-    return f"zsg cancel {run}, since Slurm still holds its job"
-
-
-def _resume_refused(grid: str, state: JobState, refusal: str) -> str:
-    """The command for a run that zsg retry leaves."""
-    if state.cause == Cause.DIVERGED:
-        return (
-            f"zsg submit {GRID_FILE}; zsg retry {grid} leaves this run, since it would come to that"
-            " again"
-        )
-    reason = refusal.partition(":")[0]
-    return f"zsg retry {grid} --force; without --force it is left, since {reason}"
-
-
-def _retry(grid: str, state: JobState, alone: bool) -> str:
-    command = f"zsg retry {grid}"
-    if state.state != State.FAILED:
-        command = f"{command} --only state={state.state}"
-    if not alone:
-        return command
-    if state.saved:
-        return f"{command} resumes from step {state.saved}"
-    return f"{command} starts it again"
 
 
 def _relative(workspace: Workspace, path: Path) -> str:

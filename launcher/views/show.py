@@ -27,10 +27,11 @@ from rich.text import Text
 from jobs.contract.states import State
 from launcher.views.columns import LONG
 from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
-from launcher.views.status_tables import Screen, draw_status
+from launcher.views.status_tables import Line, Screen, draw_status
 from launcher.views.tables import (
     make_cell_text,
 )
+from launcher.views.why_view import draw_group, draw_why
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, make_showable
@@ -224,13 +225,7 @@ def new_page(title: str) -> None:
 
 def print_why(row: Mapping[str, Any]) -> None:
     """Prints why a run stands where it stands."""
-    at = "" if row["attempt"] is None else f", attempt {row['attempt']}"
-    at += "" if row["step"] is None else f", step {row['step']}"
-    print_result(
-        f"{row['run']}: {row['state']}{at}"
-        + (f" ({row['reason']})" if row["reason"] else "")
-    )
-    _reason(row)
+    _print_lines(draw_why(row, _choose_width()))
 
 
 def print_causes(groups: Sequence[Mapping[str, Any]]) -> None:
@@ -239,32 +234,19 @@ def print_causes(groups: Sequence[Mapping[str, Any]]) -> None:
     if not groups:
         print_result("no run has failed")
     for group in groups:
-        named = ", ".join(group["runs"][:MOST_NAMED]) + (
-            ", …" if group["count"] > MOST_NAMED else ""
-        )
-        print_result(f"{group['count']} × {group['cause']}: {named}")
-        _reason({**group, "cause": None})
+        _print_lines(draw_group(group, _choose_width()))
 
 
-def _reason(row: Mapping[str, Any]) -> None:
-    rank = "" if row["rank"] is None else f" (rank {row['rank']})"
-    for name, text in (
-        ("cause", row["cause"]),
-        ("proof", row["evidence"]),
-        ("in", f"{row['file']}:{row['line']}{rank}" if row["file"] else None),
-        (
-            "mute",
-            f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None,
-        ),
-        ("hash", row["signature"]),
-        ("note", row.get("other_versions")),
-        ("next", row["next"]),
-    ):
-        if text:
-            _out.print(
-                Text.assemble("  ", (f"{name:5}", "bold"), " ", make_cell_text(text)),
-                soft_wrap=True,
-            )
+def _choose_width() -> int:
+    """To how many cells sentences are broken: those of a terminal; for a file, in which
+    somebody may search for them, not at all."""
+    return _out.width if _out.is_terminal else sys.maxsize
+
+
+def _print_lines(lines: Sequence[Line]) -> None:
+    """Prints lines that are not to be broken, each of pieces in their styles."""
+    for line in lines:
+        _out.print(Text.assemble(*line), soft_wrap=True)
 
 
 def _shows_progress() -> bool:
