@@ -428,8 +428,8 @@ MISTAKES = [
     (
         "a key below a scalar",
         "  model: 5\n  model.name: x",
-        5,
-        ["model.name", "model is 5, not a mapping"],
+        4,
+        ["model: must be a mapping of settings, found 5"],
     ),
     (
         "a list for a text",
@@ -742,24 +742,3 @@ def test_a_section_of_several_axes_is_each_their_own(load):
         (2e-5, 3),
         (2e-5, 4),
     ]
-
-
-def test_all_faults_of_a_grids_settings_are_told_at_once(load):
-    """Each once with its line, though every point has those of the defaults."""
-    text = (
-        "  sead: 1\n"
-        "  train: {lr: -1}\n"
-        "  arrangement: {order: cluter}\n"
-        "grid:\n"
-        "  seed:\n"
-        "  - 1\n"
-        "  - x\n"
-    )
-    with pytest.raises(UserError) as error:
-        load(text)
-
-    first, *lines = str(error.value).splitlines()
-    assert first == "4 faults:"
-    for line, key in ((4, "'sead'"), (5, "train.lr"), (6, "order"), (10, "seed")):
-        [told] = [text for text in lines if f":{line}: " in text]
-        assert key in told

@@ -6,6 +6,8 @@ import re
 import types
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,11 +17,26 @@ from zsg_core.secrets import hide_in_addresses
 
 Place = tuple[str | int, ...]
 
+UNKNOWN_KEY, MISSING = "extra_forbidden", "missing"  # as pydantic calls them
+
 PLAIN = {  # where the words of pydantic are those of a programmer
     "model_type": "must be a mapping of settings",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
 }
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a value, or with what a mapping holds together.
+
+    `place` is where it is to be corrected. `of_whole`: it is said of a whole mapping,
+    as of a missing key, and a key that is misspelt may explain it.
+    """
+
+    place: Place
+    message: str
+    of_whole: bool = False
 
 
 def find_first_problem(
@@ -30,36 +47,52 @@ def find_first_problem(
 
     A key that is misspelt is both, and its own name is what is to be corrected.
     """
-    return find_problems(error, schema)[0]
+    first = find_problems(error, schema)[0]
+    return first.place, first.message
 
 
-def find_problems(
-    error: ValidationError, schema: type[BaseModel]
-) -> list[tuple[Place, str]]:
-    """The place and the message of each error; of unknown keys before the others.
+def find_problems(error: ValidationError, schema: type[BaseModel]) -> list[Problem]:
+    """Each error; of unknown keys before the others.
 
-    What is missing is left out where a key is unknown: it may be that key, misspelt.
+    What is missing is left out where a key beside it is unknown: it may be that key,
+    misspelt. Of a value that may be of several kinds, the first kind's.
     """
-    problems = error.errors()
-    unknown = [p for p in problems if p["type"] == "extra_forbidden"]
-    others = [p for p in problems if p["type"] != "extra_forbidden"]
-    if unknown:
-        others = [p for p in others if p["type"] != "missing"]
-    return [_describe_problem(problem, schema) for problem in [*unknown, *others]]
+    details = error.errors(include_url=False)
+    unknown = [each for each in details if each["type"] == UNKNOWN_KEY]
+    mappings = {each["loc"][:-1] for each in unknown}
+    problems = [describe_problem(each, schema) for each in unknown]
+    for each in details:
+        is_explained = each["type"] == MISSING and each["loc"][:-1] in mappings
+        if each["type"] != UNKNOWN_KEY and not is_explained:
+            problems.append(describe_problem(each, schema))
+    return problems
 
 
-def _describe_problem(
-    problem: ErrorDetails, schema: type[BaseModel]
-) -> tuple[Place, str]:
-    path = problem["loc"]
+def describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
+    """An error of pydantic as whoever writes the settings would put it."""
+    path = detail["loc"]
     name = ".".join(map(str, path))
-    if problem["type"] == "extra_forbidden":
-        section = ".".join(map(str, path[:-1]))
-        allowed = list_known_keys(schema, path[:-1])
-        return path, describe_unknown_key(str(path[-1]), allowed, section)
-    if problem["type"] == "missing":
-        return path[:-1], f"{name} is missing and has no default"
-    return path, f"{name}: {_describe_value_problem(problem)}".rstrip(".")
+    if detail["type"] == UNKNOWN_KEY:
+        return Problem(path, _describe_unknown_path(schema, path))
+    if detail["type"] == MISSING:
+        message = f"{name} is missing and has no default"
+        return Problem(path[:-1], message, of_whole=True)
+    message = f"{name}: {_describe_value_problem(detail)}".rstrip(".").removeprefix(
+        ": "
+    )
+    of_whole = isinstance(detail["input"], dict | BaseModel)
+    return Problem(path, message, of_whole)
+
+
+@lru_cache(maxsize=1000)
+def _describe_unknown_path(schema: type[BaseModel], path: Place) -> str:
+    """The message for a key that does not exist, which many points may have."""
+    section = ".".join(map(str, path[:-1]))
+    key = str(path[-1])
+    allowed = list_known_keys(schema, path[:-1])
+    if not section:
+        allowed = list_leaf_keys(schema, key)
+    return describe_unknown_key(key, allowed, section)
 
 
 # the words that pydantic has for programmers, and those of a user; in this order

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
 from jobs.contract.grid_record import DatedClaim
 from launcher.grids import published
 from launcher.workspace import yaml_file
+from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import (
@@ -34,7 +35,7 @@ def read_claims(
 ) -> tuple[Claim, ...]:
     """The claims of a grid whose points have these axes and at most so many stages.
 
-    UserError with the line for one that cannot be decided. `axes` is None where they
+    UserError with the line of each that cannot be decided. `axes` is None where they
     were held against the points when the grid was submitted: of points that are one run
     only the first one's values are kept.
     """
@@ -44,18 +45,44 @@ def read_claims(
             ("claims",),
             "`claims` must be a list of mappings such as {claim: falls_early}",
         )
-    try:
-        claims = OF_A_GRID.validate_python(items)
-    except ValidationError as error:
-        raise document.error(*_locate_problem(error)) from None
-    for number, claim in enumerate(claims):
+    faults = Faults()
+    claims: list[Claim] = []
+    for number, item in enumerate(cast("list[Any]", items)):
         location: Place = ("claims", number)
-        if axes is not None:
-            for key, value in claim.places:
-                _check_axis(document, location, key, value, axes)
-        _check_published(document, location, claim)
-        _check_stage(document, location, claim, max_stages)
+        with faults.collecting():
+            claim = _read_claim(document, location, item)
+            claims.append(claim)
+            _check_claim(document, location, claim, axes, max_stages, faults)
+    faults.raise_any()
     return tuple(claims)
+
+
+def _read_claim(document: Document, location: Place, item: Any) -> Claim:
+    """A claim by itself. UserError with its line."""
+    try:
+        [claim] = OF_A_GRID.validate_python([item])
+    except ValidationError as error:
+        (_, _, *keys), problem = _locate_problem(error)
+        raise document.error((*location, *keys), problem) from None
+    return claim
+
+
+def _check_claim(
+    document: Document,
+    location: Place,
+    claim: Claim,
+    axes: Sequence[Mapping[str, Any]] | None,
+    max_stages: Callable[[], int],
+    faults: Faults,
+) -> None:
+    """Adds an error for each axis, value, name and stage of a claim that there is not."""
+    if axes is not None:
+        for key, value in claim.places:
+            with faults.collecting():
+                _check_axis(document, location, key, value, axes)
+    with faults.collecting():
+        _check_published(document, location, claim)
+    _check_stage(document, location, claim, max_stages)
 
 
 def read_question(

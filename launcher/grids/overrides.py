@@ -36,10 +36,11 @@ class Override:
 def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}.
     UserError for others."""
-    return [_parse_override(text) for text in texts]
+    return [parse_override(text) for text in texts]
 
 
-def _parse_override(text: str) -> Override:
+def parse_override(text: str) -> Override:
+    """One `key=value`. UserError for what is none."""
     key, equals, written = text.partition("=")
     if not text.isprintable():
         raise _error(text, "holds a line break or another character that does not show")

@@ -26,6 +26,14 @@ Place = tuple[str | int, ...]
 Refusal = Callable[[int | None, str], UserError]
 
 
+class LineError(UserError):
+    """What is wrong on a line of a file."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        super().__init__(f"{file}:{line}: {message}")
+        self.file, self.line = file, line
+
+
 @dataclass(frozen=True)
 class Document:
     """A YAML file's values, and the line on which each stands."""
@@ -42,7 +50,7 @@ class Document:
 
     def error(self, place: Place, message: str) -> UserError:
         """An error that names file and line."""
-        return UserError(f"{format_path(self.path)}:{self.line(place)}: {message}")
+        return LineError(format_path(self.path), self.line(place), message)
 
 
 def load_document(path: Path) -> Document:
