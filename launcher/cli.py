@@ -419,19 +419,20 @@ def status(
       zsg status wsd-order --json
       zsg status --state failed
     """
+    from launcher.commands import watching
     from launcher.status import queries, version_notes
     from launcher.views import show
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_look(workspace)
+    if watch and not json:
+        watching.watch(watching.Watched(place, grid, states or (), whole))
     while True:
         rows = queries.status_rows(place, grid, states or ())
-        if watch and not json:
-            show.new_page(
-                f"{time.strftime('%H:%M:%S')}, again in {queries.WATCH_S:.0f} s; Ctrl-C ends this"
-            )
-        show.as_json(rows) if json else show.print_status(rows, whole or bool(states))
-        if not json:
+        if json:
+            show.as_json(rows)
+        else:
+            show.print_status(rows, whole or bool(states))
             show.data_notes(queries.data_notes(place, grid, rows))
             show.version_notes(version_notes.of_rows(rows))
         if not watch:

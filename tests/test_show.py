@@ -1,10 +1,5 @@
 """Do the tables and lines say what matters, in any terminal?"""
 
-import io
-
-import pytest
-from rich.console import Console
-
 from launcher.views import show
 from tests.lib.status_rows import row
 
@@ -35,22 +30,3 @@ def test_a_line_of_progress_stays_short_for_many_runs() -> None:
     line = show.progress_line("", rows)
     assert line.startswith("0/300 done, 300 running; run0 1/30")
     assert line.endswith("run7 1/30; …")
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_watching_shows_one_page_in_a_terminal_and_page_after_page_in_a_log(
-    monkeypatch, terminal: bool
-) -> None:
-    """The screen is cleared before the next look; what is no screen gets no control characters."""
-    console = Console(
-        file=io.StringIO(),
-        force_terminal=terminal,
-        highlight=False,
-        _environ={"TERM": "xterm"},
-    )
-    monkeypatch.setattr(show, "_out", console)
-    show.new_page("10:00:00")
-
-    assert (
-        console.file.getvalue() == ("\x1b[2J\x1b[H" if terminal else "") + "10:00:00\n"
-    )

@@ -247,7 +247,7 @@ def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(
     show.print_why(row)
     show.print_causes([{**row, "count": 1, "runs": [POISON]}])
     show.print_message(POISON)
-    show.new_page(POISON)
+    console.file.write(show._render_line([(POISON, "")], 9999))
     assert not re.search(rf"^{FORGED}", console.file.getvalue(), flags=re.M)  # type: ignore[attr-defined]
     console.print(POISON)  # by whoever forgets
 
@@ -634,7 +634,6 @@ def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
         lambda: show.print_bug(ValueError("a")),
         lambda: show.as_json({"a": 1}),
         lambda: show.as_json([{"a": 1}]),
-        lambda: show.new_page("a"),
         lambda: show.library_warning("a", UserWarning, "a.py", 1),
     ],
 )

@@ -85,7 +85,7 @@ def _find_rates(rows: Iterable[Row]) -> dict[int, float]:
     """The learning rate of each step."""
     rates: dict[int, float] = {}
     for row, value in find_metrics(rows, RATE):
-        rate = _as_number(value)
+        rate = as_number(value)
         if rate is not None:
             rates[row.step] = rate
     return rates
@@ -95,14 +95,14 @@ def _find_last_number(rows: Iterable[Row], key: str) -> tuple[MetricRow, float] 
     """The last value of a metric that is a number, with its row."""
     last: tuple[MetricRow, float] | None = None
     for row, value in find_metrics(rows, key):
-        number = _as_number(value)
+        number = as_number(value)
         if number is not None:
             last = (row, number)
     return last
 
 
-def _as_number(value: Number) -> float | None:
-    """A finite number; None for a text, or an integer without end."""
+def as_number(value: Number) -> float | None:
+    """A finite number of a journal; None for a text, or an integer without end."""
     if isinstance(value, str):
         # numbers that are not finite are texts, and so is what somebody else wrote
         return None

@@ -16,6 +16,8 @@ from jobs.contract.journal import spell_nonfinite
 from jobs.contract.states import ACTIVE, State
 from launcher.workspace.job_state import NOT_SUBMITTED, JobState
 
+# of a row: the newest training losses, which are read while somebody watches
+CURVE = "curve"
 STATES = (
     State.DONE,
     State.RUNNING,

@@ -5,7 +5,9 @@ they are, from INFO on. With -q only warnings and errors do; with -v also DEBUG,
 each call of Slurm, and every line has its time and level.
 """
 
+import contextlib
 import logging
+from collections.abc import Generator
 from enum import IntEnum
 
 from jobs.runtime.job_log import PACKAGES
@@ -33,6 +35,34 @@ class ConsoleHandler(logging.Handler):
         )
 
         show.print_message(hide_known(self.format(record)))
+
+
+class CollectingHandler(logging.Handler):
+    """Keeps the text of each message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps a message. Keys that the environment holds are hidden."""
+        self.messages.append(hide_known(self.format(record)))
+
+
+@contextlib.contextmanager
+def collect_messages() -> Generator[list[str]]:
+    """While it lasts, what zsg logs is kept and not printed: for who draws a whole
+    screen, which a line in between would disturb."""
+    handler = CollectingHandler()
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [logger.handlers for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [handler]
+    try:
+        yield handler.messages
+    finally:
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers = handlers
 
 
 def configure_console(verbosity: Verbosity) -> None:

@@ -27,6 +27,12 @@ from rich.text import Text
 from jobs.contract.states import State
 from launcher.views.columns import LONG
 from launcher.views.learnt_view import BETWEEN_TEXTS, mark_targets
+from launcher.views.live_screen import (
+    expect_loss,
+    fit_frame,
+    limit_notes,
+    measure_terminal,
+)
 from launcher.views.status_tables import Line, Screen, draw_status
 from launcher.views.tables import (
     make_cell_text,
@@ -44,6 +50,8 @@ STYLE_OF_TARGETS = "green underline"
 PLAIN_EVERY_S = 10.0
 PAGE = 50  # lines of a screen that is none
 LEAST_HEIGHT = 12
+# what a terminal obeys
+HOME, ERASE_LINE, ERASE_BELOW = "\x1b[H", "\x1b[2K", "\x1b[J"
 BESIDE = 3  # lines of a terminal that are left for the prompt and for notes
 MOST_NAMED = 8
 
@@ -215,12 +223,42 @@ def version_notes(notes: Sequence[str]) -> None:
         logger.warning(f"note on versions: {note}")
 
 
-def new_page(title: str) -> None:
-    """Begins a page of what is shown again and again: on a cleared screen, or where
-    there is none under the last."""
-    if _out.is_terminal:
-        _out.clear()
-    print_result(title)
+def is_terminal() -> bool:
+    """Whether what is printed on stdout is seen in a terminal."""
+    return _out.is_terminal and sys.stdout.isatty()
+
+
+def draw_page(
+    title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], whole: bool
+) -> None:
+    """Draws the states over what the terminal shows: no line is wider, and not more
+    lines are drawn than it has now. LostTerminal where it is gone."""
+    size = measure_terminal()
+    # the last line is the cursor's
+    height = max(size.lines - 1, 1)
+    note_lines = limit_notes(notes, height)
+    room = None if whole else max(height - 1 - len(note_lines), 1)
+    body = draw_status(rows, Screen(size.columns, room, time.time()))
+    frame = fit_frame(title, body, note_lines, height)
+    texts = [_render_line(line, size.columns) for line in frame]
+    end = "\n" if size.lines > height else ""
+    drawn = "\n".join(ERASE_LINE + text for text in texts)
+    with expect_loss():
+        sys.stdout.write(HOME + drawn + end + ERASE_BELOW)
+        sys.stdout.flush()
+
+
+def _render_line(line: Line, width: int) -> str:
+    """A line in the terminal's colours, cut to its width."""
+    text = Text.assemble(*((_as_cell(text), style) for text, style in line))
+    text.truncate(width, overflow="ellipsis")
+    with _out.capture() as capture:
+        _out.print(text, soft_wrap=True, end="")
+    return capture.get()
+
+
+def _as_cell(text: str) -> str:
+    return make_showable(text, keep="")
 
 
 def print_why(row: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from launcher.status.reasons import (
     list_reasons,
 )
 from launcher.views.fitting import Column, Piece, cut_text, fit_table
+from launcher.views.sparkline import draw_sparkline
 from launcher.views.tables import (
     find_differing_keys,
     format_cell,
@@ -55,6 +56,7 @@ MOST_VALUES = 8  # of a first axis, whose runs are counted apart
 MOST_REASONS = 4  # of a grid, where not all fits
 REASON_LINES = 3  # of one reason
 MOST_NAMED = 3  # grids in the line that says what comes next
+LEFT_ALIGNED = ("left", "expected", "train loss")
 LEGEND = (
     "waiting: for a job before it, or for the next zsg submit; queued: for Slurm to start"
     " it"
@@ -344,6 +346,7 @@ def _make_extra_columns(rows: Sequence[Row], screen: Screen) -> Iterator[Column]
     writers: dict[str, Callable[[Row], str]] = {
         "left": _format_left,
         "expected": lambda row: _format_expected(row, screen.now),
+        "train loss": _draw_curve,
         _name_cost(rows): _format_cost,
         "tok/s": _format_speed,
         "GPUs": _format_gpus,
@@ -352,12 +355,17 @@ def _make_extra_columns(rows: Sequence[Row], screen: Screen) -> Iterator[Column]
     for heading, write in writers.items():
         texts = [write(row) for row in rows]
         if any(texts):
-            is_number = heading not in ("left", "expected")
+            is_number = heading not in LEFT_ALIGNED
             yield Column(heading, texts, is_number=is_number, is_extra=True)
 
 
 def _format_left(row: Row) -> str:
     return view.format_duration(row.get("eta_s"))
+
+
+def _draw_curve(row: Row) -> str:
+    """The newest training losses, where they were read: while somebody watches."""
+    return draw_sparkline(row.get(view.CURVE) or ())
 
 
 def _format_beat(row: Row) -> str:

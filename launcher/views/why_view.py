@@ -108,7 +108,7 @@ def _describe_last_loss(row: Row) -> str | None:
         is_of_training=row["last_loss_of"] == "train",
     )
     text = f"good {last.describe()}"
-    runs = row.get("runs") or []
+    runs: Sequence[str] = row.get("runs") or ()
     # of a group it is that of the first
     return f"{text} ({runs[0]})" if len(runs) > 1 else text
 
