@@ -12,7 +12,7 @@ from jobs.contract.states import State
 from launcher.status.last_loss import TRAIN_LOSS, as_number
 from launcher.status.status_view import CURVE
 
-POINTS = 12  # of a curve
+POINTS = 10  # of a curve
 MOST_RUNS = 100  # whose journals are looked into at each look
 
 
@@ -21,13 +21,13 @@ def add_curves(
 ) -> list[Mapping[str, Any]]:
     """The rows of status, with the newest losses of those that run."""
     with_curves: list[Mapping[str, Any]] = []
-    left = MOST_RUNS
+    remaining = MOST_RUNS
     for row in rows:
         is_run = "/" not in row["run"]
-        if row["state"] != State.RUNNING or not is_run or left == 0:
+        if row["state"] != State.RUNNING or not is_run or remaining == 0:
             with_curves.append(row)
             continue
-        left -= 1
+        remaining -= 1
         curve = read_curve(workspace.run(row["run"]))
         with_curves.append({**row, CURVE: curve})
     return with_curves

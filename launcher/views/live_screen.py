@@ -104,10 +104,10 @@ def limit_notes(notes: Sequence[str], height: int) -> list[Line]:
         return [[(note, "dim")] for note in notes]
     if room == 0:
         return []
-    shown: list[Line] = [[(note, "dim")] for note in notes[: room - 1]]
-    hidden = len(notes) - len(shown)
-    shown.append([(f"… and {hidden} more notes (zsg status)", "dim")])
-    return shown
+    visible: list[Line] = [[(note, "dim")] for note in notes[: room - 1]]
+    hidden = len(notes) - len(visible)
+    visible.append([(f"… and {hidden} more notes (zsg status)", "dim")])
+    return visible
 
 
 def fit_frame(
@@ -119,9 +119,9 @@ def fit_frame(
     room = height - len(frame) - len(notes)
     if len(body) <= room:
         return [*frame, *body, *notes]
-    shown = body[: max(room - 1, 0)]
-    hidden = len(body) - len(shown)
-    frame += shown
+    visible = body[: max(room - 1, 0)]
+    hidden = len(body) - len(visible)
+    frame += visible
     frame.append([(f"… and {hidden} more lines (zsg status --all)", "dim")])
     frame += notes
     return frame[: max(height, 1)]

@@ -55,6 +55,7 @@ FEW_ROWS = 3  # of a grid whose rows do not all fit
 MOST_VALUES = 8  # of a first axis, whose runs are counted apart
 MOST_REASONS = 4  # of a grid, where not all fits
 REASON_LINES = 3  # of one reason
+SMALL = 12  # lines of a screen which has none for what words mean
 MOST_NAMED = 3  # grids in the line that says what comes next
 LEFT_ALIGNED = ("left", "expected", "train loss")
 LEGEND = (
@@ -138,9 +139,9 @@ def _join_with_blanks(blocks: Sequence[list[Line]]) -> list[Line]:
 def _draw_heads(sections: Sequence[Section], screen: Screen, height: int) -> list[Line]:
     """A line for each grid, those with something under way or wrong first."""
     ordered = sorted(sections, key=lambda section: not section.is_busy)
-    shown = ordered[: max(height - 1, 1)]
-    lines = [_draw_head(section, screen) for section in shown]
-    hidden = len(ordered) - len(shown)
+    visible = ordered[: max(height - 1, 1)]
+    lines = [_draw_head(section, screen) for section in visible]
+    hidden = len(ordered) - len(visible)
     if hidden:
         lines.append(_draw_more(hidden, "grids"))
     return lines
@@ -210,11 +211,11 @@ def _draw_cut(section: Section, screen: Screen, height: int) -> list[Line]:
         head.append([])
         room -= len(groups) + 1
     limit = max(room - 1, FEW_ROWS)
-    shown = choose_foremost(section.rows, limit)
-    hidden = len(section.rows) - len(shown)
+    visible = choose_foremost(section.rows, limit)
+    hidden = len(section.rows) - len(visible)
     return [
         *head,
-        *draw_runs(shown, screen),
+        *draw_runs(visible, screen),
         _draw_more(hidden, ""),
         *below,
     ]
@@ -286,13 +287,13 @@ def _join_with_commas(parts: Sequence[Piece]) -> Line:
 
 def _cut_line(pieces: Line, width: int) -> Line:
     """A line that is no wider than the terminal; of a name only the end is lost."""
-    shown: Line = []
+    visible: Line = []
     for text, style in pieces:
-        room = width - sum(len(text) for text, _ in shown)
+        room = width - sum(len(text) for text, _ in visible)
         if room <= 0:
             break
-        shown.append((cut_text(text, room), style))
-    return shown
+        visible.append((cut_text(text, room), style))
+    return visible
 
 
 def draw_runs(rows: Sequence[Row], screen: Screen) -> list[Line]:
@@ -345,8 +346,8 @@ def _make_extra_columns(rows: Sequence[Row], screen: Screen) -> Iterator[Column]
     """The columns that go first where a terminal is narrow."""
     writers: dict[str, Callable[[Row], str]] = {
         "left": _format_left,
-        "expected": lambda row: _format_expected(row, screen.now),
         "train loss": _draw_curve,
+        "expected": lambda row: _format_expected(row, screen.now),
         _name_cost(rows): _format_cost,
         "tok/s": _format_speed,
         "GPUs": _format_gpus,
@@ -471,11 +472,11 @@ def _format_losses(group: "view.Group") -> str:
 def _draw_below(section: Section, screen: Screen, most: int | None) -> list[Line]:
     """What stands below a grid's runs: the reasons, when it starts and ends."""
     groups = section.reasons
-    shown = groups[:most]
+    visible = groups[:most]
     lines: list[Line] = []
-    for group in shown:
+    for group in visible:
         lines += _draw_reason(group, section.grid, screen.width)
-    hidden = len(groups) - len(shown)
+    hidden = len(groups) - len(visible)
     if hidden:
         lines.append([(f"… and {hidden:,} more reasons (zsg why {section.grid})", "")])
     lines += _draw_cost(section.rows, screen.width)
@@ -526,7 +527,10 @@ def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
     if cost.left is None and _is_any_active(runs):
         parts.append("left unknown until a run is measured")
     if cost.unknown:
-        parts.append(f"not known of all attempts of {cost.unknown:,} runs (older zsg)")
+        runs_word = "run" if cost.unknown == 1 else "runs"
+        parts.append(
+            f"not known of all attempts of {cost.unknown:,} {runs_word} (older zsg)"
+        )
     unit = "GPU-hours" if cost.has_gpus else "hours"
     listed = ", ".join(parts)
     return _wrap(f"{unit}: {listed}", width, 2)
@@ -569,7 +573,9 @@ def _draw_last(
 ) -> list[Line]:
     """What stands below all grids: what words mean, and what comes next."""
     lines: list[Line] = []
-    if any(row["state"] == State.WAITING for row in rows):
+    is_small = screen.height is not None and screen.height < SMALL
+    is_waiting = any(row["state"] == State.WAITING for row in rows)
+    if is_waiting and not is_small:
         lines += _wrap(LEGEND, screen.width, 2)
     failing = [section.grid for section in sections if _has_failed(section)]
     commands = [f"zsg why {grid}" for grid in failing[:MOST_NAMED]]

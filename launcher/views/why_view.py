@@ -122,9 +122,9 @@ def _describe_hash(row: Row) -> str | None:
 def _break_text(text: str, width: int, indent: str) -> list[Line]:
     """A text of anybody's in lines, the later ones indented. Words are not broken, so
     that what is copied is whole."""
-    shown = make_showable(text, keep="")
+    safe_text = make_showable(text, keep="")
     broken = textwrap.wrap(
-        shown,
+        safe_text,
         max(width, LEAST_WIDTH),
         subsequent_indent=indent,
         break_long_words=False,
