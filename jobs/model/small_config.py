@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.errors import UserError
+from zsg_core.families.rotations import BY_LENGTH, find_rotation_limit
 
 HEADS, HEAD_SIZE = 4, 16
 WINDOW = 8
@@ -134,9 +135,6 @@ BOUNDS: dict[str, int] = {
 KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads")
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 BY_LAYER = "per_layer_config"
-# of rotations that change with the longest text around: what zsg then refuses is
-# decided by find_longest, and a proof is of texts below it
-BY_LENGTH = ("dynamic", "longrope")
 
 
 def shrink_config(config: Any) -> Any:
@@ -169,28 +167,9 @@ def _shrink_fields(config: Any) -> dict[str, Any]:
 
 def find_longest(config: Any) -> int | None:
     """The longest text whose rotations do not depend on the texts around it; None where
-    none do.
-
-    Some are chosen anew for the longest text of a batch (dynamic, longrope), also for
-    the short ones in it.
-    """
-    lengths: list[int] = []
-
-    def look(node: object) -> None:
-        if not isinstance(node, Mapping):
-            return
-        if node.get("rope_type", node.get("type")) in BY_LENGTH:
-            original = node.get("original_max_position_embeddings")
-            original = original or getattr(
-                config, "original_max_position_embeddings", None
-            )
-            original = original or config.max_position_embeddings
-            lengths.append(int(original))
-        for value in node.values():
-            look(value)
-
-    look(getattr(config, "rope_parameters", None))
-    return min(lengths, default=None)
+    none do."""
+    limit = find_rotation_limit(config.to_dict())
+    return None if limit is None else limit[0]
 
 
 def _shrink(key: str, value: Any, fields: Mapping[str, Any]) -> Any:

@@ -11,7 +11,12 @@ from typing import Any, cast
 
 from jobs.contract.folder import get_object
 from launcher.grids import decoder_config
-from zsg_core.families.registry import find_family, position_count
+from zsg_core.families.registry import (
+    find_family,
+    find_position_key,
+    position_count,
+)
+from zsg_core.families.rotations import ORIGIN, find_rotation_limit
 from zsg_core.families.shape import LLAMA
 from zsg_core.families.sizes import MOST_LAYERS, explain_no_size, is_size
 from zsg_core.schema_errors import format_brief
@@ -60,7 +65,6 @@ ROPE = {
     "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
     "proportional": (),
 }
-ORIGIN = "original_max_position_embeddings"
 # What other classes compute and transformers' Llama does not, with the values under
 # which that makes no difference.
 NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
@@ -269,8 +273,9 @@ def find_length_limit(config: Mapping[str, Any]) -> tuple[int, str]:
     """The most tokens of an example that config.json lets the model be trained on, and
     what in it says so."""
     limit = position_count(config)
-    reason = f"max_position_embeddings {limit}"
-    if config.get("max_position_embeddings") is None:
+    key = find_position_key(config)
+    reason = f"{key} {limit}"
+    if key is None:
         reason = (
             f"{limit} positions, which transformers takes where config.json has no"
             " max_position_embeddings"
@@ -279,23 +284,14 @@ def find_length_limit(config: Mapping[str, Any]) -> tuple[int, str]:
     if is_llama(config) and width is not None and width < limit:
         limit = width
         reason = f"sliding_window {width}, which transformers' Llama does not compute"
-    origin = _longrope_origin(config)
-    if origin is not None and origin < limit:
-        limit = origin
+    rotated = find_rotation_limit(config)
+    if rotated is not None and rotated[0] < limit:
+        limit, kind = rotated
         reason = (
-            f"original_max_position_embeddings {origin}, beyond which longrope turns all"
-            " examples of a batch by other angles"
+            f"{ORIGIN} {limit}, beyond which {kind} turns all examples of a batch by"
+            " other angles"
         )
     return limit, reason
-
-
-def _longrope_origin(config: Mapping[str, Any]) -> int | None:
-    """Up to how many tokens longrope turns by its short factors; None without longrope."""
-    rope = _rope_used(config)
-    if _rope_kind(rope) != "longrope":
-        return None
-    origin = rope.get(ORIGIN, config.get(ORIGIN))
-    return origin if type(origin) is int else None
 
 
 def has_sizes(config: Mapping[str, Any]) -> bool:

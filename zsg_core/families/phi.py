@@ -53,7 +53,14 @@ def _rename_output(weight: Weight) -> Weight:
     return Weight(name, weight.shape, weight.part, weight.keys)
 
 
-@family("phi3", "Phi3ForCausalLM", defaults={"max_position_embeddings": 4096})
+@family(
+    "phi3",
+    "Phi3ForCausalLM",
+    defaults={
+        "max_position_embeddings": 4096,
+        "original_max_position_embeddings": 4096,
+    },
+)
 def lay_out_phi3(sizes: Sizes) -> Layers:
     """A Llama that has its projections in one matrix, and gate and up in another."""
     rows = sizes.queries + 2 * sizes.keys

@@ -30,6 +30,18 @@ class Layers:
 Layout = Callable[[Sizes], Layers]
 # of a model; the largest that are published have about 100,000, those of experts
 MOST_TENSORS = 1_000_000
+POSITIONS = "max_position_embeddings"
+# how classes call it that are not known by heart (attribute_map of transformers 5.23);
+# the first that is there counts
+POSITION_KEYS = (
+    POSITIONS,
+    "n_positions",
+    "model_max_length",
+    "max_seq_len",
+    "context_length",
+    "n_ctx",
+    "seq_length",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +148,17 @@ def shape_of_config(config: Mapping[str, Any]) -> DecoderShape:
 def position_count(config: Mapping[str, Any]) -> int:
     """How many positions a model has by its config.json: the most tokens that it sees at
     once. Of a family that is not known by heart, what config.json says, else 2048."""
+    key = find_position_key(config)
+    if key is not None:
+        return config[key]
     entry = find_family(config)
-    keys, defaults = ("max_position_embeddings",), {}
-    if entry is not None:
-        keys = entry.keys.get("max_position_embeddings", keys)
-        defaults = entry.defaults
-    for key in keys:
-        positions = config.get(key)
-        if is_size(positions):
-            return positions
-    return defaults.get("max_position_embeddings", 2048)
+    defaults = {} if entry is None else entry.defaults
+    return defaults.get(POSITIONS, 2048)
+
+
+def find_position_key(config: Mapping[str, Any]) -> str | None:
+    """Under which key a config.json says how many positions a model has; None where it
+    says nothing."""
+    entry = find_family(config)
+    keys = POSITION_KEYS if entry is None else entry.keys.get(POSITIONS, (POSITIONS,))
+    return next((key for key in keys if is_size(config.get(key))), None)
