@@ -11,6 +11,7 @@ import pytest
 import torch
 from msgspec import structs
 
+from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.job_file import ChatToTry
 from jobs.contract.journal_rows import Start
 from jobs.contract.length_notes import describe_chat
@@ -19,7 +20,7 @@ from jobs.evaluating.items import Asker
 from jobs.model.chat import ChatWriter
 from jobs.model.chat_encoder import ChatEncoder
 from jobs.model.vocabulary import Vocabulary, load_vocabulary
-from jobs.preparing.chat_trial import try_chat
+from jobs.preparing.chat_trial import try_chat, try_chat_once
 from jobs.preparing.self_sample import encode_questions
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
@@ -422,6 +423,31 @@ def test_what_a_template_refuses_is_told_before_anything_trains(tmp_path: Path) 
     try_chat(sound, chat)
     with pytest.raises(UserError, match="example talk:1: the template refuses it"):
         try_chat(broken, chat)
+
+
+def test_a_chat_template_is_tried_once(tmp_path: Path) -> None:
+    """That it went well is kept by an id; a trial that fails leaves nothing, so the next
+    tries again."""
+    make_tokenizer(ALTERNATING).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 300}')
+    chat = ChatToTry(
+        id="0123456789ab",
+        base={},
+        folder=str(tmp_path),
+        max_length=1000,
+        truncate="prompt",
+    )
+    workspace = Workspace(tmp_path / "work")
+    sound: Any = SimpleNamespace(train=[QUESTION], test=[QUESTION], template=CHAT)
+    broken: Any = SimpleNamespace(train=[QUESTION], test=[TALK], template=CHAT)
+    with pytest.raises(UserError, match="the template refuses it"):
+        try_chat_once(workspace, broken, chat)
+    trial = workspace.chat_trial("0123456789ab")
+    assert not trial.exists()
+
+    try_chat_once(workspace, sound, chat)
+    assert is_whole(trial)
+    try_chat_once(workspace, broken, chat)  # not looked at again
 
 
 class CountingEngine:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from jobs.contract import attempt as attempts
 from jobs.contract import grid_record
@@ -32,7 +33,7 @@ def make_recipe(*orders: str) -> dict:
     """As much of a recipe as ids are made of, a stage for each order."""
     stages = [
         {
-            "data": {"template": "zsg", "reader": order, "digest": order},
+            "data": {"template": {"name": "zsg"}, "reader": order, "digest": order},
             "arrangement": {"order": order},
             "train": {"max_length": 64},
         }
@@ -368,6 +369,52 @@ def test_no_link_is_followed(shared, tmp_path: Path):
     forgets.forget(shared.workspace, ["one"])
 
     assert (away / "job.json").is_file()
+
+
+def test_what_is_proven_and_tried_of_a_model_goes_with_its_last_grid(shared) -> None:
+    """Proofs, of whatever versions, of models that no grid that stays needs nor any job
+    makes; and trials of chat templates of runs that go."""
+    kept, lost, young = ("a" * 12, "b" * 12, "c" * 12)
+    workspace = shared.workspace
+    for grid, proofs in {"one": [kept, lost, young], "two": [kept]}.items():
+        record = recorded_grids.read_grid(workspace, grid)
+        changed = structs.replace(record, proofs=proofs)
+        grid_record.write_grid_record(workspace, changed)
+    workspace.model_proofs.mkdir()
+    for digest in (kept, lost, young):
+        for torch in ("2.12.0", "2.13.0"):
+            (workspace.model_proofs / f"{digest}.torch-{torch}.json").write_text("{}")
+    (workspace.model_proofs / "mine.json").write_text("{}")
+    ledger = Ledger(workspace)
+    prepare = ledger.intend(
+        scheduler="local", kind="prepare", grid="two", items=["prepare/p"]
+    )
+    ledger.submitted(prepare, ["local"])
+    makes = [f"model-proofs/{young}"]
+    write_job_file(workspace.root / "prepare/p", "prepare", makes=makes)
+    forgets.forget(workspace, ["one"])
+
+    left = {path.name.partition(".")[0] for path in workspace.model_proofs.iterdir()}
+    assert left == {kept, young, "mine"}
+
+
+def test_a_chat_template_s_trial_goes_with_its_runs(shared) -> None:
+    """That of a run that stays is kept."""
+    trials: dict[str, str] = {}
+    for name in ("own", "other"):
+        stage = recipes.last_stage(shared.recipes[name])
+        stage["data"]["template"] = {"name": "chat", "digest": "d"}
+        trial = recipes.chat_trial_id(shared.recipes[name])
+        assert trial is not None
+        make_folder(shared.workspace.chat_trial(trial), "meta.json")
+        trials[name] = trial
+    (file,) = shared.workspace.root.parent.glob("one.yaml")
+    shared.record_grid(file.parent, "one", "own", "both")
+    shared.record_grid(file.parent, "two", "both", "other")
+    forgets.forget(shared.workspace, ["one"])
+
+    folder = shared.workspace.chat_trial(trials["other"]).parent
+    assert [path.name for path in folder.iterdir()] == [trials["other"]]
 
 
 def test_of_a_submission_that_is_half_forgotten_the_rest_counts(shared):

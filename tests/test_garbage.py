@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
 from jobs.contract.folder import Damaged, Workspace, publish_folder, write_json
-from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.grid_record import GridRecord, ListedRun, write_grid_record
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.lifecycle import garbage
@@ -29,7 +30,7 @@ from zsg_core.errors import UserError
 def a_recipe(order: str, count: int = 1) -> dict:
     """As much of a recipe as ids are made of."""
     stage = {
-        "data": {"template": "zsg"},
+        "data": {"template": {"name": "zsg"}},
         "arrangement": {"order": order},
         "train": {"max_length": 64},
     }
@@ -330,6 +331,47 @@ def test_first_losses_go_when_every_run_is_done(place):
     )
 
     assert place.found()["first losses"] == {f"first_losses/{FIRST}"}
+
+
+def test_proofs_of_models_of_no_grid_go_when_they_are_a_day_old(place: Place) -> None:
+    """A model may be proven before it is in a grid; a proof that is being made and what
+    has another name stay, and so do all while a grid does not tell its models."""
+    workspace, old = place.workspace, time.time() - garbage.DRAFT_AGE_S - 60
+    digests = {"needed": "a" * 12, "old": "b" * 12, "new": "c" * 12}
+    workspace.model_proofs.mkdir()
+    for name, digest in digests.items():
+        path = workspace.model_proofs / f"{digest}.torch-2.13.0.json"
+        path.write_text("{}")
+        if name != "new":
+            os.utime(path, (old, old))
+    mine = workspace.model_proofs / "notes.json"
+    mine.write_text("{}")
+    os.utime(mine, (old, old))
+    assert "model proofs" not in place.found()
+    record = recorded_grids.read_grid(workspace, "g")
+    told = structs.replace(record, proofs=[digests["needed"]])
+    write_grid_record(workspace, told)
+
+    old_proof = f"model-proofs/{digests['old']}.torch-2.13.0.json"
+    assert place.found()["model proofs"] == {old_proof}
+    garbage.free_garbage(workspace)
+    assert not (workspace.root / old_proof).exists()
+    assert len(list(workspace.model_proofs.iterdir())) == 3
+
+
+def test_trials_of_chat_templates_go_that_no_grid_needs(place: Place) -> None:
+    """As arrangements do."""
+    for run in ("done", "gone"):
+        stage = recipes.last_stage(place.recipes[run])
+        stage["data"]["template"] = {"name": "chat", "digest": run}
+        made(
+            place.workspace.chat_trial(recipes.chat_trial_id(place.recipes[run]) or "")
+        )
+    rows = [ListedRun(run="done", axes={}, recipe=place.recipes["done"])]
+    write_grid_record(place.workspace, GridRecord(name="g", runs=rows))
+
+    trial = recipes.chat_trial_id(place.recipes["gone"])
+    assert place.found()["chat trials"] == {f"chat-trials/{trial}"}
 
 
 @pytest.mark.parametrize("name", [".0123456789ab.0123abcd", ".0123456789ab.gone"])

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ import msgspec
 import pytest
 
 from jobs.contract.folder import write_json
-from jobs.contract.job_file import CheckpointPlan
+from jobs.contract.job_file import (
+    CheckpointPlan,
+    ModelToProve,
+    PrepareJob,
+    read_job,
+    read_train_job,
+)
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.planning.plan import Canary, Prepare, run_item
@@ -267,6 +274,32 @@ if __name__ == "__main__":
     set_still(pytest.MonkeyPatch())
     for name, text in write_all(target / "user"):
         (target / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def test_a_job_tells_by_which_proof_its_model_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its train job reads that one; its prepare job makes it where it is to, for the
+    shortest examples of all runs that need it. A Llama's jobs tell none."""
+    monkeypatch.chdir(tmp_path)
+    set_still(monkeypatch)
+    write_niv2(tmp_path / "tasks")
+    site, [llama] = resolve(tmp_path, PLAIN, LAPTOP)
+    run = replace(llama, proof="0123456789ab")
+    assert run.proof_item == "model-proofs/0123456789ab"
+    proven = replace(run, base=tmp_path / "model")
+    item = Prepare("prepare/p", [llama, proven], set(run.needs))
+    item.shortest = {run.proof_item: 32}
+    job_files.write_prepare(site.workspace, item, site.profile, "5ub")
+    prepare = read_job(site.workspace.root / "prepare/p")
+    job_files.write_train(site.workspace, run, site.profile, "5ub", (), is_start=False)
+
+    assert isinstance(prepare, PrepareJob)
+    assert prepare.proofs == [
+        ModelToProve(folder=str(tmp_path / "model"), digest="0123456789ab", shortest=32)
+    ]
+    trained = read_train_job(site.workspace.run(run.id))
+    assert trained is not None and trained.proof == "0123456789ab"
 
 
 def test_a_plan_of_every_checkpoint_setting_is_read_back() -> None:

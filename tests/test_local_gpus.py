@@ -11,6 +11,7 @@ import pytest
 
 from jobs.contract.folder import Workspace, publish_folder
 from launcher.clusters.profiles import Profile
+from launcher.planning import model_proofs
 from launcher.submission import local, local_gpus
 from launcher.submission.local_gpus import GpuPool, GpuShare, LocalGpu, list_gpus
 from tests.lib.job_records import job_record, write_job_file
@@ -116,7 +117,7 @@ def test_a_full_machine_leaves_waiting_jobs_alone(
 
     locked: list[Path] = []
     looked: list[Path] = []
-    real_lock, real_look = local.locks.try_lock, local.is_whole
+    real_lock, real_look = local.locks.try_lock, model_proofs.is_whole
     monkeypatch.setattr(local.subprocess, "Popen", start)
     monkeypatch.setattr(local.code_snapshot, "refuse_strange", lambda *given: None)
     monkeypatch.setattr(
@@ -125,7 +126,9 @@ def test_a_full_machine_leaves_waiting_jobs_alone(
         lambda handle, path: (locked.append(path), real_lock(handle, path))[1],
     )
     monkeypatch.setattr(
-        local, "is_whole", lambda folder: (looked.append(folder), real_look(folder))[1]
+        model_proofs,
+        "is_whole",
+        lambda folder: (looked.append(folder), real_look(folder))[1],
     )
     workspace = Workspace(tmp_path / "work")
     workspace.create()
@@ -138,7 +141,7 @@ def test_a_full_machine_leaves_waiting_jobs_alone(
     jobs = [local.LocalJob(name, needs, ("prepare/p",)) for name in kinds]
     profile = Profile.model_validate({"name": "p", "kind": "local", "max_parallel": 5})
     pool = GpuPool(GPUS[:1], folder=tmp_path / "gpus")
-    there = local.Needs(workspace)
+    there = local.Needs(workspace, profile)
     share = pool.take(1)
     for _ in range(3):
         local._start_ready(workspace, profile, jobs, pool, there)

@@ -422,3 +422,53 @@ def test_among_many_arrays_a_run_is_submitted_before_those_that_start_from_it() 
         assert {item for item in group.after if item.startswith("runs/")} <= seen
         seen |= {run_item(run) for run in group.runs}
     assert len(seen) == len(firsts + seconds)
+
+
+def test_a_new_model_over_data_that_is_arranged_is_proven_by_one_prepare() -> None:
+    """Whatever the corpora: it makes the proof alone, and all its runs wait for it."""
+    runs = [
+        replace(a_run(data={"train_per_task": count}), proof="0123456789ab")
+        for count in (1, 2)
+    ]
+    made = {run.arrangement_item for run in runs} | {f"bases/{r.base_id}" for r in runs}
+    plan = planned(runs, made=made)
+    (prepare,), (group,) = plan.prepares, plan.groups
+
+    assert prepare.makes == {"model-proofs/0123456789ab"}
+    assert prepare.description == "tries"
+    assert (group.after, group.runs) == ((prepare.item,), runs)
+    assert planned(runs, made=made | prepare.makes).prepares == []
+
+
+def test_a_model_that_may_be_refused_ends_no_runs_of_others() -> None:
+    """What two models share is made by one job, each is proven by a job of its own, for
+    which only its runs wait; a model alone is proven by the job that makes the rest."""
+    one = replace(a_run(), proof="0123456789ab")
+    other = replace(a_run(train={"lr": 1e-3}), proof="ba9876543210")
+    plan = planned([one, other])
+    shared, first, second = plan.prepares
+
+    assert first.makes == {"model-proofs/0123456789ab"}
+    assert second.makes == {"model-proofs/ba9876543210"}
+    assert one.arrangement_item in shared.makes
+    assert set(plan.needed[one.id]) == {shared.item, first.item}
+    assert set(plan.needed[other.id]) == {shared.item, second.item}
+    (alone,) = planned([one]).prepares
+    assert alone.makes >= {one.arrangement_item, "model-proofs/0123456789ab"}
+
+
+def test_a_proof_is_asked_of_the_shortest_examples_of_all_its_runs() -> None:
+    """Of whatever corpus: where these are too long, all are; longer ones end only their
+    own run."""
+    runs = [
+        replace(
+            a_run(data={"train_per_task": count}, train={"max_length": length}),
+            proof="0123456789ab",
+        )
+        for count, length in ((1, 512), (2, 256), (3, 1024))
+    ]
+    proving = [
+        p for p in planned(runs).prepares if "model-proofs/0123456789ab" in p.makes
+    ]
+
+    assert [p.shortest for p in proving] == [{"model-proofs/0123456789ab": 256}]

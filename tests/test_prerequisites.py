@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from jobs.contract import attempt as attempts
+from jobs.contract import model_proof
 from jobs.contract.causes import Known
 from jobs.contract.folder import Workspace, find_damage, publish_folder, read_json
 from jobs.contract.job_file import TrainJob, write_job
+from jobs.contract.model_proof import AttentionProof
 from jobs.runtime.prerequisites import check_prerequisites
 from tests.lib.job_records import job_record
 
@@ -102,6 +105,43 @@ def test_what_has_lost_files_is_told_apart_from_what_was_never_made(
         " zsg retry makes it again"
     )
     assert "train.bin" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("proof", "said"),
+    [
+        (
+            {"batching": "refused", "packed": 7.5, "padded": 3.25},
+            "7.5 of 9 off.*3.2 of 9",
+        ),
+        ({"batching": "refused", "fault": "its weights are quantised"}, "quantised"),
+        ({"batching": "packed", "packed": 0.0, "longest": 32}, "set it to at most 32"),
+    ],
+)
+def test_a_model_that_its_proof_refuses_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proof: dict, said: str
+) -> None:
+    """Whoever made the proof, and for whatever grid; with both numbers."""
+    versions = {"torch": "2.13.0", "transformers": "5.23.0"}
+    monkeypatch.setattr(model_proof, "read_proof_versions", lambda: versions)
+    digest = "0123456789ab"
+    job = structs.replace(a_job(tmp_path, *NEEDS), proof=digest)
+    longer = job.train["max_length"] + 1
+    long_enough = AttentionProof(
+        model_type="m", batching="packed", largest_logit=9.0, longest=longer
+    )
+    kept = structs.replace(long_enough, versions=versions)
+    check_prerequisites(job)  # none is kept: training makes it
+    model_proof.write_proof(job.workspace, digest, kept)
+    check_prerequisites(job)
+    model_proof.write_proof(
+        job.workspace, digest, structs.replace(kept, **{"longest": None, **proof})
+    )
+
+    with pytest.raises(Known, match=said) as error:
+        check_prerequisites(job)
+    assert error.value.cause == "prepare failed"
+    assert f"model-proofs/{digest} of {job.base_folder}" in str(error.value)
 
 
 def test_a_job_that_waits_for_nobody_says_what_to_do(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from jobs.contract import folder as folder_files
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.model_proof import AttentionProof
 from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.lifecycle.retry import RetryChoice
@@ -204,6 +205,26 @@ def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
 
     assert (told["cause"], told["file"]) == ("prepare failed", "prepare/p/exit.json")
     assert "row 3" in told["evidence"]
+
+
+def test_a_run_that_a_proof_refused_tells_both_numbers(workspace: Workspace) -> None:
+    """Whether its own start saw that, or the job that was to prove its model."""
+    refusal = AttentionProof(
+        model_type="m", batching="refused", packed=7.5, padded=3.5, largest_logit=9.0
+    ).find_refusal(64)
+    attempt = started(workspace, submitted(workspace))
+    attempts.end_attempt(
+        workspace.root / ITEM,
+        attempt,
+        "failed",
+        cause=Cause.PREPARE_FAILED,
+        evidence=f"model-proofs/a of /models/m: {refusal}",
+    )
+    told = explain(workspace)
+
+    assert told["cause"] == "prepare failed"
+    assert "packed: logits are 7.5 of 9 off" in told["evidence"]
+    assert "padded: logits are 3.5 of 9 off" in told["evidence"]
 
 
 def row(

@@ -49,6 +49,8 @@ MARKS = {
     "read": "how its data are read",
     "added_tokens": "how texts are read that hold its tokenizer's added tokens",
 }
+# settings of training that decide what of an example a chat template writes
+DECIDE_CHAT = ("max_length", "truncate")
 # of a base, where an older zsg made control tokens of a text's words
 READS_TEXT = {"added_tokens": "split"}
 
@@ -208,6 +210,16 @@ class RecipeIds:
         assert found is not None, "every run has an arrangement"
         return found
 
+    def find_chat_trial_id(self, recipe: Recipe) -> str | None:
+        """The same as `chat_trial_id`."""
+        stage = last_stage(recipe)
+        lengths = [stage["train"].get(key) for key in DECIDE_CHAT]
+        return self._ids.get(
+            (recipe["base"], stage["data"]),
+            ("chat trial", *lengths),
+            lambda: chat_trial_id(recipe),
+        )
+
     def find_base_id(self, recipe: Recipe) -> str | None:
         """The same as `base_id`."""
         return self._ids.get((recipe["base"],), "base", lambda: base_id(recipe))
@@ -309,6 +321,17 @@ def arrangement_id(recipe: Recipe) -> str:
     stage = last_stage(recipe)
     content = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **content})
+
+
+def chat_trial_id(recipe: Recipe) -> str | None:
+    """The id of the trial of the last stage's chat template, whose digest is among the
+    data, on its examples; None where no chat template writes them."""
+    stage = last_stage(recipe)
+    if stage["data"]["template"]["name"] != CHAT:
+        return None
+    lengths = {key: stage["train"].get(key) for key in DECIDE_CHAT}
+    content = {"base": recipe["base"], "data": stage["data"], **lengths}
+    return content_id({"kind": "chat trial", "schema": SCHEMA, **content})
 
 
 def base_id(recipe: Recipe) -> str | None:

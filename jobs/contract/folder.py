@@ -33,6 +33,8 @@ workspace/
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   model-proofs/          how examples of a kind of model may meet in a batch: see
                          jobs.contract.model_proof
+  chat-trials/<id>/      a model's chat template wrote all examples of a corpus:
+                         meta.json COMMIT
   code/<digest>/         the packages that jobs import, as they were when submitted,
                          COMMIT; <commit>.patch
   submissions/<id>/      what submitit writes, and the logs
@@ -72,6 +74,7 @@ COMMIT = "COMMIT"
 META = "meta.json"  # what a made thing tells of itself
 # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 NOTES = "notes.json"
+CHAT_TRIALS = "chat-trials"
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,9 @@ class Workspace:
     @property
     def model_proofs(self) -> Path:
         return self.root / "model-proofs"
+
+    def chat_trial(self, trial_id: str) -> Path:
+        return self.root / CHAT_TRIALS / trial_id
 
     def code(self, digest: str) -> Path:
         return self.root / "code" / digest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from jobs.contract.folder import SCHEMA, Workspace, list_paths
 from jobs.contract.job_file import Recipe, SubmittedCode
@@ -45,9 +46,10 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `file`, `opened_with`, `smoke` and `overrides` open it again; `tracking`: the
     address of MLflow, None for the workspace's own; `submitted`: ms since the epoch;
-    `corpora`: their ids; `claims`: None of an older zsg. `runs`: those
-    that the grid lists now; `before`: the first stages of those that are runs of their
-    own; `former`: what it listed once.
+    `corpora`: their ids; `proofs`: the digests of its models' proofs
+    (jobs.contract.model_proof), unset of an older zsg; `claims`: None of an older zsg.
+    `runs`: those that the grid lists now; `before`: the first stages of those that are
+    runs of their own; `former`: what it listed once.
     """
 
     schema: int = SCHEMA
@@ -61,6 +63,7 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     submitted: int = 0
     code: SubmittedCode | None = None
     corpora: list[str] = []
+    proofs: list[str] | UnsetType = UNSET
     before: list[ListedRun] = []
     claims: list[DatedClaim] | None = None
     runs: list[ListedRun]

@@ -178,7 +178,8 @@ class TrainJob(Job, frozen=True, kw_only=True, tag="train"):
     `makes`: where its weights go if others start from them; `scored`: the keys that
     evaluators take of its snapshots; `after`: the job folders it waits for;
     `micro_tokens`: the most of a micro-batch, None = the device's default;
-    `deepspeed`: see jobs.contract.deepspeed_config."""
+    `deepspeed`: see jobs.contract.deepspeed_config; `proof`: by which digest of
+    jobs.contract.model_proof it is known how its examples may meet, unset of a Llama."""
 
     run_id: str
     paths: TrainPaths
@@ -194,6 +195,7 @@ class TrainJob(Job, frozen=True, kw_only=True, tag="train"):
     compile: bool = False
     go_on: Policy | None = None
     deepspeed: dict[str, Any]
+    proof: str | UnsetType = UNSET
 
     @property
     def stage(self) -> Recipe:
@@ -233,10 +235,22 @@ class ArrangementToMake(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
 
 
+class ModelToProve(msgspec.Struct, frozen=True, kw_only=True):
+    """A model whose attention is to be proven: its folder, and by which digest the proof
+    is known (jobs.contract.model_proof). `shortest`: the least max_length of the runs
+    that need it: where not even these can be trained, none can."""
+
+    folder: str
+    digest: str
+    shortest: int
+
+
 class ChatToTry(msgspec.Struct, frozen=True, kw_only=True):
     """A model by whose chat template a corpus is written: its recipe and its folder, how
-    long an example may be, and what a longer one loses."""
+    long an example may be, and what a longer one loses. `id`: of the trial, by which it
+    is known that it went well; unset of an older zsg."""
 
+    id: str | UnsetType = UNSET
     base: Recipe
     folder: str
     max_length: int
@@ -245,15 +259,14 @@ class ChatToTry(msgspec.Struct, frozen=True, kw_only=True):
 
 class PrepareJob(Job, frozen=True, kw_only=True, tag="prepare"):
     """Makes one corpus, and every base and arrangement asked of it; tries the chat
-    templates that write it. `models`: folders of bases whose attention is to be proven;
-    unset where they are all Llamas."""
+    templates that write it, and proves the attention of models (`proofs`)."""
 
     paths: PreparePaths
     corpus: CorpusToMake
     bases: list[BaseToMake]
     arrangements: list[ArrangementToMake]
     makes: list[str]
-    models: list[str] | UnsetType = UNSET
+    proofs: list[ModelToProve] | UnsetType = UNSET
     chats: list[ChatToTry] | UnsetType = UNSET
 
 

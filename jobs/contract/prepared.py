@@ -94,6 +94,14 @@ class TokensMeta(msgspec.Struct, frozen=True, kw_only=True):
     control: int | UnsetType = UNSET
 
 
+class ChatTrialMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the trial of a chat template on a corpus, which went well: on how many
+    examples."""
+
+    schema: int = 1
+    examples: int
+
+
 class BaseLossesMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Of the test losses of a base, whole."""
 
@@ -177,6 +185,8 @@ def write_corpus_notes(folder: Path, notes: Sequence[str]) -> None:
         write_json(folder / NOTES, list(notes))
 
 
-def write_prepared_meta(folder: Path, meta: TokensMeta | BaseLossesMeta) -> None:
+def write_prepared_meta(
+    folder: Path, meta: TokensMeta | BaseLossesMeta | ChatTrialMeta
+) -> None:
     """Writes what a folder tells of itself."""
     write_record(folder / META, meta)

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from jobs.contract import snapshots
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import find_damage, read_json
 from jobs.contract.job_file import TrainJob
 from jobs.model import placement, weights
@@ -121,7 +122,7 @@ class WeightSwapper:
             folder,
             job.train["precision"],
             self._beside(),
-            choose_attention(folder, job.workspace),
+            choose_attention(folder, job.workspace, digest=replace_unset(job.proof)),
         )
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:

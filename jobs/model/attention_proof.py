@@ -61,6 +61,23 @@ class Compared:
         return self.difference is not None and self.difference <= TOLERANCE * largest
 
 
+def try_to_prove(config: Any) -> AttentionProof:
+    """The same as prove_attention; what zsg cannot train by its kind is refused by the
+    proof, which says why."""
+    started = time.monotonic()
+    try:
+        return prove_attention(config)
+    except UserError as error:
+        return AttentionProof(
+            model_type=str(config.model_type),
+            batching=REFUSED,
+            largest_logit=0.0,
+            fault=str(error),
+            seconds=round(time.monotonic() - started, 2),
+            versions=read_proof_versions() or {},
+        )
+
+
 def prove_attention(config: Any) -> AttentionProof:
     """How examples of a model of this config may meet, and by which numbers.
 
@@ -120,7 +137,7 @@ def _compare(config: Any) -> tuple[list[torch.Tensor], tuple[Compared, Compared]
         _refuse_large(small)
         eager = _build(model_class, small)
         alone = [_run_alone(eager, text) for text in texts]
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a family may raise anything where it does not fit
         raise UserError(
@@ -173,6 +190,8 @@ def _try(compare: Callable[[], float]) -> Compared:
         if difference == torch.inf:
             return Compared(fault="it gives logits that are no numbers")
         return Compared(difference=difference)
+    except MemoryError:  # of this machine, not of the model
+        raise
     except Exception as error:  # a family may raise anything where it does not fit
         return Compared(fault=_describe_error(error))
 

@@ -2,20 +2,25 @@
 keeps; where it keeps none, it is made.
 
 Prepare jobs make it before anything is trained. It holds for all bases of the same
-config with the same versions.
+config with the same versions, and for what zsg makes of them: whoever knows from which
+model a base was made says by which `digest` it is known.
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.contract import model_proof
 from jobs.contract.folder import Damaged, Workspace, get_object, read_json
-from jobs.contract.model_proof import PACKED, REFUSED, AttentionProof
+from jobs.contract.model_proof import (
+    ALWAYS_PACKED,
+    PACKED,
+    AttentionProof,
+    explain_too_long,
+)
 from jobs.files.file_errors import describe_error
 from jobs.model import architecture
-from jobs.model.attention_proof import prove_attention
+from jobs.model.attention_proof import try_to_prove
 from jobs.model.base_model import read_config
 from jobs.model.small_config import find_longest
 from jobs.runtime.together import share_first
@@ -23,25 +28,27 @@ from zsg_core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Packed since zsg began, as all of its recorded runs were; the check for leaks that
-# every training starts with is of its attention.
-ALWAYS_PACKED = "llama"
-
 
 def agree_on_attention(
-    folder: Path, workspace: Workspace, max_length: int
+    folder: Path,
+    workspace: Workspace,
+    max_length: int,
+    digest: str | None = None,
 ) -> str | None:
     """The attention to load a base with for training, None for zsg's own; all ranks call
     it together. Rank 0 decides, so that none is of another opinion.
 
-    UserError, on all ranks, where its examples can meet in no way, or are longer than
-    it was proven for.
+    `digest`: see find_or_make_proof. UserError, on all ranks, where its examples can
+    meet in no way, or are longer than it was proven for.
     """
-    return share_first(lambda: choose_attention(folder, workspace, max_length))
+    return share_first(lambda: choose_attention(folder, workspace, max_length, digest))
 
 
 def choose_attention(
-    folder: Path, workspace: Workspace, max_length: int | None = None
+    folder: Path,
+    workspace: Workspace,
+    max_length: int | None = None,
+    digest: str | None = None,
 ) -> str | None:
     """The attention to load a base with, by transformers' name; None for zsg's own, in
     which examples are packed.
@@ -50,35 +57,37 @@ def choose_attention(
     """
     config = read_config(folder)
     if config.model_type == ALWAYS_PACKED:
-        _refuse_longer(folder, max_length, find_longest(config))
+        _refuse(folder, explain_too_long(max_length, find_longest(config)))
         return None
-    proof = find_or_make_proof(folder, workspace, config)
-    if proof.batching == REFUSED:
-        raise UserError(
-            f"{folder}: in no way do examples of this {proof.model_type!r} model stand in a batch"
-            f" and give what each gives alone: {proof.describe()}; zsg does not train it"
-        )
-    _refuse_longer(folder, max_length, proof.longest)
+    proof = find_or_make_proof(folder, workspace, config, digest)
+    _refuse(folder, proof.find_refusal(max_length))
     if proof.batching == PACKED:
         return None
     return architecture.choose_attention(architecture.find_class(config))
 
 
 def find_or_make_proof(
-    folder: Path, workspace: Workspace, config: Any = None
+    folder: Path,
+    workspace: Workspace,
+    config: Any = None,
+    digest: str | None = None,
+    *,
+    must_keep: bool = False,
 ) -> AttentionProof:
-    """The proof of a folder's config with the versions that are installed. UserError for
-    a config that zsg does not train by its kind."""
-    as_written = read_config_file(folder)
-    versions = model_proof.read_proof_versions() or {}
-    proof = model_proof.read_proof(workspace, as_written, versions)
+    """The proof of a folder's model with the versions that are installed.
+
+    `digest`: of the config by which it is known, where the folder was made of another
+    model's. `must_keep`: a proof that cannot be kept is an error, OSError or Damaged.
+    """
+    digest = digest or model_proof.digest_config(read_config_file(folder))
+    versions = model_proof.read_proof_versions()
+    proof = None
+    if versions is not None:
+        proof = model_proof.read_proof(workspace, digest, versions)
     if proof is None:
-        try:
-            proof = prove_attention(config or read_config(folder))
-        except UserError as error:
-            raise UserError(f"{folder}: {error}") from error
+        proof = try_to_prove(config or read_config(folder))
         logger.info(f"{folder}: examples are {proof.describe()}")
-        _keep(workspace, as_written, proof)
+        _keep(workspace, digest, proof, must_keep)
     return proof
 
 
@@ -88,21 +97,20 @@ def read_config_file(folder: Path) -> dict[str, Any]:
 
 
 def _keep(
-    workspace: Workspace, config: Mapping[str, Any], proof: AttentionProof
+    workspace: Workspace, digest: str, proof: AttentionProof, must_keep: bool
 ) -> None:
-    """Keeps a proof. It saves seconds: nothing ends because it cannot be kept."""
+    """Keeps a proof. For those who need it now it saves seconds: nothing of theirs ends
+    because it cannot be kept."""
     try:
-        model_proof.write_proof(workspace, config, proof)
+        model_proof.write_proof(workspace, digest, proof)
     except (OSError, Damaged) as error:
+        if must_keep:
+            raise
         text = describe_error(error) if isinstance(error, OSError) else error
         logger.warning(f"{text}; the proof of this model is made again each time")
 
 
-def _refuse_longer(folder: Path, max_length: int | None, longest: int | None) -> None:
-    """UserError for texts so long that rotations would depend on the texts around."""
-    if longest is not None and max_length is not None and max_length > longest:
-        raise UserError(
-            f"{folder}: its positions are rotated otherwise in a batch that holds a text of more"
-            f" than {longest} tokens, so an example's loss would depend on those beside it;"
-            f" train.max_length is {max_length}, set it to at most {longest}"
-        )
+def _refuse(folder: Path, why: str | None) -> None:
+    """UserError where there is a reason not to train a folder's model."""
+    if why is not None:
+        raise UserError(f"{folder}: {why}")

@@ -204,17 +204,17 @@ class _Conversion:
         """What it makes, by the names in the model. UserError where the tensors of the
         files do not fit together."""
         strange = [
-            part.source.dtype
-            for part in self._parts
-            if _find_dtype(part.source) is None
+            tensor_part.source.dtype
+            for tensor_part in self._parts
+            if _find_dtype(tensor_part.source) is None
         ]
         likes = [
             torch.empty(
-                part.source.shape,
-                dtype=_find_dtype(part.source) or torch.float32,
+                tensor_part.source.shape,
+                dtype=_find_dtype(tensor_part.source) or torch.float32,
                 device="meta",
             )
-            for part in self._parts
+            for tensor_part in self._parts
         ]
         try:
             shaped = self._convert(likes)
@@ -237,13 +237,17 @@ class _Conversion:
 
     def _read(self, name: str) -> torch.Tensor:
         if name not in self._made:
-            self._made = self._convert([part.source.read() for part in self._parts])
+            self._made = self._convert(
+                [tensor_part.source.read() for tensor_part in self._parts]
+            )
         return self._made.pop(name)
 
     def _convert(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         converter = deepcopy(self._converter)
-        for part, tensor in zip(self._parts, tensors, strict=True):
-            converter.add_tensor(self._name, part.name, part.pattern, tensor)
+        for tensor_part, tensor in zip(self._parts, tensors, strict=True):
+            converter.add_tensor(
+                self._name, tensor_part.name, tensor_part.pattern, tensor
+            )
         tensor_of = converter.convert(
             self._name, model=self._model, config=self._model.config
         )

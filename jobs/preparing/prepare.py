@@ -10,20 +10,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from msgspec import UNSET
-
+from jobs.contract import model_proof
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace, is_whole, lock_folder
-from jobs.contract.job_file import PrepareJob, SampleJob
+from jobs.contract.job_file import ModelToProve, PrepareJob, SampleJob
 from jobs.model import base_model, content
 from jobs.preparing import added_tokens, arrangement, chat_trial, self_sample
 from jobs.preparing import corpus as corpora
-from jobs.preparing.corpus import Tasks
+from jobs.preparing.corpus import Corpus, Tasks
 from jobs.preparing.source_dataset import SourceDataset
 from jobs.preparing.source_files import SourceFiles
 from zsg_core import recipe as recipes
 from zsg_core.data import prompts
 from zsg_core.data.prompts import Template
+from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,32 @@ BASE_TEXTS = 10_000  # or more of each where there are few tasks
 
 
 def run(job: PrepareJob) -> None:
-    """Makes every corpus, base and arrangement that the job lists, and proves how the
-    examples of its models may meet."""
+    """Makes every corpus, base and arrangement that the job lists, proves how the
+    examples of its models may meet, and tries their chat templates.
+
+    A model that is refused ends nothing of the others: all the rest is made before it
+    is told, as UserError.
+    """
+    refusals = _prove_models(job)
+    if not _only_proves(job):
+        refusals += _make_things(job)
+    if refusals:
+        raise UserError("; ".join(refusals))
+
+
+def _only_proves(job: PrepareJob) -> bool:
+    """Whether nothing is to be made but proofs, for which no data are read."""
+    proofs = {model_proof.name_proof(model.digest) for model in _list_models(job)}
+    return bool(proofs) and proofs >= set(job.makes)
+
+
+def _make_things(job: PrepareJob) -> list[str]:
+    """Makes corpus, bases and arrangements, and tries chat templates; returns why some
+    of these are refused."""
     workspace = job.workspace
-    _prove_models(job)
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
     corpus = corpora.make_corpus(workspace, job.corpus.id, job.corpus.recipe, files)
-    for chat in replace_unset(job.chats) or ():
-        chat_trial.try_chat(corpus, chat)
+    refusals = _try_chats(job, corpus)
     for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base.recipe, base.source, texts)
@@ -54,17 +72,50 @@ def run(job: PrepareJob) -> None:
                 order.recipe,
                 job.paths.embedding,
             )
+    return refusals
 
 
-def _prove_models(job: PrepareJob) -> None:
+def _try_chats(job: PrepareJob, corpus: Corpus) -> list[str]:
+    """Tries the chat templates of the models that the job names; why some are refused."""
+    refusals: list[str] = []
+    for chat in replace_unset(job.chats) or ():
+        try:
+            chat_trial.try_chat_once(job.workspace, corpus, chat)
+        except UserError as error:
+            _note_refusal(refusals, str(error))
+    return refusals
+
+
+def _list_models(job: PrepareJob) -> list[ModelToProve]:
+    """The models that the job is to prove."""
+    return replace_unset(job.proofs) or []
+
+
+def _prove_models(job: PrepareJob) -> list[str]:
     """Proves the attention of each model that the job names, before anything is made for
-    it: UserError where its examples can meet in no way."""
-    if job.models is UNSET:
-        return
+    it; returns why some are refused."""
+    models = _list_models(job)
+    if not models:
+        return []
     from jobs.model import batching
 
-    for folder in job.models:
-        batching.choose_attention(Path(folder), job.workspace)
+    refusals: list[str] = []
+    for model in models:
+        folder = Path(model.folder)
+        proof = batching.find_or_make_proof(
+            folder, job.workspace, digest=model.digest, must_keep=True
+        )
+        why = proof.find_refusal(model.shortest)
+        if why is not None:
+            _note_refusal(refusals, f"{folder}: {why}")
+    return refusals
+
+
+def _note_refusal(refusals: list[str], why: str) -> None:
+    """Notes why a model is refused, and tells it at once: it ends the job only when all
+    the rest is made."""
+    logger.error(why)
+    refusals.append(why)
 
 
 def sample_answers(job: SampleJob) -> None:

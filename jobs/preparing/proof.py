@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from jobs.contract.model_proof import REFUSED, AttentionProof
+from jobs.contract.model_proof import ALWAYS_PACKED, REFUSED, AttentionProof
 from jobs.model.architecture import find_class
 from jobs.model.base_model import read_config
 from jobs.model.vocabulary import load_vocabulary, refuse_lossy
@@ -31,15 +31,22 @@ TEXTS = (
 
 
 def prove_attention(folder: Path) -> AttentionProof | None:
-    """How examples of the folder's model may meet; None for a Llama, whose are packed.
-    UserError for a config of no model that zsg trains."""
+    """How examples of the folder's model may meet; None for a Llama, whose are packed."""
     from jobs.model import attention_proof
-    from jobs.model.batching import ALWAYS_PACKED
 
     config = read_config(folder)
     if config.model_type == ALWAYS_PACKED:
         return None
-    return attention_proof.prove_attention(config)
+    return attention_proof.try_to_prove(config)
+
+
+def _find_faults_of(attention: AttentionProof | None) -> list[str]:
+    """Why a model is refused by the proof of its attention."""
+    if attention is None or attention.batching != REFUSED:
+        return []
+    if attention.fault is not None:
+        return [attention.fault]
+    return [f"its examples cannot meet in a batch: {attention.describe()}"]
 
 
 def find_faults(folder: Path) -> Iterator[str]:
@@ -91,11 +98,9 @@ def main() -> None:
     attention: AttentionProof | None = None
     try:
         attention = prove_attention(folder)
-        faults = [*find_faults(folder)]
-        if attention and attention.batching == REFUSED:
-            faults.append(
-                f"its examples cannot meet in a batch: {attention.describe()}"
-            )
+        faults = _find_faults_of(attention)
+        if attention is None or attention.fault is None:
+            faults += find_faults(folder)
     except UserError as error:
         faults = [str(error)]
     except (

@@ -212,11 +212,11 @@ def read_answers(path: Path) -> Answers:
 def _cut(path: Path) -> set[str]:
     """Whose answers ended at max_new_tokens or the last position; what a kill has cut
     off of a line is passed over."""
-    found: set[str] = set()
+    names: set[str] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
-            found.update(json.loads(line))
-    return found
+            names.update(json.loads(line))
+    return names
 
 
 def _answer(
@@ -326,33 +326,35 @@ def _publish(
     """Writes the examples whose answers a model made, with how it was asked. UserError
     where all answers are empty."""
     rule = source["self_sample"]
-    made = list(_examples(asked.examples, answers, rule["cut"]))
+    sampled_examples = list(_examples(asked.examples, answers, rule["cut"]))
     turn = prompts.next_turn(rule["template"]["name"])
     facts |= {
-        "empty": len(asked.examples) - len(made),
+        "empty": len(asked.examples) - len(sampled_examples),
         "runs_on": sum(turn in text for text in answers.values()) if turn else 0,
         "cut_words": sum(
             bool(answers[example.id][: rule["cut"]].strip())
             for example in asked.examples
         ),
     }
-    logger.info(f"records {folder.name}: {len(made)} answers of the model's own")
+    logger.info(
+        f"records {folder.name}: {len(sampled_examples)} answers of the model's own"
+    )
     sampled = msgspec.convert(facts, SamplingFacts)
     for note in reading_notes.describe_sampling(sampled):
         logger.warning(note)
-    if not made:
+    if not sampled_examples:
         raise UserError(
             "self_sample: every answer is empty; is this a model that was taught to chat?"
         )
     with publish_folder(folder) as draft:
-        records.write_records(draft, made, folder.name)
+        records.write_records(draft, sampled_examples, folder.name)
         records.Records(draft).refuse_doubled(folder)
         facts |= {"digest": content.sha256_of([draft / records.DATA])[0]}
         meta = {
             "reader": source["reader"],
             "source": source["digest"],
             "lists": None,
-            "count": len(made),
+            "count": len(sampled_examples),
         }
         write_json(draft / META, {**meta, "self_sample": rule, "sampled": facts})
 

@@ -1,5 +1,5 @@
 """Looks whether what a train job needs has been made, before any engine is loaded, and
-says who did not make it.
+says who did not make it; and whether the proof of its model lets it be trained.
 
 A train job may wait for the ends of many prepare jobs, not all of them its own: that
 they ended says nothing.
@@ -8,7 +8,9 @@ they ended says nothing.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jobs.contract import exit_record
+from msgspec import UNSET
+
+from jobs.contract import exit_record, model_proof
 from jobs.contract.causes import Cause, Known
 from jobs.contract.folder import Workspace, find_damage, is_committed, is_whole
 from jobs.contract.job_file import TrainJob
@@ -17,8 +19,9 @@ from jobs.contract.states import Outcome
 
 def check_prerequisites(job: TrainJob) -> None:
     """Raises Known, the cause, if corpus, order or weights are missing or half made,
-    with what their maker said."""
+    with what their maker said; or if a proof tells that its examples cannot meet."""
     workspace = job.workspace
+    _refuse_unproven(workspace, job)
     missing = [
         folder for folder in _list_prerequisites(workspace, job) if not is_whole(folder)
     ]
@@ -38,6 +41,19 @@ def check_prerequisites(job: TrainJob) -> None:
         Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED,
         f"{names} is not there: {item}: {why}",
     )
+
+
+def _refuse_unproven(workspace: Workspace, job: TrainJob) -> None:
+    """Raises Known where the model's proof, with the versions that are installed here,
+    refuses it or is of shorter texts. Where there is none, training makes it."""
+    versions = model_proof.read_proof_versions()
+    if job.proof is UNSET or versions is None:
+        return
+    proof = model_proof.read_proof(workspace, job.proof, versions)
+    why = proof.find_refusal(job.train["max_length"]) if proof else None
+    if why is not None:
+        name = model_proof.name_proof(job.proof)
+        raise Known(Cause.PREPARE_FAILED, f"{name} of {job.base_folder}: {why}")
 
 
 def _refuse_damaged(workspace: Workspace, folders: Iterable[Path]) -> None:

@@ -30,6 +30,7 @@ from jobs.contract import snapshots as snapshot_records
 from jobs.contract import stages
 from jobs.contract.attempt import Attempt
 from jobs.contract.deepspeed_config import check_deepspeed_config
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
@@ -136,7 +137,10 @@ def _load_base(job: TrainJob, device: str) -> Any:
     config = check_deepspeed_config(job.deepspeed)
     is_divided = config["zero_optimization"]["stage"] == 3
     attention = agree_on_attention(
-        job.base_folder, job.workspace, job.train["max_length"]
+        job.base_folder,
+        job.workspace,
+        job.train["max_length"],
+        replace_unset(job.proof),
     )
     folder = share_errors(partial(_find_base, job))
     divided = config if is_divided else None

@@ -550,6 +550,14 @@ def mem_gb(profile: Profile, kind: str) -> int | None:
     return own_gb or profile.slurm.mem_gb
 
 
+def is_python_of_jobs(profile: Profile) -> bool:
+    """Whether jobs see the packages that are installed here, and no others."""
+    is_container = bool(profile.container.prefix or profile.container.python)
+    # a line may load a module with packages
+    brings = profile.kind == "slurm" and bool(profile.setup)
+    return not (is_container or brings or "PYTHONPATH" in profile.environment.set)
+
+
 def keep_variables(profile: Profile, variables: Sequence[str]) -> Profile:
     """The profile, under which jobs are given these variables too."""
     keep = list(dict.fromkeys([*profile.environment.keep, *variables]))

@@ -82,7 +82,8 @@ def _keep_attention(
     attention = convert_json(told, AttentionProof)
     workspaces.create_workspace(workspace)
     config = get_object(read_json(folder / "config.json"))
-    model_proof.write_proof(workspace, config, attention)
+    digest = model_proof.digest_config(config)
+    model_proof.write_proof(workspace, digest, attention)
     return attention
 
 

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import model_proof
+from jobs.contract.folder import CHAT_TRIALS, get_object, read_json
 from jobs.preparing.source_files import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
@@ -40,6 +42,9 @@ class Run:
     strategy: str = ""
     evaluators: int = 1
     suite_files: Mapping[str, SuiteFile] = field(default_factory=dict[str, SuiteFile])
+    # by which digest it is known how examples of its base may meet (jobs.contract.model_proof),
+    # where that must be proven
+    proof: str | None = None
     # ids at which its base says that an answer is over, beside its tokenizer's EOS
     ends: tuple[int, ...] = ()
     # shared by the runs of a grid
@@ -85,7 +90,25 @@ class Run:
             folders.add(self.before.weights)
         elif self.base_id:
             folders.add(f"bases/{self.base_id}")
+        folders.update(filter(None, (self.proof_item, self.chat_trial_item)))
         return frozenset(folders)
+
+    @property
+    def proof_item(self) -> str | None:
+        """The proof of the workspace that its examples may meet; None where none is
+        needed."""
+        return model_proof.name_proof(self.proof) if self.proof else None
+
+    @cached_property
+    def chat_trial_id(self) -> str | None:
+        return self.ids.find_chat_trial_id(self.recipe)
+
+    @property
+    def chat_trial_item(self) -> str | None:
+        """What tells that its model's chat template writes its examples; None where they
+        are written otherwise."""
+        trial = self.chat_trial_id
+        return f"{CHAT_TRIALS}/{trial}" if trial and self.base else None
 
     @cached_property
     def answers(self) -> dict[str, str]:
@@ -166,6 +189,7 @@ class _StageInputs:
     digests: InputDigests
     sources: Mapping[str, SourceFiles]
     base: Path | None
+    proof: str | None
     embedding: Path | None
 
 
@@ -200,6 +224,7 @@ class _RunMaker:
                 size=size,
                 sources=stage_input.sources,
                 base=stage_input.base,
+                proof=stage_input.proof,
                 embedding=stage_input.embedding,
                 before=run,
                 strategy=_strategy(settings.strategy),
@@ -239,12 +264,23 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
     embedding = None
     if recipes.uses_embedding(stage):
         embedding = inputs.embedding_folder(stage)
+    base = inputs.base_folder(stage)
     return _StageInputs(
-        digests.digest_inputs(stage),
-        digests.find_files(stage),
-        inputs.base_folder(stage),
-        embedding,
+        digests=digests.digest_inputs(stage),
+        sources=digests.find_files(stage),
+        base=base,
+        proof=_find_proof(base) if base else None,
+        embedding=embedding,
     )
+
+
+def _find_proof(base: Path) -> str | None:
+    """By which digest it is known how examples of a model may meet; None where nothing
+    need be proven."""
+    config = get_object(read_json(base / "config.json"))
+    if model_proof.needs_proof(config):
+        return model_proof.digest_config(config)
+    return None
 
 
 def _strategy(strategy: StrategySettings | None) -> str:

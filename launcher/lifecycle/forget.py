@@ -14,11 +14,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import msgspec
+from msgspec import UNSET
 
-from jobs.contract import grid_record, job_file, prepared, removal, stages
+from jobs.contract import (
+    grid_record,
+    job_file,
+    model_proof,
+    prepared,
+    removal,
+    stages,
+)
 from jobs.contract.attempt import now_ms
 from jobs.contract.delivery_cursor import locate_cursor
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.exit_record import replace_unset
+from jobs.contract.folder import CHAT_TRIALS, Damaged, Workspace
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.job_file import (
     AnyJob,
@@ -51,6 +60,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     "canary": removal.IN_JOB,
     "tokens": removal.IN_TOKENS,
     "first_losses": removal.IN_FIRST_LOSSES,
+    CHAT_TRIALS: removal.IN_CHAT_TRIAL,
     "arrangements": removal.IN_ARRANGEMENT,
     "embeddings": removal.IN_EMBEDDING,
     "corpora": removal.IN_CORPUS,
@@ -61,7 +71,8 @@ NAMES: Mapping[str, Sequence[str]] = {
     "grids": removal.IN_GRID,
 }
 RUNS = "runs/"
-_PATH = re.compile(r"[a-z_]+/[\w-]+")
+_PATH = re.compile(r"[a-z_-]+/[\w-]+")
+PROOF = f"{model_proof.FOLDER}/"  # each of these is a file
 BESIDE = ("prepare/", "evaluate/", "canary/")  # jobs that are no runs
 
 
@@ -402,6 +413,9 @@ def _can_go(scene: _Scene, path: str) -> bool:
     """Whether a folder of the workspace can be removed: no link, and nothing in it that
     zsg did not write. Why not is noted."""
     root = scene.workspace.root
+    if path.startswith(PROOF):
+        name = model_proof.NAME.fullmatch(path.removeprefix(PROOF))
+        return name is not None and not (root / path).is_symlink()
     if not _PATH.fullmatch(path) or path.partition("/")[0] not in NAMES:
         return False  # zsg gives no such name
     reason = removal.why_it_stays(root, root / path, _names_in(path))
@@ -436,9 +450,12 @@ def _choose_things(
     going, staying = _collect_recipes(scene, runs)
     needed = _collect_made(staying)
     needed |= _list_corpora(scene.staying)
-    needed |= _find_active_makes(scene, items)
+    makes = _find_active_makes(scene, items)
+    proven, still_proven = _collect_proven(scene, runs, makes)
+    needed |= makes | _list_proofs(scene.workspace, still_proven)
     candidates = _collect_made(going)
     candidates |= _list_corpora(scene.going)
+    candidates |= _list_proofs(scene.workspace, proven)
     candidates.update(scene.record.things)
     candidates -= needed
     candidates |= _list_led_to(scene.workspace, candidates)
@@ -456,6 +473,36 @@ def _list_corpora(records: Mapping[str, GridRecord]) -> set[str]:
     return {
         f"corpora/{corpus}" for record in records.values() for corpus in record.corpora
     }
+
+
+def _list_proofs(workspace: Workspace, digests: Collection[str] | None) -> set[str]:
+    """The proofs of models that are there, whatever versions they are of; None: all."""
+    proofs: set[str] = set()
+    for name in removal.list_names(workspace.root, workspace.model_proofs):
+        match = model_proof.NAME.fullmatch(name)
+        if match is not None and (digests is None or match["digest"] in digests):
+            proofs.add(f"{PROOF}{name}")
+    return proofs
+
+
+def _collect_proven(
+    scene: _Scene, runs: Mapping[str, None], makes: Collection[str]
+) -> tuple[set[str], set[str] | None]:
+    """The digests of the proofs that what goes needs, and of those that what stays does;
+    None where a grid that stays does not tell them, as an older zsg recorded it.
+    `makes`: what jobs that stay are to make."""
+    going: set[str] = set()
+    staying = {need.removeprefix(PROOF) for need in makes if need.startswith(PROOF)}
+    for record in scene.going.values():
+        going.update(replace_unset(record.proofs) or ())
+    for run, job in scene.jobs.items():
+        if isinstance(job, TrainJob) and job.proof is not UNSET:
+            (going if run in runs else staying).add(job.proof)
+    for record in scene.staying.values():
+        if record.proofs is UNSET:
+            return going, None
+        staying.update(record.proofs)
+    return going, staying
 
 
 def _list_first_losses(workspace: Workspace) -> set[str]:
@@ -501,6 +548,7 @@ def _list_made(recipe: Recipe) -> set[str]:
     """What is made for the last stage of a recipe."""
     arrangement = recipes.arrangement_id(recipe)
     base = recipes.base_id(recipe)
+    trial = recipes.chat_trial_id(recipe)
     data = recipes.last_stage(recipe)["data"]
     paths = {
         f"corpora/{recipes.corpus_id(recipe)}",
@@ -508,6 +556,7 @@ def _list_made(recipe: Recipe) -> set[str]:
         f"tokens/{tokens_id(recipe, arrangement)}",
     }
     paths |= {f"bases/{base}"} if base else set()
+    paths |= {f"{CHAT_TRIALS}/{trial}"} if trial else set()
     sampled = recipes.find_self_sampled(data).values()
     return paths | {f"records/{records}" for records in sampled}
 
@@ -595,10 +644,18 @@ def _carry_out(workspace: Workspace, record: ForgetRecord) -> list[str]:
     for item in record.items:
         _release_weights(workspace, item)
     for path in [*record.items, *record.things]:
-        folder = workspace.root / path
-        troubles.append(removal.discard_folder(workspace.root, folder, _names_in(path)))
+        troubles.append(_remove_made(workspace, path))
     forgetting.remove_forget_record(workspace)
     return [trouble for trouble in troubles if trouble]
+
+
+def _remove_made(workspace: Workspace, path: str) -> str:
+    """Removes what was made, a folder or a proof; why that stays, if it does."""
+    if path.startswith(PROOF):
+        return removal.remove_file(workspace.root, workspace.root / path)
+    return removal.discard_folder(
+        workspace.root, workspace.root / path, _names_in(path)
+    )
 
 
 def _note_in_ledger(workspace: Workspace, items: Sequence[str]) -> None:

@@ -19,18 +19,27 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from msgspec import UNSET
+
 from jobs.contract import attempt as attempts
 from jobs.contract import (
     evaluations,
     exit_record,
     grid_record,
     job_file,
+    model_proof,
     node_check,
     removal,
     stages,
 )
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import COMMIT, Damaged, Workspace, is_committed
+from jobs.contract.folder import (
+    CHAT_TRIALS,
+    COMMIT,
+    Damaged,
+    Workspace,
+    is_committed,
+)
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import Recipe, SubmittedCode, TrainJob
 from jobs.contract.states import State
@@ -48,7 +57,7 @@ from zsg_core import recipe as recipes
 logger = logging.getLogger(__name__)
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
-CHECKS = "checks"
+CHECKS, PROOFS = "checks", "model proofs"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
 _ID = re.compile(r"[0-9a-f]{12}")  # of a run, and of what is made for runs
@@ -78,6 +87,8 @@ _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...
     (("first_losses",), _ID),
     (("tokens",), _ID),
     (("bases",), _ID),
+    ((CHAT_TRIALS,), _ID),
+    ((model_proof.FOLDER,), model_proof.NAME),
     (("code",), _CODE),
     (("code", _CODE), re.compile(r"[0-9a-f]{12}\.patch")),
     (("grids", _GRID), re.compile(r"grid\.json")),
@@ -109,6 +120,7 @@ _SHARED = {
     "first_losses": _SharedFolder("first losses", removal.IN_FIRST_LOSSES),
     "arrangements": _SharedFolder("arrangements", removal.IN_ARRANGEMENT),
     "bases": _SharedFolder("bases", removal.IN_WEIGHTS),
+    CHAT_TRIALS: _SharedFolder("chat trials", removal.IN_CHAT_TRIAL),
     "code": _SharedFolder("code", removal.IN_CODE, _CODE),
 }
 _ENDS = re.compile(r"\.(?P<name>.+)\.(?P<end>[0-9a-f]{8}|[0-9a-f]{32}|gone)")
@@ -140,6 +152,8 @@ class Scene:
     listed: list[Recipe] = field(default_factory=list[Recipe])
     open: list[Recipe] = field(default_factory=list[Recipe])
     listed_runs: set[str] = field(default_factory=set[str])  # runs of recorded grids
+    # the digests of the proofs that grids need; None: of some it is not known
+    proofs: set[str] | None = None
     # what active prepare jobs are making
     makes: set[str] = field(default_factory=set[str])
     # what nobody needs and is not removed, and why
@@ -174,8 +188,20 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     readable = (folders & scene.requested) - scene.unreadable.keys()
     scene.runs = sorted(item.removeprefix("runs/") for item in readable)
     _note_recipes(scene, rows)
+    scene.proofs = _join_proofs(records.values())
     _note_active_jobs(scene)
     return scene
+
+
+def _join_proofs(records: Iterable[GridRecord]) -> set[str] | None:
+    """The digests of the proofs that grids need; None where one does not tell, as an
+    older zsg recorded it."""
+    needed = set[str]()
+    for record in records:
+        if record.proofs is UNSET:
+            return None
+        needed |= set(record.proofs)
+    return needed
 
 
 def _list_grids(workspace: Workspace, ledger: Ledger) -> list[str]:
@@ -253,6 +279,7 @@ def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
     ]
     if grid is None and not scene.unreadable:
         kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
+        kinds.append(_proofs(scene))
     if grid is None:
         kinds += [_checks(scene), _drafts(scene)]
     garbage = [piece for pieces in kinds for piece in pieces]
@@ -314,7 +341,7 @@ def _remove(workspace: Workspace, piece: Piece) -> str:
     if piece.kind == DRAFTS:
         name = re.compile(re.escape(path.name))
         return "; ".join(removal.remove_drafts(workspace.root, path.parent, name))
-    if path.suffix == ".pkl":
+    if piece.kind == PROOFS or path.suffix == ".pkl":
         return removal.remove_file(workspace.root, path)
     if piece.kind == WEIGHTS:  # with the marks of runs that never will
         start = path.parent.name
@@ -542,16 +569,36 @@ def _first_losses(scene: Scene) -> Iterator[Piece]:
 
 def _made(scene: Scene) -> Iterator[Piece]:
     prefixes = [prefix for recipe in scene.listed for prefix in _prefixes(recipe)]
-    of_kinds = (("arrangements", recipes.arrangement_id), ("bases", recipes.base_id))
+    of_kinds = (
+        ("arrangements", recipes.arrangement_id),
+        ("bases", recipes.base_id),
+        (CHAT_TRIALS, recipes.chat_trial_id),
+    )
     for kind, compute_id in of_kinds:
-        making = {
-            need.partition("/")[2]
-            for need in scene.makes
-            if need.startswith(f"{kind}/")
-        }
         ids = {compute_id(prefix) for prefix in prefixes}
-        needed = (ids - {None}) | making
+        needed = (ids - {None}) | _list_making(scene, kind)
         yield from _unneeded(scene, kind, needed, "no recorded grid needs it")
+
+
+def _list_making(scene: Scene, kind: str) -> set[str]:
+    """What active prepare jobs are making in a folder of the workspace, by its names."""
+    begin = f"{kind}/"
+    return {need.removeprefix(begin) for need in scene.makes if need.startswith(begin)}
+
+
+def _proofs(scene: Scene) -> Iterator[Piece]:
+    """The proofs of models of no grid, but for those of the last day: a model may be
+    proven before it is in a grid."""
+    if scene.proofs is None:
+        return
+    needed = scene.proofs | _list_making(scene, model_proof.FOLDER)
+    since = time.time() - DRAFT_AGE_S
+    for path in _real(scene, scene.workspace.model_proofs):
+        name = model_proof.NAME.fullmatch(path.name)
+        if name is None or name["digest"] in needed or path.is_symlink():
+            continue
+        if _last_touched(path) < since:
+            yield _piece(PROOFS, path, "no recorded grid needs it")
 
 
 def _code(scene: Scene) -> Iterator[Piece]:

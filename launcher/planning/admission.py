@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.runtime.slurm_calls import Runner, look_with, run_program
 from jobs.tracking import logins
 from launcher.clusters import cluster as clusters
-from launcher.clusters import slurm_retry, which_cluster
+from launcher.clusters import profiles, slurm_retry, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
@@ -92,10 +92,10 @@ def find_objections(
         *_check_judge_keys(plan),
         *_check_tracking(profile),
         *_check_disk(site, plan, estimates),
-        *model_proofs.list_refusals(site.workspace, _list_trained(plan)),
+        *model_proofs.list_refusals(site, _list_trained(plan)),
     ]
     objections: list[ZsgError] = [UserError(reason) for reason in reasons]
-    if is_python_of_jobs(profile):
+    if profiles.is_python_of_jobs(profile):
         objections += [ClusterError(line) for line in find_missing_packages(plan)]
     return objections
 
@@ -171,14 +171,6 @@ def raise_objections(objections: list[ZsgError]) -> None:
     """Raises that error, if there is one."""
     if error := join_objections(objections):
         raise error
-
-
-def is_python_of_jobs(profile: Profile) -> bool:
-    """Whether jobs see the packages that are installed here, and no others."""
-    is_container = bool(profile.container.prefix or profile.container.python)
-    # a line may load a module with packages
-    brings = profile.kind == "slurm" and bool(profile.setup)
-    return not (is_container or brings or "PYTHONPATH" in profile.environment.set)
 
 
 def find_missing_packages(plan: Plan) -> list[str]:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.contract.folder import CHAT_TRIALS
+from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
 from launcher.planning.estimates import Estimate
@@ -17,6 +19,8 @@ PRODUCTS = {
     "arrangements": ("order", "orders"),
     "bases": ("tiny model", "tiny models"),
     "records": ("set of answers", "sets of answers"),
+    PROOFS: ("proof of a model", "proofs of models"),
+    CHAT_TRIALS: ("trial of a chat template", "trials of chat templates"),
 }
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.contract import model_proof
-from jobs.contract.folder import Workspace, get_object, read_json
+from jobs.contract.folder import is_whole
 from jobs.contract.model_proof import PACKED, PADDED, REFUSED, AttentionProof
+from launcher.clusters import profiles
 from launcher.grids.runs import Run
+from launcher.planning.site import Site
 
-# whose examples are packed without a proof: see jobs.model.batching
-ALWAYS_PACKED = "llama"
-
+PROOFS = f"{model_proof.FOLDER}/"
 _MEANS = {
     PACKED: "one after the other, without padding",
     PADDED: "each in a row of its own, filled up to the longest",
@@ -21,70 +21,80 @@ _MEANS = {
 }
 
 
-def needs_proof(folder: Path) -> bool:
-    """Whether a node must prove the attention of a model before it trains."""
-    return _read_config(folder).get("model_type") != ALWAYS_PACKED
-
-
-def describe_models(workspace: Workspace, runs: Sequence[Run]) -> list[str]:
+def describe_models(site: Site, runs: Sequence[Run]) -> list[str]:
     """A line for each model of the runs whose examples may meet in more than one way."""
+    models = {run.base: run.proof for run in runs if run.base}
     return [
-        describe_model(workspace, folder)
-        for folder in _list_models(runs)
-        if needs_proof(folder)
+        describe_model(folder, find_proof(site, digest))
+        for folder, digest in models.items()
+        if digest
     ]
 
 
-def describe_model(workspace: Workspace, folder: Path) -> str:
+def describe_model(folder: Path, proof: AttentionProof | None) -> str:
     """How examples of a model meet, by its proof; or that there is none yet."""
-    proof = find_proof(workspace, folder)
     if proof is None:
         return (
             f"model.path {folder}: how its examples may meet in a batch is not yet proven: prepare"
-            f" proves it; zsg doctor --model {shlex.quote(str(folder))} does at once"
+            f" proves it; {_name_doctor(folder)} does at once"
         )
     means = _MEANS.get(proof.batching, proof.batching)
     return f"model.path {folder}: its examples stand in a batch {means}: {proof.describe()}"
 
 
-def list_refusals(workspace: Workspace, runs: Sequence[Run]) -> list[str]:
+def list_refusals(site: Site, runs: Sequence[Run]) -> list[str]:
     """Why a submit would be refused: models whose examples can meet in no way, and
     examples longer than was proven."""
-    lengths = [(run.base, run.stage["train"]["max_length"]) for run in runs if run.base]
-    return [
-        refusal
-        for folder, max_length in dict.fromkeys(lengths)
-        if (refusal := _find_refusal(workspace, folder, max_length))
+    facts = [
+        (run.base, run.proof, run.stage["train"]["max_length"])
+        for run in runs
+        if run.base and run.proof
     ]
+    refusals = [
+        _find_refusal(folder, find_proof(site, digest), max_length)
+        for folder, digest, max_length in dict.fromkeys(facts)
+    ]
+    return list(dict.fromkeys(filter(None, refusals)))
 
 
-def _find_refusal(workspace: Workspace, folder: Path, max_length: int) -> str | None:
-    proof = find_proof(workspace, folder) if needs_proof(folder) else None
-    if proof is None:
+def _find_refusal(
+    folder: Path, proof: AttentionProof | None, max_length: int
+) -> str | None:
+    why = proof.find_refusal(max_length) if proof else None
+    if why is None:
         return None
-    if proof.batching == REFUSED:
-        return describe_model(workspace, folder)
-    if proof.longest is None or max_length <= proof.longest:
-        return None
-    return (
-        f"train.max_length {max_length}: {folder} rotates positions otherwise beside a text of"
-        f" more than {proof.longest} tokens; lower it to {proof.longest}"
-    )
+    return f"model.path {folder}: {why} ({_name_doctor(folder)} proves it anew)"
 
 
-def find_proof(workspace: Workspace, folder: Path) -> AttentionProof | None:
-    """The proof of a model with the versions that are installed here; on a machine
-    without them, of any."""
-    config = _read_config(folder)
+def _name_doctor(folder: Path) -> str:
+    return f"zsg doctor --model {shlex.quote(str(folder))}"
+
+
+def is_made(site: Site, need: str) -> bool:
+    """Whether what a run needs, as `kind/id` in the workspace, was made: mostly a folder
+    that is whole, of a model a proof."""
+    if need.startswith(PROOFS):
+        return find_proof(site, need.removeprefix(PROOFS)) is not None
+    return is_whole(site.workspace.root / need)
+
+
+def lets_start(site: Site, need: str, max_length: int | None) -> bool:
+    """The same for a run that is to start: a model that its proof refuses is not trained.
+    `max_length`: of the run's examples, None for a job that trains on none."""
+    if not need.startswith(PROOFS):
+        return is_made(site, need)
+    proof = find_proof(site, need.removeprefix(PROOFS))
+    return proof is not None and proof.find_refusal(max_length) is None
+
+
+def find_proof(site: Site, digest: str) -> AttentionProof | None:
+    """The proof of a model with the versions that jobs have: those that are installed
+    here. Where jobs may have others, and here is none with these, it is of any."""
     versions = model_proof.read_proof_versions()
-    if versions is None:
-        return model_proof.find_any_proof(workspace, config)
-    return model_proof.read_proof(workspace, config, versions)
-
-
-def _list_models(runs: Sequence[Run]) -> list[Path]:
-    return list(dict.fromkeys(run.base for run in runs if run.base))
-
-
-def _read_config(folder: Path) -> dict[str, object]:
-    return get_object(read_json(folder / "config.json"))
+    proof = None
+    if versions is not None:
+        proof = model_proof.read_proof(site.workspace, digest, versions)
+    is_certain = versions is not None and profiles.is_python_of_jobs(site.profile)
+    if proof is None and not is_certain:
+        proof = model_proof.read_proof(site.workspace, digest, None)
+    return proof

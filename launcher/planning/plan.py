@@ -4,11 +4,13 @@ A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jobs.contract.folder import CHAT_TRIALS
 from jobs.contract.ledger_rows import Retried
+from jobs.contract.model_proof import FOLDER as PROOFS
 from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
@@ -40,7 +42,10 @@ NOT_SELECTED = "not selected"
 # are one array
 MOST_GROUPS = 20
 
-# corpus and embedding: what is missing of both is made by one prepare job
+# what may refuse a run's model, by the folder of the workspace
+TRIALS = (PROOFS, CHAT_TRIALS)
+# corpus and embedding: what is missing of both is made by one prepare job; or what may
+# refuse a model, and None
 PrepareKey = tuple[str, str | None]
 
 
@@ -71,7 +76,8 @@ class Prepare:
     """One prepare job: all missing things of one corpus. `item` is its folder in the workspace.
 
     It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's
-    own answers, for others.
+    own answers, for others. `shortest`: of each model that it proves, or whose chat
+    template it tries, the least max_length of all runs that need it.
     """
 
     item: str
@@ -80,6 +86,7 @@ class Prepare:
     needs: set[str] = field(default_factory=set[str])
     after: set[str] = field(default_factory=set[str])
     samples: bool = False
+    shortest: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def description(self) -> str:
@@ -88,6 +95,8 @@ class Prepare:
             return "samples the model's own answers,"
         if self.after:
             return f"after {', '.join(sorted(self.after))}, makes"
+        if self.makes == _list_trials(self.makes):
+            return "tries"
         return "makes"
 
 
@@ -451,6 +460,7 @@ def make_plan(
         for run_id, needs in unmade.items()
     }
     prepares = _plan_prepares(runs, lacking)
+    makers |= _find_trying(prepares.values())
     to_order = [run for run in runs if run.arrangement_item in lacking[run.id]]
     samplers = _plan_samplers(to_order, prepares, is_made, makers)
     needed = {
@@ -466,16 +476,61 @@ def make_plan(
 def _plan_prepares(
     runs: Sequence[Run], lacking: Mapping[str, set[str]]
 ) -> dict[PrepareKey, Prepare]:
-    """The prepare jobs that make what runs lack. `lacking`: by run id."""
+    """The prepare jobs that make what runs lack. `lacking`: by run id.
+
+    A model is proven by one of them, whatever the corpora that it is trained on; a run
+    that lacks nothing else has none of its own.
+    """
     prepares: dict[PrepareKey, Prepare] = {}
+    on_trial: dict[str, list[Run]] = {}
     for run in runs:
-        if lacking[run.id]:
+        trials = _list_trials(lacking[run.id])
+        for trial in trials:
+            on_trial.setdefault(trial, []).append(run)
+        missing = lacking[run.id] - trials
+        if missing:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
-            prepare.makes |= lacking[run.id]
+            prepare.makes |= missing
+    for trial, its_runs in on_trial.items():
+        _add_trial(prepares, trial, its_runs)
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
     return prepares
+
+
+def _add_trial(
+    prepares: dict[PrepareKey, Prepare], trial: str, runs: Sequence[Run]
+) -> None:
+    """Has one of the prepare jobs prove a model of these runs, or try its chat template:
+    one for these runs only, or else a job of its own. What refuses them ends no others.
+    """
+    ids = {run.id for run in runs}
+    keys = dict.fromkeys(map(_prepare_key, runs))
+    hosts = [key for key in keys if key in prepares]
+    for key in hosts:
+        if all(run.id in ids for run in prepares[key].runs):
+            prepare = prepares[key]
+            break
+    else:
+        prepare = Prepare("", list(runs))
+        prepares[(trial, None)] = prepare
+    prepare.makes.add(trial)
+    prepare.shortest[trial] = min(run.stage["train"]["max_length"] for run in runs)
+
+
+def _find_trying(prepares: Iterable[Prepare]) -> dict[str, str]:
+    """By what may refuse a model, the job that proves or tries it."""
+    trying: dict[str, str] = {}
+    for prepare in prepares:
+        trying |= dict.fromkeys(_list_trials(prepare.makes), prepare.item)
+    return trying
+
+
+def _list_trials(needs: Iterable[str]) -> set[str]:
+    """Of what runs need, that which may refuse their model: its proof, and the trial of
+    its chat template."""
+    return {need for need in needs if need.partition("/")[0] in TRIALS}
 
 
 def _plan_samplers(

@@ -11,6 +11,7 @@ from typing import Any
 from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.states import State
 from jobs.files import ownership
+from launcher.clusters import profiles
 from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.status import data_notes, logs
@@ -63,7 +64,7 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
 
 def _make_missing(opened: workflow.ResolvedGrid) -> None:
     site = opened.site
-    if admission.is_python_of_jobs(site.profile) and (
+    if profiles.is_python_of_jobs(site.profile) and (
         why := admission.lacking_to_order(opened.runs)
     ):
         raise ClusterError(why)
@@ -105,5 +106,6 @@ def _raise_failure(workspace: Workspace, items: Sequence[str]) -> None:
 
 
 def _is_there(opened: workflow.ResolvedGrid, need: str) -> bool:
-    # A base is for training; an order needs none.
-    return need.startswith("bases/") or is_whole(opened.site.workspace.root / need)
+    # A base, and what is proven and tried of it, is for training; an order needs none.
+    is_for_training = need.partition("/")[0] in ("bases", *plans.TRIALS)
+    return is_for_training or is_whole(opened.site.workspace.root / need)

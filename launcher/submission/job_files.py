@@ -22,6 +22,7 @@ from jobs.contract.job_file import (
     CorpusToMake,
     EvaluateJob,
     MadeThings,
+    ModelToProve,
     NodeCheckJob,
     Paths,
     Policy,
@@ -43,13 +44,13 @@ from jobs.contract.node_check import NodeCheckRequest
 from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
 from launcher.grids import model_folder
 from launcher.grids.runs import Run
-from launcher.planning import model_proofs, speeds
+from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
-from zsg_core.data.prompts import CHAT, CUT_PROMPT
+from zsg_core.data.prompts import CUT_PROMPT
 from zsg_core.errors import UserError
 from zsg_core.suites import list_key_variables
 from zsg_core.training.tuning import NOTHING
@@ -109,6 +110,7 @@ def make_train(
         compile=profile.trainer.compile,
         go_on=_continue_policy(profile),
         deepspeed=_deepspeed(train, profile, run.size.nodes * run.size.ranks_per_node),
+        proof=run.proof or UNSET,
     )
 
 
@@ -138,34 +140,43 @@ def write_prepare(
         bases=_list_bases(prepare),
         arrangements=_list_arrangements(prepare),
         makes=sorted(prepare.makes),
-        models=_list_models_to_prove(prepare) or UNSET,
+        proofs=_list_models_to_prove(prepare) or UNSET,
         chats=_list_chats(prepare) or UNSET,
     )
     job_file.write_job(workspace.root / prepare.item, job)
 
 
-def _list_models_to_prove(prepare: Prepare) -> list[str]:
-    """The folders of users' models whose attention a node must prove."""
-    folders = {run.base for run in prepare.runs if run.base}
-    return sorted(map(str, filter(model_proofs.needs_proof, folders)))
+def _list_models_to_prove(prepare: Prepare) -> list[ModelToProve]:
+    """The users' models whose attention the job is to prove, each once: folders of the
+    same config are one."""
+    models: dict[str, ModelToProve] = {}
+    for run in prepare.runs:
+        proof = run.proof_item
+        if run.proof is None or proof is None or proof not in prepare.makes:
+            continue
+        own_length: int = run.stage["train"]["max_length"]
+        shortest = prepare.shortest.get(proof, own_length)
+        model = ModelToProve(folder=str(run.base), digest=run.proof, shortest=shortest)
+        models.setdefault(proof, model)
+    return list(models.values())
 
 
 def _list_chats(prepare: Prepare) -> list[ChatToTry]:
     """The models by whose chat templates the corpus is written, each once."""
-    chats: list[ChatToTry] = []
+    chats: dict[str, ChatToTry] = {}
     for run in prepare.runs:
-        if run.base is None or run.stage["data"]["template"]["name"] != CHAT:
+        trial = run.chat_trial_id
+        if trial is None or run.chat_trial_item not in prepare.makes:
             continue
         train = run.stage["train"]
-        chat = ChatToTry(
+        chats[trial] = ChatToTry(
+            id=trial,
             base=run.recipe["base"],
             folder=str(run.base),
             max_length=train["max_length"],
             truncate=train.get("truncate", CUT_PROMPT),
         )
-        if chat not in chats:
-            chats.append(chat)
-    return chats
+    return list(chats.values())
 
 
 def _list_bases(prepare: Prepare) -> list[BaseToMake]:

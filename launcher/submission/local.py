@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.contract import cancellation, job_file
-from jobs.contract.folder import Workspace, is_whole
+from jobs.contract.folder import Workspace
 from jobs.contract.job_file import AnyJob, EvaluateJob
 from jobs.files import locks, ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
+from launcher.planning import model_proofs
+from launcher.planning.site import Site
 from launcher.status import logs
 from launcher.status.status import collect_states
 from launcher.submission import local_gpus
@@ -39,12 +41,14 @@ class LocalJob:
     """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there.
 
     Where these are there already, it does not wait for ends, unless it `waits`.
+    `max_length`: of the examples that it trains on.
     """
 
     item: str
     needs: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
     waits: bool = False
+    max_length: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     ended: bool = False
     gpus: int | None = None  # None until its file was read
@@ -60,23 +64,28 @@ class Needs:
     and again for a job that begins: many jobs wait for the same, and are asked for a
     few times a second."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._root = workspace.root
-        self._whole = set[str]()
+    def __init__(self, workspace: Workspace, profile: Profile) -> None:
+        self._site = Site(workspace, profile)
+        # each with the length of examples for which it is asked
+        self._whole = set[tuple[str, int | None]]()
 
     def are_there(self, job: LocalJob) -> bool:
         """Whether a job's needs are all there, or were when they were looked through."""
-        return all(map(self._is_there, job.needs))
+        return all(self._is_there(need, job.max_length) for need in job.needs)
 
     def are_still_there(self, job: LocalJob) -> bool:
         """Whether a job's needs are all there at this moment."""
-        self._whole -= job.needs
+        self._whole -= {(need, job.max_length) for need in job.needs}
         return self.are_there(job)
 
-    def _is_there(self, need: str) -> bool:
-        if need not in self._whole and is_whole(self._root / need):
-            self._whole.add(need)
-        return need in self._whole
+    def _is_there(self, need: str, max_length: int | None) -> bool:
+        key = need, max_length
+        if key in self._whole:
+            return True
+        if not model_proofs.lets_start(self._site, need, max_length):
+            return False
+        self._whole.add(key)
+        return True
 
 
 def run_all(
@@ -89,7 +98,7 @@ def run_all(
 
     A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
     """
-    pool, needs = make_pool(profile), Needs(workspace)
+    pool, needs = make_pool(profile), Needs(workspace, profile)
     try:
         while not all(job.ended for job in jobs):
             for job in jobs:
@@ -127,7 +136,7 @@ def _start_ready(
     needs: Needs | None = None,
 ) -> None:
     """Starts what can start now, in the order of the jobs, on GPUs that are free."""
-    needs = needs or Needs(workspace)
+    needs = needs or Needs(workspace, profile)
     # so many GPUs were refused a job: those after it get no more
     too_many = math.inf
     running = sum(job.process is not None for job in jobs)
@@ -185,11 +194,8 @@ def _count_gpus(workspace: Workspace, profile: Profile, job: LocalJob) -> int:
     return job.gpus
 
 
-def _give_up(
-    workspace: Workspace, jobs: Sequence[LocalJob], needs: Needs | None = None
-) -> None:
+def _give_up(workspace: Workspace, jobs: Sequence[LocalJob], needs: Needs) -> None:
     """A job whose prepare jobs have all ended without making what it needs will never start."""
-    needs = needs or Needs(workspace)
     # as it was at the beginning: a job that gives up here ends others the next time
     has_ended = {job.item: job.ended for job in jobs}
 
@@ -199,7 +205,8 @@ def _give_up(
         return _has_ended(workspace, item)
 
     for job in jobs:
-        if job.is_waiting and job.after and all(map(is_over, job.after)):
+        # also where nobody is to make what has gone or was refused since the plan
+        if job.is_waiting and all(map(is_over, job.after)):
             job.ended = not needs.are_there(job)
 
 

@@ -88,6 +88,7 @@ def record_grid(
         submitted=now_ms(),
         code=SubmittedCode(**code_snapshot.take_snapshot(site.workspace)),
         corpora=list(dict.fromkeys(corpora)),
+        proofs=sorted({run.proof for run in runs if run.proof}),
         before=[
             ListedRun(run=run, axes={"stages": f"the first {count}"})
             for run, count in _count_stages_before(runs).items()
@@ -522,7 +523,9 @@ class _LocalRecorder:
                     needed,
                     run.id in starts,
                 )
-                self.jobs.append(local.LocalJob(item, run.needs, needed))
+                max_length = run.stage["train"]["max_length"]
+                job = local.LocalJob(item, run.needs, needed, max_length=max_length)
+                self.jobs.append(job)
 
     def record_evaluation(self) -> None:
         scored = [run for group in self.plan.evaluations for run in group.runs]

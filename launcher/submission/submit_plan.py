@@ -8,10 +8,9 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 from jobs.contract import job_file
-from jobs.contract.folder import Workspace, find_damage, is_committed, is_whole
+from jobs.contract.folder import Workspace, find_damage, is_committed
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import jobs_before, runs_served
 from jobs.contract.ledger_rows import Retried
@@ -22,7 +21,7 @@ from launcher.evaluation import evaluation_plan
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.lifecycle import failed_nodes, retry
-from launcher.planning import limits
+from launcher.planning import limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.plan import (
     EVALUATE,
@@ -139,7 +138,7 @@ class SubmitPlanner:
         }
 
         def is_made(need: str) -> bool:
-            return _is_made(workspace.root / need)
+            return _is_made(self.site, need)
 
         beside = self._collect_beside(before)
         return _Facts(
@@ -178,7 +177,7 @@ class SubmitPlanner:
     ) -> bool:
         """Whether a job beside the grid's runs may keep them from something."""
         if _is_maker(item, before):
-            return not _has_made_all(self.site.workspace, item)
+            return not _has_made_all(self.site, item)
         return last.grid == self.grid.name and not item.startswith("runs/")
 
     def _find_makers(
@@ -351,12 +350,13 @@ def _is_under_way(state: JobState) -> bool:
     return state.is_active and not (state.stopped or has_ended)
 
 
-def _is_made(folder: Path) -> bool:
+def _is_made(site: Site, need: str) -> bool:
     """Whether something made is whole; tells of what has lost files since."""
+    folder = site.workspace.root / need
     damage = find_damage(folder) if is_committed(folder) else None
     if damage:
         logger.warning(f"note: {folder}: {damage}; it is made again")
-    return is_committed(folder) and not damage
+    return model_proofs.is_made(site, need)
 
 
 def _list_made(workspace: Workspace, item: str) -> list[str]:
@@ -364,5 +364,6 @@ def _list_made(workspace: Workspace, item: str) -> list[str]:
     return job.makes if job else []
 
 
-def _has_made_all(workspace: Workspace, item: str) -> bool:
-    return all(is_whole(workspace.root / need) for need in _list_made(workspace, item))
+def _has_made_all(site: Site, item: str) -> bool:
+    makes = _list_made(site.workspace, item)
+    return all(model_proofs.is_made(site, need) for need in makes)

@@ -373,7 +373,7 @@ def _print_plan(
     beside = _choose_shown(opened, look.whole)
     if look.memory:
         beside = replace(beside, memory=opened.estimates.overview(plan))
-    models = model_proofs.describe_models(opened.site.workspace, opened.runs)
+    models = model_proofs.describe_models(opened.site, opened.runs)
     plan_view.print_plan(plan, replace(beside, effects=opened.effects, models=models))
     logger.info(opened.profile_line)
     opened.tell_notes()
@@ -413,7 +413,7 @@ def _name_next(
 def _say_unknown(opened: ResolvedGrid, plan: Plan) -> None:
     """What is missing here may be there for jobs that find their packages elsewhere:
     only they can tell."""
-    if not admission.is_python_of_jobs(opened.site.profile):
+    if not profiles.is_python_of_jobs(opened.site.profile):
         for why in admission.find_missing_packages(plan):
             logger.warning(
                 f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the"

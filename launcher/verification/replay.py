@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, job_file, journal, journal_rows, snapshots
-from jobs.contract.folder import META, Workspace, read_json
+from jobs.contract.folder import META, Workspace, list_paths, read_json
 from jobs.contract.job_file import TrackingServer, TrainJob, TrainPaths
 from jobs.contract.journal_rows import find_first_start, find_metrics
 from jobs.contract.saved_state import SavedState
@@ -147,6 +148,7 @@ def _lay_out(e: Evidence, over: Span, scratch: Workspace, started: Row) -> Path:
         link = scratch.root / need
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(e.made(need).resolve())
+    _link_proofs(e, scratch)
     tokens = f"tokens/{tokens_id(e.recipe, job.made.arrangement)}"
     if token_folder := e.find(tokens):
         (scratch.root / tokens).parent.mkdir()
@@ -198,6 +200,19 @@ def _needs(e: Evidence) -> Iterator[str]:
         for facts in meta["sources"].values()
         for run in facts["records"].values()
     )
+
+
+def _link_proofs(e: Evidence, scratch: Workspace) -> None:
+    """What is proven of the run's model is not proven again."""
+    if e.job.proof is UNSET:
+        return
+    scratch.model_proofs.mkdir()
+    for root in e.roots:
+        folder = Workspace(root).model_proofs
+        for path in list_paths(folder, f"{e.job.proof}.*.json"):
+            link = scratch.model_proofs / path.name
+            if not link.exists():
+                link.symlink_to(path.resolve())
 
 
 def _copy_past(run: Path, folder: Path, saved: SavedState) -> None:
