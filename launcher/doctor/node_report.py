@@ -27,7 +27,7 @@ from jobs.node_check import registry
 from jobs.node_check.registry import NodeCheck
 from launcher.clusters.slurm import parse_hosts
 from launcher.doctor import setup_evidence
-from launcher.status.why import NEXT, NEXT_OF_CHECK
+from launcher.status.next_steps import NEXT, NEXT_OF_CHECK
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import HIDDEN, hide_known, is_secret
 
