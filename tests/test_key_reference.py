@@ -193,6 +193,10 @@ SOURCES = {"sources": {"a": {"path": "/a", "test_path": "/t"}, "b": {"path": "/b
 SAMPLED = {"data": _with_source("b", {"path": "/b", "self_sample": {}})}
 COUNTED = {"data": _with_source("c", {"path": "/c", "ratio": 2, "ratio_to": "a"})}
 WORDED = {"data": {"set": "gsm8k", "instructions": {"path": "/i"}}}
+OWN_PAIR = {"prompt": "q", "answer": "a"}
+OWN = {"data": {"set": "records", "fields": OWN_PAIR}}
+OWN_CHAT = {"data": {"set": "records", "fields": {"messages": "m"}}}
+OWN_TEXT = {"data": {"set": "records", "fields": {"text": "t"}}}
 LORA = {"train": {"tuning": {"method": "lora"}}}
 FP16 = {"train": {"precision": "fp16"}}
 HEAD = {"train": {"truncate": "head"}}
@@ -301,6 +305,23 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "train.tuning.rslora": (True, LORA),
     "train.tuning.dropout": (0.5, LORA),
     "train.tuning.start": ("merge", LORA | {"stages": [{}, {}]}),
+    "data.fields.prompt": ("question", OWN),
+    "data.fields.answer": ("response", OWN),
+    "data.fields.messages": ("dialog", OWN_CHAT),
+    "data.fields.role": ("speaker", OWN_CHAT),
+    "data.fields.content": ("said", OWN_CHAT),
+    "data.fields.roles": ({"agent": "assistant"}, OWN_CHAT),
+    "data.fields.text": ("body", OWN_TEXT),
+    "data.fields.system": ("system", OWN),
+    "data.fields.task": ("category", OWN),
+    "data.fields.task_from": ("file", OWN),
+    "data.fields.choices": ("choices", OWN),
+    "data.fields.id": ("id", OWN),
+    "data.fields.tags": ("tags", OWN),
+    "data.held_out.share": (
+        "1/5",
+        {"data": {"held_out": {"by": "rows", "share": "1/4"}}},
+    ),
     "train.clip": (2.0, {}),
     "train.init_seed": (1, {}),
     "stages": ([{}, {}], {}),

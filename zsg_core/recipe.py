@@ -290,10 +290,11 @@ def records_id(source: Recipe, skip: bool) -> str:
     bad rows are passed over.
 
     `source` has reader and digest, and self_sample where the answers are a model's own;
-    `read` where they are read otherwise than by earlier versions.
+    `read` where they are read otherwise than by earlier versions, `fields` where the
+    user says which columns are what.
     """
     rule = {"on_bad_row": "skip"} if skip else {}
-    decides = ("reader", "digest", "read", "self_sample")
+    decides = ("reader", "digest", "read", "fields", "self_sample")
     content = {key: source[key] for key in decides if key in source}
     return content_id({"kind": "records", "schema": SCHEMA, **content, **rule})
 
@@ -433,6 +434,7 @@ def _make_source(
         "reader": source.set,
         "digest": digests.data,
         **_make_read_marks(digests.marks),
+        **_make_fields(source, source.set),
     }
     if settings.data.sources is None or is_tested(source):
         recipe["held_out"] = _make_held_out(source, digests)
@@ -572,7 +574,12 @@ def _make_template(
 
 def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     if source.test_path is not None:
-        files = {"reader": source.test_set or source.set, "digest": digests.test}
+        reader = source.test_set or source.set
+        files = {
+            "reader": reader,
+            "digest": digests.test,
+            **_make_fields(source, reader),
+        }
         return {"by": "path", **files, **_make_read_marks(digests.test_marks)}
     rule = source.held_out or HeldOut()
     return (
@@ -580,6 +587,12 @@ def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
         if rule.by == "list"
         else rule.model_dump(mode="json", exclude_none=True)
     )
+
+
+def _make_fields(source: Source, reader: str) -> Recipe:
+    # Absent of formats that have columns of their own, so that the ids of earlier recipes stay.
+    fields = source.fields_of(reader)
+    return {} if fields is None else {"fields": fields}
 
 
 def _make_read_marks(marks: Recipe) -> Recipe:
@@ -647,7 +660,15 @@ def _make_tokenizer_text(corpus: Recipe) -> dict[str, Any]:
 
 def _select_text_keys(corpus: Recipe) -> dict[str, Any]:
     """What of a corpus' recipe decides the texts that a tokenizer learns from."""
-    decides = ("reader", "digest", "read", "on_bad_row", "template", "held_out")
+    decides = (
+        "reader",
+        "digest",
+        "read",
+        "fields",
+        "on_bad_row",
+        "template",
+        "held_out",
+    )
     return {key: corpus[key] for key in decides if key in corpus}
 
 

@@ -219,7 +219,8 @@ def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:
 def refuse_other_reading(reader: str, path: Path, source: Mapping[str, Any]) -> None:
     """Raises UserError where the files would be read otherwise than the recipe says, as
     one of an older zsg does."""
-    if dict(readers.inspect_files(reader, path).marks) != source.get("read", {}):
+    looked = readers.inspect_files(reader, path, fields=source.get("fields"))
+    if dict(looked.marks) != source.get("read", {}):
         raise UserError(
             f"{path}: this version of zsg reads it otherwise than the one that planned this; zsg"
             " submit again makes runs of what is read now"

@@ -27,7 +27,7 @@ from jobs.contract.folder import (
 )
 from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing.records import Records
-from jobs.preparing.source_dataset import SourceDataset
+from jobs.preparing.source_dataset import SourceDataset, list_training_places
 from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import data_sets, instructions, mixing, splits
 from zsg_core.data.examples import Example
@@ -39,8 +39,8 @@ from zsg_core.recipe import Recipe, list_sources
 logger = logging.getLogger(__name__)
 
 Places = NDArray[np.int64]
-# source → its records and the tasks in them
-Tasks = Mapping[str, tuple[Records, Sequence[str]]]
+# source → its records and where in them the training examples of each task stand
+Tasks = Mapping[str, tuple[Records, Mapping[str, Places]]]
 SHOWN = 5  # overlapping texts that are told with their ids; all are counted
 
 
@@ -158,14 +158,14 @@ class Corpus:
     def tasks(self) -> Tasks:
         """The training tasks of every source but the model's own answers, whatever is sampled."""
         own = list_sources(self.recipe)
-        told = {
-            name: facts["pool"]
-            for name, facts in self.meta["sources"].items()
-            if "self_sample" not in own[name]
-        }
-        return {
-            name: (self._records(name, "train"), tasks) for name, tasks in told.items()
-        }
+        tasks: dict[str, tuple[Records, Mapping[str, Places]]] = {}
+        for name, facts in self.meta["sources"].items():
+            if "self_sample" in own[name]:
+                continue
+            records = self._records(name, "train")
+            places = list_training_places(records, facts["pool"], own[name])
+            tasks[name] = records, places
+        return tasks
 
     def _selection(self, split: str) -> Selection:
         places, parts, start = np.load(self.folder / f"{split}.npy"), [], 0
@@ -190,16 +190,14 @@ def first_of_each_task(
     tasks: Tasks, least: int, together: int
 ) -> Iterator[list[Example]]:
     """The first examples of every task that has any: `least` of each, or `together` of all."""
-    of_task = {name: records.places() for name, (records, _) in tasks.items()}
     there = [
-        (name, task)
-        for name, (_, told) in tasks.items()
-        for task in told
-        if task in of_task[name]
+        (records, places)
+        for records, of_task in tasks.values()
+        for places in of_task.values()
     ]
     each = max(least, together // max(1, len(there)))
-    for name, task in there:
-        yield [tasks[name][0][int(place)] for place in of_task[name][task][:each]]
+    for records, places in there:
+        yield [records[int(place)] for place in places[:each]]
 
 
 def part_of(

@@ -134,7 +134,7 @@ def sample_answers(job: SampleJob) -> None:
             for name, rule in read.items()
         }
         return {
-            name: (pool.records["train"], pool.tasks["train"])
+            name: (pool.records["train"], pool.training_places())
             for name, pool in pools.items()
         }
 

@@ -4,7 +4,8 @@
 A folder of records holds all examples of one data set as published, before any choice:
 it is made once, and every corpus and job maps it instead of parsing again. What the
 examples of a task share, definition and positive examples, stands once in tasks.json.
-Only formats that may have options have a column of them.
+Only formats that may have options have a column of them, and only raw texts one that
+says that they are.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
     ]
 )
 OPTIONS = pa.field("options", pa.list_(pa.string()))
+IS_TEXT = pa.field("is_text", pa.bool_())
 
 
 def write_records(
@@ -44,13 +46,16 @@ def write_records(
     examples: Iterable[Example],
     name: str = "zsg",
     with_options: bool = False,
+    are_texts: bool = False,
 ) -> int:
     """Writes the records; how many they are. `name` tells them from others in the
     caches of `datasets`.
 
-    Options are kept only `with_options`.
+    Options are kept only `with_options`; that they are raw texts, where they `are_texts`.
     """
-    count, tasks, schema = 0, {}, SCHEMA.append(OPTIONS) if with_options else SCHEMA
+    count, tasks, schema = 0, {}, SCHEMA
+    schema = schema.append(OPTIONS) if with_options else schema
+    schema = schema.append(IS_TEXT) if are_texts else schema
     with (
         pa.OSFile(str(folder / DATA), "wb") as file,
         pa.ipc.new_stream(file, schema) as stream,
@@ -152,6 +157,7 @@ def _reading(
         _texts_of(column["tags"]),
     )
     options = _texts_of(column["options"]) if OPTIONS.name in column else lambda row: ()
+    is_text = IS_TEXT.name in column
 
     def example(row: int) -> Example:
         name = task(row)
@@ -166,6 +172,7 @@ def _reading(
             references=references(row),
             tags=tags(row),
             options=options(row),
+            is_text=is_text,
         )
 
     return example
@@ -231,6 +238,8 @@ def _arrow(batch: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
         _lists([e.tags for e in batch]),
         *([_lists([e.options for e in batch])] if OPTIONS.name in schema.names else []),
     ]
+    if IS_TEXT.name in schema.names:
+        arrays.append(pa.array([True] * len(batch), IS_TEXT.type))
     return pa.record_batch(arrays, schema=schema)
 
 

@@ -102,7 +102,9 @@ def make_answers(
             load_vocabulary(base, rule),
             position_count(read_json(base / "config.json") or {}),
         )
-        examples = list(readers.read_examples(source["reader"], path, intake))
+        fields = source.get("fields")
+        read = readers.read_examples(source["reader"], path, intake, fields)
+        examples = list(read)
         refuse_lossy(
             base,
             vocabulary,

@@ -3,6 +3,7 @@ taken."""
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from zsg_core.recipe import Recipe, records_id
 
 logger = logging.getLogger(__name__)
 
+BY_ROWS = "rows"  # a share of every task's rows is held out
 SHOWN = 5  # names that are told; all are counted
 
 
@@ -144,6 +146,12 @@ class SourceDataset:
             self.tasks["test"], self._of_task("test"), self.rule["test"], None
         )
 
+    def training_places(self) -> dict[str, NDArray[np.int64]]:
+        """Where the examples of each training task stand, whatever is sampled of them."""
+        return list_training_places(
+            self.records["train"], self.tasks["train"], self.rule
+        )
+
     def by_task(self, places: list[int]) -> dict[str, list[int]]:
         """The places of each task, tasks in the order in which they come first."""
         found: dict[str, list[int]] = {}
@@ -155,8 +163,9 @@ class SourceDataset:
             found.setdefault(task, []).append(place)
         return found
 
-    def _of_task(self, split: str) -> dict[str, NDArray[np.int64]]:
-        return self.records[split].places()
+    def _of_task(self, split: str) -> Mapping[str, NDArray[np.int64]]:
+        """The places of each task's examples that a split may have."""
+        return choose_rows(self.records[split].places(), self.rule, split)
 
     def _tasks(self) -> dict[str, list[str]]:
         """The names of the tasks of each split, by the rule that says what is held
@@ -185,13 +194,18 @@ class SourceDataset:
                     f" {', '.join(absent[:SHOWN])}, …"
                 )
             return self._lists
-        train, test = splits.hold_out(pool, rule["by"], rule.get("tasks"), rule["seed"])
+        if rule["by"] == BY_ROWS:
+            # of every task some rows are tested and the others are trained on
+            return {"train": pool, "test": pool}
+        train, test = splits.hold_out(
+            pool, rule["by"], rule.get("tasks"), rule["seed"], rule.get("share")
+        )
         return {"train": train, "test": test}
 
     def _sample(
         self,
         names: list[str],
-        of_task: dict[str, NDArray[np.int64]],
+        of_task: Mapping[str, NDArray[np.int64]],
         rule: Recipe,
         wanted: NDArray[np.bool_] | None,
     ) -> list[int]:
@@ -245,8 +259,45 @@ class SourceDataset:
             self.files.data, content.data_files(reader), self.rule["digest"]
         )
         return readers.read_published_ids(
-            reader, self.files.data, self.rule.get("on_bad_row") == "skip"
+            reader,
+            self.files.data,
+            self.rule.get("on_bad_row") == "skip",
+            self.rule.get("fields"),
         )
+
+
+def choose_rows(
+    places: Mapping[str, NDArray[np.int64]], source: Recipe, split: str
+) -> Mapping[str, NDArray[np.int64]]:
+    """Of every task the places of the examples that a split may have: all of them, but
+    where rows are held out.
+
+    Then those that are drawn are the test's, and all others are trained on. `source` is
+    the recipe of the source.
+    """
+    rule = source.get("held_out", {})
+    if rule.get("by") != BY_ROWS:
+        return places
+    as_lists = {task: of_task.tolist() for task, of_task in places.items()}
+    held_out = splits.hold_out_rows(as_lists, rule["share"], rule["seed"])
+    chosen: dict[str, NDArray[np.int64]] = {}
+    for task, of_task in places.items():
+        drawn = np.array(held_out[task], np.int64)
+        is_tested = np.isin(of_task, drawn)
+        if split == "test":
+            chosen[task] = of_task[is_tested]
+        else:
+            chosen[task] = of_task[~is_tested]
+    return chosen
+
+
+def list_training_places(
+    records: Records, tasks: Sequence[str], source: Recipe
+) -> dict[str, NDArray[np.int64]]:
+    """Where the examples of each of these tasks stand that are not held out; of tasks
+    without any nothing."""
+    places = choose_rows(records.places(), source, "train")
+    return {task: places[task] for task in tasks if task in places}
 
 
 def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
@@ -265,9 +316,14 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
     content.refuse_other_reading(reader, path, source)
     intake = Intake(skip)
     with publish_folder(folder) as draft:
-        examples = readers.read_examples(reader, path, intake)
+        fields = source.get("fields")
+        examples = readers.read_examples(reader, path, intake, fields)
         count = write_records(
-            draft, examples, made_id, with_options=readers.FORMATS[reader].options
+            draft,
+            examples,
+            made_id,
+            with_options=readers.FORMATS[reader].options,
+            are_texts="text" in (fields or {}),
         )
         Records(draft).refuse_doubled(path)
         made = {
@@ -275,7 +331,7 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
             "source": source["digest"],
             "lists": readers.read_lists(reader, path),
         }
-        if notes := readers.inspect_files(reader, path).notes:
+        if notes := readers.inspect_files(reader, path, fields=fields).notes:
             made["beside"] = list(notes)
         write_json(draft / META, {**made, "count": count, **intake.facts()})
     logger.info(f"records {made_id}: {count} examples of {reader}")

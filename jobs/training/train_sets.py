@@ -16,7 +16,7 @@ from jobs.training.task_scales import compute_scales
 from jobs.training.tokens import Encode, how_encoded, prepare_tokens, tokens_id
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import ANSWER, CHAT, Template
+from zsg_core.data.prompts import ANSWER, CHAT, EncodedExample, Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.families.registry import position_count
@@ -121,9 +121,6 @@ def make_encoder(
     truncate: str = "prompt",
 ) -> Encode:
     """How a run turns an example into token ids."""
-    if template.name == CHAT:
-        encoder = vocabulary.open_chat(template)
-        return partial(encoder.encode, max_length=max_length, truncate=truncate)
     ends = {"bos": vocabulary.bos, "eos": vocabulary.eos}
     how: dict[str, Any] = {
         "template": template,
@@ -131,7 +128,17 @@ def make_encoder(
         "truncate": truncate,
         **ends,
     }
-    return partial(prompts.encode_example, tokenize=vocabulary.tokenize, **how)
+    encode = partial(prompts.encode_example, tokenize=vocabulary.tokenize, **how)
+    if template.name != CHAT:
+        return encode
+    encoder = vocabulary.open_chat(template)
+
+    def encode_chat(example: Example) -> EncodedExample:
+        if example.is_text:  # which no template is put around
+            return encode(example)
+        return encoder.encode(example, max_length, truncate)
+
+    return encode_chat
 
 
 def ordered_ids(arrangement: Path) -> list[str]:

@@ -30,10 +30,10 @@ from launcher.grids import (
 from launcher.grids.hub import Downloads
 from zsg_core import suites
 from zsg_core.data import data_sets, instructions, readers
-from zsg_core.data.readers import hugging_face, niv2, p3
+from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.data.readers.intake import Intake
-from zsg_core.errors import UserError
+from zsg_core.errors import BadData, UserError
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -75,7 +75,7 @@ class Inputs:
         self._known = _read_cache(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
         self._sources: dict[tuple[Any, ...], tuple[SourceFiles, SourceDigests]] = {}
-        self._looks: dict[tuple[str, Path], Inspection] = {}
+        self._looks: dict[tuple[str, Path, str], Inspection] = {}
         self._read = 0
 
     def digest_inputs(self, settings: Settings) -> InputDigests:
@@ -147,6 +147,7 @@ class Inputs:
             source.test_path,
             source.tags,
             instructions_path,
+            str(source.fields),
         )
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
@@ -157,8 +158,8 @@ class Inputs:
         return self._sources[key]
 
     def _digest_source(self, source: Source, files: SourceFiles) -> SourceDigests:
-        data = self._look(source.set, files.data)
-        test = self._look(test_set(source), files.test)
+        data = self._look(source, source.set, files.data)
+        test = self._look(source, test_set(source), files.test)
         return SourceDigests(
             marks=dict(data.marks),
             test_marks=dict(test.marks),
@@ -186,17 +187,20 @@ class Inputs:
             " stands in records/"
         )
 
-    def _look(self, reader: str, path: Path | None) -> Inspection:
+    def _look(self, source: Source, reader: str, path: Path | None) -> Inspection:
         """What the files of a source tell before they are read; what there is to say of
         them is said once."""
         if path is None:
             return Inspection()
-        if (reader, path) not in self._looks:
-            look = readers.inspect_files(reader, path, self._facts(reader, path))
+        fields = source.fields_of(reader)
+        key = reader, path, str(fields)
+        if key not in self._looks:
+            facts = self._facts(reader, path)
+            look = readers.inspect_files(reader, path, facts, fields)
             for note in look.notes:
                 logger.warning(f"note: {note}")
-            self._looks[reader, path] = look
-        return self._looks[reader, path]
+            self._looks[key] = look
+        return self._looks[key]
 
     def _facts(self, reader: str, source: Path) -> Facts | None:
         """What a format reads of one file of a source, kept as its digest is."""
@@ -407,6 +411,7 @@ def _drawn(source: Source) -> tuple[object, ...]:
     )
     return (
         source.set,
+        str(source.fields),
         source.path,
         source.train_per_task,
         source.train_tasks,
@@ -449,8 +454,8 @@ def _check_held_out(
     if paths.test is None and by_list:
         raise UserError(
             f"{_key(name, 'path')}: {paths.data}: no list of held-out tasks lies beside the data of"
-            f" {source.set}; set {_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by:"
-            " seed, tasks: …} or {by: family}"
+            f" {source.set}; set {_key(name, 'test_path')}, or {_key(name, 'held_out')}:"
+            " {share: 1/5} of the rows, {by: seed, tasks: …} or {by: family}"
         )
 
 
@@ -503,7 +508,13 @@ def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
     # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
     if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
         return
-    next(iter(readers.read_examples(name, path, Intake(source.on_bad_row == "skip"))))
+    intake = Intake(source.on_bad_row == "skip")
+    try:
+        next(iter(readers.read_examples(name, path, intake, source.fields_of(name))))
+    except BadData as error:
+        if misfit := wrong_format.describe(name, path, source.fields_of(name)):
+            raise BadData(misfit) from error
+        raise
 
 
 def source_files(
@@ -521,7 +532,7 @@ def source_files(
     def locate(key: str, path: str | None, reader: str = "") -> Path | None:
         if path is None:
             return None
-        is_hub = reader == hugging_face.NAME
+        is_hub = bool(reader) and readers.FORMATS[reader].is_on_hub
         return _data(_key(name, key), path, downloads if is_hub else None)
 
     instructions_path = source.instructions and source.instructions.path

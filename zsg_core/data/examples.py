@@ -15,7 +15,9 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     since the template decides how they are shown. `references` are the answers that
     would be right in the last turn, where several were published; the turn holds one of
     them. `options` are the different choices for the last answer that were published
-    with it, written as the answer is, and one is the answer.
+    with it, written as the answer is, and one is the answer. `is_text`: whether it is a
+    raw text, the answer to an empty question: no template is put around it, and all of
+    it is learnt.
     """
 
     id: str
@@ -27,6 +29,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     references: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    is_text: bool = False
 
     @property
     def input(self) -> str:

@@ -70,6 +70,9 @@ class Template:
         )
 
 
+AS_IT_IS = Template("plain")
+
+
 def digest_chat_template(source: str) -> str:
     """The SHA-256 of a chat template's text, whose lines end as Jinja reads them: a
     tokenizer that is saved anew ends them otherwise than the base's file."""
@@ -203,7 +206,10 @@ def encode_example(
     `head`: the first `max_length` tokens of the whole, so that a long prompt can push
     answers out (the published code). Positive examples are dropped only while the
     question alone is longer than `max_length`.
+
+    A raw text is written as it is, whatever the template.
     """
+    template = choose_template(example, template)
     if truncate == HEAD:
         return _head(example, template, tokenize, bos, eos, max_length)
     ids, spans, lost, lost_question = _begin(bos), [], 0, False
@@ -226,6 +232,11 @@ def encode_example(
         ids += [*answer[:answer_room], eos]
         lost += over
     return EncodedExample(ids, tuple(spans), lost, lost_question)
+
+
+def choose_template(example: Example, template: Template) -> Template:
+    """The template that an example is written by: of a raw text one that adds nothing."""
+    return AS_IT_IS if example.is_text else template
 
 
 @dataclass(frozen=True)
@@ -344,7 +355,11 @@ def embedding_text(example: Example, shots: int) -> str:
 def training_texts(examples: Sequence[Example], template: Template) -> list[str]:
     """What a tokenizer of our own is trained on: each example as the model will see it."""
     return [
-        "".join(text for i in range(len(e.turns)) for text in _texts(e, i, template))
+        "".join(
+            text
+            for i in range(len(e.turns))
+            for text in _texts(e, i, choose_template(e, template))
+        )
         for e in examples
     ]
 

@@ -6,9 +6,11 @@ another task's sample. Python's `random.Random(str)` seeds by SHA-512 and is the
 every machine.
 """
 
+import math
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import TypeVar
 
 from zsg_core.data.examples import Example
@@ -20,14 +22,25 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
 def hold_out(
-    tasks: Sequence[str], method: str, count: int | None, seed: int
+    tasks: Sequence[str],
+    method: str,
+    count: int | None,
+    seed: int,
+    share: str | None = None,
 ) -> tuple[list[str], list[str]]:
     """The training and the held-out tasks, both in the order given.
 
-    `seed`: `count` tasks drawn from all. `family`: one task drawn from every family of
-    two or more, so that each held-out task has a sibling in training. UserError where
-    nothing would be left, or nothing held out.
+    `seed`: `count` tasks drawn from all, or that exact `share` of them. `family`: one
+    task drawn from every family of two or more, so that each held-out task has a
+    sibling in training. UserError where nothing would be left, or nothing held out.
     """
+    if share is not None:
+        count = _count_share(len(tasks), share)
+        if not count:
+            raise UserError(
+                f"data.held_out: there is one task, {', '.join(tasks)}, and a share of the tasks"
+                " leaves none to train on; hold out rows of it: {by: rows, share: …}"
+            )
     rng = random.Random(f"held out by {method}:{seed}")
     if method == "seed":
         held_out = _draw_tasks(tasks, count, rng)
@@ -35,6 +48,36 @@ def hold_out(
         held_out = _draw_siblings(tasks, rng)
     training = [task for task in tasks if task not in held_out]
     return training, [task for task in tasks if task in held_out]
+
+
+def hold_out_rows(
+    places: Mapping[str, Sequence[int]], share: str, seed: int
+) -> dict[str, list[int]]:
+    """Of every task the places of the examples that are held out, in the order given.
+
+    The exact `share` of a task's examples, rounded down, but at least one of two or
+    more, drawn by (seed, task). UserError where no task has two examples.
+    """
+    held_out: dict[str, list[int]] = {}
+    for task, of_task in places.items():
+        rng = random.Random(f"held out by rows:{seed}:{task}")
+        size = len(of_task)
+        count = _count_share(size, share)
+        drawn = rng.sample(range(size), count)
+        held_out[task] = [of_task[number] for number in sorted(drawn)]
+    if not any(held_out.values()):
+        raise UserError(
+            "data.held_out: no task has two examples, of which one could be held out; set"
+            " data.test_path"
+        )
+    return held_out
+
+
+def _count_share(count: int, share: str) -> int:
+    """How many of so many are an exact share: rounded down, one at least, and never all."""
+    if count < 2:
+        return 0
+    return min(count - 1, max(1, math.floor(Fraction(share) * count)))
 
 
 def _draw_tasks(

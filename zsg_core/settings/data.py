@@ -31,6 +31,7 @@ from zsg_core.settings.fields import (
     Strict,
     check_printable,
 )
+from zsg_core.settings.record_fields import RecordFields
 
 ONE = ""  # the name of the source where data are of one
 
@@ -39,38 +40,80 @@ OPTION_SETS = tuple(name for name, made in FORMATS.items() if made.options)
 # sets that say what is asked in a place of its own
 DEFINED = tuple(name for name, made in FORMATS.items() if made.defined)
 TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
+# sets whose columns the user names
+OWN_SETS = tuple(name for name, made in FORMATS.items() if made.with_fields)
 
 
 class HeldOut(Strict):
-    """Which tasks are never trained on, and tested instead."""
+    """What is never trained on, and tested instead: tasks, or rows of every task."""
 
-    by: Literal["list", "seed", "family"] = Field(
+    by: Literal["list", "seed", "family", "rows"] = Field(
         default="list",
         description=(
             "How held-out tasks are chosen: list = the list published with the data; seed "
-            "= `tasks` tasks drawn by `seed`; family = one task of every family, which is "
-            "a task's first word."
+            "= `tasks` tasks, or a `share` of them, drawn by `seed`; family = one task of "
+            "every family, which is a task's first word. Or rows = of every task that "
+            "`share` of its examples, which is the default where a share is given."
         ),
     )
     tasks: Count | None = Field(
         default=None,
-        description="How many tasks are held out; needed by `by: seed` and by nothing else.",
+        description=(
+            "How many tasks are held out. Of `by: seed` alone, which needs this or `share`."
+        ),
+    )
+    share: ExactFraction | None = Field(
+        default=None,
+        description=(
+            "Exact share that is held out, such as 1/5: of every task's examples, or under "
+            "`by: seed` of the tasks. At least one of each task of two or more."
+        ),
     )
     seed: Seed = Field(
         default=0,
         description=(
-            "Seed of the draw of held-out tasks, under `by: seed` or `family`. The top "
+            "Seed of the draw of what is held out; a published list has none. The top "
             "`seed` never changes it."
         ),
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _share_of_rows(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("share") is None:
+            return values
+        return {"by": "rows", **values}
+
     @model_validator(mode="after")
     def _only_what_counts(self) -> "HeldOut":
-        if (self.tasks is None) == (self.by == "seed"):
-            raise ValueError("`tasks` is needed by `by: seed`, and by nothing else")
+        problem = self._explain_bad_tasks() or self._explain_bad_share()
+        if problem:
+            raise ValueError(problem)
         if self.by == "list" and "seed" in self.model_fields_set:
             raise ValueError("`seed` draws nothing under `by: list`")
         return self
+
+    def _explain_bad_tasks(self) -> str | None:
+        """Why the number of tasks does not fit the way of choosing; None where it does."""
+        if self.by != "seed":
+            return None if self.tasks is None else "`tasks` is of `by: seed` alone"
+        if self.tasks is None and self.share is None:
+            return "`by: seed` needs `tasks`, or `share`"
+        if self.tasks is not None and self.share is not None:
+            return "`tasks` and `share` both say how much; give one of them"
+        return None
+
+    def _explain_bad_share(self) -> str | None:
+        """Why the share does not fit the way of choosing; None where it does."""
+        if self.share is None:
+            return (
+                "`by: rows` needs `share`, such as 1/5" if self.by == "rows" else None
+            )
+        if self.by not in ("rows", "seed"):
+            return f"`share` does nothing under `by: {self.by}`"
+        if self.share == 1:
+            return "`share` 1 would leave nothing to train on"
+        return None
 
 
 def check_tag_pattern(text: str) -> str:
@@ -155,9 +198,17 @@ class SourceSettings(Strict):
         default=None,
         description=(
             "The data, which every source needs: a file, a folder, or a pattern such as "
-            "tasks/*.json. For format huggingface also a name on the hub: org/name, "
-            "org/name:main/train, org/name@revision:main/train. The content enters the "
-            "run id, not where it lies."
+            "tasks/*.json. For formats huggingface and records also a name on the hub: "
+            "org/name, org/name:main/train, org/name@revision:main/train. The content "
+            "enters the run id, not where it lies."
+        ),
+    )
+    fields: RecordFields | None = Field(
+        default=None,
+        description=(
+            "Format records only, which needs it: which column of your rows is what, such "
+            "as {prompt: question, answer: answer, task: category}. It holds for test "
+            "data of that format, too."
         ),
     )
     test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
@@ -177,9 +228,9 @@ class SourceSettings(Strict):
     held_out: HeldOut | None = Field(
         default=None,
         description=(
-            "Which tasks are never trained on, and tested instead, such as {by: seed, "
-            "tasks: 20}. It excludes `test_path`. Null means {by: list} for one data set, "
-            "and no test for one of several `sources`."
+            "What is never trained on, and tested instead, such as {share: 1/5} of every "
+            "task's rows, or {by: seed, tasks: 20}. It excludes `test_path`. Null means "
+            "{by: list} for one data set, and no test for one of several `sources`."
         ),
     )
     on_bad_row: Literal["error", "skip"] = Field(
@@ -193,14 +244,14 @@ class SourceSettings(Strict):
         default=20,
         description=(
             "Most examples of each training task. Null means all, which is the default of "
-            "formats that are one task."
+            "records and of formats that are one task."
         ),
     )
     test_per_task: Count | None = Field(
         default=5,
         description=(
             "Most examples of each held-out task. Null means all, which is the default of "
-            "formats that are one task."
+            "records and of formats that are one task."
         ),
     )
     train_tasks: Count | None = Field(
@@ -341,6 +392,7 @@ class Source(SourceSettings):
     def _makes_sense(self) -> "Source":
         problem = (
             self._explain_bad_files()
+            or self._explain_bad_fields()
             or self._explain_bad_amount()
             or self._explain_idle_key()
         )
@@ -357,6 +409,22 @@ class Source(SourceSettings):
         if self.test_path is not None and self.held_out is not None:
             return (
                 "`held_out` and `test_path` both say what is tested; give one of them"
+            )
+        return None
+
+    def _explain_bad_fields(self) -> str | None:
+        """Why the columns are not said where they must be, or are where nobody reads
+        them; None where all is well."""
+        is_own = self.set in OWN_SETS or self.test_set in OWN_SETS
+        if is_own and self.fields is None:
+            return (
+                "set records reads columns of your own, and needs `fields`, such as {prompt:"
+                " question, answer: answer, task: category}"
+            )
+        if self.fields is not None and not is_own:
+            return (
+                f"`fields` name the columns of set records, and {self.set} has columns of its"
+                " own; say set: records, or take `fields` out"
             )
         return None
 
@@ -388,6 +456,13 @@ class Source(SourceSettings):
                 " them out"
             )
         return None
+
+    def fields_of(self, reader: str) -> dict[str, Any] | None:
+        """The columns of data of a format, as a recipe has them; None where the format
+        has its own."""
+        if self.fields is None or reader not in OWN_SETS:
+            return None
+        return self.fields.recipe
 
     @property
     def is_sampled(self) -> bool:

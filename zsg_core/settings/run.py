@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.metrics import LOSS, RANK_ACCURACY
 from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
@@ -440,6 +440,21 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
+    def _texts_have_no_answers(self) -> "Settings":
+        others = [key for key in self.checkpoints.metrics if key != LOSS]
+        if not others:
+            return self
+        for source in self.data.by_source().values():
+            fields = source.fields_of(source.test_set or source.set) or {}
+            is_tested = bool(source.test_path or source.held_out)
+            if "text" in fields and is_tested:
+                raise ValueError(
+                    f"checkpoints.metrics: {others[0]} scores answers, and a raw text (fields.text)"
+                    " asks for none; test other data, or take the loss alone"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _stages_can_be_resolved(self, info: ValidationInfo) -> "Settings":
         stages = self.by_stage()
         # a stage's own settings are validated before those of the run that it is of
@@ -565,6 +580,7 @@ def _collect_test_of_source(source: Source) -> dict[str, Any]:
     values["test_set"] = source.test_set or source.set
     if not source.test_path:
         values |= {"path": source.path, "on_bad_row": source.on_bad_row}
+    values["fields"] = source.fields_of(values["test_set"])
     wordings = source.instructions
     if wordings and not wordings.replaces:
         values["instructions"] = (wordings.path, wordings.place)

@@ -15,7 +15,14 @@ import contextlib
 import functools
 import os
 import struct
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -218,14 +225,10 @@ def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
         leaves = [
             opened.schema.column(number) for number in range(metadata.num_columns)
         ]
-        read = [
-            number
-            for number, leaf in enumerate(leaves)
-            if leaf.path.partition(".")[0] in column_names
-        ]
-        names = list(
-            dict.fromkeys(leaves[number].path.partition(".")[0] for number in read)
-        )
+        whole_names = set(opened.schema_arrow.names)
+        heads = [_find_head(leaf.path, whole_names) for leaf in leaves]
+        read = [number for number, head in enumerate(heads) if head in column_names]
+        names = list(dict.fromkeys(heads[number] for number in read))
         sizes = [
             metadata.row_group(group).num_rows
             for group in range(metadata.num_row_groups)
@@ -252,6 +255,12 @@ def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
                     file,
                     f"cannot be read: a group has {size:,} rows fewer than it says",
                 )
+
+
+def _find_head(path: str, whole_names: Collection[str]) -> str:
+    """The column that a path of a Parquet schema begins with: dots part what is nested,
+    and a column's own name may have some."""
+    return path if path in whole_names else path.partition(".")[0]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,10 @@ class Format:
     file does not change; `inspect`: what these tell of the whole. `defined`: whether the data say
     what is asked in a place of its own, so that the template may word it.
     `draws_answers`: whether one of several right answers is drawn for an example, so
-    that the seed counts even where all examples are taken.
+    that the seed counts even where all examples are taken. `is_on_hub`: whether the path
+    may be the name of a data set of the hub. `reads_row`: whether a row of JSON is an
+    example, of a format of such rows. `with_fields`: of a format whose columns
+    the user names, the format of rows that have these, as a recipe has them.
     """
 
     about: str
@@ -75,6 +78,9 @@ class Format:
     inspect: Callable[[Path, Facts], Inspection] = lambda path, facts: Inspection()
     defined: bool = False
     draws_answers: bool = False
+    is_on_hub: bool = False
+    reads_row: Callable[[Any], bool] | None = None
+    with_fields: "Callable[[Mapping[str, Any] | None], Format] | None" = None
 
 
 FORMATS: Registry[Format] = Registry("format of data", "zsg_core.data.readers")
@@ -138,12 +144,20 @@ def format_of_rows(
     def inspect(path: Path, facts: Facts) -> Inspection:
         return Inspection(notes=_beside_train(path, suffixes))
 
+    def reads_row(raw: Any) -> bool:
+        hook = keys.make_decode_hook(Intake())
+        try:
+            return bool(parse(msgspec.convert(raw, row, dec_hook=hook), "", Intake()))
+        except (Malformed, msgspec.ValidationError, keys.UnsupportedRow):
+            return False
+
     return Format(
         about=about,
         files=lambda path: find_files(path, suffixes),
         read=read,
         published_ids=published_ids,
         inspect=inspect,
+        reads_row=reads_row,
     )
 
 

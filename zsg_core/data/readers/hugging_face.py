@@ -143,7 +143,7 @@ def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] 
 def read_facts(file: Path) -> dict[str, Any]:
     """The columns of a file, and the paths to what is JSON in them, from its schema."""
     schema = columns.read_schema(file)
-    return {"columns": schema.names, "json": _paths(_encoded(schema))}
+    return {"columns": schema.names, "json": _paths(find_encoded(schema))}
 
 
 def inspect_files(path: Path, facts: Facts) -> Inspection:
@@ -197,7 +197,7 @@ def _read_of(kind: type[msgspec.Struct]) -> set[str]:
     return {field.encode_name for field in msgspec.structs.fields(kind)}
 
 
-def _encoded(schema: Any) -> dict[str, Any]:
+def find_encoded(schema: Any) -> dict[str, Any]:
     """Where a file's values are JSON as text: by column True, or the same of its
     fields; of a list, of its items."""
     in_features = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -318,6 +318,7 @@ def _saved(state: Path) -> list[str]:
     about="a Hugging Face data set in a folder: of save_to_disk, or of Parquet files",
     files=list_files,
     options=True,
+    is_on_hub=True,
     facts=read_facts,
     inspect=inspect_files,
 )
@@ -331,14 +332,14 @@ def read_examples(path: Path, intake: Intake) -> Iterator[Example]:
         kind, parse = _shape(file, set(schema.names))
         if kind is p3.P3Row and not tasks:
             tasks, _ = names.find_tasks(split_files, root_folder(path))
-        decode = _Decode(kind, _encoded(schema), hook)
+        decode = Decode(kind, find_encoded(schema), hook)
         name = tasks.get(file, file.stem)
         with closing(columns.read_rows(file, _read_of(kind))) as batches:
             yield from _parse_batches(file, batches, decode, parse, intake, name)
 
 
 @dataclass(frozen=True)
-class _Decode:
+class Decode:
     """How the rows of a file become records: of which type, which of its columns hold
     JSON as text, and what takes a value that the type does not state."""
 
@@ -361,7 +362,7 @@ class _Decode:
 def _parse_batches(
     file: Path,
     batches: Iterator[list[dict[str, Any]]],
-    decode: _Decode,
+    decode: Decode,
     parse: Parse,
     intake: Intake,
     name: str,

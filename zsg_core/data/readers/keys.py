@@ -14,7 +14,7 @@ Qwen's `reasoning_content`, OpenRouter's `reasoning_details`, LiteLLM's `thinkin
 OpenAI's former `functions`, GSM8K's `solution` of a model beside the right answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -323,6 +323,20 @@ def _check_message(location: str, message: Any, intake: Intake) -> None:
             side,
             intake,
         )
+
+
+def check_message_values(
+    location: str, role: str, values: Mapping[str, Any], intake: Intake
+) -> None:
+    """The same of a message whose keys are none of a format's: `values` are all that it
+    has beside who speaks and what."""
+    side = SIDES.get(role)
+    for key in MESSAGE.keys() & values.keys():
+        value = values[key]
+        if key == "name" and side not in (USER, ASSISTANT):
+            continue
+        place = f"{location}: `{key}: {_shown(value)}`"
+        _apply(place, value, MESSAGE[key], side, intake)
 
 
 def _apply(

@@ -1,5 +1,5 @@
 """Reads files of rows as a stream: JSON lines, one JSON array, CSV, tab-separated
-lines; gzipped or not.
+lines; packed or not.
 
 A row is decoded straight into a msgspec type that states the format's keys. Files are
 read in blocks and decoded a block at a time; only where that fails is the block looked
@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -35,7 +35,17 @@ PACKED = {
     b"PK\x03\x04": "zip",
 }
 LONGEST_MARK = max(map(len, PACKED))
+# what reading a file of CSV raises
+UNREADABLE = (
+    OSError,
+    EOFError,
+    zlib.error,
+    csv.Error,
+    UnicodeDecodeError,
+    json_array.TooLong,
+)
 LINE, ITEM = ":{}", "[{}]"
+ZSTD = ".zst"
 
 
 @dataclass(frozen=True)
@@ -108,44 +118,90 @@ def json_rows(
 
 
 def csv_rows(
-    path: Path, kind: type[Fields], intake: Intake
+    path: Path,
+    kind: type[Fields],
+    intake: Intake,
+    needed: Sequence[str] | None = None,
+    delimiter: str = ",",
 ) -> Generator[Chunk[Fields], None, None]:
-    """The rows of a CSV file with a header. UserError if it cannot be read or lacks a column."""
+    """The rows of a CSV file with a header. UserError if it cannot be read or lacks a column.
+
+    `needed`: the columns that must be there, or of a path with dots its head; None for
+    all of `kind`.
+    """
     csv.field_size_limit(json_array.LONGEST)
+    number = 1
     try:
         with (
             _open(path) as raw,
             io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
         ):
             lines = _Lines(file)
-            reader = csv.reader(lines, strict=True)
+            reader = csv.reader(lines, strict=True, delimiter=delimiter)
             header = next(reader, None)
-            columns = [field.name for field in msgspec.structs.fields(kind)]
-            if header is None or not set(columns) <= set(header):
-                raise broken_file(
-                    path,
-                    f"the first line must name the columns {', '.join(columns)}; found {header}",
-                )
+            columns = [field.encode_name for field in msgspec.structs.fields(kind)]
+            _check_header(path, header, columns if needed is None else needed)
+            assert header is not None, "a file without a header is refused"
+            hook = keys.make_decode_hook(intake)
             lines.taken = 0
             for fields in reader:
+                number = reader.line_num
                 lines.taken = 0
                 if len(fields) == len(header):
-                    row = msgspec.convert(dict(zip(header, fields, strict=True)), kind)
-                    yield Chunk(LINE, reader.line_num, [row])
-                else:
+                    values = dict(zip(header, fields, strict=True))
+                    row = msgspec.convert(values, kind, dec_hook=hook)
+                    yield Chunk(LINE, number, [row], intake.take_met_key())
+                elif fields:  # a blank line is no row
                     intake.refuse_row(
-                        f"{path}:{reader.line_num}",
+                        f"{path}:{number}",
                         f"has {len(fields)} fields, the header {len(header)}",
                     )
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        csv.Error,
-        UnicodeDecodeError,
-        json_array.TooLong,
-    ) as error:
+    except UNREADABLE as error:
+        raise broken_file(
+            path, f"cannot be read as CSV after line {number}: {error}"
+        ) from error
+
+
+def csv_cells(path: Path, delimiter: str) -> Generator[dict[str, str], None, None]:
+    """The rows of a CSV file by the names of its header, whatever these are. BadData for
+    one that cannot be read."""
+    csv.field_size_limit(json_array.LONGEST)
+    try:
+        with (
+            _open(path) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
+        ):
+            yield from csv.DictReader(_Lines(file), strict=True, delimiter=delimiter)
+    except UNREADABLE as error:
         raise broken_file(path, f"cannot be read as CSV: {error}") from error
+
+
+def find_missing(columns: Sequence[str], needed: Sequence[str]) -> list[str]:
+    """The columns that are needed and not there; of a path with dots its head will do."""
+    missing: list[str] = []
+    for path in needed:
+        head = path.partition(".")[0]
+        if path not in columns and head not in columns:
+            missing.append(path)
+    return missing
+
+
+def _check_header(path: Path, header: list[str] | None, needed: Sequence[str]) -> None:
+    """BadData for a header that lacks a column, or names one that is needed twice."""
+    columns = header or []
+    if find_missing(columns, needed):
+        joined = ", ".join(needed)
+        first_line = str(header)[:500]
+        hint = ""
+        if len(columns) == 1 and ";" in columns[0]:
+            hint = "; its fields stand between semicolons: save it with commas"
+        raise broken_file(
+            path,
+            f"the first line must name the columns {joined}; found {first_line}{hint}",
+        )
+    for column in needed:
+        if columns.count(column) > 1:
+            raise broken_file(path, f"the first line names {column!r} twice")
 
 
 class _Lines:
@@ -198,10 +254,14 @@ def tab_rows(
 
 
 def _open(path: Path) -> BinaryIO:
-    """The bytes of a file, unpacked where it is gzipped. BadData for one that is packed
-    otherwise than its name says."""
-    file: Any = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-    head = file.peek(LONGEST_MARK)
+    """The bytes of a file, unpacked where its name says how it is packed. BadData for
+    one that is packed otherwise than its name says."""
+    file = _unpack(path)
+    try:
+        head = file.peek(LONGEST_MARK)
+    except OSError:
+        file.close()
+        raise
     for mark, packing in PACKED.items():
         if head.startswith(mark):
             file.close()
@@ -211,6 +271,38 @@ def _open(path: Path) -> BinaryIO:
                 " gzip under a name that ends in .gz",
             )
     return file
+
+
+def _unpack(path: Path) -> Any:
+    """The bytes of a file as a stream that can be looked into."""
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ZSTD:
+        return io.BufferedReader(_Zstandard(path), BLOCK)
+    return path.open("rb")
+
+
+class _Zstandard(io.RawIOBase):
+    """The bytes of a file that is packed by zstandard, unpacked as they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        super().__init__()
+        self._file = pa.input_stream(str(path), compression="zstd")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer, or as much of it as is left. OSError for broken bytes."""
+        block = self._file.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _each_line(file: BinaryIO) -> Iterator[bytes]:

@@ -1,0 +1,241 @@
+"""Says of data that are not of the format asked for what they are: which keys their
+rows have, and which format reads them.
+
+Only the first rows of the first file are looked at, and nothing is changed: what is
+said is advice.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from zsg_core.data.readers import hugging_face, keys, row_files
+from zsg_core.data.readers.fields import Fields, make_row_type
+from zsg_core.data.readers.format import FORMATS, Format
+from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.own_rows import NAME, make_parser
+from zsg_core.data.readers.row_files import Rows
+from zsg_core.errors import UserError
+
+SCALARS = (str, int, float)
+MOST_KEYS = 12  # keys that are told; of more the first
+
+
+# What columns are often called that hold a part of an example, the more telling first.
+PROMPTS = (
+    "question",
+    "prompt",
+    "instruction",
+    "query",
+    "problem",
+    "input",
+    "inputs",
+    "source",
+    "user",
+    "human",
+    "request",
+    "post",
+)
+ANSWERS = (
+    "answer",
+    "response",
+    "output",
+    "completion",
+    "target",
+    "targets",
+    "solution",
+    "outputs",
+    "assistant",
+    "reply",
+    "answers",
+    "label",
+    "summary",
+)
+TASKS = (
+    "task",
+    "category",
+    "task_name",
+    "topic",
+    "subject",
+    "domain",
+    "type",
+    "source",
+)
+IDS = ("id", "_id", "uid", "uuid", "idx", "key", "example_id", "question_id")
+SYSTEMS = ("system", "system_prompt", "system_message")
+DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+TEXTS = ("text", "document", "content", "article", "body")
+
+
+def describe(
+    name: str, path: Path, fields: Mapping[str, Any] | None = None
+) -> str | None:
+    """Why data are not of a format, and what reads them; None where some of the first
+    rows are of it, or nothing can be told."""
+    try:
+        file = row_files.find_row_files(path)[0]
+        rows = row_files.read_first_rows(file)
+    except (UserError, OSError, msgspec.MsgspecError):
+        return None
+    columns = row_files.list_keys(rows)
+    if not columns or _fits(name, fields, rows):
+        return None
+    about = _strip_name(FORMATS[name].about)
+    joined = ", ".join(sorted(columns)[:MOST_KEYS])
+    if len(columns) > MOST_KEYS:
+        joined += ", …"
+    advice = _advise(rows, columns)
+    return f"{file.name} is not of the format {name} ({about}): its rows have {joined}{advice}"
+
+
+def _strip_name(about: str) -> str:
+    """What a format's rows have, without what it is called."""
+    _, _, keys_of_a_row = about.partition(": ")
+    return keys_of_a_row or about
+
+
+def _fits(name: str, fields: Mapping[str, Any] | None, rows: Rows) -> bool:
+    """Whether a format can read one of the rows; True where that cannot be told."""
+    if name == NAME:
+        return fields is None or _is_read_by(fields, rows)
+    if name == hugging_face.NAME:
+        return _is_shape(rows)
+    reads_row = FORMATS[name].reads_row
+    if reads_row is None:
+        return True
+    return any(reads_row(row) for row in rows)
+
+
+def _is_shape(rows: Rows) -> bool:
+    """Whether the columns are those of a shape that the hub's data sets have."""
+    columns = set(row_files.list_keys(rows))
+    for needed, _, _ in hugging_face.SHAPES:
+        if needed <= columns:
+            return True
+    return False
+
+
+def _is_read_by(recipe: Mapping[str, Any], rows: Rows) -> bool:
+    """Whether the fields of a recipe make an example of one of the rows."""
+    fields = Fields.from_recipe(recipe)
+    kind = make_row_type(fields)
+    parse = make_parser(fields)
+    intake = Intake()
+    hook = keys.make_decode_hook(intake)
+    for row in rows:
+        try:
+            record = msgspec.convert(row, kind, dec_hook=hook)
+            parse(record, NAME, intake)
+        except (Malformed, msgspec.ValidationError, keys.UnsupportedRow):
+            continue
+        return True
+    return False
+
+
+def _advise(rows: Rows, columns: Sequence[str]) -> str:
+    """Which format reads the rows; of what only `records` can, with which fields."""
+    guess = guess_fields(rows, columns)
+    if guess is not None:
+        return f", which set {NAME} reads with fields: {write_fields(guess)}"
+    for name, candidate in FORMATS.items():
+        if candidate.trains and _reads_all(candidate, rows):
+            return f", which set {name} reads"
+    return (
+        f"; set {NAME} reads rows of any columns, with fields such as {{prompt: COLUMN,"
+        " answer: COLUMN}"
+    )
+
+
+def _reads_all(candidate: Format, rows: Rows) -> bool:
+    """Whether a format makes examples of all of the rows."""
+    reads_row = candidate.reads_row
+    if reads_row is None:
+        return False
+    return all(reads_row(row) for row in rows)
+
+
+def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, str] | None:
+    """Which columns are what, by their names and what stands in them; None where they
+    do not tell."""
+    texts = [column for column in columns if _holds(rows, column, SCALARS)]
+    fields = _guess_dialogue(rows, columns, texts)
+    if not fields:
+        return None
+    unused = [column for column in texts if column not in fields.values()]
+    system = _first(SYSTEMS, unused)
+    if system is not None and "text" not in fields:
+        fields["system"] = system
+    task = _first(TASKS, unused)
+    if task is not None:
+        fields["task"] = task
+    own_id = _first(IDS, unused)
+    if own_id is not None and _differ(rows, own_id):
+        fields["id"] = own_id
+    return fields
+
+
+def _guess_dialogue(
+    rows: Rows, columns: Sequence[str], texts: Sequence[str]
+) -> dict[str, str]:
+    """Which columns hold what is asked and answered; none where no name tells."""
+    lists = [column for column in columns if _holds(rows, column, (list,))]
+    dialogue = _first(DIALOGUES, lists)
+    if dialogue is not None:
+        return {"messages": dialogue}
+    prompt = _first(PROMPTS, texts)
+    answer = _first(ANSWERS, [*texts, *lists])
+    if prompt is not None and answer is not None:
+        return {"prompt": prompt, "answer": answer}
+    text = _first(TEXTS, texts)
+    if text is not None:
+        return {"text": text}
+    return {}
+
+
+def _holds(rows: Rows, column: str, kinds: tuple[type, ...]) -> bool:
+    """Whether a column's values are of these kinds, where there are any."""
+    is_met = False
+    for row in rows:
+        value = row.get(column)
+        if value is None:
+            continue
+        if not isinstance(value, kinds):
+            return False
+        is_met = True
+    return is_met
+
+
+def _differ(rows: Rows, column: str) -> bool:
+    """Whether every row has another value in a column, as an id is."""
+    values = {str(row.get(column)) for row in rows}
+    return len(values) == len(rows)
+
+
+def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    """The first of these names that a column has, in whatever case."""
+    by_name = {column.lower(): column for column in columns}
+    for name in names:
+        if name in by_name:
+            return by_name[name]
+    return None
+
+
+def write_fields(fields: Mapping[str, str]) -> str:
+    """Fields as YAML writes them on one line."""
+    pairs: list[str] = []
+    for field, column in fields.items():
+        written = _write_column(column)
+        pairs.append(f"{field}: {written}")
+    joined = ", ".join(pairs)
+    return f"{{{joined}}}"
+
+
+def _write_column(column: str) -> str:
+    """A column's name in YAML, in quotes where it needs some."""
+    letters = column.replace("_", "")
+    if letters.isascii() and letters.isalnum() and not column[0].isdigit():
+        return column
+    return json.dumps(column)
