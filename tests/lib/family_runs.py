@@ -3,7 +3,7 @@ trained, killed and resumed, and what transformers says of what they leave."""
 
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,49 @@ class FamilyRuns:
             train=train, model={"name": base.name, "path": str(base)}, **when
         )
 
+    def make_stages(self, base: Path, tunings: Sequence[Mapping[str, Any]]) -> Path:
+        """The folder of the last of several stages, which differ in what is tuned; none
+        is started."""
+        stages = [{"train": {"tuning": dict(tuning)}} for tuning in tunings]
+        return self._bench.make(
+            train=dict(_TRAIN),
+            model={"name": base.name, "path": str(base)},
+            more={"stages": stages},
+            every=STEPS // 2,
+            state_every=SAVED_EVERY,
+            snapshots=STEPS,
+        )
+
+    @staticmethod
+    def find_stage_before(run: Path) -> Path:
+        """The folder of the stage that a run starts from."""
+        job = read_train_job(run)
+        assert job is not None
+        return run.with_name(job.before[-1])
+
     def train(self, run: Path, world: int = 1) -> None:
         """Trains a run to its end."""
         record = self._bench.jobs.run(run, world)
         assert record["outcome"] == "done", record
 
+    def train_both_ways(self, run: Path, world: int = 1) -> Path:
+        """Trains a run once undisturbed and once killed and resumed; the folder of the
+        first, beside the workspace's runs."""
+        fresh, undisturbed = (
+            run.parent.parent / f"{run.name}-{name}"
+            for name in ("fresh", "undisturbed")
+        )
+        shutil.copytree(run, fresh)
+        self.train(run, world)
+        run.rename(undisturbed)
+        fresh.rename(run)
+        self.train_killed(run, world)
+        return undisturbed
+
     def train_killed(self, run: Path, world: int = 1) -> int:
         """Trains a run to its end, killed once by SIGKILL after a state was saved; the
         step that it went on from."""
-        fresh = run.with_name(f"{run.name}-fresh")
+        fresh = run.parent.parent / f"{run.name}-unkilled"
         shutil.copytree(run, fresh)
         for _ in range(_TRIES):
             if self._kill(run, world):
@@ -88,9 +122,10 @@ class FamilyRuns:
             shutil.copytree(fresh, run)
         shutil.rmtree(fresh)
         self.train(run, world)
-        went_on = starts(run)[-1]["from"]
-        assert 0 < went_on < STEPS, "the run was not killed under way"
-        return went_on
+        first, last = (starts(run)[place] for place in (0, -1))
+        is_midway = first["from"] < last["from"] < last["steps"]
+        assert is_midway, "the run was not killed under way"
+        return last["from"]
 
     def _kill(self, run: Path, world: int) -> bool:
         """Starts a run and kills all its ranks once a state was saved; whether that was
@@ -115,12 +150,12 @@ class FamilyRuns:
 
 @dataclass(frozen=True)
 class Reloaded:
-    """What transformers makes of a snapshot. `class_name`: of the model; `names`: the
-    shape of each tensor in the files; `strange`: tensors that its class lacks, or that
+    """What transformers makes of a snapshot. `class_name`: of the model; `tensors`: the
+    shape of each in the files, by its name; `strange`: tensors that its class lacks, or that
     the files lack; `losses`: of each test item, nats a token, by eager attention."""
 
     class_name: str
-    names: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, tuple[int, ...]]
     strange: list[str]
     losses: NDArray[np.float64]
 
@@ -140,7 +175,7 @@ def reload_folder(folder: Path, run: Path) -> Reloaded:
     strange = [str(name) for key in info for name in info[key]]
     return Reloaded(
         class_name=type(model).__name__,
-        names=list_tensors(folder),
+        tensors=list_tensors(folder),
         strange=strange,
         losses=measure_items(model.eval(), run),
     )

@@ -2,28 +2,41 @@
 
 Each row is found, not written: a tiny model of the family is proven, its item losses
 are compared with those of transformers' own eager attention, and plan's count with the
-model's own.
+model's own. A real run trains it for a few steps, and once more, killed and resumed;
+transformers reads its snapshot.
 """
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from jobs.contract.model_proof import PACKED, REFUSED
 from jobs.model import architecture, packed_attention
 from jobs.model.answer_loss import AnswerLoss, choose_batching
 from jobs.model.attention_proof import prove_attention
+from tests.lib.family_runs import (
+    STEPS,
+    FamilyRuns,
+    find_difference,
+    read_last_losses,
+    reload_folder,
+)
+from tests.lib.forked_jobs import ForkedJobs, JobServer
 from tests.lib.tiny_families import FAMILIES, VOCABULARY, make_config, make_model
+from tests.lib.train_bench import Bench
 from zsg_core.families.registry import find_family, shape_of_config
 
 PAGE = Path("docs/models.md")
 BEGIN, END = "<!-- made by the tests: families -->\n", "<!-- end -->\n"
 HEAD = (
-    "| `model_type` | examples in a batch | item losses are Hugging Face's | plan counts from |\n"
-    "|---|---|---|---|\n"
+    "| `model_type` | examples in a batch | item losses are Hugging Face's | plan counts from"
+    " | killed and resumed | snapshot read again |\n"
+    "|---|---|---|---|---|---|\n"
 )
 
 # all of them longer than the tiny models' windows of 8
@@ -34,8 +47,8 @@ LOSS_TOLERANCE = 1e-5
 OTHERS = ("mamba", "lfm2", "jamba", "falcon_h1", "qwen3_next", "llama4_text")
 
 
-def make_row(family: str) -> str:
-    """What is true of a family, as a row of the table."""
+def make_row(family: str, runs: FamilyRuns) -> str:
+    """What is true of a family, as a row of the table; `runs` trains it."""
     if family in OTHERS:
         return _make_short_row(family)
     config = make_config(family)
@@ -43,7 +56,8 @@ def make_row(family: str) -> str:
     difference = compare_losses(family, proof.batching)
     exactness = "to 1e-5" if difference <= LOSS_TOLERANCE else "to 2e-4"
     assert difference <= 2e-4, f"{family}: losses are {difference:.2g} off"
-    return f"| `{family}` | {proof.batching} | {exactness} | {_count(config)} |\n"
+    source, resumed = _count(config), _resume(family, runs)
+    return f"| `{family}` | {proof.batching} | {exactness} | {source} | {resumed} |\n"
 
 
 def _make_short_row(family: str) -> str:
@@ -52,7 +66,8 @@ def _make_short_row(family: str) -> str:
     proof = prove_attention(CONFIG_MAPPING[family](**_kinds(family)))
     means = "not trained" if proof.batching == REFUSED else "not tried"
     source = "config.json" if find_family({"model_type": family}) else "the tensors"
-    return f"| `{family}` | {proof.batching} | {means} | {source} |\n"
+    untried = "not tried | not tried"
+    return f"| `{family}` | {proof.batching} | {means} | {source} | {untried} |\n"
 
 
 def _kinds(family: str) -> dict[str, Any]:
@@ -70,6 +85,27 @@ def _count(config: Any) -> str:
     expected = sum(parameter.numel() for parameter in model.parameters())
     assert shape_of_config(fields).parameters == expected, config.model_type
     return "config.json"
+
+
+def _resume(family: str, runs: FamilyRuns) -> str:
+    """How a run that was killed and resumed ends beside one that was not, and what its
+    last snapshot is to transformers: two cells of the table, if all is well."""
+    base = runs.make_base(family, f"{family}-base")
+    run = runs.make(base)
+    undisturbed = runs.train_both_ways(run)
+    differing = find_difference(run, undisturbed)
+    assert not differing, f"{family}: a resumed run differs in {differing}"
+    trained = read_last_losses(run)
+    before, after = (
+        reload_folder(folder, run) for folder in (base, run / f"snapshots/{STEPS}")
+    )
+    assert not after.strange, f"{family}: {after.strange}"
+    assert after.class_name == before.class_name
+    assert after.tensors == before.tensors, f"{family}: other names than were published"
+    assert np.abs(before.losses / trained - 1).max() > 1e-2, "it has learnt nothing"
+    furthest = np.abs(after.losses / trained - 1).max()
+    assert furthest <= LOSS_TOLERANCE, f"{family}: losses are {furthest:.2g} off"
+    return "to the bit | class, names, losses"
 
 
 def compare_losses(family: str, batching: str) -> float:
@@ -132,7 +168,13 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    rows = "".join(make_row(family) for family in list_families())
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        with JobServer(folder / "socket") as server:
+            bench = Bench(folder, ForkedJobs(server))
+            runs = FamilyRuns(bench)
+            rows = "".join(make_row(family, runs) for family in list_families())
+            bench.jobs.stop()
     PAGE.write_text(f"{before}{BEGIN}\n{HEAD}{rows}\n{END}{after}", encoding="utf-8")
 
 

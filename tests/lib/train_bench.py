@@ -54,7 +54,8 @@ class Bench:
 
         `train` are further settings of training, `more` others, dotted, laid over all;
         `is_start`: whether others are to start from its weights; `model`: the base, a
-        tiny one unless it is given.
+        tiny one unless it is given. Of several stages it is the last one's folder,
+        beside those that its job names.
         """
         self._made += 1
         folder = self.folder / f"run{self._made}"
@@ -92,11 +93,16 @@ class Bench:
         return self._prepare(opened.site, opened.runs[0], is_start)
 
     def _prepare(self, site: Site, run: Run, is_start: bool) -> Path:
-        prepare = Prepare("prepare/p", [run], set(run.needs))
+        stages = [*run.all_before, run]
+        needs = {need for stage in stages for need in stage.needs}
+        made = {need for need in needs if not need.startswith("runs/")}
+        prepare = Prepare("prepare/p", stages, made)
         job_files.write_prepare(site.workspace, prepare, site.profile, "s")
-        job_files.write_train(
-            site.workspace, run, site.profile, "s", (), is_start=is_start
-        )
+        for stage in stages:
+            is_begun_from = is_start or stage is not run
+            job_files.write_train(
+                site.workspace, stage, site.profile, "s", (), is_start=is_begun_from
+            )
         assert self.jobs.run(site.workspace.root / "prepare/p")["outcome"] == "done"
         return site.workspace.root / run_item(run)
 
