@@ -426,6 +426,7 @@ def test_a_run_that_could_not_be_evaluated_is_refused(zsg: Zsg, data: Path) -> N
     [row] = json.loads(zsg("plan", path, "--profile", "two", "--json", code=BY_DISK))
     assert row["estimate"]["evaluator"]["gpus"] == 2
     assert row["estimate"]["evaluator"]["answers_at_once"] >= 1
+    assert row["estimate"]["attention_on_gpus"]["kernel"] == "flash"
 
 
 def test_without_a_gpu_nothing_is_refused(zsg: Zsg, data: Path) -> None:

@@ -42,6 +42,7 @@ def test_a_folder_that_loads_is_proven_once(zsg: Zsg, llama: Path) -> None:
     assert UNPROVEN in zsg.said
     check = proofs.prove_model(folder, place)
     assert (check.verdict, "are proven with torch" in check.found) == (OK, True), check
+    assert "it attends by torch's flash kernel" in check.found
     zsg("plan", grid)
     assert UNPROVEN not in zsg.said
     path = folder / "tokenizer_config.json"

@@ -31,10 +31,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from jobs.model.attention_masks import ALL_KEYS, SeenKeys, UnknownMask, read_mask
 from jobs.model.transfer import send_integers
 from zsg_core.errors import UserError
+from zsg_core.training.attention_kernel import LARGEST_HEAD
 
 NAME = "zsg_packed"
 # of heads that the kernel takes (aten/native/transformers/cuda/flash_attn/flash_api.cpp)
-HEAD_STEP, LARGEST_HEAD = 8, 256
+HEAD_STEP = 8
 
 # Keywords that change no attention, whatever they say; and those that do not if they say this.
 SAYS_NOTHING = {

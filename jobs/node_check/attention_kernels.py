@@ -16,9 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.contract.node_check import Finding
 from jobs.model import packed_attention
-from jobs.model.packed_attention import LARGEST_HEAD, Row
+from jobs.model.packed_attention import Row
 from jobs.node_check.context import CheckContext
 from jobs.node_check.findings import report_ok, report_problem, report_skipped
+from zsg_core.training.attention_kernel import LARGEST_HEAD
 
 # of a packed row; the first and the last begin or end within a kernel's block
 LENGTHS = (65, 200, 1, 118)

@@ -15,7 +15,7 @@ from pathlib import Path
 from jobs.contract import model_proof
 from jobs.contract.folder import Workspace, get_object, read_json, write_json
 from jobs.contract.json_values import convert_json
-from jobs.contract.model_proof import AttentionProof
+from jobs.contract.model_proof import PADDED, AttentionProof
 from jobs.files.paths import expand_home
 from jobs.model import content
 from launcher.doctor.diagnosis import OK, PROBLEM, Diagnosis
@@ -23,6 +23,7 @@ from launcher.grids import model_folder
 from launcher.grids.inputs import Inputs
 from launcher.workspace import workspaces
 from zsg_core.errors import UserError
+from zsg_core.training.attention_kernel import choose_kernel
 
 DEPENDS_ON = ("torch", "transformers", "tokenizers")
 
@@ -68,8 +69,16 @@ def prove_model(folder: Path, workspace: Workspace) -> Diagnosis:
         "model",
         OK,
         f"{folder}: its weights, a forward pass and its tokenizer are proven with {versions}"
-        + (f"; its examples are {attention.describe()}" if attention else ""),
+        + (f"; its examples are {attention.describe()}" if attention else "")
+        + f"; on GPUs in half precision it attends by {_name_kernel(folder, attention)}",
     )
+
+
+def _name_kernel(folder: Path, attention: AttentionProof | None) -> str:
+    """By which kernel the model attends on a GPU, in words."""
+    is_padded = attention is not None and attention.batching == PADDED
+    shape = model_folder.read_shape(folder)
+    return choose_kernel(shape, "bf16", is_padded).describe()
 
 
 def _keep_attention(

@@ -3,7 +3,7 @@ workspace tells, or that a job will make it. Neither torch nor transformers is i
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from jobs.contract import model_proof
@@ -11,7 +11,9 @@ from jobs.contract.folder import is_whole
 from jobs.contract.model_proof import PACKED, PADDED, REFUSED, AttentionProof
 from launcher.clusters import profiles
 from launcher.grids.runs import Run
+from launcher.planning.memory_fit import Load
 from launcher.planning.site import Site
+from zsg_core.training.attention_kernel import FLASH, AttentionKernel, choose_kernel
 
 PROOFS = f"{model_proof.FOLDER}/"
 _MEANS = {
@@ -40,6 +42,40 @@ def describe_model(folder: Path, proof: AttentionProof | None) -> str:
         )
     means = _MEANS.get(proof.batching, proof.batching)
     return f"model.path {folder}: its examples stand in a batch {means}: {proof.describe()}"
+
+
+def find_padded(site: Site, runs: Sequence[Run]) -> set[str]:
+    """By which digests the models of the runs are proven whose examples are padded."""
+    digests = {run.proof for run in runs if run.proof}
+    padded: set[str] = set()
+    for digest in digests:
+        proof = find_proof(site, digest)
+        if proof is not None and proof.batching == PADDED:
+            padded.add(digest)
+    return padded
+
+
+def choose_run_kernel(run: Run, load: Load, padded: Collection[str]) -> AttentionKernel:
+    """By which kernel a run attends on GPUs. `load`: what it is estimated by; `padded`:
+    see find_padded."""
+    return choose_kernel(load.shape, load.precision, run.proof in padded)
+
+
+def describe_kernels(
+    site: Site, runs: Sequence[Run], load_of: Callable[[Run], Load]
+) -> list[str]:
+    """A line for each model of the user's that is to attend on GPUs by another kernel
+    than torch's flash kernel: which, and why."""
+    padded = find_padded(site, runs)
+    lines: dict[str, None] = {}
+    for run in runs:
+        load = load_of(run)
+        if run.base is None or load.device != "cuda":
+            continue
+        kernel = choose_run_kernel(run, load, padded)
+        if kernel.kernel != FLASH:
+            lines[f"model.path {run.base}: attention by {kernel.describe()}"] = None
+    return list(lines)
 
 
 def list_refusals(site: Site, runs: Sequence[Run]) -> list[str]:

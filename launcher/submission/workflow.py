@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -355,12 +355,24 @@ def _print_rows(opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError]) -
     opened.tell_notes()
     _say_unknown(opened, plan)
     _tell_of_the_data(opened)
-    takes = {run.id: opened.estimates.describe_run(run) for run in opened.runs}
+    takes = _describe_runs(opened)
     words = [str(why) for why in refused]
     effect_rows = effects.as_rows(opened.effects)
     show.as_json(plan_view.plan_rows(plan, takes, words, effect_rows))
     for why in refused:
         logger.warning(f"submit would refuse: {why}")
+
+
+def _describe_runs(opened: ResolvedGrid) -> dict[str, dict[str, Any]]:
+    """What each run takes, and by which kernel it attends where it trains on GPUs."""
+    padded = model_proofs.find_padded(opened.site, opened.runs)
+    takes: dict[str, dict[str, Any]] = {}
+    for run in opened.runs:
+        load = opened.estimates.of(run).load
+        kernel = model_proofs.choose_run_kernel(run, load, padded)
+        estimate = opened.estimates.describe_run(run)
+        takes[run.id] = {**estimate, "attention_on_gpus": asdict(kernel)}
+    return takes
 
 
 def _print_plan(
@@ -374,6 +386,9 @@ def _print_plan(
     if look.memory:
         beside = replace(beside, memory=opened.estimates.overview(plan))
     models = model_proofs.describe_models(opened.site, opened.runs)
+    models += model_proofs.describe_kernels(
+        opened.site, opened.runs, lambda run: opened.estimates.of(run).load
+    )
     plan_view.print_plan(plan, replace(beside, effects=opened.effects, models=models))
     logger.info(opened.profile_line)
     opened.tell_notes()
