@@ -10,7 +10,6 @@ import gc
 import os
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -425,19 +424,16 @@ def status(
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_look(workspace)
-    if watch and not json:
-        watching.watch(watching.Watched(place, grid, states or (), whole))
-    while True:
-        rows = queries.status_rows(place, grid, states or ())
-        if json:
-            show.as_json(rows)
-        else:
-            show.print_status(rows, whole or bool(states))
-            show.data_notes(queries.data_notes(place, grid, rows))
-            show.version_notes(version_notes.of_rows(rows))
-        if not watch:
-            return
-        time.sleep(queries.WATCH_S)
+    if watch:
+        watching.watch(watching.Watched(place, grid, states or (), whole, json))
+        return
+    rows = queries.status_rows(place, grid, states or ())
+    if json:
+        show.as_json(rows)
+        return
+    show.print_status(rows, whole or bool(states))
+    show.data_notes(queries.data_notes(place, grid, rows))
+    show.version_notes(version_notes.of_rows(rows))
 
 
 @app.command()

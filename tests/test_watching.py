@@ -1,6 +1,7 @@
 """Does `zsg status --watch` stay within its terminal, whatever becomes of that?"""
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_a_page_follows_the_size_of_its_terminal(start: Start) -> None:
     for width, height in ((40, 12), (20, 5), (80, 2), (9, 1), (200, 50)):
         terminal.resize(width, height)
         check_size(terminal.read_frame(), width, height)
+    os.kill(terminal.pid, signal.SIGCONT)  # as by `fg`
+    check_size(terminal.read_frame(), 200, 50)
     terminal.type(b"\x03")
 
     assert terminal.wait() == 130
@@ -138,10 +141,16 @@ def test_a_look_that_fails_leaves_what_was_seen(
 
 
 @pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize(
+    ("is_json", "beginning"), [(False, "again every 20 s"), (True, "[\n")]
+)
 def test_what_is_no_terminal_gets_page_under_page(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    is_json: bool,
+    beginning: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a control character, until Ctrl-C."""
+    """Without a control character, until Ctrl-C; a script gets list after list."""
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -150,13 +159,13 @@ def test_what_is_no_terminal_gets_page_under_page(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(watching.time, "sleep", pause)
-    watched = watching.Watched(Workspace(Path()), None, (), whole=False)
+    watched = watching.Watched(Workspace(Path()), None, (), False, is_json)
     with pytest.raises(typer.Exit) as ended:
         watching.watch(watched)
     text = capsys.readouterr().out
 
     assert ended.value.exit_code == 130
-    assert text.count("again every 20 s") == 2
+    assert text.count(beginning) == 2
     assert "\x1b" not in text
 
 

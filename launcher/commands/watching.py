@@ -16,12 +16,13 @@ LOST = 129  # as of who is ended by SIGHUP
 @dataclass(frozen=True)
 class Watched:
     """What is looked at: a grid, or all; only runs in these states; `whole`: a line for
-    every run, as far as the terminal has lines."""
+    every run, as far as the terminal has lines; `is_json`: for a script."""
 
     workspace: Workspace
     grid: str | None
     states: Collection[str]
     whole: bool
+    is_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def watch(watched: Watched) -> None:
     may be lost. What is no terminal gets page after page."""
     from launcher.views import live_screen, show
 
-    is_terminal = show.is_terminal()
+    is_terminal = show.is_terminal() and not watched.is_json
     try:
         if is_terminal:
             _watch_terminal(watched)
@@ -109,14 +110,17 @@ def _make_title(moment: float) -> str:
 
 
 def _print_pages(watched: Watched) -> None:
-    """For a log: page under page."""
+    """For a log page under page, for a script list after list."""
     from launcher.status import queries, version_notes
     from launcher.views import show
 
     while True:
         rows = queries.status_rows(watched.workspace, watched.grid, watched.states)
-        show.print_result(_make_title(time.time()))
-        show.print_status(rows, watched.whole or bool(watched.states))
-        show.data_notes(queries.data_notes(watched.workspace, watched.grid, rows))
-        show.version_notes(version_notes.of_rows(rows))
+        if watched.is_json:
+            show.as_json(rows)
+        else:
+            show.print_result(_make_title(time.time()))
+            show.print_status(rows, watched.whole or bool(watched.states))
+            show.data_notes(queries.data_notes(watched.workspace, watched.grid, rows))
+            show.version_notes(version_notes.of_rows(rows))
         time.sleep(queries.WATCH_S)

@@ -31,6 +31,7 @@ WIDTH = 80
 HEIGHT = 24
 STDOUT = 1
 MOST_NOTES = 3
+REDRAWN_AFTER = (signal.SIGWINCH, signal.SIGCONT)
 
 
 class LostTerminal(Exception):
@@ -65,24 +66,26 @@ def silence_output() -> None:
 
 
 class Resizing:
-    """Wakes who waits when the terminal's size changes. For a `with` statement, in the
-    main thread."""
+    """Wakes who waits when the terminal's size changes, or the process is in the
+    foreground again. For a `with` statement, in the main thread."""
 
     def __enter__(self) -> "Resizing":
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
-        self._before = signal.signal(signal.SIGWINCH, self._note)
+        self._before = {
+            number: signal.signal(number, self._note) for number in REDRAWN_AFTER
+        }
         return self
 
     def __exit__(self, *ended: object) -> None:
-        signal.signal(signal.SIGWINCH, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         os.close(self._reading)
         os.close(self._writing)
 
     def wait(self, until: float) -> bool:
-        """Waits until a moment of the monotonic clock; True, at once, where the size has
-        changed since."""
+        """Waits until a moment of the monotonic clock; True, at once, where it is woken."""
         seconds = max(0.0, until - time.monotonic())
         readable, _, _ = select.select([self._reading], [], [], seconds)
         if not readable:
