@@ -178,7 +178,7 @@ def test_a_run_that_never_started_is_submitted(
     ("cause", "expected"),
     [
         (Cause.DIED, "zsg retry g (for the runs that wait for it)"),
-        (Cause.BAD_DATA, "zsg submit GRID.YAML; zsg retry g leaves this run"),
+        (Cause.BAD_DATA, "zsg submit with the change; zsg retry g leaves this run"),
     ],
 )
 def test_a_prepare_job_is_made_again_as_the_runs_that_wait_for_it(

@@ -114,6 +114,30 @@ def test_what_does_not_fit_shows_what_runs_and_what_failed_first(most: int) -> N
     assert "f" in [r["run"] for r in status_tables.choose_foremost(busy, 9)]
 
 
+@pytest.mark.parametrize(
+    ("hours", "has_gpus", "heading", "cells", "line"),
+    [
+        (0.5, True, "GPU-h", ["0.50", "0.25"], "GPU-hours: 0.75 useful"),
+        (0.05, False, "minutes", ["3.0", "1.5"], "minutes: 4.5 useful"),
+        (0.01, True, "GPU-s", ["36", "18"], "GPU-seconds: 54 useful"),
+        (0.0, False, "hours", ["0", "0"], "hours: 0 useful"),
+    ],
+)
+def test_what_short_runs_have_cost_is_told_in_minutes_or_seconds(
+    hours: float, has_gpus: bool, heading: str, cells: list[str], line: str
+) -> None:
+    """In hours it would be 0.00."""
+    rows = [
+        whole_row(run, "done", **status_rows.cost(spent, has_gpus=has_gpus))
+        for run, spent in (("a" * 12, hours), ("b" * 12, hours / 2))
+    ]
+    lines = drawn(rows)
+
+    assert lines[1].split()[-1] == heading
+    assert [line.split()[-1] for line in lines[2:4]] == cells
+    assert line in lines
+
+
 def test_all_runs_are_shown_where_asked_for() -> None:
     """`--all` has a line for each."""
     lines = drawn(many_rows(300), 80, None)

@@ -332,7 +332,7 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.DIVERGED,
             JobState(state="failed", cause=Cause.DIVERGED),
             "it would fail again: diverged: step 2",
-            "zsg submit GRID.YAML; zsg retry g leaves this run",
+            "zsg submit with the change; zsg retry g leaves this run",
             id="what would diverge again",
         ),
     ],

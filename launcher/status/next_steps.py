@@ -383,7 +383,7 @@ def _resume_held(trouble: Trouble) -> str:
 def _resume_refused(trouble: Trouble) -> str:
     """The command for a run that zsg retry leaves."""
     if trouble.root in MENDED_BY_ANOTHER_RUN:
-        return f"zsg submit {GRID_FILE}; zsg retry {trouble.grid} leaves this run"
+        return f"zsg submit with the change; zsg retry {trouble.grid} leaves this run"
     reason = (trouble.outlook.refusal or "").partition(":")[0]
     command = f"{_name_retry(trouble)} --force"
     return f"{command}; without --force it is left, since {reason}"

@@ -47,17 +47,17 @@ class FittedTable:
 def fit_table(columns: Sequence[Column], width: int) -> FittedTable:
     """The lines of a table, none wider than `width` cells, as long as the columns that
     are neither cut nor leave fit into it."""
-    shown = [_make_showable(column) for column in columns]
-    widths = [_measure(column) for column in shown]
+    safe_columns = [_make_showable(column) for column in columns]
+    widths = [_measure(column) for column in safe_columns]
     left: list[str] = []
-    _drop_extras(shown, widths, width, left)
-    while not _cut_widths(shown, widths, width):
-        place = _find_last_cut(shown)
-        if place is None:
+    _drop_extras(safe_columns, widths, width, left)
+    while not _cut_widths(safe_columns, widths, width):
+        index = _find_last_cut(safe_columns)
+        if index is None:
             break
-        left.insert(0, shown[place].heading)
-        del shown[place], widths[place]
-    return FittedTable(_draw(shown, widths), left)
+        left.insert(0, safe_columns[index].heading)
+        del safe_columns[index], widths[index]
+    return FittedTable(_draw(safe_columns, widths), left)
 
 
 def cut_text(text: str, width: int) -> str:
@@ -95,12 +95,12 @@ def _drop_extras(
 ) -> None:
     """Takes extra columns away, the last one first, until the others fit or none is
     left."""
-    for place in reversed(range(len(columns))):
+    for index in reversed(range(len(columns))):
         if _sum_widths(widths) <= width:
             return
-        if columns[place].is_extra:
-            left.insert(0, columns[place].heading)
-            del columns[place], widths[place]
+        if columns[index].is_extra:
+            left.insert(0, columns[index].heading)
+            del columns[index], widths[index]
 
 
 def _cut_widths(columns: Sequence[Column], widths: list[int], width: int) -> bool:
@@ -108,23 +108,25 @@ def _cut_widths(columns: Sequence[Column], widths: list[int], width: int) -> boo
     nothing changed, where that does not suffice."""
     narrowed = list(widths)
     while _sum_widths(narrowed) > width:
-        places = [
-            place
-            for place, column in enumerate(columns)
-            if column.least is not None and narrowed[place] > column.least
+        indices = [
+            index
+            for index, column in enumerate(columns)
+            if column.least is not None and narrowed[index] > column.least
         ]
-        if not places:
+        if not indices:
             return False
-        widest = max(places, key=lambda place: narrowed[place])
+        widest = max(indices, key=lambda index: narrowed[index])
         narrowed[widest] -= 1
     widths[:] = narrowed
     return True
 
 
 def _find_last_cut(columns: Sequence[Column]) -> int | None:
-    """The place of the last column that may be cut; None where there is none."""
-    places = [place for place, column in enumerate(columns) if column.least is not None]
-    return places[-1] if places else None
+    """The index of the last column that may be cut; None where there is none."""
+    indices = [
+        index for index, column in enumerate(columns) if column.least is not None
+    ]
+    return indices[-1] if indices else None
 
 
 def _draw(columns: Sequence[Column], widths: Sequence[int]) -> list[list[Piece]]:
@@ -144,8 +146,8 @@ def _draw_column(column: Column, width: int, height: int) -> Iterator[Piece]:
     unstyled = [""] * height
     styles = ["bold", *(column.styles or unstyled)]
     for text, style in zip(texts, styles, strict=True):
-        shown = cut_text(text, width)
-        padded = _pad(shown, width, column.is_number)
+        cell = cut_text(text, width)
+        padded = _pad(cell, width, column.is_number)
         yield padded, style
 
 

@@ -21,6 +21,12 @@ from launcher.status.reasons import (
     is_troubled,
     list_reasons,
 )
+from launcher.views.cost_units import (
+    CostUnit,
+    choose_unit,
+    choose_unit_of_rows,
+    sum_spent,
+)
 from launcher.views.fitting import Column, Piece, cut_text, fit_table
 from launcher.views.sparkline import draw_sparkline
 from launcher.views.tables import (
@@ -344,11 +350,12 @@ def _make_state_columns(rows: Sequence[Row], screen: Screen) -> list[Column]:
 
 def _make_extra_columns(rows: Sequence[Row], screen: Screen) -> Iterator[Column]:
     """The columns that go first where a terminal is narrow."""
+    unit = choose_unit_of_rows(rows)
     writers: dict[str, Callable[[Row], str]] = {
         "left": _format_left,
         "train loss": _draw_curve,
         "expected": lambda row: _format_expected(row, screen.now),
-        _name_cost(rows): _format_cost,
+        unit.heading: lambda row: _format_cost(row, unit),
         "tok/s": _format_speed,
         "GPUs": _format_gpus,
         "beat": _format_beat,
@@ -393,17 +400,10 @@ def _format_speed(row: Row) -> str:
     return format_short(speed) if speed else ""
 
 
-def _name_cost(rows: Sequence[Row]) -> str:
-    costs = [row["gpu_hours"] for row in rows if row.get("gpu_hours")]
-    return "GPU-h" if any(cost["has_gpus"] for cost in costs) else "hours"
-
-
-def _format_cost(row: Row) -> str:
-    """The GPU-hours of a run so far, whatever became of them."""
+def _format_cost(row: Row, unit: CostUnit) -> str:
+    """What a run has cost so far, whatever became of it."""
     cost = row.get("gpu_hours")
-    if cost is None:
-        return ""
-    return _format_hours(cost["useful"] + cost["repeated"] + cost["lost"])
+    return "" if cost is None else unit.format(sum_spent(cost))
 
 
 def _format_expected(row: Row, now: float) -> str:
@@ -517,13 +517,15 @@ def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
     cost = view.sum_cost(runs)
     if cost is None:
         return []
-    parts = [f"{_format_hours(cost.useful)} useful"]
+    spent = cost.useful + cost.repeated + cost.lost
+    unit = choose_unit(max(spent, cost.left or 0.0), cost.has_gpus)
+    parts = [f"{unit.format(cost.useful)} useful"]
     if cost.repeated:
-        parts.append(f"{_format_hours(cost.repeated)} repeated after a stop")
+        parts.append(f"{unit.format(cost.repeated)} repeated after a stop")
     if cost.lost:
-        parts.append(f"{_format_hours(cost.lost)} lost")
+        parts.append(f"{unit.format(cost.lost)} lost")
     if cost.left:
-        parts.append(f"≈ {_format_hours(cost.left)} left")
+        parts.append(f"≈ {unit.format(cost.left)} left")
     if cost.left is None and _is_any_active(runs):
         parts.append("left unknown until a run is measured")
     if cost.unknown:
@@ -531,18 +533,12 @@ def _draw_cost(rows: Sequence[Row], width: int) -> list[Line]:
         parts.append(
             f"not known of all attempts of {cost.unknown:,} {runs_word} (older zsg)"
         )
-    unit = "GPU-hours" if cost.has_gpus else "hours"
     listed = ", ".join(parts)
-    return _wrap(f"{unit}: {listed}", width, 2)
+    return _wrap(f"{unit.name}: {listed}", width, 2)
 
 
 def _is_any_active(rows: Sequence[Row]) -> bool:
     return any(row["state"] in ACTIVE for row in rows)
-
-
-def _format_hours(hours: float) -> str:
-    """Hours in three digits."""
-    return f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"
 
 
 def _draw_expected(rows: Sequence[Row], screen: Screen) -> list[Line]:
