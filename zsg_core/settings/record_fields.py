@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from zsg_core.data.readers.fields import Fields
 from zsg_core.settings.fields import Strict, check_printable
@@ -16,14 +16,8 @@ def check_path(text: str) -> str:
     return text
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 Column = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_path)]
-Columns = Annotated[
-    list[Column], Field(min_length=1, max_length=20), BeforeValidator(_as_list)
-]
+Columns = Annotated[list[Column], Field(min_length=1, max_length=20)]
 Speaker = Annotated[
     str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
 ]
@@ -34,7 +28,7 @@ class RecordFields(Strict):
     """Which column of a row is what. Paths into a column are joined by dots, such as
     `data.question`, `answers.text` or `turns.0`."""
 
-    prompt: Columns | None = Field(
+    prompt: Column | Columns | None = Field(
         default=None,
         description=(
             "The column that the model is asked, or several, which are joined by line "
@@ -172,7 +166,8 @@ class RecordFields(Strict):
     def recipe(self) -> dict[str, Any]:
         """What enters the recipe of a run: what is given, and nothing else."""
         values = self.model_dump(exclude_none=True)
-        values["prompt"] = tuple(values.get("prompt", ()))
+        prompt = values.pop("prompt", ())
+        values["prompt"] = (prompt,) if isinstance(prompt, str) else tuple(prompt)
         # in pairs: as a mapping a speaker `seed` would be taken for a seed
         values["roles"] = tuple(sorted(values.get("roles", {}).items()))
         return Fields(**values).recipe
