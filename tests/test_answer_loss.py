@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     from jobs.model.answer_loss import AnswerLoss, refuse_leaks
     from jobs.model.packed_attention import NAME
     from jobs.model.weight_loading import _make_model
+    from jobs.training.batch_loss import loss_of_step
 
 SHAPE = {
     "vocab_size": 300,
@@ -342,6 +343,45 @@ def test_prompts_alone_can_be_learnt() -> None:
     assert turns.learnt == [len(learnt)]
     assert learnt | answers == set(range(1, len(encoded.ids)))
     assert not learnt & answers
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_loss_of_texts_and_instructions_in_one_batch_is_that_of_a_plain_model(
+    model: AnswerLoss, world: int
+) -> None:
+    """All tokens of texts and the answers of instructions, computed one example at a
+    time: the mean over all target tokens of the batch, however it is packed."""
+    vocabulary = Vocabulary(
+        tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1
+    )
+    rules = [ALL, ANSWER, ANSWER, ALL, PROMPT, ANSWER]
+    items = [example(number) for number in range(len(rules))]
+    mixed = tokenized(items, vocabulary, Template("zsg"), max_length=200, learnt=rules)
+    plain = LlamaForCausalLM(copy.deepcopy(model.model.config))
+    plain.set_attn_implementation("eager")
+    plain.load_state_dict(model.model.state_dict())
+    log_likelihoods: list[float] = []
+    for encoded, rule in zip(mixed.encoded, rules, strict=True):
+        ids = torch.tensor([encoded.ids])
+        logits = plain(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+        ((start, stop),) = encoded.spans
+        answer = set(range(start, stop))
+        targets = {
+            ANSWER: answer,
+            PROMPT: set(range(1, len(encoded.ids))) - answer,
+            ALL: set(range(1, len(encoded.ids))),
+        }[rule]
+        log_likelihoods += [
+            logits[place - 1, encoded.ids[place]].item() for place in sorted(targets)
+        ]
+    expected = -sum(log_likelihoods) / len(log_likelihoods)
+
+    sums = by_micro_batches(model, mixed, world, budget=150)
+    step = loss_of_step(mixed, range(len(items)), 1, world, "cpu")
+
+    assert sum(mixed.learnt) == len(log_likelihoods)
+    added = step.add(sums, range(len(items))) / world
+    assert added.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -> None:

@@ -40,7 +40,7 @@ from tests.lib.chat_templates import (
 )
 from tests.lib.requirements import need
 from zsg_core.data import readers
-from zsg_core.data.examples import Example
+from zsg_core.data.examples import Example, FewShot
 from zsg_core.data.prompts import EncodedExample, Template, digest_chat_template
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
@@ -560,6 +560,45 @@ def test_what_a_template_met_is_told() -> None:
     assert describe_chat(Start()) == []
 
 
+SHOWN = (("Near?", "Near."), ("Here?", "Here."))
+
+
+@pytest.mark.parametrize("template", [CHATML, THINKING])
+def test_shots_are_turns_of_the_template_of_which_the_last_may_be_learnt_alone(
+    template: str,
+) -> None:
+    """Also where the template writes one text for each answer: those of the shots are
+    then left out. Where not all fit, the first ones are missing."""
+    words = make_words(template)
+
+    def encode(loss_on: str, max_length: int) -> EncodedExample:
+        drawn = FewShot(shots=SHOWN, turns="many", loss_on=loss_on)
+        shown = structs.replace(TALK, few_shot=drawn, system="")
+        return make_encoder(words, CHAT, max_length)(shown)
+
+    own, every = encode("last", 400), encode("answers", 400)
+
+    answers = [answer for _, answer in (*SHOWN, *TURNS)]
+    for encoded, wanted in ((own, answers[2:]), (every, answers)):
+        learnt = zip(list_learnt(encoded), wanted, strict=True)
+        assert all(text.endswith(f"{answer}<|im_end|>") for text, answer in learnt)
+    longest = max(stop - begin for begin, stop in own.bounds)
+    shorter = encode("last", longest - 1)
+    text = decode(shorter.ids)
+    assert ("Near?" in text, "Here?" in text) == (False, True)
+    assert shorter.lost_shots == 1
+    assert list_learnt(shorter) == list_learnt(own)
+
+
+def test_shots_in_one_turn_stand_in_the_first_question() -> None:
+    """As lm-evaluation-harness writes them for a chat model."""
+    drawn = FewShot(shots=SHOWN, turns="one", loss_on="last")
+    shown = structs.replace(QUESTION, few_shot=drawn)
+    encoded = make_encoder(make_words(CHATML), CHAT, 400)(shown)
+    assert "Near? Near.\n\nHere? Here.\n\none two three four" in decode(encoded.ids)
+    assert len(encoded.spans) == 1
+
+
 def ask(question: str, answer: str) -> Example:
     """An example of one turn."""
     return Example(id="one:1", task="one", turns=((question, answer),))
@@ -619,7 +658,7 @@ def test_only_answers_are_learnt_of_an_example_of_several_texts(loss_on: str) ->
     encoded = open_encoder(THINKING).encode(TALK, 1000)
 
     with pytest.raises(UserError, match=r"talk:1 as 3 texts"):
-        _refuse_repeated(TokenizedSet([TALK.id], [encoded]), loss_on)
+        _refuse_repeated(TokenizedSet([TALK.id], [encoded], learnt=loss_on))
 
 
 def test_the_end_that_is_trained_is_the_templates_end_of_turn() -> None:

@@ -159,6 +159,46 @@ def test_the_batch_is_what_the_trainer_packs(shelf: Shelf, template: str) -> Non
     assert end == "</s>"
 
 
+SOURCES = """
+name: sources
+defaults:
+  model: {{name: tiny, hidden: 16, layers: 1, heads: 2, vocab: 600}}
+  data:
+    set: alpaca
+    test_path: {folder}/test.json
+    sources:
+      text: {{path: {folder}/train.json, loss_on: all}}
+      ask: {{path: {folder}/train.json, few_shot: {{k: 2}}}}
+  train: {{batch: 12, lr: 1e-3, max_length: 40, precision: fp32}}
+grid:
+  seed: [0]
+"""
+
+
+def test_each_source_has_its_own_targets_and_shots(shelf: Shelf) -> None:
+    """Text of one source and instructions of another share a batch; what is learnt and
+    which shots did not fit is said of each example."""
+    grid = shelf.zsg.write("sources.yaml", SOURCES.format(folder=shelf.zsg.folder))
+    run = shelf.prepare(grid)
+    job = read_train_job(run)
+    assert job is not None
+
+    train, _ = train_and_test(job)
+    batch = opened(run).read_batch(1)
+
+    rules = {name.split("/")[0]: set() for name in train.ids}
+    for name, rule in zip(train.ids, train.targets, strict=True):
+        rules[name.split("/")[0]].add(rule)
+    assert rules == {"text": {"all"}, "ask": {"answer"}}
+    assert [example.id for example in batch] == train.ids[:12]
+    assert [example.targets for example in batch] == train.learnt[:12]
+    learnt = {example.id: targets_of(example.pieces) for example in batch}
+    assert "".join(learnt["text/alpaca:5"]) == "User: say six\nAssistant: six</s>"
+    assert learnt["ask/alpaca:5"] == ["six", "</s>"]
+    told = [problem.text for example in batch for problem in example.problems]
+    assert any("of the 2 examples of data.few_shot" in text for text in told)
+
+
 def text_of(example: Any) -> str:
     """The whole text of an example."""
     return "".join(piece.text for piece in example.pieces)

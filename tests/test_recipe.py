@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from launcher.clusters.profiles import Profile
 from launcher.grids import grid
@@ -14,7 +15,7 @@ from launcher.grids.runs import Run, resolve_runs
 from tests.lib.builders import digests, write_niv2
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
-from zsg_core.recipe import InputDigests, make_recipe
+from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
 
 DIGESTS = digests("d" * 64)
@@ -453,3 +454,32 @@ def test_runs_with_data_seeds_of_their_own_share_no_corpus(runs) -> None:
 
     assert len({run.id for run in resolved}) == 4
     assert len({run.corpus_id for run in resolved}) == 2
+
+
+def test_which_tokens_a_source_learns_is_part_of_its_runs_training_alone():
+    """Said by whichever key, the same is the same run; the corpus is shared."""
+    sources = {"a": {"held_out": {}, "path": "/a"}, "b": {"path": "/b"}}
+    digest = SourceDigests(data="d")
+    two = InputDigests(sources={"a": digest, "b": digest}, model="m")
+
+    def of(loss_on: str = "answer", **given: str) -> dict[str, str | None]:
+        said = {
+            name: {**source, **({"loss_on": given[name]} if name in given else {})}
+            for name, source in sources.items()
+        }
+        train = {"loss_on": loss_on}
+        return ids(settings(data={"sources": said}, train=train), two)
+
+    assert of("all") == of(a="all", b="all") == of("prompt", a="all", b="all")
+    assert of(a="all") == of("all", b="answer")
+    assert changed(of(), of(a="all")) == changed(of(), of(b="all")) == {"run"}
+    assert of(a="all") != of(b="all")
+    assert of(a="answer") == of()
+
+
+def test_scaled_losses_are_of_answers_in_all_sources():
+    """A source of which text is learnt has no classes."""
+    with pytest.raises(
+        ValidationError, match=r"data\.loss_on: all and train\.task_scale"
+    ):
+        settings(data={"loss_on": "all"}, train={"task_scale": "log_n"})

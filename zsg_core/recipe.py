@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsg_core.by_object import ByObject
-from zsg_core.data.prompts import CHAT
+from zsg_core.data.prompts import ANSWER, CHAT
 from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
 from zsg_core.orders.registry import ORDERS
@@ -367,6 +367,7 @@ def _make_training(settings: Settings) -> Recipe:
         for key, value in train.items()
         if key not in LATER or value != LATER[key]
     }
+    train |= _make_targets(settings)
     # the first rate and the rounding; runs made before it warmed up in another way
     if settings.train.warmup_share:
         train["warmup"] = HUGGING_FACE
@@ -374,6 +375,28 @@ def _make_training(settings: Settings) -> Recipe:
         _choose_seed(settings, settings.train.init_seed)
     )
     return train
+
+
+def _make_targets(settings: Settings) -> Recipe:
+    """Which tokens are learnt: of all sources by one rule, or of some by another.
+
+    Absent where no source says anything, so that recipes of then stay, and in one form
+    whichever key says it: `loss_on_of` names the sources of which more than answers
+    is learnt, or other than answers.
+    """
+    sources = settings.data.by_source()
+    if all(source.loss_on is None for source in sources.values()):
+        return {}
+    of_source = {
+        name: source.loss_on or settings.train.loss_on
+        for name, source in sources.items()
+        if source.k != 0
+    }
+    rules = set(of_source.values())
+    if len(rules) == 1:
+        return {"loss_on": rules.pop()}
+    others = {name: rule for name, rule in of_source.items() if rule != ANSWER}
+    return {"loss_on": ANSWER, "loss_on_of": others}
 
 
 def list_sources(data: Recipe) -> dict[str, Recipe]:
@@ -483,6 +506,8 @@ def _make_train(
     recipe |= _take_given(source, "templates", "count")
     recipe |= _make_data_sets(settings, source)
     recipe |= _make_amounts(source)
+    if source.few_shot is not None and source.few_shot.is_used:
+        recipe["few_shot"] = source.few_shot.make_recipe(seed)
     is_part = bool(recipe.keys() & {"templates", "count", "ratio", "k"})
     if source.fraction != 1 or is_part or settings.data.mix:
         # splits.sample_nested; parts made before it were drawn one by one

@@ -8,7 +8,7 @@ examples stand source after source, and their ids and tasks begin with `<source>
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -26,11 +26,13 @@ from jobs.contract.folder import (
     write_json,
 )
 from jobs.contract.prepared import write_corpus_notes
+from jobs.preparing import few_shots
 from jobs.preparing.records import Records
 from jobs.preparing.source_dataset import SourceDataset, list_training_places
 from jobs.preparing.source_files import SourceFiles
-from zsg_core.data import data_sets, instructions, mixing, splits
+from zsg_core.data import data_sets, few_shot, instructions, mixing, splits
 from zsg_core.data.examples import Example
+from zsg_core.data.few_shot import FewShotRule
 from zsg_core.data.prompts import Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
@@ -50,6 +52,8 @@ class Part:
     are drawn, if they are.
 
     `wordings` of an instruction are put in by the rule `worded`, if there is one.
+    `shots` (examples, k) are the places in the same records of what stands before each
+    example, by the rule `few_shot`: see jobs.preparing.few_shots.
     """
 
     source: str
@@ -58,23 +62,46 @@ class Part:
     drawn_by: int | None
     wordings: Sequence[str] = ()
     worded: Recipe | None = None
+    shots: Places | None = None
+    few_shot: FewShotRule | None = None
 
     def named(self, text: str) -> str:
         """An id or a task as the corpus calls it."""
         return f"{self.source}/{text}" if self.source else text
 
     def example(self, index: int) -> Example:
-        """The example at a place of this part, with its label drawn."""
-        example = self.records[int(self.places[index])]
-        if self.drawn_by is not None:
-            example = splits.choose_answer(example, self.drawn_by)
-        if self.worded is not None:
-            example = instructions.apply_wording(example, self.wordings, self.worded)
+        """The example at a place of this part, with its label and its shots drawn."""
+        example = self._make(int(self.places[index]))
+        if self.few_shot is not None:
+            example = few_shot.add_shots(
+                example,
+                self.few_shot,
+                self._make_shots(index),
+            )
         if not self.source:
             return example
         return msgspec.structs.replace(
             example, id=self.named(example.id), task=self.named(example.task)
         )
+
+    def _make_shots(self, index: int) -> list[Example]:
+        """The examples that stand before the one at an index of this part."""
+        assert self.shots is not None, "a part with a rule has drawn shots"
+        return [
+            self._make(position)
+            for position in self.shots[index].tolist()
+            if position != few_shots.NO_SHOT
+        ]
+
+    def _make(self, position: int) -> Example:
+        """A record as the rules of the split have it: with its label drawn, and with its
+        wording."""
+        example = self.records[position]
+        if self.drawn_by is not None:
+            example = splits.choose_answer(example, self.drawn_by)
+        if self.worded is not None:
+            example = instructions.apply_wording(example, self.wordings, self.worded)
+        return example
 
 
 class Selection(Sequence[Example]):
@@ -112,6 +139,11 @@ class Selection(Sequence[Example]):
     def tasks(self) -> list[str]:
         """The examples' tasks, without making the examples."""
         return self._texts("task")
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of the examples' sources; '' where data are of one."""
+        return [part.source for part in self.parts for _ in part.places]
 
     @property
     def places(self) -> Places:
@@ -169,14 +201,15 @@ class Corpus:
 
     def _selection(self, split: str) -> Selection:
         places, parts, start = np.load(self.folder / f"{split}.npy"), [], 0
+        shots = few_shots.read_shots(self.folder) if split == "train" else None
         for name, facts in self.meta["sources"].items():
             if count := facts[split]:
                 own = places[start : start + count]
                 wordings = facts.get("instructions", ())
                 rule = list_sources(self.recipe)[name][split]
-                parts.append(
-                    part_of(name, self._records(name, split), own, rule, wordings)
-                )
+                bare = part_of(name, self._records(name, split), own, rule, wordings)
+                table = None if shots is None else shots[start : start + count]
+                parts.append(with_shots(bare, table, rule))
             start += count
         return Selection(parts, self.recipe.get("max_turns"))
 
@@ -206,6 +239,19 @@ def part_of(
     """Examples of a source under the rule of its training or its test examples."""
     drawn_by = rule.get("seed") if rule["sampling"] == "random" else None
     return Part(name, records, places, drawn_by, wordings, rule.get("instructions"))
+
+
+def with_shots(part: Part, shots: Places | None, rule: Recipe) -> Part:
+    """The part with the shots of its examples, (examples, k) places in its records;
+    itself where its rule has none."""
+    if shots is None or "few_shot" not in rule:
+        return part
+    few_shot_rule = FewShotRule.from_recipe(rule["few_shot"])
+    return replace(
+        part,
+        shots=shots,
+        few_shot=few_shot_rule,
+    )
 
 
 def make_corpus(
@@ -241,6 +287,7 @@ class _Making:
         self.workspace, self.id = workspace, corpus_id
         self.recipe, self.pools = recipe, pools
         self.notes: list[str] = []  # what is said of no single source
+        self._shots: dict[str, few_shots.DrawnShots] = {}
 
     @property
     def all_notes(self) -> list[str]:
@@ -259,6 +306,9 @@ class _Making:
                 self._amounts({name: pool.train() for name, pool in self.pools.items()})
             )
         )
+        self._shots = few_shots.draw_shots(self.pools, trained)
+        for drawn in self._shots.values():
+            self.warn(drawn.note)
         tested = {name: pool.test() for name, pool in self.pools.items()}
         for name, pool in self.pools.items():
             if "test" in pool.rule:
@@ -413,17 +463,21 @@ class _Making:
         )
 
     def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
-        parts = [
-            part_of(
+        drawn = self._shots if split == "train" else {}
+        parts: list[Part] = []
+        for name, pool in self.pools.items():
+            if not places[name]:
+                continue
+            rule = pool.rule[split]
+            bare = part_of(
                 name,
                 pool.records[split],
                 np.array(places[name], np.int64),
-                pool.rule[split],
+                rule,
                 pool.instructions,
             )
-            for name, pool in self.pools.items()
-            if places[name]
-        ]
+            table = drawn[name].table if name in drawn else None
+            parts.append(with_shots(bare, table, rule))
         return Selection(parts, self.recipe.get("max_turns"))
 
     def _publish(
@@ -451,6 +505,12 @@ class _Making:
         with publish_folder(self.workspace.corpus(self.id)) as draft:
             for split, selection in made.items():
                 np.save(draft / f"{split}.npy", selection.places)
+            if self._shots:
+                counts = {
+                    name: len(trained) for name, trained in places["train"].items()
+                }
+                table = few_shots.join_shots(self._shots, counts)
+                np.save(draft / few_shots.FILE, table)
             meta = {"recipe": self.recipe, "sources": facts, "overlap": told}
             meta |= {split: len(selection) for split, selection in made.items()}
             meta |= {
@@ -486,6 +546,8 @@ class _Making:
                     "instructions": pool.instructions,
                     "worded": _worded(train, name),
                 }
+            if name in self._shots:
+                facts[name]["few_shot"] = self._shots[name].facts
         return facts
 
     def _judge(self, split: str, seen: "_Answers") -> None:

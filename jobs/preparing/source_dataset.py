@@ -3,7 +3,7 @@ taken."""
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,23 @@ class SourceDataset:
         return list_training_places(
             self.records["train"], self.tasks["train"], self.rule
         )
+
+    def list_trainable(self) -> dict[str, NDArray[np.int64]]:
+        """The places of all examples of each training task that the tags leave, whatever
+        caps take of them."""
+        of_task = self.training_places()
+        allowed = self._wanted
+        if allowed is None:
+            return of_task
+        return {
+            task: positions[allowed[positions]] for task, positions in of_task.items()
+        }
+
+    def list_held_out(self) -> Iterator[int]:
+        """The places of all examples of the test set's tasks, whatever caps take of them."""
+        of_task = self._of_task("test")
+        for task in self.tasks["test"]:
+            yield from map(int, of_task.get(task, ()))
 
     def by_task(self, places: list[int]) -> dict[str, list[int]]:
         """The places of each task, tasks in the order in which they come first."""

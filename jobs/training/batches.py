@@ -109,26 +109,24 @@ def _find_target_places(segment: Segment, start: int) -> Ids:
 
 
 class TokenizedSet:
-    """A list of examples as token ids."""
+    """A list of examples as token ids. `learnt` says which tokens are targets: of all
+    examples by one rule, or a rule for each."""
 
     def __init__(
         self,
         ids: Sequence[str],
         encoded: Sequence[EncodedExample],
         tasks: Sequence[str] = (),
-        learnt: str = ANSWER,
+        learnt: str | Sequence[str] = ANSWER,
     ) -> None:
-        self.ids, self.tasks, self.encoded, self._learnt = (
-            list(ids),
-            list(tasks),
-            encoded,
-            learnt,
-        )
+        self.ids, self.tasks, self.encoded = list(ids), list(tasks), encoded
+        self.targets = [learnt] * len(ids) if isinstance(learnt, str) else list(learnt)
         # of each example the lengths of its texts, mostly one
         self.text_lengths = [e.sequences or (len(e.ids),) for e in encoded]
         self.lengths = [sum(lengths) for lengths in self.text_lengths]
         self.learnt = [
-            sum(stop - first for first, stop in self.spans(e)) for e in encoded
+            sum(stop - first for first, stop in self.spans(e, index))
+            for index, e in enumerate(encoded)
         ]
         self.scales: list[float] = []  # see jobs.training.task_scales
         self.eos: int | None = None  # the token that its answers end with
@@ -217,11 +215,14 @@ class TokenizedSet:
 
     def _make_segment(self, item: int, index: int, number: int) -> Segment:
         text = self.encoded[index].texts[number]
-        return Segment(item, text.ids, spans=self.spans(text), is_first=number == 0)
+        return Segment(
+            item, text.ids, spans=self.spans(text, index), is_first=number == 0
+        )
 
-    def spans(self, example: EncodedExample) -> list[tuple[int, int]]:
-        """Which of its tokens are target tokens."""
-        return example.target_spans(self._learnt)
+    def spans(self, text: EncodedExample, index: int) -> list[tuple[int, int]]:
+        """Which tokens are target tokens of the example at `index`, or of one of its
+        texts."""
+        return text.target_spans(self.targets[index])
 
 
 IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())

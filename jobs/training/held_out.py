@@ -53,11 +53,12 @@ class HeldOutLoss:
         self._texts: list[EncodedExample] = []
         self._owners: list[int] = []
         self._count = len(chosen)
+        self._spans: list[list[tuple[int, int]]] = []
         for number, index in enumerate(chosen):
             texts = test.encoded[index].texts
             self._texts += texts
             self._owners += [number] * len(texts)
-        self._spans = [test.spans(text) for text in self._texts]
+            self._spans += [test.spans(text, index) for text in texts]
         self._learnt = list(map(_count_learnt, self._spans))
         self.tokens = self._sum_by_item(torch.tensor(self._learnt, dtype=torch.float64))
         self._is_padded = is_padded(engine)

@@ -20,7 +20,12 @@ from jobs.model.vocabulary import load_vocabulary
 from jobs.model.written_tokens import WrittenTokens
 from jobs.preparing.corpus import Corpus
 from jobs.training.tokens import Tokens, how_encoded, tokens_id
-from jobs.training.train_sets import encoder_of, ordered_ids
+from jobs.training.train_sets import (
+    UNLIMITED,
+    encoder_of,
+    list_targets,
+    ordered_ids,
+)
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import CHAT, EncodedExample, Template
 from zsg_core.training import schedule
@@ -35,8 +40,6 @@ CUT, EMPTY, NO_TARGET, CONTROL_WORD = PROBLEMS = (
 )
 # told of what is shown, too, and no fault of the example's
 FEWER_SHOTS, OTHER_TOKENS, APART = "fewer examples", "other tokens", "prompt apart"
-# more tokens than any example has: what is encoded within it is cut nowhere
-UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class LearntTexts:
             step=step,
             tokens=described.tokens,
             targets=described.targets,
-            pieces=tuple(self._make_pieces(encoded)),
+            pieces=tuple(self._make_pieces(encoded, self._rules[example.id])),
             problems=tuple(problems),
         )
 
@@ -195,7 +198,8 @@ class LearntTexts:
         step: int | None = None,
     ) -> LearntExample:
         """The counts and the problems of an example."""
-        spans = self._target_spans(encoded, is_tested=step is None)
+        rule = None if step is None else self._rules[example.id]
+        spans = _target_spans(encoded, rule)
         targets = sum(stop - start for start, stop in spans)
         problems = list(find_empty(example))
         problems += self._find_control_words(example)
@@ -223,16 +227,11 @@ class LearntTexts:
             return []
         return problems
 
-    def _target_spans(
-        self, encoded: EncodedExample, is_tested: bool = False
-    ) -> list[tuple[int, int]]:
-        """Which tokens are learnt; of a test item, of which its loss is taken."""
-        if is_tested:
-            return list(encoded.spans)
-        return encoded.target_spans(self._train["loss_on"])
-
     def _explain_cut(self, example: Example, encoded: EncodedExample) -> list[Problem]:
         """What max_length has taken of an example, by what it is without a limit."""
+        now = self._encode(example)
+        if now.lost_shots:
+            return [_tell_lost_shots(example, now, self._train["max_length"])]
         whole = self._encode_whole(example)
         loss = measure_loss(encoded, whole)
         if loss.tokens <= 0:
@@ -240,7 +239,7 @@ class LearntTexts:
         limit = f"train.max_length {self._train['max_length']}"
         text = f"{limit} left out {loss.tokens} of {len(whole.ids)} tokens"
         text += f": {loss.describe()}"
-        if self._encode(example).lost_question:
+        if now.lost_question:
             text += "; nothing of its question is left"
         return [Problem(FEWER_SHOTS if loss.shots else CUT, text)]
 
@@ -269,15 +268,22 @@ class LearntTexts:
         """Where in the corpus an example is."""
         return {made_id: index for index, made_id in enumerate(self._corpus.train.ids)}
 
+    @cached_property
+    def _rules(self) -> dict[str, str]:
+        """Which tokens are learnt of each example of the training list, by its id: the
+        stage's rule or that of its source."""
+        rules = list_targets(self._source.stage, self._corpus, self.ids)
+        return dict(zip(self.ids, rules, strict=True))
+
     def _encoded(self, position: int, example: Example) -> EncodedExample:
         """The tokens of an example of the training list."""
         return self._kept[position] if self._kept else self._encode(example)
 
-    def _make_pieces(self, encoded: EncodedExample) -> Iterator[Piece]:
+    def _make_pieces(self, encoded: EncodedExample, rule: str) -> Iterator[Piece]:
         """The example's tokens as text, cut where targets begin and end, and around
         control tokens; each of its texts by itself."""
         is_target = [False] * len(encoded.ids)
-        for start, stop in self._target_spans(encoded):
+        for start, stop in _target_spans(encoded, rule):
             is_target[start:stop] = [True] * (stop - start)
         for number, (begin, end) in enumerate(encoded.bounds):
             ids = [int(token) for token in encoded.ids[begin:end]]
@@ -299,6 +305,14 @@ class LearntTexts:
             yield Piece(text, target, token is not None, number)
 
 
+def _target_spans(encoded: EncodedExample, rule: str | None) -> list[tuple[int, int]]:
+    """Which tokens are learnt by a rule; of a test item, which has none, those of which
+    its loss is taken."""
+    if rule is None:
+        return list(encoded.spans)
+    return encoded.target_spans(rule)
+
+
 def _find_changes(kinds: Sequence[tuple[bool, int | None]]) -> list[int]:
     """Where a stretch of equal tokens ends; every control token is one by itself."""
     return [
@@ -306,6 +320,20 @@ def _find_changes(kinds: Sequence[tuple[bool, int | None]]) -> list[int]:
         for position in range(1, len(kinds))
         if kinds[position] != kinds[position - 1] or kinds[position][1] is not None
     ]
+
+
+def _tell_lost_shots(
+    example: Example, encoded: EncodedExample, max_length: int
+) -> Problem:
+    """How many of an example's shots max_length has left out."""
+    shots = len(example.few_shot.shots) if example.few_shot else 0
+    text = (
+        f"train.max_length {max_length} left out {encoded.cut} tokens: the first"
+        f" {encoded.lost_shots} of the {shots} examples of data.few_shot"
+    )
+    if encoded.lost_shots == shots:
+        text = f"{text}, and may have cut its own"
+    return Problem(CUT, text)
 
 
 def find_empty(example: Example) -> Iterator[Problem]:
@@ -322,7 +350,8 @@ def find_empty(example: Example) -> Iterator[Problem]:
 
 def find_control_words(example: Example, words: Iterable[str]) -> Iterator[Problem]:
     """Which control tokens' words stand in an example's texts."""
-    turns = itertools.chain(*example.turns, *example.shots)
+    drawn = example.few_shot.shots if example.few_shot else ()
+    turns = itertools.chain(*example.turns, *example.shots, *drawn)
     text = "\n".join([example.system, example.definition, *turns])
     standing = [word for word in words if word in text]
     if standing:

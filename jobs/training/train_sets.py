@@ -1,7 +1,7 @@
 """Opens what a train job trains and tests on: the arrangement and the test set of its
 recipe, as token ids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
 from jobs.training.task_scales import compute_scales
 from jobs.training.tokens import Encode, how_encoded, prepare_tokens, tokens_id
-from zsg_core.data import prompts
+from zsg_core.data import few_shot, prompts
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import ANSWER, CHAT, EncodedExample, Template
 from zsg_core.digest import digest_ids
@@ -23,6 +23,8 @@ from zsg_core.families.registry import position_count
 
 # examples of the training list, and of the test set, that a tokenizer is tried on
 TRIED = 4
+# more tokens than any example has: what is encoded within it is cut nowhere
+UNLIMITED = 1 << 30
 
 
 def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
@@ -47,8 +49,8 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     ids = ordered_ids(arrangement)
     tokens_folder = workspace.tokens(tokens_id(job.recipe, made_ids.arrangement))
     encoded = prepare_tokens(tokens_folder, partial(_in_order, ids, corpus), encode)
-    train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
-    _refuse_repeated(train, stage["train"]["loss_on"])
+    train = TokenizedSet(ids, encoded, learnt=list_targets(stage, corpus, ids))
+    _refuse_repeated(train)
     train.scales = compute_scales(stage["train"], corpus, ids, train.learnt, base)
     train.eos = find_trained_end(stage, vocabulary)
     return (
@@ -61,15 +63,30 @@ def train_and_test(job: TrainJob) -> tuple[TokenizedSet, TokenizedSet]:
     )
 
 
-def _refuse_repeated(train: TokenizedSet, loss_on: str) -> None:
+def list_targets(
+    stage: dict[str, Any], corpus: Corpus, ids: Sequence[str]
+) -> list[str]:
+    """Which tokens are learnt of each example of a stage's list: by the stage's rule, or
+    by that of its source."""
+    rule = stage["train"]["loss_on"]
+    of_source = stage["train"].get("loss_on_of")
+    if not of_source:
+        return [rule] * len(ids)
+    source_of = dict(zip(corpus.train.ids, corpus.train.sources, strict=True))
+    return [of_source.get(source_of[example_id], rule) for example_id in ids]
+
+
+def _refuse_repeated(train: TokenizedSet) -> None:
     """UserError where more than answers is to be learnt of examples that are several
     texts: earlier turns stand in each of them, answers among them."""
-    if loss_on == ANSWER:
+    if set(train.targets) <= {ANSWER}:
         return
-    for example_id, encoded in zip(train.ids, train.encoded, strict=True):
-        if encoded.sequences:
+    for example_id, encoded, rule in zip(
+        train.ids, train.encoded, train.targets, strict=True
+    ):
+        if rule != ANSWER and encoded.sequences:
             raise UserError(
-                f"train.loss_on: {loss_on}: the chat template writes {example_id} as"
+                f"train.loss_on: {rule}: the chat template writes {example_id} as"
                 f" {len(encoded.sequences)} texts, one for each answer, so that earlier turns"
                 " would be learnt several times, and their answers as prompts; use"
                 " train.loss_on: answer"
@@ -121,22 +138,34 @@ def make_encoder(
     truncate: str = "prompt",
 ) -> Encode:
     """How a run turns an example into token ids."""
-    ends = {"bos": vocabulary.bos, "eos": vocabulary.eos}
-    how: dict[str, Any] = {
-        "template": template,
-        "max_length": max_length,
-        "truncate": truncate,
-        **ends,
-    }
-    encode = partial(prompts.encode_example, tokenize=vocabulary.tokenize, **how)
+    encode = _make_plain_encoder(vocabulary, template)
+    return partial(
+        few_shot.encode_with_shots,
+        encode=partial(encode, max_length=max_length, truncate=truncate),
+        encode_whole=partial(encode, max_length=UNLIMITED),
+        max_length=max_length,
+    )
+
+
+def _make_plain_encoder(
+    vocabulary: Vocabulary, template: Template
+) -> Callable[..., EncodedExample]:
+    """How an example without shots becomes token ids, within `max_length` of them."""
+    encode = partial(
+        prompts.encode_example,
+        template=template,
+        tokenize=vocabulary.tokenize,
+        bos=vocabulary.bos,
+        eos=vocabulary.eos,
+    )
     if template.name != CHAT:
         return encode
     encoder = vocabulary.open_chat(template)
 
-    def encode_chat(example: Example) -> EncodedExample:
+    def encode_chat(example: Example, **within: Any) -> EncodedExample:
         if example.is_text:  # which no template is put around
-            return encode(example)
-        return encoder.encode(example, max_length, truncate)
+            return encode(example, **within)
+        return encoder.encode(example, **within)
 
     return encode_chat
 

@@ -14,7 +14,7 @@ def tokenized(
     vocabulary: Vocabulary,
     template: Template,
     max_length: int,
-    learnt: str = ANSWER,
+    learnt: str | Sequence[str] = ANSWER,
 ) -> TokenizedSet:
     """Examples as a train job has them."""
     encode = make_encoder(vocabulary, template, max_length)

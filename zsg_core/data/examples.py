@@ -5,6 +5,19 @@ import msgspec
 Turn = tuple[str, str]  # what the user says, what the assistant answers
 
 
+class FewShot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Solved examples of the same task that stand before a training example:
+    (question, answer) pairs in the order shown.
+
+    `turns` says how they are written and `loss_on` which answers are learnt, in the
+    words of zsg_core.data.few_shot.
+    """
+
+    shots: tuple[Turn, ...]
+    turns: str
+    loss_on: str
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One instruction example: a dialogue of one or more turns, or a task's definition
     with an input.
@@ -17,7 +30,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     them. `options` are the different choices for the last answer that were published
     with it, written as the answer is, and one is the answer. `is_text`: whether it is a
     raw text, the answer to an empty question: no template is put around it, and all of
-    it is learnt.
+    it is learnt. `few_shot` are drawn from other training examples, and no
+    part of the data.
     """
 
     id: str
@@ -30,6 +44,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tags: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     is_text: bool = False
+    few_shot: FewShot | None = None
 
     @property
     def input(self) -> str:

@@ -102,7 +102,8 @@ class EncodedExample:
     `ids`; empty where it is one. A chat template that writes an answer otherwise once
     others follow it makes one text for each answer. `apart`: whether the prompt of the
     last answer has other tokens where it stands alone, as for generation. `control`:
-    how many words of control tokens the example has as text.
+    how many words of control tokens the example has as text. `lost_shots`: how many
+    of the shots drawn for it are left out, the first ones.
     """
 
     ids: list[int]
@@ -112,6 +113,7 @@ class EncodedExample:
     sequences: tuple[int, ...] = ()
     apart: bool = False
     control: int = 0
+    lost_shots: int = 0
 
     @property
     def answer_tokens(self) -> int:
@@ -325,27 +327,53 @@ def build_question(example: Example, shots: int, fits: Fits = lambda text: True)
     """The question of the first turn: its text, or the Tk-Instruct prompt with up to
     `shots` positive examples.
 
-    A positive example after which the prompt no longer `fits` is left out, and so are all after it.
+    A positive example after which the prompt no longer `fits` is left out, and so are
+    all after it. Shots drawn for the example stand before its text, or after the
+    positive examples, and all of them are there.
     """
+    drawn = example.few_shot.shots if example.few_shot else ()
     if not example.definition:
-        return example.input
+        return "".join([*map(_write_shot, drawn), example.input])
     head = f"Definition: {_stop(example.definition.strip())}\n\n"
-    tail = f"Now complete the following example -\nInput: {_stop(example.input.strip())}\nOutput: "
+    tail = ask_input(example.input)
     body = ""
-    for number, (shot_input, shot_output) in enumerate(example.shots[:shots], start=1):
-        block = (
-            f" Positive Example {number} -\nInput: {_stop(shot_input.strip())}\n Output:"
-            f" {_stop(shot_output.strip())}\n\n"
-        )
-        if not fits(head + body + block + tail):
+    for number, shot in enumerate((*example.shots[:shots], *drawn), start=1):
+        block = _write_positive(number, shot)
+        if not drawn and not fits(head + body + block + tail):
             break
         body += block
     return head + body + tail
 
 
+def ask_input(text: str) -> str:
+    """What asks for the output of an input, in Tk-Instruct's words."""
+    return (
+        f"Now complete the following example -\nInput: {_stop(text.strip())}\nOutput: "
+    )
+
+
+def _write_positive(number: int, shot: tuple[str, str]) -> str:
+    """A solved example in Tk-Instruct's words."""
+    shot_input, shot_output = shot
+    return (
+        f" Positive Example {number} -\nInput: {_stop(shot_input.strip())}\n Output:"
+        f" {_stop(shot_output.strip())}\n\n"
+    )
+
+
+def _write_shot(shot: tuple[str, str]) -> str:
+    """A solved example before a question: a blank before its answer, unless there is
+    one, and a blank line after it (as in lm-evaluation-harness)."""
+    question, answer = shot
+    is_apart = question[-1:].isspace() or answer[:1].isspace() or not question
+    blank = "" if is_apart else " "
+    return f"{question}{blank}{answer}\n\n"
+
+
 def embedding_text(example: Example, shots: int) -> str:
     """What similarity is measured on: the whole prompt and the answer, and all later
-    turns, joined by one space."""
+    turns, joined by one space. Shots drawn for the example are no part of it."""
+    example = structs.replace(example, few_shot=None)
     later = [text.strip() for turn in example.turns[1:] for text in turn]
     return " ".join(
         [build_question(example, shots).strip(), example.turns[0][1].strip(), *later]

@@ -17,9 +17,10 @@ from pydantic import (
 )
 
 from zsg_core.data.mixing import RATES
-from zsg_core.data.prompts import CHAT
+from zsg_core.data.prompts import CHAT, TARGETS
 from zsg_core.data.readers import FORMATS
 from zsg_core.settings.diverse import InstructionSettings, SelfSampleSettings
+from zsg_core.settings.few_shot import FewShotSettings
 from zsg_core.settings.fields import (
     Count,
     ExactFraction,
@@ -376,6 +377,20 @@ class SourceSettings(Strict):
             "Wordings of a task's instruction, one drawn for each example. Not for "
             "formats niv2 and niv2_csv, which have definitions. Null means the data's "
             "own."
+        ),
+    )
+    loss_on: Literal[TARGETS] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "Which tokens of the source's training examples are target tokens: answer, "
+            "prompt, or all, as for language modelling. Null means train.loss_on."
+        ),
+    )
+    few_shot: FewShotSettings | None = Field(
+        default=None,
+        description=(
+            "Solved examples of the same task before each training example, such as {k: "
+            "2}. Test examples have none. Null means none."
         ),
     )
 

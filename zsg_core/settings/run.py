@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from zsg_core.data.prompts import ANSWER
 from zsg_core.metrics.metrics import LOSS, RANK_ACCURACY
 from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
@@ -402,6 +403,20 @@ class Settings(Strict):
                 raise ValueError(
                     f"arrangement.choose: {self.arrangement.choose} takes everything of a task of"
                     f" {per_task}; give data.train_per_task {fewest} or more, or null for all"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_mean_over_answers(self) -> "Settings":
+        """Refuses a source of which other tokens are learnt, where losses are scaled."""
+        if self.train.task_scale == "none":
+            return self
+        for name, source in self.data.by_source().items():
+            if source.loss_on not in (None, ANSWER):
+                key = f"data.sources.{name}.loss_on" if name else "data.loss_on"
+                raise ValueError(
+                    f"{key}: {source.loss_on} and train.task_scale exclude each other: it makes one"
+                    " mean over the answers of a step"
                 )
         return self
 
