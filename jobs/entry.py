@@ -48,6 +48,7 @@ from jobs.contract.journal import (
 from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.files.locks import NoLocks
+from jobs.notices import at_end
 from jobs.runtime import (
     caches,
     code_guard,
@@ -116,6 +117,8 @@ def run(folder: str) -> None:
         outcome, code = _tell_end(start, job, outcome, facts)
     elif outcome == Outcome.FAILED:
         _end(path, attempt, outcome, facts)
+    if ranks.is_main or outcome == Outcome.FAILED:
+        at_end.tell_end(path, job)
     # submitit's own record of the end nobody reads
     if outcome != Outcome.DONE or continuation.is_ours(job.submission):
         _leave(f"{path}: {outcome}", code)

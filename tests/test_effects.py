@@ -113,6 +113,16 @@ def test_nothing_is_listed_of_a_profile_that_only_says_where_and_how_much(
             "environment.keep hands your shell's variables to every job: M_T",
         ),
         (
+            "notify: [{command: [touch, RAN]}]",
+            RUNS,
+            "notify: told of failed and done is the program touch RAN",
+        ),
+        (
+            "notify: [{slack: LAB_URL, on: [hang]}]",
+            SENDS,
+            "notify: hang, with names and errors, go to the address in LAB_URL",
+        ),
+        (
             "environment: {cache: /shared/m}",
             RUNS,
             "environment.cache, from where jobs load code that was compiled before",

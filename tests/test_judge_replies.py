@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluating import exchange
 from jobs.evaluating import judge as judges
 from jobs.evaluating.judge import Judge, Judged, Kept, rate_requests
+from jobs.runtime import exchange
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench

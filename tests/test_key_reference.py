@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from launcher import reference_pages
-from launcher.clusters.profiles import Profile
+from launcher.clusters.profiles import NoticeSettings, Profile
 from launcher.grids import json_schema, key_reference
 from launcher.grids.key_reference import BY_CONTENT, ENTERS, ENTERS_NOT, OF_A_SOURCE
 from launcher.views import key_view
@@ -65,7 +65,12 @@ def test_no_key_is_missing() -> None:
         *(f"claims.{kind}" for kind in KINDS),
         *of_claims,
     }
-    assert list(PROFILE) == list_leaf_keys(Profile)
+    of_profile = list_leaf_keys(Profile)
+    behind = of_profile.index("notify") + 1
+    of_profile[behind:behind] = [
+        f"notify.{name}" for name in NoticeSettings.model_fields
+    ]
+    assert list(PROFILE) == of_profile
 
 
 @pytest.mark.parametrize("entries", [GRID, PROFILE], ids=["grid", "profile"])

@@ -43,6 +43,8 @@ workspace/
   grids/<name>/          the grid file as last submitted, and which runs it wants
   ratings.jsonl          what judges said of answers, by the digest of the answer;
                          nobody is asked twice
+  notices.jsonl          what there was to tell the user, and what was told: see
+                         jobs.contract.notices
   ended.json journals.json .clock
                          what `zsg status` remembers; derived, may be removed
 """

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from jobs.contract.folder import SCHEMA, Workspace, list_paths
 from jobs.contract.job_file import Recipe, SubmittedCode
+from jobs.contract.notices import Receiver
 from jobs.contract.records import read_record, write_record
 
 NAME = "grid.json"
@@ -49,7 +50,8 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     `corpora`: their ids; `proofs`: the digests of its models' proofs
     (jobs.contract.model_proof), unset of an older zsg; `claims`: None of an older zsg.
     `runs`: those that the grid lists now; `before`: the first stages of those that are
-    runs of their own; `former`: what it listed once.
+    runs of their own; `former`: what it listed once. `notify`: who is told what befalls
+    them.
     """
 
     schema: int = SCHEMA
@@ -68,6 +70,7 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     claims: list[DatedClaim] | None = None
     runs: list[ListedRun]
     former: list[ListedRun] = []
+    notify: list[Receiver] | UnsetType = UNSET
 
     @property
     def all_runs(self) -> list[ListedRun]:
@@ -91,6 +94,7 @@ class GridOutline(msgspec.Struct, frozen=True, kw_only=True):
     before: list[RunName] = []
     runs: list[RunName]
     former: list[RunName] = []
+    notify: list[Receiver] | UnsetType = UNSET
 
     @property
     def all_runs(self) -> list[RunName]:

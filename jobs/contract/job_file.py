@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from jobs.contract.folder import Damaged, Workspace, to_json, write_bytes
 from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
+from jobs.contract.notices import Receiver
 from jobs.contract.records import read_record
 
 NAME = "job.json"
@@ -107,7 +108,7 @@ class PreparePaths(SamplePaths, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What all kinds of jobs have in common. `submission` ties it to the launcher's
     ledger; `created`: ms since the epoch; `stage_id`: of a run which of its stages,
-    else a name of the job."""
+    else a name of the job; `notify`: who is told how it ends, unset for nobody."""
 
     schema: int
     run_id: str | None
@@ -118,6 +119,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     code: SubmittedCode = SubmittedCode()
     created: int = 0
     stage_id: str
+    notify: list[Receiver] | UnsetType = UNSET
 
     @property
     def kind(self) -> str:

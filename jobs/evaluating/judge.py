@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import make_unreadable
-from jobs.evaluating import exchange
-from jobs.evaluating.exchange import Reply
 from jobs.files import ownership
+from jobs.runtime import exchange
+from jobs.runtime.exchange import Reply
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench

@@ -1,15 +1,19 @@
 """Describes a cluster: what a profile file may say."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from msgspec import structs
 from pydantic import Field, ValidationError
 
 from jobs.contract import continuation, node_check
 from jobs.contract.job_file import Policy
+from jobs.contract.notices import Kind as NoticeKind
+from jobs.contract.notices import Receiver, Way
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
@@ -30,6 +34,7 @@ Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]
 Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]
 # an option's value on one line: quoted where it is written, but Slurm reads \ even so
 OptionText = Annotated[str, Field(pattern=r"^[\w .,:;@=+/&|*!?()\[\]{}<>#%^~'\"-]+$")]
+MOST_RECEIVERS = 10
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")]
 
 
@@ -418,6 +423,58 @@ class Container(Strict):
     )
 
 
+class NoticeSettings(Strict):
+    """One receiver of notices, and what it is told. Exactly one of webhook, slack and
+    command is given."""
+
+    webhook: str | None = Field(
+        default=None,
+        description=(
+            "Name of the environment variable that holds the address to which each "
+            "message is posted as JSON, such as LAB_WEBHOOK. The address itself is a "
+            "secret and stands in no file."
+        ),
+    )
+    slack: str | None = Field(
+        default=None,
+        description=(
+            "Name of the environment variable that holds the address of an incoming "
+            "webhook of Slack, such as SLACK_URL."
+        ),
+    )
+    command: list[str] | None = Field(
+        default=None,
+        description=(
+            "Program and its arguments, such as [/home/me/bin/tell], that gets each "
+            "message as JSON on its standard input; no shell reads them."
+        ),
+    )
+    on: list[Literal["failed", "done", "verdict", "hang"]] = Field(
+        default=["failed", "done"],
+        description=(
+            "Of what is told: failed = a job has failed; done = all runs of a grid have "
+            "ended; verdict = and what its claims came to; hang = a job takes no step."
+        ),
+    )
+
+    @property
+    def receiver(self) -> Receiver:
+        """The same as jobs and records know it."""
+        settings = {
+            Way.WEBHOOK: self.webhook,
+            Way.SLACK: self.slack,
+            Way.COMMAND: self.command,
+        }
+        chosen = next(key for key, value in settings.items() if value is not None)
+        return Receiver(
+            way=chosen,
+            variable=self.webhook or self.slack or "",
+            command=self.command or [],
+            on=[NoticeKind(word) for word in dict.fromkeys(self.on)],
+            user=os.geteuid(),
+        )
+
+
 class Profile(Strict):
     """A cluster, or this machine."""
 
@@ -503,6 +560,15 @@ class Profile(Strict):
     )
     smoke: SmokeSettings = SmokeSettings()
     tracking: Tracking = Tracking()
+    notify: list[NoticeSettings] = Field(
+        default=[],
+        description=(
+            "Who is told when runs fail, hang or are done: a list of {slack: VARIABLE}, "
+            "{webhook: VARIABLE} or {command: [PROGRAM]}, each with on: [failed, done, "
+            "verdict, hang]; see docs/notices.md. [] = "
+            "nobody."
+        ),
+    )
     environment: Environment = Environment()
     network: Network = Network()
     container: Container = Container()
@@ -513,6 +579,18 @@ class Profile(Strict):
             "fails ends the job. `zsg plan` shows them."
         ),
     )
+
+    @property
+    def receivers(self) -> list[Receiver]:
+        """Who is told of notices; one that is named twice, once, of all it is for."""
+        merged: dict[str, Receiver] = {}
+        for settings in self.notify:
+            receiver = settings.receiver
+            earlier = merged.get(receiver.key)
+            kinds = [*(earlier.on if earlier else []), *receiver.on]
+            on = list(dict.fromkeys(kinds))
+            merged[receiver.key] = structs.replace(receiver, on=on)
+        return list(merged.values())
 
     def variables(self, size: JobSize) -> dict[str, str]:
         """The variables set for a job."""
@@ -585,7 +663,13 @@ def make_profile(layers: Layers) -> Profile:
         refusal = check(profile)
         if refusal is not None:
             raise layers.error(refusal.key, refusal.message)
-    return profile
+    # nodes send notices, too
+    return keep_variables(profile, _list_address_variables(profile))
+
+
+def _list_address_variables(profile: Profile) -> list[str]:
+    """The variables that hold addresses of receivers."""
+    return [each.variable for each in profile.receivers if each.variable]
 
 
 @dataclass(frozen=True)
@@ -745,6 +829,60 @@ def _check_variables_are_set_once(profile: Profile) -> Refusal | None:
     return Refusal(("environment", "set", name), message)
 
 
+def _check_receivers(profile: Profile) -> Refusal | None:
+    for number, settings in enumerate(profile.notify):
+        why = _explain_receiver_refusal(settings, profile)
+        if why is not None:
+            return Refusal(("notify", number), f"notify: {why}")
+    if len(profile.notify) > MOST_RECEIVERS:
+        return Refusal(("notify",), f"notify: at most {MOST_RECEIVERS} receivers")
+    return None
+
+
+def _explain_receiver_refusal(settings: NoticeSettings, profile: Profile) -> str | None:
+    """Why this is no receiver; a value is not repeated, as it may be an address."""
+    named = [settings.webhook, settings.slack, settings.command]
+    if sum(value is not None for value in named) != 1:
+        return "a receiver has one of webhook, slack and command"
+    if not settings.on:
+        return (
+            "on is empty: name one of failed, done, verdict and hang, or leave it out"
+        )
+    if settings.command is not None:
+        return _explain_command_refusal(settings.command, profile)
+    key = "slack" if settings.webhook is None else "webhook"
+    name = settings.webhook or settings.slack or ""
+    if "/" in name or ":" in name:
+        return (
+            f"{key} holds an address, which is a secret: whoever reads the file could post"
+            " there. Put it into an environment variable, such as"
+            f" {key.upper()}_URL, and give that name here"
+        )
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        return (
+            f"{key} is the name of an environment variable, such as {key.upper()}_URL"
+        )
+    if is_slurm_variable(name):
+        return f"{key}: variables of Slurm's own programs do not reach jobs; take another name"
+    if name in profile.environment.set:
+        return (
+            f"{key}: environment.set says that variable, and an address is a secret: set it"
+            " in your shell"
+        )
+    return None
+
+
+def _explain_command_refusal(command: list[str], profile: Profile) -> str | None:
+    if not command or not command[0] or any("\0" in word for word in command):
+        return "command is a program and its arguments, such as [/home/me/bin/tell]"
+    if profile.share == "group":
+        return (
+            "command is not run for a group's workspace (share: group), whose records others"
+            " may change; use webhook or slack"
+        )
+    return None
+
+
 def _check_time_to_save(profile: Profile) -> Refusal | None:
     if profile.kind != "slurm":
         return None
@@ -795,6 +933,7 @@ CHECKS: tuple[Callable[[Profile], Refusal | None], ...] = (
     _check_one_cluster,
     _check_kept_variables,
     _check_variables_are_set_once,
+    _check_receivers,
     _check_time_to_save,
     _check_prepare_size,
     _check_evaluate_size,

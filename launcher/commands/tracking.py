@@ -26,10 +26,16 @@ def sync(
       zsg sync wsd-order
       zsg sync wsd-order --refill
     """
+    from launcher.lifecycle import notices
     from launcher.mlflow import mlflow_commands as tracking
     from launcher.workspace import workspaces
 
-    tracking.sync_grids(workspaces.find_own(workspace), grid, refill)
+    place = workspaces.find_own(workspace)
+    try:
+        tracking.sync_grids(place, grid, refill)
+    finally:
+        # who is to be told of failures need not wait for MLflow
+        notices.tell_grids(place, grid)
 
 
 def ui(

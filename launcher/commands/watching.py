@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import typer
@@ -60,10 +60,13 @@ def _watch_terminal(watched: Watched) -> None:
 
     with live_screen.Resizing() as resizing:
         before: Sight | None = None
+        troubles: list[str] = []
         while True:
             sight = _look(watched, before)
+            sight = replace(sight, notes=[*sight.notes, *troubles])
             _draw(watched, sight)
             until = time.monotonic() + queries.WATCH_S
+            troubles = _tell(watched, sight)
             while resizing.wait(until):
                 _draw(watched, sight)
             before = sight
@@ -93,6 +96,17 @@ def _look(watched: Watched, before: Sight | None) -> Sight:
     return Sight(moment, with_curves, notes)
 
 
+def _tell(watched: Watched, sight: Sight) -> list[str]:
+    """Tells whom the grids' submits have named of what was seen, and returns why that
+    could not be."""
+    from launcher.lifecycle import notices
+    from launcher.views.console_log import collect_messages
+
+    with collect_messages() as messages:
+        notices.tell_rows(watched.workspace, watched.grid, sight.rows)
+    return list(messages)
+
+
 def _draw(watched: Watched, sight: Sight) -> None:
     """Draws what was seen in the terminal as large as it is now."""
     from launcher.views import show
@@ -111,6 +125,7 @@ def _make_title(moment: float) -> str:
 
 def _print_pages(watched: Watched) -> None:
     """For a log page under page, for a script list after list."""
+    from launcher.lifecycle import notices
     from launcher.status import queries, version_notes
     from launcher.views import show
 
@@ -123,4 +138,5 @@ def _print_pages(watched: Watched) -> None:
             show.print_status(rows, watched.whole or bool(watched.states))
             show.data_notes(queries.data_notes(watched.workspace, watched.grid, rows))
             show.version_notes(version_notes.of_rows(rows))
+        notices.tell_rows(watched.workspace, watched.grid, rows)
         time.sleep(queries.WATCH_S)

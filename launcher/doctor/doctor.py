@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 
 import launcher
+from jobs.contract.notices import Receiver, Way
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
 from jobs.files import locks, ownership, paths
 from jobs.files.ownership import Fault, OpenParent
+from jobs.notices import receivers as notice_receivers
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.clusters.profiles import Profile
 from launcher.doctor import cluster_checks
@@ -54,6 +56,7 @@ def run_checks(
         check_import_path(sys.path),
         *_check_workspace(profile, workspace),
         check_sandbox(profile.kind),
+        *check_receivers(profile.receivers),
     ]
     if profile.kind == "local":
         return checks
@@ -180,6 +183,28 @@ def check_sandbox(
     except ClusterError as error:
         advice = f"only for metric humaneval/…: {error}"
         return Diagnosis("sandbox", WARNING, f"none{scope}", advice)
+
+
+def check_receivers(
+    receivers: Sequence[Receiver], environment: Mapping[str, str] = os.environ
+) -> list[Diagnosis]:
+    """Whether those that the profile's `notify` names can be told from here. Sends
+    nothing."""
+    return [_check_receiver(receiver, environment) for receiver in receivers]
+
+
+def _check_receiver(receiver: Receiver, environment: Mapping[str, str]) -> Diagnosis:
+    why = notice_receivers.explain_unusable(receiver, environment)
+    if why is not None:
+        advice = f"nobody is told there: export {receiver.variable}=… before you submit"
+        return Diagnosis("notify", WARNING, why, advice)
+    if receiver.way == Way.COMMAND:
+        program = receiver.command[0]
+        if shutil.which(program) is None:
+            advice = "nobody is told by it: give its whole path"
+            return Diagnosis("notify", WARNING, f"{program} is no program here", advice)
+    events = " and ".join(receiver.on)
+    return Diagnosis("notify", OK, f"{receiver.key} is told of {events}")
 
 
 def check_import_path(folders: Sequence[str]) -> Diagnosis:

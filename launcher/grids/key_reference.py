@@ -174,8 +174,22 @@ def _list_claim_keys(claims: Schema, definitions: Schema) -> Iterator[KeyEntry]:
 def _list_profile_keys() -> list[KeyEntry]:
     document = json_schema.make_profile_schema()
     definitions = document["definitions"]
-    keys = json_schema.dotted_keys(document, definitions)
-    return [_make_entry(path, schema, definitions, "profile") for path, schema in keys]
+    entries: list[KeyEntry] = []
+    for path, schema in json_schema.dotted_keys(document, definitions):
+        entries.append(_make_entry(path, schema, definitions, "profile"))
+        entries += _list_item_keys(path, schema, definitions)
+    return entries
+
+
+def _list_item_keys(
+    path: str, schema: Schema, definitions: Schema
+) -> Iterator[KeyEntry]:
+    """The keys of each entry of a list of mappings."""
+    reference = schema.get("items", {}).get("$ref")
+    if reference is None:
+        return
+    for name, item in _definition(reference, definitions)["properties"].items():
+        yield _make_entry(f"{path}.{name}", item, definitions, "profile")
 
 
 def _make_entry(path: str, schema: Schema, definitions: Schema, file: File) -> KeyEntry:

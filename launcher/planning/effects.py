@@ -9,6 +9,7 @@ zsg's own and not listed.
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def list_effects(
         *_list_workspace_settings(source, profile),
         *_list_downloads(source, profile, environment),
         *_list_tracking(source, profile, environment),
+        *_list_receivers(source, profile),
         *_list_suites(grid, runs),
     ]
     return [_make_effect_showable(effect) for effect in effects]
@@ -231,6 +233,24 @@ def _list_tracking(
         f"tracking.uri: metrics, parameters and settings are sent to {uri}{credentials}"
     )
     yield Effect(SENDS, text, origin)
+
+
+def _list_receivers(source: _Source, profile: Profile) -> Iterator[Effect]:
+    """Who is told of what becomes of runs, and the programs that are run for it."""
+    for number, settings in enumerate(profile.notify):
+        origin = source.of("notify", number)
+        if not origin:
+            continue
+        events = " and ".join(settings.on)
+        if settings.command is not None:
+            text = f"notify: told of {events} is the program {shlex.join(settings.command)}"
+            yield Effect(RUNS, text, origin)
+        else:
+            name = settings.webhook or settings.slack
+            text = (
+                f"notify: {events}, with names and errors, go to the address in {name}"
+            )
+            yield Effect(SENDS, text, origin)
 
 
 def _list_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:

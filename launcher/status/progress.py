@@ -51,6 +51,7 @@ def add_liveness(
         eta_s=signs.eta_s,
         heartbeat_s=signs.beat_s,
         flag=_hang(beat.doing, for_s, state.gpus) if for_s else None,
+        hang_s=for_s,
         spent=gpu_hours.sum_running(folder, signs.attempt, beat, signs.beat_s or 0.0),
     )
 

@@ -39,6 +39,7 @@ SHOWN = (
     "gpus",
     "node",
     "flag",
+    "hang_s",
 )
 
 

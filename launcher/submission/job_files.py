@@ -41,6 +41,7 @@ from jobs.contract.job_file import (
 )
 from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
+from jobs.contract.notices import Receiver
 from launcher.clusters.profiles import LIKE_TRAIN, JobSize, Profile, gpus_per_node
 from launcher.grids import model_folder
 from launcher.grids.runs import Run
@@ -357,7 +358,13 @@ def make_head(
         ),
         "code": SubmittedCode(**code_snapshot.take_snapshot(workspace)),
         "created": now_ms(),
+        "notify": _list_receivers(kind, profile) or UNSET,
     }
+
+
+def _list_receivers(kind: str, profile: Profile) -> list[Receiver]:
+    """Who a job tells how it ends; whoever checks nodes waits for it."""
+    return [] if kind == NODE_CHECK else profile.receivers
 
 
 def check_run(run: Run, profile: Profile) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import UNSET
+
 from jobs.contract import exit_record, grid_record, job_file, node_check
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import write_bytes
@@ -23,6 +25,7 @@ from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome
 from jobs.files import locks, ownership
+from jobs.notices import approved_commands
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import grid_claims
@@ -95,7 +98,9 @@ def record_grid(
         ],
         claims=claims,
         runs=[_make_listed_run(run) for run in runs],
+        notify=site.profile.receivers or UNSET,
     )
+    approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)
 
 

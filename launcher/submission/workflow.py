@@ -19,6 +19,7 @@ from typing import Any
 from jobs.contract.folder import Workspace
 from jobs.contract.states import ACTIVE, State
 from jobs.files import ownership, paths
+from jobs.notices import receivers as notice_receivers
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.in_background import EarlyAnswer
@@ -229,7 +230,12 @@ def resolve_grid(
         opened_by,
         inputs_read,
         effects.list_effects(layers, profile, grid, runs),
-        notes=[*grid.notes, *notes, *inputs.find_model_notes(stages)],
+        notes=[
+            *grid.notes,
+            *notes,
+            *inputs.find_model_notes(stages),
+            *notice_receivers.explain_missing(profile.receivers),
+        ],
         early=early,
         profile_line=profile_line,
     )

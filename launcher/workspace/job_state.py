@@ -78,6 +78,8 @@ class JobState:
     heartbeat_s: float | None = None  # since the last beat
     gpus: int | None = None  # held now
     node: str | None = None
+    # for how long it has taken no step, where that is longer than it should be
+    hang_s: float | None = None
     flag: str | None = None  # what is wrong with it, beside how it ended
     damage: JournalDamage | None = None  # which the flag tells
     notes: tuple[str, ...] = ()  # what there is to know of a run's examples

@@ -111,7 +111,7 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
     axes of their own."""
     pairs: dict[Any, list[Panel]] = {}
     for judged in decided:
-        claim, group_name = judged.claim, _group(judged)
+        claim, group_name = judged.claim, describe_group(judged)
         subject = (
             claim.metric,
             claim.stage,
@@ -182,7 +182,7 @@ def _column(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
     decided = judged.verdict
     return {
         "claim": describe_claim(judged.claim),
-        "of": _group(judged),
+        "of": describe_group(judged),
         "verdict": decided.word,
         **_effect_columns(effect),
         "tasks": decided.tasks,
@@ -219,7 +219,8 @@ def _over(estimate: EffectEstimate) -> str:
     return "tasks and splits" if estimate.is_over_splits else "these tasks"
 
 
-def _group(judged: JudgedClaim) -> str:
+def describe_group(judged: JudgedClaim) -> str:
+    """Which runs a verdict is of, in one line; empty for all of a grid."""
     return ", ".join(
         f"{run_groups.last_word(key)} {run_groups.axis_text(value)}"
         for key, value in judged.group.items()
@@ -260,7 +261,7 @@ def describe_claim(claim: Claim) -> str:
 
 def _rows(judged: JudgedClaim) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
-    verdict, group = judged.verdict, _group(judged)
+    verdict, group = judged.verdict, describe_group(judged)
     rests = [
         number_cell(verdict.tasks, 6),
         number_cell(verdict.counted, 3),

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from zsg_core import addresses
 
@@ -160,7 +160,7 @@ def post_request(
     port = parts.port or (80 if is_plain else 443)
     context = None if is_plain else _context()
     proxy = _proxy(parts.scheme, host)
-    target, more = parts.path or "/", {}
+    target, more = _target(parts), {}
     if proxy is None:
         connection = _Connection(host, port, limits, context, only_here)
     else:
@@ -186,6 +186,12 @@ def post_request(
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
             return Reply(response.status, response.headers.get("Retry-After"), said)
+
+
+def _target(parts: SplitResult) -> str:
+    """What of an address the server itself is asked for."""
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
 
 
 def _host(name: str, port: int | None) -> str:

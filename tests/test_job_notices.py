@@ -1,0 +1,269 @@
+"""Do a job's end and whoever looks later see the same thing, and tell it once?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobs.contract import attempt as attempts
+from jobs.contract import grid_record, job_file
+from jobs.contract import notices as records
+from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.notices import Kind, Receiver, Way
+from jobs.files import locks
+from jobs.notices import at_end
+from launcher.clusters import profiles
+from launcher.clusters.profiles import Profile
+from launcher.doctor import doctor
+from launcher.lifecycle import notices
+from launcher.submission import job_files
+from tests.lib.job_records import job_record, write_job_file
+from tests.lib.notice_receiver import HOOK, VARIABLE, NoticeReceiver
+from tests.lib.recorded_run import ITEM, ended, started, submitted, workspace
+from zsg_core.errors import UserError
+
+__all__ = ["workspace"]
+
+RUN = ITEM.removeprefix("runs/")
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[NoticeReceiver]:
+    made = NoticeReceiver()
+    monkeypatch.setenv(VARIABLE, made.address)
+    yield made
+    made.close()
+
+
+def record_grid(workspace: Workspace, *receivers: Receiver) -> None:
+    """A grid of the one run, whose submit named receivers."""
+    workspace.grid("g").mkdir(parents=True)
+    listed = [ListedRun(run=RUN, axes={})]
+    record = GridRecord(name="g", runs=listed, notify=list(receivers or (HOOK,)))
+    grid_record.write_grid_record(workspace, record)
+
+
+def end_job(workspace: Workspace, outcome: str) -> None:
+    """The run ends, and tells."""
+    write_job_file(workspace.root / ITEM, notify=[msgspec.to_builtins(HOOK)])
+    job = job_file.read_job(workspace.root / ITEM)
+    assert job
+    ended(workspace, submitted(workspace, "local"), outcome)
+    at_end.tell_end(workspace.root / ITEM, job)
+
+
+def look(workspace: Workspace) -> None:
+    """What `zsg sync` does for notices."""
+    notices.tell_grids(workspace, None)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "done"])
+def test_a_job_tells_its_end_and_who_looks_tells_nothing_more(
+    workspace: Workspace, hook: NoticeReceiver, outcome: str
+) -> None:
+    """The failure, and that with it all of its grid has ended: both by the ids that
+    the look would give them."""
+    record_grid(workspace)
+
+    end_job(workspace, outcome)
+    told = hook.list_told()
+    look(workspace)
+
+    kinds = {each.partition(":")[0] for each in told}
+    assert kinds == {outcome, "done"}
+    assert hook.list_told() == told
+
+
+def test_who_looks_tells_what_a_job_could_not(
+    workspace: Workspace, hook: NoticeReceiver
+) -> None:
+    """A job that died without a word, and the end of its grid."""
+    record_grid(workspace)
+    started(workspace, submitted(workspace, "local"))
+
+    look(workspace)
+    look(workspace)
+
+    assert [post["kind"] for post in hook.posts] == ["failed", "done"]
+    assert hook.posts[0]["notices"][0]["cause"] == "died"
+    assert "all 1 runs have ended: 1 failed" in hook.posts[1]["text"]
+
+
+def test_what_is_tried_again_and_fails_again_is_told_again(
+    workspace: Workspace, hook: NoticeReceiver
+) -> None:
+    """Under another id: it is another submission."""
+    record_grid(workspace)
+    for _ in range(2):
+        ended(workspace, submitted(workspace, "local"), "failed")
+        look(workspace)
+
+    assert len(set(hook.list_told())) == len(hook.list_told()) == 4
+
+
+def test_a_job_that_hangs_is_told_once_at_each_step(
+    workspace: Workspace, hook: NoticeReceiver
+) -> None:
+    """Only who looks can see it; twenty looks tell it once."""
+    record_grid(workspace)
+    submitted(workspace, "local")
+    row: dict[str, Any] = {
+        "run": RUN,
+        "grid": "g",
+        "state": "running",
+        "attempt": 1,
+        "cause": None,
+        "evidence": None,
+        "flag": "no step for 25 min",
+        "hang_s": 1500.0,
+    }
+
+    for step in (4, 4, 7, 7):
+        notices.tell_rows(workspace, None, [{**row, "step": step}], notices.ASKED)
+
+    assert [post["kind"] for post in hook.posts] == ["hang", "hang"]
+    assert "no step for 25 min" in hook.posts[0]["text"]
+
+
+def test_verdicts_are_told_when_all_runs_have_ended(
+    workspace: Workspace, hook: NoticeReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each claim with its verdict in a line; they are decided once."""
+    record_grid(workspace)
+    asked: list[str] = []
+
+    def judge(place: Workspace, grid: str) -> list[str]:
+        asked.append(grid)
+        return ["holds: end of loss: shuffled < blocked"]
+
+    monkeypatch.setattr(notices, "_judge_claims", judge)
+    ended(workspace, submitted(workspace, "local"), "done")
+
+    look(workspace)
+    look(workspace)
+
+    assert asked == ["g"]
+    assert "holds: end of loss: shuffled < blocked" in hook.posts[-1]["text"]
+
+
+def test_nothing_is_asked_or_written_where_no_submit_named_a_receiver(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then `zsg sync` asks Slurm nothing, as before."""
+    record = GridRecord(name="g", runs=[ListedRun(run=RUN, axes={})])
+    workspace.grid("g").mkdir(parents=True)
+    grid_record.write_grid_record(workspace, record)
+    submitted(workspace)
+
+    look(workspace)
+
+    assert not records.locate_notices(workspace).exists()
+
+
+def test_a_job_ends_although_nobody_can_be_told(
+    workspace: Workspace, hook: NoticeReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receiver hangs, another process has the lock for ever, or a file is broken:
+    the job ends after a moment, and its record stays."""
+    record_grid(workspace)
+    monkeypatch.setattr(at_end, "LIMIT_S", 0.2)
+    hook.script = lambda number: -1
+
+    end_job(workspace, "failed")
+    with locks.hold_lock(records.locate_notices(workspace)):
+        at_end.tell_end(workspace.root / ITEM, _job(workspace))
+    workspace.ledger.write_text("{}\n")
+    at_end.tell_end(workspace.root / ITEM, _job(workspace))
+
+    record = attempts.end_of_newest(workspace.root / ITEM)
+    assert record is not None
+    assert record.outcome == "failed"
+
+
+def _job(workspace: Workspace) -> Any:
+    return job_file.read_job(workspace.root / ITEM)
+
+
+def make_profile(folder: Path, text: str) -> Profile:
+    (folder / "p.yaml").write_text(f"name: p\ninherits: local\n{text}\n")
+    return profiles.load_profile("p.yaml", folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[{slack: https://hooks.example.org/s3cr3t}]", "holds an address"),
+        ("[{webhook: s3cr3t-s3cr3t}]", "the name of an environment variable"),
+        ("[{webhook: A, slack: B}]", "one of webhook, slack and command"),
+        ("[{on: [failed]}]", "one of webhook, slack and command"),
+        ("[{webhook: A, on: []}]", "on is empty"),
+        ("[{command: []}]", "a program and its arguments"),
+        ("[{webhook: SLURM_CONF}]", "take another name"),
+    ],
+)
+def test_a_receiver_that_cannot_be_meant_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
+    """With the file's line, and without the value, which may be a secret."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UserError) as refusal:
+        make_profile(tmp_path, f"notify: {text}")
+
+    assert why in str(refusal.value)
+    assert "p.yaml:3" in str(refusal.value)
+    assert "s3cr3t" not in str(refusal.value)
+
+
+def test_a_program_is_refused_for_a_group_s_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may change what is recorded there."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UserError, match="share: group"):
+        make_profile(tmp_path, "share: group\nnotify: [{command: [tell]}]")
+
+
+def test_jobs_are_given_the_variable_and_know_who_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name; without `notify` a job.json is what it was to the byte."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_files.code_snapshot, "take_snapshot", lambda _: {})
+    profile = make_profile(tmp_path, "notify: [{slack: LAB_URL, on: [failed, hang]}]")
+
+    head = job_files.make_head(
+        "prepare", "s1", Workspace(tmp_path / "w"), profile.prepare, profile
+    )
+
+    assert "LAB_URL" in profile.environment.keep
+    assert head["notify"] == [
+        Receiver(
+            way=Way.SLACK,
+            variable="LAB_URL",
+            on=[Kind.FAILED, Kind.HANG],
+            user=head["notify"][0].user,
+        )
+    ]
+    assert "notify" not in job_file.fields_of(job_record("prepare"))
+
+
+def test_doctor_says_who_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is not set, a program that is none."""
+    monkeypatch.chdir(tmp_path)
+    profile = make_profile(
+        tmp_path, "notify: [{slack: LAB_URL}, {command: [no-such-program, -x]}]"
+    )
+
+    found = doctor.check_receivers(profile.receivers, {})
+
+    assert [each.found for each in found] == [
+        "LAB_URL is not set",
+        "no-such-program is no program here",
+    ]
