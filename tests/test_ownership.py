@@ -589,11 +589,12 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
 
     modes = {
         name: (place.root / name).stat().st_mode & 0o7777
-        for name in ("", "runs", "runs/r", "submissions/s")
+        for name in ("", "runs", "model-proofs", "runs/r", "submissions/s")
     }
     assert modes == {
         "": 0o3770,
         "runs": 0o3770,
+        "model-proofs": 0o3770,
         "runs/r": 0o2770,
         "submissions/s": 0o2700,
     }

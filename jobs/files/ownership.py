@@ -45,6 +45,8 @@ TOP_FOLDERS = (
     "first_losses",
     "tokens",
     "bases",
+    "model-proofs",
+    "chat-trials",
     "code",
     "submissions",
     "downloads",
