@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec import UnsetType
 
+from jobs.contract import grid_record
 from jobs.contract import notices as records
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Damaged, Workspace
@@ -22,7 +23,7 @@ from jobs.notices import at_end, sender
 from jobs.notices.sender import Patience, Report
 from launcher.status import queries
 from launcher.status.status_view import Row
-from launcher.workspace import recorded_grids, workspaces
+from launcher.workspace import workspaces
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ZsgError
 
@@ -116,14 +117,17 @@ def _may_send(workspace: Workspace) -> bool:
 
 
 def _find_outlines(workspace: Workspace, grid: str | None) -> list[GridOutline]:
-    """The grids whose submit named receivers; what cannot be read is passed by."""
+    """The grids whose submit named receivers; what is not there or cannot be read is
+    passed by."""
     outlines: list[GridOutline] = []
-    for name in recorded_grids.select_grids(workspace, grid):
+    for name in grid_record.list_grids(workspace):
+        if grid not in (None, name):
+            continue
         try:
-            outline = recorded_grids.read_outline(workspace, name)
+            outline = grid_record.read_grid_outline(workspace, name)
         except Damaged:
             continue
-        if _list_receivers(outline):
+        if outline is not None and _list_receivers(outline):
             outlines.append(outline)
     return outlines
 
