@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from zsg_core.errors import UserError
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.blocks import BLOCKS, shuffle_blocks
+from zsg_core.orders.from_file import FILE
+from zsg_core.orders.order_list import PLACES, OrderList
 from zsg_core.orders.registry import ORDERS, Rounds
 from zsg_core.orders.similarity import BY_SIMILARITY
 from zsg_core.orders.tma_lists import LISTS, TMA, list_rounds, parse_span
@@ -46,7 +49,15 @@ def ordered(
         "block": 2,
         **({"list": "min"} if order == "tma" else {}),
     }
-    return arrange_items(spec, tasks, lambda: values, rounds_of(len(tasks))).places
+    listed = OrderList(Path("order.npy"), PLACES, list(range(len(tasks)))[::-1])
+    return arrange_items(
+        spec,
+        tasks,
+        lambda: values,
+        rounds_of(len(tasks)),
+        ids=[f"{task}:{item}" for item, task in enumerate(tasks)],
+        read_list=lambda: listed,
+    ).places
 
 
 def rounds_of(count: int) -> Rounds:
@@ -197,8 +208,8 @@ def test_orders_by_task_ask_for_no_similarity(order):
 
 
 def test_every_order_is_of_one_kind():
-    """Orders are by task, of blocks, by similarity or by rounds."""
-    assert set(ORDERS) == {*BY_TASK, BLOCKS, *BY_SIMILARITY, TMA}
+    """Orders are by task, of blocks, of a file, by similarity or by rounds."""
+    assert set(ORDERS) == {*BY_TASK, BLOCKS, FILE, *BY_SIMILARITY, TMA}
 
 
 def test_an_unknown_order_is_told_what_is_known():
@@ -206,7 +217,7 @@ def test_an_unknown_order_is_told_what_is_known():
     with pytest.raises(
         UserError,
         match=(
-            "unknown order 'near'; known: blocks, cluster, fft, nft, random, round_robin, rt, tma"
+            "unknown order 'near'; known: blocks, cluster, fft, file, nft, random, round_robin, rt, tma"
         ),
     ):
         ordered("near", ["a"])

@@ -78,6 +78,8 @@ class InputDigests:
     sources: Mapping[str, SourceDigests]
     model: str | None = None
     embedding: str | None = None
+    # of the list that an order is read from
+    order_list: str | None = None
     # tokens of the model that an older zsg made of the words of texts
     control: tuple[str, ...] = ()
     # ids at which the model says that an answer is over, beside its tokenizer's EOS
@@ -90,6 +92,12 @@ def uses_embedding(settings: Settings) -> bool:
     """Whether the order needs a similarity, and so an embedding model."""
     arrangement = settings.arrangement
     return ORDERS[arrangement.order].needs_embedding(arrangement)
+
+
+def reads_list(settings: Settings) -> bool:
+    """Whether the order is read from a list of the user's."""
+    arrangement = settings.arrangement
+    return ORDERS[arrangement.order].reads_list(arrangement)
 
 
 def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
@@ -637,6 +645,8 @@ def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, An
     if order.is_seeded(arrangement):
         recipe["seed"] = _choose_seed(settings, arrangement.seed)
     recipe |= order.resolve(arrangement)
+    if order.reads_list(arrangement):
+        recipe["listed"] = digests.order_list
     if order.needs_embedding(arrangement):
         recipe["embedding"] = digests.embedding
         # distance.fold_sum; orders made before it were summed from first to last

@@ -99,10 +99,20 @@ class SamplePaths(Paths, frozen=True, kw_only=True):
     sources: dict[str, dict[str, str | None]]
 
 
+class OrderListFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A list of training examples: see `zsg_core.orders.order_list.ListFile`."""
+
+    path: str
+    column: str | None = None
+    kind: str | None = None
+
+
 class PreparePaths(SamplePaths, frozen=True, kw_only=True):
-    """`embedding`: the folder of the model that embeds texts."""
+    """`embedding`: the folder of the model that embeds texts. `lists`: the files that
+    orders are read from, by the digest of their lists."""
 
     embedding: str | None = None
+    lists: dict[str, OrderListFile] | UnsetType = UNSET
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):

@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Workspace, publish_folder, read_json, write_json
+from jobs.contract.job_file import PreparePaths
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embed_texts, map_vectors
+from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import prompts
 from zsg_core.digest import digest_ids
+from zsg_core.errors import UserError
 from zsg_core.orders import measures, tma
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
+from zsg_core.orders.order_list import ListFile, OrderList, read_order_list
 from zsg_core.orders.registry import Arranged
 from zsg_core.recipe import Recipe
 
@@ -30,12 +35,20 @@ def make_arrangement(
     corpus: Corpus,
     made_id: str,
     recipe: Recipe,
-    model: str | None,
+    paths: PreparePaths,
 ) -> None:
     """Writes arrangements/<made_id>. UserError for an order that the data do not allow."""
     logger.info(f"arrangement {made_id}: {recipe['order']}")
-    sources = _Sources(workspace, corpus, recipe, model)
-    made = arrange_items(recipe, corpus.train.tasks, sources.distances, sources.rounds)
+    sources = _Sources(workspace, corpus, recipe, paths)
+    made = arrange_items(
+        recipe,
+        corpus.train.tasks,
+        sources.distances,
+        sources.rounds,
+        ids=corpus.train.ids,
+        published_ids=sources.published_ids,
+        read_list=sources.read_list,
+    )
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
 
@@ -47,10 +60,10 @@ class _Sources:
         workspace: Workspace,
         corpus: Corpus,
         recipe: Recipe,
-        model: str | None,
+        paths: PreparePaths,
     ) -> None:
         self._workspace, self._corpus = workspace, corpus
-        self._recipe, self._model = recipe, model
+        self._recipe, self._paths = recipe, paths
         self.facts: dict[str, Any] = {}
 
     @cached_property
@@ -72,6 +85,30 @@ class _Sources:
             *self._vectors(), farthest=farthest, cap=cap, engine=self.engine
         )
 
+    def read_list(self) -> OrderList:
+        """The user's list. UserError if it is another than when it was submitted."""
+        digest = self._recipe["listed"]
+        given = (replace_unset(self._paths.lists) or {}).get(digest)
+        if given is None:
+            raise UserError(
+                "this job does not say where the list of its order lies; zsg submit again"
+            )
+        file = ListFile(Path(given.path), given.column, given.kind)
+        listed = read_order_list(file)
+        if listed.digest != digest:
+            raise UserError(
+                f"{file.path} lists other examples, or in another order, than when the grid was"
+                " submitted; zsg submit again makes runs of what it is now"
+            )
+        return listed
+
+    def published_ids(self) -> list[str | None]:
+        """The ids that the training examples' rows were published with."""
+        files = {
+            name: SourceFiles.of(paths) for name, paths in self._paths.sources.items()
+        }
+        return self._corpus.read_published_ids(files)
+
     def _texts(self) -> tuple[list[str], list[str]]:
         shots = self._corpus.template.shots
         train, test = (
@@ -83,7 +120,7 @@ class _Sources:
     def _vectors(self) -> tuple[Vectors, Vectors]:
         digest = self._recipe["embedding"]
         folders = [
-            embed_texts(self._workspace, t, Path(str(self._model)), digest)
+            embed_texts(self._workspace, t, Path(str(self._paths.embedding)), digest)
             for t in self._texts()
         ]
         for split, folder in zip(("train", "test"), folders, strict=True):

@@ -28,7 +28,11 @@ from jobs.contract.folder import (
 from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing import few_shots
 from jobs.preparing.records import Records
-from jobs.preparing.source_dataset import SourceDataset, list_training_places
+from jobs.preparing.source_dataset import (
+    SourceDataset,
+    list_training_places,
+    read_published_ids,
+)
 from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import data_sets, few_shot, instructions, mixing, splits
 from zsg_core.data.examples import Example
@@ -212,6 +216,29 @@ class Corpus:
                 parts.append(with_shots(bare, table, rule))
             start += count
         return Selection(parts, self.recipe.get("max_turns"))
+
+    def read_published_ids(self, files: Mapping[str, SourceFiles]) -> list[str | None]:
+        """The ids that the rows of the training examples were published with, None for
+        rows without; none at all where answers are a model's own.
+
+        UserError where a source is no longer what the corpus was made of.
+        """
+        places = np.load(self.folder / "train.npy")
+        published: list[str | None] = []
+        start = 0
+        for name, facts in self.meta["sources"].items():
+            count = facts["train"]
+            own = places[start : start + count]
+            start += count
+            rule = list_sources(self.recipe)[name]
+            named: Sequence[str | None] = ()
+            if count and "self_sample" not in rule:
+                named = read_published_ids(rule, files[name].data)
+            if named:  # of a format whose rows have ids of their own
+                published += [named[int(place)] for place in own]
+            else:
+                published += [None] * count
+        return published
 
     def _records(self, name: str, split: str) -> Records:
         return Records(

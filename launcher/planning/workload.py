@@ -21,6 +21,7 @@ from launcher.grids.runs import Run
 from launcher.workspace.run_folders import list_names
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
+from zsg_core.orders.registry import may_leave_out
 from zsg_core.recipe import Recipe, list_sources
 from zsg_core.training import schedule
 
@@ -76,7 +77,7 @@ class Workloads:
     def of(self, run: Run) -> Work:
         """The work of a run. UserError for a data folder that cannot be read."""
         train = run.stage["train"]
-        pool, pool_is = self._number(run, "train")
+        pool, pool_is = self._count_arranged(run)
         tests, _ = self._number(run, "test")
         steps, used, examples_are = _count_training(train, pool, pool_is)
         measured = _count_checkpoints(run, steps)
@@ -100,6 +101,17 @@ class Workloads:
             examples_are=examples_are,
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )
+
+    def _count_arranged(self, run: Run) -> tuple[int | None, str]:
+        """How many training examples a run's order has: those of the data, unless it
+        leaves some out."""
+        pool, pool_is = self._number(run, "train")
+        if not may_leave_out(run.stage["arrangement"]):
+            return pool, pool_is
+        arrangement = self._workspace.arrangement(run.arrangement_id)
+        if is_committed(arrangement) and (meta := read_json(arrangement / META)):
+            return meta["count"], COUNTED
+        return pool, AT_MOST if pool is not None else pool_is
 
     def _number(self, run: Run, split: str) -> tuple[int | None, str]:
         key = run.corpus_id, split
@@ -194,7 +206,7 @@ def _share(key: str, tests: int | None) -> float:
 
 def _key_of_lengths(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data,
-    tokenizer, max_length and truncate do."""
+    tokenizer, max_length and truncate do, and an order that leaves examples out."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
     tokenizer = (
@@ -202,8 +214,10 @@ def _key_of_lengths(run: Run) -> tuple[Any, ...]:
         *base.get("added", {}).get("tokens", ()),
         base.get("added_tokens"),
     )
+    is_part = may_leave_out(run.stage["arrangement"])
     return (
         run.corpus_id,
+        run.arrangement_id if is_part else None,
         tokenizer,
         run.stage["train"]["max_length"],
         run.stage["train"].get("truncate"),

@@ -24,6 +24,7 @@ from jobs.contract.job_file import (
     MadeThings,
     ModelToProve,
     NodeCheckJob,
+    OrderListFile,
     Paths,
     Policy,
     PrepareJob,
@@ -135,6 +136,7 @@ def write_prepare(
             workspace=str(workspace.root),
             sources=_source_paths(first),
             embedding=embedding,
+            lists=_list_order_files(prepare) or UNSET,
         ),
         stage_id=prepare.item.removeprefix("prepare/"),
         corpus=CorpusToMake(id=first.corpus_id, recipe=stage["data"]),
@@ -145,6 +147,18 @@ def write_prepare(
         chats=_list_chats(prepare) or UNSET,
     )
     job_file.write_job(workspace.root / prepare.item, job)
+
+
+def _list_order_files(prepare: Prepare) -> dict[str, OrderListFile]:
+    """Where the lists lie that orders are read from, by their digests."""
+    files: dict[str, OrderListFile] = {}
+    for run in prepare.runs:
+        if run.order_list is not None:
+            listed = run.order_list
+            files[run.stage["arrangement"]["listed"]] = OrderListFile(
+                path=str(listed.path), column=listed.column, kind=listed.kind
+            )
+    return files
 
 
 def _list_models_to_prove(prepare: Prepare) -> list[ModelToProve]:

@@ -10,6 +10,7 @@ blocks        so many items of one task stand together, in blocks that are shuff
               heterogeneous
 nft, fft      nearest (farthest) first by a measure of distance to the test set; fft is nft reversed
 rt            nft shuffled as pandas' sample(frac=1, random_state=seed) does
+file          as a file of the user's lists them, by ids or places
 tma           rounds in which every test item takes its nearest (farthest) item left, as
               one of five lists
 
@@ -28,15 +29,22 @@ def arrange_items(
     tasks: Sequence[str],
     distances: Callable[[], Sequence[float]],
     rounds: Rounds,
+    **inputs_of_lists: Any,
 ) -> Arranged:
     """The order that an arrangement's recipe asks for, over the items whose tasks are `tasks`.
 
     `distances` (of items, or of tasks where the recipe's granularity is coarse) and
-    `rounds` are asked only by the orders that need them. UserError for an order that
-    does not exist.
+    `rounds` are asked only by the orders that need them, as are `inputs_of_lists`: the
+    other fields of OrderInputs. UserError for an order that does not exist.
     """
     name = recipe["order"]
     if name not in ORDERS:
         raise UserError(f"unknown order {name!r}; known: {', '.join(ORDERS)}")
-    inputs = OrderInputs(recipe=recipe, tasks=tasks, distances=distances, rounds=rounds)
+    inputs = OrderInputs(
+        recipe=recipe,
+        tasks=tasks,
+        distances=distances,
+        rounds=rounds,
+        **inputs_of_lists,
+    )
     return ORDERS[name].arrange(inputs)

@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zsg_core.orders.order_list import OrderList
 from zsg_core.registry import Registry
+
+
+def _have_no_list() -> OrderList:
+    raise NotImplementedError("this order was given no list to read")
+
 
 # (farthest first?, cap) → rounds
 Rounds = Callable[[bool, int | None], Iterator[list[int]]]
@@ -32,12 +38,18 @@ class OrderInputs:
 
     `recipe` is the arrangement's. `distances` (N, or one for each task where the
     recipe's granularity is coarse) and `rounds` are made when they are first asked for.
+    `ids` are the items' (N); `published_ids` those that their rows were published with
+    (N, None where a row has none), and `read_list` is the user's list, for orders that
+    read one.
     """
 
     recipe: Mapping[str, Any]
     tasks: Sequence[str]
     distances: Callable[[], Sequence[float]]
     rounds: Rounds
+    ids: Sequence[str] = ()
+    published_ids: Callable[[], Sequence[str | None]] = tuple
+    read_list: Callable[[], OrderList] = _have_no_list
 
     @property
     def order(self) -> str:
@@ -73,7 +85,9 @@ class Order:
     pydantic's Field, whose default must be None. `check` raises ValueError for settings
     that do not go together. `recipe`: what of them enters the recipe, beside the order
     and its seed; by default each that is given. `is_seeded`: whether a seed changes it;
-    `needs_embedding`: whether distances need an embedding model.
+    `needs_embedding`: whether distances need an embedding model; `reads_list`: whether
+    it reads a list of the user's, the file at `arrangement.path`. `leaves_out`: keys of
+    the recipe with which it may leave examples out.
     """
 
     name: str
@@ -85,6 +99,8 @@ class Order:
     recipe: Callable[[ArrangementSettings], dict[str, Any]] | None = None
     is_seeded: Callable[[ArrangementSettings], bool] = never
     needs_embedding: Callable[[ArrangementSettings], bool] = never
+    reads_list: Callable[[ArrangementSettings], bool] = never
+    leaves_out: tuple[str, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -113,6 +129,11 @@ def order(
         return arrange
 
     return register
+
+
+def may_leave_out(recipe: Mapping[str, Any]) -> bool:
+    """Whether the order of an arrangement's recipe may train on a part of the examples."""
+    return any(key in recipe for key in ORDERS[recipe["order"]].leaves_out)
 
 
 def orders_with(key: str) -> list[str]:

@@ -67,6 +67,7 @@ def _order_by_similarity(
         name,
         about=about,
         settings=SETTINGS,
+        leaves_out=("choose",),
         check=check_similarity,
         recipe=resolve_similarity,
         is_seeded=always if is_shuffled else never,

@@ -66,6 +66,7 @@ def is_shuffled(settings: Any) -> bool:
         " taken yet"
     ),
     settings=("list", "cap", "rounds"),
+    leaves_out=("cap", "rounds"),
     check=check_list,
     recipe=resolve_list,
     is_seeded=is_shuffled,

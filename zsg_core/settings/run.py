@@ -261,6 +261,32 @@ class ArrangementSettings(Strict):
             "the first five. It excludes `cap`. Null means all."
         ),
     )
+    path: FolderName | None = Field(
+        default=None,
+        description=(
+            "Order file only, which needs it: the file that lists the training examples "
+            "in their order. A text file has an entry a line, .jsonl a key `id` (or bare "
+            "values), .parquet a column `id`, .npy one row. FILE#KEY names another key or "
+            "column; .gz is unpacked. The digest of the list enters the run id."
+        ),
+    )
+    entries: Literal["ids", "places"] | None = Field(
+        default=None,
+        description=(
+            "Order file only: what the file lists. ids = ids of examples, as zsg arrange "
+            "show tells them, or as the data's own rows have them; places = whole numbers "
+            "from 0, in order cluster. Null means ids, and places for whole numbers in "
+            ".npy."
+        ),
+    )
+    rest: Literal["refuse", "drop"] | None = Field(
+        default=None,
+        description=(
+            "Order file only: what of training examples that the file does not list. "
+            "refuse = refuse such a file, drop = train on the listed ones alone. Null "
+            "means refuse."
+        ),
+    )
     embedding: FolderName = Field(
         default=MINILM,
         description=(

@@ -1,0 +1,337 @@
+"""Is an order that a file lists read right from every format, and told by line where it
+is wrong?"""
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from jobs.contract.folder import Workspace
+from launcher.grids import grid as grids
+from launcher.grids.inputs import Inputs
+from launcher.reporting.data import arrangements
+from tests.lib.command_line import Zsg
+from tests.test_recipe import DIGESTS
+from zsg_core.errors import BadData, UserError
+from zsg_core.orders.from_file import arrange_by_file
+from zsg_core.orders.order_list import (
+    IDS,
+    PLACES,
+    ListFile,
+    OrderList,
+    read_order_list,
+)
+from zsg_core.orders.registry import OrderInputs
+from zsg_core.recipe import InputDigests, arrangement_id, make_recipe
+from zsg_core.settings.run import Settings
+
+NAMES = ["b:1", "a:2", "a:0"]
+ITEMS = ["a:0", "a:1", "a:2", "b:0", "b:1"]
+
+
+def write_lines(path: Path) -> None:
+    path.write_text("".join(f"{name}\n" for name in NAMES))
+
+
+def write_windows_lines(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(NAMES).encode())
+
+
+def write_packed_lines(path: Path) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(f"{name}\n" for name in NAMES)
+
+
+def write_bare_json(path: Path) -> None:
+    path.write_text("".join(json.dumps(name) + "\n" for name in NAMES))
+
+
+def write_json_rows(key: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        rows = (json.dumps({"rank": 1, key: name}) for name in NAMES)
+        path.write_text("".join(f"{row}\n" for row in rows))
+
+    return write
+
+
+def write_parquet(column: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        parquet.write_table(pa.table({"rank": [1, 2, 3], column: NAMES}), path)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("order.txt", write_lines),
+        ("no-suffix", write_lines),
+        ("windows.txt", write_windows_lines),
+        ("order.txt.gz", write_packed_lines),
+        ("bare.jsonl", write_bare_json),
+        ("rows.jsonl", write_json_rows("id")),
+        ("rows.jsonl#key", write_json_rows("key")),
+        ("rows.parquet", write_parquet("id")),
+        ("rows.parquet#key", write_parquet("key")),
+        ("order.npy", lambda path: np.save(path, np.array(NAMES))),
+        ("it's #1.txt", write_lines),
+    ],
+)
+def test_a_list_is_the_same_from_every_format(
+    tmp_path: Path, name: str, write: Callable[[Path], Any]
+) -> None:
+    """The entries in their order, and their digest, which is what a run id knows of it."""
+    write(tmp_path / (name if "'" in name else name.partition("#")[0]))
+
+    listed = read_order_list(ListFile.parse(str(tmp_path / name)))
+
+    assert listed.kind == IDS and list(listed.entries) == NAMES
+    assert listed.digest == OrderList(Path("x"), IDS, NAMES).digest
+    assert listed.digest != OrderList(Path("x"), IDS, NAMES[::-1]).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "write"),
+    [
+        ("order.npy", None, lambda path: np.save(path, np.array([4, 2, 0]))),
+        ("order.npy", None, lambda path: np.save(path, np.array([4, 2, 0], np.uint8))),
+        ("order.txt", PLACES, lambda path: path.write_text("4\n2\n0\n")),
+        ("order.jsonl", PLACES, lambda path: path.write_text('4\n{"id": 2}\n"0"\n')),
+    ],
+)
+def test_places_are_whole_numbers(
+    tmp_path: Path, name: str, kind: str | None, write: Callable[[Path], Any]
+) -> None:
+    """Those of NumPy are places unasked; in other files it is said that they are."""
+    write(tmp_path / name)
+
+    listed = read_order_list(ListFile(tmp_path / name, kind=kind))
+
+    assert listed.kind == PLACES and list(listed.entries) == [4, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind", "said"),
+    [
+        ("x.txt", b"", None, "x.txt: lists no example"),
+        ("x.txt", b"a\n\nb\n", None, "x.txt:2: is empty"),
+        ("x.txt", b"a\nb\na\n", None, "x.txt:3: 'a' stands in {}/x.txt:1 already"),
+        ("x.txt", b"a\n\xff\n", None, "x.txt:2: is no UTF-8 text"),
+        ("x.txt", b"a" * 20_000, None, "x.txt: line 1 has more than 10,000 bytes"),
+        ("x.txt", b"1\nx\n", PLACES, "x.txt:2: 'x' is no place"),
+        ("x.txt", b"1\n-1\n", PLACES, "x.txt:2: '-1' is no place"),
+        ("x.txt", b"1\n1\n", PLACES, "x.txt:2: 1 stands in"),
+        ("x.txt.gz", b"a\n", None, "x.txt.gz: cannot be read"),
+        ("x.jsonl", b'{"key": 1}\n', None, "x.jsonl:1: has no key 'id'; it has key"),
+        ("x.jsonl", b'"a"\n{"id"\n', None, "x.jsonl:2: is no JSON"),
+        ("x.jsonl", b"[" * 9000 + b"\n", None, "x.jsonl:1: is no JSON"),
+        ("x.jsonl", b'{"id": null}\n', None, "x.jsonl:1: None is no id"),
+        ("x.jsonl", b'{"id": true}\n', None, "x.jsonl:1: True is no id"),
+        ("x.jsonl", b'{"id": 1.5}\n', PLACES, "x.jsonl:1: 1.5 is no place"),
+        ("x.parquet", b"a", None, "x.parquet: "),
+        ("x.npy", b"a", None, "x.npy: cannot be read as .npy"),
+    ],
+)
+def test_what_is_no_list_is_told_by_line(
+    tmp_path: Path, name: str, text: bytes, kind: str | None, said: str
+) -> None:
+    """With the file, the line, and what stands there."""
+    (tmp_path / name).write_bytes(text)
+
+    with pytest.raises(BadData) as caught:
+        read_order_list(ListFile(tmp_path / name, kind=kind))
+
+    assert str(caught.value).startswith(f"{tmp_path}/{said.format(tmp_path)}")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((2, 2), int), np.array([0.5]), np.array([{"a": 1}], dtype=object)],
+)
+def test_an_array_that_is_no_list_is_refused(tmp_path: Path, array: Any) -> None:
+    """Objects, too: to read them could run code."""
+    np.save(tmp_path / "x.npy", array, allow_pickle=True)
+
+    with pytest.raises(BadData, match=r"x\.npy: "):
+        read_order_list(ListFile(tmp_path / "x.npy"))
+
+
+def make_inputs(
+    listed: OrderList,
+    *,
+    rest: str | None = None,
+    published: Sequence[str | None] = (),
+) -> OrderInputs:
+    """What the order is made from, over five items of two tasks."""
+    recipe = {"order": "file", "listed": listed.digest}
+    return OrderInputs(
+        recipe=recipe | ({"rest": rest} if rest else {}),
+        tasks=[name[0] for name in ITEMS],
+        distances=list,
+        rounds=lambda farthest, cap: iter(()),
+        ids=ITEMS,
+        published_ids=lambda: published,
+        read_list=lambda: listed,
+    )
+
+
+def listing(*entries: str | int) -> OrderList:
+    """A list of a text file."""
+    kind = IDS if isinstance(entries[0], str) else PLACES
+    return OrderList(Path("x.txt"), kind, list(entries))
+
+
+WHOLE = ("b:1", "a:2", "a:0", "b:0", "a:1")
+
+
+def test_examples_are_seen_as_they_are_listed() -> None:
+    """By ids, by places, or by the ids that the data have of their own."""
+    places = [4, 2, 0, 3, 1]
+    own = ["q0", "q1", "q2", "q3", "q4"]
+    by_own = make_inputs(listing("q4", "q2", "q0", "q3", "q1"), published=own)
+
+    assert arrange_by_file(make_inputs(listing(*WHOLE))).places == places
+    assert arrange_by_file(make_inputs(listing(*places))).places == places
+    assert arrange_by_file(by_own).places == places
+    assert arrange_by_file(by_own).facts["listed"]["by"] == "the data's own ids"
+
+
+def test_a_part_is_a_list_only_where_it_is_asked_for() -> None:
+    """Else it is told how many are not listed, and which."""
+    part = listing("b:1", "a:2")
+
+    assert arrange_by_file(make_inputs(part, rest="drop")).places == [4, 2]
+    with pytest.raises(BadData) as caught:
+        arrange_by_file(make_inputs(part))
+    assert str(caught.value).startswith(
+        "x.txt: lists 2 of 5 training examples; not listed are a:0, a:1, b:0. Set"
+        " arrangement.rest: drop"
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "published", "said"),
+    [
+        (("b:1", "a:9", "c"), (), "x.txt:2: no training example has the id 'a:9'"),
+        ((0, 5), (), "x.txt:2: there is no training example at place 5: there are 5"),
+        (("q1", "q2"), ("q1", "q1", "q2", None, None), "x.txt:1: 'q1' is the id of"),
+        (("q1", "q7"), ("q1", "q2", None, None, None), "x.txt:2: no training example"),
+    ],
+)
+def test_what_is_no_training_example_is_told_by_line(
+    entries: Sequence[str | int], published: Sequence[str | None], said: str
+) -> None:
+    """The first of them, and how many more there are."""
+    inputs = make_inputs(listing(*entries), rest="drop", published=published)
+
+    with pytest.raises(BadData) as caught:
+        arrange_by_file(inputs)
+
+    assert str(caught.value).startswith(said)
+
+
+def test_a_long_list_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Any permutation of many ids, by its digest."""
+    names = [f"task{number % 1600:04}:{number // 1600}" for number in range(200_000)]
+    random.Random(7).shuffle(names)
+    (tmp_path / "order.txt").write_text("".join(f"{name}\n" for name in names))
+
+    listed = read_order_list(ListFile(tmp_path / "order.txt"))
+
+    assert listed.digest == OrderList(Path("x"), IDS, names).digest
+
+
+def settings_of(**arrangement: Any) -> Settings:
+    """A run in an order."""
+    return Settings.model_validate(
+        {"data": {"path": "tasks"}, "train": {"lr": 1}, "arrangement": arrangement}
+    )
+
+
+def test_the_list_makes_the_run_and_not_where_it_lies() -> None:
+    """Another path or format is the same run; another list, or a part that is asked
+    for, is another."""
+
+    def identify(digest: str, **arrangement: Any) -> str:
+        settings = settings_of(order="file", **arrangement)
+        digests = InputDigests(sources=DIGESTS.sources, order_list=digest)
+        return arrangement_id(make_recipe(settings, digests))
+
+    made = identify("d1", path="a.txt")
+    assert identify("d1", path="b.npy", entries="places") == made
+    assert identify("d2", path="a.txt") != made
+    assert identify("d1", path="a.txt", rest="drop") != made
+
+
+@pytest.mark.parametrize(
+    ("arrangement", "said"),
+    [
+        ({"order": "file"}, "order file needs `path`"),
+        ({"order": "random", "path": "a.txt"}, "`path` does nothing under order"),
+        ({"order": "cluster", "rest": "drop"}, "`rest` does nothing under order"),
+        ({"order": "file", "path": "a.txt", "block": 2}, "`block` does nothing under"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    arrangement: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        settings_of(**arrangement)
+
+
+GRID = """
+name: listed
+defaults:
+  data: {{path: {tasks}, train_per_task: 2, test_per_task: 1}}
+  train: {{batch: 8, lr: 1e-3}}
+grid:
+  - {{arrangement.order: [cluster]}}
+  - {{arrangement: [{{order: file, path: {order}}}, {{order: file, path: {wrong}}}]}}
+"""
+
+
+def test_a_wrong_list_ends_no_other_order(zsg: Zsg, tasks: Path) -> None:
+    """One prepare job makes the orders of a corpus: those that the data allow are there,
+    and what is wrong with the other is said."""
+    first = GRID.format(tasks=tasks, order="order.txt", wrong="wrong.txt")
+    cluster_only = first[: first.index("  - {arrangement: [")]
+    zsg("arrange", "make", zsg.write("grid.yaml", cluster_only))
+    [made] = (zsg.work / "arrangements").iterdir()
+    ids = (made / "ids").read_text().splitlines()
+    zsg.write("order.txt", "".join(f"{name}\n" for name in reversed(ids)))
+    zsg.write("wrong.txt", "".join(f"{name}x\n" for name in ids))
+
+    zsg("arrange", "make", zsg.write("grid.yaml", first), code=3)
+
+    workspace = Workspace(zsg.work)
+    orders = [
+        arrangements.find_arrangement(workspace, path.name)
+        for path in (zsg.work / "arrangements").iterdir()
+    ]
+    assert sorted(one.ids for one in orders) == sorted([ids, ids[::-1]])
+    assert f"wrong.txt:1: no training example has the id '{ids[0]}x'" in zsg.said
+
+
+def test_plan_refuses_a_list_that_cannot_be_read(tmp_path: Path, tasks: Path) -> None:
+    """Before a job is made; and names the key."""
+    (tmp_path / "order.txt").write_text("a\na\n")
+    text = GRID.format(
+        tasks=tasks, order=tmp_path / "order.txt", wrong=tmp_path / "none.txt"
+    )
+    (tmp_path / "grid.yaml").write_text(text)
+    inputs = Inputs(tmp_path / "cache")
+    _, listed, absent = (
+        point.settings for point in grids.load_grid(tmp_path / "grid.yaml").points
+    )
+
+    with pytest.raises(UserError, match=r"arrangement\.path: .*order\.txt:2: 'a'"):
+        inputs.digest_inputs(listed)
+    with pytest.raises(UserError, match=r"arrangement\.path: .*none\.txt: no such"):
+        inputs.digest_inputs(absent)

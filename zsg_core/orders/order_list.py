@@ -1,0 +1,249 @@
+"""Reads which training examples a file lists, and in which order: by ids, or by places.
+
+A list is a text file with an entry a line, JSON lines, a column of Parquet, or NumPy's
+`.npy`. Entries are ids of zsg or of the data, or places in the training list, from 0.
+The list counts, not how it is written: its digest is the same from every format.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from zsg_core.data.readers import columns
+from zsg_core.data.readers.intake import broken_file
+from zsg_core.errors import BadData, UserError
+
+IDS, PLACES = ("ids", "places")
+ID_COLUMN = "id"
+MOST_ENTRIES = 100_000_000
+LONGEST = 10_000  # bytes of a line
+NUMPY, PARQUET, LINES = ".npy", ".parquet", (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class ListFile:
+    """Where a list lies. `column`: of JSON lines or Parquet the key of an entry; None
+    means `id`, and of JSON lines also a bare text or number. `kind`: `ids` or `places`;
+    None means places for whole numbers of a `.npy` file, else ids."""
+
+    path: Path
+    column: str | None = None
+    kind: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, kind: str | None = None) -> "ListFile":
+        """`FILE` or `FILE#COLUMN`; a file whose own name has a # is taken as it is."""
+        path, mark, column = text.rpartition("#")
+        if not mark or Path(text).is_file():
+            return cls(Path(text), None, kind)
+        return cls(Path(path), column, kind)
+
+
+@dataclass(frozen=True)
+class OrderList:
+    """Entries in their order, each once: ids as texts, or places as whole numbers.
+
+    `unit` is what an entry stands in, for errors: a line from 1 on, or a row from 0.
+    """
+
+    path: Path
+    kind: str
+    entries: Sequence[str] | Sequence[int]
+    unit: str = "line"
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what kind the entries are, and of each in its order."""
+        made = hashlib.sha256(f"{self.kind}\n".encode())
+        for entry in self.entries:
+            made.update(f"{entry}\n".encode("utf-8", "surrogatepass"))
+        return made.hexdigest()
+
+    def locate(self, number: int) -> str:
+        """Where the entry of this number, from 0 on, stands."""
+        if self.unit == "line":
+            return f"{self.path}:{number + 1}"
+        return f"{self.path}[{number}]"
+
+
+def read_order_list(file: ListFile) -> OrderList:
+    """The list of a file. BadData, with line or row, for an entry that is none or that
+    stands twice, for a file that cannot be read, and for one that lists nothing."""
+    path = file.path
+    try:
+        values, unit = _read_values(file)
+        order_list = _make_list(file, values, unit)
+    except (OSError, EOFError, zlib.error) as error:
+        raise broken_file(path, f"cannot be read: {error}") from error
+    if not order_list.entries:
+        raise broken_file(path, "lists no example")
+    _refuse_repeats(order_list)
+    return order_list
+
+
+def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
+    """What stands in a file, and in what each of it stands."""
+    suffix = _find_suffix(file.path)
+    if suffix == NUMPY:
+        return _read_numpy(file.path), "row"
+    if suffix == PARQUET:
+        return _read_parquet(file.path, file.column or ID_COLUMN), "row"
+    if suffix in LINES:
+        return _read_json_lines(file.path, file.column), "line"
+    if file.column is not None:
+        raise UserError(
+            f"{file.path}: a text file has no columns, and #{file.column} names one; take it out,"
+            " or give a .jsonl or .parquet file"
+        )
+    return _read_lines(file.path), "line"
+
+
+def _find_suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _make_list(file: ListFile, values: Iterable[Any], unit: str) -> OrderList:
+    of_numpy = _find_suffix(file.path) == NUMPY
+    kind = file.kind
+    if kind is None:
+        is_whole = isinstance(values, np.ndarray) and values.dtype.kind in "iu"
+        kind = PLACES if of_numpy and is_whole else IDS
+    order_list = OrderList(file.path, kind, (), unit)
+    if kind == PLACES:
+        places = [
+            _take_place(order_list.locate(number), value)
+            for number, value in enumerate(values)
+        ]
+        return OrderList(file.path, kind, places, unit)
+    ids = [
+        _take_id(order_list.locate(number), value)
+        for number, value in enumerate(values)
+    ]
+    return OrderList(file.path, kind, ids, unit)
+
+
+def _take_place(location: str, value: Any) -> int:
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
+        raise BadData(
+            f"{location}: {_show(value)} is no place: a place is a whole number from 0 on, of the"
+            " list of training examples; arrangement.entries: ids reads ids"
+        )
+    return int(text)
+
+
+def _take_id(location: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+        raise BadData(f"{location}: {_show(value)} is no id: an id is a text")
+    text = str(value)
+    if not text.strip():
+        raise BadData(f"{location}: is empty; give the id of an example")
+    return text
+
+
+def _show(value: Any) -> str:
+    return repr(value)[:100]
+
+
+def _refuse_repeats(order_list: OrderList) -> None:
+    """BadData for an entry that stands twice."""
+    if len(set(order_list.entries)) == len(order_list.entries):
+        return
+    first_numbers: dict[str | int, int] = {}
+    for number, entry in enumerate(order_list.entries):
+        first = first_numbers.setdefault(entry, number)
+        if first != number:
+            raise BadData(
+                f"{order_list.locate(number)}: {_show(entry)} stands in"
+                f" {order_list.locate(first)} already; list each example once"
+            )
+
+
+def _open(path: Path) -> BinaryIO:
+    file: Any = gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    return file
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file without their ends."""
+    with _open(path) as file:
+        number = 0
+        while line := file.readline(LONGEST + 1):
+            number += 1
+            if len(line) > LONGEST or number > MOST_ENTRIES:
+                raise broken_file(
+                    path,
+                    f"line {number} has more than {LONGEST:,} bytes, or there are more than"
+                    f" {MOST_ENTRIES:,}; is this a list of examples?",
+                )
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield line.decode().rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise BadData(f"{path}:{number}: is no UTF-8 text: {error}") from None
+
+
+def _read_json_lines(path: Path, column: str | None) -> Iterator[Any]:
+    """The entries of JSON lines: the value of a key, or the bare value."""
+    key = column or ID_COLUMN
+    for number, line in enumerate(_read_lines(path), start=1):
+        try:
+            value = msgspec.json.decode(line)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadData(f"{path}:{number}: is no JSON: {error}") from None
+        if not isinstance(value, dict):
+            if column is not None:
+                raise BadData(f"{path}:{number}: has no key {column!r}")
+            yield value
+            continue
+        if key not in value:
+            known = ", ".join(sorted(map(str, value)))[:200]
+            raise BadData(
+                f"{path}:{number}: has no key {key!r}; it has {known}. FILE#KEY names another"
+            )
+        yield value[key]
+
+
+def _read_parquet(path: Path, column: str) -> Iterator[Any]:
+    """The values of a column, in the order of the rows."""
+    known = columns.read_schema(path).names
+    if column not in known:
+        raise broken_file(
+            path,
+            f"has no column {json.dumps(column)}; it has {', '.join(known)[:200]}. FILE#COLUMN"
+            " names another",
+        )
+    for rows in columns.read_rows(path, [column]):
+        for row in rows:
+            yield row[column]
+
+
+def _read_numpy(path: Path) -> "np.ndarray[Any, Any]":
+    """The array of a `.npy` file: one row of whole numbers or of texts."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise broken_file(path, f"cannot be read as .npy: {str(error)[:200]}") from None
+    if not isinstance(array, np.ndarray):
+        raise broken_file(path, "holds several arrays; give a .npy file of one")
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise broken_file(
+            path,
+            f"holds {array.dtype} of shape {array.shape}; give one row of whole numbers, which are"
+            " places, or of texts, which are ids",
+        )
+    if len(array) > MOST_ENTRIES:
+        raise broken_file(path, f"has more than {MOST_ENTRIES:,} entries")
+    return array
