@@ -119,7 +119,7 @@ def _prove_models(job: PrepareJob) -> list[str]:
 
 
 def _note_refusal(refusals: list[str], why: str) -> None:
-    """Notes why a model is refused, and tells it at once: it ends the job only when all
+    """Notes why a model or an order is refused, and tells it at once: it ends the job only when all
     the rest is made."""
     logger.error(why)
     refusals.append(why)
