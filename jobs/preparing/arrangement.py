@@ -88,12 +88,12 @@ class _Sources:
     def read_list(self) -> OrderList:
         """The user's list. UserError if it is another than when it was submitted."""
         digest = self._recipe["listed"]
-        given = (replace_unset(self._paths.lists) or {}).get(digest)
-        if given is None:
+        listed_file = (replace_unset(self._paths.lists) or {}).get(digest)
+        if listed_file is None:
             raise UserError(
                 "this job does not say where the list of its order lies; zsg submit again"
             )
-        file = ListFile(Path(given.path), given.column, given.kind)
+        file = ListFile(Path(listed_file.path), listed_file.column, listed_file.kind)
         listed = read_order_list(file)
         if listed.digest != digest:
             raise UserError(

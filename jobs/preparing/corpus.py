@@ -223,19 +223,19 @@ class Corpus:
 
         UserError where a source is no longer what the corpus was made of.
         """
-        places = np.load(self.folder / "train.npy")
+        rows = np.load(self.folder / "train.npy")
         published: list[str | None] = []
         start = 0
         for name, facts in self.meta["sources"].items():
             count = facts["train"]
-            own = places[start : start + count]
+            rows_of_source = rows[start : start + count]
             start += count
             rule = list_sources(self.recipe)[name]
             named: Sequence[str | None] = ()
             if count and "self_sample" not in rule:
                 named = read_published_ids(rule, files[name].data)
             if named:  # of a format whose rows have ids of their own
-                published += [named[int(place)] for place in own]
+                published += [named[int(row)] for row in rows_of_source]
             else:
                 published += [None] * count
         return published

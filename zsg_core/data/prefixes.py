@@ -43,14 +43,14 @@ def group_by_prefix(
         for first, second in pairwise(order)
     ]
     in_order = _Sorted(
-        sizes=[len(sequences[place]) for place in order],
-        limits=[limits[place] for place in order],
+        sizes=[len(sequences[index]) for index in order],
+        limits=[limits[index] for index in order],
         common=common,
     )
     groups: list[PrefixGroup] = []
     for run in in_order.divide(max_tokens):
-        places = sorted(order[run.start : run.stop])
-        groups.append(PrefixGroup(tuple(places), run.prefix))
+        members = sorted(order[run.start : run.stop])
+        groups.append(PrefixGroup(tuple(members), run.prefix))
     return sorted(groups, key=lambda group: group.places[0])
 
 

@@ -46,37 +46,39 @@ def arrange_by_file(inputs: OrderInputs) -> Arranged:
     listed = inputs.read_list()
     ids = inputs.ids
     if listed.kind != IDS:
-        places = _find_places(listed, len(ids))
+        positions = _find_places(listed, len(ids))
         named_by = "places"
     else:
-        places, named_by = _find_ids(inputs, listed)
+        positions, named_by = _find_ids(inputs, listed)
     if inputs.recipe.get("rest") != DROP:
-        _refuse_left_out(listed, places, ids)
-    return Arranged(places, {"listed": {"by": named_by, "count": len(places)}})
+        _refuse_left_out(listed, positions, ids)
+    return Arranged(positions, {"listed": {"by": named_by, "count": len(positions)}})
 
 
 def _find_places(listed: OrderList, count: int) -> list[int]:
-    places = [int(entry) for entry in listed.entries]
-    for number, place in enumerate(places):
-        if place >= count:
+    positions = [int(entry) for entry in listed.entries]
+    for number, position in enumerate(positions):
+        if position >= count:
             raise BadData(
-                f"{listed.locate(number)}: there is no training example at place {place}: there"
+                f"{listed.locate(number)}: there is no training example at place {position}: there"
                 f" are {count:,}, from 0 on"
             )
-    return places
+    return positions
 
 
 def _find_ids(inputs: OrderInputs, listed: OrderList) -> tuple[list[int], str]:
     """The places of the listed ids, and whose ids they are: zsg's, or else the data's."""
     entries = [str(entry) for entry in listed.entries]
-    of_zsg = {name: place for place, name in enumerate(inputs.ids)}
+    of_zsg = {name: position for position, name in enumerate(inputs.ids)}
     if any(entry in of_zsg for entry in entries[:FEW]):
         return _look_up(listed, entries, of_zsg), "ids"
     published = inputs.published_ids()
     if not any(name is not None for name in published):
         return _look_up(listed, entries, of_zsg), "ids"
     _refuse_ambiguous(listed, entries, published)
-    by_name = {name: place for place, name in enumerate(published) if name is not None}
+    by_name = {
+        name: position for position, name in enumerate(published) if name is not None
+    }
     return _look_up(listed, entries, by_name), "the data's own ids"
 
 
@@ -108,25 +110,27 @@ def _look_up(
     hint = ""
     if len(place_of) <= FEW:
         hint = suggest_nearest(entries[number], list(place_of))
-    more = f" So it is with {len(unknown) - 1:,} further entries." * (len(unknown) > 1)
+    further = f" So it is with {len(unknown) - 1:,} further entries." * (
+        len(unknown) > 1
+    )
     first = next(iter(place_of), "none")
     raise BadData(
         f"{listed.locate(number)}: no training example has the id {entries[number]!r}; ids look"
-        f" like {first!r}.{hint}{more}"
+        f" like {first!r}.{hint}{further}"
     )
 
 
 def _refuse_left_out(
-    listed: OrderList, places: Sequence[int], ids: Sequence[str]
+    listed: OrderList, positions: Sequence[int], ids: Sequence[str]
 ) -> None:
     """BadData where training examples are not listed."""
-    if len(places) == len(ids):
+    if len(positions) == len(ids):
         return
-    named = set(places)
-    left_out = (name for place, name in enumerate(ids) if place not in named)
+    named = set(positions)
+    left_out = (name for position, name in enumerate(ids) if position not in named)
     first = [name for name, _ in zip(left_out, range(SHOWN), strict=False)]
     raise BadData(
-        f"{listed.path}: lists {len(places):,} of {len(ids):,} training examples; not listed are"
-        f" {', '.join(first)}{', …' if len(ids) - len(places) > SHOWN else ''}. Set"
+        f"{listed.path}: lists {len(positions):,} of {len(ids):,} training examples; not listed are"
+        f" {', '.join(first)}{', …' if len(ids) - len(positions) > SHOWN else ''}. Set"
         " arrangement.rest: drop to train on the listed ones alone"
     )

@@ -62,10 +62,10 @@ class OrderList:
     @property
     def digest(self) -> str:
         """The SHA-256 of what kind the entries are, and of each in its order."""
-        made = hashlib.sha256(f"{self.kind}\n".encode())
+        running = hashlib.sha256(f"{self.kind}\n".encode())
         for entry in self.entries:
-            made.update(f"{entry}\n".encode("utf-8", "surrogatepass"))
-        return made.hexdigest()
+            running.update(f"{entry}\n".encode("utf-8", "surrogatepass"))
+        return running.hexdigest()
 
     def locate(self, number: int) -> str:
         """Where the entry of this number, from 0 on, stands."""
@@ -121,11 +121,11 @@ def _make_list(file: ListFile, values: Iterable[Any], unit: str) -> OrderList:
         kind = PLACES if of_numpy and is_whole else IDS
     order_list = OrderList(file.path, kind, (), unit)
     if kind == PLACES:
-        places = [
+        positions = [
             _take_place(order_list.locate(number), value)
             for number, value in enumerate(values)
         ]
-        return OrderList(file.path, kind, places, unit)
+        return OrderList(file.path, kind, positions, unit)
     ids = [
         _take_id(order_list.locate(number), value)
         for number, value in enumerate(values)
@@ -209,20 +209,20 @@ def _read_json_lines(path: Path, column: str | None) -> Iterator[Any]:
             yield value
             continue
         if key not in value:
-            known = ", ".join(sorted(map(str, value)))[:200]
+            keys = ", ".join(sorted(map(str, value)))[:200]
             raise BadData(
-                f"{path}:{number}: has no key {key!r}; it has {known}. FILE#KEY names another"
+                f"{path}:{number}: has no key {key!r}; it has {keys}. FILE#KEY names another"
             )
         yield value[key]
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[Any]:
     """The values of a column, in the order of the rows."""
-    known = columns.read_schema(path).names
-    if column not in known:
+    names = columns.read_schema(path).names
+    if column not in names:
         raise broken_file(
             path,
-            f"has no column {json.dumps(column)}; it has {', '.join(known)[:200]}. FILE#COLUMN"
+            f"has no column {json.dumps(column)}; it has {', '.join(names)[:200]}. FILE#COLUMN"
             " names another",
         )
     for rows in columns.read_rows(path, [column]):

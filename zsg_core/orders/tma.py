@@ -99,9 +99,9 @@ class _Left:
         entries: list[Indices] = []
         # the test items whose lists may hold more contenders, and the place in each
         open_items = np.arange(len(self._test))
-        places = self._at
+        starts = self._at
         while len(open_items):
-            window = places[:, None] + np.arange(WINDOW)
+            window = starts[:, None] + np.arange(WINDOW)
             values = self._values[open_items[:, None], window]
             ids = self._ids[open_items[:, None], window]
             near = values >= limit[open_items][:, None]
@@ -110,7 +110,7 @@ class _Left:
             entries.append(window[rows, steps])
             further = near[:, -1]
             open_items = open_items[further]
-            places = places[further] + WINDOW
+            starts = starts[further] + WINDOW
         return np.concatenate(columns), np.concatenate(entries)
 
     def _make_sure_of_nearest(self) -> None:
