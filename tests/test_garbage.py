@@ -14,7 +14,13 @@ from msgspec import structs
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
 from jobs.contract.folder import Damaged, Workspace, publish_folder, write_json
-from jobs.contract.grid_record import GridRecord, ListedRun, write_grid_record
+from jobs.contract.grid_record import (
+    GridRecord,
+    Keeping,
+    ListedRun,
+    write_grid_record,
+)
+from jobs.contract.states import Outcome
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.lifecycle import garbage
@@ -637,3 +643,136 @@ def test_a_folder_stays_where_it_cannot_be_told_whether_it_is_wanted(
         garbage.removal.discard_folder(tmp_path, snapshot, None, refuse)
     assert [snapshot] == list(snapshot.parent.iterdir())
     assert garbage.removal.discard_folder(tmp_path, snapshot, None) == ""
+
+
+# What the grids that list a run want to keep of it now
+
+
+def list_run(place: Place, grid: str, *keeping: Keeping, former: bool = False) -> None:
+    """Records a grid that lists, or once listed, the run that is done."""
+    (place.workspace.root / "g.yaml").write_text(f"name: {grid}\n")
+    row = ListedRun(
+        run="done", axes={}, recipe=place.recipes["done"], keeping=list(keeping)
+    )
+    other = ListedRun(run="failed", axes={}, recipe=place.recipes["failed"])
+    runs = [other] if former else [row, other]
+    record = GridRecord(name=grid, runs=runs, former=[row] if former else [])
+    place.workspace.grid(grid).mkdir(parents=True, exist_ok=True)
+    write_grid_record(place.workspace, record)
+
+
+LAST = Keeping(snapshots=2, keep={"last": 1})
+FIRST_ONLY = Keeping(snapshots=2, keep={"first": 1})
+ALL = Keeping(snapshots=2)
+TWO, FOUR = "runs/done/snapshots/2", "runs/done/snapshots/4"
+
+
+@pytest.fixture
+def both_kept(place: Place) -> Place:
+    """The workspace, of whose done run both snapshots were kept at training."""
+    folder = place.workspace.run("done")
+    rows = [{"step": step, "probe_loss": f"{step}", "kept": True} for step in (2, 4)]
+    attempt = attempts.begin_attempt(folder, place.second.id)
+    attempts.end_attempt(folder, attempt, Outcome.DONE, snapshots=rows, steps=4)
+    return place
+
+
+def test_what_a_grid_keeps_now_counts(both_kept: Place) -> None:
+    """Not what it kept when the run was trained, where a later submit says otherwise."""
+    list_run(both_kept, "g", ALL)
+    assert "snapshots" not in both_kept.found()
+    list_run(both_kept, "g", LAST)
+    assert both_kept.found()["snapshots"] == {TWO}
+    assert both_kept.found("g")["snapshots"] == {TWO}
+
+
+def test_a_grid_that_keeps_more_now_loses_nothing(place: Place) -> None:
+    """A snapshot that the run's own rule was to take, and that is still there, stays."""
+    assert place.found()["snapshots"] == {TWO}
+    list_run(place, "g", ALL)
+    assert "snapshots" not in place.found()
+
+
+@pytest.mark.parametrize(
+    ("others", "freed"),
+    [
+        ([LAST], {TWO}),
+        ([FIRST_ONLY], set()),
+        ([ALL], set()),
+        ([], set()),
+    ],
+    ids=["the same", "another rule", "all", "an older zsg"],
+)
+def test_what_any_grid_keeps_stays(
+    both_kept: Place, others: list[Keeping], freed: set[str]
+) -> None:
+    """Of a run that several list; what an older zsg has recorded keeps what was kept at
+    training."""
+    list_run(both_kept, "g", LAST)
+    list_run(both_kept, "h", *others)
+    assert both_kept.found().get("snapshots", set()) == freed
+
+
+def test_a_grid_that_lists_a_run_no_longer_says_nothing_of_it(both_kept: Place) -> None:
+    """While another grid lists it; where none does, the last word counts."""
+    list_run(both_kept, "h", ALL, former=True)
+    list_run(both_kept, "g", LAST)
+    assert both_kept.found()["snapshots"] == {TWO}
+    list_run(both_kept, "g", LAST, former=True)
+    assert "snapshots" not in both_kept.found()
+
+
+def test_two_points_of_a_grid_that_are_one_run_keep_what_either_keeps(
+    both_kept: Place,
+) -> None:
+    """Their stages, too: each thing that is wanted of a run stands in the record."""
+    list_run(both_kept, "g", LAST, FIRST_ONLY)
+    assert "snapshots" not in both_kept.found()
+
+
+def test_a_damaged_snapshot_takes_the_place_of_none_that_is_whole(
+    both_kept: Place,
+) -> None:
+    """The last that loads stays, and the last that there is."""
+    damaged = both_kept.workspace.root / FOUR
+    (damaged / "meta.json").unlink()
+    list_run(both_kept, "g", LAST)
+    assert "snapshots" not in both_kept.found()
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["by its path", "by a link"])
+def test_a_snapshot_that_a_run_starts_from_stays_and_is_told(
+    both_kept: Place, logged: list[str], is_link: bool
+) -> None:
+    """Whichever way the path of a model leads to it."""
+    list_run(both_kept, "g", LAST)
+    model = both_kept.workspace.root / TWO
+    link = both_kept.workspace.root.parent / "model"
+    link.symlink_to(model)
+    job_file = both_kept.workspace.run("failed") / "job.json"
+    job = json.loads(job_file.read_text())
+    job["paths"]["base"] = str(link if is_link else model)
+    write_json(job_file, job)
+
+    assert "snapshots" not in both_kept.found()
+    assert any(
+        "runs/failed uses its weights" in line and TWO in line for line in logged
+    )
+
+
+def test_a_snapshot_of_which_a_grid_now_wants_a_metric_stays_and_is_told(
+    both_kept: Place, logged: list[str]
+) -> None:
+    """Though the run was trained before anybody asked for it."""
+    wanted = Keeping(snapshots=2, keep={"last": 1}, scored=["rougeL"])
+    list_run(both_kept, "g", wanted)
+    assert "snapshots" not in both_kept.found()
+    assert any("evaluators are still to read it" in line for line in logged)
+
+
+def test_a_state_that_a_grid_keeps_no_longer_goes(both_kept: Place) -> None:
+    """And one that it now keeps stays."""
+    list_run(both_kept, "g", Keeping(keep_state=True))
+    assert "states" not in both_kept.found()
+    list_run(both_kept, "g", Keeping())
+    assert both_kept.found()["states"] == {"runs/done/state"}

@@ -20,10 +20,26 @@ NAME = "grid.json"
 WHOLE = -1  # bytes; the file has the recipes of all runs, and is read at once
 
 
+class Keeping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a grid wants to keep of a run that is done, in the words of its
+    `checkpoints`.
+
+    `snapshots`: at which steps it wants weights, None for none; `keep`: which of them
+    stay, None for all; `keep_state`: whether what a resume needs stays; `scored`: the
+    keys that evaluators are to take of each.
+    """
+
+    snapshots: int | str | list[int] | None = None
+    keep: dict[str, int | None] | None = None
+    keep_state: bool = False
+    scored: list[str] = []
+
+
 class ListedRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A run of a grid, by its id. `axes`: what varies; `model`: its name; `strategy`:
     in the grid file's words; `is_stage`: it was listed only as the first stages of
-    other runs. Such stages have no recipe, model or strategy."""
+    other runs. Such stages have no recipe, model or strategy. `keeping`: what is to
+    stay of it, by each point of the grid that has it; none of an older zsg."""
 
     run: str
     axes: dict[str, Any]
@@ -31,6 +47,7 @@ class ListedRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     strategy: str | None = None
     is_stage: bool = False
+    keeping: list[Keeping] = []
 
 
 class DatedClaim(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,10 +38,11 @@ from jobs.contract.job_file import (
 )
 from jobs.contract.states import State
 from jobs.training.tokens import tokens_id
-from launcher.lifecycle.garbage import measure_size, name_code
+from launcher.lifecycle.garbage import name_code
 from launcher.status import queries
 from launcher.status.status import collect_states
 from launcher.workspace import forgetting, recorded_grids
+from launcher.workspace.disk_usage import measure_size
 from launcher.workspace.forgetting import ForgetRecord
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger

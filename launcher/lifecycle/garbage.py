@@ -16,6 +16,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -30,16 +31,11 @@ from jobs.contract import (
     model_proof,
     node_check,
     removal,
+    snapshots,
     stages,
 )
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import (
-    CHAT_TRIALS,
-    COMMIT,
-    Damaged,
-    Workspace,
-    is_committed,
-)
+from jobs.contract.folder import CHAT_TRIALS, Damaged, Workspace, is_committed
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import Recipe, SubmittedCode, TrainJob
 from jobs.contract.states import State
@@ -48,16 +44,20 @@ from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.status.status import collect_states
-from launcher.workspace import recorded_grids
+from launcher.workspace import kept_snapshots, recorded_grids
+from launcher.workspace.disk_usage import measure_size
 from launcher.workspace.job_state import JobState
+from launcher.workspace.kept_snapshots import RunKeeping, SnapshotUsers
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.submit_lock import submit_lock
 from zsg_core import recipe as recipes
+from zsg_core.shown_text import name_few
 
 logger = logging.getLogger(__name__)
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 CHECKS, PROOFS = "checks", "model proofs"
+MOST_NAMED = 3  # paths in a line
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
 _ID = re.compile(r"[0-9a-f]{12}")  # of a run, and of what is made for runs
@@ -160,6 +160,19 @@ class Scene:
     remarks: list[str] = field(default_factory=list[str])
     # job folders of which a record cannot be read, and why
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    # what the grids want to keep, by run
+    keeping: dict[str, RunKeeping] = field(default_factory=dict[str, RunKeeping])
+    # the keys that active evaluate jobs take, by run
+    under_evaluation: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+
+    @cached_property
+    def snapshot_users(self) -> SnapshotUsers:
+        """The jobs that use snapshots of other runs; asked where some could go."""
+        return kept_snapshots.find_snapshot_users(self.workspace)
+
+    def find_keeping(self, run: str) -> RunKeeping:
+        """What is to stay of a run by the grids that list it."""
+        return self.keeping.get(run, kept_snapshots.UNLISTED)
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
@@ -180,6 +193,7 @@ def read_scene(workspace: Workspace, grid: str | None) -> Scene:
     items = {*ledger.by_item(), *_items_of(row.run for row in rows)}
     scene = Scene(workspace, ledger, collect_states(workspace, items, ledger), [])
     scene.listed_runs = {row.run for row in chain(rows, before)}
+    scene.keeping = kept_snapshots.collect_keeping(records.values())
     folders = {f"runs/{path.name}" for path in _runs(scene)}
     scene.unreadable = _find_unreadable(workspace, [*items, *folders])
     scene.requested = {*items, *folders}
@@ -238,6 +252,8 @@ def _note_active_jobs(scene: Scene) -> None:
             continue
         job = job_file.read_job(scene.workspace.root / item)
         scene.makes |= set(job.makes if job else ())
+        for served in job_file.runs_served(job):
+            scene.under_evaluation.setdefault(served.run, set()).update(served.keys)
         if isinstance(job, TrainJob):
             scene.listed.append(job.recipe)
             scene.open.append(job.recipe)
@@ -367,23 +383,6 @@ def _whole(
         yield _piece(kind, path, reason, names)
 
 
-def measure_size(path: Path) -> int:
-    """The bytes that are free once a file or folder is gone; a file that another name
-    keeps frees none."""
-    names: dict[tuple[int, int], int] = {}
-    size = 0
-    for file in (path, *path.rglob("*")):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            status = file.lstat()
-            if not stat.S_ISREG(status.st_mode) or file.name == COMMIT:
-                continue
-            key = (status.st_dev, status.st_ino)
-            names[key] = names.get(key, 0) + 1
-            if names[key] == status.st_nlink:
-                size += status.st_size
-    return size
-
-
 def _real(scene: Scene, folder: Path) -> list[Path]:
     """What lies in a folder of the workspace, but for what is hidden; nothing where the
     folder is a link."""
@@ -417,9 +416,9 @@ def _runs(scene: Scene) -> Iterator[Path]:
 def _states(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
         folder = scene.workspace.run(run)
-        job = job_file.read_train_job(folder)
-        keep = job is not None and job.checkpoints.keep_state
-        if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
+        if not scene.is_done(run) or not os.path.lexists(folder / "state"):
+            continue
+        if _keeps_state(scene, run):
             continue
         if why := kept_states.why_it_stays(folder):
             scene.remarks.append(why)
@@ -427,35 +426,86 @@ def _states(scene: Scene) -> Iterator[Piece]:
             yield _piece(STATES, folder / "state", "its run is done")
 
 
+def _keeps_state(scene: Scene, run: str) -> bool:
+    """Whether a grid wants to keep what a resume of a run needs."""
+    job = job_file.read_train_job(scene.workspace.run(run))
+    at_training = job is not None and job.checkpoints.keep_state
+    return scene.find_keeping(run).keeps_state(at_training)
+
+
+@dataclass
+class _NeededSnapshots:
+    """The snapshots that no grid keeps and that stay all the same, by why."""
+
+    paths_by_reason: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, path: str, reason: str) -> None:
+        self.paths_by_reason.setdefault(reason, []).append(path)
+
+    def describe(self) -> Iterator[str]:
+        """A line for each reason."""
+        for reason, paths in self.paths_by_reason.items():
+            count = "1 snapshot" if len(paths) == 1 else f"{len(paths):,} snapshots"
+            names = name_few(paths, MOST_NAMED)
+            yield f"{count} beyond what checkpoints.keep keeps: {reason}: {names}"
+
+
 def _snapshots(scene: Scene) -> Iterator[Piece]:
+    """The snapshots that the grids which list a run keep no longer and nobody needs."""
+    needed = _NeededSnapshots()
     for run in filter(scene.is_done, scene.runs):
-        folder = scene.workspace.run(run)
-        rows = scene.states[f"runs/{run}"].snapshots
-        kept_steps = {row["step"] for row in rows if row["kept"]}
-        for path in _real(scene, folder / "snapshots"):
-            if not removal.STEP.fullmatch(path.name):
-                continue
-            try:
-                is_kept = int(path.name) in kept_steps or _is_to_be_scored(folder, path)
-            except Damaged as error:
-                scene.remarks.append(f"the snapshots of runs/{run}, since {error}")
-                break
-            if not is_kept:
-                yield from _whole(
-                    scene,
-                    SNAPSHOTS,
-                    path,
-                    "beyond what checkpoints.keep keeps",
-                    removal.IN_WEIGHTS,
-                )
+        try:
+            beyond = _find_beyond(scene, run)
+            for path in beyond:
+                reason = _find_need(scene, run, path)
+                if not reason:
+                    yield from _whole(
+                        scene,
+                        SNAPSHOTS,
+                        path,
+                        kept_snapshots.BEYOND_PRESENT,
+                        removal.IN_WEIGHTS,
+                    )
+                    continue
+                needed.add(str(path.relative_to(scene.workspace.root)), reason)
+        except Damaged as error:
+            scene.remarks.append(f"the snapshots of runs/{run}, since {error}")
+    scene.remarks += needed.describe()
 
 
-def _is_to_be_scored(run: Path, snapshot: Path) -> bool:
-    """Whether evaluators are still going to read a snapshot. Damaged where their journals
-    cannot be read."""
-    job = job_file.read_train_job(run)
-    scored = job.scored if job else ()
-    return evaluations.is_needed(run, scored, int(snapshot.name))
+def _find_beyond(scene: Scene, run: str) -> list[Path]:
+    """The snapshots of a run that is done that no grid keeps, in the order of steps."""
+    folder = scene.workspace.run(run)
+    by_step = {
+        int(path.name): path
+        for path in _real(scene, folder / snapshots.FOLDER)
+        if removal.STEP.fullmatch(path.name)
+    }
+    if not by_step:
+        return []
+    state = scene.states[f"runs/{run}"]
+    keeping = scene.find_keeping(run)
+    kept = kept_snapshots.select_kept(folder, state, by_step.keys(), keeping)
+    return [path for step, path in sorted(by_step.items()) if step not in kept]
+
+
+def _find_need(scene: Scene, run: str, snapshot: Path) -> str:
+    """Why a snapshot that no grid keeps stays; empty where nobody needs it. Damaged
+    where evaluators' journals cannot be read."""
+    if _is_to_be_scored(scene, run, snapshot):
+        return "evaluators are still to read it"
+    return scene.snapshot_users.find_reason(run, int(snapshot.name))
+
+
+def _is_to_be_scored(scene: Scene, run: str, snapshot: Path) -> bool:
+    """Whether evaluators are still going to read a snapshot, for what it was trained
+    with, for what a grid wants now, or in a job that is queued or running."""
+    folder = scene.workspace.run(run)
+    job = job_file.read_train_job(folder)
+    keys = dict.fromkeys(job.scored if job else ())
+    keys |= dict.fromkeys(scene.find_keeping(run).scored)
+    keys |= dict.fromkeys(scene.under_evaluation.get(run, ()))
+    return evaluations.is_needed(folder, list(keys), int(snapshot.name))
 
 
 def _weights(scene: Scene) -> Iterator[Piece]:

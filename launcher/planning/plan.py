@@ -15,6 +15,7 @@ from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
+from launcher.workspace import kept_snapshots
 from launcher.workspace.job_state import (
     HELD_AFTER_LAUNCH,
     HELD_BY_USER,
@@ -170,6 +171,7 @@ class Plan:
     held: list[Job] = field(default_factory=list[Job])
     # what new jobs cannot wait for, as it is on another cluster
     elsewhere: list[str] = field(default_factory=list[str])
+    freed: str = ""  # what zsg gc frees after the submit, in a sentence
 
     def jobs(self, links: int) -> int:
         """How many jobs a submit would hand over, so many links behind each run's;
@@ -427,10 +429,7 @@ def _missing_snapshots(run: Run, state: JobState) -> str:
         (state.steps or 0) - state.first, run.checkpoints.snapshots
     )
     due = {state.first + step for step in steps_of_stage}
-    losses = {
-        row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"])
-        for row in state.snapshots
-    }
+    losses = kept_snapshots.collect_losses(state)
     rule = run.checkpoints.keep
     stay = due - losses.keys() or select_kept_steps(
         due, losses, rule.model_dump() if rule else None

@@ -20,7 +20,7 @@ from msgspec import UNSET
 from jobs.contract import exit_record, grid_record, job_file, node_check
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import write_bytes
-from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.grid_record import GridRecord, Keeping, ListedRun
 from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome
@@ -31,6 +31,7 @@ from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
+from launcher.planning import freed_snapshots
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import (
     EVALUATE,
@@ -82,6 +83,7 @@ def record_grid(
         now_ms(),
         lambda: sum(_is_done(site, run) for run in runs),
     )
+    keeping = freed_snapshots.collect_wanted(runs)
     record = GridRecord(
         name=grid.name,
         **opened_by,
@@ -93,11 +95,15 @@ def record_grid(
         corpora=list(dict.fromkeys(corpora)),
         proofs=sorted({run.proof for run in runs if run.proof}),
         before=[
-            ListedRun(run=run, axes={"stages": f"the first {count}"})
+            ListedRun(
+                run=run,
+                axes={"stages": f"the first {count}"},
+                keeping=keeping[run],
+            )
             for run, count in _count_stages_before(runs).items()
         ],
         claims=claims,
-        runs=[_make_listed_run(run) for run in runs],
+        runs=[_make_listed_run(run, keeping[run.id]) for run in runs],
         notify=site.profile.receivers or UNSET,
     )
     approved_commands.approve_commands(site.profile.receivers)
@@ -116,7 +122,7 @@ def _count_stages_before(runs: Sequence[Run]) -> dict[str, int]:
     }
 
 
-def _make_listed_run(run: Run) -> ListedRun:
+def _make_listed_run(run: Run, keeping: list[Keeping]) -> ListedRun:
     """What a grid's record says of a run."""
     return ListedRun(
         run=run.id,
@@ -124,6 +130,7 @@ def _make_listed_run(run: Run) -> ListedRun:
         recipe=run.recipe,
         model=run.model_name,
         strategy=run.strategy,
+        keeping=keeping,
     )
 
 

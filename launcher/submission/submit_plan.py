@@ -21,7 +21,7 @@ from launcher.evaluation import evaluation_plan
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.lifecycle import failed_nodes, retry
-from launcher.planning import limits, model_proofs
+from launcher.planning import freed_snapshots, limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.plan import (
     EVALUATE,
@@ -111,6 +111,7 @@ class SubmitPlanner:
             exclude=self._choose_excluded_nodes(failures),
             held=self._find_held_jobs(plan, facts),
             is_local=self._is_local,
+            freed=self._describe_freed(facts),
         )
         if self._is_local:
             return plan
@@ -120,6 +121,13 @@ class SubmitPlanner:
                 self.site, self.ledger, plan, facts.states
             ),
         )
+
+    def _describe_freed(self, facts: _Facts) -> str:
+        """What `zsg gc` frees of the grid's runs after a submit; empty for nothing."""
+        freed = freed_snapshots.find_freed_snapshots(
+            self.site.workspace, self.grid.name, self.runs, facts.states
+        )
+        return freed.words if freed else ""
 
     @property
     def _is_local(self) -> bool:
@@ -141,9 +149,10 @@ class SubmitPlanner:
             return _is_made(self.site, need)
 
         beside = self._collect_beside(before)
+        states = self._collect_states(items)
         return _Facts(
             former,
-            self._collect_states(items),
+            freed_snapshots.mark_removed(workspace, self.runs, states),
             beside,
             self._find_makers(before, beside),
             cache(is_made),

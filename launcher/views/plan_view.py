@@ -324,6 +324,8 @@ def _print_asides(plan: Plan) -> None:
         )
     if plan.left:
         show.print_result(plan.left)
+    if plan.freed:
+        print_labelled("free", plan.freed)
 
 
 def _print_stages_before(plan: Plan) -> None:

@@ -260,7 +260,8 @@ class CheckpointSettings(Strict):
         description=(
             "Which snapshots stay on disk: all, last, or a rule such as {first: 1, last: "
             "2, best: 1, every: 100}. One that is being evaluated always stays. Null "
-            "means all."
+            "means all. Of a run that is done `zsg gc` frees what the grid, as it was "
+            "submitted last, keeps no longer."
         ),
     )
     state_every_min: Positive | None = Field(
