@@ -19,11 +19,12 @@ from launcher.grids.selection import Selection
 from launcher.lifecycle import explain, retry
 from launcher.status import status
 from launcher.status.next_steps import NEXT, Outlook, RunSettings, read_settings
+from launcher.status.slurm_states import NO_ANSWER
 from launcher.status.status_view import Row
 from launcher.status.why import ProvenCause, by_cause, make_why_row
 from launcher.views.why_view import draw_group, draw_why
 from launcher.workspace import recorded_grids
-from launcher.workspace.job_state import JobState
+from launcher.workspace.job_state import CUT_SHORT, JobState
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import job_record, write_job_file
 from tests.lib.recorded_run import (
@@ -34,6 +35,7 @@ from tests.lib.recorded_run import (
     submitted,
     workspace,
 )
+from zsg_core.errors import UserError
 
 __all__ = ["workspace"]
 
@@ -94,9 +96,11 @@ def check_command(workspace: Workspace, advice: str) -> None:
         assert not is_taken(workspace, None, force), advice
 
 
-@pytest.mark.parametrize("cluster", CLUSTERS)
+@pytest.mark.parametrize(
+    ("cluster", "times"),
+    [*((cluster, 0) for cluster in CLUSTERS), ("local", 12)],
+)
 @pytest.mark.parametrize("cause", Cause)
-@pytest.mark.parametrize("times", [0, 12])
 def test_what_is_next_is_what_retry_does(
     cause: Cause,
     cluster: str,
@@ -156,6 +160,68 @@ def test_what_is_next_of_other_ends_is_what_retry_does(
     told = explain.why_run(grid, "r")
     assert told["next"], told
     check_command(grid, told["next"])
+
+
+@pytest.mark.parametrize(
+    ("state", "command"),
+    [
+        (JobState(state=State.FAILED, cause=Cause.DIED, in_queue=True), "zsg cancel r"),
+        (
+            JobState(state=State.UNKNOWN, cause=f"{NO_ANSWER} (x)", in_queue=True),
+            "look again",
+        ),
+        (JobState(state=State.UNKNOWN, cause=CUT_SHORT), "zsg submit GRID.YAML"),
+        (
+            JobState(state=State.UNKNOWN, cause="it left no record", attempt=1),
+            "zsg retry g --only state=unknown",
+        ),
+    ],
+)
+def test_what_slurm_may_still_have_is_not_retried(
+    state: JobState, command: str, grid: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why and retry go by the same: what is in the queue is cancelled or asked for again."""
+
+    def collect(*_: Any, **options: Any) -> dict[str, JobState]:
+        return {ITEM: state}
+
+    submitted(grid)
+    write_job_file(grid.root / ITEM)
+    monkeypatch.setattr(explain, "collect_states", collect)
+    monkeypatch.setattr(retry, "collect_states", collect)
+    advice = explain.why_run(grid, "r")["next"]
+
+    assert command in advice
+    check_command(grid, advice)
+
+
+def test_a_stage_is_trained_again_with_the_runs_that_start_from_it(
+    grid: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its grid does not list it as a run of its own, so retry takes those that wait."""
+    ask(monkeypatch, FakeSlurm())
+    before = Ledger(grid).intend(
+        scheduler="local", kind="train", grid="g", items=["runs/stage"]
+    )
+    Ledger(grid).submitted(before, ["local"])
+    folder = grid.root / "runs/stage"
+    attempt = attempts.begin_attempt(folder, before.id)
+    write_job_file(folder)
+    attempts.end_attempt(
+        folder, attempt, Outcome.FAILED, cause=Cause.CLUSTER, evidence="line"
+    )
+    submitted(grid, "local")
+    write_job_file(grid.root / ITEM, before=["stage"], after=["runs/stage"])
+
+    advice = explain.why_run(grid, "stage")["next"]
+    assert advice.endswith("zsg retry g (for the runs that wait for it)")
+    check_command(grid, advice)
+
+
+def test_a_name_that_is_none_is_said_to_be_no_run_and_no_grid(grid: Workspace) -> None:
+    """Why takes either."""
+    with pytest.raises(UserError, match="no run or grid 'foo' in"):
+        explain.why_run(grid, "foo")
 
 
 def test_a_run_that_never_started_is_submitted(

@@ -39,7 +39,7 @@ BY_SETTINGS = (
 
 def why_run(workspace: Workspace, text: str) -> dict[str, Any]:
     """Why a run stands where it stands."""
-    item = find_item(workspace, text)
+    item = find_item(workspace, text, "run or grid")
     submit = find_submit_under_way(workspace)
     ledger = Ledger(workspace)
     last = ledger.last(item)
@@ -111,6 +111,8 @@ class _Judge:
         rows = self._outline.runs if self._outline else []
         # in the grid's order
         self._listed = dict.fromkeys(f"{RUNS}{row.run}" for row in rows)
+        # of each job, the listed runs that wait for it; read when it is asked for
+        self._waiting: dict[str, list[str]] | None = None
 
     def make_outlook(self, item: str, cause: ProvenCause, *, is_alone: bool) -> Outlook:
         """What decides what is done next about a job that is not done."""
@@ -147,9 +149,7 @@ class _Judge:
     def _resume_waiting(self, item: str) -> str | None:
         """The command that takes up the first run that waits for a job, and with it the
         job; None where none does."""
-        for run in self._listed:
-            if not self._waits_for(run, item):
-                continue
+        for run in self._list_waiting(item):
             state = self._find_state(run)
             cause = why.of_job(self._workspace, run, state)
             if cause is None:
@@ -165,12 +165,23 @@ class _Judge:
             return next_steps.resume(trouble)
         return None
 
-    def _waits_for(self, run: str, item: str) -> bool:
-        """Whether a run needs what a job makes, or starts from its weights."""
+    def _list_waiting(self, item: str) -> list[str]:
+        """The runs that need what a job makes, or start from its weights. The jobs of a
+        grid are read once."""
+        if self._waiting is None:
+            self._waiting = {}
+            for run in self._listed:
+                for needed in self._list_needed(run):
+                    self._waiting.setdefault(needed, []).append(run)
+        return self._waiting.get(item, [])
+
+    def _list_needed(self, run: str) -> list[str]:
+        """The jobs that a run waits for, and the runs of its stages before."""
         job = job_file.read_job_if_sound(self._workspace.root / run)
         if not isinstance(job, TrainJob):
-            return False
-        return item in jobs_before(job) or item.removeprefix(RUNS) in job.before
+            return []
+        stages = [f"{RUNS}{stage}" for stage in job.before]
+        return [*jobs_before(job), *stages]
 
     def _find_state(self, item: str) -> JobState:
         """The state of a run, looked for where it is not known."""

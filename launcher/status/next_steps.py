@@ -348,16 +348,9 @@ ADVISERS: Mapping[Cause, Callable[[Trouble], str]] = {
 def resume(trouble: Trouble) -> str:
     """By which command a job is taken up as it stands, and from where: a state is
     promised where there is one."""
-    if trouble.is_check:
-        return CHECK_ANEW
-    if trouble.run.startswith("evaluate/"):
-        return f"zsg submit {GRID_FILE} evaluates what is left"
-    if trouble.outlook.is_former:
-        return f"nothing: {trouble.grid} lists it no longer"
-    if trouble.outlook.with_others:
-        return f"{trouble.outlook.with_others} (for the runs that wait for it)"
-    if trouble.run.startswith(("prepare/", "canary/")):
-        return f"zsg submit {GRID_FILE} makes it again where a run needs it"
+    by_others = _resume_by_others(trouble)
+    if by_others is not None:
+        return by_others
     state = trouble.state
     if state.stopped:
         return f"zsg submit {GRID_FILE} resumes from step {state.saved or 0}"
@@ -368,6 +361,22 @@ def resume(trouble: Trouble) -> str:
     if trouble.outlook.refusal:
         return _resume_refused(trouble)
     return _retry(trouble)
+
+
+def _resume_by_others(trouble: Trouble) -> str | None:
+    """How a job is taken up that its grid does not list as a run; None for one that it
+    lists."""
+    if trouble.is_check:
+        return CHECK_ANEW
+    if trouble.run.startswith("evaluate/"):
+        return f"zsg submit {GRID_FILE} evaluates what is left"
+    if trouble.outlook.is_former:
+        return f"nothing: {trouble.grid} lists it no longer"
+    if trouble.outlook.with_others:
+        return f"{trouble.outlook.with_others} (for the runs that wait for it)"
+    if trouble.run.startswith(("prepare/", "canary/")):
+        return f"zsg submit {GRID_FILE} makes it again where a run needs it"
+    return None
 
 
 def _resume_held(trouble: Trouble) -> str:

@@ -211,9 +211,10 @@ def read_log(
     return map(decode, pieces)
 
 
-def find_item(workspace: Workspace, text: str) -> str:
+def find_item(workspace: Workspace, text: str, kind_of_name: str = "run") -> str:
     """The folder of the one run whose id begins so, or of another job, named
-    `prepare/…` or `evaluate/…`."""
+    `prepare/…` or `evaluate/…`. UserError for none; `kind_of_name`: of what `text` may
+    be the name, for that."""
     kind, _, prefix = text.rpartition("/")
     kind = kind or "runs"
     names = _list_folders(workspace, kind) if kind in KINDS else []
@@ -226,7 +227,7 @@ def find_item(workspace: Workspace, text: str) -> str:
         )
     if not matches:
         raise UserError(
-            f"no run {text!r} in {workspace.root}; zsg status shows the ids"
+            f"no {kind_of_name} {text!r} in {workspace.root}; zsg status shows them"
         )
     return f"{kind}/{matches[0]}"
 
