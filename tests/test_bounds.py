@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.contract import folder, journal
-from launcher.grids import inputs, model_files
+from launcher.grids import input_checks, inputs, model_files
+from launcher.grids.input_checks import Judged
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
 from tests.lib.resource_limits import seconds_of, within
@@ -365,14 +366,12 @@ def test_added_tokens_are_looked_up_in_a_dictionary_that_is_read_once(
     read: list[Path] = []
     monkeypatch.setattr(inputs, "base_folder", lambda settings: tmp_path)
     for check in ("check_decoder", "check_length"):
-        monkeypatch.setattr(inputs.model_folder, check, lambda *given: None)
+        monkeypatch.setattr(input_checks.model_folder, check, lambda *given: None)
     monkeypatch.setattr(
-        inputs.added_tokens,
+        input_checks.added_tokens,
         "known_tokens",
         lambda folder: read.append(folder) or {"t7": 1},
     )
-    monkeypatch.setattr(inputs, "_refuse_empty", lambda *given, **more: None)
-    monkeypatch.setattr(inputs, "source_files", lambda *given: None)
     model = {
         "name": "m",
         "path": "x",
@@ -383,9 +382,11 @@ def test_added_tokens_are_looked_up_in_a_dictionary_that_is_read_once(
         for seed in range(3)
     ]
 
-    with pytest.raises(UserError, match="'t7' is a token of"):
-        inputs.check_inputs(points)
+    faults = input_checks.find_input_faults(
+        [Judged(point, frozenset({"model"})) for point in points]
+    )
 
+    assert ["'t7' is a token of" in str(fault.error) for fault in faults] == [True]
     assert read == [tmp_path]
 
 

@@ -335,7 +335,7 @@ MISTAKES = [
         "an unknown axis",
         "grid:\n  train.lrr: [1]",
         5,
-        ["'train.lrr'", "Did you mean 'train.lr'", "train.batch"],
+        ["'train.lrr'", "Did you mean 'train.lr'", "Known in train: preset, batch"],
     ),
     ("an unknown default", "  sead: 1", 4, ["'sead'", "Did you mean 'seed'", "model"]),
     (

@@ -1,16 +1,26 @@
 """Are all faults of a grid told at once, each with its line and in plain words?"""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from launcher.clusters.profile_files import lay_over
+from launcher.clusters.profiles import Profile
 from launcher.grids import grid
+from launcher.submission import workflow
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import find_problems, list_leaf_keys, suggest_nearest
+from zsg_core.settings.run import Settings
 
 # what pydantic says to programmers
 PYDANTIC = re.compile(
-    r"Input should|Value error|Extra inputs|Field required|valid (integer|number|string)"
-    r"|type=|pydantic|For further information|instance of|NoneType|_type\b"
+    r"Input should|Value error|Extra inputs|Field required|type=|pydantic|instance of"
+    r"|a valid |NoneType|function-|constrained-|\[key\]|literal\[|dict\[|list\["
+    r"|(String|List|Tuple|Dictionary) should|\bdictionary\b|\.(int|float|str|bool)\b"
 )
 # Grids with faults of different kinds, each with its line and words of its message.
 BATTERY = [
@@ -59,15 +69,6 @@ claims:
             10: "`claim` must say what is claimed",
             11: "no published curves 'nobody'",
         },
-    ),
-    (
-        "zip, overlap, rules",
-        """\
-name: demo
-defaults:
-  data: {path: d, path: e}
-""",
-        {3: "not valid YAML"},
     ),
     (
         "blocks, and rules of what they lack",
@@ -135,20 +136,101 @@ grid:
             6: "arrangement.order: must be",
         },
     ),
+    (
+        "words of other tools",
+        """\
+name: demo
+defaults:
+  data: {path: d}
+  train:
+    tuning: lora
+    lora: {r: 8}
+    learning_rate: 1.0e-4
+grid:
+  train.tuning.r: [8]
+  train.lora.r: [8]
+  lr: [1.0e-3]
+  modules: [cuda]
+""",
+        {
+            5: "must be a mapping of settings, found 'lora'. Did you mean {method: lora}?",
+            6: "In a grid that is train.tuning: {method: lora}.",
+            7: "In a grid that is train.lr.",
+            10: "In a grid that is train.tuning.r, with train.tuning.method: lora.",
+            11: "unknown key 'lr'. Did you mean 'train.lr'?",
+            12: "unknown key 'modules'. Module lines go into `setup` of the profile",
+        },
+    ),
+    (
+        "sources, stages",
+        """\
+name: demo
+defaults:
+  data:
+    template: chats
+    sources:
+      one: {path: a, fraction: 7}
+      two:
+        path: b
+        test_path: t
+        k: half
+grid:
+- seed: [1]
+- train: {epochs: 0}
+  stages:
+  - - train: {lr: high}
+""",
+        {
+            4: "data.template: must be",
+            6: "data.sources.one.fraction: must be at most 1, found 7",
+            10: "data.sources.two.k: must be a fraction such as 1/4",
+            13: "train.epochs: must be at least 1, found 0",
+        },
+    ),
+    (
+        "what a source and a stage hold together",
+        """\
+name: demo
+defaults:
+  data:
+    path: d
+grid:
+- data.sources:
+  - a: {path: a, held_out: {by: seed, tasks: 1}}
+    b:
+      path: b
+      ratio: 2
+- stages:
+  - - train: {lr: high}
+""",
+        {
+            10: "sources.b: `ratio` and `ratio_to` go together",
+            12: "stages[0].train.lr: must be a number, found 'high'",
+        },
+    ),
 ]
 
 
-def tell_faults(tmp_path, text: str, sets: tuple[str, ...] = ()) -> list[str]:
+def list_faults(
+    tmp_path: Path, text: str, read: Callable[[Path], object] = grid.load_grid
+) -> list[str]:
     """What is told of a grid file, each fault by itself."""
     file = tmp_path / "my-grid.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as error:
-        grid.load_grid(file, sets)
+        read(file)
     first, *others = str(error.value).splitlines()
-    if not others:
-        return [first]
     assert first == f"{len(others)} faults:"
     return others
+
+
+def check_faults(faults: Sequence[str], told: Mapping[int, str]) -> None:
+    """Each is of its line and in the words of a user, and there is no other."""
+    lines = [int(re.findall(r"my-grid\.yaml:(\d+): ", fault)[0]) for fault in faults]
+    assert lines == list(told)
+    pairs = zip(told.values(), faults, strict=True)
+    assert [words for words, fault in pairs if words not in fault] == []
+    assert not PYDANTIC.search("\n".join(faults))
 
 
 @pytest.mark.parametrize(
@@ -157,23 +239,126 @@ def tell_faults(tmp_path, text: str, sets: tuple[str, ...] = ()) -> list[str]:
 def test_all_faults_of_a_grid_are_told_at_once(tmp_path, text, told):
     """Each once with its line, in the order of the lines and in the words of a user; and
     nothing that only follows from another fault."""
-    faults = tell_faults(tmp_path, text)
+    check_faults(list_faults(tmp_path, text), told)
 
-    lines = [int(re.findall(r"my-grid\.yaml:(\d+): ", fault)[0]) for fault in faults]
-    assert lines == list(told)
-    assert [
-        words
-        for words, fault in zip(told.values(), faults, strict=True)
-        if words not in fault
-    ] == []
-    assert not PYDANTIC.search("\n".join(faults))
+
+# Faults of what a grid names: files, models, a profile; with those of its settings.
+NAMED = [
+    (
+        "files beside settings",
+        """\
+name: demo
+profile: locl
+defaults:
+  model: {name: mine, path: nowhere}
+  train: {lr: -1}
+  data:
+    set: alpaca
+    path: rows.jsonl
+    test_path: gone.jsonl
+grid:
+  seed: [0, x]
+""",
+        {
+            2: "profile 'locl' not found. Did you mean 'local'?",
+            4: "model.path: ",
+            5: "train.lr: must be more than 0, found -1",
+            8: "rows.jsonl is not of the format alpaca",
+            9: "data.test_path: ",
+            11: "seed: must be a whole number, found 'x'",
+        },
+    ),
+    (
+        "files of axes, and of benchmarks",
+        """\
+name: demo
+defaults:
+  checkpoints:
+    snapshots: 5
+    metrics: [loss, gsm8k/strict]
+    suites:
+      gsm8k: {path: questions.jsonl}
+grid:
+  data:
+  - {set: gsm8k, path: rows.jsonl, test_path: rows.jsonl}
+  - {set: gsm8k, path: lost.jsonl, test_path: rows.jsonl}
+  arrangement.embedding:
+  - model-a
+  arrangement.order: [tma]
+""",
+        {
+            7: "checkpoints.suites.gsm8k.path: ",
+            11: "lost.jsonl: no such file or folder",
+            13: "model-a is not a folder",
+        },
+    ),
+    (
+        "a key that may say how the data are read",
+        """\
+name: demo
+defaults:
+  data: {set: alpaca, path: rows.jsonl}
+  model: {name: mine, path: nowhere}
+grid:
+  data.test_pth: [rows.jsonl]
+""",
+        {
+            4: "nowhere is not a folder",
+            6: "unknown key 'data.test_pth'. Did you mean 'data.test_path'?",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [each[1:] for each in NAMED], ids=[each[0] for each in NAMED]
+)
+def test_faults_of_what_a_grid_names_are_told_with_its_own(
+    tmp_path, monkeypatch, text, told
+):
+    """Each with the line of the setting that names it; nothing is said of data that a
+    misspelt key may read in another way."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"question": "2 + 2?", "answer": "#### 4"}\n')
+
+    faults = list_faults(
+        tmp_path, text, lambda file: workflow.resolve_grid(file, None, tmp_path / "w")
+    )
+
+    check_faults(faults, told)
+
+
+def test_faults_of_a_profile_are_told_at_once_with_those_of_the_grid(
+    tmp_path, monkeypatch
+):
+    """Those of the profile's file with its lines, after those of the grid."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.yaml").write_text(
+        "name: site\nkind: slurm\nslurm: {partition: 3}\nmodules: [cuda]\n"
+        "train: {cpus_per_rank: many}\n"
+    )
+    text = "name: demo\nprofile: site.yaml\ndefaults: {data: {path: rows}, sead: 1}\n"
+
+    faults = list_faults(
+        tmp_path, text, lambda file: workflow.resolve_grid(file, None, tmp_path / "w")
+    )
+
+    assert [re.findall(r"(grid|site)\.yaml:(\d)", fault)[0] for fault in faults] == [
+        ("grid", "3"),
+        ("grid", "3"),
+        ("site", "3"),
+        ("site", "4"),
+        ("site", "5"),
+    ]
+    assert "unknown key 'modules'. Module lines go into `setup`" in faults[3]
 
 
 def test_faults_of_the_command_line_are_told_beside_those_of_the_file(tmp_path):
     """Those of the file first."""
     text = "name: demo\ndefaults: {data: {path: d}, sead: 1}\ngrid: {seed: [1]}\n"
 
-    faults = tell_faults(tmp_path, text, ("train.lrr=1", "seed=2", "train.lr=x"))
+    sets = ("train.lrr=1", "seed=2", "train.lr=x")
+    faults = list_faults(tmp_path, text, lambda file: grid.load_grid(file, sets))
 
     assert [":2: unknown key 'sead'" in faults[0], len(faults)] == [True, 4]
     assert [fault.split("--set ")[1].split(": ")[0] for fault in faults[1:]] == [
@@ -196,3 +381,46 @@ def test_more_faults_than_anyone_reads_are_counted(tmp_path):
 
     first, *listed, last = str(error.value).splitlines()
     assert (first, len(listed), last) == ("25 faults:", 20, "and 5 more")
+
+
+JUNK: list[Any] = [None, True, -1, 2.5, "x", [], {}, [1, "x"], {"x": {"y": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("schema", "whole"),
+    [
+        (Settings, {"data": {"path": "d", "test_path": "t"}}),
+        (Profile, {"name": "a", "kind": "slurm"}),
+    ],
+)
+def test_no_word_of_pydantic_is_told_of_any_setting(schema, whole) -> None:
+    """Whatever stands in place of a value, of grids and of profiles."""
+    told: dict[str, None] = {}
+    for key in list_leaf_keys(schema, "data.sources.one"):
+        for junk in JUNK:
+            value = junk
+            for name in reversed(key.split(".")):
+                value = {name: value}
+            try:
+                schema.model_validate(lay_over(whole, value))
+            except ValidationError as error:
+                for problem in find_problems(error, schema):
+                    told[problem.message.partition(", found ")[0]] = None
+
+    assert len(told) > 100
+    assert [message for message in told if PYDANTIC.search(message)] == []
+
+
+def test_a_word_that_is_near_none_is_not_guessed() -> None:
+    """Of dotted keys the last words count: all of a section begin alike."""
+    keys = ["smoke", "setup", "train.lr", "train.batch", "train.warmup_steps"]
+
+    asked = ["modules", "train.or", "train.bach", "warmup_steps", "warm", "train.xyz"]
+    assert [suggest_nearest(word, keys) for word in asked] == [
+        "",
+        "",
+        " Did you mean 'train.batch'?",
+        " Did you mean 'train.warmup_steps'?",
+        "",
+        "",
+    ]

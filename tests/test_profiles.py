@@ -653,9 +653,8 @@ def test_a_grid_plans_on_every_shipped_profile(name, zsg, tasks):
 
 def test_module_lines_are_said_to_go_into_setup(load):
     """A key that other launchers have is answered with ours, not with what is spelt alike."""
-    with pytest.raises(
-        UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"
-    ):
+    said = r"unknown key 'modules'\. Module lines go into `setup`"
+    with pytest.raises(UserError, match=said):
         load("name: a\nkind: slurm\nmodules: [cuda]\n")
 
 

@@ -1,13 +1,15 @@
 """Do several data sets become one run, its stages and its recipe?"""
 
 import json
+import re
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from launcher.grids import grid, inputs
+from launcher.grids import grid, input_checks
+from launcher.grids.input_checks import Judged
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests
@@ -343,23 +345,19 @@ def test_templates_of_no_known_set_are_refused_before_the_queue(tmp_path) -> Non
     }
     wanted = Settings.model_validate({"data": data})
 
-    with pytest.raises(
-        UserError,
-        match=r"4 of 4 tasks are of no data set that is known: held, .* data\.data_sets",
-    ):
-        inputs.check_inputs([wanted])
-    inputs.check_inputs(
-        [
-            Settings.model_validate(
-                {"data": {**data, "data_sets": {"own": "own_*", "rest": "held"}}}
-            )
-        ]
+    [fault] = input_checks.find_input_faults([Judged(wanted)])
+    assert re.search(
+        r"4 of 4 tasks are of no data set that is known: held, .* data\.data_sets",
+        str(fault.error),
     )
+    with_sets = {**data, "data_sets": {"own": "own_*", "rest": "held"}}
+    named = Settings.model_validate({"data": with_sets})
+    assert input_checks.find_input_faults([Judged(named)]) == []
     for name in names:
         (tmp_path / f"{name}.jsonl").write_text(
             json.dumps({**row, "task": f"super_glue_rte_{name}"}) + "\n"
         )
-    inputs.check_inputs([wanted])
+    assert input_checks.find_input_faults([Judged(wanted)]) == []
 
 
 def test_sources_of_a_changed_copy_are_those_of_the_copy() -> None:

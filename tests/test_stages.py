@@ -95,10 +95,14 @@ def test_a_stage_says_only_where_it_differs() -> None:
             {"model": {"layers": 2}}, "unknown key 'model'", id="another model"
         ),
         pytest.param(
-            {"train": {"lrr": 1}}, r"stages\[1\].train.lrr", id="an unknown key"
+            {"train": {"lrr": 1}},
+            r"stages\[1\]: unknown key 'lrr' in train\. Did you mean 'lr'\?",
+            id="an unknown key",
         ),
         pytest.param(
-            {"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"
+            {"train": {"lr": "high"}},
+            r"stages\[1\]\.train\.lr: must be a number, found 'high'",
+            id="a wrong type",
         ),
         pytest.param(
             {"data": {"test_per_task": 9}},

@@ -6,7 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -17,6 +17,12 @@ from zsg_core.secrets import hide_in_addresses
 
 Place = tuple[str | int, ...]
 
+FEWEST_LETTERS = 3  # of a beginning that stands for a whole word
+NEAR = 0.6  # from which two words are similar enough to be one misspelt
+OF_KEY = "[key]"  # ends a path of pydantic that means a key, not its value
+# how pydantic names, within a path, the kinds of a value that may be of several
+KIND = re.compile(r"(\[key\]$|(literal|dict|list|tuple|function-[\w-]+)\[)")
+PLAIN_KINDS = ("bool", "int", "float", "str", "constrained-str", "constrained-int")
 UNKNOWN_KEY, MISSING = "extra_forbidden", "missing"  # as pydantic calls them
 
 PLAIN = {  # where the words of pydantic are those of a programmer
@@ -31,12 +37,14 @@ class Problem:
     """What is wrong with a value, or with what a mapping holds together.
 
     `place` is where it is to be corrected. `of_whole`: it is said of a whole mapping,
-    as of a missing key, and a key that is misspelt may explain it.
+    as of a missing key, and a key that is misspelt may explain it. `is_unknown_key`: the
+    key itself is none.
     """
 
     place: Place
     message: str
     of_whole: bool = False
+    is_unknown_key: bool = False
 
 
 def find_first_problem(
@@ -51,37 +59,120 @@ def find_first_problem(
     return first.place, first.message
 
 
+def describe_within(
+    section: str, error: ValidationError, schema: type[BaseModel]
+) -> str:
+    """The first error of settings that stand in a section, with the section's name; of
+    no section where that is empty."""
+    place, message = find_first_problem(error, schema)
+    if not section:
+        return message
+    name = ".".join(map(str, place))
+    is_named = bool(name) and message.startswith(f"{name}: ")
+    return f"{section}.{message}" if is_named else f"{section}: {message}"
+
+
 def find_problems(error: ValidationError, schema: type[BaseModel]) -> list[Problem]:
     """Each error; of unknown keys before the others.
 
     What is missing is left out where a key beside it is unknown: it may be that key,
-    misspelt. Of a value that may be of several kinds, the first kind's.
+    misspelt. Of a value that may be of several kinds, one error says all kinds.
     """
     details = error.errors(include_url=False)
     unknown = [each for each in details if each["type"] == UNKNOWN_KEY]
     mappings = {each["loc"][:-1] for each in unknown}
-    problems = [describe_problem(each, schema) for each in unknown]
+    by_place: dict[tuple[Place, bool], Problem] = {}
     for each in details:
         is_explained = each["type"] == MISSING and each["loc"][:-1] in mappings
-        if each["type"] != UNKNOWN_KEY and not is_explained:
-            problems.append(describe_problem(each, schema))
-    return problems
+        if is_explained:
+            continue
+        problem = _describe_problem(each, schema)
+        key = problem.place, problem.of_whole
+        before = by_place.get(key)
+        by_place[key] = _join_kinds(before, problem) if before else problem
+    problems = _leave_deepest(list(by_place.values()))
+    return sorted(problems, key=lambda problem: not problem.is_unknown_key)
 
 
-def describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
+def _join_kinds(problem: Problem, second: Problem) -> Problem:
+    """Two problems of one value as one: what it must be, or what else."""
+    allowed, found, value = problem.message.rpartition(", found ")
+    _, is_kind, kind = second.message.rpartition(": must be ")
+    is_plain = bool(is_kind) and ": must be " in problem.message
+    if not is_plain or not found:
+        return problem
+    other = kind.rpartition(", found ")[0] or kind
+    return replace(problem, message=f"{allowed}, or {other}, found {value}")
+
+
+def _leave_deepest(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without those of a value within which there is another: it was held
+    to be of another kind as well."""
+    within = {
+        problem.place[:depth]
+        for problem in problems
+        for depth in range(1, len(problem.place))
+        if not problem.of_whole
+    }
+    return [
+        problem
+        for problem in problems
+        if problem.of_whole or problem.place not in within
+    ]
+
+
+def _describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
     """An error of pydantic as whoever writes the settings would put it."""
-    path = detail["loc"]
-    name = ".".join(map(str, path))
+    *above, last = detail["loc"] or ("",)
     if detail["type"] == UNKNOWN_KEY:
-        return Problem(path, _describe_unknown_path(schema, path))
+        # it may look like one of these kinds
+        path = (*_leave_out_kinds(tuple(above)), last)
+        message = _describe_unknown_path(schema, path)
+        return Problem(path, message, is_unknown_key=True)
+    path = _leave_out_kinds(detail["loc"])
+    name = ".".join(map(str, path))
     if detail["type"] == MISSING:
         message = f"{name} is missing and has no default"
         return Problem(path[:-1], message, of_whole=True)
-    message = f"{name}: {_describe_value_problem(detail)}".rstrip(".").removeprefix(
-        ": "
+    fault = _describe_value_problem(detail)
+    if detail["type"] == "model_type":
+        fault += _suggest_mapping(schema, path, detail["input"])
+    if last == OF_KEY:
+        section = ".".join(map(str, path[:-1]))
+        return Problem(path, f"{section}: a key {fault}".rstrip("."))
+    message = f"{name}: {fault}".rstrip(".").removeprefix(": ")
+    of_whole = isinstance(detail["input"], dict | BaseModel) and (
+        detail["type"] == "value_error"
     )
-    of_whole = isinstance(detail["input"], dict | BaseModel)
     return Problem(path, message, of_whole)
+
+
+def _suggest_mapping(schema: type[BaseModel], path: Place, value: Any) -> str:
+    """The mapping that a word may stand for: that of the first key of the section which
+    has the word among its choices."""
+    section = schema
+    for name in path:
+        field = section.model_fields.get(str(name))
+        inner = find_model(field.annotation) if field else None
+        if inner is None:
+            return ""
+        section = inner
+    for key, field in section.model_fields.items():
+        if value in typing.get_args(field.annotation):
+            return f" Did you mean {{{key}: {value}}}?"
+    return ""
+
+
+def _leave_out_kinds(path: Place) -> Place:
+    """A path of pydantic without the kinds that it names of a value that may be of
+    several, and without its mark of a key."""
+    last = len(path) - 1
+    return tuple(
+        part
+        for number, part in enumerate(path)
+        if not isinstance(part, str)
+        or not (KIND.match(part) or (number == last and part in PLAIN_KINDS))
+    )
 
 
 @lru_cache(maxsize=1000)
@@ -104,6 +195,10 @@ WORDS = {
     "String should match pattern": "must match",
     "String should have": "must have",
     "List should have": "must have",
+    "Dictionary should have": "must have",
+    "Tuple should have": "must have",
+    "must be True": "must be true",
+    "must be False": "must be false",
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid string": "a text",
@@ -141,35 +236,42 @@ def _describe_value_problem(problem: ErrorDetails) -> str:
 def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") -> str:
     """The message for a key that does not exist."""
     in_section = f" in {section}" if section else ""
-    word = key.rpartition(".")[2]
-    hint = suggest_nearest(key, allowed)
-    if word in MEANT_BY_OTHERS:
-        hint = f" {MEANT_BY_OTHERS[word]}."
-    listed = ", ".join(_list_keys_beside(key, allowed))
-    return f"unknown key {format_brief(key)}{in_section}.{hint} Known: {listed}"
+    whole_key = f"{section}.{key}" if section else key
+    meant = _find_meant_by_others(whole_key)
+    hint = f" {meant}." if meant else suggest_nearest(key, allowed)
+    known = _list_keys_beside(key, allowed)
+    return f"unknown key {format_brief(key)}{in_section}.{hint} {known}"
 
 
-def _list_keys_beside(key: str, keys: Sequence[str]) -> list[str]:
-    """Of many dotted keys those of the section that a key means, or the sections."""
+def _find_meant_by_others(key: str) -> str | None:
+    """How zsg says what other tools call so; the longest end of a dotted key counts."""
+    words = key.split(".")
+    ends = (".".join(words[start:]) for start in range(len(words)))
+    return next((MEANT_BY_OTHERS[end] for end in ends if end in MEANT_BY_OTHERS), None)
+
+
+def _list_keys_beside(key: str, keys: Sequence[str]) -> str:
+    """Of many dotted keys those of the section that a key means, or the sections, as a
+    message lists them."""
     above = key
     while above := above.rpartition(".")[0]:
-        if inside := [
-            candidate for candidate in keys if candidate.rpartition(".")[0] == above
-        ]:
-            return inside
-    return [candidate for candidate in keys if "." not in candidate]
+        start = f"{above}."
+        inside = [
+            candidate.removeprefix(start)
+            for candidate in keys
+            if candidate.rpartition(".")[0] == above
+        ]
+        if inside:
+            return f"Known in {above}: {', '.join(inside)}"
+    sections = [candidate for candidate in keys if "." not in candidate]
+    return f"Known: {', '.join(sections)}"
 
 
 # What other tools call it, where no spelling is near.
 ELSEWHERE = {
-    "modules": "setup",
-    "module": "setup",
-    "module_load": "setup",
-    "lora": "tuning",
+    "lora": "train.tuning",
     "rank": "train.tuning.r",
-    "train.tuning.rank": "train.tuning.r",
-    "train.lora": "train.tuning",
-    "train.lora.r": "train.tuning.r",
+    "lora_r": "train.tuning.r",
 }
 
 
@@ -177,7 +279,10 @@ _WHOLE_BATCH = (
     "In a grid that is train.batch: the examples of a step over all GPUs together, which"
     " zsg divides by itself"
 )
-# Settings of other trainers, by the last word of a key, and how a grid says the same.
+_LORA = "In a grid that is train.tuning.{key}, with train.tuning.method: lora"
+_LORA_R, _LORA_ALPHA = _LORA.format(key="r"), _LORA.format(key="alpha")
+_MODULES = "Module lines go into `setup` of the profile, such as setup: [module load cuda/12.4]"
+# Settings of other tools, by the last words of a key, and how zsg says the same.
 MEANT_BY_OTHERS = {
     "learning_rate": "In a grid that is train.lr",
     "num_train_epochs": "In a grid that is train.epochs",
@@ -194,18 +299,41 @@ MEANT_BY_OTHERS = {
     "per_device_train_batch_size": _WHOLE_BATCH,
     "gradient_accumulation": _WHOLE_BATCH,
     "gradient_accumulation_steps": _WHOLE_BATCH,
-    "lora_r": "In a grid that is train.tuning.r, with train.tuning.method: lora",
-    "lora_rank": "In a grid that is train.tuning.r, with train.tuning.method: lora",
-    "lora_alpha": "In a grid that is train.tuning.alpha, with train.tuning.method: lora",
+    "lora": "In a grid that is train.tuning: {method: lora}",
+    "lora_r": _LORA_R,
+    "lora_rank": _LORA_R,
+    "lora.r": _LORA_R,
+    "lora.rank": _LORA_R,
+    "tuning.rank": _LORA_R,
+    "lora_alpha": _LORA_ALPHA,
+    "lora.alpha": _LORA_ALPHA,
+    "module": _MODULES,
+    "modules": _MODULES,
+    "module_load": _MODULES,
 }
 
 
 def suggest_nearest(word: str, allowed: Sequence[str]) -> str:
-    """A question that names the most similar of the known words; empty if none is similar."""
-    if (meant := ELSEWHERE.get(word)) in allowed:
+    """A question that names the most similar of the known words, or the only dotted one
+    that ends in the word; empty if none is similar.
+
+    Of dotted keys the last words must be similar, too: all keys of a section begin alike.
+    """
+    meant = ELSEWHERE.get(word)
+    ending = [candidate for candidate in allowed if candidate.endswith(f".{word}")]
+    if meant in allowed:
         return f" Did you mean {meant!r}?"
-    similar = difflib.get_close_matches(word[:100], allowed, n=1, cutoff=0.5)
-    return f" Did you mean {similar[0]!r}?" if similar else ""
+    if len(ending) == 1:
+        return f" Did you mean {ending[0]!r}?"
+    longer = [candidate for candidate in allowed if candidate.startswith(word)]
+    if len(word) >= FEWEST_LETTERS and longer:
+        return f" Did you mean {longer[0]!r}?"
+    last = word[:100].rpartition(".")[2]
+    for similar in difflib.get_close_matches(word[:100], allowed, n=5, cutoff=NEAR):
+        matcher = difflib.SequenceMatcher(None, last, similar.rpartition(".")[2])
+        if matcher.ratio() >= NEAR:
+            return f" Did you mean {similar!r}?"
+    return ""
 
 
 def format_brief(value: Any) -> str:

@@ -17,8 +17,9 @@ from jobs.contract.notices import Receiver, Way
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
+from launcher.workspace.faults import Faults
 from zsg_core import addresses
-from zsg_core.schema_errors import find_first_problem
+from zsg_core.schema_errors import find_problems
 from zsg_core.settings.fields import (
     Count,
     Minutes,
@@ -653,16 +654,22 @@ def load_profile(name: str, beside: Path) -> Profile:
 
 
 def make_profile(layers: Layers) -> Profile:
-    """The profile that the files make together."""
+    """The profile that the files make together. UserError with each fault."""
+    faults = Faults()
+    profile = None
     try:
         profile = Profile.model_validate(layers.value)
     except ValidationError as error:
-        key, message = find_first_problem(error, Profile)
-        raise layers.error(key, message) from None
+        for problem in find_problems(error, Profile):
+            faults.add(layers.error(problem.place, problem.message))
+    if profile is None:
+        faults.raise_any()
+        raise AssertionError("what has no fault is a profile")
     for check in CHECKS:
         refusal = check(profile)
         if refusal is not None:
-            raise layers.error(refusal.key, refusal.message)
+            faults.add(layers.error(refusal.key, refusal.message))
+    faults.raise_any()
     # nodes send notices, too
     return keep_variables(profile, _list_address_variables(profile))
 

@@ -19,12 +19,13 @@ from jobs.contract.folder import get_object
 from launcher.grids import grid_claims, overrides
 from launcher.grids.grid_blocks import Blocks, read_axis, read_blocks
 from launcher.grids.grid_settings import Branch, Setting, find_common_key
+from launcher.grids.input_checks import Judged
+from launcher.grids.input_faults import InputFault
 from launcher.grids.overrides import Override
 from launcher.grids.point_resolver import BadPoint, Point, Resolver
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
-from zsg_core.errors import UserError
 from zsg_core.schema_errors import (
     describe_unknown_key,
     format_brief,
@@ -69,12 +70,29 @@ class Draft:
     faults: Faults
     is_whole: bool
 
-    def locate(self, key: str, value: Any, message: str) -> UserError:
-        """An error that names where a key was given its value."""
+    def add_input_fault(self, fault: InputFault) -> None:
+        """Adds what is wrong with an input, where the setting stands that names it."""
+        message = str(fault.error)
         for override in self.overrides:
-            if override.key == key and override.value == value:
-                return override.error((), message)
-        return self.document.error(_find_place(self.document, key, value), message)
+            if override.key == fault.key and override.value == fault.value:
+                self.faults.add(override.error((), message))
+                return
+        place = _find_place(self.document, fault.key, fault.value)
+        self.faults.add(self.document.error(place, message))
+
+    def list_judged(self) -> list[Judged]:
+        """The settings whose inputs can be judged: of each stage of a point, and the
+        sections without a fault of what is none."""
+        judged = [
+            Judged(stage)
+            for point in self.grid.points
+            for stage in point.settings.by_stage()
+        ]
+        for sections in self.sections:
+            values: dict[str, Any] = dict(sections)
+            settings = Settings.model_construct(**values)
+            judged.append(Judged(settings, frozenset(sections)))
+        return judged
 
 
 def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
@@ -371,17 +389,18 @@ def _read_claims(
 
 
 def _find_place(document: Document, key: str, value: Any) -> Place:
-    """Where a key is given a value: of several places the one whose own key is most of
-    `key`; the defaults where it stands nowhere."""
+    """Where a key is given a value, else where it stands: of several places the one whose
+    own key is most of `key`. The defaults where it stands nowhere."""
     words = key.split(".")
     best: Place = ("defaults",)
-    best_length = 0
+    best_rank = (False, 0)
     for place in document.lines:
         if place[:1] not in (("defaults",), ("grid",)):
             continue
         length = _count_common_end(words, place)
-        if length > best_length and _get_value(document.value, place) == value:
-            best, best_length = place, length
+        rank = _get_value(document.value, place) == value, length
+        if length and rank > best_rank:
+            best, best_rank = place, rank
     return best
 
 

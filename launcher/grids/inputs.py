@@ -20,7 +20,6 @@ from jobs.contract.folder import get_object, read_json, write_json
 from jobs.files import ordinary_files
 from jobs.files.paths import make_absolute
 from jobs.model import content
-from jobs.preparing import added_tokens
 from jobs.preparing.source_files import SourceFiles
 from launcher.grids import (
     chat_template,
@@ -31,16 +30,14 @@ from launcher.grids import (
 )
 from launcher.grids.hub import Downloads
 from zsg_core import suites
-from zsg_core.data import data_sets, instructions, readers
-from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
+from zsg_core.data import readers
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
-from zsg_core.data.readers.intake import Intake
-from zsg_core.errors import BadData, UserError
+from zsg_core.errors import UserError
 from zsg_core.orders.order_list import ListFile, read_order_list
 from zsg_core.recipe import InputDigests, SourceDigests, reads_list, uses_embedding
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.data import HeldOut, Source
+from zsg_core.settings.data import Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import SuiteFile
@@ -286,77 +283,8 @@ class Inputs:
         return self._known.get(name, [])[:2] == _stamp(path)
 
 
-def check_inputs(
-    points: Sequence[Settings],
-    downloads: Downloads | None = None,
-    *,
-    only_looks: bool = False,
-) -> None:
-    """Refuses what no node could use, before gigabytes are read: a folder that holds no
-    decoder, data without examples.
-
-    Of a model that has no weights yet config.json is enough where nothing is submitted,
-    `only_looks`. Of the data the first task with an instance is read; that a few tasks are empty is
-    for the nodes to find.
-    """
-    suite_files.check_suite_files(settings.checkpoints for settings in points)
-    _check_models(points, only_looks)
-    _check_embeddings(points)
-    _check_added_tokens(points)
-    _check_sources(points, downloads)
-
-
-def _check_models(points: Sequence[Settings], only_looks: bool) -> None:
-    lengths = {(base_folder(point), point.train.max_length) for point in points}
-    for folder in {folder for folder, _ in lengths if folder is not None}:
-        if only_looks and not model_folder.has_weights(folder):
-            model_folder.check_config(folder)
-        else:
-            model_folder.check_decoder(folder)
-    for folder, length in lengths:
-        if folder is not None:
-            model_folder.check_length("train.max_length", length, folder)
-
-
-def _check_embeddings(points: Sequence[Settings]) -> None:
-    names = {point.arrangement.embedding for point in points if uses_embedding(point)}
-    for name in names - {MINILM}:
-        folder = _absolute("arrangement.embedding", name)
-        model_folder.check_embedding("arrangement.embedding", folder)
-
-
-def _check_added_tokens(points: Sequence[Settings]) -> None:
-    """Refuses to add what the tokenizer knows already; but zsg reads some of its tokens
-    as text, and such a one may be named to stay a token."""
-    added: dict[Path, dict[str, None]] = {}
-    for point in points:
-        if point.model.add_tokens and (folder := base_folder(point)):
-            tokens = dict.fromkeys(point.model.add_tokens)
-            added.setdefault(folder, {}).update(tokens)
-    for folder, tokens in added.items():
-        as_text = set(model_tokenizer.find_tokens_made_of_text(folder))
-        vocabulary = {
-            token: row
-            for token, row in added_tokens.known_tokens(folder).items()
-            if token not in as_text
-        }
-        added_tokens.refuse_known(folder, list(tokens), vocabulary)
-
-
-def _check_sources(points: Sequence[Settings], downloads: Downloads | None) -> None:
-    """Checks each source once, however many points draw from it alike."""
-    sources = {
-        (name, _drawn(source)): (name, source, settings.data.sources is None)
-        for settings in points
-        for name, source in settings.data.by_source().items()
-    }
-    for name, source, is_alone in sources.values():
-        paths = source_files(name, source, downloads)
-        _refuse_empty(name, source, paths, is_alone)
-
-
 def find_model_notes(points: Sequence[Settings]) -> list[str]:
-    """What of the models works and is not as it seems, each as a line; `check_inputs`
+    """What of the models works and is not as it seems, each as a line; `input_checks`
     has let them pass."""
     bases = {
         (folder, tuple(point.model.add_tokens or ()))
@@ -411,129 +339,12 @@ def _find_adapted_table(settings: Settings) -> str | None:
 
 def check_merges(stages_by_point: Sequence[Sequence[Settings]]) -> None:
     """Refuses a stage that would add adapters of one of two layers to the table that both
-    have, as the node would; `check_inputs` has let the stages pass."""
+    have, as the node would; `input_checks` has let the stages pass."""
     for stages in stages_by_point:
         for before, stage in pairwise(stages):
             merges = stage.train.tuning.start == "merge"
             if merges and _find_adapted_table(before) is not None:
                 raise UserError(TIED_MERGE)
-
-
-def _drawn(source: Source) -> tuple[object, ...]:
-    """What decides which examples are drawn, as far as the checks depend on it."""
-    test_data = (
-        source.test_set,
-        source.test_path,
-        source.held_out,
-        source.tags,
-        source.instructions,
-    )
-    return (
-        source.set,
-        str(source.fields),
-        source.path,
-        source.train_per_task,
-        source.train_tasks,
-        source.test_tasks,
-        source.fraction,
-        source.templates,
-        str(source.data_sets),
-        test_data,
-    )
-
-
-def _refuse_empty(
-    name: str, source: Source, paths: SourceFiles, is_alone: bool
-) -> None:
-    folder = paths.data
-    # there, and of the format, before anything is said of what they hold
-    readers.FORMATS[source.set].files(folder)
-    lists = readers.read_lists(source.set, folder)
-    if lists is None:
-        _check_held_out(name, source, paths, is_alone)
-    else:
-        _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
-    if source.set == "niv2" and lists is not None:
-        _refuse_empty_splits(_key(name, "path"), source, folder, lists)
-    else:
-        _refuse_unreadable(source.set, folder, source)
-    _refuse_unknown_sets(source, folder)
-    if paths.test:
-        _refuse_unreadable(test_set(source), paths.test, source)
-    if paths.instructions:
-        instructions.read_wordings(paths.instructions)
-
-
-def _check_held_out(
-    name: str, source: Source, paths: SourceFiles, is_alone: bool
-) -> None:
-    """Refuses data without a list of held-out tasks where such a list is to decide."""
-    is_decided = is_alone or source.held_out is not None
-    by_list = (source.held_out or HeldOut()).by == "list" and is_decided
-    if paths.test is None and by_list:
-        raise UserError(
-            f"{_key(name, 'path')}: {paths.data}: no list of held-out tasks lies beside the data of"
-            f" {source.set}; set {_key(name, 'test_path')}, or {_key(name, 'held_out')}:"
-            " {share: 1/5} of the rows, {by: seed, tasks: …} or {by: family}"
-        )
-
-
-def _refuse_empty_splits(
-    key: str, source: Source, folder: Path, lists: Mapping[str, Sequence[str]]
-) -> None:
-    for split, count in (
-        ("train", source.train_tasks),
-        ("test", source.test_tasks),
-    ):
-        tasks = lists[split][:count]
-        if not any(niv2.has_instance(folder, task) for task in tasks):
-            raise UserError(
-                f"{key}: {folder}: the {split} split is empty, none of its tasks has an"
-                " instance"
-            )
-
-
-def _refuse_unknown_sets(source: Source, folder: Path) -> None:
-    """Refuses `data.templates` where no file is of a known data set: each would count
-    as a set of its own.
-
-    What only rows can tell, and files of which some are known, are for the prepare job to judge.
-    """
-    if (
-        source.set != "p3"
-        or source.templates is None
-        or source.data_sets not in (None, data_sets.BY_NAME)
-    ):
-        return
-    tasks = p3.find_file_tasks(folder) or []
-    sets = data_sets.find_data_sets(tasks, source.data_sets, dict)
-    if len(sets) > 2 and not any(sets.values()):
-        data_sets.refuse_unknown(sets, source.data_sets, "data.templates")
-
-
-def _refuse_tiny(source: Source, tasks: int) -> None:
-    if not source.train_per_task:
-        return
-    examples = tasks * source.train_per_task
-    if examples * source.fraction < 1:
-        raise UserError(
-            f"data.fraction: {source.fraction} of at most {examples} examples ({tasks} tasks ×"
-            f" train_per_task {source.train_per_task}) leaves no training example; take at least"
-            f" 1/{examples}"
-        )
-
-
-def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
-    # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
-    if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
-        return
-    intake = Intake(source.on_bad_row == "skip")
-    try:
-        next(iter(readers.read_examples(name, path, intake, source.fields_of(name))))
-    except BadData as error:
-        if misfit := wrong_format.describe(name, path, source.fields_of(name)):
-            raise BadData(misfit) from error
-        raise
 
 
 def source_files(
@@ -544,25 +355,31 @@ def source_files(
     What is read as a Hugging Face data set may have a name of the hub, if no folder is
     called so: it is fetched.
     """
+    located = {
+        key: find_data(name_key(name, key), path, reader, downloads)
+        for key, (path, reader) in list_paths(source).items()
+    }
+    return SourceFiles(
+        located["path"],
+        located.get("test_path"),
+        located.get("tags"),
+        located.get("instructions.path"),
+    )
+
+
+def list_paths(source: Source) -> dict[str, tuple[str, str]]:
+    """What a source names: by the keys of its settings each path, and the format that it
+    is read as, empty for what is of none."""
     assert source.path is not None, (
         "a source without a path is refused where it is read"
     )
-
-    def locate(key: str, path: str | None, reader: str = "") -> Path | None:
-        if path is None:
-            return None
-        is_hub = bool(reader) and readers.FORMATS[reader].is_on_hub
-        return _data(_key(name, key), path, downloads if is_hub else None)
-
-    instructions_path = source.instructions and source.instructions.path
-    data = locate("path", source.path, source.set)
-    assert data is not None
-    return SourceFiles(
-        data,
-        locate("test_path", source.test_path, test_set(source)),
-        locate("tags", source.tags),
-        locate("instructions.path", instructions_path),
-    )
+    paths = {
+        "path": (source.path, source.set),
+        "test_path": (source.test_path, test_set(source)),
+        "tags": (source.tags, ""),
+        "instructions.path": (source.instructions and source.instructions.path, ""),
+    }
+    return {key: (path, reader) for key, (path, reader) in paths.items() if path}
 
 
 def test_set(source: Source) -> str:
@@ -570,16 +387,23 @@ def test_set(source: Source) -> str:
     return source.test_set or source.set
 
 
-def _key(name: str, key: str) -> str:
+def name_key(name: str, key: str) -> str:
+    """The dotted key of a source's setting; `name` is empty where there is one data set."""
     return f"data.sources.{name}.{key}" if name else f"data.{key}"
 
 
-def _data(key: str, text: str, downloads: Downloads | None) -> Path:
-    path = _absolute(key, text)
+def find_data(
+    key: str, text: str, reader: str, downloads: Downloads | None = None
+) -> Path:
+    """Where data lie, absolute. UserError, which names the key, for what is not there."""
+    path = find_folder(key, text)
     if path.exists() or "*" in str(path):
         return path
-    if downloads is not None and (name := hub.parse_name(text)):
-        return downloads.folder(key, name)
+    is_on_hub = bool(reader) and readers.FORMATS[reader].is_on_hub
+    if downloads is not None and is_on_hub:
+        name = hub.parse_name(text)
+        if name is not None:
+            return downloads.folder(key, name)
     raise UserError(f"{key}: {path}: no such file or folder")
 
 
@@ -590,7 +414,7 @@ def embedding_folder(settings: Settings) -> Path:
     """
     embedding = settings.arrangement.embedding
     if embedding != MINILM:
-        folder = _absolute("arrangement.embedding", embedding)
+        folder = find_folder("arrangement.embedding", embedding)
         if not (folder / "modules.json").is_file():
             raise UserError(
                 f"arrangement.embedding: {folder} is no sentence-transformers folder (no"
@@ -612,7 +436,7 @@ def find_order_list(settings: Settings) -> ListFile:
     arrangement = settings.arrangement
     assert arrangement.path is not None, "its order reads a list"
     named = ListFile.parse(arrangement.path, arrangement.entries)
-    path = _absolute("arrangement.path", str(named.path))
+    path = find_folder("arrangement.path", str(named.path))
     if not path.is_file():
         raise UserError(
             f"arrangement.path: {path}: no such file; give one that lists the training examples in"
@@ -625,7 +449,7 @@ def base_folder(settings: Settings) -> Path | None:
     """The folder of a supplied model, absolute; None for tiny. UserError if there is none."""
     if settings.model.name == TINY:
         return None
-    folder = _absolute("model.path", settings.model.path or "")
+    folder = find_folder("model.path", settings.model.path or "")
     if not folder.is_dir():
         raise UserError(f"model.path: {folder} is not a folder")
     return folder
@@ -637,7 +461,8 @@ def name_model(folder: Path | None) -> str:
     return _follow(folder).name if folder else TINY
 
 
-def _absolute(key: str, path: str) -> Path:
+def find_folder(key: str, path: str) -> Path:
+    """An absolute path. UserError, which names the key, for what can be none."""
     try:
         folder = make_absolute(Path(path).expanduser())
         # raise for what can be no path: links in a circle, too long a name, a folder that

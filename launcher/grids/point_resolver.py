@@ -22,7 +22,8 @@ SECTIONS: dict[str, type[Strict]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(kind := field.annotation, type) and issubclass(kind, Strict)
 }
-_LEADING_KEY = re.compile(r"[\w.-]+(?=: )")
+# with which what is said of a whole mapping begins: `sources.a: …`, `stages[0].train: …`
+_LEADING_KEY = re.compile(r"[\w.-]+(?=: |\[\d+\])")
 
 
 @dataclass(frozen=True)
@@ -175,11 +176,14 @@ def _find_branch(
     """The dotted key, divided, whose value is to be corrected, as far as it was set; of
     what is said of a whole mapping the key that the message begins with."""
     branch = tuple(map(str, problem.place))
-    named = _LEADING_KEY.match(problem.message)
+    text = problem.message.removeprefix(f"{'.'.join(branch)}: ")
+    named = _LEADING_KEY.match(text)
     if problem.of_whole and named:
-        candidate = tuple(named[0].split("."))
-        if candidate in origins and candidate[: len(branch)] == branch:
-            return candidate
+        candidate = (*branch, *named[0].split("."))
+        while len(candidate) > len(branch):
+            if candidate in origins:
+                return candidate
+            candidate = candidate[:-1]
     while branch and branch not in origins:
         branch = branch[:-1]
     return branch

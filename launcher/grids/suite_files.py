@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from jobs.files import paths
 from launcher.grids import model_folder
+from launcher.grids.input_faults import InputFaults
 from zsg_core import suites
 from zsg_core.data import readers
 from zsg_core.data.examples import Example
@@ -26,25 +27,35 @@ from zsg_core.settings.checkpoints import CheckpointSettings
 T = TypeVar("T")
 
 
-def check_suite_files(settings: Iterable[CheckpointSettings]) -> None:
-    """Raises UserError, with the setting, for what is not there or cannot be read; each
-    is read once."""
-    checked: set[tuple[str, str]] = set()
+def find_suite_faults(
+    settings: Iterable[CheckpointSettings], faults: InputFaults
+) -> None:
+    """Adds, with the setting, what is not there or cannot be read; each file is read
+    once."""
+    checked: dict[tuple[str, str], bool] = {}
     for checkpoints in settings:
-        files = {
-            name: (key, locate_file(key, path))
-            for name, (key, path) in suites.find_needed_files(checkpoints).items()
-        }
-        new = [
-            name
-            for name, (_, path) in files.items()
-            if (name, str(path)) not in checked
-        ]
-        checked |= {(name, str(files[name][1])) for name in new}
-        for name in new:
-            _check_file(name, *files[name])
-        if suites.PROMPTS in files and (MT_BENCH in new or suites.PROMPTS in new):
-            _check_judged(files[MT_BENCH][1], *files[suites.PROMPTS])
+        needed = suites.find_needed_files(checkpoints)
+        is_new = False
+        for name, (key, path) in needed.items():
+            if (name, path) not in checked:
+                checked[name, path] = _has_no_fault(name, key, path, faults)
+                is_new = True
+        to_judge = [each for each in (MT_BENCH, suites.PROMPTS) if each in needed]
+        both_read = all(checked[each, needed[each][1]] for each in to_judge)
+        if is_new and len(to_judge) == 2 and both_read:
+            key, path = needed[suites.PROMPTS]
+            with faults.collecting(key, path):
+                questions = locate_file(*needed[MT_BENCH])
+                _check_judged(questions, key, locate_file(key, path))
+
+
+def _has_no_fault(name: str, key: str, path: str, faults: InputFaults) -> bool:
+    """Whether a file is there and can be read; else what is wrong is added."""
+    is_sound = False
+    with faults.collecting(key, path):
+        _check_file(name, key, locate_file(key, path))
+        is_sound = True
+    return is_sound
 
 
 def locate_file(key: str, text: str) -> Path:

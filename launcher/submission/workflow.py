@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs.contract.folder import Workspace
 from jobs.contract.states import ACTIVE, State
@@ -27,11 +27,12 @@ from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
 from launcher.grids import grid as grids
-from launcher.grids import inputs, older_runs
+from launcher.grids import input_checks, inputs, older_runs
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
-from launcher.grids.grid import Grid
+from launcher.grids.grid import Draft, Grid
 from launcher.grids.hub import Downloads
+from launcher.grids.input_checks import Judged
 from launcher.grids.runs import Run
 from launcher.planning import admission, costs, effects, limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
@@ -48,10 +49,12 @@ from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import plan_view, show
 from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
+from launcher.workspace.faults import SeveralFaults
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
 from launcher.workspace.shipped import find_shipped
 from launcher.workspace.submit_lock import find_submit_under_way, submit_lock
+from launcher.workspace.yaml_file import LineError
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 logger = logging.getLogger(__name__)
@@ -180,11 +183,11 @@ def resolve_grid(
     will be submitted, so a workspace that could not be made is no error; of one that is
     there only the cache of digests is kept up to date.
     """
-    grid = grids.load_grid(path, sets)
-    layers = profile_files.read_layers(
-        profile_name or grid.profile or "local", path.resolve().parent
-    )
-    profile = profiles.make_profile(layers)
+    draft = grids.draft_grid(path, sets)
+    layers, profile = _read_profile(draft, profile_name)
+    if layers is None or profile is None or draft.faults:
+        _refuse(draft, reads_inputs=not smoke, only_looks=only_looks)
+    grid = draft.grid
     early = admission.ask_early(profile)
     if smoke:
         grid = _shrink_grid(grid, profile)
@@ -192,7 +195,12 @@ def resolve_grid(
     downloads = Downloads(workspace, profile.internet)
     stages_by_point = [point.settings.by_stage() for point in grid.points]
     stages = list(itertools.chain.from_iterable(stages_by_point))
-    inputs.check_inputs(stages, downloads, only_looks=only_looks)
+    judged = [Judged(stage) for stage in stages]
+    for fault in input_checks.find_input_faults(
+        judged, downloads, only_looks=only_looks
+    ):
+        draft.add_input_fault(fault)
+    draft.faults.raise_any()
     inputs.check_merges(stages_by_point)
     code_snapshot.refuse_colon(workspace)
     refusal = workspaces.find_refusal(workspace)
@@ -239,6 +247,41 @@ def resolve_grid(
         early=early,
         profile_line=profile_line,
     )
+
+
+def _read_profile(
+    draft: Draft, profile_name: str | None
+) -> tuple[profile_files.Layers | None, Profile | None]:
+    """A profile and its files; None for what has faults, which are added to the draft's."""
+    name = profile_name or draft.grid.profile or "local"
+    beside = draft.grid.path.resolve().parent
+    layers, profile = None, None
+    with draft.faults.collecting():
+        try:
+            layers = profile_files.read_layers(name, beside)
+            profile = profiles.make_profile(layers)
+        except UserError as error:
+            is_in_file = isinstance(error, LineError | SeveralFaults)
+            if is_in_file or name != draft.grid.profile:
+                raise
+            raise draft.document.error(("profile",), str(error)) from None
+    return layers, profile
+
+
+def _refuse(draft: Draft, *, reads_inputs: bool, only_looks: bool) -> NoReturn:
+    """Raises the faults of grid and profile with those of the inputs, as far as these can
+    be judged beside them."""
+    if reads_inputs:
+        faults = input_checks.find_input_faults(
+            draft.list_judged(),
+            only_looks=only_looks,
+            is_whole=draft.is_whole,
+            fetches=False,
+        )
+        for fault in faults:
+            draft.add_input_fault(fault)
+    draft.faults.raise_any()
+    raise AssertionError("what has no fault is not refused")
 
 
 def _shrink_grid(grid: Grid, profile: Profile) -> Grid:

@@ -19,6 +19,7 @@ from pydantic import (
 from zsg_core.data.mixing import RATES
 from zsg_core.data.prompts import CHAT, TARGETS
 from zsg_core.data.readers import FORMATS
+from zsg_core.schema_errors import describe_within
 from zsg_core.settings.diverse import InstructionSettings, SelfSampleSettings
 from zsg_core.settings.few_shot import FewShotSettings
 from zsg_core.settings.fields import (
@@ -669,13 +670,8 @@ def _make_source(name: str, values: dict[str, Any]) -> Source:
     try:
         return _MADE.setdefault(written, Source.model_validate(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(
-            f"{_setting_name(name, '.'.join(map(str, first['loc'])))}: {message}".lstrip(
-                ": "
-            )
-        ) from None
+        section = _setting_name(name, "")
+        raise ValueError(describe_within(section, error, Source)) from None
 
 
 def _setting_name(name: str, key: str) -> str:

@@ -21,6 +21,7 @@ from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
 from zsg_core.orders.tma_lists import LISTS
+from zsg_core.schema_errors import describe_within
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings, Source
 from zsg_core.settings.fields import (
@@ -656,9 +657,7 @@ def _lay_over(
     try:
         return Settings.model_validate(merged, context=_STAGE)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join([stage, *map(str, first["loc"])])
-        raise ValueError(f"{key}: {first['msg']}") from None
+        raise ValueError(describe_within(stage, error, Settings)) from None
 
 
 def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
