@@ -72,14 +72,8 @@ def flag_journals(
 ) -> dict[str, JobState]:
     """The states of jobs, flagged where the journal of a run has lost rows. `keeps`:
     whether what is found may be written to the workspace; zsg plan writes nothing."""
-    looked_at = [
-        item
-        for item, state in states.items()
-        if item.startswith(RUNS) and state.attempt is not None
-    ]
-    ended = [item for item in looked_at if _has_ended(states[item])]
-    at_work = [item for item in looked_at if not _has_ended(states[item])]
     checks = _JournalChecks(workspace, LOOK_S if keeps else PLAN_LOOK_S)
+    ended, at_work = _list_begun_runs(states)
     holes = {item: checks.find_holes(item) for item in at_work}
     holes |= checks.find_holes_of_ended(ended)
     if keeps:
@@ -89,6 +83,20 @@ def flag_journals(
         if of_item:
             flagged[item] = _flag(workspace.root, item, states[item], of_item[0])
     return flagged
+
+
+def _list_begun_runs(states: Mapping[str, JobState]) -> tuple[list[str], list[str]]:
+    """The runs that have journals: those that have ended, and those at work."""
+    ended: list[str] = []
+    at_work: list[str] = []
+    for item, state in states.items():
+        if not item.startswith(RUNS) or state.attempt is None:
+            continue
+        if _has_ended(state):
+            ended.append(item)
+        else:
+            at_work.append(item)
+    return ended, at_work
 
 
 def _has_ended(state: JobState) -> bool:

@@ -65,7 +65,6 @@ def add_progress(folder: Path, state: JobState) -> JobState:
         return state
     tail = journal.read_tail(files[-1])
     start, start_trouble = _find_last_start(files[-1], tail.rows)
-    losses = [loss for _, loss in find_metrics(tail.rows, "loss")]
     saved = newest_whole_step(folder)
     is_under_way = state.state == State.RUNNING
     spent = state.spent if is_under_way else gpu_hours.sum_ended(folder, saved)
@@ -75,12 +74,18 @@ def add_progress(folder: Path, state: JobState) -> JobState:
         # a snapshot is told of when training is past it
         step=max((row.step for row in tail.rows), default=None),
         steps=replace_unset(start.steps) if start else None,
-        loss=_number(losses[-1]) if losses else None,
+        loss=_find_last_loss(tail.rows),
         evidence=state.evidence or _note(tail.rows, start),
         saved=saved,
         spent=spent,
         flag=state.flag or _flag_unreadable(tail.trouble or start_trouble),
     )
+
+
+def _find_last_loss(rows: list[Row]) -> float | None:
+    """The last test loss among rows, also one that is not finite."""
+    losses = [loss for _, loss in find_metrics(rows, "loss")]
+    return _number(losses[-1]) if losses else None
 
 
 def _find_last_start(path: Path, rows: list[Row]) -> tuple[Start | None, str | None]:
