@@ -105,6 +105,9 @@ class FamilyRuns:
         )
         shutil.copytree(run, fresh)
         self.train(run, world)
+        shutil.rmtree(
+            undisturbed, ignore_errors=True
+        )  # of the same run, trained before
         run.rename(undisturbed)
         fresh.rename(run)
         self.train_killed(run, world)
