@@ -115,12 +115,12 @@ def test_nothing_is_listed_of_a_profile_that_only_says_where_and_how_much(
         (
             "notify: [{command: [touch, RAN]}]",
             RUNS,
-            "notify: told of failed and done is the program touch RAN",
+            "notify: a program is told (failed, done): touch RAN",
         ),
         (
             "notify: [{slack: LAB_URL, on: [hang]}]",
             SENDS,
-            "notify: hang, with names and errors, go to the address in LAB_URL",
+            "notify: names and errors (hang) are sent to the address in LAB_URL",
         ),
         (
             "environment: {cache: /shared/m}",

@@ -17,7 +17,7 @@ from jobs.files import locks
 from jobs.notices import at_end
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
-from launcher.doctor import doctor
+from launcher.doctor import doctor, notice_trial
 from launcher.lifecycle import notices
 from launcher.submission import job_files
 from tests.lib.job_records import job_record, write_job_file
@@ -267,3 +267,19 @@ def test_doctor_says_who_cannot_be_told(
         "LAB_URL is not set",
         "no-such-program is no program here",
     ]
+
+
+def test_doctor_sends_a_test_message_where_it_is_asked_to(
+    hook: NoticeReceiver,
+) -> None:
+    """Each time under another id, and no run's; a receiver that refuses is a problem,
+    told without the address."""
+    (taken,) = notice_trial.send_trials([HOOK])
+    hook.script = lambda number: 404
+    (refused,) = notice_trial.send_trials([HOOK])
+
+    assert (taken.verdict, refused.verdict) == ("ok", "problem")
+    assert "404" in refused.advice
+    assert [post["kind"] for post in hook.posts] == ["test", "test"]
+    assert len(set(hook.list_told())) == 2
+    assert "s3cr3t" not in repr([taken, refused])

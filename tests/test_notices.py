@@ -119,6 +119,20 @@ def test_a_receiver_that_hangs_is_left_and_told_later(
     assert first["id"] == second["id"]
 
 
+def test_a_receiver_that_hangs_keeps_no_other_from_being_told(
+    workspace: Workspace, receiver: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its share of the time."""
+    hanging = receiver(lambda number: -1)
+    monkeypatch.setenv("HANGING", hanging.address)
+    other = receiver()
+    first = msgspec.structs.replace(HOOK, variable="HANGING")
+
+    sender.tell(workspace, [first, HOOK], [make_failure(1)], Patience(0.4))
+
+    assert len(other.posts) == 1
+
+
 def test_a_receiver_that_hangs_up_after_it_has_read_may_hear_it_twice_by_one_id(
     workspace: Workspace, receiver: Made
 ) -> None:

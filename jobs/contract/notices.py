@@ -44,6 +44,7 @@ class Kind(StrEnum):
     DONE = "done"  # every run of a grid has ended
     VERDICT = "verdict"  # and what its claims came to
     HANG = "hang"  # a job runs and takes no step
+    TEST = "test"  # that a message comes through: zsg doctor --notify
 
 
 class Way(StrEnum):

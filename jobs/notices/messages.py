@@ -89,12 +89,13 @@ def _write_grid_lines(notices: Sequence[Notice]) -> list[str]:
 
 
 def _write_job_lines(notices: Sequence[Notice]) -> list[str]:
-    """The lines of notices that are of jobs: the head, the reasons, the names, and the
-    command that says more."""
+    """The lines of notices that are of jobs: the head, the reasons, the names of
+    several, and the command that says more."""
     first_name = _name_job(notices[0])
     lines = [_write_head(notices)]
     lines += _list_reasons(notices)
-    lines.append(_name_jobs(notices))
+    if len(notices) > 1:
+        lines.append(_name_jobs(notices))
     lines.append(f"zsg why {first_name} says more")
     return lines
 

@@ -101,9 +101,14 @@ def tell(
     if not _has_work(workspace, usable):
         return report
     with _hold_lock(workspace, until) as is_held:
-        if is_held:
-            for receiver in usable:
-                _Sending(workspace, receiver, patience, until, report).send_due()
+        if not is_held:
+            return report
+        for number, receiver in enumerate(usable):
+            # one that hangs must leave time for those behind it
+            behind = len(usable) - number
+            share_s = (until - time.monotonic()) / behind
+            until_own = time.monotonic() + share_s
+            _Sending(workspace, receiver, patience, until_own, report).send_due()
     return report
 
 

@@ -70,6 +70,13 @@ WriteMfu = Annotated[
         help="--on-node: write the measured gpu.mfu into the profile's file",
     ),
 ]
+SendsTest = Annotated[
+    bool,
+    typer.Option(
+        "--notify",
+        help="send a test message to everybody whom the profile's `notify` names",
+    ),
+]
 
 
 def doctor(
@@ -82,6 +89,7 @@ def doctor(
     minutes: Minutes = None,
     wait_minutes: WaitMinutes = None,
     write_mfu: WriteMfu = False,
+    notify: SendsTest = False,
 ) -> None:
     """Check that this machine, Python and Slurm are as zsg needs them. Changes nothing.
 
@@ -106,6 +114,10 @@ def doctor(
             raise typer.BadParameter(
                 "--model loads a folder on this machine; give one of --model and --on-node"
             )
+        if notify:
+            raise typer.BadParameter(
+                "--notify sends from this machine; give one of --notify and --on-node"
+            )
         if minutes is None:
             minutes = MINUTES
         if wait_minutes is None:
@@ -113,7 +125,7 @@ def doctor(
         _check_nodes(profile, workspace, json, nodes, minutes, wait_minutes, write_mfu)
         return
     _refuse_without_node(nodes, minutes, wait_minutes, write_mfu)
-    _check_machine(profile, workspace, json, model)
+    _check_machine(profile, workspace, json, model, notify)
 
 
 def _refuse_without_node(
@@ -137,7 +149,11 @@ def _refuse_without_node(
 
 
 def _check_machine(
-    profile: str | None, workspace: Path | None, json: bool, model: Path | None
+    profile: str | None,
+    workspace: Path | None,
+    json: bool,
+    model: Path | None,
+    notify: bool,
 ) -> None:
     """Checks this machine and asks its Slurm; prints a line for each check."""
     from launcher.clusters import profiles
@@ -153,6 +169,10 @@ def _check_machine(
         from launcher.doctor import proofs
 
         checks.append(proofs.prove_model(model, place))
+    if notify:
+        from launcher.doctor import notice_trial
+
+        checks += notice_trial.send_trials(chosen.receivers)
     if json:
         show.as_json([asdict(check) for check in checks])
     else:

@@ -203,7 +203,7 @@ def _check_receiver(receiver: Receiver, environment: Mapping[str, str]) -> Diagn
         if shutil.which(program) is None:
             advice = "nobody is told by it: give its whole path"
             return Diagnosis("notify", WARNING, f"{program} is no program here", advice)
-    events = " and ".join(receiver.on)
+    events = ", ".join(receiver.on)
     return Diagnosis("notify", OK, f"{receiver.key} is told of {events}")
 
 

@@ -241,14 +241,16 @@ def _list_receivers(source: _Source, profile: Profile) -> Iterator[Effect]:
         origin = source.of("notify", number)
         if not origin:
             continue
-        events = " and ".join(settings.on)
+        events = ", ".join(settings.on)
         if settings.command is not None:
-            text = f"notify: told of {events} is the program {shlex.join(settings.command)}"
+            text = (
+                f"notify: a program is told ({events}): {shlex.join(settings.command)}"
+            )
             yield Effect(RUNS, text, origin)
         else:
             name = settings.webhook or settings.slack
             text = (
-                f"notify: {events}, with names and errors, go to the address in {name}"
+                f"notify: names and errors ({events}) are sent to the address in {name}"
             )
             yield Effect(SENDS, text, origin)
 
