@@ -220,7 +220,19 @@ def test_a_curve_is_of_the_newest_losses_of_what_runs(tmp_path: Path) -> None:
     assert [row.get("curve") for row in with_curves] == [[4.0, 2.0], None]
 
 
-def test_a_file_has_no_size(capsys: pytest.CaptureFixture[str]) -> None:
-    """What pytest reads is no terminal."""
-    assert not show.is_terminal()
-    assert capsys.readouterr().out == ""
+def test_a_dumb_terminal_is_not_drawn_over(
+    start: Start,
+) -> None:
+    """It would show what others obey: it gets page under page."""
+
+    def act() -> None:
+        os.environ["TERM"] = "dumb"
+        assert not show.is_terminal()
+        cli.main()
+
+    terminal = start(act=act)
+    text = terminal.read_until(b"again every")
+    terminal.type(b"\x03")
+
+    assert b"\x1b" not in text
+    assert terminal.wait() == 130

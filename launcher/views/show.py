@@ -224,8 +224,8 @@ def version_notes(notes: Sequence[str]) -> None:
 
 
 def is_terminal() -> bool:
-    """Whether what is printed on stdout is seen in a terminal."""
-    return _out.is_terminal and sys.stdout.isatty()
+    """Whether what is printed on stdout is seen in a terminal that can be drawn over."""
+    return _out.is_terminal and sys.stdout.isatty() and not _out.is_dumb_terminal
 
 
 def draw_page(

@@ -41,14 +41,19 @@ class Terminal:
 
     def read_frame(self) -> list[str]:
         """The lines of the next frame that is drawn, without colours and movements."""
+        frame = self.read_until(END_OF_FRAME)
+        text = _ESCAPE.sub("", frame.decode())
+        return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+    def read_until(self, end: bytes) -> bytes:
+        """What is shown up to some bytes, which are taken away."""
         until = time.monotonic() + PATIENCE_S
-        while END_OF_FRAME not in self.unread:
+        while end not in self.unread:
             left = max(0.0, until - time.monotonic())
             assert select.select([self.master], [], [], left)[0], self.unread
             self.unread += os.read(self.master, 65536)
-        frame, _, self.unread = self.unread.partition(END_OF_FRAME)
-        text = _ESCAPE.sub("", frame.decode())
-        return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+        text, _, self.unread = self.unread.partition(end)
+        return text
 
     def vanish(self) -> None:
         """Takes the terminal away."""
