@@ -94,20 +94,28 @@ def record_grid(
         code=SubmittedCode(**code_snapshot.take_snapshot(site.workspace)),
         corpora=list(dict.fromkeys(corpora)),
         proofs=sorted({run.proof for run in runs if run.proof}),
-        before=[
-            ListedRun(
-                run=run,
-                axes={"stages": f"the first {count}"},
-                keeping=keeping[run],
-            )
-            for run, count in _count_stages_before(runs).items()
-        ],
+        before=_list_stages_before(runs, keeping),
         claims=claims,
         runs=[_make_listed_run(run, keeping[run.id]) for run in runs],
         notify=site.profile.receivers or UNSET,
     )
     approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)
+
+
+def _list_stages_before(
+    runs: Sequence[Run], keeping: Mapping[str, list[Keeping]]
+) -> list[ListedRun]:
+    """The runs that others begin with and that the grid does not list itself.
+    `keeping`: what each run keeps."""
+    return [
+        ListedRun(
+            run=run,
+            axes={"stages": f"the first {count}"},
+            keeping=keeping[run],
+        )
+        for run, count in _count_stages_before(runs).items()
+    ]
 
 
 def _count_stages_before(runs: Sequence[Run]) -> dict[str, int]:
