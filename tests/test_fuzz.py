@@ -11,7 +11,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,9 @@ from launcher.workspace.ledger import Ledger
 from tests.lib import fuzz
 from tests.lib.builders import task, write_niv2
 from tests.lib.model_folders import write_llama
-from zsg_core.data import instructions
+from zsg_core.data import instructions, readers
 from zsg_core.data.examples import Example
-from zsg_core.data.readers import FORMATS, keyed, niv2, tags
+from zsg_core.data.readers import FORMATS, keyed, niv2, tags, wrong_format
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError, ZsgError
 from zsg_core.metrics import external_scores, mt_bench
@@ -247,6 +247,74 @@ def hugging_face(path: Path) -> str | None:
     return None
 
 
+OWN_FIELDS = {
+    "pairs": {"prompt": ("q",), "answer": "a", "task": "of.c", "id": "i"},
+    "choices": {"prompt": ("q", "x"), "answer": "a", "choices": "n", "tags": "t"},
+    "messages": {"messages": "m", "system": "s", "roles": (("bot", "assistant"),)},
+    "text": {"text": "q"},
+}
+OWN = [
+    {"q": "q", "a": "a", "of": {"c": "sums"}, "i": 1, "n": ["a", "b"], "t": ["x"]},
+    {"q": "r", "a": 1, "of": {"c": "words"}, "i": 2, "x": "more", "n": ["a", "b"]},
+]
+OWN_TALK = [
+    {"m": [{"from": "user", "value": "q"}, {"from": "bot", "value": "a"}], "s": "k"},
+    {"m": ["q", "a", "r", "b"], "s": None},
+]
+
+
+def own_rows(fields: str) -> Callable[[Path], str | None]:
+    """As `examples`, by the fields of a name; where the standard library reads every
+    line, and each is an example, what is asked is what it finds. Data that are of no
+    format are described without any error."""
+    recipe = OWN_FIELDS[fields]
+
+    def read(path: Path) -> str | None:
+        wrong_format.describe("records", path, recipe)
+        wrong_format.describe("alpaca", path)
+        intake = Intake(skip=path.stat().st_size % 2 == 0)
+        found = list(itertools.islice(_read_own(path, recipe, intake), 2000))
+        if len({one.id for one in found}) < len(found):
+            return "an id stands twice"
+        texts = [text for one in found for turn in one.turns for text in turn]
+        if not all(isinstance(text, str) for text in texts):
+            return f"a turn that is no text: {texts!r}"
+        asked = [one.input for one in found]
+        if fields == "pairs" and path.suffix == ".jsonl" and not intake.skipped:
+            return _compare_with_json(path, asked)
+        return None
+
+    return read
+
+
+def _read_own(path: Path, recipe: dict[str, Any], intake: Intake) -> Iterator[Example]:
+    return readers.choose_format("records", recipe).read(path, intake)
+
+
+def _compare_with_json(path: Path, asked: list[str]) -> str | None:
+    """What is wrong with the questions that were read of JSON lines."""
+    rows = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        wanted = [json.loads(row)["q"] for row in rows]
+        if all(isinstance(text, str) for text in wanted) and wanted != asked:
+            return f"other rows than json reads: {asked[:3]!r} for {wanted[:3]!r}"
+    return None
+
+
+def own_tables() -> list[bytes]:
+    """Parquet files of rows of somebody's own."""
+    found = []
+    for options in ({"compression": "zstd"}, {"compression": "none"}):
+        held = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist([OWN[0]] * 5), held, **options)
+        found.append(held.getvalue())
+    return found
+
+
+def zstandard(text: bytes) -> bytes:
+    return pa.compress(text, codec="zstd", asbytes=True)
+
+
 def parquets() -> list[bytes]:
     found = []
     talk = pa.Table.from_pylist(TALK * 5)
@@ -340,6 +408,20 @@ TARGETS: dict[str, Target] = {
     ),
     "alpaca gzipped": Target(
         "x.jsonl.gz", [gzip.compress(lines(ALPACA), 1, mtime=0)], examples("alpaca")
+    ),
+    "records lines": Target("x.jsonl", [lines(OWN)], own_rows("pairs")),
+    "records array": Target("x.json", [array(OWN)], own_rows("choices")),
+    "records messages": Target("x.jsonl", [lines(OWN_TALK)], own_rows("messages")),
+    "records text": Target("x.tsv", [b"q\ti\nq1\t1\nq2\t2\n"], own_rows("text")),
+    "records table": Target(
+        "x.csv", [b'q,a,x,t,n\n"a ""b""\nc",d,e,f,\n'], own_rows("text")
+    ),
+    "records parquet": Target("x.parquet", own_tables(), own_rows("choices")),
+    "records gzipped": Target(
+        "x.jsonl.gz", [gzip.compress(lines(OWN), 1, mtime=0)], own_rows("pairs")
+    ),
+    "records by zstandard": Target(
+        "x.jsonl.zst", [zstandard(lines(OWN))], own_rows("pairs")
     ),
     "self_instruct": Target("x.jsonl", [lines(SEEDS)], examples("self_instruct")),
     "sharegpt": Target("x.json", [array(TALK), lines(TALK)], examples("sharegpt")),

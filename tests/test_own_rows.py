@@ -5,19 +5,33 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from ruamel.yaml import YAML
 
-from zsg_core.data import readers
+from jobs.contract.folder import Workspace
+from jobs.model import content
+from jobs.preparing import records
+from jobs.preparing.source_dataset import SourceDataset
+from jobs.preparing.source_files import SourceFiles
+from tests.lib.builders import digests
+from tests.lib.command_line import Zsg
+from zsg_core.data import readers, splits
 from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template, encode_example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.wrong_format import describe
 from zsg_core.errors import UserError
+from zsg_core.recipe import make_recipe, records_id, run_id
+from zsg_core.settings.data import HeldOut
 from zsg_core.settings.record_fields import RecordFields
+from zsg_core.settings.run import Settings
 
 PAIR = {"prompt": "question", "answer": "answer"}
 
@@ -199,8 +213,8 @@ def test_every_form_of_file_gives_the_same_examples(tmp_path) -> None:
         "a.csv.gz": gzip.compress(_write_table(ROWS, ",")),
         "a.jsonl.zst": zstd,
     }
-    for name, content in forms.items():
-        (tmp_path / name).write_bytes(content)
+    for name, packed in forms.items():
+        (tmp_path / name).write_bytes(packed)
     parquet.write_table(table, tmp_path / "a.parquet")
     _write_arrow(tmp_path / "a.arrow", table)
     saved = tmp_path / "saved"
@@ -465,3 +479,169 @@ def test_fields_that_make_no_sense_are_refused(fields, told) -> None:
     with pytest.raises(ValueError) as refused:
         RecordFields.model_validate(fields)
     assert told in str(refused.value)
+
+
+CATEGORIES = ["sums", "capitals", "colours", "animals", "verbs", "food & drink"]
+
+
+@pytest.mark.soak(part="users")
+def test_rows_of_ones_own_from_init_to_losses_and_answers_by_category(
+    zsg: Zsg,
+) -> None:
+    """Three hundred rows in six categories, with keys that the documents name: plan,
+    three orders, and of each tested row its loss and its answer with its category."""
+    zsg("init")
+    rows = [
+        {
+            "question": f"{CATEGORIES[number % 6]} {number // 6}?",
+            "answer": f"a{number % 7}",
+            "category": CATEGORIES[number % 6],
+        }
+        for number in range(300)
+    ]
+    write_lines(zsg.folder / "mine.jsonl", rows)
+    starter = YAML(typ="safe").load((zsg.folder / "grid.yaml").read_text())
+    starter["name"] = "mine"
+    starter["defaults"]["data"] = {
+        "set": "records",
+        "path": "mine.jsonl",
+        "fields": {"prompt": "question", "answer": "answer", "task": "category"},
+        "held_out": {"share": "1/5"},
+    }
+    starter["defaults"]["checkpoints"] = {
+        "every": 15,
+        "snapshots": 15,
+        "metrics": ["loss", "exact_match"],
+        "generation": {"max_new_tokens": 4},
+    }
+    starter["grid"] = {"arrangement.order": ["random", "cluster", "round_robin"]}
+    zsg.write("grid.yaml", json.dumps(starter))
+
+    assert "3 to submit" in zsg("plan", "grid.yaml")
+    zsg("submit", "grid.yaml")
+    done = [(row["state"], row["step"]) for row in zsg.status("mine")]
+    assert done == [("done", 15)] * 3
+    zsg("export", "mine", "--items", "--out", "items.csv")
+    with (zsg.folder / "items.csv").open(encoding="utf-8", newline="") as file:
+        losses = list(csv.DictReader(file))
+    by_category = Counter(row["task"] for row in losses)
+    assert by_category == {category: 10 * 3 * 2 for category in CATEGORIES}
+    answers = [json.loads(row) for row in zsg("answers", "export", "mine").splitlines()]
+    assert {row["task"] for row in answers} == set(CATEGORIES)
+    assert all(len(row["references"]) == 1 for row in answers)
+
+
+def test_of_every_task_the_share_of_its_rows_is_held_out() -> None:
+    """Exact, rounded down, but one at least of two; another task changes no draw."""
+    places = {"a": list(range(10)), "b": [10, 11], "c": [12]}
+    held = splits.hold_out_rows(places, "1/5", seed=0)
+    assert [len(held[task]) for task in "abc"] == [2, 1, 0]
+    assert held["a"] == splits.hold_out_rows({"a": places["a"]}, "1/5", seed=0)["a"]
+    assert held != splits.hold_out_rows(places, "1/5", seed=1)
+    with pytest.raises(UserError, match="no task has two examples"):
+        splits.hold_out_rows({"c": [12]}, "1/5", seed=0)
+
+
+def test_a_share_of_the_tasks_is_held_out() -> None:
+    """By seed; of one task none can be."""
+    tasks = [f"t{number}" for number in range(10)]
+    train, test = splits.hold_out(tasks, "seed", None, 0, "1/4")
+    assert (len(train), len(test)) == (8, 2)
+    with pytest.raises(UserError, match="hold out rows of it"):
+        splits.hold_out(["t"], "seed", None, 0, "1/4")
+
+
+HELD_OUT = [
+    ({"by": "rows"}, "needs `share`"),
+    ({"by": "seed"}, "needs `tasks`, or `share`"),
+    ({"by": "seed", "tasks": 2, "share": "1/2"}, "give one of them"),
+    ({"by": "family", "share": "1/2"}, "does nothing under `by: family`"),
+    ({"tasks": 2}, "of `by: seed` alone"),
+    ({"share": 1}, "nothing to train on"),
+    ({"share": "3/2"}, "less than or equal to 1"),
+]
+
+
+@pytest.mark.parametrize(("rule", "told"), HELD_OUT)
+def test_what_is_held_out_must_be_clear(rule, told) -> None:
+    """Neither two amounts, nor none, nor one that does nothing."""
+    with pytest.raises(ValueError) as refused:
+        HeldOut.model_validate(rule)
+    assert told in str(refused.value)
+
+
+def test_rows_that_are_held_out_are_trained_on_by_no_run(tmp_path) -> None:
+    """Nor does the tokenizer of a tiny model learn from them; both splits together are
+    all rows."""
+    path = write_lines(tmp_path / "a.jsonl", ROWS * 4)
+    recipe = {
+        "reader": "records",
+        "digest": content.folder_digest(path, [path], content.sha256_of([path])),
+        "fields": {"prompt": ["question"], "answer": "answer", "task": "category"},
+        "held_out": {"by": "rows", "share": "1/4", "seed": 0},
+        "test": {"per_task": None, "sampling": "all"},
+        "train": {"per_task": None, "sampling": "all", "fraction": "1"},
+    }
+    workspace = Workspace(tmp_path / "work")
+    source = SourceDataset(workspace, "", recipe, SourceFiles(path))
+    trained, tested = source.train(), source.test()
+    assert len(tested) == 5
+    assert sorted(trained + tested) == list(range(20))
+    learnt = np.concatenate(list(source.training_places().values()))
+    assert sorted(learnt.tolist()) == sorted(trained)
+
+
+def test_fields_enter_the_ids_and_no_other_format_has_them() -> None:
+    """Other columns of the same file are other records and another run."""
+    data = {"set": "records", "path": "/d", "held_out": {"share": "1/5"}}
+    made = [
+        make_recipe(
+            Settings.model_validate({"data": {**data, "fields": fields}}),
+            digests("d" * 64),
+        )
+        for fields in (PAIR, {**PAIR, "prompt": ["question"]}, {**PAIR, "task": "c"})
+    ]
+    assert run_id(made[0]) == run_id(made[1]) != run_id(made[2])
+    assert records_id(made[0]["stages"][0]["data"], False) != records_id(
+        made[2]["stages"][0]["data"], False
+    )
+    with pytest.raises(ValueError, match="needs `fields`"):
+        Settings.model_validate({"data": data})
+    with pytest.raises(ValueError, match="has columns of its own"):
+        Settings.model_validate({"data": {"path": "/d", "fields": PAIR}})
+
+
+def test_a_raw_text_is_learnt_whole_whatever_the_template() -> None:
+    """The text between BOS and EOS, with no word of a template; what the records keep
+    is the same example."""
+    text = Example(id="a", task="t", turns=(("", "abc"),), is_text=True)
+    for name in ("zsg", "vicuna", "llama2", "chat"):
+        encoded = encode_example(
+            text,
+            template=Template(name),
+            tokenize=lambda piece: [ord(letter) for letter in piece],
+            bos=1,
+            eos=2,
+            max_length=64,
+        )
+        assert encoded.ids == [1, 97, 98, 99, 2]
+        assert encoded.target_spans("answer") == [(1, 5)]
+
+
+def test_records_keep_that_an_example_is_a_raw_text(tmp_path) -> None:
+    """Only where they are texts: other folders have no such column."""
+    text = Example(id="a", task="t", turns=(("", "abc"),), is_text=True)
+    records.write_records(tmp_path, [text], are_texts=True)
+    assert list(records.Records(tmp_path)) == [text]
+    with pytest.raises(ValueError, match="a raw text"):
+        Settings.model_validate(
+            {
+                "data": {
+                    "set": "records",
+                    "path": "/d",
+                    "fields": {"text": "t"},
+                    "held_out": {"share": "1/5"},
+                },
+                "checkpoints": {"metrics": ["loss", "exact_match"], "snapshots": 1},
+            }
+        )

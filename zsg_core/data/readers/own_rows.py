@@ -43,19 +43,24 @@ def make_parser(fields: Fields) -> Parse[Any]:
     columns = fields.columns
     read_dialogue = _make_dialogue_reader(fields, columns)
     read_task = _make_task_reader(fields, columns)
+    make_id = _make_id_maker(fields, columns)
     finish = _make_finisher(fields, columns)
     is_text = fields.text is not None
 
     def parse(row: Any, name: str, intake: Intake) -> list[Example]:
         turns, system = read_dialogue(row, intake)
         task = read_task(row, name)
-        made_id = intake.next_id(task)
-        example = Example(
-            id=made_id, task=task, turns=turns, system=system, is_text=is_text
-        )
-        if finish is not None:
-            example = finish(row, example, intake)
-        return [example]
+        if finish is None:
+            example_id = make_id(row, task, intake)
+            example = Example(
+                id=example_id, task=task, turns=turns, system=system, is_text=is_text
+            )
+            return [example]
+        draft = Example(id="", task=task, turns=turns, system=system, is_text=is_text)
+        finished = finish(row, draft, intake)
+        # last, so that a row that is none takes no number
+        example_id = make_id(row, task, intake)
+        return [structs.replace(finished, id=example_id)]
 
     return parse
 
@@ -170,6 +175,33 @@ def _make_task_reader(
     return read_task
 
 
+def _make_id_maker(
+    fields: Fields, columns: Sequence[str]
+) -> Callable[[Any, str, Intake], str]:
+    """A function that names a row of a task: by its own id, or else by its number."""
+    if fields.id is None:
+        return lambda row, task, intake: intake.next_id(task)
+    path = fields.id
+    get = make_getter(path, columns)
+    met: set[str] = set()
+
+    def read_id(row: Any, task: str, intake: Intake) -> str:
+        intake.next_id(task)  # which refuses a name that does not show
+        own_id = get(row)
+        if own_id.__class__ is not str:
+            own_id = read_text(own_id, path)
+        if own_id in met:
+            raise Malformed(f"the id {own_id!r} stands more than once")
+        if not own_id or len(own_id) > LONGEST_ID or not own_id.isprintable():
+            raise Malformed(
+                f"`{path}` is {own_id[:SHOWN]!r}, no id: 1 to {LONGEST_ID} characters that print"
+            )
+        met.add(own_id)
+        return own_id
+
+    return read_id
+
+
 Finish = Callable[[Any, Example, Intake], Example]
 
 
@@ -181,7 +213,6 @@ def _make_finisher(fields: Fields, columns: Sequence[str]) -> Finish | None:
         _make_choices,
         _make_system,
         _make_tags,
-        _make_own_id,
     )
     steps: list[Finish] = []
     for make in makers:
@@ -197,37 +228,6 @@ def _make_finisher(fields: Fields, columns: Sequence[str]) -> Finish | None:
         return example
 
     return finish
-
-
-def _make_own_id(fields: Fields, columns: Sequence[str]) -> Finish | None:
-    """A function that gives an example the id of its row."""
-    if fields.id is None:
-        return None
-    path = fields.id
-    get = make_getter(path, columns)
-    met: set[str] = set()
-
-    def put_id(row: Any, example: Example, intake: Intake) -> Example:
-        value = get(row)
-        own_id = read_text(value, path)
-        _check_id(own_id, path)
-        if own_id in met:
-            raise Malformed(f"the id {own_id!r} stands more than once")
-        met.add(own_id)
-        return structs.replace(example, id=own_id)
-
-    return put_id
-
-
-def _check_id(own_id: str, path: str) -> None:
-    """Malformed for what no list of ids could hold, or nobody could read there."""
-    has_length = 0 < len(own_id) <= LONGEST_ID
-    if has_length and own_id.isprintable():
-        return
-    beginning = own_id[:SHOWN]
-    raise Malformed(
-        f"`{path}` is {beginning!r}, no id: 1 to {LONGEST_ID} characters that print"
-    )
 
 
 def _make_system(fields: Fields, columns: Sequence[str]) -> Finish | None:
