@@ -304,9 +304,10 @@ def _compare_with_json(path: Path, asked: list[str]) -> str | None:
 def own_tables() -> list[bytes]:
     """Parquet files of rows of somebody's own."""
     found = []
-    for options in ({"compression": "zstd"}, {"compression": "none"}):
+    for codec in ("zstd", "none"):
         held = io.BytesIO()
-        parquet.write_table(pa.Table.from_pylist([OWN[0]] * 5), held, **options)
+        table = pa.Table.from_pylist([OWN[0]] * 5)
+        parquet.write_table(table, held, compression=codec)
         found.append(held.getvalue())
     return found
 
