@@ -192,8 +192,10 @@ def _try(compare: Callable[[], float]) -> Compared:
         return Compared(difference=difference)
     except MemoryError:  # of this machine, not of the model
         raise
-    except Exception as error:  # a family may raise anything where it does not fit
+    except UserError as error:
         return Compared(fault=_describe_error(error))
+    except Exception as error:  # a family may raise anything where it does not fit
+        return Compared(fault=f"its class cannot be run so ({_describe_error(error)})")
 
 
 def _describe_error(error: Exception) -> str:

@@ -486,19 +486,28 @@ def _list_proofs(workspace: Workspace, digests: Collection[str] | None) -> set[s
     return proofs
 
 
+def _collect_proofs_of_jobs(
+    scene: _Scene, runs: Mapping[str, None]
+) -> tuple[set[str], set[str]]:
+    """The digests of the proofs of runs that go, and those of runs that stay."""
+    going: set[str] = set()
+    staying: set[str] = set()
+    for run, job in scene.jobs.items():
+        if isinstance(job, TrainJob) and job.proof is not UNSET:
+            (going if run in runs else staying).add(job.proof)
+    return going, staying
+
+
 def _collect_proven(
     scene: _Scene, runs: Mapping[str, None], makes: Collection[str]
 ) -> tuple[set[str], set[str] | None]:
     """The digests of the proofs that what goes needs, and of those that what stays does;
     None where a grid that stays does not tell them, as an older zsg recorded it.
     `makes`: what jobs that stay are to make."""
-    going: set[str] = set()
-    staying = {need.removeprefix(PROOF) for need in makes if need.startswith(PROOF)}
+    going, staying = _collect_proofs_of_jobs(scene, runs)
+    staying |= {need.removeprefix(PROOF) for need in makes if need.startswith(PROOF)}
     for record in scene.going.values():
         going.update(replace_unset(record.proofs) or ())
-    for run, job in scene.jobs.items():
-        if isinstance(job, TrainJob) and job.proof is not UNSET:
-            (going if run in runs else staying).add(job.proof)
     for record in scene.staying.values():
         if record.proofs is UNSET:
             return going, None
