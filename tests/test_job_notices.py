@@ -1,5 +1,7 @@
 """Do a job's end and whoever looks later see the same thing, and tell it once?"""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from jobs.contract import notices as records
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.notices import Kind, Receiver, Way
+from jobs.contract.states import Outcome
 from jobs.files import locks
 from jobs.notices import at_end
 from launcher.clusters import profiles
@@ -20,6 +23,7 @@ from launcher.clusters.profiles import Profile
 from launcher.doctor import doctor, notice_trial
 from launcher.lifecycle import notices
 from launcher.submission import job_files
+from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import job_record, write_job_file
 from tests.lib.notice_receiver import HOOK, VARIABLE, NoticeReceiver
 from tests.lib.recorded_run import ITEM, ended, started, submitted, workspace
@@ -47,12 +51,18 @@ def record_grid(workspace: Workspace, *receivers: Receiver) -> None:
 
 
 def end_job(workspace: Workspace, outcome: str) -> None:
-    """The run ends, and tells."""
-    write_job_file(workspace.root / ITEM, notify=[msgspec.to_builtins(HOOK)])
-    job = job_file.read_job(workspace.root / ITEM)
-    assert job
-    ended(workspace, submitted(workspace, "local"), outcome)
-    at_end.tell_end(workspace.root / ITEM, job)
+    """The run is submitted, ends, and tells."""
+    submission = submitted(workspace, "local")
+    write_submitted(workspace, submission.id)
+    ended(workspace, submission, outcome)
+    at_end.tell_end(workspace.root / ITEM, _job(workspace))
+
+
+def write_submitted(workspace: Workspace, submission: str, run: str = RUN) -> None:
+    """The job.json of a run, as a submit writes it."""
+    receivers = [msgspec.to_builtins(HOOK)]
+    folder = workspace.run(run)
+    write_job_file(folder, notify=receivers, submission=submission)
 
 
 def look(workspace: Workspace) -> None:
@@ -75,6 +85,33 @@ def test_a_job_tells_its_end_and_who_looks_tells_nothing_more(
     kinds = {each.partition(":")[0] for each in told}
     assert kinds == {outcome, "done"}
     assert hook.list_told() == told
+
+
+def test_a_grid_has_not_ended_while_a_run_of_it_waits_to_be_tried_again(
+    workspace: Workspace, hook: NoticeReceiver
+) -> None:
+    """Its record still says how it failed; its job is a newer submission's."""
+    record_grid(workspace)
+    end_job(workspace, "failed")
+    write_submitted(workspace, "newer")
+    other = GridRecord(
+        name="g",
+        runs=[ListedRun(run=RUN, axes={}), ListedRun(run="other", axes={})],
+        notify=[HOOK],
+    )
+    grid_record.write_grid_record(workspace, other)
+    folder = workspace.run("other")
+    submission = Ledger(workspace).intend(
+        scheduler="local", kind="train", grid="g", items=["runs/other"]
+    )
+    write_submitted(workspace, submission.id, "other")
+    attempt = attempts.begin_attempt(folder, submission.id)
+    attempts.end_attempt(folder, attempt, Outcome.DONE)
+    before = len(hook.posts)
+
+    at_end.tell_end(folder, job_file.read_job(folder))
+
+    assert len(hook.posts) == before
 
 
 def test_who_looks_tells_what_a_job_could_not(
@@ -181,6 +218,31 @@ def test_a_job_ends_although_nobody_can_be_told(
     record = attempts.end_of_newest(workspace.root / ITEM)
     assert record is not None
     assert record.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    "answer", [200, pytest.param(-1, marks=pytest.mark.soak(part="tracking"))]
+)
+def test_a_job_s_process_ends_as_it_would_whatever_its_receiver_does(
+    tmp_path: Path, hook: NoticeReceiver, answer: int
+) -> None:
+    """With the exit code of its failure and its record whole; told where the receiver
+    answers, and meant, so that the next look tells it, where it hangs."""
+    place = Workspace(tmp_path / "work")
+    place.create()
+    hook.script = lambda number: answer
+    write_submitted(place, "s1")
+    argv = [sys.executable, "-m", "jobs.entry", str(place.run(RUN))]
+
+    ended_job = subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    record = attempts.end_of_newest(place.run(RUN))
+    assert record is not None
+    assert (ended_job.returncode, record.outcome) == (1, "failed")
+    assert [post["notices"][0]["cause"] for post in hook.posts] == [record.cause]
+    assert "s3cr3t" not in ended_job.stdout + ended_job.stderr
+    outbox = records.read_outboxes(place)[HOOK.key]
+    assert bool(outbox.untold) == (answer == -1)
 
 
 def _job(workspace: Workspace) -> Any:

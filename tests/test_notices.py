@@ -80,7 +80,7 @@ def test_a_message_that_was_refused_is_sent_again_as_it_was(
     failed meanwhile; that comes in a message of its own."""
     hook = receiver(lambda number: 500 if number == 0 else 200)
 
-    assert tell(workspace, make_failure(1)).troubles == {HOOK.key: "it answered 500"}
+    assert tell(workspace, make_failure(1)).troubles == {HOOK.name: "it answered 500"}
     tell(workspace, make_failure(1), make_failure(2))
 
     assert hook.bodies[0] == hook.bodies[1]
@@ -112,7 +112,7 @@ def test_a_receiver_that_hangs_is_left_and_told_later(
     hook = receiver(lambda number: -1 if number == 0 else 200)
 
     report = tell(workspace, make_failure(1), patience=Patience(0.3, is_asked=True))
-    assert report.troubles == {HOOK.key: "it did not answer in time"}
+    assert report.troubles == {HOOK.name: "it did not answer in time"}
     tell(workspace)
 
     first, second = hook.posts
@@ -224,7 +224,7 @@ def test_a_variable_that_is_not_set_here_keeps_nothing_from_whoever_has_it(
     monkeypatch.setenv(VARIABLE, hook.address)
     tell(workspace)
 
-    assert report.troubles == {HOOK.key: f"{VARIABLE} is not set"}
+    assert report.troubles == {HOOK.name: f"{VARIABLE} is not set"}
     assert len(hook.posts) == 1
 
 

@@ -70,10 +70,16 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: int | None = None
 
     @property
-    def key(self) -> str:
-        """By what rows and people know it; the same for two receivers that are one."""
+    def name(self) -> str:
+        """By what people know it."""
         name = self.variable or content_id(self.command)
         return f"{self.way}:{name}"
+
+    @property
+    def key(self) -> str:
+        """By what rows know it; the same for two receivers that are one. Two users of a
+        group may have different addresses in variables of one name."""
+        return self.name if self.user is None else f"{self.name}@{self.user}"
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import UnsetType
 
 from jobs.contract import attempt as attempts
-from jobs.contract import grid_record, ledger_rows
+from jobs.contract import grid_record, job_file, ledger_rows
 from jobs.contract import notices as records
 from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import Workspace
@@ -126,11 +126,22 @@ def _read_ends(workspace: Workspace, outline: GridOutline) -> list[ExitRecord] |
     them are looked at first, as they end last."""
     ends: list[ExitRecord] = []
     for row in reversed(outline.runs):
-        record = attempts.end_of_newest(workspace.run(row.run))
-        if record is None or record.outcome not in ENDED:
+        record = _read_last_end(workspace.run(row.run))
+        if record is None:
             return None
         ends.append(record)
     return ends
+
+
+def _read_last_end(folder: Path) -> ExitRecord | None:
+    """How a run has ended for good; None for one that was submitted again since, that
+    goes on, or that has not ended."""
+    record = attempts.end_of_newest(folder)
+    if record is None or record.outcome not in ENDED:
+        return None
+    job = job_file.read_job(folder)
+    is_newest = job is not None and job.submission == record.submission
+    return record if is_newest else None
 
 
 def make_grid_end(grid: str, ends: list[ExitRecord]) -> Notice:

@@ -68,14 +68,14 @@ class Report:
     told: int = 0
     troubles: dict[str, str] = field(default_factory=dict[str, str])
 
-    def add_trouble(self, key: str, why: str) -> None:
+    def add_trouble(self, name: str, why: str) -> None:
         """Notes why a receiver was not told.
 
         Args:
-            key: by what the receiver is known.
+            name: by what people know the receiver.
             why: in words that name no address.
         """
-        self.troubles[key] = why
+        self.troubles[name] = why
 
     def add_report(self, report: "Report") -> None:
         """Adds what another sender did, such as for another grid."""
@@ -188,7 +188,7 @@ class _Sending:
         unusable = receivers_of.explain_unusable(self._receiver)
         if unusable is not None:
             # another sender may have what lacks here: nothing was tried
-            self._report.add_trouble(self._receiver.key, unusable)
+            self._report.add_trouble(self._receiver.name, unusable)
             return
         is_resting = False
         for message in self._outbox.untold:
@@ -277,7 +277,7 @@ class _Sending:
             self._report.told += 1
         else:
             answer = Missed(to=key, at=now_ms(), message=message.id, why=why)
-            self._report.add_trouble(key, why)
+            self._report.add_trouble(self._receiver.name, why)
         records.append_rows(self._workspace, [answer])
         self._outbox.take(answer)
         return why is None

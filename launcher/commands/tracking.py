@@ -31,11 +31,9 @@ def sync(
     from launcher.workspace import workspaces
 
     place = workspaces.find_own(workspace)
-    try:
-        tracking.sync_grids(place, grid, refill)
-    finally:
-        # who is to be told of failures need not wait for MLflow
-        notices.tell_grids(place, grid)
+    # who is to be told of failures need not wait for MLflow
+    notices.tell_grids(place, grid)
+    tracking.sync_grids(place, grid, refill)
 
 
 def ui(

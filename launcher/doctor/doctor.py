@@ -204,7 +204,7 @@ def _check_receiver(receiver: Receiver, environment: Mapping[str, str]) -> Diagn
             advice = "nobody is told by it: give its whole path"
             return Diagnosis("notify", WARNING, f"{program} is no program here", advice)
     events = ", ".join(receiver.on)
-    return Diagnosis("notify", OK, f"{receiver.key} is told of {events}")
+    return Diagnosis("notify", OK, f"{receiver.name} is told of {events}")
 
 
 def check_import_path(folders: Sequence[str]) -> Diagnosis:

@@ -37,6 +37,6 @@ def _send_trial(receiver: Receiver) -> Diagnosis:
     try:
         ways.send_message(receiver, number, body, LIMIT_S)
     except NotTaken as error:
-        found = f"{receiver.key} did not take a test message"
+        found = f"{receiver.name} did not take a test message"
         return Diagnosis("notify", PROBLEM, found, str(error))
-    return Diagnosis("notify", OK, f"{receiver.key} took a test message")
+    return Diagnosis("notify", OK, f"{receiver.name} took a test message")

@@ -64,11 +64,16 @@ def tell_grids(workspace: Workspace, grid: str | None) -> Report:
     """Looks where the jobs of a grid, or of all grids, stand, and tells all that is to
     be told.
 
-    Asks Slurm only where a grid's submit named somebody to tell.
+    Asks Slurm only where a grid's submit named somebody to tell. What keeps it from
+    looking is logged, and is no error.
     """
-    if not _find_outlines(workspace, grid):
+    try:
+        if not _find_outlines(workspace, grid):
+            return Report()
+        rows = queries.status_rows(workspace, grid)
+    except (OSError, NoLocks, ZsgError) as error:
+        logger.warning(f"note: notices could not be sent: {error}")
         return Report()
-    rows = queries.status_rows(workspace, grid)
     return tell_rows(workspace, grid, rows, ASKED)
 
 
