@@ -2,7 +2,6 @@
 written and learnt as the grid says?"""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +9,24 @@ import pytest
 from msgspec import structs
 from pydantic import ValidationError
 
-from jobs.contract.folder import Workspace
-from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Corpus
-from launcher.grids import inputs
 from tests.lib.builders import task, write_niv2
+from tests.lib.made_corpora import Make, make_corpora
 from zsg_core.data import few_shot, prompts
 from zsg_core.data.examples import Example, FewShot
 from zsg_core.data.few_shot import FewShotRule, encode_with_shots, list_questions
 from zsg_core.data.prompts import EncodedExample, Template
 from zsg_core.errors import UserError
-from zsg_core.recipe import InputDigests, SourceDigests, corpus_id, make_recipe
+from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
 
-Make = Callable[..., Corpus]
 END = 0  # what the words below end with
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Makes the corpus of some data settings."""
-    workspace = Workspace(tmp_path / "work")
-
-    def of(**data: Any) -> Corpus:
-        wanted = Settings.model_validate({"data": data})
-        reader = inputs.Inputs(tmp_path / "digests.json")
-        made = make_recipe(wanted, reader.digest_inputs(wanted))
-        files = {
-            name: inputs.source_files(name, source)
-            for name, source in wanted.data.by_source().items()
-        }
-        return corpora.make_corpus(
-            workspace, corpus_id(made), made["stages"][0]["data"], files
-        )
-
-    return of
+    return make_corpora(tmp_path)
 
 
 def write_tasks(folder: Path, counts: dict[str, int], tested: int = 3) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zsg_core.by_object import ByObject
+from zsg_core.data.presentation import NATURAL
 from zsg_core.data.prompts import ANSWER, CHAT
 from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
@@ -491,9 +492,20 @@ def _make_test(
         **_limit_tasks(source.test_tasks),
         **_make_sampling(source, reader, source.test_per_task, seed),
     }
-    if source.instructions:
-        wordings = source.instructions.of_test(digests.instructions)
+    if source.wordings:
+        wordings = source.wordings.of_test(digests.instructions)
         recipe |= {"instructions": wordings} if wordings else {}
+    form = source.test_instructions or NATURAL
+    return recipe | _make_form(form, source.test_show_options)
+
+
+def _make_form(instructions: str, shows_options: bool) -> dict[str, Any]:
+    """In which form examples are asked; absent where it is as published."""
+    recipe: dict[str, Any] = {}
+    if instructions != NATURAL:
+        recipe["instruction_form"] = instructions
+    if shows_options:
+        recipe["options"] = "shown"
     return recipe
 
 
@@ -507,10 +519,11 @@ def _make_train(
     recipe = {"per_task": source.train_per_task, **_limit_tasks(source.train_tasks)}
     recipe |= _make_sampling(source, source.set, source.train_per_task, seed)
     recipe |= _make_tags(source, digests)
-    if source.instructions is not None:
-        recipe["instructions"] = source.instructions.of_train(
-            digests.instructions, seed
-        )
+    if source.wordings is not None:
+        recipe["instructions"] = source.wordings.of_train(digests.instructions, seed)
+    recipe |= _make_form(source.instruction_form, source.show_options)
+    if source.invert is not None and source.invert.share:
+        recipe["inverted"] = source.invert.make_recipe(seed)
     recipe |= _take_given(source, "templates", "count")
     recipe |= _make_data_sets(settings, source)
     recipe |= _make_amounts(source)

@@ -37,6 +37,7 @@ from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import data_sets, few_shot, instructions, mixing, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.few_shot import FewShotRule
+from zsg_core.data.presentation import Presentation
 from zsg_core.data.prompts import Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 Places = NDArray[np.int64]
 # source → its records and where in them the training examples of each task stand
 Tasks = Mapping[str, tuple[Records, Mapping[str, Places]]]
+AS_PUBLISHED = Presentation()
 SHOWN = 5  # overlapping texts that are told with their ids; all are counted
 
 
@@ -56,6 +58,7 @@ class Part:
     are drawn, if they are.
 
     `wordings` of an instruction are put in by the rule `worded`, if there is one.
+    `presentation`: in which form they are asked.
     `shots` (examples, k) are the places in the same records of what stands before each
     example, by the rule `few_shot`: see jobs.preparing.few_shots.
     """
@@ -68,6 +71,7 @@ class Part:
     worded: Recipe | None = None
     shots: Places | None = None
     few_shot: FewShotRule | None = None
+    presentation: Presentation = AS_PUBLISHED
 
     def named(self, text: str) -> str:
         """An id or a task as the corpus calls it."""
@@ -75,12 +79,15 @@ class Part:
 
     def example(self, index: int) -> Example:
         """The example at a place of this part, with its label and its shots drawn."""
-        example = self._make(int(self.places[index]))
+        position = int(self.places[index])
+        record = self.records[position]
+        is_inverted = self.presentation.is_inverted(record)
+        example = self._form(record, is_inverted)
         if self.few_shot is not None:
             example = few_shot.add_shots(
                 example,
                 self.few_shot,
-                self._make_shots(index),
+                self._make_shots(index, is_inverted),
             )
         if not self.source:
             return example
@@ -88,24 +95,26 @@ class Part:
             example, id=self.named(example.id), task=self.named(example.task)
         )
 
-    def _make_shots(self, index: int) -> list[Example]:
-        """The examples that stand before the one at an index of this part."""
+    def _make_shots(self, index: int, is_inverted: bool) -> list[Example]:
+        """The examples that stand before the one at an index of this part, turned round
+        as it is."""
         assert self.shots is not None, "a part with a rule has drawn shots"
         return [
-            self._make(position)
+            self._form(self.records[position], is_inverted)
             for position in self.shots[index].tolist()
             if position != few_shots.NO_SHOT
         ]
 
-    def _make(self, position: int) -> Example:
-        """A record as the rules of the split have it: with its label drawn, and with its
-        wording."""
-        example = self.records[position]
+    def _form(self, example: Example, is_inverted: bool) -> Example:
+        """A record as the rules of the split have it: with its label drawn, and in their
+        words."""
         if self.drawn_by is not None:
             example = splits.choose_answer(example, self.drawn_by)
+        if is_inverted:
+            return self.presentation.invert(example)
         if self.worded is not None:
             example = instructions.apply_wording(example, self.wordings, self.worded)
-        return example
+        return self.presentation.present(example)
 
 
 class Selection(Sequence[Example]):
@@ -265,7 +274,15 @@ def part_of(
 ) -> Part:
     """Examples of a source under the rule of its training or its test examples."""
     drawn_by = rule.get("seed") if rule["sampling"] == "random" else None
-    return Part(name, records, places, drawn_by, wordings, rule.get("instructions"))
+    return Part(
+        name,
+        records,
+        places,
+        drawn_by,
+        wordings,
+        rule.get("instructions"),
+        presentation=Presentation.from_recipe(rule),
+    )
 
 
 def with_shots(part: Part, shots: Places | None, rule: Recipe) -> Part:

@@ -154,7 +154,7 @@ class _Draw:
         example = self._records[position]
         if len(example.turns) > 1 or example.is_text:
             return Candidate(position, None)
-        if not example.answer.strip():
+        if not example.answer.strip() or not example.input.strip():
             return Candidate(position, None)
         question = few_shot.digest_question(example.input)
         if question in self.tested:

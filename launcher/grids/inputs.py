@@ -154,7 +154,7 @@ class Inputs:
         return tuple(self._known[key])
 
     def _source(self, name: str, source: Source) -> tuple[SourceFiles, SourceDigests]:
-        instructions_path = source.instructions and source.instructions.path
+        instructions_path = source.wordings and source.wordings.path
         key = (
             name,
             source.set,
@@ -377,7 +377,7 @@ def list_paths(source: Source) -> dict[str, tuple[str, str]]:
         "path": (source.path, source.set),
         "test_path": (source.test_path, test_set(source)),
         "tags": (source.tags, ""),
-        "instructions.path": (source.instructions and source.instructions.path, ""),
+        "instructions.path": (source.wordings and source.wordings.path, ""),
     }
     return {key: (path, reader) for key, (path, reader) in paths.items() if path}
 

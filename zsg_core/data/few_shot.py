@@ -25,6 +25,7 @@ from msgspec import structs
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example, FewShot, Turn
 from zsg_core.data.prompts import EncodedExample
+from zsg_core.data.splits import draw_share
 
 # how shots are written: in the text of the question, or as turns of a dialogue
 IN_ONE, IN_MANY = TURN_FORMS = ("one", "many")
@@ -33,7 +34,6 @@ LAST, ANSWERS = LEARNT_ANSWERS = ("last", "answers")
 FIRST = "first"  # the rule by which all examples of a task have the same shots
 
 Encode = Callable[[Example], EncodedExample]
-_HASHED_BITS = 256
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ class FewShotRule:
         """Whether an example has shots at all: drawn by its id alone."""
         if self.share == 1:
             return True
-        text = f"few-shot share:{self.seed}:{example_id}"
-        number = int(hashlib.sha256(text.encode()).hexdigest(), 16)
-        return number < self.share * (1 << _HASHED_BITS)
+        return draw_share(self.share, f"few-shot share:{self.seed}:{example_id}")
 
     def order_pool(self, digest: str, example_id: str, count: int) -> Iterator[int]:
         """The numbers of a pool's `count` examples in the order in which they are

@@ -6,6 +6,7 @@ another task's sample. Python's `random.Random(str)` seeds by SHA-512 and is the
 every machine.
 """
 
+import hashlib
 import math
 import random
 import re
@@ -180,6 +181,13 @@ def sample_nested(
     order = list(range(len(items)))
     random.Random(f"nested:{seed}:{name}").shuffle(order)
     return [items[i] for i in sorted(order[:count])]
+
+
+def draw_share(share: Fraction, text: str) -> bool:
+    """Whether what a text names is among a share, drawn by the text alone: a smaller
+    share is part of every larger one."""
+    number = int(hashlib.sha256(text.encode()).hexdigest(), 16)
+    return number < share * (1 << 256)
 
 
 def find_overlap(

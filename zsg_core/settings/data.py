@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from zsg_core.data.mixing import RATES
+from zsg_core.data.presentation import INSTRUCTIONS, NAME, NATURAL, NONE
 from zsg_core.data.prompts import CHAT, TARGETS
 from zsg_core.data.readers import FORMATS
 from zsg_core.schema_errors import describe_within
@@ -33,6 +34,7 @@ from zsg_core.settings.fields import (
     Strict,
     check_printable,
 )
+from zsg_core.settings.inverse import InvertSettings
 from zsg_core.settings.record_fields import RecordFields
 
 ONE = ""  # the name of the source where data are of one
@@ -372,12 +374,37 @@ class SourceSettings(Strict):
             "as published. Null means the answers in the data."
         ),
     )
-    instructions: InstructionSettings | None = Field(
+    instructions: InstructionSettings | Literal[INSTRUCTIONS] | None = Field(  # type: ignore[valid-type]
         default=None,
         description=(
-            "Wordings of a task's instruction, one drawn for each example. Not for "
-            "formats niv2 and niv2_csv, which have definitions. Null means the data's "
-            "own."
+            "Wordings of a task's instruction, one drawn for each example; not for "
+            "formats niv2 and niv2_csv, which have definitions. For these: natural = the "
+            "definition, name = the task's name in its place, none = the input alone, in "
+            "training examples (FLAN's ablation). Null means the data's own."
+        ),
+    )
+    test_instructions: Literal[INSTRUCTIONS] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "The same of test examples of formats with definitions: natural, name, or "
+            "none. Null means natural."
+        ),
+    )
+    show_options: bool = Field(
+        default=False,
+        description=(
+            "Whether training examples that were published with options list them below "
+            "the question, whatever the question says itself."
+        ),
+    )
+    test_show_options: bool = Field(
+        default=False, description="The same of test examples."
+    )
+    invert: InvertSettings | None = Field(
+        default=None,
+        description=(
+            "Turns a share of the training examples round, such as {share: 3/10, "
+            "wordings: ['Write a question with this answer:']}. Null means none."
         ),
     )
     loss_on: Literal[TARGETS] | None = Field(  # type: ignore[valid-type]
@@ -466,12 +493,50 @@ class Source(SourceSettings):
                 "`self_sample` makes answers to train on; give another source the held_out or"
                 " test_path"
             )
-        if self.instructions is not None and self.set in DEFINED:
+        if self.wordings is not None and self.set in DEFINED:
             return (
                 f"`instructions` do nothing to {self.set}, whose tasks have definitions; take"
                 " them out"
             )
+        return self._explain_idle_form()
+
+    def _explain_idle_form(self) -> str | None:
+        """Which form the examples cannot have, of either split; None where they can."""
+        test_set = self.test_set or self.set
+        for prefix, name, form in (
+            ("", self.set, self.instruction_form),
+            ("test_", test_set, self.test_instructions),
+        ):
+            if form in (NAME, NONE) and name not in DEFINED:
+                return (
+                    f"`{prefix}instructions: {form}` takes away the definition of a task, and"
+                    f" {name} has its instructions within its questions; that is of format"
+                    f" {' or '.join(DEFINED)}"
+                )
+        for prefix, name, shows in (
+            ("", self.set, self.show_options),
+            ("test_", test_set, self.test_show_options),
+        ):
+            if shows and name not in OPTION_SETS:
+                return (
+                    f"`{prefix}show_options`: {name} is published without options; those of"
+                    f" format {' or '.join(OPTION_SETS)} may have them"
+                )
         return None
+
+    @property
+    def wordings(self) -> InstructionSettings | None:
+        """The file of wordings of its instruction; None where the data's own stay."""
+        if isinstance(self.instructions, InstructionSettings):
+            return self.instructions
+        return None
+
+    @property
+    def instruction_form(self) -> str:
+        """What stands before the input of its training examples, of INSTRUCTIONS."""
+        if isinstance(self.instructions, str):
+            return self.instructions
+        return NATURAL
 
     def fields_of(self, reader: str) -> dict[str, Any] | None:
         """The columns of data of a format, as a recipe has them; None where the format
@@ -652,6 +717,8 @@ OF_THE_TEST = (
     "held_out",
     "test_tasks",
     "test_per_task",
+    "test_instructions",
+    "test_show_options",
     "sampling",
 )
 _OF_A_SOURCE = frozenset(SourceSettings.model_fields)

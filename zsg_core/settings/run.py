@@ -623,7 +623,7 @@ def _collect_test_of_source(source: Source) -> dict[str, Any]:
     if not source.test_path:
         values |= {"path": source.path, "on_bad_row": source.on_bad_row}
     values["fields"] = source.fields_of(values["test_set"])
-    wordings = source.instructions
+    wordings = source.wordings
     if wordings and not wordings.replaces:
         values["instructions"] = (wordings.path, wordings.place)
     return values
