@@ -170,6 +170,7 @@ RUNS = {
     "delia-ablation": 2 * 2 * 2,
     "t0-mixing": 3 + 2,
     "flan-mixing": 7,
+    "flan-instructions": 4,
     "flan-palm-mixing": 2 * 2,
     "muppet": 2 + 2 + 4,
     "tuning-methods": 5,

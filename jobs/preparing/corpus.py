@@ -529,6 +529,26 @@ class _Making:
     ) -> None:
         """Writes the places of the examples of each split, what they are made of, and
         what whoever reads results must know of them."""
+        told = self._tell_overlap(made)
+        facts = self._describe_sources(made["train"], places)
+        with publish_folder(self.workspace.corpus(self.id)) as draft:
+            for split, selection in made.items():
+                np.save(draft / f"{split}.npy", selection.places)
+            if self._shots:
+                counts = {
+                    name: len(trained) for name, trained in places["train"].items()
+                }
+                table = few_shots.join_shots(self._shots, counts)
+                np.save(draft / few_shots.FILE, table)
+            meta = {"recipe": self.recipe, "sources": facts, "overlap": told}
+            meta |= self._count_examples(made)
+            write_json(draft / META, meta)
+            write_corpus_notes(draft, self.all_notes)
+
+    def _tell_overlap(self, made: Mapping[str, Selection]) -> Recipe:
+        """Goes through the examples of both splits once, and tells which test prompts
+        are trained on and how many answers are empty. UserError where all of a source
+        are."""
         answers = {split: _Answers(selection) for split, selection in made.items()}
         overlap = splits.find_overlap(answers["train"], answers["test"])
         for split, seen in answers.items():
@@ -545,35 +565,21 @@ class _Making:
                 f" {told['with_answer']} of them with the same answer; the first: {test_id} is"
                 f" {train_id}"
             )
-        facts = self._describe_sources(made["train"], places)
-        with publish_folder(self.workspace.corpus(self.id)) as draft:
-            for split, selection in made.items():
-                np.save(draft / f"{split}.npy", selection.places)
-            if self._shots:
-                counts = {
-                    name: len(trained) for name, trained in places["train"].items()
-                }
-                table = few_shots.join_shots(self._shots, counts)
-                np.save(draft / few_shots.FILE, table)
-            meta = {"recipe": self.recipe, "sources": facts, "overlap": told}
-            meta |= {split: len(selection) for split, selection in made.items()}
-            meta |= {
-                "tasks": {
-                    split: len(set(selection.tasks))
-                    for split, selection in made.items()
-                }
-            }
-            meta |= {
-                f"{split}_digest": digest_ids(selection.ids)
-                for split, selection in made.items()
-            }
-            if "mix" in self.recipe:
-                meta |= {
-                    "mix": dict(Counter(made["train"].tasks)),
-                    "repeated": _repeats(made["train"].ids),
-                }
-            write_json(draft / META, meta)
-            write_corpus_notes(draft, self.all_notes)
+        return told
+
+    def _count_examples(self, made: Mapping[str, Selection]) -> Recipe:
+        """What meta.json tells of both splits: how many examples and tasks, and by which
+        digests of their ids they are known again."""
+        meta: Recipe = {split: len(selection) for split, selection in made.items()}
+        meta["tasks"] = {
+            split: len(set(selection.tasks)) for split, selection in made.items()
+        }
+        for split, selection in made.items():
+            meta[f"{split}_digest"] = digest_ids(selection.ids)
+        if "mix" in self.recipe:
+            meta["mix"] = dict(Counter(made["train"].tasks))
+            meta["repeated"] = _repeats(made["train"].ids)
+        return meta
 
     def _describe_sources(
         self, train: Selection, places: Mapping[str, Mapping[str, list[int]]]
