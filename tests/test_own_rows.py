@@ -412,6 +412,20 @@ def test_a_folder_is_of_one_form_and_of_one_split(tmp_path) -> None:
         read(tmp_path, PAIR)
 
 
+def test_a_folder_that_came_from_the_hub_is_read(tmp_path) -> None:
+    """The shards of a split, beside what zsg keeps of the download; and splits in
+    folders of their own are named."""
+    split = tmp_path / "main+test"
+    split.mkdir()
+    (split / "meta.json").write_text("{}")
+    for number in range(2):
+        table = pa.table({"question": [f"q{number}"], "answer": ["a"]})
+        parquet.write_table(table, split / f"test-0000{number}-of-00002.parquet")
+    assert [made.input for made in read(split, PAIR)] == ["q0", "q1"]
+    with pytest.raises(UserError, match="lie in folders below it"):
+        read(tmp_path, PAIR)
+
+
 def test_columns_that_are_not_read_are_told(tmp_path) -> None:
     """Those of the first rows, of which no field speaks."""
     rows = [{"question": "q", "answer": "a", "level": 1}, {"url": "x"}]
@@ -450,6 +464,20 @@ def test_a_wrong_format_is_answered_with_the_one_that_fits(
 ) -> None:
     """And with the columns that the rows have."""
     assert told in (describe(name, write_lines(tmp_path / "a.jsonl", [row] * 3)) or "")
+
+
+def test_fields_that_fit_no_row_are_answered_with_those_that_do(tmp_path) -> None:
+    """A misspelt column is not a bad row."""
+    path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}] * 3)
+    told = describe("records", path, {"prompt": ["question"], "answer": "anser"})
+    assert told == (
+        "a.jsonl has no row that data.fields fit (the first has no `anser`): its rows have"
+        " answer, question, which set records reads with fields: {prompt: question, answer:"
+        " answer}"
+    )
+    assert (
+        describe("records", path, {"prompt": ["question"], "answer": "answer"}) is None
+    )
 
 
 def test_of_a_format_with_some_bad_rows_nothing_else_is_said(tmp_path) -> None:

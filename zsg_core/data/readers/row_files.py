@@ -41,12 +41,13 @@ DELIMITERS = {CSV: ",", TABS: "\t"}
 OF_COLUMNS = (PARQUET, ARROW)  # forms that pack their columns themselves
 # what `datasets` writes beside the splits of a data set, and beside the files of one
 SAVED_BY_DATASETS = ("dataset_dict.json", "state.json")
-# files of `datasets` and of the hub that lie beside rows and hold none
+# files of `datasets`, of the hub and of zsg's downloads that lie beside rows and hold none
 NO_ROWS = frozenset(
     {
         "dataset_dict.json",
         "dataset_info.json",
         "dataset_infos.json",
+        "meta.json",
         "state.json",
         "train_eval_key_list.json",
     }

@@ -81,14 +81,32 @@ def describe(
     except (UserError, OSError, msgspec.MsgspecError):
         return None
     columns = row_files.list_keys(rows)
-    if not columns or _fits(name, fields, rows):
+    if not columns:
         return None
-    about = _strip_name(FORMATS[name].about)
-    joined = ", ".join(sorted(columns)[:MOST_KEYS])
+    misfit = _find_misfit(name, fields, rows)
+    if misfit is None:
+        return None
+    first_columns = ", ".join(sorted(columns)[:MOST_KEYS])
     if len(columns) > MOST_KEYS:
-        joined += ", …"
+        first_columns += ", …"
     advice = _advise(rows, columns)
-    return f"{file.name} is not of the format {name} ({about}): its rows have {joined}{advice}"
+    return f"{file.name} {misfit}: its rows have {first_columns}{advice}"
+
+
+def _find_misfit(name: str, fields: Mapping[str, Any] | None, rows: Rows) -> str | None:
+    """What a file is not, in words that follow its name; None where a row is of the
+    format."""
+    if name != NAME:
+        if _fits(name, rows):
+            return None
+        about = _strip_name(FORMATS[name].about)
+        return f"is not of the format {name} ({about})"
+    if fields is None:
+        return None
+    reason = _find_reason(fields, rows)
+    if reason is None:
+        return None
+    return f"has no row that data.fields fit (the first {reason})"
 
 
 def _strip_name(about: str) -> str:
@@ -97,10 +115,8 @@ def _strip_name(about: str) -> str:
     return keys_of_a_row or about
 
 
-def _fits(name: str, fields: Mapping[str, Any] | None, rows: Rows) -> bool:
+def _fits(name: str, rows: Rows) -> bool:
     """Whether a format can read one of the rows; True where that cannot be told."""
-    if name == NAME:
-        return fields is None or _is_read_by(fields, rows)
     if name == hugging_face.NAME:
         return _is_shape(rows)
     reads_row = FORMATS[name].reads_row
@@ -118,21 +134,26 @@ def _is_shape(rows: Rows) -> bool:
     return False
 
 
-def _is_read_by(recipe: Mapping[str, Any], rows: Rows) -> bool:
-    """Whether the fields of a recipe make an example of one of the rows."""
+def _find_reason(recipe: Mapping[str, Any], rows: Rows) -> str | None:
+    """Why the fields of a recipe make an example of none of the rows; None where they do
+    of one."""
     fields = Fields.from_recipe(recipe)
     kind = make_row_type(fields)
     parse = make_parser(fields)
     intake = Intake()
     hook = keys.make_decode_hook(intake)
+    reason = None
     for row in rows:
         try:
             record = msgspec.convert(row, kind, dec_hook=hook)
             parse(record, NAME, intake)
-        except (Malformed, msgspec.ValidationError, keys.UnsupportedRow):
-            continue
-        return True
-    return False
+        except keys.UnsupportedRow:
+            return None
+        except (Malformed, msgspec.ValidationError) as error:
+            reason = reason or str(error)
+        else:
+            return None
+    return reason
 
 
 def _advise(rows: Rows, columns: Sequence[str]) -> str:
