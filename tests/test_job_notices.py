@@ -264,6 +264,11 @@ def make_profile(folder: Path, text: str) -> Profile:
         ("[{webhook: A, on: []}]", "on is empty"),
         ("[{command: []}]", "a program and its arguments"),
         ("[{webhook: SLURM_CONF}]", "take another name"),
+        ("https://s3cr3t.example.org", "must be a list"),
+        ("{slack: https://s3cr3t.example.org}", "must be a list"),
+        ("[https://s3cr3t.example.org]", "must be a mapping of settings"),
+        ("[{slack: [https://s3cr3t.example.org]}]", "must be a text"),
+        ("[{slak: https://s3cr3t.example.org}]", "slak"),
     ],
 )
 def test_a_receiver_that_cannot_be_meant_is_refused(
@@ -277,6 +282,60 @@ def test_a_receiver_that_cannot_be_meant_is_refused(
 
     assert why in str(refusal.value)
     assert "p.yaml:3" in str(refusal.value)
+    assert "s3cr3t" not in str(refusal.value)
+
+
+def write_user_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> Path:
+    """The user's own settings, in a home of its own."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / ".zsg").mkdir(mode=0o700)
+    file = folder / ".zsg/settings.yaml"
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+def test_the_user_s_settings_count_under_profiles_that_name_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`notify: []` names nobody on purpose; for a group no program is run."""
+    write_user_settings(
+        tmp_path, monkeypatch, "notify: [{slack: MY_URL}, {command: [tell]}]"
+    )
+
+    texts = ("", "share: group", "notify: [{slack: LAB_URL}]", "notify: []")
+    found = [make_profile(tmp_path, text).notify for text in texts]
+    assert [[each.slack for each in notify] for notify in found] == [
+        ["MY_URL", None],
+        ["MY_URL"],
+        ["LAB_URL"],
+        [],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        ("notify: [{slack: https://s3cr3t.example.org}]", 0o600, "holds an address"),
+        ("notfy: []", 0o600, "notfy"),
+        ("- 1", 0o600, "are a mapping"),
+        ("notify: []", 0o666, "may be written by"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, mode: int, why: str
+) -> None:
+    """With their file; also those that others could have written."""
+    file = write_user_settings(tmp_path, monkeypatch, text)
+    file.chmod(mode)
+
+    with pytest.raises(UserError, match=r"settings\.yaml") as refusal:
+        make_profile(tmp_path, "")
+
+    assert why in str(refusal.value)
     assert "s3cr3t" not in str(refusal.value)
 
 

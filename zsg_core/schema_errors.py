@@ -351,6 +351,9 @@ def list_known_keys(schema: type[BaseModel], path: Sequence[str | int]) -> list[
         field = model.model_fields[str(remaining.pop(0))].annotation
         if maps_free_names(field):
             remaining = remaining[1:]  # the name is the user's own
+        elif remaining and isinstance(remaining[0], int):
+            remaining = remaining[1:]  # of a list, which entry
+            (field,) = typing.get_args(field)
         model = find_model(field)
     return list(model.model_fields)
 

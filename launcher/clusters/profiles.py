@@ -15,11 +15,17 @@ from jobs.contract.job_file import Policy
 from jobs.contract.notices import Kind as NoticeKind
 from jobs.contract.notices import Receiver, Way
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
-from launcher.clusters import profile_files, sbatch_options, setup_script
+from launcher.clusters import (
+    profile_files,
+    sbatch_options,
+    setup_script,
+    user_settings,
+)
 from launcher.clusters.profile_files import Layers
 from launcher.workspace.faults import Faults
+from launcher.workspace.yaml_file import Place
 from zsg_core import addresses
-from zsg_core.schema_errors import find_problems
+from zsg_core.schema_errors import find_first_problem, find_problems
 from zsg_core.settings.fields import (
     Count,
     Minutes,
@@ -476,6 +482,14 @@ class NoticeSettings(Strict):
         )
 
 
+class UserSettings(Strict):
+    """What a user has said for all profiles, in ~/.zsg/settings.yaml."""
+
+    notify: list[NoticeSettings] = Field(
+        default=[], description="Who is told under a profile that names nobody."
+    )
+
+
 class Profile(Strict):
     """A cluster, or this machine."""
 
@@ -567,7 +581,7 @@ class Profile(Strict):
             "Who is told when runs fail, hang or are done: a list of {slack: VARIABLE}, "
             "{webhook: VARIABLE} or {command: [PROGRAM]}, each with on: [failed, done, "
             "verdict, hang]; see docs/notices.md. [] = "
-            "nobody."
+            "nobody; without the key ~/.zsg/settings.yaml counts."
         ),
     )
     environment: Environment = Environment()
@@ -661,7 +675,8 @@ def make_profile(layers: Layers) -> Profile:
         profile = Profile.model_validate(layers.value)
     except ValidationError as error:
         for problem in find_problems(error, Profile):
-            faults.add(layers.error(problem.place, problem.message))
+            message = _hide_receiver(problem.place, problem.message)
+            faults.add(layers.error(problem.place, message))
     if profile is None:
         faults.raise_any()
         raise AssertionError("what has no fault is a profile")
@@ -670,8 +685,38 @@ def make_profile(layers: Layers) -> Profile:
         if refusal is not None:
             faults.add(layers.error(refusal.key, refusal.message))
     faults.raise_any()
+    if "notify" not in layers.value:
+        profile = profile.model_copy(update={"notify": _read_user_notify(profile)})
     # nodes send notices, too
     return keep_variables(profile, _list_address_variables(profile))
+
+
+def _hide_receiver(place: Place, message: str) -> str:
+    """What is wrong with a value, without the value where it may be the address of a
+    receiver, which is a secret."""
+    if place[:1] != ("notify",):
+        return message
+    return message.rpartition(", found ")[0] or message
+
+
+def _read_user_notify(profile: Profile) -> list[NoticeSettings]:
+    """Who the user's own settings say is told, under a profile that names nobody. For a
+    group's workspace no program is run. UserError with file and line."""
+    document = user_settings.read_user_settings()
+    if document is None:
+        return []
+    try:
+        settings = UserSettings.model_validate(document.value)
+    except ValidationError as error:
+        place, message = find_first_problem(error, UserSettings)
+        raise document.error(place, _hide_receiver(place, message)) from None
+    notify = settings.notify
+    if profile.share == "group":
+        notify = [each for each in notify if each.command is None]
+    refusal = _check_receivers(profile.model_copy(update={"notify": notify}))
+    if refusal is not None:
+        raise document.error(refusal.key, refusal.message)
+    return notify
 
 
 def _list_address_variables(profile: Profile) -> list[str]:
