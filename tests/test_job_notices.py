@@ -17,9 +17,10 @@ from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.notices import Kind, Receiver, Way
 from jobs.contract.states import Outcome
 from jobs.files import locks
-from jobs.notices import at_end
+from jobs.notices import at_end, sender
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
+from launcher.commands import watching
 from launcher.doctor import doctor, notice_trial
 from launcher.lifecycle import notices
 from launcher.submission import job_files
@@ -127,6 +128,36 @@ def test_who_looks_tells_what_a_job_could_not(
     assert [post["kind"] for post in hook.posts] == ["failed", "done"]
     assert hook.posts[0]["notices"][0]["cause"] == "died"
     assert "all 1 runs have ended: 1 failed" in hook.posts[1]["text"]
+
+
+def test_watching_tells_what_it_sees_and_says_what_it_could_not(
+    workspace: Workspace, hook: NoticeReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the receiver fails, then it answers; a key in a log's line is not sent."""
+    record_grid(workspace)
+    submitted(workspace, "local")
+    monkeypatch.setenv("LAB_TOKEN", "tok-s3cr3t-12345")
+    row = {"run": RUN, "grid": "g", "state": "failed", "attempt": 1, "step": 4}
+    row |= {"cause": "traceback", "evidence": "401 for tok-s3cr3t-12345"}
+    watched = watching.Watched(workspace, None, (), False)
+    sight = watching.Sight(0.0, [row])
+    hook.script = lambda number: 500
+    monkeypatch.setattr(sender, "AGAIN_S", 0.0)
+
+    first = watching._tell(watched, sight)
+    hook.script = lambda number: 200
+    second = watching._tell(watched, sight)
+
+    assert "webhook:LAB_HOOK was not told: it answered 500" in first[0]
+    assert second == []
+    assert f"failed:{ITEM}:{_submission(workspace)}:1" in hook.list_told()
+    assert "s3cr3t" not in repr(hook.posts)
+
+
+def _submission(workspace: Workspace) -> str:
+    last = Ledger(workspace).last(ITEM)
+    assert last
+    return last.id
 
 
 def test_what_is_tried_again_and_fails_again_is_told_again(

@@ -26,6 +26,7 @@ from launcher.status.status_view import Row
 from launcher.workspace import workspaces
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ZsgError
+from zsg_core.secrets import hide_known
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,8 @@ def _make_failure(grid: _WatchedGrid, row: Row, submission: str) -> Notice:
     item = _name_item(row)
     attempt = row["attempt"] or 0
     cause = row["cause"]
-    evidence = row["evidence"]
+    # it may be a line of a log, which holds anything
+    evidence = hide_known(row["evidence"] or "")
     return Notice(
         id=records.name_job_notice(kind, item, submission, attempt),
         kind=kind,
