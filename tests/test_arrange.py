@@ -56,7 +56,7 @@ def ordered(
         lambda: values,
         rounds_of(len(tasks)),
         ids=[f"{task}:{item}" for item, task in enumerate(tasks)],
-        read_list=lambda: listed,
+        read_input=lambda: listed,
     ).places
 
 

@@ -170,7 +170,7 @@ def make_inputs(
     published: Sequence[str | None] = (),
 ) -> OrderInputs:
     """What the order is made from, over five items of two tasks."""
-    recipe = {"order": "file", "listed": listed.digest}
+    recipe = {"order": "file", "input": listed.digest}
     return OrderInputs(
         recipe=recipe | ({"rest": rest} if rest else {}),
         tasks=[name[0] for name in ITEMS],
@@ -178,7 +178,7 @@ def make_inputs(
         rounds=lambda farthest, cap: iter(()),
         ids=ITEMS,
         published_ids=lambda: published,
-        read_list=lambda: listed,
+        read_input=lambda: listed,
     )
 
 
@@ -261,7 +261,7 @@ def test_the_list_makes_the_run_and_not_where_it_lies() -> None:
 
     def identify(digest: str, **arrangement: Any) -> str:
         settings = settings_of(order="file", **arrangement)
-        digests = InputDigests(sources=DIGESTS.sources, order_list=digest)
+        digests = InputDigests(sources=DIGESTS.sources, order_input=digest)
         return arrangement_id(make_recipe(settings, digests))
 
     made = identify("d1", path="a.txt")

@@ -79,8 +79,8 @@ class InputDigests:
     sources: Mapping[str, SourceDigests]
     model: str | None = None
     embedding: str | None = None
-    # of the list that an order is read from
-    order_list: str | None = None
+    # of what the order reads at arrangement.path
+    order_input: str | None = None
     # tokens of the model that an older zsg made of the words of texts
     control: tuple[str, ...] = ()
     # ids at which the model says that an answer is over, beside its tokenizer's EOS
@@ -95,10 +95,9 @@ def uses_embedding(settings: Settings) -> bool:
     return ORDERS[arrangement.order].needs_embedding(arrangement)
 
 
-def reads_list(settings: Settings) -> bool:
-    """Whether the order is read from a list of the user's."""
-    arrangement = settings.arrangement
-    return ORDERS[arrangement.order].reads_list(arrangement)
+def reads_file(settings: Settings) -> bool:
+    """Whether the order reads a file of the user's, a list or scores."""
+    return ORDERS[settings.arrangement.order].reads is not None
 
 
 def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
@@ -658,8 +657,8 @@ def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, An
     if order.is_seeded(arrangement):
         recipe["seed"] = _choose_seed(settings, arrangement.seed)
     recipe |= order.resolve(arrangement)
-    if order.reads_list(arrangement):
-        recipe["listed"] = digests.order_list
+    if order.reads is not None:
+        recipe["input"] = digests.order_input
     if order.needs_embedding(arrangement):
         recipe["embedding"] = digests.embedding
         # distance.fold_sum; orders made before it were summed from first to last

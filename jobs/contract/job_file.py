@@ -100,7 +100,7 @@ class SamplePaths(Paths, frozen=True, kw_only=True):
 
 
 class OrderListFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A list of training examples: see `zsg_core.orders.order_list.ListFile`."""
+    """A list or scores of training examples: see `zsg_core.orders.order_list.ListFile`."""
 
     path: str
     column: str | None = None
@@ -109,7 +109,7 @@ class OrderListFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class PreparePaths(SamplePaths, frozen=True, kw_only=True):
     """`embedding`: the folder of the model that embeds texts. `lists`: the files that
-    orders are read from, by the digest of their lists."""
+    orders read, by the digests of what they say."""
 
     embedding: str | None = None
     lists: dict[str, OrderListFile] | UnsetType = UNSET

@@ -23,8 +23,8 @@ from zsg_core.orders import measures, tma
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
-from zsg_core.orders.order_list import ListFile, OrderList, read_order_list
-from zsg_core.orders.registry import Arranged
+from zsg_core.orders.order_list import ListFile
+from zsg_core.orders.registry import ORDERS, Arranged, OrderInput
 from zsg_core.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def make_arrangement(
         sources.rounds,
         ids=corpus.train.ids,
         published_ids=sources.published_ids,
-        read_list=sources.read_list,
+        read_input=sources.read_input,
     )
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
@@ -85,22 +85,21 @@ class _Sources:
             *self._vectors(), farthest=farthest, cap=cap, engine=self.engine
         )
 
-    def read_list(self) -> OrderList:
-        """The user's list. UserError if it is another than when it was submitted."""
-        digest = self._recipe["listed"]
-        listed_file = (replace_unset(self._paths.lists) or {}).get(digest)
-        if listed_file is None:
+    def read_input(self) -> OrderInput:
+        """What the user's file says. UserError if that is other than when it was submitted."""
+        read, digest = ORDERS[self._recipe["order"]].reads, self._recipe["input"]
+        file = (replace_unset(self._paths.lists) or {}).get(digest)
+        if file is None or read is None:
             raise UserError(
-                "this job does not say where the list of its order lies; zsg submit again"
+                "this job does not say where the file of its order lies; zsg submit again"
             )
-        file = ListFile(Path(listed_file.path), listed_file.column, listed_file.kind)
-        listed = read_order_list(file)
-        if listed.digest != digest:
+        order_input = read(ListFile(Path(file.path), file.column, file.kind))
+        if order_input.digest != digest:
             raise UserError(
-                f"{file.path} lists other examples, or in another order, than when the grid was"
-                " submitted; zsg submit again makes runs of what it is now"
+                f"{file.path} says something else than when the grid was submitted; zsg submit"
+                " again makes runs of what it is now"
             )
-        return listed
+        return order_input
 
     def published_ids(self) -> list[str | None]:
         """The ids that the training examples' rows were published with."""

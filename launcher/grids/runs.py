@@ -39,7 +39,7 @@ class Run:
     sources: Mapping[str, SourceFiles]
     base: Path | None
     embedding: Path | None
-    order_list: ListFile | None = None
+    order_file: ListFile | None = None
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
@@ -193,7 +193,7 @@ class _StageInputs:
     base: Path | None
     proof: str | None
     embedding: Path | None
-    order_list: ListFile | None
+    order_file: ListFile | None
 
 
 class _RunMaker:
@@ -229,7 +229,7 @@ class _RunMaker:
                 base=stage_input.base,
                 proof=stage_input.proof,
                 embedding=stage_input.embedding,
-                order_list=stage_input.order_list,
+                order_file=stage_input.order_file,
                 before=run,
                 strategy=_strategy(settings.strategy),
                 evaluators=settings.resources.evaluators,
@@ -275,7 +275,7 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
         base=base,
         proof=_find_proof(base) if base else None,
         embedding=embedding,
-        order_list=inputs.find_order_list(stage) if recipes.reads_list(stage) else None,
+        order_file=inputs.find_order_file(stage) if recipes.reads_file(stage) else None,
     )
 
 

@@ -150,12 +150,12 @@ def write_prepare(
 
 
 def _list_order_files(prepare: Prepare) -> dict[str, OrderListFile]:
-    """Where the lists lie that orders are read from, by their digests."""
+    """Where the files lie that orders read, by the digests of what they say."""
     files: dict[str, OrderListFile] = {}
     for run in prepare.runs:
-        if run.order_list is not None:
-            listed = run.order_list
-            files[run.stage["arrangement"]["listed"]] = OrderListFile(
+        if run.order_file is not None:
+            listed = run.order_file
+            files[run.stage["arrangement"]["input"]] = OrderListFile(
                 path=str(listed.path), column=listed.column, kind=listed.kind
             )
     return files

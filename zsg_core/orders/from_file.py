@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from zsg_core.errors import BadData
-from zsg_core.orders.order_list import IDS, OrderList
-from zsg_core.orders.registry import Arranged, OrderInputs, always, order
+from zsg_core.orders.order_list import IDS, OrderList, read_order_list
+from zsg_core.orders.registry import Arranged, OrderInputs, order
 from zsg_core.schema_errors import suggest_nearest
 
 FILE = "file"
@@ -37,13 +37,13 @@ def resolve_file(settings: Any) -> dict[str, Any]:
     settings=("path", "entries", "rest"),
     check=check_file,
     recipe=resolve_file,
-    reads_list=always,
+    reads=read_order_list,
     leaves_out=("rest",),
 )
 def arrange_by_file(inputs: OrderInputs) -> Arranged:
     """Items in the order of the list. BadData for an entry that is no training example,
     and for a list that leaves some out, unless the recipe lets it."""
-    listed = inputs.read_list()
+    listed: OrderList = inputs.read_input()
     ids = inputs.ids
     if listed.kind != IDS:
         positions = _find_places(listed, len(ids))

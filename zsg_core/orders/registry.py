@@ -8,14 +8,21 @@ arrangement, and what it needs.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from zsg_core.orders.order_list import OrderList
+from zsg_core.orders.order_list import ListFile
 from zsg_core.registry import Registry
 
 
-def _have_no_list() -> OrderList:
-    raise NotImplementedError("this order was given no list to read")
+class OrderInput(Protocol):
+    """What an order reads of a file. `digest`: of what it says, however it is written."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+def _have_no_input() -> OrderInput:
+    raise NotImplementedError("this order was given no file to read")
 
 
 # (farthest first?, cap) → rounds
@@ -39,8 +46,7 @@ class OrderInputs:
     `recipe` is the arrangement's. `distances` (N, or one for each task where the
     recipe's granularity is coarse) and `rounds` are made when they are first asked for.
     `ids` are the items' (N); `published_ids` those that their rows were published with
-    (N, None where a row has none), and `read_list` is the user's list, for orders that
-    read one.
+    (N, None where a row has none), and `read_input` gives what the order `reads`.
     """
 
     recipe: Mapping[str, Any]
@@ -49,7 +55,7 @@ class OrderInputs:
     rounds: Rounds
     ids: Sequence[str] = ()
     published_ids: Callable[[], Sequence[str | None]] = tuple
-    read_list: Callable[[], OrderList] = _have_no_list
+    read_input: Callable[[], Any] = _have_no_input
 
     @property
     def order(self) -> str:
@@ -85,9 +91,10 @@ class Order:
     pydantic's Field, whose default must be None. `check` raises ValueError for settings
     that do not go together. `recipe`: what of them enters the recipe, beside the order
     and its seed; by default each that is given. `is_seeded`: whether a seed changes it;
-    `needs_embedding`: whether distances need an embedding model; `reads_list`: whether
-    it reads a list of the user's, the file at `arrangement.path`. `leaves_out`: keys of
-    the recipe with which it may leave examples out.
+    `needs_embedding`: whether distances need an embedding model. `reads`: what reads
+    the user's file at `arrangement.path`, for an order that needs one; BadData for a
+    file that is none. Its digest enters the recipe as `input`. `leaves_out`: keys of the
+    recipe with which it may leave examples out.
     """
 
     name: str
@@ -99,7 +106,7 @@ class Order:
     recipe: Callable[[ArrangementSettings], dict[str, Any]] | None = None
     is_seeded: Callable[[ArrangementSettings], bool] = never
     needs_embedding: Callable[[ArrangementSettings], bool] = never
-    reads_list: Callable[[ArrangementSettings], bool] = never
+    reads: Callable[[ListFile], OrderInput] | None = None
     leaves_out: tuple[str, ...] = ()
 
     @property
