@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from zsg_core.errors import UserError
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.blocks import BLOCKS, shuffle_blocks
+from zsg_core.orders.by_scores import SCORES
 from zsg_core.orders.from_file import FILE
 from zsg_core.orders.order_list import PLACES, OrderList
 from zsg_core.orders.registry import ORDERS, Rounds
+from zsg_core.orders.score_list import ScoreList
 from zsg_core.orders.similarity import BY_SIMILARITY
 from zsg_core.orders.tma_lists import LISTS, TMA, list_rounds, parse_span
 
@@ -50,13 +52,16 @@ def ordered(
         **({"list": "min"} if order == "tma" else {}),
     }
     listed = OrderList(Path("order.npy"), PLACES, list(range(len(tasks)))[::-1])
+    scores = ScoreList(Path("scores.npy"), values)
+    if order == SCORES:
+        spec |= {"shape": "zigzag", "layers": 3}
     return arrange_items(
         spec,
         tasks,
         lambda: values,
         rounds_of(len(tasks)),
         ids=[f"{task}:{item}" for item, task in enumerate(tasks)],
-        read_input=lambda: listed,
+        read_input=lambda: scores if order == SCORES else listed,
     ).places
 
 
@@ -208,8 +213,8 @@ def test_orders_by_task_ask_for_no_similarity(order):
 
 
 def test_every_order_is_of_one_kind():
-    """Orders are by task, of blocks, of a file, by similarity or by rounds."""
-    assert set(ORDERS) == {*BY_TASK, BLOCKS, FILE, *BY_SIMILARITY, TMA}
+    """Orders are by task, of blocks, of a file, by scores, by similarity or by rounds."""
+    assert set(ORDERS) == {*BY_TASK, BLOCKS, FILE, SCORES, *BY_SIMILARITY, TMA}
 
 
 def test_an_unknown_order_is_told_what_is_known():
@@ -217,7 +222,7 @@ def test_an_unknown_order_is_told_what_is_known():
     with pytest.raises(
         UserError,
         match=(
-            "unknown order 'near'; known: blocks, cluster, fft, file, nft, random, round_robin, rt, tma"
+            "unknown order 'near'; known: blocks, cluster, fft, file, nft, random, round_robin, rt, scores, tma"
         ),
     ):
         ordered("near", ["a"])

@@ -91,7 +91,7 @@ def read_order_list(file: ListFile) -> OrderList:
 
 def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
     """What stands in a file, and in what each of it stands."""
-    suffix = _find_suffix(file.path)
+    suffix = find_suffix(file.path)
     if suffix == NUMPY:
         return _read_numpy(file.path), "row"
     if suffix == PARQUET:
@@ -103,10 +103,11 @@ def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
             f"{file.path}: a text file has no columns, and #{file.column} names one; take it out,"
             " or give a .jsonl or .parquet file"
         )
-    return _read_lines(file.path), "line"
+    return read_lines(file.path), "line"
 
 
-def _find_suffix(path: Path) -> str:
+def find_suffix(path: Path) -> str:
+    """What form a file has, by its name: `.npy`, `.parquet`; packing does not count."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -114,7 +115,7 @@ def _find_suffix(path: Path) -> str:
 
 
 def _make_list(file: ListFile, values: Iterable[Any], unit: str) -> OrderList:
-    of_numpy = _find_suffix(file.path) == NUMPY
+    of_numpy = find_suffix(file.path) == NUMPY
     kind = file.kind
     if kind is None:
         is_whole = isinstance(values, np.ndarray) and values.dtype.kind in "iu"
@@ -137,22 +138,23 @@ def _take_place(location: str, value: Any) -> int:
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
         raise BadData(
-            f"{location}: {_show(value)} is no place: a place is a whole number from 0 on, of the"
-            " list of training examples; arrangement.entries: ids reads ids"
+            f"{location}: {show_value(value)} is no place: a place is a whole number from 0 on, of"
+            " the list of training examples; arrangement.entries: ids reads ids"
         )
     return int(text)
 
 
 def _take_id(location: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
-        raise BadData(f"{location}: {_show(value)} is no id: an id is a text")
+        raise BadData(f"{location}: {show_value(value)} is no id: an id is a text")
     text = str(value)
     if not text.strip():
         raise BadData(f"{location}: is empty; give the id of an example")
     return text
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
+    """A value of a file as an error shows it."""
     return repr(value)[:100]
 
 
@@ -165,7 +167,7 @@ def _refuse_repeats(order_list: OrderList) -> None:
         first = first_numbers.setdefault(entry, number)
         if first != number:
             raise BadData(
-                f"{order_list.locate(number)}: {_show(entry)} stands in"
+                f"{order_list.locate(number)}: {show_value(entry)} stands in"
                 f" {order_list.locate(first)} already; list each example once"
             )
 
@@ -175,7 +177,7 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path) -> Iterator[str]:
     """The lines of a text file without their ends."""
     with _open(path) as file:
         number = 0
@@ -198,7 +200,7 @@ def _read_lines(path: Path) -> Iterator[str]:
 def _read_json_lines(path: Path, column: str | None) -> Iterator[Any]:
     """The entries of JSON lines: the value of a key, or the bare value."""
     key = column or ID_COLUMN
-    for number, line in enumerate(_read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             value = msgspec.json.decode(line)
         except (msgspec.DecodeError, RecursionError) as error:

@@ -197,8 +197,8 @@ class ArrangementSettings(Strict):
     seed: Seed | None = Field(
         default=None,
         description=(
-            "Seed of the orders random, blocks and rt, and of list random of tma. Null "
-            "means the top `seed`."
+            "Seed of the orders random, blocks and rt, of list random of tma, and of shape "
+            "segment, `jitter` and `noise` of scores. Null means the top `seed`."
         ),
     )
     block: Annotated[int, Field(ge=2)] | None = Field(
@@ -265,10 +265,13 @@ class ArrangementSettings(Strict):
     path: FolderName | None = Field(
         default=None,
         description=(
-            "Order file only, which needs it: the file that lists the training examples "
-            "in their order. A text file has an entry a line, .jsonl a key `id` (or bare "
-            "values), .parquet a column `id`, .npy one row. FILE#KEY names another key or "
-            "column; .gz is unpacked. The digest of the list enters the run id."
+            "Orders file and scores only, which need it: the file that lists the training "
+            "examples in their order, or gives each a score. A list is a text file with an "
+            "entry a line, .jsonl with a key `id` (or bare values), .parquet with a column "
+            "`id`, or .npy. Scores are .jsonl or .parquet with `id` and `score`, lines of "
+            "an id, a tab and a score, or .npy with one of each place. FILE#KEY names "
+            "another key or column; .gz is unpacked. The digest of what the file says "
+            "enters the run id."
         ),
     )
     entries: Literal["ids", "places"] | None = Field(
@@ -283,9 +286,73 @@ class ArrangementSettings(Strict):
     rest: Literal["refuse", "drop"] | None = Field(
         default=None,
         description=(
-            "Order file only: what of training examples that the file does not list. "
-            "refuse = refuse such a file, drop = train on the listed ones alone. Null "
-            "means refuse."
+            "Orders file and scores only: what of training examples that the file does "
+            "not name. refuse = refuse such a file, drop = train on the named ones alone. "
+            "Null means refuse."
+        ),
+    )
+    shape: Literal["sort", "fold", "zigzag", "stair", "saw", "segment"] | None = Field(
+        default=None,
+        description=(
+            "Order scores only: what is made of the sorted list. sort = nothing; fold = "
+            "each `layers`-th example, layer after layer; zigzag = fold, with every second "
+            "layer backwards; stair, saw = sorted `bands` with a fold or a zigzag where "
+            "they meet; segment = a `front` and a `back` of some scores, shuffled. Null "
+            "means sort."
+        ),
+    )
+    direction: Literal["ascending", "descending"] | None = Field(
+        default=None,
+        description=(
+            "Order scores only: whether low or high scores come first. Null means ascending."
+        ),
+    )
+    layers: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description=(
+            "Shapes fold, zigzag, stair and saw only: how many layers. Null means the "
+            "published 5, 5, 3 and 2."
+        ),
+    )
+    bands: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None,
+        description="Shapes stair and saw only: how many bands. Null means the published 2 and 3.",
+    )
+    overlap: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description=(
+            "Shapes stair and saw only: the share of all examples, on either side of a "
+            "border between bands, that is shaped. Null means the published 0.225 and "
+            "0.075."
+        ),
+    )
+    front: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="Shape segment only: percent of the examples in front. Null means 10.",
+    )
+    back: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = Field(
+        default=None,
+        description="Shape segment only: percent of the examples at the end. Null means 10.",
+    )
+    front_of: Literal["low", "high"] | None = Field(
+        default=None,
+        description="Shape segment only: of which scores the front is. Null means low.",
+    )
+    back_of: Literal["low", "high"] | None = Field(
+        default=None,
+        description="Shape segment only: of which scores the back is. Null means high.",
+    )
+    jitter: Annotated[int, Field(ge=2, le=100_000_000)] | None = Field(
+        default=None,
+        description=(
+            "Order scores only: shuffle each window of so many examples, after all else. "
+            "Within a batch (train.batch) it changes nothing. Null means none."
+        ),
+    )
+    noise: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        default=None,
+        description=(
+            "Shape sort only: add so much Gumbel noise to the ranks. Null means none."
         ),
     )
     embedding: FolderName = Field(

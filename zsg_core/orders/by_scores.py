@@ -1,0 +1,188 @@
+"""The order of scores: examples sorted by numbers that a file gives them, in one of the
+published shapes.
+
+The scores may be of any kind: a loss, IFD, a length, a rating. Their digest enters the
+recipe, with the shape and all its numbers written out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zsg_core.errors import BadData
+from zsg_core.orders import shapes
+from zsg_core.orders.from_file import DROP
+from zsg_core.orders.registry import Arranged, OrderInputs, order
+from zsg_core.orders.score_list import ScoreList, read_scores
+from zsg_core.orders.shapes import FOLD, HIGH, LOW, SAW, SEGMENT, SORT, STAIR, ZIGZAG
+
+SCORES = "scores"
+DESCENDING = "descending"
+# the published numbers of each shape, by their keys of `arrangement`
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    SORT: {},
+    FOLD: {"layers": 5},
+    ZIGZAG: {"layers": 5},
+    STAIR: {"bands": 2, "overlap": 0.225, "layers": 3},
+    SAW: {"bands": 3, "overlap": 0.075, "layers": 2},
+    SEGMENT: {"front": 10.0, "back": 10.0, "front_of": LOW, "back_of": HIGH},
+}
+NUMBERS = ("layers", "bands", "overlap", "front", "back", "front_of", "back_of")
+SHOWN = 3
+
+
+def check_scores(settings: Any) -> None:
+    """ValueError for settings that do not go together."""
+    if settings.path is None:
+        raise ValueError(
+            "order scores needs `path`: a file with a score of each training example"
+        )
+    shape = settings.shape or SORT
+    for key in NUMBERS:
+        if getattr(settings, key) is not None and key not in DEFAULTS[shape]:
+            having = [name for name, numbers in DEFAULTS.items() if key in numbers]
+            raise ValueError(
+                f"`{key}` does nothing in shape {shape}, only in {' and '.join(having)}; take it"
+                " out"
+            )
+    if shape == SEGMENT and settings.direction == DESCENDING:
+        raise ValueError(
+            "shape segment takes its ends by front_of and back_of; take `direction` out"
+        )
+    if shape == SEGMENT and settings.jitter is not None:
+        raise ValueError("shape segment is shuffled already; take `jitter` out")
+    if shape != SORT and settings.noise is not None:
+        raise ValueError(f"`noise` goes with shape sort, not with {shape}; take it out")
+
+
+def resolve_scores(settings: Any) -> dict[str, Any]:
+    """What enters the recipe: the shape with all its numbers, and what comes after it."""
+    shape = settings.shape or SORT
+    recipe: dict[str, Any] = {"shape": shape}
+    for key, published in DEFAULTS[shape].items():
+        value = getattr(settings, key)
+        recipe[key] = published if value is None else value
+    if settings.direction == DESCENDING:
+        recipe["direction"] = DESCENDING
+    for key in ("noise", "jitter"):
+        if getattr(settings, key) is not None:
+            recipe[key] = getattr(settings, key)
+    if settings.rest == DROP:
+        recipe["rest"] = DROP
+    return recipe
+
+
+def is_drawn(settings: Any) -> bool:
+    """Whether a seed changes the order."""
+    return (
+        settings.shape == SEGMENT
+        or settings.jitter is not None
+        or settings.noise is not None
+    )
+
+
+@order(
+    SCORES,
+    about="by scores that a file gives, sorted or in a shape",
+    settings=(
+        "path",
+        "rest",
+        "shape",
+        "direction",
+        *NUMBERS,
+        "jitter",
+        "noise",
+    ),
+    check=check_scores,
+    recipe=resolve_scores,
+    is_seeded=is_drawn,
+    reads=read_scores,
+    leaves_out=("rest",),
+)
+def arrange_by_scores(inputs: OrderInputs) -> Arranged:
+    """Items in the shape. BadData where training examples have no score, unless the
+    recipe lets them be left out, and for scores of other examples."""
+    score_list: ScoreList = inputs.read_input()
+    positions, scores = _match(inputs, score_list)
+    if inputs.recipe.get("rest") != DROP:
+        _refuse_unscored(score_list, positions, inputs.ids)
+    shaped = shape_by_scores(scores, inputs.recipe, inputs.seed)
+    ordered = [positions[number] for number in shaped]
+    return Arranged(ordered, {"scored": {"count": len(ordered)}})
+
+
+def shape_by_scores(
+    scores: Sequence[float], recipe: Mapping[str, Any], seed: int
+) -> list[int]:
+    """The places of the scores in the shape of a recipe."""
+    is_descending = recipe.get("direction") == DESCENDING
+    items = shapes.sort_by_scores(scores, is_descending)
+    shape = recipe["shape"]
+    if shape == FOLD:
+        items = shapes.fold(items, recipe["layers"])
+    elif shape == ZIGZAG:
+        items = shapes.zigzag(items, recipe["layers"])
+    elif shape in (STAIR, SAW):
+        layering = shapes.fold if shape == STAIR else shapes.zigzag
+        items = shapes.make_bands(
+            items, recipe["bands"], recipe["overlap"], recipe["layers"], layering
+        )
+    elif shape == SEGMENT:
+        segments = shapes.Segments(
+            front=recipe["front"],
+            back=recipe["back"],
+            front_of=recipe["front_of"],
+            back_of=recipe["back_of"],
+        )
+        items = shapes.make_segments(items, segments, seed)
+    if "noise" in recipe:
+        items = shapes.add_gumbel_noise(items, recipe["noise"], seed)
+    return shapes.jitter(items, recipe.get("jitter", 0), seed)
+
+
+def _match(inputs: OrderInputs, score_list: ScoreList) -> tuple[list[int], list[float]]:
+    """The training examples that have a score, by their places, and the scores."""
+    ids = inputs.ids
+    if score_list.ids is None:
+        if len(score_list.scores) != len(ids):
+            raise BadData(
+                f"{score_list.path}: has {len(score_list.scores):,} scores by place, and there"
+                f" are {len(ids):,} training examples"
+            )
+        return list(range(len(ids))), list(score_list.scores)
+    score_of = dict(zip(score_list.ids, score_list.scores, strict=True))
+    names: Sequence[str | None] = ids
+    if score_of.keys().isdisjoint(ids):
+        names = _take_published(inputs, score_list, score_of)
+    positions = [number for number, name in enumerate(names) if name in score_of]
+    return positions, [score_of[str(names[number])] for number in positions]
+
+
+def _take_published(
+    inputs: OrderInputs, score_list: ScoreList, score_of: Mapping[str, float]
+) -> Sequence[str | None]:
+    """The data's own ids, by which the scores are. BadData where no training example
+    has one of theirs."""
+    published = inputs.published_ids()
+    if score_of.keys().isdisjoint(published):
+        first = next(iter(score_of))
+        raise BadData(
+            f"{score_list.path}: none of its {len(score_of):,} ids, such as {first!r}, is that of"
+            f" a training example; ids look like {next(iter(inputs.ids), 'none')!r}"
+        )
+    return published
+
+
+def _refuse_unscored(
+    score_list: ScoreList, positions: Sequence[int], ids: Sequence[str]
+) -> None:
+    """BadData where training examples have no score."""
+    if len(positions) == len(ids):
+        return
+    scored = set(positions)
+    unscored = [name for number, name in enumerate(ids) if number not in scored]
+    dots = ", …" if len(unscored) > SHOWN else ""
+    raise BadData(
+        f"{score_list.path}: has no score of {len(unscored):,} of {len(ids):,} training examples:"
+        f" {', '.join(unscored[:SHOWN])}{dots}. Set arrangement.rest: drop to train on the scored"
+        " ones alone"
+    )
