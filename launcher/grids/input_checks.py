@@ -19,7 +19,7 @@ from zsg_core.data import data_sets, instructions, readers
 from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
-from zsg_core.recipe import reads_list, uses_embedding
+from zsg_core.recipe import reads_file, uses_embedding
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 
@@ -132,11 +132,11 @@ class _Checks:
     def check_lists(self, points: Iterable[Settings]) -> None:
         """Whether the lists are there that orders are read from."""
         by_path = {
-            point.arrangement.path: point for point in points if reads_list(point)
+            point.arrangement.path: point for point in points if reads_file(point)
         }
         for path, point in by_path.items():
             with self.faults.collecting("arrangement.path", path):
-                inputs.find_order_list(point)
+                inputs.find_order_file(point)
 
     def check_added_tokens(
         self, points: Iterable[Settings], sound: Mapping[str | None, Path]
