@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from launcher.clusters import profiles
-from launcher.planning import memory_fit
+from launcher.planning import memory_fit, row_counts
 from launcher.planning.estimates import Estimates, build_lines, describe_assumptions
 from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
@@ -473,21 +473,13 @@ def test_a_plan_loads_no_engine(zsg: Zsg, data: Path) -> None:
         ),
         pytest.param("  train.epochs: 2\n", 80, 5, AT_MOST, id="two epochs"),
         pytest.param("  train.steps: 2\n", 32, 2, AT_MOST, id="a limit of steps"),
-        pytest.param("  data.train_per_task: null\n", None, None, UNKNOWN, id="no cap"),
-        pytest.param(
-            "  data.train_per_task: null\n  train.steps: 2\n",
-            32,
-            2,
-            AT_MOST,
-            id="no cap, but a limit",
-        ),
+        pytest.param("  data.train_per_task: null\n", 8, 1, AT_MOST, id="no cap: rows"),
     ],
 )
 def test_work_is_bounded_before_the_data_are_prepared(
     zsg: Zsg, data: Path, more: str, examples_: int | None, steps: int | None, how: str
 ) -> None:
-    """From the task lists, the caps and the limits; where nothing bounds it, it is said
-    to be unknown."""
+    """From the task lists, the caps and the limits; where there is no cap by the rows."""
     profile(zsg)
     [run], made = estimates(grid(zsg, data, more), zsg.folder)
     work = made.of(run).work
@@ -499,9 +491,37 @@ def test_work_is_bounded_before_the_data_are_prepared(
         how,
     )
     assert (work.train and work.train.tokens) == (examples_ and examples_ * 1024)
+    assert made.of(run).gpu_hours is not None
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All data are too large to be counted by a plan."""
+    monkeypatch.setattr(row_counts, "MOST_BYTES", 0)
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.parametrize(
+    ("more", "examples_", "steps", "how"),
+    [
+        pytest.param("", None, None, UNKNOWN, id="nothing bounds it"),
+        pytest.param("  train.steps: 2\n", 32, 2, AT_MOST, id="a limit of steps"),
+    ],
+)
+def test_work_on_large_data_without_a_cap_is_unknown(
+    zsg: Zsg, data: Path, more: str, examples_: int | None, steps: int | None, how: str
+) -> None:
+    """Unless a limit of steps bounds it."""
+    profile(zsg)
+    more = f"  data.train_per_task: null\n{more}"
+    [run], made = estimates(grid(zsg, data, more), zsg.folder)
+    work = made.of(run).work
+
+    assert (work.examples, work.steps, work.examples_are) == (examples_, steps, how)
     assert (made.of(run).gpu_hours is None) == (examples_ is None)
 
 
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize(
     ("more", "kept", "each_gb", "said"),
     [

@@ -794,8 +794,11 @@ _NEED = (
     " tokens"
 )
 _EXAMPLES = {
-    AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",
-    UNKNOWN: "steps: unknown, as no cap per task bounds the data; exact once they are prepared",
+    AT_MOST: "steps: at most, from task lists, rows and caps; exact once the data are prepared",
+    UNKNOWN: (
+        "steps: unknown, as no cap per task bounds the data and they are too large to be counted"
+        " here; exact once they are prepared"
+    ),
 }
 _TOKENS = {
     AT_MOST: "tokens: at most, examples × max_length; exact once such a run has started",

@@ -17,7 +17,9 @@ from msgspec import UNSET
 from jobs.contract import journal
 from jobs.contract.folder import META, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
+from jobs.preparing.source_files import SourceFiles
 from launcher.grids.runs import Run
+from launcher.planning import row_counts
 from launcher.workspace.run_folders import list_names
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
@@ -128,14 +130,14 @@ class Workloads:
         if "mix" in data and split == "train":
             return data["mix"].get("total")
         bounds = [
-            self._bound_of(run.sources[name].data, rule, split)
+            self._bound_of(run.sources[name], rule, split)
             for name, rule in list_sources(data).items()
         ]
         return None if None in bounds else sum(filter(None, bounds))
 
-    def _bound_of(self, path: Path, source: Recipe, split: str) -> int | None:
-        """The most examples that a source can give to a split, by its rule alone; None
-        where only a whole reading would tell."""
+    def _bound_of(self, files: SourceFiles, source: Recipe, split: str) -> int | None:
+        """The most examples that a source can give to a split, by its rule and what lies
+        there; None where only the job that reads it whole would tell."""
         rule = source.get(split, {"k": "0"})  # of several sources not all are tested
         if rule.get("k") == "0":
             return 0
@@ -146,7 +148,8 @@ class Workloads:
             or rule["per_task"] is None
             or "ratio" in rule
         ):
-            return None  # only a whole reading would tell
+            return row_counts.bound_examples(files, source, split)
+        path = files.data
         if (path, split) not in self._tasks:
             self._tasks[path, split] = len(
                 (readers.read_lists(source["reader"], path) or {}).get(split, ())

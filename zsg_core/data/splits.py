@@ -36,7 +36,7 @@ def hold_out(
     sibling in training. UserError where nothing would be left, or nothing held out.
     """
     if share is not None:
-        count = _count_share(len(tasks), share)
+        count = count_share(len(tasks), share)
         if not count:
             raise UserError(
                 f"data.held_out: there is one task, {', '.join(tasks)}, and a share of the tasks"
@@ -63,7 +63,7 @@ def hold_out_rows(
     for task, of_task in places.items():
         rng = random.Random(f"held out by rows:{seed}:{task}")
         size = len(of_task)
-        count = _count_share(size, share)
+        count = count_share(size, share)
         drawn = rng.sample(range(size), count)
         held_out[task] = [of_task[number] for number in sorted(drawn)]
     if not any(held_out.values()):
@@ -74,7 +74,7 @@ def hold_out_rows(
     return held_out
 
 
-def _count_share(count: int, share: str) -> int:
+def count_share(count: int, share: str) -> int:
     """How many of so many are an exact share: rounded down, one at least, and never all."""
     if count < 2:
         return 0
