@@ -93,6 +93,7 @@ class _Draw:
     rule: FewShotRule
     tested: set[bytes]
     _pools: dict[str, _TaskPool] = field(default_factory=dict)
+    _task: str | None = None
     _candidates: dict[int, Candidate] = field(default_factory=dict)
 
     def draw(self, trained: Sequence[int]) -> DrawnShots:
@@ -120,7 +121,14 @@ class _Draw:
         return self.source.records["train"]
 
     def _open_pool(self, task: str, of_task: Mapping[str, Places]) -> _TaskPool:
-        """The pool of a task; its ids are digested once."""
+        """The pool of a task; its ids are digested once.
+
+        Examples mostly stand task after task: what was found of another task's is let
+        go, so that a set of millions does not fill the memory.
+        """
+        if task != self._task:
+            self._task = task
+            self._candidates.clear()
         if task not in self._pools:
             positions = of_task[task]
             ids = self._records.texts("id", positions)

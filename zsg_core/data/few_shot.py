@@ -88,7 +88,7 @@ def _shuffle_lazily(drawn: random.Random, count: int) -> Iterator[int]:
         moved[other] = moved.pop(step, step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An example of a pool by what decides whether it may be shown. `position`: in the
     records. `question`: a digest of its question; None for one that is no shot."""
