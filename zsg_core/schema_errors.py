@@ -126,10 +126,10 @@ def _describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
     *above, last = detail["loc"] or ("",)
     if detail["type"] == UNKNOWN_KEY:
         # it may look like one of these kinds
-        path = (*_leave_out_kinds(tuple(above)), last)
+        path = (*_leave_out_kinds(tuple(above), schema), last)
         message = _describe_unknown_path(schema, path)
         return Problem(path, message, is_unknown_key=True)
-    path = _leave_out_kinds(detail["loc"])
+    path = _leave_out_kinds(detail["loc"], schema)
     name = ".".join(map(str, path))
     if detail["type"] == MISSING:
         message = f"{name} is missing and has no default"
@@ -163,16 +163,32 @@ def _suggest_mapping(schema: type[BaseModel], path: Place, value: Any) -> str:
     return ""
 
 
-def _leave_out_kinds(path: Place) -> Place:
+def _leave_out_kinds(path: Place, schema: type[BaseModel]) -> Place:
     """A path of pydantic without the kinds that it names of a value that may be of
     several, and without its mark of a key."""
+    models = _list_model_names(schema)
     last = len(path) - 1
-    return tuple(
-        part
-        for number, part in enumerate(path)
-        if not isinstance(part, str)
-        or not (KIND.match(part) or (number == last and part in PLAIN_KINDS))
-    )
+    keys: list[str | int] = []
+    for number, part in enumerate(path):
+        is_kind = isinstance(part, str) and (
+            part in models
+            or KIND.match(part) is not None
+            or (number == last and part in PLAIN_KINDS)
+        )
+        if not is_kind:
+            keys.append(part)
+    return tuple(keys)
+
+
+@lru_cache(maxsize=100)
+def _list_model_names(schema: type[BaseModel]) -> frozenset[str]:
+    """The names of the classes of all mappings within settings."""
+    names: set[str] = set()
+    for field in schema.model_fields.values():
+        inner = find_model(field.annotation)
+        if inner is not None:
+            names |= {inner.__name__, *_list_model_names(inner)}
+    return frozenset(names)
 
 
 @lru_cache(maxsize=1000)
