@@ -36,12 +36,13 @@ def plan(
     """
     allow = _make_allow(only, leave_out, retry, retrain)
     preview = workflow.preview_submit(resolve_again(grid, only_looks=True), allow)
+    takes = workflow.describe_runs(preview.opened)
     planned = tuple(
         PlannedRun(
             run=Run(id=action.run.id, axes=dict(action.run.axes)),
             action=action.kind,
             reason=action.reason,
-            estimate=preview.opened.estimates.describe_run(action.run),
+            estimate=takes[action.run.id],
         )
         for action in preview.plan.actions
     )

@@ -404,7 +404,7 @@ def _print_rows(opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError]) -
     opened.tell_notes()
     _say_unknown(opened, plan)
     _tell_of_the_data(opened)
-    takes = _describe_runs(opened)
+    takes = describe_runs(opened)
     words = [str(why) for why in refused]
     effect_rows = effects.as_rows(opened.effects)
     show.as_json(plan_view.plan_rows(plan, takes, words, effect_rows))
@@ -412,7 +412,7 @@ def _print_rows(opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError]) -
         logger.warning(f"submit would refuse: {why}")
 
 
-def _describe_runs(opened: ResolvedGrid) -> dict[str, dict[str, Any]]:
+def describe_runs(opened: ResolvedGrid) -> dict[str, dict[str, Any]]:
     """What each run takes, and by which kernel it attends where it trains on GPUs."""
     padded = model_proofs.find_padded(opened.site, opened.runs)
     takes: dict[str, dict[str, Any]] = {}
