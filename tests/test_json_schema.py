@@ -77,6 +77,7 @@ GOOD = [
     "grid: {train.betas: [[0.9, 0.95]], checkpoints.metrics: [[loss]]}",
     "grid: {train: [{lr: 1e-4}, {}], model: {name: a, path: /m}}",
     "grid: [{seed: 0}, {zip: {seed: [0, 1], train.lr: [1e-3, 2e-3]}, data.test_seed: [0]}]",
+    "grid: {seed: [0, 1], label: two seeds}",
     "exclude: [{seed: 1, train: {lr: 1}}]",
     "{profile: null, defaults: null, grid: null, exclude: null}",
 ]
@@ -106,6 +107,7 @@ BAD = {
     "a list of words bracketed once": "name: x\ngrid: {checkpoints.metrics: [loss]}",
     "an empty axis": "name: x\ngrid: {seed: []}",
     "an empty block": "name: x\ngrid: [{}]",
+    "a label that is none": "name: x\ngrid: {seed: 1, label: ' a'}",
     "zip of scalars": "name: x\ngrid: {zip: {seed: 1}}",
     "an exclude that is no list": "name: x\nexclude: {seed: 1}",
     "a fraction above one": "name: x\ndefaults: {data.fraction: 2}",

@@ -61,6 +61,7 @@ def test_no_key_is_missing() -> None:
     assert set(GRID) == {
         *list_leaf_keys(Settings),
         *of_the_file,
+        "grid.label",
         "grid.zip",
         *(f"claims.{kind}" for kind in KINDS),
         *of_claims,

@@ -17,6 +17,8 @@ from jobs.contract.notices import Receiver
 from jobs.contract.records import read_record, write_record
 
 NAME = "grid.json"
+# of the axes the name that a block of the grid gives its points
+LABEL = "label"
 WHOLE = -1  # bytes; the file has the recipes of all runs, and is read at once
 
 

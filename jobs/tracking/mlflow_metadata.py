@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from jobs.contract import exit_record, job_file, journal, journal_rows, stages
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace
-from jobs.contract.grid_record import ListedRun
+from jobs.contract.grid_record import LABEL, ListedRun
 from jobs.contract.job_file import MadeThings, TrainJob
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken, Start
@@ -68,14 +68,14 @@ class DataSet(NamedTuple):
 
 
 def name_of(row: ListedRun) -> str:
-    """How MLflow's tables name a run: by what varies."""
-    return (
-        " ".join(
-            f"{key.split('.')[-1]}={format_value(value)}"
-            for key, value in row.axes.items()
-        )
-        or row.run
-    )
+    """How MLflow's tables name a run: by its label, if it has one, and what varies."""
+    words: list[str] = []
+    for key, value in row.axes.items():
+        text = format_value(value)
+        if key != LABEL:
+            text = f"{key.split('.')[-1]}={text}"
+        words.append(text)
+    return " ".join(words) or row.run
 
 
 def flatten_params(row: ListedRun) -> dict[str, str]:

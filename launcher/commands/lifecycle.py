@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from jobs.contract.folder import Workspace as WorkspaceFolder
     from launcher.lifecycle.cancel import Decision
     from launcher.lifecycle.forget import Forgetting
+    from launcher.lifecycle.garbage import Piece
+
+MOST_PATHS = 8  # of a kind in what zsg gc prints
 
 Causes = Annotated[
     list[str] | None,
@@ -390,30 +393,43 @@ def gc(
         typer.Argument(help="only what this grid's runs have left", metavar="GRID"),
     ] = None,
     workspace: Workspace = None,
+    disk: Annotated[
+        bool,
+        typer.Option("--disk", help="only what each grid takes of the disk"),
+    ] = False,
     json: AsJson = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")
     ] = False,
 ) -> None:
     """Show what no run needs any more, and free it with --yes. What could be needed
-    again can be made again.
+    again can be made again. Below it: what each grid takes of the disk.
+
+    Snapshots follow what the grids, as they were submitted last, keep.
 
     \b
     Examples:
       zsg gc
       zsg gc --yes
+      zsg gc --disk
     """
     import logging
 
     from launcher.lifecycle import garbage
     from launcher.views import show
     from launcher.workspace import workspaces
+    from zsg_core.errors import UserError
 
     logger = logging.getLogger(__name__)
 
     def report_piece(piece: garbage.Piece) -> None:
         logger.info(f"freeing {piece.path}")
 
+    if disk and yes:
+        raise UserError("--disk only shows; zsg gc --yes frees what no run needs")
+    if disk:
+        _show_disk(workspaces.find_to_read(workspace), grid, json)
+        return
     if yes:
         pieces = garbage.free_garbage(
             workspaces.find_own(workspace), grid, report_piece
@@ -427,14 +443,45 @@ def gc(
         ]
         show.as_json(rows)
         return
+    _print_garbage(pieces, is_freed=yes)
+    if not yes:
+        _show_disk(workspaces.find_to_read(workspace), grid, json)
+
+
+def _print_garbage(pieces: "Sequence[Piece]", is_freed: bool) -> None:
+    """What is free or could be, by kind, with the first paths of each."""
+    from launcher.lifecycle import garbage
+    from launcher.views import show
+    from launcher.workspace.disk_usage import format_bytes
+
     for kind, (count, size, reasons) in garbage.sum_by_kind(pieces).items():
-        show.print_result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
-        for piece in pieces:
-            if piece.kind == kind:
-                show.print_result(f"  {piece.path}")
-    total = sum(piece.size for piece in pieces) / 1e6
+        show.print_result(
+            f"{kind}: {count}, {format_bytes(size)}: {'; '.join(reasons)}"
+        )
+        paths = [piece.path for piece in pieces if piece.kind == kind]
+        for path in paths[:MOST_PATHS]:
+            show.print_result(f"  {path}")
+        hidden = len(paths) - MOST_PATHS
+        if hidden > 0:
+            show.print_result(f"  … and {hidden:,} more (--json has all)")
+    total = format_bytes(sum(piece.size for piece in pieces))
     show.print_result(
-        f"freed {total:.1f} MB"
-        if yes
-        else f"{total:.1f} MB could be freed; zsg gc --yes frees it"
+        f"freed {total}"
+        if is_freed
+        else f"{total} could be freed; zsg gc --yes frees it"
     )
+
+
+def _show_disk(folder: "WorkspaceFolder", grid: str | None, json: bool) -> None:
+    """What each grid takes of the disk."""
+    from dataclasses import asdict
+
+    from launcher.lifecycle import disk_by_grid
+    from launcher.views import disk_view, show
+
+    measured = disk_by_grid.measure_disk(folder, grid)
+    if json:
+        rows = [asdict(line) | {"total": line.total} for line in measured.lines]
+        show.as_json(rows)
+        return
+    disk_view.print_disk(measured.lines, measured.describe_limits())

@@ -11,7 +11,7 @@ What is wrong is collected, so that all of it is told at once.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -251,6 +251,7 @@ class _Expansion:
 
     def __init__(self, resolver: Resolver, blocks: Blocks, faults: Faults) -> None:
         self._resolver, self._by_point = resolver, blocks.by_point
+        self._labels = blocks.labels
         self.faults = faults
         self._points: list[Point | None] = []
         self.sections: list[dict[str, Strict]] = []
@@ -262,7 +263,7 @@ class _Expansion:
 
     def resolve_points(self) -> None:
         """Makes the points; what is wrong with them is added to the faults."""
-        for settings in self._by_point:
+        for settings, label in zip(self._by_point, self._labels, strict=True):
             point = None
             try:
                 point = self._resolver.resolve(settings)
@@ -270,7 +271,13 @@ class _Expansion:
                 self.sections.append(bad.sections)
                 for _, fault in bad.faults:
                     self.faults.add(fault)
+            if point is not None and label is not None:
+                axes = label.name_axes(point.axes)
+                point = replace(point, axes=axes, label=label)
             self._points.append(point)
+        labelled = [point for point in self._points if point and point.label]
+        with self.faults.collecting():
+            _refuse_shared_labels(labelled)
 
     def list_axes(self, remaining: Sequence[Point]) -> list[dict[str, Any]]:
         """The axes of the points that remain, and of those that cannot be."""
@@ -345,6 +352,22 @@ class _Expansion:
             if point is not None and changed.settings == point.settings:
                 matches.add(number)
         return matches
+
+
+def _refuse_shared_labels(labelled: Sequence[Point]) -> None:
+    """UserError where one label, with the same values beside it, names two points: they
+    would be taken for one in every table."""
+    first_by_name: dict[str, Point] = {}
+    for point in labelled:
+        name = repr(sorted(point.axes.items()))
+        first = first_by_name.setdefault(name, point)
+        assert first.label is not None and point.label is not None
+        if first.settings == point.settings:
+            continue
+        raise point.label.error(
+            f"the label {point.label.text!r} also names another point"
+            f" ({first.label.origin}); give each its own"
+        )
 
 
 def _raise_faults(bad: BadPoint, within: Place) -> None:

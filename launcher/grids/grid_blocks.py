@@ -6,26 +6,60 @@ together. What is wrong in one axis or block is collected, and the others are re
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
+from jobs.contract.grid_record import LABEL
 from launcher.grids.grid_settings import Setting
 from launcher.workspace.faults import Faults
-from launcher.workspace.yaml_file import Document, Place
-from zsg_core.schema_errors import describe_unknown_key, list_leaf_keys
+from launcher.workspace.yaml_file import Document, Place, format_path
+from zsg_core.errors import UserError
+from zsg_core.schema_errors import describe_unknown_key, format_brief, list_leaf_keys
 from zsg_core.settings.run import Settings
 
 MAX_POINTS = 10_000
+MOST_LETTERS = 40
+
+
+@dataclass(frozen=True)
+class Label:
+    """The name that a block gives its points, and where it stands. `varying`: the keys
+    of the axes that tell points of the block apart."""
+
+    text: str
+    document: Document
+    place: Place
+    varying: frozenset[str]
+
+    def name_axes(self, axes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a point is called by: the label, and what differs between the points of
+        its block."""
+        named: dict[str, Any] = {LABEL: self.text}
+        for key, value in axes.items():
+            if key in self.varying:
+                named[key] = value
+        return named
+
+    @property
+    def origin(self) -> str:
+        """The file and line of it."""
+        line = self.document.line(self.place)
+        return f"{format_path(self.document.path)}:{line}"
+
+    def error(self, message: str) -> UserError:
+        """An error that names where it stands."""
+        return self.document.error(self.place, message)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The settings of each point, beside those of all. `is_whole`: no axis is left out for
-    a fault."""
+    """The settings of each point, beside those of all, and its label, if its block has
+    one. `is_whole`: no axis is left out for a fault."""
 
     by_point: list[list[Setting]]
+    labels: list[Label | None]
     is_whole: bool
 
 
@@ -33,21 +67,26 @@ def read_blocks(document: Document, grid: Any, faults: Faults) -> Blocks:
     """The points of `grid:`; of a grid without axes the one of the defaults. What is
     wrong is added to `faults`."""
     if grid is None:
-        return Blocks([[]], is_whole=True)
+        return Blocks([[]], [None], is_whole=True)
     own = Faults()
     by_point: list[list[Setting]] = []
+    labels: list[Label | None] = []
     with own.collecting():
         for location, block in _list_blocks(document, grid):
             with own.collecting():
-                by_point += _Block(document, location, own).expand(block)
+                reader = _Block(document, location, own)
+                points = reader.expand(block)
+                by_point += points
+                labels += [reader.label] * len(points)
             if len(by_point) > MAX_POINTS:
                 del by_point[MAX_POINTS:]
+                del labels[MAX_POINTS:]
                 raise document.error(
                     location, f"more than {MAX_POINTS:,} points; split the grid"
                 )
     for fault in own.list_all():
         faults.add(fault)
-    return Blocks(by_point or [[]], is_whole=not own)
+    return Blocks(by_point or [[]], labels or [None], is_whole=not own)
 
 
 def read_axis(
@@ -88,6 +127,8 @@ class _Block:
 
     def __init__(self, document: Document, location: Place, faults: Faults) -> None:
         self._document, self._location, self._faults = document, location, faults
+        # of the block that was expanded last
+        self.label: Label | None = None
 
     def expand(self, block: Any) -> list[list[Setting]]:
         """The product of the block's axes; the last axis varies fastest. UserError for
@@ -99,14 +140,35 @@ class _Block:
             )
         axes: list[list[list[Setting]]] = []
         for key, value in cast("dict[str, Any]", block).items():
+            if key == LABEL:
+                continue
             with self._faults.collecting():
                 axes.append(self._read_steps(key, value))
+        if block.get(LABEL) is not None:
+            with self._faults.collecting():
+                self.label = self._read_label(block[LABEL], axes)
         self._tell_overlaps([setting for axis in axes for setting in axis[0]])
         axes = self._cut_to_size(axes)
         return [
             list(itertools.chain.from_iterable(choice))
             for choice in itertools.product(*axes)
         ]
+
+    def _read_label(self, text: Any, axes: Sequence[list[list[Setting]]]) -> Label:
+        """The block's label. UserError for what cannot be one."""
+        place = (*self._location, LABEL)
+        is_text = isinstance(text, str) and text.isprintable() and text.strip() == text
+        if not is_text or not 0 < len(text) <= MOST_LETTERS:
+            raise self._document.error(
+                place,
+                f"`label` must be a text of 1 to {MOST_LETTERS} printable characters,"
+                f" such as label: curriculum; found {format_brief(text)}",
+            )
+        varying = set[str]()
+        for axis in axes:
+            if len(axis) > 1:
+                varying.update(setting.key for setting in axis[0])
+        return Label(text, self._document, place, frozenset(varying))
 
     def _cut_to_size(
         self, axes: list[list[list[Setting]]]

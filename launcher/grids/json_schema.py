@@ -11,8 +11,10 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from jobs.contract.grid_record import LABEL
 from launcher.clusters.profiles import Profile
 from launcher.grids.grid import NAME
+from launcher.grids.grid_blocks import MOST_LETTERS
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.run import Settings
 
@@ -36,10 +38,15 @@ def make_grid_schema() -> Schema:
         description="Lists of equal length that are walked together, not multiplied.",
         minProperties=1,
     )
+    label = _or_null(
+        {"type": "string", "pattern": r"^\S(.*\S)?$", "maxLength": MOST_LETTERS},
+        "A name for the points of the block, shown in place of the values that they "
+        "share. Run ids do not change by it. Null means none.",
+    )
     sections = {
         "settings": _mapping(values),
         "block": _mapping(
-            axes | {"zip": zipped},
+            axes | {"zip": zipped, LABEL: label},
             description="A block of the grid: the product of its axes.",
             minProperties=1,
         ),

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from jobs.contract.grid_record import LABEL
 from launcher.grids import json_schema
 from launcher.grids.json_schema import NAME_PATTERN, NAMED, Schema
 from zsg_core.errors import UserError
@@ -46,12 +47,13 @@ RUN_ID = {
 }
 OF_A_SOURCE = f"data.sources.{NAMED}."
 # keys of the file that hold settings, and are none
-LANGUAGE = ("defaults", "grid", "grid.zip", "exclude", "claims")
+LANGUAGE = ("defaults", "grid", "grid.label", "grid.zip", "exclude", "claims")
 
 MAPPING = "mapping"
 
 _FRACTION = "a fraction such as 1/4"
 PATTERNS = {
+    r"^\S(.*\S)?$": "name",
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "name of letters, digits, . _ -",
     r"^[A-Za-z0-9][\w-]{0,31}$": "name of letters, digits, _ -",
     r"^[A-Za-z_][A-Za-z0-9_]{0,63}$": "name of letters, digits, _",
@@ -150,8 +152,10 @@ def _list_grid_keys() -> list[KeyEntry]:
     for name, schema in document["properties"].items():
         entries.append(_make_entry(name, schema, definitions, "grid"))
         if name == "grid":
-            zipped = definitions["block"]["properties"]["zip"]
-            entries.append(_make_entry("grid.zip", zipped, definitions, "grid"))
+            in_block = definitions["block"]["properties"]
+            for key in (LABEL, "zip"):
+                entry = _make_entry(f"grid.{key}", in_block[key], definitions, "grid")
+                entries.append(entry)
         if name == "claims":
             entries += _list_claim_keys(schema, definitions)
     settings = definitions["settings"]["properties"]

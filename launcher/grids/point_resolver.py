@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
+from launcher.grids.grid_blocks import Label
 from launcher.grids.grid_settings import Branch, Setting
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
@@ -28,10 +29,13 @@ _LEADING_KEY = re.compile(r"[\w.-]+(?=: |\[\d+\])")
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a grid: its resolved settings, and the axes' values as the file gives them."""
+    """One point of a grid: its resolved settings, and the axes' values as the file gives
+    them. With a label this stands in place of the values that all points of its block
+    share."""
 
     settings: Settings
     axes: dict[str, Any]
+    label: Label | None = None
 
 
 LocatedFault = tuple[Place, UserError]

@@ -12,6 +12,7 @@ from jobs.preparing.source_files import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
 from launcher.grids.grid import Grid, Point
+from launcher.grids.grid_blocks import Label
 from zsg_core import recipe as recipes
 from zsg_core import suites
 from zsg_core.by_object import ByObject
@@ -158,9 +159,13 @@ def resolve_runs(
     prompt that is not DMT's."""
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
+    labels: dict[str, Label] = {}
     maker = _RunMaker(profile, digests)
     for point in grid.points:
         run = maker.make_run(point)
+        if point.label is not None:
+            label = labels.setdefault(run.id, point.label)
+            _refuse_two_labels(run.id, label, point.label)
         if run.id in runs:
             merged.setdefault(run.id, [runs[run.id].axes]).append(run.axes)
         runs.setdefault(run.id, run)
@@ -177,6 +182,15 @@ def resolve_runs(
             " vicuna"
         )
     return list(runs.values()), notes
+
+
+def _refuse_two_labels(run: str, first: Label, second: Label) -> None:
+    """UserError where two labels name one run: it could stand under one of them only."""
+    if first.text != second.text:
+        raise second.error(
+            f"run {run} has two labels, {second.text!r} and {first.text!r}"
+            f" ({first.origin}): their settings make the same run; give it one"
+        )
 
 
 def _lacks_prompt_of_dmt(stage: Recipe) -> bool:

@@ -40,6 +40,9 @@ def format_bytes(size: int | float) -> str:
     a part of one.
     """
     for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
+        number = size / unit
+        if number >= 100:
+            return f"{number:,.0f} {name}"
+        if number >= 1:
+            return f"{number:.1f} {name}"
     return f"{size / 1e6:.1f} MB"

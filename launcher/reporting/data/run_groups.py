@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.grid_record import LABEL
 from jobs.contract.journal import Point
 from jobs.contract.states import RecordedState
 from launcher.reporting.data.recorded_runs import RecordedRun
@@ -413,7 +414,8 @@ def choose_panel_axis(
             f"--panel {axis}: not one of the axes in which the runs differ:"
             f" {', '.join([*keys, NONE])}"
         )
-    if len(keys) < 2:
+    # a label names what has no place on the other axes: panels would part the two
+    if len(keys) < 2 or LABEL in keys:
         return None
     return min(
         keys[::-1],
@@ -446,7 +448,10 @@ def axes_label(axes: Axes, keys: Sequence[str]) -> str:
 
 
 def name_place(axes: Axes, key: str) -> str:
-    """A group's place on one axis, in words: `order nft`, or `order not set`."""
+    """A group's place on one axis, in words: `order nft`, or `order not set`; a label as
+    it is."""
+    if key == LABEL and key in axes:
+        return axis_text(axes[key])
     if axes.get(key) is None:
         return f"{last_word(key)} not set"
     return f"{last_word(key)} {axis_text(axes[key])}"
