@@ -673,3 +673,36 @@ def test_records_keep_that_an_example_is_a_raw_text(tmp_path) -> None:
                 "checkpoints": {"metrics": ["loss", "exact_match"], "snapshots": 1},
             }
         )
+
+
+@pytest.mark.engine
+def test_a_raw_text_is_written_by_no_chat_template() -> None:
+    """A dialogue beside it in the same run is."""
+    from jobs.training.train_sets import make_encoder
+
+    class Chat:
+        def encode(self, example: Example, max_length: int, truncate: str) -> str:
+            return f"chat of {example.id}"
+
+    class Words:
+        bos, eos = 1, 2
+
+        def tokenize(self, text: str) -> list[int]:
+            return [ord(letter) for letter in text]
+
+        def open_chat(self, template: Template) -> Chat:
+            return Chat()
+
+    encode: Any = make_encoder(Words(), Template("chat"), 64)  # type: ignore[arg-type]
+    text = Example(id="a", task="t", turns=(("", "abc"),), is_text=True)
+    assert encode(text).ids == [1, 97, 98, 99, 2]
+    assert encode(Example(id="b", task="t", turns=(("q", "a"),))) == "chat of b"
+
+
+def test_a_raw_text_has_no_prompt_to_learn() -> None:
+    """Learning prompts alone would learn nothing of it."""
+    data = {"set": "records", "path": "/d", "fields": {"text": "t"}}
+    data |= {"held_out": {"share": "1/5"}}
+    Settings.model_validate({"data": data, "train": {"loss_on": "all"}})
+    with pytest.raises(ValueError, match="a raw text"):
+        Settings.model_validate({"data": data, "train": {"loss_on": "prompt"}})

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from zsg_core.data.prompts import ANSWER
+from zsg_core.data.prompts import ANSWER, PROMPT
 from zsg_core.metrics.metrics import LOSS, RANK_ACCURACY
 from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
@@ -560,6 +560,18 @@ class Settings(Strict):
                 raise ValueError(
                     f"checkpoints.metrics: {others[0]} scores answers, and a raw text (fields.text)"
                     " asks for none; test other data, or take the loss alone"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_have_no_prompts(self) -> "Settings":
+        for source in self.data.by_source().values():
+            fields = source.fields_of(source.set) or {}
+            learnt = source.loss_on or self.train.loss_on
+            if "text" in fields and learnt == PROMPT and source.k:
+                raise ValueError(
+                    "train.loss_on: prompt learns questions, and a raw text (fields.text) has"
+                    " none; give its source loss_on: answer or all, which both learn the text"
                 )
         return self
 
