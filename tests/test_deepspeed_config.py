@@ -160,7 +160,7 @@ def changed(place: str, key: str, new: str | None, value: Any = None) -> dict[st
         ),
         pytest.param(
             changed("bf16", "bf16_optimizer_states", "bf16_optimizer_states", True),
-            "bf16.bf16_optimizer_states: must be false, found True",
+            "bf16.bf16_optimizer_states: must be false, found true",
             id="moments in 16 bits",
         ),
     ],

@@ -273,7 +273,7 @@ SET_MISTAKES = [
     (
         "no value",
         ["train.epochs="],
-        "--set train.epochs=: train.epochs: must be a whole number, found None",
+        "--set train.epochs=: train.epochs: must be a whole number, found null",
     ),
     (
         "no equals sign",
@@ -380,7 +380,7 @@ MISTAKES = [
         "a truth value for a number",
         "  train: {batch: true}",
         4,
-        ["train.batch", "whole number", "found True"],
+        ["train.batch", "whole number", "found true"],
     ),
     (
         "a broken number",

@@ -12,6 +12,7 @@ from launcher.clusters.profile_files import lay_over
 from launcher.clusters.profiles import Profile
 from launcher.grids import grid
 from launcher.submission import workflow
+from launcher.workspace.faults import SeveralFaults
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import find_problems, list_leaf_keys, suggest_nearest
 from zsg_core.settings.run import Settings
@@ -393,7 +394,7 @@ JUNK: list[Any] = [None, True, -1, 2.5, "x", [], {}, [1, "x"], {"x": {"y": 1}}]
         (Profile, {"name": "a", "kind": "slurm"}),
     ],
 )
-def test_no_word_of_pydantic_is_told_of_any_setting(schema, whole) -> None:
+def test_no_word_of_programmers_is_told_of_any_setting(schema, whole) -> None:
     """Whatever stands in place of a value, of grids and of profiles."""
     told: dict[str, None] = {}
     for key in list_leaf_keys(schema, "data.sources.one"):
@@ -409,6 +410,25 @@ def test_no_word_of_pydantic_is_told_of_any_setting(schema, whole) -> None:
 
     assert len(told) > 100
     assert [message for message in told if PYDANTIC.search(message)] == []
+
+
+def test_no_word_of_programmers_is_told_of_any_claim(tmp_path) -> None:
+    """Whatever stands in place of a value."""
+    values = ["null", "true", "-1", "2.5", "x", "[]", "{}", "[1, x]", "{x: {y: 1}}"]
+    claims = [f"- {value}" for value in values]
+    for kind in ("rises, along: seed", "correlates, along: seed", "falls_early"):
+        for key in ("values", "metric", "where", "stage", "published", "share"):
+            claims += [f"- {{claim: {kind}, {key}: {value}}}" for value in values]
+    file = tmp_path / "grid.yaml"
+    head = "name: c\ndefaults: {data: {path: d}}\ngrid: {seed: [0, 1]}\nclaims:\n"
+    file.write_text(head + "\n".join(claims))
+
+    with pytest.raises(SeveralFaults) as error:
+        grid.load_grid(file)
+
+    messages = [str(fault) for fault in error.value.faults]
+    assert len(messages) > 100
+    assert [message for message in messages if PYDANTIC.search(message)] == []
 
 
 def test_a_word_that_is_near_none_is_not_guessed() -> None:

@@ -18,7 +18,7 @@ from zsg_core.secrets import hide_in_addresses
 Place = tuple[str | int, ...]
 
 FEWEST_LETTERS = 3  # of a beginning that stands for a whole word
-NEAR = 0.6  # from which two words are similar enough to be one misspelt
+NEAR = 0.65  # from which two words are similar enough to be one misspelt
 OF_KEY = "[key]"  # ends a path of pydantic that means a key, not its value
 # how pydantic names, within a path, the kinds of a value that may be of several
 KIND = re.compile(r"(\[key\]$|(literal|dict|list|tuple|function-[\w-]+)\[)")
@@ -218,6 +218,8 @@ WORDS = {
     "a valid integer": "a whole number",
     "a valid number": "a number",
     "a valid string": "a text",
+    "a valid list": "a list",
+    "a valid dictionary or object to extract fields from": "a mapping",
     "a valid boolean": "true or false",
     "a valid dictionary": "a mapping",
     "greater than or equal to": "at least",
@@ -241,7 +243,7 @@ def _describe_value_problem(problem: ErrorDetails) -> str:
     sentence = message
     is_in_message = repr(value) in message
     if not is_in_message and not isinstance(value, dict):
-        sentence = f"{message}, found {format_brief(value)}"
+        sentence = f"{message}, found {_write_found(value)}"
     allowed: list[str] = []
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", message)
@@ -257,6 +259,13 @@ def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") ->
     hint = f" {meant}." if meant else suggest_nearest(key, allowed)
     known = _list_keys_beside(key, allowed)
     return f"unknown key {format_brief(key)}{in_section}.{hint} {known}"
+
+
+def _write_found(value: Any) -> str:
+    """A value as a message shows it; what YAML has words for in these."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else format_brief(value)
 
 
 def _find_meant_by_others(key: str) -> str | None:
