@@ -15,6 +15,7 @@ from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.job_file import ChatToTry
 from jobs.contract.journal_rows import Start
 from jobs.contract.length_notes import describe_chat
+from jobs.contract.removal import IN_TOKENS
 from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker
 from jobs.model.chat import ChatWriter
@@ -289,6 +290,8 @@ def test_kept_tokens_are_the_texts_that_were_encoded(tmp_path: Path) -> None:
         assert list(found.ids) == made.ids
         assert (found.spans, found.sequences) == (made.spans, made.sequences)
     assert (kept.apart, kept.control) == (0, 1)
+    names = {file.name for file in (tmp_path / "id").iterdir()}
+    assert names <= set(IN_TOKENS)  # so that the folder can be forgotten
 
 
 @pytest.mark.parametrize("template", [CHATML, THINKING, ALTERNATING])

@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 from pydantic import ValidationError
 
+from jobs.contract.removal import IN_CORPUS
 from jobs.preparing.corpus import Corpus
 from tests.lib.builders import task, write_niv2
 from tests.lib.made_corpora import Make, make_corpora
@@ -196,6 +197,15 @@ def test_a_task_with_too_few_examples_is_refused_by_its_name(
     assert len(draw(2).train) == 12
     with pytest.raises(UserError, match="task sort has 3 training examples, and 2"):
         draw(3)
+
+
+def test_a_corpus_with_shots_can_be_forgotten(make: Make, tmp_path: Path) -> None:
+    """Each of its files is one that zsg is known to make there."""
+    write_tasks(tmp_path / "data", {"add": 6})
+    corpus = make(set="flan_mini", path=str(tmp_path / "data"), few_shot={"k": 2})
+    names = {file.name for file in corpus.folder.iterdir()}
+    assert "shots.npy" in names
+    assert names <= set(IN_CORPUS)
 
 
 def test_dialogues_are_no_shots_and_may_have_them(make: Make, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ workspace/
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT,
                          and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT;
-                         notes.json where there is to tell
+                         shots.npy with few_shot; notes.json where there is to tell
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids places.npy meta.json COMMIT
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
