@@ -217,6 +217,44 @@ def test_verdicts_are_told_when_all_runs_have_ended(
     assert "holds: end of loss: shuffled < blocked" in hook.posts[-1]["text"]
 
 
+def test_verdicts_wait_for_the_jobs_that_measure_what_claims_rest_on(
+    workspace: Workspace, hook: NoticeReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluate job goes on behind the last run: decided before, a claim would be told
+    as undecided, and never again."""
+    record_grid(workspace)
+    monkeypatch.setattr(notices, "_judge_claims", lambda *_: ["holds"])
+    submitted(workspace, "local")
+    run: dict[str, Any] = {"run": RUN, "grid": "g", "state": "done"}
+    evaluation: dict[str, Any] = {"run": "evaluate/e", "grid": "g", "state": "running"}
+
+    notices.tell_rows(workspace, None, [run, evaluation], notices.ASKED)
+    assert [post["kind"] for post in hook.posts] == ["done"]
+
+    notices.tell_rows(workspace, None, [run], notices.ASKED)
+    assert [post["kind"] for post in hook.posts] == ["done", "verdict"]
+
+
+def test_a_receiver_that_fails_is_tried_once_at_a_look_at_all_grids(
+    workspace: Workspace, hook: NoticeReceiver
+) -> None:
+    """One that hangs would keep `zsg sync` for a quarter of a minute at each grid."""
+    record_grid(workspace)
+    workspace.grid("h").mkdir()
+    listed = [ListedRun(run=RUN, axes={})]
+    second = GridRecord(name="h", runs=listed, notify=[HOOK])
+    grid_record.write_grid_record(workspace, second)
+    ended(workspace, submitted(workspace, "local"), "done")
+    hook.script = lambda number: 500
+
+    look(workspace)
+    assert len(hook.posts) == 1
+
+    hook.script = lambda number: 200
+    look(workspace)
+    assert {post["grid"] for post in hook.posts[1:]} == {"g", "h"}
+
+
 def test_nothing_is_asked_or_written_where_no_submit_named_a_receiver(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +338,11 @@ def make_profile(folder: Path, text: str) -> Profile:
         ("[https://s3cr3t.example.org]", "must be a mapping of settings"),
         ("[{slack: [https://s3cr3t.example.org]}]", "must be a text"),
         ("[{slak: https://s3cr3t.example.org}]", "slak"),
+        ("[{slack:https://s3cr3t.example.org}]", "unknown key 'slack:…'"),
+        ("[{slack: A, slack: https://s3cr3t.example.org}]", "duplicate key"),
+        ("[{slack: ['https://s3cr3t.example.org, found x']}]", "must be a text"),
+        ("[{command: [./tell]}]", "whole path"),
+        ("[{command: [curl, https://s3cr3t.example.org]}]", "has an address"),
     ],
 )
 def test_a_receiver_that_cannot_be_meant_is_refused(

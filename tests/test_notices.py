@@ -1,24 +1,28 @@
 """Is each notice told, once and under one id, whatever its receiver or its sender does?"""
 
+import errno
 import json
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from jobs.contract import notices as records
-from jobs.contract.folder import Workspace
-from jobs.contract.notices import Kind, Notice, Receiver, Way
+from jobs.contract.folder import Unreadable, Workspace
+from jobs.contract.notices import Kind, Notice, NoticeRow, Receiver, Way
 from jobs.files import ownership
 from jobs.notices import approved_commands, messages, sender
 from jobs.notices.sender import Patience
+from jobs.runtime import exchange
 from tests.lib.notice_receiver import (
     ASKED,
     HOOK,
@@ -262,6 +266,93 @@ def test_the_address_stands_in_no_file_and_no_log(
     assert "s3cr3t" not in caplog.text + repr(reports)
 
 
+def test_a_pipe_in_place_of_the_notices_keeps_nobody_waiting(
+    workspace: Workspace,
+) -> None:
+    """A workspace that somebody sent may hold one; `zsg status --watch` goes on."""
+    os.mkfifo(records.locate_notices(workspace))
+
+    with pytest.raises(Unreadable, match="no ordinary file"):
+        records.read_outboxes(workspace)
+
+
+def test_on_a_full_disk_no_message_is_sent_at_every_look(
+    workspace: Workspace, receiver: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it was taken cannot be noted: what cannot be noted before is not sent."""
+    hook = receiver()
+    append = records.append_rows
+
+    def append_until_full(place: Workspace, rows: Sequence[NoticeRow]) -> None:
+        if hook.posts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(place, rows)
+
+    monkeypatch.setattr(records, "append_rows", append_until_full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            tell(workspace, make_failure(1))
+    assert len(hook.posts) == 1
+
+    monkeypatch.setattr(records, "append_rows", append)
+    tell(workspace)
+    assert len(hook.posts) == 2
+    assert find_two_ids(hook) == []
+
+
+def test_a_line_of_megabytes_is_noted_in_part_and_once(
+    workspace: Workspace, receiver: Made
+) -> None:
+    """Else its row would be too long to be read, and noted anew at every look."""
+    hook = receiver()
+    huge = msgspec.structs.replace(make_failure(1), evidence="a" * 3_000_000)
+
+    tell(workspace, huge)
+    tell(workspace, huge)
+
+    assert len(hook.posts) == 1
+    assert records.locate_notices(workspace).stat().st_size < 10_000
+
+
+def test_a_full_file_of_notices_is_said(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Else a night would pass in silence."""
+    monkeypatch.setattr(records, "is_full", lambda _: True)
+
+    tell(workspace, make_failure(1))
+
+    assert "notices.jsonl is full" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (exchange.UnknownName("s3cr3t"), "its name is not known here"),
+        (ssl.SSLCertVerificationError(1, "s3cr3t"), "another one's certificate"),
+    ],
+)
+def test_what_kept_a_message_is_said_in_words_that_lead_on(
+    workspace: Workspace,
+    receiver: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    words: str,
+) -> None:
+    """A node without internet knows no names; a proxy may show its own certificate."""
+    receiver()
+
+    def fail(*given: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(exchange, "post_request", fail)
+
+    trouble = str(tell(workspace, make_failure(1)).troubles)
+
+    assert words in trouble
+    assert "s3cr3t" not in trouble
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home folder of its own, in which programs are approved."""
@@ -289,6 +380,19 @@ def test_a_program_gets_the_message_and_is_tried_again_where_it_fails(
     assert "it ended with 1" in str(first.troubles)
     assert second.troubles == {}
     assert json.loads(got.read_text())["ids"] == [make_failure(1).id]
+
+
+@pytest.mark.usefixtures("home")
+def test_a_program_finds_no_file_in_the_folder_in_which_the_user_stands(
+    workspace: Workspace,
+) -> None:
+    """`[python3, tell.py]` would run that of a folder that somebody sent."""
+    script = "import os, sys; sys.exit(os.getcwd() != '/')"
+    command = [sys.executable, "-c", script]
+    to = Receiver(way=Way.COMMAND, command=command, on=list(Kind))
+    approved_commands.approve_commands([to])
+
+    assert tell(workspace, make_failure(1), to=to).troubles == {}
 
 
 @pytest.mark.usefixtures("home")

@@ -11,7 +11,9 @@ No row holds an address: a receiver is known by the name of the variable that ha
 """
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -246,7 +248,11 @@ def read_outboxes(workspace: Workspace) -> dict[str, Outbox]:
 
 def _read_rows(path: Path) -> Iterator[NoticeRow]:
     try:
-        with path.open("rb") as file:
+        # a pipe in its place would not end; opened so, it cannot keep this waiting
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "is no ordinary file")
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         return

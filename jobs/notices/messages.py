@@ -8,6 +8,8 @@ them and whenever.
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from jobs.contract.folder import to_json
 from jobs.contract.notices import Kind, Notice, Way
 from zsg_core.shown_text import make_showable
@@ -19,6 +21,25 @@ MOST_REASONS = 3
 MOST_MORE = 12
 MOST_WORD = 120  # characters of a name
 MOST_LINE = 400  # characters of a line
+# of a notice that is kept: characters of a text, which `shorten` looks at; lines
+MOST_KEPT = 4 * MOST_LINE
+MOST_KEPT_LINES = 200
+
+
+def bound_notice(notice: Notice) -> Notice:
+    """A notice as it is kept: with no more of its texts than a message may need. A line
+    of a log may have megabytes, and too long a row would be passed over."""
+    return msgspec.structs.replace(
+        notice,
+        cause=_cut(notice.cause),
+        evidence=_cut(notice.evidence),
+        more=[line[:MOST_LINE] for line in notice.more[:MOST_KEPT_LINES]],
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    """The beginning of a text."""
+    return text[:MOST_KEPT] if text else text
 
 
 def write_message(way: Way, message: str, notices: Sequence[Notice]) -> bytes:

@@ -15,7 +15,14 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass, field
 
 from jobs.contract import notices as records
@@ -88,16 +95,26 @@ def tell(
     receivers: Sequence[Receiver],
     notices: Iterable[Notice],
     patience: Patience,
+    skipped: Collection[str] = (),
 ) -> Report:
     """Notes the notices for the receivers that want them, and sends what is due.
 
     Another process may be sending: what it has not sent by then is sent here. NoLocks
     and OSError where the workspace's files cannot be written.
+
+    Args:
+        workspace: the folder of all runs.
+        receivers: who is told; others than this user's own are passed by.
+        notices: what there is to tell.
+        patience: how long it may take.
+        skipped: the names of receivers that have just failed: for them it is only
+            noted.
     """
     usable = [each for each in receivers if _is_mine(workspace, each)]
     until = time.monotonic() + patience.all_s
     _note_seen(workspace, usable, list(notices))
     report = Report()
+    usable = [each for each in usable if each.name not in skipped]
     if not _has_work(workspace, usable):
         return report
     with _hold_lock(workspace, until) as is_held:
@@ -138,7 +155,13 @@ def _note_seen(
 ) -> None:
     """Notes what nobody has noted yet. Two that see the same at once may both note it:
     it is one notice, by its id."""
-    if not notices or records.is_full(workspace):
+    if not notices:
+        return
+    if records.is_full(workspace):
+        logger.warning(
+            f"note: {records.locate_notices(workspace)} is full, and nothing more is"
+            " told: remove it; what still stands is then told once more"
+        )
         return
     outboxes = records.read_outboxes(workspace)
     rows: list[NoticeRow] = []
@@ -147,7 +170,8 @@ def _note_seen(
         for notice in notices:
             is_wanted = notice.kind in receiver.on
             if is_wanted and notice.id not in outbox.notices:
-                rows.append(Seen(to=receiver.key, at=now_ms(), notice=notice))
+                bounded = messages.bound_notice(notice)
+                rows.append(Seen(to=receiver.key, at=now_ms(), notice=bounded))
     records.append_rows(workspace, rows)
 
 
@@ -194,7 +218,7 @@ class _Sending:
         for message in self._outbox.untold:
             if self._is_resting(message):
                 is_resting = True
-            elif not self._send(message):
+            elif not self._send_again(message):
                 return
         if is_resting:
             return
@@ -264,6 +288,16 @@ class _Sending:
         records.append_rows(self._workspace, [row])
         self._outbox.take(row)
         return message
+
+    def _send_again(self, message: Message) -> bool:
+        """Sends a message of which it is not known that it was taken; whether it was.
+
+        First it is noted. Where that fails, as on a full disk, it could not be noted
+        either that it was taken, and each look would send it once more.
+        """
+        row = Meant(to=self._receiver.key, at=now_ms(), message=message.id, ids=[])
+        records.append_rows(self._workspace, [row])
+        return self._send(message)
 
     def _send(self, message: Message) -> bool:
         """Sends a message and notes what came of it; whether it was taken."""

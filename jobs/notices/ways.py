@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 from collections.abc import Mapping
 
@@ -74,6 +75,10 @@ def _describe_failure(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
+    if isinstance(error, exchange.UnknownName):
+        return "its name is not known here"
+    if isinstance(error, ssl.SSLError):
+        return f"{kind}: no encrypted connection, or another one's certificate"
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return f"{kind}: {os.strerror(error.errno)}"
     return kind
@@ -88,6 +93,8 @@ def _run_command(command: list[str], body: bytes, limit_s: float) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # an argument must not find a file in whatever folder the user stands in
+            cwd="/",
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

@@ -27,6 +27,10 @@ class TooLong(Exception):
     """A reply of more bytes than are read."""
 
 
+class UnknownName(OSError):
+    """A host whose name stands for no address, as far as this machine knows."""
+
+
 class NotHere(Exception):
     """A connection for this machine only that has come to another."""
 
@@ -268,5 +272,5 @@ def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
     if not found:
         raise TimeoutError("its name was not looked up in time")
     if isinstance(found[0], Exception):
-        raise OSError(f"its name is not known: {found[0]}")
+        raise UnknownName(f"its name is not known: {found[0]}")
     return found[0]

@@ -42,6 +42,7 @@ Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]
 # an option's value on one line: quoted where it is written, but Slurm reads \ even so
 OptionText = Annotated[str, Field(pattern=r"^[\w .,:;@=+/&|*!?()\[\]{}<>#%^~'\"-]+$")]
 MOST_RECEIVERS = 10
+_ADDRESS = re.compile(r"https?:[^'\"]*", re.IGNORECASE)
 Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")]
 
 
@@ -696,7 +697,9 @@ def _hide_receiver(place: Place, message: str) -> str:
     receiver, which is a secret."""
     if place[:1] != ("notify",):
         return message
-    return message.rpartition(", found ")[0] or message
+    # a key may be one, too: `{slack:https://…}` lacks a blank, and has no value
+    told, _, _ = message.partition(", found ")
+    return _ADDRESS.sub("…", told)
 
 
 def _read_user_notify(profile: Profile) -> list[NoticeSettings]:
@@ -927,6 +930,14 @@ def _explain_receiver_refusal(settings: NoticeSettings, profile: Profile) -> str
 def _explain_command_refusal(command: list[str], profile: Profile) -> str | None:
     if not command or not command[0] or any("\0" in word for word in command):
         return "command is a program and its arguments, such as [/home/me/bin/tell]"
+    if "/" in command[0] and not command[0].startswith("/"):
+        return "command: give the program's whole path, such as /home/me/bin/tell"
+    if any("://" in word for word in command):
+        return (
+            "command has an address among its arguments, and zsg writes them into its"
+            " records, from which others could learn it: use webhook or slack, or let the"
+            " program read it from a file of yours"
+        )
     if profile.share == "group":
         return (
             "command is not run for a group's workspace (share: group), whose records others"

@@ -6,8 +6,9 @@ What died without a word, what hangs and what claims came to is seen only here.
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import UnsetType
 
@@ -17,7 +18,7 @@ from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridOutline
 from jobs.contract.notices import Kind, Notice, Receiver
-from jobs.contract.states import State
+from jobs.contract.states import ACTIVE, State
 from jobs.files.locks import NoLocks
 from jobs.notices import at_end, sender
 from jobs.notices.sender import Patience, Report
@@ -101,12 +102,18 @@ def tell_rows(
         if not outlines or not _may_send(workspace):
             return report
         submissions = _name_submissions(workspace)
+        until = time.monotonic() + patience.all_s
         for outline in outlines:
             of_grid = [row for row in rows if row["grid"] == outline.name]
             receivers = _list_receivers(outline)
             watched = _WatchedGrid(workspace, outline, receivers, of_grid, submissions)
             notices = _list_notices(watched)
-            report.add_report(sender.tell(workspace, receivers, notices, patience))
+            # one look at all grids takes no longer than at one
+            left_s = max(0.0, until - time.monotonic())
+            left = replace(patience, all_s=left_s)
+            skipped = report.troubles.keys()
+            told = sender.tell(workspace, receivers, notices, left, skipped)
+            report.add_report(told)
     except (OSError, NoLocks, ZsgError) as error:
         logger.warning(f"note: notices could not be sent: {error}")
     for key, why in report.troubles.items():
@@ -161,8 +168,15 @@ def _list_notices(grid: _WatchedGrid) -> list[Notice]:
     end = _find_end(grid)
     if end is not None:
         notices.append(end)
-        notices += _list_verdicts(grid, end)
+        if not _is_at_work(grid):
+            notices += _list_verdicts(grid, end)
     return notices
+
+
+def _is_at_work(grid: _WatchedGrid) -> bool:
+    """Whether a job of a grid goes on, or waits: an evaluate job may yet measure what a
+    claim rests on, and a verdict is told once."""
+    return any(row["state"] in ACTIVE for row in grid.rows)
 
 
 def _make_notice_of_row(grid: _WatchedGrid, row: Row) -> Notice | None:

@@ -75,7 +75,9 @@ def parse_yaml(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
     except MarkedYAMLError as error:
         told = cast("Any", error)  # ruamel leaves what it tells untyped
         line = told.problem_mark.line + 1 if told.problem_mark else 1
-        raise refusal(line, f"not valid YAML: {_first_line(told.problem)}") from error
+        # of a key that stands twice ruamel quotes the value, which may be a secret
+        problem = _first_line(told.problem).partition(" with value ")[0]
+        raise refusal(line, f"not valid YAML: {problem}") from error
     except RecursionError as error:
         raise refusal(None, "not valid YAML: nested too deeply") from error
     except (
