@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.lib.builders import digests as make_digests
 from tests.lib.command_line import Zsg
-from tests.test_recipe import DIGESTS
 from zsg_core.errors import BadData
 from zsg_core.orders.by_scores import DEFAULTS, arrange_by_scores, shape_by_scores
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS, OrderInputs
 from zsg_core.orders.score_list import ScoreList, read_scores
-from zsg_core.recipe import InputDigests, arrangement_id, make_recipe
+from zsg_core.recipe import arrangement_id, make_recipe
 from zsg_core.settings.run import Settings
 
 SMALL = [7 * place % 10 for place in range(23)]  # with many ties
@@ -317,7 +317,7 @@ def test_settings_that_do_nothing_are_refused(
 def identify(digest: str, **arrangement: Any) -> str:
     """The id of the arrangement."""
     settings = settings_of(**arrangement)
-    digests = InputDigests(sources=DIGESTS.sources, order_input=digest)
+    digests = make_digests("d" * 64, order_input=digest)
     return arrangement_id(make_recipe(settings, digests))
 
 

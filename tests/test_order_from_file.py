@@ -17,8 +17,8 @@ from jobs.contract.folder import Workspace
 from launcher.grids import grid as grids
 from launcher.grids.inputs import Inputs
 from launcher.reporting.data import arrangements
+from tests.lib.builders import digests as make_digests
 from tests.lib.command_line import Zsg
-from tests.test_recipe import DIGESTS
 from zsg_core.errors import BadData, UserError
 from zsg_core.orders.from_file import arrange_by_file
 from zsg_core.orders.order_list import (
@@ -29,7 +29,7 @@ from zsg_core.orders.order_list import (
     read_order_list,
 )
 from zsg_core.orders.registry import OrderInputs
-from zsg_core.recipe import InputDigests, arrangement_id, make_recipe
+from zsg_core.recipe import arrangement_id, make_recipe
 from zsg_core.settings.run import Settings
 
 NAMES = ["b:1", "a:2", "a:0"]
@@ -261,7 +261,7 @@ def test_the_list_makes_the_run_and_not_where_it_lies() -> None:
 
     def identify(digest: str, **arrangement: Any) -> str:
         settings = settings_of(order="file", **arrangement)
-        digests = InputDigests(sources=DIGESTS.sources, order_input=digest)
+        digests = make_digests("d" * 64, order_input=digest)
         return arrangement_id(make_recipe(settings, digests))
 
     made = identify("d1", path="a.txt")
