@@ -586,7 +586,7 @@ def test_a_mistake_is_told_with_its_line(load, text, line, said):
 @pytest.mark.parametrize(
     ("key", "meant"),
     [
-        ("train.learning_rate", "In a grid that is train.lr."),
+        ("train.learning_rate", "In a grid that is train.lr"),
         ("train.gradient_accumulation_steps", "In a grid that is train.batch:"),
         ("train.lora_r", "train.tuning.r, with train.tuning.method: lora"),
     ],

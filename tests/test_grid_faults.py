@@ -138,6 +138,25 @@ grid:
         },
     ),
     (
+        "no name, and settings at the top",
+        """\
+# a first grid
+train:
+  lr: 1.0e-4
+defaults:
+  data: rows.jsonl
+  arrangement: random
+  resources: {gpus: 4}
+""",
+        {
+            1: "`name` must be",
+            2: "'train' is a setting: it stands under `defaults:`",
+            5: "data: must be a mapping of settings, found 'rows.jsonl'. Did you mean {path:",
+            6: "Did you mean {order: random}?",
+            7: "GPUs are said as resources.nodes and resources.ranks_per_node",
+        },
+    ),
+    (
         "words of other tools",
         """\
 name: demo
@@ -155,9 +174,9 @@ grid:
 """,
         {
             5: "must be a mapping of settings, found 'lora'. Did you mean {method: lora}?",
-            6: "In a grid that is train.tuning: {method: lora}.",
-            7: "In a grid that is train.lr.",
-            10: "In a grid that is train.tuning.r, with train.tuning.method: lora.",
+            6: "In a grid that is train.tuning: {method: lora}",
+            7: "In a grid that is train.lr",
+            10: "In a grid that is train.tuning.r, with train.tuning.method: lora",
             11: "unknown key 'lr'. Did you mean 'train.lr'?",
             12: "unknown key 'modules'. Module lines go into `setup` of the profile",
         },

@@ -160,6 +160,12 @@ def _suggest_mapping(schema: type[BaseModel], path: Place, value: Any) -> str:
     for key, field in section.model_fields.items():
         if value in typing.get_args(field.annotation):
             return f" Did you mean {{{key}: {value}}}?"
+    # where there is a name beside the path, both are needed
+    has_path_alone = (
+        "path" in section.model_fields and "name" not in section.model_fields
+    )
+    if isinstance(value, str) and has_path_alone:
+        return f" Did you mean {{path: {format_brief(value)}}}?"
     return ""
 
 
@@ -254,11 +260,12 @@ def _describe_value_problem(problem: ErrorDetails) -> str:
 def describe_unknown_key(key: str, allowed: Sequence[str], section: str = "") -> str:
     """The message for a key that does not exist."""
     in_section = f" in {section}" if section else ""
+    unknown = f"unknown key {format_brief(key)}{in_section}."
     whole_key = f"{section}.{key}" if section else key
     meant = _find_meant_by_others(whole_key)
-    hint = f" {meant}." if meant else suggest_nearest(key, allowed)
-    known = _list_keys_beside(key, allowed)
-    return f"unknown key {format_brief(key)}{in_section}.{hint} {known}"
+    if meant:
+        return f"{unknown} {meant}"
+    return f"{unknown}{suggest_nearest(key, allowed)} {_list_keys_beside(key, allowed)}"
 
 
 def _write_found(value: Any) -> str:
@@ -307,6 +314,7 @@ _WHOLE_BATCH = (
 _LORA = "In a grid that is train.tuning.{key}, with train.tuning.method: lora"
 _LORA_R, _LORA_ALPHA = _LORA.format(key="r"), _LORA.format(key="alpha")
 _MODULES = "Module lines go into `setup` of the profile, such as setup: [module load cuda/12.4]"
+_GPUS = "GPUs are said as resources.nodes and resources.ranks_per_node, one GPU for each rank"
 # Settings of other tools, by the last words of a key, and how zsg says the same.
 MEANT_BY_OTHERS = {
     "learning_rate": "In a grid that is train.lr",
@@ -332,6 +340,9 @@ MEANT_BY_OTHERS = {
     "tuning.rank": _LORA_R,
     "lora_alpha": _LORA_ALPHA,
     "lora.alpha": _LORA_ALPHA,
+    "gpus": _GPUS,
+    "num_gpus": _GPUS,
+    "n_gpus": _GPUS,
     "module": _MODULES,
     "modules": _MODULES,
     "module_load": _MODULES,

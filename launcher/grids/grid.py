@@ -148,9 +148,10 @@ def _read_top(document: Document, faults: Faults) -> _Top:
     unknown = [key for key in top if key not in KEYS]
     for key in unknown:
         faults.add(document.error((key,), _explain_unknown_top(key)))
+    misspelt = [key for key in unknown if not _is_setting(key)]
     for key, message in _explain_top_values(top):
-        # what is missing may be a key that is unknown, misspelt
-        if key in top or not unknown:
+        # what is missing may be a key that is misspelt
+        if key in top or not misspelt:
             faults.add(document.error((key,), message))
     profile = top.get("profile")
     return _Top(
@@ -180,9 +181,13 @@ def _explain_top_values(top: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "exclude", "`exclude` must be a list of mappings"
 
 
+def _is_setting(key: str) -> bool:
+    return key in list_leaf_keys(Settings, key)
+
+
 def _explain_unknown_top(key: str) -> str:
     """What to say of a key at the top that is none; a setting belongs elsewhere."""
-    if key in list_leaf_keys(Settings, key):
+    if _is_setting(key):
         return f"{key!r} is a setting: it stands under `defaults:`, or in `grid:`"
     return describe_unknown_key(key, KEYS)
 
