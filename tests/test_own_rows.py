@@ -706,3 +706,39 @@ def test_a_raw_text_has_no_prompt_to_learn() -> None:
     Settings.model_validate({"data": data, "train": {"loss_on": "all"}})
     with pytest.raises(ValueError, match="a raw text"):
         Settings.model_validate({"data": data, "train": {"loss_on": "prompt"}})
+
+
+def test_raw_texts_overlap_where_they_are_the_same_text() -> None:
+    """All of them answer an empty question, and that says nothing."""
+    train, test = (
+        [
+            Example(id=f"{name}{text}", task="t", turns=(("", text),), is_text=True)
+            for text in texts
+        ]
+        for name, texts in (("a", ("x", "y")), ("b", ("y", "z")))
+    )
+    assert splits.find_overlap(train, test) == [("by", "ay", True)]
+
+
+def test_an_order_of_own_ids_is_summed_up_by_the_rows_tasks(zsg: Zsg) -> None:
+    """An id of one's own says no task."""
+    rows = [
+        {
+            "question": "q",
+            "answer": "a",
+            "key": f"k{number}",
+            "category": "cd"[number % 2],
+        }
+        for number in range(20)
+    ]
+    write_lines(zsg.folder / "mine.jsonl", rows)
+    fields = {**PAIR, "id": "key", "task": "category"}
+    data = {"set": "records", "path": "mine.jsonl", "fields": fields}
+    defaults = {"model": {"name": "tiny"}, "data": {**data, "test_path": "mine.jsonl"}}
+    grid = {"name": "mine", "defaults": defaults, "grid": {"seed": [0]}}
+    made = json.loads(
+        zsg("arrange", "make", zsg.write("grid.yaml", json.dumps(grid)), "--json")
+    )
+    shown = json.loads(zsg("arrange", "show", made[0]["arrangement"], "--json"))
+    assert set(shown["head"]) <= {f"k{number}" for number in range(20)}
+    assert {task for part in shown["parts"] for task in part["most"]} == {"c", "d"}

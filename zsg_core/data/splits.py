@@ -196,8 +196,8 @@ def find_overlap(
     """(test id, training id, whether the answer is the same too) wherever a test prompt
     is a training prompt.
 
-    Prompts are the definition and what the user says, without regard to case and to
-    blanks. Of several training examples the first counts, one with the same answer
+    Prompts are the definition and what the user says, or a raw text, without regard to
+    case and to blanks. Of several training examples the first counts, one with the same answer
     before others.
     """
     tested_by_prompt: dict[str, list[Example]] = {}
@@ -213,6 +213,9 @@ def find_overlap(
 
 
 def _prompt(example: Example) -> str:
+    """What two examples have in common that ask the same; of a raw text the text."""
+    if example.is_text:
+        return _plain(example.answer)
     return "\n".join(
         [
             _plain(example.definition),

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import META, Workspace, is_committed, list_paths, read_json
+from jobs.preparing.corpus import Corpus
 from launcher.status import data_notes
 from zsg_core.errors import UserError
 from zsg_core.orders.nearest import minimum_and_average
+from zsg_core.recipe import list_sources
 
 PARTS = 10  # of an order's length, for its composition
 MOST_TASKS = 5  # named of each part
@@ -124,7 +126,7 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
         **facts,
         "notes": data_notes.of_corpora(arrangement.workspace, [arrangement.corpus]),
         "head": arrangement.ids[:head],
-        "parts": describe_tenths(arrangement.ids),
+        "parts": describe_tenths(list_tasks(arrangement)),
     }
 
 
@@ -143,13 +145,30 @@ def label_arrangement(arrangement: Arrangement) -> str:
     return f"{' '.join(words)} ({arrangement.id[:6]})"
 
 
-def describe_tenths(ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The composition of each tenth of an order: how many tasks, and the most frequent
-    with their counts."""
-    edges = [round(len(ids) * k / PARTS) for k in range(PARTS + 1)]
+def list_tasks(arrangement: Arrangement) -> list[str]:
+    """The task of each example of an order. Ids tell it, but for those of the data's own,
+    whose records are looked at; without these every such example is a task."""
+    data = arrangement.meta["sources"]["corpus_meta"].get("recipe", {})
+    by_ids = [task_of(example_id) for example_id in arrangement.ids]
+    has_own_ids = any(
+        "id" in source.get("fields", {}) for source in list_sources(data).values()
+    )
+    if not has_own_ids:
+        return by_ids
+    try:
+        tasks = Corpus(arrangement.workspace, arrangement.corpus).train.tasks
+        return [tasks[place] for place in arrangement.places.tolist()]
+    except (UserError, OSError, LookupError):
+        return by_ids
+
+
+def describe_tenths(task_names: Sequence[str]) -> list[dict[str, Any]]:
+    """The composition of each tenth of an order, given the task of each example: how
+    many tasks, and the most frequent with their counts."""
+    edges = [round(len(task_names) * k / PARTS) for k in range(PARTS + 1)]
     tenths = []
     for start, stop in itertools.pairwise(edges):
-        tasks = Counter(task_of(i) for i in ids[start:stop])
+        tasks = Counter(task_names[start:stop])
         if stop > start:
             tenths.append(
                 {
