@@ -100,7 +100,11 @@ def test_every_pattern_has_words() -> None:
         if path.rpartition(".")[2] in {"fraction", "ratio", "k", "share"}
         or (path.startswith("claims.falls_at.") and path[16:] in {"at", "window"})
         or path == "claims.falls_early.within"
-    } - {"data.instructions.share"}
+    } - {
+        "data.instructions.share",
+        "data.few_shot.k",
+        "data.sources.NAME.few_shot.k",
+    }
 
 
 @pytest.mark.parametrize("file", ["grid", "profile"])
@@ -199,6 +203,16 @@ SOURCES = {"sources": {"a": {"path": "/a", "test_path": "/t"}, "b": {"path": "/b
 SAMPLED = {"data": _with_source("b", {"path": "/b", "self_sample": {}})}
 COUNTED = {"data": _with_source("c", {"path": "/c", "ratio": 2, "ratio_to": "a"})}
 WORDED = {"data": {"set": "gsm8k", "instructions": {"path": "/i"}}}
+FEW_SHOT = {"data": {"few_shot": {"k": 2, "turns": "many"}}}
+TURNED = {"data": {"set": "gsm8k", "invert": {"wordings": ["Ask for {answer}."]}}}
+OPTIONS = {"data": {"set": "p3"}}
+LISTED = {"arrangement": {"order": "file", "path": "/o"}}
+
+
+def _scored(**arrangement: Any) -> dict[str, Any]:
+    return {"arrangement": {"order": "scores", "path": "/s", **arrangement}}
+
+
 OWN_PAIR = {"prompt": "q", "answer": "a"}
 OWN = {"data": {"set": "records", "fields": OWN_PAIR}}
 OWN_CHAT = {"data": {"set": "records", "fields": {"messages": "m"}}}
@@ -311,6 +325,33 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "train.tuning.rslora": (True, LORA),
     "train.tuning.dropout": (0.5, LORA),
     "train.tuning.start": ("merge", LORA | {"stages": [{}, {}]}),
+    "data.few_shot.k": (3, FEW_SHOT),
+    "data.few_shot.share": ("1/2", FEW_SHOT),
+    "data.few_shot.fixed": ("first", FEW_SHOT),
+    "data.few_shot.turns": ("one", FEW_SHOT),
+    "data.few_shot.loss_on": ("answers", FEW_SHOT),
+    "data.few_shot.seed": (1, FEW_SHOT),
+    "data.invert.share": ("1/2", TURNED),
+    "data.invert.seed": (1, TURNED),
+    "data.invert.wordings": (["Say what asks for {answer}."], TURNED),
+    "data.show_options": (True, OPTIONS),
+    "data.test_show_options": (True, OPTIONS),
+    "data.test_instructions": ("name", {}),
+    "data.loss_on": ("all", {}),
+    "arrangement.path": ("/elsewhere", LISTED),
+    "arrangement.entries": ("places", LISTED),
+    "arrangement.rest": ("drop", LISTED),
+    "arrangement.shape": ("fold", _scored()),
+    "arrangement.direction": ("descending", _scored()),
+    "arrangement.noise": (0.5, _scored()),
+    "arrangement.jitter": (4, _scored()),
+    "arrangement.layers": (7, _scored(shape="fold")),
+    "arrangement.bands": (5, _scored(shape="saw")),
+    "arrangement.overlap": (0.1, _scored(shape="saw")),
+    "arrangement.front": (20, _scored(shape="segment")),
+    "arrangement.back": (20, _scored(shape="segment")),
+    "arrangement.front_of": ("high", _scored(shape="segment", back_of="low")),
+    "arrangement.back_of": ("low", _scored(shape="segment", front_of="high")),
     "data.fields.prompt": ("question", OWN),
     "data.fields.answer": ("response", OWN),
     "data.fields.messages": ("dialog", OWN_CHAT),

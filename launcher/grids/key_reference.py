@@ -43,6 +43,9 @@ RUN_ID = {
     "data.role": "by the stages it makes",
     "strategy": "by the stages it makes",
     "arrangement.embedding": BY_CONTENT,
+    "arrangement.path": BY_CONTENT,
+    # what the file lists counts, whatever it is read as
+    "arrangement.entries": BY_CONTENT,
     "train.preset": "by the values it sets",
 }
 OF_A_SOURCE = f"data.sources.{NAMED}."

@@ -53,7 +53,7 @@ class FewShotSettings(Strict):
     loss_on: Literal[LEARNT_ANSWERS] = Field(  # type: ignore[valid-type]
         default=LAST,
         description=(
-            "Which answers are learnt: last = the example's own; answers = those of the "
+            "Which answers are trained on: last = the example's own; answers = those of the "
             "examples before it, too, which needs `turns: many`."
         ),
     )
