@@ -706,6 +706,8 @@ def test_a_raw_text_has_no_prompt_to_learn() -> None:
     Settings.model_validate({"data": data, "train": {"loss_on": "all"}})
     with pytest.raises(ValueError, match="a raw text"):
         Settings.model_validate({"data": data, "train": {"loss_on": "prompt"}})
+    with pytest.raises(ValueError, match="`few_shot` goes with questions"):
+        Settings.model_validate({"data": {**data, "few_shot": {"k": 2}}})
 
 
 def test_raw_texts_overlap_where_they_are_the_same_text() -> None:

@@ -469,6 +469,17 @@ class Source(SourceSettings):
                 f"`fields` name the columns of set records, and {self.set} has columns of its"
                 " own; say set: records, or take `fields` out"
             )
+        return self._explain_asked_text()
+
+    def _explain_asked_text(self) -> str | None:
+        """Which key words a question where there is none, of raw texts; None where none
+        does."""
+        fields = self.fields_of(self.set) or {}
+        if "text" not in fields:
+            return None
+        for key in ("instructions", "few_shot", "invert", "self_sample"):
+            if getattr(self, key) is not None:
+                return f"`{key}` goes with questions, and a raw text (fields.text) has none"
         return None
 
     def _explain_bad_amount(self) -> str | None:
