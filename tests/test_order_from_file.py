@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from zsg_core.orders.order_list import (
     read_order_list,
 )
 from zsg_core.orders.registry import OrderInputs
+from zsg_core.orders.score_list import read_scores
 from zsg_core.recipe import arrangement_id, make_recipe
 from zsg_core.settings.run import Settings
 
@@ -128,6 +130,7 @@ def test_places_are_whole_numbers(
         ("x.txt", b"1\nx\n", PLACES, "x.txt:2: 'x' is no place"),
         ("x.txt", b"1\n-1\n", PLACES, "x.txt:2: '-1' is no place"),
         ("x.txt", b"1\n1\n", PLACES, "x.txt:2: 1 stands in"),
+        ("x.txt", b"9" * 5000, PLACES, "x.txt:1: '9999"),
         ("x.txt.gz", b"a\n", None, "x.txt.gz: cannot be read"),
         ("x.jsonl", b'{"key": 1}\n', None, "x.jsonl:1: has no key 'id'; it has key"),
         ("x.jsonl", b'"a"\n{"id"\n', None, "x.jsonl:2: is no JSON"),
@@ -161,6 +164,28 @@ def test_an_array_that_is_no_list_is_refused(tmp_path: Path, array: Any) -> None
 
     with pytest.raises(BadData, match=r"x\.npy: "):
         read_order_list(ListFile(tmp_path / "x.npy"))
+
+
+HEADERS = [
+    b"{",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (True,)}",
+    b"{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999,)}",
+    b"{'descr': '<U1', 'fortran_order': False, 'shape': (2,)}",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("read", [read_order_list, read_scores])
+def test_an_array_whose_header_or_letters_are_none_is_refused(
+    tmp_path: Path, header: bytes, read: Callable[[ListFile], Any]
+) -> None:
+    """Whatever NumPy raises for them."""
+    size = len(header).to_bytes(2, "little")
+    made = b"\x93NUMPY\x01\x00" + size + header + b"\xff" * 8
+    (tmp_path / "x.npy").write_bytes(made)
+
+    with pytest.raises(BadData, match=r"x\.npy: "):
+        read(ListFile(tmp_path / "x.npy"))
 
 
 def make_inputs(
@@ -235,6 +260,17 @@ def test_what_is_no_training_example_is_told_by_line(
         arrange_by_file(inputs)
 
     assert str(caught.value).startswith(said)
+
+
+def test_where_a_mix_repeats_examples_places_are_asked_for() -> None:
+    """One id stands for both; told as what it is, not as an example that is missing."""
+    ids = ["a:0", "b:0", "a:0"]
+    by_ids = replace(make_inputs(listing("b:0", "a:0")), ids=ids)
+    by_places = replace(make_inputs(listing(2, 0, 1)), ids=ids)
+
+    assert arrange_by_file(by_places).places == [2, 0, 1]
+    with pytest.raises(BadData, match=r"1 of 3 training examples come again"):
+        arrange_by_file(by_ids)
 
 
 def test_a_long_list_comes_back_as_it_was_written(tmp_path: Path) -> None:

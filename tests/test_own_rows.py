@@ -137,6 +137,18 @@ LAYOUTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         {"turns": (("Sky?", "blue"),), "options": ("red", "blue")},
     ),
     (
+        "choices that are numbers as texts, with the place of the right one",
+        {"question": "Degree?", "choices": ["3", "2", "0"], "answer": 0},
+        {**PAIR, "choices": "choices"},
+        {"turns": (("Degree?", "3"),), "options": ("3", "2", "0")},
+    ),
+    (
+        "choices that are numbers, with the right one",
+        {"question": "Degree?", "choices": [3, 2, 0], "answer": 0},
+        {**PAIR, "choices": "choices"},
+        {"turns": (("Degree?", "0"),), "options": ("3", "2", "0")},
+    ),
+    (
         "choices within a mapping, with a letter",
         {"question": "Sky?", "c": {"text": ["red", "blue"]}, "answerKey": "B"},
         {"prompt": "question", "answer": "answerKey", "choices": "c.text"},

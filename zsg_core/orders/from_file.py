@@ -51,6 +51,8 @@ def arrange_by_file(inputs: OrderInputs) -> Arranged:
     else:
         positions, named_by = _find_ids(inputs, listed)
     if inputs.recipe.get("rest") != DROP:
+        if listed.kind == IDS:
+            _refuse_repeated(listed, ids)
         _refuse_left_out(listed, positions, ids)
     return Arranged(positions, {"listed": {"by": named_by, "count": len(positions)}})
 
@@ -118,6 +120,18 @@ def _look_up(
         f"{listed.locate(number)}: no training example has the id {entries[number]!r}; ids look"
         f" like {first!r}.{hint}{further}"
     )
+
+
+def _refuse_repeated(listed: OrderList, ids: Sequence[str]) -> None:
+    """BadData where training examples come again, as a mix may have them: a list of ids
+    names each once."""
+    repeats = len(ids) - len(set(ids))
+    if repeats:
+        raise BadData(
+            f"{listed.path}: lists ids, and {repeats:,} of {len(ids):,} training examples come"
+            " again (data.mix), under the same ids; list places (arrangement.entries: places), or"
+            " set arrangement.rest: drop to train on each listed one once"
+        )
 
 
 def _refuse_left_out(

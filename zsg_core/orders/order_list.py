@@ -8,10 +8,12 @@ The list counts, not how it is written: its digest is the same from every format
 import gzip
 import hashlib
 import json
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import msgspec
@@ -24,7 +26,22 @@ from zsg_core.errors import BadData, UserError
 IDS, PLACES = ("ids", "places")
 ID_COLUMN = "id"
 MOST_ENTRIES = 100_000_000
+MOST_DIGITS = (
+    30  # of a place; no list is longer, and Python reads no number of thousands
+)
 LONGEST = 10_000  # bytes of a line
+# what NumPy raises for headers that are none, or that claim what cannot be
+UNREADABLE_ARRAY = (
+    ValueError,
+    EOFError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TokenError,
+    zipfile.BadZipFile,
+)
 NUMPY, PARQUET, LINES = ".npy", ".parquet", (".jsonl", ".ndjson")
 
 
@@ -42,7 +59,7 @@ class ListFile:
     def parse(cls, text: str, kind: str | None = None) -> "ListFile":
         """`FILE` or `FILE#COLUMN`; a file whose own name has a # is taken as it is."""
         path, mark, column = text.rpartition("#")
-        if not mark or Path(text).is_file():
+        if not mark or Path(text).expanduser().is_file():
             return cls(Path(text), None, kind)
         return cls(Path(path), column, kind)
 
@@ -136,7 +153,8 @@ def _make_list(file: ListFile, values: Iterable[Any], unit: str) -> OrderList:
 
 def _take_place(location: str, value: Any) -> int:
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
+    is_number = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+    if isinstance(value, bool) or not is_number:
         raise BadData(
             f"{location}: {show_value(value)} is no place: a place is a whole number from 0 on, of"
             " the list of training examples; arrangement.entries: ids reads ids"
@@ -234,10 +252,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[Any]:
 
 def _read_numpy(path: Path) -> "np.ndarray[Any, Any]":
     """The array of a `.npy` file: one row of whole numbers or of texts."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise broken_file(path, f"cannot be read as .npy: {str(error)[:200]}") from None
+    array = load_array(path)
     if not isinstance(array, np.ndarray):
         raise broken_file(path, "holds several arrays; give a .npy file of one")
     if array.ndim != 1 or array.dtype.kind not in "iuU":
@@ -248,4 +263,19 @@ def _read_numpy(path: Path) -> "np.ndarray[Any, Any]":
         )
     if len(array) > MOST_ENTRIES:
         raise broken_file(path, f"has more than {MOST_ENTRIES:,} entries")
+    if array.dtype.kind != "U":
+        return array
+    try:
+        array.tolist()
+    except (SystemError, ValueError) as error:  # bytes that are no letters
+        raise broken_file(path, f"cannot be read as .npy: {error}") from None
     return array
+
+
+def load_array(path: Path) -> Any:
+    """What a `.npy` file holds, which may be several arrays; nothing of it is run.
+    BadData for one that cannot be read, OSError for one that cannot be opened."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE_ARRAY as error:
+        raise broken_file(path, f"cannot be read as .npy: {str(error)[:200]}") from None

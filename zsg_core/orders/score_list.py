@@ -28,6 +28,7 @@ from zsg_core.orders.order_list import (
     PARQUET,
     ListFile,
     find_suffix,
+    load_array,
     read_lines,
     show_value,
 )
@@ -176,10 +177,7 @@ def _read_parquet(path: Path, column: str) -> Iterator[tuple[str, Any, Any]]:
 def _read_numpy(file: ListFile) -> ScoreList:
     """Scores by place."""
     path = file.path
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise broken_file(path, f"cannot be read as .npy: {str(error)[:200]}") from None
+    array = load_array(path)
     is_row = isinstance(array, np.ndarray) and array.ndim == 1
     if not is_row or array.dtype.kind not in "iuf" or len(array) > MOST_ENTRIES:
         raise broken_file(path, "is no row of numbers; give one score of each place")

@@ -288,13 +288,18 @@ def _make_references(fields: Fields, columns: Sequence[str]) -> Finish | None:
 
 def _make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
     """A function that keeps the choices that an answer is among; the answer may be one
-    of their texts, its place from 0, or its letter."""
+    of their texts, its place from 0, or its letter.
+
+    A whole number is a place first where the choices are texts, whatever these say: of
+    the choices "3", "2", "0" the answer 0 is "3".
+    """
     if fields.choices is None:
         return None
     assert fields.answer is not None, "choices go with an answer"
     path = fields.choices
     answer_path = fields.answer
     get = make_getter(path, columns)
+    get_answer = make_getter(answer_path, columns)
 
     def put_choices(row: Any, example: Example, intake: Intake) -> Example:
         value = get(row)
@@ -305,7 +310,12 @@ def _make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
         different = set(choices)
         if len(choices) < 2 or len(different) < len(choices):
             raise Malformed(f"`{path}` must hold two choices or more that differ")
-        right = _choose(example.answer, choices)
+        answer = get_answer(row)
+        right = None
+        if _is_place_among_texts(answer, value):
+            right = _choose_by_place(example.answer, choices)
+        if right is None:
+            right = _choose(example.answer, choices)
         if right is None:
             beginning = example.answer[:SHOWN]
             raise Malformed(
@@ -322,6 +332,19 @@ def _choose(text: str, choices: Sequence[str]) -> str | None:
     """The choice that an answer means; None where it means none."""
     if text in choices:
         return text
+    return _choose_by_place(text, choices)
+
+
+def _is_place_among_texts(answer: Any, choices: Sequence[Any]) -> bool:
+    """Whether an answer is a whole number, and none of the choices is a number."""
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        return False
+    return all(isinstance(choice, str) for choice in choices)
+
+
+def _choose_by_place(text: str, choices: Sequence[str]) -> str | None:
+    """The choice at the place, or of the letter, that a text says; None where there is
+    none."""
     bare = text.strip()
     index = _read_place(bare)
     if index is None or index >= len(choices):

@@ -282,5 +282,7 @@ def list_keys(rows: Rows) -> list[str]:
     keys_met: dict[str, None] = {}
     for row in rows:
         for key in row:
+            if key is None:  # under which csv keeps what a row has beyond the header
+                continue
             keys_met[str(key)] = None
     return list(keys_met)
