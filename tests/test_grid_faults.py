@@ -463,3 +463,23 @@ def test_a_word_that_is_near_none_is_not_guessed() -> None:
         "",
         "",
     ]
+
+
+def test_a_name_of_the_user_s_own_stands_in_a_message_on_one_line(
+    tmp_path: Path,
+) -> None:
+    """That of a source, say, which somebody else may have written: its signs command no
+    terminal, its line ends begin no fault, and of a long one the beginning is shown."""
+    name = r"\e[2J\n1. fake" + "a" * 900
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        f'name: g\ndefaults:\n  data: {{sources: {{"{name}": {{set: x}}}}}}\n'
+    )
+
+    with pytest.raises(UserError) as refusal:
+        grid.load_grid(file)
+
+    told = str(refusal.value)
+    assert r"data.sources.\x1b[2J\n1. fakeaaa" in told
+    assert told.isprintable()
+    assert "a" * 200 not in told

@@ -14,10 +14,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from zsg_core.secrets import hide_in_addresses
+from zsg_core.shown_text import make_showable
 
 Place = tuple[str | int, ...]
 
 FEWEST_LETTERS = 3  # of a beginning that stands for a whole word
+LONGEST_NAME = 100  # characters of a key, as messages show it
 NEAR = 0.65  # from which two words are similar enough to be one misspelt
 OF_KEY = "[key]"  # ends a path of pydantic that means a key, not its value
 # how pydantic names, within a path, the kinds of a value that may be of several
@@ -67,7 +69,7 @@ def describe_within(
     place, message = find_first_problem(error, schema)
     if not section:
         return message
-    name = ".".join(map(str, place))
+    name = _name_place(place)
     is_named = bool(name) and message.startswith(f"{name}: ")
     return f"{section}.{message}" if is_named else f"{section}: {message}"
 
@@ -130,7 +132,7 @@ def _describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
         message = _describe_unknown_path(schema, path)
         return Problem(path, message, is_unknown_key=True)
     path = _leave_out_kinds(detail["loc"], schema)
-    name = ".".join(map(str, path))
+    name = _name_place(path)
     if detail["type"] == MISSING:
         message = f"{name} is missing and has no default"
         return Problem(path[:-1], message, of_whole=True)
@@ -138,13 +140,25 @@ def _describe_problem(detail: ErrorDetails, schema: type[BaseModel]) -> Problem:
     if detail["type"] == "model_type":
         fault += _suggest_mapping(schema, path, detail["input"])
     if last == OF_KEY:
-        section = ".".join(map(str, path[:-1]))
+        section = _name_place(path[:-1])
         return Problem(path, f"{section}: a key {fault}".rstrip("."))
     message = f"{name}: {fault}".rstrip(".").removeprefix(": ")
     of_whole = isinstance(detail["input"], dict | BaseModel) and (
         detail["type"] == "value_error"
     )
     return Problem(path, message, of_whole)
+
+
+def _name_place(place: Place) -> str:
+    """A place as a message names it, on one line: a name of the user's own, as that of a
+    source, may hold anything."""
+    names: list[str] = []
+    for part in place:
+        name = make_showable(str(part), keep="")
+        if len(name) > LONGEST_NAME:
+            name = f"{name[:LONGEST_NAME]}…"
+        names.append(name)
+    return ".".join(names)
 
 
 def _suggest_mapping(schema: type[BaseModel], path: Place, value: Any) -> str:
@@ -200,7 +214,7 @@ def _list_model_names(schema: type[BaseModel]) -> frozenset[str]:
 @lru_cache(maxsize=1000)
 def _describe_unknown_path(schema: type[BaseModel], path: Place) -> str:
     """The message for a key that does not exist, which many points may have."""
-    section = ".".join(map(str, path[:-1]))
+    section = _name_place(path[:-1])
     key = str(path[-1])
     allowed = list_known_keys(schema, path[:-1])
     if not section:
