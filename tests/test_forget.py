@@ -10,151 +10,21 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from jobs.contract import attempt as attempts
 from jobs.contract import grid_record
-from jobs.contract.folder import Workspace, publish_folder, write_json
-from jobs.contract.grid_record import GridRecord, ListedRun
-from jobs.contract.states import Outcome
+from jobs.contract.folder import Workspace, write_json
 from jobs.files import locks, ownership
-from jobs.training.tokens import tokens_id
+from launcher.clusters import slurm
 from launcher.lifecycle import forget as forgets
 from launcher.status import queries
 from launcher.workspace import forgetting, recorded_grids
 from launcher.workspace.ledger import Ledger
 from tests.lib.job_records import write_job_file
+from tests.lib.shared_grids import Shared, make_folder
 from zsg_core import recipe as recipes
-from zsg_core.errors import UserError
+from zsg_core.errors import ClusterError, UserError, ZsgError
 
 KILLS = 20
 CALLS = 40  # that change the disk; a forget of the workspace below makes more
-
-
-def make_recipe(*orders: str) -> dict:
-    """As much of a recipe as ids are made of, a stage for each order."""
-    stages = [
-        {
-            "data": {"template": {"name": "zsg"}, "reader": order, "digest": order},
-            "arrangement": {"order": order},
-            "train": {"max_length": 64},
-        }
-        for order in orders
-    ]
-    return {"base": {"kind": "tiny", "hidden": 64}, "stages": stages}
-
-
-def make_folder(folder: Path, file: str, meta: dict | None = None) -> None:
-    """A committed folder of a file of 1000 bytes, with a meta.json where there is one."""
-    with publish_folder(folder) as draft:
-        (draft / file).write_bytes(b"x" * 1000)
-        if meta is not None:
-            write_json(draft / "meta.json", meta)
-
-
-class Shared:
-    """A workspace of two grids whose runs all begin with one stage: `one` lists the runs
-    `own` and `both`, `two` lists `both` and `other`. All are done."""
-
-    def __init__(self, folder: Path) -> None:
-        self.workspace = Workspace(folder / "work")
-        self.recipes = {
-            "stage": make_recipe("first"),
-            "own": make_recipe("first", "nft"),
-            "both": make_recipe("first", "rt"),
-            "other": make_recipe("first", "fft"),
-        }
-        self.ids = {name: recipes.run_id(it) for name, it in self.recipes.items()}
-        self.record_grid(folder, "one", "own", "both")
-        self.submit("one", "stage", "own", "both")
-        self.record_grid(folder, "two", "both", "other")
-        self.submit("two", "other")
-        for name in self.recipes:
-            self.make_run(name)
-
-    def record_grid(self, folder: Path, grid: str, *names: str) -> None:
-        """A grid of these runs, which begin with the stage."""
-        file = folder / f"{grid}.yaml"
-        file.write_text(f"name: {grid}\n")
-        runs = [
-            ListedRun(run=self.ids[name], axes={}, recipe=self.recipes[name])
-            for name in names
-        ]
-        before = [ListedRun(run=self.ids["stage"], axes={})]
-        record = GridRecord(name=grid, runs=runs, before=before, submitted=1000)
-        recorded_grids.write_grid(self.workspace, file, record)
-
-    def submit(self, grid: str, *names: str) -> str:
-        """These runs, submitted on this machine; the submission."""
-        ledger = Ledger(self.workspace)
-        submission = ledger.intend(
-            scheduler="local",
-            kind="train",
-            grid=grid,
-            items=[self.item(name) for name in names],
-        )
-        ledger.submitted(submission, ["local"] * len(names))
-        folder = self.workspace.submission(submission.id)
-        folder.mkdir(parents=True)
-        (folder / "1_0_log.out").write_text("log")
-        return submission.id
-
-    def item(self, name: str) -> str:
-        """The folder of a run, relative to the workspace."""
-        return f"runs/{self.ids[name]}"
-
-    def run(self, name: str) -> Path:
-        """The folder of a run."""
-        return self.workspace.run(self.ids[name])
-
-    def make_run(self, name: str) -> None:
-        """A run that is done, and what was made for it."""
-        folder, recipe = self.run(name), self.recipes[name]
-        last = Ledger(self.workspace).last(self.item(name))
-        assert last is not None
-        write_job_file(
-            folder,
-            run_id=self.ids[name],
-            recipe=recipe,
-            before=[] if name == "stage" else [self.ids["stage"]],
-            code={"digest": self.ids[name] + "0000"},
-            submission=last.id,
-            makes=[],
-        )
-        attempt = attempts.begin_attempt(folder, last.id)
-        attempts.end_attempt(folder, attempt, Outcome.DONE)
-        make_folder(folder / "snapshots/4", "model.safetensors")
-        arrangement = recipes.arrangement_id(recipe)
-        corpus = recipes.corpus_id(recipe)
-        make_folder(self.workspace.code(self.ids[name] + "0000"), "a.patch")
-        source = {"records": {"train": corpus, "test": "0" * 12}}
-        make_folder(self.workspace.records(corpus), "data.arrow")
-        make_folder(
-            self.workspace.corpus(corpus), "train.npy", {"sources": {"": source}}
-        )
-        make_folder(self.workspace.arrangement(arrangement), "ids", {})
-        tokens = self.workspace.tokens(tokens_id(recipe, arrangement))
-        make_folder(tokens, "ids.npy", {})
-
-    def list_made(self, name: str) -> set[str]:
-        """What was made for the last stage of a run alone."""
-        recipe = self.recipes[name]
-        arrangement = recipes.arrangement_id(recipe)
-        corpus = recipes.corpus_id(recipe)
-        return {
-            f"corpora/{corpus}",
-            f"records/{corpus}",
-            f"arrangements/{arrangement}",
-            f"tokens/{tokens_id(recipe, arrangement)}",
-            f"code/{self.ids[name]}0000",
-        }
-
-    def list_folders(self) -> set[str]:
-        """All folders of runs and of what is made for them, and what is left of some."""
-        return {
-            f"{parent.name}/{path.name}"
-            for parent in self.workspace.root.iterdir()
-            if parent.is_dir()
-            for path in parent.iterdir()
-        }
 
 
 @pytest.fixture
@@ -423,3 +293,74 @@ def test_of_a_submission_that_is_half_forgotten_the_rest_counts(shared):
     items = Ledger(shared.workspace).by_item()
 
     assert items.keys() == {shared.item(name) for name in ("stage", "both", "other")}
+
+
+def test_what_each_job_leaves_goes_with_it(shared) -> None:
+    """Every name that jobs give a file of theirs is known; a run that was started again
+    has a list of its attempts before."""
+    (shared.run("own") / "past_attempts.jsonl").write_text("{}\n")
+    (shared.run("own") / "delivery").mkdir()
+    (shared.run("own") / "users").mkdir()
+    chosen, _ = forgets.forget(shared.workspace, ["one"])
+
+    assert shared.ids["own"] not in chosen.left
+    assert not shared.run("own").exists()
+
+
+def test_a_run_whose_weights_another_uses_by_a_link_stays(shared, tmp_path) -> None:
+    """As its model, or as what judges its answers."""
+    (tmp_path / "model").symlink_to(shared.run("own") / "snapshots/4")
+    fields = json.loads((shared.run("other") / "job.json").read_text())
+    fields["checkpoints"]["reward_model"] = str(tmp_path / "model")
+    write_json(shared.run("other") / "job.json", fields)
+    chosen, _ = forgets.forget(shared.workspace, ["one"])
+
+    assert shared.run("own").is_dir()
+    assert shared.ids["other"] in chosen.left[shared.ids["own"]]
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_grid_with_jobs_in_slurms_queue_is_refused(
+    shared, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Until they are cancelled; then it goes."""
+    ledger = Ledger(shared.workspace)
+    again = ledger.intend(
+        scheduler="slurm", kind="train", grid="one", items=[shared.item("own")]
+    )
+    ledger.submitted(again, ["7"])
+    known = {"state": slurm.SlurmState(state)}
+    monkeypatch.setattr(
+        slurm,
+        "query_states",
+        lambda jobs, *run, **how: dict.fromkeys(jobs, known["state"]),
+    )
+    before = shared.list_folders()
+    with pytest.raises(UserError, match=r"queued or running.*zsg cancel one"):
+        forgets.forget(shared.workspace, ["one"])
+    assert shared.list_folders() == before
+    known["state"] = slurm.SlurmState("cancelled")
+    forgets.forget(shared.workspace, ["one"])
+
+    assert not shared.run("own").exists()
+
+
+def test_while_slurm_does_not_answer_nothing_is_forgotten(
+    shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether a job of it still runs."""
+
+    def is_away(*_: object, **__: object) -> None:
+        raise ClusterError("slurmctld does not answer")
+
+    ledger = Ledger(shared.workspace)
+    again = ledger.intend(
+        scheduler="slurm", kind="train", grid="one", items=[shared.item("own")]
+    )
+    ledger.submitted(again, ["7"])
+    monkeypatch.setattr(slurm, "query_states", is_away)
+    before = shared.list_folders()
+    with pytest.raises(ZsgError):
+        forgets.forget(shared.workspace, ["one"])
+
+    assert shared.list_folders() == before

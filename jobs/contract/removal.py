@@ -43,7 +43,7 @@ IN_CHECK = (
 # of a run, and of a job beside the runs
 IN_JOB = (
     *("job.json", "attempt.json", "exit.json", "cancel.json", "heartbeat.json"),
-    *("rendezvous.json", "journal", "lock", "log.txt"),
+    *("rendezvous.json", "past_attempts.jsonl", "journal", "lock", "log.txt"),
 )
 # with the lists of the items of its test set and of suites
 IN_RUN = (

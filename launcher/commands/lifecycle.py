@@ -314,9 +314,12 @@ def forget(
             _mark_deleted(folder, decision)
 
     _, troubles = forgets.forget(folder, names or [], chosen, mark_deleted)
-    show.print_result(f"removed, {_megabytes(chosen.size)} are free")
     if troubles:
-        raise ClusterError("; ".join(troubles))
+        raise ClusterError(
+            f"not all of it could be removed: {'; '.join(troubles)}; once that is mended,"
+            " zsg forget carries on"
+        )
+    show.print_result(f"removed, {_megabytes(chosen.size)} are free")
 
 
 def _agrees_to_forget(chosen: "Forgetting", yes: bool) -> bool:

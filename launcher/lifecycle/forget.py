@@ -41,7 +41,7 @@ from jobs.training.tokens import tokens_id
 from launcher.lifecycle.garbage import name_code
 from launcher.status import queries
 from launcher.status.status import collect_states
-from launcher.workspace import forgetting, recorded_grids
+from launcher.workspace import forgetting, kept_snapshots, recorded_grids
 from launcher.workspace.disk_usage import measure_size
 from launcher.workspace.forgetting import ForgetRecord
 from launcher.workspace.job_state import JobState
@@ -331,6 +331,11 @@ def _leave_what_runs_need(scene: _Scene, runs: dict[str, None]) -> None:
         for run, job in scene.jobs.items()
         if isinstance(job, TrainJob)
     }
+    users = kept_snapshots.find_snapshot_users(scene.workspace)
+    for (start, _), items in users.jobs.items():
+        for item in items:
+            if item.startswith(RUNS):
+                needs.setdefault(item.removeprefix(RUNS), set()).add(start)
     is_changed = True
     while is_changed:
         is_changed = False
@@ -643,7 +648,8 @@ def _choose_submissions(scene: _Scene, items: Sequence[str]) -> set[str]:
 def _carry_out(workspace: Workspace, record: ForgetRecord) -> list[str]:
     """Removes what a record tells of; returns what could not be removed, in words.
 
-    The grids go first: from then on nobody counts on what goes after them.
+    The grids go first: from then on nobody counts on what goes after them. While
+    something could not be removed the record stays, and the next forget carries on.
     """
     forgetting.write_forget_record(workspace, record)
     _note_in_ledger(workspace, record.items)
@@ -655,8 +661,10 @@ def _carry_out(workspace: Workspace, record: ForgetRecord) -> list[str]:
         _release_weights(workspace, item)
     for path in [*record.items, *record.things]:
         troubles.append(_remove_made(workspace, path))
-    forgetting.remove_forget_record(workspace)
-    return [trouble for trouble in troubles if trouble]
+    in_words = [trouble for trouble in troubles if trouble]
+    if not in_words:
+        forgetting.remove_forget_record(workspace)
+    return in_words
 
 
 def _remove_made(workspace: Workspace, path: str) -> str:
