@@ -193,6 +193,7 @@ def make_inputs(
     *,
     rest: str | None = None,
     published: Sequence[str | None] = (),
+    others: Sequence[str] = (),
 ) -> OrderInputs:
     """What the order is made from, over five items of two tasks."""
     recipe = {"order": "file", "input": listed.digest}
@@ -203,6 +204,7 @@ def make_inputs(
         rounds=lambda farthest, cap: iter(()),
         ids=ITEMS,
         published_ids=lambda: published,
+        other_ids=lambda: {*ITEMS, *others},
         read_input=lambda: listed,
     )
 
@@ -239,6 +241,24 @@ def test_a_part_is_a_list_only_where_it_is_asked_for() -> None:
         "x.txt: lists 2 of 5 training examples; not listed are a:0, a:1, b:0. Set"
         " arrangement.rest: drop"
     )
+
+
+def test_listed_examples_that_are_not_trained_on_are_passed_over() -> None:
+    """A list of all of one's rows does where some are held out, or were not sampled;
+    how many is kept with the order. One that is no example at all is a mistake."""
+    whole = listing("held:1", *WHOLE, "a:7")
+    inputs = make_inputs(whole, others=["held:1", "a:7"])
+
+    made = arrange_by_file(inputs)
+
+    assert made.places == [4, 2, 0, 3, 1]
+    assert made.facts["listed"] == {"by": "ids", "count": 5, "passed_over": 2}
+    with pytest.raises(
+        BadData, match=r"x\.txt:7: no training example has the id 'a:7'"
+    ):
+        arrange_by_file(make_inputs(whole, others=["held:1"]))
+    with pytest.raises(BadData, match=r"x\.txt:1: no training example has the id"):
+        arrange_by_file(make_inputs(listing("held:1"), others=["held:1"]))
 
 
 @pytest.mark.parametrize(

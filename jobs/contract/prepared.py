@@ -62,10 +62,19 @@ class ArrangementSources(msgspec.Struct, frozen=True, kw_only=True):
         return {embedding.id for embedding in used if embedding is not None}
 
 
+class ListedExamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an order that a file lists: how many of its entries are trained on, and how
+    many are passed over, as they are held out or were not sampled."""
+
+    count: int = 0
+    passed_over: int = 0
+
+
 class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Of an arrangement: the digest of its list of ids, and what it was made of."""
 
     ids_digest: str | None = None
+    listed: ListedExamples = ListedExamples()
     sources: ArrangementSources = ArrangementSources()
 
     @property
@@ -165,6 +174,18 @@ def read_base_meta(folder: Path) -> BaseMeta | None:
 def read_tokens_meta(folder: Path) -> TokensMeta | None:
     """The same of the token ids of an arrangement."""
     return read_record(folder / META, TokensMeta, ADVICE)
+
+
+def describe_arrangement(folder: Path) -> list[str]:
+    """What there is to know of an order, for whoever reads a run's numbers."""
+    meta = read_arrangement_meta(folder)
+    if meta is None or not meta.listed.passed_over:
+        return []
+    return [
+        f"arrangement.path lists {meta.listed.passed_over:,} examples that are not trained on (they"
+        f" are held out, or were not sampled); they were passed over, and {meta.listed.count:,}"
+        " stand in the order of the list"
+    ]
 
 
 def read_corpus_notes(folder: Path) -> list[str]:

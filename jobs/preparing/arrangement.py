@@ -47,6 +47,7 @@ def make_arrangement(
         sources.rounds,
         ids=corpus.train.ids,
         published_ids=sources.published_ids,
+        other_ids=sources.other_ids,
         read_input=sources.read_input,
     )
     _publish(workspace, corpus, made_id, recipe, made, sources)
@@ -103,10 +104,16 @@ class _Sources:
 
     def published_ids(self) -> list[str | None]:
         """The ids that the training examples' rows were published with."""
-        files = {
-            name: SourceFiles.of(paths) for name, paths in self._paths.sources.items()
-        }
-        return self._corpus.read_published_ids(files)
+        return self._corpus.read_published_ids(self._files)
+
+    def other_ids(self) -> set[str]:
+        """The ids of all examples of the sources, trained on or not."""
+        return self._corpus.list_other_ids(self._files)
+
+    @property
+    def _files(self) -> dict[str, SourceFiles]:
+        paths_by_source = self._paths.sources
+        return {name: SourceFiles.of(paths) for name, paths in paths_by_source.items()}
 
     def _texts(self) -> tuple[list[str], list[str]]:
         shots = self._corpus.template.shots

@@ -249,6 +249,24 @@ class Corpus:
                 published += [None] * count
         return published
 
+    def list_other_ids(self, files: Mapping[str, SourceFiles]) -> set[str]:
+        """All ids that zsg and the data give to examples of the sources, also to those
+        that this corpus does not train on: tested ones, and those that were not sampled.
+
+        UserError where a source is no longer what the corpus was made of.
+        """
+        known: set[str] = set()
+        for name, rule in list_sources(self.recipe).items():
+            prefix = f"{name}/" if name else ""
+            for split in ("train", "test"):
+                records = self._records(name, split)
+                ids = records.texts("id", np.arange(len(records)))
+                known.update(f"{prefix}{example_id}" for example_id in ids)
+            if "self_sample" not in rule:
+                published = read_published_ids(rule, files[name].data)
+                known.update(text for text in published if text is not None)
+        return known
+
     def _records(self, name: str, split: str) -> Records:
         return Records(
             self._workspace.records(self.meta["sources"][name]["records"][split])

@@ -36,6 +36,7 @@ from jobs.contract.job_file import TrainJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import Event, Start
 from jobs.contract.length_notes import describe_chat, describe_lengths
+from jobs.contract.prepared import describe_arrangement
 from jobs.contract.saved_state import SavedState
 from jobs.contract.snapshots import StageEndMeta
 from jobs.contract.states import Outcome
@@ -388,7 +389,12 @@ class Trainer:
 
     def _tell_lengths(self, start: Start) -> None:
         """Says what max_length has taken of the examples, where people look."""
-        notes = [*describe_lengths(start, self.settings), *describe_chat(start)]
+        arrangement = self.job.workspace.arrangement(self.job.made.arrangement)
+        notes = [
+            *describe_lengths(start, self.settings),
+            *describe_chat(start),
+            *describe_arrangement(arrangement),
+        ]
         self.progress.notes = self.context.pulse.notes = notes
         for note in notes:
             logger.warning(note)

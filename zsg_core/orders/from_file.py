@@ -4,7 +4,7 @@ Examples are seen exactly in the order of the list. The list's digest enters the
 and so the run id; neither its path nor its format does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_core.errors import BadData
@@ -41,8 +41,12 @@ def resolve_file(settings: Any) -> dict[str, Any]:
     leaves_out=("rest",),
 )
 def arrange_by_file(inputs: OrderInputs) -> Arranged:
-    """Items in the order of the list. BadData for an entry that is no training example,
-    and for a list that leaves some out, unless the recipe lets it."""
+    """Items in the order of the list. Entries of examples that are not trained on, held
+    out or not sampled, are passed over, and counted.
+
+    BadData for an entry that is no example at all, and for a list that leaves training
+    examples out, unless the recipe lets it.
+    """
     listed: OrderList = inputs.read_input()
     ids = inputs.ids
     if listed.kind != IDS:
@@ -54,7 +58,11 @@ def arrange_by_file(inputs: OrderInputs) -> Arranged:
         if listed.kind == IDS:
             _refuse_repeated(listed, ids)
         _refuse_left_out(listed, positions, ids)
-    return Arranged(positions, {"listed": {"by": named_by, "count": len(positions)}})
+    facts: dict[str, Any] = {"by": named_by, "count": len(positions)}
+    passed_over = len(listed.entries) - len(positions)
+    if passed_over:
+        facts["passed_over"] = passed_over
+    return Arranged(positions, {"listed": facts})
 
 
 def _find_places(listed: OrderList, count: int) -> list[int]:
@@ -72,16 +80,16 @@ def _find_ids(inputs: OrderInputs, listed: OrderList) -> tuple[list[int], str]:
     """The places of the listed ids, and whose ids they are: zsg's, or else the data's."""
     entries = [str(entry) for entry in listed.entries]
     of_zsg = {name: position for position, name in enumerate(inputs.ids)}
-    if any(entry in of_zsg for entry in entries[:FEW]):
-        return _look_up(listed, entries, of_zsg), "ids"
+    if not of_zsg.keys().isdisjoint(entries):
+        return _look_up(inputs, listed, of_zsg), "ids"
     published = inputs.published_ids()
     if not any(name is not None for name in published):
-        return _look_up(listed, entries, of_zsg), "ids"
+        return _look_up(inputs, listed, of_zsg), "ids"
     _refuse_ambiguous(listed, entries, published)
     by_name = {
         name: position for position, name in enumerate(published) if name is not None
     }
-    return _look_up(listed, entries, by_name), "the data's own ids"
+    return _look_up(inputs, listed, by_name), "the data's own ids"
 
 
 def _refuse_ambiguous(
@@ -102,23 +110,40 @@ def _refuse_ambiguous(
 
 
 def _look_up(
-    listed: OrderList, entries: Sequence[str], place_of: dict[str, int]
+    inputs: OrderInputs, listed: OrderList, position_of: Mapping[str, int]
 ) -> list[int]:
-    """The place of each entry. BadData for the first that has none, with how many more."""
-    unknown = [number for number, entry in enumerate(entries) if entry not in place_of]
-    if not unknown:
-        return [place_of[entry] for entry in entries]
-    number = unknown[0]
+    """The place of each entry that is trained on. BadData for the first that is no
+    example of the data, with how many more there are."""
+    entries = [str(entry) for entry in listed.entries]
+    positions = [position_of[entry] for entry in entries if entry in position_of]
+    if len(positions) == len(entries):
+        return positions
+    others = inputs.other_ids()
+    unknown = [
+        number
+        for number, entry in enumerate(entries)
+        if entry not in position_of and entry not in others
+    ]
+    if unknown or not positions:
+        raise BadData(_explain_unknown(listed, unknown or [0], position_of))
+    return positions
+
+
+def _explain_unknown(
+    listed: OrderList, unknown: Sequence[int], position_of: Mapping[str, int]
+) -> str:
+    """Which entry is no training example, what it might be, and how many more there are."""
+    entry = str(listed.entries[unknown[0]])
     hint = ""
-    if len(place_of) <= FEW:
-        hint = suggest_nearest(entries[number], list(place_of))
-    further = f" So it is with {len(unknown) - 1:,} further entries." * (
-        len(unknown) > 1
-    )
-    first = next(iter(place_of), "none")
-    raise BadData(
-        f"{listed.locate(number)}: no training example has the id {entries[number]!r}; ids look"
-        f" like {first!r}.{hint}{further}"
+    if len(position_of) <= FEW:
+        hint = suggest_nearest(entry, list(position_of))
+    further = ""
+    if len(unknown) > 1:
+        further = f" So it is with {len(unknown) - 1:,} further entries."
+    first = next(iter(position_of), "none")
+    return (
+        f"{listed.locate(unknown[0])}: no training example has the id {entry!r}; ids look like"
+        f" {first!r}.{hint}{further}"
     )
 
 

@@ -6,7 +6,7 @@ which settings count under it, what of them enters a recipe and so the id of an
 arrangement, and what it needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,7 +46,9 @@ class OrderInputs:
     `recipe` is the arrangement's. `distances` (N, or one for each task where the
     recipe's granularity is coarse) and `rounds` are made when they are first asked for.
     `ids` are the items' (N); `published_ids` those that their rows were published with
-    (N, None where a row has none), and `read_input` gives what the order `reads`.
+    (N, None where a row has none), `other_ids` the ids of all examples that the data
+    have, also of those that are not trained on, and `read_input` gives what the order
+    `reads`.
     """
 
     recipe: Mapping[str, Any]
@@ -55,6 +57,7 @@ class OrderInputs:
     rounds: Rounds
     ids: Sequence[str] = ()
     published_ids: Callable[[], Sequence[str | None]] = tuple
+    other_ids: Callable[[], Set[str]] = frozenset
     read_input: Callable[[], Any] = _have_no_input
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import META, Workspace, is_committed, list_paths, read_json
+from jobs.contract.prepared import describe_arrangement
 from jobs.preparing.corpus import Corpus
 from launcher.status import data_notes
 from zsg_core.errors import UserError
@@ -124,7 +125,11 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
         "arrangement": arrangement.id,
         "corpus": arrangement.corpus,
         **facts,
-        "notes": data_notes.of_corpora(arrangement.workspace, [arrangement.corpus]),
+        "notes": data_notes.of_corpora(
+            arrangement.workspace,
+            [arrangement.corpus],
+            describe_arrangement(arrangement.workspace.arrangement(arrangement.id)),
+        ),
         "head": arrangement.ids[:head],
         "parts": describe_tenths(list_tasks(arrangement)),
     }
