@@ -419,6 +419,13 @@ def test_empty_texts_are_told_by_turn() -> None:
     assert list(find_control_words(example, ["</s>"])) == []
 
 
+def test_a_raw_text_that_asks_nothing_is_no_problem() -> None:
+    """Its question is empty by its nature."""
+    example = Example(id="a", task="t", turns=(("", "Once."),), is_text=True)
+
+    assert list(find_empty(example)) == []
+
+
 def test_brackets_open_and_close_once_around_neighbouring_targets() -> None:
     """Also around a control token within, and at the end of a text."""
     pieces = [

@@ -337,10 +337,10 @@ def _tell_lost_shots(
 
 
 def find_empty(example: Example) -> Iterator[Problem]:
-    """What of an example's texts is empty or blank."""
+    """What of an example's texts is empty or blank; of a raw text nothing is asked."""
     for number, (question, answer) in enumerate(example.turns, start=1):
         turn = f" of turn {number}" if len(example.turns) > 1 else ""
-        if not question.strip():
+        if not question.strip() and not example.is_text:
             yield Problem(EMPTY, f"its question{turn} is empty")
         if not answer.strip():
             yield Problem(
