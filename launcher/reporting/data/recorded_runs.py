@@ -24,10 +24,12 @@ from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import Row as JournalRow
 from jobs.contract.journal_rows import Start, as_mapping, find_first_start, find_starts
-from jobs.contract.length_notes import describe_lengths
+from jobs.contract.length_notes import describe_chat, describe_lengths
+from jobs.contract.prepared import describe_arrangement
 from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
+from zsg_core.orders.from_file import FILE
 from zsg_core.shown_text import make_showable
 
 UNCOMMITTED = " + uncommitted changes"
@@ -91,12 +93,20 @@ class RecordedRun:
 
     @property
     def notes(self) -> list[str]:
-        """What max_length has taken of the examples of its stages, in words."""
-        starts = (find_first_start(stage.rows) for stage in self.stages)
+        """What max_length, a chat template and a list of the user's have made of the
+        examples of its stages, in words."""
         train = recipes.last_stage(self.recipe)["train"]
-        return [
-            note for start in starts if start for note in describe_lengths(start, train)
-        ]
+        notes: list[str] = []
+        for stage in self.stages:
+            start = find_first_start(stage.rows)
+            if start is not None:
+                notes += describe_lengths(start, train)
+                notes += describe_chat(start)
+        for prefix in recipes.list_prefixes(self.recipe):
+            if recipes.last_stage(prefix)["arrangement"]["order"] == FILE:
+                arrangement = recipes.arrangement_id(prefix)
+                notes += describe_arrangement(self._workspace.arrangement(arrangement))
+        return notes
 
     @property
     def begins(self) -> list[int]:
