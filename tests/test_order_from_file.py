@@ -166,6 +166,19 @@ def test_an_array_that_is_no_list_is_refused(tmp_path: Path, array: Any) -> None
         read_order_list(ListFile(tmp_path / "x.npy"))
 
 
+def test_a_file_whose_own_name_has_a_mark_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below ~, too; what can be no path is no such file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a#b.jsonl").write_text("1\n")
+
+    assert ListFile.parse("~/a#b.jsonl") == ListFile(Path("~/a#b.jsonl"))
+    assert ListFile.parse("~/c.jsonl#key") == ListFile(Path("~/c.jsonl"), "key")
+    for text in ("~nobody-of-this-name/x#key", "x" * 5000 + "#key"):
+        assert ListFile.parse(text).column == "key"
+
+
 HEADERS = [
     b"{",
     b"{'descr': '<i8', 'fortran_order': False, 'shape': (True,)}",

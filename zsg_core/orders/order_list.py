@@ -59,9 +59,18 @@ class ListFile:
     def parse(cls, text: str, kind: str | None = None) -> "ListFile":
         """`FILE` or `FILE#COLUMN`; a file whose own name has a # is taken as it is."""
         path, mark, column = text.rpartition("#")
-        if not mark or Path(text).expanduser().is_file():
+        if not mark or _is_file(text):
             return cls(Path(text), None, kind)
         return cls(Path(path), column, kind)
+
+
+def _is_file(text: str) -> bool:
+    """Whether a path, which may begin with ~, is that of a file; False for what can be
+    no path."""
+    try:
+        return Path(text).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
