@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.reporting import bundle_reader, bundle_writer, report
+from launcher.reporting import bundle_reader, bundle_writer, licences, report
 from launcher.reporting.data.grid_comparison import ReportOptions
 from tests.lib.reported_grid import make
 from zsg_core.errors import UserError
@@ -144,3 +145,45 @@ def test_code_is_unpacked_only_if_asked_for(tmp_path: Path) -> None:
 
     assert not (tmp_path / "without/code").exists()
     assert (tmp_path / "with/code/abc/jobs/entry.py").read_bytes() == b"pass\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, ("", licences.UNKNOWN)),
+        ({"README.md": "# Mine\nlicense: mit\n"}, ("", licences.UNKNOWN)),
+        (
+            {"README.md": "---\ntags: [a]\nlicense: apache-2.0\n---\n# A"},
+            ("README.md", "apache-2.0"),
+        ),
+        ({"LICENSE": "\n  MIT License\n\nCopyright"}, ("LICENSE", "MIT License")),
+        (
+            {"README.md": "---\nlicense: gemma\n---\n", "LICENSE": "x"},
+            ("README.md", "gemma"),
+        ),
+        ({"X_TERMS.html": "<html>"}, ("X_TERMS.html", "as this file says")),
+        (
+            {"LICENSE.txt": "a\x1b[31m" + "b" * 500},
+            ("LICENSE.txt", "a\\x1b[31m" + "b" * 191),
+        ),
+        ({"COPYING": b"\xff\xfe\x00"}, ("COPYING", "��\\x00")),
+    ],
+)
+def test_a_licence_is_told_as_it_lies_beside_a_model(
+    tmp_path: Path, files: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    """The card's word, else the first line of a text; one line that a terminal can show."""
+    for name, content in files.items():
+        raw = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(raw)
+
+    assert licences.find_licence(tmp_path) == expected
+
+
+def test_a_licence_that_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
+    """A pipe would wait for ever; a folder that is gone tells nothing."""
+    os.mkfifo(tmp_path / "LICENSE")
+    (tmp_path / "README.md").mkdir()
+
+    assert licences.find_licence(tmp_path) == ("", licences.UNKNOWN)
+    assert licences.find_licence(tmp_path / "gone") == ("", licences.UNKNOWN)

@@ -179,6 +179,9 @@ def _write_bundle(place: "WorkspaceFolder", grid: str, file: Path) -> None:
         f"wrote {file}: {len(record.runs)} runs, {len(record.files)} files. Its records name"
         " folders and hosts of this machine as they are; weights, examples and logs are not in it"
     )
+    for licence in record.licences:
+        told_by = f" ({licence.source})" if licence.source else ""
+        show.print_result(f"{licence.kind} {licence.name}: {licence.licence}{told_by}")
     show.print_result(f"elsewhere: zsg unpack {file} FOLDER")
 
 

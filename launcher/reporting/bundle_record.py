@@ -42,6 +42,16 @@ class BundledRun(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None = None
 
 
+class BundledLicence(msgspec.Struct, frozen=True, kw_only=True):
+    """The licence of a model or a data set that runs were trained on, as the file
+    `source` beside it tells it; without one it is not known. `kind`: model or data."""
+
+    kind: str
+    name: str
+    licence: str
+    source: str = ""
+
+
 class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle holds.
 
@@ -56,6 +66,7 @@ class BundleRecord(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     packages: list[str] = []
     runs: list[BundledRun] = []
+    licences: list[BundledLicence] = []
     files: list[BundledFile] = []
 
 

@@ -26,8 +26,13 @@ from jobs.contract.folder import Damaged, Workspace, list_paths
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import PrepareJob, TrainJob, stage_folders
 from jobs.contract.journal_rows import as_mapping, find_first_start
-from launcher.reporting import bundle_record
-from launcher.reporting.bundle_record import BundledFile, BundledRun, BundleRecord
+from launcher.reporting import bundle_record, licences
+from launcher.reporting.bundle_record import (
+    BundledFile,
+    BundledLicence,
+    BundledRun,
+    BundleRecord,
+)
 from launcher.reporting.data.recorded_runs import RecordedRun
 from launcher.workspace import code_snapshot, recorded_grids
 from zsg_core import secrets
@@ -68,6 +73,7 @@ def write_bundle(workspace: Workspace, name: str, out: Path) -> BundleRecord:
         python=platform.python_version(),
         packages=_list_packages(),
         runs=[_describe_run(workspace, listed_run) for listed_run in record.runs],
+        licences=list(_list_licences(workspace, _list_jobs(workspace, record)[1])),
         files=listed,
     )
     draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
@@ -82,12 +88,7 @@ def write_bundle(workspace: Workspace, name: str, out: Path) -> BundleRecord:
 
 def _list_sources(workspace: Workspace, record: GridRecord) -> Iterator[Source]:
     """Every file of a bundle, once."""
-    stages: list[Path] = []
-    for listed_run in record.runs:
-        stages += _list_stages(workspace, listed_run.run)
-    jobs: list[TrainJob] = []
-    for folder in dict.fromkeys(stages):
-        jobs += _read_job(folder)
+    stages, jobs = _list_jobs(workspace, record)
     folders = [
         workspace.grid(record.name),
         *stages,
@@ -98,6 +99,39 @@ def _list_sources(workspace: Workspace, record: GridRecord) -> Iterator[Source]:
             within = file.relative_to(workspace.root).as_posix()
             yield Source(file, f"{bundle_record.WORKSPACE}/{within}")
     yield from _list_code(workspace, jobs)
+
+
+def _list_jobs(
+    workspace: Workspace, record: GridRecord
+) -> tuple[list[Path], list[TrainJob]]:
+    """The folders of all stages of a grid's runs, each once, and their jobs."""
+    folders: list[Path] = []
+    for listed_run in record.runs:
+        folders += _list_stages(workspace, listed_run.run)
+    stages = list(dict.fromkeys(folders))
+    jobs = [job for folder in stages for job in _read_job(folder)]
+    return stages, jobs
+
+
+def _list_licences(
+    workspace: Workspace, jobs: Sequence[TrainJob]
+) -> Iterator[BundledLicence]:
+    """The licences of the models and the data that the user supplied for runs."""
+    models = [
+        job.base_folder
+        for job in jobs
+        if job.recipe.get("base", {}).get("kind") == "folder"
+        and not job.base_folder.is_relative_to(workspace.root)
+    ]
+    yield from licences.describe_licences("model", models)
+    data: list[Path] = []
+    for folder in _list_prepares(workspace, {job.made.corpus for job in jobs}):
+        prepare = job_file.read_job_if_sound(folder)
+        if isinstance(prepare, PrepareJob):
+            for paths in prepare.paths.sources.values():
+                named = (paths.get("data"), paths.get("test"))
+                data += [Path(path) for path in named if path]
+    yield from licences.describe_licences("data", data)
 
 
 def _list_made(workspace: Workspace, jobs: Sequence[TrainJob]) -> Iterator[Path]:
