@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from jobs.contract.attempt import begin_attempt
 from jobs.contract.folder import Workspace, is_whole
@@ -160,7 +161,9 @@ def test_snapshots_take_turns_in_one_model(
         write_snapshot(model, tmp_path / f"base{step}", step)
         for step, model in enumerate(models, 1)
     ]
-    job: Any = SimpleNamespace(train=TRAIN, workspace=Workspace(tmp_path / "work"))
+    job: Any = SimpleNamespace(
+        train=TRAIN, workspace=Workspace(tmp_path / "work"), proof=UNSET
+    )
     swapper = WeightSwapper(["cpu"])
     for model, snapshot in zip(models, snapshots, strict=True):
         swapper.load_snapshot(snapshot, job)

@@ -83,7 +83,7 @@ def test_a_job_is_told_the_path_as_it_was_typed(home: Path) -> None:
     assert f"export PYTHONPATH={home}/w/code/" in script
     assert str(home.resolve()) not in script
     assert suite_files.locate_file("k", "x.jsonl") == home / "proj/x.jsonl"
-    assert inputs._absolute("k", str(home / "proj")) == home / "proj"
+    assert inputs.find_folder("k", str(home / "proj")) == home / "proj"
 
 
 def test_job_files_and_records_name_what_was_typed(zsg: Zsg) -> None:

@@ -106,15 +106,17 @@ def test_a_terminal_that_is_lost_ends_it_without_a_word(
     monkeypatch.setattr(queries, "WATCH_S", 0.05)
 
     def act() -> None:
-        if is_deaf:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # a suite that runs under nohup ignores the signal, and so would this process
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
         cli.main()
 
     terminal = start(act=act)
     terminal.read_frame()
     terminal.vanish()
 
-    assert terminal.wait() == (watching.LOST if is_deaf else -signal.SIGHUP)
+    # a page that is written while the terminal goes meets that first
+    ends = {watching.LOST} if is_deaf else {watching.LOST, -signal.SIGHUP}
+    assert terminal.wait() in ends
     assert terminal.errors.read_text() == ""
 
 

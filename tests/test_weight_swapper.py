@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from jobs.contract import snapshots
 from jobs.contract.folder import commit_draft
@@ -33,7 +34,9 @@ CONFIG = LlamaConfig(
     vocab_size=97,
 )
 JOB: Any = SimpleNamespace(
-    train={"precision": "fp32", "tuning": {"method": "full"}}, workspace=None
+    train={"precision": "fp32", "tuning": {"method": "full"}},
+    workspace=None,
+    proof=UNSET,
 )
 
 
