@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher import cli
+from launcher.planning import costs
 from launcher.submission.workflow import name_submit
 from launcher.views.columns import fit_columns
 from tests.lib.builders import write_niv2
@@ -88,3 +89,21 @@ def test_submit_is_named_with_the_options_of_the_plan() -> None:
 
     assert name_submit(words) == "submit 'my grid.yaml' --set train.lr=1e-3"
     assert name_submit(["status"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("hours", "is_bound", "expected"),
+    [
+        (None, False, "GPU-hours not known"),
+        (0.0, True, "under 0.01 GPU-hours"),
+        (1e-5, True, "under 0.01 GPU-hours"),
+        (0.036, False, "≈ 0.04 GPU-hours"),
+        (17.63, False, "≈ 17.6 GPU-hours"),
+        (1698.2, True, "≤ 1,698 GPU-hours"),
+    ],
+)
+def test_gpu_hours_are_told_as_people_say_them(
+    hours: float | None, is_bound: bool, expected: str
+) -> None:
+    """With no more digits than they bear, and none of what rounds to nothing."""
+    assert costs.Hours(hours, is_bound).words == expected

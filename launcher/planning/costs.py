@@ -18,6 +18,7 @@ from zsg_core.training.estimate import GB
 # shorter times are told in minutes, and shorter still in seconds
 MINUTES_BELOW_H = 1.0
 SECONDS_BELOW_H = 1 / 60
+LEAST_HOURS = 0.01  # below which an amount of hours says nothing to anybody
 MOST_NAMED = 3
 
 
@@ -33,6 +34,8 @@ class Hours:
         """As a sentence has them: about 18 GPU-hours."""
         if self.total is None:
             return "GPU-hours not known"
+        if self.total < LEAST_HOURS:
+            return f"under {LEAST_HOURS} GPU-hours"
         sign = "≤" if self.is_bound else "≈"
         return f"{sign} {format_amount(self.total)} GPU-hours"
 
