@@ -15,7 +15,9 @@ import pyarrow.parquet as parquet
 import pytest
 
 from jobs.contract.folder import Workspace
+from launcher.clusters import profiles
 from launcher.grids import grid as grids
+from launcher.grids import runs
 from launcher.grids.inputs import Inputs
 from launcher.reporting.data import arrangements
 from tests.lib.builders import digests as make_digests
@@ -404,3 +406,45 @@ def test_plan_refuses_a_list_that_cannot_be_read(tmp_path: Path, tasks: Path) ->
         inputs.digest_inputs(listed)
     with pytest.raises(UserError, match=r"arrangement\.path: .*none\.txt: no such"):
         inputs.digest_inputs(absent)
+
+
+BY_PLACE = """
+name: placed
+defaults:
+  data: {{path: {tasks}, train_per_task: 2, test_per_task: 1}}
+  train: {{batch: 8, lr: 1e-3}}
+  arrangement: {{order: {order}, path: {file}}}
+grid:
+  data.sample_seed: {seeds}
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "file", "seeds", "is_told"),
+    [
+        ("file", "places.npy", [0, 1], True),
+        ("scores", "scores.npy", [0, 1], True),
+        ("file", "places.npy", [0], False),
+        ("file", "ids.txt", [0, 1], False),
+        ("file", "ids.npy", [0, 1], False),
+    ],
+)
+def test_places_of_several_samples_of_the_data_are_told(
+    tmp_path: Path, tasks: Path, order: str, file: str, seeds: list[int], is_told: bool
+) -> None:
+    """A place is another example in each sample, and no size of a list tells which was
+    meant; ids are safe."""
+    np.save(tmp_path / "places.npy", np.arange(48))
+    np.save(tmp_path / "scores.npy", np.arange(48) / 7)
+    np.save(tmp_path / "ids.npy", np.array(["a", "b"]))
+    (tmp_path / "ids.txt").write_text("a\nb\n")
+    text = BY_PLACE.format(tasks=tasks, order=order, file=tmp_path / file, seeds=seeds)
+    (tmp_path / "grid.yaml").write_text(text)
+    profile = profiles.load_profile("local", tmp_path)
+    grid = grids.load_grid(tmp_path / "grid.yaml")
+
+    _, notes = runs.resolve_runs(grid, profile, Inputs(tmp_path / "cache"))
+
+    assert any("is by place, and orders 2 different" in note for note in notes) == (
+        is_told
+    )

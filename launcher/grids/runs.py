@@ -1,6 +1,6 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from launcher.grids.grid_blocks import Label
 from zsg_core import recipe as recipes
 from zsg_core import suites
 from zsg_core.by_object import ByObject
+from zsg_core.orders import order_list
 from zsg_core.orders.order_list import ListFile
 from zsg_core.recipe import InputDigests, Recipe, RecipeIds, RecipeMaker
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -156,7 +157,7 @@ def resolve_runs(
     grid: Grid, profile: Profile, digests: inputs.Inputs
 ) -> tuple[list[Run], list[str]]:
     """The runs of a grid in its order, and notes: on points that became one run, on a
-    prompt that is not DMT's."""
+    prompt that is not DMT's, on lists by place."""
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
     labels: dict[str, Label] = {}
@@ -181,7 +182,25 @@ def resolve_runs(
             "preset dmt sets training only; the prompt that was published with it is data.template:"
             " vicuna"
         )
+    notes += _note_lists_by_place(runs.values())
     return list(runs.values()), notes
+
+
+def _note_lists_by_place(runs: Iterable[Run]) -> Iterator[str]:
+    """A note for each file that orders several samples of data by places: a place is
+    another example in each, which no size of a list can tell."""
+    corpora: dict[ListFile, set[str]] = {}
+    for run in runs:
+        for stage in [*run.all_before, run]:
+            if stage.order_file is not None:
+                corpora.setdefault(stage.order_file, set()).add(stage.corpus_id)
+    for file, of_file in corpora.items():
+        if len(of_file) > 1 and order_list.is_by_place(file):
+            yield (
+                f"arrangement.path {file.path} is by place, and orders {len(of_file)} different"
+                " samples of data: a place is another example in each; give ids, or each sample a"
+                " file of its own"
+            )
 
 
 def _refuse_two_labels(run: str, first: Label, second: Label) -> None:

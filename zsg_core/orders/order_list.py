@@ -115,6 +115,14 @@ def read_order_list(file: ListFile) -> OrderList:
     return order_list
 
 
+def is_by_place(file: ListFile) -> bool:
+    """Whether entries, or scores, are by places and not by ids. BadData for a file that
+    cannot be read."""
+    if find_suffix(file.path) != NUMPY:
+        return file.kind == PLACES
+    return file.kind == PLACES or load_array(file.path).dtype.kind != "U"
+
+
 def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
     """What stands in a file, and in what each of it stands."""
     suffix = find_suffix(file.path)
