@@ -185,6 +185,21 @@ def test_of_equal_runs_the_first_goes_first() -> None:
     assert first_of(with_first(planned(runs), lambda run: 1.0, [])) == runs[0].id
 
 
+def test_a_model_on_trial_does_not_go_first() -> None:
+    """Refused, it would end all that wait for it; where all are on trial the largest goes."""
+    runs = [replace(run, proof="p") if at < 3 else run for at, run in enumerate(many())]
+    all_on_trial = [replace(run, proof="p") for run in runs]
+
+    def need(run: Run) -> float:
+        return -float(run.stage["train"]["lr"])
+
+    plan = planned(runs)
+    assert any(runs[0].proof_item in prepare.makes for prepare in plan.prepares)
+    assert first_of(with_first(plan, need, [])) == runs[3].id
+    assert first_of(with_first(replace(plan, prepares=[]), need, [])) == runs[0].id
+    assert first_of(with_first(planned(all_on_trial), need, [])) == runs[0].id
+
+
 def test_what_has_been_shown_need_not_be_shown_again() -> None:
     """A run of the same size that trains, or has, stands for the first; one of another
     size does not."""

@@ -4,7 +4,7 @@ shown that they may follow.
 Pure. What the run must show, and the job that waits for it, are in jobs.runtime.canary.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,8 @@ def with_first(
     plan: Plan, need: Callable[[Run], float], proven: Collection[Run]
 ) -> Plan:
     """The plan, in which one run goes first if there are many: the one with the largest
-    `need` of memory.
+    `need` of memory, among those whose model is not on trial in this plan, if there are
+    any: a model that is refused would end the runs of all others, which wait for it.
 
     None does where a run of the same size is `proven` already: it trains. What starts
     from a stage's weights waits for that stage, and so for the first run too.
@@ -31,7 +32,8 @@ def with_first(
     free = _list_free_runs(plan)
     if sum(len(group.runs) for group in plan.groups) <= AT_ONCE or not free:
         return plan
-    first = max(free, key=need)  # of equals the first
+    sure = _list_sure_runs(plan, free)
+    first = max(sure or free, key=need)  # of equals the first
     if any(_is_alike(first, run) for run in proven):
         return plan
     item = item_of(first)
@@ -46,6 +48,16 @@ def with_first(
         needed=needed,
         canary=Canary(item, first, len(waiting)),
     )
+
+
+def _list_sure_runs(plan: Plan, runs: Sequence[Run]) -> list[Run]:
+    """The runs of whose model nothing is proven or tried by this plan's prepare jobs."""
+    made = {item for prepare in plan.prepares for item in prepare.makes}
+    return [
+        run
+        for run in runs
+        if made.isdisjoint(filter(None, (run.proof_item, run.chat_trial_item)))
+    ]
 
 
 def _list_free_runs(plan: Plan) -> list[Run]:
