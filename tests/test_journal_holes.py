@@ -28,7 +28,14 @@ from tests.lib.evaluate_jobs import KEY, scores, serve
 from tests.lib.forked_jobs import wait_until
 from tests.lib.journal_rows import break_journal
 from tests.lib.planned_runs import a_run
-from tests.lib.recorded_run import ITEM, FakeSlurm, ended, submitted, workspace
+from tests.lib.recorded_run import (
+    ITEM,
+    FakeSlurm,
+    ended,
+    started,
+    submitted,
+    workspace,
+)
 from tests.lib.train_bench import Bench, reached, starts, told
 
 __all__ = ["workspace"]
@@ -206,6 +213,24 @@ def test_status_plan_and_why_tell_of_a_hole(
     assert action.reason.endswith("(--retrain)")
     [action] = choose_actions([run], {ITEM: state}, Allow(retrain=True))
     assert action.kind == "retrain"
+
+
+def test_a_hole_of_a_run_that_was_put_back_without_a_record_is_told(
+    workspace: Workspace,
+) -> None:
+    """It was killed, and waits in the queue for as long as Slurm lets it: its attempt is
+    unknown to Slurm, and its journal is there."""
+    started(workspace, submitted(workspace))
+    break_journal(workspace.root / ITEM, ZEROS)
+    slurm = FakeSlurm("7|PENDING|BeginTime")
+
+    states = collect_states(workspace, [ITEM], Ledger(workspace), slurm)
+    [flagged] = journal_checks.flag_journals(workspace, states).values()
+
+    assert (states[ITEM].state, states[ITEM].attempt) == (State.QUEUED, None)
+    assert (
+        flagged.flag and "1-train-0.jsonl: holds a row that is no JSON" in flagged.flag
+    )
 
 
 def find_state(place: Workspace) -> Any:

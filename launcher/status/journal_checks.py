@@ -6,8 +6,9 @@ many journals that were never read, a command reads as many as it can in LOOK_S 
 and the next command goes on: every command that uses a journal's rows names it anyway.
 
 Whether files have changed is looked at each time for runs that may still write. Of runs
-that have ended a command looks at some, others each time: a workspace may have
-thousands of them, and asks a file server for each. What had a hole is always looked at.
+that have ended, and of those that wait in a queue and may have run before, a command
+looks at some, others each time: a workspace may have thousands of them, and asks a file
+server for each. What had a hole is always looked at.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import random
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -73,9 +74,10 @@ def flag_journals(
     """The states of jobs, flagged where the journal of a run has lost rows. `keeps`:
     whether what is found may be written to the workspace; zsg plan writes nothing."""
     checks = _JournalChecks(workspace, LOOK_S if keeps else PLAN_LOOK_S)
-    ended, at_work = _list_begun_runs(states)
-    holes = {item: checks.find_holes(item) for item in at_work}
-    holes |= checks.find_holes_of_ended(ended)
+    runs = _sort_runs(states)
+    holes = {item: checks.find_holes(item) for item in runs.at_work}
+    holes |= checks.find_some_holes(runs.ended, have_journals=True)
+    holes |= checks.find_some_holes(runs.queued, have_journals=False)
     if keeps:
         checks.save()
     flagged = dict(states)
@@ -85,18 +87,30 @@ def flag_journals(
     return flagged
 
 
-def _list_begun_runs(states: Mapping[str, JobState]) -> tuple[list[str], list[str]]:
-    """The runs that have journals: those that have ended, and those at work."""
-    ended: list[str] = []
-    at_work: list[str] = []
+@dataclass(frozen=True)
+class _Runs:
+    """The runs that may have journals: those at work, those that have ended, and those
+    that wait in a queue. Of a job that was put back without a record Slurm does not
+    tell whether it has run before."""
+
+    at_work: list[str] = field(default_factory=list[str])
+    ended: list[str] = field(default_factory=list[str])
+    queued: list[str] = field(default_factory=list[str])
+
+
+def _sort_runs(states: Mapping[str, JobState]) -> _Runs:
+    runs = _Runs()
     for item, state in states.items():
-        if not item.startswith(RUNS) or state.attempt is None:
+        if not item.startswith(RUNS):
             continue
-        if _has_ended(state):
-            ended.append(item)
+        if state.attempt is None:
+            if state.state in (State.QUEUED, State.WAITING):
+                runs.queued.append(item)
+        elif _has_ended(state):
+            runs.ended.append(item)
         else:
-            at_work.append(item)
-    return ended, at_work
+            runs.at_work.append(item)
+    return runs
 
 
 def _has_ended(state: JobState) -> bool:
@@ -146,16 +160,19 @@ class _JournalChecks:
             return entry.holes if entry else []
         return self._read(item, folder, look)
 
-    def find_holes_of_ended(self, items: Sequence[str]) -> dict[str, list[_Hole]]:
-        """By the folders of runs that have ended, the holes of their journals. Of those
-        that had none some are looked at again, each time others."""
+    def find_some_holes(
+        self, items: Sequence[str], *, have_journals: bool
+    ) -> dict[str, list[_Hole]]:
+        """By the folders of runs that nobody trains now, the holes of their journals. Of
+        those that had none some are looked at again, each time others; and so it is with
+        those that were never read, where they may not have a journal."""
         first = random.randrange(len(items)) if items else 0
         again = _Share(AGAIN_S)
         holes: dict[str, list[_Hole]] = {}
         for item in (*items[first:], *items[:first]):
             entry = self._entries.get(item)
-            is_sound = entry is not None and not entry.holes
-            if not is_sound or again.take():
+            is_settled = not have_journals if entry is None else not entry.holes
+            if not is_settled or again.take():
                 holes[item] = self.find_holes(item)
         return holes
 

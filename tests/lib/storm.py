@@ -91,6 +91,13 @@ class Storm:
 
     def rage(self, events: int) -> None:
         """So many events, each kind as often as any other, in an order that the seed decides."""
+        try:
+            self._rage(events)
+        except BaseException:
+            self._over.set()  # or its watchers would go on into the next test
+            raise
+
+    def _rage(self, events: int) -> None:
         order = [
             event
             for _ in range(-(-events // len(self.events)))
