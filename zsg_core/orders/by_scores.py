@@ -37,21 +37,32 @@ def check_scores(settings: Any) -> None:
             "order scores needs `path`: a file with a score of each training example"
         )
     shape = settings.shape or SORT
+    _refuse_idle_numbers(settings, shape)
+    if shape == SEGMENT:
+        _refuse_beside_segments(settings)
+    if shape != SORT and settings.noise is not None:
+        raise ValueError(f"`noise` goes with shape sort, not with {shape}; take it out")
+
+
+def _refuse_idle_numbers(settings: Any, shape: str) -> None:
+    """ValueError for a number that the shape does not have."""
     for key in NUMBERS:
-        if getattr(settings, key) is not None and key not in DEFAULTS[shape]:
-            having = [name for name, numbers in DEFAULTS.items() if key in numbers]
-            raise ValueError(
-                f"`{key}` does nothing in shape {shape}, only in {' and '.join(having)}; take it"
-                " out"
-            )
-    if shape == SEGMENT and settings.direction == DESCENDING:
+        if getattr(settings, key) is None or key in DEFAULTS[shape]:
+            continue
+        having = [name for name, numbers in DEFAULTS.items() if key in numbers]
+        raise ValueError(
+            f"`{key}` does nothing in shape {shape}, only in {' and '.join(having)}; take it out"
+        )
+
+
+def _refuse_beside_segments(settings: Any) -> None:
+    """ValueError for what shape segment decides itself."""
+    if settings.direction == DESCENDING:
         raise ValueError(
             "shape segment takes its ends by front_of and back_of; take `direction` out"
         )
-    if shape == SEGMENT and settings.jitter is not None:
+    if settings.jitter is not None:
         raise ValueError("shape segment is shuffled already; take `jitter` out")
-    if shape != SORT and settings.noise is not None:
-        raise ValueError(f"`noise` goes with shape sort, not with {shape}; take it out")
 
 
 def resolve_scores(settings: Any) -> dict[str, Any]:
