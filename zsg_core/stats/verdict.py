@@ -33,24 +33,25 @@ from zsg_core.metrics.means import LOSS, is_over_items
 from zsg_core.settings.claims import (
     FEWEST_PLACES,
     Claim,
-    Correlates,
-    FallsAt,
-    FallsEarly,
-    FallsSuddenly,
-    Rises,
     explain_too_few_places,
 )
-from zsg_core.stats import curves
 from zsg_core.stats.curves import Interval
 from zsg_core.stats.effects import (
     SPLITS,
     EffectEstimate,
-    Effects,
     Floats,
     RunTable,
     compute_level_means,
     count_effective_tasks,
     estimate_effects,
+)
+from zsg_core.stats.questions import (
+    Curve,
+    Question,
+    compute_ranks,
+    find_common_steps,
+    make_question,
+    take_steps,
 )
 
 SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = (
@@ -67,24 +68,6 @@ TAIL = 0.025  # how often, on either side, a claim without an effect may be deci
 # places whose orders are all looked at; of more, DRAWN_ORDERS are drawn
 MOST_ORDERED = 8
 DRAWN_ORDERS = 100_000
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run: the mean loss of each unit, a held-out task (or an item, where all are
-    of one task), at every step.
-
-    A unit that has no loss at a step, NaN, counts 0 items there.
-    """
-
-    level: str  # its place on the claim's axis
-    split: str  # the test set
-    seed: str
-    steps: Sequence[int]
-    units: Sequence[str]
-    # test items of each unit; (steps, units) where they differ by step
-    counts: Sequence[int] | Floats
-    losses: Floats  # (steps, units)
 
 
 @dataclass(frozen=True)
@@ -165,23 +148,6 @@ class ClaimVerdict:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A claim as arithmetic: what is taken of each run, and what effects the means of
-    it at the levels make."""
-
-    # → (values, units), the units' weights
-    take: Callable[[Curve], tuple[Floats, Floats]]
-    effects: Effects
-    names: Sequence[str]
-    null: float = 0.0
-    least: float = 0.0
-    # the levels' means ↦ one value of each level (draws, levels), where there is one
-    values: Effects | None = None
-    # its one effect is the correlation of these values with the levels' places
-    is_order: bool = False
-
-
 # what is too large is no number, and is told
 @np.errstate(over="ignore", invalid="ignore")
 def judge_claim(
@@ -207,7 +173,7 @@ def judge_claim(
         return ClaimVerdict(TOO_FEW, notes=[_explain_no_runs(weighed, levels)])
     splits = len({curve.split for curve in whole})
     tasks = len({unit for curve in whole for unit in _list_measured_units(curve)})
-    question = _make_question(claim, whole, levels)
+    question = make_question(claim, whole, levels)
     if isinstance(question, str):
         return ClaimVerdict(
             TOO_FEW, tasks=tasks, splits=splits, runs=len(whole), notes=[question]
@@ -267,8 +233,8 @@ def compute_mean_curves(
     means = {}
     for level in levels:
         of_level = [curve for curve in whole if curve.level == level]
-        if of_level and (steps := _find_common_steps(of_level)):
-            cells = [_tabulate(curve, _take_steps(steps)) for curve in of_level]
+        if of_level and (steps := find_common_steps(of_level)):
+            cells = [_tabulate(curve, take_steps(steps)) for curve in of_level]
             means[level] = (steps, compute_level_means(cells, [level])[level][0])
     return means
 
@@ -297,7 +263,7 @@ def _add_scope(
 
 
 def _estimate_claim_effects(
-    question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
+    question: Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[ClaimEffect]:
     sizes = estimate_effects(cells, levels, question.effects)
     chance = None
@@ -324,7 +290,7 @@ def _list_measured_units(curve: Curve) -> list[str]:
 
 
 def _compute_level_values(
-    question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
+    question: Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[float]:
     """What a claim compares: one value of each level; none where it is of parts of a curve."""
     if question.values is None:
@@ -346,7 +312,7 @@ def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
     not known both are 1.
     """
     positions = np.arange(len(values)) - (len(values) - 1) / 2
-    ranks = _compute_ranks(np.asarray([values], np.float64))[0]
+    ranks = compute_ranks(np.asarray([values], np.float64))[0]
     if not np.isfinite(ranks).all():
         return 1.0, 1.0
     if len(values) <= MOST_ORDERED:
@@ -411,7 +377,7 @@ def _check_same_units(split: str, runs: Sequence[Curve]) -> None:
 class _Evidence:
     """What a verdict rests on: the runs of whole splits, and the effects they have."""
 
-    question: _Question
+    question: Question
     whole: Sequence[Curve]
     effects: Sequence[ClaimEffect]
     levels: Sequence[str]
@@ -518,185 +484,3 @@ def _warn_of_seeds_alone(evidence: _Evidence) -> Iterator[str]:
                 f"{effect.name}: clear over seeds alone, but not over held-out"
                 f" {evidence.unit_word}"
             )
-
-
-# What each claim takes of a run
-
-
-def _make_question(
-    claim: Claim, whole: Sequence[Curve], levels: Sequence[str]
-) -> "_Question | str":
-    """The claim as arithmetic; a text says why these curves cannot answer it."""
-    match claim:
-        case Rises():
-            names = [
-                f"{after} − {before}" for before, after in itertools.pairwise(levels)
-            ]
-            whole_name = [f"{levels[-1]} − {levels[0]}"] if len(levels) > 2 else []
-            return _ask_of_values(
-                claim.of,
-                whole,
-                levels,
-                _compute_steps_up,
-                [*names, *whole_name],
-                least=claim.by,
-            )
-        case Correlates():
-            return _ask_of_values(
-                claim.of,
-                whole,
-                levels,
-                _compute_spearman,
-                ["rank correlation"],
-                least=claim.at_least,
-                is_order=True,
-            )
-        case FallsEarly():
-            return _ask_falls_early(claim, whole, levels)
-        case FallsAt():
-            return _ask_falls_at(claim, whole, levels)
-        case FallsSuddenly():
-            name = f"share of tasks that fall suddenly, {levels[0]} − {levels[1]}"
-            return _Question(
-                _take_sudden_drops(claim.times),
-                lambda at: at[levels[0]] - at[levels[1]],
-                [name],
-                values=lambda at: np.concatenate(
-                    [at[level] for level in levels], axis=1
-                ),
-            )
-
-
-def _ask_of_values(
-    curve_value: str,
-    whole: Sequence[Curve],
-    levels: Sequence[str],
-    compare: Callable[[Floats], Floats],
-    names: Sequence[str],
-    **thresholds: Any,
-) -> "_Question | str":
-    """A question about one value of each level, its last or the area under its mean
-    curve, as the report has them. `curve_value`: end or area."""
-    steps = {
-        level: _find_common_steps([curve for curve in whole if curve.level == level])
-        for level in levels
-    }
-    if lacking := [level for level in levels if not steps[level]]:
-        return f"the runs at {', '.join(lacking)} share no checkpoint"
-
-    def take(curve: Curve) -> tuple[Floats, Floats]:
-        common = steps[curve.level]
-        return _take_steps(common[-1:] if curve_value == "end" else common)(curve)
-
-    def values(means: Mapping[str, Floats]) -> Floats:
-        ends = [
-            means[level][:, -1]
-            if curve_value == "end"
-            else curves.compute_area(steps[level], means[level].T)
-            for level in levels
-        ]
-        return np.stack(ends, axis=1)
-
-    return _Question(
-        take, lambda means: compare(values(means)), names, values=values, **thresholds
-    )
-
-
-def _compute_steps_up(values: Floats) -> Floats:
-    """(draws, levels) ↦ what each level is above the one before, and of several the
-    last above the first."""
-    steps = np.diff(values, axis=1)
-    return (
-        steps
-        if values.shape[1] == 2
-        else np.concatenate([steps, values[:, -1:] - values[:, :1]], axis=1)
-    )
-
-
-def _compute_spearman(values: Floats) -> Floats:
-    """(draws, levels) ↦ Spearman's correlation of a level's value with its place."""
-    positions = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-    ranks = _compute_ranks(values)
-    length = np.sqrt((ranks**2).sum(axis=1) * (positions**2).sum())
-    return np.divide(
-        ranks @ positions, length, out=np.full(len(ranks), np.nan), where=length > 0
-    )[:, None]
-
-
-def _compute_ranks(values: Floats) -> Floats:
-    """(draws, levels) ↦ the ranks of each row, centred; ties share their mean. NaN
-    where a value is none."""
-    above = np.sign(values[:, :, None] - values[:, None, :])
-    return above.sum(axis=2) / 2
-
-
-def _ask_falls_early(
-    claim: FallsEarly, whole: Sequence[Curve], levels: Sequence[str]
-) -> "_Question | str":
-    """The question of a claim that most of the fall happens early; or why the curves
-    cannot answer it."""
-    steps = _find_common_steps(whole)
-    early = sum(step <= claim.within * steps[-1] for step in steps) - 1
-    if early < 1:
-        return f"no checkpoint lies within the first {float(claim.within):.0%} of the steps"
-
-    def effects(at: Mapping[str, Floats]) -> Floats:
-        curve = at[levels[0]]
-        whole_fall = curve[:, 0] - curve.min(axis=1)
-        early_fall = curve[:, 0] - curve[:, early]
-        shares = np.full(len(curve), np.nan)
-        np.divide(early_fall, whole_fall, out=shares, where=whole_fall > 0)
-        return shares[:, None]
-
-    share = float(claim.share)
-    name = f"share of the fall by step {steps[early]}"
-    return _Question(_take_steps(steps), effects, [name], null=share, least=share)
-
-
-def _ask_falls_at(
-    claim: FallsAt, whole: Sequence[Curve], levels: Sequence[str]
-) -> "_Question | str":
-    """The question of a claim that a curve turns down at a step; or why the curves
-    cannot answer it."""
-    steps = _find_common_steps(whole)
-    middle = max(step for step in steps if step <= claim.at * steps[-1])
-    reach = claim.window * steps[-1]
-    before = [step for step in steps if step <= middle - reach]
-    after = [step for step in steps if step >= middle + reach]
-    if not before or not after or claim.at == 1:
-        return "too few checkpoints around the turn"
-
-    def effects(at: Mapping[str, Floats]) -> Floats:
-        first, turn, last = at[levels[0]].T
-        return ((turn - last) - (first - turn))[:, None]
-
-    name = f"fall over steps {middle}–{after[0]} less that over {before[-1]}–{middle}"
-    return _Question(_take_steps([before[-1], middle, after[0]]), effects, [name])
-
-
-def _take_steps(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:
-    def take(curve: Curve) -> tuple[Floats, Floats]:
-        rows = [list(curve.steps).index(step) for step in steps]
-        return (
-            np.asarray(curve.losses[rows], np.float64),
-            np.asarray(curve.counts, np.float64)[rows],
-        )
-
-    return take
-
-
-def _take_sudden_drops(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
-    def take(curve: Curve) -> tuple[Floats, Floats]:
-        drops = curves.find_sudden_drops(
-            list(curve.steps), list(curve.units), curve.losses
-        )
-        sudden = {drop.task for drop in drops if drop.times_usual > times}
-        return np.array([[float(unit in sudden) for unit in curve.units]]), np.ones(
-            len(curve.units)
-        )
-
-    return take
-
-
-def _find_common_steps(whole: Sequence[Curve]) -> list[int]:
-    return sorted(set.intersection(*(set(curve.steps) for curve in whole)))

@@ -23,7 +23,8 @@ from launcher.workspace import recorded_grids, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
 from zsg_core.stats import verdict
-from zsg_core.stats.verdict import ClaimVerdict, Curve
+from zsg_core.stats.questions import Curve
+from zsg_core.stats.verdict import ClaimVerdict
 
 Axes = Mapping[str, Any]
 
