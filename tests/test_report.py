@@ -13,8 +13,8 @@ from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
+from jobs.deciding import recorded_runs
 from launcher.reporting import frames, report
-from launcher.reporting.data import recorded_runs
 from launcher.reporting.data.grid_comparison import ReportOptions
 from launcher.reporting.html.page import estimate_cell, interval_cell
 from tests.lib.job_records import write_job_file

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.deciding.judged_claims import JudgedClaim
 from launcher.api.calls import as_library
 from launcher.api.grids import find_grid, open_workspace
 from launcher.api.records import Effect, Grid, Verdict
@@ -11,7 +12,6 @@ from launcher.reporting import frames
 from launcher.reporting import report as reports
 from launcher.reporting.data import verdicts
 from launcher.reporting.data.grid_comparison import ReportOptions
-from launcher.reporting.data.verdicts import JudgedClaim
 from launcher.workspace import workspaces
 from zsg_core.errors import UserError
 

@@ -26,6 +26,7 @@ from jobs.contract.folder import Damaged, Workspace, list_paths
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import PrepareJob, TrainJob, stage_folders
 from jobs.contract.journal_rows import as_mapping, find_first_start
+from jobs.deciding.recorded_runs import RecordedRun
 from launcher.reporting import bundle_record, licences
 from launcher.reporting.bundle_record import (
     BundledFile,
@@ -33,7 +34,6 @@ from launcher.reporting.bundle_record import (
     BundledRun,
     BundleRecord,
 )
-from launcher.reporting.data.recorded_runs import RecordedRun
 from launcher.workspace import code_snapshot, recorded_grids
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError

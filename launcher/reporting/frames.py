@@ -21,8 +21,9 @@ from pyarrow import csv, parquet
 
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import ListedRun
-from launcher.reporting.data import csv_cells, recorded_runs
-from launcher.reporting.data.recorded_runs import RecordedRun
+from jobs.deciding import recorded_runs
+from jobs.deciding.recorded_runs import RecordedRun
+from launcher.reporting.data import csv_cells
 from launcher.workspace import extras, recorded_grids
 
 if TYPE_CHECKING:

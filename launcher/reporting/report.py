@@ -12,9 +12,10 @@ from typing import Any
 from jobs.contract.folder import Damaged, Workspace, write_text
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.states import RecordedState
+from jobs.deciding import recorded_runs, run_axes
 from jobs.tracking import mlflow_metadata
 from launcher.reporting import frames, outputs
-from launcher.reporting.data import recorded_runs, run_groups, state_maps, verdicts
+from launcher.reporting.data import run_groups, state_maps, verdicts
 from launcher.reporting.data.grid_comparison import GridComparison, ReportOptions
 from launcher.reporting.data.run_groups import Group, Member, Summary
 from launcher.reporting.data.state_maps import StateMaps
@@ -247,7 +248,7 @@ def _choose_panel_axis(
     panel = run_groups.choose_panel_axis(axes, groups, wish)
     if panel is None:
         return None
-    count = len({run_groups.axis_text(group.axes.get(panel)) for group in groups})
+    count = len({run_axes.axis_text(group.axes.get(panel)) for group in groups})
     if count <= MOST_PANELS:
         return panel
     if wish:
@@ -400,4 +401,4 @@ def _drop_columns(
 
 
 def _axes(comparison: GridComparison, group: Group) -> dict[str, str]:
-    return {key: run_groups.axis_text(group.axes.get(key)) for key in comparison.keys}
+    return {key: run_axes.axis_text(group.axes.get(key)) for key in comparison.keys}

@@ -18,23 +18,25 @@ from numpy.typing import NDArray
 from jobs.contract.grid_record import LABEL
 from jobs.contract.journal import Point
 from jobs.contract.states import RecordedState
-from launcher.reporting.data.recorded_runs import RecordedRun
+from jobs.deciding.recorded_runs import RecordedRun
+from jobs.deciding.run_axes import (
+    Axes,
+    axis_text,
+    last_word,
+    unseeded_axes,
+    without_splits,
+)
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
 from zsg_core.recipe import remove_seeds
-from zsg_core.shown_text import format_value
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop, Interval
 
 X = ("step", "examples", "tokens")
-SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates
-SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
 NONE = "none"
 # how far apart, relative or not, a value and the mean of its items may lie: items are
 # kept in 32 bits
 SAME = 1e-5
-
-Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -143,27 +145,6 @@ def _items(run: RecordedRun, key: str) -> ItemMeans | None:
         by_task,
         means.is_over_items(key),
     )
-
-
-def unseeded_axes(axes: Axes) -> dict[str, Any]:
-    """The values of a grid's point without the seeds that make replicates, also inside
-    of values that are mappings."""
-    return {
-        key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS
-    }
-
-
-def without_splits(axes: Axes) -> dict[str, Any]:
-    """The values of a grid's point without the held-out split."""
-    return {
-        key: value
-        for key, value in axes.items()
-        if key != SPLIT and not key.startswith(f"{SPLIT}.")
-    }
-
-
-def _plain(value: Any) -> Any:
-    return unseeded_axes(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)
@@ -421,21 +402,6 @@ def choose_panel_axis(
         keys[::-1],
         key=lambda key: len({axis_text(group.axes.get(key)) for group in groups}),
     )
-
-
-def last_word(key: str) -> str:
-    """What of a setting's name a table's heading has."""
-    return key.rpartition(".")[2]
-
-
-def axis_text(value: Any) -> str:
-    """A value of an axis in words; of a mapping `dmt, k 1/4`."""
-    if isinstance(value, Mapping) and value:
-        return ", ".join(
-            axis_text(item) if key == "name" else f"{key} {axis_text(item)}"
-            for key, item in value.items()
-        )
-    return "–" if value is None else format_value(value)
 
 
 def axes_label(axes: Axes, keys: Sequence[str]) -> str:

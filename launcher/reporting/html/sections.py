@@ -8,11 +8,12 @@ from typing import Any
 
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.states import RecordedState
-from launcher.reporting.data import recorded_runs, run_groups
+from jobs.deciding import recorded_runs, run_axes
+from jobs.deciding.judged_claims import JudgedClaim
+from jobs.deciding.run_axes import last_word
 from launcher.reporting.data.grid_comparison import GridComparison
-from launcher.reporting.data.run_groups import Group, Member, Summary, last_word
+from launcher.reporting.data.run_groups import Group, Member, Summary
 from launcher.reporting.data.state_maps import StateMaps
-from launcher.reporting.data.verdicts import JudgedClaim
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
@@ -318,9 +319,9 @@ def _mean_of(metric: str) -> str:
 def _axis_cell(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (
-        report_page.NumberCell(float(value), run_groups.axis_text(value))
+        report_page.NumberCell(float(value), run_axes.axis_text(value))
         if is_number
-        else run_groups.axis_text(value)
+        else run_axes.axis_text(value)
     )
 
 
@@ -471,7 +472,7 @@ def _stands_on(comparison: GridComparison) -> list[str]:
     rows = [
         [
             *(facts.get(name, "") for name in differing),
-            *(run_groups.axis_text(row.axes.get(key)) for key in axes),
+            *(run_axes.axis_text(row.axes.get(key)) for key in axes),
         ]
         for facts, row in zip(comparison.facts, listed, strict=True)
     ]

@@ -4,9 +4,9 @@ what that rests on."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.deciding import run_axes
+from jobs.deciding.judged_claims import JudgedClaim
 from launcher.grids import published
-from launcher.reporting.data import run_groups
-from launcher.reporting.data.verdicts import JudgedClaim
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
@@ -159,7 +159,7 @@ def _lines(
 ) -> list[Line]:
     return [
         Line(
-            "mean" if name in ("", run_groups.axis_text(None)) else name,
+            "mean" if name in ("", run_axes.axis_text(None)) else name,
             colours[name],
             [*map(float, steps)],
             [*map(float, values)],
@@ -222,7 +222,7 @@ def _over(estimate: EffectEstimate) -> str:
 def describe_group(judged: JudgedClaim) -> str:
     """Which runs a verdict is of, in one line; empty for all of a grid."""
     return ", ".join(
-        f"{run_groups.last_word(key)} {run_groups.axis_text(value)}"
+        f"{run_axes.last_word(key)} {run_axes.axis_text(value)}"
         for key, value in judged.group.items()
     )
 
@@ -234,11 +234,11 @@ def describe_claim(claim: Claim) -> str:
             least_rise = f", each time by {claim.by:g}" if claim.by else ""
             return (
                 f"{_OF[claim.of]} of {claim.metric}:"
-                f" {' < '.join(map(run_groups.axis_text, claim.values))}{least_rise}"
+                f" {' < '.join(map(run_axes.axis_text, claim.values))}{least_rise}"
             )
         case Correlates():
             rank = (
-                f"Spearman of {run_groups.last_word(claim.along)} and {_OF[claim.of]} of"
+                f"Spearman of {run_axes.last_word(claim.along)} and {_OF[claim.of]} of"
                 f" {claim.metric}"
             )
             return f"{rank} ≥ {claim.at_least:g}"
@@ -252,7 +252,7 @@ def describe_claim(claim: Claim) -> str:
                 f"{claim.metric} falls faster after {claim.at} of the steps than before"
             )
         case FallsSuddenly():
-            value, against = map(run_groups.axis_text, (claim.value, claim.against))
+            value, against = map(run_axes.axis_text, (claim.value, claim.against))
             return (
                 f"more tasks fall by over {claim.times:g} times the usual under {value} than"
                 f" under {against}"
