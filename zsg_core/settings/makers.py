@@ -1,0 +1,293 @@
+"""Says the settings of makers of data: how a model is asked for texts, and which of
+them become examples.
+
+Each maker has a class of settings here and a field in MakeSettings, and its function in
+a module of zsg_core.makers.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, field_validator, model_validator
+
+from zsg_core import addresses, secrets
+from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
+
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+Price = Annotated[FiniteFloat, Field(ge=0)]
+Stop = Annotated[str, Field(min_length=1, max_length=100)]
+
+MILLION = 1_000_000  # tokens that a price is of
+
+
+class MakerSettings(Strict):
+    """What all makers have in common. Whatever of a maker's settings changes makes
+    another set, kept by content."""
+
+    items: Count | None = Field(
+        default=None,
+        description=(
+            "Use only this many of the source's examples, drawn by `seed`. Null means all."
+        ),
+    )
+    seed: Seed = Field(
+        default=0,
+        description=(
+            "Seed of the draw of items, and of the draws of a model in a folder. No other "
+            "seed changes them."
+        ),
+    )
+
+    def count_requests(self, items: int) -> int:
+        """The most requests of so many items."""
+        return items
+
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of one reply."""
+        raise NotImplementedError
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All its values, as a recipe has them."""
+        return self.model_dump(mode="json")
+
+
+class RftSettings(MakerSettings):
+    """Rejection-sampling fine-tuning: k answers of a model to each problem, of which the
+    right ones stay that differ in their equations (arXiv 2308.01825); the defaults are
+    as published."""
+
+    samples: Count = Field(default=100, description="Answers to each problem (k).")
+    temperature: Positive = Field(
+        default=0.7, description="Temperature of the draws; higher is more random."
+    )
+    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description=(
+            "Nucleus sampling: draw from the fewest most likely tokens that together have "
+            "this probability."
+        ),
+    )
+    max_new_tokens: Count = Field(
+        default=256,
+        description=(
+            "Longest answer, in tokens. A longer one is cut there, and then refused: it "
+            "is not over."
+        ),
+    )
+    stops: list[Stop] = Field(
+        default_factory=list[Stop],
+        max_length=4,
+        description=(
+            "Texts at which an answer is over, for models that go on into a next "
+            "question; they are cut off with all that follows."
+        ),
+    )
+    system: str = Field(
+        default="",
+        description="The system text before the problem, as the model sees it.",
+    )
+    wording: str = Field(
+        default="",
+        description=(
+            "What the model is told after the problem, with a blank line between, such "
+            "as how to end. The examples that are made do not have it."
+        ),
+    )
+    read: Literal["marked", "last"] = Field(
+        default="marked",
+        description=(
+            "Where the number of an answer stands: marked = after the first `#### `, as "
+            "published; last = the last number, for models that were not taught the mark."
+        ),
+    )
+    gold: bool = Field(
+        default=True,
+        description=(
+            "Whether the problem's own answer is an example, too, before those of the "
+            "model."
+        ),
+    )
+
+    def count_requests(self, items: int) -> int:
+        return items * self.samples
+
+    @property
+    def most_tokens(self) -> int:
+        return self.max_new_tokens
+
+
+class AskedSettings(Strict):
+    """Who is asked: a model in a folder, or one at an OpenAI-compatible address."""
+
+    path: FolderName | None = Field(
+        default=None,
+        description=(
+            "A model in a folder: a base, or the snapshot of a run that was kept. Its "
+            "content enters the run id. Either this, or `base_url` and `model`."
+        ),
+    )
+    base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description=(
+            "The address of a server up to /chat/completions, such as "
+            "http://127.0.0.1:8000/v1, which the node must reach. It enters no run id."
+        ),
+    )
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description=(
+            "The model's name at that address. It enters the run id: another model makes "
+            "another set."
+        ),
+    )
+    key_env: Variable | None = Field(
+        default=None,
+        description=(
+            "Name of the environment variable that holds the key; it ends in _API_KEY or "
+            "_TOKEN and is handed on to the job. The key goes over https://, or to "
+            "127.0.0.1. Null means no key."
+        ),
+    )
+    at_once: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=8, description="How many requests the server is sent at a time."
+    )
+    price_read: Price | None = Field(
+        default=None,
+        description="What a million tokens cost that the server reads, in any currency.",
+    )
+    price_written: Price | None = Field(
+        default=None,
+        description="The same of a million tokens that it writes.",
+    )
+    budget: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
+        default=None,
+        description=(
+            "The most that this set may cost, in that currency; needs both prices. The "
+            "job ends when it is spent, and goes on with a larger one. Null means no "
+            "limit."
+        ),
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        why = addresses.explain_refusal(address) if address else None
+        if why:
+            raise ValueError(
+                f"the address {why}. A key is named by key_env, and only there"
+            )
+        return address
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "AskedSettings":
+        problem = (
+            self._explain_bad_place()
+            or self._explain_idle_key()
+            or self._explain_bad_budget()
+            or self._explain_key_refusal()
+        )
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _explain_bad_place(self) -> str | None:
+        """Why it is not clear who is asked; None where it is."""
+        if self.path is not None and self.base_url is not None:
+            return "`path` and `base_url` both say who is asked; give one of them"
+        if self.path is None and self.base_url is None:
+            return (
+                "give `path`, a model's folder, or `base_url` and `model`; without `by` the"
+                " run's own model is asked"
+            )
+        if self.base_url is not None and self.model is None:
+            return "`base_url` needs `model`, the model's name at that address"
+        return None
+
+    def _explain_idle_key(self) -> str | None:
+        """Which key does nothing for a model in a folder; None where none does."""
+        if self.path is None:
+            return None
+        given = self.model_fields_set - {"path"}
+        for key in sorted(given):
+            if getattr(self, key) is not None:
+                return f"`{key}` is of a server at `base_url`; take it out"
+        return None
+
+    def _explain_bad_budget(self) -> str | None:
+        """Why a budget cannot be kept; None where it can, or there is none."""
+        prices = (self.price_read, self.price_written)
+        if self.budget is not None and None in prices:
+            return "`budget` needs `price_read` and `price_written`"
+        if (self.price_read is None) != (self.price_written is None):
+            return "`price_read` and `price_written` go together"
+        return None
+
+    def _explain_key_refusal(self) -> str | None:
+        """Why the key may not be sent to the address; None where it may."""
+        if self.key_env is None or self.base_url is None:
+            return None
+        if why := secrets.explain_name_refusal(self.key_env, self.base_url):
+            return f"key_env: {why}"
+        if why := addresses.explain_key_refusal(self.base_url):
+            return (
+                f"base_url, to which the value of {self.key_env} would be sent, {why}"
+            )
+        return None
+
+    def bound_cost(self, read: int, written: int) -> float | None:
+        """What so many tokens cost; None where no prices are said."""
+        if self.price_read is None or self.price_written is None:
+            return None
+        return (read * self.price_read + written * self.price_written) / MILLION
+
+
+class MakeSettings(Strict):
+    """Which maker makes the source's examples of those in its files, and who is asked."""
+
+    rft: RftSettings | None = Field(
+        default=None,
+        description=(
+            "Rejection-sampling fine-tuning: right answers of a model to problems whose "
+            "answer is a number (GSM8K's format). {} = as published."
+        ),
+    )
+    by: AskedSettings | None = Field(
+        default=None,
+        description=(
+            "Who is asked. Null means the run's own model, before it is trained and "
+            "before tokens are added."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _one_maker(self) -> "MakeSettings":
+        named = self._list_makers()
+        if len(named) != 1:
+            known = ", ".join(sorted(MAKER_KEYS))
+            raise ValueError(
+                f"`make` needs one maker, and has {len(named)}; of {known}"
+            )
+        return self
+
+    def _list_makers(self) -> list[str]:
+        return [key for key in MAKER_KEYS if getattr(self, key) is not None]
+
+    @property
+    def maker(self) -> str:
+        """The name of the maker."""
+        return self._list_makers()[0]
+
+    @property
+    def of_maker(self) -> MakerSettings:
+        """The maker's own settings."""
+        return getattr(self, self.maker)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What makes two sets the same, but for items, model and template."""
+        return {"maker": self.maker, "settings": self.of_maker.recipe}
+
+
+MAKER_KEYS = tuple(key for key in MakeSettings.model_fields if key != "by")
