@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.reporting.data import arrangements
-from launcher.reporting.figures import similarity_chart
+from launcher.reporting.data import arrangements, order_comparison, order_scores
+from launcher.reporting.figures import order_charts
 from tests.lib.command_line import Zsg
 from zsg_core.digest import digest_ids
+from zsg_core.errors import UserError
 
 GRID = """\
 name: orders
@@ -143,8 +144,103 @@ def test_compare_measures_how_alike_two_orders_are(made):
 
 def test_orders_of_different_lengths_are_compared_by_what_both_hold():
     """Ranks are counted among the shared examples."""
-    assert arrangements.rank_correlation([(0, 5), (3, 9), (4, 7)]) == pytest.approx(0.5)
-    assert arrangements.rank_correlation([(1, 1)]) is None
+    rank_correlation = order_comparison.rank_correlation
+
+    assert rank_correlation([(0, 5), (3, 9), (4, 7)]) == pytest.approx(0.5)
+    assert rank_correlation([(1, 1)]) is None
+
+
+@pytest.mark.parametrize(
+    ("second", "same", "first_different"),
+    [
+        ("badcfe", 3, None),
+        ("abdcef", 3, None),
+        ("abcfed", 1, 2),
+        ("abcd", 2, 3),
+        ("fedcba", 1, 1),
+    ],
+)
+def test_two_orders_are_compared_step_by_step(second, same, first_different):
+    """Within a step the order of the examples does not count; a step that only one
+    order has is a difference."""
+    shared = order_comparison.count_same_steps("abcdef", second, batch=2)
+
+    assert (shared.steps, shared.same) == (3, same)
+    assert shared.first_different == first_different
+
+
+def test_examples_that_stand_twice_are_counted_in_each_step():
+    """A step of twice the same example is not a step of it and another."""
+    shared = order_comparison.count_same_steps("aabb", "abab", batch=2)
+    again = order_comparison.count_same_steps("aabb", "aabb", batch=2)
+
+    assert (shared.same, again.same) == (0, 2)
+
+
+def test_compare_says_when_two_orders_are_one_experiment(made):
+    """By the batch that is asked; without runs it says how to ask."""
+    zsg, _ = made
+    nft = opened(made, "nft").id
+    alike = zsg("arrange", "compare", nft, nft, "--batch", "8")
+    apart = shown(made, "compare", nft, opened(made, "fft").id, "--batch", "8")
+    asked = zsg("arrange", "compare", nft, nft)
+
+    assert "batch of 8: the same examples at every one of" in alike
+    assert apart["same_steps"][0]["first_different"] == 1
+    assert "--batch N compares them step by step" in asked
+
+
+def test_any_score_is_drawn_along_an_order(made):
+    """By ids or by places; examples without a score are told, and left out of the
+    means."""
+    zsg, _ = made
+    order = opened(made, "nft")
+    rows = [
+        {"id": example, "ifd": rank / 10} for rank, example in enumerate(order.ids[:-3])
+    ]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    zsg.write("scores.jsonl", text)
+    scores = str(zsg.folder / "scores.jsonl#ifd")
+    zsg("arrange", "draw", order.id, "--score", scores, "--out", "scores.png")
+    placed = order_scores.place_scores(order, order_scores.read_drawn_scores(scores))
+
+    assert placed[:3].tolist() == [0, 0.1, 0.2]
+    assert np.isnan(placed[-3:]).all()
+    assert f"3 of {len(order.ids)} examples have no score" in zsg.said
+    assert (zsg.folder / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_by_place_are_those_of_the_training_list(made, tmp_path):
+    """The score of place 7 is that of the seventh training example wherever the order
+    puts it."""
+    order = opened(made, "fft")
+    everything = opened(made, "random").meta["count"]
+    np.save(tmp_path / "scores.npy", np.arange(float(everything)))
+    scores = order_scores.read_drawn_scores(str(tmp_path / "scores.npy"))
+
+    assert order_scores.place_scores(order, scores).tolist() == order.places.tolist()
+
+
+def test_scores_of_other_examples_are_not_drawn(made, tmp_path):
+    """The error shows an id of each side; so for too few scores by place."""
+    order = opened(made, "nft")
+    (tmp_path / "other.tsv").write_text("elsewhere:1\t0.5\n")
+    np.save(tmp_path / "short.npy", np.arange(3.0))
+    other = order_scores.read_drawn_scores(str(tmp_path / "other.tsv"))
+    short = order_scores.read_drawn_scores(str(tmp_path / "short.npy"))
+
+    with pytest.raises(UserError, match="such as 'elsewhere:1', is in arrangement"):
+        order_scores.place_scores(order, other)
+    with pytest.raises(UserError, match="has 3 scores by place, and corpus"):
+        order_scores.place_scores(order, short)
+
+
+def test_windows_leave_out_what_has_no_score():
+    """A window of nothing but unknown values has no mean."""
+    values = np.array([np.nan, 2.0, np.nan, np.nan, 5.0])
+    _, means = order_charts.average_windows(values)
+
+    assert np.isnan(means[0]) and means[1] == 2.0 and means[4] == 5.0
 
 
 def test_the_picture_is_drawn_from_the_distances(made):
@@ -170,7 +266,7 @@ def test_the_picture_is_drawn_from_the_distances(made):
 
 def test_windows_of_a_picture_cover_the_order():
     """Each mean is of 160 examples, the last of those that are left."""
-    where, means = similarity_chart.average_windows(np.arange(3300.0))
+    where, means = order_charts.average_windows(np.arange(3300.0))
 
     assert (where[0], means[0], where[-1], means[-1]) == (80, 79.5, 3250, 3249.5)
 

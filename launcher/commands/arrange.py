@@ -1,5 +1,7 @@
 """The commands under `zsg arrange`: each parses, calls one function, prints."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +10,10 @@ import typer
 from launcher.commands.options import AsJson, GridFile, Replace, Workspace
 
 if TYPE_CHECKING:  # numpy
+    from launcher.reporting.data.arrangements import Arrangement
     from launcher.reporting.data.learnt_runs import Asked, Learnt, ShownRun
+    from launcher.reporting.data.order_comparison import OrderComparison
+    from launcher.reporting.figures.order_charts import Values
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -147,36 +152,54 @@ def show_one(
 def compare(
     first: OrderId,
     second: OrderId,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="examples of a step; by default those of the runs on either order",
+        ),
+    ] = None,
     workspace: Workspace = None,
     json: AsJson = False,
 ) -> None:
-    """Compare two orders by rank, and by what their beginnings share.
+    """Compare two orders by rank, by what their beginnings share, and step by step. Two
+    orders with the same examples at every step are one experiment.
 
     \b
-    Example:
+    Examples:
       zsg arrange compare 3f2a 81bc
+      zsg arrange compare 3f2a 81bc --batch 16
     """
-    from launcher.reporting.data import arrangements
+    from launcher.reporting.data import arrangements, order_comparison
     from launcher.views import show
     from launcher.workspace import workspaces
 
     workspace_folder = workspaces.find_to_read(workspace)
-    comparison = arrangements.compare_orders(
+    comparison = order_comparison.compare_orders(
         arrangements.find_arrangement(workspace_folder, first),
         arrangements.find_arrangement(workspace_folder, second),
+        batch,
     )
     if json:
-        show.as_json(comparison)
+        show.as_json(asdict(comparison))
         return
-    count, rho = comparison["count"], comparison["spearman"]
-    show.print_result(
-        f"{count['one']} and {count['two']} examples, {count['both']} in both"
-    )
-    show.print_result(
-        f"rank correlation (Spearman): {'–' if rho is None else f'{rho:.4f}'}"
-    )
-    for length, share in comparison["overlap"].items():
-        show.print_result(f"of the first {length}: {share:.1%} in both")
+    for line in _format_comparison(comparison):
+        show.print_result(line)
+
+
+def _format_comparison(comparison: "OrderComparison") -> Iterator[str]:
+    """The lines that tell how alike two orders are."""
+    count = comparison.count
+    yield f"{count['one']} and {count['two']} examples, {count['both']} in both"
+    rho = "–" if comparison.spearman is None else f"{comparison.spearman:.4f}"
+    yield f"rank correlation (Spearman): {rho}"
+    for length, share in comparison.overlap.items():
+        yield f"of the first {length}: {share:.1%} in both"
+    for shared in comparison.same_steps:
+        yield shared.describe()
+    if not comparison.same_steps:
+        yield "no run trains on either yet: --batch N compares them step by step"
 
 
 @app.command()
@@ -185,33 +208,78 @@ def draw(
         list[str],
         typer.Argument(help="arrangement or run ids, or unique prefixes", metavar="ID"),
     ],
-    out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path(
-        "similarity.png"
-    ),
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            help="draw scores of a file in place of similarity: JSON lines, Parquet,"
+            " tab-separated text or .npy, as order scores reads them",
+            metavar="FILE[#COLUMN]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="the PNG file to write  \\[default: similarity.png, or scores.png]",
+        ),
+    ] = None,
     workspace: Workspace = None,
     replace: Replace = False,
 ) -> None:
-    """Draw the similarity to the test set along one or more orders.
+    """Draw the similarity to the test set along one or more orders, or any score that a
+    file gives the examples.
 
     \b
-    Example:
+    Examples:
       zsg arrange draw 3f2a 81bc --out nft-fft.png
+      zsg arrange draw 3f2a --score scores.parquet#ifd
     """
     from launcher.reporting import outputs
     from launcher.reporting.data import arrangements
-    from launcher.reporting.figures import similarity_chart
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    outputs.refuse_existing(out, replace)
+    picture = out or Path("scores.png" if score else "similarity.png")
+    outputs.refuse_existing(picture, replace)
     workspace_folder = workspaces.find_to_read(workspace)
     chosen = [arrangements.find_arrangement(workspace_folder, prefix) for prefix in ids]
+    if score:
+        _draw_scores(chosen, score, picture)
+    else:
+        _draw_similarity(chosen, picture)
+    show.print_result(f"wrote {picture}")
+
+
+def _draw_similarity(chosen: "Sequence[Arrangement]", picture: Path) -> None:
+    """Draws the similarity to the test set along each order."""
+    from launcher.reporting.data import arrangements
+    from launcher.reporting.figures import order_charts
+
     curves = {
         arrangements.label_arrangement(order): arrangements.measure_similarity(order)
         for order in chosen
     }
-    similarity_chart.draw_similarity(curves, out)
-    show.print_result(f"wrote {out}")
+    order_charts.draw_similarity(curves, picture)
+
+
+def _draw_scores(chosen: "Sequence[Arrangement]", score: str, picture: Path) -> None:
+    """Draws the scores of a file along each order, and says how many examples have
+    none."""
+    from launcher.reporting.data import arrangements, order_scores
+    from launcher.reporting.figures import order_charts
+    from launcher.views import show
+
+    scores = order_scores.read_drawn_scores(score)
+    curves: dict[str, Values] = {}
+    for order in chosen:
+        label = arrangements.label_arrangement(order)
+        curves[label] = order_scores.place_scores(order, scores)
+        if unscored := order_scores.count_unscored(curves[label]):
+            show.print_message(
+                f"{label}: {unscored} of {len(order.ids)} examples have no score"
+            )
+    order_charts.draw_scores(curves, order_scores.name_scores(score), picture)
 
 
 def _show_learnt(

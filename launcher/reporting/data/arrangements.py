@@ -1,5 +1,5 @@
-"""Reads the arrangements of a workspace: finds one by its id or its run's, sums it up,
-compares two.
+"""Reads the arrangements of a workspace: finds one by its id or its run's, and sums it
+up.
 
 All but `similarity` reads a few files; that one computes the distances of a corpus to its test set.
 """
@@ -189,46 +189,6 @@ def describe_tenths(task_names: Sequence[str]) -> list[dict[str, Any]]:
 def task_of(example_id: str) -> str:
     """The task in an example's id, `<task>:<place>`; of an id without a place, the id."""
     return example_id.rpartition(":")[0] or example_id
-
-
-def compare_orders(first: Arrangement, second: Arrangement) -> dict[str, Any]:
-    """How much two orders share, and how alike they put it.
-
-    `spearman` is the rank correlation over the examples that both hold; `overlap` the
-    share of the shorter order's first part, at a few lengths, that the other has within
-    the same length.
-    """
-    second_ranks = {example: rank for rank, example in enumerate(second.ids)}
-    both = [
-        (rank, second_ranks[example])
-        for rank, example in enumerate(first.ids)
-        if example in second_ranks
-    ]
-    shortest = min(len(first.ids), len(second.ids))
-    lengths = sorted(
-        {max(1, shortest * share // 100) for share in (1, 5, 10, 25, 50, 100)}
-    )
-    overlap = {
-        str(n): len(set(first.ids[:n]) & set(second.ids[:n])) / n for n in lengths
-    }
-    counts = {"one": len(first.ids), "two": len(second.ids), "both": len(both)}
-    return {
-        "arrangements": [first.id, second.id],
-        "count": counts,
-        "spearman": rank_correlation(both),
-        "overlap": overlap,
-    }
-
-
-def rank_correlation(pairs: Sequence[tuple[int, int]]) -> float | None:
-    """The rank correlation of pairs of distinct places; None for fewer than two."""
-    if len(pairs) < 2:
-        return None
-    ranks = [
-        np.argsort(np.argsort(np.array(column))) for column in zip(*pairs, strict=True)
-    ]
-    n = len(pairs)
-    return float(1 - 6 * np.sum((ranks[0] - ranks[1]) ** 2) / (n * (n * n - 1)))
 
 
 def measure_similarity(
