@@ -24,6 +24,7 @@ from typing import Any
 from jobs.contract import journal
 from jobs.contract.folder import read_json
 from jobs.contract.heartbeat import STARTING
+from launcher.status.slurm_states import LEAVING, START_S
 from launcher.workspace.job_state import JOURNAL_UNREADABLE
 from tests.lib import storm_kinds
 from tests.lib.command_line import Zsg
@@ -35,6 +36,8 @@ from tests.lib.storm_kinds import Marks, Rates
 ENDED = ("done", "failed", "cancelled")
 # after its last process has died, a run may be called running for so long
 GONE_S = 60.0
+# for so long status says of what has ended that it leaves: Slurm still clears up
+CLEARING_S = START_S
 CLOCK_S = 1.5  # between a look at the processes and the answer of `zsg status`
 
 
@@ -473,8 +476,12 @@ class Storm:
         is_at_work = state == "running" and row["doing"] != STARTING
         if is_at_work and row["slurm"] in self.alive:
             seen = [when for when in self.alive[row["slurm"]] if when < look.told]
-            if seen and look.asked - seen[-1] > GONE_S:
-                return f"called running {look.asked - seen[-1]:.0f} s after its last process died"
+            allowed_s = CLEARING_S if row["doing"] == LEAVING else GONE_S
+            if seen and look.asked - seen[-1] > allowed_s:
+                return (
+                    f"called running ({row['doing']}) {look.asked - seen[-1]:.0f} s after its last"
+                    " process died"
+                )
         if attempt is not None:
             there = {
                 number
