@@ -30,6 +30,7 @@ PACKAGES_OF_EXTRAS = {
     "lm_eval",
     "matplotlib",
     "mlflow",
+    "nltk",
     "ot",
     "pandas",
     "peft",

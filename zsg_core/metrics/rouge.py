@@ -34,8 +34,18 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     }
 
 
-@cache
+def compute_rouge_l(reference: str, text: str) -> float:
+    """The F-measure of ROUGE-L of two texts, from 0 to 1, without a stemmer: how
+    Self-Instruct compares instructions. UserError without rouge-score."""
+    return _load_scorer(("rougeL",), False).score(reference, text)["rougeL"].fmeasure
+
+
 def _scorer() -> Any:
+    return _load_scorer(TYPES, True)
+
+
+@cache
+def _load_scorer(types: tuple[str, ...], use_stemmer: bool) -> Any:
     try:
         # here, as it takes seconds to import
         from rouge_score.rouge_scorer import RougeScorer
@@ -43,4 +53,4 @@ def _scorer() -> Any:
         raise UserError(
             "ROUGE needs the package rouge-score: pip install 'zsg[evaluate]'"
         ) from None
-    return RougeScorer(TYPES, use_stemmer=True)
+    return RougeScorer(types, use_stemmer=use_stemmer)
