@@ -24,6 +24,7 @@ from jobs.contract.states import ShownState
 from jobs.files import ownership
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
+from launcher.commands import data as data_cli
 from launcher.commands import doctor as doctor_cli
 from launcher.commands import lifecycle as lifecycle_cli
 from launcher.commands import merge as merge_cli
@@ -183,6 +184,7 @@ def _configure_console(
 
 app.add_typer(arrange_cli.app, name="arrange")
 app.add_typer(answers_cli.app, name="answers")
+app.add_typer(data_cli.app, name="data")
 
 INTERRUPTED = 130
 # how many new objects there are before Python looks for circles among them, and how

@@ -188,36 +188,33 @@ class SourceDataset:
         """The names of the tasks of each split, by the rule that says what is held
         out."""
         of_task = self._of_task("train")
-        pool = self._lists["train"] if self._lists else list(of_task)
         rule = self.rule.get("held_out")
-        if rule is None:
-            return {"train": pool, "test": []}
-        if rule["by"] == "path":
-            return {"train": pool, "test": list(self._of_task("test"))}
-        if rule["by"] == "list":
-            if not self._lists:
-                raise UserError(
-                    f"{self.files.data}: there is no list of held-out tasks beside the data"
-                )
-            absent = [
-                name
-                for names in self._lists.values()
-                for name in names
-                if name not in of_task
-            ]
-            if absent:
-                self.warn(
-                    f"{self.files.data}: {len(absent)} of the listed tasks have no example:"
-                    f" {', '.join(absent[:SHOWN])}, …"
-                )
-            return self._lists
-        if rule["by"] == BY_ROWS:
-            # of every task some rows are tested and the others are trained on
-            return {"train": pool, "test": pool}
-        train, test = splits.hold_out(
-            pool, rule["by"], rule.get("tasks"), rule["seed"], rule.get("share")
-        )
+        by = rule["by"] if rule else None
+        if by == "list":
+            self._tell_absent(of_task)
+        train, test = splits.divide_tasks(list(of_task), rule, self._lists)
+        if by == "path":
+            test = list(self._of_task("test"))
         return {"train": train, "test": test}
+
+    def _tell_absent(self, of_task: Mapping[str, Any]) -> None:
+        """Tells which tasks of the published list have no example. UserError where no
+        list lies beside the data."""
+        if not self._lists:
+            raise UserError(
+                f"{self.files.data}: there is no list of held-out tasks beside the data"
+            )
+        absent = [
+            name
+            for names in self._lists.values()
+            for name in names
+            if name not in of_task
+        ]
+        if absent:
+            self.warn(
+                f"{self.files.data}: {len(absent)} of the listed tasks have no example:"
+                f" {', '.join(absent[:SHOWN])}, …"
+            )
 
     def _sample(
         self,

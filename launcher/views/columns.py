@@ -1,7 +1,7 @@
 """Lays a long table out as plain columns. rich, which folds and colours, takes a second
 for every thousand rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -74,6 +74,32 @@ def _choose_widths(natural: Sequence[int], width: int) -> list[int]:
     for_last = room - sum(first)
     for_last = max(for_last, NARROWEST)
     return [*first, min(last, for_last)]
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as indented lines: the first column at the left, the others, which are
+    numbers, at the right. A row of one cell is a remark, and widens no column."""
+    table = [[make_showable(cell, keep="") for cell in row] for row in rows]
+    widths: dict[int, int] = {}
+    for row in table:
+        if len(row) == 1:
+            continue
+        for column, cell in enumerate(row):
+            widths[column] = max(widths.get(column, 0), cell_len(cell))
+    return [_align_row(row, widths) for row in table]
+
+
+def _align_row(row: Sequence[str], widths: Mapping[int, int]) -> str:
+    """One row, its numbers at the right of their columns."""
+    first, *numbers = row
+    line = f"{BETWEEN}{first}"
+    if not numbers:
+        return line
+    line += " " * (widths[0] - cell_len(first))
+    for column, cell in enumerate(numbers, start=1):
+        blanks = " " * (widths[column] - cell_len(cell))
+        line += f"{BETWEEN}{blanks}{cell}"
+    return line
 
 
 def set_ends(left: str, right: str, width: int) -> list[str]:

@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
@@ -49,6 +49,31 @@ def hold_out(
         held_out = _draw_siblings(tasks, rng)
     training = [task for task in tasks if task not in held_out]
     return training, [task for task in tasks if task in held_out]
+
+
+def divide_tasks(
+    tasks: Sequence[str],
+    rule: Mapping[str, Any] | None,
+    lists: Mapping[str, Sequence[str]] | None,
+) -> tuple[list[str], list[str]]:
+    """The tasks that may be trained on and those that are tested, by what a recipe says
+    is held out; no test tasks without a rule, or where another file is tested.
+
+    `lists`: those that lie beside the data. Of `by: rows` both are all tasks, as some
+    rows of each are tested. UserError where nothing would be left, or nothing held out.
+    """
+    pool = list(lists["train"]) if lists else list(tasks)
+    if rule is None or rule["by"] == "path":
+        return pool, []
+    if rule["by"] == "list":
+        if not lists:
+            raise UserError("there is no list of held-out tasks beside the data")
+        return list(lists["train"]), list(lists["test"])
+    if rule["by"] == "rows":
+        return pool, pool
+    return hold_out(
+        pool, rule["by"], rule.get("tasks"), rule["seed"], rule.get("share")
+    )
 
 
 def hold_out_rows(
@@ -202,27 +227,28 @@ def find_overlap(
     """
     tested_by_prompt: dict[str, list[Example]] = {}
     for example in test:
-        tested_by_prompt.setdefault(_prompt(example), []).append(example)
+        tested_by_prompt.setdefault(write_asked(example), []).append(example)
     overlaps: dict[str, tuple[str, str, bool]] = {}
     for example in train:
-        for tested in tested_by_prompt.get(_prompt(example), ()):
-            same = _plain(tested.answer) == _plain(example.answer)
+        for tested in tested_by_prompt.get(write_asked(example), ()):
+            same = simplify_text(tested.answer) == simplify_text(example.answer)
             if tested.id not in overlaps or (same and not overlaps[tested.id][2]):
                 overlaps[tested.id] = tested.id, example.id, same
     return list(overlaps.values())
 
 
-def _prompt(example: Example) -> str:
+def write_asked(example: Example) -> str:
     """What two examples have in common that ask the same; of a raw text the text."""
     if example.is_text:
-        return _plain(example.answer)
+        return simplify_text(example.answer)
     return "\n".join(
         [
-            _plain(example.definition),
-            *(_plain(question) for question, _ in example.turns),
+            simplify_text(example.definition),
+            *(simplify_text(question) for question, _ in example.turns),
         ]
     )
 
 
-def _plain(text: str) -> str:
+def simplify_text(text: str) -> str:
+    """A text without regard to case and to blanks."""
     return " ".join(text.lower().split())

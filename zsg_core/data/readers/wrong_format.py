@@ -7,6 +7,7 @@ said is advice.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.own_rows import NAME, make_parser
 from zsg_core.data.readers.row_files import Rows
 from zsg_core.errors import UserError
+
+Guessed = str | list[str]  # a column, or several that make one text
 
 SCALARS = (str, int, float)
 MOST_KEYS = 12  # keys that are told; of more the first
@@ -65,6 +68,8 @@ TASKS = (
     "source",
 )
 IDS = ("id", "_id", "uid", "uuid", "idx", "key", "example_id", "question_id")
+# what goes with an instruction, below it
+PARTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 TEXTS = ("text", "document", "content", "article", "body")
@@ -170,6 +175,38 @@ def _advise(rows: Rows, columns: Sequence[str]) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Guess:
+    """What a file's rows seem to be: the format that reads them, and, of rows of
+    somebody's own, the fields."""
+
+    reader: str
+    fields: Mapping[str, Guessed] | None = None
+
+
+def guess_format(path: Path) -> Guess:
+    """What reads the rows of a file, a folder or a pattern, by the first of them.
+
+    UserError, with the columns, where nothing is sure to; or for what cannot be read.
+    """
+    file = row_files.find_row_files(path)[0]
+    rows = row_files.read_first_rows(file)
+    columns = row_files.list_keys(rows)
+    if not columns:
+        raise UserError(f"{file}: holds no row with columns")
+    fields = guess_fields(rows, columns)
+    if fields is not None:
+        return Guess(NAME, fields)
+    for name, candidate in FORMATS.items():
+        if candidate.trains and _reads_all(candidate, rows):
+            return Guess(name)
+    first_columns = ", ".join(columns[:MOST_KEYS])
+    raise UserError(
+        f"{file}: its rows have {first_columns}, which do not say what is asked and what is"
+        " answered; name them, as fields: {prompt: COLUMN, answer: COLUMN}"
+    )
+
+
 def _reads_all(candidate: Format, rows: Rows) -> bool:
     """Whether a format makes examples of all of the rows."""
     reads_row = candidate.reads_row
@@ -178,14 +215,15 @@ def _reads_all(candidate: Format, rows: Rows) -> bool:
     return all(reads_row(row) for row in rows)
 
 
-def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, str] | None:
+def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, Guessed] | None:
     """Which columns are what, by their names and what stands in them; None where they
     do not tell."""
     texts = [column for column in columns if _holds(rows, column, SCALARS)]
     fields = _guess_dialogue(rows, columns, texts)
     if not fields:
         return None
-    unused = [column for column in texts if column not in fields.values()]
+    used = _list_used(fields)
+    unused = [column for column in texts if column not in used]
     system = _first(SYSTEMS, unused)
     if system is not None and "text" not in fields:
         fields["system"] = system
@@ -198,9 +236,17 @@ def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, str] | None:
     return fields
 
 
+def _list_used(fields: Mapping[str, Guessed]) -> list[str]:
+    """Every column that fields name."""
+    used: list[str] = []
+    for column in fields.values():
+        used += [column] if isinstance(column, str) else column
+    return used
+
+
 def _guess_dialogue(
     rows: Rows, columns: Sequence[str], texts: Sequence[str]
-) -> dict[str, str]:
+) -> dict[str, Guessed]:
     """Which columns hold what is asked and answered; none where no name tells."""
     lists = [column for column in columns if _holds(rows, column, (list,))]
     dialogue = _first(DIALOGUES, lists)
@@ -209,11 +255,20 @@ def _guess_dialogue(
     prompt = _first(PROMPTS, texts)
     answer = _first(ANSWERS, [*texts, *lists])
     if prompt is not None and answer is not None:
-        return {"prompt": prompt, "answer": answer}
+        return {"prompt": _add_parts(prompt, answer, texts), "answer": answer}
     text = _first(TEXTS, texts)
     if text is not None:
         return {"text": text}
     return {}
+
+
+def _add_parts(prompt: str, answer: str, texts: Sequence[str]) -> Guessed:
+    """The column that is asked, with that of an instruction's input where there is one."""
+    if prompt.lower() != "instruction":
+        return prompt
+    others = [column for column in texts if column != answer]
+    part = _first(PARTS, others)
+    return prompt if part is None else [prompt, part]
 
 
 def _holds(rows: Rows, column: str, kinds: tuple[type, ...]) -> bool:
@@ -244,14 +299,24 @@ def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
     return None
 
 
-def write_fields(fields: Mapping[str, str]) -> str:
+def write_fields(fields: Mapping[str, Any]) -> str:
     """Fields as YAML writes them on one line."""
     pairs: list[str] = []
     for field, column in fields.items():
-        written = _write_column(column)
-        pairs.append(f"{field}: {written}")
+        name = _write_column(field)
+        written = _write_columns(column)
+        pairs.append(f"{name}: {written}")
     joined = ", ".join(pairs)
     return f"{{{joined}}}"
+
+
+def _write_columns(columns: Any) -> str:
+    """A column, several as a list, or a mapping of such."""
+    if isinstance(columns, str):
+        return _write_column(columns)
+    if isinstance(columns, Mapping):
+        return write_fields(columns)
+    return f"[{', '.join(map(_write_column, columns))}]"
 
 
 def _write_column(column: str) -> str:
