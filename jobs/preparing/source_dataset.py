@@ -189,11 +189,11 @@ class SourceDataset:
         out."""
         of_task = self._of_task("train")
         rule = self.rule.get("held_out")
-        by = rule["by"] if rule else None
-        if by == "list":
+        method = rule["by"] if rule else None
+        if method == "list":
             self._tell_absent(of_task)
         train, test = splits.divide_tasks(list(of_task), rule, self._lists)
-        if by == "path":
+        if method == "path":
             test = list(self._of_task("test"))
         return {"train": train, "test": test}
 

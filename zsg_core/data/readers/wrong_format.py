@@ -266,9 +266,9 @@ def _add_parts(prompt: str, answer: str, texts: Sequence[str]) -> Guessed:
     """The column that is asked, with that of an instruction's input where there is one."""
     if prompt.lower() != "instruction":
         return prompt
-    others = [column for column in texts if column != answer]
-    part = _first(PARTS, others)
-    return prompt if part is None else [prompt, part]
+    unanswered = [column for column in texts if column != answer]
+    below = _first(PARTS, unanswered)
+    return prompt if below is None else [prompt, below]
 
 
 def _holds(rows: Rows, column: str, kinds: tuple[type, ...]) -> bool:
