@@ -8,6 +8,7 @@ import pytest
 
 from zsg_core.makers import wordings
 from zsg_core.makers.wordings import WordingList, WordingPool, read_numbered_list
+from zsg_core.settings.makers import WORDING_PROMPT
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_nothing_in_a_text_is_taken_for_a_place_of_the_prompt() -> None:
 
 def test_the_prompt_names_the_marks() -> None:
     """And says nothing of marks where there are none."""
-    with_marks = wordings.write_prompt(wordings.PROMPT, "T", 2, ["<x>", "y"])
+    with_marks = wordings.write_prompt(WORDING_PROMPT, "T", 2, ["<x>", "y"])
 
     assert "Keep these exactly as they are: <x>, y." in with_marks
-    assert "Keep these" not in wordings.write_prompt(wordings.PROMPT, "T", 2, [])
+    assert "Keep these" not in wordings.write_prompt(WORDING_PROMPT, "T", 2, [])

@@ -12,16 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.data.examples import Example
-
-# Where the query of a dialogue stands in a prompt.
-QUERY = "{query}"
-# How the published tagger, InsTagger, is asked in its model card's code; the paper's
-# own wording for a general model is not published with its code.
-PROMPT = (
-    "Please identify tags of user intentions in the following user query and provide an"
-    " explanation for each tag. Please respond in the JSON format"
-    ' {"tag": str, "explanation": str}.\nUser query: {query}'
-)
+from zsg_core.settings.makers import QUERY
 
 MOST_CHARACTERS = 100_000  # of a reply
 MOST_TAGS = 50  # of a reply; published replies have fewer than twenty

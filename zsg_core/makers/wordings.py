@@ -13,12 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from zsg_core.metrics.rouge import compute_rouge_l
-
-TEXT, COUNT, MARKS = PLACES = ("{text}", "{count}", "{marks}")
-PROMPT = (
-    "Word the following text anew in {count} different ways. Keep its meaning.{marks}"
-    " Answer with a numbered list and nothing else.\n\nText: {text}"
-)
+from zsg_core.settings.makers import MARKS, TEXT, WORDINGS
 
 LONGEST_REPLY = 100_000  # characters
 # A wording that is so much longer than its text, in characters, is something else.
@@ -33,9 +28,10 @@ LONG = "much longer than the text"
 NOT_SHOWN = "with characters that do not show"
 NO_MARK = "without a mark of the text"
 NEAR = "too near to another wording"
-REFUSALS = (LONG_REPLY, NO_LIST, CUT, EMPTY, LONG, NOT_SHOWN, NO_MARK, NEAR)
+ENOUGH = "after the last that was wanted"
+REFUSALS = (LONG_REPLY, NO_LIST, CUT, EMPTY, LONG, NOT_SHOWN, NO_MARK, NEAR, ENOUGH)
 
-_PLACE = re.compile("|".join(re.escape(place) for place in PLACES))
+_PLACE = re.compile("|".join(re.escape(place) for place in (TEXT, WORDINGS, MARKS)))
 _NUMBERED = re.compile(r"\s{0,8}[0-9]{1,3}\s?[.):]\s+(.*)")
 _QUOTES = (('"', '"'), ("“", "”"), ("'", "'"), ("«", "»"))
 
@@ -45,7 +41,7 @@ def write_prompt(template: str, text: str, count: int, marks: Sequence[str]) -> 
     what stands in the text is never taken for a place."""
     values = {
         TEXT: text,
-        COUNT: str(count),
+        WORDINGS: str(count),
         MARKS: _describe_marks(marks),
     }
 

@@ -117,6 +117,262 @@ class RftSettings(MakerSettings):
         return self.max_new_tokens
 
 
+QUERY = "{query}"  # where the query of a dialogue stands in a tagger's prompt
+TEXT, WORDINGS, MARKS = "{text}", "{count}", "{marks}"  # in the prompt of rewording
+
+# How the published tagger is asked in code that others have published for it.
+TAG_PROMPT = (
+    "Please identify tags of user intentions in the following user query and provide an"
+    " explanation for each tag. Please respond in the JSON format"
+    ' {"tag": str, "explanation": str}.\nUser query: {query}'
+)
+# zsg's own: nobody has published one
+WORDING_PROMPT = (
+    "Word the following text anew in {count} different ways. Keep its meaning.{marks}"
+    " Answer with a numbered list and nothing else.\n\nText: {text}"
+)
+
+Prompt = Annotated[str, Field(min_length=1, max_length=20_000)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Wording = Annotated[str, Field(min_length=1, max_length=2_000)]
+Mark = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class MeaningSettings(Strict):
+    """Which tags are one as they mean the same: those whose embeddings are close, by
+    DBSCAN."""
+
+    threshold: Share = Field(
+        default=0.05,
+        description=(
+            "How close two tags are one, by the cosine of their embeddings; `kind` says "
+            "what the number is."
+        ),
+    )
+    kind: Literal["distance", "similarity"] = Field(
+        default="distance",
+        description=(
+            "distance = 1 − cosine is at most the threshold; similarity = the cosine is "
+            "at least the threshold. The paper's text may mean either."
+        ),
+    )
+    least_neighbours: Count = Field(
+        default=1,
+        description=(
+            "How many tags are close to a tag from which a group grows, itself included; "
+            "1 joins every two that are close. Not published."
+        ),
+    )
+
+
+class InstagSettings(MakerSettings):
+    """Tags of dialogues by a model, made few by InsTag's steps (arXiv 2308.07074); the
+    defaults are as published, where they are."""
+
+    turns: Literal["first", "all"] = Field(
+        default="all",
+        description=(
+            "What of a dialogue is tagged: all questions of its user, or the first."
+        ),
+    )
+    longest_query: Count | None = Field(
+        default=None,
+        description=(
+            "Characters of a query that the tagger sees; the rest is cut off, and "
+            "counted. Null means all, and a query beyond the tagger's positions has no "
+            "tags."
+        ),
+    )
+    prompt: Prompt = Field(
+        default=TAG_PROMPT,
+        description=(
+            "How the tagger is asked; {query} stands for the query. The default is that "
+            "of InsTagger."
+        ),
+    )
+    system: str = Field(
+        default="", description="The system text before it, as the model sees it."
+    )
+    max_new_tokens: Count = Field(
+        default=512,
+        description="Longest reply, in tokens. One that is not over there has no tags.",
+    )
+    at_least: Count = Field(
+        default=20,
+        description=(
+            "A tag of fewer dialogues is dropped; 1 keeps all. Small data need less than "
+            "the published 20."
+        ),
+    )
+    frequency: Literal["raw", "rules"] = Field(
+        default="raw",
+        description=(
+            "When rare tags are dropped: raw = as the tagger wrote them, as published; "
+            "rules = after lower case and stems, which keeps what is frequent in several "
+            "spellings."
+        ),
+    )
+    support: Annotated[int, Field(ge=0)] = Field(
+        default=40,
+        description=(
+            "Dialogues that must have both of two tags before one can go over into the "
+            "other; 0 leaves association out."
+        ),
+    )
+    confidence: Share = Field(
+        default=0.99,
+        description=(
+            "Share of a tag's dialogues that must have the other tag, too, for it to go "
+            "over into that."
+        ),
+    )
+    choose: Count | None = Field(
+        default=None,
+        description=(
+            "Keep only this many dialogues, of many different tags: InsTag's "
+            "complexity-first diverse sampling. Null means all."
+        ),
+    )
+    untagged: Literal["keep", "drop"] = Field(
+        default="keep",
+        description=(
+            "What becomes of dialogues that have no tag in the end: they stay, or are "
+            "left out."
+        ),
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str) -> str:
+        if prompt.count(QUERY) != 1:
+            raise ValueError(f"needs {QUERY} once, where the query is to stand")
+        return prompt
+
+    @property
+    def most_tokens(self) -> int:
+        return self.max_new_tokens
+
+
+class ParaphraseSettings(MakerSettings):
+    """Wordings of an instruction, or of every question, by a model: DELIA's
+    diversification (arXiv 2408.10841), of which neither prompt nor code is published."""
+
+    instruction: Wording | None = Field(
+        default=None,
+        description=(
+            "The text that is worded anew; each example gets one of its wordings, drawn "
+            "by `seed`. Null means that every example's first question is worded anew."
+        ),
+    )
+    wordings: Count = Field(
+        default=60,
+        description=(
+            "How many wordings of a text are wanted. DELIA has 60 of one instruction; "
+            "for questions of their own, a few."
+        ),
+    )
+    per_request: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=10, description="How many wordings are asked for at a time."
+    )
+    rounds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=12,
+        description="How often one text is asked for at most; it ends with enough wordings.",
+    )
+    marks: list[Mark] = Field(
+        default_factory=list[Mark],
+        max_length=100,
+        description=(
+            "Texts that every wording must hold where the original does: a new token, "
+            "names of fields."
+        ),
+    )
+    most_similar: Share = Field(
+        default=0.7,
+        description=(
+            "The greatest ROUGE-L to the original and to the wordings before it at which "
+            "a wording counts."
+        ),
+    )
+    place: Literal["after", "before"] = Field(
+        default="after",
+        description=(
+            "With `instruction`: whether it stands after or before the question, with a "
+            "blank line between."
+        ),
+    )
+    replaces: bool = Field(
+        default=False,
+        description=(
+            "With `instruction`: whether it replaces the last paragraph of the question "
+            "(the first, with `place: before`). Questions of one paragraph are left out, "
+            "and counted."
+        ),
+    )
+    original: bool = Field(
+        default=True,
+        description="Whether the original is one of the wordings, the first.",
+    )
+    prompt: Prompt = Field(
+        default=WORDING_PROMPT,
+        description=(
+            "How the model is asked; {text} stands for the text, {count} for "
+            "`per_request`, {marks} for a sentence with the marks."
+        ),
+    )
+    system: str = Field(
+        default="", description="The system text before it, as the model sees it."
+    )
+    temperature: Positive = Field(
+        default=1.0, description="Temperature of the draws; higher is more random."
+    )
+    top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description=(
+            "Nucleus sampling: draw from the fewest most likely tokens that together have "
+            "this probability."
+        ),
+    )
+    max_new_tokens: Count = Field(
+        default=1024,
+        description=(
+            "Longest reply, in tokens; of one that is not over there the last wording is "
+            "left out."
+        ),
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_a_place(cls, prompt: str) -> str:
+        if prompt.count(TEXT) != 1:
+            raise ValueError(f"needs {TEXT} once, where the text is to stand")
+        return prompt
+
+    @model_validator(mode="after")
+    def _only_what_counts(self) -> "ParaphraseSettings":
+        if self.instruction is None:
+            for key in ("place", "replaces"):
+                if key in self.model_fields_set:
+                    raise ValueError(
+                        f"`{key}` is of an `instruction`, and none is given"
+                    )
+            return self
+        for mark in self.marks:
+            if mark not in self.instruction:
+                raise ValueError(
+                    f"`marks`: {mark!r} does not stand in `instruction`, so no wording"
+                    " needs it"
+                )
+        return self
+
+    def count_requests(self, items: int) -> int:
+        texts = items if self.instruction is None else 1
+        return texts * self.rounds
+
+    @property
+    def most_tokens(self) -> int:
+        return self.max_new_tokens
+
+
 class AskedSettings(Strict):
     """Who is asked: a model in a folder, or one at an OpenAI-compatible address."""
 
@@ -251,6 +507,21 @@ class MakeSettings(Strict):
         description=(
             "Rejection-sampling fine-tuning: right answers of a model to problems whose "
             "answer is a number (GSM8K's format). {} = as published."
+        ),
+    )
+    instag: InstagSettings | None = Field(
+        default=None,
+        description=(
+            "InsTag: tags of the source's dialogues by a model, normalised, for "
+            "`keep_tags` and `drop_tags`; and few diverse dialogues, if wanted. {} = as "
+            "published, without the embeddings of tags."
+        ),
+    )
+    paraphrases: ParaphraseSettings | None = Field(
+        default=None,
+        description=(
+            "Wordings of an instruction or of every question, which differ from each "
+            "other and hold what they must (DELIA)."
         ),
     )
     by: AskedSettings | None = Field(
