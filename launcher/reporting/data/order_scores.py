@@ -50,7 +50,7 @@ def _place_by_position(
     arrangement: Arrangement, scores: ScoreList
 ) -> NDArray[np.float64]:
     """Scores by place in the training list of the order's corpus."""
-    places = arrangement.places
+    order = arrangement.places
     sources = arrangement.meta["sources"]["corpus_meta"]["sources"]
     examples = sum(facts["train"] for facts in sources.values())
     if len(scores.scores) != examples:
@@ -58,7 +58,7 @@ def _place_by_position(
             f"{scores.path}: has {len(scores.scores):,} scores by place, and corpus"
             f" {arrangement.corpus} has {examples:,} training examples"
         )
-    return np.asarray(scores.scores, np.float64)[places]
+    return np.asarray(scores.scores, np.float64)[order]
 
 
 def count_unscored(placed: NDArray[np.float64]) -> int:
