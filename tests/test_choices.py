@@ -61,8 +61,9 @@ def asked(
             tokens=tokens, measure=lambda: losses(len(options)).double() / tokens
         )
 
-    found = Choices(items, within, MOST).scores(loss_of)
-    return seen[0], found
+    choices = Choices(items, within, MOST)
+    found = choices.score_by_rules(loss_of, {"rank_accuracy": "sum"})
+    return seen[0], found["rank_accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def asked_within(most: int, one: Example) -> TokenizedSet:
             tokens=torch.ones(len(options)), measure=lambda: torch.zeros(len(options))
         )
 
-    Choices([one], within, most).scores(loss_of)
+    Choices([one], within, most).score_by_rules(loss_of, {"rank_accuracy": "sum"})
     return seen[0]
 
 

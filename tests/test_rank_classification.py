@@ -53,7 +53,50 @@ def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -
         [one], {f"t:0#{number}": loss for number, loss in enumerate(losses)}
     )
 
-    assert found == {"rank_accuracy": scored}
+    assert found == scored
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        pytest.param("sum", 0, id="the short one has the least sum"),
+        pytest.param("token", 2, id="0.75 a token, of 3.0 and 1.0"),
+        pytest.param("byte", 1, id="0.4 a byte, of 1.5 and 0.45"),
+    ],
+)
+def test_the_length_of_an_option_may_be_taken_out(rule: str, chosen: int) -> None:
+    """Losses of 3, 4 and 4.5 over 1, 4 and 6 tokens, and 2, 10 and 10 bytes: é has two."""
+    options = choice("No", "Yes, it is", "Cafés é.")
+    losses = {"t:0#0": 3.0, "t:0#1": 4.0, "t:0#2": 4.5}
+    tokens = {"t:0#0": 1, "t:0#1": 4, "t:0#2": 6}
+
+    assert rank_classification.choose_option(options, losses, rule, tokens) == chosen
+
+
+def test_an_empty_option_has_a_length() -> None:
+    """It counts as one byte, and nothing is divided by none."""
+    options = choice("No", "")
+    losses = {"t:0#0": 3.0, "t:0#1": 2.0}
+
+    assert rank_classification.choose_option(options, losses, "byte") == 0
+
+
+def test_the_key_of_a_rule_says_it() -> None:
+    """The sum has the key of before; a user's name stands last."""
+    name_key = rank_classification.name_key
+
+    assert name_key("sum", None) == "rank_accuracy"
+    assert name_key("sum", "short") == "rank_accuracy/short"
+    assert name_key("byte", None) == "rank_accuracy/byte"
+    assert name_key("token", "short") == "rank_accuracy/token/short"
+
+
+@pytest.mark.parametrize("rule", ["sum", "token", "byte"])
+def test_a_definition_says_by_which_rule_a_key_is_taken(rule: str) -> None:
+    """What a rule defines is read as that rule."""
+    definition = rank_classification.define_key(rule)
+
+    assert rank_classification.find_rule(definition) == rule
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ ASKED = settings(
     token_distance=DISTANCE,
     representations=REPRESENTED,
     metrics=["loss", RANK_ACCURACY],
+    rank_accuracy={"by": ["sum", "token", "byte"]},
 )
 ASKED_IN_MEAN = settings(
     representations={**REPRESENTED, "pooling": "mean", "name": "mean"}
@@ -351,6 +352,29 @@ def test_rank_accuracy_is_that_of_a_plain_loop(evaluated: Path) -> None:
         assert len({*plain.values()}) == 2 and by_mean != list(plain.values()), (
             "not the mean over an option's tokens"
         )
+
+
+@pytest.mark.parametrize("rule", ["token", "byte"])
+def test_the_length_of_an_option_is_taken_out_as_in_a_plain_loop(
+    evaluated: Path, rule: str
+) -> None:
+    """The option is chosen whose −log p per token, its end counted, or per byte of its
+    text is least."""
+    items = read_test_losses(evaluated, f"{RANK_ACCURACY}/{rule}")
+    expected = []
+    for n in OTHERS:
+        question, offered = TEXTS["talk"][0].format(n=n), choices(n) or []
+        relative_losses = []
+        for option in offered:
+            losses = plain_losses(evaluated / "snapshots/18", question, option)
+            length = len(losses) if rule == "token" else len(option.encode())
+            relative_losses.append(sum(losses) / length)
+        chosen = int(np.argmin(relative_losses))
+        expected.append(100.0 * (chosen == len(offered) - 2))
+    at_step = items.losses[items.steps.index(18)].tolist()
+    found = dict(zip(items.ids, at_step, strict=True))
+
+    assert [found[item] for item in TESTED] == expected
 
 
 def test_an_item_without_a_choice_has_no_rank_accuracy(evaluated: Path) -> None:

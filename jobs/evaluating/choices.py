@@ -12,7 +12,7 @@ fit whole the item has no score, and is counted.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -48,8 +48,11 @@ class Choices:
             rank_classification.build_choice(example) for example in self._items
         ]
 
-    def scores(self, loss_of: LossOf) -> Scores:
-        """The rank accuracy of a model, in percent. UserError where no item has options."""
+    def score_by_rules(
+        self, loss_of: LossOf, rules: Mapping[str, str]
+    ) -> dict[str, Scores]:
+        """The rank accuracy of a model, in percent, by each key of `rules`: key → rule.
+        UserError where no item has options."""
         if not self._items:
             raise UserError(
                 "rank_accuracy: no test item was published with options that its answer is one of;"
@@ -60,10 +63,14 @@ class Choices:
         held_out = loss_of(self._options)
         sums = (held_out.measure() * held_out.tokens).tolist()
         losses = dict(zip(self._options.ids, sums, strict=True))
-        return aggregate_scores(
-            rank_classification.score_choices(self._choices, losses),
-            self._answered(losses),
-        )
+        tokens = dict(zip(self._options.ids, held_out.tokens.tolist(), strict=True))
+        scores: dict[str, Scores] = {}
+        for key, rule in rules.items():
+            score_choices = rank_classification.score_choices
+            by_item = score_choices(self._choices, losses, rule, tokens)
+            answered = self._list_chosen(losses, rule, tokens)
+            scores[key] = aggregate_scores({key: by_item}, answered)
+        return scores
 
     def by_place(self, scores: Scores, key: str) -> list[float]:
         """The score of each item in the order of `places`; NaN for one without."""
@@ -129,23 +136,24 @@ class Choices:
             for option in options
         ]
 
-    def _answered(self, losses: dict[str, float]) -> list[Answered]:
+    def _list_chosen(
+        self, losses: Mapping[str, float], rule: str, tokens: Mapping[str, int]
+    ) -> list[Answered]:
         """What the model chose, as if it had said it, so that one which always says the
         same is flagged."""
-        chosen = [
-            rank_classification.choose_option(choice, losses)
-            for choice in self._choices
-        ]
-        return [
-            Answered(
-                id=item.id,
-                task=item.task,
-                prompt=item.input,
-                references=item.right_answers,
-                answer="" if number is None else item.options[number],
+        chosen: list[Answered] = []
+        for item, choice in zip(self._items, self._choices, strict=True):
+            option = rank_classification.choose_option(choice, losses, rule, tokens)
+            chosen.append(
+                Answered(
+                    id=item.id,
+                    task=item.task,
+                    prompt=item.input,
+                    references=item.right_answers,
+                    answer="" if option is None else item.options[option],
+                )
             )
-            for item, number in zip(self._items, chosen, strict=True)
-        ]
+        return chosen
 
 
 def _close(encoded: EncodedExample) -> EncodedExample:

@@ -23,6 +23,7 @@ from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
 from zsg_core.errors import UserError
+from zsg_core.metrics import rank_classification
 from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.metrics.silhouette import compute_silhouettes
 from zsg_core.settings.representations import Ways
@@ -84,25 +85,31 @@ class Inside:
         }
         for group in _group_by_layers(of_layers):
             self._represent(group, looked)
-        for key in definitions:
-            if key.partition("/")[0] == RANK_ACCURACY:
-                self._rank(key, looked)
+        rules = {
+            key: rank_classification.find_rule(how)
+            for key, how in definitions.items()
+            if key.partition("/")[0] == RANK_ACCURACY
+        }
+        if rules:
+            self._rank(rules, looked)
         return looked
 
-    def _rank(self, key: str, looked: Looked) -> None:
+    def _rank(self, rules: Mapping[str, str], looked: Looked) -> None:
+        """Takes rank accuracy by all its keys, each with its rule, out of one pass."""
         try:
-            scores = self.choices.scores(self.loss_of)
+            scores_by_key = self.choices.score_by_rules(self.loss_of, rules)
         except UserError as error:
-            looked.failed[key] = str(error)
+            looked.failed |= dict.fromkeys(rules, str(error))
             return
-        looked.values[key] = scores.values.get(RANK_ACCURACY, math.nan)
-        if RANK_ACCURACY in scores.error:
-            looked.values[f"{key}_stderr"] = scores.error[RANK_ACCURACY]
-        looked.by_item[key] = (
-            self.choices.places,
-            np.array(self.choices.by_place(scores, RANK_ACCURACY)),
-        )
-        looked.flags.extend(scores.flags)
+        for key, scores in scores_by_key.items():
+            looked.values[key] = scores.values.get(key, math.nan)
+            if key in scores.error:
+                looked.values[f"{key}_stderr"] = scores.error[key]
+            looked.by_item[key] = (
+                self.choices.places,
+                np.array(self.choices.by_place(scores, key)),
+            )
+            looked.flags.extend(scores.flags)
 
     def _represent(self, definitions: Ways, looked: Looked) -> None:
         """Of definitions that differ in layers only: one pass through the model for all."""

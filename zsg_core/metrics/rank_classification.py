@@ -1,6 +1,7 @@
 """Scores a choice among options by the loss that a model gives each, as T0 is evaluated."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +14,38 @@ from zsg_core.metrics.scoring import ByItem
 RANK_ACCURACY = "rank_accuracy"
 
 add_metric(RANK_ACCURACY)
+
+# By what an option is chosen, as the definition of a key has it. The sum is T0's rule;
+# the other two keep a long option from losing by its length, as `acc_bytes` of
+# lm-evaluation-harness does, and `acc_norm` for letters of one byte.
+SUM, PER_TOKEN, PER_BYTE = "sum", "token", "byte"
+CHOSEN_BY = {
+    SUM: "least loss, summed over tokens",
+    PER_TOKEN: "least loss per token",
+    PER_BYTE: "least loss per byte",
+}
+
+
+def name_key(rule: str, name: str | None) -> str:
+    """The key of rank accuracy by a rule: `rank_accuracy`, `rank_accuracy/token`, then
+    the user's own name."""
+    parts = [RANK_ACCURACY]
+    if rule != SUM:
+        parts.append(rule)
+    if name is not None:
+        parts.append(name)
+    return "/".join(parts)
+
+
+def define_key(rule: str) -> dict[str, Any]:
+    """All that decides the values of a key of that rule."""
+    return {"options": "published", "chosen_by": CHOSEN_BY[rule]}
+
+
+def find_rule(definition: Mapping[str, Any]) -> str:
+    """The rule of a key's definition."""
+    rules = {words: rule for rule, words in CHOSEN_BY.items()}
+    return rules[definition["chosen_by"]]
 
 
 class OptionChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,32 +86,48 @@ def build_choice(example: Example) -> OptionChoice:
     )
 
 
-def choose_option(choice: OptionChoice, losses: Mapping[str, float]) -> int | None:
+def choose_option(
+    choice: OptionChoice,
+    losses: Mapping[str, float],
+    rule: str = SUM,
+    tokens: Mapping[str, int] | None = None,
+) -> int | None:
     """Which option has the least loss, of equal losses the first; None where a loss is
     missing or no number.
 
-    `losses` are by the ids of the options' examples. A loss is −log p(option | prompt),
-    summed over the option's tokens, not averaged: T0's rule (Sanh et al. 2022, section
-    4; `rank classification` without normalisation by length).
+    `losses` and `tokens` are by the ids of the options' examples. A loss is
+    −log p(option | prompt), summed over the option's tokens, and by rule `sum` it is
+    taken as it is (Sanh et al. 2022, section 4: `rank classification` without
+    normalisation by length). By `token` it is divided by how many these are, by `byte`
+    by the option's length in UTF-8; an option without a byte counts as one.
     """
     option_losses = np.array(
         [losses.get(example.id, np.nan) for example in choice.examples], np.float64
     )
+    if rule == PER_TOKEN:
+        counts = tokens or {}
+        option_losses /= [counts.get(example.id, 1) for example in choice.examples]
+    elif rule == PER_BYTE:
+        option_losses /= [count_bytes(example.answer) for example in choice.examples]
     return None if np.isnan(option_losses).any() else int(option_losses.argmin())
 
 
+def count_bytes(option: str) -> int:
+    """The length of an option in UTF-8; 1 for an empty one."""
+    return max(1, len(option.encode("utf-8", "surrogatepass")))
+
+
 def score_choices(
-    choices: Sequence[OptionChoice], losses: Mapping[str, float]
-) -> dict[str, ByItem]:
+    choices: Sequence[OptionChoice],
+    losses: Mapping[str, float],
+    rule: str = SUM,
+    tokens: Mapping[str, int] | None = None,
+) -> ByItem:
     """100 where the right option is chosen, else 0; an item of which none could be
-    chosen is left out."""
-    chosen = {
-        choice.id: (choose_option(choice, losses), choice.right) for choice in choices
-    }
-    return {
-        RANK_ACCURACY: {
-            item: 100.0 * (option == right)
-            for item, (option, right) in chosen.items()
-            if option is not None
-        }
-    }
+    chosen is left out. See `choose_option`."""
+    scores: ByItem = {}
+    for choice in choices:
+        option = choose_option(choice, losses, rule, tokens)
+        if option is not None:
+            scores[choice.id] = 100.0 * (option == choice.right)
+    return scores

@@ -12,11 +12,25 @@ every checkpoint.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from zsg_core.metrics import metrics as all_metrics
 from zsg_core.metrics.keys import ANSWERS
 from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.rank_classification import (
+    CHOSEN_BY,
+    SUM,
+    define_key,
+    name_key,
+)
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import (
     DISTANCE,
@@ -66,10 +80,6 @@ SnapshotSteps = Annotated[
     BeforeValidator(_stride_or_none),
     WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]}),
 ]
-
-
-# How the answer is chosen among those that are offered; there is one way only.
-RANKED = {"options": "published", "chosen_by": "least loss, summed over tokens"}
 
 
 class QuickSettings(Strict):
@@ -199,12 +209,39 @@ class GenerationSettings(Strict):
 
 
 class RankSettings(Strict):
-    """How the metric rank_accuracy is taken; there is one way only."""
+    """How the metric rank_accuracy is taken."""
 
+    by: Annotated[list[Literal["sum", "token", "byte"]], Field(min_length=1)] = Field(
+        default=[SUM],
+        description=(
+            "By what an option is chosen: the least loss, summed over its tokens (T0's "
+            "rule), per token, or per byte of its text. Each is a key of its own: "
+            "`rank_accuracy`, `rank_accuracy/token`, `rank_accuracy/byte`."
+        ),
+    )
     name: WayName | None = Field(
         default=None,
-        description="A name of yours that the metric's key carries, `rank_accuracy/NAME`.",
+        description="A name of yours that the metric's keys carry, `rank_accuracy/NAME`.",
     )
+
+    @model_serializer(mode="wrap")
+    def _leave_default_out(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """A job by the sum alone is written as before there were other rules."""
+        written = serialize(self)
+        if written.get("by") == [SUM]:
+            del written["by"]
+        return written
+
+    @field_validator("name")
+    @classmethod
+    def _no_rule(cls, name: str | None) -> str | None:
+        if name in CHOSEN_BY:
+            raise ValueError(
+                f"{name!r} is a rule of `by`, and keys carry it already; give another name"
+            )
+        return name
 
 
 class CheckpointSettings(Strict):
@@ -354,8 +391,9 @@ class CheckpointSettings(Strict):
         """Those of them that are taken inside the model, and how."""
         definitions: Ways = {}
         if RANK_ACCURACY in self.metrics:
-            suffix = f"/{self.rank_accuracy.name}" if self.rank_accuracy.name else ""
-            definitions[f"{RANK_ACCURACY}{suffix}"] = RANKED
+            for rule in dict.fromkeys(self.rank_accuracy.by):
+                key = name_key(rule, self.rank_accuracy.name)
+                definitions[key] = define_key(rule)
         for measure in (self.representations, self.token_distance):
             if measure is not None:
                 definitions |= measure.ways
