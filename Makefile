@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast test-lowest test-newest soak soak-models soak-slurm soak-tracking soak-users soak-trials check reference docs bench clean
+.PHONY: setup demo test test-fast test-lowest test-newest soak soak-models soak-families soak-slurm soak-tracking soak-users soak-trials check reference docs bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -36,12 +36,15 @@ test-newest:  ## the fast tests under the newest Python of this machine that tor
 	  .venv-newest/bin/python --version && .venv-newest/bin/python $(FAST); \
 	else echo "NOT RUN: this machine has no Python newer than $(PYTHON), so the fast tests run under no other"; fi
 
-soak: soak-models soak-slurm soak-tracking soak-users soak-trials  ## the long proofs, each part under 45 minutes on 2 cores
+soak: soak-models soak-families soak-slurm soak-tracking soak-users soak-trials  ## the long proofs, each part under 45 minutes on 2 cores
 
 SOAK = ZSG_REQUIRE_BROWSER=1 $(PYTEST) -rP --module-times
 
 soak-models: .venv/ready-dev .venv/ready-bench  ## training: against a plain loop and other trainers, ranks, snapshots, stages, memory
 	$(SOAK) --dist loadfile -m "soak(part='models')"
+
+soak-families: .venv/ready-dev  ## every model family: attention, counts, tokenizers, chat templates, LoRA over stages, resume, merge
+	$(SOAK) --dist loadfile -m "soak(part='families')"
 
 soak-slurm: .venv/ready-dev  ## whole runs on a real Slurm, disturbed; needs Slurm
 	$(SOAK) --dist loadfile -m "soak(part='slurm')"

@@ -31,7 +31,7 @@ QUICK = ("gemma2", "gpt_oss", "gpt2", "bloom")
 
 def list_families() -> list[Any]:
     """A few in every run of the suite, all in the long proofs."""
-    soak = pytest.mark.soak(part="models")
+    soak = pytest.mark.soak(part="families")
     return [
         pytest.param(family, marks=[] if family in QUICK else [soak])
         for family in FAMILIES

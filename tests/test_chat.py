@@ -359,7 +359,7 @@ REFUSED = re.compile(
 )
 
 
-@pytest.mark.soak(part="models")
+@pytest.mark.soak(part="families")
 def test_published_templates_are_learnt_from_or_refused_with_a_reason() -> None:
     """Those that TRL carries: of each either every answer with its end of turn, or why
     not; and of no template another answer than was said."""

@@ -367,7 +367,7 @@ def replace_texts(example: Example) -> Example:
     ],
 )
 @pytest.mark.parametrize(
-    "step", [10, pytest.param(1, marks=pytest.mark.soak(part="models"))]
+    "step", [10, pytest.param(1, marks=pytest.mark.soak(part="families"))]
 )
 def test_real_answers_are_learnt_once_each_and_nothing_else(
     goldens: dict[str, Any], dialogues: list[Example], name: str, step: int

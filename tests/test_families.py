@@ -103,7 +103,7 @@ SIZES = ("hidden_size", "n_embd", "vocab_size", "model_type", "pad_token_id")
 
 
 @pytest.mark.parametrize(("name", "config"), list_configs())
-@pytest.mark.soak(part="models")
+@pytest.mark.soak(part="families")
 def test_keys_that_are_left_out_are_the_classs_own(name, config):
     """Older files leave keys out: plan counts what the class then makes, or asks for the
     key."""
@@ -168,7 +168,9 @@ def check_every_target(config, shape):
     ("name", "config"),
     [
         pytest.param(
-            name, config, marks=[] if name in QUICK else pytest.mark.soak(part="models")
+            name,
+            config,
+            marks=[] if name in QUICK else pytest.mark.soak(part="families"),
         )
         for name, config in list_configs()
     ],
@@ -180,7 +182,7 @@ def test_adapters_are_counted_as_the_model_has_them(name, config):
 
 
 @pytest.mark.engine
-@pytest.mark.soak(part="models")
+@pytest.mark.soak(part="families")
 @pytest.mark.parametrize(("name", "config"), HYBRIDS)
 def test_adapters_of_a_family_not_known_by_heart_are_counted(name, config):
     """From the names and shapes of its tensors alone: what mixes tokens is of `all`, and

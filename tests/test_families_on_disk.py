@@ -39,7 +39,7 @@ with warnings.catch_warnings():
 QUICK = ("mixtral", "deepseek_v3", "gpt_neox", "bloom")
 ALL = [
     pytest.param(
-        family, marks=[] if family in QUICK else pytest.mark.soak(part="models")
+        family, marks=[] if family in QUICK else pytest.mark.soak(part="families")
     )
     for family in FAMILIES
 ]
@@ -245,7 +245,7 @@ def test_what_is_published_joined_is_refused() -> None:
         published_names.refuse_unpublished(Joined(), ["first.weight", "second.weight"])
 
 
-@pytest.mark.soak(part="models")
+@pytest.mark.soak(part="families")
 def test_any_family_is_divided_under_zero_3(tmp_path: Path) -> None:
     """Fused experts, buffers that are weights, tied embeddings: two ranks that each read
     their share train, and digest, as those that were given whole models."""

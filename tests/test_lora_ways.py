@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from tests.lib.family_runs import STEPS, FamilyRuns, find_difference
     from tests.lib.train_bench import Bench
 
-pytestmark = [pytest.mark.soak(part="models"), pytest.mark.engine]
+pytestmark = [pytest.mark.soak(part="families"), pytest.mark.engine]
 
 # ranks, ZeRO stage
 Way = tuple[int, int]

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     from tests.lib.tiny_families import VOCABULARY, make_model
     from tests.lib.train_bench import Bench
 
-pytestmark = [pytest.mark.soak(part="models"), pytest.mark.engine]
+pytestmark = [pytest.mark.soak(part="families"), pytest.mark.engine]
 STEPS, EXAMPLES, LENGTH = 6, 8, 24
 # of an item's mean loss in float32, nats; single tokens of these models, whose weights are
 # larger than trained ones, were seen to differ by 5e-5

@@ -24,7 +24,7 @@ def runs(bench: Bench) -> FamilyRuns:
     "family",
     [
         pytest.param(
-            family, marks=[] if family in QUICK else pytest.mark.soak(part="models")
+            family, marks=[] if family in QUICK else pytest.mark.soak(part="families")
         )
         for family in list_families()
     ],

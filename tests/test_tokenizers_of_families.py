@@ -21,7 +21,7 @@ from tests.lib.model_folders import change
 from tests.lib.tiny_base import BASE, TEXTS
 from tests.lib.tiny_families import make_model
 
-pytestmark = pytest.mark.soak(part="models")
+pytestmark = pytest.mark.soak(part="families")
 
 TURN_END = 7
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN_PACKAGES = {"zsg", "launcher", "jobs", "zsg_core", "tests", "benchmarks"}
-SOAK_PARTS = ("models", "slurm", "tracking", "users", "trials")
+SOAK_PARTS = ("models", "families", "slurm", "tracking", "users", "trials")
 
 # What the extras bring: the import names of what they list, and of what that needs.
 PACKAGES_OF_EXTRAS = {
