@@ -1,5 +1,6 @@
 """Writes the pages of docs/reference: every key of a grid, every key of a profile, the
-help of every command, every check of nodes, every public name of `import zsg`.
+help of every command, every check of nodes, every public name of `import zsg`, every
+mapping of a published set.
 
 `python -m launcher.reference_pages`, called in the root of the repository, makes the
 pages anew, and the table of keys in cluster_profiles/README.md. A test compares them
@@ -8,6 +9,7 @@ with the code. Nothing of zsg imports this.
 
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,10 +22,12 @@ from launcher import cli
 from launcher.doctor.node_report import ON_ANY_DEVICE
 from launcher.grids import key_reference
 from launcher.grids.key_reference import KeyEntry
+from zsg_core.data.published_sets import MAPPINGS, PublishedSet
 
 GENERATED = "<!-- Made from the code by `python -m launcher.reference_pages`; change it there. -->"
 PROFILE_README = "cluster_profiles/README.md"
 PROFILE_TABLE = "| key | default | meaning |\n|---|---|---|\n"
+MOST_ITEMS = 5  # of a list that are shown
 WIDTH, MARGIN = 80, 2  # columns of a terminal; those that help leaves free
 
 GRID_INTRO = """\
@@ -69,6 +73,18 @@ What `zsg COMMAND --help` prints. A command ends with exit code 0 (done), 1 (a b
 mistake on the command line or in a file), 3 (the cluster or this machine), 130 (Ctrl-C). Those that
 compare end with 1, too, where they find a fault: `zsg verify`, and `zsg doctor --on-node`.
 """
+PUBLISHED_SETS_INTRO = """\
+# Published sets that have a mapping
+
+`data: {set: records, mapping: NAME, path: …}` reads rows of these layouts. The path is a file, a
+folder, or a name on the hub, such as `cais/mmlu:all/test`. `fields` beside it count before what is
+listed here, key by key: `fields: {task: null}` takes the task away. Of translations say the
+languages, too: `mapping: {name: wmt, languages: is-en}`; `<source>` and `<target>` are their codes.
+
+What is listed here enters the run id, and the name of the mapping does not. Data of another layout
+are refused with the mapping that fits. [Your own data](../data.md) says what each field is, and
+which further sets are formats of their own.
+"""
 PYTHON_INTRO = """\
 # Every public name of `import zsg`
 
@@ -95,6 +111,44 @@ def commands_page() -> str:
     for words, text in list_help():
         blocks += [f"## {words}", f"```text\n{text.strip()}\n```"]
     return "\n\n".join(blocks) + "\n"
+
+
+def published_sets_page() -> str:
+    """docs/reference/published-sets.md."""
+    titles = ["mapping", "set", "columns", "read as"]
+    rows = [titles, ["---"] * len(titles)]
+    for name, published in MAPPINGS.items():
+        cells = _describe_mapping(published)
+        rows.append([f"`{name}`", *cells])
+    table = "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+    return "\n\n".join([PUBLISHED_SETS_INTRO.strip(), GENERATED, table]) + "\n"
+
+
+def _describe_mapping(published: PublishedSet) -> list[str]:
+    """What the table of published sets says of one: which it is and where it lies, its
+    columns, and which is what."""
+    places = ", ".join(_code(place) for place in published.places)
+    note = (
+        f". {published.note[0].upper()}{published.note[1:]}" if published.note else ""
+    )
+    columns = [f"`{column}` ({kind})" for column, kind in published.layout.items()]
+    read_as: list[str] = []
+    for field, value in published.fields.items():
+        written = json.dumps(_shorten(value), ensure_ascii=False)
+        plain = isinstance(value, str) and "\n" not in value
+        read_as.append(f"`{field}: {value if plain else written}`")
+    return [
+        f"{published.about} ({places}){note}",
+        ", ".join(columns),
+        "; ".join(read_as),
+    ]
+
+
+def _shorten(value: list[str] | str) -> list[str] | str:
+    """A list with its first items, where it is long; another value as it is."""
+    if isinstance(value, str) or len(value) <= MOST_ITEMS:
+        return value
+    return [*value[:MOST_ITEMS], f"… {len(value)} in all"]
 
 
 def node_checks_page() -> str:
@@ -314,6 +368,7 @@ def write(root: Path) -> None:
     (folder / "commands.md").write_text(commands_page())
     (folder / "node-checks.md").write_text(node_checks_page())
     (folder / "python.md").write_text(python_page())
+    (folder / "published-sets.md").write_text(published_sets_page())
     readme = root / PROFILE_README
     readme.write_text(profile_readme(readme.read_text()))
 

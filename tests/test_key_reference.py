@@ -32,6 +32,7 @@ PAGES = {
     "profile.md": reference_pages.profile_page,
     "node-checks.md": reference_pages.node_checks_page,
     "python.md": reference_pages.python_page,
+    "published-sets.md": reference_pages.published_sets_page,
 }
 
 
@@ -217,6 +218,12 @@ OWN_PAIR = {"prompt": "q", "answer": "a"}
 OWN = {"data": {"set": "records", "fields": OWN_PAIR}}
 OWN_CHAT = {"data": {"set": "records", "fields": {"messages": "m"}}}
 OWN_TEXT = {"data": {"set": "records", "fields": {"text": "t"}}}
+OWN_TASK = {"data": {"set": "records", "fields": {**OWN_PAIR, "task": "t"}}}
+OWN_CHOICES = {"data": {"set": "records", "fields": {**OWN_PAIR, "choices": "c"}}}
+OWN_ASK = {"data": {"set": "records", "fields": {"ask": "{q}", "answer": "a"}}}
+OWN_WORDS = {"data": {"set": "records", "fields": {"words": "w", "word_tags": "t"}}}
+MMLU = {"set": "records", "mapping": {"name": "mmlu"}}
+WMT = {"set": "records", "mapping": {"name": "wmt", "languages": "is-en"}}
 LORA = {"train": {"tuning": {"method": "lora"}}}
 FP16 = {"train": {"precision": "fp16"}}
 HEAD = {"train": {"truncate": "head"}}
@@ -363,6 +370,15 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.fields.task": ("category", OWN),
     "data.fields.task_from": ("file", OWN),
     "data.fields.choices": ("choices", OWN),
+    "data.fields.ask": ("Say: {q}", OWN_ASK),
+    "data.fields.task_else": ("other", OWN_TASK),
+    "data.fields.definition": ("definition", OWN_TASK),
+    "data.fields.choice_scores": ("scores", OWN_CHOICES),
+    "data.fields.labels": (["no", "yes"], OWN),
+    "data.fields.words": ("tokens", OWN_WORDS),
+    "data.fields.word_tags": ("tags", OWN_WORDS),
+    "data.mapping.name": ("nq", {"data": MMLU}),
+    "data.mapping.languages": ("en-is", {"data": WMT}),
     "data.fields.id": ("id", OWN),
     "data.fields.tags": ("tags", OWN),
     "data.held_out.share": (
@@ -384,6 +400,20 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "resources.ranks_per_node": (2, {}),
     "resources.time_min": (2, {}),
     "resources.evaluators": (2, {}),
+}
+
+
+def _of_the_test(key: str) -> tuple[Any, dict[str, Any]]:
+    """The change of a key of the training data's columns, of test data of their own."""
+    value, around = CHANGES[key]
+    columns = {f"test_{name}": part for name, part in around["data"].items()}
+    return value, {"data": {**MMLU, **columns, "test_path": "/t"}}
+
+
+CHANGES |= {
+    key.replace("data.", "data.test_", 1): _of_the_test(key)
+    for key in list(CHANGES)
+    if key.startswith(("data.fields.", "data.mapping."))
 }
 # A section whose keys enter no id by one rule, or which is an id's only as a whole.
 AS_A_WHOLE = ("checkpoints.", "strategy.")

@@ -465,7 +465,7 @@ def _make_source(
         "reader": source.set,
         "digest": digests.data,
         **_make_read_marks(digests.marks),
-        **_make_fields(source, source.set),
+        **_make_fields(source.columns),
     }
     if settings.data.sources is None or is_tested(source):
         recipe["held_out"] = _make_held_out(source, digests)
@@ -623,7 +623,7 @@ def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
         files = {
             "reader": reader,
             "digest": digests.test,
-            **_make_fields(source, reader),
+            **_make_fields(source.test_columns),
         }
         return {"by": "path", **files, **_make_read_marks(digests.test_marks)}
     rule = source.held_out or HeldOut()
@@ -634,9 +634,8 @@ def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     )
 
 
-def _make_fields(source: Source, reader: str) -> Recipe:
+def _make_fields(fields: Recipe | None) -> Recipe:
     # Absent of formats that have columns of their own, so that the ids of earlier recipes stay.
-    fields = source.fields_of(reader)
     return {} if fields is None else {"fields": fields}
 
 

@@ -190,7 +190,7 @@ class _Checks:
         if "test_path" in located:
             with self.faults.collecting(name_key(name, "test_path"), source.test_path):
                 _refuse_unreadable(
-                    inputs.test_set(source), located["test_path"], source
+                    inputs.test_set(source), located["test_path"], source, "test"
                 )
         wordings = "instructions.path"
         if wordings in located:
@@ -223,7 +223,7 @@ class _Checks:
             if source.set == "niv2" and lists is not None:
                 _refuse_empty_splits(key, source, folder, lists)
             else:
-                _refuse_unreadable(source.set, folder, source)
+                _refuse_unreadable(source.set, folder, source, "train")
         with self.faults.collecting("data.templates", source.templates):
             _refuse_unknown_sets(source, folder)
 
@@ -257,7 +257,8 @@ def _drawn(source: Source) -> tuple[object, ...]:
     )
     return (
         source.set,
-        str(source.fields),
+        str(source.columns),
+        str(source.test_columns),
         source.path,
         source.train_per_task,
         source.train_tasks,
@@ -328,14 +329,18 @@ def _refuse_tiny(source: Source, tasks: int) -> None:
         )
 
 
-def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
+def _refuse_unreadable(name: str, path: Path, source: Source, split: str) -> None:
+    """BadData for data of a split, train or test, of which no row can be read."""
     # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
     if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
         return
+    columns, mapping = source.columns, source.mapping_name
+    if split == "test":
+        columns, mapping = source.test_columns, source.test_mapping_name
     intake = Intake(source.on_bad_row == "skip")
     try:
-        next(iter(readers.read_examples(name, path, intake, source.fields_of(name))))
+        next(iter(readers.read_examples(name, path, intake, columns)))
     except BadData as error:
-        if misfit := wrong_format.describe(name, path, source.fields_of(name)):
+        if misfit := wrong_format.describe(name, path, columns, mapping):
             raise BadData(misfit) from error
         raise

@@ -170,7 +170,8 @@ class Inputs:
             source.test_path,
             source.tags,
             instructions_path,
-            str(source.fields),
+            str(source.columns),
+            str(source.test_columns),
         )
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
@@ -181,8 +182,8 @@ class Inputs:
         return self._sources[key]
 
     def _digest_source(self, source: Source, files: SourceFiles) -> SourceDigests:
-        data = self._look(source, source.set, files.data)
-        test = self._look(source, test_set(source), files.test)
+        data = self._look(source.columns, source.set, files.data)
+        test = self._look(source.test_columns, test_set(source), files.test)
         return SourceDigests(
             marks=dict(data.marks),
             test_marks=dict(test.marks),
@@ -210,12 +211,13 @@ class Inputs:
             " stands in records/"
         )
 
-    def _look(self, source: Source, reader: str, path: Path | None) -> Inspection:
+    def _look(
+        self, fields: dict[str, Any] | None, reader: str, path: Path | None
+    ) -> Inspection:
         """What the files of a source tell before they are read; what there is to say of
-        them is said once."""
+        them is said once. `fields`: which columns are what, of a format that asks."""
         if path is None:
             return Inspection()
-        fields = source.fields_of(reader)
         key = reader, path, str(fields)
         if key not in self._looks:
             facts = self._facts(reader, path)

@@ -73,6 +73,9 @@ PATTERNS = {
     r"^[\w .,:;@=+/&|*!?()\[\]{}<>#%^~'\"-]+$": "text on one line, without \\ ` $",
     r"^(/[\w.-]+|/?\$[A-Za-z_]\w*)(/([\w.-]+|\$[A-Za-z_]\w*))*$": "absolute path, or $VARIABLE/…",
     r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$": "spans such as 1-50:1, 50-:10",
+    r"^[A-Za-z]{2,8}(_[A-Za-z0-9]{2,8})*-[A-Za-z]{2,8}(_[A-Za-z0-9]{2,8})*$": (
+        "two codes of languages, such as en-is"
+    ),
     r"^https?://\S+$": "http:// or https:// address",
 }
 TYPES = {

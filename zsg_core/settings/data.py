@@ -35,7 +35,9 @@ from zsg_core.settings.fields import (
     check_printable,
 )
 from zsg_core.settings.inverse import InvertSettings
-from zsg_core.settings.record_fields import RecordFields
+from zsg_core.settings.mapping import NAMES as MAPPING_NAMES
+from zsg_core.settings.mapping import MappingSettings, lay_over
+from zsg_core.settings.record_fields import FieldSettings, RecordFields
 
 ONE = ""  # the name of the source where data are of one
 
@@ -207,12 +209,21 @@ class SourceSettings(Strict):
             "enters the run id, not where it lies."
         ),
     )
-    fields: RecordFields | None = Field(
+    fields: FieldSettings | None = Field(
         default=None,
         description=(
-            "Format records only, which needs it: which column of your rows is what, such "
-            "as {prompt: question, answer: answer, task: category}. It holds for test "
-            "data of that format, too."
+            "Format records only, which needs it or `mapping`: which column of your rows "
+            "is what, such as {prompt: question, answer: answer, task: category}. Beside "
+            "a mapping its keys count before the mapping's. It holds for test data of "
+            "that format, too."
+        ),
+    )
+    mapping: MappingSettings | Literal[MAPPING_NAMES] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "Format records only: the published set whose columns the data have, such as "
+            "mmlu, or {name: wmt, languages: en-is}. It holds for test data of that "
+            "format, too. What it says of the columns enters the run id."
         ),
     )
     test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
@@ -227,6 +238,20 @@ class SourceSettings(Strict):
         description=(
             "Test data in files of their own, in place of held-out tasks. It excludes "
             "`held_out`."
+        ),
+    )
+    test_fields: FieldSettings | None = Field(
+        default=None,
+        description=(
+            "The `fields` of test data of format records that have other columns than the "
+            "training data, in place of `fields` and `mapping`."
+        ),
+    )
+    test_mapping: MappingSettings | Literal[MAPPING_NAMES] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "The `mapping` of such test data, in place of `fields` and `mapping`; "
+            "`test_fields` count before it."
         ),
     )
     held_out: HeldOut | None = Field(
@@ -423,6 +448,33 @@ class SourceSettings(Strict):
     )
 
 
+def make_fields(
+    mapping: MappingSettings | str | None, fields: FieldSettings | None
+) -> RecordFields:
+    """The fields of a mapping with the user's own laid over them. ValidationError where
+    they do not say what is asked and answered."""
+    if isinstance(mapping, str):
+        mapping = MappingSettings.model_validate({"name": mapping})
+    mapped = {} if mapping is None else mapping.fields
+    own_fields = {} if fields is None else fields.model_dump(exclude_unset=True)
+    merged = lay_over(mapped, own_fields)
+    return RecordFields.model_validate(merged)
+
+
+def _name_mapping(mapping: MappingSettings | str | None) -> str | None:
+    """The name of a mapping that is given by its name alone, or with its languages."""
+    return mapping.name if isinstance(mapping, MappingSettings) else mapping
+
+
+def _make_columns(
+    mapping: MappingSettings | str | None, fields: FieldSettings | None
+) -> dict[str, Any] | None:
+    """The same as a recipe has them; None where nothing is said."""
+    if mapping is None and fields is None:
+        return None
+    return make_fields(mapping, fields).recipe
+
+
 class Source(SourceSettings):
     """A source with everything said of it: what holds for all sources, and its own."""
 
@@ -459,22 +511,66 @@ class Source(SourceSettings):
         """Why the columns are not said where they must be, or are where nobody reads
         them; None where all is well."""
         is_own = self.set in OWN_SETS or self.test_set in OWN_SETS
-        if is_own and self.fields is None:
-            return (
-                "set records reads columns of your own, and needs `fields`, such as {prompt:"
-                " question, answer: answer, task: category}"
-            )
-        if self.fields is not None and not is_own:
-            return (
-                f"`fields` name the columns of set records, and {self.set} has columns of its"
-                " own; say set: records, or take `fields` out"
-            )
+        if self.fields is None and self.mapping is None:
+            needing = self._list_untold()
+            if needing:
+                return (
+                    "set records reads columns of your own, and needs `fields`, such as {prompt:"
+                    " question, answer: answer, task: category}, or `mapping`, the name of a"
+                    " published set"
+                )
+        for key in ("fields", "mapping"):
+            if getattr(self, key) is not None and not is_own:
+                return (
+                    f"`{key}` name the columns of set records, and {self.set} has columns of its"
+                    f" own; say set: records, or take `{key}` out"
+                )
+        problem = self._explain_idle_test_fields() or self._explain_bad_columns()
+        if problem:
+            return problem
         return self._explain_asked_text()
+
+    def _list_untold(self) -> list[str]:
+        """The formats whose columns are said neither by `fields` nor by `mapping`."""
+        has_test_fields = bool(self.test_fields or self.test_mapping)
+        tested = None if has_test_fields else self.test_set
+        return [name for name in (self.set, tested) if name in OWN_SETS]
+
+    def _explain_idle_test_fields(self) -> str | None:
+        """Why nobody reads the columns of the test data; None where somebody does, or
+        none are said."""
+        for key in ("test_fields", "test_mapping"):
+            if getattr(self, key) is None:
+                continue
+            if self.test_path is None:
+                return f"`{key}` is of `test_path`, which is not given"
+            test_set = self.test_set or self.set
+            if test_set not in OWN_SETS:
+                return (
+                    f"`{key}` names the columns of set records, and the test data are"
+                    f" {test_set}; say test_set: records, or take it out"
+                )
+        return None
+
+    def _explain_bad_columns(self) -> str | None:
+        """What the columns, a mapping's and the user's together, lack; None where they
+        are whole."""
+        for key, mapping, fields in (
+            ("fields", self.mapping, self.fields),
+            ("test_fields", self.test_mapping, self.test_fields),
+        ):
+            if mapping is None and fields is None:
+                continue
+            try:
+                make_fields(mapping, fields)
+            except ValidationError as error:
+                return describe_within(key, error, RecordFields)
+        return None
 
     def _explain_asked_text(self) -> str | None:
         """Which key words a question where there is none, of raw texts; None where none
         does."""
-        fields = self.fields_of(self.set) or {}
+        fields = self.columns or {}
         if "text" not in fields:
             return None
         for key in ("instructions", "few_shot", "invert", "self_sample"):
@@ -504,7 +600,7 @@ class Source(SourceSettings):
                 "`self_sample` makes answers to train on; give another source the held_out or"
                 " test_path"
             )
-        if self.wordings is not None and self.set in DEFINED:
+        if self.wordings is not None and self._is_defined(self.set, self.columns):
             return (
                 f"`instructions` do nothing to {self.set}, whose tasks have definitions; take"
                 " them out"
@@ -514,15 +610,15 @@ class Source(SourceSettings):
     def _explain_idle_form(self) -> str | None:
         """Which form the examples cannot have, of either split; None where they can."""
         test_set = self.test_set or self.set
-        for prefix, name, form in (
-            ("", self.set, self.instruction_form),
-            ("test_", test_set, self.test_instructions),
+        for prefix, name, form, columns in (
+            ("", self.set, self.instruction_form, self.columns),
+            ("test_", test_set, self.test_instructions, self.test_columns),
         ):
-            if form in (NAME, NONE) and name not in DEFINED:
+            if form in (NAME, NONE) and not self._is_defined(name, columns):
                 return (
                     f"`{prefix}instructions: {form}` takes away the definition of a task, and"
                     f" {name} has its instructions within its questions; that is of format"
-                    f" {' or '.join(DEFINED)}"
+                    f" {' or '.join(DEFINED)}, or of records with fields.definition"
                 )
         for prefix, name, shows in (
             ("", self.set, self.show_options),
@@ -549,12 +645,39 @@ class Source(SourceSettings):
             return self.instructions
         return NATURAL
 
-    def fields_of(self, reader: str) -> dict[str, Any] | None:
-        """The columns of data of a format, as a recipe has them; None where the format
-        has its own."""
-        if self.fields is None or reader not in OWN_SETS:
+    @staticmethod
+    def _is_defined(reader: str, columns: Mapping[str, Any] | None) -> bool:
+        """Whether data of a format say what is asked in a place of its own."""
+        return reader in DEFINED or "definition" in (columns or {})
+
+    @property
+    def mapping_name(self) -> str | None:
+        """The published set whose columns the data have; None where none is named."""
+        return _name_mapping(self.mapping)
+
+    @property
+    def test_mapping_name(self) -> str | None:
+        """The same of what is tested."""
+        if self.test_mapping is None and self.test_fields is None:
+            return self.mapping_name
+        return _name_mapping(self.test_mapping)
+
+    @property
+    def columns(self) -> dict[str, Any] | None:
+        """Which column of the data is what, as a recipe has it; None of a format that
+        has columns of its own."""
+        if self.set not in OWN_SETS:
             return None
-        return self.fields.recipe
+        return _make_columns(self.mapping, self.fields)
+
+    @property
+    def test_columns(self) -> dict[str, Any] | None:
+        """The same of what is tested: in files of their own, or held out."""
+        if (self.test_set or self.set) not in OWN_SETS:
+            return None
+        if self.test_mapping is None and self.test_fields is None:
+            return _make_columns(self.mapping, self.fields)
+        return _make_columns(self.test_mapping, self.test_fields)
 
     @property
     def is_sampled(self) -> bool:

@@ -554,7 +554,7 @@ class Settings(Strict):
         if not others:
             return self
         for source in self.data.by_source().values():
-            fields = source.fields_of(source.test_set or source.set) or {}
+            fields = source.test_columns or {}
             is_tested = bool(source.test_path or source.held_out)
             if "text" in fields and is_tested:
                 raise ValueError(
@@ -566,7 +566,7 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _texts_have_no_prompts(self) -> "Settings":
         for source in self.data.by_source().values():
-            fields = source.fields_of(source.set) or {}
+            fields = source.columns or {}
             learnt = source.loss_on or self.train.loss_on
             if "text" in fields and learnt == PROMPT and source.k:
                 raise ValueError(
@@ -701,7 +701,7 @@ def _collect_test_of_source(source: Source) -> dict[str, Any]:
     values["test_set"] = source.test_set or source.set
     if not source.test_path:
         values |= {"path": source.path, "on_bad_row": source.on_bad_row}
-    values["fields"] = source.fields_of(values["test_set"])
+    values["fields"] = source.test_columns
     wordings = source.wordings
     if wordings and not wordings.replaces:
         values["instructions"] = (wordings.path, wordings.place)

@@ -17,6 +17,7 @@ import msgspec
 
 from zsg_core.data.readers import keys
 from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.wordings import list_paths
 
 Getter = Callable[[Any], Any]
 COLUMN = "column{}"  # what a column is called in the type of a row, by its number
@@ -34,6 +35,14 @@ class Fields:
     keys of a message where they are other than the usual; `roles` says which of the
     data's speakers is the user, the assistant or the system. `task_from`: the task is
     called as the row's file, or as the folder of the file.
+
+    In place of `prompt` there may be `ask`, a wording with paths in braces, and in place
+    of `answer` the best of the `choices` by `choice_scores`. `choice_columns` are
+    choices that stand in a column each. `labels` are the names of the classes whose
+    numbers rows hold, in their order; `labels_in_file`: the file says them. `words` and
+    `word_tags` are sentences with the BIO tags of their entities, a form of its own.
+    `task_else` is the task of rows that name none. `definition` is that of the row's
+    task, as of Natural Instructions.
     """
 
     prompt: tuple[str, ...] = ()
@@ -49,6 +58,15 @@ class Fields:
     role: str | None = None
     content: str | None = None
     roles: tuple[tuple[str, str], ...] = ()
+    ask: str | None = None
+    definition: str | None = None
+    choice_columns: tuple[str, ...] = ()
+    choice_scores: str | None = None
+    labels: tuple[str, ...] = ()
+    labels_in_file: bool = False
+    words: str | None = None
+    word_tags: str | None = None
+    task_else: str | None = None
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "Fields":
@@ -79,14 +97,57 @@ class Fields:
             self.choices,
             self.id,
             self.tags,
+            self.definition,
+            self.choice_scores,
+            self.words,
+            self.word_tags,
         )
         named = [path for path in single if path is not None]
-        return list(dict.fromkeys([*self.prompt, *named]))
+        lists = [*self.prompt, *named, *self.choice_columns, *self.asked]
+        return list(dict.fromkeys(lists))
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether rows say what their answer is among."""
+        return self.choices is not None or bool(self.choice_columns)
+
+    @property
+    def has_plain_choices(self) -> bool:
+        """Whether an answer says itself which of its choices it is."""
+        return self.has_choices and self.choice_scores is None
+
+    @property
+    def choice_names(self) -> str:
+        """The columns of the choices, as messages name them."""
+        return self.choices or ", ".join(self.choice_columns)
+
+    @property
+    def classified(self) -> str | None:
+        """The path of what `labels` name: of tags, or of the answer."""
+        return self.word_tags or self.answer
+
+    @property
+    def asked(self) -> list[str]:
+        """The paths of the wording, each once."""
+        return [] if self.ask is None else list_paths(self.ask)
 
     @property
     def needed(self) -> list[str]:
         """The paths without which no row is an example."""
-        single = (self.answer, self.messages, self.text, self.task, self.id)
+        task = None if self.task_else is not None else self.task
+        # of a row with scored choices the best of these is the answer
+        answer = None if self.choice_scores is not None else self.answer
+        single = (
+            answer,
+            self.messages,
+            self.text,
+            task,
+            self.id,
+            self.definition,
+            self.words,
+            self.word_tags,
+            *self.asked,
+        )
         # of several columns of a prompt some may be left out of a row
         needed = list(self.prompt[:1])
         for path in single:
@@ -126,7 +187,7 @@ def make_row_type(fields: Fields) -> type[msgspec.Struct]:
         default = msgspec.field(name=column, default=MISSING)
         members.append((name, Any, default))
     marks = dict.fromkeys((*keys.ROW, keys.SPLIT))
-    if fields.prompt:
+    if fields.prompt or fields.ask:
         marks |= dict.fromkeys(keys.QUESTION)
     for mark in marks:
         if mark in columns:

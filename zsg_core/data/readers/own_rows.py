@@ -7,9 +7,10 @@ from msgspec import structs
 
 from zsg_core.data.examples import Example, Turn
 from zsg_core.data.readers import keys
+from zsg_core.data.readers.ask import make_asker
 from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, USER, pair_turns
+from zsg_core.data.readers.entities import make_entity_parser
 from zsg_core.data.readers.fields import (
-    MOST_DIGITS,
     SHOWN,
     Fields,
     Getter,
@@ -21,10 +22,15 @@ from zsg_core.data.readers.fields import (
 )
 from zsg_core.data.readers.format import Parse
 from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.own_choices import (
+    Finish,
+    make_choices,
+    make_labels,
+    make_scored_choices,
+)
 
 NAME = "records"
 LONGEST_ID = 500  # characters
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # the keys under which a message says who speaks and what, in the order of asking
 SPEAKERS = ("role", "from", "speaker", "author")
 WORDS = ("content", "value", "text", "utterance", "message")
@@ -41,9 +47,11 @@ def make_parser(fields: Fields) -> Parse[Any]:
     has met, and so is of one reading.
     """
     columns = fields.columns
-    read_dialogue = _make_dialogue_reader(fields, columns)
     read_task = _make_task_reader(fields, columns)
     make_id = _make_id_maker(fields, columns)
+    if fields.words is not None:
+        return make_entity_parser(fields, read_task, make_id)
+    read_dialogue = _make_dialogue_reader(fields, columns)
     finish = _make_finisher(fields, columns)
     is_text = fields.text is not None
 
@@ -73,14 +81,13 @@ def _make_dialogue_reader(
         return _MessageReader(fields, columns).read
     if fields.text is not None:
         return _make_text_reader(fields.text, columns)
+    read_prompt = _make_question_reader(fields, columns)
+    if fields.choice_scores is not None:
+        # the answer is the best of the choices, which are looked at later
+        return lambda row, intake: (((read_prompt(row), ""),), "")
     assert fields.answer is not None, "a prompt goes with an answer"
     answer_path = fields.answer
     get_answer = make_getter(answer_path, columns)
-    first, *further = fields.prompt
-    if further:
-        read_prompt = _make_joined_prompt(fields.prompt, columns)
-    else:
-        read_prompt = _make_prompt(first, columns)
 
     def read_pair(row: Any, intake: Intake) -> Dialogue:
         prompt = read_prompt(row)
@@ -90,6 +97,19 @@ def _make_dialogue_reader(
         return ((prompt, answer),), ""
 
     return read_pair
+
+
+def _make_question_reader(
+    fields: Fields, columns: Sequence[str]
+) -> Callable[[Any], str]:
+    """A function that says what is asked in a row: a column, several, or a wording."""
+    if fields.ask is not None:
+        getters = {path: make_getter(path, columns) for path in fields.asked}
+        return make_asker(fields.ask, getters)
+    first, *further = fields.prompt
+    if further:
+        return _make_joined_prompt(fields.prompt, columns)
+    return _make_prompt(first, columns)
 
 
 def _make_prompt(path: str, columns: Sequence[str]) -> Callable[[Any], str]:
@@ -164,10 +184,13 @@ def _make_task_reader(
     if fields.task is None:
         return lambda row, name: NAME
     path = fields.task
+    task_else = fields.task_else
     get = make_getter(path, columns)
 
     def read_task(row: Any, name: str) -> str:
         task = get(row)
+        if task_else is not None and (is_absent(task) or task == ""):
+            return task_else
         if task.__class__ is not str:
             task = read_text(task, path)
         return task.strip()
@@ -202,15 +225,15 @@ def _make_id_maker(
     return read_id
 
 
-Finish = Callable[[Any, Example, Intake], Example]
-
-
 def _make_finisher(fields: Fields, columns: Sequence[str]) -> Finish | None:
     """A function that puts into an example what few data have; None where these have
     nothing of it."""
     makers = (
         _make_references,
-        _make_choices,
+        make_choices,
+        make_scored_choices,
+        make_labels,
+        _make_definition,
         _make_system,
         _make_tags,
     )
@@ -270,7 +293,7 @@ def _make_tags(fields: Fields, columns: Sequence[str]) -> Finish | None:
 def _make_references(fields: Fields, columns: Sequence[str]) -> Finish | None:
     """A function that keeps the several right answers of a row, of which the turn has
     the first."""
-    if fields.answer is None or fields.choices is not None:
+    if fields.answer is None or fields.has_choices:
         return None
     path = fields.answer
     get = make_getter(path, columns)
@@ -286,79 +309,27 @@ def _make_references(fields: Fields, columns: Sequence[str]) -> Finish | None:
     return put_references
 
 
-def _make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
-    """A function that keeps the choices that an answer is among; the answer may be one
-    of their texts, its place from 0, or its letter.
-
-    A whole number is a place first where the choices are texts, whatever these say: of
-    the choices "3", "2", "0" the answer 0 is "3".
-    """
-    if fields.choices is None:
+def _make_definition(fields: Fields, columns: Sequence[str]) -> Finish | None:
+    """A function that gives an example the definition of its task, which is the same in
+    all rows of the task."""
+    if fields.definition is None:
         return None
-    assert fields.answer is not None, "choices go with an answer"
-    path = fields.choices
-    answer_path = fields.answer
+    path = fields.definition
     get = make_getter(path, columns)
-    get_answer = make_getter(answer_path, columns)
+    definitions: dict[str, str] = {}
 
-    def put_choices(row: Any, example: Example, intake: Intake) -> Example:
+    def put_definition(row: Any, example: Example, intake: Intake) -> Example:
         value = get(row)
-        if is_absent(value):
-            intake.note(f"row without `{path}`")
-            return example
-        choices = read_list(value, path)
-        different = set(choices)
-        if len(choices) < 2 or len(different) < len(choices):
-            raise Malformed(f"`{path}` must hold two choices or more that differ")
-        answer = get_answer(row)
-        right = None
-        if _is_place_among_texts(answer, value):
-            right = _choose_by_place(example.answer, choices)
-        if right is None:
-            right = _choose(example.answer, choices)
-        if right is None:
-            beginning = example.answer[:SHOWN]
+        definition = read_text(value, path)
+        first = definitions.setdefault(example.task, definition)
+        if definition != first:
             raise Malformed(
-                f"`{answer_path}` is {beginning!r}, which is none of `{path}`, nor the place or the"
-                " letter of one"
+                f"`{path}` is another than in the rows of {example.task[:SHOWN]} before it: a"
+                " task has one definition"
             )
-        answered = example.answering(right)
-        return structs.replace(answered, options=tuple(choices))
+        return structs.replace(example, definition=definition)
 
-    return put_choices
-
-
-def _choose(text: str, choices: Sequence[str]) -> str | None:
-    """The choice that an answer means; None where it means none."""
-    if text in choices:
-        return text
-    return _choose_by_place(text, choices)
-
-
-def _is_place_among_texts(answer: Any, choices: Sequence[Any]) -> bool:
-    """Whether an answer is a whole number, and none of the choices is a number."""
-    if isinstance(answer, bool) or not isinstance(answer, int):
-        return False
-    return all(isinstance(choice, str) for choice in choices)
-
-
-def _choose_by_place(text: str, choices: Sequence[str]) -> str | None:
-    """The choice at the place, or of the letter, that a text says; None where there is
-    none."""
-    bare = text.strip()
-    index = _read_place(bare)
-    if index is None or index >= len(choices):
-        return None
-    return choices[index]
-
-
-def _read_place(text: str) -> int | None:
-    """Which choice a number from 0 or a letter names; None for another text."""
-    if text.isdecimal() and len(text) <= MOST_DIGITS:
-        return int(text)
-    if len(text) == 1 and text in LETTERS:
-        return LETTERS.index(text)
-    return None
+    return put_definition
 
 
 class _MessageReader:

@@ -4,12 +4,13 @@
 `fields`. Files may have any form that `row_files` knows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers import row_files
+from zsg_core.data.readers import classes, row_files
 from zsg_core.data.readers.fields import Fields, make_row_type
 from zsg_core.data.readers.format import (
     FORMATS,
@@ -39,6 +40,7 @@ def make_format(recipe: Mapping[str, Any] | None) -> Format:
         notes = _note_unread(path)
         if fields is not None:
             notes += _note_unread_columns(path, fields, facts)
+            notes += _note_unnamed_classes(path, fields)
         return Inspection(notes=notes)
 
     return Format(
@@ -64,13 +66,46 @@ def _need(fields: Fields | None, path: Path) -> Fields:
 
 def _read_examples(path: Path, fields: Fields, intake: Intake) -> Iterator[Example]:
     """The rows of every file, in the order of the files' names."""
+    files = row_files.find_row_files(path)
+    fields = _name_classes(files, fields)
     kind = make_row_type(fields)
     parse = make_parser(fields)
-    files = row_files.find_row_files(path)
     for file in files:
         name = _name_task(path, file, fields)
         rows = row_files.read_row_file(file, kind, intake, fields.needed)
         yield from parse_rows(file, rows, parse, intake, name)
+
+
+def _name_classes(files: Sequence[Path], fields: Fields) -> Fields:
+    """The fields with the names of the classes that the files give, where they are asked
+    for. BadData for files that give none, or others than the fields do."""
+    path = fields.classified
+    if path is None:
+        return fields
+    if fields.labels_in_file:
+        labels = classes.find_labels(files, path)
+        return replace(fields, labels=labels)
+    if fields.labels:
+        classes.refuse_other_names(files, path, fields.labels)
+    return fields
+
+
+def _note_unnamed_classes(path: Path, fields: Fields) -> tuple[str, ...]:
+    """A note where the answers are numbers of classes whose names the first file has."""
+    answer = fields.answer
+    is_told = bool(fields.labels) or fields.labels_in_file or fields.has_choices
+    if answer is None or is_told:
+        return ()
+    file = row_files.find_row_files(path)[0]
+    names = classes.read_names(file, answer)
+    if names is None:
+        return ()
+    written = classes.write_names(names)
+    note = (
+        f"{file}: {answer} holds the numbers of the classes {written}; with data.fields.labels:"
+        " file the answers are their names"
+    )
+    return (note,)
 
 
 def _name_task(path: Path, file: Path, fields: Fields) -> str:
@@ -115,8 +150,8 @@ def _note_unread_columns(path: Path, fields: Fields, facts: Facts) -> tuple[str,
     if not unread:
         return ()
     joined = ", ".join(unread[:SHOWN])
-    more = ", …" if len(unread) > SHOWN else ""
-    note = f"{file}: columns that are not read: {joined}{more} (data.fields names the others)"
+    ellipsis = ", …" if len(unread) > SHOWN else ""
+    note = f"{file}: columns that are not read: {joined}{ellipsis} (data.fields names the others)"
     return (note,)
 
 

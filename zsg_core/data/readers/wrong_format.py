@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from zsg_core.data import published_sets
 from zsg_core.data.readers import hugging_face, keys, row_files
 from zsg_core.data.readers.fields import Fields, make_row_type
 from zsg_core.data.readers.format import FORMATS, Format
@@ -76,10 +77,14 @@ TEXTS = ("text", "document", "content", "article", "body")
 
 
 def describe(
-    name: str, path: Path, fields: Mapping[str, Any] | None = None
+    name: str,
+    path: Path,
+    fields: Mapping[str, Any] | None = None,
+    mapping: str | None = None,
 ) -> str | None:
     """Why data are not of a format, and what reads them; None where some of the first
-    rows are of it, or nothing can be told."""
+    rows are of it, or nothing can be told. `mapping`: the published set that the fields
+    are of."""
     try:
         file = row_files.find_row_files(path)[0]
         rows = row_files.read_first_rows(file)
@@ -88,7 +93,7 @@ def describe(
     columns = row_files.list_keys(rows)
     if not columns:
         return None
-    misfit = _find_misfit(name, fields, rows)
+    misfit = _find_misfit(name, fields, rows, mapping)
     if misfit is None:
         return None
     first_columns = ", ".join(sorted(columns)[:MOST_KEYS])
@@ -98,7 +103,9 @@ def describe(
     return f"{file.name} {misfit}: its rows have {first_columns}{advice}"
 
 
-def _find_misfit(name: str, fields: Mapping[str, Any] | None, rows: Rows) -> str | None:
+def _find_misfit(
+    name: str, fields: Mapping[str, Any] | None, rows: Rows, mapping: str | None
+) -> str | None:
     """What a file is not, in words that follow its name; None where a row is of the
     format."""
     if name != NAME:
@@ -111,6 +118,9 @@ def _find_misfit(name: str, fields: Mapping[str, Any] | None, rows: Rows) -> str
     reason = _find_reason(fields, rows)
     if reason is None:
         return None
+    if mapping is not None:
+        about = published_sets.MAPPINGS[mapping].about
+        return f"has no row of mapping {mapping} ({about}; the first {reason})"
     return f"has no row that data.fields fit (the first {reason})"
 
 
@@ -163,6 +173,9 @@ def _find_reason(recipe: Mapping[str, Any], rows: Rows) -> str | None:
 
 def _advise(rows: Rows, columns: Sequence[str]) -> str:
     """Which format reads the rows; of what only `records` can, with which fields."""
+    mapped = _list_mappings(rows)
+    if mapped:
+        return f", which set {NAME} reads with mapping: {' or '.join(mapped)}"
     guess = guess_fields(rows, columns)
     if guess is not None:
         return f", which set {NAME} reads with fields: {write_fields(guess)}"
@@ -205,6 +218,21 @@ def guess_format(path: Path) -> Guess:
         f"{file}: its rows have {first_columns}, which do not say what is asked and what is"
         " answered; name them, as fields: {prompt: COLUMN, answer: COLUMN}"
     )
+
+
+def _list_mappings(rows: Rows) -> list[str]:
+    """The mappings of published sets whose layout the rows have, as a grid names them."""
+    written: list[str] = []
+    for name in published_sets.find_fitting(rows):
+        published = published_sets.MAPPINGS[name]
+        if not published.has_languages:
+            written.append(name)
+            continue
+        codes = published_sets.list_languages(published, rows)[:2]
+        plain = [code for code in codes if code.isascii() and code.isprintable()]
+        languages = "-".join(plain)
+        written.append(f"{{name: {name}, languages: {languages}}}")
+    return written
 
 
 def _reads_all(candidate: Format, rows: Rows) -> bool:
