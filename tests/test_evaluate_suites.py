@@ -15,7 +15,7 @@ import pytest
 from jobs.contract import answers, evaluations
 from jobs.contract.item_losses import read_test_losses
 from jobs.evaluating import sandbox, scorers
-from jobs.evaluating.items import Problems
+from jobs.evaluating.items import OwnTestSet, Problems
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import NoSandbox
 from jobs.evaluating.scorers import Scorers
@@ -366,6 +366,27 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     assert scored.values == {} and failed == {
         "humaneval/pass_at_1": "ClusterError: this machine offers no isolation",
     }
+
+
+def test_scores_that_say_little_are_told_with_them(tmp_path: Path) -> None:
+    """A reference in another script than the tokenizer reads: the score is there, and
+    why it is 0."""
+    checkpoints = {"metrics": ["rouge1", "bleu"], "snapshots": 9}
+    settings = CheckpointSettings.model_validate(checkpoints)
+    [suite] = suites.select_suites(settings, {})
+    answered = [
+        Answered(
+            id="t:0", task="t", prompt="p", references=("家です",), answer="家です"
+        )
+    ]
+    made = Scorers(tmp_path / "ratings.jsonl", "cpu", os.environ)
+    items = object.__new__(OwnTestSet)
+    scored, failed = made.score(suite, items, suite.keys, answered)
+    told = "; ".join(scored.flags)
+
+    assert not failed and scored.values["rouge1"] == 0
+    assert "checkpoints.rouge.tokenizer: unicode or characters" in told
+    assert "set checkpoints.bleu.tokenize: zh or char" in told
 
 
 def test_rank_accuracy_without_options_is_told_and_keeps_no_other_from_its_value(

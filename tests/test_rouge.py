@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core.metrics import rouge
+from zsg_core.metrics import metrics, rouge
 from zsg_core.metrics.scoring import Answered, aggregate_scores
 
 
@@ -86,3 +86,40 @@ def test_words_are_stemmed_and_an_empty_answer_scores_0() -> None:
     answers.append(Answered(id="c", task="t", prompt="p", answer="x"))
 
     assert rouge.score_answers(answers)["rougeL"] == {"a": 100, "b": 0}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "said", "right", "score"),
+    [
+        pytest.param("english", "дом стоит", "дом стоит", 0, id="no word of it"),
+        pytest.param("unicode", "дом стоит", "Дом стоял", 50, id="one word of two"),
+        pytest.param("unicode", "Þetta, er „gott“", "þetta er gott", 100, id="marks"),
+        pytest.param("unicode", "running", "run", 0, id="not stemmed"),
+        pytest.param(
+            "characters", "今天好", "今天不好", 100 * 6 / 7, id="3 of 3 and 4"
+        ),
+    ],
+)
+def test_words_of_other_scripts_have_a_tokenizer(
+    tokenizer: str, said: str, right: str, score: float
+) -> None:
+    """A word in any script, or each character by itself."""
+    one = Answered(id="i", task="t", prompt="p", references=(right,), answer=said)
+    found = rouge.score_answers([one], tokenizer)
+
+    assert found["rouge1"] == {"i": pytest.approx(score)}
+
+
+def test_references_that_english_cannot_read_are_told() -> None:
+    """How many, and what to set; a reference of signs alone has no letters to read."""
+    texts = ["дом", "a house", "42", "…"]
+    answers = [
+        Answered(id=text, task="t", prompt="p", references=(text,), answer="x")
+        for text in texts
+    ]
+    [told] = metrics.list_doubts(["rouge1", "rougeL"], answers, {})
+
+    assert "1 of 4 references have no English letter or digit" in told
+    assert "checkpoints.rouge.tokenizer: unicode or characters" in told
+    unicode = {"rouge1": {"tokenizer": "unicode"}}
+    assert metrics.list_doubts(["rouge1"], answers, unicode) == []

@@ -104,6 +104,8 @@ MISTAKES = [
     ("suites.mt_bench.judge.base_url", "api.openai.com", "base_url"),
     ("suites.mt_bench.judge.key_env", "sk-not a name", "key_env"),
     ("snapshots", None, "set checkpoints.snapshots"),
+    ("bleu", {"tokenize": "intl"}, "bleu does nothing without metric bleu"),
+    ("bleu", {"tokenize": "flores200"}, "bleu.tokenize"),
 ]
 
 
@@ -189,6 +191,44 @@ def test_rank_accuracy_is_taken_otherwise_under_plain_alone() -> None:
     assert wanted(settings, "plain")["representations"].find_definition(
         "rank_accuracy"
     ) == before | {"prompt": "the same tokens"}
+
+
+def test_how_texts_are_compared_decides_their_keys() -> None:
+    """BLEU's signature always; ROUGE's tokenizer where it is not the papers', so that
+    keys of before are of the same way."""
+    asked = {"metrics": ["bleu", "chrf_pp", "rouge1"], "snapshots": 10}
+    usual = CheckpointSettings.model_validate(asked)
+    other = CheckpointSettings.model_validate(
+        {
+            **asked,
+            "bleu": {"tokenize": "intl", "lowercase": True},
+            "rouge": {"tokenizer": "unicode"},
+        }
+    )
+    [suite] = suites.select_suites(usual, {})
+    [changed_suite] = suites.select_suites(other, {})
+
+    assert suite.scored_by["bleu"]["signature"] == (
+        "case:mixed|eff:no|tok:13a|smooth:exp"
+    )
+    assert suite.scored_by["chrf_pp"]["signature"] == (
+        "case:mixed|eff:yes|nc:6|nw:2|space:no"
+    )
+    assert "rouge1" not in suite.scored_by
+    assert changed_suite.scored_by["bleu"]["signature"] == (
+        "case:lc|eff:no|tok:intl|smooth:exp"
+    )
+    assert changed_suite.scored_by["rouge1"] == {"tokenizer": "unicode"}
+
+
+def test_settings_of_before_are_written_as_before() -> None:
+    """What compares texts stands in job.json only where it is asked for."""
+    usual = CheckpointSettings.model_validate({"metrics": ["loss"]})
+    asked = {"metrics": ["rouge1"], "snapshots": 9, "rouge": {"tokenizer": "unicode"}}
+    other = CheckpointSettings.model_validate(asked)
+
+    assert {"bleu", "rouge"}.isdisjoint(usual.model_dump(mode="json"))
+    assert other.model_dump(mode="json")["rouge"] == {"tokenizer": "unicode"}
 
 
 def test_several_samples_are_drawn() -> None:

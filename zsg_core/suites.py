@@ -190,6 +190,7 @@ def _make_suite(
     definitions = _collect_definitions(keys)
     if name == TEST_SET:
         how = {**_mark_draws(settings.generation.how), **until, **_ASKED}
+        definitions |= settings.define_text_scores(keys)
         return _make_test_set_suite(keys, how, definitions, files)
     benchmark = settings.suites.find_benchmark(name)
     assert benchmark is not None, "settings without the suite of a metric are refused"

@@ -151,6 +151,8 @@ class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     metrics: list[str] | UnsetType = UNSET
     generation: dict[str, Any] | UnsetType = UNSET
     rank_accuracy: dict[str, Any] | UnsetType | None = UNSET
+    bleu: dict[str, Any] | UnsetType = UNSET
+    rouge: dict[str, Any] | UnsetType = UNSET
     suites: dict[str, Any] | UnsetType = UNSET
     reward_model: str | UnsetType | None = UNSET
     representations: dict[str, Any] | UnsetType | None = UNSET

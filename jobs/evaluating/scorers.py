@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from jobs.evaluating import code_scores, judge, sandbox
 from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
 from jobs.evaluating.judge import Judge, Kept
@@ -89,7 +91,9 @@ class Scorers:
                 failed |= dict.fromkeys(
                     own, hide_known(f"{type(error).__name__}: {error}")
                 )
-        return aggregate_scores(found, answered), failed
+        scores = aggregate_scores(found, answered)
+        doubts = metrics.list_doubts(list(found), answered, suite.scored_by)
+        return msgspec.structs.replace(scores, flags=[*scores.flags, *doubts]), failed
 
     def _scored(
         self,
@@ -112,7 +116,7 @@ class Scorers:
             elif isinstance(items, Dialogues):
                 made = self._judged(suite, items, answered)
             else:
-                return metrics.score_items(keys, answered)
+                return metrics.score_items(keys, answered, suite.scored_by)
         except ZsgError as error:
             if not isinstance(error, BadData):
                 self._away[needed] = str(error)

@@ -29,7 +29,7 @@ from zsg_core.errors import ClusterError
 OURS = ("zsg", "launcher", "jobs", "zsg_core")
 # what the extras are for that training can do without: of these doctor only warns
 FOR = {
-    "evaluate": "for metrics rouge1, rougeL and silhouettes",
+    "evaluate": "for metrics rouge1, rougeL, bleu, chrf and silhouettes",
     "track": "for zsg sync, zsg ui and zsg server",
     "report": "for zsg report, zsg arrange draw and DataFrames",
 }

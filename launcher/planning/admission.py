@@ -218,6 +218,8 @@ def _modules_to_score(scored: Sequence[Run]) -> list[str]:
     modules = list[str]()
     if not keys.isdisjoint({"rouge1", "rougeL"}):
         modules.append("rouge_score")
+    if not keys.isdisjoint({"bleu", "chrf", "chrf_pp"}):
+        modules.append("sacrebleu")
     if "silhouette" in keys:
         modules.append("sklearn")
     return modules

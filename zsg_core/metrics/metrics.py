@@ -6,7 +6,8 @@ scored here; the others need a reward model, a sandbox or a judge, and are score
 there is one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from zsg_core.metrics.human_eval import PASS_AT
 from zsg_core.metrics.means import LOSS
@@ -18,6 +19,7 @@ from zsg_core.metrics.registry import (
     MT_BENCH,
     SUITE_NAMES,
     TEST_SET,
+    Scorer,
 )
 from zsg_core.metrics.reward import REWARD
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
@@ -57,17 +59,44 @@ def find_metric(key: str) -> str:
     return metric
 
 
-def score_items(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:
-    """Each item's score by each of the keys. UserError where a scorer's library is not
-    installed."""
+def score_items(
+    keys: Sequence[str],
+    answers: Sequence[Answered],
+    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, ByItem]:
+    """Each item's score by each of the keys. `definitions`: by key, what decides its
+    score beside the answers. UserError where a scorer's library is not installed."""
     scores: dict[str, ByItem] = {}
-    for scorer in dict.fromkeys(METRICS[find_metric(key)].score for key in keys):
+    taken: set[Scorer] = set()
+    for key in keys:
+        definition = (definitions or {}).get(key, {})
+        scorer = METRICS[find_metric(key)].find_score(definition)
         if scorer is None:
             raise ValueError(f"{', '.join(keys)}: not all are metrics of answers alone")
-        scores |= scorer(answers)
+        if scorer not in taken:
+            taken.add(scorer)
+            scores |= scorer(answers)
     return {key: scores[find_metric(key)] for key in keys}
 
 
-def score_answers(keys: Sequence[str], answers: Sequence[Answered]) -> Scores:
-    """What the answers are worth by each of the keys. UserError as `score_items`."""
-    return aggregate_scores(score_items(keys, answers), answers)
+def list_doubts(
+    keys: Sequence[str],
+    answers: Sequence[Answered],
+    definitions: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Sentences on what metrics cannot compare well in these answers, each once."""
+    doubts: list[str] = []
+    for key in keys:
+        doubt = METRICS[find_metric(key)].doubt
+        if doubt is not None:
+            doubts += doubt(definitions.get(key, {}), answers)
+    return list(dict.fromkeys(doubts))
+
+
+def score_answers(
+    keys: Sequence[str],
+    answers: Sequence[Answered],
+    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Scores:
+    """What the answers are worth by each of the keys. See `score_items`."""
+    return aggregate_scores(score_items(keys, answers, definitions), answers)

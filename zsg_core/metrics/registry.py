@@ -2,11 +2,12 @@
 evaluators read.
 
 A metric of answers alone is a function under `@metric("name", …)` in a module of this
-folder. One that needs more than the answers (a reward model, a sandbox, a judge, the
+folder; one with settings a function under `@configured_metric("name")`, which makes it
+of them. One that needs more than the answers (a reward model, a sandbox, a judge, the
 losses of a model) is entered by `add_metric`, and jobs.evaluating.scorers takes it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,10 @@ SUITE_NAMES = (TEST_SET, GSM8K, HUMANEVAL, MT_BENCH)
 
 # all answers → by metric, the score of each item
 Scorer = Callable[[Iterable[Answered]], dict[str, ByItem]]
+# what decides the values of a key beside the answers → what scores them so
+MakeScorer = Callable[[Mapping[str, Any]], Scorer]
+# the same, and answers → sentences on why its scores say little of these
+Doubt = Callable[[Mapping[str, Any], Sequence[Answered]], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,9 @@ class Metric:
 
     `suite`: the set of items whose answers it is of; None: of no answer. `score`: what
     takes it from answers alone; None: see `scorer`, the name of what takes it, and
-    others with it. `definition` enters the identity of its values where zsg has come to
+    others with it. `make_score`: of a metric with settings, what makes `score` of what
+    a key's definition says. `doubt`: says of answers that it cannot compare them well.
+    `definition` enters the identity of its values where zsg has come to
     take it otherwise than an older version did. `samples`: the answers to an item that
     it needs.
     """
@@ -36,8 +43,17 @@ class Metric:
     scorer: str
     suite: str | None = None
     score: Scorer | None = None
+    make_score: MakeScorer | None = None
+    doubt: Doubt | None = None
     definition: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 1
+
+    def find_score(self, definition: Mapping[str, Any]) -> Scorer | None:
+        """What takes it from answers alone, as a key's definition says; None where more
+        is needed."""
+        if self.make_score is not None:
+            return self.make_score(definition)
+        return self.score
 
 
 METRICS: Registry[Metric] = Registry("metric", "zsg_core.metrics")
@@ -64,6 +80,30 @@ def metric(
                 ),
             )
         return score
+
+    return register
+
+
+def configured_metric(
+    *names: str, suite: str = TEST_SET, doubt: Doubt | None = None
+) -> Callable[[MakeScorer], MakeScorer]:
+    """Registers a function that makes the scorer of one metric, or of a few at once,
+    from the definition of a key. For equal definitions it is to give the same scorer
+    where that takes all of them at once. `doubt`: see Metric."""
+
+    def register(make_score: MakeScorer) -> MakeScorer:
+        for name in names:
+            METRICS.add(
+                name,
+                Metric(
+                    name=name,
+                    scorer=make_score.__module__,
+                    suite=suite,
+                    make_score=make_score,
+                    doubt=doubt,
+                ),
+            )
+        return make_score
 
     return register
 

@@ -1,26 +1,68 @@
 """Scores answers by ROUGE-1 and ROUGE-L, as Google's rouge-score computes them."""
 
-from collections.abc import Iterable
-from functools import cache
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.metrics.registry import metric
+from zsg_core.metrics.registry import Scorer, configured_metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 TYPES = ("rouge1", "rougeL")
+TOKENIZER = "tokenizer"
+ENGLISH, UNICODE, CHARACTERS = "english", "unicode", "characters"
+# letters with their marks and digits of any script; a sign of another kind parts words
+_WORD = re.compile(r"[^\W_]+")
+_ENGLISH_WORD = re.compile(r"[A-Za-z0-9]")
+_CHARACTER = re.compile(r"[^\W_]")
 
 
-@metric(*TYPES)
-def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
-    """F-measures × 100 with Porter's stemmer, each the greatest over the references;
-    items without any are left out.
+def doubt_scripts(
+    definition: Mapping[str, Any], answers: Sequence[Answered]
+) -> list[str]:
+    """Tells of references in which the tokenizer of English finds no word, though they
+    have letters."""
+    if definition.get(TOKENIZER, ENGLISH) != ENGLISH:
+        return []
+    unread = 0
+    for answered in answers:
+        texts = answered.references
+        has_words = any(_ENGLISH_WORD.search(text) for text in texts)
+        unread += not has_words and any(_WORD.search(text) for text in texts)
+    if not unread:
+        return []
+    return [
+        f"rouge: {unread} of {len(answers)} references have no English letter or digit, and score"
+        " 0; set checkpoints.rouge.tokenizer: unicode or characters"
+    ]
 
-    These are the figures of the ZSG paper and of Natural Instructions (Lin 2004;
-    rouge-score 0.1.2). The tokenizer knows letters and digits of English only: an
-    answer in another script scores 0. UserError without rouge-score.
+
+@configured_metric(*TYPES, doubt=doubt_scripts)
+def make_rouge(definition: Mapping[str, Any]) -> Scorer:
+    """ROUGE with the tokenizer of a key's definition; that of the papers where none is
+    said."""
+    return _make_scorer(definition.get(TOKENIZER, ENGLISH))
+
+
+@cache
+def _make_scorer(tokenizer: str) -> Scorer:
+    """One for each tokenizer, which takes both types at once."""
+    return partial(score_answers, tokenizer=tokenizer)
+
+
+def score_answers(
+    answers: Iterable[Answered], tokenizer: str = ENGLISH
+) -> dict[str, ByItem]:
+    """F-measures × 100, each the greatest over the references; items without any are
+    left out.
+
+    By tokenizer `english`, with Porter's stemmer, these are the figures of the ZSG
+    paper and of Natural Instructions (Lin 2004; rouge-score 0.1.2). It knows letters and
+    digits of English only: an answer in another script scores 0. UserError without
+    rouge-score.
     """
-    scorer = _scorer()
+    scorer = _scorer(tokenizer)
     item_scores = [
         (answered.id, scorer.score_multi(answered.references, answered.answer))
         for answered in answers
@@ -34,18 +76,25 @@ def score_answers(answers: Iterable[Answered]) -> dict[str, ByItem]:
     }
 
 
-def compute_rouge_l(reference: str, text: str) -> float:
-    """The F-measure of ROUGE-L of two texts, from 0 to 1, without a stemmer: how
-    Self-Instruct compares instructions. UserError without rouge-score."""
-    return _load_scorer(("rougeL",), False).score(reference, text)["rougeL"].fmeasure
+class _Tokenizer:
+    """Takes a text apart as rouge-score wants it."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._pattern.findall(text.casefold())
 
 
-def _scorer() -> Any:
-    return _load_scorer(TYPES, True)
+_TOKENIZERS: Mapping[str, Callable[[], _Tokenizer | None]] = {
+    ENGLISH: lambda: None,  # rouge-score's own
+    UNICODE: lambda: _Tokenizer(_WORD),
+    CHARACTERS: lambda: _Tokenizer(_CHARACTER),
+}
 
 
 @cache
-def _load_scorer(types: tuple[str, ...], use_stemmer: bool) -> Any:
+def _scorer(tokenizer: str) -> Any:
     try:
         # here, as it takes seconds to import
         from rouge_score.rouge_scorer import RougeScorer
@@ -53,4 +102,5 @@ def _load_scorer(types: tuple[str, ...], use_stemmer: bool) -> Any:
         raise UserError(
             "ROUGE needs the package rouge-score: pip install 'zsg[evaluate]'"
         ) from None
-    return RougeScorer(types, use_stemmer=use_stemmer)
+    own = _TOKENIZERS[tokenizer]()
+    return RougeScorer(TYPES, use_stemmer=own is None, tokenizer=own)

@@ -10,6 +10,7 @@ There each process drew anew; here an item's draws have a seed of their own, the
 every checkpoint.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -31,6 +32,8 @@ from zsg_core.metrics.rank_classification import (
     define_key,
     name_key,
 )
+from zsg_core.metrics.rouge import ENGLISH, TYPES
+from zsg_core.metrics.translation import BLEU
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import (
     DISTANCE,
@@ -40,6 +43,11 @@ from zsg_core.settings.representations import (
     Ways,
 )
 from zsg_core.settings.suites import SuiteSettings, WayName
+from zsg_core.settings.text_scores import (
+    BleuSettings,
+    RougeSettings,
+    define_text_scores,
+)
 from zsg_core.training import schedule
 
 
@@ -274,6 +282,8 @@ class CheckpointSettings(Strict):
     )
     generation: GenerationSettings = GenerationSettings()
     rank_accuracy: RankSettings = RankSettings()
+    bleu: BleuSettings | None = None
+    rouge: RougeSettings | None = None
     suites: SuiteSettings = SuiteSettings()
     reward_model: FolderName | None = Field(
         default=None,
@@ -322,6 +332,28 @@ class CheckpointSettings(Strict):
             "removed."
         ),
     )
+
+    @model_serializer(mode="wrap")
+    def _leave_unasked_out(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """A job that does not ask for them is written as before they were there."""
+        written = serialize(self)
+        for name in ("bleu", "rouge"):
+            if written.get(name) is None:
+                written.pop(name, None)
+        return written
+
+    @model_validator(mode="after")
+    def _texts_are_compared(self) -> "CheckpointSettings":
+        for name, metrics in (("bleu", (BLEU,)), ("rouge", TYPES)):
+            is_asked = not set(metrics).isdisjoint(self.metrics)
+            if getattr(self, name) is not None and not is_asked:
+                raise ValueError(
+                    f"{name} does nothing without metric {' or '.join(metrics)}; add it to"
+                    " checkpoints.metrics, or take it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _something_to_answer_with(self) -> "CheckpointSettings":
@@ -385,6 +417,11 @@ class CheckpointSettings(Strict):
             *(key for suite in all_metrics.SUITES for key in self.keys(suite)),
             *self.inside,
         ]
+
+    def define_text_scores(self, keys: Iterable[str]) -> Ways:
+        """By key of the test set's answers, what decides its score beside them."""
+        tokenizer = self.rouge.tokenizer if self.rouge else ENGLISH
+        return define_text_scores(keys, self.bleu or BleuSettings(), tokenizer)
 
     @property
     def inside(self) -> Ways:
