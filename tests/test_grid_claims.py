@@ -42,7 +42,7 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
     [
         (
             "{claim: wins}",
-            "`claim` must say what is claimed, one of: rises, correlates, falls_early",
+            "`claim` must say what is claimed, one of: rises, correlates, trends, falls_early",
         ),
         ("{metric: loss}", "`claim` must say what is claimed"),
         ("nft < rt", "a claim: "),

@@ -99,8 +99,10 @@ def test_every_pattern_has_words() -> None:
         path
         for path in GRID
         if path.rpartition(".")[2] in {"fraction", "ratio", "k", "share"}
-        or (path.startswith("claims.falls_at.") and path[16:] in {"at", "window"})
-        or path == "claims.falls_early.within"
+        or re.match(r"claims\.(falls|rises)_at\.(at|window)$", path)
+        or re.match(
+            r"claims\.((falls|rises)_early|is_(earlier|steadier))\.within$", path
+        )
     } - {
         "data.instructions.share",
         "data.few_shot.k",

@@ -6,22 +6,21 @@ seeds and held-out splits. Runs of the same test items are of one split, whateve
 axes say. Only runs that are done count.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import GridRecord
-from jobs.contract.states import RecordedState
-from jobs.deciding import recorded_runs, run_axes
-from jobs.deciding.recorded_runs import RecordedRun, UnreadableRun
+from jobs.deciding import claim_runs, run_axes
+from jobs.deciding.claim_runs import ClaimRun
 from jobs.deciding.run_axes import Axes
 from zsg_core.digest import content_id
-from zsg_core.settings.claims import Claim
-from zsg_core.stats import verdict
+from zsg_core.settings.claims import Claim, IsEarlier, IsSteadier
+from zsg_core.stats import metric_questions, verdict
 from zsg_core.stats.questions import Curve
 from zsg_core.stats.verdict import ClaimVerdict
 
@@ -37,60 +36,102 @@ class JudgedClaim:
     curves: Mapping[str, tuple[list[int], NDArray[np.float64]]]
 
 
-@dataclass(frozen=True)
-class _ClaimRun:
-    """What of a run a claim needs; no curve: it is not done, or has no item losses of
-    the metric."""
-
-    axes: Axes
-    curve: Curve | None
-    of_tasks: bool = True
-
-
 def judge_claims(
     workspace: Workspace, record: GridRecord, claims: Sequence[Claim]
 ) -> list[JudgedClaim]:
     """The verdicts of claims on a grid's runs, claim by claim."""
-    claim_runs: dict[tuple[str, int | None], list[_ClaimRun]] = {}
-    for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
-        claim_runs[metric, stage] = [
-            _run(run, metric)
-            for run in recorded_runs.read_runs(workspace, record, stage)
-        ]
-    return [
-        judged
-        for claim in claims
-        for judged in judge_groups(claim, claim_runs[claim.metric, claim.stage])
-    ]
+    runs_of: dict[tuple[tuple[str, ...], int | None], list[ClaimRun]] = {}
+    decided: list[JudgedClaim] = []
+    for claim in claims:
+        needed = tuple(claim.metrics), claim.stage
+        if needed not in runs_of:
+            runs_of[needed] = claim_runs.read_claim_runs(workspace, record, *needed)
+        decided += judge_groups(claim, runs_of[needed])
+    return decided
 
 
-def judge_groups(claim: Claim, runs: Sequence[_ClaimRun]) -> list[JudgedClaim]:
+def judge_groups(claim: Claim, runs: Sequence[ClaimRun]) -> list[JudgedClaim]:
     """One claim's verdicts, one for each group."""
     key, axis_values = claim.axis or ("", [None])
     condition = (claim.where or {}).items()
-    judged = []
-    for axes, members in _groups([run for run in runs if _is_of(run, condition)], key):
-        compared = [run for run in members if run.axes.get(key) in axis_values]
-        if compared:
-            judged.append(_judge_group(claim, axes, compared))
-    return judged
+    members = [run for run in runs if _is_of(run, condition)]
+    if claim.axis is not None:
+        members = [run for run in members if run.axes.get(key) in axis_values]
+    tied = _find_tied_axes(members, key) if claim.axis is not None else []
+    return [
+        _judge_group(claim, axes, compared, tied)
+        for axes, compared in _groups(members, {key, *tied})
+    ]
 
 
-def _judge_group(claim: Claim, axes: Axes, members: Sequence[_ClaimRun]) -> JudgedClaim:
-    """A claim's verdict of runs that differ in its own axis, seeds and splits."""
-    key, axis_values = claim.axis or ("", [None])
-    levels = [run_axes.axis_text(value) for value in axis_values]
-    curves = _named_apart(
-        [
-            replace(run.curve, level=levels[axis_values.index(run.axes.get(key))])
-            for run in members
-            if run.curve
-        ]
-    )
-    decided = _judge(claim, curves, levels, all(run.of_tasks for run in members))
-    decided = _with_missing(decided, len(members) - len(curves))
-    means = verdict.compute_mean_curves(curves, levels, claim.metric)
+def _find_tied_axes(runs: Sequence[ClaimRun], key: str) -> list[str]:
+    """The axes that change with a claim's own, as model.path does with model.name:
+    those of which runs at one place of it have one value, and not all runs the same.
+
+    Runs at two places differ in such an axis whatever else they have in common.
+    """
+    all_axes = [
+        run_axes.without_splits(run_axes.unseeded_axes(run.axes)) for run in runs
+    ]
+    names = dict.fromkeys(name for axes in all_axes for name in axes if name != key)
+    return [name for name in names if _is_tied(name, key, all_axes)]
+
+
+def _is_tied(name: str, key: str, all_axes: Sequence[Axes]) -> bool:
+    """Whether an axis has several values, but one at each place of the claim's own."""
+    values_at: dict[str, set[str]] = {}
+    for axes in all_axes:
+        values = values_at.setdefault(content_id(axes.get(key)), set())
+        values.add(content_id(axes.get(name)))
+    if any(len(values) > 1 for values in values_at.values()):
+        return False
+    return len(set[str]().union(*values_at.values())) > 1
+
+
+def _judge_group(
+    claim: Claim, axes: Axes, members: Sequence[ClaimRun], tied: Sequence[str]
+) -> JudgedClaim:
+    """A claim's verdict of runs that differ in its own axis, what is tied to it, seeds
+    and splits."""
+    levels = _list_levels(claim)
+    # where no run has a value for each item, runs are the units
+    are_runs = not any(run.curves for run in members)
+    curves: list[Curve] = []
+    missing = 0
+    for run in members:
+        of_run = run.numbers if are_runs else run.curves
+        missing += not of_run
+        curves += _place(claim, run, of_run)
+    curves = claim_runs.name_apart(curves)
+    if are_runs and curves:
+        decided = verdict.judge_claim(claim, curves, levels, units_are_runs=True)
+    else:
+        of_tasks = all(run.of_tasks for run in members)
+        decided = _judge(claim, curves, levels, of_tasks)
+    decided = _with_missing(decided, missing)
+    decided = _with_tied(decided, tied)
+    means = verdict.compute_mean_curves(curves, levels, claim)
+    if isinstance(claim, IsEarlier | IsSteadier):
+        means = metric_questions.express_as_ways(means, float(claim.within))
     return JudgedClaim(claim, axes, decided, means)
+
+
+def _list_levels(claim: Claim) -> list[str]:
+    """What a claim compares, as its curves name them: places of its axis, or metrics."""
+    if len(claim.metrics) > 1:
+        return claim.metrics
+    _, axis_values = claim.axis or ("", [None])
+    return [run_axes.axis_text(value) for value in axis_values]
+
+
+def _place(claim: Claim, run: ClaimRun, curves: Sequence[Curve]) -> list[Curve]:
+    """A run's curves, named by what the claim compares."""
+    if len(claim.metrics) > 1:
+        return list(curves)
+    key, axis_values = claim.axis or ("", [None])
+    value = run.axes.get(key)
+    level = run_axes.axis_text(axis_values[axis_values.index(value)])
+    return [replace(curve, level=level) for curve in curves]
 
 
 def _judge(
@@ -103,13 +144,13 @@ def _judge(
     without what some of them lack.
     """
     decided = verdict.judge_claim(claim, curves, levels, units_are_tasks=of_tasks)
-    lacking = _lacking(curves)
+    lacking = claim_runs.find_lacking_units(curves)
     count = len({unit for units in lacking.values() for unit in units})
     if not count or decided.word == verdict.TOO_FEW:
         return decided
     paired = verdict.judge_claim(
         claim,
-        [_without(curve, lacking[curve.split]) for curve in curves],
+        [claim_runs.leave_out_units(curve, lacking[curve.split]) for curve in curves],
         levels,
         units_are_tasks=of_tasks,
     )
@@ -125,109 +166,37 @@ def _judge(
     return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, note])
 
 
-def _is_of(run: _ClaimRun, axis_values: Iterable[tuple[str, Any]]) -> bool:
+def _is_of(run: ClaimRun, axis_values: Iterable[tuple[str, Any]]) -> bool:
     return all(run.axes.get(axis) == value for axis, value in axis_values)
 
 
 def _groups(
-    runs: Sequence[_ClaimRun], key: str
-) -> Iterable[tuple[Axes, list[_ClaimRun]]]:
-    """The runs by what they have in common beside the claim's axis, seeds and splits."""
-    groups: dict[str, tuple[Axes, list[_ClaimRun]]] = {}
+    runs: Sequence[ClaimRun], apart: Container[str]
+) -> Iterable[tuple[Axes, list[ClaimRun]]]:
+    """The runs by what they have in common beside the axes that are `apart`, seeds and
+    splits."""
+    groups: dict[str, tuple[Axes, list[ClaimRun]]] = {}
     for run in runs:
-        common_axes = run_axes.without_splits(run_axes.unseeded_axes(run.axes))
-        common_axes.pop(key, None)
+        common_axes = {
+            name: value
+            for name, value in run_axes.without_splits(
+                run_axes.unseeded_axes(run.axes)
+            ).items()
+            if name not in apart
+        }
         groups.setdefault(content_id(common_axes), (common_axes, []))[1].append(run)
     return groups.values()
-
-
-def _read_items(run: RecordedRun | UnreadableRun, metric: str) -> Any:
-    if isinstance(run, UnreadableRun) or run.state != RecordedState.DONE:
-        return None
-    return run.items(metric)
-
-
-def _run(run: RecordedRun | UnreadableRun, metric: str) -> _ClaimRun:
-    try:
-        items = _read_items(run, metric)
-    except Damaged:  # the report names its file
-        items = None
-    if items is None or isinstance(run, UnreadableRun):
-        return _ClaimRun(run.axes, None)
-    of_tasks = len(set(items.tasks)) > 1
-    finite = np.isfinite(items.losses)
-    if of_tasks:
-        names, losses = items.by_task()
-        task_numbers = np.array([names.index(task) for task in items.tasks], np.intp)
-        counts = np.zeros(losses.shape)
-        np.add.at(counts.T, task_numbers, finite.T)
-    else:
-        names, losses, counts = (
-            items.ids,
-            items.losses.astype(np.float64),
-            finite.astype(np.float64),
-        )
-    split = content_id([items.ids, items.tasks])
-    seed = run_axes.axis_text(
-        {
-            key: v
-            for key, v in run.axes.items()
-            if run_axes.last_word(key) in run_axes.SEEDS
-        }
-    )
-    return _ClaimRun(
-        run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks
-    )
-
-
-def _lacking(curves: Sequence[Curve]) -> dict[str, set[str]]:
-    """Of each split the units that have not the same number of values at all steps of all runs."""
-    rows: dict[str, list[NDArray[np.float64]]] = {}
-    for curve in curves:
-        rows.setdefault(curve.split, []).append(np.asarray(curve.counts, np.float64))
-    uneven = {
-        split: np.ptp(np.concatenate(counts), axis=0) > 0
-        for split, counts in rows.items()
-    }
-    return {
-        curve.split: {
-            unit
-            for unit, is_uneven in zip(
-                curve.units, uneven[curve.split].tolist(), strict=True
-            )
-            if is_uneven
-        }
-        for curve in curves
-    }
-
-
-def _without(curve: Curve, units: set[str]) -> Curve:
-    columns = [column for column, unit in enumerate(curve.units) if unit not in units]
-    names, counts = (
-        [curve.units[column] for column in columns],
-        np.asarray(curve.counts)[:, columns],
-    )
-    return replace(curve, units=names, counts=counts, losses=curve.losses[:, columns])
-
-
-def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves, those that share place, split and seed numbered: seeds within an
-    axis's own value are none of its."""
-    seen: dict[tuple[str, str, str], int] = {}
-    renamed = []
-    for curve in curves:
-        name = curve.level, curve.split, curve.seed
-        seen[name] = seen.get(name, 0) + 1
-        renamed.append(
-            curve
-            if seen[name] == 1
-            else replace(curve, seed=f"{curve.seed} {seen[name]}")
-        )
-    return renamed
 
 
 def _with_missing(decided: ClaimVerdict, missing: int) -> ClaimVerdict:
     if not missing:
         return decided
     note = f"{missing} runs are not done, or have no test items' losses of the metric"
+    return replace(decided, notes=[*decided.notes, note])
+
+
+def _with_tied(decided: ClaimVerdict, tied: Sequence[str]) -> ClaimVerdict:
+    if not tied:
+        return decided
+    note = f"the places differ in {', '.join(tied)}, too"
     return replace(decided, notes=[*decided.notes, note])

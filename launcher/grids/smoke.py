@@ -19,7 +19,7 @@ from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.orders.tma_lists import parse_span
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.claims import Claim, FallsEarly
+from zsg_core.settings.claims import OF_EARLY_STEPS, Claim
 from zsg_core.settings.data import DataSettings, Source, SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
@@ -176,7 +176,9 @@ def _named(values: Iterable[T | None]) -> set[T]:
 def _choose_steps(claims: Iterable[Claim], smoke: SmokeSettings) -> int:
     """As many as the profile says, or as a claim needs to be decided."""
     needed = [
-        math.ceil(1 / claim.within) for claim in claims if isinstance(claim, FallsEarly)
+        math.ceil(1 / claim.within)
+        for claim in claims
+        if isinstance(claim, OF_EARLY_STEPS)
     ]
     return max([smoke.steps, *needed])
 

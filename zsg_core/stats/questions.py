@@ -5,8 +5,9 @@ levels' means make.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ from zsg_core.settings.claims import (
     FallsAt,
     FallsEarly,
     FallsSuddenly,
+    IsEarlier,
+    IsHigher,
+    IsSteadier,
     Rises,
+    RisesAt,
+    RisesEarly,
+    RisesSuddenly,
+    Trends,
 )
-from zsg_core.stats import curves
+from zsg_core.stats import curves, metric_questions, wobble
 from zsg_core.stats.effects import Effects, Floats
 
 
@@ -56,6 +64,10 @@ class Question:
     values: Effects | None = None
     # its one effect is the correlation of these values with the levels' places
     is_order: bool = False
+    # what decides the contrary, where that is another size
+    opposite: "Question | None" = None
+    # standard errors that a run's own course leaves open, and tasks do not tell of
+    course_errors: Callable[[Mapping[str, Floats]], Sequence[float]] | None = None
 
 
 def make_question(
@@ -63,17 +75,30 @@ def make_question(
 ) -> "Question | str":
     """The claim as arithmetic; a text says why these curves cannot answer it."""
     match claim:
+        case Rises() | Correlates() | Trends():
+            return _ask_of_places(claim, whole, levels)
+        case FallsEarly() | RisesEarly():
+            return _ask_early(claim, whole, levels)
+        case FallsAt() | RisesAt():
+            return _ask_at(claim, whole, levels)
+        case FallsSuddenly() | RisesSuddenly():
+            return _ask_suddenly(claim, levels)
+        case IsEarlier() | IsSteadier() | IsHigher():
+            return _ask_of_metrics(claim, whole, levels)
+
+
+def _ask_of_places(
+    claim: Rises | Correlates | Trends, whole: Sequence[Curve], levels: Sequence[str]
+) -> "Question | str":
+    """The question of a claim on the values at the places of an axis."""
+    match claim:
         case Rises():
-            names = [
-                f"{after} − {before}" for before, after in itertools.pairwise(levels)
-            ]
-            whole_name = [f"{levels[-1]} − {levels[0]}"] if len(levels) > 2 else []
             return _ask_of_values(
                 claim.of,
                 whole,
                 levels,
                 _compute_steps_up,
-                [*names, *whole_name],
+                _name_steps_up(levels),
                 least=claim.by,
             )
         case Correlates():
@@ -86,20 +111,43 @@ def make_question(
                 least=claim.at_least,
                 is_order=True,
             )
-        case FallsEarly():
-            return _ask_falls_early(claim, whole, levels)
-        case FallsAt():
-            return _ask_falls_at(claim, whole, levels)
-        case FallsSuddenly():
-            name = f"share of tasks that fall suddenly, {levels[0]} − {levels[1]}"
-            return Question(
-                _take_sudden_drops(claim.times),
-                lambda at: at[levels[0]] - at[levels[1]],
-                [name],
-                values=lambda at: np.concatenate(
-                    [at[level] for level in levels], axis=1
-                ),
-            )
+        case Trends():
+            return _ask_trends(claim, whole, levels)
+
+
+def _name_steps_up(levels: Sequence[str]) -> list[str]:
+    names = [f"{after} − {before}" for before, after in itertools.pairwise(levels)]
+    if len(levels) > 2:
+        names.append(f"{levels[-1]} − {levels[0]}")
+    return names
+
+
+def _ask_of_metrics(
+    claim: IsEarlier | IsSteadier | IsHigher,
+    whole: Sequence[Curve],
+    levels: Sequence[str],
+) -> "Question | str":
+    """The question of a claim that compares metrics of the same runs."""
+    match claim:
+        case IsEarlier():
+            return _ask_is_earlier(claim, whole, levels)
+        case IsSteadier():
+            return _ask_is_steadier(claim, whole, levels)
+        case IsHigher():
+            return _ask_is_higher(claim, whole, levels)
+
+
+def turn_upside_down(claim: Claim, curve: Curve) -> Curve:
+    """The curve of which the claim's question is: of a claim that a metric rises early,
+    at a step or suddenly its negative, which falls so."""
+    if isinstance(claim, RisesEarly | RisesAt | RisesSuddenly):
+        return replace(curve, losses=-np.asarray(curve.losses, np.float64))
+    return curve
+
+
+def _name_change(claim: Claim) -> str:
+    is_rise = isinstance(claim, RisesEarly | RisesAt | RisesSuddenly)
+    return "rise" if is_rise else "fall"
 
 
 def _ask_of_values(
@@ -165,48 +213,186 @@ def compute_ranks(values: Floats) -> Floats:
     return above.sum(axis=2) / 2
 
 
-def _ask_falls_early(
-    claim: FallsEarly, whole: Sequence[Curve], levels: Sequence[str]
+def _ask_trends(
+    claim: Trends, whole: Sequence[Curve], levels: Sequence[str]
+) -> "Question | str":
+    """The question of a claim that a value rises along an axis: the slope of the line
+    through the levels' values, by least squares."""
+    positions = np.asarray(claim.positions or range(len(levels)), np.float64)
+    centred = positions - positions.mean()
+    weights = centred / (centred**2).sum()
+
+    def compute_slope(values: Floats) -> Floats:
+        return (values @ weights)[:, None]
+
+    name = "slope" if claim.positions else "slope from place to place"
+    return _ask_of_values(
+        claim.of, whole, levels, compute_slope, [name], least=claim.by
+    )
+
+
+def _ask_early(
+    claim: FallsEarly | RisesEarly, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "Question | str":
     """The question of a claim that most of the fall happens early; or why the curves
-    cannot answer it."""
-    steps = find_common_steps(whole)
-    early = sum(step <= claim.within * steps[-1] for step in steps) - 1
-    if early < 1:
-        return f"no checkpoint lies within the first {float(claim.within):.0%} of the steps"
+    cannot answer it.
 
-    def effects(at: Mapping[str, Floats]) -> Floats:
-        curve = at[levels[0]]
-        whole_fall = curve[:, 0] - curve.min(axis=1)
-        early_fall = curve[:, 0] - curve[:, early]
-        shares = np.full(len(curve), np.nan)
-        np.divide(early_fall, whole_fall, out=shares, where=whole_fall > 0)
-        return shares[:, None]
+    The lowest of many values that swing is lower than the curve is, so a share of the
+    fall to it is too small: it can support the claim, but not speak against it. The
+    mean of the later values is no lower than the lowest, so a share of the fall to that
+    can.
+    """
+    early = metric_questions.find_early_steps(
+        find_common_steps(whole), float(claim.within)
+    )
+    if isinstance(early, str):
+        return early
+    [level] = levels
+    average = claim.average if isinstance(claim, RisesEarly) else 1
+
+    def share_of_lowest(at: Mapping[str, Floats]) -> Floats:
+        curve = wobble.average_back(at[level], average)
+        return _divide_falls(
+            curve[:, 0] - curve[:, early.last], curve[:, 0] - curve.min(axis=1)
+        )
+
+    def share_of_later(at: Mapping[str, Floats]) -> Floats:
+        curve = at[level]
+        later = curve[:, early.last + 1 :].mean(axis=1)
+        return _divide_falls(curve[:, 0] - curve[:, early.last], curve[:, 0] - later)
+
+    def measure_swing(at: Mapping[str, Floats]) -> list[float]:
+        later = early.compute_way(at[level])[:, early.last + 1 :]
+        return [float(wobble.compute_swing_size(early.later, later)[0])]
+
+    def measure_averaged_swing(at: Mapping[str, Floats]) -> list[float]:
+        [swing] = measure_swing(at)
+        return [swing / math.sqrt(min(average, early.last))]
 
     share = float(claim.share)
-    name = f"share of the fall by step {steps[early]}"
-    return Question(take_steps(steps), effects, [name], null=share, least=share)
+    name = f"share of the {_name_change(claim)} by step {early.steps[early.last]}"
+    against = Question(
+        take_steps(early.steps),
+        share_of_later,
+        [name],
+        null=share,
+        least=share,
+        course_errors=measure_swing,
+    )
+    return replace(
+        against,
+        effects=share_of_lowest,
+        course_errors=measure_averaged_swing,
+        opposite=against,
+    )
 
 
-def _ask_falls_at(
-    claim: FallsAt, whole: Sequence[Curve], levels: Sequence[str]
+def _divide_falls(early_fall: Floats, whole_fall: Floats) -> Floats:
+    """The share (draws, 1) of a fall that is done early; NaN where nothing falls."""
+    shares = np.full(len(whole_fall), np.nan)
+    np.divide(early_fall, whole_fall, out=shares, where=whole_fall > 0)
+    return shares[:, None]
+
+
+def _ask_at(
+    claim: FallsAt | RisesAt, whole: Sequence[Curve], levels: Sequence[str]
 ) -> "Question | str":
     """The question of a claim that a curve turns down at a step; or why the curves
     cannot answer it."""
     steps = find_common_steps(whole)
     middle = max(step for step in steps if step <= claim.at * steps[-1])
     reach = claim.window * steps[-1]
-    before = [step for step in steps if step <= middle - reach]
-    after = [step for step in steps if step >= middle + reach]
-    if not before or not after or claim.at == 1:
+    before = max((step for step in steps if step <= middle - reach), default=None)
+    after = min((step for step in steps if step >= middle + reach), default=None)
+    if before is None or after is None or claim.at == 1:
         return "too few checkpoints around the turn"
+    indices = list(map(steps.index, (before, middle, after)))
 
     def effects(at: Mapping[str, Floats]) -> Floats:
-        first, turn, last = at[levels[0]].T
+        first, turn, last = at[levels[0]][:, indices].T
         return ((turn - last) - (first - turn))[:, None]
 
-    name = f"fall over steps {middle}–{after[0]} less that over {before[-1]}–{middle}"
-    return Question(take_steps([before[-1], middle, after[0]]), effects, [name])
+    def measure_swing(at: Mapping[str, Floats]) -> list[float]:
+        swing = float(wobble.compute_typical_swing(steps, at[levels[0]])[0])
+        # of first − 2 · turn + last
+        return [swing * math.sqrt(6)]
+
+    change = _name_change(claim)
+    name = f"{change} over steps {middle}–{after} less that over {before}–{middle}"
+    return Question(take_steps(steps), effects, [name], course_errors=measure_swing)
+
+
+def _ask_suddenly(
+    claim: FallsSuddenly | RisesSuddenly, levels: Sequence[str]
+) -> Question:
+    """The question of a claim that more tasks change suddenly at one level than at another."""
+    at_level, against = levels
+    change = _name_change(claim)
+    name = f"share of tasks that {change} suddenly, {at_level} − {against}"
+    return Question(
+        _take_sudden_drops(claim.times),
+        lambda at: at[at_level] - at[against],
+        [name],
+        values=lambda at: np.concatenate([at[level] for level in levels], axis=1),
+    )
+
+
+def _ask_is_earlier(
+    claim: IsEarlier, whole: Sequence[Curve], levels: Sequence[str]
+) -> "Question | str":
+    """The question of a claim that a metric is earlier than others."""
+    early = metric_questions.find_early_steps(
+        find_common_steps(whole), float(claim.within)
+    )
+    if isinstance(early, str):
+        return early
+    return Question(
+        take_steps(early.steps),
+        metric_questions.make_earlier_effects(early, levels),
+        metric_questions.name_earlier(claim, early),
+        least=claim.by,
+        values=lambda at: np.stack(
+            [early.compute_early_share(at[level]) for level in levels], axis=1
+        ),
+        course_errors=metric_questions.make_earlier_errors(early, levels),
+    )
+
+
+def _ask_is_steadier(
+    claim: IsSteadier, whole: Sequence[Curve], levels: Sequence[str]
+) -> "Question | str":
+    """The question of a claim that a metric swings less than others."""
+    early = metric_questions.find_early_steps(
+        find_common_steps(whole), float(claim.within)
+    )
+    if isinstance(early, str):
+        return early
+    if reason := metric_questions.explain_no_steadiness(early):
+        return reason
+    return Question(
+        take_steps(early.steps),
+        metric_questions.make_steadier_effects(early, levels),
+        metric_questions.name_steadier(claim),
+        least=math.log(claim.times),
+        values=lambda at: np.exp(
+            np.stack([early.compute_swing(at[level]) for level in levels], axis=1)
+        ),
+        course_errors=metric_questions.make_steadier_errors(early, levels),
+    )
+
+
+def _ask_is_higher(
+    claim: IsHigher, whole: Sequence[Curve], levels: Sequence[str]
+) -> "Question | str":
+    """The question of a claim that a metric has higher values than others."""
+    return _ask_of_values(
+        claim.of,
+        whole,
+        levels,
+        lambda values: values[:, :1] - values[:, 1:],
+        [f"{claim.metric} − {second}" for second in claim.than],
+        least=claim.by,
+    )
 
 
 def take_steps(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:

@@ -25,17 +25,19 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
-from zsg_core.metrics.means import LOSS, is_over_items
+from zsg_core.metrics.means import is_over_items
 from zsg_core.settings.claims import (
     FEWEST_PLACES,
     Claim,
     explain_too_few_places,
 )
-from zsg_core.stats.curves import Interval
+from zsg_core.stats import wobble
+from zsg_core.stats.curves import T975, Interval
 from zsg_core.stats.effects import (
     SPLITS,
     EffectEstimate,
@@ -52,6 +54,7 @@ from zsg_core.stats.questions import (
     find_common_steps,
     make_question,
     take_steps,
+    turn_upside_down,
 )
 
 SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = (
@@ -62,8 +65,12 @@ SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = (
 )
 # what is added to a word that another split could turn
 HERE, HERE_OF_ONE = "on these tasks", "on this task"
+# of a metric that is one number a run: what is known is how far seeds lie apart
+OVER_SEEDS = "over seeds"
 # the fewest held-out tasks whose signs, were all alike, would be below 5 % by chance: 2 · 2⁻⁶ = 3 %
 TASKS = 6
+# the fewest runs at a place that decide a metric that is one number a run
+RUNS = 4
 TAIL = 0.025  # how often, on either side, a claim without an effect may be decided
 # places whose orders are all looked at; of more, DRAWN_ORDERS are drawn
 MOST_ORDERED = 8
@@ -85,6 +92,8 @@ class ClaimEffect:
     null: float
     least: float
     chance: tuple[float, float] | None = None
+    # what the contrary is decided by, where that is another size
+    opposite: EffectEstimate | None = None
 
     @property
     def is_known(self) -> bool:
@@ -106,13 +115,16 @@ class ClaimEffect:
     @property
     def is_opposite(self) -> bool:
         """Whether they are where they should be if the contrary were claimed."""
-        return self._is_opposite(self.found.interval)
+        against = self.opposite or self.found
+        return self._is_opposite(against, against.interval)
 
     @property
     def is_opposite_here(self) -> bool:
         """Whether they are if these splits stand for all."""
+        against = self.opposite or self.found
         return self.is_opposite or (
-            self.found.on_these is not None and self._is_opposite(self.found.on_these)
+            against.on_these is not None
+            and self._is_opposite(against, against.on_these)
         )
 
     def _holds(self, interval: Interval) -> bool:
@@ -123,11 +135,11 @@ class ClaimEffect:
             and by_chance <= TAIL
         )
 
-    def _is_opposite(self, interval: Interval) -> bool:
+    def _is_opposite(self, against: EffectEstimate, interval: Interval) -> bool:
         by_chance = self.chance[1] if self.chance else 0.0
         return (
             interval[1] < self.null
-            and self.found.value <= 2 * self.null - self.least
+            and against.value <= 2 * self.null - self.least
             and by_chance <= TAIL
         )
 
@@ -156,27 +168,30 @@ def judge_claim(
     levels: Sequence[str],
     *,
     units_are_tasks: bool = True,
+    units_are_runs: bool = False,
 ) -> ClaimVerdict:
     """The verdict of a claim on the runs of one group.
 
     `levels`: the places of the claim's axis as the curves name them, in the claim's
-    order; one for a claim without an axis. Splits in which a level has no run are left
-    out, and told. The order of `curves_of_group` does not matter. ValueError where
-    curves of a split are of different tasks.
+    order; one for a claim without an axis; the metrics of a claim that compares them.
+    `units_are_runs`: each curve has one unit, as the metric is one number a run.
+
+    Splits in which a level has no run are left out, and told. The order of
+    `curves_of_group` does not matter. ValueError where curves of a split are of
+    different tasks.
     """
-    weighed = sorted(
-        (_weigh_units(curve, claim.metric) for curve in curves_of_group),
-        key=lambda curve: (curve.level, curve.split, curve.seed),
-    )
+    weighed = _prepare_curves(claim, curves_of_group)
     whole, notes = _select_whole_splits(weighed, levels)
     if not whole:
         return ClaimVerdict(TOO_FEW, notes=[_explain_no_runs(weighed, levels)])
     splits = len({curve.split for curve in whole})
-    tasks = len({unit for curve in whole for unit in _list_measured_units(curve)})
+    kind = _Units.choose(units_are_tasks, units_are_runs)
+    tasks = 0 if units_are_runs else _count_measured_units(whole)
+    runs = len(whole) // len(claim.metrics)
     question = make_question(claim, whole, levels)
     if isinstance(question, str):
         return ClaimVerdict(
-            TOO_FEW, tasks=tasks, splits=splits, runs=len(whole), notes=[question]
+            TOO_FEW, tasks=tasks, splits=splits, runs=runs, notes=[question]
         )
     cells = [_tabulate(curve, question.take) for curve in whole]
     evidence = _Evidence(
@@ -186,12 +201,12 @@ def judge_claim(
         levels=levels,
         splits=splits,
         tasks=tasks,
-        counted=count_effective_tasks(cells),
-        units_are_tasks=units_are_tasks,
+        counted=0.0 if units_are_runs else count_effective_tasks(cells),
+        units=kind,
     )
     too_few = _explain_too_few(evidence)
     return ClaimVerdict(
-        word=TOO_FEW if too_few else _choose_word(evidence.effects, units_are_tasks),
+        word=TOO_FEW if too_few else _choose_word(evidence.effects, kind),
         effects=evidence.effects,
         levels=dict(
             zip(levels, _compute_level_values(question, cells, levels), strict=False)
@@ -199,9 +214,23 @@ def judge_claim(
         tasks=tasks,
         counted=evidence.counted,
         splits=splits,
-        runs=len(whole),
+        runs=runs,
         notes=[*notes, *too_few, *_list_warnings(evidence)],
     )
+
+
+def _prepare_curves(claim: Claim, curves_of_group: Sequence[Curve]) -> list[Curve]:
+    """The curves as the claim's question is of them, in an order of their own."""
+    prepared = []
+    for curve in curves_of_group:
+        weighed = _weigh_units(curve, _get_metric(claim, curve))
+        prepared.append(turn_upside_down(claim, weighed))
+    return sorted(prepared, key=lambda curve: (curve.level, curve.split, curve.seed))
+
+
+def _get_metric(claim: Claim, curve: Curve) -> str:
+    """The metric that a curve is of: its level, where a claim compares metrics."""
+    return claim.metric if len(claim.metrics) == 1 else curve.level
 
 
 def _explain_no_runs(curves_of_group: Sequence[Curve], levels: Sequence[str]) -> str:
@@ -220,7 +249,7 @@ def _tabulate(curve: Curve, take: Callable[[Curve], tuple[Floats, Floats]]) -> R
 
 @np.errstate(over="ignore", invalid="ignore")
 def compute_mean_curves(
-    curves_of_group: Sequence[Curve], levels: Sequence[str], metric: str = LOSS
+    curves_of_group: Sequence[Curve], levels: Sequence[str], claim: Claim
 ) -> dict[str, tuple[list[int], Floats]]:
     """Of each level (steps, values): the mean of its runs at the steps that they share,
     every split weighing alike.
@@ -228,7 +257,9 @@ def compute_mean_curves(
     Of the splits that a verdict is of. Levels without such a run, or without a shared
     step, are left out.
     """
-    weighed = [_weigh_units(curve, metric) for curve in curves_of_group]
+    weighed = [
+        _weigh_units(curve, _get_metric(claim, curve)) for curve in curves_of_group
+    ]
     whole, _ = _select_whole_splits(weighed, levels)
     means = {}
     for level in levels:
@@ -239,33 +270,33 @@ def compute_mean_curves(
     return means
 
 
-def _choose_word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
-    scope = HERE if units_are_tasks else HERE_OF_ONE
+def _choose_word(effects: Sequence[ClaimEffect], units: "_Units") -> str:
     if all(effect.holds for effect in effects):
-        return _add_scope(SUPPORTED, effects, scope, units_are_tasks)
+        return _add_scope(SUPPORTED, effects, units)
     if all(effect.is_opposite for effect in effects):
-        return _add_scope(OPPOSITE, effects, scope, units_are_tasks)
+        return _add_scope(OPPOSITE, effects, units)
     if all(effect.holds_here for effect in effects):
-        return f"{SUPPORTED} {scope}"
+        return f"{SUPPORTED} {units.scope}"
     if all(effect.is_opposite_here for effect in effects):
-        return f"{OPPOSITE} {scope}"
+        return f"{OPPOSITE} {units.scope}"
     return NOT_SUPPORTED
 
 
-def _add_scope(
-    word: str, effects: Sequence[ClaimEffect], scope: str, units_are_tasks: bool
-) -> str:
+def _add_scope(word: str, effects: Sequence[ClaimEffect], units: "_Units") -> str:
     """A word whose intervals hold: of a single split, or of items of one task, it says so."""
-    is_whole = units_are_tasks and all(
+    is_whole = units is not _Units.ITEMS and all(
         effect.found.is_over_splits for effect in effects
     )
-    return word if is_whole else f"{word} {scope}"
+    return word if is_whole else f"{word} {units.scope}"
 
 
 def _estimate_claim_effects(
     question: Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[ClaimEffect]:
-    sizes = estimate_effects(cells, levels, question.effects)
+    sizes = _estimate_sizes(question, cells, levels)
+    opposite: list[EffectEstimate | None] = [None] * len(sizes)
+    if question.opposite is not None:
+        opposite = [*_estimate_sizes(question.opposite, cells, levels)]
     chance = None
     if question.is_order:
         chance = compute_order_chance(_compute_level_values(question, cells, levels))
@@ -278,9 +309,45 @@ def _estimate_claim_effects(
             for size in sizes
         ]
     return [
-        ClaimEffect(name, size, question.null, question.least, chance)
-        for name, size in zip(question.names, sizes, strict=True)
+        ClaimEffect(name, size, question.null, question.least, chance, against)
+        for name, size, against in zip(question.names, sizes, opposite, strict=True)
     ]
+
+
+def _estimate_sizes(
+    question: Question, cells: Sequence[RunTable], levels: Sequence[str]
+) -> list[EffectEstimate]:
+    """The effects, with what the runs' own courses leave open where no other splits'
+    runs tell of it."""
+    sizes = estimate_effects(cells, levels, question.effects)
+    if question.course_errors is None:
+        return sizes
+    errors = question.course_errors(compute_level_means(cells, levels))
+    return [
+        _widen_by_course(size, error) for size, error in zip(sizes, errors, strict=True)
+    ]
+
+
+def _widen_by_course(size: EffectEstimate, error: float) -> EffectEstimate:
+    """An effect whose interval, or that on these tasks, has a run's own course in it."""
+    if size.is_over_splits:
+        narrow = size.on_these
+        return replace(size, on_these=narrow and _widen(size.value, narrow, error))
+    wide = _widen(size.value, size.interval, error)
+    return replace(size, interval=wide, on_these=wide)
+
+
+def _widen(value: float, interval: Interval, error: float) -> Interval:
+    """The interval with one more standard error in it, of wobble.BLOCKS parts."""
+    reach = T975[wobble.BLOCKS - 2] * error
+    low = value - math.hypot(value - interval[0], reach)
+    high = value + math.hypot(interval[1] - value, reach)
+    return low, high
+
+
+def _count_measured_units(whole: Sequence[Curve]) -> int:
+    """How many units have a value in some run."""
+    return len({unit for curve in whole for unit in _list_measured_units(curve)})
 
 
 def _list_measured_units(curve: Curve) -> list[str]:
@@ -373,6 +440,27 @@ def _check_same_units(split: str, runs: Sequence[Curve]) -> None:
         raise ValueError(f"runs of the split {split!r} are tested on different tasks")
 
 
+class _Units(StrEnum):
+    """What a verdict draws: tasks, items of one task, or runs of one number each. The
+    value is what is added to its word where other splits may turn it."""
+
+    TASKS = HERE
+    ITEMS = HERE_OF_ONE
+    RUNS = OVER_SEEDS
+
+    @classmethod
+    def choose(cls, are_tasks: bool, are_runs: bool) -> "_Units":
+        """The kind of units that curves have."""
+        if are_runs:
+            return cls.RUNS
+        return cls.TASKS if are_tasks else cls.ITEMS
+
+    @property
+    def scope(self) -> str:
+        """What is added to a word that another split could turn."""
+        return self.value
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Evidence:
     """What a verdict rests on: the runs of whole splits, and the effects they have."""
@@ -384,18 +472,25 @@ class _Evidence:
     splits: int
     tasks: int
     counted: float  # how many tasks of equal weight know as much
-    units_are_tasks: bool
+    units: _Units
 
     @property
     def unit_word(self) -> str:
-        return "tasks" if self.units_are_tasks else "items"
+        return "items" if self.units is _Units.ITEMS else "tasks"
+
+    @property
+    def fewest_runs(self) -> int:
+        """The number of runs at the place that has the fewest."""
+        return min(Counter(curve.level for curve in self.whole).values())
 
 
 def _explain_too_few(evidence: _Evidence) -> list[str]:
     """Why nothing can be decided; nothing where something can."""
     reasons = []
     tasks, counted = evidence.tasks, evidence.counted
-    if counted < TASKS - 1e-9:
+    if evidence.units is _Units.RUNS:
+        reasons += _explain_too_few_runs(evidence)
+    elif counted < TASKS - 1e-9:
         is_unequal = counted < tasks - 0.05
         unequal = (
             f" of unequal size, which count as {counted:.1f}" if is_unequal else ""
@@ -416,6 +511,16 @@ def _explain_too_few(evidence: _Evidence) -> list[str]:
     return reasons
 
 
+def _explain_too_few_runs(evidence: _Evidence) -> Iterator[str]:
+    """Why a metric that is one number a run cannot be decided; nothing where it can."""
+    fewest = evidence.fewest_runs
+    if fewest < RUNS:
+        yield (
+            f"one number a run, and {fewest} runs at a place: fewer than the {RUNS} that can decide"
+            " anything"
+        )
+
+
 def _list_warnings(evidence: _Evidence) -> list[str]:
     """What to bear in mind beside the verdict."""
     return [
@@ -429,7 +534,9 @@ def _list_warnings(evidence: _Evidence) -> list[str]:
 
 
 def _warn_of_splits(evidence: _Evidence) -> Iterator[str]:
-    if not evidence.units_are_tasks:
+    if evidence.units is _Units.RUNS:
+        yield from _warn_of_one_number(evidence)
+    elif evidence.units is _Units.ITEMS:
         yield (
             "all test items are of one task: the interval is over items and says nothing of other"
             " tasks"
@@ -438,6 +545,18 @@ def _warn_of_splits(evidence: _Evidence) -> Iterator[str]:
         yield (
             f"rests on one held-out split: it is about these {evidence.tasks} tasks, and others"
             " may differ"
+        )
+    elif evidence.splits < SPLITS:
+        yield (
+            f"rests on {evidence.splits} held-out splits, of which little is known how far others"
+            " lie apart"
+        )
+
+
+def _warn_of_one_number(evidence: _Evidence) -> Iterator[str]:
+    if evidence.splits == 1:
+        yield (
+            "one number a run: the interval is over seeds, and says nothing of other test items"
         )
     elif evidence.splits < SPLITS:
         yield (

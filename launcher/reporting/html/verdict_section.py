@@ -17,10 +17,17 @@ from zsg_core.settings.claims import (
     FallsAt,
     FallsEarly,
     FallsSuddenly,
+    IsEarlier,
+    IsHigher,
+    IsSteadier,
     Rises,
+    RisesAt,
+    RisesEarly,
+    RisesSuddenly,
+    Trends,
 )
 from zsg_core.stats.effects import EffectEstimate
-from zsg_core.stats.verdict import ClaimEffect
+from zsg_core.stats.verdict import ClaimEffect, ClaimVerdict
 
 HEADINGS = [
     "claim",
@@ -46,7 +53,11 @@ NOTE = (
     " and seeds alone; of two or three, where that over splits decides nothing, one on these tasks"
     " is looked at, which takes splits for alike. Then the verdict says so, as another split may"
     " turn it. Tasks of unequal weight count for fewer. By chance: how many of all orders of an"
-    " axis's places rise as much; a correlation is supported at 2.5 % or less."
+    " axis's places rise as much; a correlation is supported at 2.5 % or less. Metrics of the same"
+    " runs are compared on the test items that have all of them, each by its way from step 0 as a"
+    " share of that to the mean of its later values; the swing of a metric is how far a checkpoint"
+    " lies from the line between its neighbours. Of a metric that is one number a run the interval"
+    " is over seeds, or over splits."
 )
 DRAWN = (
     "The curves that the verdicts are of: means over runs, every held-out split weighing alike."
@@ -112,8 +123,9 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
     pairs: dict[Any, list[Panel]] = {}
     for judged in decided:
         claim, group_name = judged.claim, describe_group(judged)
+        y_label = _name_axis(claim)
         subject = (
-            claim.metric,
+            y_label,
             claim.stage,
             tuple(judged.curves),
             group_name,
@@ -123,9 +135,9 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
             continue
         colours = {name: number for number, name in enumerate(judged.curves)}
         x_label = "step" if claim.stage is None else f"step of stage {claim.stage}"
-        title = ", ".join(filter(None, (f"{claim.metric} here", group_name)))
+        title = ", ".join(filter(None, (f"{y_label} here", group_name)))
         pairs[subject] = [
-            Panel(title, _lines(judged.curves, colours), x_label, claim.metric)
+            Panel(title, _lines(judged.curves, colours), x_label, y_label)
         ]
         if claim.published is not None:
             beside = published.read_published(claim.published).curves
@@ -141,6 +153,15 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
     # so that pairs stand side by side
     pairs_first = sorted(pairs.values(), key=len, reverse=True)
     return [panel for drawn in pairs_first for panel in drawn]
+
+
+def _name_axis(claim: Claim) -> str:
+    """What the curves of a verdict are of."""
+    if isinstance(claim, IsEarlier | IsSteadier):
+        return "share of the way"
+    if isinstance(claim, IsHigher):
+        return claim.metric.partition("/")[0]
+    return claim.metric
 
 
 def _sources(decided: Sequence[JudgedClaim]) -> str:
@@ -184,7 +205,7 @@ def _column(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
         "claim": describe_claim(judged.claim),
         "of": describe_group(judged),
         "verdict": decided.word,
-        **_effect_columns(effect),
+        **_effect_columns(judged, effect),
         "tasks": decided.tasks,
         "tasks_that_count": decided.counted,
         "splits": decided.splits,
@@ -193,7 +214,7 @@ def _column(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
     }
 
 
-def _effect_columns(effect: ClaimEffect | None) -> dict[str, Any]:
+def _effect_columns(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
     """An effect's size, its intervals and its errors; empty cells where there is none."""
     if effect is None:
         return {"effect": "", **dict.fromkeys(SIZES), "over": ""}
@@ -205,7 +226,7 @@ def _effect_columns(effect: ClaimEffect | None) -> dict[str, Any]:
         "size": estimate.value,
         "low": low,
         "high": high,
-        "over": _over(estimate),
+        "over": _over(judged.verdict, estimate),
         "low_on_these_tasks": low_here,
         "high_on_these_tasks": high_here,
         "by_chance": effect.chance[0] if effect.chance else None,
@@ -214,8 +235,10 @@ def _effect_columns(effect: ClaimEffect | None) -> dict[str, Any]:
     }
 
 
-def _over(estimate: EffectEstimate) -> str:
+def _over(decided: ClaimVerdict, estimate: EffectEstimate) -> str:
     """What an interval is over."""
+    if not decided.tasks:  # one number a run
+        return "splits" if estimate.is_over_splits else "seeds"
     return "tasks and splits" if estimate.is_over_splits else "these tasks"
 
 
@@ -230,33 +253,68 @@ def describe_group(judged: JudgedClaim) -> str:
 def describe_claim(claim: Claim) -> str:
     """A claim in one line."""
     match claim:
+        case Rises() | Correlates() | Trends():
+            return _describe_places(claim)
+        case IsEarlier() | IsSteadier() | IsHigher():
+            return _describe_metrics(claim)
+        case _:
+            return _describe_change(claim)
+
+
+def _describe_places(claim: Rises | Correlates | Trends) -> str:
+    """A claim on the places of an axis, in one line."""
+    compared = f"{_OF[claim.of]} of {claim.metric}"
+    names = list(map(run_axes.axis_text, claim.values))
+    match claim:
         case Rises():
             least_rise = f", each time by {claim.by:g}" if claim.by else ""
-            return (
-                f"{_OF[claim.of]} of {claim.metric}:"
-                f" {' < '.join(map(run_axes.axis_text, claim.values))}{least_rise}"
-            )
+            return f"{compared}: {' < '.join(names)}{least_rise}"
         case Correlates():
-            rank = (
-                f"Spearman of {run_axes.last_word(claim.along)} and {_OF[claim.of]} of"
-                f" {claim.metric}"
-            )
-            return f"{rank} ≥ {claim.at_least:g}"
-        case FallsEarly():
+            axis = run_axes.last_word(claim.along)
+            return f"Spearman of {axis} and {compared} ≥ {claim.at_least:g}"
+        case Trends():
+            least_slope = f" by {claim.by:g}" if claim.by else ""
+            return f"{compared} trends up{least_slope} over {', '.join(names)}"
+
+
+def _describe_change(
+    claim: FallsEarly | RisesEarly | FallsAt | RisesAt | FallsSuddenly | RisesSuddenly,
+) -> str:
+    """A claim on where a curve changes, in one line."""
+    is_rise = isinstance(claim, RisesEarly | RisesAt | RisesSuddenly)
+    change = "rise" if is_rise else "fall"
+    match claim:
+        case FallsEarly() | RisesEarly():
             return (
-                f"{claim.metric}: {claim.share} of its fall within the first {claim.within} of the"
-                " steps"
+                f"{claim.metric}: {claim.share} of its {change} within the first {claim.within} of"
+                " the steps"
             )
-        case FallsAt():
-            return (
-                f"{claim.metric} falls faster after {claim.at} of the steps than before"
-            )
-        case FallsSuddenly():
+        case FallsAt() | RisesAt():
+            return f"{claim.metric} {change}s faster after {claim.at} of the steps than before"
+        case FallsSuddenly() | RisesSuddenly():
             value, against = map(run_axes.axis_text, (claim.value, claim.against))
             return (
-                f"more tasks fall by over {claim.times:g} times the usual under {value} than"
+                f"more tasks {change} by over {claim.times:g} times the usual under {value} than"
                 f" under {against}"
             )
+
+
+def _describe_metrics(claim: IsEarlier | IsSteadier | IsHigher) -> str:
+    """A claim that compares metrics, in one line."""
+    compared = ", ".join(claim.than)
+    match claim:
+        case IsEarlier():
+            margin = f" by {claim.by:g}" if claim.by else ""
+            return (
+                f"{claim.metric} is earlier than {compared}{margin}, in the first {claim.within} of"
+                " the steps"
+            )
+        case IsSteadier():
+            margin = f", {claim.times:g} times" if claim.times > 1 else ""
+            return f"{claim.metric} is steadier than {compared}{margin}"
+        case IsHigher():
+            margin = f" by {claim.by:g}" if claim.by else ""
+            return f"{_OF[claim.of]} of {claim.metric} is higher than of {compared}{margin}"
 
 
 def _rows(judged: JudgedClaim) -> list[list[Any]]:
@@ -273,7 +331,7 @@ def _rows(judged: JudgedClaim) -> list[list[Any]]:
             effect.name,
             number_cell(effect.found.value),
             interval_cell(effect.found.interval),
-            _over(effect.found),
+            _over(verdict, effect.found),
             interval_cell(effect.found.on_these),
             _percent(effect.chance[0] if effect.chance else None),
         ]
