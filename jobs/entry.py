@@ -36,6 +36,7 @@ from jobs.contract.job_file import (
     NodeCheckJob,
     PrepareJob,
     SampleJob,
+    ScoreJob,
     TrainJob,
     continue_policy,
 )
@@ -348,6 +349,8 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
             return _prepare(job, journal, start.pulse)
         if isinstance(job, SampleJob):
             return _sample(job, journal, start.pulse)
+        if isinstance(job, ScoreJob):
+            return _score(job, journal, start.pulse)
         if isinstance(job, CanaryJob):
             return _watch(job, journal, start.pulse)
         if isinstance(job, EvaluateJob):
@@ -377,6 +380,16 @@ def _sample(
 
     with job_log.record_progress("sampling", journal, pulse):
         prepare.sample_answers(job)
+    return Outcome.DONE, {}
+
+
+def _score(
+    job: ScoreJob, journal: Journal | None, pulse: Pulse
+) -> tuple[Outcome, dict[str, Any]]:
+    from jobs.scoring import score_job
+
+    with job_log.record_progress("scoring", journal, pulse):
+        score_job.score_examples(job)
     return Outcome.DONE, {}
 
 

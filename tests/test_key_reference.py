@@ -210,6 +210,13 @@ FEW_SHOT = {"data": {"few_shot": {"k": 2, "turns": "many"}}}
 TURNED = {"data": {"set": "gsm8k", "invert": {"wordings": ["Ask for {answer}."]}}}
 OPTIONS = {"data": {"set": "p3"}}
 LISTED = {"arrangement": {"order": "file", "path": "/o"}}
+SCORED_BY_MODEL = {"arrangement": {"order": "scores", "score": "answer_loss"}}
+# of a stage after another: a base compared with itself is refused
+_UNSCORED = {"order": "random", "score": None, "since": None}
+PROGRESS = {
+    "arrangement": {"order": "scores", "score": "progress"},
+    "stages": [{"arrangement": _UNSCORED}, {}],
+}
 
 
 def _scored(**arrangement: Any) -> dict[str, Any]:
@@ -348,6 +355,9 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.test_instructions": ("name", {}),
     "data.loss_on": ("all", {}),
     "arrangement.path": ("/elsewhere", LISTED),
+    "arrangement.score": ("el2n", SCORED_BY_MODEL),
+    "arrangement.scorer": ("/elsewhere", SCORED_BY_MODEL),
+    "arrangement.since": ("/elsewhere", PROGRESS),
     "arrangement.entries": ("places", LISTED),
     "arrangement.rest": ("drop", LISTED),
     "arrangement.shape": ("fold", _scored()),

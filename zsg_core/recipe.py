@@ -17,6 +17,8 @@ from zsg_core.data.presentation import NATURAL
 from zsg_core.data.prompts import ANSWER, CHAT
 from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
+from zsg_core.errors import UserError
+from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.registry import ORDERS
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, Settings
@@ -52,6 +54,8 @@ MARKS = {
 }
 # settings of training that decide what of an example a chat template writes
 DECIDE_CHAT = ("max_length", "truncate")
+# and what decides a score by a model
+DECIDE_SCORES = ("precision", *DECIDE_CHAT)
 # of a base, where an older zsg made control tokens of a text's words
 READS_TEXT = {"added_tokens": "split"}
 
@@ -81,6 +85,9 @@ class InputDigests:
     embedding: str | None = None
     # of what the order reads at arrangement.path
     order_input: str | None = None
+    # of the models that score for the order, where they are not the run's own
+    scorer: str | None = None
+    since: str | None = None
     # tokens of the model that an older zsg made of the words of texts
     control: tuple[str, ...] = ()
     # ids at which the model says that an answer is over, beside its tokenizer's EOS
@@ -97,7 +104,8 @@ def uses_embedding(settings: Settings) -> bool:
 
 def reads_file(settings: Settings) -> bool:
     """Whether the order reads a file of the user's, a list or scores."""
-    return ORDERS[settings.arrangement.order].reads is not None
+    has_path = settings.arrangement.path is not None
+    return ORDERS[settings.arrangement.order].reads is not None and has_path
 
 
 def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
@@ -130,7 +138,28 @@ class RecipeMaker:
         base = self._make_base(stage_settings[0], stage_digests[0], stages[0]["data"])
         for stage in stages:
             stage["data"] = _name_sampling_model(stage["data"], base, stage_digests[0])
+        for number, stage in enumerate(stages):
+            before = {"schema": SCHEMA, "base": base, "stages": stages[:number]}
+            stage["arrangement"] = self._name_scorers(
+                stage, stage_digests[number], before
+            )
         return {"schema": SCHEMA, "base": base, "stages": stages}
+
+    def _name_scorers(
+        self, stage: Recipe, digests: InputDigests, before: Recipe
+    ) -> Recipe:
+        """The recipe of an order, in which a score by a model says which model that is,
+        and how examples are written for it. `before`: the recipe of the base and the
+        stages before this one."""
+        arrangement, train = stage["arrangement"], stage["train"]
+        if "score" not in arrangement:
+            return arrangement
+        start = run_id(before) if before["stages"] else None
+        return self._arrangements.get(
+            (arrangement, before["base"], digests),
+            (train["precision"], train["max_length"], train.get("truncate"), start),
+            lambda: _name_scorers(arrangement, train, digests, before),
+        )
 
     def _make_stage(self, settings: Settings, digests: InputDigests) -> Recipe:
         """What of a stage enters a run's id: its data, their order and the training."""
@@ -194,6 +223,30 @@ def _with_sampling_model(source: Recipe, names: Mapping[str, Any]) -> Recipe:
     if "self_sample" not in source:
         return source
     return {**source, "self_sample": {**source["self_sample"], **names}}
+
+
+def _name_scorers(
+    arrangement: Recipe, train: Recipe, digests: InputDigests, before: Recipe
+) -> Recipe:
+    """See RecipeMaker. A model of the user's is known by the digest of its folder; else
+    it is the base, or the run of the stages before, whose weights the stage starts
+    from. UserError for a score that would compare a model with itself."""
+    score = dict(arrangement["score"])
+    base = before["base"]
+    untrained = {"base": id_of_base(base) or base["digest"]}
+    untrained |= {key: base[key] for key in READS_TEXT if key in base}
+    start = {"run": run_id(before)} if before["stages"] else untrained
+    score["model"] = {"digest": digests.scorer} if digests.scorer else start
+    if SCORE_RULES[score["name"]].compares:
+        score["since"] = {"digest": digests.since} if digests.since else untrained
+        if score["since"] == score["model"]:
+            raise UserError(
+                f"arrangement.score: {score['name']} compares two models, and here both are one:"
+                " set arrangement.scorer to the later one, such as a snapshot's folder, or"
+                " arrangement.since to the earlier one"
+            )
+    score |= {key: train[key] for key in DECIDE_SCORES if key in train}
+    return {**arrangement, "score": score}
 
 
 class RecipeIds:
@@ -330,6 +383,17 @@ def arrangement_id(recipe: Recipe) -> str:
     stage = last_stage(recipe)
     content = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **content})
+
+
+def scores_id(recipe: Recipe) -> str | None:
+    """The id of the scores by a model that order the last stage's training list; None
+    where none do."""
+    stage = last_stage(recipe)
+    score = stage["arrangement"].get("score")
+    if score is None:
+        return None
+    content = {"data": stage["data"], "score": score}
+    return content_id({"kind": "scores", "schema": SCHEMA, **content})
 
 
 def chat_trial_id(recipe: Recipe) -> str | None:
@@ -656,7 +720,7 @@ def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, An
     if order.is_seeded(arrangement):
         recipe["seed"] = _choose_seed(settings, arrangement.seed)
     recipe |= order.resolve(arrangement)
-    if order.reads is not None:
+    if reads_file(settings):
         recipe["input"] = digests.order_input
     if order.needs_embedding(arrangement):
         recipe["embedding"] = digests.embedding

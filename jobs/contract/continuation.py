@@ -60,6 +60,8 @@ LINKS_LEFT = "ZSG_LINKS_LEFT"  # of a chain, how many jobs wait behind this one
 STALLED_MOST = 3  # starts in a row that may end without a new state
 NEXT = "zsg submit resumes it"
 RESUMABLE_KINDS = ("train", "evaluate")
+# those that go on where they were, once somebody submits them again: from what
+CONTINUED_BY_SUBMIT = {"sample": "answers", "score": "scores"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,9 @@ def decide_end(end: JobEnd) -> Decision:
         return Decision(Outcome.CANCELLED, dict(cancellation.TOLD))
     if end.outcome != Outcome.CONTINUE:
         return Decision(end.outcome)
-    if end.kind == "sample":
-        evidence = "zsg submit continues from the answers it has"
+    if end.kind in CONTINUED_BY_SUBMIT:
+        products = CONTINUED_BY_SUBMIT[end.kind]
+        evidence = f"zsg submit continues from the {products} it has"
         return Decision(
             Outcome.FAILED, {"cause": Cause.TIME_LIMIT, "evidence": evidence}
         )

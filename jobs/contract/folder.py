@@ -26,6 +26,8 @@ workspace/
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT;
                          shots.npy with few_shot; notes.json where there is to tell
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
+  scores/<id>/           scores.jsonl meta.json COMMIT: a score by a model of each training
+                         example; .<id>.draft/ while they are made, see jobs.scoring.score_job
   arrangements/<id>/     ids places.npy meta.json COMMIT
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
   tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy
@@ -77,6 +79,7 @@ META = "meta.json"  # what a made thing tells of itself
 # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 NOTES = "notes.json"
 CHAT_TRIALS = "chat-trials"
+SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,9 @@ class Workspace:
 
     def embedding(self, embedding_id: str) -> Path:
         return self.root / "embeddings" / embedding_id
+
+    def scores(self, scores_id: str) -> Path:
+        return self.root / SCORES / scores_id
 
     def arrangement(self, arrangement_id: str) -> Path:
         return self.root / "arrangements" / arrangement_id

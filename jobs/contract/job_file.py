@@ -133,7 +133,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def kind(self) -> str:
-        """train, prepare, sample, canary, evaluate or check."""
+        """train, prepare, sample, score, canary, evaluate or check."""
         return str(self.__struct_config__.tag)
 
     @property
@@ -310,6 +310,39 @@ class SampleJob(Job, frozen=True, kw_only=True, tag="sample"):
     makes: list[str]
 
 
+class Scorer(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that scores: `folder` of the user's, whose files have the `digest`; or the
+    `base` of runs, made of a folder if one is given; or the weights that the run `run`
+    leaves."""
+
+    folder: str | None = None
+    digest: str | None = None
+    base: Recipe | None = None
+    run: str | None = None
+
+
+class ScoresToMake(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores of a corpus' training examples. `recipe`: the score's, as an arrangement's
+    recipe has it; `scorer`: by which model; `earlier`: the one that it is compared
+    with."""
+
+    id: str
+    recipe: Recipe
+    scorer: Scorer
+    earlier: Scorer | None = None
+
+
+class ScoreJob(Job, frozen=True, kw_only=True, tag="score"):
+    """Scores training examples by a model, for orders that prepare jobs make. The corpus
+    is made, too, unless it is there."""
+
+    paths: SamplePaths
+    corpus: CorpusToMake
+    scores: list[ScoresToMake]
+    makes: list[str]
+    after: list[str] = []
+
+
 class WatchedRun(msgspec.Struct, frozen=True, kw_only=True):
     """The run that goes first, its submission and its Slurm ids."""
 
@@ -362,7 +395,15 @@ class NodeCheckJob(Job, frozen=True, kw_only=True, tag=NODE_CHECK):
     makes: list[str] = []
 
 
-AnyJob = TrainJob | PrepareJob | SampleJob | CanaryJob | EvaluateJob | NodeCheckJob
+AnyJob = (
+    TrainJob
+    | PrepareJob
+    | SampleJob
+    | ScoreJob
+    | CanaryJob
+    | EvaluateJob
+    | NodeCheckJob
+)
 # a union, which no type checker takes for a type[T]
 _ANY_KIND: Any = AnyJob
 
@@ -421,7 +462,7 @@ def fields_of(job: AnyJob) -> dict[str, Any]:
 
 def jobs_before(job: AnyJob | None) -> list[str]:
     """The job folders that a job waits for."""
-    waits = isinstance(job, TrainJob | CanaryJob | EvaluateJob)
+    waits = isinstance(job, TrainJob | ScoreJob | CanaryJob | EvaluateJob)
     return job.after if waits else []
 
 

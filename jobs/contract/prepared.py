@@ -3,6 +3,7 @@ others read them, or whole."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -48,10 +49,19 @@ class UsedEmbedding(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
+class UsedScores(msgspec.Struct, frozen=True, kw_only=True):
+    """The scores by a model that an order was made of: their id, and the digest of what
+    they say."""
+
+    id: str
+    digest: str
+
+
 class ArrangementSources(msgspec.Struct, frozen=True, kw_only=True):
     """What an arrangement was made of."""
 
     corpus_meta: CorpusDigests | None = None
+    scores: UsedScores | None = None
     train_embedding: UsedEmbedding | None = None
     test_embedding: UsedEmbedding | None = None
 
@@ -81,6 +91,28 @@ class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
     def corpus(self) -> CorpusDigests:
         """The digests of its corpus, as far as they are known."""
         return self.sources.corpus_meta or CorpusDigests()
+
+
+class ScoresMeta(msgspec.Struct, frozen=True, kw_only=True):
+    """Of scores by a model, whole. `recipe`: the score's; `digest`: of what they say;
+    `unscored`: how many examples have none; `weights`: what is known of each model's
+    content; `tokens`: the most of a row of texts; `devices`, `versions`: on what they
+    were computed; `with_length`: Spearman's correlation with the examples' tokens, None
+    where one of both is all alike; `close`: the share of neighbours by score that are
+    nearer than a loss is certain."""
+
+    schema: int = 1
+    recipe: dict[str, Any]
+    count: int
+    unscored: int
+    digest: str
+    weights: dict[str, str]
+    precision: str
+    tokens: int | None
+    devices: list[str]
+    versions: dict[str, str]
+    with_length: float | None
+    close: float
 
 
 class BaseMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +198,11 @@ def read_arrangement_meta(folder: Path) -> ArrangementMeta | None:
     return read_record(folder / META, ArrangementMeta, ADVICE)
 
 
+def read_scores_meta(folder: Path) -> ScoresMeta | None:
+    """The same of scores by a model."""
+    return read_record(folder / META, ScoresMeta, ADVICE)
+
+
 def read_base_meta(folder: Path) -> BaseMeta | None:
     """The same of a base."""
     return read_record(folder / META, BaseMeta, ADVICE)
@@ -207,7 +244,7 @@ def write_corpus_notes(folder: Path, notes: Sequence[str]) -> None:
 
 
 def write_prepared_meta(
-    folder: Path, meta: TokensMeta | BaseLossesMeta | ChatTrialMeta
+    folder: Path, meta: TokensMeta | BaseLossesMeta | ChatTrialMeta | ScoresMeta
 ) -> None:
     """Writes what a folder tells of itself."""
     write_record(folder / META, meta)

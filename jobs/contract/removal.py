@@ -26,6 +26,7 @@ from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 
 # The names that zsg, or an engine that it calls, gives within a folder that is removed as a whole.
 IN_ARRANGEMENT = ("ids", "places.npy", META, COMMIT)
+IN_SCORES = ("scores.jsonl", META, COMMIT)
 IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", "texts.npy", META, COMMIT)
 IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
 IN_RECORDS = ("*.arrow", "tasks.json", "dataset_info.json", "state.json", META, COMMIT)

@@ -41,6 +41,7 @@ TOP_FOLDERS = (
     "records",
     "corpora",
     "embeddings",
+    "scores",
     "arrangements",
     "first_losses",
     "tokens",

@@ -39,14 +39,17 @@ class AnswerLoss(nn.Module):
     over all tokens of a micro-batch, so it would depend on how examples meet.
     """
 
-    def __init__(self, model: Any, batching: str = PACKED) -> None:
+    def __init__(
+        self, model: Any, batching: str = PACKED, head_pass: HeadPass | None = None
+    ) -> None:
         """`batching`: PACKED where the model's attention is packed_attention's, or
-        PADDED: see jobs.model.padding. UserError for a class whose head cannot be told
-        from its body."""
+        PADDED: see jobs.model.padding. `head_pass`: what else is to be taken of each
+        token than −log p. UserError for a class whose head cannot be told from its
+        body."""
         super().__init__()
         self.model = model
         self.batching = batching
-        self._head_pass = HeadPass(model)
+        self._head_pass = head_pass or HeadPass(model)
 
     def forward(
         self,

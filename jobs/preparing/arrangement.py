@@ -10,22 +10,30 @@ from typing import Any
 import numpy as np
 
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import META, Workspace, publish_folder, read_json, write_json
+from jobs.contract.folder import (
+    META,
+    Workspace,
+    is_whole,
+    publish_folder,
+    read_json,
+    write_json,
+)
 from jobs.contract.job_file import PreparePaths
+from jobs.contract.prepared import read_scores_meta
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embed_texts, map_vectors
 from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import prompts
 from zsg_core.digest import digest_ids
-from zsg_core.errors import UserError
-from zsg_core.orders import measures, tma
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.orders import measures, score_list, tma
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS, Arranged, OrderInput
-from zsg_core.recipe import Recipe
+from zsg_core.recipe import Recipe, scores_id
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +95,12 @@ class _Sources:
         )
 
     def read_input(self) -> OrderInput:
-        """What the user's file says. UserError if that is other than when it was submitted."""
+        """What the user's file says. UserError if that is other than when it was submitted.
+
+        Scores by a model are read as they were published: nobody scores again.
+        """
+        if "score" in self._recipe:
+            return self._read_scores()
         read, digest = ORDERS[self._recipe["order"]].reads, self._recipe["input"]
         file = (replace_unset(self._paths.lists) or {}).get(digest)
         if file is None or read is None:
@@ -101,6 +114,27 @@ class _Sources:
                 " again makes runs of what it is now"
             )
         return order_input
+
+    def _read_scores(self) -> OrderInput:
+        """The scores by a model that a job before has made. ClusterError where they are
+        not what it has written."""
+        order = {"data": self._corpus.recipe, "arrangement": self._recipe}
+        made_id = scores_id({"stages": [order]})
+        assert made_id is not None, "the order is made of scores"
+        folder = self._workspace.scores(made_id)
+        meta = read_scores_meta(folder) if is_whole(folder) else None
+        if meta is None:
+            raise ClusterError(
+                f"{folder}: the scores that this order is made of are not there; zsg submit"
+                " has them made again"
+            )
+        scores = score_list.read_scores(ListFile(folder / "scores.jsonl"))
+        if scores.digest != meta.digest:
+            raise ClusterError(
+                f"{folder}: scores.jsonl is not what its meta.json describes; remove the folder"
+            )
+        self.facts["scores"] = {"id": made_id, "digest": meta.digest}
+        return scores
 
     def published_ids(self) -> list[str | None]:
         """The ids that the training examples' rows were published with."""

@@ -61,8 +61,7 @@ def _make_things(job: PrepareJob) -> list[str]:
     corpus = corpora.make_corpus(workspace, job.corpus.id, job.corpus.recipe, files)
     refusals = _try_chats(job, corpus)
     for base in job.bases:
-        texts = partial(_base_texts, corpus.tasks, corpus.template)
-        _make_base(workspace, base.recipe, base.source, texts)
+        make_base(workspace, base.recipe, base.source, texts_of_base(corpus))
     refusals += _make_arrangements(job, corpus)
     return refusals
 
@@ -147,7 +146,7 @@ def sample_answers(job: SampleJob) -> None:
 
     texts = partial(_base_texts, tasks, Template.from_recipe(data["template"]))
     for answers in job.samples:
-        base = _make_base(workspace, answers.base, answers.folder, texts)
+        base = make_base(workspace, answers.base, answers.folder, texts)
         source = recipes.list_sources(data)[answers.source]
         self_sample.make_answers(
             workspace,
@@ -159,7 +158,7 @@ def sample_answers(job: SampleJob) -> None:
         )
 
 
-def _make_base(
+def make_base(
     workspace: Workspace,
     recipe: Recipe,
     given: str | None,
@@ -177,7 +176,7 @@ def _make_base(
         if is_whole(folder):
             return folder
         if "added" in recipe:
-            source = _make_base(
+            source = make_base(
                 workspace, recipes.remove_added_tokens(recipe), given, texts
             )
             logger.info(
@@ -188,6 +187,11 @@ def _make_base(
             logger.info(f"base {made_id}: training the tokenizer, drawing the weights")
             base_model.make_tiny(folder, recipe, texts())
     return folder
+
+
+def texts_of_base(corpus: Corpus) -> Callable[[], Sequence[str]]:
+    """What a tiny model's tokenizer learns from, read when it is asked for."""
+    return partial(_base_texts, corpus.tasks, corpus.template)
 
 
 def _base_texts(tasks: Callable[[], Tasks], template: Template) -> list[str]:

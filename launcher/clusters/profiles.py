@@ -615,7 +615,7 @@ class Profile(Strict):
 
 # kinds of jobs: those with the size of a train job, and all that compute on GPUs
 LIKE_TRAIN = ("train", node_check.KIND)
-WITH_GPUS = (*LIKE_TRAIN, "evaluate", "sample")
+WITH_GPUS = (*LIKE_TRAIN, "evaluate", "sample", "score")
 
 
 def gpus_per_node(profile: Profile, kind: str) -> int:
@@ -636,6 +636,7 @@ def mem_gb(profile: Profile, kind: str) -> int | None:
         "prepare": profile.prepare,
         "evaluate": profile.evaluate,
         "sample": profile.evaluate,
+        "score": profile.evaluate,
     }
     own_gb = sizes[kind].mem_gb if kind in sizes else None
     # sbatch takes one of its options of memory only

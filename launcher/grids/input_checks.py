@@ -67,6 +67,7 @@ def find_input_faults(
         checks.check_lengths(with_lengths, sound_folders)
     checks.check_embeddings(by_section[ARRANGEMENT])
     checks.check_lists(by_section[ARRANGEMENT])
+    checks.check_scorers(by_section[ARRANGEMENT])
     checks.check_added_tokens(by_section[MODEL], sound_folders)
     checks.check_sources(by_section[DATA])
     return checks.faults.list_all()
@@ -137,6 +138,21 @@ class _Checks:
         for path, point in by_path.items():
             with self.faults.collecting("arrangement.path", path):
                 inputs.find_order_file(point)
+
+    def check_scorers(self, points: Iterable[Settings]) -> None:
+        """Whether the models that score for orders are there, and can be loaded."""
+        named = {
+            (key, path)
+            for point in points
+            for key, path in (
+                ("scorer", point.arrangement.scorer),
+                ("since", point.arrangement.since),
+            )
+            if path is not None
+        }
+        for key, path in sorted(named):
+            with self.faults.collecting(f"arrangement.{key}", path):
+                model_folder.check_decoder(inputs.find_scorer(key, path))
 
     def check_added_tokens(
         self, points: Iterable[Settings], sound: Mapping[str | None, Path]

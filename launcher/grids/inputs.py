@@ -35,7 +35,7 @@ from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.errors import UserError
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS
-from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.recipe import InputDigests, SourceDigests, reads_file, uses_embedding
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import Source
@@ -99,8 +99,16 @@ class Inputs:
             ends=self._ends(base) if base else (),
             embedding=embedding,
             order_input=self._digest_order_input(settings),
+            scorer=self._digest_scorer("scorer", settings.arrangement.scorer),
+            since=self._digest_scorer("since", settings.arrangement.since),
             chat_template=chat_template.find_digest(settings, base),
         )
+
+    def _digest_scorer(self, key: str, path: str | None) -> str | None:
+        """The digest of a model that scores for the order; None where none is named."""
+        if path is None:
+            return None
+        return self._folder(find_scorer(key, path), content.model_files)
 
     def find_files(self, settings: Settings) -> dict[str, SourceFiles]:
         """Where a run's sources lie. UserError for what is not there."""
@@ -126,7 +134,7 @@ class Inputs:
         digest; None for an order that reads none."""
         order = settings.arrangement.order
         read = ORDERS[order].reads
-        if read is None:
+        if read is None or not reads_file(settings):
             return None
         file = find_order_file(settings)
         of_file = self._folder(file.path, content.one_file)
@@ -452,6 +460,18 @@ def find_order_file(settings: Settings) -> ListFile:
             " examples"
         )
     return replace(named, path=path)
+
+
+def find_scorer(key: str, path: str) -> Path:
+    """The folder of a model that scores, absolute; `key`: of `arrangement`. UserError if
+    there is none."""
+    folder = find_folder(f"arrangement.{key}", path)
+    if not folder.is_dir():
+        raise UserError(
+            f"arrangement.{key}: {folder} is not a folder; give that of a model, such as a kept"
+            " snapshot"
+        )
+    return folder
 
 
 def base_folder(settings: Settings) -> Path | None:

@@ -44,6 +44,8 @@ RUN_ID = {
     "strategy": "by the stages it makes",
     "arrangement.embedding": BY_CONTENT,
     "arrangement.path": BY_CONTENT,
+    "arrangement.scorer": BY_CONTENT,
+    "arrangement.since": BY_CONTENT,
     # what the file lists counts, whatever it is read as
     "arrangement.entries": BY_CONTENT,
     "train.preset": "by the values it sets",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import model_proof
-from jobs.contract.folder import CHAT_TRIALS, get_object, read_json
+from jobs.contract.folder import CHAT_TRIALS, SCORES, get_object, read_json
 from jobs.preparing.source_files import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
@@ -42,6 +42,9 @@ class Run:
     base: Path | None
     embedding: Path | None
     order_file: ListFile | None = None
+    # the users' models that score for its order, the later and the earlier one
+    scorer: Path | None = None
+    since: Path | None = None
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
@@ -85,6 +88,20 @@ class Run:
     def arrangement_item(self) -> str:
         """The folder of the workspace that its training order is in."""
         return f"arrangements/{self.arrangement_id}"
+
+    @cached_property
+    def scores_item(self) -> str | None:
+        """The folder of the workspace with the scores by a model that its order is made
+        of; None where it is made of none."""
+        made_id = recipes.scores_id(self.recipe)
+        return None if made_id is None else f"{SCORES}/{made_id}"
+
+    @property
+    def scoring_run(self) -> "Run | None":
+        """The run of the stages before whose weights score for its order; None where
+        other weights do."""
+        score = self.stage["arrangement"].get("score", {})
+        return self.before if "run" in score.get("model", {}) else None
 
     @property
     def needs(self) -> frozenset[str]:
@@ -227,6 +244,8 @@ class _StageInputs:
     proof: str | None
     embedding: Path | None
     order_file: ListFile | None
+    scorer: Path | None
+    since: Path | None
 
 
 class _RunMaker:
@@ -263,6 +282,8 @@ class _RunMaker:
                 proof=stage_input.proof,
                 embedding=stage_input.embedding,
                 order_file=stage_input.order_file,
+                scorer=stage_input.scorer,
+                since=stage_input.since,
                 before=run,
                 strategy=_strategy(settings.strategy),
                 evaluators=settings.resources.evaluators,
@@ -309,7 +330,13 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
         proof=_find_proof(base) if base else None,
         embedding=embedding,
         order_file=inputs.find_order_file(stage) if recipes.reads_file(stage) else None,
+        scorer=_find_scorer("scorer", stage.arrangement.scorer),
+        since=_find_scorer("since", stage.arrangement.since),
     )
+
+
+def _find_scorer(key: str, path: str | None) -> Path | None:
+    return None if path is None else inputs.find_scorer(key, path)
 
 
 def _find_proof(base: Path) -> str | None:

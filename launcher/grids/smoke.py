@@ -17,6 +17,7 @@ from launcher.grids.grid import Grid, Point
 from zsg_core.data.prompts import CHAT
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
+from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.tma_lists import parse_span
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.claims import OF_EARLY_STEPS, Claim
@@ -260,7 +261,8 @@ def _small(settings: Settings, sizes: _Sizes) -> Settings:
     data = _small_data(settings, sizes)
     resolved = settings.by_stage()
     train = _small_train(settings, resolved, sizes)
-    order = {"choose": None}  # a choice among a task's examples needs more of them
+    # a choice among a task's examples needs more of them; the small model scores itself
+    order: dict[str, Any] = {"choose": None, "scorer": None, "since": None}
     stages = None
     if settings.stages is not None:
         small = data | train | order
@@ -270,6 +272,7 @@ def _small(settings: Settings, sizes: _Sizes) -> Settings:
         ]
     train |= _small_precision(settings.train.precision, sizes)
     order |= _small_rounds(settings.arrangement.rounds)
+    order |= _small_score(settings.arrangement.score)
     resources: dict[str, Any] = {"time_min": smoke.time_min}
     if sizes.one_rank:
         resources |= {"nodes": None, "ranks_per_node": None}
@@ -451,6 +454,13 @@ def _small_rounds(rounds: str | None) -> dict[str, str]:
         return {}
     first, end = parse_span(rounds)
     return {"rounds": f"{first // (end - first)}:{first // (end - first) + 1}"}
+
+
+def _small_score(score: str | None) -> dict[str, str]:
+    """The loss in place of a score that compares two models: a smoke run has one."""
+    if score is None or not SCORE_RULES[score].compares:
+        return {}
+    return {"score": "answer_loss"}
 
 
 def _small_stage(

@@ -27,7 +27,7 @@ from jobs.contract import (
 from jobs.contract.attempt import now_ms
 from jobs.contract.delivery_cursor import locate_cursor
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import CHAT_TRIALS, Damaged, Workspace
+from jobs.contract.folder import CHAT_TRIALS, SCORES, Damaged, Workspace
 from jobs.contract.grid_record import GridRecord
 from jobs.contract.job_file import (
     AnyJob,
@@ -63,6 +63,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     "first_losses": removal.IN_FIRST_LOSSES,
     CHAT_TRIALS: removal.IN_CHAT_TRIAL,
     "arrangements": removal.IN_ARRANGEMENT,
+    SCORES: removal.IN_SCORES,
     "embeddings": removal.IN_EMBEDDING,
     "corpora": removal.IN_CORPUS,
     "records": removal.IN_RECORDS,
@@ -572,6 +573,8 @@ def _list_made(recipe: Recipe) -> set[str]:
     }
     paths |= {f"bases/{base}"} if base else set()
     paths |= {f"{CHAT_TRIALS}/{trial}"} if trial else set()
+    scores = recipes.scores_id(recipe)
+    paths |= {f"{SCORES}/{scores}"} if scores else set()
     sampled = recipes.find_self_sampled(data).values()
     return paths | {f"records/{records}" for records in sampled}
 

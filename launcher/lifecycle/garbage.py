@@ -35,7 +35,13 @@ from jobs.contract import (
     stages,
 )
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import CHAT_TRIALS, Damaged, Workspace, is_committed
+from jobs.contract.folder import (
+    CHAT_TRIALS,
+    SCORES,
+    Damaged,
+    Workspace,
+    is_committed,
+)
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import Recipe, SubmittedCode, TrainJob
 from jobs.contract.states import State
@@ -84,6 +90,7 @@ _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...
     (("corpora",), _ID),
     (("embeddings",), _ID),
     (("arrangements",), _ID),
+    ((SCORES,), _ID),
     (("first_losses",), _ID),
     (("tokens",), _ID),
     (("bases",), _ID),
@@ -119,6 +126,7 @@ _SHARED = {
     "tokens": _SharedFolder("tokens", removal.IN_TOKENS),
     "first_losses": _SharedFolder("first losses", removal.IN_FIRST_LOSSES),
     "arrangements": _SharedFolder("arrangements", removal.IN_ARRANGEMENT),
+    SCORES: _SharedFolder("scores", removal.IN_SCORES),
     "bases": _SharedFolder("bases", removal.IN_WEIGHTS),
     CHAT_TRIALS: _SharedFolder("chat trials", removal.IN_CHAT_TRIAL),
     "code": _SharedFolder("code", removal.IN_CODE, _CODE),
@@ -621,6 +629,7 @@ def _made(scene: Scene) -> Iterator[Piece]:
     prefixes = [prefix for recipe in scene.listed for prefix in _prefixes(recipe)]
     of_kinds = (
         ("arrangements", recipes.arrangement_id),
+        (SCORES, recipes.scores_id),
         ("bases", recipes.base_id),
         (CHAT_TRIALS, recipes.chat_trial_id),
     )

@@ -7,9 +7,10 @@ of launcher.planning.estimates.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from launcher.clusters.profiles import Profile
+from launcher.clusters.profiles import Gpu, Profile
 from launcher.planning.estimates import Estimate
 from launcher.planning.memory_fit import Layout
+from launcher.planning.scoring_cost import Scoring
 from launcher.planning.site import get_runs_at_once
 from launcher.planning.workload import AT_MOST, UNKNOWN
 from zsg_core.shown_text import name_few
@@ -237,3 +238,20 @@ def format_gb(size_gb: float) -> str:
     if size_gb < 10:
         return f"{size_gb:.1f} GB"
     return f"{size_gb:,.0f} GB"
+
+
+def describe_scoring(scoring: Scoring, gpu: Gpu | None) -> str:
+    """Of how many examples these scores are, by which model, and what they take."""
+    examples = "all training examples"
+    if scoring.examples is not None:
+        bound = "" if scoring.is_counted else "up to "
+        examples = f"{bound}{scoring.examples:,} examples"
+    line = f"{scoring.name} of {examples} by {scoring.model}"
+    if not scoring.passes:
+        return f"{line}, whose tokenizer is enough"
+    noun = "forward pass" if scoring.passes == 1 else "forward passes"
+    line += f", {scoring.passes} {noun} over each"
+    hours = scoring.count_gpu_hours(gpu)
+    if hours is None:
+        return line
+    return f"{line}: {format_time(hours)} of a GPU"

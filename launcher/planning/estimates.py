@@ -17,6 +17,7 @@ from launcher.planning.evaluator_fit import EvaluatorGpus
 from launcher.planning.host_memory import HostNeed
 from launcher.planning.memory_fit import Layout, Load
 from launcher.planning.plan import TRAINING, Plan
+from launcher.planning.scoring_cost import Scoring
 from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
@@ -436,6 +437,30 @@ class Estimates:
             for load in self._list_evaluation_loads(run)
         ]
         return [evaluator_fit.describe_fit(load, gpus) for load in dict.fromkeys(loads)]
+
+    def list_scorings(self, plan: Plan) -> list[Scoring]:
+        """The scores by a model that a plan's jobs make, as far as they cost."""
+        jobs = [job for job in plan.prepares if job.scores]
+        return [self._describe_scoring(run) for job in jobs for run in job.runs]
+
+    def _describe_scoring(self, run: Run) -> Scoring:
+        score = run.stage["arrangement"]["score"]
+        shape, model = self._shape(run), run.model_name
+        if run.scorer is not None:
+            model = run.scorer.name
+            if run.scorer not in self._shapes:
+                self._shapes[run.scorer] = model_folder.read_shape(run.scorer)
+            shape = self._shapes[run.scorer]
+        examples, lengths, is_counted = self._work.count_corpus(run)
+        return Scoring(
+            name=score["name"],
+            model=model,
+            shape=shape,
+            precision=score["precision"],
+            examples=examples,
+            lengths=lengths,
+            is_counted=is_counted,
+        )
 
     def _list_stages(self) -> list[Run]:
         """All stages of all runs, each run's in their order."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.contract.folder import CHAT_TRIALS
+from jobs.contract.folder import CHAT_TRIALS, SCORES
 from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
@@ -19,6 +19,7 @@ PRODUCTS = {
     "arrangements": ("order", "orders"),
     "bases": ("tiny model", "tiny models"),
     "records": ("set of answers", "sets of answers"),
+    SCORES: ("set of scores", "sets of scores"),
     PROOFS: ("proof of a model", "proofs of models"),
     CHAT_TRIALS: ("trial of a chat template", "trials of chat templates"),
 }
@@ -50,23 +51,32 @@ def describe_jobs(
 
 
 def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
-    samplers: list[Prepare] = []
-    makers: list[Prepare] = []
-    for prepare in plan.prepares:
-        if prepare.samples:
-            samplers.append(prepare)
-        else:
-            makers.append(prepare)
+    samplers = [prepare for prepare in plan.prepares if prepare.samples]
+    scorers = [prepare for prepare in plan.prepares if prepare.scores]
+    makers = [prepare for prepare in plan.prepares if not prepare.asks_model]
+    wave = 0
     if samplers:
         jobs = with_noun(len(samplers), "job samples", "jobs sample")
         limit = _describe_limit(len(samplers), profile.evaluate.time_min)
-        yield JobLine(0, f"{jobs} the model's own answers, {limit}")
+        yield JobLine(wave, f"{jobs} the model's own answers, {limit}")
+        wave += 1
+    if scorers:
+        yield JobLine(wave, _describe_scorers(scorers, profile))
+        wave += 1
     if makers:
         jobs = with_noun(len(makers), "prepare job", "prepare jobs")
         limit = _describe_limit(len(makers), profile.prepare.time_min)
         products = _count_products(makers)
-        wave = 1 if samplers else 0
         yield JobLine(wave, f"{jobs}: {products}, {limit}")
+
+
+def _describe_scorers(scorers: Sequence[Prepare], profile: Profile) -> str:
+    """The jobs that score examples by a model, and after which runs."""
+    jobs = with_noun(len(scorers), "job scores", "jobs score")
+    limit = _describe_limit(len(scorers), profile.evaluate.time_min)
+    runs = {item for job in scorers for item in job.after if item.startswith("runs/")}
+    after = f", after {name_few(sorted(runs), MOST_NAMED)}" if runs else ""
+    return f"{jobs} examples by a model: {_count_products(scorers)}{after}, {limit}"
 
 
 def _count_products(prepares: Sequence[Prepare]) -> str:
@@ -110,9 +120,8 @@ def _describe_training(
 
 def _find_first_training_wave(plan: Plan) -> int:
     """How many waves of other jobs come before the first training."""
-    is_sampled = any(prepare.samples for prepare in plan.prepares)
-    is_prepared = any(not prepare.samples for prepare in plan.prepares)
-    return int(is_sampled) + int(is_prepared)
+    kinds = {(prepare.samples, prepare.scores) for prepare in plan.prepares}
+    return len(kinds)
 
 
 def _describe_canary(

@@ -45,8 +45,8 @@ MOST_GROUPS = 20
 
 # what may refuse a run's model, by the folder of the workspace
 TRIALS = (PROOFS, CHAT_TRIALS)
-# corpus and embedding: what is missing of both is made by one prepare job; or what may
-# refuse a model, and None
+# corpus, and embedding or the weights whose scores order it: what is missing of both is
+# made by one prepare job; or what may refuse a model, and None
 PrepareKey = tuple[str, str | None]
 
 
@@ -77,8 +77,9 @@ class Prepare:
     """One prepare job: all missing things of one corpus. `item` is its folder in the workspace.
 
     It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's
-    own answers, for others. `shortest`: of each model that it proves, or whose chat
-    template it tries, the least max_length of all runs that need it.
+    own answers, or `scores` examples by a model, for others. `shortest`: of each model
+    that it proves, or whose chat template it tries, the least max_length of all runs
+    that need it.
     """
 
     item: str
@@ -87,13 +88,22 @@ class Prepare:
     needs: set[str] = field(default_factory=set[str])
     after: set[str] = field(default_factory=set[str])
     samples: bool = False
+    scores: bool = False
     shortest: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it computes with a model, where checkpoints are evaluated."""
+        return self.samples or self.scores
 
     @property
     def description(self) -> str:
         """For tables: what it does and what it waits for."""
         if self.samples:
             return "samples the model's own answers,"
+        if self.scores:
+            after = f", after {', '.join(sorted(self.after))}" if self.after else ""
+            return f"scores examples by a model{after}, makes"
         if self.after:
             return f"after {', '.join(sorted(self.after))}, makes"
         if self.makes == _list_trials(self.makes):
@@ -462,6 +472,7 @@ def make_plan(
     makers |= _find_trying(prepares.values())
     to_order = [run for run in runs if run.arrangement_item in lacking[run.id]]
     samplers = _plan_samplers(to_order, prepares, is_made, makers)
+    scorers = _plan_scorers(to_order, prepares, is_made, makers)
     needed = {
         run.id: _list_jobs_before(
             unmade[run.id], prepares.get(_prepare_key(run)), makers
@@ -469,7 +480,8 @@ def make_plan(
         for run in runs
     }
     groups = _group_runs(runs, needed)
-    return Plan(actions, [*samplers, *prepares.values()], groups, needed=needed)
+    jobs = [*samplers, *scorers, *prepares.values()]
+    return Plan(actions, jobs, groups, needed=needed)
 
 
 def _plan_prepares(
@@ -551,6 +563,74 @@ def _plan_samplers(
             prepare.needs.add(need)
             prepare.after.add(makers.get(need) or samplers[need].item)
     return list(samplers.values())
+
+
+def _plan_scorers(
+    runs: Sequence[Run],
+    prepares: Mapping[PrepareKey, Prepare],
+    is_made: Callable[[str], bool],
+    makers: Mapping[str, str],
+) -> list[Prepare]:
+    """The jobs that score examples by a model, one for each corpus and model; the
+    prepare jobs of the orders by these scores come to wait for them. A score job waits
+    for what its corpus is sampled of, and for the run whose weights score."""
+    unscored = [run for run in runs if run.scores_item and not is_made(run.scores_item)]
+    scorers: dict[str, Prepare] = {}
+    for run in unscored:
+        if run.scores_item in makers:
+            continue
+        scorer = _scorer(prepares[_prepare_key(run)])
+        scorer = scorers.setdefault(_name_scoring(run), scorer)
+        _add_scores(scorer, run)
+        _wait_for_weights(scorer, run, is_made, makers)
+    for scorer in scorers.values():
+        scorer.item = f"prepare/{content_id(sorted(scorer.makes))}"
+    making = {need: job.item for job in scorers.values() for need in job.makes}
+    for run in unscored:
+        need = str(run.scores_item)
+        prepare = prepares[_prepare_key(run)]
+        prepare.needs.add(need)
+        prepare.after.add(makers.get(need) or making[need])
+    return list(scorers.values())
+
+
+def _add_scores(scorer: Prepare, run: Run) -> None:
+    """Has a job make the scores of a run's order, which several orders may share."""
+    need = str(run.scores_item)
+    if need not in scorer.makes:
+        scorer.makes.add(need)
+        scorer.runs.append(run)
+
+
+def _name_scoring(run: Run) -> str:
+    """What the scores of one job have in common: the corpus, and all that decides them
+    but which score it is."""
+    score = run.stage["arrangement"]["score"]
+    models = {key: value for key, value in score.items() if key not in ("name", "rule")}
+    return content_id({"corpus": run.corpus_id, **models, "since": None})
+
+
+def _scorer(prepare: Prepare) -> Prepare:
+    """A job that scores the examples of a prepare job's corpus: it waits for the same
+    answers of a model."""
+    needs = {need for need in prepare.needs if need.startswith("records/")}
+    after = set(prepare.after) if needs else set[str]()
+    return Prepare("", [], needs=needs, after=after, scores=True)
+
+
+def _wait_for_weights(
+    scorer: Prepare,
+    run: Run,
+    is_made: Callable[[str], bool],
+    makers: Mapping[str, str],
+) -> None:
+    """Has a score job wait for the weights of the stage before, where these score."""
+    before = run.scoring_run
+    if before is None:
+        return
+    scorer.needs.add(before.weights)
+    if not is_made(before.weights):
+        scorer.after.add(makers[before.weights])
 
 
 def _sampler(run: Run, need: str) -> Prepare:
@@ -639,5 +719,8 @@ def _with_stages_before(
 
 
 def _prepare_key(run: Run) -> PrepareKey:
-    # Orders that need no embedding do not wait for one.
+    # Orders that need no embedding do not wait for one; nor does a stage for the scores
+    # that are made by its own weights.
+    if run.scoring_run is not None:
+        return run.corpus_id, run.scoring_run.weights
     return run.corpus_id, run.stage["arrangement"].get("embedding")

@@ -104,6 +104,16 @@ class Workloads:
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )
 
+    def count_corpus(self, run: Run) -> tuple[int | None, Lengths | None, bool]:
+        """The training examples of a run's data, each once, whatever its order leaves
+        out, and their lengths; and whether both were counted."""
+        pool, pool_is = self._number(run, "train")
+        lengths = self._counted.get(_key_of_lengths(run))
+        if lengths and not may_leave_out(run.stage["arrangement"]):
+            return pool, lengths["train"], pool_is == COUNTED
+        bound = _bound_lengths(pool, run.stage["train"]["max_length"])
+        return pool, bound, pool_is == COUNTED
+
     def _count_arranged(self, run: Run) -> tuple[int | None, str]:
         """How many training examples a run's order has: those of the data, unless it
         leaves some out."""

@@ -22,7 +22,7 @@ from typing import IO
 import msgspec
 
 from jobs.contract import job_file
-from jobs.contract.folder import Damaged, Workspace, list_paths
+from jobs.contract.folder import SCORES, Damaged, Workspace, list_paths
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import PrepareJob, TrainJob, stage_folders
 from jobs.contract.journal_rows import as_mapping, find_first_start
@@ -35,6 +35,7 @@ from launcher.reporting.bundle_record import (
     BundleRecord,
 )
 from launcher.workspace import code_snapshot, recorded_grids
+from zsg_core import recipe as recipes
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError
 
@@ -139,6 +140,9 @@ def _list_made(workspace: Workspace, jobs: Sequence[TrainJob]) -> Iterator[Path]
     for job in jobs:
         yield workspace.corpus(job.made.corpus)
         yield workspace.arrangement(job.made.arrangement)
+        scores = recipes.scores_id(job.recipe) if job.recipe.get("stages") else None
+        if scores is not None:
+            yield workspace.scores(scores)
     corpora = {job.made.corpus for job in jobs}
     yield from _list_prepares(workspace, corpora)
 
@@ -181,7 +185,7 @@ def _list_prepares(workspace: Workspace, corpora: Collection[str]) -> Iterator[P
 
 def _list_record_files(folder: Path) -> Iterator[Path]:
     """The records of one folder of the workspace."""
-    if folder.parent.name in ("corpora", "arrangements"):
+    if folder.parent.name in ("corpora", "arrangements", SCORES):
         yield from filter(_is_plain, list_paths(folder, "*"))
         return
     for file in list_paths(folder, "*.json"):

@@ -35,7 +35,7 @@ def read_local_state(
         # It may have told its end since it was looked for.
         return exit_states.read_end(folder, last) or add_progress(folder, died)
     if is_locked(workspace.submission(last.id) / "lock"):
-        is_first = last.kind in ("prepare", "sample")
+        is_first = last.kind in ("prepare", "sample", "score")
         return JobState(state=State.QUEUED if is_first else State.WAITING)
     return JobState(state=State.CANCELLED, cause=NEVER_STARTED)
 

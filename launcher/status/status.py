@@ -45,7 +45,7 @@ from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
+BEFORE = ("prepare", "sample", "score", "canary")  # kinds of jobs that others wait for
 MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
 MANY = 100  # job folders, from which on the folder that holds them is listed
 # the cause of a job that never started, by the kind of the one that it waited for

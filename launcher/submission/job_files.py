@@ -33,6 +33,9 @@ from jobs.contract.job_file import (
     SampledCorpus,
     SampleJob,
     SamplePaths,
+    ScoreJob,
+    Scorer,
+    ScoresToMake,
     ServedRun,
     SubmittedCode,
     TrackingServer,
@@ -123,6 +126,9 @@ def write_prepare(
     of it; or a sample job's."""
     if prepare.samples:
         _write_sample(workspace, prepare, profile, submission)
+        return
+    if prepare.scores:
+        _write_score(workspace, prepare, profile, submission)
         return
     first = prepare.runs[0]
     stage = first.stage
@@ -242,6 +248,44 @@ def _write_sample(
         makes=sorted(prepare.makes),
     )
     job_file.write_job(workspace.root / prepare.item, job)
+
+
+def _write_score(
+    workspace: Workspace, prepare: Prepare, profile: Profile, submission: str
+) -> None:
+    """It runs where answers of checkpoints are made."""
+    first = prepare.runs[0]
+    job = ScoreJob(
+        **make_head("score", submission, workspace, profile.evaluate, profile),
+        run_id=None,
+        paths=SamplePaths(workspace=str(workspace.root), sources=_source_paths(first)),
+        stage_id=prepare.item.removeprefix("prepare/"),
+        corpus=CorpusToMake(id=first.corpus_id, recipe=first.stage["data"]),
+        scores=[_make_scores(run) for run in prepare.runs],
+        makes=sorted(prepare.makes),
+        after=sorted(prepare.after),
+    )
+    job_file.write_job(workspace.root / prepare.item, job)
+
+
+def _make_scores(run: Run) -> ScoresToMake:
+    """The scores that a run's order is made of, and by which models."""
+    made_id = recipes.scores_id(run.recipe)
+    assert made_id is not None, "its order is made of scores by a model"
+    recipe = run.stage["arrangement"]["score"]
+    base = Scorer(base=run.recipe["base"], folder=_folder_of_base(run))
+    scorer = base
+    if run.scorer is not None:
+        scorer = Scorer(folder=str(run.scorer), digest=recipe["model"]["digest"])
+    elif run.scoring_run is not None:
+        # the tokenizer is the base's, with what that says of it
+        scorer = Scorer(run=run.scoring_run.id, base=run.recipe["base"])
+    earlier = None
+    if "since" in recipe:
+        earlier = base
+        if run.since is not None:
+            earlier = Scorer(folder=str(run.since), digest=recipe["since"]["digest"])
+    return ScoresToMake(id=made_id, recipe=recipe, scorer=scorer, earlier=earlier)
 
 
 def _source_paths(run: Run) -> dict[str, dict[str, str | None]]:

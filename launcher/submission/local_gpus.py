@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract.job_file import AnyJob, CanaryJob, EvaluateJob, SampleJob
+from jobs.contract.job_file import AnyJob, CanaryJob, EvaluateJob, SampleJob, ScoreJob
 from jobs.files import locks, ownership
 from jobs.runtime.slurm_calls import run_program
 from launcher.clusters.profiles import Profile
@@ -101,7 +101,7 @@ def count_gpus(profile: Profile, job: AnyJob | None) -> int:
     """How many GPUs a job computes on, where there are any."""
     if job is None or isinstance(job, CanaryJob):
         return 0
-    if isinstance(job, EvaluateJob | SampleJob):
+    if isinstance(job, EvaluateJob | SampleJob | ScoreJob):
         return profile.evaluate.gpus
     return 1
 

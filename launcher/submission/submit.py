@@ -58,6 +58,8 @@ from zsg_core.suites import list_key_variables
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# of prepare jobs, in the order in which those that wait for none of the same plan come
+KINDS = ("sample", "score", "prepare")
 
 
 def refuse_without_slurm() -> None:
@@ -283,12 +285,13 @@ class SlurmSubmitter:
             self._release(sent)
 
     def _submit_all(self) -> Iterator[Submission]:
-        for alike in _group_prepares(self.plan.prepares):
-            for prepares in _split(alike, self.longest_array):
-                yield self._submit_prepares(prepares)
-        for group in self.plan.groups:
-            for runs in _split(group.runs, self.longest_array):
-                yield from self._submit_group(replace(group, runs=runs))
+        for array in order_arrays(self.plan):
+            if isinstance(array, TrainGroup):
+                for runs in _split(array.runs, self.longest_array):
+                    yield from self._submit_group(replace(array, runs=runs))
+            else:
+                for prepares in _split(array, self.longest_array):
+                    yield self._submit_prepares(prepares)
         trained = [a.run for a in self.plan.actions if a.kind == EVALUATE]
         if trained:
             yield from self._submit_evaluation_later(evaluation_later(trained))
@@ -328,8 +331,8 @@ class SlurmSubmitter:
     def _submit_prepares(self, prepares: Sequence[Prepare]) -> Submission:
         first, profile = prepares[0], self.site.profile
         kind, size = "prepare", profile.prepare
-        if first.samples:
-            kind, size = "sample", profile.evaluate
+        if first.asks_model:
+            kind, size = _name_kind(first), profile.evaluate
         last = self.ledger.by_item()
         submission = self.ledger.intend(
             kind=kind,
@@ -464,13 +467,52 @@ class SlurmSubmitter:
 def _group_prepares(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
     """Prepare jobs that are one array: of one kind, and waiting for the same jobs,
     which come before them."""
-    groups: dict[tuple[bool, frozenset[str]], list[Prepare]] = {}
+    groups: dict[tuple[int, frozenset[str]], list[Prepare]] = {}
     for prepare in prepares:
-        key = (not prepare.samples, frozenset(prepare.after))
+        rank = KINDS.index(_name_kind(prepare))
+        key = (rank, frozenset(prepare.after))
         groups.setdefault(key, []).append(prepare)
     return [
         groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))
     ]
+
+
+def _name_kind(prepare: Prepare) -> str:
+    """The kind of job that a prepare job is for Slurm."""
+    if prepare.samples:
+        return "sample"
+    return "score" if prepare.scores else "prepare"
+
+
+def order_arrays(plan: Plan) -> list[list[Prepare] | TrainGroup]:
+    """The arrays of a plan in an order in which each comes after all that it waits for:
+    prepare jobs before runs, but where these score examples by a stage's weights."""
+    waiting: list[list[Prepare] | TrainGroup] = [
+        *_group_prepares(plan.prepares),
+        *plan.groups,
+    ]
+    ordered: list[list[Prepare] | TrainGroup] = []
+    while waiting:
+        unsent = {item for array in waiting for item in _list_items(array)}
+        ready = [array for array in waiting if unsent.isdisjoint(_list_awaited(array))]
+        assert ready, "jobs wait for one another in a circle"
+        # one at a time: the next may be one that comes first among those now ready
+        ordered.append(ready[0])
+        waiting.remove(ready[0])
+    return ordered
+
+
+def _list_items(array: list[Prepare] | TrainGroup) -> list[str]:
+    """The job folders of an array."""
+    if isinstance(array, TrainGroup):
+        return [run_item(run) for run in array.runs]
+    return [prepare.item for prepare in array]
+
+
+def _list_awaited(array: list[Prepare] | TrainGroup) -> set[str]:
+    """The job folders that an array waits for, but for its own."""
+    after = array.after if isinstance(array, TrainGroup) else array[0].after
+    return set(after) - set(_list_items(array))
 
 
 def _name_evaluate_item(runs: Sequence[Run]) -> str:

@@ -438,6 +438,10 @@ def _print_plan(
     models += model_proofs.describe_kernels(
         opened.site, opened.runs, lambda run: opened.estimates.of(run).load
     )
+    gpu = opened.site.profile.gpu
+    scorings = opened.estimates.list_scorings(plan)
+    scores = [costs.describe_scoring(scoring, gpu) for scoring in scorings]
+    beside = replace(beside, scores=scores)
     plan_view.print_plan(plan, replace(beside, effects=opened.effects, models=models))
     logger.info(opened.profile_line)
     opened.tell_notes()

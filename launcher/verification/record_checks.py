@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import job_file, journal, snapshots
+from jobs.contract import job_file, journal, prepared, snapshots
 from jobs.contract.exit_record import replace_unset
-from jobs.contract.folder import META, list_paths, read_json
+from jobs.contract.folder import META, SCORES, list_paths, read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.contract.job_file import PrepareJob
 from jobs.contract.journal_rows import DigestRow
@@ -31,6 +31,9 @@ from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
 from zsg_core.digest import combine_digests, content_id, digest_ids
 from zsg_core.errors import UserError
+from zsg_core.orders import by_scores, score_list
+from zsg_core.orders.order_list import ListFile
+from zsg_core.orders.registry import OrderInputs
 from zsg_core.training import schedule
 
 MEAN = 1e-5  # relative: items are kept in float32, means in float64
@@ -48,6 +51,8 @@ def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     yield "base", partial(check_base, e)
     yield "corpus", partial(check_corpus, e)
     yield "arrangement", partial(check_arrangement, e)
+    if "score" in e.stage["arrangement"]:
+        yield "scores", partial(check_scores, e)
     yield "schedule", partial(check_schedule, e)
     yield "journal", partial(check_journal, e)
     yield "losses", partial(check_losses, e)
@@ -194,6 +199,41 @@ def check_arrangement(e: Evidence) -> str:
             f"{e.arrangement}/ids has the digest {digest}, recorded is {meta['ids_digest']}"
         )
     return f"{len(e.ids)} ids, {digest[:12]}"
+
+
+def check_scores(e: Evidence) -> str:
+    """The order is that of the kept scores by a model, which are what was published;
+    the model itself is not asked again."""
+    from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
+
+    folder = e.made(f"{SCORES}/{recipes.scores_id(e.recipe)}")
+    meta, used = prepared.read_scores_meta(folder), _find_used_scores(e)
+    scores = score_list.read_scores(ListFile(folder / "scores.jsonl"))
+    if meta is None or meta.digest != scores.digest:
+        raise Differs(f"{folder}/scores.jsonl is not what its meta.json describes")
+    if used is None or used.digest != scores.digest:
+        raise Differs(f"{e.arrangement} was made of other scores than {folder} has")
+    corpus = Corpus(e.workspace_of(f"corpora/{e.job.made.corpus}"), e.job.made.corpus)
+    inputs = OrderInputs(
+        recipe=e.stage["arrangement"],
+        tasks=corpus.train.tasks,
+        distances=list,
+        rounds=lambda farthest, cap: iter(()),
+        ids=corpus.train.ids,
+        read_input=lambda: scores,
+    )
+    order = by_scores.arrange_by_scores(inputs)
+    if [corpus.train.ids[position] for position in order.places] != e.ids:
+        raise Differs(f"{e.arrangement} is not the order of the scores in {folder}")
+    return (
+        f"{meta.count} of {meta.recipe['name']}, {scores.digest[:12]}, in their order"
+    )
+
+
+def _find_used_scores(e: Evidence) -> prepared.UsedScores | None:
+    """The scores that the order says it was made of."""
+    meta = prepared.read_arrangement_meta(e.arrangement)
+    return meta.sources.scores if meta else None
 
 
 def check_schedule(e: Evidence) -> str:

@@ -77,6 +77,7 @@ class PlanShown:
     profile: Profile
     estimate_of: Callable[[Run], Estimate]
     is_whole: bool = False
+    scores: Sequence[str] = ()
     memory: tuple[list[Line], list[str]] | None = None
     effects: Sequence[Effect] = ()
     models: Sequence[str] = field(default_factory=list[str])
@@ -386,6 +387,8 @@ def _print_costs(plan: Plan, shown: PlanShown) -> None:
     for label, words in lines:
         if words is not None:
             print_labelled(label, words)
+    for words in shown.scores:
+        print_labelled("scores", words)
 
 
 def print_labelled(label: str, words: str) -> None:

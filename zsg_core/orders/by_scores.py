@@ -1,14 +1,16 @@
-"""The order of scores: examples sorted by numbers that a file gives them, in one of the
-published shapes.
+"""The order of scores: examples sorted by numbers that a file gives them, or a model, in
+one of the published shapes.
 
-The scores may be of any kind: a loss, IFD, a length, a rating. Their digest enters the
-recipe, with the shape and all its numbers written out.
+The scores may be of any kind: a loss, IFD, a length, a rating. The digest of a file's
+enters the recipe, of a model's the rule by which it scores; and the shape with all its
+numbers written out.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_core.errors import BadData
+from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders import shapes
 from zsg_core.orders.from_file import DROP
 from zsg_core.orders.registry import Arranged, OrderInputs, order
@@ -32,16 +34,35 @@ SHOWN = 3
 
 def check_scores(settings: Any) -> None:
     """ValueError for settings that do not go together."""
-    if settings.path is None:
+    if settings.path is None and settings.score is None:
         raise ValueError(
-            "order scores needs `path`: a file with a score of each training example"
+            "order scores needs `path`: a file with a score of each training example; or"
+            " `score`: one that a model gives"
         )
+    _check_score(settings)
     shape = settings.shape or SORT
     _refuse_idle_numbers(settings, shape)
     if shape == SEGMENT:
         _refuse_beside_segments(settings)
     if shape != SORT and settings.noise is not None:
         raise ValueError(f"`noise` goes with shape sort, not with {shape}; take it out")
+
+
+def _check_score(settings: Any) -> None:
+    """ValueError for a score by a model that does not go with other keys, and for keys
+    that go with none."""
+    if settings.score is not None and settings.path is not None:
+        raise ValueError(
+            "`score` is by a model and `path` names a file of scores; take one of them out"
+        )
+    compares = settings.score is not None and SCORE_RULES[settings.score].compares
+    if settings.scorer is not None and settings.score is None:
+        raise ValueError("`scorer` goes with `score`, and there is none; take it out")
+    if settings.since is not None and not compares:
+        comparing = [name for name, rule in SCORE_RULES.items() if rule.compares]
+        raise ValueError(
+            f"`since` does nothing but for score {' and '.join(comparing)}; take it out"
+        )
 
 
 def _refuse_idle_numbers(settings: Any, shape: str) -> None:
@@ -79,6 +100,9 @@ def resolve_scores(settings: Any) -> dict[str, Any]:
             recipe[key] = getattr(settings, key)
     if settings.rest == DROP:
         recipe["rest"] = DROP
+    if settings.score is not None:
+        rule = SCORE_RULES[settings.score]
+        recipe["score"] = {"name": rule.name, "rule": rule.rule}
     return recipe
 
 
@@ -93,9 +117,12 @@ def is_drawn(settings: Any) -> bool:
 
 @order(
     SCORES,
-    about="by scores that a file gives, sorted or in a shape",
+    about="by scores that a file or a model gives, sorted or in a shape",
     settings=(
         "path",
+        "score",
+        "scorer",
+        "since",
         "rest",
         "shape",
         "direction",

@@ -17,6 +17,7 @@ from pydantic import (
 
 from zsg_core.data.prompts import ANSWER, PROMPT
 from zsg_core.metrics.metrics import LOSS, RANK_ACCURACY
+from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
@@ -265,13 +266,38 @@ class ArrangementSettings(Strict):
     path: FolderName | None = Field(
         default=None,
         description=(
-            "Orders file and scores only, which need it: the file that lists the training "
+            "Orders file, which needs it, and scores: the file that lists the training "
             "examples in their order, or gives each a score. A list is a text file with an "
             "entry a line, .jsonl with a key `id` (or bare values), .parquet with a column "
             "`id`, or .npy. Scores are .jsonl or .parquet with `id` and `score`, lines of "
             "an id, a tab and a score, or .npy with one of each place. FILE#KEY names "
             "another key or column; .gz is unpacked. The digest of what the file says "
             "enters the run id."
+        ),
+    )
+    score: Literal[tuple(SCORE_RULES)] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "Order scores only, in place of `path`: what a model scores examples by, in a "
+            "job of its own before the order is made. "
+            + "; ".join(f"{name}: {rule.about}" for name, rule in SCORE_RULES.items())
+            + "."
+        ),
+    )
+    scorer: FolderName | None = Field(
+        default=None,
+        description=(
+            "Goes with `score`: folder of the model that scores, such as a kept snapshot "
+            "or a small model. Its content enters the run id. Null means the weights that "
+            "the stage starts from: the run's model, or what the stages before have made "
+            "of it."
+        ),
+    )
+    since: FolderName | None = Field(
+        default=None,
+        description=(
+            "Score progress only: folder of the earlier of its two models. Its content "
+            "enters the run id. Null means the run's model as it is before training."
         ),
     )
     entries: Literal["ids", "places"] | None = Field(
