@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from zsg_core.data.examples import Example
@@ -44,7 +46,16 @@ def make(
         return replies
 
     wanted = InstagSettings.model_validate(settings)
-    return run_maker(MAKERS["instag"].make(examples, wanted), answer), requests
+    steps = MAKERS["instag"].start(examples, wanted, encode_by_length)
+    return run_maker(steps, answer), requests
+
+
+def encode_by_length(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Texts of one length have one vector."""
+    vectors = np.zeros((len(texts), 30), np.float32)
+    for row, text in enumerate(texts):
+        vectors[row, len(text)] = 1
+    return vectors
 
 
 def as_replies(texts: Sequence[str]) -> list[Reply]:
@@ -137,6 +148,18 @@ def test_the_files_beside_say_the_tags_and_what_became_of_each_spelling(
     spellings = {row["written"]: row["tag"] for row in map(json.loads, lines)}
     assert spellings["Poem"] == spellings["poems"] == "poem"
     assert spellings["rhyme"] is None
+
+
+def test_tags_of_one_meaning_are_one_where_that_is_wanted() -> None:
+    """Here those as long as each other: what is embedded is the spelling, not the
+    stem."""
+    replies = as_replies(['["poems", "rhyme"]', '["poems"]', '["code"]'])
+    made, _ = make(replies, DIALOGUES[:3], meaning={}, **SMALL)
+    apart, _ = make(replies, DIALOGUES[:3], **SMALL)
+
+    assert [one.tags for one in made.examples] == [("poem",), ("poem",), ("code",)]
+    assert apart.examples[0].tags == ("poem", "rhyme")
+    assert made.facts["different tags, meaning"] == 2
 
 
 def test_the_same_replies_make_the_same_set() -> None:

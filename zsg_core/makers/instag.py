@@ -16,8 +16,18 @@ import msgspec
 
 from zsg_core.data.examples import Example
 from zsg_core.makers import tag_replies
-from zsg_core.makers.registry import Made, Reply, Request, Sampling, Steps, ask, maker
+from zsg_core.makers.registry import (
+    Encode,
+    Made,
+    Reply,
+    Request,
+    Sampling,
+    Steps,
+    ask,
+    maker,
+)
 from zsg_core.makers.tag_rules import (
+    MeaningRule,
     NormalisedTags,
     TagRule,
     Tags,
@@ -25,7 +35,7 @@ from zsg_core.makers.tag_rules import (
     normalise_tags,
 )
 from zsg_core.makers.tag_sampling import choose_diverse, measure_tags
-from zsg_core.settings.makers import InstagSettings
+from zsg_core.settings.makers import InstagSettings, MeaningSettings
 
 # beside the examples: the tags by the examples' ids, in the form that `tags` reads; and
 # what has become of each tag that the model wrote
@@ -35,7 +45,20 @@ UNTAGGED = "dialogues left out: no tag in the end"
 NOT_CHOSEN = "dialogues left out: not chosen"
 
 # settings that decide only what becomes of the tags
-KEEPS = ("at_least", "frequency", "support", "confidence", "choose", "untagged")
+KEEPS = (
+    "at_least",
+    "frequency",
+    "meaning",
+    "support",
+    "confidence",
+    "choose",
+    "untagged",
+)
+
+
+def compares_meanings(settings: InstagSettings) -> bool:
+    """Whether tags of one meaning are joined."""
+    return settings.meaning is not None
 
 
 @maker(
@@ -43,14 +66,20 @@ KEEPS = ("at_least", "frequency", "support", "confidence", "choose", "untagged")
     InstagSettings,
     about="tags of every dialogue, normalised; few diverse dialogues, if wanted",
     keeps=KEEPS,
+    embeds=compares_meanings,
+    packages=("nltk",),
 )
-def make_tags(examples: Sequence[Example], settings: InstagSettings) -> Steps:
-    """The dialogues with their tags."""
+def make_tags(
+    examples: Sequence[Example],
+    settings: InstagSettings,
+    encode: Encode | None = None,
+) -> Steps:
+    """The dialogues with their tags; `encode` is of tags of one meaning."""
     made = Made()
     requests = write_requests(examples, settings, made)
     replies = yield requests
     rows = read_replies(replies, made)
-    normalised = normalise_tags(rows, choose_rule(settings))
+    normalised = normalise_tags(rows, choose_rule(settings), encode)
     tell_figures(normalised, made)
     tagged = attach_tags(examples, normalised.rows)
     made.files[TAGS_FILE] = write_tags(tagged)
@@ -111,6 +140,18 @@ def choose_rule(settings: InstagSettings) -> TagRule:
         frequency=settings.frequency,
         support=settings.support,
         confidence=settings.confidence,
+        meaning=choose_meaning(settings.meaning),
+    )
+
+
+def choose_meaning(settings: MeaningSettings | None) -> MeaningRule | None:
+    """How close in meaning two tags are one; None where that does not count."""
+    if settings is None:
+        return None
+    return MeaningRule(
+        threshold=settings.threshold,
+        kind=settings.kind,
+        least_neighbours=settings.least_neighbours,
     )
 
 

@@ -48,6 +48,7 @@ class Rewording:
     ParaphraseSettings,
     about="wordings of an instruction or of every question, which differ",
     keeps=KEEPS,
+    packages=("rouge_score",),
 )
 def make_paraphrases(
     examples: Sequence[Example], settings: ParaphraseSettings

@@ -52,6 +52,11 @@ What a maker must do, and what others do for it:
 - `keeps`: settings that decide only what is kept of the replies. Sets that differ in
   nothing else share their replies, so a threshold can be tried at several values for the
   price of one. All other settings are taken to decide what is asked.
+- `embeds`: for which settings it compares meanings. Then it is called with a third
+  argument `encode`, which makes unit vectors of texts, (texts, d); the vectors are kept
+  by content, as those of orders are.
+- `packages`: modules of an extra that it imports once it has the replies. Plan and the
+  job look for them before anybody is asked.
 
 Tests send a maker replies of their own with `run_maker`.
 """
@@ -59,6 +64,9 @@ Tests send a maker replies of their own with `run_maker`.
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zsg_core.data.examples import Example, Turn
 from zsg_core.registry import Registry
@@ -124,20 +132,40 @@ class Made:
 
 
 Steps = Generator[Sequence[Request], Sequence[Reply], Made]
-# examples of the source, and the maker's own settings → its steps
-MakeFunction = Callable[[Sequence[Example], Any], Steps]
+# texts → a vector of unit length for each, (texts, d)
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+# examples of the source, the maker's own settings, and `encode` where it embeds → its
+# steps
+MakeFunction = Callable[..., Steps]
+
+
+def embeds_nothing(settings: Any) -> bool:  # noqa: ARG001  as of makers that do
+    """Whether a maker compares meanings: most never do."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
     """One maker. `settings`: the class of its settings; `about`: what it does; `keeps`:
-    names of the settings that decide only what is kept of the replies."""
+    names of the settings that decide only what is kept of the replies; `embeds`:
+    whether it needs vectors of texts under its settings; `packages`: modules of the
+    extra `evaluate` that it imports."""
 
     name: str
     about: str
     settings: type[MakerSettings]
     make: MakeFunction
     keeps: frozenset[str] = frozenset()
+    embeds: Callable[[Any], bool] = embeds_nothing
+    packages: tuple[str, ...] = ()
+
+    def start(
+        self, examples: Sequence[Example], settings: Any, encode: Encode | None = None
+    ) -> Steps:
+        """Its steps; `encode` is handed on where it embeds."""
+        if self.embeds(settings):
+            return self.make(examples, settings, encode)
+        return self.make(examples, settings)
 
 
 MAKERS: Registry[Maker] = Registry("maker", "zsg_core.makers")
@@ -149,6 +177,8 @@ def maker(
     *,
     about: str,
     keeps: Sequence[str] = (),
+    embeds: Callable[[Any], bool] = embeds_nothing,
+    packages: Sequence[str] = (),
 ) -> Callable[[MakeFunction], MakeFunction]:
     """Registers a function that makes examples. ValueError for a name in `keeps` that
     is none of the settings."""
@@ -163,6 +193,8 @@ def maker(
             settings=settings,
             make=make,
             keeps=frozenset(keeps),
+            embeds=embeds,
+            packages=tuple(packages),
         )
         MAKERS.add(name, entry)
         return make

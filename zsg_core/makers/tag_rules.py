@@ -22,15 +22,11 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from zsg_core.errors import UserError
 from zsg_core.makers.density_clusters import ALONE, cluster_by_density
+from zsg_core.makers.registry import Encode
 
 Tags = tuple[str, ...]
-# texts in, a unit vector of each out
-Encode = Callable[[list[str]], NDArray[np.float32]]
 
 # when rare tags are dropped: as the model wrote them, or once the rules are through
 RAW, RULES = FREQUENCY_STEPS = ("raw", "rules")

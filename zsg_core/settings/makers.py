@@ -142,6 +142,14 @@ class MeaningSettings(Strict):
     """Which tags are one as they mean the same: those whose embeddings are close, by
     DBSCAN."""
 
+    embedding: FolderName | None = Field(
+        default=None,
+        description=(
+            "Folder of the sentence-transformers model that embeds tags; its content "
+            "enters the run id. Null means the one that is shipped, all-MiniLM-L6-v2; the "
+            "paper's is PhraseBERT."
+        ),
+    )
     threshold: Share = Field(
         default=0.05,
         description=(
@@ -210,6 +218,13 @@ class InstagSettings(MakerSettings):
             "When rare tags are dropped: raw = as the tagger wrote them, as published; "
             "rules = after lower case and stems, which keeps what is frequent in several "
             "spellings."
+        ),
+    )
+    meaning: MeaningSettings | None = Field(
+        default=None,
+        description=(
+            "Join tags that mean the same, by their embeddings; {} = as published. Null "
+            "leaves that step out."
         ),
     )
     support: Annotated[int, Field(ge=0)] = Field(
