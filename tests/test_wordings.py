@@ -103,12 +103,13 @@ def test_similarities_are_those_of_another_implementation(real_data: Path) -> No
 
 
 @pytest.mark.engine
-def test_equal_texts_of_another_script_are_near() -> None:
-    """ROUGE knows no letters but English ones, and finds nothing in common."""
-    pool = WordingPool("把句子翻译成英语。", (), 0.7)
+def test_texts_of_another_script_are_compared_too() -> None:
+    """By their words, and texts of no words by their signs."""
+    pool = WordingPool("Переведи это предложение на английский", (), 0.7)
 
-    assert pool.add("把句子翻译成英语。") == wordings.NEAR
-    assert pool.add("请用英语写出这句话。") is None
+    assert pool.add("Переведи предложение на английский") == wordings.NEAR
+    assert pool.add("Как сказать по-английски следующее") is None
+    assert WordingPool("→ ?", (), 0.7).add("→  ?") == wordings.NEAR
 
 
 def test_nothing_in_a_text_is_taken_for_a_place_of_the_prompt() -> None:

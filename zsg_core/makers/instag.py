@@ -56,17 +56,11 @@ KEEPS = (
 )
 
 
-def compares_meanings(settings: InstagSettings) -> bool:
-    """Whether tags of one meaning are joined."""
-    return settings.meaning is not None
-
-
 @maker(
     "instag",
     InstagSettings,
     about="tags of every dialogue, normalised; few diverse dialogues, if wanted",
     keeps=KEEPS,
-    embeds=compares_meanings,
     packages=("nltk",),
 )
 def make_tags(

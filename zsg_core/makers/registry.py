@@ -52,9 +52,9 @@ What a maker must do, and what others do for it:
 - `keeps`: settings that decide only what is kept of the replies. Sets that differ in
   nothing else share their replies, so a threshold can be tried at several values for the
   price of one. All other settings are taken to decide what is asked.
-- `embeds`: for which settings it compares meanings. Then it is called with a third
-  argument `encode`, which makes unit vectors of texts, (texts, d); the vectors are kept
-  by content, as those of orders are.
+- One that compares meanings says so by `embeds` of its settings. Then it is called with
+  a third argument `encode`, which makes unit vectors of texts, (texts, d); the vectors
+  are kept by content, as those of orders are.
 - `packages`: modules of an extra that it imports once it has the replies. Plan and the
   job look for them before anybody is asked.
 
@@ -63,7 +63,6 @@ Tests send a maker replies of their own with `run_maker`.
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,31 +138,27 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 MakeFunction = Callable[..., Steps]
 
 
-def embeds_nothing(settings: Any) -> bool:  # noqa: ARG001  as of makers that do
-    """Whether a maker compares meanings: most never do."""
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class Maker:
     """One maker. `settings`: the class of its settings; `about`: what it does; `keeps`:
-    names of the settings that decide only what is kept of the replies; `embeds`:
-    whether it needs vectors of texts under its settings; `packages`: modules of the
-    extra `evaluate` that it imports."""
+    names of the settings that decide only what is kept of the replies; `packages`:
+    modules of the extra `evaluate` that it imports."""
 
     name: str
     about: str
     settings: type[MakerSettings]
     make: MakeFunction
     keeps: frozenset[str] = frozenset()
-    embeds: Callable[[Any], bool] = embeds_nothing
     packages: tuple[str, ...] = ()
 
     def start(
-        self, examples: Sequence[Example], settings: Any, encode: Encode | None = None
+        self,
+        examples: Sequence[Example],
+        settings: MakerSettings,
+        encode: Encode | None = None,
     ) -> Steps:
-        """Its steps; `encode` is handed on where it embeds."""
-        if self.embeds(settings):
+        """Its steps; `encode` is handed on where it compares meanings."""
+        if settings.embeds:
             return self.make(examples, settings, encode)
         return self.make(examples, settings)
 
@@ -177,7 +172,6 @@ def maker(
     *,
     about: str,
     keeps: Sequence[str] = (),
-    embeds: Callable[[Any], bool] = embeds_nothing,
     packages: Sequence[str] = (),
 ) -> Callable[[MakeFunction], MakeFunction]:
     """Registers a function that makes examples. ValueError for a name in `keeps` that
@@ -193,7 +187,6 @@ def maker(
             settings=settings,
             make=make,
             keeps=frozenset(keeps),
-            embeds=embeds,
             packages=tuple(packages),
         )
         MAKERS.add(name, entry)

@@ -158,7 +158,7 @@ class WordingPool:
         """Whether the text or a wording that counts is the same or too similar."""
         plain = _plain(wording)
         for other in (self.text, *self.wordings):
-            # ROUGE knows letters of English only: in another script it is 0 of equals
+            # words are letters and digits: texts of other signs have none in common
             if plain == _plain(other):
                 return True
             if self.similarity(other, wording) > self.most_similar:

@@ -47,8 +47,19 @@ class MakerSettings(Strict):
         raise NotImplementedError
 
     @property
+    def embeds(self) -> bool:
+        """Whether meanings are compared, by a model that embeds texts."""
+        return False
+
+    @property
+    def embedding_path(self) -> str | None:
+        """The folder of that model; None for the one that is shipped."""
+        return None
+
+    @property
     def recipe(self) -> dict[str, Any]:
-        """All its values, as a recipe has them."""
+        """All its values, as a recipe has them; of a folder its content counts, which
+        the recipe says elsewhere."""
         return self.model_dump(mode="json")
 
 
@@ -262,6 +273,20 @@ class InstagSettings(MakerSettings):
         if prompt.count(QUERY) != 1:
             raise ValueError(f"needs {QUERY} once, where the query is to stand")
         return prompt
+
+    @property
+    def embeds(self) -> bool:
+        return self.meaning is not None
+
+    @property
+    def embedding_path(self) -> str | None:
+        if self.meaning is None:
+            return None
+        return self.meaning.embedding
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"meaning": {"embedding"}})
 
     @property
     def most_tokens(self) -> int:
