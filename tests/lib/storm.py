@@ -38,6 +38,7 @@ ENDED = ("done", "failed", "cancelled")
 GONE_S = 60.0
 # for so long status says of what has ended that it leaves: Slurm still clears up
 CLEARING_S = START_S
+STUCK_S = 60.0  # an operator looks after a job that has been leaving for longer
 CLOCK_S = 1.5  # between a look at the processes and the answer of `zsg status`
 
 
@@ -146,11 +147,25 @@ class Storm:
     def leave(self, limit_s: float) -> None:
         """Until Slurm has no job of this workspace and no rank lives; what status flags
         meanwhile is ended as it says."""
-        until = time.monotonic() + limit_s
+        began = time.monotonic()
         while self.jobs_of() or self.ranks():
-            assert time.monotonic() < until, (self.jobs_of(), self.ranks())
+            waited_s = time.monotonic() - began
+            assert waited_s < limit_s, (self.jobs_of(), self.ranks())
             self._follow_advice(self.zsg.status())
+            if waited_s > STUCK_S and not self.ranks():
+                self._clear_stuck_nodes()
             time.sleep(2)
+
+    def _clear_stuck_nodes(self) -> None:
+        """What an operator does about a job that Slurm clears up after for ever, since
+        its daemons on the node were killed: the node goes down, and comes back."""
+        completing = ("squeue", "-h", "-p", "main", "-t", "COMPLETING", "-o", "%N")
+        for node in set(self.ask(*completing).split()):
+            self.say(f"{node} clears up for ever: down and resumed")
+            self.ask(
+                "scontrol", "update", f"nodename={node}", "state=down", "reason=stuck"
+            )
+            self._resume(node)
 
     def _submit(self) -> None:
         """What a user does who looks by: submit again what failed or was cancelled;
