@@ -159,8 +159,9 @@ class Storm:
     def _clear_stuck_nodes(self) -> None:
         """What an operator does about a job that Slurm clears up after for ever, since
         its daemons on the node were killed: the node goes down, and comes back."""
-        completing = ("squeue", "-h", "-p", "main", "-t", "COMPLETING", "-o", "%N")
-        for node in set(self.ask(*completing).split()):
+        for node in self.slurm.node_names:
+            if not self.ask("squeue", "-h", "-t", "COMPLETING", "-w", node):
+                continue
             self.say(f"{node} clears up for ever: down and resumed")
             self.ask(
                 "scontrol", "update", f"nodename={node}", "state=down", "reason=stuck"
