@@ -690,12 +690,7 @@ def _make_held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
             **_make_fields(source.test_columns),
         }
         return {"by": "path", **files, **_make_read_marks(digests.test_marks)}
-    rule = source.held_out or HeldOut()
-    return (
-        {"by": "list"}
-        if rule.by == "list"
-        else rule.model_dump(mode="json", exclude_none=True)
-    )
+    return (source.held_out or HeldOut()).recipe
 
 
 def _make_fields(fields: Recipe | None) -> Recipe:
@@ -708,7 +703,7 @@ def _make_read_marks(marks: Recipe) -> Recipe:
     return {"read": dict(marks)} if marks else {}
 
 
-def _limit_tasks(first: int | None) -> dict[str, int]:
+def _limit_tasks(first: int | list[str] | None) -> dict[str, int | list[str]]:
     # Absent where all tasks are meant, as in the recipes made before the setting was.
     return {} if first is None else {"tasks": first}
 

@@ -159,12 +159,7 @@ class _Draw:
 
     def _judge(self, position: int) -> Candidate:
         """An example by what decides whether it may be shown."""
-        example = self._records[position]
-        if len(example.turns) > 1 or example.is_text:
-            return Candidate(position, None)
-        if not example.answer.strip() or not example.input.strip():
-            return Candidate(position, None)
-        question = few_shot.digest_question(example.input)
+        question = few_shot.find_question(self._records[position])
         if question in self.tested:
             return Candidate(position, None)
         return Candidate(position, question)
@@ -172,12 +167,8 @@ class _Draw:
     def _refuse_short(self, task: str, size: int, usable: int) -> None:
         """UserError for a task of whose `size` examples only `usable` could be shown."""
         name = f"{self.source.name}/{task}" if self.source.name else task
-        raise UserError(
-            f"{self.source.files.data}: task {name} has {size} training examples, and {usable} of"
-            f" them can stand before one of its others: fewer than data.few_shot.k,"
-            f" {self.rule.k}. Examples of several turns, without an answer, or with the example's"
-            " own question or a test question are not shown. Lower k, or leave the task out"
-        )
+        reason = few_shot.explain_short(name, size, usable, self.rule.k)
+        raise UserError(f"{self.source.files.data}: {reason}")
 
     def _describe(self, count: int) -> Recipe:
         """What meta.json tells; `count` examples have shots."""

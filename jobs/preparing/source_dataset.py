@@ -119,7 +119,8 @@ class SourceDataset:
             names = splits.choose_templates(
                 names, rule["templates"], self.set_of, rule.get("seed", 0)
             )
-        return self._sample(names, self._of_task("train"), rule, self._wanted)
+        of_task = self._of_task("train")
+        return self._sample(names, of_task, rule, self._wanted, "data.train_tasks")
 
     @cached_property
     def sets(self) -> data_sets.Sets:
@@ -142,9 +143,9 @@ class SourceDataset:
         """Places in the test records."""
         if "test" not in self.rule:
             return []
-        return self._sample(
-            self.tasks["test"], self._of_task("test"), self.rule["test"], None
-        )
+        of_task = self._of_task("test")
+        names = self.tasks["test"]
+        return self._sample(names, of_task, self.rule["test"], None, "data.test_tasks")
 
     def training_places(self) -> dict[str, NDArray[np.int64]]:
         """Where the examples of each training task stand, whatever is sampled of them."""
@@ -222,9 +223,12 @@ class SourceDataset:
         of_task: Mapping[str, NDArray[np.int64]],
         rule: Recipe,
         wanted: NDArray[np.bool_] | None,
+        key: str,
     ) -> list[int]:
+        """The places that a split takes of some tasks. UserError, by the setting's key,
+        for a name that none of them has."""
         chosen: list[int] = []
-        for name in names[: rule.get("tasks")]:
+        for name in splits.limit_tasks(names, rule.get("tasks"), key):
             places = of_task[name] if name in of_task else np.empty(0, np.int64)
             left = (places if wanted is None else places[wanted[places]]).tolist()
             chosen += splits.cap_items(

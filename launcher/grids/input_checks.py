@@ -15,7 +15,7 @@ from launcher.grids import hub, inputs, model_folder, model_tokenizer, suite_fil
 from launcher.grids.hub import Downloads
 from launcher.grids.input_faults import InputFault, InputFaults
 from launcher.grids.inputs import name_key
-from zsg_core.data import data_sets, instructions, readers
+from zsg_core.data import data_sets, instructions, readers, splits
 from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
@@ -234,7 +234,7 @@ class _Checks:
                 _check_held_out(name, source, folder, is_alone)
         else:
             with self.faults.collecting("data.fraction", source.fraction):
-                _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
+                _refuse_tiny(source, _count_tasks(lists["train"], source.train_tasks))
         with self.faults.collecting(key, source.path):
             if source.set == "niv2" and lists is not None:
                 _refuse_empty_splits(key, source, folder, lists)
@@ -277,8 +277,8 @@ def _drawn(source: Source) -> tuple[object, ...]:
         str(source.test_columns),
         source.path,
         source.train_per_task,
-        source.train_tasks,
-        source.test_tasks,
+        str(source.train_tasks),
+        str(source.test_tasks),
         source.fraction,
         source.templates,
         str(source.data_sets),
@@ -307,6 +307,8 @@ def _refuse_empty_splits(
         ("train", source.train_tasks),
         ("test", source.test_tasks),
     ):
+        if isinstance(count, list):
+            continue  # what is named may be held out of the other list
         tasks = lists[split][:count]
         if not any(niv2.has_instance(folder, task) for task in tasks):
             raise UserError(
@@ -331,6 +333,15 @@ def _refuse_unknown_sets(source: Source, folder: Path) -> None:
     sets = data_sets.find_data_sets(tasks, source.data_sets, dict)
     if len(sets) > 2 and not any(sets.values()):
         data_sets.refuse_unknown(sets, source.data_sets, "data.templates")
+
+
+def _count_tasks(tasks: Sequence[str], limit: int | list[str] | None) -> int:
+    """How many tasks a limit leaves; a name that none has is refused with the data."""
+    if isinstance(limit, list):
+        return sum(
+            any(splits.is_named(task, pattern) for pattern in limit) for task in tasks
+        )
+    return len(tasks[:limit])
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:

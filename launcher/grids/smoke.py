@@ -155,7 +155,7 @@ def _choose_sizes(
         k=_shares(_named(source.k for source in sources), smoke.per_task),
         ratios=_ratios(_named(source.ratio for source in sources), smoke.tasks),
         counts=_choose_counts(sources, smoke),
-        tasks=_counts({source.train_tasks for source in sources}, smoke.tasks),
+        tasks=_counts(_list_task_counts(sources), smoke.tasks),
         per_task=_counts({source.train_per_task for source in sources}, smoke.per_task),
     )
 
@@ -168,6 +168,15 @@ def _list_sources(grid: Grid) -> list[Source]:
         for stage in point.settings.by_stage()
         for source in stage.data.by_source().values()
     ]
+
+
+def _list_task_counts(sources: Iterable[Source]) -> set[int | None]:
+    """Each number of tasks that the grid has; tasks that it names stay as they are."""
+    return {
+        source.train_tasks
+        for source in sources
+        if not isinstance(source.train_tasks, list)
+    }
 
 
 def _named(values: Iterable[T | None]) -> set[T]:
@@ -411,6 +420,8 @@ def _fills(stage: Settings, sizes: _Sizes) -> bool:
         return False
     if data.set not in LISTED or stage.arrangement.order == "tma":
         return False
+    if isinstance(data.train_tasks, list):
+        return False
     examples = sizes.tasks[data.train_tasks] * sizes.per_task[data.train_per_task]
     return examples >= _small_batch(stage, sizes) * sizes.steps
 
@@ -420,7 +431,7 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
     one example."""
     smoke = sizes.smoke
     small: dict[str, Any] = {
-        "train_tasks": sizes.tasks.get(source.train_tasks, smoke.tasks),
+        "train_tasks": _limit_tasks(source.train_tasks, sizes),
         "test_tasks": smoke.tasks,
         "train_per_task": sizes.per_task.get(source.train_per_task, smoke.per_task),
         "test_per_task": 1,
@@ -428,6 +439,8 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
         "count": sizes.counts.get(source.count),
         "k": None if source.k is None else sizes.k.get(source.k, source.k),
     }
+    if isinstance(source.test_tasks, list):
+        small["test_tasks"] = source.test_tasks
     if source.ratio is not None:
         small["ratio"] = sizes.ratios[source.ratio]
         # else any ratio would be all there is
@@ -440,6 +453,13 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
         }
         small["self_sample"] = source.self_sample.model_copy(update=short)
     return small
+
+
+def _limit_tasks(limit: int | list[str] | None, sizes: _Sizes) -> int | list[str]:
+    """Few tasks in place of a number of them; those that are named."""
+    if isinstance(limit, list):
+        return limit
+    return sizes.tasks.get(limit, sizes.smoke.tasks)
 
 
 def _small_strategy(strategy: StrategySettings, sizes: _Sizes) -> StrategySettings:

@@ -5,12 +5,12 @@ import importlib.util
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import readers, splits
@@ -32,9 +32,9 @@ def bound_examples(files: SourceFiles, source: Recipe, split: str) -> int | None
     held_out = source.get("held_out", {})
     skips = source.get("on_bad_row") == "skip"
     if split == "test" and held_out.get("by") == "path":
-        counts = _count(files.test, held_out, skips)
+        counts = count_file(files.test, held_out, skips)
     else:
-        counts = _count(files.data, source, skips)
+        counts = count_file(files.data, source, skips)
         if counts is not None:
             counts = _choose_tasks(counts, files.data, source, split)
     return None if counts is None else _bound_by_rule(counts, source[split])
@@ -44,10 +44,36 @@ def _bound_by_rule(counts: Counts, rule: Recipe) -> int:
     """How many of these examples a rule takes at most. Tags, templates and ratios only
     leave more of them out."""
     cap = rule["per_task"]
-    sizes = sorted(counts.values(), reverse=True)[: rule.get("tasks")]
+    limit = rule.get("tasks")
+    if isinstance(limit, list):
+        names = cast("list[str]", limit)
+        counts = _choose_named(counts, names)
+        limit = None
+    sizes = sorted(counts.values(), reverse=True)[:limit]
     capped = sum(size if cap is None else min(size, cap) for size in sizes)
     share = Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1))
     return math.floor(share * capped)
+
+
+def _choose_named(counts: Counts, patterns: Sequence[str]) -> Counts:
+    """The examples of the tasks that have one of these names, or match one."""
+    return {
+        task: count
+        for task, count in counts.items()
+        if any(splits.is_named(task, pattern) for pattern in patterns)
+    }
+
+
+def count_tasks(files: SourceFiles, source: Recipe) -> Counts | None:
+    """The examples of each task of a source's data; None where they are too large to be
+    counted here, or cannot be read."""
+    return count_file(files.data, source, source.get("on_bad_row") == "skip")
+
+
+def count_tested_tasks(files: SourceFiles, source: Recipe) -> Counts | None:
+    """The same of a source's file of tests; None where it has none, too."""
+    skips = source.get("on_bad_row") == "skip"
+    return count_file(files.test, source.get("held_out", {}), skips)
 
 
 def _choose_tasks(counts: Counts, path: Path, source: Recipe, split: str) -> Counts:
@@ -64,6 +90,11 @@ def _choose_tasks(counts: Counts, path: Path, source: Recipe, split: str) -> Cou
         if split == "test":
             return held
         return {task: size - held[task] for task, size in counts.items()}
+    if by == "names":
+        named = _choose_named(counts, held_out["tasks"])
+        if split == "test":
+            return named
+        return {task: size for task, size in counts.items() if task not in named}
     if by == "seed" and split == "test":
         number = held_out.get("tasks")
         if number is None:
@@ -91,7 +122,7 @@ class _Data:
     skips: bool
 
 
-def _count(path: Path | None, read: Recipe, skips: bool) -> Counts | None:
+def count_file(path: Path | None, read: Recipe, skips: bool) -> Counts | None:
     """The examples of each task; None where they cannot be counted here. `read`: how
     they are read, by the keys reader, digest and fields."""
     if path is None:

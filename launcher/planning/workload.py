@@ -157,6 +157,7 @@ class Workloads:
             source.get("held_out", {}).get("by") != "list"
             or rule["per_task"] is None
             or "ratio" in rule
+            or isinstance(rule.get("tasks"), list)
         ):
             return row_counts.bound_examples(files, source, split)
         path = files.data

@@ -34,7 +34,14 @@ from launcher.grids.grid import Draft, Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.input_checks import Judged
 from launcher.grids.runs import Run
-from launcher.planning import admission, costs, effects, limits, model_proofs
+from launcher.planning import (
+    admission,
+    costs,
+    data_checks,
+    effects,
+    limits,
+    model_proofs,
+)
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
@@ -215,6 +222,8 @@ def resolve_grid(
     runs, metric_notes = metric_versions.name_older_metrics(workspace, runs)
     notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
     _check_runs(workspace, profile, runs)
+    data_checks.refuse_unknown_tasks(runs)
+    data_checks.refuse_few_examples(runs)
     estimates = Estimates(workspace, profile, runs)
     estimates.refuse_unfit()
     estimates.refuse_unfit_evaluators()

@@ -19,6 +19,7 @@ from zsg_core.data.examples import Example
 
 Places = NDArray[np.int64]
 DIGEST_BYTES = 8
+TRAIN_TASKS, TEST_TASKS = "data.train_tasks", "data.test_tasks"
 # of a source's recipe: what leaves out more of its training examples than is seen here
 THINNING = frozenset(
     {"count", "data_sets", "drop_tags", "k", "keep_tags", "ratio", "templates"}
@@ -174,19 +175,49 @@ def split_examples(
     train_rule = source["train"]
     train = np.empty(0, np.int64)
     if train_rule.get("k") != "0":
-        train = _take(trained, train_tasks, train_rule)
+        train = _take(trained, train_tasks, train_rule, TRAIN_TASKS)
     test = np.empty(0, np.int64)
     if "test" in source:
-        test = _take(tested, test_tasks, source["test"])
+        test = _take(tested, test_tasks, source["test"], TEST_TASKS)
     is_bound = bool(THINNING & train_rule.keys())
     if train_rule.get("fraction", "1") != "1":
         is_bound = True
     return Split(train=train, test=test, is_bound=is_bound and len(train) > 0)
 
 
+def list_trainable(
+    read: ReadExamples,
+    source: Mapping[str, Any],
+    lists: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Places]:
+    """The places of all examples of each training task that are not held out, whatever
+    caps take of them."""
+    rule = source.get("held_out")
+    of_task = read.find_places()
+    train_tasks, _ = splits.divide_tasks(read.tasks, rule, lists)
+    if rule is not None and rule["by"] == "rows":
+        of_task, _ = _divide_rows(of_task, rule)
+    return {task: of_task[task] for task in train_tasks if task in of_task}
+
+
+def list_held_out(
+    read: ReadExamples,
+    source: Mapping[str, Any],
+    lists: Mapping[str, Sequence[str]] | None = None,
+) -> Places:
+    """The places of all examples that are held out, whatever caps take of them."""
+    rule = source.get("held_out")
+    of_task = read.find_places()
+    _, test_tasks = splits.divide_tasks(read.tasks, rule, lists)
+    if rule is not None and rule["by"] == "rows":
+        _, of_task = _divide_rows(of_task, rule)
+    held_out = [of_task[task] for task in test_tasks if task in of_task]
+    return np.concatenate([np.empty(0, np.int64), *held_out])
+
+
 def take_tested(read: ReadExamples, source: Mapping[str, Any]) -> Places:
     """The places that are tested of a file of tests, by the caps of its source's recipe."""
-    return _take(read.find_places(), read.tasks, source["test"])
+    return _take(read.find_places(), read.tasks, source["test"], TEST_TASKS)
 
 
 def _divide_rows(
@@ -205,11 +236,15 @@ def _divide_rows(
 
 
 def _take(
-    of_task: Mapping[str, Places], tasks: Sequence[str], rule: Mapping[str, Any]
+    of_task: Mapping[str, Places],
+    tasks: Sequence[str],
+    rule: Mapping[str, Any],
+    key: str,
 ) -> Places:
-    """The places that are taken of some tasks by the caps of a split."""
+    """The places that are taken of some tasks by the caps of a split. UserError, by the
+    setting's key, for a name that no task has."""
     taken: list[int] = []
-    for task in tasks[: rule.get("tasks")]:
+    for task in splits.limit_tasks(tasks, rule.get("tasks"), key):
         if task not in of_task:
             continue
         taken += splits.cap_items(

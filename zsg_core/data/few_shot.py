@@ -132,6 +132,28 @@ def digest_question(text: str) -> bytes:
     ).digest()
 
 
+def find_question(example: Example) -> bytes | None:
+    """The digest of what is asked in an example that may be shown before others; None
+    of one that is no shot: of several turns, a raw text, or with nothing asked or
+    answered."""
+    if len(example.turns) > 1 or example.is_text:
+        return None
+    if not example.answer.strip() or not example.input.strip():
+        return None
+    return digest_question(example.input)
+
+
+def explain_short(task: str, size: int, usable: int, k: int) -> str:
+    """Why a task of `size` training examples has too few to show, where `usable` of
+    them may stand before one of its others."""
+    return (
+        f"task {task} has {size} training examples, and {usable} of them can stand before one of"
+        f" its others: fewer than data.few_shot.k, {k}. Examples of several turns, without an"
+        " answer, or with the example's own question or a test question are not shown. Lower k,"
+        " or leave the task out"
+    )
+
+
 def list_questions(example: Example) -> set[bytes]:
     """The digests of all that is asked in an example."""
     return {digest_question(question) for question, _ in example.turns}

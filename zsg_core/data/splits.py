@@ -6,18 +6,23 @@ another task's sample. Python's `random.Random(str)` seeds by SHA-512 and is the
 every machine.
 """
 
+import difflib
 import hashlib
 import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from typing import Any, TypeVar
 
 from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
+from zsg_core.shown_text import name_few
 
 Item = TypeVar("Item")
+# the first so many tasks, or those of some names or patterns; None: all
+TaskLimit = int | Sequence[str] | None
 _NUMBER = re.compile(r"task\d+_")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
@@ -71,8 +76,67 @@ def divide_tasks(
         return list(lists["train"]), list(lists["test"])
     if rule["by"] == "rows":
         return pool, pool
+    if rule["by"] == "names":
+        listed = [name for names in (lists or {}).values() for name in names]
+        return _hold_out_named(pool, listed or pool, rule["tasks"])
     return hold_out(
         pool, rule["by"], rule.get("tasks"), rule["seed"], rule.get("share")
+    )
+
+
+def _hold_out_named(
+    pool: Sequence[str], candidates: Sequence[str], patterns: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The tasks of the pool that are not named, and the candidates that are.
+
+    UserError for a name that no candidate has, or where all of the pool are named.
+    """
+    held_out = find_named_tasks(candidates, patterns, "data.held_out.tasks")
+    training = [task for task in pool if task not in set(held_out)]
+    if not training:
+        raise UserError(
+            f"data.held_out.tasks: names all of the {len(pool)} tasks, which leaves none to train"
+            " on; hold out fewer, or rows of each: {share: 1/5}"
+        )
+    return training, held_out
+
+
+def limit_tasks(tasks: Sequence[str], limit: TaskLimit, key: str) -> list[str]:
+    """The tasks that a limit leaves, in their order: the first so many, or those that it
+    names; None: all. UserError, by the setting's key, for a name that no task has."""
+    if limit is None or isinstance(limit, int):
+        return list(tasks[:limit])
+    return find_named_tasks(tasks, limit, key)
+
+
+def find_named_tasks(
+    tasks: Sequence[str], patterns: Sequence[str], key: str
+) -> list[str]:
+    """The tasks that have one of these names, or match one as a pattern, in their order.
+
+    UserError, by the setting's key, for a name that no task has.
+    """
+    named: set[str] = set()
+    for pattern in patterns:
+        matching = [task for task in tasks if is_named(task, pattern)]
+        if not matching:
+            raise UserError(_explain_unknown(tasks, pattern, key))
+        named.update(matching)
+    return [task for task in tasks if task in named]
+
+
+def is_named(task: str, pattern: str) -> bool:
+    """Whether a task has a name, or matches it as a pattern."""
+    return task == pattern or fnmatchcase(task, pattern)
+
+
+def _explain_unknown(tasks: Sequence[str], pattern: str, key: str) -> str:
+    """Which tasks there are, where none has a name."""
+    near = difflib.get_close_matches(pattern, tasks, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{key}: no task is called {pattern!r}.{hint} There are {len(tasks)}:"
+        f" {name_few(tasks)}"
     )
 
 

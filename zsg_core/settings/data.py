@@ -50,22 +50,34 @@ TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
 OWN_SETS = tuple(name for name, made in FORMATS.items() if made.with_fields)
 
 
+TaskName = Annotated[
+    str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
+]
+TaskNames = Annotated[
+    list[TaskName],
+    Field(min_length=1),
+    BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+]
+
+
 class HeldOut(Strict):
     """What is never trained on, and tested instead: tasks, or rows of every task."""
 
-    by: Literal["list", "seed", "family", "rows"] = Field(
+    by: Literal["list", "seed", "family", "rows", "names"] = Field(
         default="list",
         description=(
             "How held-out tasks are chosen: list = the list published with the data; seed "
             "= `tasks` tasks, or a `share` of them, drawn by `seed`; family = one task of "
-            "every family, which is a task's first word. Or rows = of every task that "
-            "`share` of its examples, which is the default where a share is given."
+            "every family, which is a task's first word; names = those that `tasks` "
+            "names, the default where it does. Or rows = of every task that `share` of "
+            "its examples, the default where a share is given."
         ),
     )
-    tasks: Count | None = Field(
+    tasks: Count | TaskNames | None = Field(
         default=None,
         description=(
-            "How many tasks are held out. Of `by: seed` alone, which needs this or `share`."
+            "Which tasks are held out, by names or patterns such as [sums, 'geo_*']; or, "
+            "under `by: seed`, how many, which needs this or `share`."
         ),
     )
     share: ExactFraction | None = Field(
@@ -86,7 +98,11 @@ class HeldOut(Strict):
     @model_validator(mode="before")
     @classmethod
     def _share_of_rows(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("share") is None:
+        if not isinstance(values, dict):
+            return values
+        if isinstance(values.get("tasks"), list | str):
+            return {"by": "names", **values}
+        if values.get("share") is None:
             return values
         return {"by": "rows", **values}
 
@@ -95,12 +111,27 @@ class HeldOut(Strict):
         problem = self._explain_bad_tasks() or self._explain_bad_share()
         if problem:
             raise ValueError(problem)
-        if self.by == "list" and "seed" in self.model_fields_set:
-            raise ValueError("`seed` draws nothing under `by: list`")
+        if self.by in ("list", "names") and "seed" in self.model_fields_set:
+            raise ValueError(f"`seed` draws nothing under `by: {self.by}`")
         return self
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What enters the recipe of a run: what decides which examples are held out."""
+        if self.by == "list":
+            return {"by": "list"}
+        recipe = self.model_dump(mode="json", exclude_none=True)
+        if self.by == "names":
+            del recipe["seed"]  # which draws nothing
+        return recipe
 
     def _explain_bad_tasks(self) -> str | None:
         """Why the number of tasks does not fit the way of choosing; None where it does."""
+        if isinstance(self.tasks, list) and self.by != "names":
+            return f"names in `tasks` do nothing under `by: {self.by}`; take `by` out"
+        if self.by == "names":
+            is_list = isinstance(self.tasks, list)
+            return None if is_list else "`by: names` needs `tasks`, a list of names"
         if self.by != "seed":
             return None if self.tasks is None else "`tasks` is of `by: seed` alone"
         if self.tasks is None and self.share is None:
@@ -167,14 +198,6 @@ Pattern = Annotated[
 ]
 
 
-TaskName = Annotated[
-    str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
-]
-TaskNames = Annotated[
-    list[TaskName],
-    Field(min_length=1),
-    BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
-]
 # what a chat template is called with beside the dialogue
 ChatArguments = Annotated[
     dict[
@@ -283,13 +306,19 @@ class SourceSettings(Strict):
             "records and of formats that are one task."
         ),
     )
-    train_tasks: Count | None = Field(
+    train_tasks: Count | TaskNames | None = Field(
         default=None,
-        description="Use only this many tasks, the first of the training list. Null means all.",
+        description=(
+            "Use only this many tasks, the first of the training list, or those of these "
+            "names or patterns: sums, or [sums, 'geo_*']. Null means all."
+        ),
     )
-    test_tasks: Count | None = Field(
+    test_tasks: Count | TaskNames | None = Field(
         default=None,
-        description="Test only this many held-out tasks, the first of the list. Null means all.",
+        description=(
+            "Test only this many held-out tasks, the first of the list, or those of these "
+            "names or patterns. Null means all."
+        ),
     )
     templates: Count | None = Field(
         default=None,
