@@ -184,7 +184,7 @@ SHOTS = [
     ),
     pytest.param({"test_path": "tested.jsonl"}, 2, False, id="asked in the test"),
     pytest.param(
-        {"held_out": {"tasks": "words"}, "fraction": "1/10"},
+        {"held_out": {"tasks": "words"}, "fraction": "1/10", "sample_seed": 1},
         3,
         True,
         id="perhaps not taken",

@@ -170,12 +170,21 @@ def _model(reference: Schema, models: Schema) -> Schema:
 
 def _axis(key: str, value: Schema) -> Schema:
     """A value or a list of values; for a value that is a list itself only the latter,
-    since a list is an axis."""
+    since a list is an axis. What may be a list or a single value is either."""
     alternatives = (value, *value.get("anyOf", []))
     if any(each.get("type") == "array" for each in alternatives):
-        return _listed(key, value)
+        single_values = [each for each in alternatives if _is_single(each)]
+        listed = _listed(key, value)
+        if not single_values:
+            return listed
+        return _about(value) | {"anyOf": [*single_values, listed]}
     single = _ref(f"settings/properties/{key}")
     return _about(value) | {"anyOf": [single, _listed(key, value)]}
+
+
+def _is_single(schema: Schema) -> bool:
+    """Whether what a schema takes is a number or a text."""
+    return schema.get("type") in ("integer", "number", "string")
 
 
 def _listed(key: str, value: Schema) -> Schema:

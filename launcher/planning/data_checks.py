@@ -54,12 +54,9 @@ def _list_stages(runs: Iterable[Run]) -> Iterator[Run]:
 def _check_names(files: SourceFiles, rule: Recipe) -> None:
     """UserError for a name that no task of a source has. Data that are too large to be
     counted here, and have no list beside them, pass."""
-    held_out = rule.get("held_out")
-    is_drawn = held_out is not None and held_out["by"] in ("seed", "family", "names")
-    limits = [rule[split].get("tasks") for split in ("train", "test") if split in rule]
-    has_names = any(isinstance(limit, list) for limit in limits)
-    if not is_drawn and not has_names:
+    if not _names_tasks(rule):
         return
+    held_out = rule.get("held_out")
     lists = readers.read_lists(rule["reader"], files.data)
     counts = None if lists else row_counts.count_tasks(files, rule)
     if lists is None and counts is None:
@@ -76,6 +73,15 @@ def _check_names(files: SourceFiles, rule: Recipe) -> None:
             return
         test = list(tested)
     splits.limit_tasks(test, rule["test"].get("tasks"), data_look.TEST_TASKS)
+
+
+def _names_tasks(rule: Recipe) -> bool:
+    """Whether it depends on a source's tasks what is held out, or taken of them."""
+    held_out = rule.get("held_out")
+    if held_out is not None and held_out["by"] in ("seed", "family", "names"):
+        return True
+    limits = [rule[split].get("tasks") for split in ("train", "test") if split in rule]
+    return any(isinstance(limit, list) for limit in limits)
 
 
 @dataclass(frozen=True)
@@ -156,10 +162,10 @@ def _read_pool(path: Path, reader: str, digest: str, fields: str, skips: bool) -
 
 def _look_at(example: Example) -> _Questions:
     """What an example asks."""
-    own = frozenset(few_shot.list_questions(example))
+    digests = frozenset(few_shot.list_questions(example))
     if example.is_text:
-        own = frozenset[bytes]()
-    return _Questions(example.id, own, few_shot.find_question(example))
+        digests = frozenset[bytes]()
+    return _Questions(example.id, digests, few_shot.find_question(example))
 
 
 def _list_tested(
@@ -210,15 +216,15 @@ def _explain_short(
         if is_text or not shots.is_shown_any(entry.id):
             continue
         task = pool.read.tasks[int(pool.read.task_of[number])]
-        left = len(usable[task] - entry.own)
-        if left >= shots.k:
+        available = len(usable[task] - entry.own)
+        if available >= shots.k:
             if split.is_bound or is_mixed:
                 return None
             continue
         if first_short is None:
             full_name = f"{name}/{task}" if name else task
             size = len(of_task[task])
-            first_short = few_shot.explain_short(full_name, size, left, shots.k)
+            first_short = few_shot.explain_short(full_name, size, available, shots.k)
     return first_short
 
 

@@ -58,6 +58,11 @@ TaskNames = Annotated[
     Field(min_length=1),
     BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
 ]
+# the first so many tasks, or those of one name or pattern, or several
+TaskLimit = Annotated[
+    Count | TaskName | TaskNames,
+    AfterValidator(lambda v: [v] if isinstance(v, str) else v),
+]
 
 
 class HeldOut(Strict):
@@ -73,7 +78,7 @@ class HeldOut(Strict):
             "its examples, the default where a share is given."
         ),
     )
-    tasks: Count | TaskNames | None = Field(
+    tasks: TaskLimit | None = Field(
         default=None,
         description=(
             "Which tasks are held out, by names or patterns such as [sums, 'geo_*']; or, "
@@ -306,14 +311,14 @@ class SourceSettings(Strict):
             "records and of formats that are one task."
         ),
     )
-    train_tasks: Count | TaskNames | None = Field(
+    train_tasks: TaskLimit | None = Field(
         default=None,
         description=(
             "Use only this many tasks, the first of the training list, or those of these "
             "names or patterns: sums, or [sums, 'geo_*']. Null means all."
         ),
     )
-    test_tasks: Count | TaskNames | None = Field(
+    test_tasks: TaskLimit | None = Field(
         default=None,
         description=(
             "Test only this many held-out tasks, the first of the list, or those of these "
