@@ -21,6 +21,7 @@ from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests
 from zsg_core.schema_errors import list_leaf_keys
 from zsg_core.settings.claims import KINDS
+from zsg_core.settings.looks import Expectation, Looks
 from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +67,10 @@ def test_no_key_is_missing() -> None:
         "grid.zip",
         *(f"claims.{kind}" for kind in KINDS),
         *of_claims,
+        "claims.list",
+        "claims.looks",
+        *(f"claims.looks.{name}" for name in Looks.model_fields),
+        *(f"claims.looks.expect.{name}" for name in Expectation.model_fields),
     }
     of_profile = list_leaf_keys(Profile)
     behind = of_profile.index("notify") + 1

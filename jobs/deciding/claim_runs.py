@@ -32,6 +32,7 @@ class ClaimRun:
     curves: Sequence[Curve] = ()
     numbers: Sequence[Curve] = ()
     of_tasks: bool = True
+    wave: int = 0  # of which look its held-out split is the first time
 
 
 def read_claim_runs(

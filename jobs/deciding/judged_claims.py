@@ -20,8 +20,11 @@ from jobs.deciding.claim_runs import ClaimRun
 from jobs.deciding.run_axes import Axes
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim, IsEarlier, IsSteadier
-from zsg_core.stats import metric_questions, verdict
+from zsg_core.settings.looks import Looks
+from zsg_core.stats import boundaries, metric_questions, sequential, verdict
+from zsg_core.stats.effects import TAIL
 from zsg_core.stats.questions import Curve
+from zsg_core.stats.sequential import Judge
 from zsg_core.stats.verdict import ClaimVerdict
 
 
@@ -37,20 +40,31 @@ class JudgedClaim:
 
 
 def judge_claims(
-    workspace: Workspace, record: GridRecord, claims: Sequence[Claim]
+    workspace: Workspace,
+    record: GridRecord,
+    claims: Sequence[Claim],
+    looks: Looks | None = None,
 ) -> list[JudgedClaim]:
-    """The verdicts of claims on a grid's runs, claim by claim."""
+    """The verdicts of claims on a grid's runs, claim by claim; `looks`: when they are
+    looked at, None once."""
+    points = [row.axes for row in record.runs]
+    waves = run_axes.assign_waves(points, looks.at) if looks else [0] * len(points)
     runs_of: dict[tuple[tuple[str, ...], int | None], list[ClaimRun]] = {}
     decided: list[JudgedClaim] = []
     for claim in claims:
         needed = tuple(claim.metrics), claim.stage
         if needed not in runs_of:
-            runs_of[needed] = claim_runs.read_claim_runs(workspace, record, *needed)
-        decided += judge_groups(claim, runs_of[needed])
+            runs = claim_runs.read_claim_runs(workspace, record, *needed)
+            runs_of[needed] = [
+                replace(run, wave=wave) for run, wave in zip(runs, waves, strict=True)
+            ]
+        decided += judge_groups(claim, runs_of[needed], looks)
     return decided
 
 
-def judge_groups(claim: Claim, runs: Sequence[ClaimRun]) -> list[JudgedClaim]:
+def judge_groups(
+    claim: Claim, runs: Sequence[ClaimRun], looks: Looks | None = None
+) -> list[JudgedClaim]:
     """One claim's verdicts, one for each group."""
     key, axis_values = claim.axis or ("", [None])
     condition = (claim.where or {}).items()
@@ -59,7 +73,7 @@ def judge_groups(claim: Claim, runs: Sequence[ClaimRun]) -> list[JudgedClaim]:
         members = [run for run in members if run.axes.get(key) in axis_values]
     tied = _find_tied_axes(members, key) if claim.axis is not None else []
     return [
-        _judge_group(claim, axes, compared, tied)
+        _judge_group(claim, axes, compared, tied, looks)
         for axes, compared in _groups(members, {key, *tied})
     ]
 
@@ -89,31 +103,72 @@ def _is_tied(name: str, key: str, all_axes: Sequence[Axes]) -> bool:
 
 
 def _judge_group(
-    claim: Claim, axes: Axes, members: Sequence[ClaimRun], tied: Sequence[str]
+    claim: Claim,
+    axes: Axes,
+    members: Sequence[ClaimRun],
+    tied: Sequence[str],
+    looks: Looks | None,
 ) -> JudgedClaim:
     """A claim's verdict of runs that differ in its own axis, what is tied to it, seeds
     and splits."""
     levels = _list_levels(claim)
     # where no run has a value for each item, runs are the units
     are_runs = not any(run.curves for run in members)
+    of_tasks = all(run.of_tasks for run in members)
     curves: list[Curve] = []
-    missing = 0
+    waves: list[int] = []
+    lacking: list[int] = []  # the waves of runs without values
     for run in members:
         of_run = run.numbers if are_runs else run.curves
-        missing += not of_run
+        if not of_run:
+            lacking.append(run.wave)
         curves += _place(claim, run, of_run)
+        waves += [run.wave] * len(of_run)
     curves = claim_runs.name_apart(curves)
-    if are_runs and curves:
-        decided = verdict.judge_claim(claim, curves, levels, units_are_runs=True)
+
+    def judge(some: Sequence[Curve], tail: float) -> ClaimVerdict:
+        if are_runs and some:
+            return verdict.judge_claim(
+                claim, some, levels, units_are_runs=True, tail=tail
+            )
+        return _judge(claim, some, levels, of_tasks, tail)
+
+    if looks is None:
+        decided = _with_missing(judge(curves, TAIL), len(lacking))
     else:
-        of_tasks = all(run.of_tasks for run in members)
-        decided = _judge(claim, curves, levels, of_tasks)
-    decided = _with_missing(decided, missing)
+        in_waves = _part_waves(curves, waves, lacking, len(looks.at))
+        decided = _judge_in_looks(in_waves, judge, looks)
     decided = _with_tied(decided, tied)
     means = verdict.compute_mean_curves(curves, levels, claim)
     if isinstance(claim, IsEarlier | IsSteadier):
         means = metric_questions.express_as_ways(means, float(claim.within))
     return JudgedClaim(claim, axes, decided, means)
+
+
+def _part_waves(
+    curves: Sequence[Curve], waves: Sequence[int], lacking: Sequence[int], count: int
+) -> list[list[Curve] | None]:
+    """The curves of each look's new splits; None where a run of them has no values."""
+    in_waves: list[list[Curve] | None] = []
+    for number in range(count):
+        of_wave = [
+            curve for curve, wave in zip(curves, waves, strict=True) if wave == number
+        ]
+        in_waves.append(None if number in lacking or not of_wave else of_wave)
+    return in_waves
+
+
+def _judge_in_looks(
+    in_waves: Sequence[Sequence[Curve] | None], judge: Judge, looks: Looks
+) -> ClaimVerdict:
+    """The verdict at the looks that can be taken, in which what is missing is told."""
+    plan = boundaries.plan_looks(tuple(looks.at), looks.tail, looks.spending)
+    decided = sequential.judge_in_looks(in_waves, plan, judge, looks.futility)
+    looked = decided.looked
+    if looked is None or looked.is_over:
+        return decided
+    waits = f"look {looked.number + 1} of {looked.of} waits for runs that are not done"
+    return replace(decided, notes=[*decided.notes, waits])
 
 
 def _list_levels(claim: Claim) -> list[str]:
@@ -135,7 +190,11 @@ def _place(claim: Claim, run: ClaimRun, curves: Sequence[Curve]) -> list[Curve]:
 
 
 def _judge(
-    claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_tasks: bool
+    claim: Claim,
+    curves: Sequence[Curve],
+    levels: Sequence[str],
+    of_tasks: bool,
+    tail: float,
 ) -> ClaimVerdict:
     """A claim's verdict on the values that the report shows, in which each run is of
     what it has itself.
@@ -143,7 +202,9 @@ def _judge(
     Where that is not the same of all, runs may differ by it. So it must also hold
     without what some of them lack.
     """
-    decided = verdict.judge_claim(claim, curves, levels, units_are_tasks=of_tasks)
+    decided = verdict.judge_claim(
+        claim, curves, levels, units_are_tasks=of_tasks, tail=tail
+    )
     lacking = claim_runs.find_lacking_units(curves)
     count = len({unit for units in lacking.values() for unit in units})
     if not count or decided.word == verdict.TOO_FEW:
@@ -153,6 +214,7 @@ def _judge(
         [claim_runs.leave_out_units(curve, lacking[curve.split]) for curve in curves],
         levels,
         units_are_tasks=of_tasks,
+        tail=tail,
     )
     units = "tasks" if of_tasks else "items"
     note = (

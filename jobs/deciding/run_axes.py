@@ -1,7 +1,9 @@
 """Says what the axes of a grid's points mean to a comparison: which make replicates, which
 make splits, and how a value is written. Pure."""
 
-from collections.abc import Mapping
+import bisect
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_core.shown_text import format_value
@@ -32,6 +34,22 @@ def without_splits(axes: Axes) -> dict[str, Any]:
 def is_of_split(key: str) -> bool:
     """Whether an axis makes held-out splits."""
     return key == SPLIT or key.startswith(f"{SPLIT}.")
+
+
+def name_split(axes: Axes) -> str:
+    """The held-out split of a grid's point, as text; empty without an axis of splits."""
+    of_split = {key: value for key, value in axes.items() if is_of_split(key)}
+    return json.dumps(of_split, sort_keys=True, default=str) if of_split else ""
+
+
+def assign_waves(points: Sequence[Axes], at: Sequence[int]) -> list[int]:
+    """In which wave, counted from 0, each point of a grid is: splits come in the order of
+    the grid, and look k is of the first `at[k]` of them."""
+    number_of: dict[str, int] = {}
+    for axes in points:
+        number_of.setdefault(name_split(axes), len(number_of))
+    numbers = [number_of[name_split(axes)] for axes in points]
+    return [bisect.bisect_right(at, number) for number in numbers]
 
 
 def last_word(key: str) -> str:

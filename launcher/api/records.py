@@ -137,7 +137,8 @@ class Verdict:
     """What came of a comparison in one group of runs.
 
     `word`: supported, not supported, opposite, or too few replicates; with "on these
-    tasks" where another held-out split could turn it. `claim`: what was compared, with
+    tasks" where another held-out split could turn it; not decided yet, where claims are
+    looked at while splits come in. `claim`: what was compared, with
     the keys of a grid's `claims`. `group`: what the runs have in common. `values`: the
     metric at each place of the axis. `notes`: what to bear in mind.
     """

@@ -33,6 +33,7 @@ from zsg_core.schema_errors import (
 )
 from zsg_core.settings.claims import Claim
 from zsg_core.settings.fields import Strict
+from zsg_core.settings.looks import Looks
 from zsg_core.settings.run import MOST_STAGES, Settings
 
 __all__ = ["Draft", "Grid", "Point", "draft_grid", "load_grid"]
@@ -53,6 +54,7 @@ class Grid:
     notes: list[str]
     overrides: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
     expansion = _Expansion(Resolver(document, base, is_whole), blocks, faults)
     expansion.resolve_points()
     points, notes = expansion.exclude(document)
-    claims = _read_claims(document, points, expansion, is_whole)
+    claims, looks = _read_claims(document, points, expansion, is_whole)
     notes += grid_claims.find_notes(document, claims)
-    grid = Grid(path, top.name, top.profile, points, notes, tuple(sets), claims)
+    grid = Grid(path, top.name, top.profile, points, notes, tuple(sets), claims, looks)
     return Draft(document, options, grid, expansion.sections, faults, is_whole)
 
 
@@ -401,9 +403,9 @@ def _read_rule(document: Document, location: Place, item: Any) -> list[Setting]:
 
 def _read_claims(
     document: Document, points: Sequence[Point], expansion: _Expansion, is_whole: bool
-) -> tuple[Claim, ...]:
-    """The claims, as far as they can be read; held against the axes where all of these
-    can be."""
+) -> tuple[tuple[Claim, ...], Looks | None]:
+    """The claims and when they are looked at, as far as they can be read; held against
+    the axes where all of these can be."""
     axes = expansion.list_axes(points) if is_whole else None
 
     def count_stages() -> int:
@@ -412,8 +414,9 @@ def _read_claims(
         return max(len(point.settings.by_stage()) for point in points)
 
     with expansion.faults.collecting():
-        return grid_claims.read_claims(document, axes, count_stages)
-    return ()
+        claims = grid_claims.read_claims(document, axes, count_stages)
+        return claims, grid_claims.read_looks(document, axes)
+    return (), None
 
 
 def _find_place(document: Document, key: str, value: Any) -> Place:

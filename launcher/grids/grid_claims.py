@@ -7,6 +7,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from jobs.contract.grid_record import DatedClaim
+from jobs.deciding.run_axes import name_split
 from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
@@ -26,6 +27,7 @@ from zsg_core.settings.claims import (
     Correlates,
     explain_too_few_places,
 )
+from zsg_core.settings.looks import Expectation, Looks
 
 
 def read_claims(
@@ -39,22 +41,104 @@ def read_claims(
     were held against the points when the grid was submitted: of points that are one run
     only the first one's values are kept.
     """
-    items = document.value.get("claims") or list[Any]()
-    if not isinstance(items, list):
-        raise document.error(
-            ("claims",),
-            "`claims` must be a list of mappings such as {claim: falls_early}",
-        )
+    within, items = _find_claims(document)
     faults = Faults()
     claims: list[Claim] = []
-    for number, item in enumerate(cast("list[Any]", items)):
-        location: Place = ("claims", number)
+    for number, item in enumerate(items):
+        location: Place = (*within, number)
         with faults.collecting():
             claim = _read_claim(document, location, item)
             claims.append(claim)
             _check_claim(document, location, claim, axes, max_stages, faults)
     faults.raise_any()
     return tuple(claims)
+
+
+def _find_claims(document: Document) -> tuple[Place, list[Any]]:
+    """Where the claims stand, and what stands there: `claims`, or `claims.list` where it
+    is also said when they are looked at."""
+    value = document.value.get("claims")
+    within: Place = ("claims",)
+    items: Any = cast("Any", value or [])
+    if isinstance(value, dict) and "list" in value:
+        within = ("claims", "list")
+        items = cast("dict[str, Any]", value)["list"] or []
+    if not isinstance(items, list):
+        raise document.error(
+            within,
+            f"`{'.'.join(map(str, within))}` must be a list of mappings such as"
+            " {claim: falls_early}; `claims` with `looks` and `list` beside one another"
+            " says when they are looked at",
+        )
+    return within, cast("list[Any]", items)
+
+
+def read_looks(
+    document: Document, axes: Sequence[Mapping[str, Any]] | None
+) -> Looks | None:
+    """When the claims of a grid are looked at; None where once, at the end.
+
+    UserError with the line of what cannot be. `axes`: of the grid's points, whose
+    held-out splits must be as many as the last look is of; None where these were held
+    against it when the grid was submitted.
+    """
+    value = document.value.get("claims")
+    if not isinstance(value, dict) or "list" not in value:
+        return None
+    claims = cast("dict[str, Any]", value)
+    for key in claims:
+        if key not in ("looks", "list"):
+            raise document.error(
+                ("claims", key),
+                describe_unknown_key(key, ["looks", "list"], "`claims`"),
+            )
+    if claims.get("looks") is None:
+        return None
+    try:
+        looks = Looks.model_validate(claims["looks"])
+    except ValidationError as error:
+        location, problem = _explain_looks(error)
+        raise document.error(("claims", "looks", *location), problem) from None
+    if not claims["list"]:
+        raise document.error(("claims", "list"), "there is no claim to be looked at")
+    if axes is not None:
+        _check_splits(document, looks, axes)
+    return looks
+
+
+def _explain_looks(error: ValidationError) -> tuple[Place, str]:
+    """Where the first problem of `looks` stands, and what it is."""
+    problems = error.errors()
+    problem = problems[0]
+    for each in problems:
+        if each["type"] == "extra_forbidden":  # which explains what is missing
+            problem = each
+            break
+    location = tuple(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = list(Looks.model_fields)
+        if location[:-1] == ("expect",):
+            fields = list(Expectation.model_fields)
+        where = ".".join(("claims", "looks", *map(str, location[:-1])))
+        return location, describe_unknown_key(str(location[-1]), fields, f"`{where}`")
+    name = ".".join(map(str, location)) or "looks"
+    reason = write_plainly(problem["msg"])
+    if problem["type"] == "missing":
+        return location[:-1], f"{name} is missing"
+    return location, f"{name}: {reason}, found {format_brief(problem['input'])}"
+
+
+def _check_splits(
+    document: Document, looks: Looks, axes: Sequence[Mapping[str, Any]]
+) -> None:
+    """UserError where the last look is not of all held-out splits."""
+    splits = len(set(map(name_split, axes)))
+    if splits != looks.at[-1]:
+        raise document.error(
+            ("claims", "looks", "at"),
+            f"the last look is after {looks.at[-1]} held-out splits, and the grid has"
+            f" {splits}: values of data.held_out, or of a key below it, are splits",
+        )
 
 
 def _read_claim(document: Document, location: Place, item: Any) -> Claim:
@@ -94,8 +178,8 @@ def read_question(
         [claim] = OF_A_GRID.validate_python([question])
     except ValidationError as error:
         (_, _, *keys), problem = _locate_problem(error)
-        where = f"{keys[-1]}: " if keys and str(keys[-1]) not in problem else ""
-        raise UserError(f"compare: {where}{problem}") from None
+        section = f"{keys[-1]}: " if keys and str(keys[-1]) not in problem else ""
+        raise UserError(f"compare: {section}{problem}") from None
     for key, value in claim.places:
         if problem := _explain_no_axis(key, value, axes):
             raise UserError(f"compare: {problem}")
@@ -124,9 +208,10 @@ def _check_stage(
 
 def find_notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     """What is to be told of claims that no run can decide, each with its line."""
+    within, _ = _find_claims(document) if claims else (("claims",), [])
     return [
         f"{yaml_file.format_path(document.path)}:"
-        f"{document.line(('claims', number, 'values'))}: this"
+        f"{document.line((*within, number, 'values'))}: this"
         f" claim will stay undecided: {explain_too_few_places(len(claim.values))}"
         for number, claim in enumerate(claims)
         if isinstance(claim, Correlates) and len(claim.values) < FEWEST_PLACES

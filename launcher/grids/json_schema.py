@@ -16,6 +16,7 @@ from launcher.clusters.profiles import Profile
 from launcher.grids.grid import NAME
 from launcher.grids.grid_blocks import MOST_LETTERS
 from zsg_core.settings.claims import OF_A_GRID
+from zsg_core.settings.looks import Looks
 from zsg_core.settings.run import Settings
 
 # a name of the user's own within a dotted key
@@ -30,6 +31,7 @@ def make_grid_schema() -> Schema:
     settings, models = _of(Settings)
     claims = _plain(OF_A_GRID.json_schema(ref_template="#/definitions/{model}"))
     kinds = claims.pop("$defs")
+    looks, kinds_of_looks = _of(Looks)
     values = dict(dotted_keys(settings, models))
     axes = {key: _axis(key, value) for key, value in values.items()}
     columns = {key: _listed(key, value) for key, value in values.items()}
@@ -82,14 +84,34 @@ def make_grid_schema() -> Schema:
             "Points that have all the values of a rule are left out, such as"
             " [{arrangement.order: fft, seed: 1}].",
         ),
-        "claims": _or_null(
-            claims,
-            "What the study claims, fixed before any result is seen; `zsg report` decides it. No"
-            " part of a run's identity.",
-        ),
+        "claims": {
+            "description": (
+                "What the study claims, fixed before any result is seen; `zsg report` decides it."
+                " A list, or a mapping of `list` and `looks`, which says when it is looked at"
+                " before the end. No part of a run's identity."
+            ),
+            "anyOf": [
+                claims,
+                _mapping(
+                    {
+                        "list": claims
+                        | {"description": "The claims that are looked at."},
+                        "looks": _or_null(
+                            _ref("Looks"),
+                            "When the claims are looked at. Null means once, at the end.",
+                        ),
+                    },
+                    required=["list"],
+                ),
+                {"type": "null"},
+            ],
+        },
     }
     return _document(
-        "zsg grid", properties, models | kinds | sections, required=["name"]
+        "zsg grid",
+        properties,
+        models | kinds | kinds_of_looks | {"Looks": looks} | sections,
+        required=["name"],
     )
 
 

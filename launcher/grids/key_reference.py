@@ -52,7 +52,15 @@ RUN_ID = {
 }
 OF_A_SOURCE = f"data.sources.{NAMED}."
 # keys of the file that hold settings, and are none
-LANGUAGE = ("defaults", "grid", "grid.label", "grid.zip", "exclude", "claims")
+LANGUAGE = (
+    "defaults",
+    "grid",
+    "grid.label",
+    "grid.zip",
+    "exclude",
+    "claims",
+    "claims.list",
+)
 
 MAPPING = "mapping"
 
@@ -175,12 +183,24 @@ def _list_grid_keys() -> list[KeyEntry]:
 
 
 def _list_claim_keys(claims: Schema, definitions: Schema) -> Iterator[KeyEntry]:
-    kinds = claims["anyOf"][0]["items"]["discriminator"]["mapping"]
+    listed, beside = claims["anyOf"][:2]
+    for name, schema in beside["properties"].items():
+        yield _make_entry(f"claims.{name}", schema, definitions, "grid")
+    yield from _list_look_keys("claims.looks", "Looks", definitions)
+    kinds = listed["items"]["discriminator"]["mapping"]
     for kind, reference in sorted(kinds.items()):
         path = f"claims.{kind}"
         yield _make_entry(path, {"$ref": reference}, definitions, "grid")
         for name, schema in _definition(reference, definitions)["properties"].items():
             yield _make_entry(f"{path}.{name}", schema, definitions, "grid")
+
+
+def _list_look_keys(path: str, model: str, definitions: Schema) -> Iterator[KeyEntry]:
+    """The keys of when claims are looked at, with those of what is expected."""
+    for name, schema in definitions[model]["properties"].items():
+        yield _make_entry(f"{path}.{name}", schema, definitions, "grid")
+        if name == "expect":
+            yield from _list_look_keys(f"{path}.{name}", "Expectation", definitions)
 
 
 def _list_profile_keys() -> list[KeyEntry]:

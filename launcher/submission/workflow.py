@@ -41,6 +41,7 @@ from launcher.planning import (
     effects,
     limits,
     model_proofs,
+    outlook,
 )
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
@@ -451,7 +452,11 @@ def _print_plan(
     scorings = opened.estimates.list_scorings(plan)
     scores = [costs.describe_scoring(scoring, gpu) for scoring in scorings]
     beside = replace(beside, scores=scores)
-    plan_view.print_plan(plan, replace(beside, effects=opened.effects, models=models))
+    design = outlook.describe_design(
+        opened.site.workspace, opened.grid, opened.runs, opened.estimates.of
+    )
+    shown = replace(beside, effects=opened.effects, models=models, design=design)
+    plan_view.print_plan(plan, shown)
     logger.info(opened.profile_line)
     opened.tell_notes()
     _say_unknown(opened, plan)

@@ -81,6 +81,8 @@ class PlanShown:
     memory: tuple[list[Line], list[str]] | None = None
     effects: Sequence[Effect] = ()
     models: Sequence[str] = field(default_factory=list[str])
+    # lines about looks at claims, each with its label
+    design: Sequence[tuple[str, str]] = ()
 
 
 def print_plan(plan: Plan, shown: PlanShown) -> None:
@@ -88,6 +90,8 @@ def print_plan(plan: Plan, shown: PlanShown) -> None:
     print_runs(plan, shown)
     _print_jobs(plan, shown)
     _print_costs(plan, shown)
+    for label, words in shown.design:
+        print_labelled(label, words)
     if shown.memory is not None:
         print_memory(*shown.memory)
     for line in shown.models:

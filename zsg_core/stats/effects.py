@@ -27,11 +27,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from zsg_core.stats import curves
+from zsg_core.stats import curves, student
 from zsg_core.stats.curves import Interval
 
 # the fewest splits that stand for all others; of fewer it is also told what these ones say
 SPLITS = 4
+# how often an effect that is none lies beyond an interval, on either side
+TAIL = 0.025
 # the share of draws that must have an effect, or its interval is not known
 DRAWN = 0.95
 
@@ -75,6 +77,16 @@ class EffectEstimate:
     over_replicates: float  # of splits, or of seeds; 0 where there are none
     by_seeds: Interval | None  # what the interval would be if only seeds were counted
     is_over_splits: bool = False  # whether `interval` is
+    # the errors of which the widest makes `interval`, each with its degrees of freedom
+    errors: Sequence[tuple[float, float]] = ()
+
+    def compute_p(self, null: float) -> tuple[float, float]:
+        """How often, if the effect were `null`, a value at least as high, and one at
+        least as low, would come: the one-sided p-values that agree with `interval`."""
+        distance = self.value - null
+        above = [_compute_p(distance, error, free) for error, free in self.errors]
+        below = [_compute_p(-distance, error, free) for error, free in self.errors]
+        return max(above, default=math.nan), max(below, default=math.nan)
 
 
 @dataclass(frozen=True)
@@ -201,9 +213,13 @@ class _EffectStudy:
 
 
 def estimate_effects(
-    cells: Sequence[RunTable], levels: Sequence[str], effects: Effects
+    cells: Sequence[RunTable],
+    levels: Sequence[str],
+    effects: Effects,
+    tail: float = TAIL,
 ) -> list[EffectEstimate]:
-    """Every effect that `effects` makes of the levels' means."""
+    """Every effect that `effects` makes of the levels' means. `tail`: what intervals leave
+    out on either side."""
     study = _EffectStudy(cells, levels, effects)
     value = study.value
     run, names = _make_run_key(cells), sorted({(cell.split,) for cell in cells})
@@ -215,24 +231,25 @@ def estimate_effects(
         for clusters in (tasks, seeds, splits)
     )
 
-    def intervals_over(
+    def errors_over(
         replicates: _Clusters,
         of_replicates: _ClusterVariance,
         at_least: _ClusterVariance | None = None,
-    ) -> list[Interval]:
+    ) -> list[list[_Error]]:
         shared = study.bootstrap_shared(replicates, of_tasks)
-        return _compute_intervals(value, of_tasks, of_replicates, shared, at_least)
+        return _compute_errors(of_tasks, of_replicates, shared, at_least)
 
     is_over_splits = len(names) > 1
     if is_over_splits:
-        intervals = intervals_over(splits, of_splits, at_least=of_splits)
+        errors = errors_over(splits, of_splits, at_least=of_splits)
     else:
-        intervals = intervals_over(seeds, of_seeds)
+        errors = errors_over(seeds, of_seeds)
+    intervals = _compute_intervals(value, errors, tail)
     on_these: Sequence[Interval | None] = [None] * len(value)
     if not is_over_splits:
         on_these = intervals
     elif len(names) < SPLITS:
-        on_these = intervals_over(seeds, of_seeds)
+        on_these = _compute_intervals(value, errors_over(seeds, of_seeds), tail)
     of_replicates = of_splits if is_over_splits else of_seeds
     return [
         EffectEstimate(
@@ -242,38 +259,70 @@ def estimate_effects(
             over_tasks=float(np.sqrt(of_tasks.variance[index])),
             over_replicates=float(np.sqrt(of_replicates.variance[index])),
             by_seeds=(
-                _compute_interval(value[index], of_seeds.variance[index], of_seeds.free)
+                _compute_interval(
+                    value[index],
+                    _Error(of_seeds.variance[index], of_seeds.free),
+                    tail,
+                )
                 if seeds.is_drawn
                 else None
             ),
             is_over_splits=is_over_splits,
+            errors=[error.as_pair for error in errors[index]],
         )
         for index in range(len(value))
     ]
 
 
-def _compute_intervals(
-    value: Floats,
+@dataclass(frozen=True)
+class _Error:
+    """The variance of an effect, and its degrees of freedom."""
+
+    variance: float
+    free: float
+
+    @property
+    def whole_free(self) -> int:
+        """The degrees of freedom that are looked up: 11 may come out as 10.999…"""
+        return max(math.floor(self.free + 1e-6), 1)
+
+    @property
+    def as_pair(self) -> tuple[float, float]:
+        """The standard error, and the degrees of freedom that count."""
+        return float(np.sqrt(self.variance)), self.whole_free
+
+
+def _compute_errors(
     of_tasks: _ClusterVariance,
     of_replicates: _ClusterVariance,
     shared: Floats,
     at_least: _ClusterVariance | None = None,
-) -> list[Interval]:
-    """The interval of each effect by its two kinds of clusters; none narrower than that
-    by `at_least` alone."""
-    intervals = []
-    for index, number in enumerate(value):
+) -> list[list[_Error]]:
+    """Of each effect its error by its two kinds of clusters; and `at_least`, than which
+    no interval may be narrower."""
+    errors: list[list[_Error]] = []
+    for index, of_both in enumerate(shared):
         task, replicate = of_tasks.variance[index], of_replicates.variance[index]
-        whole = float(np.max([task + replicate - shared[index], task, replicate]))
+        whole = float(np.max([task + replicate - of_both, task, replicate]))
         denominator = task**2 / max(of_tasks.free, 1) + replicate**2 / max(
             of_replicates.free, 1
         )
         free = whole**2 / denominator if denominator > 0 else of_tasks.free
-        low, high = _compute_interval(number, whole, free)
+        errors.append([_Error(whole, free)])
         if at_least:
-            narrowest = _compute_interval(
-                number, at_least.variance[index], at_least.free
-            )
+            errors[-1].append(_Error(at_least.variance[index], at_least.free))
+    return errors
+
+
+def _compute_intervals(
+    value: Floats, errors: Sequence[Sequence[_Error]], tail: float
+) -> list[Interval]:
+    """The interval of each effect, as wide as that by its widest error."""
+    intervals: list[Interval] = []
+    for number, its_errors in zip(value, errors, strict=True):
+        by_error = [_compute_interval(number, error, tail) for error in its_errors]
+        low, high = by_error[0]
+        for narrowest in by_error[1:]:
             low, high = min(low, narrowest[0]), max(high, narrowest[1])
         intervals.append((low, high))
     return intervals
@@ -345,17 +394,28 @@ def _compute_unit_shares(cells: Sequence[RunTable]) -> list[Floats]:
     ]
 
 
-def _compute_interval(value: float, variance: float, free: float) -> Interval:
-    # 11 may come out as 10.999…
-    reach = _t_quantile(max(math.floor(free + 1e-6), 1)) * float(np.sqrt(variance))
+def _compute_interval(value: float, error: _Error, tail: float) -> Interval:
+    reach = _t_quantile(error.whole_free, tail) * float(np.sqrt(error.variance))
     return float(value) - reach, float(value) + reach
 
 
-def _t_quantile(free: int) -> float:
-    """The 97.5 % quantile of Student's t, as `curves.compute_t_interval` has it."""
+def _t_quantile(free: int, tail: float) -> float:
+    """Where a tail of Student's t begins; that of 2.5 % as `curves.compute_t_interval`
+    has it."""
+    if tail != TAIL:
+        return student.compute_quantile(tail, free)
     if free <= len(curves.T975):
         return curves.T975[free - 1]
     return curves.Z975 + (curves.Z975**3 + curves.Z975) / (4 * free)
+
+
+def _compute_p(distance: float, error: float, free: float) -> float:
+    """How often a value lies at least so far above nothing; 1 where it is none."""
+    if not math.isfinite(distance) or not math.isfinite(error):
+        return 1.0
+    if error <= 0:
+        return 0.0 if distance > 0 else 1.0
+    return student.compute_tail(distance / error, free)
 
 
 def _make_run_key(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:

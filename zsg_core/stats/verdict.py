@@ -40,6 +40,7 @@ from zsg_core.stats import wobble
 from zsg_core.stats.curves import T975, Interval
 from zsg_core.stats.effects import (
     SPLITS,
+    TAIL,
     EffectEstimate,
     Floats,
     RunTable,
@@ -71,7 +72,6 @@ OVER_SEEDS = "over seeds"
 TASKS = 6
 # the fewest runs at a place that decide a metric that is one number a run
 RUNS = 4
-TAIL = 0.025  # how often, on either side, a claim without an effect may be decided
 # places whose orders are all looked at; of more, DRAWN_ORDERS are drawn
 MOST_ORDERED = 8
 DRAWN_ORDERS = 100_000
@@ -84,7 +84,7 @@ class ClaimEffect:
 
     `chance`: how often, if places of the axis meant nothing, a value at least as high,
     and one at least as low, would come of them. None of an effect that is no order of
-    places.
+    places. `tail`: how often, on either side, it may be decided where it is none.
     """
 
     name: str
@@ -94,6 +94,7 @@ class ClaimEffect:
     chance: tuple[float, float] | None = None
     # what the contrary is decided by, where that is another size
     opposite: EffectEstimate | None = None
+    tail: float = TAIL
 
     @property
     def is_known(self) -> bool:
@@ -127,12 +128,20 @@ class ClaimEffect:
             and self._is_opposite(against, against.on_these)
         )
 
+    def compute_p(self) -> tuple[float, float]:
+        """The one-sided p-values of what the claim wants, and of the contrary."""
+        above, _ = self.found.compute_p(self.null)
+        _, below = (self.opposite or self.found).compute_p(self.null)
+        if self.chance is None:
+            return above, below
+        return max(above, self.chance[0]), max(below, self.chance[1])
+
     def _holds(self, interval: Interval) -> bool:
         by_chance = self.chance[0] if self.chance else 0.0
         return (
             interval[0] > self.null
             and self.found.value >= self.least
-            and by_chance <= TAIL
+            and by_chance <= self.tail
         )
 
     def _is_opposite(self, against: EffectEstimate, interval: Interval) -> bool:
@@ -140,7 +149,7 @@ class ClaimEffect:
         return (
             interval[1] < self.null
             and against.value <= 2 * self.null - self.least
-            and by_chance <= TAIL
+            and by_chance <= self.tail
         )
 
 
@@ -158,6 +167,22 @@ class ClaimVerdict:
     splits: int = 0
     runs: int = 0
     notes: Sequence[str] = ()
+    looked: "Looked | None" = None  # where claims are looked at while splits come in
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Where a claim stands that is looked at while held-out splits come in.
+
+    `number`: of the last look that was taken, 0 of none; `of`: how many there are;
+    `is_over`: whether it is decided, or was given up; `unbiased`: of each effect the
+    median-unbiased estimate with its 95 % interval, where it was stopped by a bound.
+    """
+
+    number: int
+    of: int
+    is_over: bool
+    unbiased: Sequence[tuple[float, Interval]] = ()
 
 
 # what is too large is no number, and is told
@@ -169,12 +194,15 @@ def judge_claim(
     *,
     units_are_tasks: bool = True,
     units_are_runs: bool = False,
+    tail: float = TAIL,
 ) -> ClaimVerdict:
     """The verdict of a claim on the runs of one group.
 
     `levels`: the places of the claim's axis as the curves name them, in the claim's
     order; one for a claim without an axis; the metrics of a claim that compares them.
     `units_are_runs`: each curve has one unit, as the metric is one number a run.
+    `tail`: how often, on either side, a claim without an effect may be decided; intervals
+    leave out as much.
 
     Splits in which a level has no run are left out, and told. The order of
     `curves_of_group` does not matter. ValueError where curves of a split are of
@@ -197,7 +225,7 @@ def judge_claim(
     evidence = _Evidence(
         question=question,
         whole=whole,
-        effects=_estimate_claim_effects(question, cells, levels),
+        effects=_estimate_claim_effects(question, cells, levels, tail),
         levels=levels,
         splits=splits,
         tasks=tasks,
@@ -291,12 +319,12 @@ def _add_scope(word: str, effects: Sequence[ClaimEffect], units: "_Units") -> st
 
 
 def _estimate_claim_effects(
-    question: Question, cells: Sequence[RunTable], levels: Sequence[str]
+    question: Question, cells: Sequence[RunTable], levels: Sequence[str], tail: float
 ) -> list[ClaimEffect]:
-    sizes = _estimate_sizes(question, cells, levels)
+    sizes = _estimate_sizes(question, cells, levels, tail)
     opposite: list[EffectEstimate | None] = [None] * len(sizes)
     if question.opposite is not None:
-        opposite = [*_estimate_sizes(question.opposite, cells, levels)]
+        opposite = [*_estimate_sizes(question.opposite, cells, levels, tail)]
     chance = None
     if question.is_order:
         chance = compute_order_chance(_compute_level_values(question, cells, levels))
@@ -309,17 +337,17 @@ def _estimate_claim_effects(
             for size in sizes
         ]
     return [
-        ClaimEffect(name, size, question.null, question.least, chance, against)
+        ClaimEffect(name, size, question.null, question.least, chance, against, tail)
         for name, size, against in zip(question.names, sizes, opposite, strict=True)
     ]
 
 
 def _estimate_sizes(
-    question: Question, cells: Sequence[RunTable], levels: Sequence[str]
+    question: Question, cells: Sequence[RunTable], levels: Sequence[str], tail: float
 ) -> list[EffectEstimate]:
     """The effects, with what the runs' own courses leave open where no other splits'
     runs tell of it."""
-    sizes = estimate_effects(cells, levels, question.effects)
+    sizes = estimate_effects(cells, levels, question.effects, tail)
     if question.course_errors is None:
         return sizes
     errors = question.course_errors(compute_level_means(cells, levels))
@@ -585,7 +613,7 @@ def _warn_of_unequal_runs(evidence: _Evidence) -> Iterator[str]:
 def _warn_of_chance(evidence: _Evidence) -> Iterator[str]:
     for effect in evidence.effects:
         is_high = effect.found.value >= effect.least
-        if effect.chance and is_high and effect.chance[0] > TAIL:
+        if effect.chance and is_high and effect.chance[0] > effect.tail:
             yield f"{effect.name}: of orders by chance {effect.chance[0]:.1%} rise as much"
 
 

@@ -12,6 +12,7 @@ from jobs.deciding.judged_claims import JudgedClaim
 from launcher.grids import grid_claims
 from launcher.workspace import recorded_grids, yaml_file
 from zsg_core.settings.claims import Claim
+from zsg_core.settings.looks import Looks
 
 
 def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
@@ -28,7 +29,8 @@ def judge_grid(workspace: Workspace, name: str) -> list[JudgedClaim]:
     rows = record.runs
     stages = max((len(row.recipe["stages"]) for row in rows), default=0)
     claims = grid_claims.read_claims(document, None, lambda: stages)
-    return _judge_claims(workspace, record, claims)
+    looks = grid_claims.read_looks(document, None)
+    return _judge_claims(workspace, record, claims, looks)
 
 
 def judge_question(
@@ -44,13 +46,16 @@ def judge_question(
 
 
 def _judge_claims(
-    workspace: Workspace, record: GridRecord, claims: Sequence[Claim]
+    workspace: Workspace,
+    record: GridRecord,
+    claims: Sequence[Claim],
+    looks: Looks | None = None,
 ) -> list[JudgedClaim]:
     """The verdicts of claims on a grid's runs, claim by claim, with what makes one
     doubtful."""
     return [
         _with_doubt(judged, grid_claims.find_doubt(judged.claim, record.claims))
-        for judged in judged_claims.judge_claims(workspace, record, claims)
+        for judged in judged_claims.judge_claims(workspace, record, claims, looks)
     ]
 
 

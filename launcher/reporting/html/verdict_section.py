@@ -64,6 +64,22 @@ DRAWN = (
     " Published curves were read off figures of other models, data and test items: shapes compare,"
     " values do not."
 )
+LOOK_HEADINGS = [
+    "claim",
+    "of the runs with",
+    "look",
+    "the study",
+    "effect",
+    "unbiased",
+    "95 % unbiased",
+]
+LOOK_NOTE = (
+    "These claims are looked at while held-out splits come in. The error rate is spent over all"
+    " looks together; the intervals of the table above are those of the last look, which hold at"
+    " all looks at once. A claim is decided at the first look at which all its effects are beyond"
+    " the bound. Sizes that were seen at a stop lean away from nothing; the unbiased estimates"
+    " are median-unbiased, by the order of the looks."
+)
 SIZES = (  # the columns of an effect, in the table beside the page
     "size",
     "low",
@@ -97,6 +113,7 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
         report_page.render_heading("Verdicts"),
         report_page.render_table(HEADINGS, rows),
         report_page.render_paragraph(NOTE, "faint"),
+        *_render_looks(decided),
         *(
             [
                 report_page.render_panels(drawn),
@@ -114,6 +131,17 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
             if notes
             else []
         ),
+    ]
+
+
+def _render_looks(decided: Sequence[JudgedClaim]) -> list[str]:
+    """The table of looks as HTML; nothing where claims are looked at once."""
+    rows = list_look_rows(decided)
+    if not rows:
+        return []
+    return [
+        report_page.render_table(LOOK_HEADINGS, rows),
+        report_page.render_paragraph(LOOK_NOTE, "faint"),
     ]
 
 
@@ -210,8 +238,24 @@ def _column(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
         "tasks_that_count": decided.counted,
         "splits": decided.splits,
         "runs": decided.runs,
+        "look": decided.looked.number if decided.looked else None,
+        "looks": decided.looked.of if decided.looked else None,
+        **_unbiased_columns(decided, effect),
         "notes": "; ".join(decided.notes),
     }
+
+
+def _unbiased_columns(
+    decided: ClaimVerdict, effect: ClaimEffect | None
+) -> dict[str, Any]:
+    """The estimate of an effect after a stop; empty cells without one."""
+    names = ("unbiased", "unbiased_low", "unbiased_high")
+    looked = decided.looked
+    if effect is None or looked is None or not looked.unbiased:
+        return dict.fromkeys(names)
+    number = list(decided.effects).index(effect)
+    value, (low, high) = looked.unbiased[number]
+    return dict(zip(names, (value, low, high), strict=True))
 
 
 def _effect_columns(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str, Any]:
@@ -240,6 +284,26 @@ def _over(decided: ClaimVerdict, estimate: EffectEstimate) -> str:
     if not decided.tasks:  # one number a run
         return "splits" if estimate.is_over_splits else "seeds"
     return "tasks and splits" if estimate.is_over_splits else "these tasks"
+
+
+def list_look_rows(decided: Sequence[JudgedClaim]) -> list[list[Any]]:
+    """Of claims that are looked at while splits come in, a row for each effect: at which
+    look it stands, and the estimate that does not lean to either side."""
+    rows: list[list[Any]] = []
+    for judged in decided:
+        looked = judged.verdict.looked
+        if looked is None:
+            continue
+        name = describe_claim(judged.claim)
+        stands = f"{looked.number} of {looked.of}"
+        state = "over" if looked.is_over else "goes on"
+        beside = [name, describe_group(judged), stands, state]
+        unbiased = looked.unbiased or [(None, None)]
+        effects = [effect.name for effect in judged.verdict.effects]
+        effects = effects if looked.unbiased else [""]
+        for effect, (value, interval) in zip(effects, unbiased, strict=True):
+            rows.append([*beside, effect, number_cell(value), interval_cell(interval)])
+    return rows
 
 
 def describe_group(judged: JudgedClaim) -> str:
