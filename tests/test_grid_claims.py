@@ -73,8 +73,8 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
         (
             "{claim: falls_early, published: wsd-ordr}",
             (
-                "no published curves 'wsd-ordr'. Did you mean 'wsd-order'? There are:"
-                " early-generalisation-flan-mini"
+                "no published curves or table 'wsd-ordr'. Did you mean 'wsd-order'? There are:"
+                " delia-distance, early-generalisation-flan-mini"
             ),
         ),
         (

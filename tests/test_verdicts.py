@@ -383,3 +383,32 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
                 <= float(row["final"])
                 <= float(row[f"final_{kind}_high"])
             )
+
+
+@pytest.mark.parametrize("name", published.list_tables())
+def test_published_tables_are_whole(name: str) -> None:
+    """Each says what it is from, and has a cell for each heading in every row."""
+    table = published.read_table(name)
+    assert "arXiv" in table.source
+    assert table.rows
+    assert {len(row) for row in table.rows} == {len(table.headings)}
+
+
+@pytest.mark.engine  # needs matplotlib
+def test_a_published_table_is_laid_beside_what_the_runs_have(tmp_path: Path) -> None:
+    """With its source, the values at the claim's places, and what was not found."""
+    place = Workspace(tmp_path)
+    record(
+        place,
+        [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
+    )
+    grid = place.grid("g") / "grid.yaml"
+    grid.write_text(
+        grid.read_text().replace("fft]}", "fft], published: zsg-cluster-shocks}")
+    )
+    page = report.write_report(place, "g", ReportOptions()).read_text(encoding="utf-8")
+
+    assert "<h2>Published tables</h2>" in page
+    assert "single unseen tasks under cluster" in page
+    assert "Here: end of loss: nft &lt; rt &lt; fft: nft " in page
+    assert "Not found of Dynamics of Zero-Shot Generalization" in page

@@ -187,13 +187,15 @@ def read_question(
 
 
 def _check_published(document: Document, location: Place, claim: Claim) -> None:
-    names = published.list_published() if claim.published is not None else []
-    if claim.published is None or claim.published in names:
+    if claim.published is None:
+        return
+    names = [*published.list_published(), *published.list_tables()]
+    if claim.published in names:
         return
     hint = suggest_nearest(claim.published, names)
     raise document.error(
         (*location, "published"),
-        f"no published curves {format_brief(claim.published)}.{hint} There are:"
+        f"no published curves or table {format_brief(claim.published)}.{hint} There are:"
         f" {', '.join(names)}",
     )
 

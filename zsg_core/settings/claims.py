@@ -57,8 +57,8 @@ class _Claim(Strict):
     published: str | None = Field(
         default=None,
         description=(
-            "Published curves to draw beside: the name of a file of templates/published. "
-            "Null means none."
+            "Published numbers to lay beside: the name of a file of templates/published (curves) "
+            "or templates/published/tables. Null means none."
         ),
     )
 

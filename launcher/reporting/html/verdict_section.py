@@ -10,6 +10,7 @@ from launcher.grids import published
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
+from launcher.reporting.html import published_section
 from launcher.reporting.html.page import NumberCell, interval_cell, number_cell
 from zsg_core.settings.claims import (
     Claim,
@@ -122,6 +123,9 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
             if drawn
             else []
         ),
+        *published_section.make_published_section(
+            decided, [_name_verdict(judged) for judged in decided]
+        ),
         *(
             [
                 report_page.render_warning(
@@ -167,7 +171,7 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
         pairs[subject] = [
             Panel(title, _lines(judged.curves, colours), x_label, y_label)
         ]
-        if claim.published is not None:
+        if claim.published in published.list_published():
             beside = published.read_published(claim.published).curves
             named = {name: number for number, name in enumerate(beside)} | colours
             pairs[subject].append(
@@ -193,14 +197,22 @@ def _name_axis(claim: Claim) -> str:
 
 
 def _sources(decided: Sequence[JudgedClaim]) -> str:
+    curves = published.list_published()
     names = dict.fromkeys(
         judged.claim.published
         for judged in decided
-        if judged.claim.published and judged.curves
+        if judged.claim.published in curves and judged.curves
     )
     return " ".join(
         f"{name}: {published.read_published(name).source}" for name in names
     )
+
+
+def _name_verdict(judged: JudgedClaim) -> str:
+    """A claim and the runs that it was decided of, in one line."""
+    group = describe_group(judged)
+    claim = describe_claim(judged.claim)
+    return f"{claim} ({group})" if group else claim
 
 
 def _lines(
