@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from tests.lib.builders import digests as make_digests
 from tests.lib.command_line import Zsg
 from zsg_core.errors import BadData
-from zsg_core.orders.by_scores import DEFAULTS, arrange_by_scores, shape_by_scores
+from zsg_core.orders.by_scores import arrange_by_scores, shape_by_scores
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS, OrderInputs
 from zsg_core.orders.score_list import ScoreList, read_scores
+from zsg_core.orders.shaping import DEFAULTS
 from zsg_core.recipe import arrangement_id, make_recipe
 from zsg_core.settings.run import Settings
 

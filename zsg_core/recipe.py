@@ -19,6 +19,7 @@ from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.model_scores.registry import SCORE_RULES
+from zsg_core.orders import curriculum
 from zsg_core.orders.registry import ORDERS
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, Settings
@@ -183,7 +184,7 @@ class RecipeMaker:
         """The recipe of an order, which the run's seed may decide, too."""
         return self._arrangements.get(
             (settings.arrangement, digests),
-            settings.seed,
+            (settings.seed, _find_clock(settings)),
             lambda: _make_arrangement(settings, digests),
         )
 
@@ -708,13 +709,22 @@ def _limit_tasks(first: int | list[str] | None) -> dict[str, int | list[str]]:
     return {} if first is None else {"tasks": first}
 
 
+def _find_clock(settings: Settings) -> tuple[int, int | None] | None:
+    """The batch and the steps by which an order is paced; None where it is not."""
+    if settings.arrangement.pacing is None:
+        return None
+    return settings.train.batch, settings.train.steps
+
+
 def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     arrangement = settings.arrangement
     order = ORDERS[arrangement.order]
     recipe: dict[str, Any] = {"order": arrangement.order}
-    if order.is_seeded(arrangement):
+    if order.is_seeded(arrangement) or curriculum.is_drawn(arrangement):
         recipe["seed"] = _choose_seed(settings, arrangement.seed)
     recipe |= order.resolve(arrangement)
+    train = settings.train
+    recipe |= curriculum.resolve_curriculum(arrangement, train.batch, train.steps)
     if reads_file(settings):
         recipe["input"] = digests.order_input
     if order.needs_embedding(arrangement):

@@ -80,11 +80,35 @@ class ListedExamples(msgspec.Struct, frozen=True, kw_only=True):
     passed_over: int = 0
 
 
+class PresentExamples(msgspec.Struct, frozen=True, kw_only=True):
+    """Of an order in which examples may come again: its length, how many different
+    examples stand in it and how many of them several times, the most times of one, and
+    how many training examples stand nowhere in it."""
+
+    places: int = 0
+    distinct: int = 0
+    repeated: int = 0
+    most: int = 0
+    never: int = 0
+
+    def describe(self) -> str:
+        """The counts, in words."""
+        text = f"the order has {self.places:,} places for {self.distinct:,} examples"
+        if self.repeated:
+            text += (
+                f", of which {self.repeated:,} come again, {self.most:,} times at most"
+            )
+        if self.never:
+            text += f"; {self.never:,} training examples are never seen"
+        return text
+
+
 class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Of an arrangement: the digest of its list of ids, and what it was made of."""
 
     ids_digest: str | None = None
     listed: ListedExamples = ListedExamples()
+    presence: PresentExamples | None = None
     sources: ArrangementSources = ArrangementSources()
 
     @property
@@ -216,13 +240,18 @@ def read_tokens_meta(folder: Path) -> TokensMeta | None:
 def describe_arrangement(folder: Path) -> list[str]:
     """What there is to know of an order, for whoever reads a run's numbers."""
     meta = read_arrangement_meta(folder)
-    if meta is None or not meta.listed.passed_over:
+    if meta is None:
         return []
-    return [
-        f"arrangement.path lists {meta.listed.passed_over:,} examples that are not trained on (they"
-        f" are held out, or were not sampled); they were passed over, and {meta.listed.count:,}"
-        " stand in the order of the list"
-    ]
+    notes: list[str] = []
+    if meta.listed.passed_over:
+        notes.append(
+            f"arrangement.path lists {meta.listed.passed_over:,} examples that are not trained on"
+            " (they are held out, or were not sampled); they were passed over, and"
+            f" {meta.listed.count:,} stand in the order of the list"
+        )
+    if meta.presence is not None:
+        notes.append(meta.presence.describe())
+    return notes
 
 
 def read_corpus_notes(folder: Path) -> list[str]:

@@ -29,6 +29,7 @@ from jobs.contract.prepared import describe_arrangement
 from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
+from zsg_core.orders import curriculum
 from zsg_core.orders.from_file import FILE
 from zsg_core.shown_text import make_showable
 
@@ -103,7 +104,8 @@ class RecordedRun:
                 notes += describe_lengths(start, train)
                 notes += describe_chat(start)
         for prefix in recipes.list_prefixes(self.recipe):
-            if recipes.last_stage(prefix)["arrangement"]["order"] == FILE:
+            order = recipes.last_stage(prefix)["arrangement"]
+            if order["order"] == FILE or curriculum.changes_count(order):
                 arrangement = recipes.arrangement_id(prefix)
                 notes += describe_arrangement(self._workspace.arrangement(arrangement))
         return notes

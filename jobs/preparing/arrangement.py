@@ -3,6 +3,7 @@ writes ids and facts."""
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import prompts
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.orders import measures, score_list, tma
+from zsg_core.orders import curriculum, measures, score_list, tma
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
@@ -57,6 +58,7 @@ def make_arrangement(
         published_ids=sources.published_ids,
         other_ids=sources.other_ids,
         read_input=sources.read_input,
+        sources=lambda: corpus.train.sources,
     )
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
@@ -107,7 +109,10 @@ class _Sources:
             raise UserError(
                 "this job does not say where the file of its order lies; zsg submit again"
             )
-        order_input = read(ListFile(Path(file.path), file.column, file.kind))
+        may_repeat = curriculum.KEPT_REPEATS in self._recipe
+        order_input = read(
+            ListFile(Path(file.path), file.column, file.kind, may_repeat)
+        )
         if order_input.digest != digest:
             raise UserError(
                 f"{file.path} says something else than when the grid was submitted; zsg submit"
@@ -179,7 +184,9 @@ def _publish(
     made: Arranged,
     sources: _Sources,
 ) -> None:
-    assert len(set(made.places)) == len(made.places), "an order has an example twice"
+    presence = curriculum.count_presence(made.places, len(corpus.train.ids))
+    if not curriculum.may_repeat(recipe):
+        assert presence.most <= 1, "an order has an example twice"
     ids = [corpus.train.ids[place] for place in made.places]
     with publish_folder(workspace.arrangement(made_id)) as draft:
         # rows of the corpus, and of its embedding
@@ -192,7 +199,7 @@ def _publish(
             "schema": 1,
             "recipe": recipe,
             "count": len(ids),
-            "left_out": len(corpus.train.ids) - len(ids),
+            "left_out": presence.never,
             "ids_digest": digest_ids(ids),
             "sources": {
                 "corpus": corpus.folder.name,
@@ -201,4 +208,6 @@ def _publish(
             },
             **made.facts,
         }
+        if curriculum.changes_count(recipe):
+            meta["presence"] = asdict(presence)
         write_json(draft / META, meta)

@@ -358,11 +358,12 @@ def _format_summary(summary: dict[str, Any]) -> list[str]:
         f"{key} {_short(value)}" for key, value in summary["recipe"].items()
     )
     left_out = ""
+    unit = "places" if "presence" in summary else "examples"
     if summary.get("left_out"):
         left_out = f", {summary['left_out']} of the corpus left out"
     lines = [
         f"{summary['arrangement']}: {recipe}",
-        f"{summary['count']} examples{left_out}; corpus {summary['corpus']}",
+        f"{summary['count']} {unit}{left_out}; corpus {summary['corpus']}",
     ]
     if by_source := summary.get("by_source"):
         shares = (

@@ -33,6 +33,7 @@ from zsg_core import suites
 from zsg_core.data import readers
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.errors import UserError
+from zsg_core.orders.from_file import KEEP
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS
 from zsg_core.recipe import InputDigests, SourceDigests, reads_file, uses_embedding
@@ -138,7 +139,9 @@ class Inputs:
             return None
         file = find_order_file(settings)
         of_file = self._folder(file.path, content.one_file)
-        way = json.dumps([order, file.path.suffixes, file.column, file.kind])
+        way = json.dumps(
+            [order, file.path.suffixes, file.column, file.kind, file.may_repeat]
+        )
         key = f"{ORDER_INPUT} {of_file} {way}"
         if key not in self._known:
             try:
@@ -459,7 +462,7 @@ def find_order_file(settings: Settings) -> ListFile:
             f"arrangement.path: {path}: no such file; give one that lists or scores the training"
             " examples"
         )
-    return replace(named, path=path)
+    return replace(named, path=path, may_repeat=arrangement.repeats == KEEP)
 
 
 def find_scorer(key: str, path: str) -> Path:

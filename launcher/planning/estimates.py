@@ -20,7 +20,15 @@ from launcher.planning.plan import TRAINING, Plan
 from launcher.planning.scoring_cost import Scoring
 from launcher.planning.site import get_runs_at_once
 from launcher.planning.speeds import Speed
-from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
+from launcher.planning.workload import (
+    AT_MOST,
+    COUNTED,
+    MEAN,
+    UNKNOWN,
+    Work,
+    Workloads,
+    find_own_list,
+)
 from zsg_core import node_limits
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
@@ -259,6 +267,10 @@ class Estimates:
         self._speeds: dict[tuple[Load, Layout], Speed | None] = {}
         self._needs: dict[tuple[Load, Layout], float] = {}  # bytes
         self._host_needs: dict[tuple[Load, Layout, int], HostNeed] = {}
+
+    def describe_repeats(self) -> list[str]:
+        """What orders have again, or leave out, in words."""
+        return self._work.describe_repeats()
 
     def refuse_unfit(self) -> None:
         """Raises UserError if a run needs more memory than the profile's GPU has:
@@ -514,6 +526,7 @@ class Estimates:
             load,
             layout,
             run.corpus_id,
+            find_own_list(run),
             train["epochs"],
             train["steps"],
             is_lora,

@@ -19,11 +19,12 @@ from jobs.contract.folder import META, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
 from jobs.preparing.source_files import SourceFiles
 from launcher.grids.runs import Run
-from launcher.planning import row_counts
+from launcher.planning import order_notes, row_counts
 from launcher.workspace.run_folders import list_names
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
-from zsg_core.orders.registry import may_leave_out
+from zsg_core.orders import curriculum
+from zsg_core.orders.registry import may_leave_out, order_leaves_out
 from zsg_core.recipe import Recipe, list_sources
 from zsg_core.training import schedule
 
@@ -109,21 +110,41 @@ class Workloads:
         out, and their lengths; and whether both were counted."""
         pool, pool_is = self._number(run, "train")
         lengths = self._counted.get(_key_of_lengths(run))
-        if lengths and not may_leave_out(run.stage["arrangement"]):
+        if lengths and find_own_list(run) is None:
             return pool, lengths["train"], pool_is == COUNTED
         bound = _bound_lengths(pool, run.stage["train"]["max_length"])
         return pool, bound, pool_is == COUNTED
 
-    def _count_arranged(self, run: Run) -> tuple[int | None, str]:
-        """How many training examples a run's order has: those of the data, unless it
-        leaves some out."""
+    def describe_repeats(self) -> list[str]:
+        """What orders of the grid have again, or leave out, in words."""
+        return list(
+            order_notes.describe_repeats(self._workspace, self._runs, self._count_pool)
+        )
+
+    def _count_pool(self, run: Run) -> tuple[int | None, bool]:
+        """How many training examples a run's data have, and whether they are counted."""
         pool, pool_is = self._number(run, "train")
-        if not may_leave_out(run.stage["arrangement"]):
+        return pool, pool_is == COUNTED and not order_leaves_out(
+            run.stage["arrangement"]
+        )
+
+    def _count_arranged(self, run: Run) -> tuple[int | None, str]:
+        """How long the list of a run's order is: as many examples as the data have,
+        unless it leaves some out or has some again."""
+        pool, pool_is = self._number(run, "train")
+        order = run.stage["arrangement"]
+        if not _is_part(order):
             return pool, pool_is
         arrangement = self._workspace.arrangement(run.arrangement_id)
         if is_committed(arrangement) and (meta := read_json(arrangement / META)):
             return meta["count"], COUNTED
-        return pool, AT_MOST if pool is not None else pool_is
+        if curriculum.KEPT_REPEATS in order:
+            return None, UNKNOWN  # the file alone bounds it
+        if pool is None:
+            return pool, pool_is
+        is_sure = not order_leaves_out(order) and curriculum.REPLAY not in order
+        places = curriculum.count_places(order, pool)
+        return places, pool_is if is_sure else AT_MOST
 
     def _number(self, run: Run, split: str) -> tuple[int | None, str]:
         key = run.corpus_id, split
@@ -218,9 +239,21 @@ def _share(key: str, tests: int | None) -> float:
     return min(1.0, items / tests) if items and tests else 1.0
 
 
+def find_own_list(run: Run) -> str | None:
+    """The id of a run's order, if its list is other than each example once; runs of the
+    same data whose lists are not need the same work."""
+    return run.arrangement_id if _is_part(run.stage["arrangement"]) else None
+
+
+def _is_part(order: Recipe) -> bool:
+    """Whether the list of an order's recipe may be other than each example once."""
+    return may_leave_out(order) or curriculum.changes_count(order)
+
+
 def _key_of_lengths(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data,
-    tokenizer, max_length and truncate do, and an order that leaves examples out."""
+    tokenizer, max_length and truncate do, and an order that leaves examples out or
+    has some again."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
     tokenizer = (
@@ -228,10 +261,9 @@ def _key_of_lengths(run: Run) -> tuple[Any, ...]:
         *base.get("added", {}).get("tokens", ()),
         base.get("added_tokens"),
     )
-    is_part = may_leave_out(run.stage["arrangement"])
     return (
         run.corpus_id,
-        run.arrangement_id if is_part else None,
+        find_own_list(run),
         tokenizer,
         run.stage["train"]["max_length"],
         run.stage["train"].get("truncate"),

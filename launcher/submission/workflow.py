@@ -229,6 +229,7 @@ def resolve_grid(
     estimates.refuse_unfit()
     estimates.refuse_unfit_evaluators()
     notes += estimates.refuse_short_hosts()
+    notes += estimates.describe_repeats()
     estimates.refuse_endless()
     files = " inherits ".join(map(str, layers.files))
     profile_line = f"profile {profile.name}: {files}"

@@ -14,13 +14,17 @@ file          as a file of the user's lists them, by ids or places
 tma           rounds in which every test item takes its nearest (farthest) item left, as
               one of five lists
 
+What becomes of the list of any of them, paced or in buckets, is in `curriculum`.
+
 Each is an entry of `registry`, made in a module of its own or of a few alike.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zsg_core.errors import UserError
+from zsg_core.orders import curriculum
 from zsg_core.orders.registry import ORDERS, Arranged, OrderInputs, Rounds
 
 
@@ -47,4 +51,9 @@ def arrange_items(
         rounds=rounds,
         **inputs_of_lists,
     )
-    return ORDERS[name].arrange(inputs)
+    made = ORDERS[name].arrange(inputs)
+    if not curriculum.is_followed(recipe):
+        return made
+    sources = inputs.sources()
+    followed = curriculum.follow_curriculum(recipe, made.places, sources, inputs.seed)
+    return replace(made, places=followed)

@@ -11,24 +11,20 @@ from typing import Any
 
 from zsg_core.errors import BadData
 from zsg_core.model_scores.registry import SCORE_RULES
-from zsg_core.orders import shapes
 from zsg_core.orders.from_file import DROP
 from zsg_core.orders.registry import Arranged, OrderInputs, order
 from zsg_core.orders.score_list import ScoreList, read_scores
-from zsg_core.orders.shapes import FOLD, HIGH, LOW, SAW, SEGMENT, SORT, STAIR, ZIGZAG
+from zsg_core.orders.shapes import SEGMENT, sort_by_scores
+from zsg_core.orders.shaping import (
+    SHAPING,
+    check_shape,
+    is_shape_drawn,
+    resolve_shape,
+    shape_list,
+)
 
 SCORES = "scores"
 DESCENDING = "descending"
-# the published numbers of each shape, by their keys of `arrangement`
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    SORT: {},
-    FOLD: {"layers": 5},
-    ZIGZAG: {"layers": 5},
-    STAIR: {"bands": 2, "overlap": 0.225, "layers": 3},
-    SAW: {"bands": 3, "overlap": 0.075, "layers": 2},
-    SEGMENT: {"front": 10.0, "back": 10.0, "front_of": LOW, "back_of": HIGH},
-}
-NUMBERS = ("layers", "bands", "overlap", "front", "back", "front_of", "back_of")
 SHOWN = 3
 
 
@@ -40,12 +36,11 @@ def check_scores(settings: Any) -> None:
             " `score`: one that a model gives"
         )
     _check_score(settings)
-    shape = settings.shape or SORT
-    _refuse_idle_numbers(settings, shape)
-    if shape == SEGMENT:
-        _refuse_beside_segments(settings)
-    if shape != SORT and settings.noise is not None:
-        raise ValueError(f"`noise` goes with shape sort, not with {shape}; take it out")
+    if settings.shape == SEGMENT and settings.direction == DESCENDING:
+        raise ValueError(
+            "shape segment takes its ends by front_of and back_of; take `direction` out"
+        )
+    check_shape(settings)
 
 
 def _check_score(settings: Any) -> None:
@@ -65,39 +60,11 @@ def _check_score(settings: Any) -> None:
         )
 
 
-def _refuse_idle_numbers(settings: Any, shape: str) -> None:
-    """ValueError for a number that the shape does not have."""
-    for key in NUMBERS:
-        if getattr(settings, key) is None or key in DEFAULTS[shape]:
-            continue
-        having = [name for name, numbers in DEFAULTS.items() if key in numbers]
-        raise ValueError(
-            f"`{key}` does nothing in shape {shape}, only in {' and '.join(having)}; take it out"
-        )
-
-
-def _refuse_beside_segments(settings: Any) -> None:
-    """ValueError for what shape segment decides itself."""
-    if settings.direction == DESCENDING:
-        raise ValueError(
-            "shape segment takes its ends by front_of and back_of; take `direction` out"
-        )
-    if settings.jitter is not None:
-        raise ValueError("shape segment is shuffled already; take `jitter` out")
-
-
 def resolve_scores(settings: Any) -> dict[str, Any]:
     """What enters the recipe: the shape with all its numbers, and what comes after it."""
-    shape = settings.shape or SORT
-    recipe: dict[str, Any] = {"shape": shape}
-    for key, published in DEFAULTS[shape].items():
-        value = getattr(settings, key)
-        recipe[key] = published if value is None else value
+    recipe = resolve_shape(settings)
     if settings.direction == DESCENDING:
         recipe["direction"] = DESCENDING
-    for key in ("noise", "jitter"):
-        if getattr(settings, key) is not None:
-            recipe[key] = getattr(settings, key)
     if settings.rest == DROP:
         recipe["rest"] = DROP
     if settings.score is not None:
@@ -106,33 +73,13 @@ def resolve_scores(settings: Any) -> dict[str, Any]:
     return recipe
 
 
-def is_drawn(settings: Any) -> bool:
-    """Whether a seed changes the order."""
-    return (
-        settings.shape == SEGMENT
-        or settings.jitter is not None
-        or settings.noise is not None
-    )
-
-
 @order(
     SCORES,
     about="by scores that a file or a model gives, sorted or in a shape",
-    settings=(
-        "path",
-        "score",
-        "scorer",
-        "since",
-        "rest",
-        "shape",
-        "direction",
-        *NUMBERS,
-        "jitter",
-        "noise",
-    ),
+    settings=("path", "score", "scorer", "since", "rest", "direction", *SHAPING),
     check=check_scores,
     recipe=resolve_scores,
-    is_seeded=is_drawn,
+    is_seeded=is_shape_drawn,
     reads=read_scores,
     leaves_out=("rest",),
 )
@@ -153,28 +100,8 @@ def shape_by_scores(
 ) -> list[int]:
     """The places of the scores in the shape of a recipe."""
     is_descending = recipe.get("direction") == DESCENDING
-    items = shapes.sort_by_scores(scores, is_descending)
-    shape = recipe["shape"]
-    if shape == FOLD:
-        items = shapes.fold(items, recipe["layers"])
-    elif shape == ZIGZAG:
-        items = shapes.zigzag(items, recipe["layers"])
-    elif shape in (STAIR, SAW):
-        layering = shapes.fold if shape == STAIR else shapes.zigzag
-        items = shapes.make_bands(
-            items, recipe["bands"], recipe["overlap"], recipe["layers"], layering
-        )
-    elif shape == SEGMENT:
-        segments = shapes.Segments(
-            front=recipe["front"],
-            back=recipe["back"],
-            front_of=recipe["front_of"],
-            back_of=recipe["back_of"],
-        )
-        items = shapes.make_segments(items, segments, seed)
-    if "noise" in recipe:
-        items = shapes.add_gumbel_noise(items, recipe["noise"], seed)
-    return shapes.jitter(items, recipe.get("jitter", 0), seed)
+    items = sort_by_scores(scores, is_descending)
+    return shape_list(items, recipe, seed)
 
 
 def _match(inputs: OrderInputs, score_list: ScoreList) -> tuple[list[int], list[float]]:

@@ -1,6 +1,7 @@
 """The order of a file: a list that the user gives, by ids or by places.
 
-Examples are seen exactly in the order of the list. The list's digest enters the recipe,
+Examples are seen exactly in the order of the list, several times only where that is
+asked for. The list's digest enters the recipe,
 and so the run id; neither its path nor its format does.
 """
 
@@ -8,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsg_core.errors import BadData
+from zsg_core.orders.curriculum import KEPT_REPEATS
 from zsg_core.orders.order_list import IDS, OrderList, read_order_list
 from zsg_core.orders.registry import Arranged, OrderInputs, order
 from zsg_core.schema_errors import suggest_nearest
 
 FILE = "file"
 DROP = "drop"
+KEEP = "keep"
 FEW = 20_000  # examples among which a name like a wrong one is looked for
 SHOWN = 3
 
@@ -27,14 +30,18 @@ def check_file(settings: Any) -> None:
 
 
 def resolve_file(settings: Any) -> dict[str, Any]:
-    """What enters the recipe beside the list's digest: whether examples may be left out."""
-    return {"rest": DROP} if settings.rest == DROP else {}
+    """What enters the recipe beside the list's digest: whether examples may be left out,
+    or come again."""
+    recipe = {"rest": DROP} if settings.rest == DROP else {}
+    if settings.repeats == KEEP:
+        recipe[KEPT_REPEATS] = KEEP
+    return recipe
 
 
 @order(
     FILE,
     about="as a file of your own lists them",
-    settings=("path", "entries", "rest"),
+    settings=("path", "entries", "rest", "repeats"),
     check=check_file,
     recipe=resolve_file,
     reads=read_order_list,
@@ -163,13 +170,13 @@ def _refuse_left_out(
     listed: OrderList, positions: Sequence[int], ids: Sequence[str]
 ) -> None:
     """BadData where training examples are not listed."""
-    if len(positions) == len(ids):
-        return
     named = set(positions)
+    if len(named) == len(ids):
+        return
     left_out = (name for position, name in enumerate(ids) if position not in named)
     first = [name for name, _ in zip(left_out, range(SHOWN), strict=False)]
     raise BadData(
-        f"{listed.path}: lists {len(positions):,} of {len(ids):,} training examples; not listed are"
-        f" {', '.join(first)}{', …' if len(ids) - len(positions) > SHOWN else ''}. Set"
+        f"{listed.path}: lists {len(named):,} of {len(ids):,} training examples; not listed are"
+        f" {', '.join(first)}{', …' if len(ids) - len(named) > SHOWN else ''}. Set"
         " arrangement.rest: drop to train on the listed ones alone"
     )

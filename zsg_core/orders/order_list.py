@@ -49,11 +49,13 @@ NUMPY, PARQUET, LINES = ".npy", ".parquet", (".jsonl", ".ndjson")
 class ListFile:
     """Where a list lies. `column`: of JSON lines or Parquet the key of an entry; None
     means `id`, and of JSON lines also a bare text or number. `kind`: `ids` or `places`;
-    None means places for whole numbers of a `.npy` file, else ids."""
+    None means places for whole numbers of a `.npy` file, else ids. `may_repeat`: whether
+    an entry may stand several times."""
 
     path: Path
     column: str | None = None
     kind: str | None = None
+    may_repeat: bool = False
 
     @classmethod
     def parse(cls, text: str, kind: str | None = None) -> "ListFile":
@@ -75,7 +77,7 @@ def _is_file(text: str) -> bool:
 
 @dataclass(frozen=True)
 class OrderList:
-    """Entries in their order, each once: ids as texts, or places as whole numbers.
+    """Entries in their order: ids as texts, or places as whole numbers.
 
     `unit` is what an entry stands in, for errors: a line from 1 on, or a row from 0.
     """
@@ -102,7 +104,8 @@ class OrderList:
 
 def read_order_list(file: ListFile) -> OrderList:
     """The list of a file. BadData, with line or row, for an entry that is none or that
-    stands twice, for a file that cannot be read, and for one that lists nothing."""
+    stands twice where it may not, for a file that cannot be read, and for one that lists
+    nothing."""
     path = file.path
     try:
         values, unit = _read_values(file)
@@ -111,7 +114,8 @@ def read_order_list(file: ListFile) -> OrderList:
         raise broken_file(path, f"cannot be read: {error}") from error
     if not order_list.entries:
         raise broken_file(path, "lists no example")
-    _refuse_repeats(order_list)
+    if not file.may_repeat:
+        _refuse_repeats(order_list)
     return order_list
 
 
@@ -203,7 +207,8 @@ def _refuse_repeats(order_list: OrderList) -> None:
         if first != number:
             raise BadData(
                 f"{order_list.locate(number)}: {show_value(entry)} stands in"
-                f" {order_list.locate(first)} already; list each example once"
+                f" {order_list.locate(first)} already; list each example once, or set"
+                " arrangement.repeats: keep to train on it so often"
             )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from zsg_core.orders import curriculum
 from zsg_core.orders.order_list import ListFile
 from zsg_core.registry import Registry
 
@@ -59,6 +60,7 @@ class OrderInputs:
     published_ids: Callable[[], Sequence[str | None]] = tuple
     other_ids: Callable[[], Set[str]] = frozenset
     read_input: Callable[[], Any] = _have_no_input
+    sources: Callable[[], Sequence[str]] = tuple
 
     @property
     def order(self) -> str:
@@ -142,7 +144,12 @@ def order(
 
 
 def may_leave_out(recipe: Mapping[str, Any]) -> bool:
-    """Whether the order of an arrangement's recipe may train on a part of the examples."""
+    """Whether an arrangement's recipe may train on a part of the examples."""
+    return order_leaves_out(recipe) or curriculum.may_pass_over(recipe)
+
+
+def order_leaves_out(recipe: Mapping[str, Any]) -> bool:
+    """Whether the order of the recipe may, whatever becomes of its list."""
     return any(key in recipe for key in ORDERS[recipe["order"]].leaves_out)
 
 

@@ -1,5 +1,5 @@
 """The orders by a measure of distance to the test set: nft, rt and fft; of items, or of
-whole tasks."""
+whole tasks. The sorted list of nft and fft may take a shape, as one of scores may."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,8 +12,16 @@ from zsg_core.orders.registry import (
     ArrangeFunction,
     OrderInputs,
     always,
-    never,
     order,
+)
+from zsg_core.orders.shapes import SEGMENT
+from zsg_core.orders.shaping import (
+    SHAPING,
+    check_shape,
+    is_shape_drawn,
+    is_shaped,
+    resolve_shape,
+    shape_list,
 )
 
 BY_SIMILARITY = ("nft", "rt", "fft")
@@ -35,6 +43,11 @@ def check_similarity(settings: Any) -> None:
             f"`choose: {settings.choose}` takes examples and `granularity: coarse` sorts tasks;"
             " take one"
         )
+    if settings.order == "fft" and settings.shape == SEGMENT:
+        raise ValueError(
+            "shape segment takes its ends by front_of and back_of, low is near; use order nft"
+        )
+    check_shape(settings)
 
 
 def resolve_similarity(settings: Any) -> dict[str, Any]:
@@ -48,7 +61,8 @@ def resolve_similarity(settings: Any) -> dict[str, Any]:
         recipe["granularity"] = "coarse"
     if settings.choose not in (None, "all"):
         recipe["choose"] = settings.choose
-    return recipe
+    # absent without a shape, as in the recipes made before there was one
+    return recipe | (resolve_shape(settings) if is_shaped(settings) else {})
 
 
 def _weight_text(weight: float | str) -> str:
@@ -66,11 +80,11 @@ def _order_by_similarity(
     return order(
         name,
         about=about,
-        settings=SETTINGS,
+        settings=SETTINGS if is_shuffled else (*SETTINGS, *SHAPING),
         leaves_out=("choose",),
         check=check_similarity,
         recipe=resolve_similarity,
-        is_seeded=always if is_shuffled else never,
+        is_seeded=always if is_shuffled else is_shape_drawn,
         needs_embedding=measures_vectors,
     )
 
@@ -79,23 +93,21 @@ def _order_by_similarity(
 @_order_by_similarity("rt", "nft shuffled", is_shuffled=True)
 @_order_by_similarity("fft", "farthest from the test set first")
 def arrange_by_similarity(inputs: OrderInputs) -> Arranged:
-    """Items by their distance, or by that of their tasks."""
+    """Items by their distance, or by that of their tasks, in the shape of the recipe."""
     recipe, distances = inputs.recipe, inputs.distances()
     if recipe.get("granularity") == "coarse":
-        return Arranged(
-            order_tasks_by_similarity(
-                inputs.order, distances, inputs.seed, inputs.tasks
-            )
+        places = order_tasks_by_similarity(
+            inputs.order, distances, inputs.seed, inputs.tasks
         )
-    return Arranged(
-        order_by_similarity(
+    else:
+        places = order_by_similarity(
             inputs.order,
             distances,
             inputs.seed,
             inputs.tasks,
             recipe.get("choose", "all"),
         )
-    )
+    return Arranged(shape_list(places, recipe, inputs.seed))
 
 
 def order_by_similarity(

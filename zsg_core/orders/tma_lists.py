@@ -10,10 +10,19 @@ figure of the paper calls min-max NFT, max-min FFT and random RT.)
 import itertools
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from zsg_core.errors import UserError
 from zsg_core.orders.registry import Arranged, OrderInputs, Rounds, always, order
+from zsg_core.orders.shaping import (
+    SHAPING,
+    check_shape,
+    is_shape_drawn,
+    is_shaped,
+    resolve_shape,
+    shape_list,
+)
 
 TMA = "tma"
 LISTS = ("min", "max", "min-max", "max-min", "random")
@@ -21,7 +30,14 @@ HALVED = ("min-max", "max-min", "random")  # lists of two halves
 
 
 def check_list(settings: Any) -> None:
-    """ValueError for a list whose rounds cannot be counted, or that is another order."""
+    """ValueError for a list whose rounds cannot be counted, that is another order, or
+    that is not sorted and so takes no shape."""
+    if settings.list in HALVED and is_shaped(settings):
+        raise ValueError(
+            f"a shape is of a sorted list, min or max, not of {settings.list}; take"
+            f" {' and '.join(key for key in SHAPING if getattr(settings, key) is not None)} out"
+        )
+    check_shape(settings)
     if settings.rounds is not None:
         parse_span(settings.rounds)
         if settings.list in HALVED:
@@ -51,12 +67,13 @@ def resolve_list(settings: Any) -> dict[str, Any]:
         recipe["cap"] = settings.cap
     if settings.rounds is not None:
         recipe["rounds"] = settings.rounds
-    return recipe
+    # absent without a shape, as in the recipes made before there was one
+    return recipe | (resolve_shape(settings) if is_shaped(settings) else {})
 
 
 def is_shuffled(settings: Any) -> bool:
     """Whether the list is drawn."""
-    return settings.list == "random"
+    return settings.list == "random" or is_shape_drawn(settings)
 
 
 @order(
@@ -65,7 +82,7 @@ def is_shuffled(settings: Any) -> bool:
         "in rounds, in each of which every test item takes its nearest example that is not"
         " taken yet"
     ),
-    settings=("list", "cap", "rounds"),
+    settings=("list", "cap", "rounds", *SHAPING),
     leaves_out=("cap", "rounds"),
     check=check_list,
     recipe=resolve_list,
@@ -73,15 +90,16 @@ def is_shuffled(settings: Any) -> bool:
     needs_embedding=always,
 )
 def arrange_tma(inputs: OrderInputs) -> Arranged:
-    """Items in one of the five lists."""
+    """Items in one of the five lists, in the shape of the recipe."""
     recipe = inputs.recipe
-    return list_rounds(
+    made = list_rounds(
         recipe["list"],
         inputs.rounds,
         recipe.get("cap"),
         inputs.seed,
         parse_span(recipe["rounds"]) if "rounds" in recipe else None,
     )
+    return replace(made, places=shape_list(made.places, recipe, inputs.seed))
 
 
 def list_rounds(

@@ -18,13 +18,26 @@ from pydantic import (
 from zsg_core.data.prompts import ANSWER, PROMPT
 from zsg_core.metrics.metrics import LOSS, RANK_ACCURACY
 from zsg_core.model_scores.registry import SCORE_RULES
+from zsg_core.orders.curriculum import check_curriculum
 from zsg_core.orders.measures import MEASURES
 from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
 from zsg_core.orders.tma_lists import LISTS
+from zsg_core.orders.turns import EVENLY
 from zsg_core.schema_errors import describe_within
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings, Source
+from zsg_core.settings.curriculum import (
+    BucketSettings,
+    PacingSettings,
+    ReplaySettings,
+)
+from zsg_core.settings.data import (
+    OF_THE_TEST,
+    OPTION_SETS,
+    DataSettings,
+    Source,
+    SourceName,
+)
 from zsg_core.settings.fields import (
     Count,
     FolderName,
@@ -198,8 +211,17 @@ class ArrangementSettings(Strict):
     seed: Seed | None = Field(
         default=None,
         description=(
-            "Seed of the orders random, blocks and rt, of list random of tma, and of shape "
-            "segment, `jitter` and `noise` of scores. Null means the top `seed`."
+            "Seed of the orders random, blocks and rt, of list random of tma, of shape "
+            "segment, shuffled `tasks`, `jitter`, `noise`, `pacing` and `buckets`. Null means "
+            "the top `seed`."
+        ),
+    )
+    tasks: Literal["listed", "shuffled"] | None = Field(
+        default=None,
+        description=(
+            "Orders cluster and round_robin only: in which order the tasks (of data in "
+            "categories, the categories) follow one another. listed = as the data list "
+            "them; shuffled = drawn by `seed`, for replicates. Null means listed."
         ),
     )
     block: Annotated[int, Field(ge=2)] | None = Field(
@@ -317,10 +339,18 @@ class ArrangementSettings(Strict):
             "Null means refuse."
         ),
     )
+    repeats: Literal["refuse", "keep"] | None = Field(
+        default=None,
+        description=(
+            "Order file only: what of an example that the file lists several times. refuse "
+            "= refuse such a file, keep = train on it so often. Null means refuse."
+        ),
+    )
     shape: Literal["sort", "fold", "zigzag", "stair", "saw", "segment"] | None = Field(
         default=None,
         description=(
-            "Order scores only: what is made of the sorted list. sort = nothing; fold = "
+            "Orders scores, nft, fft and tma (list min or max) only: what is made of the "
+            "sorted list. sort = nothing; fold = "
             "each `layers`-th example, layer after layer; zigzag = fold, with every second "
             "layer backwards; stair, saw = sorted `bands` with a fold or a zigzag where "
             "they meet; segment = a `front` and a `back` of some scores, shuffled. Null "
@@ -371,14 +401,48 @@ class ArrangementSettings(Strict):
     jitter: Annotated[int, Field(ge=2, le=100_000_000)] | None = Field(
         default=None,
         description=(
-            "Order scores only: shuffle each window of so many examples, after all else. "
-            "Within a batch (train.batch) it changes nothing. Null means none."
+            "Orders scores, nft, fft and tma only: shuffle each window of so many examples, "
+            "after all else. Within a batch (train.batch) it changes nothing. Null means none."
         ),
     )
     noise: Annotated[FiniteFloat, Field(gt=0)] | None = Field(
         default=None,
         description=(
             "Shape sort only: add so much Gumbel noise to the ranks. Null means none."
+        ),
+    )
+    pacing: PacingSettings | None = Field(
+        default=None,
+        description=(
+            "Under every order: a step sees only the first part of the ordered list, which "
+            "grows, and draws its batch from it, such as {curve: root, draw: once}. The same "
+            "pacing of order random is its control. Null means all, in the order."
+        ),
+    )
+    buckets: BucketSettings | None = Field(
+        default=None,
+        description=(
+            "Under every order: the ordered list in equal buckets, shuffled, one after the "
+            "other, such as {count: 4, style: baby_steps}. Null means none."
+        ),
+    )
+    turns: (
+        Literal[EVENLY]  # type: ignore[valid-type]
+        | Annotated[dict[SourceName, Count], Field(min_length=1)]
+        | None
+    ) = Field(
+        default=None,
+        description=(
+            "Under every order, of several data.sources: so many examples of each in turn, "
+            "such as {task: 1, diverse: 4}, each source's in the order; evenly = each "
+            "source at equal distances over the whole list. Null means as `order` has them."
+        ),
+    )
+    replay: ReplaySettings | None = Field(
+        default=None,
+        description=(
+            "Under every order, of several data.sources: one of them comes again and again "
+            "between the others, such as {source: general, every: 4}. Null means none."
         ),
     )
     embedding: FolderName = Field(
@@ -402,7 +466,18 @@ class ArrangementSettings(Strict):
                 " `grid`"
             )
         ORDERS[self.order].check(self)
+        check_curriculum(self)
         return self
+
+
+def _refuse_unknown_source(key: str, names: list[str], data: DataSettings) -> None:
+    """ValueError where a name is that of no source of the data."""
+    sources = list(data.by_source())
+    for name in names:
+        if name not in sources:
+            raise ValueError(
+                f"{key}: there is no source {name!r} in data.sources; there are {_listed(sources)}"
+            )
 
 
 def _listed(names: list[str]) -> str:
@@ -537,6 +612,30 @@ class Settings(Strict):
                 raise ValueError(
                     f"{key}: {source.loss_on} and train.task_scale exclude each other: it makes one"
                     " mean over the answers of a step"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sources_to_take_turns(self) -> "Settings":
+        """Refuses turns and replays of sources that the data do not have."""
+        turns, replay = self.arrangement.turns, self.arrangement.replay
+        if turns is None and replay is None:
+            return self
+        key = "arrangement.replay" if turns is None else "arrangement.turns"
+        sources = [name for name, source in self.data.by_source().items() if source.k]
+        if self.data.sources is None or len(sources) < 2:
+            raise ValueError(
+                f"{key} is of several sources, and there is one to train on; give"
+                " data.sources, or take it out"
+            )
+        if replay is not None:
+            _refuse_unknown_source(key, [replay.source], self.data)
+        if isinstance(turns, dict):
+            _refuse_unknown_source(key, list(turns), self.data)
+            unnamed = [name for name in sources if name not in turns]
+            if unnamed:
+                raise ValueError(
+                    f"{key} does not name {_listed(unnamed)}; name each source that is trained on"
                 )
         return self
 

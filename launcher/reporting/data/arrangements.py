@@ -20,6 +20,7 @@ from jobs.contract.prepared import describe_arrangement
 from jobs.preparing.corpus import Corpus
 from launcher.status import data_notes
 from zsg_core.errors import UserError
+from zsg_core.orders.curriculum import KINDS
 from zsg_core.orders.nearest import minimum_and_average
 from zsg_core.recipe import list_sources
 
@@ -116,7 +117,15 @@ def _name_some(ids: Sequence[str]) -> str:
 def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]:
     """What `zsg arrange show` tells: recipe, count, first ids, composition over
     position, rounds, and what there is to know of the data."""
-    keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
+    keys = (
+        "recipe",
+        "count",
+        "left_out",
+        "ids_digest",
+        "rounds",
+        "in_both_halves",
+        "presence",
+    )
     facts = {key: arrangement.meta[key] for key in keys if key in arrangement.meta}
     if sources := arrangement.sources:
         count = Counter(made_id.partition("/")[0] for made_id in arrangement.ids)
@@ -139,7 +148,7 @@ def label_arrangement(arrangement: Arrangement) -> str:
     """A name for a legend: what tells its recipe from others, and its id."""
     words = [
         arrangement.recipe[key]
-        for key in ("order", "measure", "list", "granularity", "choose")
+        for key in ("order", "measure", "list", "granularity", "choose", "shape")
         if key in arrangement.recipe
     ]
     words += [
@@ -147,6 +156,7 @@ def label_arrangement(arrangement: Arrangement) -> str:
         for key in ("cap", "rounds", "seed")
         if key in arrangement.recipe
     ]
+    words += [kind for kind in KINDS if kind in arrangement.recipe]
     return f"{' '.join(words)} ({arrangement.id[:6]})"
 
 
