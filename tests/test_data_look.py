@@ -261,3 +261,20 @@ def test_lengths_are_those_of_what_is_trained_on(tmp_path: Path) -> None:
     assert long.whole == short.whole + 48
     assert long.loss is not None
     assert long.loss.tokens == long.whole - 20
+
+
+@pytest.mark.engine
+def test_a_files_lengths_are_in_tokens_where_a_tokenizer_is_named(
+    tmp_path: Path,
+) -> None:
+    """Without a grid, in the template and to the limit that a grid has by default."""
+    from tests.lib.chat_templates import make_tokenizer
+
+    zsg = Zsg(tmp_path)
+    make_tokenizer("").save_pretrained(tmp_path / "base")
+    zsg.write("rows.jsonl", json.dumps({"question": "Is it?", "answer": "Yes"}) + "\n")
+    argv = ("data", "show", "rows.jsonl", "--tokenizer", tmp_path / "base", "--json")
+    [look] = json.loads(zsg(*argv))["data"]
+
+    assert look["unit"] == "tokens"
+    assert "template zsg" in look["counted_by"]

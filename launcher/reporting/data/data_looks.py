@@ -415,7 +415,8 @@ def _write_by_default(tokenizer: Path) -> "Writing | str":
     _refuse_without_tokenizer(tokenizer)
     from jobs.training.example_lengths import Writing
 
-    settings = Settings.model_validate({})
+    # a grid must say which data; nothing of the rest depends on that
+    settings = Settings.model_validate({"data": {"path": "rows"}})
     return Writing(
         tokenizer=tokenizer,
         base=None,
