@@ -335,6 +335,14 @@ def submit(
         bool,
         typer.Option("--dry-run", help="only show what would be done, as plan does"),
     ] = False,
+    because: Annotated[
+        str,
+        typer.Option(
+            "--because",
+            help="why the grid's claims changed since its first submit; stands in the report",
+            metavar="TEXT",
+        ),
+    ] = "",
     yes: Yes = False,
     detach: Detach = False,
 ) -> None:
@@ -360,6 +368,7 @@ def submit(
         Selection.parse(only, except_),
         canary=not no_canary,
         limits=not no_limits,
+        because=because.strip(),
     )
     opened = workflow.resolve_grid(
         grid,

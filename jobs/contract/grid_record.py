@@ -61,6 +61,35 @@ class DatedClaim(msgspec.Struct, frozen=True, kw_only=True):
     done: int
 
 
+class LockedLook(msgspec.Struct, frozen=True, kw_only=True):
+    """A look at the claims of a grid: after how many splits, below which one-sided
+    p-value they are decided, and the t-value of that."""
+
+    splits: int
+    tail: float
+    t: float
+
+
+class LockedLooks(msgspec.Struct, frozen=True, kw_only=True):
+    """When the claims of a grid are looked at, by its file (zsg_core.settings.looks);
+    the bounds that come of it, and the seed of the draws by which these are calibrated."""
+
+    settings: dict[str, Any]
+    looks: list[LockedLook]
+    seed: int
+
+
+class Deviation(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a grid's claims after its first submit. `at`: ms since the epoch;
+    `done`: how many of the grid's runs were done by then; `reason`: the user's words,
+    empty for none."""
+
+    at: int
+    done: int
+    changes: list[str]
+    reason: str = ""
+
+
 class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A submitted grid.
 
@@ -70,7 +99,9 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     (jobs.contract.model_proof), unset of an older zsg; `claims`: None of an older zsg.
     `runs`: those that the grid lists now; `before`: the first stages of those that are
     runs of their own; `former`: what it listed once. `notify`: who is told what befalls
-    them.
+    them. `looks`: when its claims are looked at, unset of one look at the end;
+    `deviations`: what of the claims changed since the first submit, unset where nothing
+    did.
     """
 
     schema: int = SCHEMA
@@ -90,6 +121,8 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     runs: list[ListedRun]
     former: list[ListedRun] = []
     notify: list[Receiver] | UnsetType = UNSET
+    looks: LockedLooks | UnsetType = UNSET
+    deviations: list[Deviation] | UnsetType = UNSET
 
     @property
     def all_runs(self) -> list[ListedRun]:

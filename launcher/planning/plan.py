@@ -70,6 +70,7 @@ class Allow:
     selection: Selection = EVERYTHING
     canary: bool = True  # one run of many goes first
     limits: bool = True  # what Slurm's limits do not grant is refused
+    because: str = ""  # why the grid's claims changed since its first submit
 
 
 @dataclass

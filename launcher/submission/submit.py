@@ -28,7 +28,7 @@ from jobs.files import locks, ownership
 from jobs.notices import approved_commands
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize, Profile
-from launcher.grids import grid_claims
+from launcher.grids import claim_deviations, grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.planning import freed_snapshots
@@ -71,19 +71,32 @@ def refuse_without_slurm() -> None:
 
 
 def record_grid(
-    site: Site, grid: Grid, runs: Sequence[Run], opened_by: Mapping[str, Any]
+    site: Site,
+    grid: Grid,
+    runs: Sequence[Run],
+    opened_by: Mapping[str, Any],
+    because: str = "",
 ) -> None:
     """Keeps which runs the grid wants, for status, sync and whoever asks later.
 
-    `opened_by`: the file and the profile by which `zsg retry` opens it again.
+    `opened_by`: the file and the profile by which `zsg retry` opens it again;
+    `because`: why its claims changed. UserError for locked ones that change without a
+    reason.
     """
     corpora = [stage.corpus_id for run in runs for stage in [*run.all_before, run]]
     earlier = grid_record.read_grid_record(site.workspace, grid.name)
+
+    def count_done() -> int:
+        return sum(_is_done(site, run) for run in runs)
+
+    deviations = claim_deviations.collect_deviations(
+        earlier, grid, now_ms(), count_done, because
+    )
     claims = grid_claims.date_claims(
         grid.claims,
         (earlier.claims if earlier else None) or [],
         now_ms(),
-        lambda: sum(_is_done(site, run) for run in runs),
+        count_done,
     )
     keeping = freed_snapshots.collect_wanted(runs)
     record = GridRecord(
@@ -100,6 +113,8 @@ def record_grid(
         claims=claims,
         runs=[_make_listed_run(run, keeping[run.id]) for run in runs],
         notify=site.profile.receivers or UNSET,
+        looks=claim_deviations.lock_looks(grid.looks) or UNSET,
+        deviations=deviations or UNSET,
     )
     approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)

@@ -552,7 +552,9 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
         else:
             _tell_changes(opened, agreed_plan, plan)
             plan = replace(plan, held=_keep_agreed(plan.held, agreed_plan))
-        submits.record_grid(site, opened.grid, opened.runs, opened.opened_by)
+        submits.record_grid(
+            site, opened.grid, opened.runs, opened.opened_by, allow.because
+        )
         submits.release_held_jobs(plan)
         admission.raise_objections(admission.without_room(plan))
         if not plan.acting:

@@ -49,6 +49,7 @@ def make_sections(
         *_head(comparison),
         *_curves(comparison, drawn, hover),
         *verdict_section.make_verdict_section(decided, len(drawn)),
+        *verdict_section.make_deviation_section(comparison.record),
         *_finals(comparison, summaries),
         *_drops(comparison, drops, number_of_panels, hover),
         *map_section.make_map_section(maps),

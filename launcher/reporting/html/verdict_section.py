@@ -1,12 +1,16 @@
 """Writes a report's section of verdicts: each claim of the grid, what came of it, and
 what that rests on."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
+from jobs.contract.grid_record import GridRecord
 from jobs.deciding import run_axes
 from jobs.deciding.judged_claims import JudgedClaim
-from launcher.grids import published
+from launcher.grids import claim_deviations, published
 from launcher.reporting.figures import line_charts
 from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
@@ -136,6 +140,24 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
             else []
         ),
     ]
+
+
+def make_deviation_section(record: GridRecord) -> list[str]:
+    """What of the claims changed since the first submit, with date and reason, as HTML;
+    nothing where nothing did."""
+    deviations = [] if record.deviations is UNSET else list(record.deviations or [])
+    if not deviations:
+        return []
+    days = [
+        time.strftime("%Y-%m-%d %H:%M", time.gmtime(deviation.at / 1000))
+        for deviation in deviations
+    ]
+    sentences = claim_deviations.describe_deviations(deviations)
+    lines = [
+        f"{day} UTC, {sentence}" for day, sentence in zip(days, sentences, strict=True)
+    ]
+    heading = "Deviations: what of the claims changed since the first submit"
+    return [report_page.render_warning(heading, lines)]
 
 
 def _render_looks(decided: Sequence[JudgedClaim]) -> list[str]:

@@ -1,0 +1,122 @@
+"""Are claims locked by the first submit, and later changes kept with their reason?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from jobs.contract.grid_record import Deviation, GridRecord
+from launcher.grids import claim_deviations, grid_claims
+from launcher.grids import grid as grids
+from launcher.reporting.html import verdict_section
+from zsg_core.errors import UserError
+
+FILE = """
+name: g
+defaults: {data: {path: tasks, held_out: {by: seed, tasks: 2}}}
+grid:
+  arrangement.order: [nft, rt, fft]
+  data.held_out.seed: [0, 1, 2, 3, 4, 5]
+claims:
+"""
+LIST = "- {claim: rises, along: arrangement.order, values: [nft, fft]%s}"
+LOOKS = "  looks: {at: %s}\n  list:\n    "
+
+
+def load(folder: Path, claims: str) -> grids.Grid:
+    """The grid with these claims."""
+    path = folder / "grid.yaml"
+    path.write_text(f"{FILE}{claims}\n")
+    return grids.load_grid(path)
+
+
+def record(grid: grids.Grid, **more: Any) -> GridRecord:
+    """The record of a grid's submit."""
+    return GridRecord(
+        name="g",
+        runs=[],
+        claims=grid_claims.date_claims(grid.claims, [], 1000, lambda: 0),
+        looks=claim_deviations.lock_looks(grid.looks) or UNSET,
+        **more,
+    )
+
+
+def collect(
+    earlier: GridRecord | None, grid: grids.Grid, because: str = ""
+) -> list[Deviation]:
+    """The deviations of a submit when three runs are done."""
+    return claim_deviations.collect_deviations(earlier, grid, 2000, lambda: 3, because)
+
+
+def test_the_first_submit_locks_looks_with_their_bounds(tmp_path: Path) -> None:
+    """Their settings, bounds and seed stand in the record, but for what is expected."""
+    locked = claim_deviations.lock_looks(
+        load(
+            tmp_path, LOOKS % "[4, 6], expect: {effect: 1, split_sd: 1}" + LIST % ""
+        ).looks
+    )
+
+    assert locked is not None
+    assert locked.settings["at"] == [4, 6]
+    assert "expect" not in locked.settings
+    assert [look.splits for look in locked.looks] == [4, 6]
+    assert locked.looks[0].t > locked.looks[1].t > 2
+    assert locked.seed
+
+
+def test_locked_claims_do_not_change_without_a_reason(tmp_path: Path) -> None:
+    """And with one the change stands in the record, with date and runs done."""
+    first = load(tmp_path, LOOKS % "[4, 6]" + LIST % "")
+    later = load(tmp_path, LOOKS % "[5, 6]" + LIST % ", by: 0.1")
+
+    with pytest.raises(UserError, match="--because"):
+        collect(record(first), later)
+    [deviation] = collect(record(first), later, "a task was broken")
+    assert (deviation.at, deviation.done) == (2000, 3)
+    assert deviation.reason == "a task was broken"
+    left_out, added, looks = deviation.changes
+    assert left_out.startswith('left out: {"claim": "rises"')
+    assert '"by": 0.1' in added
+    assert looks == "looks.at: [4, 6] → [5, 6]"
+
+
+def test_what_does_not_change_is_no_deviation(tmp_path: Path) -> None:
+    """A first submit, the same again, other expectations, and a grid that claims nothing
+    yet."""
+    grid = load(tmp_path, LOOKS % "[4, 6]" + LIST % "")
+    expecting = "[4, 6], expect: {effect: 1, split_sd: 1}"
+
+    assert collect(None, grid) == []
+    assert collect(record(grid), grid) == []
+    assert collect(record(grid), load(tmp_path, LOOKS % expecting + LIST % "")) == []
+    assert (
+        collect(record(load(tmp_path, "  []")), load(tmp_path, "  " + LIST % "")) == []
+    )
+
+
+def test_claims_without_looks_change_freely_and_it_is_kept(tmp_path: Path) -> None:
+    """Once each; what was recorded before stays."""
+    first = load(tmp_path, "  " + LIST % "")
+    later = load(tmp_path, "  " + LIST % ", by: 0.1")
+    [deviation] = kept = collect(record(first), later)
+
+    assert deviation.reason == ""
+    assert collect(record(later, deviations=kept), later) == kept
+
+
+def test_the_page_tells_deviations_as_text(tmp_path: Path) -> None:
+    """With their dates; what looks like HTML stays text."""
+    grid = load(tmp_path, "  " + LIST % "")
+    because = "<b>see</b> notes"
+    kept = [
+        Deviation(at=1_700_000_000_000, done=3, changes=["added: x"], reason=because)
+    ]
+    page = "".join(
+        verdict_section.make_deviation_section(record(grid, deviations=kept))
+    )
+
+    assert "2023-11-14 22:13 UTC, when 3 runs were done: added: x" in page
+    assert "&lt;b&gt;see" in page
+    assert "<b>see" not in page
+    assert verdict_section.make_deviation_section(record(grid)) == []
