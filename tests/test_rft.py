@@ -230,3 +230,24 @@ def test_requests_have_names_of_their_own() -> None:
     """Two of one name would share a draw and a reply."""
     with pytest.raises(ValueError, match="two requests"):
         make([PROBLEM, PROBLEM], [Reply(text="")] * 2, samples=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("<<1=1>> and <<2=2>>", ["1=1", "2=2"]),
+        ("<<1=1>>>> << <<2=2>>", ["1=1", " <<2=2"]),
+        ("<<<1=1>>", ["<1=1"]),
+        ("<<>>", [""]),
+        ("<<1\n=1>>", ["1\n=1"]),
+        (">> <<1=1", []),
+    ],
+)
+def test_equations_are_read_from_mark_to_mark(text: str, found: list[str]) -> None:
+    """From the first << to the next >>, also over lines."""
+    assert equations.list_equations(text) == found
+
+
+def test_marks_that_never_close_take_no_time() -> None:
+    """A reply of two million of them is read in one pass."""
+    assert equations.list_equations("<<" * 1_000_000) == []

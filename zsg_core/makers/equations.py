@@ -12,7 +12,7 @@ import operator
 import re
 from collections.abc import Callable
 
-MARKED = re.compile(r"<<(.*?)>>", re.DOTALL)
+OPENS, CLOSES = "<<", ">>"
 # what an expression may be written with; no name, no text, no call
 WRITTEN = re.compile(r"[0-9.eE+\-*/%() \t]+")
 TOLERANCE = 1e-3
@@ -37,8 +37,21 @@ class NoNumber(Exception):
 
 
 def list_equations(text: str) -> list[str]:
-    """What stands between the marks << and >>, in order."""
-    return MARKED.findall(text)
+    """What stands between the marks << and >>, in order.
+
+    Looked for mark by mark: a pattern would look from each << over all that follows,
+    and a model may reply with nothing but these.
+    """
+    found: list[str] = []
+    start = text.find(OPENS)
+    while start >= 0:
+        first = start + len(OPENS)
+        end = text.find(CLOSES, first)
+        if end < 0:
+            break
+        found.append(text[first:end])
+        start = text.find(OPENS, end + len(CLOSES))
+    return found
 
 
 def join_equations(equations: list[str]) -> str:
