@@ -252,11 +252,11 @@ def test_sources_take_turns_in_the_order_of_the_list() -> None:
     "recipe",
     [
         PACED,
-        {"pacing": {**PACED["pacing"], "steps": 50}},
+        {"pacing": {**PACED["pacing"], "over_steps": 50}},
         {"pacing": {**PACED["pacing"], "most_steps": 3}},
         {"pacing": {**PACED["pacing"], "draw": "once"}},
-        {"buckets": {"count": 4, "style": "baby_steps"}},
-        {"buckets": {"count": 40, "style": "one_pass"}},
+        {"buckets": {"number": 4, "style": "baby_steps"}},
+        {"buckets": {"number": 40, "style": "one_pass"}},
         {"replay": {"source": "t", "every": 4}},
         {"turns": "evenly"},
     ],
@@ -283,7 +283,7 @@ def test_lengths_are_known_before_anything_is_drawn(recipe: dict[str, Any]) -> N
 
 def test_lists_that_would_fill_the_memory_are_refused() -> None:
     with pytest.raises(BadData, match="the list would have 400,000,000 places"):
-        arrange(pacing={**PACED["pacing"], "steps": 100_000_000})
+        arrange(pacing={**PACED["pacing"], "over_steps": 100_000_000})
 
 
 def listing(*entries: str) -> OrderList:
@@ -357,13 +357,13 @@ def test_a_pacing_is_of_a_batch_and_other_orders_are_not() -> None:
     [
         ({"pacing": {"curve": "root"}}, "draw"),
         ({"pacing": {**ROOT_ONCE, "power": 2}}, "`power` is that of curve competence"),
-        ({"pacing": {**ROOT_ONCE, "steps": 9}}, "`steps` is of draw repeats"),
+        ({"pacing": {**ROOT_ONCE, "over_steps": 9}}, "`over_steps` is of draw repeats"),
         ({"pacing": {**ROOT_ONCE, "start": 0}}, "start"),
         (
-            {"pacing": ROOT_ONCE, "buckets": {"count": 2, "style": "one_pass"}},
+            {"pacing": ROOT_ONCE, "buckets": {"number": 2, "style": "one_pass"}},
             "`pacing` and `buckets` both say",
         ),
-        ({"buckets": {"count": 1, "style": "one_pass"}}, "count"),
+        ({"buckets": {"number": 1, "style": "one_pass"}}, "number"),
         ({"turns": {"a": 1}}, "arrangement.turns is of several sources"),
         ({"replay": {"source": "a", "every": 2}}, "arrangement.replay is of several"),
         ({"order": "random", "repeats": "keep"}, "`repeats` does nothing"),
@@ -498,7 +498,7 @@ defaults:
   train: {{batch: 8, lr: 1e-3, max_length: 1024}}
   checkpoints: {{every: 100}}
 grid:
-  arrangement: [{{order: cluster, buckets: {{count: 2, style: baby_steps}}}}]
+  arrangement: [{{order: cluster, buckets: {{number: 2, style: baby_steps}}}}]
 """
 
 

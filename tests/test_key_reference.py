@@ -215,6 +215,9 @@ FEW_SHOT = {"data": {"few_shot": {"k": 2, "turns": "many"}}}
 TURNED = {"data": {"set": "gsm8k", "invert": {"wordings": ["Ask for {answer}."]}}}
 OPTIONS = {"data": {"set": "p3"}}
 LISTED = {"arrangement": {"order": "file", "path": "/o"}}
+PACED = {"arrangement": {"pacing": {"curve": "root", "draw": "repeats"}}}
+IN_BUCKETS = {"arrangement": {"buckets": {"number": 2, "style": "baby_steps"}}}
+REPLAYED = {"data": SOURCES, "arrangement": {"replay": {"source": "a", "every": 2}}}
 SCORED_BY_MODEL = {"arrangement": {"order": "scores", "score": "answer_loss"}}
 # of a stage after another: a base compared with itself is refused
 _UNSCORED = {"order": "random", "score": None, "since": None}
@@ -365,6 +368,22 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "arrangement.since": ("/elsewhere", PROGRESS),
     "arrangement.entries": ("places", LISTED),
     "arrangement.rest": ("drop", LISTED),
+    "arrangement.repeats": ("keep", LISTED),
+    "arrangement.tasks": ("shuffled", {"arrangement": {"order": "cluster"}}),
+    "arrangement.pacing.curve": ("linear", PACED),
+    "arrangement.pacing.draw": ("once", PACED),
+    "arrangement.pacing.start": (0.5, PACED),
+    "arrangement.pacing.until": (0.5, PACED),
+    "arrangement.pacing.over_steps": (9, PACED),
+    "arrangement.pacing.power": (
+        1,
+        {"arrangement": {"pacing": {"curve": "competence", "draw": "once"}}},
+    ),
+    "arrangement.buckets.number": (9, IN_BUCKETS),
+    "arrangement.buckets.style": ("one_pass", IN_BUCKETS),
+    "arrangement.turns": ("evenly", {"data": SOURCES}),
+    "arrangement.replay.source": ("b", REPLAYED),
+    "arrangement.replay.every": (9, REPLAYED),
     "arrangement.shape": ("fold", _scored()),
     "arrangement.direction": ("descending", _scored()),
     "arrangement.noise": (0.5, _scored()),

@@ -46,7 +46,7 @@ def resolve_curriculum(settings: Any, batch: int, steps: int | None) -> dict[str
         return {PACING: _resolve_pacing(settings.pacing, batch, steps)}
     if settings.buckets is not None:
         rule = settings.buckets
-        return {BUCKETS: {"count": rule.count, "style": rule.style}}
+        return {BUCKETS: {"number": rule.number, "style": rule.style}}
     if settings.replay is not None:
         rule = settings.replay
         return {REPLAY: {"source": rule.source, "every": rule.every}}
@@ -63,8 +63,8 @@ def _resolve_pacing(rule: Any, batch: int, steps: int | None) -> dict[str, Any]:
     if rule.curve == COMPETENCE:
         recipe["power"] = 2.0 if rule.power is None else rule.power
     recipe["start"], recipe["until"] = rule.start, rule.until
-    if rule.steps is not None:
-        recipe["steps"] = rule.steps
+    if rule.over_steps is not None:
+        recipe["over_steps"] = rule.over_steps
     elif steps is not None:
         recipe["most_steps"] = steps
     return recipe
@@ -105,7 +105,7 @@ def count_places(recipe: Mapping[str, Any], count: int) -> int:
         return _count_steps(rule, count) * int(rule["batch"])
     if BUCKETS in recipe:
         rule = recipe[BUCKETS]
-        return buckets.count_passed(count, rule["count"], rule["style"])
+        return buckets.count_passed(count, rule["number"], rule["style"])
     if REPLAY in recipe:
         return count + count // (recipe[REPLAY]["every"] - 1)
     return count
@@ -113,8 +113,8 @@ def count_places(recipe: Mapping[str, Any], count: int) -> int:
 
 def _count_steps(rule: Mapping[str, Any], count: int) -> int:
     """The steps that a pacing runs over."""
-    if "steps" in rule:
-        return int(rule["steps"])
+    if "over_steps" in rule:
+        return int(rule["over_steps"])
     return pacing.count_steps_of_pass(count, rule["batch"], rule.get("most_steps"))
 
 
@@ -134,7 +134,7 @@ def follow_curriculum(
     if BUCKETS in recipe:
         rule = recipe[BUCKETS]
         _refuse_long(count_places(recipe, len(items)))
-        return buckets.pass_buckets(items, rule["count"], rule["style"], seed)
+        return buckets.pass_buckets(items, rule["number"], rule["style"], seed)
     if TURNS in recipe:
         return _take_turns(recipe[TURNS], items, sources)
     if REPLAY in recipe:
@@ -164,7 +164,7 @@ def _refuse_long(length: int) -> None:
     if length > MOST_PLACES:
         raise BadData(
             f"arrangement: the list would have {length:,} places, and the most is {MOST_PLACES:,};"
-            " give pacing fewer steps, or the data fewer buckets"
+            " lower pacing.over_steps or buckets.number"
         )
 
 

@@ -42,7 +42,7 @@ class PacingSettings(Strict):
             "Curve competence only: 1 = a line, 2 = the published root. Null means 2."
         ),
     )
-    steps: Count | None = Field(
+    over_steps: Count | None = Field(
         default=None,
         description=(
             "Draw repeats only: for how many steps the list is drawn. Null means those of "
@@ -56,10 +56,10 @@ class PacingSettings(Strict):
             raise ValueError(
                 f"`power` is that of curve competence, not of {self.curve}; take it out"
             )
-        if self.steps is not None and self.draw == ONCE:
+        if self.over_steps is not None and self.draw == ONCE:
             raise ValueError(
-                "`steps` is of draw repeats: a list that is drawn once has each example once; take"
-                " it out"
+                "`over_steps` is of draw repeats: a list that is drawn once has each example"
+                " once; take it out"
             )
         return self
 
@@ -67,7 +67,7 @@ class PacingSettings(Strict):
 class BucketSettings(Strict):
     """Buckets of the ordered list, one after the other."""
 
-    count: Annotated[int, Field(ge=2, le=100_000)] = Field(
+    number: Annotated[int, Field(ge=2, le=100_000)] = Field(
         description="How many equal buckets the ordered list is divided into."
     )
     style: Literal[STYLES] = Field(  # type: ignore[valid-type]

@@ -423,7 +423,7 @@ class ArrangementSettings(Strict):
         default=None,
         description=(
             "Under every order: the ordered list in equal buckets, shuffled, one after the "
-            "other, such as {count: 4, style: baby_steps}. Null means none."
+            "other, such as {number: 4, style: baby_steps}. Null means none."
         ),
     )
     turns: (
