@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -59,10 +59,13 @@ TaskNames = Annotated[
     BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
 ]
 # the first so many tasks, or those of one name or pattern, or several
-TaskLimit = Annotated[
-    Count | TaskName | TaskNames,
-    AfterValidator(lambda v: [v] if isinstance(v, str) else v),
-]
+if TYPE_CHECKING:
+    TaskLimit = int | list[str]  # one name is read as a list of it
+else:
+    TaskLimit = Annotated[
+        Count | TaskName | TaskNames,
+        AfterValidator(lambda v: [v] if isinstance(v, str) else v),
+    ]
 
 
 class HeldOut(Strict):
