@@ -91,7 +91,9 @@ def test_items_of_another_metric_are_a_table_too(held: Zsg) -> None:
     attempt = attempts.read_attempt(folder)
     assert attempt is not None
     opened = journal.Journal(folder, attempt, "evaluate", "1")
-    item_scores.journal_item_losses(opened, "exact_match", scores, step=5, examples=80)
+    item_scores.journal_item_losses(
+        opened, "exact_match", scores, step=5, examples=80, places=[0, 1, 2]
+    )
     opened.close()
     frame = item_losses("grid", workspace=held.work, metric="exact_match")
     assert list(frame.value) == [100.0, 0.0, 100.0]

@@ -599,7 +599,7 @@ def test_rows_of_ones_own_are_planned_as_they_are_seen(zsg: Zsg) -> None:
     write_categories(zsg)
     planned = json.loads(zsg("plan", "grid.yaml", "--json"))
     assert len(planned) == 9
-    assert {run["examples"] for run in planned} == {240}
+    assert {run["estimate"]["examples"] for run in planned} == {240}
 
 
 def test_of_every_task_the_share_of_its_rows_is_held_out() -> None:
