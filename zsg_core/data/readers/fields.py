@@ -86,6 +86,21 @@ class Fields:
         return recipe
 
     @property
+    def written(self) -> dict[str, Any]:
+        """The fields as `data.fields` has them."""
+        values = {name: value for name, value in vars(self).items() if value}
+        if len(self.prompt) == 1:
+            values["prompt"] = self.prompt[0]
+        if self.roles:
+            values["roles"] = dict(self.roles)
+        if self.choice_columns:
+            values["choices"] = values.pop("choice_columns")
+        if self.labels_in_file:
+            values["labels"] = "file"
+            values.pop("labels_in_file")
+        return values
+
+    @property
     def paths(self) -> list[str]:
         """Every path that is read, each once, in the order of the fields."""
         single = (
