@@ -303,8 +303,10 @@ def read_list(value: Any, path: str) -> list[str]:
         raise Malformed(f"`{path}` is {kind}, not a list of texts")
     texts: list[str] = []
     for number, item in enumerate(value):
-        text = read_text(item, f"{path}[{number}]")
-        texts.append(text)
+        # most are texts, and a place is only named where one is not
+        if item.__class__ is not str:
+            item = read_text(item, f"{path}[{number}]")
+        texts.append(item)
     return texts
 
 
