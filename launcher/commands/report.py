@@ -160,19 +160,18 @@ def export(
     from launcher.views import show
     from launcher.workspace import workspaces
 
+    is_metric_chosen = metric != "loss"
     if bundle is not None:
-        if out is not None or items or format is not None:
+        if any((out, items, format, is_metric_chosen)):
             raise typer.BadParameter(
-                "a bundle has all values; leave out --out, --items and --format"
+                "a bundle has all values; leave out --out, --items, --metric and --format"
             )
-        if metric != "loss":
-            raise typer.BadParameter("a bundle has all values; leave out --metric")
         outputs.refuse_existing(bundle, replace, "--bundle")
         _write_bundle(workspaces.find_to_read(workspace), grid, bundle)
         return
     if out is None:
         raise typer.BadParameter("say what to write: --out FILE, or --bundle FILE")
-    if metric != "loss" and not items:
+    if is_metric_chosen and not items:
         raise typer.BadParameter("--metric goes with --items; a table has all metrics")
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)

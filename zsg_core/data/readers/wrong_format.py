@@ -275,8 +275,16 @@ def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, Guessed] | Non
         return None
     used = _list_used(fields)
     unused = [column for column in texts if column not in used]
+    return fields | _guess_facts(rows, unused, is_text="text" in fields)
+
+
+def _guess_facts(
+    rows: Rows, unused: Sequence[str], *, is_text: bool
+) -> dict[str, Guessed]:
+    """Which of the columns that are left hold a system text, a task and an id."""
+    fields: dict[str, Guessed] = {}
     system = _first(SYSTEMS, unused)
-    if system is not None and "text" not in fields:
+    if system is not None and not is_text:
         fields["system"] = system
     task = _first(TASKS, unused)
     if task is not None:
