@@ -120,6 +120,32 @@ def test_what_a_killed_evaluator_left_another_takes_over(
     assert not list((run / "queue").glob("*.lease"))
 
 
+@pytest.mark.soak(part="models")
+def test_gradients_of_a_killed_evaluator_are_taken_by_another(
+    bench: Bench, run: Path, trained: Path, tmp_path: Path
+) -> None:
+    """How far they cancel is there once for each snapshot, and what an undisturbed job
+    finds; what was taken before the kill is not taken again."""
+    key = "gradient_ratio"
+    inside = {key: {"items": 3, "gradients": "mean answer loss"}}
+    undisturbed = fresh_copy(trained, 0, tmp_path / "undisturbed")
+    shutil.copytree(trained / "snapshots", undisturbed / "snapshots")
+    killed = bench.jobs.start(serve([run], keys=(), inside=inside, lease_s=1))
+    wait_until(lambda: len(metric_rows(run, key)) >= 2 or killed[0].ended())
+    killed[0].send(signal.SIGKILL)
+    assert killed[0].ended(within_s=5)
+    before = len(metric_rows(run, key))
+
+    record = bench.jobs.run(serve([run], keys=(), inside=inside, lease_s=1))
+    bench.jobs.run(serve([undisturbed], keys=(), inside=inside))
+
+    assert record["scored"] == len(STEPS) - before
+    assert sorted(row["step"] for row in metric_rows(run, key)) == STEPS
+    assert scores(run, key) == scores(undisturbed, key)
+    moved = scores(run, "weights_moved")
+    assert moved[0] == 0.0 < moved[3] < moved[18]
+
+
 def test_two_evaluators_share_a_run(bench: Bench, run: Path, evaluated: Path) -> None:
     """Side by side they score every checkpoint, none of them twice."""
     ranks = [bench.jobs.start(job)[0] for job in (serve([run]), serve([run]))]

@@ -31,8 +31,9 @@ from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing.corpus import Corpus
 from jobs.scoring import score_job
 from jobs.training.train_sets import make_encoder
-from tests.lib.command_line import QUIET, wait_until
+from tests.lib.command_line import QUIET, Zsg, wait_until
 from tests.lib.made_corpora import make_corpora
+from tests.lib.small_runs import submit_forked
 from tests.lib.tiny_base import BASE, TEXTS
 from zsg_core.errors import UserError
 from zsg_core.model_scores.ifd import RESPONSE
@@ -43,6 +44,17 @@ LENGTH = 225  # tokens; about half of the examples are longer
 NAMES = ("answer_loss", "ifd_loss", "ifd_ppl", "el2n", "length", "answer_length")
 HOW = {"rule": 1, "precision": "fp32", "max_length": LENGTH}
 SMALL = {"train_tasks": 8, "positive_examples": 0}
+STAGES = """
+name: stages
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: 1, steps: 6}}
+  checkpoints: {{every: 6}}
+  stages:
+    - {{arrangement: {{order: random}}}}
+    - {{arrangement: {{order: scores, score: answer_loss, shape: {shape}}}}}
+"""
 Plain = dict[str, dict[str, float]]
 
 
@@ -301,3 +313,34 @@ def test_a_killed_job_resumes_on_the_node(
     files = [workspace.scores(f"ifd_ppl-{mark}") for mark in ("killed", "whole")]
     written = [(each / "scores.jsonl").read_bytes() for each in files]
     assert written[0] == written[1]
+
+
+@pytest.mark.soak(part="models")
+def test_a_stage_is_ordered_by_what_the_one_before_has_left_unlearnt(
+    tmp_path: Path, tasks: Path, forked: Path
+) -> None:
+    """Trained, scored, ordered and trained again by one submit; verify derives the order
+    from the kept scores, and another order by them scores nothing."""
+    zsg = Zsg(tmp_path)
+    grid = zsg.write(
+        "stages.yaml", STAGES.format(tasks=json.dumps(str(tasks)), shape="sort")
+    )
+
+    zsg("arrange", "make", grid, code=2)
+    assert "zsg submit trains it, then makes the order" in zsg.said
+    submit_forked(zsg, forked, grid)
+
+    [run] = zsg.status()
+    assert run["state"] == "done"
+    assert "96 of answer_loss" in zsg("verify", run["run"], "--steps", "0")
+    [scores] = (zsg.work / "scores").glob("[!.]*")
+    meta = read_scores_meta(scores)
+    assert meta is not None
+    assert meta.recipe["model"]["run"] in {
+        path.name for path in zsg.work.glob("runs/*")
+    }
+    written = (scores / "scores.jsonl").stat().st_mtime_ns
+    zsg.write("stages.yaml", STAGES.format(tasks=json.dumps(str(tasks)), shape="fold"))
+    assert "score" not in zsg("plan", grid, "--all").partition("first")[2]
+    submit_forked(zsg, forked, grid)
+    assert (scores / "scores.jsonl").stat().st_mtime_ns == written

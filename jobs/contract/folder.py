@@ -16,7 +16,8 @@ workspace/
     answers/             what the model answered at each checkpoint: see jobs.contract.answers
     <suite>-<digest>.json  which items a benchmark has whose scores are in the journal,
                            as test_set.json does
-    representations/     hidden states at each checkpoint: see jobs.evaluating.hidden_state_store
+    representations/     hidden states at each checkpoint: see jobs.evaluating.hidden_state_store;
+                         norms of examples' gradients: see jobs.evaluating.gradients
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   checks/<id>/           one check of the nodes: the same, ranks/, report.json and

@@ -157,6 +157,7 @@ class CheckpointPlan(msgspec.Struct, frozen=True, kw_only=True):
     reward_model: str | UnsetType | None = UNSET
     representations: dict[str, Any] | UnsetType | None = UNSET
     token_distance: dict[str, Any] | UnsetType | None = UNSET
+    gradients: dict[str, Any] | UnsetType | None = UNSET
     snapshots: int | str | list[int] | None = None
     keep: dict[str, int | None] | None = None
     state_every_min: float | None = None

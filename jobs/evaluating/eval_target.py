@@ -14,11 +14,14 @@ from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import MetricRow
 from jobs.evaluating import items
 from jobs.evaluating.choices import Choices
+from jobs.evaluating.gradients import DrawnExamples, draw_examples
 from jobs.evaluating.items import Asker, Items
 from jobs.model.vocabulary import Vocabulary, load_vocabulary
+from jobs.preparing.corpus import Corpus
 from jobs.training.tokens import how_encoded
 from jobs.training.train_sets import encoder_of, test_set
-from zsg_core.data.prompts import Template
+from zsg_core.data.prompts import ANSWER, Template
+from zsg_core.errors import UserError
 from zsg_core.suites import Suite
 
 
@@ -87,6 +90,30 @@ class EvalTarget:
     def test(self) -> Any:
         """(tokens, examples) of the run's test set."""
         return test_set(self.job, self.vocabulary)
+
+    def draw_trained(self, limit: int) -> list[DrawnExamples]:
+        """At most so many training examples of each source that have an answer to learn,
+        as the run trains on them; the same at every step."""
+        train = Corpus(self.job.workspace, self.job.made.corpus).train
+        encode = encoder_of(self.job.stage, self.vocabulary)
+        drawn: list[DrawnExamples] = []
+        chosen = draw_examples(train.ids, train.sources, limit)
+        for source, numbers in chosen.items():
+            encoded = {train.ids[number]: encode(train[number]) for number in numbers}
+            learnt = {
+                name: example
+                for name, example in encoded.items()
+                if example.target_spans(ANSWER)
+            }
+            if learnt:
+                names, examples = list(learnt), list(learnt.values())
+                drawn.append(DrawnExamples(source, names, examples))
+        if not drawn:
+            raise UserError(
+                "checkpoints.gradients: no training example has an answer within"
+                " train.max_length; raise it"
+            )
+        return drawn
 
     @cached_property
     def choices(self) -> Choices:

@@ -37,11 +37,12 @@ from jobs.contract.job_file import EvaluateJob
 from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import AnswersKept, InsideTaken
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
-from jobs.evaluating import asking
+from jobs.evaluating import asking, gradients
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.eval_target import EvalTarget, TrainerPoint
+from jobs.evaluating.gradients import GradientsTaken
 from jobs.evaluating.items import Items
-from jobs.evaluating.representations import Inside
+from jobs.evaluating.representations import Inside, Looked
 from jobs.evaluating.scorers import Scorers
 from jobs.evaluating.weight_swapper import (
     WeightSwapper,
@@ -50,6 +51,7 @@ from jobs.evaluating.weight_swapper import (
 )
 from jobs.model.batch_budget import BatchBudget
 from jobs.model.generate import Generator
+from jobs.model.tuning import list_trained
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
@@ -451,6 +453,9 @@ class Evaluator:
             list(list_tested(target.job.stage["data"])),
             target.choices,
             lambda examples: self._held_out(target, examples),
+            lambda key, how, looked: self._take_gradients(
+                target, GradientsTaken(step, key, how, digest), looked
+            ),
             self._fence,
         )
         looked = inside.look(ways)
@@ -487,6 +492,35 @@ class Evaluator:
         logger.info(
             f"{target.folder.name} step {step}: {'; '.join([shown, *looked.flags])}"
         )
+
+    def _take_gradients(
+        self, target: EvalTarget, taken: GradientsTaken, looked: Looked
+    ) -> None:
+        """Takes how far gradients of training examples cancel, by the weights that are
+        held; adds it to what was found inside them."""
+        tuning = target.job.train["tuning"]
+        trained = list_trained(self._swapper.decoder, tuning, self._swapper.trainable)
+        if not trained:
+            looked.values[taken.key] = math.nan
+            looked.flags.append(
+                f"{taken.key}: the base has no adapters yet, so no gradient is taken"
+            )
+            return
+        drawn = target.draw_trained(taken.way["items"])
+        sums = gradients.sum_gradients(
+            self._swapper.model, trained, drawn, self._device
+        )
+        self._fence()
+        looked.files.append(gradients.keep_norms(target.folder, taken, drawn, sums))
+        looked.values.update(gradients.describe_sums(taken.key, drawn, sums))
+        moved = self._swapper.measure_moved(target.job.base_folder)
+        if moved is None:
+            looked.flags.append(
+                f"{taken.key}: how far weights moved is not known, as they started in other"
+                " tensors"
+            )
+        else:
+            looked.values[gradients.name_moved(taken.key)] = moved
 
     def _answer(
         self, target: EvalTarget, suite: Suite, step: int, loss: float | None

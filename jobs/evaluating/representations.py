@@ -50,6 +50,10 @@ class Looked:
     failed: dict[str, str] = field(default_factory=dict)
 
 
+# takes the metrics of gradients by a key, as its definition says, into what was found
+GradientsOf = Callable[[str, Mapping[str, Any], Looked], None]
+
+
 @dataclass(frozen=True)
 class Inside:
     """A run's model as it is at a step, and what it is asked with."""
@@ -64,6 +68,7 @@ class Inside:
     sources: Sequence[str]  # those that are tested, where the data has several
     choices: Choices
     loss_of: LossOf
+    gradients_of: GradientsOf
     fence: Callable[[], None]  # raises where this process may not write any more
 
     def look(self, definitions: Ways) -> Looked:
@@ -78,6 +83,9 @@ class Inside:
                 self.model, self.vocabulary, distances, self.device
             )
         )
+        for key, how in definitions.items():
+            if "gradients" in how:
+                self.gradients_of(key, how, looked)
         of_layers = {
             key: how
             for key, how in definitions.items()
@@ -99,7 +107,7 @@ class Inside:
         try:
             scores_by_key = self.choices.score_by_rules(self.loss_of, rules)
         except UserError as error:
-            looked.failed |= dict.fromkeys(rules, str(error))
+            looked.failed.update(dict.fromkeys(rules, str(error)))
             return
         for key, scores in scores_by_key.items():
             looked.values[key] = scores.values.get(key, math.nan)

@@ -24,7 +24,7 @@ from jobs.contract import snapshots
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import find_damage, read_json
 from jobs.contract.job_file import TrainJob
-from jobs.model import placement, weights
+from jobs.model import lora, placement, weights
 from jobs.model.answer_loss import AnswerLoss, choose_batching
 from jobs.model.batch_budget import BatchBudget
 from jobs.model.batching import choose_attention
@@ -82,6 +82,8 @@ class WeightSwapper:
         self.decoder: Any = None
         self.model: Any = None  # AnswerLoss, as the trainer computes the loss
         self.budget: BatchBudget | None = None  # of its batches
+        # the parameters that its class, or LoRA, does not freeze
+        self.trainable: frozenset[str] = frozenset()
         self.loads = self.swaps = 0
 
     def load_base(self, job: TrainJob) -> None:
@@ -115,6 +117,32 @@ class WeightSwapper:
             )
         self.swaps += 1
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the model has LoRA's adapters in it."""
+        return any(map(is_of_adapter, self.trainable))
+
+    @torch.no_grad()
+    def measure_moved(self, start: Path) -> float | None:
+        """How far the weights are from those of the folder that training started from:
+        the norm of the difference, of LoRA that of what it adds. None where the folder
+        does not have the same tensors."""
+        from safetensors import safe_open
+
+        if self.has_adapters:
+            return lora.measure_added(self.decoder)
+        squares, unseen = 0.0, set(self._places)
+        for path in sorted(start.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                for name in unseen & set(file.keys()):
+                    place, tensor = self._places[name], file.get_tensor(name)
+                    if tensor.shape != place.shape:
+                        return None
+                    before = tensor.to(place.device, place.dtype).double()
+                    squares += float((place.double() - before).square().sum())
+                    unseen.discard(name)
+        return None if unseen else math.sqrt(squares)
+
     def _load(self, folder: Path, job: TrainJob, contents: Contents) -> None:
         self._unload()
         decoder = placement.load_on(
@@ -127,6 +155,11 @@ class WeightSwapper:
         with_adapters = contents is Contents.REPLACEABLE and _is_lora(job)
         if with_adapters:
             apply_tuning(decoder, _tuning(job))
+        self.trainable = frozenset(
+            name
+            for name, parameter in decoder.named_parameters()
+            if parameter.requires_grad
+        )
         self.decoder = decoder.eval().requires_grad_(False)
         self.model = AnswerLoss(self.decoder, choose_batching(self.decoder))
         self.budget = BatchBudget(self.decoder, self._devices[0], self._beside)

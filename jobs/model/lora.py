@@ -3,6 +3,7 @@ weights (Hu et al. 2021, arXiv 2106.09685; rsLoRA: Kalajdzievski 2023, arXiv 231
 """
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -273,3 +274,23 @@ def _find_own_name(name: str, module: nn.Module) -> str:
     if tensor != "weight":
         return tensor
     return name.replace(".base_layer", "").rpartition(".")[2]
+
+
+@torch.no_grad()
+def measure_added(model: Any) -> float:
+    """The Frobenius norm of all that adapters add to the weights they are put on: of
+    each scale · B · A, which is not made whole."""
+    squares = 0.0
+    for module in model.modules():
+        for first, second in (
+            ("lora_A", "lora_B"),
+            ("lora_embedding_A", "lora_embedding_B"),
+        ):
+            for name, factor in getattr(module, first, {}).items():
+                scale = float(module.scaling[name])
+                a = getattr(factor, "weight", factor).double()
+                b = getattr(module, second)[name]
+                b = getattr(b, "weight", b).double()
+                # the trace of (BA)ᵀ(BA), in products of r × r
+                squares += scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
+    return math.sqrt(squares)

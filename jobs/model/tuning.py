@@ -1,10 +1,10 @@
 """Chooses which weights of a model are trained: all, LoRA's, the norms', the biases'."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jobs.model import architecture
-from jobs.model.lora import add_adapters
+from jobs.model.lora import add_adapters, is_of_adapter
 from zsg_core.errors import UserError
 from zsg_core.training.tuning import NOTHING
 
@@ -25,6 +25,22 @@ def apply_tuning(model: Any, tuning: Mapping[str, Any]) -> None:
             parameter.requires_grad_(parameter.requires_grad and name in tuned)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(NOTHING["bitfit"])
+
+
+def list_trained(
+    model: Any, tuning: Mapping[str, Any], trainable: Collection[str]
+) -> list[str]:
+    """The names of the parameters of a model that a tuning trains, in their order; of
+    LoRA the adapters, which are in it. `trainable`: those that its class does not
+    freeze."""
+    method = tuning["method"]
+    names = [name for name, _ in model.named_parameters() if name in trainable]
+    if method == "lora":
+        return [name for name in names if is_of_adapter(name)]
+    if method == "full":
+        return names
+    tuned = _list_tuned(model, method)
+    return [name for name in names if name in tuned]
 
 
 def _list_tuned(model: Any, method: str) -> set[str]:

@@ -119,7 +119,8 @@ class _Bench:
                     f"{folder}: the weights of the stage before are not there; zsg submit"
                     " trains it again"
                 )
-            return Weights(folder, snapshots.read_end_meta(folder).weights, scorer.base)
+            digest = snapshots.read_end_meta(folder).weights or ""
+            return Weights(folder, digest, scorer.base)
         if scorer.base is not None:
             texts = prepare.texts_of_base(self.corpus)
             folder = prepare.make_base(

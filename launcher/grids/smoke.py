@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 SUFFIX = "-smoke"
 SMOKE_ITEMS, SMOKE_TOKENS = 2, 16  # of what is answered
+SMOKE_GRADIENTS = 2  # examples of each source whose gradients are taken
 MOST_BATCH = 16  # examples of a step, or one for each rank
 # test items of a task where hidden states are kept: groups of one have no silhouette
 IN_GROUPS = 4
@@ -344,6 +345,9 @@ def _small_checkpoints(
 ) -> CheckpointSettings:
     update: dict[str, Any] = {"every": 1, **_small_suites(checkpoints)}
     update |= _small_insides(checkpoints, sizes.smoke.layers)
+    if checkpoints.gradients is not None:
+        few = {"items": SMOKE_GRADIENTS}
+        update["gradients"] = checkpoints.gradients.model_copy(update=few)
     if checkpoints.snapshots is not None:
         # one half-way and one at the end
         update["snapshots"] = -(-sizes.steps // 2)

@@ -12,6 +12,7 @@ from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.clusters import profiles
+from launcher.grids.runs import Run
 from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.status import data_notes, logs
@@ -21,7 +22,7 @@ from launcher.submission import submit as submits
 from launcher.views import show
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import submit_lock
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,27 @@ def _make_missing(opened: workflow.ResolvedGrid) -> None:
 
 
 def _plan_prepares(opened: workflow.ResolvedGrid) -> list[plans.Prepare]:
-    """The prepare jobs that a submit of all runs would need."""
+    """The prepare jobs that a submit of all runs would need. UserError for an order that
+    only training can lead to."""
+    for run in opened.runs:
+        _refuse_untrained(opened, run)
     actions = [plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs]
     plan = plans.make_plan(actions, lambda need: _is_there(opened, need), {})
     return plan.prepares
+
+
+def _refuse_untrained(opened: workflow.ResolvedGrid, run: Run) -> None:
+    """UserError for an order by the scores of weights that are still to be trained."""
+    workspace, before = opened.site.workspace, run.scoring_run
+    if before is None or is_whole(workspace.arrangement(run.arrangement_id)):
+        return
+    needs = (str(run.scores_item), before.weights)
+    if not any(is_whole(workspace.root / need) for need in needs):
+        raise UserError(
+            f"the order of run {run.id} is by scores of the weights that the stage before it,"
+            f" {before.id}, leaves, and that is not trained yet: zsg submit trains it, then makes"
+            " the order"
+        )
 
 
 def _raise_failure(workspace: Workspace, items: Sequence[str]) -> None:

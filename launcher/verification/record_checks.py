@@ -31,9 +31,9 @@ from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
 from zsg_core.digest import combine_digests, content_id, digest_ids
 from zsg_core.errors import UserError
-from zsg_core.orders import by_scores, score_list
+from zsg_core.orders import score_list
+from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.order_list import ListFile
-from zsg_core.orders.registry import OrderInputs
 from zsg_core.training import schedule
 
 MEAN = 1e-5  # relative: items are kept in float32, means in float64
@@ -214,15 +214,15 @@ def check_scores(e: Evidence) -> str:
     if used is None or used.digest != scores.digest:
         raise Differs(f"{e.arrangement} was made of other scores than {folder} has")
     corpus = Corpus(e.workspace_of(f"corpora/{e.job.made.corpus}"), e.job.made.corpus)
-    inputs = OrderInputs(
-        recipe=e.stage["arrangement"],
-        tasks=corpus.train.tasks,
-        distances=list,
-        rounds=lambda farthest, cap: iter(()),
+    order = arrange_items(
+        e.stage["arrangement"],
+        corpus.train.tasks,
+        list,  # no distance is asked for, nor a round
+        lambda farthest, cap: iter(()),
         ids=corpus.train.ids,
+        sources=lambda: corpus.train.sources,
         read_input=lambda: scores,
     )
-    order = by_scores.arrange_by_scores(inputs)
     if [corpus.train.ids[position] for position in order.places] != e.ids:
         raise Differs(f"{e.arrangement} is not the order of the scores in {folder}")
     return (

@@ -35,6 +35,7 @@ from zsg_core.metrics.rank_classification import (
 from zsg_core.metrics.rouge import ENGLISH, TYPES
 from zsg_core.metrics.translation import BLEU
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
+from zsg_core.settings.gradients import GRADIENT_RATIO, GradientSettings
 from zsg_core.settings.representations import (
     DISTANCE,
     SILHOUETTE,
@@ -294,6 +295,7 @@ class CheckpointSettings(Strict):
     )
     representations: RepresentationSettings | None = None
     token_distance: TokenDistanceSettings | None = None
+    gradients: GradientSettings | None = None
     snapshots: SnapshotSteps = Field(
         default=None,
         description=(
@@ -339,7 +341,7 @@ class CheckpointSettings(Strict):
     ) -> dict[str, Any]:
         """A job that does not ask for them is written as before they were there."""
         written = serialize(self)
-        for name in ("bleu", "rouge"):
+        for name in ("bleu", "rouge", "gradients"):
             if written.get(name) is None:
                 written.pop(name, None)
         return written
@@ -431,7 +433,7 @@ class CheckpointSettings(Strict):
             for rule in dict.fromkeys(self.rank_accuracy.by):
                 key = name_key(rule, self.rank_accuracy.name)
                 definitions[key] = define_key(rule)
-        for measure in (self.representations, self.token_distance):
+        for measure in (self.representations, self.token_distance, self.gradients):
             if measure is not None:
                 definitions |= measure.ways
         return definitions
@@ -442,6 +444,7 @@ class CheckpointSettings(Strict):
         settings = {
             DISTANCE: "token_distance",
             SILHOUETTE: "representations",
+            GRADIENT_RATIO: "gradients",
             RANK_ACCURACY: RANK_ACCURACY,
         }
         return settings.get(key.partition("/")[0], "generation")

@@ -390,9 +390,8 @@ class ParaphraseSettings(MakerSettings):
     @model_validator(mode="after")
     def _only_what_counts(self) -> "ParaphraseSettings":
         if self.instruction is None:
-            # a recipe writes defaults out, so that they are given says nothing
-            for key, idle in (("place", "after"), ("replaces", False)):
-                if getattr(self, key) != idle:
+            for key in ("place", "replaces"):
+                if key in self.model_fields_set:
                     raise ValueError(
                         f"`{key}` is of an `instruction`, and none is given"
                     )
