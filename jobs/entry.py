@@ -33,6 +33,7 @@ from jobs.contract.job_file import (
     AnyJob,
     CanaryJob,
     EvaluateJob,
+    LookJob,
     NodeCheckJob,
     PrepareJob,
     SampleJob,
@@ -235,11 +236,15 @@ def _settle_end(
     asked for."""
     saved = state.newest_whole_step(start.path)
     facts = facts | {"saved": saved}
-    if not cancellation.read_cancellation(start.path, job.submission):
+    request = cancellation.read_cancellation(start.path, job.submission)
+    if request is None:
         return outcome, facts
     facts = {"step": saved, **facts}
     decision = _decide(job, outcome, facts, start.past, is_cancel_asked=True)
-    return decision.outcome, facts | decision.facts
+    facts |= decision.facts
+    if decision.outcome == Outcome.CANCELLED:
+        facts |= request.facts
+    return decision.outcome, facts
 
 
 def _tell_end(
@@ -345,14 +350,14 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
     if start.ranks.is_main:
         journal = Journal(start.path, start.attempt, role, job.stage_id)
     try:
-        if isinstance(job, PrepareJob):
-            return _prepare(job, journal, start.pulse)
-        if isinstance(job, SampleJob):
-            return _sample(job, journal, start.pulse)
+        if isinstance(job, PrepareJob | SampleJob):
+            return _make_inputs(job, journal, start.pulse)
         if isinstance(job, ScoreJob):
             return _score(job, journal, start.pulse)
         if isinstance(job, CanaryJob):
             return _watch(job, journal, start.pulse)
+        if isinstance(job, LookJob):
+            return _look(job, journal, start.pulse)
         if isinstance(job, EvaluateJob):
             return _evaluate(start, job, journal)
         if isinstance(job, NodeCheckJob):
@@ -361,6 +366,15 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
     finally:
         if journal:
             journal.close()
+
+
+def _make_inputs(
+    job: PrepareJob | SampleJob, journal: Journal | None, pulse: Pulse
+) -> tuple[Outcome, dict[str, Any]]:
+    """Makes what runs read."""
+    if isinstance(job, PrepareJob):
+        return _prepare(job, journal, pulse)
+    return _sample(job, journal, pulse)
 
 
 def _prepare(
@@ -401,6 +415,17 @@ def _watch(
     with job_log.record_progress("waiting", journal, pulse):
         result = canary.wait_for_first_run(job)
     return Outcome.DONE, asdict(result)
+
+
+def _look(
+    job: LookJob, journal: Journal | None, pulse: Pulse
+) -> tuple[Outcome, dict[str, Any]]:
+    """Looks at claims between two waves of runs."""
+    from jobs.deciding import look
+
+    with job_log.record_progress("looking", journal, pulse):
+        look.take_look(job)
+    return Outcome.DONE, {}
 
 
 def _check_nodes(

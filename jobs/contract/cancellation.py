@@ -8,6 +8,7 @@ stops: what is submitted later is not meant.
 from pathlib import Path
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from jobs.contract import job_file
 from jobs.contract.attempt import now_ms
@@ -21,19 +22,36 @@ TOLD = {"cause": Cause.CANCELLED, "evidence": "by zsg cancel"}  # in the exit re
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The wish that a submission's job stop; `save`: it may first save its state.
-    `asked`: ms since the epoch."""
+    `asked`: ms since the epoch; `why`: in words, where it was no user who asked."""
 
     schema: int = SCHEMA
     submission: str
     save: bool
     asked: int
+    why: str | UnsetType = UNSET
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether it was a look at the claims that asked."""
+        return not isinstance(self.why, UnsetType)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the exit record says of it."""
+        if isinstance(self.why, UnsetType):
+            return dict(TOLD)
+        return {"cause": Cause.SPARED, "evidence": self.why}
 
 
-def request_cancellation(folder: Path, submission: str, save: bool) -> None:
-    """Asks the job of a folder to stop; `save`: it may first save its state."""
-    write_record(
-        folder / NAME, CancelRequest(submission=submission, save=save, asked=now_ms())
+def request_cancellation(
+    folder: Path, submission: str, save: bool, why: str | None = None
+) -> None:
+    """Asks the job of a folder to stop; `save`: it may first save its state; `why`: in
+    words, where no user asked."""
+    request = CancelRequest(
+        submission=submission, save=save, asked=now_ms(), why=why or UNSET
     )
+    write_record(folder / NAME, request)
 
 
 def read_cancellation(folder: Path, submission: str) -> CancelRequest | None:

@@ -31,6 +31,9 @@ class Cause(StrEnum):
     STAGE_FAILED = "a stage before failed"  # the run from whose weights this one starts
     # the run that went first, before the others of its grid
     CANARY_FAILED = "canary failed"
+    # the job that was to look at the claims between two waves of a grid
+    LOOK_FAILED = "look failed"
+    SPARED = "spared"  # the claims were decided before its wave began
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
     # before zsg itself began: its node lacks Python or the workspace, srun refuses

@@ -360,6 +360,29 @@ class CanaryJob(Job, frozen=True, kw_only=True, tag="canary"):
     makes: list[str]
 
 
+class LookedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that a look is of, and its axes."""
+
+    run: str
+    axes: dict[str, Any]
+
+
+class LookJob(Job, frozen=True, kw_only=True, tag="look"):
+    """Looks at a grid's claims between two waves. `number` counts from 1; `runs`: those of
+    the waves up to it, in the order of the grid; `spares`: those behind, which end where
+    all is decided; `claims`, `looks`: as the grid said when it was submitted
+    (zsg_core.settings)."""
+
+    grid: str
+    number: int
+    runs: list[LookedRun]
+    spares: list[str]
+    claims: list[str]
+    looks: dict[str, Any]
+    after: list[str]
+    makes: list[str]
+
+
 class ServedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run that is evaluated, and what is wanted of it. `suites`: the fields of each,
     a zsg_core.suites.Suite, which `zsg status` has no need to load."""
@@ -402,6 +425,7 @@ AnyJob = (
     | SampleJob
     | ScoreJob
     | CanaryJob
+    | LookJob
     | EvaluateJob
     | NodeCheckJob
 )
@@ -463,7 +487,7 @@ def fields_of(job: AnyJob) -> dict[str, Any]:
 
 def jobs_before(job: AnyJob | None) -> list[str]:
     """The job folders that a job waits for."""
-    waits = isinstance(job, TrainJob | ScoreJob | CanaryJob | EvaluateJob)
+    waits = isinstance(job, TrainJob | ScoreJob | CanaryJob | LookJob | EvaluateJob)
     return job.after if waits else []
 
 

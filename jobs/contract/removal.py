@@ -46,6 +46,7 @@ IN_JOB = (
     *("job.json", "attempt.json", "exit.json", "cancel.json", "heartbeat.json"),
     *("rendezvous.json", "past_attempts.jsonl", "journal", "lock", "log.txt"),
 )
+IN_LOOK = (*IN_JOB, "decision.json")
 # with the lists of the items of its test set and of suites
 IN_RUN = (
     *IN_JOB,

@@ -37,6 +37,7 @@ TOP_FOLDERS = (
     "prepare",
     "evaluate",
     "canary",
+    "looks",
     "checks",
     "records",
     "corpora",

@@ -310,7 +310,7 @@ def _read_scene(
 
 
 def _is_helper(item: str, stages: Collection[str]) -> bool:
-    return item.startswith(("prepare/", "canary/")) or item in stages
+    return item.startswith(("prepare/", "canary/", "looks/")) or item in stages
 
 
 def _find_served(jobs: Mapping[str, AnyJob | None]) -> dict[str, list[str]]:

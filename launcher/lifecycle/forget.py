@@ -59,6 +59,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     "prepare": removal.IN_JOB,
     "evaluate": removal.IN_JOB,
     "canary": removal.IN_JOB,
+    "looks": removal.IN_LOOK,
     "tokens": removal.IN_TOKENS,
     "first_losses": removal.IN_FIRST_LOSSES,
     CHAT_TRIALS: removal.IN_CHAT_TRIAL,
@@ -75,7 +76,7 @@ NAMES: Mapping[str, Sequence[str]] = {
 RUNS = "runs/"
 _PATH = re.compile(r"[a-z_-]+/[\w-]+")
 PROOF = f"{model_proof.FOLDER}/"  # each of these is a file
-BESIDE = ("prepare/", "evaluate/", "canary/")  # jobs that are no runs
+BESIDE = ("prepare/", "evaluate/", "canary/", "looks/")  # jobs that are no runs
 
 
 @dataclass(frozen=True)

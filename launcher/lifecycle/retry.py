@@ -51,6 +51,8 @@ MOST: Mapping[str, int | None] = {
     Cause.BAD_INPUT: 0,
     Cause.CANCELLED: None,
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
+    Cause.LOOK_FAILED: None,  # they have not run, and the look is taken again
+    Cause.SPARED: None,  # nothing failed
 }
 # of runs that are left
 STOPPED, HELD, DAMAGED = "stopped", "ended", "done with a journal that has lost rows"

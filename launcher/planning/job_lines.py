@@ -9,7 +9,7 @@ from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
 from launcher.planning.estimates import Estimate
-from launcher.planning.plan import Evaluation, Plan, Prepare, TrainGroup
+from launcher.planning.plan import Evaluation, Look, Plan, Prepare, TrainGroup
 from launcher.planning.workload import AT_MOST
 from zsg_core.shown_text import name_few
 
@@ -98,7 +98,7 @@ def _describe_training(
 ) -> Iterator[JobLine]:
     """The train jobs, those of equal size that run in the same wave together."""
     first = _find_first_training_wave(plan)
-    waves = _find_waves(plan.groups)
+    waves = _find_waves(plan.groups, plan.looks)
     after_canary = 0 if plan.canary is None else 1
     runs_by_size: dict[tuple[int, JobSize], list[Run]] = {}
     for number, group in enumerate(plan.groups):
@@ -138,16 +138,21 @@ def _describe_canary(
     )
 
 
-def _find_waves(groups: Sequence[TrainGroup]) -> list[int]:
-    """Of each array, how many trainings come before its own, one after the other."""
+def _find_waves(groups: Sequence[TrainGroup], looks: Sequence[Look]) -> list[int]:
+    """Of each array, how many trainings come before its own, one after the other; behind
+    a look, those that it is of."""
     maker = {
         f"runs/{run.id}": number
         for number, group in enumerate(groups)
         for run in group.runs
     }
     waves = list[int]()
+    runs_before = {look.item: look.after for look in looks}
     for group in groups:  # a run comes before those that start from its weights
-        before = [maker[item] for item in group.after if item in maker]
+        after = [*group.after]
+        for item in group.after:
+            after += runs_before.get(item, ())
+        before = [maker[item] for item in after if item in maker]
         earlier = [waves[number] for number in before if number < len(waves)]
         waves.append(max(earlier, default=-1) + 1)
     return waves
@@ -243,6 +248,11 @@ def list_job_names(plan: Plan) -> list[str]:
         task = f"waits for the first checkpoint of {canary.run.id}"
         line = f"{canary.item}: {task}, one CPU"
         lines.append(line)
+    lines += [
+        f"{look.item}: looks at the claims after {len(look.after):,} runs, one CPU;"
+        f" {len(look.spares):,} runs wait for it"
+        for look in plan.looks
+    ]
     return lines
 
 

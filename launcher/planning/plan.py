@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.contract.folder import CHAT_TRIALS
 from jobs.contract.ledger_rows import Retried
+from jobs.contract.look_decision import FOLDER as LOOKS
 from jobs.contract.model_proof import FOLDER as PROOFS
 from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
@@ -151,6 +152,20 @@ class Canary:
 
 
 @dataclass(frozen=True)
+class Look:
+    """A look that is to be taken. `number` counts from 1; `runs`: those of the waves up to
+    it; `spares`: those of the waves behind; `after`: the jobs that it waits for."""
+
+    item: str
+    number: int
+    runs: Sequence[Run]
+    spares: Sequence[Run]
+    claims: Sequence[str]
+    looks: Mapping[str, Any]
+    after: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Unwanted:
     """A run that the grid wanted once and no longer lists. It is never stopped unasked."""
 
@@ -177,6 +192,8 @@ class Plan:
     # node that no new job is to run on → why
     exclude: dict[str, str] = field(default_factory=dict[str, str])
     canary: Canary | None = None
+    # taken between waves of runs, in their order
+    looks: list[Look] = field(default_factory=list[Look])
     is_local: bool = False  # one evaluate job then serves all, once the runs have ended
     # those that Slurm holds and that a submit releases
     held: list[Job] = field(default_factory=list[Job])
@@ -194,6 +211,7 @@ class Plan:
             + (1 + links) * runs
             + evaluators
             + (self.canary is not None)
+            + len(self.looks)
         )
 
     @property
@@ -690,8 +708,9 @@ def _join_groups(groups: list[TrainGroup]) -> TrainGroup:
 
 
 def waits_for_a_run(group: TrainGroup) -> bool:
-    """Whether what the group starts from is still to be trained."""
-    return any(item.startswith("runs/") for item in group.after)
+    """Whether what the group starts from is still to be trained, or a look comes before
+    it."""
+    return any(item.startswith(("runs/", f"{LOOKS}/")) for item in group.after)
 
 
 def _waits_for_prepares(group: TrainGroup) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
-from jobs.contract import job_file
+from jobs.contract import cancellation, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
@@ -34,6 +34,12 @@ def read_local_state(
         )
         # It may have told its end since it was looked for.
         return exit_states.read_end(folder, last) or add_progress(folder, died)
+    request = cancellation.read_cancellation(folder, last.id)
+    if request is not None and request.is_spared:
+        facts = request.facts
+        return JobState(
+            state=State.CANCELLED, cause=facts["cause"], evidence=facts["evidence"]
+        )
     if is_locked(workspace.submission(last.id) / "lock"):
         is_first = last.kind in ("prepare", "sample", "score")
         return JobState(state=State.QUEUED if is_first else State.WAITING)

@@ -46,6 +46,8 @@ NEXT = {
     Cause.CANCELLED: "somebody wanted it to end",
     Cause.SIGNAL: "it was told to stop",
     Cause.PREPARE_FAILED: "mend what the prepare job names",
+    Cause.LOOK_FAILED: "zsg why of the look; zsg retry takes it again, and the wave behind it",
+    Cause.SPARED: "nothing: the claims were decided before its wave began; zsg report",
     Cause.CANARY_FAILED: "see zsg why of the run that went first, and mend that",
     Cause.STAGE_FAILED: "mend the run that it starts from",
     Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip",
@@ -374,7 +376,7 @@ def _resume_by_others(trouble: Trouble) -> str | None:
         return f"nothing: {trouble.grid} lists it no longer"
     if trouble.outlook.with_others:
         return f"{trouble.outlook.with_others} (for the runs that wait for it)"
-    if trouble.run.startswith(("prepare/", "canary/")):
+    if trouble.run.startswith(("prepare/", "canary/", "looks/")):
         return f"zsg submit {GRID_FILE} makes it again where a run needs it"
     return None
 

@@ -30,7 +30,7 @@ from zsg_core.errors import UserError
 logger = logging.getLogger(__name__)
 
 WATCH_S = 20  # the scheduler is asked no more often
-KINDS = ("runs", "prepare", "evaluate", "canary", "checks")
+KINDS = ("runs", "prepare", "evaluate", "canary", "looks", "checks")
 
 
 def status_rows(

@@ -39,6 +39,8 @@ WORDS = {
     Cause.PREPARE_FAILED: "prepare",
     Cause.STAGE_FAILED: "stage",
     Cause.CANARY_FAILED: "canary",
+    Cause.LOOK_FAILED: "look",
+    Cause.SPARED: "spared",
     Cause.BAD_DATA: "data",
     Cause.BAD_INPUT: "input",
     Cause.LAUNCH_FAILED: "launch",

@@ -45,7 +45,13 @@ from zsg_core.errors import ClusterError
 
 logger = logging.getLogger(__name__)
 
-BEFORE = ("prepare", "sample", "score", "canary")  # kinds of jobs that others wait for
+BEFORE = (
+    "prepare",
+    "sample",
+    "score",
+    "canary",
+    "look",
+)  # kinds of jobs that others wait for
 MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
 MANY = 100  # job folders, from which on the folder that holds them is listed
 # the cause of a job that never started, by the kind of the one that it waited for
@@ -53,6 +59,7 @@ CAUSES_BEFORE = {
     "prepare": Cause.PREPARE_FAILED,
     "runs": Cause.STAGE_FAILED,
     "canary": Cause.CANARY_FAILED,
+    "looks": Cause.LOOK_FAILED,
 }
 
 # what keeps from reading one job and not the others

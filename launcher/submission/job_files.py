@@ -21,6 +21,8 @@ from jobs.contract.job_file import (
     CheckpointPlan,
     CorpusToMake,
     EvaluateJob,
+    LookedRun,
+    LookJob,
     MadeThings,
     ModelToProve,
     NodeCheckJob,
@@ -43,6 +45,7 @@ from jobs.contract.job_file import (
     TrainPaths,
     WatchedRun,
 )
+from jobs.contract.look_decision import NAME as DECISION
 from jobs.contract.node_check import KIND as NODE_CHECK
 from jobs.contract.node_check import NodeCheckRequest
 from jobs.contract.notices import Receiver
@@ -51,7 +54,7 @@ from launcher.grids import model_folder
 from launcher.grids.runs import Run
 from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
-from launcher.planning.plan import Canary, Prepare, run_item
+from launcher.planning.plan import Canary, Look, Prepare, run_item
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
@@ -325,6 +328,32 @@ def write_canary(
         makes=[speed],
     )
     job_file.write_job(workspace.root / first.item, job)
+
+
+def write_look(
+    workspace: Workspace,
+    look: Look,
+    grid: str,
+    profile: Profile,
+    submission: str,
+    size: JobSize,
+) -> None:
+    """Writes the job.json of a look between two waves of a grid."""
+    job = LookJob(
+        **make_head("look", submission, workspace, size, profile),
+        run_id=None,
+        paths=Paths(workspace=str(workspace.root)),
+        stage_id=look.item.partition("/")[2],
+        grid=grid,
+        number=look.number,
+        runs=[LookedRun(run=run.id, axes=run.axes) for run in look.runs],
+        spares=[run.id for run in look.spares],
+        claims=list(look.claims),
+        looks=dict(look.looks),
+        after=list(look.after),
+        makes=[f"{look.item}/{DECISION}"],
+    )
+    job_file.write_job(workspace.root / look.item, job)
 
 
 def write_evaluate(

@@ -37,6 +37,7 @@ from launcher.planning.plan import (
     EVALUATE,
     Canary,
     Evaluation,
+    Look,
     Plan,
     Prepare,
     TrainGroup,
@@ -58,6 +59,7 @@ from zsg_core.suites import list_key_variables
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+LOOK_MIN = 60  # minutes that a look may take: journals of many runs are read
 # of prepare jobs, in the order in which those that wait for none of the same plan come
 KINDS = ("sample", "score", "prepare")
 
@@ -300,16 +302,27 @@ class SlurmSubmitter:
             self._release(sent)
 
     def _submit_all(self) -> Iterator[Submission]:
+        beside: list[Submission] = []  # evaluate jobs that a look waits for, too
+        looks = {look.item: look for look in self.plan.looks}
         for array in order_arrays(self.plan):
             if isinstance(array, TrainGroup):
-                for runs in _split(array.runs, self.longest_array):
-                    yield from self._submit_group(replace(array, runs=runs))
+                for item in [item for item in array.after if item in looks]:
+                    yield self._submit_look(looks.pop(item), beside)
+                for sent in self._submit_array(array):
+                    if sent.kind == "evaluate":
+                        beside.append(sent)
+                    yield sent
             else:
                 for prepares in _split(array, self.longest_array):
                     yield self._submit_prepares(prepares)
         trained = [a.run for a in self.plan.actions if a.kind == EVALUATE]
         if trained:
             yield from self._submit_evaluation_later(evaluation_later(trained))
+
+    def _submit_array(self, group: TrainGroup) -> Iterator[Submission]:
+        """A group of runs, in arrays as long as Slurm takes them."""
+        for runs in _split(group.runs, self.longest_array):
+            yield from self._submit_group(replace(group, runs=runs))
 
     def _submit_group(self, group: TrainGroup) -> Iterator[Submission]:
         """An array of runs, the evaluate jobs that serve it, and the job that watches
@@ -431,6 +444,31 @@ class SlurmSubmitter:
         )
         return sent
 
+    def _submit_look(self, look: Look, beside: Sequence[Submission]) -> Submission:
+        """Submits the job that looks at the claims once the waves before it have ended,
+        and the evaluate jobs beside them; it takes one CPU."""
+        size = JobSize(time_min=LOOK_MIN)
+        sent = self.ledger.intend(
+            kind="look",
+            grid=self.grid.name,
+            items=[look.item],
+            **self.site.scheduling,
+        )
+        job_files.write_look(
+            self.site.workspace,
+            look,
+            self.grid.name,
+            self.site.profile,
+            sent.id,
+            size,
+        )
+        last = self.ledger.by_item()
+        links = [last[item].job_ids(item) for item in look.after if item in last]
+        ids = [link[-1] for link in links if link]
+        ids += [job_id for evaluate in beside for job_id in evaluate.ids]
+        after = sbatch.build_dependency(ids, whatever_they_made=True)
+        return self._send(sent, size, after)
+
     def _submit_evaluators(
         self, evaluation: Evaluation, trained: Submission
     ) -> Iterator[Submission]:
@@ -509,7 +547,11 @@ def order_arrays(plan: Plan) -> list[list[Prepare] | TrainGroup]:
     ordered: list[list[Prepare] | TrainGroup] = []
     while waiting:
         unsent = {item for array in waiting for item in _list_items(array)}
-        ready = [array for array in waiting if unsent.isdisjoint(_list_awaited(array))]
+        ready = [
+            array
+            for array in waiting
+            if unsent.isdisjoint(_list_awaited(array, plan.looks))
+        ]
         assert ready, "jobs wait for one another in a circle"
         # one at a time: the next may be one that comes first among those now ready
         ordered.append(ready[0])
@@ -524,10 +566,14 @@ def _list_items(array: list[Prepare] | TrainGroup) -> list[str]:
     return [prepare.item for prepare in array]
 
 
-def _list_awaited(array: list[Prepare] | TrainGroup) -> set[str]:
-    """The job folders that an array waits for, but for its own."""
-    after = array.after if isinstance(array, TrainGroup) else array[0].after
-    return set(after) - set(_list_items(array))
+def _list_awaited(array: list[Prepare] | TrainGroup, looks: Sequence[Look]) -> set[str]:
+    """The job folders that an array waits for, but for its own; behind a look, what that
+    waits for."""
+    after = set(array.after if isinstance(array, TrainGroup) else array[0].after)
+    for look in looks:
+        if look.item in after:
+            after |= set(look.after)
+    return after - set(_list_items(array))
 
 
 def _name_evaluate_item(runs: Sequence[Run]) -> str:
@@ -557,6 +603,7 @@ def submit_local(
     recorder = _LocalRecorder(site, grid, plan, ledger)
     recorder.record_prepares()
     recorder.record_runs()
+    recorder.record_looks()
     recorder.record_evaluation()
     return recorder.jobs, recorder.locks
 
@@ -589,6 +636,7 @@ class _LocalRecorder:
         if not runs:
             return
         retries, starts = _select_failures(runs, self.plan.failures), self.plan.starts
+        looks = {look.item for look in self.plan.looks}
         with self._record("train", list(runs), retries) as submission:
             for item, run in runs.items():
                 needed = self.plan.needed[run.id]
@@ -601,7 +649,30 @@ class _LocalRecorder:
                     run.id in starts,
                 )
                 max_length = run.stage["train"]["max_length"]
-                job = local.LocalJob(item, run.needs, needed, max_length=max_length)
+                job = local.LocalJob(
+                    item,
+                    run.needs,
+                    needed,
+                    waits=any(each in looks for each in needed),
+                    max_length=max_length,
+                )
+                self.jobs.append(job)
+
+    def record_looks(self) -> None:
+        """Looks take place once the waves before them have ended. Where one fails, the
+        wave behind it goes on: no look is passed over in silence, but no run waits for
+        good."""
+        for look in self.plan.looks:
+            with self._record("look", [look.item]) as submission:
+                job_files.write_look(
+                    self.site.workspace,
+                    look,
+                    self.grid.name,
+                    self.site.profile,
+                    submission,
+                    JobSize(time_min=LOOK_MIN),
+                )
+                job = local.LocalJob(look.item, after=tuple(look.after), waits=True)
                 self.jobs.append(job)
 
     def record_evaluation(self) -> None:

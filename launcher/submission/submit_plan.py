@@ -6,7 +6,7 @@ Reads the workspace and Slurm's answers; changes nothing.
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from jobs.contract import job_file
@@ -14,6 +14,7 @@ from jobs.contract.folder import Workspace, find_damage, is_committed
 from jobs.contract.grid_record import ListedRun
 from jobs.contract.job_file import jobs_before, runs_served
 from jobs.contract.ledger_rows import Retried
+from jobs.contract.look_decision import LookDecision
 from jobs.contract.states import State
 from jobs.runtime.slurm_calls import run_program
 from launcher.clusters import slurm
@@ -29,6 +30,7 @@ from launcher.planning.plan import (
     RETRY,
     Action,
     Allow,
+    Look,
     Plan,
     Unwanted,
     choose_actions,
@@ -38,7 +40,7 @@ from launcher.planning.plan import (
 from launcher.planning.site import Site
 from launcher.status.journal_checks import flag_journals
 from launcher.status.status import collect_states
-from launcher.submission import canary
+from launcher.submission import canary, waves
 from launcher.workspace import recorded_grids
 from launcher.workspace.job_state import HELD_AFTER_LAUNCH, HELD_BY_USER, JobState
 from launcher.workspace.ledger import Ledger, Submission
@@ -61,9 +63,19 @@ class _Facts:
     beside: Mapping[str, JobState]  # of jobs beside them, that may hold them up
     makers: dict[str, str]  # what active jobs are going to make: the job folder of each
     is_made: Callable[[str], bool]
+    looks: Sequence[Look] = ()  # between waves of the grid's runs
+    # what looks have decided, by their folders
+    decisions: Mapping[str, LookDecision] = field(
+        default_factory=dict[str, LookDecision]
+    )
 
     def is_made_or_coming(self, need: str) -> bool:
         return self.is_made(need) or need in self.makers
+
+    def is_under_way(self, item: str) -> bool:
+        """Whether a run of the grid, or a job beside, may still make something."""
+        state = self.states.get(item) or self.beside.get(item)
+        return state is not None and _is_under_way(state)
 
     def state_of(self, run: Run) -> JobState:
         return self.states[run_item(run)]
@@ -96,6 +108,9 @@ class SubmitPlanner:
 
         decided = choose_actions(
             self.runs, facts.states, self.allow, facts.is_made_or_coming
+        )
+        decided = waves.spare_actions(
+            decided, facts.looks, facts.decisions, facts.states
         )
         plan = plan_actions(self._add_evaluations(decided, facts))
         chain = self.site.profile.slurm.chain_length
@@ -148,6 +163,7 @@ class SubmitPlanner:
         def is_made(need: str) -> bool:
             return _is_made(self.site, need)
 
+        looks = waves.list_looks(self.grid, self.runs)
         beside = self._collect_beside(before)
         states = self._collect_states(items)
         return _Facts(
@@ -156,6 +172,8 @@ class SubmitPlanner:
             beside,
             self._find_makers(before, beside),
             cache(is_made),
+            looks,
+            waves.read_decisions(workspace, looks),
         )
 
     def _collect_states(self, items: Iterable[str]) -> dict[str, JobState]:
@@ -203,6 +221,12 @@ class SubmitPlanner:
 
     def _plan_actions(self, actions: list[Action], facts: _Facts) -> Plan:
         plan = make_plan(actions, facts.is_made, facts.makers)
+        plan = waves.with_looks(
+            plan,
+            facts.looks,
+            {item for item in facts.decisions if not facts.decisions[item].is_over},
+            facts.is_under_way,
+        )
         if self._is_local or not self.allow.canary:
             return plan
         proven = [a.run for a in actions if _has_trained(facts.state_of(a.run))]

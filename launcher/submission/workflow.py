@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.states import ACTIVE, State
 from jobs.files import ownership, paths
@@ -647,8 +648,13 @@ def _has_failed(
     not_selected = {
         action.run.id for action in plan.actions if action.reason == NOT_SELECTED
     }
+    counting = [
+        row
+        for row in rows
+        if row["run"] not in not_selected and row.get("cause") != Cause.SPARED
+    ]
     return not _evaluated(opened, jobs) or any(
-        row["state"] != State.DONE for row in rows if row["run"] not in not_selected
+        row["state"] != State.DONE for row in counting
     )
 
 

@@ -30,7 +30,7 @@ _SNAPSHOT = re.compile(
 )
 # an absolute path in a job's file
 _PATH = re.compile(rb'"/(?:[^"\\]|\\.)*"')
-_WITH_JOBS = ("runs", "prepare", "evaluate", "canary")
+_WITH_JOBS = ("runs", "prepare", "evaluate", "canary", "looks")
 
 
 @dataclass

@@ -105,6 +105,7 @@ LONG_MODULES = [
     "wheel",
     "evaluate_suites",
     "canary",
+    "looks",
     "ends_on_slurm",
     "submission_on_slurm",
     "snapshots",

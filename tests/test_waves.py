@@ -1,0 +1,334 @@
+"""Do runs of later splits wait for the look before them, and end where it finds them needless?"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.report import listed_run, record_run
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation, job_file, look_decision
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Workspace
+from jobs.contract.grid_record import GridRecord, ListedRun, write_grid_record
+from jobs.contract.job_file import LookedRun, LookJob, Paths, Resources
+from jobs.contract.look_decision import LookDecision
+from jobs.contract.states import State
+from jobs.deciding import look
+from launcher.grids import grid_claims
+from launcher.grids.grid import Grid
+from launcher.grids.runs import Run
+from launcher.planning.plan import SKIP, SUBMIT, Action, Plan, run_item
+from launcher.submission import canary, waves
+from launcher.submission.submit import order_arrays
+from launcher.workspace.job_state import JobState
+from tests.lib.planned_runs import a_run, planned
+from zsg_core.settings.claims import OF_A_GRID
+from zsg_core.settings.looks import Looks
+
+SPLITS = 6
+[CLAIM] = OF_A_GRID.validate_python(
+    [{"claim": "rises", "along": "arrangement.order", "values": ["nft", "fft"]}]
+)
+LOOKS = Looks(at=[4, 5, 6])
+
+
+def make_grid() -> Grid:
+    """A grid whose claim is looked at after 4, 5 and 6 splits."""
+    return Grid(Path("g.yaml"), "g", None, [], [], (), (CLAIM,), LOOKS)
+
+
+def list_runs() -> list[Run]:
+    """Two orders on each of six splits."""
+    runs: list[Run] = []
+    for order in ("random", "cluster"):
+        for split in range(SPLITS):
+            run = a_run(
+                order, data={"held_out": {"by": "seed", "tasks": 2, "seed": split}}
+            )
+            axes = {"arrangement.order": order, "data.held_out.seed": split}
+            runs.append(dataclasses.replace(run, axes=axes))
+    return runs
+
+
+def plan_waves(
+    decided: set[str] | None = None, active: set[str] | None = None
+) -> tuple[Plan, list[Run]]:
+    """The plan of all runs, where these looks were taken and these jobs are under way."""
+    runs = list_runs()
+    looks = waves.list_looks(make_grid(), runs)
+    chosen = {looks[int(number) - 1].item for number in decided or ()}
+    busy = active or set[str]()
+    plan = waves.with_looks(planned(runs), looks, chosen, lambda item: item in busy)
+    return plan, runs
+
+
+def test_each_wave_waits_for_the_look_before_it() -> None:
+    """Whole splits in a wave; the look waits for all runs up to it; each run is in one
+    array, and arrays come after what they wait for."""
+    plan, runs = plan_waves()
+    first, second = plan.looks
+    split_of = {run.id: run.axes["data.held_out.seed"] for run in runs}
+
+    assert [look.number for look in plan.looks] == [1, 2]
+    assert len(first.after) == 8
+    assert len(second.after) == 10
+    for group in plan.groups:
+        splits = {split_of[run.id] for run in group.runs}
+        if first.item in group.after:
+            assert splits == {4}
+        elif second.item in group.after:
+            assert splits == {5}
+        else:
+            assert splits <= {0, 1, 2, 3}
+    listed = [run.id for group in plan.groups for run in group.runs]
+    assert sorted(listed) == sorted(run.id for run in runs)
+    seen: set[str] = set()
+    for array in order_arrays(plan):
+        if isinstance(array, list):
+            continue
+        for item in array.after:
+            after = {one.item: one.after for one in plan.looks}.get(item, ())
+            assert seen.issuperset(after)
+        seen |= {run_item(run) for run in array.runs}
+
+
+def test_a_look_that_is_taken_or_under_way_is_not_made_again() -> None:
+    """What waits for it waits for that one; what it let go on waits no more."""
+    plan, _ = plan_waves()
+    first, second = (look.item for look in plan.looks)
+    under_way, _ = plan_waves(active={first})
+    taken, _ = plan_waves(decided={"1"})
+
+    assert [look.item for look in under_way.looks] == [second]
+    assert any(first in group.after for group in under_way.groups)
+    assert not any(first in group.after for group in taken.groups)
+    assert [look.item for look in taken.looks] == [second]
+
+
+def test_a_grid_that_was_edited_has_looks_of_its_own() -> None:
+    """Of other runs or other claims; those of the same are the same."""
+    runs, grid = list_runs(), make_grid()
+    items = [one.item for one in waves.list_looks(grid, runs)]
+    other = dataclasses.replace(grid, looks=Looks(at=[4, 5, 6], error_rate=0.1))
+
+    assert items == [one.item for one in waves.list_looks(grid, runs)]
+    assert set(items).isdisjoint(one.item for one in waves.list_looks(other, runs))
+    fewer = waves.list_looks(grid, [run for run in runs if run is not runs[0]])
+    assert set(items).isdisjoint(one.item for one in fewer)
+    assert waves.list_looks(dataclasses.replace(grid, looks=None), runs) == []
+
+
+def test_one_of_the_first_wave_goes_first() -> None:
+    """Later waves wait for looks, not for it."""
+    plan, _ = plan_waves()
+    gated = canary.with_first(plan, lambda run: 0.0, [])
+
+    assert gated.canary is not None
+    assert gated.canary.waiting == 7
+    for group in gated.groups:
+        if any(one.item in group.after for one in gated.looks):
+            assert gated.canary.item not in group.after
+
+
+def decide(item: str, *, is_over: bool) -> dict[str, LookDecision]:
+    """A decision of a look."""
+    decision = LookDecision(
+        grid="g", number=1, splits=4, is_over=is_over, why="decided", claims=[], at=1
+    )
+    return {item: decision}
+
+
+def test_what_a_look_has_spared_is_not_submitted() -> None:
+    """However often; and is, once the grid has other looks."""
+    runs = list_runs()
+    looks = waves.list_looks(make_grid(), runs)
+    actions = [Action(run, SUBMIT, "new") for run in runs]
+    states = {run_item(run): JobState(state=State.ABSENT) for run in runs}
+    over = waves.spare_actions(
+        actions, looks, decide(looks[0].item, is_over=True), states
+    )
+    goes_on = waves.spare_actions(
+        actions, looks, decide(looks[0].item, is_over=False), states
+    )
+
+    spared = [
+        action.run.axes["data.held_out.seed"] for action in over if action.kind == SKIP
+    ]
+    assert sorted(spared) == [4, 4, 5, 5]
+    assert goes_on == actions
+    skipped = [Action(run, SKIP, "cancelled", State.CANCELLED) for run in runs]
+    told = JobState(
+        state=State.CANCELLED, cause=Cause.SPARED, evidence="spared: decided"
+    )
+    again = waves.spare_actions(
+        skipped, looks, {}, {run_item(run): told for run in runs}
+    )
+    assert {action.kind for action in again} == {SUBMIT}
+
+
+def record_study(
+    place: Workspace, step: float, done: int = SPLITS
+) -> list[dict[str, Any]]:
+    """The runs of six splits with tasks of their own, of which so many splits are done."""
+    rng = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for split in range(SPLITS):
+        names = [f"s{split}t{number // 2}" for number in range(16)]
+        height = rng.normal(0, 1, 16)
+        for place_of, order in enumerate(("nft", "fft")):
+            axes = {"arrangement.order": order, "data.held_out.seed": split}
+            row = listed_run(f"{order}{split}", axes)
+            rows.append(row)
+            losses = step * place_of + height + rng.normal(0, 0.05, (4, 16))
+            outcome = "done" if split < done else None
+            trained = split < done
+            record_run(
+                place,
+                row,
+                [0, 10, 20, 30],
+                names,
+                losses,
+                outcome=outcome,
+                trained=trained,
+            )
+    return rows
+
+
+def make_look(place: Workspace, rows: list[dict[str, Any]], **looks: Any) -> LookJob:
+    """The job of the first look."""
+    settings = LOOKS.model_dump(mode="json", exclude={"expect"}) | looks
+    before = [row for row in rows if row["axes"]["data.held_out.seed"] < 4]
+    return LookJob(
+        schema=1,
+        run_id=None,
+        submission="s",
+        resources=Resources(
+            profile="p", nodes=1, ranks_per_node=1, cpus_per_rank=1, time_min=60
+        ),
+        paths=Paths(workspace=str(place.root)),
+        stage_id="one",
+        grid="g",
+        number=1,
+        runs=[LookedRun(run=row["run"], axes=row["axes"]) for row in before],
+        spares=[row["run"] for row in rows if row not in before],
+        claims=[grid_claims.make_claim_key(CLAIM)],
+        looks=settings,
+        after=[],
+        makes=["looks/one/decision.json"],
+    )
+
+
+def wait_at_start(place: Workspace, rows: list[dict[str, Any]]) -> list[str]:
+    """Has the runs of later splits wait in the queue, as jobs that have not begun."""
+    waiting = [row["run"] for row in rows if row["axes"]["data.held_out.seed"] >= 4]
+    for run in waiting:
+        (place.run(run) / "attempt.json").unlink()
+        (place.run(run) / "exit.json").unlink(missing_ok=True)
+    return waiting
+
+
+def list_told(place: Workspace, runs: list[str]) -> list[str]:
+    """The runs that are told to end when they start."""
+    told: list[str] = []
+    for run in runs:
+        request = cancellation.read_cancellation(place.run(run), "submission")
+        if request is not None:
+            assert request.facts["cause"] == Cause.SPARED
+            told.append(run)
+    return told
+
+
+def test_a_look_that_decides_ends_the_waves_behind(tmp_path: Path) -> None:
+    """But a run that another grid lists, or that has begun."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    waiting = wait_at_start(place, rows[:-1])
+    other = ListedRun(run=waiting[0], axes={})
+    write_grid_record(place, GridRecord(name="other", runs=[other]))
+    decision = look.take_look(make_look(place, rows))
+
+    assert decision.is_over
+    assert decision.claims == ["rises: supported"]
+    assert list_told(place, [*waiting, rows[-1]["run"]]) == waiting[1:]
+
+
+def test_a_look_that_was_killed_decides_the_same(tmp_path: Path) -> None:
+    """Before its decision was written, or behind it; later splits change nothing."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    job = make_look(place, rows)
+    first = look.decide(job)
+    for row in rows:
+        if row["axes"]["data.held_out.seed"] >= 4:
+            (place.run(row["run"]) / "exit.json").unlink(missing_ok=True)
+    again = look.decide(job)
+    waiting = wait_at_start(place, rows)
+    written = look.take_look(job)
+    (place.run(waiting[0]) / "cancel.json").unlink()
+    restarted = look.take_look(job)
+
+    assert dataclasses_equal(first, again)
+    assert written == restarted
+    assert list_told(place, waiting) == waiting
+
+
+def dataclasses_equal(one: LookDecision, other: LookDecision) -> bool:
+    """Whether two decisions are the same but for when they were made."""
+    return (one.is_over, one.why, one.claims) == (
+        other.is_over,
+        other.why,
+        other.claims,
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "done", "said"),
+    [(0.0, 6, "it goes on"), (1.0, 3, "lacks runs, so it goes on as it was planned")],
+)
+def test_a_look_without_a_decision_ends_nothing(
+    tmp_path: Path, step: float, done: int, said: str
+) -> None:
+    """Nor one that lacks runs: it is passed over."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, step, done)
+    waiting = wait_at_start(place, rows) if done == SPLITS else []
+    decision = look.take_look(make_look(place, rows))
+
+    assert not decision.is_over
+    assert said in decision.why
+    assert list_told(place, waiting) == []
+
+
+def test_a_budget_that_is_spent_ends_the_study(tmp_path: Path) -> None:
+    """Whatever the claims say: a run that held eight GPUs for an hour took eight hours."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 0.0)
+    folder = place.run(rows[0]["run"])
+    attempt = attempts.read_attempt(folder)
+    assert attempt is not None
+    began = attempt.started - 3_600_000
+    attempts.write_attempt(
+        folder, msgspec.structs.replace(attempt, gpus=8, started=began)
+    )
+
+    assert look.sum_gpu_hours(place, [rows[0]["run"]]) == pytest.approx(8, abs=0.1)
+    spent = look.decide(make_look(place, rows, gpu_hours=7))
+    assert spent.is_over
+    assert "the budget is spent" in spent.why
+    assert not look.decide(make_look(place, rows, gpu_hours=9)).is_over
+
+
+def test_a_look_is_read_from_its_file(tmp_path: Path) -> None:
+    """As any job; the jobs that it waits for are told."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    job = make_look(place, rows)
+    folder = place.root / look_decision.FOLDER / "one"
+    job_file.write_job(folder, job)
+
+    assert job_file.read_job(folder) == job
+    assert job_file.jobs_before(job) == []
