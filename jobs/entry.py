@@ -354,10 +354,8 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
             return _make_inputs(job, journal, start.pulse)
         if isinstance(job, ScoreJob):
             return _score(job, journal, start.pulse)
-        if isinstance(job, CanaryJob):
-            return _watch(job, journal, start.pulse)
-        if isinstance(job, LookJob):
-            return _look(job, journal, start.pulse)
+        if isinstance(job, CanaryJob | LookJob):
+            return _stand_between(job, journal, start.pulse)
         if isinstance(job, EvaluateJob):
             return _evaluate(start, job, journal)
         if isinstance(job, NodeCheckJob):
@@ -415,6 +413,15 @@ def _watch(
     with job_log.record_progress("waiting", journal, pulse):
         result = canary.wait_for_first_run(job)
     return Outcome.DONE, asdict(result)
+
+
+def _stand_between(
+    job: CanaryJob | LookJob, journal: Journal | None, pulse: Pulse
+) -> tuple[Outcome, dict[str, Any]]:
+    """Does what runs of a grid wait for."""
+    if isinstance(job, CanaryJob):
+        return _watch(job, journal, pulse)
+    return _look(job, journal, pulse)
 
 
 def _look(

@@ -63,7 +63,7 @@ def decide(job: LookJob) -> LookDecision:
         splits=looks.at[job.number - 1],
         is_over=is_over,
         why=why,
-        claims=[f"{one.claim.claim}: {one.verdict.word}" for one in judged],
+        claims=[f"{claim.claim.claim}: {claim.verdict.word}" for claim in judged],
         at=now_ms(),
     )
 
@@ -73,20 +73,30 @@ def _conclude(
 ) -> tuple[bool, str]:
     """Whether the study is over, and why."""
     at = f"look {job.number} of {len(looks.at)}"
-    looked = [one.verdict.looked for one in judged]
-    over = [each for each in looked if each is not None and each.is_over]
-    if judged and len(over) == len(judged):
-        words = ", ".join(dict.fromkeys(one.verdict.word for one in judged))
+    if judged and all(map(_is_over, judged)):
+        words = ", ".join(dict.fromkeys(claim.verdict.word for claim in judged))
         return True, f"all claims are decided at {at}: {words}"
     hours = sum_gpu_hours(job.workspace, [run.run for run in job.runs])
     if looks.gpu_hours is not None and hours >= looks.gpu_hours:
         return True, (
             f"the budget is spent at {at}: {hours:.1f} of {looks.gpu_hours:g} GPU-hours"
         )
-    taken = [each for each in looked if each is not None and each.number >= job.number]
-    if len(taken) < len(judged) or not judged:
+    if not judged or not all(_is_taken(claim, job.number) for claim in judged):
         return False, f"{at} lacks runs, so it goes on as it was planned"
-    return False, f"{len(over)} of {len(judged)} claims are decided at {at}: it goes on"
+    count = sum(map(_is_over, judged))
+    return False, f"{count} of {len(judged)} claims are decided at {at}: it goes on"
+
+
+def _is_over(judged: JudgedClaim) -> bool:
+    """Whether a claim needs no more splits."""
+    looked = judged.verdict.looked
+    return looked is not None and looked.is_over
+
+
+def _is_taken(judged: JudgedClaim, number: int) -> bool:
+    """Whether a claim was decided, or looked at by this look."""
+    looked = judged.verdict.looked
+    return looked is not None and (looked.is_over or looked.number >= number)
 
 
 def sum_gpu_hours(workspace: Workspace, runs: Sequence[str]) -> float:
@@ -109,20 +119,20 @@ def sum_gpu_hours(workspace: Workspace, runs: Sequence[str]) -> float:
 def spare_runs(job: LookJob, why: str) -> list[str]:
     """Tells the runs of later waves to end when they start; those that have begun, that
     are done, or that another grid lists are left alone. Returns which were told."""
-    others = _list_others(job)
-    told: list[str] = []
+    listed = _list_others(job)
+    spared: list[str] = []
     for run in job.spares:
         folder = job.workspace.run(run)
-        if run in others or not _waits(job, run):
+        if run in listed or not _waits(job, run):
             continue
         train = job_file.read_train_job(folder)
         if train is not None:
             cancellation.request_cancellation(
                 folder, train.submission, save=False, why=f"spared: {why}"
             )
-            told.append(run)
-    logger.info(f"{len(told)} runs are spared")
-    return told
+            spared.append(run)
+    logger.info(f"{len(spared)} runs are spared")
+    return spared
 
 
 def _waits(job: LookJob, run: str) -> bool:
@@ -140,7 +150,7 @@ def _waits(job: LookJob, run: str) -> bool:
 
 def _list_others(job: LookJob) -> set[str]:
     """The runs that other grids of the workspace want."""
-    wanted: set[str] = set()
+    listed: set[str] = set()
     for name in grid_record.list_grids(job.workspace):
         if name == job.grid:
             continue
@@ -150,5 +160,5 @@ def _list_others(job: LookJob) -> set[str]:
             logger.warning(f"grid {name} cannot be read: {error}")
             continue
         if outline is not None:
-            wanted |= {row.run for row in [*outline.runs, *outline.before]}
-    return wanted
+            listed |= {row.run for row in [*outline.runs, *outline.before]}
+    return listed

@@ -52,7 +52,7 @@ MOST: Mapping[str, int | None] = {
     Cause.CANCELLED: None,
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
     Cause.LOOK_FAILED: None,  # they have not run, and the look is taken again
-    Cause.SPARED: None,  # nothing failed
+    Cause.SPARED: 0,  # nothing failed
 }
 # of runs that are left
 STOPPED, HELD, DAMAGED = "stopped", "ended", "done with a journal that has lost rows"

@@ -306,18 +306,29 @@ class SlurmSubmitter:
         looks = {look.item: look for look in self.plan.looks}
         for array in order_arrays(self.plan):
             if isinstance(array, TrainGroup):
-                for item in [item for item in array.after if item in looks]:
-                    yield self._submit_look(looks.pop(item), beside)
-                for sent in self._submit_array(array):
-                    if sent.kind == "evaluate":
-                        beside.append(sent)
-                    yield sent
+                yield from self._submit_wave(array, looks, beside)
             else:
                 for prepares in _split(array, self.longest_array):
                     yield self._submit_prepares(prepares)
         trained = [a.run for a in self.plan.actions if a.kind == EVALUATE]
         if trained:
             yield from self._submit_evaluation_later(evaluation_later(trained))
+
+    def _submit_wave(
+        self,
+        group: TrainGroup,
+        looks: dict[str, Look],
+        beside: list[Submission],
+    ) -> Iterator[Submission]:
+        """A group of runs, and before it the look that it waits for, where that is not
+        submitted yet. `beside`: the evaluate jobs so far."""
+        for item in group.after:
+            if item in looks:
+                yield self._submit_look(looks.pop(item), beside)
+        for sent in self._submit_array(group):
+            if sent.kind == "evaluate":
+                beside.append(sent)
+            yield sent
 
     def _submit_array(self, group: TrainGroup) -> Iterator[Submission]:
         """A group of runs, in arrays as long as Slurm takes them."""

@@ -71,27 +71,39 @@ def spare_actions(
 ) -> list[Action]:
     """The actions, with nothing trained that a look has found needless; what an earlier
     design has spared and this one wants is submitted."""
+    if not looks:
+        return list(actions)
+    spared = _find_spared(looks, decisions)
+    return [
+        _spare_action(action, spared.get(action.run.id), states[run_item(action.run)])
+        for action in actions
+    ]
+
+
+def _find_spared(
+    looks: Sequence[Look], decisions: Mapping[str, LookDecision]
+) -> dict[str, str]:
+    """The runs that are not needed any more, each with why; of several looks the first."""
     spared: dict[str, str] = {}
     for look in looks:
         decision = decisions.get(look.item)
-        if decision is not None and decision.is_over:
-            spared |= {
-                run.id: decision.why for run in look.spares if run.id not in spared
-            }
-    changed: list[Action] = []
-    for action in actions:
-        evidence = states[run_item(action.run)].evidence or ""
-        if action.run.id in spared:
-            if action.kind in TRAINING:
-                reason = f"{SPARED_BY}{spared[action.run.id]}"
-                action = replace(action, kind=SKIP, reason=reason)
-        elif looks and action.kind == SKIP and evidence.startswith(SPARED_BY):
-            if not states[run_item(action.run)].is_active:
-                action = replace(
-                    action, kind=SUBMIT, reason="spared before, wanted now"
-                )
-        changed.append(action)
-    return changed
+        if decision is None or not decision.is_over:
+            continue
+        for run in look.spares:
+            spared.setdefault(run.id, decision.why)
+    return spared
+
+
+def _spare_action(action: Action, why: str | None, state: JobState) -> Action:
+    """An action, by why its run is not needed; None where it is."""
+    if why is not None:
+        if action.kind not in TRAINING:
+            return action
+        return replace(action, kind=SKIP, reason=f"{SPARED_BY}{why}")
+    was_spared = (state.evidence or "").startswith(SPARED_BY)
+    if action.kind != SKIP or not was_spared or state.is_active:
+        return action
+    return replace(action, kind=SUBMIT, reason="spared before, wanted now")
 
 
 def with_looks(
@@ -108,45 +120,64 @@ def with_looks(
     pending = [look for look in looks if look.item not in decided]
     if not pending:
         return plan
-    gate_of: dict[str, str] = {}
-    for look in pending:
-        gate_of |= {run.id: look.item for run in look.spares}
-    groups = [part for group in plan.groups for part in _part_group(group, gate_of)]
-    order = {look.item: number for number, look in enumerate(pending)}
-    groups.sort(key=lambda group: _rank(group, gate_of, order))
-    planned = {run_item(run) for group in groups for run in group.runs}
-    gates = {
-        gate_of[run.id] for group in groups for run in group.runs if run.id in gate_of
-    }
-    new: list[Look] = []
-    for look in pending:
-        if look.item not in gates or is_active(look.item):
-            continue
-        items = [run_item(run) for run in look.runs]
-        after = [item for item in items if item in planned or is_active(item)]
-        new.append(replace(look, after=after))
-    needed = {
-        run: (*after, gate_of[run]) if run in gate_of else after
-        for run, after in plan.needed.items()
-    }
+    gates = _find_gates(pending)
+    groups: list[TrainGroup] = []
+    for group in plan.groups:
+        groups += _divide_group(group, gates)
+    order = [look.item for look in pending]
+    groups.sort(key=lambda group: _rank_group(group, gates, order))
+    needed: dict[str, tuple[str, ...]] = {}
+    for run, after in plan.needed.items():
+        needed[run] = (*after, gates[run]) if run in gates else after
+    new = _choose_looks(pending, groups, gates, is_active)
     return replace(plan, groups=groups, needed=needed, looks=new)
 
 
-def _part_group(group: TrainGroup, gate_of: Mapping[str, str]) -> list[TrainGroup]:
+def _find_gates(pending: Sequence[Look]) -> dict[str, str]:
+    """The last look before each run of a later wave, by the run's id."""
+    gates: dict[str, str] = {}
+    for look in pending:
+        for run in look.spares:
+            gates[run.id] = look.item
+    return gates
+
+
+def _choose_looks(
+    pending: Sequence[Look],
+    groups: Sequence[TrainGroup],
+    gates: Mapping[str, str],
+    is_active: Callable[[str], bool],
+) -> list[Look]:
+    """The looks that are to be made: those that runs of the plan wait for and that are
+    not under way; each with the jobs that it waits for."""
+    runs = [run for group in groups for run in group.runs]
+    planned = {run_item(run) for run in runs}
+    awaited = {gates[run.id] for run in runs if run.id in gates}
+    chosen: list[Look] = []
+    for look in pending:
+        if look.item not in awaited or is_active(look.item):
+            continue
+        items = map(run_item, look.runs)
+        after = [item for item in items if item in planned or is_active(item)]
+        chosen.append(replace(look, after=after))
+    return chosen
+
+
+def _divide_group(group: TrainGroup, gates: Mapping[str, str]) -> list[TrainGroup]:
     """A group by the looks that its runs wait for."""
     by_gate: dict[str | None, list[Run]] = {}
     for run in group.runs:
-        by_gate.setdefault(gate_of.get(run.id), []).append(run)
-    parts: list[TrainGroup] = []
+        by_gate.setdefault(gates.get(run.id), []).append(run)
+    divided: list[TrainGroup] = []
     for gate, runs in by_gate.items():
         after = group.after if gate is None else (*group.after, gate)
-        parts.append(replace(group, after=after, runs=runs))
-    return parts
+        divided.append(replace(group, after=after, runs=runs))
+    return divided
 
 
-def _rank(
-    group: TrainGroup, gate_of: Mapping[str, str], order: Mapping[str, int]
+def _rank_group(
+    group: TrainGroup, gates: Mapping[str, str], order: Sequence[str]
 ) -> int:
     """How many looks come before a group."""
-    gate = gate_of.get(group.runs[0].id)
-    return 0 if gate is None else 1 + order[gate]
+    gate = gates.get(group.runs[0].id)
+    return 0 if gate is None else 1 + order.index(gate)
