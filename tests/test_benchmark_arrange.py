@@ -25,9 +25,9 @@ def test_the_benchmark_of_orders_prints_its_rows() -> None:
         ["measure", "value", "unit", "peer", "goal", "met"]
     ] * 8
     assert [round(row["goal"] / row["peer"], 2) for row in rows if row["peer"]] == [
-        2.0,
-        1.4,
-        2.0,
+        1.2,
+        1.2,
+        1.2,
         0.05,
         2.5,
     ]
