@@ -117,7 +117,7 @@ OTHER_PIP = bin/pip install --quiet --disable-pip-version-check --no-compile --o
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) --editable '.[train,track,report,evaluate,cpu,dev]'
+	$(PIP) --editable '.[train,track,report,evaluate,cpu,dev,interop]'
 	@touch $@
 
 .venv/ready-bench: .venv/ready

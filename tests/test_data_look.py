@@ -11,6 +11,7 @@ import pytest
 from jobs.contract.folder import Workspace
 from jobs.model import content
 from jobs.preparing.source_files import SourceFiles
+from launcher.reporting.data import data_looks
 from launcher.reporting.data.data_looks import Asked, DataReader
 from launcher.reporting.html.data_page import render_data_page
 from launcher.views import columns, data_view, looked_data
@@ -141,6 +142,23 @@ def test_the_columns_of_a_file_are_guessed_and_said(
     assert told in source.fields
     assert sum(source.tasks.values()) == 3
     assert "(guessed)" in data_view.describe_reading(source)
+
+
+def test_the_layout_of_a_published_set_is_said_by_its_name(tmp_path: Path) -> None:
+    """Also of translations, by two of their languages; fields of any kind are written as
+    a grid has them."""
+    row = {"translation": {"en": "q", "is": "a"}}
+    path = write_lines(tmp_path / "a.jsonl", [row] * 3)
+    [source] = DataReader(Asked()).look_at_path(path, None).sources
+    told = data_view.describe_reading(source)
+    assert told.endswith("mapping: {name: wmt, languages: en-is} (guessed)")
+    fields: dict[str, Any] = {"ask": "{q}?", "answer": "a", "labels": ["no", "yes"]}
+    recipe = RecordFields.model_validate(fields).recipe
+    assert data_looks.write_fields(recipe) == (
+        '{answer: a, ask: "{q}?", labels: [no, yes]}'
+    )
+    recipe = RecordFields.model_validate({**fields, "labels": "file"}).recipe
+    assert data_looks.write_fields(recipe).endswith("labels: file}")
 
 
 def test_columns_that_say_nothing_are_refused_with_their_names(tmp_path: Path) -> None:

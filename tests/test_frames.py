@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
+from jobs.contract import attempt as attempts
+from jobs.contract import item_losses as item_scores
 from jobs.contract import journal
 from jobs.contract.folder import Workspace
 from launcher.reporting import outputs
@@ -80,6 +82,23 @@ def test_items_are_a_table_of_their_own(held: Zsg) -> None:
     last = frame[(frame.run == "run1") & (frame.step == 5)]
     assert list(last.task) == TASKS
     assert last.loss.to_numpy() == pytest.approx([2.0, float("nan"), 0.5], nan_ok=True)
+
+
+def test_items_of_another_metric_are_a_table_too(held: Zsg) -> None:
+    """With its values; of a metric that no run has taken of items there is no row."""
+    scores = np.array([100.0, 0.0, 100.0])
+    folder = held.work / "runs/run1"
+    attempt = attempts.read_attempt(folder)
+    assert attempt is not None
+    opened = journal.Journal(folder, attempt, "evaluate", "1")
+    item_scores.journal_item_losses(
+        opened, "exact_match", scores, step=5, examples=80, places=[0, 1, 2]
+    )
+    opened.close()
+    frame = item_losses("grid", workspace=held.work, metric="exact_match")
+    assert list(frame.value) == [100.0, 0.0, 100.0]
+    assert list(frame.task) == TASKS
+    assert item_losses("grid", workspace=held.work, metric="rouge1").empty
 
 
 @pytest.mark.parametrize("options", [[], ["--items"]])

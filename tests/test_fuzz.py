@@ -252,10 +252,40 @@ OWN_FIELDS = {
     "choices": {"prompt": ("q", "x"), "answer": "a", "choices": "n", "tags": "t"},
     "messages": {"messages": "m", "system": "s", "roles": (("bot", "assistant"),)},
     "text": {"text": "q"},
+    "scored": {
+        "ask": "{{{q}}} {n}?",
+        "answer": "a",
+        "choices": "n",
+        "choice_scores": "v",
+        "task": "s",
+        "task_else": "other",
+    },
+    "entities": {
+        "ask": "Name them: {of.w}",
+        "words": "of.w",
+        "word_tags": "of.t",
+        "labels": ("O", "B-X", "I-X"),
+        "id": "i",
+    },
+    "classes": {"prompt": ("q",), "answer": "k", "labels_in_file": True},
 }
 OWN = [
     {"q": "q", "a": "a", "of": {"c": "sums"}, "i": 1, "n": ["a", "b"], "t": ["x"]},
     {"q": "r", "a": 1, "of": {"c": "words"}, "i": 2, "x": "more", "n": ["a", "b"]},
+]
+OWN_SCORED = [
+    {"q": "q", "a": ["a"], "n": ["a", "b"], "v": [0, 1], "s": "sums"},
+    {"q": "r", "a": ["a", "c"], "n": [], "v": [], "s": None},
+]
+OWN_WORDS = [
+    {"of": [{"w": ["Ann", "Lee"], "t": [1, 2]}, {"w": ["a"], "t": ["O"]}], "i": "d"},
+    {"of": {"w": ["Ann", "went"], "t": [1, 0]}, "i": "e"},
+]
+# rows in the layouts of published sets, which are looked at for which they are
+OWN_LAYOUTS = [
+    {"translation": {"en": "q", "is": "a"}},
+    {"id": 1, "sentence_eng": "q", "sentence_isl": "a"},
+    {"question": "q", "answer": ["a"]},
 ]
 OWN_TALK = [
     {"m": [{"from": "user", "value": "q"}, {"from": "bot", "value": "a"}], "s": "k"},
@@ -287,6 +317,11 @@ def own_rows(fields: str) -> Callable[[Path], str | None]:
     return read
 
 
+def described(path: Path) -> None:
+    """Data of whatever layout are told what they are without any error."""
+    wrong_format.describe("alpaca", path)
+
+
 def _read_own(path: Path, recipe: dict[str, Any], intake: Intake) -> Iterator[Example]:
     return readers.choose_format("records", recipe).read(path, intake)
 
@@ -310,6 +345,17 @@ def own_tables() -> list[bytes]:
         parquet.write_table(table, held, compression=codec)
         found.append(held.getvalue())
     return found
+
+
+def class_tables() -> list[bytes]:
+    """A Parquet file of classes whose names stand in it."""
+    feature = {"feature": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    told = {"info": {"features": {"k": {**feature, "_type": "List"}}}}
+    table = pa.Table.from_pylist([{"q": "q", "k": 1}, {"q": "r", "k": 0}])
+    metadata = {b"huggingface": json.dumps(told).encode()}
+    held = io.BytesIO()
+    parquet.write_table(table.replace_schema_metadata(metadata), held)
+    return [held.getvalue()]
 
 
 def zstandard(text: bytes) -> bytes:
@@ -417,6 +463,10 @@ TARGETS: dict[str, Target] = {
     "records table": Target(
         "x.csv", [b'q,a,x,t,n\n"a ""b""\nc",d,e,f,\n'], own_rows("text")
     ),
+    "records scored": Target("x.jsonl", [lines(OWN_SCORED)], own_rows("scored")),
+    "records entities": Target("x.json", [array(OWN_WORDS)], own_rows("entities")),
+    "records layouts": Target("x.jsonl", [lines(OWN_LAYOUTS)], described),
+    "records classes": Target("x.parquet", class_tables(), own_rows("classes")),
     "records parquet": Target("x.parquet", own_tables(), own_rows("choices")),
     "records gzipped": Target(
         "x.jsonl.gz", [gzip.compress(lines(OWN), 1, mtime=0)], own_rows("pairs")

@@ -68,7 +68,7 @@ claims:
             7: "the axis 'train.epochs' is an empty list",
             8: "`exclude` must be a list",
             10: "`claim` must say what is claimed",
-            11: "no published curves 'nobody'",
+            11: "no published curves or table 'nobody'",
         },
     ),
     (

@@ -167,6 +167,15 @@ def test_the_same_replies_make_the_same_set() -> None:
     assert make(as_replies(REPLIES), **SMALL) == make(as_replies(REPLIES), **SMALL)
 
 
+@pytest.mark.parametrize("settings", [{}, {"meaning": {"embedding": "folder"}}])
+def test_settings_are_read_again_as_a_recipe_has_them(settings: dict[str, Any]) -> None:
+    """With every default written out, but for the place of the model that embeds."""
+    recipe = InstagSettings.model_validate(settings).recipe
+
+    assert InstagSettings.model_validate(recipe).recipe == recipe
+    assert "folder" not in json.dumps(recipe)
+
+
 @pytest.mark.parametrize("prompt", ["Tags, please.", "{query} and {query}"])
 def test_a_prompt_without_one_place_for_the_query_is_refused(prompt: str) -> None:
     """Before anybody is asked."""

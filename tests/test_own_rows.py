@@ -3,6 +3,7 @@ and is each row that is no example told by its place or counted?"""
 
 import csv
 import gzip
+import html
 import io
 import json
 from collections import Counter
@@ -528,9 +529,35 @@ CATEGORIES = ["sums", "capitals", "colours", "animals", "verbs", "food & drink"]
 def test_rows_of_ones_own_from_init_to_losses_and_answers_by_category(
     zsg: Zsg,
 ) -> None:
-    """Three hundred rows in six categories, with keys that the documents name: plan,
-    three orders, and of each tested row its loss and its answer with its category."""
+    """Three hundred rows in six categories, with keys that the documents name: a look,
+    a plan, three orders by three seeds, and by category the loss and the exact match."""
     zsg("init")
+    write_categories(zsg)
+
+    assert "9 to submit" in zsg("plan", "grid.yaml")
+    zsg("submit", "grid.yaml")
+    done = [(row["state"], row["step"]) for row in zsg.status("mine")]
+    assert done == [("done", 15)] * 9
+    for metric, column in (("loss", "loss"), ("exact_match", "value")):
+        name = f"{metric}.csv"
+        zsg("export", "mine", "--items", "--metric", metric, "--out", name)
+        with (zsg.folder / name).open(encoding="utf-8", newline="") as file:
+            items = list(csv.DictReader(file))
+        by_category = Counter(row["task"] for row in items)
+        assert by_category == {category: 10 * 9 * 2 for category in CATEGORIES}
+        assert all(float(row[column]) >= 0 for row in items)
+        zsg("report", "mine", "--metric", metric, "--out", f"{metric}.html")
+        page = (zsg.folder / f"{metric}.html").read_text(encoding="utf-8")
+        table = page.partition(f"{metric} by test task")[2].partition("</table>")[0]
+        assert all(html.escape(category) in table for category in CATEGORIES)
+    answers = [json.loads(row) for row in zsg("answers", "export", "mine").splitlines()]
+    assert {row["task"] for row in answers} == set(CATEGORIES)
+    assert all(len(row["references"]) == 1 for row in answers)
+
+
+def write_categories(zsg: Zsg) -> None:
+    """Three hundred rows in six categories, and the starter's grid with them: the fields
+    as a look at the rows says them, three orders by three seeds."""
     rows = [
         {
             "question": f"{CATEGORIES[number % 6]} {number // 6}?",
@@ -540,12 +567,16 @@ def test_rows_of_ones_own_from_init_to_losses_and_answers_by_category(
         for number in range(300)
     ]
     write_lines(zsg.folder / "mine.jsonl", rows)
-    starter = YAML(typ="safe").load((zsg.folder / "grid.yaml").read_text())
+    looked = json.loads(zsg("data", "show", "mine.jsonl", "--json"))
+    [source] = looked["data"][0]["sources"]
+    assert source["tasks"] == dict.fromkeys(CATEGORIES, 50)
+    yaml = YAML(typ="safe")
+    starter = yaml.load((zsg.folder / "grid.yaml").read_text())
     starter["name"] = "mine"
     starter["defaults"]["data"] = {
-        "set": "records",
+        "set": source["set"],
         "path": "mine.jsonl",
-        "fields": {"prompt": "question", "answer": "answer", "task": "category"},
+        "fields": yaml.load(source["fields"]),
         "held_out": {"share": "1/5"},
     }
     starter["defaults"]["checkpoints"] = {
@@ -554,21 +585,21 @@ def test_rows_of_ones_own_from_init_to_losses_and_answers_by_category(
         "metrics": ["loss", "exact_match"],
         "generation": {"max_new_tokens": 4},
     }
-    starter["grid"] = {"arrangement.order": ["random", "cluster", "round_robin"]}
+    starter["grid"] = {
+        "arrangement.order": ["random", "cluster", "round_robin"],
+        "seed": [0, 1, 2],
+    }
     zsg.write("grid.yaml", json.dumps(starter))
 
-    assert "3 to submit" in zsg("plan", "grid.yaml")
-    zsg("submit", "grid.yaml")
-    done = [(row["state"], row["step"]) for row in zsg.status("mine")]
-    assert done == [("done", 15)] * 3
-    zsg("export", "mine", "--items", "--out", "items.csv")
-    with (zsg.folder / "items.csv").open(encoding="utf-8", newline="") as file:
-        losses = list(csv.DictReader(file))
-    by_category = Counter(row["task"] for row in losses)
-    assert by_category == {category: 10 * 3 * 2 for category in CATEGORIES}
-    answers = [json.loads(row) for row in zsg("answers", "export", "mine").splitlines()]
-    assert {row["task"] for row in answers} == set(CATEGORIES)
-    assert all(len(row["references"]) == 1 for row in answers)
+
+def test_rows_of_ones_own_are_planned_as_they_are_seen(zsg: Zsg) -> None:
+    """From init to the plan of nine runs, with the fields that a look has guessed; their
+    steps are told before anything has run."""
+    zsg("init")
+    write_categories(zsg)
+    planned = json.loads(zsg("plan", "grid.yaml", "--json"))
+    assert len(planned) == 9
+    assert {run["estimate"]["examples"] for run in planned} == {240}
 
 
 def test_of_every_task_the_share_of_its_rows_is_held_out() -> None:

@@ -168,6 +168,14 @@ def test_hostile_replies_cost_the_wordings_only(reply: Reply, reason: str) -> No
     ]
 
 
+@pytest.mark.parametrize("settings", [{}, {"instruction": INSTRUCTION}])
+def test_settings_are_read_again_as_a_recipe_has_them(settings: dict[str, Any]) -> None:
+    """With every default written out: so the job reads them."""
+    wanted = ParaphraseSettings.model_validate(settings)
+
+    assert ParaphraseSettings.model_validate(wanted.recipe) == wanted
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [

@@ -68,6 +68,18 @@ def test_bands_come_from_real_replicates_only(place: Workspace) -> None:
     assert float(finals["nft"]["final_tasks_low"]) == pytest.approx(0.5 + level)
 
 
+def test_the_last_value_of_each_task_stands_side_by_side(place: Workspace) -> None:
+    """A line for each test task, a column for each point: the mean of its replicates,
+    with the lowest and the highest of them."""
+    page = written(place, "seeds")
+    section = page.partition("loss by test task")[2].partition("</table>")[0]
+    level = 3 * np.exp(-5)
+    assert re.findall(r">(t\d)<", section) == ["t1", "t2", "t3"]
+    replicates = f"{1.1 + level:.4g} ({1 + level:.4g} to {1.2 + level:.4g})"
+    assert section.count(replicates) == 3
+    assert section.count(f">{0.5 + level:.4g}<") == 3
+
+
 def test_drops_are_told_with_task_step_and_size(place: Workspace) -> None:
     """The task that was made to fall late is the first, from the checkpoint before to
     the one after."""

@@ -70,7 +70,32 @@ def test_a_template_plans_cleanly(
 
     assert {action.kind for action in plan.actions} == {"submit"}
     assert len(plan.actions) == len(opened.grid.points)
-    assert not any("note: " in line for line in logged)
+    notes = [line for line in logged if "note: " in line]
+    # what an order repeats is counted in a note, whoever asks for it
+    assert all(" come again" in line for line in notes)
+
+
+def test_shapes_of_orders_are_planned_for_a_large_model(
+    shelved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grid of the tiny model with four settings changed: all runs fit, on the same
+    five held-out splits, in orders that are as many."""
+    monkeypatch.chdir(shelved)
+    path = STUDIES / "order-shapes.yaml"
+    large = (
+        "model.name=llama-2-7b",
+        "model.path=models/Llama-2-7b-hf",
+        "train.lr=1e-6",
+        "train.precision=bf16",
+    )
+    opened = workflow.open_grid(path, "a800-80g", shelved / "large", sets=large)
+    tiny = workflow.open_grid(path, "local", shelved / "tiny")
+
+    assert len(opened.runs) == len(tiny.runs) == 50
+    assert {run.model_name for run in opened.runs} == {"Llama-2-7b-hf"}
+    splits = {run.stage["data"]["held_out"]["seed"] for run in opened.runs}
+    assert splits == set(range(5))
+    assert len({run.arrangement_id for run in opened.runs}) == 50
 
 
 @pytest.mark.parametrize(
@@ -137,7 +162,7 @@ def test_a_template_is_described(path: Path) -> None:
 
 
 # on tasks and of sizes that no paper has
-OURS = {"demo", "niv2-wsd-order", "skills-orders", "skills-dmt"}
+OURS = {"demo", "niv2-wsd-order", "skills-orders", "skills-dmt", "order-shapes"}
 PUBLISHED = sorted(path for path in STUDIES.glob("*.yaml") if path.stem not in OURS)
 
 

@@ -224,23 +224,29 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 def _arrow(batch: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
     """Examples as one Arrow batch; columns in the order of the schema."""
+    arrays = [
+        _texts([e.id for e in batch]),
+        _texts([e.task for e in batch]),
+        _texts([e.system for e in batch]),
+        _dialogues(batch),
+        _lists([e.references for e in batch]),
+        _lists([e.tags for e in batch]),
+    ]
+    if OPTIONS.name in schema.names:
+        arrays.append(_lists([e.options for e in batch]))
+    if IS_TEXT.name in schema.names:
+        arrays.append(pa.array([True] * len(batch), IS_TEXT.type))
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _dialogues(batch: Sequence[Example]) -> pa.ListArray:
+    """The turns of each example, as pairs of texts."""
     turns = [turn for example in batch for turn in example.turns]
     users, assistants = zip(*turns, strict=True) if turns else ((), ())
     pairs = pa.StructArray.from_arrays(
         [_texts(users), _texts(assistants)], fields=list(_TURN)
     )
-    arrays = [
-        _texts([e.id for e in batch]),
-        _texts([e.task for e in batch]),
-        _texts([e.system for e in batch]),
-        pa.ListArray.from_arrays(_offsets([e.turns for e in batch]), pairs),
-        _lists([e.references for e in batch]),
-        _lists([e.tags for e in batch]),
-        *([_lists([e.options for e in batch])] if OPTIONS.name in schema.names else []),
-    ]
-    if IS_TEXT.name in schema.names:
-        arrays.append(pa.array([True] * len(batch), IS_TEXT.type))
-    return pa.record_batch(arrays, schema=schema)
+    return pa.ListArray.from_arrays(_offsets([e.turns for e in batch]), pairs)
 
 
 def _texts(texts: Sequence[str]) -> pa.StringArray:

@@ -39,15 +39,16 @@ def metrics(grid: Grid | str, *, workspace: str | Path | None = None) -> "pd.Dat
 
 @as_library()
 def item_losses(
-    grid: Grid | str, *, workspace: str | Path | None = None
+    grid: Grid | str, *, workspace: str | Path | None = None, metric: str = "loss"
 ) -> "pd.DataFrame":
     """The loss of every test item at every checkpoint as a DataFrame, one a row.
 
-    Columns: run, the grid's axes, step, item, task, loss. Arguments and errors are those
-    of `metrics`.
+    Columns: run, the grid's axes, step, item, task, loss. Another metric, such as
+    exact_match, has its values in the column `value`. Arguments and errors are
+    else those of `metrics`.
     """
     name, folder = find_grid(grid, workspace)
-    return frames.item_losses(name, folder)
+    return frames.item_losses(name, folder, metric)
 
 
 @as_library()

@@ -908,6 +908,11 @@ def _explain_receiver_refusal(settings: NoticeSettings, profile: Profile) -> str
         return _explain_command_refusal(settings.command, profile)
     key = "slack" if settings.webhook is None else "webhook"
     name = settings.webhook or settings.slack or ""
+    return _explain_variable_refusal(key, name, profile)
+
+
+def _explain_variable_refusal(key: str, name: str, profile: Profile) -> str | None:
+    """Why a name is that of no variable which can hold an address; `key`: the setting."""
     if "/" in name or ":" in name:
         return (
             f"{key} holds an address, which is a secret: whoever reads the file could post"

@@ -124,13 +124,21 @@ def export(
             "--items", help="the loss of every test item instead of the metrics"
         ),
     ] = False,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="KEY",
+            help="of --items: the value of another metric, such as exact_match",
+        ),
+    ] = "loss",
     replace: Replace = False,
 ) -> None:
     """Write a grid's values as one long table, or a bundle. The values come from the
     runs' journals; a bundle is what its figures stand on, as one archive.
 
     Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items
-    run, axes, step, item, task, loss. In a notebook, with the same columns:
+    run, axes, step, item, task, loss, or value with --metric. In a notebook:
 
     \b
       from zsg import metrics
@@ -152,20 +160,23 @@ def export(
     from launcher.views import show
     from launcher.workspace import workspaces
 
+    is_metric_chosen = metric != "loss"
     if bundle is not None:
-        if out is not None or items or format is not None:
+        if any((out, items, format, is_metric_chosen)):
             raise typer.BadParameter(
-                "a bundle has all values; leave out --out, --items and --format"
+                "a bundle has all values; leave out --out, --items, --metric and --format"
             )
         outputs.refuse_existing(bundle, replace, "--bundle")
         _write_bundle(workspaces.find_to_read(workspace), grid, bundle)
         return
     if out is None:
         raise typer.BadParameter("say what to write: --out FILE, or --bundle FILE")
+    if is_metric_chosen and not items:
+        raise typer.BadParameter("--metric goes with --items; a table has all metrics")
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
     rows = frames.export_table(
-        workspaces.find_to_read(workspace), grid, out, kind.value, items
+        workspaces.find_to_read(workspace), grid, out, kind.value, items, metric
     )
     show.print_result(f"wrote {out}: {rows} rows")
 

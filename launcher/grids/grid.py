@@ -150,11 +150,7 @@ def _read_top(document: Document, faults: Faults) -> _Top:
     unknown = [key for key in top if key not in KEYS]
     for key in unknown:
         faults.add(document.error((key,), _explain_unknown_top(key)))
-    misspelt = [key for key in unknown if not _is_setting(key)]
-    for key, message in _explain_top_values(top):
-        # what is missing may be a key that is misspelt
-        if key in top or not misspelt:
-            faults.add(document.error((key,), message))
+    _add_faults_of_values(document, top, unknown, faults)
     profile = top.get("profile")
     return _Top(
         name=str(top.get("name")),
@@ -165,6 +161,17 @@ def _read_top(document: Document, faults: Faults) -> _Top:
         ],
         is_whole=not unknown and isinstance(top.get("defaults"), dict | None),
     )
+
+
+def _add_faults_of_values(
+    document: Document, top: Mapping[str, Any], unknown: Sequence[str], faults: Faults
+) -> None:
+    """What is wrong with values at the top; `unknown`: keys there that are none."""
+    misspelt = [key for key in unknown if not _is_setting(key)]
+    for key, message in _explain_top_values(top):
+        # what is missing may be a key that is misspelt
+        if key in top or not misspelt:
+            faults.add(document.error((key,), message))
 
 
 def _explain_top_values(top: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

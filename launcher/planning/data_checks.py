@@ -208,24 +208,21 @@ def _explain_short(
     usable = {
         task: _list_usable(pool, places, tested) for task, places in of_task.items()
     }
-    first_short: str | None = None
+    needing: list[tuple[str, int]] = []
     trained: list[int] = split.train.tolist()
     for number in trained:
         entry = pool.questions[number]
         is_text = not entry.own and entry.shown is None
-        if is_text or not shots.is_shown_any(entry.id):
-            continue
-        task = pool.read.tasks[int(pool.read.task_of[number])]
-        available = len(usable[task] - entry.own)
-        if available >= shots.k:
-            if split.is_bound or is_mixed:
-                return None
-            continue
-        if first_short is None:
-            full_name = f"{name}/{task}" if name else task
-            size = len(of_task[task])
-            first_short = few_shot.explain_short(full_name, size, available, shots.k)
-    return first_short
+        if not is_text and shots.is_shown_any(entry.id):
+            task = pool.read.tasks[int(pool.read.task_of[number])]
+            needing.append((task, len(usable[task] - entry.own)))
+    short = [(task, count) for task, count in needing if count < shots.k]
+    is_part = split.is_bound or is_mixed
+    if not short or (is_part and len(short) < len(needing)):
+        return None
+    task, available = short[0]
+    full_name = f"{name}/{task}" if name else task
+    return few_shot.explain_short(full_name, len(of_task[task]), available, shots.k)
 
 
 def _list_usable(pool: _Pool, places: Places, tested: set[bytes]) -> set[bytes]:

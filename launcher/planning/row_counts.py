@@ -79,28 +79,35 @@ def count_tested_tasks(files: SourceFiles, source: Recipe) -> Counts | None:
 def _choose_tasks(counts: Counts, path: Path, source: Recipe, split: str) -> Counts:
     """The examples of the tasks that a split may be of."""
     held_out = source.get("held_out", {})
-    by = held_out.get("by")
-    if by == "list":
+    method = held_out.get("by")
+    if method == "list":
         return _choose_listed(counts, path, source, split)
-    if by == "rows":
-        held = {
-            task: splits.count_share(size, held_out["share"])
-            for task, size in counts.items()
-        }
-        if split == "test":
-            return held
-        return {task: size - held[task] for task, size in counts.items()}
-    if by == "names":
+    if method == "rows":
+        return _divide_rows(counts, held_out["share"], split)
+    if method == "names":
         named = _choose_named(counts, held_out["tasks"])
         if split == "test":
             return named
         return {task: size for task, size in counts.items() if task not in named}
-    if by == "seed" and split == "test":
-        number = held_out.get("tasks")
-        if number is None:
-            number = splits.count_share(len(counts), held_out["share"])
-        return dict(Counter(counts).most_common(number))
+    if method == "seed" and split == "test":
+        return _choose_largest(counts, held_out)
     return counts
+
+
+def _divide_rows(counts: Counts, share: str, split: str) -> Counts:
+    """The examples of each task that a split has, where a share of each is tested."""
+    tested = {task: splits.count_share(size, share) for task, size in counts.items()}
+    if split == "test":
+        return tested
+    return {task: size - tested[task] for task, size in counts.items()}
+
+
+def _choose_largest(counts: Counts, held_out: Recipe) -> Counts:
+    """The largest of the tasks, as many as are drawn."""
+    number = held_out.get("tasks")
+    if number is None:
+        number = splits.count_share(len(counts), held_out["share"])
+    return dict(Counter(counts).most_common(number))
 
 
 def _choose_listed(counts: Counts, path: Path, source: Recipe, split: str) -> Counts:

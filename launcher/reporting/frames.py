@@ -11,7 +11,8 @@ of a key and step counts.
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,14 @@ from jobs.deciding import recorded_runs
 from jobs.deciding.recorded_runs import RecordedRun
 from launcher.reporting.data import csv_cells
 from launcher.workspace import extras, recorded_grids
+from zsg_core.metrics.metrics import LOSS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Columns = Mapping[str, Sequence[Any]]
+MakeSchema = Callable[[Sequence[ListedRun]], "pa.Schema"]
+MakeColumns = Callable[[RecordedRun], Columns]
 
 
 def metrics(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
@@ -43,10 +47,12 @@ def metrics(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
     return _frame(grid, workspace, metric_schema, metric_columns)
 
 
-def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
+def item_losses(
+    grid: str, workspace: str | Path | None = None, metric: str = LOSS
+) -> "pd.DataFrame":
     """The loss of every test item at every checkpoint, one a row: run, the grid's axes,
-    step, item, task, loss."""
-    return _frame(grid, workspace, item_schema, item_columns)
+    step, item, task, loss. With another metric its values, and `value` for `loss`."""
+    return _frame(grid, workspace, *_choose_item_columns(metric))
 
 
 def _frame(
@@ -78,15 +84,15 @@ def metric_schema(listed: Sequence[ListedRun]) -> "pa.Schema":
     )
 
 
-def item_schema(listed: Sequence[ListedRun]) -> "pa.Schema":
-    """The columns of the item losses of runs that a grid lists."""
+def item_schema(listed: Sequence[ListedRun], metric: str = LOSS) -> "pa.Schema":
+    """The columns of the values of a metric's items, of runs that a grid lists."""
     return _schema(
         listed,
         [
             ("step", pa.int64()),
             ("item", pa.string()),
             ("task", pa.string()),
-            ("loss", pa.float32()),
+            (_name_value(metric), pa.float32()),
         ],
     )
 
@@ -127,9 +133,20 @@ def metric_columns(run: RecordedRun) -> Columns:
     }
 
 
-def item_columns(run: RecordedRun) -> Columns:
-    """The loss of each of a run's test items at each checkpoint."""
-    items = run.items("loss")
+def _name_value(metric: str) -> str:
+    """The column of an item's value."""
+    return LOSS if metric == LOSS else "value"
+
+
+def _choose_item_columns(metric: str) -> tuple[MakeSchema, MakeColumns]:
+    """How the items of a metric become a table."""
+    return partial(item_schema, metric=metric), partial(item_columns, metric=metric)
+
+
+def item_columns(run: RecordedRun, metric: str = LOSS) -> Columns:
+    """The loss of each of a run's test items at each checkpoint, or its value of another
+    metric that is taken of items."""
+    items = run.items(metric)
     if items is None:
         return {
             "run": run.run,
@@ -137,12 +154,12 @@ def item_columns(run: RecordedRun) -> Columns:
             "step": [],
             "item": [],
             "task": [],
-            "loss": [],
+            _name_value(metric): [],
         }
     count = len(items.ids)
     values = {
         "step": [step for step in items.steps for _ in range(count)],
-        "loss": items.losses.ravel(),
+        _name_value(metric): items.losses.ravel(),
     }
     return {
         "run": run.run,
@@ -242,14 +259,19 @@ def rows_to_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def export_table(
-    workspace: Workspace, grid: str, path: Path, kind: str, items: bool
+    workspace: Workspace,
+    grid: str,
+    path: Path,
+    kind: str,
+    items: bool,
+    metric: str = LOSS,
 ) -> int:
-    """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
-    rows. UserError for no such grid."""
+    """Writes a grid's metrics, or its items' values of one, as `parquet` or `csv`; how
+    many rows. UserError for no such grid."""
     record = recorded_grids.read_grid(workspace, grid)
-    schema_of, columns_of = (
-        (item_schema, item_columns) if items else (metric_schema, metric_columns)
-    )
+    schema_of, columns_of = metric_schema, metric_columns
+    if items:
+        schema_of, columns_of = _choose_item_columns(metric)
     with TableWriter(path, schema_of(record.runs), kind) as file:
         added = recorded_runs.take_from_sound_runs(
             workspace, record, lambda run: file.add(columns_of(run))

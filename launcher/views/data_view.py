@@ -55,7 +55,9 @@ def describe_source(source: SourceLook, look: DataLook) -> list[str]:
 def describe_reading(source: SourceLook) -> str:
     """Where a source lies, and how it is read."""
     how = f"set {source.reader}"
-    if source.fields:
+    if source.mapping:
+        how += f", mapping: {source.mapping}"
+    elif source.fields:
         how += f", fields: {source.fields}"
     if source.guessed:
         how += " (guessed)"

@@ -61,6 +61,7 @@ class SourceLook:
     reader: str
     fields: str
     guessed: bool
+    mapping: str | None
     tasks: dict[str, int]
     repeats: Repeats
     bad_rows: int
@@ -113,6 +114,7 @@ def _make_source_row(source: SourceLook) -> dict[str, Any]:
         "set": source.reader,
         "fields": source.fields or None,
         "guessed": source.guessed,
+        "mapping": source.mapping,
         "examples": sum(source.tasks.values()),
         "tasks": source.tasks,
         "repeats": asdict(source.repeats),

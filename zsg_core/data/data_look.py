@@ -171,7 +171,7 @@ def split_examples(
     train_tasks, test_tasks = splits.divide_tasks(read.tasks, rule, lists)
     trained = tested = of_task
     if rule is not None and rule["by"] == "rows":
-        trained, tested = _divide_rows(of_task, rule)
+        trained, tested = _divide_rows(of_task, rule["share"], rule["seed"])
     train_rule = source["train"]
     train = np.empty(0, np.int64)
     if train_rule.get("k") != "0":
@@ -196,7 +196,7 @@ def list_trainable(
     of_task = read.find_places()
     train_tasks, _ = splits.divide_tasks(read.tasks, rule, lists)
     if rule is not None and rule["by"] == "rows":
-        of_task, _ = _divide_rows(of_task, rule)
+        of_task, _ = _divide_rows(of_task, rule["share"], rule["seed"])
     return {task: of_task[task] for task in train_tasks if task in of_task}
 
 
@@ -210,7 +210,7 @@ def list_held_out(
     of_task = read.find_places()
     _, test_tasks = splits.divide_tasks(read.tasks, rule, lists)
     if rule is not None and rule["by"] == "rows":
-        _, of_task = _divide_rows(of_task, rule)
+        _, of_task = _divide_rows(of_task, rule["share"], rule["seed"])
     held_out = [of_task[task] for task in test_tasks if task in of_task]
     return np.concatenate([np.empty(0, np.int64), *held_out])
 
@@ -221,11 +221,11 @@ def take_tested(read: ReadExamples, source: Mapping[str, Any]) -> Places:
 
 
 def _divide_rows(
-    of_task: Mapping[str, Places], rule: Mapping[str, Any]
+    of_task: Mapping[str, Places], share: str, seed: int
 ) -> tuple[dict[str, Places], dict[str, Places]]:
     """The places that are left of each task, and those that are held out."""
     as_lists = {task: numbers.tolist() for task, numbers in of_task.items()}
-    drawn = splits.hold_out_rows(as_lists, rule["share"], rule["seed"])
+    drawn = splits.hold_out_rows(as_lists, share, seed)
     trained: dict[str, Places] = {}
     tested: dict[str, Places] = {}
     for task, numbers in of_task.items():

@@ -593,10 +593,24 @@ def fill_languages(value: Any, source: str, target: str) -> Any:
     return value
 
 
+def fill_fields(name: str, languages: str | None) -> dict[str, Any]:
+    """The fields of an entry by its name; of translations with `languages`, from which
+    to which, such as is-en."""
+    published = MAPPINGS[name]
+    if languages is None:
+        return dict(published.fields)
+    source, _, target = languages.partition("-")
+    filled: dict[str, Any] = {}
+    for key, value in published.fields.items():
+        filled[key] = fill_languages(value, source, target)
+    return filled
+
+
 def find_fitting(rows: Rows) -> list[str]:
     """The names of the entries whose layout rows have: their columns, each of its kind,
     and no others."""
-    columns = {column for row in rows for column in row}
+    # under None csv keeps what a row has beyond the header
+    columns = {column for row in rows for column in row if column is not None}
     fitting: list[str] = []
     for name, published in MAPPINGS.items():
         if _has_columns(published, columns) and _has_kinds(published, rows):
@@ -638,7 +652,7 @@ def list_languages(published: PublishedSet, rows: Rows) -> list[str]:
             codes |= dict.fromkeys(nested if isinstance(nested, dict) else ())
             continue
         beginning = pattern.removesuffix(TARGET)
-        for column in row:
+        for column in filter(None, row):
             match = re.fullmatch(f"{re.escape(beginning)}(.+)", column)
             if match is not None:
                 codes[match[1]] = None

@@ -68,20 +68,26 @@ def divide_tasks(
     rows of each are tested. UserError where nothing would be left, or nothing held out.
     """
     pool = list(lists["train"]) if lists else list(tasks)
-    if rule is None or rule["by"] == "path":
+    if rule is None:
         return pool, []
-    if rule["by"] == "list":
-        if not lists:
-            raise UserError("there is no list of held-out tasks beside the data")
-        return list(lists["train"]), list(lists["test"])
-    if rule["by"] == "rows":
+    method = rule["by"]
+    if method == "path":
+        return pool, []
+    if method == "list":
+        return pool, _take_test_list(lists)
+    if method == "rows":
         return pool, pool
-    if rule["by"] == "names":
-        listed = [name for names in (lists or {}).values() for name in names]
-        return _hold_out_named(pool, listed or pool, rule["tasks"])
-    return hold_out(
-        pool, rule["by"], rule.get("tasks"), rule["seed"], rule.get("share")
-    )
+    if method == "names":
+        candidates = [*pool, *_take_test_list(lists)] if lists else pool
+        return _hold_out_named(pool, candidates, rule["tasks"])
+    return hold_out(pool, method, rule.get("tasks"), rule["seed"], rule.get("share"))
+
+
+def _take_test_list(lists: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """The test tasks of the list beside the data. UserError where there is no list."""
+    if not lists:
+        raise UserError("there is no list of held-out tasks beside the data")
+    return list(lists["test"])
 
 
 def _hold_out_named(
@@ -92,7 +98,8 @@ def _hold_out_named(
     UserError for a name that no candidate has, or where all of the pool are named.
     """
     held_out = find_named_tasks(candidates, patterns, "data.held_out.tasks")
-    training = [task for task in pool if task not in set(held_out)]
+    named = set(held_out)
+    training = [task for task in pool if task not in named]
     if not training:
         raise UserError(
             f"data.held_out.tasks: names all of the {len(pool)} tasks, which leaves none to train"

@@ -57,11 +57,16 @@ def make_paraphrases(
     made = Made()
     rewordings = list_texts(examples, settings)
     for number in range(settings.rounds):
-        open_ones = [one for one in rewordings if one.lacks(settings.wordings)]
-        if not open_ones:
+        unfinished = [
+            rewording for rewording in rewordings if rewording.lacks(settings.wordings)
+        ]
+        if not unfinished:
             break
-        replies = yield [write_request(one, number, settings) for one in open_ones]
-        for rewording, reply in zip(open_ones, replies, strict=True):
+        requests = [
+            write_request(rewording, number, settings) for rewording in unfinished
+        ]
+        replies = yield requests
+        for rewording, reply in zip(unfinished, replies, strict=True):
             take_wordings(reply, rewording.pool, settings.wordings, made)
     tell_figures(rewordings, settings, made)
     if settings.instruction is None:

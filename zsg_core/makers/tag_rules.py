@@ -343,8 +343,8 @@ def _choose_implied(
     for rule in find_associations(rows, support, confidence):
         if ranks[rule.implied] > ranks[rule.tag]:
             continue
-        other = strongest.get(rule.tag)
-        if other is not None and not _is_stronger(rule, other, ranks):
+        rival = strongest.get(rule.tag)
+        if rival is not None and not _is_stronger(rule, rival, ranks):
             continue
         strongest[rule.tag] = rule
         targets[rule.tag] = rule.implied

@@ -157,11 +157,11 @@ class WordingPool:
     def _is_near(self, wording: str) -> bool:
         """Whether the text or a wording that counts is the same or too similar."""
         plain = _plain(wording)
-        for other in (self.text, *self.wordings):
+        for earlier in (self.text, *self.wordings):
             # words are letters and digits: texts of other signs have none in common
-            if plain == _plain(other):
+            if plain == _plain(earlier):
                 return True
-            if self.similarity(other, wording) > self.most_similar:
+            if self.similarity(earlier, wording) > self.most_similar:
                 return True
         return False
 

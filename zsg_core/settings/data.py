@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -59,10 +59,13 @@ TaskNames = Annotated[
     BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
 ]
 # the first so many tasks, or those of one name or pattern, or several
-TaskLimit = Annotated[
-    Count | TaskName | TaskNames,
-    AfterValidator(lambda v: [v] if isinstance(v, str) else v),
-]
+if TYPE_CHECKING:
+    TaskLimit = int | list[str]  # one name is read as a list of it
+else:
+    TaskLimit = Annotated[
+        Count | TaskName | TaskNames,
+        AfterValidator(lambda v: [v] if isinstance(v, str) else v),
+    ]
 
 
 class HeldOut(Strict):
@@ -132,11 +135,11 @@ class HeldOut(Strict):
 
     def _explain_bad_tasks(self) -> str | None:
         """Why the number of tasks does not fit the way of choosing; None where it does."""
-        if isinstance(self.tasks, list) and self.by != "names":
-            return f"names in `tasks` do nothing under `by: {self.by}`; take `by` out"
-        if self.by == "names":
-            is_list = isinstance(self.tasks, list)
-            return None if is_list else "`by: names` needs `tasks`, a list of names"
+        has_names = isinstance(self.tasks, list)
+        if has_names != (self.by == "names"):
+            return self._explain_bad_names()
+        if has_names:
+            return None
         if self.by != "seed":
             return None if self.tasks is None else "`tasks` is of `by: seed` alone"
         if self.tasks is None and self.share is None:
@@ -144,6 +147,12 @@ class HeldOut(Strict):
         if self.tasks is not None and self.share is not None:
             return "`tasks` and `share` both say how much; give one of them"
         return None
+
+    def _explain_bad_names(self) -> str:
+        """Why there are names and they do not count, or none where some are needed."""
+        if self.by == "names":
+            return "`by: names` needs `tasks`, a list of names"
+        return f"names in `tasks` do nothing under `by: {self.by}`; take `by` out"
 
     def _explain_bad_share(self) -> str | None:
         """Why the share does not fit the way of choosing; None where it does."""

@@ -390,8 +390,9 @@ class ParaphraseSettings(MakerSettings):
     @model_validator(mode="after")
     def _only_what_counts(self) -> "ParaphraseSettings":
         if self.instruction is None:
-            for key in ("place", "replaces"):
-                if key in self.model_fields_set:
+            # a recipe writes defaults out, so that they are given says nothing
+            for key, idle in (("place", "after"), ("replaces", False)):
+                if getattr(self, key) != idle:
                     raise ValueError(
                         f"`{key}` is of an `instruction`, and none is given"
                     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zsg_core.data.published_sets import MAPPINGS, fill_languages
+from zsg_core.data.published_sets import MAPPINGS, fill_fields
 from zsg_core.settings.fields import Strict
 
 NAMES = tuple(MAPPINGS)
@@ -48,14 +48,7 @@ class MappingSettings(Strict):
     @property
     def fields(self) -> dict[str, Any]:
         """Which column is what, in the words of `data.fields`."""
-        published = MAPPINGS[self.name]
-        if self.languages is None:
-            return dict(published.fields)
-        source, _, target = self.languages.partition("-")
-        filled: dict[str, Any] = {}
-        for key, value in published.fields.items():
-            filled[key] = fill_languages(value, source, target)
-        return filled
+        return fill_fields(self.name, self.languages)
 
 
 def lay_over(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -108,6 +108,7 @@ class _DividedSource:
     of_split: Mapping[str, _Reading]
     split: Split
     guessed: bool = False
+    mapping: str | None = None
 
     def places(self, split: str) -> Places:
         """The places of a split's examples in its file."""
@@ -127,9 +128,10 @@ class DataReader:
 
         UserError for what cannot be read, or does not say what is asked and answered.
         """
+        mapping = None
         if fields is None:
             guess = wrong_format.guess_format(path)
-            reader, columns = guess.reader, guess.fields
+            reader, columns, mapping = guess.reader, guess.fields, guess.mapping
         else:
             reader, columns = wrong_format.NAME, fields.model_dump(exclude_none=True)
         recipe = RecordFields.model_validate(columns).recipe if columns else None
@@ -145,6 +147,7 @@ class DataReader:
             of_split={TRAIN: reading, TEST: reading},
             split=data_look.split_examples(reading.examples, ALL),
             guessed=fields is None,
+            mapping=mapping,
         )
         writing = None
         if self._asked.tokenizer is not None:
@@ -292,6 +295,7 @@ class DataReader:
             reader=reading.file.reader,
             fields=write_fields(reading.file.recipe),
             guessed=source.guessed,
+            mapping=source.mapping,
             tasks=reading.examples.count_tasks(everything),
             repeats=data_look.count_repeats(reading.examples),
             bad_rows=bad_rows,
@@ -473,17 +477,7 @@ def write_fields(recipe: Recipe | None) -> str:
     if not recipe:
         return ""
     fields = Fields.from_recipe(recipe)
-    written: dict[str, Any] = {}
-    for name, value in vars(fields).items():
-        if not value:
-            continue
-        if name == "prompt":
-            written[name] = value[0] if len(value) == 1 else list(value)
-        elif name == "roles":
-            written[name] = dict(value)
-        else:
-            written[name] = value
-    return wrong_format.write_fields(written)
+    return wrong_format.write_fields(fields.written)
 
 
 def _note_changes(rule: Recipe) -> list[str]:

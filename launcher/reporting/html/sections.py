@@ -17,7 +17,7 @@ from launcher.reporting.data.state_maps import StateMaps
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
-from launcher.reporting.html import map_section, verdict_section
+from launcher.reporting.html import map_section, task_section, verdict_section
 from launcher.reporting.html import page as report_page
 from launcher.reporting.html.page import estimate_cell, interval_cell, number_cell
 from zsg_core.metrics.means import is_over_items
@@ -51,6 +51,7 @@ def make_sections(
         *verdict_section.make_verdict_section(decided, len(drawn)),
         *verdict_section.make_deviation_section(comparison.record),
         *_finals(comparison, summaries),
+        *task_section.make_task_section(comparison),
         *_drops(comparison, drops, number_of_panels, hover),
         *map_section.make_map_section(maps),
         *_stands_on(comparison),

@@ -146,12 +146,28 @@ def _footer(file: Path) -> bytes:
     Each of its bytes may become a struct of hundreds. Nothing for a file of another
     kind, which pyarrow names.
     """
+    text = _read_footer(file)
+    if not text:
+        return b""
+    try:
+        elements = list(thrift.read_structs(text, 2, ELEMENTS))
+    except (thrift.Cut, thrift.Broken) as error:
+        raise broken_file(
+            file, f"cannot be read: the schema in its footer: {error or 'is cut'}"
+        ) from None
+    _refuse_deep_columns(file, elements)
+    return text
+
+
+def _read_footer(file: Path) -> bytes:
+    """The bytes of the footer; none for a file of another kind."""
     with file.open("rb") as raw:
         size = raw.seek(0, os.SEEK_END)
         raw.seek(max(0, size - 8))
         end = raw.read(8)
         length = int.from_bytes(end[:4], "little")
-        if len(end) < 8 or end[4:] != b"PAR1" or length > size - 8:
+        is_parquet = len(end) == 8 and end[4:] == b"PAR1"
+        if not is_parquet or length > size - 8:
             return b""
         if length > FOOTER:
             raise broken_file(
@@ -159,13 +175,11 @@ def _footer(file: Path) -> bytes:
                 f"has a footer of {length:,} bytes; zsg reads those of up to {FOOTER:,}",
             )
         raw.seek(size - 8 - length)
-        text = raw.read(length)
-    try:
-        elements = list(thrift.read_structs(text, 2, ELEMENTS))
-    except (thrift.Cut, thrift.Broken) as error:
-        raise broken_file(
-            file, f"cannot be read: the schema in its footer: {error or 'is cut'}"
-        ) from None
+        return raw.read(length)
+
+
+def _refuse_deep_columns(file: Path, elements: Iterable[thrift.Struct]) -> None:
+    """BadData for a schema with columns within columns beyond DEEPEST."""
     # of the columns that others stand within, how many of these are still to come
     open_children: list[int] = []
     for element in elements:
@@ -178,7 +192,6 @@ def _footer(file: Path) -> bytes:
             open_children.pop()
             if open_children:
                 open_children[-1] -= 1
-    return text
 
 
 def _columns_of_groups(
@@ -193,9 +206,7 @@ def _columns_of_groups(
         for group in thrift.read_structs(footer, _GROUPS, MOST_ROWS, is_whole=True):
             entries = [column.get(_META) for column in group.get(1) or ()]
             metadata = [entry for entry in entries if isinstance(entry, dict)]
-            if len(metadata) != count or not all(
-                isinstance(entry.get(key), int) for entry in metadata for key in _NEEDED
-            ):
+            if len(metadata) != count or not all(map(_has_places, metadata)):
                 raise broken_file(
                     file,
                     "cannot be read: its footer does not tell of every column in each group of"
@@ -209,6 +220,11 @@ def _columns_of_groups(
         ) from None
 
 
+def _has_places(metadata: thrift.Struct) -> bool:
+    """Whether it tells where the pages of a column are."""
+    return all(isinstance(metadata.get(key), int) for key in _NEEDED)
+
+
 def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
     """The batches of rows of a Parquet file, with the named columns only. As many rows
     at once as are sure to fit the memory by the sizes that its pages tell."""
@@ -216,37 +232,19 @@ def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
     footer = _footer(file)
     with parquet.ParquetFile(file, pre_buffer=False) as opened, file.open("rb") as raw:
         metadata = opened.metadata
-        if metadata.num_columns > COLUMNS or metadata.num_rows > MOST_ROWS:
-            raise broken_file(
-                file,
-                f"has {metadata.num_rows:,} rows of {metadata.num_columns:,} values; zsg"
-                f" reads files of up to {MOST_ROWS:,} rows of {COLUMNS:,}",
-            )
-        leaves = [
-            opened.schema.column(number) for number in range(metadata.num_columns)
-        ]
-        whole_names = set(opened.schema_arrow.names)
-        heads = [_find_head(leaf.path, whole_names) for leaf in leaves]
-        read = [number for number, head in enumerate(heads) if head in column_names]
-        names = list(dict.fromkeys(heads[number] for number in read))
-        sizes = [
-            metadata.row_group(group).num_rows
-            for group in range(metadata.num_row_groups)
-        ]
-        if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
-            raise broken_file(
-                file,
-                f"cannot be read: its groups have {sum(sizes):,} rows, and it"
-                f" {metadata.num_rows:,}",
-            )
+        _refuse_too_many(file, metadata)
+        selected = _select_leaves(opened, column_names)
+        sizes = _list_group_sizes(file, metadata)
         columns = _columns_of_groups(file, footer, metadata.num_columns)
         for group, (size, of_group) in enumerate(zip(sizes, columns, strict=True)):
             chunks = [
-                _chunk(file, raw.fileno(), leaves[number], of_group[number])
-                for number in read
+                _chunk(file, raw.fileno(), leaf, of_group[number])
+                for number, leaf in selected.leaves.items()
             ]
             count, is_sure = _rows_at_once(file, chunks)
-            batches = opened.iter_batches(count, row_groups=[group], columns=names)
+            batches = opened.iter_batches(
+                count, row_groups=[group], columns=selected.names
+            )
             for batch in batches if is_sure else _guarded(batches):
                 size -= len(batch)
                 yield batch
@@ -255,6 +253,54 @@ def _of_parquet(file: Path, column_names: frozenset[str]) -> Iterator[Any]:
                     file,
                     f"cannot be read: a group has {size:,} rows fewer than it says",
                 )
+
+
+def _refuse_too_many(file: Path, metadata: Any) -> None:
+    """BadData for a file of more rows or columns than zsg reads."""
+    if metadata.num_columns <= COLUMNS and metadata.num_rows <= MOST_ROWS:
+        return
+    raise broken_file(
+        file,
+        f"has {metadata.num_rows:,} rows of {metadata.num_columns:,} values; zsg"
+        f" reads files of up to {MOST_ROWS:,} rows of {COLUMNS:,}",
+    )
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """What is read of a file: the leaves of its schema by their numbers, and the names
+    of the columns that they are of."""
+
+    leaves: dict[int, Any]
+    names: list[str]
+
+
+def _select_leaves(opened: Any, column_names: Collection[str]) -> _Selected:
+    """The leaves of the named columns of an opened Parquet file."""
+    whole_names = set(opened.schema_arrow.names)
+    leaves: dict[int, Any] = {}
+    names: dict[str, None] = {}
+    for number in range(opened.metadata.num_columns):
+        leaf = opened.schema.column(number)
+        head = _find_head(leaf.path, whole_names)
+        if head in column_names:
+            leaves[number] = leaf
+            names[head] = None
+    return _Selected(leaves, list(names))
+
+
+def _list_group_sizes(file: Path, metadata: Any) -> list[int]:
+    """The rows of each group. BadData where they are not those of the file."""
+    sizes = [
+        metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)
+    ]
+    if sum(sizes) != metadata.num_rows or min(sizes, default=0) < 0:
+        raise broken_file(
+            file,
+            f"cannot be read: its groups have {sum(sizes):,} rows, and it"
+            f" {metadata.num_rows:,}",
+        )
+    return sizes
 
 
 def _find_head(path: str, whole_names: Collection[str]) -> str:
@@ -346,44 +392,66 @@ def _chunk(file: Path, raw: int, leaf: Any, metadata: thrift.Struct) -> _Chunk:
     chunk = _Chunk(
         is_flat=leaf.max_repetition_level == 0, fixed=NULL + max(0, leaf.length or 0)
     )
-    at = min(
-        metadata[key]
-        for key in (_FIRST_PAGE, _DICTIONARY_PAGE)
-        if isinstance(metadata.get(key), int)
-    )
-    end = at + metadata[_PACKED]
-    while at < end:
-        head, length = _header(file, raw, at)
-        kind, unpacked, packed = (head.get(number, 0) for number in (1, 2, 3))
-        if unpacked < 0 or packed < 0:
-            raise broken_file(file, "cannot be read: a page of less than no bytes")
-        if unpacked > PAGE:
-            raise broken_file(
-                file,
-                f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}",
-            )
-        if kind == _DICTIONARY:
-            chunk.named = max(chunk.named, unpacked)
-            codec = (
-                CODECS.get(metadata[_CODEC])
-                if leaf.physical_type == "BYTE_ARRAY"
-                else None
-            )
+    has_texts = leaf.physical_type == "BYTE_ARRAY"
+    codec = CODECS.get(metadata[_CODEC]) if has_texts else None
+    position = _find_first_page(metadata)
+    end = position + metadata[_PACKED]
+    while position < end:
+        head = _read_page_head(file, raw, position)
+        if head.kind == _DICTIONARY:
+            chunk.named = max(chunk.named, head.unpacked)
             chunk.find_longest = functools.partial(
-                _longest, raw, codec, at + length, packed, unpacked
+                _longest, raw, codec, head.body, head.packed, head.unpacked
             )
-        elif kind in (_DATA, _DATA_V2):
-            page_head = head.get(5 if kind == _DATA else 8, {})
-            page = _Page(
-                page_head.get(1, 0),
-                page_head.get(2 if kind == _DATA else 4, 0),
-                unpacked,
-            )
-            if page.values < 0:
-                raise broken_file(file, "cannot be read: a page of less than no values")
-            chunk.pages.append(page)
-        at += length + packed
+        elif head.kind in (_DATA, _DATA_V2):
+            chunk.pages.append(_describe_page(file, head))
+        position = head.body + head.packed
     return chunk
+
+
+def _find_first_page(metadata: thrift.Struct) -> int:
+    """Where the first page of a column begins, be it its dictionary."""
+    starts = [metadata.get(key) for key in (_FIRST_PAGE, _DICTIONARY_PAGE)]
+    return min(start for start in starts if isinstance(start, int))
+
+
+@dataclass(frozen=True)
+class _PageHead:
+    """The header of a page: its kind, its bytes unpacked and packed, where these begin,
+    and the header itself."""
+
+    kind: int
+    unpacked: int
+    packed: int
+    body: int
+    fields: thrift.Struct
+
+
+def _read_page_head(file: Path, raw: int, position: int) -> _PageHead:
+    """The header of the page at a place. BadData for a page that is too large."""
+    fields, length = _header(file, raw, position)
+    kind, unpacked, packed = (fields.get(number, 0) for number in (1, 2, 3))
+    if unpacked < 0 or packed < 0:
+        raise broken_file(file, "cannot be read: a page of less than no bytes")
+    if unpacked > PAGE:
+        raise broken_file(
+            file,
+            f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}",
+        )
+    return _PageHead(kind, unpacked, packed, position + length, fields)
+
+
+def _describe_page(file: Path, head: _PageHead) -> _Page:
+    """A page of values, of either version."""
+    if head.kind == _DATA:
+        fields = head.fields.get(5, {})
+        page = _Page(fields.get(1, 0), fields.get(2, 0), head.unpacked)
+    else:
+        fields = head.fields.get(8, {})
+        page = _Page(fields.get(1, 0), fields.get(4, 0), head.unpacked)
+    if page.values < 0:
+        raise broken_file(file, "cannot be read: a page of less than no values")
+    return page
 
 
 def _header(file: Path, raw: int, at: int) -> tuple[thrift.Struct, int]:
@@ -524,34 +592,44 @@ def _size(array: Any) -> int:
     """
     from pyarrow import types
 
-    kind, count = array.type, len(array)
+    kind = array.type
     if hasattr(kind, "storage_type"):
         return _size(array.storage)
     if types.is_dictionary(kind):
-        if _is_text(kind.value_type):
-            return OBJECT * count + (
-                _lengths(array.dictionary).take(array.indices).sum().as_py() or 0
-            )
-        return count * max(OBJECT, _size(array.dictionary))
+        return _size_by_dictionary(array)
     if _is_text(kind):
-        return OBJECT * count + (_lengths(array).sum().as_py() or 0)
+        return OBJECT * len(array) + (_lengths(array).sum().as_py() or 0)
+    if types.is_nested(kind) or types.is_run_end_encoded(kind):
+        return _size_nested(array)
+    width = kind.bit_width // 8 if types.is_fixed_size_binary(kind) else 0
+    return len(array) * max(OBJECT, width)
+
+
+def _size_by_dictionary(array: Any) -> int:
+    """The same of an array that names its values."""
+    count = len(array)
+    if not _is_text(array.type.value_type):
+        return count * max(OBJECT, _size(array.dictionary))
+    lengths = _lengths(array.dictionary).take(array.indices)
+    return OBJECT * count + (lengths.sum().as_py() or 0)
+
+
+def _size_nested(array: Any) -> int:
+    """The same of an array of structs, lists or maps."""
+    from pyarrow import types
+
+    kind, count = array.type, len(array)
     if types.is_struct(kind):
-        return OBJECT * count * (1 + kind.num_fields) + sum(map(_size, array.flatten()))
+        columns = sum(map(_size, array.flatten()))
+        return OBJECT * count * (1 + kind.num_fields) + columns
     if types.is_fixed_size_list(kind):
-        items = count * kind.list_size
-        return (
-            OBJECT * items
-            if OBJECT * items > PIECE
-            else OBJECT * count + _size(array.flatten())
-        )
+        items = OBJECT * count * kind.list_size
+        # not taken apart where it is too much already
+        return items if items > PIECE else OBJECT * count + _size(array.flatten())
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
         return OBJECT * count + _size(array.flatten())
-    if types.is_nested(kind) or types.is_run_end_encoded(kind):
-        raise UserError(
-            f"a column has the type {kind}, which zsg does not read; save it as lists and texts"
-        )
-    return count * max(
-        OBJECT, kind.bit_width // 8 if types.is_fixed_size_binary(kind) else 0
+    raise UserError(
+        f"a column has the type {kind}, which zsg does not read; save it as lists and texts"
     )
 
 

@@ -66,10 +66,15 @@ def name_tags(tags: Any, names: Sequence[str], path: str) -> list[str]:
     """The tags of a sentence as texts. Malformed for a place that has no name."""
     if not isinstance(tags, list):
         raise Malformed(f"`{path}` is no list of tags")
+    count = len(names)
     named: list[str] = []
     for tag in tags:
-        text = _name_tag(tag, names, path)
-        named.append(text)
+        # most are places that have a name
+        if tag.__class__ is int and 0 <= tag < count:
+            named.append(names[tag])
+        else:
+            text = _name_tag(tag, names, path)
+            named.append(text)
     return named
 
 

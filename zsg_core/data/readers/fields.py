@@ -86,6 +86,21 @@ class Fields:
         return recipe
 
     @property
+    def written(self) -> dict[str, Any]:
+        """The fields as `data.fields` has them."""
+        values = {name: value for name, value in vars(self).items() if value}
+        if len(self.prompt) == 1:
+            values["prompt"] = self.prompt[0]
+        if self.roles:
+            values["roles"] = dict(self.roles)
+        if self.choice_columns:
+            values["choices"] = values.pop("choice_columns")
+        if self.labels_in_file:
+            values["labels"] = "file"
+            values.pop("labels_in_file")
+        return values
+
+    @property
     def paths(self) -> list[str]:
         """Every path that is read, each once, in the order of the fields."""
         single = (
@@ -288,8 +303,10 @@ def read_list(value: Any, path: str) -> list[str]:
         raise Malformed(f"`{path}` is {kind}, not a list of texts")
     texts: list[str] = []
     for number, item in enumerate(value):
-        text = read_text(item, f"{path}[{number}]")
-        texts.append(text)
+        # most are texts, and a place is only named where one is not
+        if item.__class__ is not str:
+            item = read_text(item, f"{path}[{number}]")
+        texts.append(item)
     return texts
 
 

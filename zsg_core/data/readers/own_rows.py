@@ -347,6 +347,11 @@ class _MessageReader:
         if fields.content is not None:
             self._words = (fields.content,)
         self._roles = dict(fields.roles)
+        # the roles of speakers that are written as they are known
+        self._plain_roles: dict[str, str] = {}
+        for name in (*SIDES, *self._roles):
+            if name == name.strip():
+                self._plain_roles[name] = self._roles.get(name, name)
 
     def read(self, row: Any, intake: Intake) -> Dialogue:
         """The turns and the system text. Malformed for messages that are no dialogue,
@@ -367,14 +372,19 @@ class _MessageReader:
         self, number: int, message: Any, intake: Intake
     ) -> tuple[str, str]:
         """Who speaks and what. A text alone is the user's and the assistant's by turns."""
-        location = f"{self._path}[{number}]"
         if isinstance(message, str):
             role = ASSISTANT if number % 2 else USER
             return role, message
+        location = f"{self._path}[{number}]"
         if not isinstance(message, dict):
             raise Malformed(f"`{location}` is no message")
         speaker = _first_of(message, self._speakers)
         content = _first_of(message, self._words)
+        if len(message) == 2 and content.__class__ is str:
+            # as most are: who speaks, what, and nothing else
+            role = self._plain_roles.get(speaker) if speaker.__class__ is str else None
+            if role is not None:
+                return role, content
         if speaker is None or content is None:
             reason = self._explain_keys(location, message)
             raise Malformed(reason)
@@ -397,9 +407,12 @@ class _MessageReader:
 
     def _list_marks(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a message beside who speaks and what."""
-        marks = dict(message)
-        for key in (*self._speakers, *self._words):
-            marks.pop(key, None)
+        named = (*self._speakers, *self._words)
+        marks: dict[str, Any] = {}
+        for key, value in message.items():
+            # a null marks nothing
+            if value is not None and key not in named:
+                marks[key] = value
         return marks
 
     def _find_role(self, speaker: str, location: str) -> str:

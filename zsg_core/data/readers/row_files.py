@@ -3,6 +3,11 @@ CSV, tab-separated values, Parquet, Arrow, or a folder that `datasets` has saved
 
 Text files may be packed by gzip or zstandard. A row becomes a record of a msgspec type,
 so that whoever reads rows need not know which form their file has.
+
+`datasets` is not what reads: it takes a column's type from its first rows, so that a
+later one of another type is an error of the whole file, copies all rows into a cache
+unless they are streamed, and unpacks files without a bound. What it writes is read here,
+with its names of classes.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence

@@ -175,7 +175,8 @@ def _advise(rows: Rows, columns: Sequence[str]) -> str:
     """Which format reads the rows; of what only `records` can, with which fields."""
     mapped = _list_mappings(rows)
     if mapped:
-        return f", which set {NAME} reads with mapping: {' or '.join(mapped)}"
+        written = " or ".join(fitting.written for fitting in mapped)
+        return f", which set {NAME} reads with mapping: {written}"
     guess = guess_fields(rows, columns)
     if guess is not None:
         return f", which set {NAME} reads with fields: {write_fields(guess)}"
@@ -191,10 +192,11 @@ def _advise(rows: Rows, columns: Sequence[str]) -> str:
 @dataclass(frozen=True)
 class Guess:
     """What a file's rows seem to be: the format that reads them, and, of rows of
-    somebody's own, the fields."""
+    somebody's own, the fields; of those of a published set its mapping, too."""
 
     reader: str
     fields: Mapping[str, Guessed] | None = None
+    mapping: str | None = None
 
 
 def guess_format(path: Path) -> Guess:
@@ -207,6 +209,11 @@ def guess_format(path: Path) -> Guess:
     columns = row_files.list_keys(rows)
     if not columns:
         raise UserError(f"{file}: holds no row with columns")
+    mapped = _list_mappings(rows)
+    if mapped:
+        fitting = mapped[0]
+        fields = published_sets.fill_fields(fitting.name, fitting.languages)
+        return Guess(NAME, fields, fitting.written)
     fields = guess_fields(rows, columns)
     if fields is not None:
         return Guess(NAME, fields)
@@ -220,19 +227,35 @@ def guess_format(path: Path) -> Guess:
     )
 
 
-def _list_mappings(rows: Rows) -> list[str]:
-    """The mappings of published sets whose layout the rows have, as a grid names them."""
-    written: list[str] = []
+@dataclass(frozen=True)
+class FittingSet:
+    """A published set whose layout rows have; of translations with two languages of
+    theirs, such as is-en."""
+
+    name: str
+    languages: str | None = None
+
+    @property
+    def written(self) -> str:
+        """The mapping as a grid names it."""
+        if self.languages is None:
+            return self.name
+        return f"{{name: {self.name}, languages: {self.languages}}}"
+
+
+def _list_mappings(rows: Rows) -> list[FittingSet]:
+    """The published sets whose layout the rows have."""
+    fitting: list[FittingSet] = []
     for name in published_sets.find_fitting(rows):
         published = published_sets.MAPPINGS[name]
         if not published.has_languages:
-            written.append(name)
+            fitting.append(FittingSet(name))
             continue
-        codes = published_sets.list_languages(published, rows)[:2]
-        plain = [code for code in codes if code.isascii() and code.isprintable()]
-        languages = "-".join(plain)
-        written.append(f"{{name: {name}, languages: {languages}}}")
-    return written
+        codes = published_sets.list_languages(published, rows)
+        plain = [code for code in codes if code.isascii() and code.isidentifier()]
+        if len(plain) >= 2:
+            fitting.append(FittingSet(name, "-".join(plain[:2])))
+    return fitting
 
 
 def _reads_all(candidate: Format, rows: Rows) -> bool:
@@ -252,8 +275,16 @@ def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, Guessed] | Non
         return None
     used = _list_used(fields)
     unused = [column for column in texts if column not in used]
+    return fields | _guess_facts(rows, unused, is_text="text" in fields)
+
+
+def _guess_facts(
+    rows: Rows, unused: Sequence[str], *, is_text: bool
+) -> dict[str, Guessed]:
+    """Which of the columns that are left hold a system text, a task and an id."""
+    fields: dict[str, Guessed] = {}
     system = _first(SYSTEMS, unused)
-    if system is not None and "text" not in fields:
+    if system is not None and not is_text:
         fields["system"] = system
     task = _first(TASKS, unused)
     if task is not None:
