@@ -6,8 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.contract.folder import Workspace
-from launcher.reporting.data import arrangements, order_comparison, order_scores
+from benchmarks.report import listed_run, record_run
+from jobs.contract import item_losses
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.preparing.corpus import Corpus
+from launcher.reporting.data import (
+    arrangements,
+    order_comparison,
+    order_scores,
+    seen_similarity,
+)
 from launcher.reporting.figures import order_charts
 from tests.lib.command_line import Zsg
 from zsg_core.digest import digest_ids
@@ -292,3 +300,57 @@ def test_a_grid_that_cannot_be_arranged_says_why(made):
     zsg("arrange", "make", zsg.write("far.yaml", text), code=3)
 
     assert "90:99 was asked, but all is taken after" in zsg.said
+
+
+def record_trained(made, order: arrangements.Arrangement) -> Any:
+    """A run of the workspace that was trained on an order and tested on its corpus."""
+    zsg, _ = made
+    place = Workspace(zsg.work)
+    tests = Corpus(place, order.corpus).test
+    steps = list(range(12))
+    listed = listed_run("5eeb", {})
+    losses = np.random.default_rng(0).normal(2, 0.1, (len(steps), len(tests.ids)))
+    record_run(place, listed, steps, tests.tasks, losses)
+    job = place.run("5eeb") / "job.json"
+    row = read_json(job)
+    row["made"] = {"corpus": order.corpus, "arrangement": order.id}
+    write_json(job, row)
+    item_losses.describe_items(
+        place.run("5eeb"), tests.ids, tests.tasks, [1] * len(tests.ids), {}
+    )
+    return seen_similarity.measure_seen(place, "5ee")
+
+
+def test_what_a_run_has_seen_is_measured_against_its_test_tasks(made):
+    """At every checkpoint but the first, where nothing was seen; the nearest test item
+    of the whole order is that of the whole corpus."""
+    order = opened(made, "fft")
+    seen = record_trained(made, order)
+    nearest, _ = arrangements.measure_similarity(order)
+    lowest = seen.measures["cosine_min"].min(axis=1)
+
+    assert list(seen.steps) == list(range(1, 12))
+    assert set(seen.measures) == {
+        f"{kind}_{name}"
+        for kind in ("cosine", "euclidean")
+        for name in ("avg", "min", "max", "centroid")
+    } | {"kl", "kl_repeated"}
+    assert all(table.shape == seen.losses.shape for table in seen.measures.values())
+    assert (np.diff(lowest) <= 0).all()
+    first = min(seen.examples[0], len(order.ids))
+    assert -lowest[0] == pytest.approx(nearest[:first].max(), abs=1e-6)
+
+
+def test_what_was_seen_is_drawn_and_written(made):
+    """A picture, a table, and a task that there is none of."""
+    zsg, _ = made
+    seen = record_trained(made, opened(made, "fft"))
+    said = zsg("arrange", "seen", "5eeb", "--out", "seen.csv", "--task", seen.tasks[0])
+    zsg("arrange", "seen", "5eeb", "--out", "seen.png")
+    lines = (zsg.folder / "seen.csv").read_text(encoding="utf-8").splitlines()
+
+    assert "cosine_min" in said
+    assert len(lines) == 1 + len(seen.steps)
+    assert (zsg.folder / "seen.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="is not tested on it"):
+        seen_similarity.choose_tasks(seen, ["nothing"])

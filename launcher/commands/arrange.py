@@ -282,6 +282,65 @@ def _draw_scores(chosen: "Sequence[Arrangement]", score: str, picture: Path) -> 
     order_charts.draw_scores(curves, order_scores.name_scores(score), picture)
 
 
+@app.command()
+def seen(
+    run: Annotated[
+        str, typer.Argument(help="run id, or a unique prefix of it", metavar="RUN")
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            help="a test task to draw; may be given again  \\[default: the four that fall"
+            " most suddenly]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="the picture (.png, .pdf), or table (.csv), to write"
+        ),
+    ] = Path("seen.png"),
+    workspace: Workspace = None,
+    replace: Replace = False,
+    json: AsJson = False,
+) -> None:
+    """Show how similar what a run has seen so far is to its test tasks, beside their loss.
+
+    By the nine measures of Dynamics of Zero-Shot Generalization: cosine and Euclidean
+    distance (mean, least, largest, of the centroids), and the divergence of bigrams. It
+    also says how far changes of each go together with changes of the loss, against
+    chance: levels all fall with time and say nothing. The data must be embedded, as for
+    an order by similarity.
+
+    \b
+    Examples:
+      zsg arrange seen 81bc
+      zsg arrange seen 81bc --task task851_synthetic_multiply_evens --out task851.png
+    """
+    from launcher.reporting import frames, outputs
+    from launcher.reporting.data import seen_similarity
+    from launcher.reporting.figures import seen_charts
+    from launcher.views import show
+    from launcher.workspace import workspaces
+
+    outputs.refuse_existing(out, replace)
+    measured = seen_similarity.measure_seen(workspaces.find_to_read(workspace), run)
+    chosen = seen_similarity.choose_tasks(measured, task or [])
+    if out.suffix == ".csv":
+        rows = seen_similarity.list_rows(measured, chosen)
+        frames.write_csv(out, frames.rows_to_columns(rows))
+    else:
+        seen_charts.draw_seen(measured, chosen, out)
+    together = seen_similarity.compare_measures(measured)
+    if json:
+        show.as_json({name: asdict(found) for name, found in together.items()})
+        return
+    for line in seen_similarity.describe_changes(measured, together):
+        show.print_result(line)
+    show.print_result(f"wrote {out}")
+
+
 def _show_learnt(
     prefix: str,
     workspace: Path | None,

@@ -209,6 +209,17 @@ def measure_similarity(
     From the embedding that this order was made by, or that of another order of the same
     corpus; UserError for none.
     """
+    train, test = load_embeddings(arrangement)
+    nearest, average = minimum_and_average(train, test)
+    order = arrangement.places
+    return -nearest[order], -average[order]
+
+
+def load_embeddings(
+    arrangement: Arrangement,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The vectors of an order's corpus, (examples, d), and of its test set, in the order
+    of the corpus. UserError where it is not embedded."""
     sources = _embedded(arrangement)
     train, test = (
         np.load(
@@ -218,9 +229,7 @@ def measure_similarity(
         )
         for split in ("train", "test")
     )
-    nearest, average = minimum_and_average(train, test)
-    order = arrangement.places
-    return -nearest[order], -average[order]
+    return train, test
 
 
 def _embedded(arrangement: Arrangement) -> dict[str, Any]:
