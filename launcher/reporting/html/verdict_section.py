@@ -201,7 +201,7 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
                     f"published: {claim.published}",
                     _lines(beside, named),
                     "step",
-                    claim.metric,
+                    claim.metric if len(claim.metrics) == 1 else "as published",
                 )
             )
     # so that pairs stand side by side
