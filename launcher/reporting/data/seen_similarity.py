@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract import journal
+from jobs.contract import journal, journal_rows
 from jobs.contract.folder import Workspace, list_paths
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.job_file import read_train_job
@@ -60,27 +60,30 @@ def measure_seen(workspace: Workspace, prefix: str) -> SeenSimilarity:
         )
     order = arrangements.find_arrangement(workspace, run.name)
     rows = list(journal.read_journal(run))
-    points, _ = journal.first_points(rows)
-    examples_at = {
-        point.step: point.examples for point in points if point.key == METRIC
-    }
     losses = read_test_losses(run, METRIC, rows)
+    examples_at = _count_examples(rows)
     # before the first example there is nothing to compare
-    kept = [step for step in losses.steps if examples_at.get(step, 0) > 0]
-    if not kept:
+    steps = [step for step in losses.steps if examples_at.get(step, 0) > 0]
+    if not steps:
         raise UserError(f"run {run.name}: no checkpoint has losses of its test items")
-    # an epoch that comes again shows nothing new
-    seen = [min(examples_at[step], len(order.ids)) for step in kept]
     names, by_task = losses.by_task()
-    rows_kept = [losses.steps.index(step) for step in kept]
+    examples = [examples_at[step] for step in steps]
+    # an epoch that comes again shows nothing new
+    seen = [min(count, len(order.ids)) for count in examples]
     return SeenSimilarity(
-        run.name,
-        kept,
-        [examples_at[step] for step in kept],
-        names,
-        by_task[rows_kept],
-        _measure_tasks(order, losses, names, seen),
+        run=run.name,
+        steps=steps,
+        examples=examples,
+        tasks=names,
+        losses=by_task[[losses.steps.index(step) for step in steps]],
+        measures=_measure_tasks(order, losses, names, seen),
     )
+
+
+def _count_examples(rows: Sequence[journal_rows.Row]) -> dict[int, int]:
+    """How many examples a run had trained on at each of its checkpoints."""
+    points, _ = journal.first_points(rows)
+    return {point.step: point.examples for point in points if point.key == METRIC}
 
 
 def _find_run(workspace: Workspace, prefix: str) -> Path:
@@ -99,46 +102,63 @@ def _measure_tasks(
 ) -> dict[str, Floats]:
     """Each measure (ends, tasks) between beginnings of an order and the test items of
     tasks."""
-    corpus = Corpus(order.workspace, order.corpus)
+    texts = _read_ordered_texts(order)
     train_vectors, test_vectors = arrangements.load_embeddings(order)
-    shots = corpus.template.shots
-    train_texts, test_texts = (
-        [prompts.embedding_text(example, shots) for example in split]
-        for split in (corpus.train, corpus.test)
-    )
-    repeats = prefix_similarity.count_bigrams([*train_texts, *test_texts])
-    row_of = {item: row for row, item in enumerate(corpus.test.ids)}
-    in_order = order.places
-    ordered_texts = [train_texts[place] for place in in_order.tolist()]
-    ordered_vectors = np.asarray(train_vectors)[in_order]
+    ordered_vectors = np.asarray(train_vectors)[order.places]
     columns: dict[str, list[Floats]] = {}
     for task in tasks:
         items = [
-            row_of[item]
+            texts.row_of[item]
             for item, of_task in zip(losses.ids, losses.tasks, strict=True)
             if of_task == task
         ]
         measured = prefix_similarity.measure_prefixes(
             ordered_vectors, np.asarray(test_vectors)[items], seen
         ) | prefix_similarity.measure_prefix_texts(
-            ordered_texts, [test_texts[item] for item in items], seen, repeats
+            texts.train, [texts.test[item] for item in items], seen, texts.repeats
         )
         for name, values in measured.items():
             columns.setdefault(name, []).append(values)
     return {name: np.stack(values, axis=1) for name, values in columns.items()}
 
 
-def choose_tasks(measured: SeenSimilarity, asked: Sequence[str]) -> list[str]:
+@dataclass(frozen=True)
+class _OrderedTexts:
+    """The texts that are embedded: those trained on in their order, those of the test
+    set with the row of each id, and how often each bigram stands in all of them."""
+
+    train: Sequence[str]
+    test: Sequence[str]
+    row_of: Mapping[str, int]
+    repeats: Mapping[tuple[str, str], int]
+
+
+def _read_ordered_texts(order: Arrangement) -> _OrderedTexts:
+    corpus = Corpus(order.workspace, order.corpus)
+    shots = corpus.template.shots
+    train, test = (
+        [prompts.embedding_text(example, shots) for example in split]
+        for split in (corpus.train, corpus.test)
+    )
+    return _OrderedTexts(
+        train=[train[row] for row in order.places.tolist()],
+        test=test,
+        row_of={item: row for row, item in enumerate(corpus.test.ids)},
+        repeats=prefix_similarity.count_bigrams([*train, *test]),
+    )
+
+
+def choose_tasks(measured: SeenSimilarity, named: Sequence[str]) -> list[str]:
     """The tasks that are asked for; of none those whose losses fall most suddenly.
     UserError for one that the run is not tested on."""
-    unknown = [task for task in asked if task not in measured.tasks]
+    unknown = [task for task in named if task not in measured.tasks]
     if unknown:
         hint = suggest_nearest(unknown[0], measured.tasks)
         raise UserError(
             f"--task {unknown[0]}: run {measured.run} is not tested on it.{hint}"
         )
-    if asked:
-        return list(dict.fromkeys(asked))
+    if named:
+        return list(dict.fromkeys(named))
     drops = curves.find_sudden_drops(measured.steps, measured.tasks, measured.losses)
     fallen = [drop.task for drop in drops]
     return list(dict.fromkeys([*fallen, *measured.tasks]))[:MOST_DRAWN]
@@ -191,12 +211,12 @@ def describe_changes(
         f"{'measure':20} {'with the loss':>14} {'by chance':>10} {'sudden falls shared':>20}"
         f" {'by chance':>10}"
     )
-    for name, found in together.items():
+    for name, changes in together.items():
         yield (
-            f"{name:20} {_format(found.correlation, '.3f'):>14}"
-            f" {_format(found.correlation_by_chance, '.1%'):>10}"
-            f" {_format(found.shared_falls, '.1%'):>20}"
-            f" {_format(found.shared_falls_by_chance, '.1%'):>10}"
+            f"{name:20} {_format(changes.correlation, '.3f'):>14}"
+            f" {_format(changes.correlation_by_chance, '.1%'):>10}"
+            f" {_format(changes.shared_falls, '.1%'):>20}"
+            f" {_format(changes.shared_falls_by_chance, '.1%'):>10}"
         )
     yield (
         "with the loss: the mean over tasks of Spearman's correlation of changes from checkpoint to"

@@ -25,12 +25,12 @@ def make_published_section(
     for name in dict.fromkeys(judged.claim.published for judged in decided):
         if name is None or name not in tables:
             continue
-        here = [
+        values = [
             _describe_values(judged, text)
             for judged, text in zip(decided, described, strict=True)
             if judged.claim.published == name and judged.verdict.levels
         ]
-        pieces += _render_table(name, published.read_table(name), here)
+        pieces += _render_table(name, published.read_table(name), values)
     if not pieces:
         return []
     return [
@@ -40,14 +40,14 @@ def make_published_section(
     ]
 
 
-def _render_table(name: str, table: PublishedTable, here: Sequence[str]) -> list[str]:
+def _render_table(name: str, table: PublishedTable, values: Sequence[str]) -> list[str]:
     """A table with its source, what the runs have, and what was not found of its paper."""
     rows = [[_make_cell(text) for text in row] for row in table.rows]
     pieces = [
         report_page.render_paragraph(f"{name}: {table.source}"),
         report_page.render_table(table.headings, rows),
     ]
-    for line in dict.fromkeys(here):
+    for line in dict.fromkeys(values):
         pieces.append(report_page.render_paragraph(f"Here: {line}"))
     for line in published.list_not_found(table.source):
         pieces.append(report_page.render_paragraph(f"Not found of {line}.", "faint"))
@@ -66,6 +66,6 @@ def _describe_values(judged: JudgedClaim, claim: str) -> str:
     """The value at each place that a claim compares, in one line."""
     levels = judged.verdict.levels.items()
     values = "; ".join(
-        f"{place} {format_value(round(value, 4))}" for place, value in levels
+        f"{level} {format_value(round(value, 4))}" for level, value in levels
     )
     return f"{claim}: {values}"
