@@ -193,20 +193,22 @@ def make_verdict_panels(decided: Sequence[JudgedClaim]) -> list[Panel]:
         pairs[subject] = [
             Panel(title, _lines(judged.curves, colours), x_label, y_label)
         ]
-        if claim.published in published.list_published():
-            beside = published.read_published(claim.published).curves
-            named = {name: number for number, name in enumerate(beside)} | colours
-            pairs[subject].append(
-                Panel(
-                    f"published: {claim.published}",
-                    _lines(beside, named),
-                    "step",
-                    claim.metric if len(claim.metrics) == 1 else "as published",
-                )
-            )
+        pairs[subject] += _make_published_panels(claim, colours)
     # so that pairs stand side by side
     pairs_first = sorted(pairs.values(), key=len, reverse=True)
     return [panel for drawn in pairs_first for panel in drawn]
+
+
+def _make_published_panels(claim: Claim, colours: Mapping[str, int]) -> list[Panel]:
+    """The published curves that a claim names, in the colours of the places that it
+    compares; nothing where it names none."""
+    if claim.published not in published.list_published():
+        return []
+    beside = published.read_published(claim.published).curves
+    named = {name: number for number, name in enumerate(beside)} | {**colours}
+    y_label = claim.metric if len(claim.metrics) == 1 else "as published"
+    title = f"published: {claim.published}"
+    return [Panel(title, _lines(beside, named), "step", y_label)]
 
 
 def _name_axis(claim: Claim) -> str:
