@@ -9,12 +9,13 @@ import pytest
 
 from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord
-from jobs.runtime.canary import FirstRunResult, judge_first_run
+from jobs.runtime.canary import FirstRunResult, is_submitted_again, judge_first_run
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
 from launcher.submission.sbatch import build_dependency
 from tests.lib.command_line import Zsg, wait_until
+from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import typed_rows
 from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
 from tests.lib.planned_runs import a_run, planned
@@ -155,6 +156,20 @@ def first_of(plan: Plan) -> str:
     """The run that goes first."""
     assert plan.canary
     return plan.canary.run.id
+
+
+def test_a_watch_ends_when_its_run_is_submitted_again(tmp_path: Path) -> None:
+    """The new submission has a watch of its own; without a job file that can be read it
+    waits on."""
+    run = tmp_path / "runs" / "r"
+    run.mkdir(parents=True)
+    assert not is_submitted_again(run, "first")
+    write_job_file(run, submission="first")
+    assert not is_submitted_again(run, "first")
+    write_job_file(run, submission="second")
+    assert is_submitted_again(run, "first")
+    (run / "job.json").write_text("{")
+    assert not is_submitted_again(run, "first")
 
 
 def test_few_runs_need_no_first() -> None:

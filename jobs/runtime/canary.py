@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.contract import exit_record, journal
+from jobs.contract import exit_record, job_file, journal
 from jobs.contract import heartbeat as heartbeats
 from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord, replace_unset
@@ -70,6 +70,12 @@ def wait_for_first_run(
         result = judge_first_run(watched.run, journal.read_to_hole(run), ended)
         if result:
             break
+        if is_submitted_again(run, watched.submission):
+            raise Known(
+                Cause.CANARY_FAILED,
+                f"run {watched.run} was submitted again, and another job waits for its first"
+                " checkpoint",
+            )
         if ended is None and _is_gone(run, watched.slurm, since):
             raise Known(
                 Cause.CANARY_FAILED,
@@ -161,6 +167,13 @@ def _describe_done_run(
     return FirstRunResult(
         run, ended.step or 0, None if loss is None else float(loss), speed
     )
+
+
+def is_submitted_again(run: Path, submission: str) -> bool:
+    """Whether a run has been submitted anew since that submission, which comes with a
+    watch of its own: two of them would wait for the same run."""
+    job = job_file.read_job_if_sound(run)
+    return job is not None and job.submission != submission
 
 
 def _is_gone(run: Path, ids: list[str], since: float) -> bool:
