@@ -5,7 +5,7 @@ change."""
 import json
 from collections.abc import Callable, Sequence
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from jobs.contract.grid_record import (
     Deviation,
@@ -21,9 +21,20 @@ from zsg_core.settings.looks import Looks
 from zsg_core.stats import boundaries
 
 
+def keep_looks(looks: Looks | None) -> LockedLooks | UnsetType:
+    """The looks of a grid as its record keeps them; unset of a grid whose claims are
+    looked at once."""
+    return lock_looks(looks) or UNSET
+
+
+def keep_deviations(deviations: list[Deviation]) -> list[Deviation] | UnsetType:
+    """The deviations as a grid's record keeps them; unset where there is none."""
+    return deviations or UNSET
+
+
 def lock_looks(looks: Looks | None) -> LockedLooks | None:
-    """The looks of a grid with their bounds, as its record keeps them; None of a grid
-    whose claims are looked at once."""
+    """The looks of a grid with their bounds; None of a grid whose claims are looked at
+    once."""
     if looks is None:
         return None
     plan = boundaries.plan_looks(tuple(looks.at), looks.tail, looks.spending)

@@ -115,8 +115,8 @@ def record_grid(
         claims=claims,
         runs=[_make_listed_run(run, keeping[run.id]) for run in runs],
         notify=site.profile.receivers or UNSET,
-        looks=claim_deviations.lock_looks(grid.looks) or UNSET,
-        deviations=deviations or UNSET,
+        looks=claim_deviations.keep_looks(grid.looks),
+        deviations=claim_deviations.keep_deviations(deviations),
     )
     approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)

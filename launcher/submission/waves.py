@@ -153,14 +153,21 @@ def _choose_looks(
     runs = [run for group in groups for run in group.runs]
     planned = {run_item(run) for run in runs}
     awaited = {gates[run.id] for run in runs if run.id in gates}
-    chosen: list[Look] = []
-    for look in pending:
-        if look.item not in awaited or is_active(look.item):
-            continue
-        items = map(run_item, look.runs)
-        after = [item for item in items if item in planned or is_active(item)]
-        chosen.append(replace(look, after=after))
-    return chosen
+    chosen = [
+        look for look in pending if look.item in awaited and not is_active(look.item)
+    ]
+    return [
+        replace(look, after=_list_before(look, planned, is_active)) for look in chosen
+    ]
+
+
+def _list_before(
+    look: Look, planned: Collection[str], is_active: Callable[[str], bool]
+) -> list[str]:
+    """The runs that a look waits for: of those that it is of, which are planned or under
+    way."""
+    items = map(run_item, look.runs)
+    return [item for item in items if item in planned or is_active(item)]
 
 
 def _divide_group(group: TrainGroup, gates: Mapping[str, str]) -> list[TrainGroup]:
