@@ -317,7 +317,10 @@ def test_where_answers_are_sent_is_listed_once(
     """Of many runs that ask the same judge, with the variable of its key."""
     judge = {"base_url": "https://m.example/v1", "model": "m", "key_env": key}
     suite = Suite(name="mt_bench", keys=("mt_bench",), how={}, judge=judge)
-    runs: Any = [SimpleNamespace(suites=(suite,)), SimpleNamespace(suites=(suite,))]
+    runs: Any = [
+        SimpleNamespace(servers={}, suites=(suite,)),
+        SimpleNamespace(servers={}, suites=(suite,)),
+    ]
     layers = profile_files.read_layers("local", tmp_path)
     found = effects.list_effects(
         layers, profiles.make_profile(layers), grid(tmp_path), runs, {}
@@ -332,7 +335,7 @@ def test_programs_that_a_model_wrote_are_listed(tmp_path: Path) -> None:
     suite = Suite(
         name="humaneval", keys=("humaneval/pass_at_1",), how={}, runs_code=True
     )
-    runs: Any = [SimpleNamespace(suites=(suite,))]
+    runs: Any = [SimpleNamespace(servers={}, suites=(suite,))]
     layers = profile_files.read_layers("local", tmp_path)
     asked = grid(tmp_path, "checkpoints.suites.humaneval.allow_code_execution=true")
     [found] = effects.list_effects(

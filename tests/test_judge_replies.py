@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluating import judge as judges
 from jobs.evaluating.judge import Judge, Judged, Kept, rate_requests
-from jobs.runtime import exchange
+from jobs.runtime import chat_server, exchange
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
@@ -159,7 +158,7 @@ def test_a_reply_beyond_the_bytes_that_are_read_is_malformed(
     serve, tmp_path: Path, monkeypatch
 ) -> None:
     """Also where its length is a lie, or it is all headers."""
-    monkeypatch.setattr(judges, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(chat_server, "MOST_BYTES", 10_000)
     lie = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999\r\n\r\n"
     for act in (
         reply(b"x" * 20_000),

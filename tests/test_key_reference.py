@@ -209,6 +209,18 @@ def _with_source(name: str, source: dict[str, Any]) -> dict[str, Any]:
 
 SOURCES = {"sources": {"a": {"path": "/a", "test_path": "/t"}, "b": {"path": "/b"}}}
 SAMPLED = {"data": _with_source("b", {"path": "/b", "self_sample": {}})}
+
+
+def _made(**make: Any) -> dict[str, Any]:
+    return {"data": _with_source("b", {"path": "/b", "make": make})}
+
+
+RFT = _made(rft={})
+IN_FOLDER = _made(rft={}, by={"path": "/f"})
+PRICED = {"base_url": "https://x/v1", "model": "m", "price_read": 1, "price_written": 1}
+ON_SERVER = _made(rft={}, by=PRICED)
+INSTAG = _made(instag={"meaning": {}})
+REWORDED = _made(paraphrases={"instruction": "Say <sep> now."})
 COUNTED = {"data": _with_source("c", {"path": "/c", "ratio": 2, "ratio_to": "a"})}
 WORDED = {"data": {"set": "gsm8k", "instructions": {"path": "/i"}}}
 FEW_SHOT = {"data": {"few_shot": {"k": 2, "turns": "many"}}}
@@ -293,6 +305,75 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "data.sources.b.self_sample.cut": (0, SAMPLED),
     "data.sources.b.self_sample.items": (5, SAMPLED),
     "data.sources.b.self_sample.seed": (5, SAMPLED),
+    **{
+        f"data.sources.b.make.rft.{key}": (value, RFT)
+        for key, value in {
+            "items": 5,
+            "seed": 5,
+            "samples": 5,
+            "temperature": 0.5,
+            "top_p": 0.5,
+            "max_new_tokens": 5,
+            "stops": ["x"],
+            "system": "x",
+            "wording": "x",
+            "read": "last",
+            "gold": False,
+        }.items()
+    },
+    **{
+        f"data.sources.b.make.instag.{key}": (value, INSTAG)
+        for key, value in {
+            "items": 5,
+            "seed": 5,
+            "turns": "first",
+            "longest_query": 5,
+            "prompt": "{query}",
+            "system": "x",
+            "max_new_tokens": 5,
+            "at_least": 5,
+            "frequency": "rules",
+            "meaning.embedding": "/elsewhere",
+            "meaning.threshold": 0.5,
+            "meaning.kind": "similarity",
+            "meaning.least_neighbours": 5,
+            "support": 5,
+            "confidence": 0.5,
+            "choose": 5,
+            "untagged": "drop",
+        }.items()
+    },
+    **{
+        f"data.sources.b.make.paraphrases.{key}": (value, REWORDED)
+        for key, value in {
+            "items": 5,
+            "seed": 5,
+            "instruction": "x",
+            "wordings": 5,
+            "per_request": 5,
+            "rounds": 5,
+            "marks": ["<sep>"],
+            "most_similar": 0.5,
+            "place": "before",
+            "replaces": True,
+            "original": False,
+            "prompt": "{text}",
+            "system": "x",
+            "temperature": 0.5,
+            "top_p": 0.5,
+            "max_new_tokens": 5,
+        }.items()
+    },
+    "data.sources.b.make.by.path": ("/elsewhere", IN_FOLDER),
+    "data.sources.b.make.by.template": ("plain", IN_FOLDER),
+    "data.sources.b.make.by.base_url": ("https://y/v1", ON_SERVER),
+    "data.sources.b.make.by.model": ("n", ON_SERVER),
+    "data.sources.b.make.by.key_env": ("X_API_KEY", ON_SERVER),
+    "data.sources.b.make.by.at_once": (2, ON_SERVER),
+    "data.sources.b.make.by.seeds": (True, ON_SERVER),
+    "data.sources.b.make.by.price_read": (2, ON_SERVER),
+    "data.sources.b.make.by.price_written": (2, ON_SERVER),
+    "data.sources.b.make.by.budget": (2, ON_SERVER),
     "data.instructions.path": ("/elsewhere", WORDED),
     "data.instructions.diversify": (False, WORDED),
     "data.instructions.place": ("before", WORDED),
@@ -500,6 +581,7 @@ def _run_id(settings: dict[str, Any]) -> str:
         },
         model="m",
         embedding="e",
+        embedders=dict.fromkeys(whole.data.by_source(), "e"),
     )
     return recipes.run_id(recipes.make_recipe(whole, digests))
 

@@ -22,6 +22,7 @@ from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders import curriculum
 from zsg_core.orders.registry import ORDERS
 from zsg_core.settings.data import ONE, HeldOut, Source
+from zsg_core.settings.makers import MakeSettings
 from zsg_core.settings.run import TINY, Settings
 from zsg_core.settings.train import TrainSettings
 from zsg_core.training.schedule import HUGGING_FACE
@@ -45,6 +46,11 @@ LATER = {
         "task_scale",
     )
 }
+
+MAKE = "make"
+MADE = ("self_sample", MAKE)  # keys of a source whose examples a model makes
+EMBEDDING = "embedding"  # of MAKE: the model by which meanings are compared
+OF_OTHER = "by"  # of MAKE: another model than the one that is trained
 
 # Marks of what an older zsg made otherwise, and what that is. A recipe without its
 # marks is the one of then.
@@ -78,6 +84,17 @@ class SourceDigests:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelDigests:
+    """Of a model in a folder that is asked for data: the digest of its files, and what
+    InputDigests has of the run's own."""
+
+    model: str
+    control: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class InputDigests:
     """Digests of what the user supplies, its data by source; None where a run does not use it."""
 
@@ -95,6 +112,12 @@ class InputDigests:
     ends: tuple[int, ...] = ()
     # of the model's chat template, where the run writes with it
     chat_template: str | None = None
+    # of the models in folders that make sources' examples, by the names of these
+    asked: Mapping[str, "ModelDigests"] = field(
+        default_factory=dict[str, "ModelDigests"]
+    )
+    # of the models by which makers compare meanings, by the names of the sources
+    embedders: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -202,8 +225,9 @@ class RecipeMaker:
 
 def _name_sampling_model(data: Recipe, base: Recipe, digests: InputDigests) -> Recipe:
     """A corpus' recipe, in which the sources whose answers are a model's own say which
-    model that is, the base as it is before tokens are added, and where its answers end."""
-    if not any("self_sample" in source for source in list_sources(data).values()):
+    model that is, the base as it is before tokens are added, and where its answers end;
+    so do those that the run's own model makes."""
+    if not any(map(_asks_own_model, list_sources(data).values())):
         return data
     answering = remove_added_tokens(base)
     names: Recipe = {"model": id_of_base(answering) or answering["digest"]}
@@ -220,10 +244,16 @@ def _name_sampling_model(data: Recipe, base: Recipe, digests: InputDigests) -> R
     return {**data, "sources": sources}
 
 
+def _asks_own_model(source: Recipe) -> bool:
+    """Whether a source's examples are made by the model that is trained."""
+    return "self_sample" in source or (MAKE in source and OF_OTHER not in source[MAKE])
+
+
 def _with_sampling_model(source: Recipe, names: Mapping[str, Any]) -> Recipe:
-    if "self_sample" not in source:
+    if not _asks_own_model(source):
         return source
-    return {**source, "self_sample": {**source["self_sample"], **names}}
+    key = MAKE if MAKE in source else "self_sample"
+    return {**source, key: {**source[key], **names}}
 
 
 def _name_scorers(
@@ -351,24 +381,29 @@ def records_id(source: Recipe, skip: bool) -> str:
     """The id of a data set's records, normalised: what reads which files, and whether
     bad rows are passed over.
 
-    `source` has reader and digest, and self_sample where the answers are a model's own;
+    `source` has reader and digest, and self_sample or make where a model makes them;
     `read` where they are read otherwise than by earlier versions, `fields` where the
     user says which columns are what.
     """
     rule = {"on_bad_row": "skip"} if skip else {}
-    decides = ("reader", "digest", "read", "fields", "self_sample")
+    decides = ("reader", "digest", "read", "fields", *MADE)
     content = {key: source[key] for key in decides if key in source}
     return content_id({"kind": "records", "schema": SCHEMA, **content, **rule})
 
 
 def find_self_sampled(data: Recipe) -> dict[str, str]:
-    """The sources of a corpus' recipe whose answers are a model's own, each with the id
-    of its records."""
+    """The sources of a corpus' recipe whose examples a model makes, each with the id of
+    its records."""
     return {
         name: records_id(source, source.get("on_bad_row") == "skip")
         for name, source in list_sources(data).items()
-        if "self_sample" in source
+        if is_made(source)
     }
+
+
+def is_made(source: Recipe) -> bool:
+    """Whether a model makes the examples of a source: its own answers, or by a maker."""
+    return any(key in source for key in MADE)
 
 
 def corpus_id(recipe: Recipe) -> str:
@@ -512,7 +547,7 @@ def _make_corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
 def _is_used(settings: Settings, source: Source) -> bool:
     """Whether a source among several is there: it is trained on or tested, or a tiny
     model's tokenizer learns from it, as from every source but its own answers."""
-    if source.self_sample:
+    if source.made_by is not None:
         return source.is_sampled
     return bool(source.k) or is_tested(source) or settings.model.name == TINY
 
@@ -541,8 +576,58 @@ def _make_source(
             "template": _make_template(settings, [source], of_all.chat_template),
             "precision": settings.train.precision,
         }
+    if source.make is not None:
+        recipe[MAKE] = _make_making(settings, source, source.make, of_all, name)
     recipe["train"] = _make_train(settings, source, digests)
     return recipe | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
+
+
+def _make_making(
+    settings: Settings,
+    source: Source,
+    make: MakeSettings,
+    of_all: InputDigests,
+    name: str,
+) -> dict[str, Any]:
+    """How a source's examples are made, and by whom: a server's model by its name, one
+    in a folder by its content; the run's own is said later."""
+    recipe = make.recipe
+    if make.of_maker.embeds:
+        recipe[EMBEDDING] = of_all.embedders[name]
+    if make.by is not None and make.by.base_url is not None:
+        return recipe | {OF_OTHER: {"served": make.by.model}}
+    teacher = of_all.asked.get(name)
+    recipe["template"] = _make_asked_template(settings, source, make, of_all, teacher)
+    recipe["precision"] = settings.train.precision
+    if teacher is None:
+        return recipe
+    return recipe | {OF_OTHER: {"folder": teacher.model}} | _name_teacher(teacher)
+
+
+def _make_asked_template(
+    settings: Settings,
+    source: Source,
+    make: MakeSettings,
+    of_all: InputDigests,
+    teacher: ModelDigests | None,
+) -> dict[str, Any]:
+    """How requests to a model in a folder are written: as the run's examples, or as the
+    grid says."""
+    chat_template = (teacher or of_all).chat_template
+    name = None if make.by is None else make.by.template
+    if name is None or name == settings.data.template:
+        return _make_template(settings, [source], chat_template)
+    return {"name": name, "digest": chat_template} if name == CHAT else {"name": name}
+
+
+def _name_teacher(teacher: ModelDigests) -> dict[str, Any]:
+    """Which model in a folder is asked, and how its texts are read."""
+    names: dict[str, Any] = {"model": teacher.model}
+    if teacher.control:
+        names |= READS_TEXT
+    if teacher.ends:
+        names["ends"] = list(teacher.ends)
+    return names
 
 
 def _make_test(
@@ -768,7 +853,7 @@ def _make_tokenizer_text(corpus: Recipe) -> dict[str, Any]:
         text["sources"] = {
             name: _select_text_keys(source)
             for name, source in corpus["sources"].items()
-            if "self_sample" not in source
+            if not is_made(source)
         }
     return text
 

@@ -24,6 +24,9 @@ workspace/
                          report.txt: see jobs.contract.node_check
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT,
                          and what `datasets` reads
+  replies/<id>/          what a model replied to a maker of data, for every set that is
+                         made of the same requests; nobody is asked twice: see
+                         jobs.preparing.reply_log
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT;
                          shots.npy with few_shot; notes.json where there is to tell
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
@@ -129,6 +132,9 @@ class Workspace:
 
     def records(self, records_id: str) -> Path:
         return self.root / "records" / records_id
+
+    def replies(self, asking_id: str) -> Path:
+        return self.root / "replies" / asking_id
 
     def corpus(self, corpus_id: str) -> Path:
         return self.root / "corpora" / corpus_id

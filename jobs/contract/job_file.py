@@ -291,24 +291,43 @@ class SampledCorpus(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
 
 
+class ServerToAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at an address: how it is asked, and what it may cost. `price_read` and
+    `price_written`: of a million tokens; `budget`: in the same currency."""
+
+    base_url: str
+    model: str
+    key_env: str | None = None
+    at_once: int = 8
+    seeds: bool = False
+    price_read: float | None = None
+    price_written: float | None = None
+    budget: float | None = None
+
+
 class AnswersToSample(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's own answers to a source. `id`: of the records that they become; `base`:
-    the recipe of the model; `folder`: the user's folder that it is made from, if it
-    is."""
+    """A model's own answers to a source, or what a maker makes of it. `id`: of the
+    records that they become; `base`: the recipe of the model; `folder`: the user's
+    folder that it is made from, if it is; `server`: who is asked in place of a model in
+    a folder; `embedding`: the folder of the model by which meanings are compared."""
 
     id: str
     source: str
     base: Recipe
     folder: str | None = msgspec.field(name="from", default=None)
+    server: ServerToAsk | UnsetType = UNSET
+    embedding: str | UnsetType = UNSET
 
 
 class SampleJob(Job, frozen=True, kw_only=True, tag="sample"):
-    """Samples a model's own answers, which other jobs read as data."""
+    """Samples a model's own answers, or has a maker make examples, which other jobs
+    read as data. `key_variables`: the variables that hold the keys of servers."""
 
     paths: SamplePaths
     corpus: SampledCorpus
     samples: list[AnswersToSample]
     makes: list[str]
+    key_variables: list[str] | UnsetType = UNSET
 
 
 class Scorer(msgspec.Struct, frozen=True, kw_only=True):

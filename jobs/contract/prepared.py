@@ -197,11 +197,33 @@ class SamplingFacts(ReadingFacts, frozen=True, kw_only=True):
     cut_words: int = 0
 
 
+class MakingFacts(ReadingFacts, frozen=True, kw_only=True):
+    """The same of the items that a maker asked a model about, with what became of it.
+
+    `maker`: its name; `asked`: who, for people; `refused`: how many items or replies
+    became no example, by the reason; `facts`: what the maker counted; `read` and
+    `written`: tokens of all requests and replies; `cost`: theirs, None where no prices
+    are said.
+    """
+
+    maker: str = ""
+    asked: str = ""
+    items: int = 0
+    requests: int = 0
+    examples: int = 0
+    refused: dict[str, int] = {}
+    facts: dict[str, int | float | str] = {}
+    read: int = 0
+    written: int = 0
+    cost: float | None = None
+
+
 class RecordsMeta(ReadingFacts, frozen=True, kw_only=True):
     """Of the records of a data set: how they were read. `sampled`: where they are a
-    model's own answers."""
+    model's own answers; `made`: where a maker has made them."""
 
     sampled: SamplingFacts | None = None
+    made: MakingFacts | None = None
 
 
 def read_records_meta(folder: Path) -> RecordsMeta | None:

@@ -29,7 +29,10 @@ IN_ARRANGEMENT = ("ids", "places.npy", META, COMMIT)
 IN_SCORES = ("scores.jsonl", META, COMMIT)
 IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", "texts.npy", META, COMMIT)
 IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
-IN_RECORDS = ("*.arrow", "tasks.json", "dataset_info.json", "state.json", META, COMMIT)
+IN_RECORDS = (
+    *("*.arrow", "tasks.json", "dataset_info.json", "state.json", "made-*"),
+    *(META, COMMIT),
+)
 IN_CORPUS = ("train.npy", "test.npy", "shots.npy", NOTES, META, COMMIT)
 IN_EMBEDDING = ("vectors.npy", "texts.npy", META, COMMIT)
 IN_CHAT_TRIAL = (META, COMMIT)

@@ -6,70 +6,31 @@ written nowhere: what a server sends back of it is hidden before it is kept or t
 """
 
 import contextlib
-import http.client
 import json
-import math
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import make_unreadable
 from jobs.files import ownership
-from jobs.runtime import exchange
-from jobs.runtime.exchange import Reply
-from zsg_core import addresses, secrets
-from zsg_core.errors import ClusterError, UserError
+from jobs.runtime.chat_server import ChatServer, Malformed, Refused
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
-from zsg_core.retry import ExponentialBackoff
-from zsg_core.shown_text import make_showable
 from zsg_core.side_by_side import map_side_by_side
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat
-MOST_BYTES = 4 << 20  # of a reply, its headers included
-MOST_SAID = 300  # characters of an error that are told
-WAIT_S = 60.0  # the longest that a server may ask us to wait at a time
-_BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-_WRONG = (401, 403, 404)  # key, address or model: the same for every question
-
-
-class Malformed(Exception):
-    """A reply that is no reply, or one without a rating."""
-
-
-class Refused(Exception):
-    """The judge will not answer this one question."""
-
-
-class Busy(Exception):
-    """The judge may answer in a while. `wait_s`: how long it asks to wait."""
-
-    def __init__(self, said: str, wait_s: float = 0.0) -> None:
-        super().__init__(said)
-        self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A model at an address, which replies at temperature 0. Its id is its model's name.
+class Judge(ChatServer):
+    """A model at an address, which replies at temperature 0."""
 
-    `timeout_s`: of one whole reply, from looking up the name to its last byte;
-    `retry_policy`: how a question is retried while the judge is busy or out of reach.
-    """
-
-    id: str
-    uri: str
-    key: str = field(default="", repr=False)
-    timeout_s: float = 120.0
-    retry_policy: ExponentialBackoff = field(
-        default_factory=lambda: ExponentialBackoff(
-            limit_s=300, first_s=1, longest_s=30
-        ),
-        repr=False,
-    )
+    called = "judge"
+    told = "Ratings so far are kept; try again later"
+    advice = "Look at the judge's base_url, model and key"
 
     @classmethod
     def of(
@@ -82,129 +43,20 @@ class Judge:
         what is no address. Whether a variable of this name may be sent at all, the
         settings say.
         """
-        name, address = how["key_env"], how["base_url"].rstrip("/")
-        if why := addresses.explain_refusal(address):
-            raise UserError(f"checkpoints.suites.mt_bench.judge.base_url {why}")
-        if not name:
-            return cls(how["model"], address)
-        key = secrets.read_key(name, environment)
-        if key is None:
-            raise UserError(
-                f"the judge's key is missing: {name}, which"
-                " checkpoints.suites.mt_bench.judge.key_env names, is not set in this job's"
-                " environment; set it where you call zsg submit"
-            )
-        return cls(how["model"], address, key)
+        key = "checkpoints.suites.mt_bench.judge"
+        return cls.open(how["model"], how["base_url"], how["key_env"], key, environment)
 
     def reply(self, system: str, user: str) -> str:
         """What the judge says, as it stands; retried while it is busy or out of reach.
 
-        ClusterError once the policy gives up, UserError for a wrong key, address or
-        model; Malformed and Refused as they say.
+        Errors as of `ChatServer.complete`.
         """
-        try:
-            return self.retry_policy.call(
-                lambda: self._once(system, user),
-                lambda error: isinstance(error, Busy),
-                _asked_to_wait_s,
-            )
-        except Busy as error:
-            raise ClusterError(
-                f"the judge at {self.uri} did not answer for"
-                f" {self.retry_policy.limit_s:g} s: {error}. Ratings so far are kept;"
-                " try again later"
-            ) from None
-
-    def hide(self, text: str) -> str:
-        """A text of the server's without the key, however it is written there, and
-        without other keys of this job."""
-        return secrets.hide_known(secrets.hide_secrets(text, [self.key]))
-
-    def _once(self, system: str, user: str) -> str:
         messages = [
             {"role": "system", "content": system},
             {"role": "user", "content": user},
         ]
-        asked = {
-            "model": self.id,
-            "messages": messages,
-            "temperature": 0,
-            "max_tokens": MOST_TOKENS,
-        }
-        reply = self._post(json.dumps(asked).encode())
-        if not 200 <= reply.status < 300:
-            raise self._meaning(reply)
-        try:
-            content = json.loads(reply.body)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise Malformed("no message in the reply") from None
-        if not isinstance(content, str):
-            raise Malformed("no text in the reply")
-        return content
-
-    def _post(self, body: bytes) -> Reply:
-        """The server's reply. Busy, Malformed and UserError: no other error leaves, as
-        its text may quote the key."""
-        in_the_clear = addresses.is_unencrypted(self.uri)
-        headers = {"Content-Type": "application/json"} | (
-            {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        )
-        try:
-            if (
-                self.key
-                and in_the_clear
-                and not addresses.is_this_machine(addresses.find_host(self.uri))
-            ):
-                raise exchange.NotHere
-            return exchange.post_request(
-                f"{self.uri}/chat/completions",
-                body,
-                headers,
-                self.timeout_s,
-                MOST_BYTES,
-                only_here=bool(self.key) and in_the_clear,
-            )
-        except exchange.NotHere:
-            raise UserError(
-                f"the judge at {self.uri} is asked over plain http, which is not this machine: no"
-                " key is sent there. Give https://…"
-            ) from None
-        except exchange.TooLong:
-            raise Malformed(f"the reply has more than {MOST_BYTES:,} bytes") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Busy(self._told(f"{type(error).__name__}: {error}")) from None
-        except Exception as error:
-            raise Malformed(self._told(f"{type(error).__name__}: {error}")) from None
-
-    def _meaning(self, reply: Reply) -> Exception:
-        said = self._told(reply.body.decode(errors="replace"))
-        if reply.status in _BUSY:
-            return Busy(
-                f"HTTP {reply.status} {said}", min(_seconds(reply.retry_after), WAIT_S)
-            )
-        if reply.status in _WRONG or 300 <= reply.status < 400:
-            return UserError(
-                f"the judge at {self.uri} answered HTTP {reply.status} for model {self.id}: {said}."
-                " Look at the judge's base_url, model and key"
-            )
-        return Refused(f"HTTP {reply.status} {said}")
-
-    def _told(self, text: str) -> str:
-        """The beginning of an error as people may see it."""
-        return make_showable(self.hide(text[: 10 * MOST_SAID]), keep="")[:MOST_SAID]
-
-
-def _asked_to_wait_s(error: Exception) -> float:
-    return error.wait_s if isinstance(error, Busy) else 0.0
-
-
-def _seconds(retry_after: str | None) -> float:
-    """How long a server asks to wait; 0 for a date or what is no time: the usual pauses will do."""
-    try:
-        asked = float(retry_after or 0)
-    except ValueError:
-        return 0.0
-    return max(0.0, asked) if math.isfinite(asked) else 0.0
+        settings = {"temperature": 0, "max_tokens": MOST_TOKENS}
+        return self.complete(messages, settings).text
 
 
 class Kept:

@@ -40,6 +40,7 @@ TOP_FOLDERS = (
     "looks",
     "checks",
     "records",
+    "replies",
     "corpora",
     "embeddings",
     "scores",

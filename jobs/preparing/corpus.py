@@ -41,7 +41,7 @@ from zsg_core.data.presentation import Presentation
 from zsg_core.data.prompts import Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
-from zsg_core.recipe import Recipe, list_sources
+from zsg_core.recipe import Recipe, is_made, list_sources
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class Corpus:
         own = list_sources(self.recipe)
         tasks: dict[str, tuple[Records, Mapping[str, Places]]] = {}
         for name, facts in self.meta["sources"].items():
-            if "self_sample" in own[name]:
+            if is_made(own[name]):
                 continue
             records = self._records(name, "train")
             places = list_training_places(records, facts["pool"], own[name])
@@ -241,7 +241,7 @@ class Corpus:
             start += count
             rule = list_sources(self.recipe)[name]
             named: Sequence[str | None] = ()
-            if count and "self_sample" not in rule:
+            if count and not is_made(rule):
                 named = read_published_ids(rule, files[name].data)
             if named:  # of a format whose rows have ids of their own
                 published += [named[int(row)] for row in rows_of_source]
@@ -262,7 +262,7 @@ class Corpus:
                 records = self._records(name, split)
                 ids = records.texts("id", np.arange(len(records)))
                 known.update(f"{prefix}{example_id}" for example_id in ids)
-            if "self_sample" not in rule:
+            if not is_made(rule):
                 published = read_published_ids(rule, files[name].data)
                 known.update(text for text in published if text is not None)
         return known

@@ -13,9 +13,21 @@ from pathlib import Path
 from jobs.contract import model_proof
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace, is_whole, lock_folder
-from jobs.contract.job_file import ModelToProve, PrepareJob, SampleJob
+from jobs.contract.job_file import (
+    AnswersToSample,
+    ModelToProve,
+    PrepareJob,
+    SampleJob,
+)
 from jobs.model import base_model, content
-from jobs.preparing import added_tokens, arrangement, chat_trial, self_sample
+from jobs.preparing import (
+    added_tokens,
+    arrangement,
+    asked_server,
+    chat_trial,
+    making,
+    self_sample,
+)
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Corpus, Tasks
 from jobs.preparing.source_dataset import SourceDataset
@@ -125,7 +137,8 @@ def _note_refusal(refusals: list[str], why: str) -> None:
 
 
 def sample_answers(job: SampleJob) -> None:
-    """Makes the answers that the job lists, by the base before tokens are added to it."""
+    """Makes the answers and examples that the job lists, by the base before tokens are
+    added to it, or by whom else a maker is to ask."""
     workspace, data = job.workspace, job.corpus.recipe
     files = {name: SourceFiles.of(paths) for name, paths in job.paths.sources.items()}
 
@@ -133,7 +146,7 @@ def sample_answers(job: SampleJob) -> None:
         read = {
             name: rule
             for name, rule in recipes.list_sources(data).items()
-            if "self_sample" not in rule
+            if not recipes.is_made(rule)
         }
         pools = {
             name: SourceDataset(workspace, name, rule, files[name])
@@ -145,17 +158,28 @@ def sample_answers(job: SampleJob) -> None:
         }
 
     texts = partial(_base_texts, tasks, Template.from_recipe(data["template"]))
+
+    def make(
+        asker: making.Asker, answers: AnswersToSample, source: Recipe, path: Path
+    ) -> None:
+        named = replace_unset(answers.embedding)
+        embedding = None if named is None else Path(named)
+        making.make_examples(workspace, answers.id, source, path, asker, embedding)
+
+    gpus = job.resources.gpus_per_node
     for answers in job.samples:
-        base = make_base(workspace, answers.base, answers.folder, texts)
         source = recipes.list_sources(data)[answers.source]
-        self_sample.make_answers(
-            workspace,
-            answers.id,
-            source,
-            files[answers.source].data,
-            base,
-            job.resources.gpus_per_node,
-        )
+        path = files[answers.source].data
+        if server := replace_unset(answers.server):
+            asker = asked_server.open_server(source, server)
+            make(asker, answers, source, path)
+            continue
+        base = make_base(workspace, answers.base, answers.folder, texts)
+        if recipes.MAKE in source:
+            asker = making.open_model(workspace, source, base, gpus)
+            make(asker, answers, source, path)
+        else:
+            self_sample.make_answers(workspace, answers.id, source, path, base, gpus)
 
 
 def make_base(

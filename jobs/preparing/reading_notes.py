@@ -1,13 +1,22 @@
 """Says in words what the making of records has passed over and left out, from what their
 meta.json keeps of it."""
 
-from jobs.contract.prepared import ReadingFacts, RecordsMeta, SamplingFacts
+from jobs.contract.prepared import (
+    MakingFacts,
+    ReadingFacts,
+    RecordsMeta,
+    SamplingFacts,
+)
 
 
 def describe_records(meta: RecordsMeta) -> list[str]:
     """What whoever uses these records must know."""
     notes = describe_reading(meta)
-    return notes + describe_sampling(meta.sampled) if meta.sampled else notes
+    if meta.sampled:
+        notes += describe_sampling(meta.sampled)
+    if meta.made:
+        notes += describe_making(meta.made)
+    return notes
 
 
 def describe_reading(facts: ReadingFacts) -> list[str]:
@@ -47,3 +56,22 @@ def describe_sampling(facts: SamplingFacts) -> list[str]:
         f"{count} {what_happened}" for what_happened, count in counts.items() if count
     ]
     return describe_reading(facts) + notes
+
+
+def describe_making(facts: MakingFacts) -> list[str]:
+    """How a maker's examples came about, and every item and reply that became none."""
+    summary = (
+        f"{facts.maker} made {facts.examples:,} examples of {facts.items:,} items by"
+        f" {facts.requests:,} requests to {facts.asked}: {facts.read:,} tokens read and"
+        f" {facts.written:,} written"
+    )
+    if facts.cost is not None:
+        summary += f", at a cost of {facts.cost:,.4g}"
+    if facts.facts:
+        counted = (f"{name} {value}" for name, value in facts.facts.items())
+        summary += f"; {', '.join(counted)}"
+    refused = [
+        f"{facts.maker} refused {count:,}: {reason}"
+        for reason, count in facts.refused.items()
+    ]
+    return [*describe_reading(facts), summary, *refused]

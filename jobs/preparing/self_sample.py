@@ -240,7 +240,7 @@ def _answer(
     if answers:
         logger.info(f"sampling {len(names)} answers, continuing after {len(answers)}")
     model = load(used_devices)
-    ends = _list_ends(rule, vocabulary)
+    ends = list_ends(rule, vocabulary)
     generator = Generator(
         model.eval().requires_grad_(False),
         {**rule["how"], **ends},
@@ -273,7 +273,7 @@ def _answer(
     return used_devices
 
 
-def _list_ends(rule: Recipe, vocabulary: Vocabulary) -> dict[str, list[int]]:
+def list_ends(rule: Recipe, vocabulary: Vocabulary) -> dict[str, list[int]]:
     """The tokens at which an answer is over, beside the tokenizer's end of sequence."""
     ends = set(rule.get("ends", ()))
     template = Template.from_recipe(rule["template"])

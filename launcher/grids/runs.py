@@ -20,9 +20,31 @@ from zsg_core.orders import order_list
 from zsg_core.orders.order_list import ListFile
 from zsg_core.recipe import InputDigests, Recipe, RecipeIds, RecipeMaker
 from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.makers import AskedSettings, MakeSettings
 from zsg_core.settings.run import ResourceSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 from zsg_core.suites import Suite, SuiteFile
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who makes the examples of a source: a server, the model of a folder, or with
+    neither the run's own. `make`: how; `embedder`: by which model meanings are
+    compared, if they are."""
+
+    make: MakeSettings
+    folder: Path | None = None
+    embedder: Path | None = None
+
+    @property
+    def server(self) -> AskedSettings | None:
+        """The server that is asked, if one is."""
+        return self.make.by if self.make.is_on_server else None
+
+    @property
+    def is_own_model(self) -> bool:
+        """Whether the model that is trained is asked."""
+        return self.folder is None and self.server is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +76,8 @@ class Run:
     proof: str | None = None
     # ids at which its base says that an answer is over, beside its tokenizer's EOS
     ends: tuple[int, ...] = ()
+    # by source, who makes its examples, where a maker does
+    asked: Mapping[str, Asked] = field(default_factory=dict[str, Asked])
     # shared by the runs of a grid
     ids: RecipeIds = field(default_factory=RecipeIds, compare=False, repr=False)
 
@@ -133,10 +157,21 @@ class Run:
 
     @cached_property
     def answers(self) -> dict[str, str]:
-        """The sources whose answers are a model's own, each with the folder of the
+        """The sources whose examples a model makes, each with the folder of the
         workspace that they are in."""
         digests = recipes.find_self_sampled(self.stage["data"])
         return {name: f"records/{digest}" for name, digest in digests.items()}
+
+    @property
+    def servers(self) -> dict[str, AskedSettings]:
+        """By source, the servers that make its examples, of all its stages."""
+        servers: dict[str, AskedSettings] = {}
+        for stage in [*self.all_before, self]:
+            for name in stage.answers:
+                teacher = stage.asked.get(name)
+                if teacher is not None and teacher.server is not None:
+                    servers[name] = teacher.server
+        return servers
 
     @property
     def model_name(self) -> str:
@@ -246,6 +281,7 @@ class _StageInputs:
     order_file: ListFile | None
     scorer: Path | None
     since: Path | None
+    asked: Mapping[str, Asked]
 
 
 class _RunMaker:
@@ -289,6 +325,7 @@ class _RunMaker:
                 evaluators=settings.resources.evaluators,
                 suite_files=suite_files,
                 ends=stage_input.digests.ends,
+                asked=stage_input.asked,
                 ids=self._ids,
             )
         assert run is not None, "a run has at least one stage"
@@ -332,11 +369,25 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
         order_file=inputs.find_order_file(stage) if recipes.reads_file(stage) else None,
         scorer=_find_scorer("scorer", stage.arrangement.scorer),
         since=_find_scorer("since", stage.arrangement.since),
+        asked=_find_asked(stage),
     )
 
 
 def _find_scorer(key: str, path: str | None) -> Path | None:
     return None if path is None else inputs.find_scorer(key, path)
+
+
+def _find_asked(stage: Settings) -> dict[str, Asked]:
+    """By source, who makes its examples, where a maker does."""
+    return {
+        name: Asked(
+            source.make,
+            inputs.asked_folder(name, source),
+            inputs.find_embedder(name, source),
+        )
+        for name, source in stage.data.by_source().items()
+        if source.make is not None
+    }
 
 
 def _find_proof(base: Path) -> str | None:

@@ -111,8 +111,7 @@ def _find_notes(grid: Grid, small: list[Point], one_rank: bool) -> Iterator[str]
             "resources.nodes and ranks_per_node count for nothing in a smoke run on this machine:"
             " one rank"
         )
-    if any(map(_asks_a_judge, settings)):
-        yield "a smoke run asks no judge and no reward model"
+    yield from _find_unasked(settings)
     if any(point.data.template == CHAT for point in settings):
         yield (
             "the small model of a smoke run has no chat template: examples are written by"
@@ -126,6 +125,25 @@ def _find_notes(grid: Grid, small: list[Point], one_rank: bool) -> Iterator[str]
 def _says_ranks(settings: Settings) -> bool:
     resources = settings.resources
     return bool(resources.nodes or resources.ranks_per_node)
+
+
+def _find_unasked(settings: Sequence[Settings]) -> Iterator[str]:
+    """Which models of a grid are not asked in the trial."""
+    if any(map(_makes_data, settings)):
+        yield (
+            "a smoke run asks no model for data (make): the examples in the files stand for those"
+            " that would be made"
+        )
+    if any(map(_asks_a_judge, settings)):
+        yield "a smoke run asks no judge and no reward model"
+
+
+def _makes_data(settings: Settings) -> bool:
+    return any(
+        source.make is not None
+        for stage in settings.by_stage()
+        for source in stage.data.by_source().values()
+    )
 
 
 def _asks_a_judge(settings: Settings) -> bool:
@@ -456,6 +474,8 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
             "cut": 0,
         }
         small["self_sample"] = source.self_sample.model_copy(update=short)
+    if source.make is not None:
+        small["make"] = None
     return small
 
 

@@ -17,6 +17,7 @@ from launcher.grids.runs import Run
 from launcher.planning import limits, model_proofs
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.estimates import Estimates
+from launcher.planning.makings import list_servers
 from launcher.planning.plan import SUBMIT, Allow, Plan
 from launcher.planning.site import Site, get_runs_at_once
 from launcher.workspace import extras
@@ -90,6 +91,7 @@ def find_objections(
     reasons += [
         *plan.elsewhere,
         *_check_judge_keys(plan),
+        *_check_asked_keys(plan),
         *_check_tracking(profile),
         *_check_disk(site, plan, estimates),
         *model_proofs.list_refusals(site, _list_trained(plan)),
@@ -276,6 +278,26 @@ def _check_judge_keys(plan: Plan) -> list[str]:
                 " export it, or take `judge` out: answers are then kept for `zsg answers export`"
             )
     return faults
+
+
+def _check_asked_keys(plan: Plan) -> list[str]:
+    """What is wrong with the keys of servers that are asked for data."""
+    faults: dict[str, None] = {}
+    for prepare in plan.prepares:
+        for source, server in list_servers(prepare):
+            if server.key_env is None:
+                continue
+            key = f"data.sources.{source}.make.by.key_env"
+            try:
+                value = secrets.read_key(server.key_env)
+            except UserError as error:
+                faults[f"{error}; {key} names it"] = None
+                continue
+            if value is None:
+                faults[
+                    f"{server.key_env}, which {key} names, is not set here; export it"
+                ] = None
+    return list(faults)
 
 
 def _check_tracking(profile: Profile) -> list[str]:

@@ -81,6 +81,7 @@ def list_effects(
         *_list_tracking(source, profile, environment),
         *_list_receivers(source, profile),
         *_list_suites(grid, runs),
+        *_list_servers(grid, runs),
     ]
     return [_make_effect_showable(effect) for effect in effects]
 
@@ -267,6 +268,22 @@ def _list_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:
         if suite.runs_code:
             text = "humaneval: programs that the model wrote are run, in a sandbox"
             yield Effect(RUNS, text, origin)
+
+
+def _list_servers(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:
+    """Who is sent texts of the data, so that more are made."""
+    origin = _format_path(grid.path)
+    if any("make" in override for override in grid.overrides):
+        origin = f"{origin} and --set"
+    texts: dict[str, None] = {}
+    for run in runs:
+        for name, server in run.servers.items():
+            address = f"{server.base_url}, without a key"
+            if server.key_env:
+                address = f"{server.base_url} with the value of {server.key_env}"
+            texts[f"make: texts of source {name} are sent to {address}"] = None
+    for text in texts:
+        yield Effect(SENDS, text, origin)
 
 
 def _effects_key(suite: Suite) -> tuple[Any, ...]:

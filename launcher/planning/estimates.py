@@ -33,7 +33,7 @@ from zsg_core import node_limits
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
 from zsg_core.metrics.metrics import REWARD
-from zsg_core.recipe import list_sources
+from zsg_core.recipe import MAKE, OF_OTHER, list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.shown_text import format_value
 from zsg_core.suites import Suite
@@ -403,6 +403,12 @@ class Estimates:
                     shape=self._shape(run), precision=rule["precision"], row=row
                 )
                 loads.append(load)
+            rule = source.get(MAKE, {})
+            if rule and OF_OTHER not in rule:
+                load = EvaluationLoad(
+                    shape=self._shape(run), precision=rule["precision"], row=positions
+                )
+                loads.append(load)
         return loads
 
     def _reward_bytes(self, suite: Suite) -> float:
@@ -584,7 +590,8 @@ class Estimates:
         assumptions = describe_assumptions(
             [estimate for estimate, _ in planned], get_runs_at_once(self._profile)
         )
-        return build_lines(planned), [*assumptions, *self._describe_evaluators(plan)]
+        evaluators = self._describe_evaluators(plan)
+        return build_lines(planned), [*assumptions, *evaluators]
 
     @property
     def profile(self) -> Profile:

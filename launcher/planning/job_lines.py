@@ -8,12 +8,14 @@ from jobs.contract.folder import CHAT_TRIALS, SCORES
 from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
+from launcher.planning import makings
 from launcher.planning.estimates import Estimate
 from launcher.planning.plan import Evaluation, Look, Plan, Prepare, TrainGroup
 from launcher.planning.workload import AT_MOST
 from zsg_core.shown_text import name_few
 
 MOST_NAMED = 16
+MOST_MAKINGS = 8  # jobs that ask for data, each with a line
 # what prepare jobs make, by the folder of the workspace that it is in
 PRODUCTS = {
     "arrangements": ("order", "orders"),
@@ -51,15 +53,11 @@ def describe_jobs(
 
 
 def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
-    samplers = [prepare for prepare in plan.prepares if prepare.samples]
     scorers = [prepare for prepare in plan.prepares if prepare.scores]
     makers = [prepare for prepare in plan.prepares if not prepare.asks_model]
-    wave = 0
-    if samplers:
-        jobs = with_noun(len(samplers), "job samples", "jobs sample")
-        limit = _describe_limit(len(samplers), profile.evaluate.time_min)
-        yield JobLine(wave, f"{jobs} the model's own answers, {limit}")
-        wave += 1
+    first_lines = list(_describe_samplers(plan, profile))
+    yield from first_lines
+    wave = int(bool(first_lines))
     if scorers:
         yield JobLine(wave, _describe_scorers(scorers, profile))
         wave += 1
@@ -68,6 +66,29 @@ def _describe_prepares(plan: Plan, profile: Profile) -> Iterator[JobLine]:
         limit = _describe_limit(len(makers), profile.prepare.time_min)
         products = _count_products(makers)
         yield JobLine(wave, f"{jobs}: {products}, {limit}")
+
+
+def _describe_samplers(plan: Plan, profile: Profile) -> Iterator[JobLine]:
+    """The jobs that ask a model for answers or data, which wait for none."""
+    askers = [prepare for prepare in plan.prepares if prepare.maker]
+    samplers = [prepare for prepare in plan.prepares if prepare.is_sampler]
+    yield from _describe_askers(askers, profile)
+    if samplers:
+        jobs = with_noun(len(samplers), "job samples", "jobs sample")
+        limit = _describe_limit(len(samplers), profile.evaluate.time_min)
+        yield JobLine(0, f"{jobs} the model's own answers, {limit}")
+
+
+def _describe_askers(askers: Sequence[Prepare], profile: Profile) -> Iterator[JobLine]:
+    """The jobs that ask a model for data: of the first, how often and at what cost."""
+    for prepare in askers[:MOST_MAKINGS]:
+        size = profile.evaluate if prepare.server is None else profile.prepare
+        limit = _describe_limit(1, size.time_min)
+        for line in makings.describe_making(prepare):
+            yield JobLine(0, f"1 job: {line}, {limit}")
+    if len(askers) > MOST_MAKINGS:
+        jobs = with_noun(len(askers) - MOST_MAKINGS, "more job", "more jobs")
+        yield JobLine(0, f"{jobs} that ask models for data")
 
 
 def _describe_scorers(scorers: Sequence[Prepare], profile: Profile) -> str:

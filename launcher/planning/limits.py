@@ -52,11 +52,11 @@ def judge_plan(profile: Profile, plan: Plan, cluster: Cluster) -> Findings:
 def _list_requests(profile: Profile, plan: Plan) -> list[JobRequest]:
     """The kinds of jobs of a plan, each in every size that it has."""
     requests = list[JobRequest]()
-    if not all(prepare.asks_model for prepare in plan.prepares):
+    if not all(prepare.on_gpus for prepare in plan.prepares):
         requests.append(JobRequest(profile, "prepare", profile.prepare))
     sizes = dict.fromkeys(group.size for group in plan.groups)
     requests += [JobRequest(profile, "train", size) for size in sizes]
-    if plan.evaluations or any(prepare.asks_model for prepare in plan.prepares):
+    if plan.evaluations or any(prepare.on_gpus for prepare in plan.prepares):
         requests.append(JobRequest(profile, "evaluate", profile.evaluate))
     return requests
 

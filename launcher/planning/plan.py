@@ -79,7 +79,9 @@ class Prepare:
     """One prepare job: all missing things of one corpus. `item` is its folder in the workspace.
 
     It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's
-    own answers, or `scores` examples by a model, for others. `shortest`: of each model
+    own answers, or `scores` examples by a model, for others, or has a maker make
+    examples: `maker` names it, and `server` who is asked at an address, for which no GPU
+    is needed. `shortest`: of each model
     that it proves, or whose chat template it tries, the least max_length of all runs
     that need it.
     """
@@ -91,16 +93,30 @@ class Prepare:
     after: set[str] = field(default_factory=set[str])
     samples: bool = False
     scores: bool = False
+    maker: str | None = None
+    server: str | None = None
     shortest: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def asks_model(self) -> bool:
-        """Whether it computes with a model, where checkpoints are evaluated."""
+        """Whether it asks a model for what other jobs read."""
         return self.samples or self.scores
+
+    @property
+    def is_sampler(self) -> bool:
+        """Whether it samples the model's own answers, without a maker."""
+        return self.samples and self.maker is None
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether it computes with a model, where checkpoints are evaluated."""
+        return self.asks_model and self.server is None
 
     @property
     def description(self) -> str:
         """For tables: what it does and what it waits for."""
+        if self.maker is not None:
+            return f"asks {self.server or 'a model'} for data ({self.maker}), makes"
         if self.samples:
             return "samples the model's own answers,"
         if self.scores:
@@ -574,11 +590,11 @@ def _plan_samplers(
     samplers: dict[str, Prepare] = {}
     for run in runs:
         prepare = prepares[_prepare_key(run)]
-        for need in run.answers.values():
+        for name, need in run.answers.items():
             if is_made(need):
                 continue
             if need not in makers and need not in samplers:
-                samplers[need] = _sampler(run, need)
+                samplers[need] = _sampler(run, name, need)
             prepare.needs.add(need)
             prepare.after.add(makers.get(need) or samplers[need].item)
     return list(samplers.values())
@@ -652,11 +668,21 @@ def _wait_for_weights(
         scorer.after.add(makers[before.weights])
 
 
-def _sampler(run: Run, need: str) -> Prepare:
-    """The job that samples the answers that a run needs, first making the model if it is `tiny`."""
-    base = recipes.id_of_base(recipes.remove_added_tokens(run.recipe["base"]))
-    makes = {need, *([f"bases/{base}"] if base else [])}
-    return Prepare(f"prepare/{content_id(sorted(makes))}", [run], makes, samples=True)
+def _sampler(run: Run, source: str, need: str) -> Prepare:
+    """The job that samples or makes what a run needs of a source, first making the
+    model if it is `tiny` and is asked."""
+    teacher = run.asked.get(source)
+    makes = {need}
+    if teacher is None or teacher.is_own_model:
+        base = recipes.id_of_base(recipes.remove_added_tokens(run.recipe["base"]))
+        makes |= {f"bases/{base}"} if base else set()
+    sampler = Prepare(
+        f"prepare/{content_id(sorted(makes))}", [run], makes, samples=True
+    )
+    if teacher is not None:
+        sampler.maker = teacher.make.maker
+        sampler.server = teacher.server and teacher.server.model
+    return sampler
 
 
 def _list_jobs_before(

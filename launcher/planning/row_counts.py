@@ -14,9 +14,11 @@ from typing import Any, cast
 
 from jobs.preparing.source_files import SourceFiles
 from zsg_core.data import readers, splits
+from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.recipe import Recipe
+from zsg_core.makers.registry import MAKERS
+from zsg_core.recipe import MAKE, Recipe
 
 MOST_BYTES = 50_000_000  # of a source that is read for its count: a second or two
 Counts = Mapping[str, int]  # task → examples
@@ -35,9 +37,36 @@ def bound_examples(files: SourceFiles, source: Recipe, split: str) -> int | None
         counts = count_file(files.test, held_out, skips)
     else:
         counts = count_file(files.data, source, skips)
+        if counts is not None and MAKE in source:
+            return _bound_made(counts, source)
         if counts is not None:
             counts = _choose_tasks(counts, files.data, source, split)
     return None if counts is None else _bound_by_rule(counts, source[split])
+
+
+def _bound_made(counts: Counts, source: Recipe) -> int:
+    """How many examples a maker makes of these at most, and the rule takes."""
+    making, rule = source[MAKE], source["train"]
+    settings = MAKERS[making["maker"]].settings.model_validate(making["settings"])
+    items = sum(counts.values())
+    if settings.items is not None:
+        items = min(items, settings.items)
+    share = Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1))
+    return math.floor(share * settings.count_examples(items))
+
+
+def read_few(files: SourceFiles, source: Recipe) -> list[Example] | None:
+    """The examples in a source's files, where these are small; None where they are not,
+    or cannot be read."""
+    reader, columns = source["reader"], source.get("fields")
+    intake = Intake(source.get("on_bad_row") == "skip")
+    try:
+        listed = readers.choose_format(reader, columns).files(files.data)
+        if sum(file.stat().st_size for file in listed) > MOST_BYTES:
+            return None
+        return list(readers.read_examples(reader, files.data, intake, columns))
+    except (UserError, OSError):
+        return None
 
 
 def _bound_by_rule(counts: Counts, rule: Recipe) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from msgspec import UNSET, to_builtins
+from msgspec import UNSET, UnsetType, to_builtins
 
 from jobs.contract import job_file, leases, stages
 from jobs.contract.attempt import now_ms
@@ -39,6 +39,7 @@ from jobs.contract.job_file import (
     Scorer,
     ScoresToMake,
     ServedRun,
+    ServerToAsk,
     SubmittedCode,
     TrackingServer,
     TrainJob,
@@ -54,12 +55,14 @@ from launcher.grids import model_folder
 from launcher.grids.runs import Run
 from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
+from launcher.planning.makings import list_servers
 from launcher.planning.plan import Canary, Look, Prepare, run_item
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
 from zsg_core.data.prompts import CUT_PROMPT
 from zsg_core.errors import UserError
+from zsg_core.settings.makers import AskedSettings
 from zsg_core.suites import list_key_variables
 from zsg_core.training.tuning import NOTHING
 
@@ -227,28 +230,26 @@ def _list_arrangements(prepare: Prepare) -> list[ArrangementToMake]:
 def _write_sample(
     workspace: Workspace, prepare: Prepare, profile: Profile, submission: str
 ) -> None:
-    """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what
-    a tiny model learns from."""
+    """It runs where answers of checkpoints are made, or, if it only asks a server, as a
+    prepare job does. Of a corpus' recipe it reads what a tiny model learns from."""
     [run] = prepare.runs
-    base = recipes.remove_added_tokens(run.recipe["base"])
     samples = [
-        AnswersToSample(
-            id=need.removeprefix("records/"),
-            source=name,
-            base=base,
-            folder=_folder_of_base(run),
-        )
+        _make_sample(run, name, need)
         for name, need in run.answers.items()
         if need in prepare.makes
     ]
+    kind, size = "sample", profile.evaluate
+    if prepare.server is not None:
+        kind, size = "prepare", profile.prepare
     job = SampleJob(
-        **make_head("sample", submission, workspace, profile.evaluate, profile),
+        **make_head(kind, submission, workspace, size, profile),
         run_id=None,
         paths=SamplePaths(workspace=str(workspace.root), sources=_source_paths(run)),
         stage_id=prepare.item.removeprefix("prepare/"),
         corpus=SampledCorpus(recipe=run.stage["data"]),
         samples=samples,
         makes=sorted(prepare.makes),
+        key_variables=list_asked_keys(prepare) or UNSET,
     )
     job_file.write_job(workspace.root / prepare.item, job)
 
@@ -289,6 +290,50 @@ def _make_scores(run: Run) -> ScoresToMake:
         if run.since is not None:
             earlier = Scorer(folder=str(run.since), digest=recipe["since"]["digest"])
     return ScoresToMake(id=made_id, recipe=recipe, scorer=scorer, earlier=earlier)
+
+
+def _make_sample(run: Run, name: str, need: str) -> AnswersToSample:
+    """What is made of a source of a run, and who is asked."""
+    teacher = run.asked.get(name)
+    base = recipes.remove_added_tokens(run.recipe["base"])
+    folder = _folder_of_base(run)
+    server: ServerToAsk | UnsetType = UNSET
+    if teacher is not None and teacher.folder is not None:
+        making: recipes.Recipe = recipes.list_sources(run.stage["data"])[name]["make"]
+        base = {"kind": "folder", "digest": making["model"]}
+        folder = str(teacher.folder)
+    if teacher is not None and teacher.server is not None:
+        base, folder = {}, None
+        server = _describe_server(teacher.server)
+    return AnswersToSample(
+        id=need.removeprefix("records/"),
+        source=name,
+        base=base,
+        folder=folder,
+        server=server,
+        embedding=str(teacher.embedder) if teacher and teacher.embedder else UNSET,
+    )
+
+
+def _describe_server(settings: AskedSettings) -> ServerToAsk:
+    """A server as a job reads it."""
+    assert settings.base_url is not None and settings.model is not None
+    return ServerToAsk(
+        base_url=settings.base_url,
+        model=settings.model,
+        key_env=settings.key_env,
+        at_once=settings.at_once,
+        seeds=settings.seeds,
+        price_read=settings.price_read,
+        price_written=settings.price_written,
+        budget=settings.budget,
+    )
+
+
+def list_asked_keys(prepare: Prepare) -> list[str]:
+    """The variables that hold the keys of the servers which a job asks for data."""
+    names = [server.key_env for _, server in list_servers(prepare)]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _source_paths(run: Run) -> dict[str, dict[str, str | None]]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.contract import cancellation, job_file
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
-from jobs.contract.job_file import AnyJob, EvaluateJob
+from jobs.contract.job_file import AnyJob, EvaluateJob, SampleJob
 from jobs.files import locks, ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
@@ -240,8 +241,11 @@ def _start(folder: Path, profile: Profile, job: LocalJob, share: GpuShare) -> No
 
 def _environment(profile: Profile, item: str, job: AnyJob | None) -> dict[str, str]:
     """What a job sees: of the shell what the profile keeps, which GPUs the user shows,
-    and the keys of judges; what the profile sets; where its code lies."""
-    variables = job.key_variables if isinstance(job, EvaluateJob) else []
+    and the keys of judges and other servers; what the profile sets; where its code
+    lies."""
+    variables: list[str] = []
+    if isinstance(job, EvaluateJob | SampleJob):
+        variables = replace_unset(job.key_variables) or []
     names = [
         *profile.environment.keep,
         local_gpus.VARIABLE,

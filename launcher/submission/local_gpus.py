@@ -101,6 +101,8 @@ def count_gpus(profile: Profile, job: AnyJob | None) -> int:
     """How many GPUs a job computes on, where there are any."""
     if job is None or isinstance(job, CanaryJob):
         return 0
+    if isinstance(job, SampleJob) and all(each.server for each in job.samples):
+        return 0
     if isinstance(job, EvaluateJob | SampleJob | ScoreJob):
         return profile.evaluate.gpus
     return 1

@@ -370,7 +370,7 @@ class SlurmSubmitter:
     def _submit_prepares(self, prepares: Sequence[Prepare]) -> Submission:
         first, profile = prepares[0], self.site.profile
         kind, size = "prepare", profile.prepare
-        if first.asks_model:
+        if first.on_gpus:
             kind, size = _name_kind(first), profile.evaluate
         last = self.ledger.by_item()
         submission = self.ledger.intend(
@@ -386,7 +386,9 @@ class SlurmSubmitter:
             )
         ids = [last[item].job_ids(item) for item in sorted(first.after)]
         after = sbatch.build_dependency([links[-1] for links in ids if links])
-        return self._send(submission, size, after)
+        keys = [key for each in prepares for key in job_files.list_asked_keys(each)]
+        profile = profiles.keep_variables(profile, keys)
+        return self._send(submission, size, after, profile)
 
     def _submit_runs(self, group: TrainGroup) -> Submission:
         items, plan = [run_item(run) for run in group.runs], self.plan
@@ -531,20 +533,23 @@ class SlurmSubmitter:
 def _group_prepares(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
     """Prepare jobs that are one array: of one kind, and waiting for the same jobs,
     which come before them."""
-    groups: dict[tuple[int, frozenset[str]], list[Prepare]] = {}
+    groups: dict[tuple[int, bool, frozenset[str]], list[Prepare]] = {}
     for prepare in prepares:
         rank = KINDS.index(_name_kind(prepare))
-        key = (rank, frozenset(prepare.after))
+        # what is asked of a server comes before what is made of it
+        key = (rank, prepare.server is None, frozenset(prepare.after))
         groups.setdefault(key, []).append(prepare)
     return [
-        groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))
+        groups[key]
+        for key in sorted(groups, key=lambda key: (key[0], key[1], sorted(key[2])))
     ]
 
 
 def _name_kind(prepare: Prepare) -> str:
     """The kind of job that a prepare job is for Slurm."""
     if prepare.samples:
-        return "sample"
+        # to ask a server takes no GPU
+        return "sample" if prepare.server is None else "prepare"
     return "score" if prepare.scores else "prepare"
 
 

@@ -34,7 +34,7 @@ class FakeJudge:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                user = body["messages"][1]["content"]
+                user = body["messages"][-1]["content"]
                 with fake._lock:
                     number = fake.asked[user]
                     fake.asked[user] += 1
@@ -44,12 +44,15 @@ class FakeJudge:
                 if status == 0:  # hangs up
                     self.connection.close()
                     return
-                self.send_response(status)
+                is_torn = status < 0  # breaks off in the middle of its reply
+                self.send_response(200 if is_torn else status)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
-                self.wfile.write(text)
+                self.wfile.write(text[: len(text) // 2] if is_torn else text)
+                if is_torn:
+                    self.close_connection = True
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -35,6 +35,7 @@ from zsg_core.settings.fields import (
     check_printable,
 )
 from zsg_core.settings.inverse import InvertSettings
+from zsg_core.settings.makers import MakeSettings
 from zsg_core.settings.mapping import NAMES as MAPPING_NAMES
 from zsg_core.settings.mapping import MappingSettings, lay_over
 from zsg_core.settings.record_fields import FieldSettings, RecordFields
@@ -46,6 +47,8 @@ OPTION_SETS = tuple(name for name, made in FORMATS.items() if made.options)
 # sets that say what is asked in a place of its own
 DEFINED = tuple(name for name, made in FORMATS.items() if made.defined)
 TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
+# keys by which a model makes what is trained on, and what that is
+MADE = {"self_sample": "answers", "make": "examples"}
 # sets whose columns the user names
 OWN_SETS = tuple(name for name, made in FORMATS.items() if made.with_fields)
 
@@ -442,6 +445,14 @@ class SourceSettings(Strict):
             "as published. Null means the answers in the data."
         ),
     )
+    make: MakeSettings | None = Field(
+        default=None,
+        description=(
+            "For one of several `sources`, which must not be tested: its examples are "
+            "made of those in its files by asking a model, once, by a job before "
+            "training, such as {rft: {samples: 4}}. Null means the examples in the data."
+        ),
+    )
     instructions: InstructionSettings | Literal[INSTRUCTIONS] | None = Field(  # type: ignore[valid-type]
         default=None,
         description=(
@@ -616,7 +627,7 @@ class Source(SourceSettings):
         fields = self.columns or {}
         if "text" not in fields:
             return None
-        for key in ("instructions", "few_shot", "invert", "self_sample"):
+        for key in ("instructions", "few_shot", "invert", "self_sample", "make"):
             if getattr(self, key) is not None:
                 return f"`{key}` goes with questions, and a raw text (fields.text) has none"
         return None
@@ -634,15 +645,23 @@ class Source(SourceSettings):
             return "`ratio` and `ratio_to` go together: so many times the examples of that source"
         return None
 
+    def _explain_bad_making(self) -> str | None:
+        """Why a model cannot make its examples; None where it can, or makes none."""
+        if self.made_by is not None and (self.held_out or self.test_path):
+            return (
+                f"`{self.made_by}` makes {MADE[self.made_by]} to train on; give another source the"
+                " held_out or test_path"
+            )
+        if self.self_sample is not None and self.make is not None:
+            return "`self_sample` and `make` both say how examples are made; give one of them"
+        return None
+
     def _explain_idle_key(self) -> str | None:
         """Which key does nothing beside the others; None where none does."""
         if self.tags is not None and self.keep_tags is None and self.drop_tags is None:
             return "`tags` are read for keep_tags or drop_tags, and neither is given"
-        if self.self_sample is not None and (self.held_out or self.test_path):
-            return (
-                "`self_sample` makes answers to train on; give another source the held_out or"
-                " test_path"
-            )
+        if problem := self._explain_bad_making():
+            return problem
         if self.wordings is not None and self._is_defined(self.set, self.columns):
             return (
                 f"`instructions` do nothing to {self.set}, whose tasks have definitions; take"
@@ -723,9 +742,17 @@ class Source(SourceSettings):
         return _make_columns(self.test_mapping, self.test_fields)
 
     @property
+    def made_by(self) -> str | None:
+        """The key that has a model make its examples; None where they are the data's."""
+        for key in MADE:
+            if getattr(self, key) is not None:
+                return key
+        return None
+
+    @property
     def is_sampled(self) -> bool:
-        """Whether its answers are the model's own, and any of them are trained on."""
-        return self.self_sample is not None and self.k != 0 and self.ratio != 0
+        """Whether a model makes its examples, and any of them are trained on."""
+        return self.made_by is not None and self.k != 0 and self.ratio != 0
 
 
 class MixSettings(Strict):
@@ -852,9 +879,9 @@ class DataSettings(SourceSettings):
             raise ValueError(
                 "no source says what is tested: give one of them a test_path, or held_out"
             )
-        if self.sources is None and sources[ONE].self_sample is not None:
+        if self.sources is None and (made_by := sources[ONE].made_by) is not None:
             raise ValueError(
-                "`self_sample` is of one among several `sources`, another of which is tested"
+                f"`{made_by}` is of one among several `sources`, another of which is tested"
             )
         if all(source.k == 0 for source in sources.values()):
             raise ValueError("every source has k 0: nothing would be trained on")

@@ -14,6 +14,7 @@ from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 Price = Annotated[FiniteFloat, Field(ge=0)]
+TEMPLATES = ("zsg", "vicuna", "llama2", "plain", "chat")
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
 
 MILLION = 1_000_000  # tokens that a price is of
@@ -39,6 +40,10 @@ class MakerSettings(Strict):
 
     def count_requests(self, items: int) -> int:
         """The most requests of so many items."""
+        return items
+
+    def count_examples(self, items: int) -> int:
+        """The most examples that are made of so many items."""
         return items
 
     @property
@@ -122,6 +127,9 @@ class RftSettings(MakerSettings):
 
     def count_requests(self, items: int) -> int:
         return items * self.samples
+
+    def count_examples(self, items: int) -> int:
+        return items * (self.samples + int(self.gold))
 
     @property
     def most_tokens(self) -> int:
@@ -439,6 +447,13 @@ class AskedSettings(Strict):
             "another set."
         ),
     )
+    template: Literal[TEMPLATES] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description=(
+            "How requests are written for the model in the folder; chat = by the chat "
+            "template of its tokenizer. Null means data.template."
+        ),
+    )
     key_env: Variable | None = Field(
         default=None,
         description=(
@@ -449,6 +464,14 @@ class AskedSettings(Strict):
     )
     at_once: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="How many requests the server is sent at a time."
+    )
+    seeds: bool = Field(
+        default=False,
+        description=(
+            "Whether each request carries a `seed` of its own, for servers that know it "
+            "(vLLM, SGLang, llama.cpp): a request that was lost with its reply is then "
+            "drawn again as it was. Others may refuse it."
+        ),
     )
     price_read: Price | None = Field(
         default=None,
@@ -505,8 +528,10 @@ class AskedSettings(Strict):
     def _explain_idle_key(self) -> str | None:
         """Which key does nothing for a model in a folder; None where none does."""
         if self.path is None:
-            return None
-        given = self.model_fields_set - {"path"}
+            if self.template is None:
+                return None
+            return "`template` is of a model in a folder; a server has its own, take it out"
+        given = self.model_fields_set - {"path", "template"}
         for key in sorted(given):
             if getattr(self, key) is not None:
                 return f"`{key}` is of a server at `base_url`; take it out"
@@ -595,6 +620,11 @@ class MakeSettings(Strict):
     def of_maker(self) -> MakerSettings:
         """The maker's own settings."""
         return getattr(self, self.maker)
+
+    @property
+    def is_on_server(self) -> bool:
+        """Whether a model at an address is asked."""
+        return self.by is not None and self.by.base_url is not None
 
     @property
     def recipe(self) -> dict[str, Any]:
