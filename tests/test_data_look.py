@@ -296,3 +296,21 @@ def test_a_files_lengths_are_in_tokens_where_a_tokenizer_is_named(
 
     assert look["unit"] == "tokens"
     assert "template zsg" in look["counted_by"]
+
+
+def test_a_path_of_a_published_set_is_read_by_its_name(tmp_path: Path) -> None:
+    """Whatever its columns would be guessed to be; a wrong name is answered with those
+    that there are, and nothing that is guessed in vain leaves a reader alone."""
+    path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "response": "a"}])
+    reader = DataReader(Asked())
+    [source] = reader.look_at_path(path, None, "tell").sources
+    assert (source.reader, source.guessed, source.fields) == ("tell", False, "")
+    with pytest.raises(
+        UserError, match=r"'tel' is no format of data; there are .*gsm8k"
+    ):
+        reader.look_at_path(path, None, "tel")
+    fields = RecordFields.model_validate({"prompt": "query", "answer": "response"})
+    with pytest.raises(UserError, match="goes with set records, not with tell"):
+        reader.look_at_path(path, fields, "tell")
+    with pytest.raises(UserError, match="named: --set NAME"):
+        reader.look_at_path(tmp_path / "none", None)

@@ -47,6 +47,12 @@ def show_data(
             metavar="FIELDS",
         ),
     ] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option(
+            "--set", help="of a path: its format, as data.set", metavar="NAME"
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -85,6 +91,7 @@ def show_data(
       zsg data show mine.jsonl
       zsg data show grid.yaml
       zsg data show 'rows/*.parquet' --fields '{prompt: q, answer: a}'
+      zsg data show natural-instructions --set niv2
       zsg data show grid.yaml --html data.html
     """
     from launcher.reporting import outputs
@@ -95,13 +102,13 @@ def show_data(
     options = data_looks.Asked(sample=sample, shown=head, tokenizer=tokenizer)
     reader = data_looks.DataReader(options)
     if Path(which).suffix in GRID_FILES:
-        if fields is not None:
+        if fields is not None or format_name is not None:
             raise typer.BadParameter(
-                "--fields goes with a path; a grid has data.fields"
+                "--fields and --set go with a path; a grid has data.fields and data.set"
             )
         look = _look_at_grid(reader, Path(which), workspace)
     else:
-        look = _look_at_path(reader, which, fields)
+        look = _look_at_path(reader, which, fields, format_name)
     if html:
         _write_page(look, html)
     elif json:
@@ -121,14 +128,16 @@ def _look_at_grid(
     return reader.look_at_runs(opened.site.workspace, opened.runs)
 
 
-def _look_at_path(reader: "DataReader", path: str, fields: str | None) -> "GridLook":
+def _look_at_path(
+    reader: "DataReader", path: str, fields: str | None, format_name: str | None
+) -> "GridLook":
     """The rows of a path."""
     from launcher.grids import inputs
     from launcher.views.looked_data import GridLook
 
     located = inputs.find_data("data", path, "")
     columns = None if fields is None else _parse_fields(fields)
-    return GridLook(looks=(reader.look_at_path(located, columns),))
+    return GridLook(looks=(reader.look_at_path(located, columns, format_name),))
 
 
 def _parse_fields(text: str) -> "RecordFields":

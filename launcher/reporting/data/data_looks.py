@@ -45,6 +45,7 @@ from zsg_core.data.prompts import Template
 from zsg_core.data.readers import wrong_format
 from zsg_core.data.readers.fields import Fields
 from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.wrong_format import Guess
 from zsg_core.errors import BadData, UserError
 from zsg_core.recipe import Recipe, list_sources, remove_seeds
 from zsg_core.settings.record_fields import RecordFields
@@ -122,18 +123,19 @@ class DataReader:
         self._asked = asked
         self._readings: dict[str, _Reading] = {}
 
-    def look_at_path(self, path: Path, fields: RecordFields | None) -> DataLook:
-        """The examples of a path by themselves, none of them held out. Their columns are
-        guessed where no fields are given.
+    def look_at_path(
+        self,
+        path: Path,
+        fields: RecordFields | None = None,
+        format_name: str | None = None,
+    ) -> DataLook:
+        """The examples of a path by themselves, none of them held out. Their format and
+        columns are guessed where none is given.
 
         UserError for what cannot be read, or does not say what is asked and answered.
         """
-        mapping = None
-        if fields is None:
-            guess = wrong_format.guess_format(path)
-            reader, columns, mapping = guess.reader, guess.fields, guess.mapping
-        else:
-            reader, columns = wrong_format.NAME, fields.model_dump(exclude_none=True)
+        guess = _choose_reading(path, fields, format_name)
+        reader, columns = guess.reader, guess.fields
         recipe = RecordFields.model_validate(columns).recipe if columns else None
         file = _File(path=path, reader=reader, recipe=recipe)
         try:
@@ -146,8 +148,8 @@ class DataReader:
             rule=ALL,
             of_split={TRAIN: reading, TEST: reading},
             split=data_look.split_examples(reading.examples, ALL),
-            guessed=fields is None,
-            mapping=mapping,
+            guessed=fields is None and format_name is None,
+            mapping=guess.mapping,
         )
         writing = None
         if self._asked.tokenizer is not None:
@@ -388,6 +390,29 @@ class _Measuring:
             questionless=self._questionless,
             worst=tuple(worst),
         )
+
+
+def _choose_reading(
+    path: Path, fields: RecordFields | None, format_name: str | None
+) -> Guess:
+    """How a path is read: as it is said, or as its first rows seem to be. UserError for a
+    format that is none, or where nothing can be guessed."""
+    if format_name is None and fields is None:
+        try:
+            return wrong_format.guess_format(path)
+        except UserError as error:
+            raise UserError(
+                f"{error}. The format of a published set is named: --set NAME"
+            ) from None
+    name = format_name or wrong_format.NAME
+    if name not in readers.FORMATS:
+        names = ", ".join(readers.FORMATS)
+        raise UserError(f"--set: {name!r} is no format of data; there are {names}")
+    if fields is None:
+        return Guess(name)
+    if name != wrong_format.NAME:
+        raise UserError(f"--fields goes with set {wrong_format.NAME}, not with {name}")
+    return Guess(name, fields.model_dump(exclude_none=True))
 
 
 def _key_of(run: Run) -> str:
