@@ -193,7 +193,7 @@ def test_sources_are_spread_at_equal_distances() -> None:
     assert turns.spread_evenly(by_source) == [10, 0, 20, 11, 12, 1, 21, 13]
 
 
-PACED = {
+PACED: dict[str, Any] = {
     "pacing": {
         "curve": "competence",
         "draw": "repeats",
@@ -205,7 +205,7 @@ PACED = {
 }
 
 
-def arrange(sources: str = "", **recipe: Any) -> list[int]:
+def arrange(sources: Any = "", **recipe: Any) -> list[int]:
     """23 items of one task, in an order that need not know what they are."""
     made = arrange_items(
         {"order": "cluster", "seed": 42, **recipe},
