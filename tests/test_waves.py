@@ -161,9 +161,7 @@ def test_what_a_look_has_spared_is_not_submitted() -> None:
     assert sorted(spared) == [4, 4, 5, 5]
     assert goes_on == actions
     skipped = [Action(run, SKIP, "cancelled", State.CANCELLED) for run in runs]
-    told = JobState(
-        state=State.CANCELLED, cause=Cause.SPARED, evidence="spared: decided"
-    )
+    told = JobState(state=State.CANCELLED, cause=Cause.SPARED, evidence="decided")
     again = waves.spare_actions(
         skipped, looks, {}, {run_item(run): told for run in runs}
     )

@@ -128,7 +128,7 @@ def spare_runs(job: LookJob, why: str) -> list[str]:
         train = job_file.read_train_job(folder)
         if train is not None:
             cancellation.request_cancellation(
-                folder, train.submission, save=False, why=f"spared: {why}"
+                folder, train.submission, save=False, why=why
             )
             spared.append(run)
     logger.info(f"{len(spared)} runs are spared")

@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from jobs.contract import look_decision
+from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.look_decision import LookDecision
+from jobs.contract.states import State
 from jobs.deciding import run_axes
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
@@ -97,10 +99,11 @@ def _find_spared(
 def _spare_action(action: Action, why: str | None, state: JobState) -> Action:
     """An action, by why its run is not needed; None where it is."""
     if why is not None:
-        if action.kind not in TRAINING:
+        is_cancelled = state.state == State.CANCELLED
+        if action.kind not in TRAINING and not is_cancelled:
             return action
         return replace(action, kind=SKIP, reason=f"{SPARED_BY}{why}")
-    was_spared = (state.evidence or "").startswith(SPARED_BY)
+    was_spared = state.cause == Cause.SPARED
     if action.kind != SKIP or not was_spared or state.is_active:
         return action
     return replace(action, kind=SUBMIT, reason="spared before, wanted now")
