@@ -13,7 +13,6 @@ from zsg_core.data.examples import Turn
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.makers.registry import Request
-from zsg_core.recipe import Recipe
 from zsg_core.settings.makers import MILLION
 from zsg_core.side_by_side import map_side_by_side
 
@@ -220,16 +219,16 @@ class _Counter:
             logger.info(f"{replied} of {self._total} requests have a reply")
 
 
-def open_server(source: Recipe, settings: ServerToAsk) -> AskedServer:
-    """The server that makes a source's examples. UserError where its key is missing."""
-    maker = source["make"]["maker"]
+def open_server(maker: str, seed: int, settings: ServerToAsk) -> AskedServer:
+    """The server that a maker asks; `seed`: of its requests' own. UserError where the
+    server's key is missing."""
     server = ChatServer.open(
         settings.model,
         settings.base_url,
         settings.key_env,
         f"make.by of maker {maker}",
     )
-    return AskedServer(server, settings, source["make"]["settings"]["seed"])
+    return AskedServer(server, settings, seed)
 
 
 def write_messages(request: Request) -> list[dict[str, str]]:

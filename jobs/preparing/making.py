@@ -98,7 +98,9 @@ def make_examples(
                 return [_find_reply(log, request) for request in requests]
 
             steps = maker.start(
-                examples, settings, make_encode(workspace, source, embedding)
+                examples,
+                settings,
+                make_encode(workspace, embedding, source[MAKE].get(EMBEDDING)),
             )
             outcome = run_maker(steps, answer)
             facts = collect_facts(outcome, maker, asker, requests_asked, log)
@@ -117,13 +119,12 @@ def refuse_missing(maker: Maker) -> None:
 
 
 def make_encode(
-    workspace: Workspace, source: Recipe, embedding: Path | None
+    workspace: Workspace, embedding: Path | None, digest: str | None
 ) -> Encode | None:
     """What makes vectors of texts, which are kept by content; None where no meanings are
-    compared."""
-    if embedding is None:
+    compared. `digest`: of the model's files."""
+    if embedding is None or digest is None:
         return None
-    digest = source[MAKE][EMBEDDING]
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         folder = embed.embed_texts(workspace, texts, embedding, digest)

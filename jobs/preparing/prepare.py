@@ -171,7 +171,9 @@ def sample_answers(job: SampleJob) -> None:
         source = recipes.list_sources(data)[answers.source]
         path = files[answers.source].data
         if server := replace_unset(answers.server):
-            asker = asked_server.open_server(source, server)
+            making_rule = source[recipes.MAKE]
+            seed = making_rule["settings"]["seed"]
+            asker = asked_server.open_server(making_rule["maker"], seed, server)
             make(asker, answers, source, path)
             continue
         base = make_base(workspace, answers.base, answers.folder, texts)

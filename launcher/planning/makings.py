@@ -15,8 +15,7 @@ from zsg_core.data import splits
 from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
 from zsg_core.makers.registry import MAKERS, Request
-from zsg_core.recipe import Recipe
-from zsg_core.settings.makers import AskedSettings
+from zsg_core.settings.makers import AskedSettings, MakerSettings
 
 MOST_WRITTEN = 20_000  # requests of which all are written
 FEW = 200  # items of which some are, where there would be more
@@ -99,8 +98,8 @@ def estimate_asking(run: Run, source: str, teacher: Asked) -> Asking | None:
     examples = row_counts.read_few(run.sources[source], rule)
     if examples is None:
         return None
-    items = _choose_items(examples, rule)
     settings = teacher.make.of_maker
+    items = _choose_items(examples, settings)
     is_exact = settings.count_requests(len(items)) <= MOST_WRITTEN
     written_of = items if is_exact else items[:FEW]
     try:
@@ -119,13 +118,13 @@ def estimate_asking(run: Run, source: str, teacher: Asked) -> Asking | None:
     )
 
 
-def _choose_items(examples: Sequence[Example], rule: Recipe) -> Sequence[Example]:
-    settings = rule[recipes.MAKE]["settings"]
-    if settings["items"] is None:
+def _choose_items(
+    examples: Sequence[Example], settings: MakerSettings
+) -> Sequence[Example]:
+    """Those that the maker is given."""
+    if settings.items is None:
         return examples
-    return splits.sample_nested(
-        examples, settings["items"], settings["seed"], recipes.MAKE
-    )
+    return splits.sample_nested(examples, settings.items, settings.seed, recipes.MAKE)
 
 
 def _bound_read(request: Request) -> int:
