@@ -169,3 +169,42 @@ def test_a_folder_that_is_no_model_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"data\.sources\.math\.make\.by\.path"):
         Planned(tmp_path, "{rft: {}, by: {path: nowhere}}")
+
+
+REWORDED = (
+    "{paraphrases: {rounds: 3, max_new_tokens: 8}, by: {base_url: 'https://x.example/v1',"
+    " model: teacher}}"
+)
+
+
+def test_rounds_that_depend_on_replies_are_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of six questions may be asked three times."""
+    monkeypatch.chdir(tmp_path)
+    first = Planned(tmp_path, REWORDED).describe_jobs()[0]
+
+    assert "about 18 times, of 6 items, for at most 8 tokens each: 144 tokens" in first
+
+
+@pytest.mark.parametrize(
+    ("make", "package"),
+    [
+        (REWORDED, "rouge_score"),
+        (REWORDED.replace("paraphrases: {rounds: 3, ", "instag: {"), "nltk"),
+    ],
+)
+def test_packages_that_read_the_replies_are_looked_for(
+    make: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is asked."""
+    monkeypatch.chdir(tmp_path)
+    looked: list[str] = []
+    monkeypatch.setattr(
+        admission.extras,
+        "find_missing",
+        lambda modules: [looked.extend(modules)] and [],
+    )
+    admission.find_missing_packages(Planned(tmp_path, make).plan())
+
+    assert package in looked

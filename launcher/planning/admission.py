@@ -23,6 +23,7 @@ from launcher.planning.site import Site, get_runs_at_once
 from launcher.workspace import extras
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
+from zsg_core.makers.registry import MAKERS
 from zsg_core.suites import list_key_variables
 from zsg_core.training.estimate import GB
 
@@ -189,6 +190,9 @@ def find_missing_packages(plan: Plan) -> list[str]:
         extras.describe_missing(
             "what checkpoints are scored by", _modules_to_score(scored), "evaluate"
         ),
+        extras.describe_missing(
+            "making these data", _modules_to_make(plan), "evaluate"
+        ),
     )
     return [line for line in lines if line]
 
@@ -225,6 +229,15 @@ def _modules_to_score(scored: Sequence[Run]) -> list[str]:
     if "silhouette" in keys:
         modules.append("sklearn")
     return modules
+
+
+def _modules_to_make(plan: Plan) -> list[str]:
+    """The modules by which makers of data read their replies."""
+    modules: dict[str, None] = {}
+    for prepare in plan.prepares:
+        if prepare.maker is not None:
+            modules |= dict.fromkeys(MAKERS[prepare.maker].packages)
+    return list(modules)
 
 
 def lacking_to_order(runs: Sequence[Run]) -> str | None:

@@ -107,6 +107,10 @@ def estimate_asking(run: Run, source: str, teacher: Asked) -> Asking | None:
     except (StopIteration, UserError):
         return None
     share = 1.0 if is_exact else len(items) / len(written_of)
+    if settings.most_rounds > 1:
+        # what the later rounds ask for depends on the replies
+        share *= settings.most_rounds
+        is_exact = False
     read = sum(map(_bound_read, requests))
     written = sum(request.sampling.max_new_tokens for request in requests)
     return Asking(

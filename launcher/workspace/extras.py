@@ -20,7 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "torch",
         "transformers",
     ),
-    "evaluate": ("rouge_score", "sacrebleu", "sklearn"),
+    "evaluate": ("nltk", "rouge_score", "sacrebleu", "sklearn"),
     "track": ("mlflow",),
     "report": ("jinja2", "matplotlib", "pandas", "safetensors", "sklearn"),
 }

@@ -52,6 +52,11 @@ class MakerSettings(Strict):
         raise NotImplementedError
 
     @property
+    def most_rounds(self) -> int:
+        """How often it asks at most, where it asks anew once it has seen replies."""
+        return 1
+
+    @property
     def embeds(self) -> bool:
         """Whether meanings are compared, by a model that embeds texts."""
         return False
@@ -416,6 +421,15 @@ class ParaphraseSettings(MakerSettings):
     def count_requests(self, items: int) -> int:
         texts = items if self.instruction is None else 1
         return texts * self.rounds
+
+    def count_examples(self, items: int) -> int:
+        if self.instruction is not None:
+            return items
+        return items * (self.wordings + int(self.original))
+
+    @property
+    def most_rounds(self) -> int:
+        return self.rounds
 
     @property
     def most_tokens(self) -> int:
