@@ -47,6 +47,9 @@ class _Sharing(Generic[T, R]):
     def __init__(
         self, work: Callable[[T], R], items: list[T], stop: Callable[[], object]
     ) -> None:
+        """Puts every item into the queue with its number: results come back in the
+        items' order, whichever thread takes which. `stop` is called once if the work
+        ends early, and may bring calls of `work` that are under way to their end."""
         self._work, self._stop = work, stop
         self._count = len(items)
         self._todo: queue.SimpleQueue[tuple[int, T]] = queue.SimpleQueue()

@@ -85,6 +85,13 @@ class Pulse:
     Heartbeat's thread reads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Nothing has been done yet. `clock` gives seconds from any begin and never
+        goes back; a test passes its own.
+
+        `_reached` is when the newest step ended, `_longest` the longest time in seconds
+        that each activity has taken, from which whoever watches concludes how long a
+        silence is normal.
+        """
         self._clock = clock
         self.doing, self._since = STARTING, clock()
         self.step: int | None = None

@@ -198,6 +198,9 @@ class OwnTestSet:
         }
 
     def _instruction(self, example: Example) -> str:
+        """What a judge reads as the question: the system text, the question with its
+        shots, and in a dialogue every turn before the last with its reference as the
+        assistant's answer."""
         question = prompts.build_question(example, self._asker.template.shots)
         if example.system:
             question = f"{example.system}\n\n{question}"
@@ -229,6 +232,12 @@ class Problems:
     """HumanEval's problems, each as often as the suite says."""
 
     def __init__(self, suite: Suite, asker: Asker) -> None:
+        """Reads every problem of the suite's file and draws those to ask.
+
+        `ids` and `tasks` have an entry for each problem, asked or not; `places` are the
+        indices among them of the problems that are asked, `suite.how["items"]` of them
+        or all.
+        """
         self._how, self._asker = suite.how, asker
         self.problems: list[Problem] = list(
             evaluation.read_problems(_path(suite), Intake())
@@ -269,6 +278,13 @@ class Dialogues:
     """MT-Bench's questions; an item is a turn."""
 
     def __init__(self, suite: Suite, asker: Asker) -> None:
+        """Reads every question of the suite's file and draws those to ask.
+
+        `ids` and `tasks` have an entry for each turn of each question, asked or not, so
+        that a turn keeps its place whatever is drawn; `places` are the indices, among
+        them, of the turns that are asked. A question is drawn whole: a second turn
+        needs the answer to the first.
+        """
         self._how, self._asker = suite.how, asker
         self._read = list(readers.read_examples(MT_BENCH, _path(suite), Intake()))
         self.name = _name(suite)

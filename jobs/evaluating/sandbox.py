@@ -353,6 +353,9 @@ def _list_folder_options(room: Room) -> list[str]:
 
 
 def _list_mounts(room: Room) -> list[str]:
+    """The arguments of bubblewrap for what the room shows: folders without the right to
+    write, links, and the few devices that programs expect. Their order is that of the
+    command line, where a later mount covers an earlier one."""
     mounts = [("--ro-bind", source, target) for source, target in room.binds]
     mounts += [("--symlink", points_at, link) for points_at, link in room.links]
     mounts += [("--dev-bind", device, device) for device in DEVICES]

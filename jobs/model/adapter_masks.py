@@ -80,6 +80,15 @@ class MaskKeys:
         return self._made[tokens]
 
     def _make_keys(self, tokens: int) -> torch.Tensor:
+        """A 64-bit key for every vector that an adapter is given, (tokens,): the
+        example it belongs to and its place within it, so that masks are alike however
+        examples are batched.
+
+        `tokens` is either the packed length, examples behind one another without
+        padding, or examples × width, padded to one width. Anything else means that the
+        model gives its adapters something other than a vector a token (some mixtures of
+        experts do), and raises ClusterError.
+        """
         assert self._parts is not None, "a micro-batch is under way"
         packed, count = sum(self._lengths), len(self._lengths)
         width, rest = divmod(tokens, count)

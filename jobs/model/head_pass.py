@@ -108,6 +108,13 @@ class HeadPass:
             return take_losses(self._finish(states, apply_head), targets)
 
         def take_all(states: torch.Tensor, targets: torch.Tensor) -> Any:
+            """The losses of (tokens, hidden) states for (tokens,) targets, in their
+            order.
+
+            With weights the gradients are made in the same pass, and the logits of a
+            piece are gone before the next; without, each piece is computed again in the
+            backward pass.
+            """
             if weights is not None:
                 is_linear = type(head) is nn.Linear and held is None
                 cut = Pieces(

@@ -83,6 +83,12 @@ class Faiss:
     def above(
         self, rows: Vectors, test: Vectors, least: Singles
     ) -> tuple[Indices, Indices, Singles]:
+        """As Engine.above: all pairs with a similarity of at least `least` (test
+        items,), as three arrays of one length: training row, test item and similarity.
+
+        faiss asks for the nearest of each query, so test items search among the rows
+        and not the other way round. Id −1 stands for no result.
+        """
         values, found = self._nearest(test, rows, lambda values: least[:, None])
         columns, places = np.nonzero((values >= least[:, None]) & (found >= 0))
         return found[columns, places], columns, values[columns, places]

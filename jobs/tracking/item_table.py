@@ -42,6 +42,13 @@ def write_item_tables(runs: list[Path], folder: Path) -> list[Path]:
 
 
 def _items(losses: ItemLosses, rows: list[int]) -> dict[str, np.ndarray]:
+    """The columns of the long table of items, one row for each step and item, steps
+    outermost.
+
+    `rows` are indices of `losses.steps`; each column has `len(rows) × len(losses.ids)`
+    entries. Names are Python objects: a fixed-width array would take the longest for
+    all.
+    """
     steps = np.array([losses.steps[row] for row in rows], np.int32)
     return {
         "step": np.repeat(steps, len(losses.ids)),
@@ -53,6 +60,9 @@ def _items(losses: ItemLosses, rows: list[int]) -> dict[str, np.ndarray]:
 
 
 def _tasks(losses: ItemLosses, rows: list[int]) -> dict[str, np.ndarray]:
+    """The columns of the table of tasks, one row for each step and task, steps
+    outermost; `loss` is the mean over a task's items, as ItemLosses.by_task computes
+    it."""
     names, means = losses.by_task()
     steps = np.array([losses.steps[row] for row in rows], np.int32)
     return {

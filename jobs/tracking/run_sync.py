@@ -116,6 +116,9 @@ class RunSync:
     """The sync of one run of a grid. Who asks for it holds the lock of the run's cursor."""
 
     def __init__(self, grid: MlflowGrid, row: ListedRun, is_listed: bool) -> None:
+        """Reads how far the run has been sent. `is_listed` says whether the grid still
+        has the run, which a filter in MLflow's pages can ask for; runs that a later
+        plan left out stay there."""
         self._grid, self._row, self._run_id = grid, row, row.run
         self._tracker = grid.tracker
         self._folder = grid.workspace.run(self._run_id)

@@ -834,6 +834,13 @@ class Tracker:
         return history & {_identity(metric) for metric in metrics}
 
     def _again(self, do: Callable[[], T]) -> T:
+        """What `do` returns, tried again while the failure may pass.
+
+        Raises Unreachable where it had not passed at the last try: nothing is lost and
+        the next sync begins there. Raises Refused where asking again would not help,
+        with what can be done; so also where the answer is that something exists
+        already, which comes with an overloaded server's status.
+        """
         try:
             return self._retry_policy.call(do, is_transient)
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:

@@ -25,6 +25,14 @@ class BatchLoss:
     def __init__(
         self, learnt: Sequence[int], virtual_ranks: int, world: int, device: str
     ) -> None:
+        """`learnt` has the target tokens of every item of the whole batch, in its
+        order, those of other processes among them; `world` is how many processes share
+        the batch.
+
+        The weights are computed here once and sent to the device in float32, so that no
+        micro-batch waits for them. A virtual rank without a target token has weight 0
+        and is left out of the mean.
+        """
         self._device, self._count = device, virtual_ranks
         tokens = [sum(learnt[rank::virtual_ranks]) for rank in range(virtual_ranks)]
         self._tokens = [(rank, count) for rank, count in enumerate(tokens) if count]
@@ -71,6 +79,9 @@ class ScaledLoss:
     def __init__(
         self, learnt: Sequence[int], scales: Sequence[float], world: int, device: str
     ) -> None:
+        """`learnt` and `scales` have an entry for each example of the whole batch, in
+        its order, those of other processes among them; a scale is what the example's −Σ
+        log p is divided by. `world` is how many processes share the batch."""
         self._device, self._world = device, world
         counted = sum(tokens > 0 for tokens in learnt)
         self._weights = [1 / (scale * counted) for scale in scales]

@@ -152,6 +152,8 @@ class LearntTexts:
         return (example for example in read() if example.problems)
 
     def _find_in_train(self) -> Iterator[LearntExample]:
+        """The training examples, each once, by their first occurrence in the list: a
+        repeated example is not learnt anew at its later places."""
         positions: dict[str, int] = {}
         for position, example_id in enumerate(self.ids[: self.sizes[TRAIN]]):
             positions.setdefault(example_id, position)

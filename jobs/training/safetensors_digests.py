@@ -27,6 +27,14 @@ def compute_digests(folder: Path) -> dict[str, str]:
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and line of each tensor: shape, type and SHA-256 of its bytes, in the order
+    of the file's header.
+
+    Source: the format's description, 8 bytes little-endian with the header's length,
+    the header as JSON, then the data, to whose begin all offsets refer. The file is
+    mapped, and no tensor copied. Raises ValueError where the file is shorter than its
+    header says.
+    """
     with (
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,

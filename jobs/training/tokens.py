@@ -38,6 +38,14 @@ class Tokens(Sequence[EncodedExample]):
     """The examples of a folder; each is made when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
+        """Maps the files of `folder` instead of reading them: a stage's tokens may be
+        larger than memory, and the ranks of a node share the pages.
+
+        `_bounds` is (examples + 1, 3): up to where ids, spans and cut tokens of the
+        examples before each one reach. `_texts` is (texts, 2), example and length, and
+        empty where no example is made of several texts or an older zsg wrote the
+        folder.
+        """
         self._folder = folder
         self._ids, self._spans, ends = (
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES
@@ -70,6 +78,12 @@ class Tokens(Sequence[EncodedExample]):
         return len(self._bounds) - 1
 
     def __getitem__(self, index: int) -> EncodedExample:  # type: ignore[override]
+        """The example at `index`, from its rows of the mapped arrays.
+
+        Nothing but this example's part of the files is read. Negative indices and
+        slices are not supported; an index out of range raises IndexError, on which
+        iteration ends.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         (first, span, _), (stop, last, cut) = (

@@ -697,6 +697,7 @@ def compact_ids(ids: Iterable[str]) -> list[str]:
 
 
 def _spans(numbers: Sequence[int]) -> str:
+    """Rising numbers as Slurm writes the tasks of an array: 1, 2, 3 and 7 are `1-3,7`."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:

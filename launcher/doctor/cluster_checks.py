@@ -279,6 +279,13 @@ def check_nodes(
 
 
 def _check_gpus(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:
+    """Whether enough nodes of the partition have the GPUs that a training job asks for
+    on each.
+
+    A node counts where it has at least as many of the wanted type; without a type any
+    will do. `gres` is as Slurm prints it, such as `gpu:a100:4(S:0-1)`; the sockets in
+    brackets are left out of what is told.
+    """
     slurm = profile.slurm
     gpu_type, count = _requested_gpus(slurm)
     fitting = [node for node in nodes if _count_gpus(node, gpu_type) >= count]
@@ -308,6 +315,12 @@ def _count_gpus(node: Mapping[str, str], gpu_type: str) -> int:
 
 
 def _check_memory(nodes: Sequence[Mapping[str, str]], profile: Profile) -> Diagnosis:
+    """Whether the largest node has the memory that any kind of job asks for.
+
+    A request that is not set counts as nothing: the site's default is the site's to
+    grant. `sinfo` marks the least of several nodes' memories with `+`; GB are 1024 MB,
+    as Slurm counts.
+    """
     memory_mb = max((int(node["memory_mb"].rstrip("+")) for node in nodes), default=0)
     requests = {
         key: gb

@@ -85,6 +85,9 @@ def record_scores(workspace: Workspace, file: Path) -> None:
 
 
 def _runs(workspace: Workspace, which: str) -> list[Path]:
+    """The folders of a grid's runs, each once though several grids' rows may share it,
+    of those that have begun; else of the one item that `which` names. Raises UserError
+    where it names neither."""
     if which in list_grids(workspace):
         rows = recorded_grids.read_grid(workspace, which).all_runs
         folders = dict.fromkeys(workspace.run(row.run) for row in rows)

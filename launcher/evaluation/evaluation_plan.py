@@ -235,12 +235,17 @@ def _wanted(run: Run, state: JobState) -> list[int]:
 
 
 def _told(missing: Mapping[int, Sequence[str]]) -> str:
+    """Which metrics are missing at how many checkpoints, as the begin of a sentence
+    that goes on after "is" or "are". `missing` maps each checkpoint's step to its
+    missing keys."""
     keys = list(dict.fromkeys(key for lacking in missing.values() for key in lacking))
     count = f"{len(missing)} checkpoint{'s' * (len(missing) > 1)} (the first: step {min(missing)})"
     return f"{' and '.join(keys)} of {count} {'is' if len(keys) == 1 else 'are'}"
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The keys whose values differ, each with both values, in the order in which they
+    stand; a key that only one of the two has counts as None in the other."""
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return ", ".join(
         f"{key} {format_brief(old.get(key))}, now {format_brief(new.get(key))}"

@@ -193,6 +193,13 @@ class _Block:
         return [[setting] for setting in axis]
 
     def _zip(self, location: Place, block: Any) -> list[list[Setting]]:
+        """The combinations of a `zip` block: the first has the first value of every
+        list, and so on.
+
+        All lists are read before any fault is raised, so that one run of the command
+        names all that is wrong. Raises UserError where the block is no mapping of
+        lists, a value does not suit its key, or the lists differ in length.
+        """
         lists = get_object(block)
         if not lists or not all(isinstance(v, list) for v in lists.values()):
             raise self._document.error(

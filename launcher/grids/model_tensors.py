@@ -206,6 +206,12 @@ def _list_in_memory(kind: LayerKind) -> Iterator[Weight]:
 
 
 def _list_expected(shape: DecoderShape) -> dict[str, ShapeByKeys]:
+    """Every tensor that a model of this shape saves, by name: its shape, and the keys
+    of config.json from which the shape comes, for a message.
+
+    In order: the embedding, what stands outside of layers, the head unless it is tied
+    and so not saved, and the layers by number.
+    """
     table = ((shape.vocab, shape.hidden), "vocab_size × hidden_size")
     tensors: dict[str, ShapeByKeys] = {shape.names.embedding: table}
     within: list[tuple[str, ShapeByKeys]] = []

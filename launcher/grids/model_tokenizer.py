@@ -225,6 +225,13 @@ def find_tokens_made_of_text(folder: Path) -> tuple[str, ...]:
 def _find_tokens_made_of_text(
     folder: Path, objects: Objects, tokens: Tokens
 ) -> tuple[str, ...]:
+    """See `find_tokens_made_of_text`; sorted, so that two machines agree.
+
+    They are the control tokens that no file marks as special, those that SentencePiece
+    calls user-defined, and those that stand in the model's own dictionary, too
+    (`tokens.written`). The token for what is unknown is no control token, whatever it
+    looks like.
+    """
     special = _list_special(objects)
     unknown = [_content(objects[name].get("unk_token")) for name in NAMING]
     control = [
@@ -390,6 +397,8 @@ def _read_vocab(vocab: Any) -> dict[str, int]:
 
 
 def _has_sound_ids(tokens: Tokens) -> bool:
+    """Whether all ids are whole numbers from 0 and all tokens texts. `type` and not
+    isinstance: JSON's `true` is an int to Python, and is no id."""
     ids = [*tokens.dictionary.values(), *(each for each, _ in tokens.added.values())]
     names = [*tokens.dictionary, *tokens.added]
     are_ids = all(type(token_id) is int and token_id >= 0 for token_id in ids)

@@ -138,6 +138,11 @@ def smallest_change(
 
 
 def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
+    """Every layout that is no smaller than `layout`, in no order that matters.
+
+    A node is filled before another is taken, at most `MOST_NODES`; none has more ranks
+    than the batch has examples, since a rank without examples would be idle.
+    """
     same_nodes = [
         (layout.nodes, ranks)
         for ranks in range(layout.ranks_per_node, gpus_per_node + 1)
@@ -166,6 +171,9 @@ def explain_misfit(
 
 
 def _parts(load: Load, layout: Layout, memory_gb: float) -> str:
+    """What of a layout's need takes the memory, as words for a plan: whichever of two
+    peaks is the larger, the optimiser's step or the backward pass, with the terms of
+    the latter in GB."""
     tensors, activations = load.tensors(layout), load.activations(layout, memory_gb)
     size = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
     recomputed = ", recomputed" if load.recomputes(layout, memory_gb) else ""

@@ -278,6 +278,13 @@ def _check_gpus(
 def _check_per_node(
     name: str, row: Mapping[str, str], request: JobRequest
 ) -> Iterator[Refusal]:
+    """The refusals that one partition's limits on a node bring about: memory, then
+    CPUs.
+
+    A limit that is missing or `UNLIMITED` refuses nothing. The key that is named is the
+    one whose value was too large: a job of any kind that has no memory of its own takes
+    slurm.mem_gb.
+    """
     limit_mb, memory_gb = row.get("MaxMemPerNode", ""), request.mem_gb
     if memory_gb and limit_mb.isdigit() and memory_gb * MB_PER_GB > int(limit_mb):
         key = "slurm" if memory_gb == request.profile.slurm.mem_gb else request.kind

@@ -97,6 +97,14 @@ def read_signs(folder: Path, clock: Clock) -> Signs | None:
 
 
 def _look(folder: Path, clock: Clock) -> Signs | None:
+    """The signs as the file system shows them at this moment; None where no attempt has
+    begun.
+
+    An attempt is as old as the newest of what it wrote: its own file, its heartbeat,
+    and, where the heartbeat is missing or older than `LOST_S`, its newest journal, for
+    which the folder has to be listed. No age is below 0: the clocks of two nodes may
+    differ.
+    """
     attempt = attempts.read_attempt(folder)
     if not attempt:
         return None

@@ -341,6 +341,9 @@ def find_setup_trouble(launch: Launch) -> tuple[str, bool] | None:
 
 
 def _part(path: Path, attempt: int) -> Part | None:
+    """What one attempt wrote to a log that several append to: from its mark to the next
+    mark or the end of the file. Of an attempt that was marked twice it is the last
+    part; None where it has no mark."""
     marks = read_marks(path)
     offsets = [*(mark.offset for mark in marks), path.stat().st_size]
     spans = zip(marks, pairwise(offsets), strict=True)

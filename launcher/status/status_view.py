@@ -246,6 +246,9 @@ def group_rows(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[G
 
 
 def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
+    """What is said of some runs together. `axis` is the dotted key by whose value they
+    were gathered, None for a grid as a whole. Loss and time left are missing where no
+    run has any."""
     # one that is not finite is a text
     losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]
     durations = [row["eta_s"] for row in rows if row["eta_s"] is not None]

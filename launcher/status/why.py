@@ -314,6 +314,13 @@ def _parts(look: Look, item: str) -> list[Part]:
 
 
 def _in_logs(look: Look, item: str) -> ProvenCause | None:
+    """The cause that the newest logs prove, of the rank whose failure the others follow
+    from; None where no log proves any.
+
+    Only the last `TAIL` bytes of each log are read: a traceback stands at the end, and
+    a log may have gigabytes. Ranks without any proof are named with causes for which
+    the others only waited.
+    """
     tails = [
         replace(part, begin=max(part.begin, part.end - TAIL))
         for part in _parts(look, item)

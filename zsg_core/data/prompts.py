@@ -309,6 +309,12 @@ def _head(
     eos: int,
     max_length: int,
 ) -> EncodedExample:
+    """An example's encoding that is cut behind `max_length` tokens: what is too long
+    loses its end, never its begin, and answers that lie behind the cut are not learnt.
+
+    Each of `spans` is half open and goes from an answer's first token to behind its
+    `eos`. The last value is how many tokens were cut off.
+    """
     ids, spans = _begin(bos), []
     for index in range(len(example.turns)):
         question = _question(
@@ -467,6 +473,12 @@ def _apart(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
 
 
 def _together(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
+    """Prompt, tag and answer as ids of one tokenization of the whole text, cut where
+    the tokens of the parts alone go on otherwise.
+
+    A token may reach over a border; it then belongs to what comes after, so that the
+    model is asked with no token that the answer has a share in.
+    """
     prompt, tag, answer = texts
     whole = tokenize(prompt + tag + answer)
     prompted = _shared(whole, tokenize(prompt))
@@ -484,6 +496,11 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _zsg(example: Example, index: int, question: str) -> tuple[str, str, str]:
+    """Prompt, tag and answer of one turn in the format of the zsg paper.
+
+    The system text stands before the first question only. A first question after a
+    definition keeps its own white space; all others, and all answers, are stripped.
+    """
     system = (
         f"{example.system.strip()}\n\n" if example.system.strip() and not index else ""
     )

@@ -105,6 +105,13 @@ def lay_out_deepseek_v2(sizes: Sizes) -> Layers:
 
 
 def _lay_out(sizes: Sizes, of_router: list[Weight], mlp_bias: bool) -> Layers:
+    """The layers of a decoder with latent attention and a mixture of experts.
+
+    The first `first_k_dense_replace` layers have a plain MLP, all others the router's
+    weights `of_router`, routed experts and, where `n_shared_experts` is not 0, one
+    joined MLP that sees every token. The joined MLP keeps four tensors of its inner
+    width a token for the backward pass, as a gated MLP does.
+    """
     latent = _read_latent(sizes)
     around = _attention(sizes, latent) + two_norms(sizes)
     dense = around + gated_mlp(sizes, bias=mlp_bias)

@@ -68,11 +68,17 @@ class _Kept:
     nearest and its floor rises."""
 
     def __init__(self, floor: Singles, want: int, most: int | None) -> None:
+        """`floor` (test items,) is where the lists begin to be complete, `want` how
+        many nearest ones each test item keeps at least, `most` how many entries all
+        lists may have together before they are shortened; None: they never are."""
         self.floor, self._want, self._most, self._size = floor, want, most, 0
         self._adding = threading.Lock()
         self._parts: list[tuple[Indices, Indices, Singles]] = []
 
     def add(self, ids: Indices, columns: Indices, values: Singles) -> None:
+        """Takes in what one thread has found in a chunk: training item, test item and
+        similarity, three arrays of one length. Safe to be called by several threads at
+        once."""
         with self._adding:
             self._parts.append((ids.astype(np.int32), columns.astype(np.int32), values))
             self._size += len(ids)
@@ -80,6 +86,12 @@ class _Kept:
                 self._shorten()
 
     def _shorten(self) -> None:
+        """Leaves each test item its `want` nearest and raises its floor to the last of
+        them.
+
+        A test item with fewer candidates keeps its floor: what lies above it has not
+        all been seen. Only called with `_adding` held.
+        """
         lists = self.lists()
         ids, values = lists.ids[:, : self._want], lists.values[:, : self._want]
         self.floor = np.where(ids[:, -1] >= 0, values[:, -1], self.floor).astype(
@@ -92,6 +104,12 @@ class _Kept:
         self._size = len(columns)
 
     def lists(self) -> NearestLists:
+        """All that was found so far, as one list for each test item.
+
+        The parts, which come in any order of threads, are sorted by test item and
+        falling similarity; each entry's rank within its test item is its column in the
+        result. Lists shorter than the longest are filled with id −1 and value −∞.
+        """
         ids, columns, values = (
             np.concatenate(column) for column in zip(*self._parts, strict=True)
         )

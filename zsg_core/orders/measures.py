@@ -221,6 +221,12 @@ def _each_block(
     items = np.asarray(test, np.float64)[:, :, None]
 
     def measure(blocks: Iterator[slice]) -> None:
+        """Hands `use` the Euclidean distances of each block, (test items, rows of the
+        block), in float64; called by several threads with blocks of their own.
+
+        The squares are added in the canonical order of `fold_sum`, so that a distance
+        is the same to the bit whatever the block's size and the machine's vector width.
+        """
         for block in blocks:
             columns = np.ascontiguousarray(train[block].T, np.float64)
             of_block = np.empty((len(items), columns.shape[1]))

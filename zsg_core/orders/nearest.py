@@ -142,6 +142,14 @@ def minimum_and_average(
     nearest, average = np.empty(len(train)), np.empty(len(train))
 
     def measure(chunks: Iterator[slice]) -> None:
+        """Fills `nearest` and `average` for some chunks of training rows; called by
+        several threads, each with chunks and a workspace of its own.
+
+        The engine's own arithmetic only finds the nearest test item. Its distance is
+        computed again in float64, in an order that no engine changes, for the item
+        found and for all within `margin` of it (`crowded`, `close_calls`): so the
+        result is the same to the bit on every machine.
+        """
         space = _Space(train.shape[1])
         for chunk in chunks:
             rows, near = train[chunk], nearest[chunk]

@@ -61,6 +61,14 @@ class _Left:
     def __init__(
         self, train: Vectors, test: Vectors, want: int, engine: Engine
     ) -> None:
+        """Begins with everything left and all lists empty.
+
+        `train` is (N, d), `test` (M, d), both of unit length and `test` without
+        duplicates. `want` is how many candidates a test item's list shall have, about.
+        `_ids` and `_values` are (M, longest list + `WINDOW`); `_gone` and `_front` have
+        one entry more than there are training items, for the index that stands for no
+        item.
+        """
         self._train, self._test, self._engine = train, test, engine
         # 2.1: the limits themselves are rounded to float32
         self._margin = np.float32(2.1 * error_bound(train, test))
@@ -196,5 +204,7 @@ class _Left:
         self._ids, self._values = ids, values
 
     def _empty(self, longest: int) -> tuple[NDArray[np.int32], Singles]:
+        """Lists, (test items, longest + `WINDOW`) each, that hold no candidate: ids of
+        no item and similarities of −∞, which lose against every real one."""
         shape = (len(self._test), longest + WINDOW)
         return np.full(shape, self._end, np.int32), np.full(shape, -np.inf, np.float32)

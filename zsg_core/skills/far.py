@@ -88,6 +88,9 @@ def make_sequence_skill(name: str, step: int) -> Skill:
     """Four numbers a `step` apart; which comes next?"""
 
     def make(rng: Random) -> tuple[str, str]:
+        """An instance and its answer: four numbers at equal steps are shown, the fifth
+        is asked for. The first lies between 50 and 949, so that small steps down stay
+        above 0."""
         first = 50 + int(rng.random() * 900)
         *numbers, last = (str(first + step * position) for position in range(5))
         return f"Numbers: {' '.join(numbers)}", last

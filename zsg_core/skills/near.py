@@ -36,6 +36,9 @@ def make_review_skill(
     a person."""
 
     def make(rng: Random) -> tuple[str, str]:
+        """An instance and its answer, positive or negative. Both words are of one mood
+        and different, both aspects too, so that the note holds one opinion and no
+        repetition."""
         mood = draw_option(rng, list(MOODS))
         first_aspect, second_aspect = draw_options(rng, split_words(aspects), 2)
         first_word, second_word = draw_options(rng, MOODS[mood], 2)
@@ -56,6 +59,8 @@ def make_comparison_skill(
     """Two people have a number each, as `fact` says; is the first one's {more}?"""
 
     def make(rng: Random) -> tuple[str, str]:
+        """An instance and its answer. The two numbers are drawn without repetition, so
+        that one of them is larger and the answer is never open."""
         (a, b), (x, y) = draw_options(rng, PEOPLE, 2), draw_options(rng, NUMBERS, 2)
         noun = nouns.removesuffix("s")
         start = f"The {noun} of {a} {fact.format(x)} and the {noun} of {b} {fact.format(y)}."
@@ -77,6 +82,8 @@ def make_calendar_skill(
     at, step = {"day": "on", "month": "in"}[unit], {"before": -1, "after": 1}[side]
 
     def make(rng: Random) -> tuple[str, str]:
+        """An instance and its answer. The names go round: after the last of a unit
+        comes the first, before the first the last."""
         names = NAMES_OF[unit]
         when = draw_option(rng, names)
         answer = names[(names.index(when) + step) % len(names)]
@@ -95,6 +102,8 @@ def make_topic_skill(source: str, text: str, *, held_out: bool = False) -> Skill
     """{a} has to do with {x} and {y}, two words of one topic; which topic?"""
 
     def make(rng: Random) -> tuple[str, str]:
+        """An instance and its answer, the topic. Both words are of one topic and
+        differ."""
         label = draw_option(rng, list(TOPICS))
         x, y = draw_options(rng, TOPICS[label], 2)
         return text.format(a=draw_option(rng, PEOPLE), x=x, y=y), label

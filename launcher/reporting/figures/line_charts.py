@@ -100,6 +100,8 @@ def cut_panel(panel: Panel, start: float) -> Panel:
 
 
 def _part(line: Line, start: float) -> Line:
+    """The line from `start` on, with its bounds where it has any. At least one of its
+    points has to lie there."""
     first = next(number for number, x in enumerate(line.x) if x >= start)
     low, high = (
         bound[first:] if bound is not None else None for bound in (line.low, line.high)

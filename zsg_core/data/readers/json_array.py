@@ -100,6 +100,15 @@ def _edges(head: bytes) -> list[re.Pattern[bytes]]:
 def _last_cut(
     buffer: bytes, edges: list[re.Pattern[bytes]], decode: Callable[[bytes], list]
 ) -> tuple[Piece, int] | None:
+    """The longest begin of the buffer that is whole records, and where the next one
+    begins.
+
+    Each pattern of `edges` finds ends of records as one style of writing has them, the
+    surest first; at most `TRIES` of its matches are tried, since a match may lie within
+    a text. Where the piece is whole but does not decode, its records are None: the
+    caller reads them one by one to find the faulty one. None: no end was found, and
+    more of the file is needed.
+    """
     for edge in edges:
         for cut in itertools.islice(_from_the_end(edge, buffer), TRIES):
             piece = b"[" + buffer[: cut.start() + 1] + b"]"
@@ -130,6 +139,12 @@ def _is_whole(piece: bytes) -> bool:
 
 
 def _from_the_end(edge: re.Pattern[bytes], buffer: bytes) -> Iterator[re.Match[bytes]]:
+    """The matches of `edge`, the last first, as far as they are worth a look.
+
+    Windows that grow from 16 KiB are searched from the end: the wanted match is nearly
+    always among the last few, and a list of all matches of a large buffer would cost
+    more than the file's parsing.
+    """
     # Not to the begin: of a buffer full of one record nearly all is in vain, and more
     # of the file brings its end.
     end, width = len(buffer), 1 << 14
