@@ -172,17 +172,44 @@ def test_columns_that_say_nothing_are_refused_with_their_names(tmp_path: Path) -
         reader.look_at_path(path, named)
 
 
+def test_rows_that_are_broken_are_not_answered_with_their_own_columns(
+    tmp_path: Path,
+) -> None:
+    """What was tried and read none of them is not what reads them."""
+    reader = DataReader(Asked())
+    path = write_lines(tmp_path / "a.jsonl", [{"question": None, "answer": None}] * 3)
+    with pytest.raises(UserError, match=r"is null.*repair the rows"):
+        reader.look_at_path(path, None)
+    pair = {"translation": {"e": "q", "i": "a"}}
+    path = write_lines(tmp_path / "b.jsonl", [pair] * 3)
+    # codes that no grid takes are not advised
+    with pytest.raises(UserError, match="which do not say what is asked"):
+        reader.look_at_path(path, None)
+
+
+def test_lists_within_lists_are_no_text_however_deep(tmp_path: Path) -> None:
+    """And end nothing."""
+    nested: Any = "q"
+    for _ in range(485):
+        nested = [nested]
+    path = write_lines(tmp_path / "a.jsonl", [{"data": nested, "answer": "a"}])
+    fields = RecordFields.model_validate({"prompt": "data.q", "answer": "answer"})
+    with pytest.raises(UserError, match="is a list of 1, not a text"):
+        DataReader(Asked()).look_at_path(path, fields)
+
+
 def test_fields_are_written_as_they_are_read() -> None:
     """All kinds of them, so that what is said can be used."""
     from ruamel.yaml import YAML
 
     from launcher.reporting.data.data_looks import write_fields
 
-    fields = {"messages": "a.b", "task": "kind of", "roles": {"x y": "user"}}
+    roles = {"x y": "user", "null": "system", "\U0001f600": "assistant"}
+    fields = {"messages": "a.b", "task": "true", "roles": roles}
     recipe = RecordFields.model_validate(fields).recipe
     written = YAML(typ="safe").load(write_fields(recipe))
     assert written == fields
-    assert Fields.from_recipe(recipe).roles == (("x y", "user"),)
+    assert dict(Fields.from_recipe(recipe).roles) == roles
 
 
 def test_rows_that_are_no_examples_are_counted_with_their_lines(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.lib.builders import digests
 from zsg_core.data import published_sets, readers
 from zsg_core.data.examples import Example
 from zsg_core.data.published_sets import MAPPINGS
-from zsg_core.data.readers import classes
+from zsg_core.data.readers import classes, entities
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.wrong_format import describe
 from zsg_core.errors import UserError
@@ -428,6 +428,7 @@ BAD_MAPPINGS = [
     ({"mapping": "wmt"}, "wmt needs `languages`"),
     ({"mapping": {"name": "mmlu", "languages": "en-is"}}, "mmlu is none"),
     ({"mapping": {"name": "wmt", "languages": "en"}}, "languages"),
+    ({"mapping": {"name": "wmt", "languages": "en-en"}}, "need two that differ"),
     ({"mapping": "mmmlu"}, "mmlu"),
     ({"set": "alpaca", "mapping": "mmlu"}, "`mapping` name the columns of set records"),
     ({"mapping": "mmlu", "fields": {"text": "t"}}, "only one of these"),
@@ -586,6 +587,13 @@ def test_words_whose_tags_are_none_are_told(tmp_path, tags, told) -> None:
     row = {"tokens": ["Ann", "Lee"], "tags": tags}
     with pytest.raises(UserError, match=told):
         read(write_lines(tmp_path / "a.jsonl", row), "ontonotes_sentences")
+
+
+def test_an_entity_may_go_on_for_the_whole_of_a_text() -> None:
+    """Its words are put together once, at its end."""
+    words = [str(number) for number in range(300_000)]
+    tags = ["B-X", *["I-X"] * 299_999]
+    assert entities.find_entities(words, tags) == [("X", " ".join(words))]
 
 
 def test_a_task_has_one_definition(tmp_path) -> None:

@@ -6,7 +6,7 @@ tells the same.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -215,7 +215,7 @@ def _explain_short(
         is_text = not entry.own and entry.shown is None
         if not is_text and shots.is_shown_any(entry.id):
             task = pool.read.tasks[int(pool.read.task_of[number])]
-            needing.append((task, len(usable[task] - entry.own)))
+            needing.append((task, _count_others(usable[task], entry.own)))
     short = [(task, count) for task, count in needing if count < shots.k]
     is_part = split.is_bound or is_mixed
     if not short or (is_part and len(short) < len(needing)):
@@ -223,6 +223,16 @@ def _explain_short(
     task, available = short[0]
     full_name = f"{name}/{task}" if name else task
     return few_shot.explain_short(full_name, len(of_task[task]), available, shots.k)
+
+
+def _count_others(usable: Collection[bytes], own: Iterable[bytes]) -> int:
+    """How many of some different questions are none of an example's own.
+
+    The few are looked for among the many: a set without them would be a copy of all for
+    each example.
+    """
+    asked = sum(1 for question in own if question in usable)
+    return len(usable) - asked
 
 
 def _list_usable(pool: _Pool, places: Places, tested: set[bytes]) -> set[bytes]:

@@ -27,6 +27,9 @@ KINDS: dict[str, tuple[type, ...]] = {
 SOURCE, TARGET = "<source>", "<target>"
 SOURCE_NAME, TARGET_NAME = "<Source>", "<Target>"
 
+# the code of a language, such as en or eng_Latn
+CODE = "[A-Za-z]{2,8}(_[A-Za-z0-9]{2,8})*"
+
 Rows = Sequence[Mapping[str, Any]]
 
 

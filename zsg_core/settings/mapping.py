@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from zsg_core.data.published_sets import MAPPINGS, fill_fields
+from zsg_core.data.published_sets import CODE, MAPPINGS, fill_fields
 from zsg_core.settings.fields import Strict
 
 NAMES = tuple(MAPPINGS)
-_CODE = "[A-Za-z]{2,8}(_[A-Za-z0-9]{2,8})*"
 # fields of which one takes the place of another
 _INSTEAD = (("prompt", "ask"), ("task", "task_from"))
 # fields that need another, and go with it
@@ -23,7 +22,7 @@ class MappingSettings(Strict):
     name: Literal[NAMES] = Field(  # type: ignore[valid-type]
         description="The layout of the data, such as mmlu."
     )
-    languages: Annotated[str, Field(pattern=f"^{_CODE}-{_CODE}$")] | None = Field(
+    languages: Annotated[str, Field(pattern=f"^{CODE}-{CODE}$")] | None = Field(
         default=None,
         description=(
             "Translations only, which need it: from which language to which, by their "
@@ -39,6 +38,12 @@ class MappingSettings(Strict):
                 f"{self.name} needs `languages`, from which to which, such as {{name:"
                 f" {self.name}, languages: en-is}}"
             )
+        if self.languages is not None:
+            source, _, target = self.languages.partition("-")
+            if source == target:
+                raise ValueError(
+                    f"`languages` are from {source} to {target}, and need two that differ"
+                )
         if self.languages is not None and not has_languages:
             raise ValueError(
                 f"`languages` are of translations, and {self.name} is none"

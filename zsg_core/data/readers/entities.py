@@ -34,7 +34,8 @@ MakeId = Callable[[Any, str, Intake], str]
 
 def find_entities(words: Sequence[str], tags: Sequence[str]) -> list[Entity]:
     """The entities of a sentence in their order. Malformed for a tag of another kind."""
-    entities: list[Entity] = []
+    # each with its words apart, as an entity may go on for the whole of a long text
+    found: list[tuple[str, list[str]]] = []
     open_type = ""
     for word, tag in zip(words, tags, strict=True):
         if tag == OUTSIDE:
@@ -46,12 +47,11 @@ def find_entities(words: Sequence[str], tags: Sequence[str]) -> list[Entity]:
                 f"{tag[:SHOWN]!r} is no tag of an entity, which is O, B-TYPE or I-TYPE"
             )
         if mark == GOES_ON and kind == open_type:
-            _, before = entities[-1]
-            entities[-1] = (kind, f"{before} {word}")
+            found[-1][1].append(word)
         else:
-            entities.append((kind, word))
+            found.append((kind, [word]))
         open_type = kind
-    return entities
+    return [(kind, " ".join(of_entity)) for kind, of_entity in found]
 
 
 def write_entities(entities: Sequence[Entity]) -> str:

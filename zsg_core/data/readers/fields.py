@@ -24,6 +24,7 @@ COLUMN = "column{}"  # what a column is called in the type of a row, by its numb
 MISSING = msgspec.UNSET
 SHOWN = 60  # characters of a value that are told
 MOST_DIGITS = 9  # of a place in a list
+DEEPEST = 32  # lists within lists that a name is looked up in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,8 +232,11 @@ def make_getter(path: str, columns: Sequence[str]) -> Getter:
     return get_nested
 
 
-def _walk(value: Any, steps: Sequence[str]) -> Any:
-    """What stands at the end of some steps into a value; MISSING where nothing does."""
+def _walk(value: Any, steps: Sequence[str], depth: int = 0) -> Any:
+    """What stands at the end of some steps into a value; MISSING where nothing does, or
+    below more lists than any text stands in. `depth`: how many it is within."""
+    if depth > DEEPEST:
+        return MISSING
     for number, step in enumerate(steps):
         if isinstance(value, Mapping):
             value = value.get(step, MISSING)
@@ -242,7 +246,7 @@ def _walk(value: Any, steps: Sequence[str]) -> Any:
             value = _take_item(value, step)
         else:
             further = steps[number:]
-            return [_walk(item, further) for item in value]
+            return [_walk(item, further, depth + 1) for item in value]
     return value
 
 

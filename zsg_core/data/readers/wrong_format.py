@@ -6,6 +6,7 @@ said is advice.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ Guessed = str | list[str]  # a column, or several that make one text
 
 SCALARS = (str, int, float)
 MOST_KEYS = 12  # keys that are told; of more the first
+SAME_COLUMNS = "; the columns are those that were asked for, so repair the rows"
 
 
 # What columns are often called that hold a part of an example, the more telling first.
@@ -73,6 +75,8 @@ IDS = ("id", "_id", "uid", "uuid", "idx", "key", "example_id", "question_id")
 PARTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+# what YAML reads as a truth value or as nothing
+YAML_WORDS = ("true", "false", "null")
 TEXTS = ("text", "document", "content", "article", "body")
 
 
@@ -99,7 +103,7 @@ def describe(
     first_columns = ", ".join(sorted(columns)[:MOST_KEYS])
     if len(columns) > MOST_KEYS:
         first_columns += ", …"
-    advice = _advise(rows, columns)
+    advice = _advise(rows, columns, fields)
     return f"{file.name} {misfit}: its rows have {first_columns}{advice}"
 
 
@@ -171,13 +175,21 @@ def _find_reason(recipe: Mapping[str, Any], rows: Rows) -> str | None:
     return reason
 
 
-def _advise(rows: Rows, columns: Sequence[str]) -> str:
-    """Which format reads the rows; of what only `records` can, with which fields."""
+def _advise(rows: Rows, columns: Sequence[str], tried: Mapping[str, Any] | None) -> str:
+    """Which format reads the rows; of what only `records` can, with which fields.
+
+    `tried`: the fields of a recipe that made no example of them, which are not advised
+    again.
+    """
     mapped = _list_mappings(rows)
+    if any(_is_tried(fitting.fields, tried) for fitting in mapped):
+        return SAME_COLUMNS
     if mapped:
         written = " or ".join(fitting.written for fitting in mapped)
         return f", which set {NAME} reads with mapping: {written}"
     guess = guess_fields(rows, columns)
+    if guess is not None and _is_tried(guess, tried):
+        return SAME_COLUMNS
     if guess is not None:
         return f", which set {NAME} reads with fields: {write_fields(guess)}"
     for name, candidate in FORMATS.items():
@@ -187,6 +199,15 @@ def _advise(rows: Rows, columns: Sequence[str]) -> str:
         f"; set {NAME} reads rows of any columns, with fields such as {{prompt: COLUMN,"
         " answer: COLUMN}"
     )
+
+
+def _is_tried(fields: Mapping[str, Any], tried: Mapping[str, Any] | None) -> bool:
+    """Whether fields are those of a recipe."""
+    if tried is None:
+        return False
+    written = Fields.from_recipe(tried).written
+    # as JSON, in which a tuple is a list
+    return json.dumps(fields, sort_keys=True) == json.dumps(written, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -212,8 +233,7 @@ def guess_format(path: Path) -> Guess:
     mapped = _list_mappings(rows)
     if mapped:
         fitting = mapped[0]
-        fields = published_sets.fill_fields(fitting.name, fitting.languages)
-        return Guess(NAME, fields, fitting.written)
+        return Guess(NAME, fitting.fields, fitting.written)
     fields = guess_fields(rows, columns)
     if fields is not None:
         return Guess(NAME, fields)
@@ -242,6 +262,11 @@ class FittingSet:
             return self.name
         return f"{{name: {self.name}, languages: {self.languages}}}"
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Which column is what, in the words of `data.fields`."""
+        return published_sets.fill_fields(self.name, self.languages)
+
 
 def _list_mappings(rows: Rows) -> list[FittingSet]:
     """The published sets whose layout the rows have."""
@@ -252,7 +277,7 @@ def _list_mappings(rows: Rows) -> list[FittingSet]:
             fitting.append(FittingSet(name))
             continue
         codes = published_sets.list_languages(published, rows)
-        plain = [code for code in codes if code.isascii() and code.isidentifier()]
+        plain = [code for code in codes if re.fullmatch(published_sets.CODE, code)]
         if len(plain) >= 2:
             fitting.append(FittingSet(name, "-".join(plain[:2])))
     return fitting
@@ -381,6 +406,8 @@ def _write_columns(columns: Any) -> str:
 def _write_column(column: str) -> str:
     """A column's name in YAML, in quotes where it needs some."""
     letters = column.replace("_", "")
-    if letters.isascii() and letters.isalnum() and not column[0].isdigit():
+    is_plain = letters.isascii() and letters.isalnum() and not column[0].isdigit()
+    if is_plain and column.lower() not in YAML_WORDS:
         return column
-    return json.dumps(column)
+    # YAML reads no sign that is written as a pair of escapes, as JSON may have them
+    return json.dumps(column, ensure_ascii=False)
