@@ -164,6 +164,8 @@ def _takes_selector(sign: str) -> bool:
 
 
 def _is_among(sign: str, ranges: tuple[tuple[int, int], ...]) -> bool:
+    """Whether a sign lies in one of the ranges of code points, both ends included; no
+    sign ("") lies in none."""
     return bool(sign) and any(first <= ord(sign) <= last for first, last in ranges)
 
 

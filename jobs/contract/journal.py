@@ -254,6 +254,13 @@ class Journal:
         return items
 
     def _flush(self, items: list[str | Written | None]) -> bool:
+        """Writes what has gathered in the queue; returns False where the writer is to
+        end.
+
+        Texts are rows, a `Written` belongs to somebody who waits until all before it is
+        on disk, and None, always last, asks for the end. The disk is synced only for
+        the latter two. Raises where a newer attempt has taken over.
+        """
         # Nothing reaches the file unless this writer still may: a late row of a
         # superseded attempt would otherwise come before the rows that already count.
         self._fence()
@@ -457,6 +464,10 @@ def read_guests(folder: Path) -> Iterator[Row]:
 
 
 def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
+    """The journal files of a folder in the order of attempts, each with (attempt,
+    number within it), role and path. Names that are none of a journal are left out: an
+    editor's copy, a file of a network file system. Raises where the folder cannot be
+    read."""
     with _name_unreadable(folder_of(folder)):
         paths = list_paths(folder_of(folder), "*.jsonl")
     named = ((_FILE.fullmatch(path.name), path) for path in paths)

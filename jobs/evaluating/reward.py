@@ -198,6 +198,9 @@ def _of_classifier(model: Any, ids: Any, mask: Any, filler: int) -> Any:
 
 
 def _of_regression_head(model: Any, ids: Any, mask: Any, filler: int) -> Any:
+    """The scores (texts,), float32, of a model whose head reads the state of each
+    text's last token. `ids` and `mask` are (texts, tokens), filled up on the right;
+    `filler` is part of the signature that all heads share."""
     hidden = model.model(
         input_ids=ids, attention_mask=mask, use_cache=False
     ).last_hidden_state

@@ -153,6 +153,9 @@ def _compare(config: Any) -> tuple[list[torch.Tensor], tuple[Compared, Compared]
     _refuse_lookahead(eager, texts[0], alone[0])
 
     def pack() -> float:
+        """How far packed attention differs at most from each text alone, in the largest
+        element of its output: once with texts behind one another, once with texts that
+        go on from a common begin, which are compared behind it."""
         packed = _build_alike(model_class, small, packed_attention.NAME, eager)
         together = _run_packed(packed, texts)
         segments = _draw_texts(SHARED_LENGTHS)
@@ -199,6 +202,8 @@ def _try(compare: Callable[[], float]) -> Compared:
 
 
 def _describe_error(error: Exception) -> str:
+    """The first line of an error, at most 200 characters. An error that was written for
+    users needs no name of its class before it."""
     lines = str(error).strip().splitlines() or [""]
     name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
     return f"{name}{lines[0][:200]}"

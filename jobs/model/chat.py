@@ -426,6 +426,8 @@ def get_template(tokenizer: Any) -> str:
 
 
 def _match_any(words: Collection[str]) -> re.Pattern[str]:
+    """A pattern that finds any of the words, the longest where several begin at one
+    place; of no words it finds nothing."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 

@@ -245,6 +245,14 @@ class _GradientsAhead(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
+        """Scales the gradients that the forward pass has made, in place: no second copy
+        of the head's gradient is ever held.
+
+        `gradient` has to be the losses' weights times one number, since with those
+        weights the sums were built; the number is found by least squares, and other
+        gradients are refused on the CPU. Can be called once only: the gradients are
+        given away.
+        """
         weights = ctx.weights
         factor = (gradient * weights).sum() / (weights * weights).sum()
         # on a GPU the host would wait for the answer

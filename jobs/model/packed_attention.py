@@ -75,6 +75,8 @@ class Row:
     def __init__(
         self, lengths: Sequence[int], after: Sequence[int] | None = None
     ) -> None:
+        """See the class. The cuts are made when a layer first asks for them and are
+        then shared by all layers of the pass, by device and width of the window."""
         self.lengths, self.after = lengths, after
         self._cuts: dict[tuple[torch.device, int | None], Cut] = {}
 

@@ -102,6 +102,11 @@ def _open_pickled(path: Path, is_reading: bool) -> dict[str, Source]:
 
 
 def _load_pickled(path: Path, device: str) -> Mapping[str, torch.Tensor]:
+    """The tensors of a file that torch.save wrote, by name; other values are left out.
+
+    `weights_only` keeps the file from running code. Files are mapped where they can be,
+    so that only what is used is read. Raises ValueError for a file that holds no table.
+    """
     load = partial(torch.load, path, map_location=device, weights_only=True)
     try:
         loaded = load(mmap=True)

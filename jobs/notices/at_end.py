@@ -59,6 +59,9 @@ def _describe(error: Exception) -> str:
 
 
 def _tell(folder: Path, receivers: list[Receiver]) -> None:
+    """Tells the receivers how the newest attempt ended, if it did in a way that
+    somebody waits for. `folder` is the job's own. What cannot be told now is a warning
+    in the log and never an error: the job is over, and a later `zsg sync` tells it."""
     # only where somebody is to be told: it loads what speaks HTTP
     from jobs.notices import sender
 

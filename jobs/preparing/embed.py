@@ -240,5 +240,6 @@ def _meta(
 
 
 def _first_of_equals(texts: Sequence[str]) -> list[int]:
+    """For each text the place of the first one that equals it: each is embedded once."""
     seen: dict[str, int] = {}
     return [seen.setdefault(text, place) for place, text in enumerate(texts)]

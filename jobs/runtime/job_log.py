@@ -55,6 +55,8 @@ class ProgressHandler(logging.Handler):
     """
 
     def __init__(self, doing: str, journal: Journal | None, pulse: Pulse) -> None:
+        """`doing` is the activity that the rows are journalled under. Without `journal`
+        messages only become notes of `pulse`."""
         super().__init__(logging.INFO)
         self._doing, self._journal, self._pulse = doing, journal, pulse
         # tracebacks stand in the log alone

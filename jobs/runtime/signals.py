@@ -25,6 +25,9 @@ class Signals:
     ends at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes over the four signals by which Slurm or a user ends a job: from here on
+        none ends the process by itself. Only the main thread may do that. `clock` gives
+        seconds and never goes back."""
         self.received: int | None = None
         self._clock = clock
         self._since = 0.0

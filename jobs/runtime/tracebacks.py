@@ -70,6 +70,10 @@ def mask_varying_parts(text: str) -> str:
 
 
 def _hash_frames(lines: Iterable[str]) -> str | None:
+    """A digest of the first traceback in a log, which is the same for the same fault
+    wherever it happens: modules and functions without line numbers and folders, the
+    error, and its message without what varies in it. None where the log has no whole
+    traceback."""
     frames: list[str] = []
     for line in lines:
         if frame := _FRAME.match(line):

@@ -54,6 +54,13 @@ def put_back(
     disagreements: list[str] = []
 
     def choose_point(point: Point) -> Point:
+        """The point as it is to be sent: where MLflow's first row is still there, with
+        that one's value and time, so that a repeated step does not change what was
+        seen.
+
+        Values that do not agree are noted in `disagreements`; speeds never agree, and
+        are not compared.
+        """
         row = rows_by_cell.get((point.key, point.step))
         if row is None:
             return point

@@ -43,6 +43,14 @@ class HeldOutLoss:
         truncated_answers: str = "exclude",
         sharing: bool = True,
     ) -> None:
+        """Lays out everything that stays the same from one measurement to the next:
+        texts, which rank takes which, and how they are packed.
+
+        `indices` choose among the items of `test`, None means all. `truncated_answers`
+        says how an item counts whose answer was cut, as `item_means` has it. With
+        `sharing`, texts that begin alike (the choices of one question) are passed once
+        through their common begin, where the attention allows it.
+        """
         self._engine, self._device, self._truncated_answers = (
             engine,
             device,
@@ -169,6 +177,9 @@ class HeldOutLoss:
         )
 
     def _pack(self, groups: list[PrefixGroup]) -> MicroBatch:
+        """One row of all texts of some groups, without padding. A group's common begin
+        is a segment of its own, which learns nothing and from which the segments of its
+        texts go on; its number lies behind those of all texts."""
         segments: list[Segment] = []
         for group in groups:
             begin, after = group.prefix, -1

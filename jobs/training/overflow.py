@@ -47,6 +47,8 @@ class Updates:
     """
 
     def __init__(self, engine: Any, settings: dict[str, Any], world: int) -> None:
+        """`settings` are the run's training settings, `world` the ranks over which the
+        engine averages. With fp16 the engine's loss scale is set anew here."""
         self._engine, self._skips = engine, settings.get("overflow") == "skip"
         self._settings = settings
         if settings["precision"] == "fp16":

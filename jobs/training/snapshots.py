@@ -177,6 +177,9 @@ class Snapshots:
         self._folders.copy()
 
     def _write(self, loss: float | None) -> float:
+        """Hands the copy that `_begin` has ordered to the writer, which works beside
+        training; returns for how many seconds training stood still, and journals them
+        as the step's speed."""
         assert self._step is not None
         step, self._step = self._step, None
         meta = SnapshotMeta(step=step, attempt=self._attempt.attempt, probe_loss=loss)
@@ -194,6 +197,12 @@ class Snapshots:
                 self._note(news, SnapshotRemoved())
 
     def _tell_of(self, written: Written) -> None:
+        """Journals a snapshot that is on disk: the first time its digest, later only
+        where the same step came out otherwise, which after a resume it must not.
+
+        A step that an earlier attempt has told of keeps its digest, with which all
+        later ones are compared.
+        """
         step, loss = int(written.folder.name), _loss_of(written)
         if step not in self._told:
             self._told[step] = Told(written.digest, loss)

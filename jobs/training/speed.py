@@ -18,6 +18,13 @@ class Speed:
     """The speed of one train job. `job` names the peak of a GPU, if the profile does."""
 
     def __init__(self, job: TrainJob, world: int, device: str) -> None:
+        """Notes once what the utilisation is computed from; without it only tokens a
+        second are told.
+
+        The peak is of all GPUs together, in operations a second; it is used only for a
+        full training, since the usual count of operations assumes a gradient of every
+        weight.
+        """
         peak = job.resources.peak_tflops
         # Of weights that are frozen no gradient is made, so the count would be too high.
         is_full = job.train["tuning"]["method"] == "full"

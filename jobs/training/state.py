@@ -123,6 +123,9 @@ def _explain_unusable(
 
 
 def _compare(now: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+    """How a saved state's description differs from the run's of now, with both values
+    of each key; None where it does not. Keys that only the saved state has do not
+    count: an older or newer zsg may have written more."""
     differing = [key for key in now if now[key] != before.get(key)]
     if not differing:
         return None
@@ -419,6 +422,16 @@ class States:
     def _publish(
         self, draft: Path, step: int, ids: str, loss: float | None, started: float
     ) -> None:
+        """Makes a complete draft the run's newest state, in an order that survives a
+        crash at any point.
+
+        The journal is on disk first: a state must not be ahead of it. The draft is
+        synced before its rename, the folder after it, and older states go last. Raises
+        where a newer attempt has begun meanwhile; the draft then counts for nothing.
+
+        `ids` is the digest of the training list so far, `started` when saving began, by
+        the monotonic clock.
+        """
         assert self._journal
         self._journal.commit()
         for script in draft.glob(f"*{SCRIPT}"):

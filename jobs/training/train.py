@@ -276,6 +276,14 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def run(self) -> Progress:
+        """Trains the stage to its end, from the begin or from the newest state that
+        fits; returns how far it came, with every snapshot.
+
+        Before the first step the loss is measured where the schedule asks for it. A
+        snapshot of a step is begun before the step's loss is measured, and handed on
+        after. Behind the last step no state is saved: the stage's end takes its place.
+        Leaves by an exception where the job is told to stop.
+        """
         self.signals.watch()
         choice = self.states.choose()
         self._start(choice)
@@ -567,6 +575,12 @@ class Trainer:
 def _steps(
     rows: list[tuple[int, int, int]], ids: list[str]
 ) -> Iterator[tuple[int, list[str]]]:
+    """The ids of each step's batch, in the order of the batch.
+
+    `rows` are (step, place in the batch, index of the example) of all ranks together,
+    sorted; `ids` are the training list's. Raises ClusterError where a place is missing
+    or taken twice: then the ranks did not share the batch as they should have.
+    """
     steps: dict[int, list[str]] = {}
     for step, item, index in rows:
         if item != len(steps.setdefault(step, [])):

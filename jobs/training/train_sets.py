@@ -191,5 +191,8 @@ def _some_texts(corpus: Corpus) -> Iterator[str]:
 
 
 def _in_order(ids: list[str], corpus: Corpus) -> list[Example]:
+    """The examples of the corpus as `ids` list them; an id that stands there several
+    times gives its example as often. Raises KeyError for an id that the corpus has
+    not."""
     index_of = {made_id: index for index, made_id in enumerate(corpus.train.ids)}
     return [corpus.train[index_of[example_id]] for example_id in ids]

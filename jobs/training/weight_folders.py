@@ -246,6 +246,9 @@ class WeightFolders:
         return all(so for so, _ in answers)
 
     def _wait(self, question: Callable[[], bool], within_s: float | None) -> bool:
+        """Waits until `question` says yes or the writer has failed; False after
+        `within_s` seconds without either (None: for ever). A failure counts as an
+        answer, and the caller raises it on all ranks together."""
         until = None if within_s is None else time.monotonic() + within_s
         while not self._error and not question():
             if until is not None and time.monotonic() > until:

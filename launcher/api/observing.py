@@ -49,6 +49,8 @@ def list_states(
 
 
 def _make_status(row: Mapping[str, Any]) -> RunStatus:
+    """A row of `zsg status --json` as the record of the Python interface: the
+    documented fields as attributes, everything in `details`."""
     # a state is a text of its own kind, which prints otherwise within a record
     plain_row: dict[str, Any] = {**row, "state": str(row["state"])}
     values: dict[str, Any] = {name: plain_row[name] for name in FIELDS}

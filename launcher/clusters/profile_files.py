@@ -94,6 +94,9 @@ def _load(path: Path) -> Document:
 
 
 def _parent(document: Document, folders: list[Path]) -> Path:
+    """The file that a profile inherits from: a path relative to its own folder, or a
+    name that is looked for there and then in `folders`. Raises UserError, with the line
+    of the key, where it is no text or there is no such profile."""
     name, folder = document.value[INHERITS], document.path.parent
     if not isinstance(name, str):
         raise document.error(

@@ -50,6 +50,12 @@ def find_common_key(setting: Setting, second: Setting) -> str:
 def _leaves(
     branch: Branch, value: Any, location: Place
 ) -> Iterator[tuple[Branch, Any, Place]]:
+    """Every single setting of a block, with its key as words and where in the document
+    it stands.
+
+    An empty mapping is a leaf, too, so that it can be refused where it means nothing. A
+    list stays one value.
+    """
     if isinstance(value, dict) and value:
         for key, item in cast("dict[str, Any]", value).items():
             yield from _leaves((*branch, key), item, (*location, key))

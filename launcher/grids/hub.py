@@ -107,6 +107,9 @@ def choose_files(
 
 
 def _group_by_split(files: Sequence[DatasetFile]) -> dict[str, list[DatasetFile]]:
+    """The files of a data set by the split that their names tell, in the order of
+    `files`. What is named otherwise is left out, as is any path that could lead out of
+    the folder into which it is written."""
     splits: dict[str, list[DatasetFile]] = {}
     for file in files:
         match = _FILE.fullmatch(file.path)
@@ -133,6 +136,13 @@ class Downloads:
         return self._folders[name]
 
     def _find_fetched(self, name: DatasetName) -> Path | None:
+        """The folder of a split that is here and whole; None where it has to be
+        fetched.
+
+        A name that is no commit, such as `main`, means the commit to which it led when
+        it was last fetched, so that a grid's data stay the same; with internet the user
+        is told where it has moved since.
+        """
         home = self._home(name)
         commit = name.revision if name.is_exact else _revisions(home).get(name.revision)
         folder = home / str(commit) / _split_folder(name)
@@ -242,6 +252,12 @@ def _revisions(home: Path) -> dict[str, str]:
 def _refuse_damaged(
     name: DatasetName, files: Sequence[DatasetFile], paths: Sequence[Path]
 ) -> None:
+    """Compares what was downloaded with what the hub said of it: size and SHA-256, as
+    far as it said either.
+
+    Deletes a file that differs before it raises ClusterError, so that the next try
+    loads it anew instead of finding it there.
+    """
     digests = content.sha256_of(paths)
     for file, path, digest in zip(files, paths, digests, strict=True):
         is_whole = file.size in (None, path.stat().st_size)

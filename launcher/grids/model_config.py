@@ -334,6 +334,8 @@ def head_size(config: Mapping[str, Any]) -> int:
 
 
 def _find_wrong_types(config: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each key of config.json whose value has the wrong type, in one
+    order. `config` may hold anything that JSON can."""
     yield from _find_wrong_counts(config)
     for key in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
         if key in config and not isinstance(config[key], bool):
@@ -344,6 +346,7 @@ def _find_wrong_types(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_wrong_objects(config: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each key that has to be an object, or null, and is neither."""
     for key, kinds in OBJECTS.items():
         if config.get(key) is not None and not isinstance(config[key], kinds):
             yield f"config.json: {key} is {format_brief(config[key])}, not an object"
@@ -357,6 +360,11 @@ def _find_too_many_layers(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each key that has to be a number above 0 and is none.
+
+    rms_norm_eps must not be null either: a null that is written takes the place of a
+    default.
+    """
     for key in ("rms_norm_eps", "initializer_range", "rope_theta"):
         if config.get(key) is not None and not _is_positive(config[key]):
             yield f"config.json: {key} is {format_brief(config[key])}, not a number above 0"
@@ -496,6 +504,8 @@ def _find_frequency_fault(fields: Mapping[str, Any], name: str) -> Iterator[str]
 
 
 def _find_id_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each special token's key whose id no row of the embedding has. Only
+    eos_token_id may be a list; of a list the first faulty id is named and no other."""
     rows = size_of(config, "vocab_size")
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = config.get(key)

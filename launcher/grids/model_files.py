@@ -125,6 +125,9 @@ def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
     doubled: list[str] = []
 
     def note_doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Called by the parser for every object of the header. Where one has a name
+        twice, JSON would keep the last silently; all its names are noted, and the
+        caller refuses the file."""
         mapping = dict(pairs)
         if len(mapping) < len(pairs):
             doubled.extend(name for name, _ in pairs)

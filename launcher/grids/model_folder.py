@@ -277,6 +277,12 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _find_reward_faults(folder: Path) -> Iterator[str]:
+    """A message for everything that keeps a folder from being loaded as a reward model.
+
+    Raises UserError at once where the folder is no model at all or one of another task.
+    The checks read files and never run code that lies among them; code that a config
+    asks for is a fault.
+    """
     content.refuse_strange_model(folder)
     yield from _find_adapters(folder)
     config, tensors = _read_config(folder), _read_tensors(folder)
@@ -516,6 +522,12 @@ def _refuse_missing_shards(folder: Path, shards: list[str]) -> None:
 
 
 def _refuse_misnamed_shards(folder: Path, index: str, shards: list[str]) -> None:
+    """Raises UserError where an index names a shard that another loader would pass
+    over.
+
+    transformers opens what the index names, but the digest that tells two models apart
+    reads files by their usual names: a shard named otherwise could change unseen.
+    """
     kind = ".safetensors" if index == INDEXES[0] else ".bin"
     misnamed = [shard for shard in shards if not shard.endswith(kind)]
     if not misnamed and kind == ".bin":  # what has another name is in no digest

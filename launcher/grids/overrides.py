@@ -67,6 +67,9 @@ def _value(text: str, written: str) -> Any:
 
 
 def _error(text: str, message: str) -> UserError:
+    """A fault of one --set, whose text is cut, hidden where it is a password within an
+    address, and shown without control characters: it came from a command line and may
+    be anything."""
     text = hide_in_addresses(text)
     excerpt = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
     return UserError(f"--set {make_showable(excerpt, keep='')}: {message}")

@@ -147,6 +147,11 @@ EVERYTHING = Selection()
 
 
 def _term(option: str, text: str) -> Term:
+    """One condition of a selection: KEY=VALUE, or without an equals sign a run's id.
+
+    Raises UserError where key or value is missing, where a state is none, and for texts
+    that no terminal should show: more than 200 characters or any that does not print.
+    """
     if not text.isprintable() or len(text) > 200:
         raise UserError(f"{option} {format_brief(text)}: write {HELP}")
     key, equals, value = text.partition("=")

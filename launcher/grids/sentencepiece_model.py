@@ -23,6 +23,9 @@ def read_pieces(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _read_piece(message: bytes) -> tuple[str, int]:
+    """A piece and its type from one message of the model. Field 1 is the piece as
+    UTF-8, field 3 its type, which protobuf leaves out where it is NORMAL. Raises
+    ValueError where the fields have other types or the piece is no UTF-8."""
     fields = dict(_fields(message))
     piece, kind = fields.get(1, b""), fields.get(3, NORMAL)
     if not isinstance(piece, bytes) or not isinstance(kind, int):

@@ -281,5 +281,8 @@ def _name(host: str) -> str:
 
 
 def _is_closed(path: str) -> bool:
+    """Whether a path of MLflow's server leads to what the gate lets nobody reach. A
+    word is closed only at the places in the path where it means that service, so that a
+    run or an experiment may be called alike."""
     words: Iterable[str] = [word for word in path.split("/") if word]
     return any(number in CLOSED.get(word, ()) for number, word in enumerate(words))

@@ -149,6 +149,12 @@ def _find_layers(
     qos: str | None,
     associations: Sequence[Mapping[str, str]],
 ) -> Iterator[Layer]:
+    """The layers of limits that hold for a job, QoS first, then the user's own
+    associations, then the accounts above them.
+
+    Where the site does not enforce limits there are none. Of a QoS those counted for an
+    account as a whole (keys that end in PA) come with what the account already uses.
+    """
     if not cluster.enforces("limits"):
         return
     account = associations[0].get("Account", "").lower() if associations else ""

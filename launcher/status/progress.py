@@ -105,6 +105,8 @@ def _flag_unreadable(trouble: str | None) -> str | None:
 
 
 def _hang(doing: str, for_s: float, gpus: int | None) -> str:
+    """What a job has been doing for how long without progress, and how many GPUs wait
+    with it. `for_s` are seconds; minutes are shown."""
     activity = "no step" if doing == TRAINING else doing
     minutes = f"{for_s / 60:.0f} min"
     return f"{activity} for {minutes}" + (f", {gpus} GPUs held" if gpus else "")

@@ -113,6 +113,8 @@ class SbatchSubmitter:
         return submission
 
     def _tell_submitted(self, submission: Submission, ids: Sequence[str]) -> None:
+        """Logs what Slurm has taken. All of `ids` are tasks of one array or a single
+        job, so that the number before the first underscore names them all."""
         cluster = f" on cluster {submission.cluster}" if submission.named else ""
         logger.info(
             f"Slurm job {ids[0].partition('_')[0]}{cluster}: {len(ids):,}"

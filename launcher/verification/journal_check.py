@@ -83,6 +83,9 @@ def _rows(path: Path, end: int | None) -> list[Row]:
 
 
 def _refuse_doubles(path: Path, rows: list[Row]) -> None:
+    """Raises Differs where one attempt journalled the same value of a step twice. Of
+    two attempts' files both may have it: a later one repeats the steps behind its
+    state."""
     seen: set[tuple[str, int]] = set()
     for row in rows:
         for key in row.data if isinstance(row, MetricRow) else ():
@@ -140,6 +143,8 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
 
 
 def _refuse_missing_checkpoints(e: Evidence, cells: set[tuple[str, int]]) -> None:
+    """Raises Differs where a step of the schedule has no loss: the schedule is computed
+    anew from the job's strides, over the steps of this stage alone."""
     when = e.job.checkpoints.strides
     for key, steps in schedule.list_measured_steps(e.last - e.first, *when).items():
         # a later stage begins with what the stage before has measured

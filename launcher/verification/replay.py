@@ -280,6 +280,12 @@ def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
     cells = {cell for cell in recorded if over.covers(cell[0])}
 
     def is_there() -> bool:
+        """Reads the replay's journal as it is by now, to be asked again and again.
+
+        A row beyond the span means that its losses are all written, and only snapshots
+        may still be under way. Raises NotChecked where the replay did not begin at the
+        state it was given: it would then repeat something else.
+        """
         rows = _own_rows(folder, over)
         start = find_first_start(rows)
         if start and start.from_step != over.begin:

@@ -49,6 +49,8 @@ def print_disk(lines: Sequence[DiskLine], notes: Sequence[str]) -> None:
 
 
 def _format_line(line: DiskLine) -> str:
+    """A line of the table of `zsg disk`: name, runs (– for what belongs to none) and
+    the sizes of checkpoints, snapshots, all else and the sum."""
     sizes = (line.checkpoints, line.snapshots, line.other, line.total)
     runs = f"{line.runs:,}" if line.runs else "–"
     cells = [runs, *map(format_bytes, sizes)]

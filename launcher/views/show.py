@@ -389,6 +389,8 @@ def prepare_note(states: Mapping[str, JobState]) -> str:
 
 
 def _at(row: Mapping[str, Any]) -> str:
+    """How far a job has come: step, of how many, and the loss; empty before its first
+    step."""
     if row["step"] is None:
         return ""
     loss = "" if row["loss"] is None else f", loss {float(row['loss']):.3f}"

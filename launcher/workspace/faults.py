@@ -68,6 +68,8 @@ def _sort_by_line(faults: Sequence[UserError]) -> list[UserError]:
 
 
 def _list_faults(faults: Sequence[UserError]) -> str:
+    """Several faults as one text, numbered, of which at most `MOST_TOLD` are written
+    out."""
     lines = [f"{len(faults):,} faults:"]
     for number, fault in enumerate(faults[:MOST_TOLD], start=1):
         # a line end in a name begins no fault of ours

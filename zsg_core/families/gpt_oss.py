@@ -67,6 +67,13 @@ def lay_out_gpt_oss(sizes: Sizes) -> Layers:
 
 
 def _experts(sizes: Sizes, experts: int, chosen: int) -> list[Weight]:
+    """The router and the experts of one layer, of which `chosen` of `experts` see a
+    token.
+
+    All experts lie in one tensor of each kind. Gate and up are joined, interleaved
+    column by column, and everything has a bias; unlike in other families input comes
+    before output in the shapes.
+    """
     hidden, inner = sizes.hidden, sizes.intermediate
     rows = {
         "gate_up_proj": (experts, hidden, 2 * inner),

@@ -282,6 +282,12 @@ def _list_weights(
 
 
 def _find_part(name: str) -> str:
+    """The role of a weight by its name alone, for a family that zsg does not know.
+
+    What is stored but not trained goes first, whatever else its name says. An expert
+    that all tokens share counts as an MLP, but its gate does not. `WORDS` are searched
+    in order: the first that fits wins, and OTHER stands for none.
+    """
     if stored := next((n for n in (FROZEN, BUFFER) if WORDS[n].search(name)), None):
         return stored
     if SHARED.search(name) and "gate." not in name:

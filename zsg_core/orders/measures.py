@@ -186,11 +186,15 @@ def compute_distances(
 
 
 def _weights(spec: dict[str, Any]) -> tuple[float, float | None]:
+    """The weights of minimum and average distance. None for the second stands for the
+    mean: the average is then taken as it is."""
     average = spec.get("w_avg", "mean")
     return float(spec.get("w_min", 1)), None if average == "mean" else float(average)
 
 
 def _grouped(texts: Texts, tasks: Sequence[str]) -> list[list[str]]:
+    """The texts by task, tasks in the order of their first text: that of the tasks'
+    vectors."""
     of_task: dict[str, list[str]] = {}
     for text, task in zip(texts, tasks, strict=True):
         of_task.setdefault(task, []).append(text)
@@ -261,6 +265,8 @@ def _bigrams(texts: Texts) -> Counter[tuple[str, str]]:
 
 
 def _shares(counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    """Each pair's share in all pairs that were counted; together they are 1. Of no
+    pairs there are no shares."""
     total = sum(counts.values())
     return {pair: count / total for pair, count in counts.items()}
 

@@ -143,6 +143,12 @@ def _read_text(path: Path) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _read_json_lines(path: Path, column: str) -> Iterator[tuple[str, Any, Any]]:
+    """Each row of a file of JSON lines: where it stands (file and line), its id and its
+    score, both still unchecked.
+
+    Raises BadData for a line that is no JSON or no object with both keys. An object
+    that is nested too deeply for the decoder is no JSON either.
+    """
     for number, line in enumerate(read_lines(path), start=1):
         location = f"{path}:{number}"
         try:

@@ -101,6 +101,7 @@ class StrategySettings(Strict):
 
 
 def _names_of_role(role: str, sources: Mapping[str, Source]) -> list[str]:
+    """The names of the sources that have a role, in the order of the grid."""
     return [name for name, source in sources.items() if source.role == role]
 
 

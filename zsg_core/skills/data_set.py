@@ -151,6 +151,9 @@ def _make_shot(question: str, answer: str, explanation: str) -> dict[str, str]:
 
 
 def _make_instance(name: str, question: str, answer: str) -> dict[str, Any]:
+    """An instance in the layout of Super-NaturalInstructions. Its id is the task's
+    number and a digest of the question, so that equal questions of a task have equal
+    ids and a changed generator cannot give an old id to another text."""
     task_number, _, _ = name.partition("_")
     key = hashlib.sha256(question.encode()).hexdigest()[:32]
     return {"id": f"{task_number}-{key}", "input": question, "output": [answer]}

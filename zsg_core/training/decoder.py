@@ -272,6 +272,8 @@ def is_matrix(weight: Weight) -> bool:
 
 
 def _count(weights: Iterator[Weight] | tuple[Weight, ...] | list[Weight]) -> int:
+    """The parameters of some weights together. Buffers are saved with a model but are
+    no parameters: nothing learns them and no optimiser holds anything for them."""
     return sum(weight.numel for weight in weights if weight.part != BUFFER)
 
 

@@ -50,6 +50,14 @@ def read_messages(text: memoryview) -> Iterator[ArrowMessage]:
 
 
 def _unpacked(header: "_Table | None", kind: int, body: memoryview) -> int:
+    """How many bytes the buffers of a message take once they are unpacked, as the file
+    itself says; 0 where they are not compressed.
+
+    Each compressed buffer begins with its size as 8 bytes, −1 for one that is stored as
+    it is. A reader refuses a file by this sum before it unpacks anything: a small file
+    may say that it holds terabytes. A dictionary's batch lies in the field 1 of its
+    header.
+    """
     batch = header.table(1) if header and kind == DICTIONARY else header
     if batch is None or kind not in (DICTIONARY, BATCH) or batch.table(3) is None:
         return 0
@@ -65,6 +73,9 @@ class _Table:
     """A table of a FlatBuffer: where its fields lie, its vtable tells."""
 
     def __init__(self, text: memoryview, at: int) -> None:
+        """The table at `at`: its first four bytes say how far before it its vtable
+        lies, whose first two say how long that is. Raises ValueError where the place
+        would be before the text, struct.error where it ends too early."""
         self._text, self._at = text, _not_below(at)
         (back,) = struct.unpack_from("<i", text, self._at)
         self._fields = _not_below(self._at - back)

@@ -241,6 +241,12 @@ def _features(written: bytes) -> dict[str, Any]:
 
 
 def _json_in(feature: Any) -> Any:
+    """Which values within a feature are JSON written as text: True for such a one, a
+    mapping by field for a structure that holds some, None for all others.
+
+    `feature` comes from a file and may be anything. A list is looked at by its only
+    item, a Sequence or LargeList by its `feature`.
+    """
     if isinstance(feature, list):
         return _json_in(feature[0]) if feature else None
     if not isinstance(feature, dict):

@@ -260,6 +260,9 @@ if TYPE_CHECKING:
 else:
 
     def _struct(name: str, keys: Iterable[str]) -> type[msgspec.Struct]:
+        """A type of rows with these keys, each a `KeyValue` or None where a row has not
+        the key. Its objects are outside of garbage collection, which would walk through
+        millions of them; they hold no cycles."""
         fields = [(key, KeyValue | None, None) for key in keys]
         return msgspec.defstruct(name, fields, gc=False, kw_only=True, module=__name__)
 

@@ -207,6 +207,13 @@ def _first_telling(folder_names: Iterable[str]) -> str | None:
 
 
 def _split(file: Path, folder: Path, names_are_tasks: bool) -> str | None:
+    """The split of a file by its name, or by the nearest folder whose name is one; None
+    where neither says any.
+
+    A name of several words counts by its first, then, unless files are named after
+    tasks, by its last: a task may end in "test". Shards of a split, such as
+    `train-00000-of-00004`, are one split with the name before the number.
+    """
     name = bare_name(file)
     base, is_shard = strip_shard(name)
     if kind := split_kind(base):

@@ -69,6 +69,9 @@ class _Decoding(Generic[Row]):
     def __init__(
         self, kind: type[Row], bare: type[Row] | None, as_lines: bool, intake: Intake
     ) -> None:
+        """`kind` is the type of one row and `bare` its smaller one, None where there is
+        none; `as_lines` says whether many rows come as lines of JSON or as one array.
+        Keys that the type does not have go to `intake`."""
         hook = keys.make_decode_hook(intake)
         self.one = msgspec.json.Decoder(kind, dec_hook=hook)
         self._all = self._many(kind, as_lines, hook)
@@ -78,6 +81,8 @@ class _Decoding(Generic[Row]):
     def _many(
         kind: type[Row], as_lines: bool, hook: Callable[..., Any]
     ) -> Callable[[bytes], list[Row]]:
+        """The function that decodes a block of many rows; it raises for the whole block
+        where one of them is broken."""
         if as_lines:
             return msgspec.json.Decoder(kind, dec_hook=hook).decode_lines
         return msgspec.json.Decoder(list[kind], dec_hook=hook).decode
@@ -350,6 +355,13 @@ def _whole_lines(head: bytes, file: BinaryIO) -> Iterator[bytes]:
 def _array(
     path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake
 ) -> Iterator[Chunk[Row]]:
+    """The rows of a file that is one JSON array, in chunks, without the file ever being
+    in memory as a whole.
+
+    `head` is what of `file` was read before. A piece that does not decode at once is
+    read row by row: the faulty one is named by its index in the file, counted from 0,
+    and what the intake allows to be left out is left out.
+    """
     index = 0
     for piece, rows in json_array.cut_array(
         head, lambda size: file.read(max(BLOCK, size)), decode

@@ -78,6 +78,16 @@ class _Reader:
         self._text, self._is_whole, self.at = text, is_whole, 0
 
     def struct(self, depth: int) -> Struct:
+        """A structure's fields by their numbers, as far as they are wanted, and the
+        place moves behind it. Raises Broken where more than `DEEPEST` lie within one
+        another.
+
+        Source: Thrift's compact protocol. A field's head has the step from the number
+        before in its upper four bits and the type in the lower; step 0 means that the
+        number follows by itself, and a head of 0 ends the structure. A reader that is
+        not `is_whole` takes only 32-bit numbers and structures, and passes over all
+        else.
+        """
         if depth > DEEPEST:
             raise Broken("structs are nested too deeply")
         fields: Struct = {}
@@ -115,6 +125,13 @@ class _Reader:
         self._skip_value(kind, depth)
 
     def _skip_value(self, kind: int, depth: int) -> None:
+        """Moves behind a value without keeping it. Raises Broken for a type that is
+        none.
+
+        `depth` counts on for values within values, so that a file cannot exhaust the
+        stack. The key and value types of a map share one byte, which an empty map has
+        not.
+        """
         if kind in (_TRUE, _FALSE, _BYTE):
             self._jump(1)
         elif kind in (_I16, _I32, _I64):
