@@ -286,6 +286,25 @@ def test_a_grid_of_a_tiny_model_is_looked_at_before_its_plan(zsg: Zsg) -> None:
     assert not zsg.work.exists()
 
 
+def test_a_grid_may_hold_tasks_out_by_their_names(zsg: Zsg) -> None:
+    """Two sources may name others, and each is checked."""
+    write_lines(zsg.folder / "mine.jsonl", ROWS)
+    source = {
+        "set": "records",
+        "path": "mine.jsonl",
+        "fields": {"prompt": "question", "answer": "answer", "task": "kind"},
+    }
+    held_out = [{"tasks": ["sums"]}, {"tasks": ["w*"]}]
+    defaults = {"model": {"name": "tiny"}, "data": source}
+    grid = {"name": "g", "defaults": defaults, "grid": {"data.held_out": held_out}}
+    zsg.write("grid.yaml", json.dumps(grid))
+
+    printed = json.loads(zsg("data", "show", "grid.yaml", "--json"))
+
+    tested = [look["sources"][0]["splits"]["test"]["tasks"] for look in printed["data"]]
+    assert tested == [{"sums": 10}, {"words": 5}]
+
+
 @pytest.mark.engine
 def test_lengths_are_those_of_what_is_trained_on(tmp_path: Path) -> None:
     """In tokens of a tokenizer, by the template, with what max_length would cut."""

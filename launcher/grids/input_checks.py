@@ -262,28 +262,27 @@ def _is_there(path: str) -> bool:
         return False
 
 
-def _drawn(source: Source) -> tuple[object, ...]:
-    """What decides which examples are drawn, as far as the checks depend on it."""
-    test_data = (
+def _drawn(source: Source) -> str:
+    """What decides which examples are drawn, as far as the checks depend on it; written,
+    as lists of names cannot be looked up."""
+    deciding = (
+        source.set,
+        source.columns,
+        source.test_columns,
+        source.path,
+        source.train_per_task,
+        source.train_tasks,
+        source.test_tasks,
+        source.fraction,
+        source.templates,
+        source.data_sets,
         source.test_set,
         source.test_path,
         source.held_out,
         source.tags,
         source.instructions,
     )
-    return (
-        source.set,
-        str(source.columns),
-        str(source.test_columns),
-        source.path,
-        source.train_per_task,
-        str(source.train_tasks),
-        str(source.test_tasks),
-        source.fraction,
-        source.templates,
-        str(source.data_sets),
-        test_data,
-    )
+    return repr(deciding)
 
 
 def _check_held_out(name: str, source: Source, folder: Path, is_alone: bool) -> None:

@@ -47,11 +47,12 @@ def find_entities(words: Sequence[str], tags: Sequence[str]) -> list[Entity]:
                 f"{tag[:SHOWN]!r} is no tag of an entity, which is O, B-TYPE or I-TYPE"
             )
         if mark == GOES_ON and kind == open_type:
-            found[-1][1].append(word)
+            _, of_entity = found[-1]
+            of_entity.append(word)
         else:
             found.append((kind, [word]))
         open_type = kind
-    return [(kind, " ".join(of_entity)) for kind, of_entity in found]
+    return [(kind, " ".join(spoken)) for kind, spoken in found]
 
 
 def write_entities(entities: Sequence[Entity]) -> str:
@@ -71,7 +72,8 @@ def name_tags(tags: Any, names: Sequence[str], path: str) -> list[str]:
     for tag in tags:
         # most are places that have a name
         if tag.__class__ is int and 0 <= tag < count:
-            named.append(names[tag])
+            place: int = tag
+            named.append(names[place])
         else:
             text = _name_tag(tag, names, path)
             named.append(text)
