@@ -1,15 +1,19 @@
 """Are claims locked by the first submit, and later changes kept with their reason?"""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import UNSET
 
-from jobs.contract.grid_record import Deviation, GridRecord
+from jobs.contract.grid_record import Deviation, GridRecord, ListedRun
 from launcher.grids import claim_deviations, grid_claims
 from launcher.grids import grid as grids
+from launcher.planning.plan import Allow
 from launcher.reporting.html import verdict_section
+from launcher.submission import submit, workflow
 from zsg_core.errors import UserError
 
 FILE = """
@@ -20,6 +24,7 @@ grid:
   data.held_out.seed: [0, 1, 2, 3, 4, 5]
 claims:
 """
+SEEDS = [0, 1, 2, 3, 4, 5]
 LIST = "- {claim: rises, along: arrangement.order, values: [nft, fft]%s}"
 LOOKS = "  looks: {at: %s}\n  list:\n    "
 
@@ -81,6 +86,28 @@ def test_locked_claims_do_not_change_without_a_reason(tmp_path: Path) -> None:
     assert looks == "looks.at: [4, 6] → [5, 6]"
 
 
+def list_points(seeds: list[int]) -> list[dict[str, Any]]:
+    """The axes of runs with held-out splits of these seeds."""
+    return [{"data.held_out.seed": seed} for seed in seeds]
+
+
+def test_the_order_of_held_out_splits_is_locked_with_the_looks(tmp_path: Path) -> None:
+    """It says of which splits a look is: other splits first would be another look."""
+    grid = load(tmp_path, LOOKS % "[4, 6]" + LIST % "")
+    first = record(grid)
+    runs = [
+        ListedRun(run=f"r{n}", axes=axes) for n, axes in enumerate(list_points(SEEDS))
+    ]
+    first = msgspec.structs.replace(first, runs=runs)
+    swapped = list_points([*SEEDS[:3], 5, 4, 3])
+
+    assert claim_deviations.find_refusal(first, grid, "", list_points(SEEDS)) is None
+    refusal = claim_deviations.find_refusal(first, grid, "", swapped)
+    assert refusal is not None
+    assert 'held-out split 4: {"data.held_out.seed": 3}' in str(refusal)
+    assert claim_deviations.find_refusal(first, grid, "a reason", swapped) is None
+
+
 def test_what_does_not_change_is_no_deviation(tmp_path: Path) -> None:
     """A first submit, the same again, other expectations, and a grid that claims nothing
     yet."""
@@ -120,3 +147,46 @@ def test_the_page_tells_deviations_as_text(tmp_path: Path) -> None:
     assert "&lt;b&gt;see" in page
     assert "<b>see" not in page
     assert verdict_section.make_deviation_section(record(grid)) == []
+
+
+SMALL = """
+name: g
+defaults:
+  model: {name: tiny, hidden: 32, layers: 1, heads: 2, vocab: 400}
+  data: {path: %s, train_per_task: 4, test_per_task: 1, held_out: {by: seed, tasks: 2}}
+  train: {batch: 16, lr: 1e-3, max_length: 64, precision: fp32, steps: 2}
+  checkpoints: {every: 2}
+grid:
+  arrangement.order: [round_robin, cluster]
+  data.held_out.seed: [0, 1, 2, 3, 4, 5]
+claims:
+  looks: {at: [4, 6]}
+  list:
+  - {claim: rises, along: arrangement.order, values: [round_robin, cluster], by: %s}
+"""
+
+
+def test_plan_says_that_submit_would_refuse_changed_claims(
+    tmp_path: Path,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And submit refuses them before anything else; with a reason neither does."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cluster_profiles").mkdir()
+    (tmp_path / "cluster_profiles/local.yaml").write_text("name: local\nkind: local\n")
+    path = tmp_path / "grid.yaml"
+    data = json.dumps(str(tasks))
+    path.write_text(SMALL % (data, "0.1"))
+    first = workflow.open_grid(path, None, None)
+    submit.record_grid(first.site, first.grid, first.runs, first.opened_by)
+    path.write_text(SMALL % (data, "0.2"))
+    changed = workflow.open_grid(path, None, None)
+
+    refused = workflow.show_plan(changed, Allow(), json=False)
+    assert "submit would refuse: the claims of g were locked" in capsys.readouterr().out
+    assert '"by": 0.2' in str(refused)
+    with pytest.raises(UserError, match="--because"):
+        workflow.submit_grid(changed, Allow(), lambda question: True)
+    assert workflow.show_plan(changed, Allow(because="why"), json=False) is None

@@ -359,3 +359,33 @@ def test_curves_of_other_units_are_drawn_as_shares_of_their_ways() -> None:
     assert list(ways) == ["loss", "rouge1"]
     assert ways["loss"][1] == pytest.approx(plateau(0.9))
     assert ways["rouge1"][1] == pytest.approx(plateau(0.5))
+
+
+@pytest.mark.parametrize("kind", ["falls_at", "rises_at"])
+@pytest.mark.parametrize("steps", [[0], [5], [60, 100], [0, 100]])
+def test_a_turn_without_checkpoints_around_it_is_not_decided(
+    kind: str, steps: list[int]
+) -> None:
+    """Whichever checkpoints there are."""
+    units = [f"t{number}" for number in range(8)]
+    values = np.random.default_rng(0).normal(size=(len(steps), 8))
+    found = judge(
+        claim(claim=kind), [Curve("", "A", "0", steps, units, [1] * 8, values)]
+    )
+
+    assert found.word == TOO_FEW
+    assert found.notes == ["too few checkpoints around the turn"]
+
+
+def test_a_turn_of_runs_that_share_no_checkpoint_is_not_decided() -> None:
+    """Nor is it a fault."""
+    units = [f"t{number}" for number in range(8)]
+    values = np.zeros((2, 8))
+    runs = [
+        Curve("", "A", "0", [0, 10], units, [1] * 8, values),
+        Curve("", "A", "1", [5, 15], units, [1] * 8, values),
+    ]
+
+    assert judge(claim(claim="falls_at"), runs).notes == [
+        "the runs share no checkpoint"
+    ]

@@ -117,6 +117,24 @@ def test_t_is_student_s() -> None:
     assert student.compute_tail(-found[3], 4) == pytest.approx(0.975)
 
 
+@pytest.mark.parametrize("tail", [0.1, 0.025, 0.0005])
+def test_the_earliest_look_that_a_file_may_ask_for_has_a_bound(tail: float) -> None:
+    """At 4 of 64 splits hardly anything is spent, and it is not nothing."""
+    first, last = boundaries.plan_looks((4, 64), tail, LATE)
+
+    assert 0 < first.tail < 1e-6
+    assert first.t_bound > 100
+    assert last.tail == pytest.approx(tail, rel=0.05)
+
+
+def test_an_effect_of_any_number_of_deviations_is_foreseen() -> None:
+    """Where splits hardly differ it is always found."""
+    looks = boundaries.plan_looks((4, 6), 0.025, LATE)
+
+    assert power.foresee(looks, 1e300, Spread(1e-300)).power == 1.0
+    assert power.foresee(looks, 1e9, Spread(1.0)).power == 1.0
+
+
 def make_wave(
     rng: np.random.Generator, split: int, step: float, levels: str = "ab"
 ) -> list[Curve]:

@@ -31,7 +31,33 @@ CLAIMS = {
         "value": "a",
         "against": "b",
     },
+    "trends": {"claim": "trends", "along": "x", "values": ["a", "b", "c"]},
+    "rises_early": {"claim": "rises_early", "share": 0.5, "within": 0.5},
+    "rises_at": {"claim": "rises_at", "at": 0.5, "window": 0.25},
+    "rises_suddenly": {
+        "claim": "rises_suddenly",
+        "along": "x",
+        "value": "a",
+        "against": "b",
+    },
+    "is_higher": {"claim": "is_higher", "metric": "a", "than": ["b"]},
+    "is_earlier": {
+        "claim": "is_earlier",
+        "metric": "a",
+        "than": ["b"],
+        "within": 0.2,
+    },
+    "is_steadier": {
+        "claim": "is_steadier",
+        "metric": "a",
+        "than": ["b"],
+        "within": 0.2,
+    },
 }
+# of claims that need many checkpoints; and how far one lies off, alike in all tasks
+MANY_STEPS = list(range(0, 210, 10))
+SWING = 0.05
+OF_MANY_STEPS = ("is_earlier", "is_steadier")
 Grid = list[list[Curve]]
 
 
@@ -48,10 +74,15 @@ def make_claim(kind: str) -> Claim:
 
 
 def draw_grid(
-    rng: np.random.Generator, levels: Sequence[str], effect: float, of_splits: float
+    rng: np.random.Generator,
+    levels: Sequence[str],
+    effect: float,
+    of_splits: float,
+    kind: str = "rises",
 ) -> Grid:
     """Eight splits of 24 of 142 tasks: each level differs from that before by the effect,
     and by what splits, tasks, tasks in splits and runs do. Curves fall on a straight line."""
+    steps = MANY_STEPS if kind in OF_MANY_STEPS else STEPS
     of_tasks = rng.normal(0, 0.47, (len(levels), POOL))
     splits: Grid = []
     for number in range(AT[-1]):
@@ -62,11 +93,15 @@ def draw_grid(
             height = effect * place + of_tasks[place, own] / 2**0.5
             height = height + rng.normal(0, of_splits / 2**0.5)
             slope = -1 + rng.normal(0, 0.1, TASKS) + rng.normal(0, of_splits / 4)
-            noise = rng.normal(0, 0.1, (len(STEPS), TASKS))
-            line = np.linspace(0, 1, len(STEPS))[:, None] * slope
+            if kind == "rises_early":
+                slope = -slope
+            noise = rng.normal(0, 0.1, (len(steps), TASKS))
+            if kind in OF_MANY_STEPS:
+                noise = noise + rng.normal(0, SWING, (len(steps), 1))
+            line = np.linspace(0, 1, len(steps))[:, None] * slope
             losses = 5 + height + line + noise
             wave.append(
-                Curve(level, f"s{number}", "0", STEPS, units, [5] * TASKS, losses)
+                Curve(level, f"s{number}", "0", steps, units, [5] * TASKS, losses)
             )
         splits.append(wave)
     return splits
@@ -90,6 +125,8 @@ def look(claim: Claim, grid: Grid, at: Sequence[int]) -> ClaimVerdict:
 
 def list_levels(claim: Claim) -> list[str]:
     """The places of a claim; one where it has no axis."""
+    if len(claim.metrics) > 1:
+        return claim.metrics
     return claim.axis[1] if claim.axis else ["a"]
 
 
@@ -104,7 +141,7 @@ def count_words(
     opposite = 0
     splits = 0
     for _ in range(studies):
-        found = look(claim, draw_grid(rng, levels, effect, of_splits), at)
+        found = look(claim, draw_grid(rng, levels, effect, of_splits, kind), at)
         supported += found.word == SUPPORTED
         opposite += found.word == OPPOSITE
         assert found.looked is not None

@@ -112,9 +112,11 @@ def _judge_group(
     """A claim's verdict of runs that differ in its own axis, what is tied to it, seeds
     and splits."""
     levels = _list_levels(claim)
-    # where no run has a value for each item, runs are the units
-    are_runs = not any(run.curves for run in members)
-    of_tasks = all(run.of_tasks for run in members)
+    # where no run has a value for each item, runs are the units; of looks the first
+    # wave says so: what comes later may not turn a look that was taken
+    first_wave = min((run.wave for run in members), default=0)
+    are_runs = not any(run.curves for run in members if run.wave == first_wave)
+    of_items: set[str] = set()  # the splits whose items are all of one task
     curves: list[Curve] = []
     waves: list[int] = []
     lacking: list[int] = []  # the waves of runs without values
@@ -122,6 +124,8 @@ def _judge_group(
         of_run = run.numbers if are_runs else run.curves
         if not of_run:
             lacking.append(run.wave)
+        if not run.of_tasks:
+            of_items.update(curve.split for curve in of_run)
         curves += _place(claim, run, of_run)
         waves += [run.wave] * len(of_run)
     curves = claim_runs.name_apart(curves)
@@ -131,6 +135,7 @@ def _judge_group(
             return verdict.judge_claim(
                 claim, some, levels, units_are_runs=True, tail=tail
             )
+        of_tasks = not any(curve.split in of_items for curve in some)
         return _judge(claim, some, levels, of_tasks, tail)
 
     if looks is None:

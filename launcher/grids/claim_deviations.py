@@ -3,7 +3,8 @@ reason. Claims that are looked at before the end are locked: without a reason th
 change."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -13,6 +14,7 @@ from jobs.contract.grid_record import (
     LockedLook,
     LockedLooks,
 )
+from jobs.deciding import run_axes
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from zsg_core.errors import UserError
@@ -54,38 +56,78 @@ def collect_deviations(
     now: int,
     count_done: Callable[[], int],
     because: str,
+    points: Sequence[Mapping[str, Any]] = (),
 ) -> list[Deviation]:
     """The deviations of a grid, with what is new in this submit; none of a first one.
 
-    `now`: ms since the epoch; `because`: the user's reason. UserError for locked claims
-    that change without one.
+    `now`: ms since the epoch; `because`: the user's reason; `points`: the axes of the
+    grid's runs. UserError for locked claims that change without a reason.
     """
     if earlier is None or earlier.claims is None:
         return []
     recorded = [] if earlier.deviations is UNSET else list(earlier.deviations)
-    changes = list_changes(earlier, grid)
+    changes = list_changes(earlier, grid, points)
     if not changes:
         return recorded
-    is_locked = earlier.looks is not UNSET
-    if is_locked and not because:
-        listed = "; ".join(changes)
-        raise UserError(
-            f"the claims of {grid.name} were locked when it was first submitted, and now"
-            f" differ: {listed}. Put them back, or say why: --because 'a reason', which"
-            " stands on the report's page with the change"
-        )
+    if refusal := find_refusal(earlier, grid, because, points):
+        raise refusal
     deviation = Deviation(at=now, done=count_done(), changes=changes, reason=because)
     return [*recorded, deviation]
 
 
-def list_changes(earlier: GridRecord, grid: Grid) -> list[str]:
+def find_refusal(
+    earlier: GridRecord | None,
+    grid: Grid,
+    because: str,
+    points: Sequence[Mapping[str, Any]] = (),
+) -> UserError | None:
+    """Why a submit would refuse the claims of a grid: they are locked, differ from those
+    of its last submit, and no reason is given. None where it would not."""
+    if earlier is None or earlier.claims is None or because:
+        return None
+    if earlier.looks is UNSET:
+        return None
+    changes = list_changes(earlier, grid, points)
+    if not changes:
+        return None
+    listed = "; ".join(changes)
+    return UserError(
+        f"the claims of {grid.name} were locked when it was first submitted, and now"
+        f" differ: {listed}. Put them back, or say why: zsg submit --because 'a reason',"
+        " which stands on the report's page with the change"
+    )
+
+
+def list_changes(
+    earlier: GridRecord, grid: Grid, points: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
     """What differs between the claims of a grid and those of its last submit, in words."""
     before = [row.claim for row in earlier.claims or []]
     now = [grid_claims.make_claim_key(claim) for claim in grid.claims]
     changes = [f"left out: {_shorten(text)}" for text in before if text not in now]
     if before or earlier.looks is not UNSET:
         changes += [f"added: {_shorten(text)}" for text in now if text not in before]
-    return [*changes, *_compare_looks(earlier, grid.looks)]
+    changes += _compare_looks(earlier, grid.looks)
+    if earlier.looks is not UNSET and grid.looks is not None:
+        changes += _compare_splits(earlier, points)
+    return changes
+
+
+def _compare_splits(
+    earlier: GridRecord, points: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Where the held-out splits, or their order, differ from those of the last submit:
+    the order says of which splits a look is."""
+    before = _list_splits([row.axes for row in earlier.runs])
+    now = _list_splits(points)
+    for number, (old, new) in enumerate(zip(before, now, strict=False), start=1):
+        if old != new:
+            return [f"held-out split {number}: {old} → {new}"]
+    return []
+
+
+def _list_splits(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(map(run_axes.name_split, points)))
 
 
 def _compare_looks(earlier: GridRecord, looks: Looks | None) -> list[str]:

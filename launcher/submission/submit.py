@@ -92,7 +92,12 @@ def record_grid(
         return sum(_is_done(site, run) for run in runs)
 
     deviations = claim_deviations.collect_deviations(
-        earlier, grid, now_ms(), count_done, because
+        earlier,
+        grid,
+        now_ms(),
+        count_done,
+        because,
+        [run.axes for run in runs],
     )
     claims = grid_claims.date_claims(
         grid.claims,

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobs.contract import grid_record
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
 from jobs.contract.states import ACTIVE, State
@@ -27,8 +28,8 @@ from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
+from launcher.grids import claim_deviations, input_checks, inputs, older_runs
 from launcher.grids import grid as grids
-from launcher.grids import input_checks, inputs, older_runs
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
 from launcher.grids.grid import Draft, Grid
@@ -386,11 +387,18 @@ def preview_submit(opened: ResolvedGrid, allow: Allow) -> SubmitPreview:
         for error in [workspaces.find_refusal(site.workspace), ledger.find_refusal()]
         if error
     ]
-    refusals += [
-        *admission.find_objections(site, plan, allow, opened.estimates),
-        *admission.without_room(plan),
-    ]
+    refusals += [*_list_objections(opened, plan, allow), *admission.without_room(plan)]
     return SubmitPreview(opened, plan, refusals)
+
+
+def _list_objections(opened: ResolvedGrid, plan: Plan, allow: Allow) -> list[ZsgError]:
+    """Why a submit of this plan would be refused, whatever the ledger says."""
+    objections = admission.find_objections(opened.site, plan, allow, opened.estimates)
+    grid = opened.grid
+    earlier = grid_record.read_grid_record(opened.site.workspace, grid.name)
+    points = [run.axes for run in opened.runs]
+    locked = claim_deviations.find_refusal(earlier, grid, allow.because, points)
+    return objections if locked is None else [*objections, locked]
 
 
 def show_plan(
@@ -594,11 +602,8 @@ def _word_question(opened: ResolvedGrid, plan: Plan) -> str:
 
 def _check_and_show(opened: ResolvedGrid, plan: Plan, allow: Allow) -> None:
     """Shows a plan and what its files run and send; raises why it would be refused."""
-    site = opened.site
     opened.tell_notes()
-    admission.raise_objections(
-        admission.find_objections(site, plan, allow, opened.estimates)
-    )
+    admission.raise_objections(_list_objections(opened, plan, allow))
     plan_view.print_runs(plan, _choose_shown(opened))
     if plan.acting:
         plan_view.print_effects(opened.effects)
@@ -708,9 +713,7 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     plan = SubmitPlanner(
         site, opened.grid, opened.runs, Ledger(site.workspace), allow
     ).plan_submit()
-    admission.raise_objections(
-        admission.find_objections(site, plan, allow, opened.estimates)
-    )
+    admission.raise_objections(_list_objections(opened, plan, allow))
     opened.tell_notes()
     plan_view.print_runs(plan, _choose_shown(opened))
     if not plan.acting:

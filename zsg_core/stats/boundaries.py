@@ -63,7 +63,8 @@ def spend(share: float, tail: float, spending: str) -> float:
     """
     if spending == OBRIEN_FLEMING:
         reach = _NORMAL.inv_cdf(1 - tail / 2)
-        return 2 - 2 * _NORMAL.cdf(reach / math.sqrt(share))
+        # erfc, as 1 − Φ is 0 by rounding at small shares, of which there is no bound
+        return math.erfc(reach / math.sqrt(2 * share))
     if spending == POCOCK:
         return tail * math.log(1 + (math.e - 1) * share)
     raise ValueError(f"no spending {spending!r}")

@@ -16,6 +16,8 @@ from zsg_core.stats.boundaries import Floats, Look
 
 STUDIES = 20_000
 SEED = 7
+# an effect of more deviations is found always, and its squares would take all digits
+MOST_DEVIATIONS = 1000.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _draw_studies(counts: Sequence[int], effect: float, spread: Spread) -> Float
     values = apart * rng.standard_normal((STUDIES, counts[-1]))
     if spread.shared:
         values += math.sqrt(spread.shared) * rng.standard_normal((STUDIES, 1))
-    values += effect / spread.deviation
+    values += min(effect / spread.deviation, MOST_DEVIATIONS)
     columns = boundaries.compute_t_values(values, counts)
     for number, count in enumerate(counts):
         alike = 1 + (count - 1) * spread.shared

@@ -300,11 +300,15 @@ def _ask_at(
     """The question of a claim that a curve turns down at a step; or why the curves
     cannot answer it."""
     steps = find_common_steps(whole)
-    middle = max(step for step in steps if step <= claim.at * steps[-1])
+    if not steps:
+        return "the runs share no checkpoint"
+    middle = max((step for step in steps if step <= claim.at * steps[-1]), default=None)
+    if middle is None:
+        return "too few checkpoints around the turn"
     reach = claim.window * steps[-1]
     before = max((step for step in steps if step <= middle - reach), default=None)
     after = min((step for step in steps if step >= middle + reach), default=None)
-    if before is None or after is None or claim.at == 1:
+    if before is None or after is None or not before < middle < after:
         return "too few checkpoints around the turn"
     indices = list(map(steps.index, (before, middle, after)))
 

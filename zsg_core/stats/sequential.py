@@ -142,6 +142,13 @@ def _estimate_one(
     stopped = boundaries.estimate_after_stop(looks, number, z)
     # a z of one is so much of the metric's unit, at the last look
     unit = abs(distance) * math.sqrt(looks[number].share) / z
-    low, high = (effect.null + sign * unit * bound for bound in stopped.interval)
+    bounds = [effect.null + sign * unit * bound for bound in stopped.interval]
     value = effect.null + sign * unit * stopped.value
-    return value, (min(low, high), max(low, high))
+    if effect.chance is not None:  # a correlation
+        value = _clip_correlation(value)
+        bounds = [_clip_correlation(bound) for bound in bounds]
+    return value, (min(bounds), max(bounds))
+
+
+def _clip_correlation(value: float) -> float:
+    return max(-1.0, min(value, 1.0))

@@ -6,8 +6,7 @@ from jobs.deciding.judged_claims import JudgedClaim
 from launcher.grids import published
 from launcher.grids.published import PublishedTable
 from launcher.reporting.html import page as report_page
-from launcher.reporting.html.page import NumberCell
-from zsg_core.shown_text import format_value
+from launcher.reporting.html.page import NumberCell, number_cell
 
 BESIDE = (
     "As printed, of other models, data and test items: shapes compare, values do not. What the"
@@ -65,7 +64,5 @@ def _make_cell(text: str) -> NumberCell | str:
 def _describe_values(judged: JudgedClaim, claim: str) -> str:
     """The value at each place that a claim compares, in one line."""
     levels = judged.verdict.levels.items()
-    values = "; ".join(
-        f"{level} {format_value(round(value, 4))}" for level, value in levels
-    )
+    values = "; ".join(f"{level} {number_cell(value).text}" for level, value in levels)
     return f"{claim}: {values}"
