@@ -1,5 +1,6 @@
 """Does a look at data say what prepare jobs would make of them, before anything is made?"""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,6 +145,31 @@ def test_the_columns_of_a_file_are_guessed_and_said(
     assert "(guessed)" in data_view.describe_reading(source)
 
 
+def list_choices(*answers: object) -> list[dict[str, Any]]:
+    """Rows with these answers among two choices."""
+    rows: list[dict[str, Any]] = []
+    for answer in answers:
+        row = {"question": "q", "choices": ["red", "blue"], "answer": answer, "n": 1}
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_sure"),
+    [([1, 0], True), (["B", "A"], True), (["red"], True), ([1, 1], False)],
+)
+def test_choices_are_guessed_where_it_is_sure_which_one_is_meant(
+    tmp_path: Path, answers: list[object], is_sure: bool
+) -> None:
+    """Otherwise a number would be learnt in place of a choice; places that may count from
+    1 are left to the user."""
+    path = write_lines(tmp_path / "a.jsonl", list_choices(*answers))
+    [source] = DataReader(Asked()).look_at_path(path, None).sources
+    assert ("choices: choices" in source.fields) == is_sure
+    learnt = {displayed.example.answer for displayed in source.shown}
+    assert (learnt <= {"red", "blue"}) == is_sure
+
+
 def test_the_layout_of_a_published_set_is_said_by_its_name(tmp_path: Path) -> None:
     """Also of translations, by two of their languages; fields of any kind are written as
     a grid has them."""
@@ -221,6 +247,9 @@ def test_rows_that_are_no_examples_are_counted_with_their_lines(tmp_path: Path) 
     assert f"{path}:2" in source.reasons[0]
     lines = data_view.describe_bad_rows(source)
     assert "3 rows are no example: zsg submit stops there" in lines[0]
+    skipping = dataclasses.replace(source, skips=True)
+    [first, *_] = data_view.describe_bad_rows(skipping)
+    assert first == "3 rows are no example: passed over, by data.on_bad_row: skip"
 
 
 def test_nothing_of_the_data_reaches_a_terminal_or_a_page_raw(tmp_path: Path) -> None:

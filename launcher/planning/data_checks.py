@@ -155,9 +155,16 @@ def _read_pool(path: Path, reader: str, digest: str, fields: str, skips: bool) -
     same."""
     del digest
     columns = json.loads(fields)
-    examples = list(readers.read_examples(reader, path, Intake(skips), columns))
-    read = data_look.read_facts(examples)
-    return _Pool(read, [_look_at(example) for example in examples])
+    questions: list[_Questions] = []
+
+    def look_at_each() -> Iterator[Example]:
+        """The examples, none of which is kept: of many, texts are most of the memory."""
+        for example in readers.read_examples(reader, path, Intake(skips), columns):
+            questions.append(_look_at(example))
+            yield example
+
+    read = data_look.read_facts(look_at_each())
+    return _Pool(read, questions)
 
 
 def _look_at(example: Example) -> _Questions:

@@ -70,7 +70,10 @@ def describe_bad_rows(source: SourceLook) -> list[str]:
     if not source.bad_rows:
         return []
     rows = "1 row is" if source.bad_rows == 1 else f"{source.bad_rows:,} rows are"
-    lines = [f"{rows} no example: zsg submit stops there, unless data.on_bad_row: skip"]
+    what_then = "zsg submit stops there, unless data.on_bad_row: skip"
+    if source.skips:
+        what_then = "passed over, by data.on_bad_row: skip"
+    lines = [f"{rows} no example: {what_then}"]
     for reason in source.reasons[:MOST_REASONS]:
         lines.append(f"  {reason}")
     return lines

@@ -53,7 +53,8 @@ class ShownExample:
 class SourceLook:
     """A source. `fields` as YAML has them, empty of a format with columns of its own;
     `guessed`: whether format and fields were. `reasons` are of the first rows that are
-    no examples, of which there are `bad_rows`."""
+    no examples, of which there are `bad_rows`; `skips`: whether a run passes them over.
+    """
 
     name: str
     path: Path
@@ -70,6 +71,7 @@ class SourceLook:
     splits: dict[str, SplitLook]
     shown: tuple[ShownExample, ...]
     notes: tuple[str, ...] = ()
+    skips: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

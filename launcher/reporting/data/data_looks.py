@@ -306,6 +306,7 @@ class DataReader:
             splits=looked,
             shown=tuple(displayed),
             notes=(*notes, *_note_changes(source.rule)),
+            skips=source.rule.get("on_bad_row") == "skip",
         )
 
     def _look_at_split(

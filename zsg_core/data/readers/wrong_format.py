@@ -74,6 +74,7 @@ IDS = ("id", "_id", "uid", "uuid", "idx", "key", "example_id", "question_id")
 # what goes with an instruction, below it
 PARTS = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message")
+CHOICES = ("choices", "options")
 DIALOGUES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
 # what YAML reads as a truth value or as nothing
 YAML_WORDS = ("true", "false", "null")
@@ -156,23 +157,28 @@ def _is_shape(rows: Rows) -> bool:
 def _find_reason(recipe: Mapping[str, Any], rows: Rows) -> str | None:
     """Why the fields of a recipe make an example of none of the rows; None where they do
     of one."""
+    reasons = _list_reasons(recipe, rows)
+    return reasons[0] if reasons and len(reasons) == len(rows) else None
+
+
+def _list_reasons(recipe: Mapping[str, Any], rows: Rows) -> list[str]:
+    """Why the fields of a recipe make no example of a row, for each of which they make
+    none."""
     fields = Fields.from_recipe(recipe)
     kind = make_row_type(fields)
     parse = make_parser(fields)
     intake = Intake()
     hook = keys.make_decode_hook(intake)
-    reason = None
+    reasons: list[str] = []
     for row in rows:
         try:
             record = msgspec.convert(row, kind, dec_hook=hook)
             parse(record, NAME, intake)
         except keys.UnsupportedRow:
-            return None
+            continue
         except (Malformed, msgspec.ValidationError) as error:
-            reason = reason or str(error)
-        else:
-            return None
-    return reason
+            reasons.append(str(error))
+    return reasons
 
 
 def _advise(rows: Rows, columns: Sequence[str], tried: Mapping[str, Any] | None) -> str:
@@ -298,9 +304,32 @@ def guess_fields(rows: Rows, columns: Sequence[str]) -> dict[str, Guessed] | Non
     fields = _guess_dialogue(rows, columns, texts)
     if not fields:
         return None
+    choices = _guess_choices(rows, columns, fields)
+    if choices is not None:
+        fields["choices"] = choices
     used = _list_used(fields)
     unused = [column for column in texts if column not in used]
     return fields | _guess_facts(rows, unused, is_text="text" in fields)
+
+
+def _guess_choices(
+    rows: Rows, columns: Sequence[str], fields: Mapping[str, Guessed]
+) -> str | None:
+    """The column of what the answers are among, where each is surely one of its row's:
+    its text, its letter, or its place where some are 0, as places count from there."""
+    answer = fields.get("answer")
+    if not isinstance(answer, str):
+        return None
+    lists = [column for column in columns if _holds(rows, column, (list,))]
+    column = _first(CHOICES, lists)
+    if column is None:
+        return None
+    written = {str(row.get(answer)).strip() for row in rows}
+    numbers = [text for text in written if text.isdecimal()]
+    if numbers and "0" not in numbers:
+        return None
+    recipe = {"prompt": _list_used(fields)[:1], "answer": answer, "choices": column}
+    return None if _list_reasons(recipe, rows) else column
 
 
 def _guess_facts(
