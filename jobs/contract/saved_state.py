@@ -5,7 +5,6 @@ Which files these are stands in it, too: a scratch file system removes some of t
 a disk that fails cuts others.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,9 @@ def find_fault(folder: Path, state: SavedState) -> str | None:
     """Which file of a state is missing or has another size than was written; None where
     all are there. Reads no file."""
     if state.files is None:
-        return _find_lacking_kind(folder / RANKS, state.way)
+        zero_stage = state.way.get("zero_stage", 0)
+        world = state.way.get("world", 1)
+        return _find_lacking_kind(folder / RANKS, zero_stage, world)
     for name, size in state.files.items():
         try:
             now = (folder / name).stat().st_size
@@ -93,9 +94,12 @@ def find_fault(folder: Path, state: SavedState) -> str | None:
     return None
 
 
-def _find_lacking_kind(ranks: Path, way: Mapping[str, Any]) -> str | None:
-    """Of which kind files of DeepSpeed are missing; for states that do not list theirs."""
-    zero_stage, world = way.get("zero_stage", 0), way.get("world", 1)
+def _find_lacking_kind(ranks: Path, zero_stage: int, world: int) -> str | None:
+    """Of which kind files of DeepSpeed are missing; for states that do not list theirs.
+
+    DeepSpeed writes the weights once, with ZeRO 3 a part of them for each of `world`
+    processes; the optimiser has a file for each of them, and without ZeRO none of its own.
+    """
     due = {
         "model_states": world if zero_stage == 3 else 1,
         "optim_states": world if zero_stage else 0,

@@ -182,7 +182,7 @@ def _is_at_work(grid: _WatchedGrid) -> bool:
 def _make_notice_of_row(grid: _WatchedGrid, row: Row) -> Notice | None:
     """What a row of status gives to tell; None of most, and of a job that was never
     submitted, or is forgotten."""
-    submission = grid.submissions.get(_name_item(row))
+    submission = grid.submissions.get(_name_item(row["run"]))
     if submission is None:
         return None
     if row["state"] == State.FAILED:
@@ -192,16 +192,15 @@ def _make_notice_of_row(grid: _WatchedGrid, row: Row) -> Notice | None:
     return None
 
 
-def _name_item(row: Row) -> str:
-    """The folder of a row's job: a run is named by its id."""
-    name = str(row["run"])
+def _name_item(name: str) -> str:
+    """The folder of a job by its name in status: a run is named by its id alone."""
     return name if "/" in name else f"runs/{name}"
 
 
 def _make_failure(grid: _WatchedGrid, row: Row, submission: str) -> Notice:
     """That a job has failed."""
     kind = Kind.FAILED
-    item = _name_item(row)
+    item = _name_item(row["run"])
     attempt = row["attempt"] or 0
     cause = row["cause"]
     # it may be a line of a log, which holds anything
@@ -224,7 +223,7 @@ def _make_hang(grid: _WatchedGrid, row: Row, submission: str) -> Notice:
     """That a job takes no step. It may hang again at another step, which is another
     notice."""
     kind = Kind.HANG
-    item = _name_item(row)
+    item = _name_item(row["run"])
     attempt = row["attempt"] or 0
     step = row["step"] or 0
     name = records.name_job_notice(kind, item, submission, attempt)
@@ -246,7 +245,7 @@ def _find_end(grid: _WatchedGrid) -> Notice | None:
     """That all runs that a grid lists have ended; None while one of them has not."""
     states: dict[str, str] = {}
     for row in grid.rows:
-        states[_name_item(row)] = str(row["state"])
+        states[_name_item(row["run"])] = str(row["state"])
     outcomes: list[str] = []
     submissions: set[str] = set()
     for item in grid.items:

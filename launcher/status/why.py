@@ -434,19 +434,19 @@ def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     is to be done next; the most frequent first."""
     groups: dict[GroupKey, list[Mapping[str, Any]]] = {}
     for row in rows:
-        key = GroupKey(row["cause"], _kind(row), row.get("state"), _next_of_any(row))
+        next_step = _next_of_any(row["next"], row["run"])
+        key = GroupKey(row["cause"], _kind(row), row.get("state"), next_step)
         groups.setdefault(key, []).append(row)
     summaries = [_sum_group(key.kind, group) for key, group in groups.items()]
     return sorted(summaries, key=lambda group: -group["count"])
 
 
-def _next_of_any(row: Mapping[str, Any]) -> str | None:
+def _next_of_any(advice: str | None, run: str) -> str | None:
     """What is to be done next, without the run's id: one command for many must do for
     each of them."""
-    advice = row["next"]
     if advice is None:
         return None
-    return advice.replace(row["run"], "RUN")
+    return advice.replace(run, "RUN")
 
 
 def _sum_group(kind: str | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -68,9 +68,9 @@ def _list_facts(row: Row) -> list[tuple[str, str | None]]:
         ("cause", row["cause"]),
         ("proof", row["evidence"]),
         ("in", _name_place(row)),
-        ("mute", _name_silent_ranks(row)),
+        ("mute", _name_silent_ranks(row["silent"])),
         ("last", _describe_last_loss(row)),
-        ("hash", _describe_hash(row)),
+        ("hash", _describe_hash(row["signature"])),
         ("note", row.get("other_versions")),
     ]
     help_text, _, command = (row["next"] or "").partition(THEN)
@@ -89,12 +89,12 @@ def _name_place(row: Row) -> str | None:
     return f"{location} (rank {row['rank']})"
 
 
-def _name_silent_ranks(row: Row) -> str | None:
-    """The ranks whose logs say nothing."""
-    if not row["silent"]:
+def _name_silent_ranks(ranks: Sequence[int] | None) -> str | None:
+    """The ranks whose logs say nothing; None where there are none."""
+    if not ranks:
         return None
-    ranks = ", ".join(map(str, row["silent"]))
-    return f"rank {ranks}"
+    numbers = ", ".join(map(str, ranks))
+    return f"rank {numbers}"
 
 
 def _describe_last_loss(row: Row) -> str | None:
@@ -113,10 +113,12 @@ def _describe_last_loss(row: Row) -> str | None:
     return f"{text} ({runs[0]})" if len(runs) > 1 else text
 
 
-def _describe_hash(row: Row) -> str | None:
-    if not row["signature"]:
+def _describe_hash(signature: str | None) -> str | None:
+    """The hash of a failure and what it is good for; None of a cause that tells enough
+    by itself."""
+    if not signature:
         return None
-    return f"{row['signature']} (equal failures share it)"
+    return f"{signature} (equal failures share it)"
 
 
 def _break_text(text: str, width: int, indent: str) -> list[Line]:

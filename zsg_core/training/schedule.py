@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
 
 from zsg_core.digest import IdDigest
 from zsg_core.errors import UserError
@@ -218,7 +217,7 @@ def _check_count(count: int, total: int, every: Stride) -> None:
 def list_measured_steps(
     total: int,
     every: Stride,
-    quick: Mapping[str, Any] | None = None,
+    quick: Mapping[str, Stride] | None = None,
     snapshots: Stride | None = None,
 ) -> dict[str, list[int]]:
     """The steps at which each loss is measured, by its key: `loss` is always that of
@@ -240,7 +239,7 @@ def list_measured_steps(
 def count_measured_steps(
     total: int,
     every: Stride,
-    quick: Mapping[str, Any] | None = None,
+    quick: Mapping[str, Stride] | None = None,
     snapshots: Stride | None = None,
 ) -> dict[str, int]:
     """How many steps there are of each key of `list_measured_steps`; of more than MOST_CHECKPOINTS
@@ -257,7 +256,7 @@ def count_measured_steps(
 def refuse_too_many_checkpoints(
     total: int,
     every: Stride,
-    quick: Mapping[str, Any] | None = None,
+    quick: Mapping[str, Stride] | None = None,
     snapshots: Stride | None = None,
 ) -> None:
     """Raises UserError where one of the strides names more than MOST_CHECKPOINTS of so
@@ -270,7 +269,7 @@ def refuse_too_many_checkpoints(
 
 
 def _list_strides(
-    every: Stride, quick: Mapping[str, Any] | None, snapshots: Stride | None
+    every: Stride, quick: Mapping[str, Stride] | None, snapshots: Stride | None
 ) -> dict[str, list[Stride]]:
     """The strides whose steps are those of each loss together, by its key."""
     full = [
