@@ -262,9 +262,11 @@ def test_any_family_is_divided_under_zero_3(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    rows = [
+    printed = [
         json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")
     ]
+    # beside what ranks tell of a file that cannot be read
+    rows = [row for row in printed if "whole" in row]
 
     assert len(rows) == len(cases)
     for row in rows:

@@ -7,7 +7,6 @@ there is one.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from zsg_core.metrics.human_eval import PASS_AT
 from zsg_core.metrics.means import LOSS
@@ -19,6 +18,7 @@ from zsg_core.metrics.registry import (
     MT_BENCH,
     SUITE_NAMES,
     TEST_SET,
+    Definition,
     Scorer,
 )
 from zsg_core.metrics.reward import REWARD
@@ -62,7 +62,7 @@ def find_metric(key: str) -> str:
 def score_items(
     keys: Sequence[str],
     answers: Sequence[Answered],
-    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+    definitions: Mapping[str, Definition] | None = None,
 ) -> dict[str, ByItem]:
     """Each item's score by each of the keys. `definitions`: by key, what decides its
     score beside the answers. UserError where a scorer's library is not installed."""
@@ -82,7 +82,7 @@ def score_items(
 def list_doubts(
     keys: Sequence[str],
     answers: Sequence[Answered],
-    definitions: Mapping[str, Mapping[str, Any]],
+    definitions: Mapping[str, Definition],
 ) -> list[str]:
     """Sentences on what metrics cannot compare well in these answers, each once."""
     doubts: list[str] = []
@@ -96,7 +96,7 @@ def list_doubts(
 def score_answers(
     keys: Sequence[str],
     answers: Sequence[Answered],
-    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+    definitions: Mapping[str, Definition] | None = None,
 ) -> Scores:
     """What the answers are worth by each of the keys. See `score_items`."""
     return aggregate_scores(score_items(keys, answers, definitions), answers)

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from zsg_core.data.examples import Example
-from zsg_core.metrics.registry import add_metric
+from zsg_core.metrics.registry import Definition, add_metric
 from zsg_core.metrics.scoring import ByItem
 
 # of no answer, but of the losses of answers that are offered
@@ -42,7 +42,7 @@ def define_key(rule: str) -> dict[str, Any]:
     return {"options": "published", "chosen_by": CHOSEN_BY[rule]}
 
 
-def find_rule(definition: Mapping[str, Any]) -> str:
+def find_rule(definition: Definition) -> str:
     """The rule of a key's definition."""
     rules = {words: rule for rule, words in CHOSEN_BY.items()}
     return rules[definition["chosen_by"]]

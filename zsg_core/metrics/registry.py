@@ -20,10 +20,12 @@ SUITE_NAMES = (TEST_SET, GSM8K, HUMANEVAL, MT_BENCH)
 
 # all answers → by metric, the score of each item
 Scorer = Callable[[Iterable[Answered]], dict[str, ByItem]]
-# what decides the values of a key beside the answers → what scores them so
-MakeScorer = Callable[[Mapping[str, Any]], Scorer]
+# what decides the values of a key beside the answers, by its names in the journal
+Definition = Mapping[str, Any]
+# such a definition → what scores answers so
+MakeScorer = Callable[[Definition], Scorer]
 # the same, and answers → sentences on why its scores say little of these
-Doubt = Callable[[Mapping[str, Any], Sequence[Answered]], list[str]]
+Doubt = Callable[[Definition, Sequence[Answered]], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +47,10 @@ class Metric:
     score: Scorer | None = None
     make_score: MakeScorer | None = None
     doubt: Doubt | None = None
-    definition: Mapping[str, Any] = field(default_factory=dict)
+    definition: Definition = field(default_factory=dict)
     samples: int = 1
 
-    def find_score(self, definition: Mapping[str, Any]) -> Scorer | None:
+    def find_score(self, definition: Definition) -> Scorer | None:
         """What takes it from answers alone, as a key's definition says; None where more
         is needed."""
         if self.make_score is not None:
@@ -62,7 +64,7 @@ METRICS: Registry[Metric] = Registry("metric", "zsg_core.metrics")
 def metric(
     *names: str,
     suite: str = TEST_SET,
-    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+    definitions: Mapping[str, Definition] | None = None,
 ) -> Callable[[Scorer], Scorer]:
     """Registers a function that scores answers, by one metric or a few at once;
     `definitions` are by the metrics' names."""

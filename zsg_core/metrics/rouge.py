@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.metrics.registry import Scorer, configured_metric
+from zsg_core.metrics.registry import Definition, Scorer, configured_metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 TYPES = ("rouge1", "rougeL")
@@ -18,9 +18,7 @@ _ENGLISH_WORD = re.compile(r"[A-Za-z0-9]")
 _CHARACTER = re.compile(r"[^\W_]")
 
 
-def doubt_scripts(
-    definition: Mapping[str, Any], answers: Sequence[Answered]
-) -> list[str]:
+def doubt_scripts(definition: Definition, answers: Sequence[Answered]) -> list[str]:
     """Tells of references in which the tokenizer of English finds no word, though they
     have letters."""
     if definition.get(TOKENIZER, ENGLISH) != ENGLISH:
@@ -39,7 +37,7 @@ def doubt_scripts(
 
 
 @configured_metric(*TYPES, doubt=doubt_scripts)
-def make_rouge(definition: Mapping[str, Any]) -> Scorer:
+def make_rouge(definition: Definition) -> Scorer:
     """ROUGE with the tokenizer of a key's definition; that of the papers where none is
     said."""
     return _make_scorer(definition.get(TOKENIZER, ENGLISH))

@@ -6,7 +6,7 @@ is its share in the corpus's score: see zsg_core.metrics.corpus_scores.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from zsg_core.errors import UserError
 from zsg_core.metrics.corpus_scores import share_by_task
-from zsg_core.metrics.registry import Scorer, configured_metric
+from zsg_core.metrics.registry import Definition, Scorer, configured_metric
 from zsg_core.metrics.scoring import Answered, ByItem
 
 BLEU, CHRF, CHRF_PP = "bleu", "chrf", "chrf_pp"
@@ -46,9 +46,7 @@ def define_chrf(word_order: int) -> dict[str, Any]:
     }
 
 
-def doubt_tokens(
-    definition: Mapping[str, Any], answers: Sequence[Answered]
-) -> list[str]:
+def doubt_tokens(definition: Definition, answers: Sequence[Answered]) -> list[str]:
     """Tells of references in scripts without blanks, where a whole sentence is one word
     to a tokenizer that parts at blanks."""
     if definition[TOKENIZE] in ("zh", "char"):
@@ -67,7 +65,7 @@ def doubt_tokens(
 
 
 @configured_metric(BLEU, doubt=doubt_tokens)
-def make_bleu(definition: Mapping[str, Any]) -> Scorer:
+def make_bleu(definition: Definition) -> Scorer:
     """BLEU of up to four words (Papineni et al. 2002; Post 2018), 0 to 100."""
     metrics = _import_metrics()
     metric = metrics.BLEU(
@@ -77,14 +75,14 @@ def make_bleu(definition: Mapping[str, Any]) -> Scorer:
 
 
 @configured_metric(CHRF)
-def make_chrf(definition: Mapping[str, Any]) -> Scorer:
+def make_chrf(definition: Definition) -> Scorer:
     """chrF of up to six characters (Popović 2015), 0 to 100."""
     metric = _import_metrics().CHRF(word_order=definition[WORDS])
     return lambda answers: {CHRF: _score_corpora(metric, answers)}
 
 
 @configured_metric(CHRF_PP)
-def make_chrf_pp(definition: Mapping[str, Any]) -> Scorer:
+def make_chrf_pp(definition: Definition) -> Scorer:
     """chrF++: with up to two words beside the characters (Popović 2017), 0 to 100."""
     metric = _import_metrics().CHRF(word_order=definition[WORDS])
     return lambda answers: {CHRF_PP: _score_corpora(metric, answers)}
