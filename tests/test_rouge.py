@@ -95,6 +95,9 @@ def test_words_are_stemmed_and_an_empty_answer_scores_0() -> None:
         pytest.param("unicode", "дом стоит", "Дом стоял", 50, id="one word of two"),
         pytest.param("unicode", "Þetta, er „gott“", "þetta er gott", 100, id="marks"),
         pytest.param("unicode", "running", "run", 0, id="not stemmed"),
+        pytest.param("unicode", "हिन्दी", "हिन्दू", 0, id="vowels are of the word"),
+        pytest.param("unicode", "e\u0301te\u0301", "\u00e9t\u00e9", 100, id="one way"),
+        pytest.param("characters", "ที่", "ทา", 0, id="marks are of the letter"),
         pytest.param(
             "characters", "今天好", "今天不好", 100 * 6 / 7, id="3 of 3 and 4"
         ),

@@ -1,6 +1,7 @@
 """Scores answers by ROUGE-1 and ROUGE-L, as Google's rouge-score computes them."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -12,10 +13,11 @@ from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 TYPES = ("rouge1", "rougeL")
 TOKENIZER = "tokenizer"
 ENGLISH, UNICODE, CHARACTERS = "english", "unicode", "characters"
-# letters with their marks and digits of any script; a sign of another kind parts words
-_WORD = re.compile(r"[^\W_]+")
+# a letter or digit of any script
+_LETTER = re.compile(r"[^\W_]")
 _ENGLISH_WORD = re.compile(r"[A-Za-z0-9]")
-_CHARACTER = re.compile(r"[^\W_]")
+# what joins and parts letters within a word of Persian or an Indian script
+_JOINERS = "\u200c\u200d"
 
 
 def doubt_scripts(definition: Definition, answers: Sequence[Answered]) -> list[str]:
@@ -27,7 +29,7 @@ def doubt_scripts(definition: Definition, answers: Sequence[Answered]) -> list[s
     for answered in answers:
         texts = answered.references
         has_words = any(_ENGLISH_WORD.search(text) for text in texts)
-        unread += not has_words and any(_WORD.search(text) for text in texts)
+        unread += not has_words and any(_LETTER.search(text) for text in texts)
     if not unread:
         return []
     return [
@@ -82,19 +84,47 @@ def compute_rouge_l(reference: str, text: str) -> float:
 
 
 class _Tokenizer:
-    """Takes a text apart as rouge-score wants it."""
+    """Takes a text apart as rouge-score wants it: into letters and digits, each with
+    the marks that stand on it, or into words of such. Any other sign parts words.
 
-    def __init__(self, pattern: re.Pattern[str]) -> None:
-        self._pattern = pattern
+    A mark is a vowel of Hindi or Thai, a tone, a dot: it is no letter to Python's
+    patterns, and a word must not end before it. A letter is the same whether its mark
+    is written into it or after it.
+    """
+
+    def __init__(self, *, joins: bool) -> None:
+        """`joins`: whether letters that follow one another are a word."""
+        self._joins = joins
 
     def tokenize(self, text: str) -> list[str]:
-        return self._pattern.findall(text.casefold())
+        composed = unicodedata.normalize("NFC", text.casefold())
+        tokens: list[str] = []
+        is_open = False
+        for sign in composed:
+            if _is_part_of_word(sign):
+                if is_open:
+                    tokens[-1] += sign
+            elif not _LETTER.match(sign):
+                is_open = False
+            elif is_open and self._joins:
+                tokens[-1] += sign
+            else:
+                tokens.append(sign)
+                is_open = True
+        return tokens
+
+
+def _is_part_of_word(sign: str) -> bool:
+    """Whether a sign belongs to the letter before it."""
+    if sign.isascii():
+        return False
+    return sign in _JOINERS or unicodedata.category(sign).startswith("M")
 
 
 _TOKENIZERS: Mapping[str, Callable[[], _Tokenizer | None]] = {
     ENGLISH: lambda: None,  # rouge-score's own
-    UNICODE: lambda: _Tokenizer(_WORD),
-    CHARACTERS: lambda: _Tokenizer(_CHARACTER),
+    UNICODE: lambda: _Tokenizer(joins=True),
+    CHARACTERS: lambda: _Tokenizer(joins=False),
 }
 
 
