@@ -256,7 +256,7 @@ def test_sources_take_turns_in_the_order_of_the_list() -> None:
         {"pacing": {**PACED["pacing"], "most_steps": 3}},
         {"pacing": {**PACED["pacing"], "draw": "once"}},
         {"buckets": {"number": 4, "style": "baby_steps"}},
-        {"buckets": {"number": 40, "style": "one_pass"}},
+        {"buckets": {"number": 23, "style": "one_pass"}},
         {"replay": {"source": "t", "every": 4}},
         {"turns": "evenly"},
     ],
@@ -284,6 +284,42 @@ def test_lengths_are_known_before_anything_is_drawn(recipe: dict[str, Any]) -> N
 def test_lists_that_would_fill_the_memory_are_refused() -> None:
     with pytest.raises(BadData, match="the list would have 400,000,000 places"):
         arrange(pacing={**PACED["pacing"], "over_steps": 100_000_000})
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        pytest.param(
+            {"pacing": {**PACED["pacing"], "batch": 24}},
+            "arrangement.pacing: there are 23 training examples, and a step draws 24",
+            id="fewer than a batch",
+        ),
+        pytest.param(
+            {"buckets": {"number": 24, "style": "one_pass"}},
+            "arrangement.buckets: there are 23 training examples, too few for 24 buckets",
+            id="fewer than buckets",
+        ),
+        pytest.param(
+            {"pacing": {**PACED["pacing"], "over_steps": 100_000_000}},
+            "the list would have 400,000,000 places",
+            id="a list that would fill the memory",
+        ),
+    ],
+)
+def test_an_order_that_data_do_not_allow_is_refused_in_the_plan(
+    rule: dict[str, Any], said: str
+) -> None:
+    """As the job that would make it refuses it; of 23 examples at most, so that the
+    data need not be counted."""
+    order = {"order": "random", "seed": 0, **rule}
+    run: Any = SimpleNamespace(
+        stage={"arrangement": order}, all_before=[], arrangement_id="a"
+    )
+
+    with pytest.raises(BadData, match=said):
+        arrange(**rule)
+    with pytest.raises(BadData, match=said):
+        order_notes.refuse_impossible([run], lambda run: (23, False))
 
 
 def listing(*entries: str) -> OrderList:

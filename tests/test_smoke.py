@@ -319,3 +319,21 @@ def test_a_trial_takes_small_batches(tmp_path: Path) -> None:
     assert [point.settings.train.batch for point in nodes.points] == [4, 4, 16, 32]
     assert [point.settings.train.batch for point in here.points] == [4, 4, 16, 16]
     assert "a smoke run takes batches of 16, or one example for each rank" in here.notes
+
+
+def test_a_trial_has_few_buckets_and_draws_over_few_steps() -> None:
+    """Of a stage's own order, too; what it says beside stays."""
+    many = {"order": "random", "buckets": {"number": 500, "style": "one_pass"}}
+    paced = {"curve": "root", "draw": "repeats", "over_steps": 90_000}
+    small = shrunk(
+        arrangement=many,
+        stages=[{"arrangement": {"buckets": None, "pacing": paced}}, {}],
+    )
+    first, second = small.by_stage()
+
+    assert first.arrangement.pacing is not None
+    assert first.arrangement.pacing.over_steps == SmokeSettings().steps
+    assert first.arrangement.pacing.curve == "root"
+    assert second.arrangement.buckets is not None
+    assert second.arrangement.buckets.number == smoke.MOST_BUCKETS
+    assert second.arrangement.buckets.style == "one_pass"

@@ -30,6 +30,7 @@ T = TypeVar("T")
 SUFFIX = "-smoke"
 SMOKE_ITEMS, SMOKE_TOKENS = 2, 16  # of what is answered
 SMOKE_GRADIENTS = 2  # examples of each source whose gradients are taken
+MOST_BUCKETS = 4  # of an ordered list
 MOST_BATCH = 16  # examples of a step, or one for each rank
 # test items of a task where hidden states are kept: groups of one have no silhouette
 IN_GROUPS = 4
@@ -301,6 +302,7 @@ def _small(settings: Settings, sizes: _Sizes) -> Settings:
     train |= _small_precision(settings.train.precision, sizes)
     order |= _small_rounds(settings.arrangement.rounds)
     order |= _small_score(settings.arrangement.score)
+    order |= _small_rules(settings, sizes)
     resources: dict[str, Any] = {"time_min": smoke.time_min}
     if sizes.one_rank:
         resources |= {"nodes": None, "ranks_per_node": None}
@@ -507,6 +509,19 @@ def _small_score(score: str | None) -> dict[str, str]:
     return {"score": "answer_loss"}
 
 
+def _small_rules(settings: Settings, sizes: _Sizes) -> dict[str, Any]:
+    """What becomes of an ordered list, in a few buckets and over a few steps."""
+    rules: dict[str, Any] = {}
+    buckets, pacing = settings.arrangement.buckets, settings.arrangement.pacing
+    if buckets is not None:
+        number = min(buckets.number, MOST_BUCKETS)
+        rules["buckets"] = buckets.model_copy(update={"number": number})
+    if pacing is not None and pacing.over_steps is not None:
+        over_steps = min(pacing.over_steps, sizes.steps)
+        rules["pacing"] = pacing.model_copy(update={"over_steps": over_steps})
+    return rules
+
+
 def _small_stage(
     overlay: dict[str, dict[str, Any]],
     small: dict[str, Any],
@@ -516,7 +531,7 @@ def _small_stage(
     """What a stage says, without what would make it long again; its own amounts of data
     as small as the run's."""
     result = {section: _without(values, small) for section, values in overlay.items()}
-    data = overlay.get("data", {})
+    data, order = overlay.get("data", {}), overlay.get("arrangement", {})
     if data.keys() & small.keys():
         result["data"] |= _amounts(data, _small_source(stage.data, sizes))
     if "sources" in data:
@@ -526,6 +541,10 @@ def _small_stage(
             | _amounts(source, _small_source(whole[name], sizes))
             for name, source in data["sources"].items()
         }
+    rules = _small_rules(stage, sizes)
+    own_rules = {key: rules[key].model_dump() for key in rules if key in order}
+    if own_rules:
+        result["arrangement"] |= own_rules
     changed = _small_precision(stage.train.precision, sizes)
     if "batch" in overlay.get("train", {}):
         changed["batch"] = _small_batch(stage, sizes)

@@ -268,6 +268,10 @@ class Estimates:
         self._needs: dict[tuple[Load, Layout], float] = {}  # bytes
         self._host_needs: dict[tuple[Load, Layout, int], HostNeed] = {}
 
+    def refuse_impossible_orders(self) -> None:
+        """UserError for an order that cannot be made of so few examples."""
+        self._work.refuse_impossible_orders()
+
     def describe_repeats(self) -> list[str]:
         """What orders have again, or leave out, in words."""
         return self._work.describe_repeats()

@@ -51,16 +51,40 @@ def describe_repeats(
         yield f"arrangement {rule}: {_describe(presences, signs.get(rule, ''))}"
 
 
+def refuse_impossible(runs: Iterable[Run], count_pool: Pool) -> None:
+    """UserError for a rule that the training examples are too few for, however many of
+    those that `count_pool` says there are, and for a list that would fill the memory."""
+    seen: set[str] = set()
+    for run in _list_with_before(runs):
+        order = run.stage["arrangement"]
+        if run.arrangement_id in seen or not curriculum.is_followed(order):
+            continue
+        seen.add(run.arrangement_id)
+        if curriculum.KEPT_REPEATS in order:
+            continue  # the user's file alone says how long the list is
+        pool, is_counted = count_pool(run)
+        if pool is not None:
+            curriculum.refuse_few(order, pool)
+        if is_counted or curriculum.is_length_given(order):
+            curriculum.refuse_long(order, pool or 0)
+
+
+def _list_with_before(runs: Iterable[Run]) -> Iterator[Run]:
+    """Runs, each after the stages before it."""
+    for run in runs:
+        yield from run.all_before
+        yield run
+
+
 def _list_changing(runs: Iterable[Run]) -> Iterator[Run]:
     """Each such order once: those of runs, and of the stages before them."""
     seen: set[str] = set()
-    for run in runs:
-        for stage in [*run.all_before, run]:
-            if not curriculum.changes_count(stage.stage["arrangement"]):
-                continue
-            if stage.arrangement_id not in seen:
-                seen.add(stage.arrangement_id)
-                yield stage
+    for run in _list_with_before(runs):
+        if not curriculum.changes_count(run.stage["arrangement"]):
+            continue
+        if run.arrangement_id not in seen:
+            seen.add(run.arrangement_id)
+            yield run
 
 
 def _name_rule(order: Recipe) -> str:

@@ -115,6 +115,10 @@ class Workloads:
         bound = _bound_lengths(pool, run.stage["train"]["max_length"])
         return pool, bound, pool_is == COUNTED
 
+    def refuse_impossible_orders(self) -> None:
+        """UserError for an order of the grid that cannot be made of so few examples."""
+        order_notes.refuse_impossible(self._runs, self._count_pool)
+
     def describe_repeats(self) -> list[str]:
         """What orders of the grid have again, or leave out, in words."""
         return list(

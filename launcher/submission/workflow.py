@@ -228,6 +228,7 @@ def resolve_grid(
     data_checks.refuse_unknown_tasks(runs)
     data_checks.refuse_few_examples(runs)
     estimates = Estimates(workspace, profile, runs)
+    estimates.refuse_impossible_orders()
     estimates.refuse_unfit()
     estimates.refuse_unfit_evaluators()
     notes += estimates.refuse_short_hosts()

@@ -19,6 +19,7 @@ from zsg_core.orders.pacing import COMPETENCE, ONCE, REPEATS, Pacing
 
 PACING, BUCKETS, TURNS, REPLAY = KINDS = ("pacing", "buckets", "turns", "replay")
 MOST_PLACES = 100_000_000  # of a list
+OrderRecipe = Mapping[str, Any]  # of an arrangement
 KEPT_REPEATS = "repeats"  # in the recipe of a list of the user's that may repeat
 
 
@@ -118,6 +119,38 @@ def _count_steps(rule: Mapping[str, Any], count: int) -> int:
     return pacing.count_steps_of_pass(count, rule["batch"], rule.get("most_steps"))
 
 
+def is_length_given(recipe: OrderRecipe) -> bool:
+    """Whether the list is as long as the recipe says, of however many examples."""
+    return "over_steps" in recipe.get(PACING, {})
+
+
+def refuse_few(recipe: OrderRecipe, count: int) -> None:
+    """BadData where so many ordered examples are too few for what is to become of their
+    list, and so fewer are, too."""
+    if PACING in recipe:
+        rule = recipe[PACING]
+        if rule["draw"] == REPEATS and count < rule["batch"]:
+            raise BadData(
+                f"arrangement.pacing: there are {count:,} training examples, and a step draws"
+                f" {rule['batch']:,}, none of them twice; lower train.batch"
+            )
+    if BUCKETS in recipe and count < recipe[BUCKETS]["number"]:
+        raise BadData(
+            f"arrangement.buckets: there are {count:,} training examples, too few for"
+            f" {recipe[BUCKETS]['number']:,} buckets; lower buckets.number"
+        )
+
+
+def refuse_long(recipe: OrderRecipe, count: int) -> None:
+    """BadData where the list of so many examples would fill the memory."""
+    length = count_places(recipe, count) if may_repeat(recipe) else count
+    if length > max(MOST_PLACES, count):
+        raise BadData(
+            f"arrangement: the list would have {length:,} places, and the most is {MOST_PLACES:,};"
+            " lower pacing.over_steps or buckets.number"
+        )
+
+
 def follow_curriculum(
     recipe: Mapping[str, Any],
     items: Sequence[int],
@@ -129,11 +162,12 @@ def follow_curriculum(
 
     BadData where the data do not allow it.
     """
+    refuse_few(recipe, len(items))
+    refuse_long(recipe, len(items))
     if PACING in recipe:
         return _pace(recipe[PACING], items, seed)
     if BUCKETS in recipe:
         rule = recipe[BUCKETS]
-        _refuse_long(count_places(recipe, len(items)))
         return buckets.pass_buckets(items, rule["number"], rule["style"], seed)
     if TURNS in recipe:
         return _take_turns(recipe[TURNS], items, sources)
@@ -144,8 +178,6 @@ def follow_curriculum(
 
 def _pace(rule: Mapping[str, Any], items: Sequence[int], seed: int) -> list[int]:
     steps = _count_steps(rule, len(items))
-    if rule["draw"] == REPEATS:
-        _refuse_long(steps * rule["batch"])
     paced = Pacing(
         curve=rule["curve"],
         start=rule["start"],
@@ -153,19 +185,7 @@ def _pace(rule: Mapping[str, Any], items: Sequence[int], seed: int) -> list[int]
         draw=rule["draw"],
         power=rule.get("power", 2.0),
     )
-    try:
-        return pacing.draw_paced(items, paced, rule["batch"], steps, seed)
-    except ValueError as error:
-        raise BadData(f"arrangement.pacing: {error}; lower train.batch") from None
-
-
-def _refuse_long(length: int) -> None:
-    """BadData for a list that would fill the memory."""
-    if length > MOST_PLACES:
-        raise BadData(
-            f"arrangement: the list would have {length:,} places, and the most is {MOST_PLACES:,};"
-            " lower pacing.over_steps or buckets.number"
-        )
+    return pacing.draw_paced(items, paced, rule["batch"], steps, seed)
 
 
 def _take_turns(rule: Any, items: Sequence[int], sources: Sequence[str]) -> list[int]:
