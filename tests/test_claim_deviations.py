@@ -137,12 +137,14 @@ def test_the_page_tells_deviations_as_text(tmp_path: Path) -> None:
     grid = load(tmp_path, "  " + LIST % "")
     because = "<b>see</b> notes"
     kept = [
-        Deviation(at=1_700_000_000_000, done=3, changes=["added: x"], reason=because)
+        Deviation(at=1_700_000_000_000, done=3, changes=["added: x"], reason=because),
+        Deviation(at=10**30, done=1, changes=["added: y"]),
     ]
     page = "".join(
         verdict_section.make_deviation_section(record(grid, deviations=kept))
     )
 
+    assert "at an unknown time, when 1 runs" in page
     assert "2023-11-14 22:13 UTC, when 3 runs were done: added: x" in page
     assert "&lt;b&gt;see" in page
     assert "<b>see" not in page

@@ -17,7 +17,7 @@ from jobs.contract.grid_record import GridRecord, ListedRun, write_grid_record
 from jobs.contract.job_file import LookedRun, LookJob, Paths, Resources
 from jobs.contract.look_decision import LookDecision
 from jobs.contract.states import State
-from jobs.deciding import look
+from jobs.deciding import judged_claims, look
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
@@ -28,6 +28,7 @@ from launcher.workspace.job_state import JobState
 from tests.lib.planned_runs import a_run, planned
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.looks import Looks
+from zsg_core.stats.verdict import SUPPORTED, ClaimVerdict
 
 SPLITS = 6
 [CLAIM] = OF_A_GRID.validate_python(
@@ -330,3 +331,26 @@ def test_a_look_is_read_from_its_file(tmp_path: Path) -> None:
 
     assert job_file.read_job(folder) == job
     assert job_file.jobs_before(job) == []
+
+
+def test_tests_of_later_splits_do_not_turn_a_look_that_was_taken(
+    tmp_path: Path,
+) -> None:
+    """Though the items of one are all of one task, which is another kind of evidence."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    last = SPLITS - 1
+    for row in rows:
+        if row["axes"]["data.held_out.seed"] == last:
+            values = np.zeros((4, 16))
+            record_run(place, row, [0, 10, 20, 30], ["alone"] * 16, values)
+    listed = [ListedRun(run=row["run"], axes=row["axes"]) for row in rows]
+    early = [row for row in listed if row.axes["data.held_out.seed"] < 4]
+
+    def judge(runs: list[ListedRun]) -> ClaimVerdict:
+        record = GridRecord(name="g", runs=runs)
+        [judged] = judged_claims.judge_claims(place, record, [CLAIM], LOOKS)
+        return judged.verdict
+
+    assert judge(early).word == SUPPORTED
+    assert judge(listed) == judge(early)

@@ -150,7 +150,7 @@ def _shorten(claim: str) -> str:
     """A claim as it stands in a file: without what it has by default."""
     try:
         [read] = OF_A_GRID.validate_python([json.loads(claim)])
-    except ValueError:  # of another zsg
+    except (ValueError, RecursionError):  # of another zsg
         return claim
     return _write(read.model_dump(mode="json", exclude_defaults=True))
 

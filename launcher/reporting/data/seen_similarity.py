@@ -54,7 +54,9 @@ def measure_seen(workspace: Workspace, prefix: str) -> SeenSimilarity:
     """
     run = _find_run(workspace, prefix)
     job = read_train_job(run)
-    if job is None or job.before:
+    if job is None:
+        raise UserError(f"run {run.name} has no job yet, so it has seen nothing")
+    if job.before:
         raise UserError(
             f"run {run.name} is of several stages: what was seen so far is not one order"
         )
@@ -106,6 +108,12 @@ def _measure_tasks(
     train_vectors, test_vectors = arrangements.load_embeddings(order)
     ordered_vectors = np.asarray(train_vectors)[order.places]
     columns: dict[str, list[Floats]] = {}
+    unknown = [item for item in losses.ids if item not in texts.row_of]
+    if unknown:
+        raise UserError(
+            f"test item {unknown[0]} of the run is none of its corpus, so what it is similar"
+            " to cannot be said"
+        )
     for task in tasks:
         items = [
             texts.row_of[item]

@@ -148,16 +148,21 @@ def make_deviation_section(record: GridRecord) -> list[str]:
     deviations = [] if record.deviations is UNSET else list(record.deviations or [])
     if not deviations:
         return []
-    days = [
-        time.strftime("%Y-%m-%d %H:%M", time.gmtime(deviation.at / 1000))
-        for deviation in deviations
-    ]
+    days = [_name_time(deviation.at) for deviation in deviations]
     sentences = claim_deviations.describe_deviations(deviations)
     lines = [
-        f"{day} UTC, {sentence}" for day, sentence in zip(days, sentences, strict=True)
+        f"{day}, {sentence}" for day, sentence in zip(days, sentences, strict=True)
     ]
     heading = "Deviations: what of the claims changed since the first submit"
     return [report_page.render_warning(heading, lines)]
+
+
+def _name_time(at: int) -> str:
+    """A time in ms since the epoch, in words; of a file that says what is no time, so."""
+    try:
+        return f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(at / 1000))} UTC"
+    except (OverflowError, ValueError, OSError):
+        return "at an unknown time"
 
 
 def _render_looks(decided: Sequence[JudgedClaim]) -> list[str]:
