@@ -138,23 +138,36 @@ def keeps_its_bound(engine: Engine, dimensions: int = 384) -> bool:
     Every similarity must lie within the error bound, and no neighbour within the margin
     may be missing.
     """
-    draw = np.random.RandomState(0)
-    train = draw.randn(300, dimensions).astype(np.float32)
-    train /= np.linalg.norm(train, axis=1, keepdims=True)
-    test = np.concatenate(
-        [train[:40], np.nextafter(train[:40], np.float32(1)), -train[40:60]]
-    )
+    train, test = _draw_close_vectors(dimensions)
     exact = train.astype(np.float64) @ test.astype(np.float64).T
-    bound, loaded = error_bound(train, test), engine.load(test)
-    rows, columns, values = engine.above(
-        train, loaded, np.full(len(test), -2, np.float32)
-    )
-    if len(rows) != exact.size or np.abs(exact[rows, columns] - values).max() > bound:
+    bound = error_bound(train, test)
+    loaded = engine.load(test)
+    least = np.full(len(test), -2, np.float32)  # below every similarity
+    rows, columns, values = engine.above(train, loaded, least)
+    if len(rows) != exact.size:
+        return False
+    if np.abs(exact[rows, columns] - values).max() > bound:
         return False
     top, rows, columns = engine.closest(train, loaded, 2.1 * bound)
     found = np.zeros(exact.shape, bool)
-    found[np.arange(len(train)), top] = found[rows, columns] = True
-    return not (~found & (exact >= exact.max(axis=1, keepdims=True))).any()
+    found[np.arange(len(train)), top] = True
+    found[rows, columns] = True
+    is_nearest = exact >= exact.max(axis=1, keepdims=True)
+    return not (~found & is_nearest).any()
+
+
+def _draw_close_vectors(dimensions: int) -> tuple[Vectors, Vectors]:
+    """300 training and 100 test vectors of unit length, the same at every call.
+
+    The test vectors are copies of training vectors, copies that differ from them in the
+    last bit of each number, so that rounding decides which is nearer, and opposites.
+    """
+    draw = np.random.RandomState(0)
+    train = draw.randn(300, dimensions).astype(np.float32)
+    train /= np.linalg.norm(train, axis=1, keepdims=True)
+    next_to_train = np.nextafter(train[:40], np.float32(1))
+    test = np.concatenate([train[:40], next_to_train, -train[40:60]])
+    return train, test
 
 
 def _faiss_gpu() -> Engine | None:

@@ -471,7 +471,8 @@ def _find_scaling_faults(
         if fault:
             yield f"config.json: {name}.{field} {fault}"
     if kind == "llama3":
-        yield from _find_frequency_fault(fields, name)
+        low, high = fields["low_freq_factor"], fields["high_freq_factor"]
+        yield from _find_frequency_fault(name, low, high)
 
 
 def _find_field_fault(field: str, value: Any, pairs: int) -> str | None:
@@ -494,8 +495,9 @@ def _is_list_of_positives(value: Any, length: int) -> bool:
     return len(entries) == length and all(map(_is_positive, entries))
 
 
-def _find_frequency_fault(fields: Mapping[str, Any], name: str) -> Iterator[str]:
-    low, high = fields["low_freq_factor"], fields["high_freq_factor"]
+def _find_frequency_fault(name: str, low: Any, high: Any) -> Iterator[str]:
+    """A message where the band of frequencies between the two factors of the rotary
+    settings `name` is empty. A factor that is no number above 0 is told of elsewhere."""
     if _is_positive(low) and _is_positive(high) and high <= low:
         yield (
             f"config.json: {name}.high_freq_factor {high:g} must be above low_freq_factor"

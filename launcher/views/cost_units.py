@@ -52,6 +52,6 @@ def choose_unit_of_rows(rows: Sequence[Mapping[str, Any]]) -> CostUnit:
     return choose_unit(most_hours, has_gpus)
 
 
-def sum_spent(cost: Mapping[str, Any]) -> float:
+def sum_spent(cost: Mapping[str, float]) -> float:
     """The hours that a run has taken, whatever became of them."""
     return cost["useful"] + cost["repeated"] + cost["lost"]

@@ -365,7 +365,7 @@ def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     summary = [f"{counts.pop(State.DONE, 0)}/{len(rows)} done"]
     summary += [f"{count} {state}" for state, count in sorted(counts.items())]
     running = [
-        f"{row['run']}{_at(row)}"
+        f"{row['run']}{_format_progress(row['step'], row['steps'], row['loss'])}"
         for row in rows
         if row["state"] == State.RUNNING and row["step"] is not None
     ]
@@ -388,13 +388,17 @@ def prepare_note(states: Mapping[str, JobState]) -> str:
     )
 
 
-def _at(row: Mapping[str, Any]) -> str:
-    """How far a job has come: step, of how many, and the loss; empty before its first
-    step."""
-    if row["step"] is None:
+def _format_progress(
+    step: int | None, steps: int | None, loss: float | str | None
+) -> str:
+    """How far a job has come: step, of how many, and the loss, which is a text where it
+    is not finite; empty before its first step."""
+    if step is None:
         return ""
-    loss = "" if row["loss"] is None else f", loss {float(row['loss']):.3f}"
-    return f" {row['step']}/{row['steps'] or '?'}{loss}"
+    progress = f" {step}/{steps or '?'}"
+    if loss is None:
+        return progress
+    return f"{progress}, loss {float(loss):.3f}"
 
 
 def print_error(text: str) -> None:

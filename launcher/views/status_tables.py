@@ -334,10 +334,11 @@ def _make_state_columns(rows: Sequence[Row], screen: Screen) -> list[Column]:
     """The columns behind the axes. Those that say nothing of any run are left out."""
     states = [row["state"] for row in rows]
     colours = [COLOURS.get(state, "") for state in states]
-    losses = [_format_loss(row) for row in rows]
+    losses = [_format_loss(row["loss"], row["step"]) for row in rows]
+    steps = [_format_step(row["step"], row["steps"]) for row in rows]
     columns = [
         Column("state", list(map(str, states)), colours),
-        Column("step", [_format_step(row) for row in rows]),
+        Column("step", steps),
         Column("loss", losses, is_number=True),
         *_make_extra_columns(rows, screen),
     ]
@@ -384,15 +385,20 @@ def _format_gpus(row: Row) -> str:
     return str(row.get("gpus") or "")
 
 
-def _format_step(row: Row) -> str:
-    return "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
+def _format_step(step: int | None, steps: int | None) -> str:
+    """How far a run has come, of how many steps; "" before its first attempt has begun,
+    and a question mark where the data's size is not known yet."""
+    if step is None:
+        return ""
+    return f"{step}/{steps or '?'}"
 
 
-def _format_loss(row: Row) -> str:
-    """The last test loss; a dash where a run has begun and has none."""
-    if row["loss"] is None:
-        return "" if row["step"] is None else "–"
-    return f"{float(row['loss']):.4f}"
+def _format_loss(loss: float | str | None, step: int | None) -> str:
+    """The last test loss; a dash where a run has begun and has none. One that is not
+    finite comes as a text."""
+    if loss is None:
+        return "" if step is None else "–"
+    return f"{float(loss):.4f}"
 
 
 def _format_speed(row: Row) -> str:

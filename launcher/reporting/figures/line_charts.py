@@ -379,10 +379,20 @@ def _points(figure: Any, axes: Any, panel: Panel) -> Iterator[str]:
             if not bottom <= y <= top:  # nor what is not a number
                 continue
             across, up = axes.transData.transform((x, y)) * scale
-            label = f"{line.label}: {y:.4g} at {panel.x_label.partition(' ')[0]} {x:g}"
-            if line.low is not None and line.high is not None:
-                label += f" ({line.low[number]:.4g} to {line.high[number]:.4g}, {line.runs} runs)"
+            x_name = panel.x_label.partition(" ")[0]
+            label = f"{line.label}: {y:.4g} at {x_name} {x:g}"
+            label += _describe_bounds(line, number)
             yield (
                 f'<circle cx="{across:.1f}" cy="{height - up:.1f}"'
                 f' r="5"><title>{html.escape(label)}</title></circle>'
             )
+
+
+def _describe_bounds(line: Line, number: int) -> str:
+    """Between which bounds the runs behind a point lie, and how many they are; "" for a
+    line that has no band."""
+    if line.low is None or line.high is None:
+        return ""
+    low = line.low[number]
+    high = line.high[number]
+    return f" ({low:.4g} to {high:.4g}, {line.runs} runs)"
