@@ -191,6 +191,10 @@ def test_columns_that_say_nothing_are_refused_with_their_names(tmp_path: Path) -
     """And with how they are named; what is named wrongly is answered likewise."""
     path = write_lines(tmp_path / "a.jsonl", [{"colour": "q", "shape": "a"}])
     reader = DataReader(Asked())
+    with pytest.raises(UserError, match="mmlu is a mapping of set records; leave"):
+        reader.look_at_path(path, None, "mmlu")
+    with pytest.raises(UserError, match="--set records goes with --fields"):
+        reader.look_at_path(path, None, "records")
     with pytest.raises(UserError, match=r"rows have colour, shape, .*prompt: COLUMN"):
         reader.look_at_path(path, None)
     named = RecordFields.model_validate({"prompt": "colour", "answer": "form"})

@@ -398,6 +398,18 @@ def test_data_of_a_layout_that_was_not_asked_for_are_told_its_mapping(
     assert told.endswith(f"which set records reads with mapping: {fitting}")
 
 
+def test_rows_that_a_mapping_could_read_are_not_taken_for_its_own(tmp_path) -> None:
+    """Those of MMLU have a question and an answer, too: a number, which would be learnt.
+    Who names the columns herself knows."""
+    row, _ = ROWS["mmlu"]
+    path = write_lines(tmp_path / "a.jsonl", row)
+    told = describe("records", path, make_source("nq").columns, "nq") or ""
+    assert "has not the layout of mapping nq (Natural Questions, open)" in told
+    assert told.endswith("reads with mapping: mmlu")
+    own = make_source("nq", fields={"task": "subject"}).columns
+    assert describe("records", path, own, "nq") is None
+
+
 def row_languages(row: dict[str, Any]) -> list[str]:
     """The languages of a row of translations, in its order."""
     if "translation" in row:
@@ -654,6 +666,15 @@ def test_classes_that_are_not_read_by_name_are_told(tmp_path) -> None:
     assert "label holds the numbers of the classes bad, good" in note
     named = make_source(None, fields={**CLASSES, "labels": "file"}).columns
     assert not readers.inspect_files("records", path, fields=named).notes
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", " "]])
+def test_names_that_tell_no_classes_apart_are_refused(tmp_path, names) -> None:
+    """The user may name them."""
+    path = write_classes(tmp_path / "a.parquet", names)
+    with pytest.raises(UserError, match="is blank, or stands twice"):
+        read_classes(path, labels="file")
+    assert read_classes(path, labels=["x", "y"])[0].answer == "y"
 
 
 def test_classes_that_nobody_names_or_two_name_otherwise_are_refused(tmp_path) -> None:

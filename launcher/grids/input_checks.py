@@ -370,3 +370,8 @@ def _refuse_unreadable(name: str, path: Path, source: Source, split: str) -> Non
         if misfit := wrong_format.describe(name, path, columns, mapping):
             raise BadData(misfit) from error
         raise
+    if mapping is None:
+        return
+    # rows of another published set may be read, as what they are not
+    if misfit := wrong_format.describe(name, path, columns, mapping):
+        raise BadData(misfit)

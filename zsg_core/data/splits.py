@@ -78,7 +78,9 @@ def divide_tasks(
     if method == "rows":
         return pool, pool
     if method == "names":
-        candidates = [*pool, *_take_test_list(lists)] if lists else pool
+        both = [*pool, *_take_test_list(lists)] if lists else pool
+        # a task that stands in both lists is one
+        candidates = list(dict.fromkeys(both))
         return _hold_out_named(pool, candidates, rule["tasks"])
     return hold_out(pool, method, rule.get("tasks"), rule["seed"], rule.get("share"))
 

@@ -42,6 +42,7 @@ from zsg_core.data.data_look import (
 )
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
+from zsg_core.data.published_sets import MAPPINGS
 from zsg_core.data.readers import wrong_format
 from zsg_core.data.readers.fields import Fields
 from zsg_core.data.readers.intake import Intake
@@ -406,9 +407,19 @@ def _choose_reading(
                 f"{error}. The format of a published set is named: --set NAME"
             ) from None
     name = format_name or wrong_format.NAME
+    if name in MAPPINGS:
+        raise UserError(
+            f"--set: {name} is a mapping of set {wrong_format.NAME}; leave --set out, and rows of"
+            " its layout are known by their columns"
+        )
     if name not in readers.FORMATS:
         names = ", ".join(readers.FORMATS)
         raise UserError(f"--set: {name!r} is no format of data; there are {names}")
+    if fields is None and name == wrong_format.NAME:
+        raise UserError(
+            f"--set {name} goes with --fields, such as '{{prompt: question, answer: answer}}';"
+            " leave it out, and the columns are guessed"
+        )
     if fields is None:
         return Guess(name)
     if name != wrong_format.NAME:

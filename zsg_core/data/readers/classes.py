@@ -97,17 +97,32 @@ def find_labels(files: Sequence[Path], path: str) -> tuple[str, ...]:
                 " Arrow files alone. Give them in fields.labels as a list, in the order of their"
                 " numbers: [negative, positive]",
             )
+        if not are_names(names):
+            written = write_names(names)
+            raise broken_file(
+                file,
+                f"the names of the classes of `{path}` are {written}: one is blank, or stands"
+                " twice. Give them in fields.labels as a list, in the order of their numbers",
+            )
         if first is not None and names != first:
             raise _differ(file, path, names, first)
         first = names
     return tuple(first or ())
 
 
+def are_names(names: Sequence[str]) -> bool:
+    """Whether names tell classes apart: none is blank, and no two are the same."""
+    different = set(names)
+    return len(different) == len(names) and all(name.strip() for name in names)
+
+
 def refuse_other_names(files: Sequence[Path], path: str, labels: Sequence[str]) -> None:
     """BadData where a file gives other names of its classes than the user does."""
     for file in files:
         names = read_names(file, path)
-        if names is not None and names != list(labels):
+        if names is None or not are_names(names):
+            continue
+        if names != list(labels):
             raise _differ(file, path, names, labels)
 
 

@@ -121,12 +121,27 @@ def _find_misfit(
     if fields is None:
         return None
     reason = _find_reason(fields, rows)
+    if reason is None and mapping is not None:
+        return _find_other_layout(fields, rows, mapping)
     if reason is None:
         return None
     if mapping is not None:
         about = published_sets.MAPPINGS[mapping].about
         return f"has no row of mapping {mapping} ({about}; the first {reason})"
     return f"has no row that data.fields fit (the first {reason})"
+
+
+def _find_other_layout(
+    fields: Mapping[str, Any], rows: Rows, mapping: str
+) -> str | None:
+    """That rows are not of the mapping asked for, where they are of another: some can be
+    read by it, and would be read as what they are not. None for fields that the user
+    has changed, who knows better."""
+    published = published_sets.MAPPINGS[mapping]
+    fitting = published_sets.find_fitting(rows)
+    if not fitting or mapping in fitting or not _is_tried(published.fields, fields):
+        return None
+    return f"has not the layout of mapping {mapping} ({published.about})"
 
 
 def _strip_name(about: str) -> str:
