@@ -398,6 +398,14 @@ def test_data_of_a_layout_that_was_not_asked_for_are_told_its_mapping(
     assert told.endswith(f"which set records reads with mapping: {fitting}")
 
 
+def test_a_letter_is_its_column_whatever_the_choices_say(tmp_path) -> None:
+    """Some questions of MMLU ask for a letter, and list them in another order."""
+    row = {"input": "Which?", "A": "C", "B": "A", "C": "B", "D": "E", "target": "A"}
+    path = write_lines(tmp_path / "a.jsonl", row, {**row, "target": "C"})
+    answers = [example.answer for example in read(path, "mmlu_columns")]
+    assert answers == ["C", "B"]
+
+
 def test_rows_that_a_mapping_could_read_are_not_taken_for_its_own(tmp_path) -> None:
     """Those of MMLU have a question and an answer, too: a number, which would be learnt.
     Who names the columns herself knows."""

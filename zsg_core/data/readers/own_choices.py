@@ -47,7 +47,8 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
     of their texts, its place from 0, or its letter.
 
     A whole number is a place first where the choices are texts, whatever these say: of
-    the choices "3", "2", "0" the answer 0 is "3".
+    the choices "3", "2", "0" the answer 0 is "3". So is the name of a choice's column:
+    where A is "B" and B is "C", the answer B is "C".
     """
     if not fields.has_plain_choices:
         return None
@@ -56,6 +57,7 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
     answer_path = fields.answer
     get = _make_choice_getter(fields, columns)
     get_answer = make_getter(answer_path, columns)
+    places = {column: place for place, column in enumerate(fields.choice_columns)}
 
     def put_choices(row: Any, example: Example, intake: Intake) -> Example:
         value = get(row)
@@ -68,7 +70,10 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
             raise Malformed(f"`{path}` must hold two choices or more that differ")
         answer = get_answer(row)
         right = None
-        if _is_place_among_texts(answer, value):
+        place = places.get(example.answer.strip(), len(choices))
+        if place < len(choices):
+            right = choices[place]
+        elif _is_place_among_texts(answer, value):
             right = _choose_by_place(example.answer, choices)
         if right is None:
             right = _choose(example.answer, choices)
