@@ -181,6 +181,33 @@ def test_a_plain_effect_is_decided_at_the_first_look() -> None:
     assert (early.looked.number, early.looked.is_over) == (1, True)
 
 
+def test_an_estimate_at_the_first_look_is_that_of_one_look() -> None:
+    """Its 95 % interval lies within that of the look, which leaves out less."""
+    found = look_at([1.0] * 8, [4, 6, 8])
+    [effect] = found.effects
+    assert found.looked is not None
+    [(value, (low, high))] = found.looked.unbiased
+
+    assert value == pytest.approx(effect.found.value)
+    assert effect.found.interval[0] < low < value < high < effect.found.interval[1]
+    widest = max(
+        size * student.compute_quantile(0.025, of_free)
+        for size, of_free in effect.found.errors
+    )
+    assert high - value == pytest.approx(widest, rel=1e-3)
+
+
+def test_an_estimate_at_a_later_look_lies_nearer_to_nothing() -> None:
+    """Of a study that might have stopped before."""
+    found = look_at([0.4, 0.9, 0.5, 1.3, 0.8, 0.9, 1.0, 0.7], [4, 6, 8])
+    [effect] = found.effects
+    assert found.looked is not None
+    assert (found.word, found.looked.number) == (SUPPORTED, 2)
+    [(value, (low, high))] = found.looked.unbiased
+
+    assert 0 < low < value < effect.found.value < high
+
+
 def test_what_is_not_clear_goes_on_to_the_last_look() -> None:
     """And is the word of all splits then."""
     steps = [1.0, -1.0, 0.9, -1.2, 1.1, -0.8]

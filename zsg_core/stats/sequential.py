@@ -12,9 +12,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from zsg_core.stats import boundaries
+from zsg_core.stats import boundaries, student
 from zsg_core.stats.boundaries import Look
 from zsg_core.stats.curves import Interval
+from zsg_core.stats.effects import EffectEstimate
 from zsg_core.stats.questions import Curve
 from zsg_core.stats.verdict import (
     NOT_SUPPORTED,
@@ -131,23 +132,37 @@ def _estimate_unbiased(
 def _estimate_one(
     effect: ClaimEffect, looks: Sequence[Look], number: int
 ) -> tuple[float, Interval]:
-    distance = effect.found.value - effect.null
-    if not distance:
-        return effect.found.value, effect.found.interval
+    """The median-unbiased estimate of an effect with its 95 % interval.
+
+    How far each lies from the value is found for a known error, in units of it, and
+    taken to Student's t by its probability: at the first look the interval is that of
+    one look.
+    """
+    found = effect.found
+    distance = found.value - effect.null
+    z = boundaries.convert_to_z(min(found.compute_p(effect.null)))
+    if not distance or z <= 0:
+        return found.value, found.interval
     sign = math.copysign(1.0, distance)
-    p = min(effect.found.compute_p(effect.null))
-    z = boundaries.convert_to_z(p)
-    if z <= 0:
-        return effect.found.value, effect.found.interval
     stopped = boundaries.estimate_after_stop(looks, number, z)
-    # a z of one is so much of the metric's unit, at the last look
-    unit = abs(distance) * math.sqrt(looks[number].share) / z
-    bounds = [effect.null + sign * unit * bound for bound in stopped.interval]
-    value = effect.null + sign * unit * stopped.value
-    if effect.chance is not None:  # a correlation
-        value = _clip_correlation(value)
-        bounds = [_clip_correlation(bound) for bound in bounds]
-    return value, (min(bounds), max(bounds))
+    root = math.sqrt(looks[number].share)
+
+    def place(theta: float) -> float:
+        bound = found.value + sign * _reach(found, theta * root - z)
+        return _clip_correlation(bound) if effect.chance is not None else bound
+
+    low, high = sorted(map(place, stopped.interval))
+    return place(stopped.value), (low, high)
+
+
+def _reach(found: EffectEstimate, deviations: float) -> float:
+    """How far from an effect's value so many standard errors are, of which the one that
+    reaches furthest counts, as in its interval."""
+    reaches = [
+        error * student.convert_from_normal(deviations, free)
+        for error, free in found.errors
+    ]
+    return max(reaches, key=abs, default=0.0)
 
 
 def _clip_correlation(value: float) -> float:

@@ -11,6 +11,7 @@ MOST_TERMS = 300
 SMALL = 1e-300
 EXACT = 1e-14
 MOST_HALVINGS = 200
+LEAST_TAIL = 1e-16
 # beyond so many degrees of freedom nobody sees a difference to the normal
 MOST_FREE = 100_000
 
@@ -50,6 +51,15 @@ def compute_quantile(tail: float, free: float) -> float:
         else:
             high = middle
     return high
+
+
+def convert_from_normal(value: float, free: float) -> float:
+    """The value of Student's t above which there is as much as above this one of the
+    normal; within what doubles tell apart of the normal, ±8.2."""
+    tail = max(math.erfc(abs(value) / math.sqrt(2)) / 2, LEAST_TAIL)
+    if tail >= 0.5:
+        return 0.0
+    return math.copysign(compute_quantile(tail, free), value)
 
 
 def _compute_beta(x: float, a: float, b: float) -> float:
