@@ -27,7 +27,7 @@ Guessed = str | list[str]  # a column, or several that make one text
 
 SCALARS = (str, int, float)
 MOST_KEYS = 12  # keys that are told; of more the first
-SAME_COLUMNS = "; the columns are those that were asked for, so repair the rows"
+SAME_COLUMNS = "; the columns are those that were asked for: repair the rows, or name other columns"
 
 
 # What columns are often called that hold a part of an example, the more telling first.
@@ -250,7 +250,9 @@ def guess_format(path: Path) -> Guess:
     rows = row_files.read_first_rows(file)
     columns = row_files.list_keys(rows)
     if not columns:
-        raise UserError(f"{file}: holds no row with columns")
+        raise UserError(
+            f"{file}: holds no row with columns: it is empty, or its first rows cannot be read"
+        )
     mapped = _list_mappings(rows)
     if mapped:
         fitting = mapped[0]
