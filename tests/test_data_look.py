@@ -336,6 +336,10 @@ def test_a_grid_may_hold_tasks_out_by_their_names(zsg: Zsg) -> None:
 
     tested = [look["sources"][0]["splits"]["test"]["tasks"] for look in printed["data"]]
     assert tested == [{"sums": 10}, {"words": 5}]
+    source.update(tags=".", keep_tags="x", held_out={"share": "1/5"})
+    zsg.write("grid.yaml", json.dumps({"name": "g", "defaults": defaults}))
+    zsg("data", "show", "grid.yaml", code=2)
+    assert "is a folder; name a file of tags" in zsg.said
 
 
 @pytest.mark.engine

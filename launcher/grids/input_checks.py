@@ -199,6 +199,8 @@ class _Checks:
                 located[key] = inputs.find_data(
                     name_key(name, key), path, reader, self._downloads
                 )
+                if key == "tags" and located[key].is_dir():
+                    raise UserError(f"{located[key]} is a folder; name a file of tags")
         if not self._is_whole:
             return
         if "path" in located:
