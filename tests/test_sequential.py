@@ -326,6 +326,7 @@ def test_looks_stand_beside_the_claims(tmp_path: Path) -> None:
         ("{looks_at: [4, 6]}", "unknown key 'looks_at' in `claims.looks`. Known: at,"),
         ("{at: [6], futility: 0.7}", "futility: must be less than 0.5"),
         ("{at: [6], expect: {effect: 1}}", "give either split_sd or pilot"),
+        ("[4, 6]", "looks: must be a mapping, found [4, 6]"),
     ],
 )
 def test_looks_that_cannot_be_are_refused(

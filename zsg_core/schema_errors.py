@@ -253,7 +253,7 @@ def write_plainly(message: str) -> str:
     """A message of pydantic in the words of whoever writes a grid."""
     for programmers, users in WORDS.items():
         message = message.replace(programmers, users)
-    return message
+    return re.sub(r" or instance of \w+$", "", message)
 
 
 def _describe_value_problem(problem: ErrorDetails) -> str:
