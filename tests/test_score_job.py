@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +251,25 @@ def test_a_killed_job_goes_on_after_its_last_whole_block(
     written = [(each / "scores.jsonl").read_bytes() for each in files]
     assert written[0] == written[1]
     assert not draft.parent.exists()
+
+
+def test_scores_of_other_weights_are_not_gone_on_with(
+    corpus: Corpus, bases: list[Path], blocks: Blocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a run's weights were trained again between a kill and the next start."""
+    find_weights = score_job._Bench.find_weights
+    job = make_job(corpus, bases[0], "answer_length", mark="-moved")
+    with pytest.raises(Killed):
+        score_job.score_examples(job)
+
+    def find_others(bench: Any, scorer: Any) -> score_job.Weights:
+        return replace(find_weights(bench, scorer), digest="other")
+
+    monkeypatch.setattr(score_job._Bench, "find_weights", find_others)
+    blocks.most = 99
+    score_job.score_examples(job)
+
+    assert blocks.begun == [0, 4, 0, 4, 8, 12]
 
 
 def test_a_folder_that_has_changed_is_refused(

@@ -6,7 +6,8 @@ scores/<id>/           scores.jsonl: a line for each example that has a score, i
                        file of scores; meta.json: jobs.contract.prepared.ScoresMeta
 scores/.<id>.draft/    blocks.jsonl while they are made, a line for each BLOCK examples, and
                        since.jsonl of an earlier model that the score compares with;
-                       how.json: the most tokens of a row, as it was chosen first
+                       how.json: of which weights they are, and the most tokens of a row,
+                       as it was chosen first
 
 Killed at any moment it goes on after the last whole block. A block is scored alone, so a
 job that went on has the scores that one in one go would have had; what is published is
@@ -165,6 +166,7 @@ def _make_scores(bench: _Bench, scores: ScoresToMake) -> None:
     draft = folder.parent / f".{folder.name}.draft"
     ownership.make_folder(draft)
     making = _Making(bench, scores, draft)
+    making.drop_others()
     rows = making.score_all()
     _publish(folder, making, [_round(row) for row in rows])
     shutil.rmtree(draft, ignore_errors=True)
@@ -244,8 +246,25 @@ class _Making:
         """A model, whose rows are as they were when the draft was begun."""
         model = self.bench.hold(weights, self.precision, self.tokens)
         if self.tokens is None:
-            write_json(self.draft / HOW, {"tokens": getattr(model, "tokens", None)})
+            self._note(tokens=getattr(model, "tokens", None))
         return model
+
+    def drop_others(self) -> None:
+        """Takes away what the draft has of other weights: those of a run may have been
+        trained again since, elsewhere, and one list is of one model."""
+        how = read_json(self.draft / HOW) or {}
+        if how.get("weights", self.weights) != self.weights:
+            logger.warning(
+                f"{self.rule.name}: the scores in {self.draft} are of other weights; all are"
+                " made anew"
+            )
+            for name in (BLOCKS, SINCE, HOW):
+                (self.draft / name).unlink(missing_ok=True)
+        self._note(tokens=self.tokens)
+
+    def _note(self, tokens: int | None) -> None:
+        """Writes down how the draft is made."""
+        write_json(self.draft / HOW, {"weights": self.weights, "tokens": tokens})
 
     def score_all(self) -> list["_Row"]:
         """All examples with their scores: of two models how far the number falls from
