@@ -11,14 +11,19 @@ import pytest
 from benchmarks.report import listed_run, record_run
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, job_file, look_decision
-from jobs.contract.causes import Cause
+from jobs.contract.causes import Cause, Known
 from jobs.contract.folder import Workspace
-from jobs.contract.grid_record import GridRecord, ListedRun, write_grid_record
+from jobs.contract.grid_record import (
+    DatedClaim,
+    GridRecord,
+    ListedRun,
+    write_grid_record,
+)
 from jobs.contract.job_file import LookedRun, LookJob, Paths, Resources
 from jobs.contract.look_decision import LookDecision
 from jobs.contract.states import State
 from jobs.deciding import judged_claims, look
-from launcher.grids import grid_claims
+from launcher.grids import claim_deviations, grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.planning.plan import SKIP, SUBMIT, Action, Plan, run_item
@@ -76,7 +81,8 @@ def test_each_wave_waits_for_the_look_before_it() -> None:
 
     assert [look.number for look in plan.looks] == [1, 2]
     assert len(first.after) == 8
-    assert len(second.after) == 10
+    assert second.after[0] == first.item
+    assert len(second.after) == 1 + 10
     for group in plan.groups:
         splits = {split_of[run.id] for run in group.runs}
         if first.item in group.after:
@@ -93,7 +99,7 @@ def test_each_wave_waits_for_the_look_before_it() -> None:
             continue
         for item in array.after:
             after = {one.item: one.after for one in plan.looks}.get(item, ())
-            assert seen.issuperset(after)
+            assert seen.issuperset(filter(job_file.is_run_item, after))
         seen |= {run_item(run) for run in array.runs}
 
 
@@ -130,6 +136,7 @@ def test_one_of_the_first_wave_goes_first() -> None:
 
     assert gated.canary is not None
     assert gated.canary.waiting == 7
+    assert all(gated.canary.item in one.after for one in gated.looks)
     for group in gated.groups:
         if any(one.item in group.after for one in gated.looks):
             assert gated.canary.item not in group.after
@@ -302,6 +309,36 @@ def test_a_look_without_a_decision_ends_nothing(
     assert list_told(place, waiting) == []
 
 
+def test_a_look_without_any_run_that_is_done_fails(tmp_path: Path) -> None:
+    """What has ended them all would end those behind it; they wait for it to end well."""
+    place = Workspace(tmp_path)
+    job = make_look(place, record_study(place, 1.0, done=0))
+
+    with pytest.raises(Known, match="none of the 8 runs before look 1 is done"):
+        look.take_look(job)
+    assert look_decision.read_decision(tmp_path / "looks/one") is None
+
+
+def test_a_look_of_an_earlier_design_spares_nothing(tmp_path: Path) -> None:
+    """The grid's claims or looks were edited since: its runs are for looks of their own."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    waiting = wait_at_start(place, rows)
+    job = make_look(place, rows)
+    runs = [ListedRun(run=row["run"], axes=row["axes"]) for row in rows]
+    dated = DatedClaim(claim=job.claims[0], since=1, done=0)
+    told: list[int] = []
+    for at in ([4, 6], [4, 5, 6]):
+        locked = claim_deviations.lock_looks(Looks(at=at))
+        assert locked is not None
+        record = GridRecord(name="g", runs=runs, claims=[dated], looks=locked)
+        write_grid_record(place, record)
+        assert look.take_look(job).is_over
+        told.append(len(list_told(place, waiting)))
+
+    assert told == [0, 4]
+
+
 def test_a_budget_that_is_spent_ends_the_study(tmp_path: Path) -> None:
     """Whatever the claims say: a run that held eight GPUs for an hour took eight hours."""
     place = Workspace(tmp_path)
@@ -331,6 +368,8 @@ def test_a_look_is_read_from_its_file(tmp_path: Path) -> None:
 
     assert job_file.read_job(folder) == job
     assert job_file.jobs_before(job) == []
+    behind = msgspec.structs.replace(job, after=["looks/two", "runs/r"])
+    assert job_file.jobs_needed(behind) == ["looks/two"]
 
 
 def test_tests_of_later_splits_do_not_turn_a_look_that_was_taken(

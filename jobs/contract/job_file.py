@@ -510,6 +510,20 @@ def jobs_before(job: AnyJob | None) -> list[str]:
     return job.after if waits else []
 
 
+def is_run_item(item: str) -> bool:
+    """Whether a job folder is a run's."""
+    return item.startswith("runs/")
+
+
+def jobs_needed(job: AnyJob | None) -> list[str]:
+    """The job folders that must have ended well for a job to start: a look waits for the
+    runs before it however they end."""
+    before = jobs_before(job)
+    if isinstance(job, LookJob):
+        return [item for item in before if not is_run_item(item)]
+    return before
+
+
 def continue_policy(job: AnyJob) -> Policy | None:
     """How a job continues after its time limit; None where nothing continues it."""
     return job.go_on if isinstance(job, TrainJob | EvaluateJob) else None

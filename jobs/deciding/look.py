@@ -11,6 +11,8 @@ import json
 import logging
 from collections.abc import Sequence
 
+from msgspec import UnsetType
+
 from jobs.contract import attempt as attempts
 from jobs.contract import (
     cancellation,
@@ -21,6 +23,7 @@ from jobs.contract import (
     past_attempts,
 )
 from jobs.contract.attempt import now_ms
+from jobs.contract.causes import Cause, Known
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import LookJob
@@ -54,6 +57,7 @@ def decide(job: LookJob) -> LookDecision:
     looks = Looks.model_validate(job.looks)
     claims = OF_A_GRID.validate_python([json.loads(text) for text in job.claims])
     runs = [ListedRun(run=run.run, axes=run.axes) for run in job.runs]
+    _refuse_without_runs(job)
     record = GridRecord(name=job.grid, runs=runs)
     judged = judged_claims.judge_claims(job.workspace, record, claims, looks)
     is_over, why = _conclude(judged, job, looks)
@@ -65,6 +69,19 @@ def decide(job: LookJob) -> LookDecision:
         why=why,
         claims=[f"{claim.claim.claim}: {claim.verdict.word}" for claim in judged],
         at=now_ms(),
+    )
+
+
+def _refuse_without_runs(job: LookJob) -> None:
+    """Raises Known where no run before the look is done: what has ended them all would
+    end those behind it, too."""
+    if any(_is_done(job.workspace, run.run) for run in job.runs):
+        return
+    count = len(job.runs)
+    raise Known(
+        Cause.LOOK_FAILED,
+        f"none of the {count} runs before look {job.number} is done, so there is nothing"
+        " to decide by",
     )
 
 
@@ -119,6 +136,9 @@ def sum_gpu_hours(workspace: Workspace, runs: Sequence[str]) -> float:
 def spare_runs(job: LookJob, why: str) -> list[str]:
     """Tells the runs of later waves to end when they start; those that have begun, that
     are done, or that another grid lists are left alone. Returns which were told."""
+    if not _is_as_submitted(job):
+        logger.info("the grid was changed since, so no run is spared by this look")
+        return []
     listed = _list_others(job)
     spared: list[str] = []
     for run in job.spares:
@@ -141,11 +161,30 @@ def _waits(job: LookJob, run: str) -> bool:
     train = job_file.read_job_if_sound(folder)
     if train is None:
         return False
-    end = exit_record.read_if_sound(folder)
-    if end is not None and end.outcome == Outcome.DONE:
+    if _is_done(job.workspace, run):
         return False
     attempt = attempts.read_attempt(folder)
     return attempt is None or attempt.submission != train.submission
+
+
+def _is_done(workspace: Workspace, run: str) -> bool:
+    end = exit_record.read_if_sound(workspace.run(run))
+    return end is not None and end.outcome == Outcome.DONE
+
+
+def _is_as_submitted(job: LookJob) -> bool:
+    """Whether the grid still wants the claims and looks that this look was submitted
+    for; else its runs are for looks of their own."""
+    try:
+        record = grid_record.read_grid_record(job.workspace, job.grid)
+    except Damaged as error:
+        logger.warning(f"{error}: it is taken as it was submitted")
+        return True
+    if record is None:
+        return True
+    claims = [row.claim for row in record.claims or []]
+    looks = None if isinstance(record.looks, UnsetType) else record.looks.settings
+    return (claims, looks) == (job.claims, job.looks)
 
 
 def _list_others(job: LookJob) -> set[str]:

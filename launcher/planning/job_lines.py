@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from jobs.contract.folder import CHAT_TRIALS, SCORES
+from jobs.contract.job_file import is_run_item
 from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
@@ -269,12 +270,17 @@ def list_job_names(plan: Plan) -> list[str]:
         task = f"waits for the first checkpoint of {canary.run.id}"
         line = f"{canary.item}: {task}, one CPU"
         lines.append(line)
-    lines += [
-        f"{look.item}: looks at the claims after {len(look.after):,} runs, one CPU;"
-        f" {len(look.spares):,} runs wait for it"
-        for look in plan.looks
-    ]
+    lines += map(_describe_look, plan.looks)
     return lines
+
+
+def _describe_look(look: Look) -> str:
+    """A look, what it waits for, and what waits for it."""
+    runs = list(filter(is_run_item, look.after))
+    return (
+        f"{look.item}: looks at the claims after {len(runs):,} runs, one CPU;"
+        f" {len(look.spares):,} runs wait for it"
+    )
 
 
 def _describe_array(group: TrainGroup) -> str:

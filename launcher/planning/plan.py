@@ -170,7 +170,8 @@ class Canary:
 @dataclass(frozen=True)
 class Look:
     """A look that is to be taken. `number` counts from 1; `runs`: those of the waves up to
-    it; `spares`: those of the waves behind; `after`: the jobs that it waits for."""
+    it; `spares`: those of the waves behind; `after`: the jobs that it waits for, of which
+    all but runs must end well."""
 
     item: str
     number: int

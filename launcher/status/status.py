@@ -19,7 +19,7 @@ from jobs.contract import cancellation, gpu_hours, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.continuation import NEXT
 from jobs.contract.folder import Damaged, Workspace
-from jobs.contract.job_file import jobs_before
+from jobs.contract.job_file import jobs_needed
 from jobs.contract.states import State
 from jobs.files import file_errors
 from jobs.files.locks import NoLocks
@@ -370,7 +370,7 @@ class _Survey:
         has_not_started = state.attempt is None
         if state.state not in (State.CANCELLED, State.UNKNOWN) or not has_not_started:
             return state
-        for needed in jobs_before(job_file.read_job(self._workspace.root / item)):
+        for needed in jobs_needed(job_file.read_job(self._workspace.root / item)):
             before = self._find_state_before(needed)
             if before is None or before.in_queue or before.doing == LEAVING:
                 continue

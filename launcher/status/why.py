@@ -15,7 +15,7 @@ from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
-from jobs.contract.job_file import jobs_before
+from jobs.contract.job_file import jobs_needed
 from jobs.contract.states import State
 from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs, next_steps
@@ -199,7 +199,7 @@ def _by_record(workspace: Workspace, item: str, state: JobState) -> ProvenCause:
 
 def _from_before(look: Look, item: str, state: JobState) -> ProvenCause:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in jobs_before(job_file.read_job_if_sound(look.workspace.root / item)):
+    for needed in jobs_needed(job_file.read_job_if_sound(look.workspace.root / item)):
         proven = _by_record_before(look.workspace, needed, state) or _by_log_before(
             look, needed, state
         )

@@ -47,6 +47,8 @@ def with_first(
         groups=_put_first(plan, first, item),
         needed=needed,
         canary=Canary(item, first, len(waiting)),
+        # where the first run shows that none may follow, those of later waves do not, too
+        looks=[replace(look, after=[item, *look.after]) for look in plan.looks],
     )
 
 

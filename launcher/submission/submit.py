@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -464,8 +465,14 @@ class SlurmSubmitter:
 
     def _submit_look(self, look: Look, beside: Sequence[Submission]) -> Submission:
         """Submits the job that looks at the claims once the waves before it have ended,
-        and the evaluate jobs beside them; it takes one CPU."""
-        size = JobSize(time_min=LOOK_MIN)
+        and the evaluate jobs beside them; it takes one CPU.
+
+        The look before it and the job that watches the first run must have ended well:
+        where they have not, none of the runs behind this look is to start.
+        """
+        # a partition may grant no more than the runs take
+        longest = max(run.size.time_min for run in look.runs)
+        size = JobSize(time_min=min(LOOK_MIN, longest))
         sent = self.ledger.intend(
             kind="look",
             grid=self.grid.name,
@@ -480,12 +487,21 @@ class SlurmSubmitter:
             sent.id,
             size,
         )
+        ended = self._list_last_jobs(filter(job_file.is_run_item, look.after))
+        ended += [job_id for evaluate in beside for job_id in evaluate.ids]
+        well = self._list_last_jobs(filterfalse(job_file.is_run_item, look.after))
+        after = [
+            sbatch.build_dependency(ended, whatever_they_made=True),
+            sbatch.build_dependency(well),
+        ]
+        return self._send(sent, size, ",".join(filter(None, after)) or None)
+
+    def _list_last_jobs(self, items: Iterable[str]) -> list[str]:
+        """The ids of jobs, or of the last links of their chains, as far as Slurm has
+        any."""
         last = self.ledger.by_item()
-        links = [last[item].job_ids(item) for item in look.after if item in last]
-        ids = [link[-1] for link in links if link]
-        ids += [job_id for evaluate in beside for job_id in evaluate.ids]
-        after = sbatch.build_dependency(ids, whatever_they_made=True)
-        return self._send(sent, size, after)
+        links = [last[item].job_ids(item) for item in items if item in last]
+        return [ids[-1] for ids in links if ids]
 
     def _submit_evaluators(
         self, evaluation: Evaluation, trained: Submission

@@ -152,16 +152,21 @@ def _choose_looks(
     is_active: Callable[[str], bool],
 ) -> list[Look]:
     """The looks that are to be made: those that runs of the plan wait for and that are
-    not under way; each with the jobs that it waits for."""
+    not under way; each with the jobs that it waits for. The look before it is one of
+    them, or the runs behind a look that failed would only be missing at the next."""
     runs = [run for group in groups for run in group.runs]
     planned = {run_item(run) for run in runs}
     awaited = {gates[run.id] for run in runs if run.id in gates}
-    chosen = [
-        look for look in pending if look.item in awaited and not is_active(look.item)
-    ]
-    return [
-        replace(look, after=_list_before(look, planned, is_active)) for look in chosen
-    ]
+    chosen: list[Look] = []
+    earlier: list[str] = []
+    for look in pending:
+        if is_active(look.item):
+            earlier = [look.item]
+        elif look.item in awaited:
+            runs_before = _list_before(look, planned, is_active)
+            chosen.append(replace(look, after=[*earlier, *runs_before]))
+            earlier = [look.item]
+    return chosen
 
 
 def _list_before(

@@ -105,7 +105,7 @@ LONG_MODULES = [
     "wheel",
     "evaluate_suites",
     "canary",
-    "looks",
+    "waves_on_slurm",
     "ends_on_slurm",
     "submission_on_slurm",
     "snapshots",

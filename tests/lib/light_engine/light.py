@@ -11,7 +11,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from jobs.contract import item_losses
 from zsg_core.training import schedule
+
+# of the losses of items, where LIGHT_EFFECT is set: held-out tasks and items of each
+TASKS, ITEMS = 4, 3
 
 
 @dataclass
@@ -124,28 +130,57 @@ class BatchLoss:
 
 
 class CheckpointLosses:
-    """The loss at checkpoints: a number that the weights decide."""
+    """The loss at checkpoints: a number that the weights decide.
+
+    With LIGHT_EFFECT there are losses of items, too, of tasks that are a held-out
+    split's own: in random order they are higher by the effect, for a claim to find.
+    """
 
     digests, sets = {}, {"loss": Ids([])}
 
     def __init__(self, job, engine, test, ranks, device, budget, *, first, steps):
         self.engine = engine
+        self.effect = float(os.environ.get("LIGHT_EFFECT", "nan"))
+        self.is_random = job.stage["arrangement"]["order"] == "random"
+        split = job.stage["data"].get("held_out")
+        self.names = [f"{split} {task}" for task in range(TASKS) for _ in range(ITEMS)]
         self.steps = frozenset(
             first + one
             for one in schedule.list_checkpoint_steps(steps, job.checkpoints.every)
         )
         self.cells = frozenset((step, "loss") for step in self.steps)
 
+    @property
+    def has_items(self):
+        return self.effect == self.effect
+
     def describe(self, run, attempt):
-        pass
+        if self.has_items:
+            ids = [f"{name} {place}" for place, name in enumerate(self.names)]
+            tokens = [1] * len(ids)
+            item_losses.describe_items(run, ids, self.names, tokens, {})
 
     def measure(self, step, examples, journal):
         if "LIGHT_DIVERGES" in os.environ and step:
             return {"loss": float("nan")}
+        if self.has_items:
+            losses = [self.lose_item(place) for place in range(len(self.names))]
+            if journal:
+                where = {"step": step, "examples": examples}
+                item_losses.journal_item_losses(
+                    journal, "loss", np.array(losses), **where
+                )
+            return {"loss": sum(losses) / len(losses)}
         return {
             "loss": number(self.engine.weights),
             "loss/token_mean": number(self.engine.weights + "token"),
         }
+
+    def lose_item(self, place):
+        """A height of the item's task, the effect, and some noise."""
+        height = number(self.names[place])
+        noise = number(f"{self.engine.weights}{place}") / 10
+        return 1 + height + self.effect * self.is_random + noise
 
 
 def number(text):
