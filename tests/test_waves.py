@@ -167,6 +167,8 @@ def test_what_a_look_has_spared_is_not_submitted() -> None:
         action.run.axes["data.held_out.seed"] for action in over if action.kind == SKIP
     ]
     assert sorted(spared) == [4, 4, 5, 5]
+    assert sum(map(waves.is_spared, over)) == 4
+    assert not any(map(waves.is_spared, goes_on))
     assert goes_on == actions
     skipped = [Action(run, SKIP, "cancelled", State.CANCELLED) for run in runs]
     told = JobState(state=State.CANCELLED, cause=Cause.SPARED, evidence="decided")

@@ -202,6 +202,8 @@ def test_a_look_that_is_requeued_decides_the_same(
     looked("report", "looked")
     page = (looked.work / "grids/looked/report/report.html").read_text()
     assert "look 1 of 3" in page
+    files = [looked.folder / name for name in ("looked.yaml", "slurm.yaml")]
+    assert "report looked" in looked("plan", files[0], "--profile", files[1])
 
 
 @pytest.mark.soak(part="slurm")
@@ -268,3 +270,25 @@ def test_a_first_run_that_diverges_stops_all_waves(looked: Zsg, tasks: Path) -> 
     assert causes.count(Cause.CANARY_FAILED) == 7
     assert causes.count(Cause.LOOK_FAILED) == 4
     assert read_decisions(looked) == []
+
+
+@pytest.mark.soak(part="slurm")
+def test_a_study_that_is_cancelled_in_mid_wave_goes_on_when_retried(
+    looked: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """Its looks leave the queue with its runs; retried, both come again, and runs behind a
+    look that decides are spared."""
+    runs = submit(looked, tasks, [4, 5], step_s=0.5)
+    wait_until(lambda: any(list_starts(looked, runs)))
+    looked("cancel", "looked", "--yes")
+    wait_until_ended(looked, 300)
+    wait_until(lambda: not slurm.run("squeue", "-h"))
+    assert read_decisions(looked) == []
+    submit(looked, tasks, [4, 5], "--retry")
+    wait_until_ended(looked, 300)
+
+    assert [decision.is_over for decision in read_decisions(looked)] == [True]
+    states = [row["state"] for row in list_rows(looked)]
+    assert states.count(State.DONE) == 8
+    assert states.count(State.CANCELLED) == 2
+    assert {row["cause"] for row in list_rows(looked)} == {None, Cause.SPARED}

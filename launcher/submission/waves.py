@@ -82,6 +82,11 @@ def spare_actions(
     ]
 
 
+def is_spared(action: Action) -> bool:
+    """Whether nothing is done about a run since a look has found it needless."""
+    return action.kind == SKIP and action.reason.startswith(SPARED_BY)
+
+
 def _find_spared(
     looks: Sequence[Look], decisions: Mapping[str, LookDecision]
 ) -> dict[str, str]:

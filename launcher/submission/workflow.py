@@ -54,7 +54,7 @@ from launcher.status import data_notes, version_notes
 from launcher.status import status_view as view
 from launcher.status.status import collect_states
 from launcher.status.status_view import ShownJob
-from launcher.submission import job_files, local
+from launcher.submission import job_files, local, waves
 from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import plan_view, show
@@ -495,7 +495,9 @@ def _name_next(
     if plan.changes_queue:
         command = look.submit or f"submit {shlex.quote(_shown(opened.grid.path))}"
         return f"{_command()} {command}"
-    states = {action.state for action in plan.actions}
+    # to one that a look has spared nothing has happened
+    open_actions = itertools.filterfalse(waves.is_spared, plan.actions)
+    states = {action.state for action in open_actions}
     if states.intersection(ACTIVE):
         return f"{_name_command('status', opened)} --watch"
     if states & {State.FAILED, State.UNKNOWN, State.CANCELLED}:
