@@ -64,7 +64,7 @@ def plan_held(
         }
 
     monkeypatch.setattr(submit_plan, "collect_states", collect)
-    grid = cast("Any", SimpleNamespace(name="g"))
+    grid = cast("Any", SimpleNamespace(name="g", looks=None, claims=[]))
     profile = Profile(name="p", kind="slurm")
     site = Site(Workspace(folder), profile)
     return submit_plan.SubmitPlanner(site, grid, runs, ledger, allow).plan_submit()
