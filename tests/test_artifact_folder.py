@@ -3,6 +3,7 @@ leads there?"""
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -205,7 +206,14 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(
     swapping.start()
     read = set()
     try:
-        for _ in range(1500):
+        # as long as it takes until both were met: on a busy machine one of the two
+        # threads may run alone for long
+        until = time.monotonic() + 120
+        number = 0
+        while number < 1500 or (
+            {"own", "NotBelow"} - read and time.monotonic() < until
+        ):
+            number += 1
             try:
                 artifact_folder.read_file(root, ["now", "id_rsa"], tmp_path / "copy")
                 read.add((tmp_path / "copy").read_text())

@@ -134,7 +134,8 @@ def test_points_arrive_while_it_trains(tmp_path: Path, mlflow: str) -> None:
 
     assert job.poll() is None, (folder / "log").read_text()
     assert 0 < len(child_points(tmp_path, mlflow)) < 5 * 150
-    assert os.getpriority(os.PRIO_PROCESS, deliveries(folder)[0]) == 19
+    lowest = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 19)
+    assert os.getpriority(os.PRIO_PROCESS, deliveries(folder)[0]) == lowest
     assert job.wait(120) == 0
     wait_until(lambda: not deliveries(folder), 120)
     assert_exactly_once(tmp_path, "live", ["light"], mlflow)

@@ -153,11 +153,11 @@ def test_one_and_two_nodes_compute_the_same(
 
 
 MORE_ROWS = [
-    pytest.param(rows, marks=pytest.mark.soak(part="slurm")) for rows in (2, 3, 5)
+    pytest.param(rows, marks=pytest.mark.soak(part="slurm")) for rows in (2, 3, 5, 6)
 ]
 
 
-@pytest.mark.parametrize("rows", [1, 4, 6, *MORE_ROWS])
+@pytest.mark.parametrize("rows", [1, 4, *MORE_ROWS])
 def test_a_submit_killed_anywhere_leaves_one_job_per_run(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, rows: int
 ) -> None:
@@ -262,6 +262,7 @@ def test_a_requeued_run_goes_on(
     assert "zsg.flag" not in child_runs(zsg.work, "small")[row["run"]]["tags"]
 
 
+@pytest.mark.soak(part="slurm")
 def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_template_plans_cleanly(
     assert all(" come again" in line for line in notes)
 
 
+@pytest.mark.soak(part="trials")
 def test_shapes_of_orders_are_planned_for_a_large_model(
     shelved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
