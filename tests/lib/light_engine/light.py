@@ -141,8 +141,9 @@ class CheckpointLosses:
     def __init__(self, job, engine, test, ranks, device, budget, *, first, steps):
         self.engine = engine
         self.effect = float(os.environ.get("LIGHT_EFFECT", "nan"))
-        self.is_random = job.stage["arrangement"]["order"] == "random"
-        split = job.stage["data"].get("held_out")
+        # a job of a test that has no data has no items either
+        self.is_random = job.stage.get("arrangement", {}).get("order") == "random"
+        split = job.stage.get("data", {}).get("held_out")
         self.names = [f"{split} {task}" for task in range(TASKS) for _ in range(ITEMS)]
         self.steps = frozenset(
             first + one
