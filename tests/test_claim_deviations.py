@@ -132,6 +132,7 @@ def test_claims_without_looks_change_freely_and_it_is_kept(tmp_path: Path) -> No
     assert collect(record(later, deviations=kept), later) == kept
 
 
+@pytest.mark.engine
 def test_the_page_tells_deviations_as_text(tmp_path: Path) -> None:
     """With their dates; what looks like HTML stays text."""
     grid = load(tmp_path, "  " + LIST % "")
@@ -168,6 +169,7 @@ claims:
 """
 
 
+@pytest.mark.engine
 def test_plan_says_that_submit_would_refuse_changed_claims(
     tmp_path: Path,
     tasks: Path,

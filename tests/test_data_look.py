@@ -256,6 +256,7 @@ def test_rows_that_are_no_examples_are_counted_with_their_lines(tmp_path: Path) 
     assert first == "3 rows are no example: passed over, by data.on_bad_row: skip"
 
 
+@pytest.mark.engine
 def test_nothing_of_the_data_reaches_a_terminal_or_a_page_raw(tmp_path: Path) -> None:
     """Neither control characters nor markup; long texts are shortened."""
     row = {"question": "\x1b[2Jq <b>", "answer": "a" * 1000, "task": "t \u202e"}

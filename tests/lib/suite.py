@@ -36,6 +36,7 @@ PACKAGES_OF_EXTRAS = {
     "peft",
     "psycopg",
     "rouge_score",
+    "sacrebleu",
     "safetensors",
     "scipy",
     "selenium",
@@ -76,6 +77,7 @@ COSTLY_MODULES = {
     "test_embedding_code",
     "test_estimate",
     "test_hostile_input",
+    "test_making",
     "test_parity",
     "test_plan_command",
     "test_report",
@@ -84,6 +86,7 @@ COSTLY_MODULES = {
     "test_sandbox",
     "test_templates",
     "test_text_tokens",
+    "test_translation",
     "test_wheel",
 }
 COSTLY_MARKS = ("browser", "engine", "process", "slurm", "soak")
