@@ -187,3 +187,11 @@ def test_a_licence_that_is_no_ordinary_file_is_not_read(tmp_path: Path) -> None:
 
     assert licences.find_licence(tmp_path) == ("", licences.UNKNOWN)
     assert licences.find_licence(tmp_path / "gone") == ("", licences.UNKNOWN)
+
+
+def test_a_card_of_blank_lines_is_read_in_one_pass() -> None:
+    """A head that never ends takes no time that grows with the square of its lines; one
+    that ends is read, also with blanks behind its marks."""
+    assert licences.read_card_head("---\n" + "\n" * 2_000_000) == ""
+    assert licences.read_card_head("--- \nlicense: mit\n---\t\ntext") == "license: mit"
+    assert licences.read_card_head("text\n---\nlicense: mit\n---\n") == ""

@@ -102,6 +102,22 @@ def _is_tied(name: str, key: str, all_axes: Sequence[Axes]) -> bool:
     return len(set[str]().union(*values_at.values())) > 1
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What runs that differ in a claim's own axis give it.
+
+    `curves` with their `waves`, and the waves of runs that are `lacking` values.
+    `are_runs`: no run has a value for each item, so that runs are the units.
+    `of_items`: the splits whose items are all of one task.
+    """
+
+    are_runs: bool
+    curves: list[Curve]
+    waves: list[int]
+    lacking: list[int]
+    of_items: set[str]
+
+
 def _judge_group(
     claim: Claim,
     axes: Axes,
@@ -112,14 +128,33 @@ def _judge_group(
     """A claim's verdict of runs that differ in its own axis, what is tied to it, seeds
     and splits."""
     levels = _list_levels(claim)
+    evidence = _collect_evidence(claim, members)
+
+    def judge(some: Sequence[Curve], tail: float) -> ClaimVerdict:
+        if evidence.are_runs and some:
+            return verdict.judge_claim(
+                claim, some, levels, units_are_runs=True, tail=tail
+            )
+        of_tasks = not any(curve.split in evidence.of_items for curve in some)
+        return _judge(claim, some, levels, of_tasks, tail)
+
+    decided = _decide(evidence, judge, looks)
+    means = verdict.compute_mean_curves(evidence.curves, levels, claim)
+    if isinstance(claim, IsEarlier | IsSteadier):
+        means = metric_questions.express_as_ways(means, float(claim.within))
+    return JudgedClaim(claim, axes, _with_tied(decided, tied), means)
+
+
+def _collect_evidence(claim: Claim, members: Sequence[ClaimRun]) -> _Evidence:
+    """The curves of runs, each named by what the claim compares."""
     # where no run has a value for each item, runs are the units; of looks the first
     # wave says so: what comes later may not turn a look that was taken
     first_wave = min((run.wave for run in members), default=0)
     are_runs = not any(run.curves for run in members if run.wave == first_wave)
-    of_items: set[str] = set()  # the splits whose items are all of one task
+    of_items: set[str] = set()
     curves: list[Curve] = []
     waves: list[int] = []
-    lacking: list[int] = []  # the waves of runs without values
+    lacking: list[int] = []
     for run in members:
         of_run = run.numbers if are_runs else run.curves
         if not of_run:
@@ -128,26 +163,17 @@ def _judge_group(
             of_items.update(curve.split for curve in of_run)
         curves += _place(claim, run, of_run)
         waves += [run.wave] * len(of_run)
-    curves = claim_runs.name_apart(curves)
+    return _Evidence(are_runs, claim_runs.name_apart(curves), waves, lacking, of_items)
 
-    def judge(some: Sequence[Curve], tail: float) -> ClaimVerdict:
-        if are_runs and some:
-            return verdict.judge_claim(
-                claim, some, levels, units_are_runs=True, tail=tail
-            )
-        of_tasks = not any(curve.split in of_items for curve in some)
-        return _judge(claim, some, levels, of_tasks, tail)
 
+def _decide(evidence: _Evidence, judge: Judge, looks: Looks | None) -> ClaimVerdict:
+    """The verdict of all curves, or at the looks."""
     if looks is None:
-        decided = _with_missing(judge(curves, TAIL), len(lacking))
-    else:
-        in_waves = _part_waves(curves, waves, lacking, len(looks.at))
-        decided = _judge_in_looks(in_waves, judge, looks)
-    decided = _with_tied(decided, tied)
-    means = verdict.compute_mean_curves(curves, levels, claim)
-    if isinstance(claim, IsEarlier | IsSteadier):
-        means = metric_questions.express_as_ways(means, float(claim.within))
-    return JudgedClaim(claim, axes, decided, means)
+        return _with_missing(judge(evidence.curves, TAIL), len(evidence.lacking))
+    in_waves = _part_waves(
+        evidence.curves, evidence.waves, evidence.lacking, len(looks.at)
+    )
+    return _judge_in_looks(in_waves, judge, looks)
 
 
 def _part_waves(

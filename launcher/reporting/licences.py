@@ -19,8 +19,8 @@ PAGES = (".html", ".pdf")  # which are named, not quoted
 MOST_READ = 1 << 16  # bytes of a file's head
 LONGEST = 200  # characters of what is passed on
 
-# the head of a model's or a data set's card on the hub
-_HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+# before and after the head of a model's or a data set's card on the hub
+MARK = "---"
 _LICENCE = re.compile(r"^licen[sc]e(?:_name)?:[ \t]*(\S.*)$", re.M)
 
 
@@ -36,7 +36,7 @@ def describe_licences(kind: str, paths: Iterable[Path]) -> Iterator[BundledLicen
 def find_licence(folder: Path) -> tuple[str, str]:
     """The file of a folder that tells its licence, and what it tells; no file and
     UNKNOWN where none does."""
-    card = _LICENCE.search(_read_card_head(folder / CARD))
+    card = _LICENCE.search(read_card_head(_read(folder / CARD)))
     if card:
         return CARD, _shorten(card[1])
     for path in _list_texts(folder):
@@ -57,9 +57,16 @@ def _list_texts(folder: Path) -> list[Path]:
         return []
 
 
-def _read_card_head(path: Path) -> str:
-    head = _HEAD.search(_read(path))
-    return head[1] if head else ""
+def read_card_head(card: str) -> str:
+    """What stands between the first line, a mark, and the next mark; line by line, as a
+    pattern may look from each blank line over all that follows."""
+    lines = card.splitlines()
+    if not lines or lines[0].rstrip() != MARK:
+        return ""
+    for number, line in enumerate(lines[1:], start=1):
+        if line.rstrip() == MARK:
+            return "\n".join(lines[1:number])
+    return ""
 
 
 def _read(path: Path) -> str:
