@@ -19,6 +19,7 @@ with warnings.catch_warnings():
         Generator,
         NumberedNucleus,
         cut_at_stops,
+        rank_tokens,
     )
 
 from zsg_core.errors import ClusterError, UserError
@@ -299,6 +300,26 @@ def test_a_model_without_numbers_draws_nothing(llama: Any) -> None:
             made(llama, NUMBERED, [0])
     finally:
         llama.lm_head.weight.data.copy_(held)
+
+
+@pytest.mark.parametrize("kind", ["apart", "equal", "impossible", "chances"])
+def test_tokens_are_found_by_rank_as_a_stable_sort_has_them(kind: str) -> None:
+    """At every rank, also where values are equal or minus infinity: answers that were
+    drawn before stay what they were."""
+    torch.manual_seed(0)
+    values = torch.randn(3, 60, dtype=torch.float64)
+    if kind == "equal":
+        values = values.round()
+    if kind == "impossible":
+        values[:, ::2] = -torch.inf
+    if kind == "chances":
+        values = (values * 500).softmax(-1)
+    expected, token_ids = values.sort(dim=-1, descending=True, stable=True)
+    ordered, find_tokens = rank_tokens(values)
+    found = [find_tokens(torch.full((3, 1), rank)) for rank in range(60)]
+
+    assert torch.equal(ordered, expected)
+    assert torch.equal(torch.cat(found, dim=1), token_ids)
 
 
 def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:

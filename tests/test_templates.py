@@ -189,6 +189,7 @@ RUNS = {
     "dmt-k-sweep": 6 * 2,
     "dmt-amounts": (3 + 1) * 5 * 2,
     "dmt-ratios": 15 - 2,
+    "dmt-rft": 2 * 3,
     "dmt-instag": 2 * 5 + 2,  # math alone at two amounts, which both are held against
     "dmt-representations": 2,
     "dmt-33b": 3 + (3 + 1) * 5,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     GenerationConfig,
@@ -27,6 +28,7 @@ from transformers import (
 from jobs.model import batch_budget
 from jobs.model.architecture import choose_attention
 from jobs.model.batch_budget import BatchBudget
+from jobs.runtime import devices
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
@@ -40,6 +42,7 @@ MOST_WEIGHTS = 4_000_000
 
 Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens
+FindTokens = Callable[[torch.Tensor], torch.Tensor]
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
@@ -374,7 +377,7 @@ class NumberedNucleus(LogitsProcessor):
     ) -> torch.Tensor:
         """(B, 1) the next tokens."""
         logits = self._penalise(generated, scores.double())
-        ordered, token_ids = logits.sort(dim=-1, descending=True, stable=True)
+        ordered, find_tokens = rank_tokens(logits)
         weights = self._weigh(ordered)
         together = weights.cumsum(-1)
 
@@ -384,7 +387,7 @@ class NumberedNucleus(LogitsProcessor):
         named = named.minimum(whole - 1)
 
         rank = (together <= named).sum(-1, keepdim=True)
-        return token_ids.gather(1, rank)
+        return find_tokens(rank)
 
     def _weigh(self, ordered: torch.Tensor) -> torch.Tensor:
         """(B, V) int64: the weights of tokens by their logits, the likeliest first."""
@@ -434,20 +437,42 @@ class FastNucleus(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(B, V) logits of the next token."""
-        ordered, token_ids = (
-            (scores.double() / self._how["temperature"])
-            .softmax(-1)
-            .sort(dim=-1, descending=True, stable=True)
-        )
-        before = ordered.cumsum(-1) - ordered
+        chances = (scores.double() / self._how["temperature"]).softmax(-1)
+        ordered, find_tokens = rank_tokens(chances)
+        together = ordered.cumsum(-1)
+        before = together - ordered
         nucleus_size = (before < self._how["top_p"]).sum(-1, keepdim=True)
-        whole = ordered.cumsum(-1).gather(1, nucleus_size - 1)
+        whole = together.gather(1, nucleus_size - 1)
         drawn = torch.stack(
             [torch.rand(1, dtype=torch.float64, generator=draw) for draw in self._draws]
         )
         rank = (before <= drawn.to(scores.device) * whole).sum(-1, keepdim=True) - 1
-        token = token_ids.gather(1, rank.minimum(nucleus_size - 1))
+        token = find_tokens(rank.minimum(nucleus_size - 1))
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+def rank_tokens(values: torch.Tensor) -> tuple[torch.Tensor, FindTokens]:
+    """Values of tokens (B, V) from the greatest to the least, and what finds the tokens
+    (B, 1) at ranks (B, 1); of equal values the first token comes first.
+
+    On a CPU a sort that carries the tokens along takes longer than a small model does,
+    so the values are sorted alone, and a token is found by its value.
+    """
+    if values.device.type != devices.CPU:
+        ordered, token_ids = values.sort(dim=-1, descending=True, stable=True)
+        return ordered, partial(token_ids.gather, 1)
+    ascending = np.sort(values.numpy(), axis=-1)
+    ordered = torch.from_numpy(ascending[:, ::-1].copy())
+
+    def find_tokens(rank: torch.Tensor) -> torch.Tensor:
+        value = ordered.gather(1, rank)
+        greater = (values > value).sum(-1, keepdim=True)
+        is_equal = values == value
+        place = is_equal.cumsum(-1) + greater
+        # the first of those that are as far along
+        return (place > rank).int().argmax(-1, keepdim=True)
+
+    return ordered, find_tokens
 
 
 def _draws(seed: int, names: Sequence[str]) -> list[torch.Generator]:

@@ -1,8 +1,9 @@
 """Asks a model in a folder for a maker of data.
 
 The draws are seeded by the ids of requests, and batches are those of all requests of a
-round, as they were planned first: a job that was killed and went on has the replies that
-one in one go would have had, but for rounding where a batch was half done.
+round, as they were planned first; one of which some replies were lost is answered again
+whole. So a job that was killed and went on has the replies that one in one go would have
+had, to the bit on a machine that computes alike.
 """
 
 import logging
@@ -104,9 +105,9 @@ class AskedModel:
         replied = sum(log.get(prompt.request) is not None for prompt in fitting)
         if replied:
             logger.info(f"asking {len(fitting)} times, continuing after {replied}")
-        for batch in _select_unanswered(batches, fitting, log):
+        for batch in _select_unfinished(batches, fitting, log):
             log.add(self._generate(generator, batch, sampling))
-            replied += len(batch)
+            replied = sum(log.get(prompt.request) is not None for prompt in fitting)
             logger.info(f"{replied} of {len(fitting)} requests have a reply")
 
     def _encode(
@@ -216,14 +217,12 @@ class AskedModel:
         ]
 
 
-def _select_unanswered(
+def _select_unfinished(
     batches: Sequence[Sequence[int]], fitting: Sequence[Prompt], log: ReplyLog
 ) -> Iterator[list[Prompt]]:
-    """What of each batch has no reply yet, where that is anything."""
+    """The batches of which a reply is missing, each whole: who shares a batch decides how
+    its numbers are rounded. Replies that are there stay, and the same come again."""
     for batch in batches:
         prompts_of_batch = [fitting[index] for index in batch]
-        unanswered = [
-            prompt for prompt in prompts_of_batch if log.get(prompt.request) is None
-        ]
-        if unanswered:
-            yield unanswered
+        if any(log.get(prompt.request) is None for prompt in prompts_of_batch):
+            yield prompts_of_batch

@@ -26,6 +26,15 @@ CONFIGS = {
         "num_hidden_layers": 60,
         "num_attention_heads": 52,
     },
+    # SmolLM2, which is a Llama
+    "135M": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
 }
 
 

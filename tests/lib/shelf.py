@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.lib.chat_templates import CHATML
 from tests.lib.published_llamas import remember, write_model
 from zsg_core import skills
 
@@ -15,7 +16,9 @@ MODELS = {
     "llama-7b-hf": "7B",
     "llama-13b-hf": "13B",
     "llama-33b-hf": "33B",
+    "SmolLM2-135M-Instruct": "135M",
 }
+CHAT_MODELS = ("SmolLM2-135M-Instruct",)  # they have a chat template
 DELIA = {
     "messages": [
         {"role": "user", "content": "{n} is 2\n\nSay so as <sep>."},
@@ -50,6 +53,7 @@ FOLDERS = {
 }
 FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
     "gsm8k-rft.jsonl": {"question": "{n} + 1?", "answer": "#### 2{n}"},
+    "gsm8k-train.jsonl": {"question": "{n} + 4?", "answer": "#### 5{n}"},
     "gsm8k-test.jsonl": {"question": "{n} + 2?", "answer": "#### 3{n}"},
     "code_alpaca_20k.json": {
         "instruction": "Print {n}.",
@@ -153,7 +157,9 @@ def fill(folder: Path, rows: int = 1) -> Path:
     _flan_mini(folder / "flan-mini", rows)
     (folder / "models").mkdir()
     for name, size in MODELS.items():
-        write_model(folder / "models" / name, size)
+        model = write_model(folder / "models" / name, size)
+        if name in CHAT_MODELS:
+            (model / "chat_template.jinja").write_text(CHATML)
     write_model(folder / "models/UltraRM-13b", "13B", ["regression_head"])
     for workspace in WORKSPACES:
         remember(folder / workspace, *(path for path in (folder / "models").iterdir()))
