@@ -126,15 +126,13 @@ def judge(raging: Storm, calm: Path, rows: list[dict]) -> None:
     assert {cause for _, cause, _ in raging.failures()} <= CAUSES
 
 
+@pytest.mark.soak(part="slurm")
 @pytest.mark.parametrize(
     ("seed", "events", "runs", "steps", "step_s"),
     [
         # as long as events last: each is to find runs under way
-        pytest.param(10, 6, 6, 80, 0.3),
-        *(
-            pytest.param(seed, 40, 24, 400, 0.2, marks=pytest.mark.soak(part="slurm"))
-            for seed in SEEDS
-        ),
+        (10, 6, 6, 80, 0.3),
+        *((seed, 40, 24, 400, 0.2) for seed in SEEDS),
     ],
 )
 def test_events(

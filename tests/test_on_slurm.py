@@ -153,11 +153,11 @@ def test_one_and_two_nodes_compute_the_same(
 
 
 MORE_ROWS = [
-    pytest.param(rows, marks=pytest.mark.soak(part="slurm")) for rows in (2, 3, 5, 6)
+    pytest.param(rows, marks=pytest.mark.soak(part="slurm")) for rows in (1, 2, 3, 5, 6)
 ]
 
 
-@pytest.mark.parametrize("rows", [1, 4, *MORE_ROWS])
+@pytest.mark.parametrize("rows", [4, *MORE_ROWS])
 def test_a_submit_killed_anywhere_leaves_one_job_per_run(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, rows: int
 ) -> None:

@@ -215,21 +215,37 @@ def _explain_short(
     usable = {
         task: _list_usable(pool, places, tested) for task, places in of_task.items()
     }
-    needing: list[tuple[str, int]] = []
-    trained: list[int] = split.train.tolist()
-    for number in trained:
+    available = _count_available(pool, split.train, shots, usable)
+    short = [(task, count) for task, count in available if count < shots.k]
+    is_part = split.is_bound or is_mixed
+    if not short or (is_part and len(short) < len(available)):
+        return None
+    task, count = short[0]
+    full_name = f"{name}/{task}" if name else task
+    return few_shot.explain_short(full_name, len(of_task[task]), count, shots.k)
+
+
+def _count_available(
+    pool: _Pool,
+    trained: Places,
+    shots: FewShotRule,
+    usable: Mapping[str, Collection[bytes]],
+) -> list[tuple[str, int]]:
+    """For each example trained on that is to be shown others: its task, and how many
+    questions of the task it may be shown.
+
+    `usable`: the different questions that may be shown, by task. Texts are shown none.
+    """
+    available: list[tuple[str, int]] = []
+    numbers: list[int] = trained.tolist()
+    for number in numbers:
         entry = pool.questions[number]
         is_text = not entry.own and entry.shown is None
-        if not is_text and shots.is_shown_any(entry.id):
-            task = pool.read.tasks[int(pool.read.task_of[number])]
-            needing.append((task, _count_others(usable[task], entry.own)))
-    short = [(task, count) for task, count in needing if count < shots.k]
-    is_part = split.is_bound or is_mixed
-    if not short or (is_part and len(short) < len(needing)):
-        return None
-    task, available = short[0]
-    full_name = f"{name}/{task}" if name else task
-    return few_shot.explain_short(full_name, len(of_task[task]), available, shots.k)
+        if is_text or not shots.is_shown_any(entry.id):
+            continue
+        task = pool.read.tasks[int(pool.read.task_of[number])]
+        available.append((task, _count_others(usable[task], entry.own)))
+    return available
 
 
 def _count_others(usable: Collection[bytes], own: Iterable[bytes]) -> int:

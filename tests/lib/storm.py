@@ -150,11 +150,19 @@ class Storm:
         began = time.monotonic()
         while self.jobs_of() or self.ranks():
             waited_s = time.monotonic() - began
-            assert waited_s < limit_s, (self.jobs_of(), self.ranks())
+            assert waited_s < limit_s, (self._describe_queue(), self.ranks())
+            self._tend()
+            self._start_held_jobs()
             self._follow_advice(self.zsg.status())
             if waited_s > STUCK_S and not self.ranks():
                 self._clear_stuck_nodes()
             time.sleep(2)
+
+    def _describe_queue(self) -> str:
+        """What Slurm says of the jobs and nodes that are left: id, name, state, reason,
+        node and age."""
+        jobs = self.ask("squeue", "-h", "-r", "-o", "%i %j %T %r %N %M")
+        return f"{jobs}\n{self.ask('sinfo', '-h', '-N', '-o', '%N %T %E')}"
 
     def _clear_stuck_nodes(self) -> None:
         """What an operator does about a job that Slurm clears up after for ever, since

@@ -208,26 +208,38 @@ def find_encoded(schema: Any) -> dict[str, Any]:
 
 
 def _json_of(field: Any) -> Any:
-    kind, metadata = field.type, field.metadata or {}
-    if (
-        getattr(kind, "extension_name", None) == JSON
-        or metadata.get(b"ARROW:extension:name") == JSON.encode()
-    ):
+    """Which values of a column of Arrow are JSON written as text: True for such a one, a
+    mapping by field for a structure that holds some, None for all others.
+
+    A list is looked at by its items.
+    """
+    kind = field.type
+    if _is_json(field):
         return True
     if hasattr(kind, "storage_type"):
         return None  # another type of somebody's own
     if hasattr(kind, "value_field"):
         return _json_of(kind.value_field)
-    if (
-        not hasattr(kind, "num_fields")
-        or not kind.num_fields
-        or not hasattr(kind, "field")
-    ):
+    if not _is_structure(kind):
         return None
-    fields = {
-        inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))
-    }
+    inner_fields = [kind.field(number) for number in range(kind.num_fields)]
+    fields = {inner.name: _json_of(inner) for inner in inner_fields}
     return {name: nested for name, nested in fields.items() if nested} or None
+
+
+def _is_json(field: Any) -> bool:
+    """Whether a column has Arrow's type of JSON: known to this pyarrow, or named only in
+    the field's metadata."""
+    metadata = field.metadata or {}
+    return (
+        getattr(field.type, "extension_name", None) == JSON
+        or metadata.get(b"ARROW:extension:name") == JSON.encode()
+    )
+
+
+def _is_structure(kind: Any) -> bool:
+    """Whether a type has fields of its own."""
+    return hasattr(kind, "field") and bool(getattr(kind, "num_fields", 0))
 
 
 def _features(written: bytes) -> dict[str, Any]:
