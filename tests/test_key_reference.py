@@ -23,6 +23,7 @@ from zsg_core.schema_errors import list_leaf_keys
 from zsg_core.settings.claims import KINDS
 from zsg_core.settings.looks import Expectation, Looks
 from zsg_core.settings.run import Settings
+from zsg_core.settings.summaries import SummarySettings
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = {entry.path: entry for entry in key_reference.list_keys("grid")}
@@ -71,6 +72,7 @@ def test_no_key_is_missing() -> None:
         "claims.looks",
         *(f"claims.looks.{name}" for name in Looks.model_fields),
         *(f"claims.looks.expect.{name}" for name in Expectation.model_fields),
+        *(f"summaries.{name}" for name in SummarySettings.model_fields),
     }
     of_profile = list_leaf_keys(Profile)
     behind = of_profile.index("notify") + 1

@@ -90,6 +90,15 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Summaries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a grid names of zsg_core.metrics.summaries. `data_sets`: set → names and
+    patterns of its prompts' tasks, by T0's names where empty; `averages`: name → metric
+    → what a guess would have, in per cent."""
+
+    data_sets: dict[str, list[str]] = {}
+    averages: dict[str, dict[str, float]] = {}
+
+
 class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A submitted grid.
 
@@ -101,7 +110,7 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     runs of their own; `former`: what it listed once. `notify`: who is told what befalls
     them. `looks`: when its claims are looked at, unset of one look at the end;
     `deviations`: what of the claims changed since the first submit, unset where nothing
-    did.
+    did; `summaries`: of several values, by its file, unset where it names none.
     """
 
     schema: int = SCHEMA
@@ -123,6 +132,7 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     notify: list[Receiver] | UnsetType = UNSET
     looks: LockedLooks | UnsetType = UNSET
     deviations: list[Deviation] | UnsetType = UNSET
+    summaries: Summaries | UnsetType = UNSET
 
     @property
     def all_runs(self) -> list[ListedRun]:

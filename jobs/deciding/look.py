@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from jobs.contract import attempt as attempts
 from jobs.contract import (
@@ -25,7 +25,7 @@ from jobs.contract import (
 from jobs.contract.attempt import now_ms
 from jobs.contract.causes import Cause, Known
 from jobs.contract.folder import Damaged, Workspace
-from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.grid_record import GridRecord, ListedRun, Summaries
 from jobs.contract.job_file import LookJob
 from jobs.contract.look_decision import LookDecision
 from jobs.contract.states import Outcome
@@ -58,7 +58,7 @@ def decide(job: LookJob) -> LookDecision:
     claims = OF_A_GRID.validate_python([json.loads(text) for text in job.claims])
     runs = [ListedRun(run=run.run, axes=run.axes) for run in job.runs]
     _refuse_without_runs(job)
-    record = GridRecord(name=job.grid, runs=runs)
+    record = GridRecord(name=job.grid, runs=runs, summaries=_read_summaries(job))
     judged = judged_claims.judge_claims(job.workspace, record, claims, looks)
     is_over, why = _conclude(judged, job, looks)
     return LookDecision(
@@ -70,6 +70,16 @@ def decide(job: LookJob) -> LookDecision:
         claims=[f"{claim.claim.claim}: {claim.verdict.word}" for claim in judged],
         at=now_ms(),
     )
+
+
+def _read_summaries(job: LookJob) -> Summaries | UnsetType:
+    """What the grid names of summaries; one that was submitted is never defined anew."""
+    try:
+        record = grid_record.read_grid_record(job.workspace, job.grid)
+    except Damaged as error:
+        logger.warning(f"{error}: claims of its summaries cannot be decided")
+        return UNSET
+    return UNSET if record is None else record.summaries
 
 
 def _refuse_without_runs(job: LookJob) -> None:

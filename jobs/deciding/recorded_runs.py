@@ -18,7 +18,7 @@ import numpy as np
 from jobs.contract import job_file, journal
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Damaged, Workspace, read_json
-from jobs.contract.grid_record import GridRecord, ListedRun
+from jobs.contract.grid_record import GridRecord, ListedRun, Summaries
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
@@ -28,7 +28,9 @@ from jobs.contract.length_notes import describe_chat, describe_lengths
 from jobs.contract.prepared import describe_arrangement
 from jobs.contract.stages import read_newest_stage
 from jobs.contract.states import Outcome, RecordedState
+from jobs.deciding import summary_values
 from zsg_core import recipe as recipes
+from zsg_core.metrics import summaries as summary_keys
 from zsg_core.orders import curriculum
 from zsg_core.orders.from_file import FILE
 from zsg_core.shown_text import make_showable
@@ -59,12 +61,18 @@ class RecordedRun:
     one of them by itself.
 
     A stage by itself is counted from 0, with what its predecessor ended at as its first
-    point. Its journals are read at once; Damaged for one that cannot be.
+    point. Its journals are read at once; Damaged for one that cannot be. `summaries`:
+    those that its grid names.
     """
 
     def __init__(
-        self, workspace: Workspace, listed: ListedRun, stage: int | None = None
+        self,
+        workspace: Workspace,
+        listed: ListedRun,
+        stage: int | None = None,
+        summaries: Summaries | None = None,
     ) -> None:
+        self._summaries = summaries or Summaries()
         self.run = listed.run
         self.axes = listed.axes
         self.recipe = listed.recipe
@@ -141,7 +149,10 @@ class RecordedRun:
         return [flag for stage in self.stages for flag in stage.flags]
 
     def points(self, key: str) -> dict[int, Point]:
-        """The values of one metric by step, in order."""
+        """The values of one metric, or of a summary, by step, in order. UserError for
+        the key of a summary that there is not."""
+        if summary_keys.is_summary(key):
+            return summary_values.find_points(self, key, self._summaries)
         by_step: dict[int, Point] = {}
         for stage in self.stages:
             for point in stage.points:
@@ -174,9 +185,15 @@ class RecordedRun:
             dict.fromkeys(point.key for stage in self.stages for point in stage.points)
         )
 
+    def summary_keys(self) -> list[str]:
+        """The summaries that there are of its metrics, but for those of single tasks."""
+        return summary_values.list_keys(self, self.keys(), self._summaries)
+
     def items(self, key: str) -> ItemLosses | None:
         """The losses of the items that `key` is the mean of, by step; None where there
-        are none, or the sets differ."""
+        are none, or the sets differ. UserError as for `points`."""
+        if summary_keys.is_summary(key):
+            return summary_values.find_items(self, key, self._summaries)
         by_stage = [
             read_test_losses(stage.folder, key, stage.rows) for stage in self.stages
         ]
@@ -258,9 +275,10 @@ def read_runs(
 ) -> Iterator[RecordedRun | UnreadableRun]:
     """The runs that a grid lists, each read when it is asked for; of several stages one
     by itself, or all."""
+    summaries = replace_unset(record.summaries)
     for listed in record.runs:
         try:
-            yield RecordedRun(workspace, listed, stage)
+            yield RecordedRun(workspace, listed, stage, summaries)
         except Damaged as error:
             yield UnreadableRun(listed.run, listed.axes, str(error))
 

@@ -4,19 +4,19 @@ reading the file.
 Inside `grid:` a list is always an axis and a list as a value is bracketed twice; a
 block is the product of its axes; `zip:` walks lists together; a mapping as a value is
 laid over what stands there. `--set` of the command line is laid over `defaults`; what
-the grid sets itself it cannot change. `claims:` is part of no run.
+the grid sets itself it cannot change. `claims:` and `summaries:` are part of no run.
 
 What is wrong is collected, so that all of it is told at once.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
-from launcher.grids import grid_claims, overrides
+from launcher.grids import grid_claims, grid_summaries, overrides
 from launcher.grids.grid_blocks import Blocks, read_axis, read_blocks
 from launcher.grids.grid_settings import Branch, Setting, find_common_key
 from launcher.grids.input_checks import Judged
@@ -35,10 +35,11 @@ from zsg_core.settings.claims import Claim
 from zsg_core.settings.fields import Strict
 from zsg_core.settings.looks import Looks
 from zsg_core.settings.run import MOST_STAGES, Settings
+from zsg_core.settings.summaries import SummarySettings
 
 __all__ = ["Draft", "Grid", "Point", "draft_grid", "load_grid"]
 
-KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims")
+KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims", "summaries")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
 
@@ -55,6 +56,7 @@ class Grid:
     overrides: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     looks: Looks | None = None
+    summaries: SummarySettings = field(default_factory=SummarySettings)
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,21 @@ def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
     expansion.resolve_points()
     points, notes = expansion.exclude(document)
     claims, looks = _read_claims(document, points, expansion, is_whole)
+    summaries = SummarySettings()
+    with faults.collecting():
+        summaries = grid_summaries.read_summaries(document)
     notes += grid_claims.find_notes(document, claims)
-    grid = Grid(path, top.name, top.profile, points, notes, tuple(sets), claims, looks)
+    grid = Grid(
+        path,
+        top.name,
+        top.profile,
+        points,
+        notes,
+        tuple(sets),
+        claims,
+        looks,
+        summaries,
+    )
     return Draft(document, options, grid, expansion.sections, faults, is_whole)
 
 

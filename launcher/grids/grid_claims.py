@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from jobs.contract.grid_record import DatedClaim
 from jobs.deciding.run_axes import name_split
-from launcher.grids import published
+from launcher.grids import grid_summaries, published
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
@@ -165,6 +165,8 @@ def _check_claim(
             with faults.collecting():
                 _check_axis(document, location, key, value, axes)
     with faults.collecting():
+        _check_metrics(document, location, claim)
+    with faults.collecting():
         _check_published(document, location, claim)
     _check_stage(document, location, claim, max_stages)
 
@@ -184,6 +186,14 @@ def read_question(
         if problem := _explain_no_axis(key, value, axes):
             raise UserError(f"compare: {problem}")
     return claim
+
+
+def _check_metrics(document: Document, location: Place, claim: Claim) -> None:
+    """UserError for a summary that there cannot be."""
+    try:
+        grid_summaries.check_claim(claim, grid_summaries.list_averages(document))
+    except UserError as error:
+        raise document.error((*location, "metric"), str(error)) from None
 
 
 def _check_published(document: Document, location: Place, claim: Claim) -> None:

@@ -18,6 +18,7 @@ from launcher.grids.grid_blocks import MOST_LETTERS
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.looks import Looks
 from zsg_core.settings.run import Settings
+from zsg_core.settings.summaries import SummarySettings
 
 # a name of the user's own within a dotted key
 NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"
@@ -32,6 +33,7 @@ def make_grid_schema() -> Schema:
     claims = _plain(OF_A_GRID.json_schema(ref_template="#/definitions/{model}"))
     kinds = claims.pop("$defs")
     looks, kinds_of_looks = _of(Looks)
+    summaries = _plain(SummarySettings.model_json_schema())
     values = dict(dotted_keys(settings, models))
     axes = {key: _axis(key, value) for key, value in values.items()}
     columns = {key: _listed(key, value) for key, value in values.items()}
@@ -106,11 +108,17 @@ def make_grid_schema() -> Schema:
                 {"type": "null"},
             ],
         },
+        "summaries": _or_null(
+            _ref("Summaries"),
+            "Summaries of several values: what zsg report, claims and MLflow know of beside"
+            " what is measured. No part of a run's identity. Null means none.",
+        ),
     }
+    shared = {"Looks": looks, "Summaries": summaries}
     return _document(
         "zsg grid",
         properties,
-        models | kinds | kinds_of_looks | {"Looks": looks} | sections,
+        models | kinds | kinds_of_looks | shared | sections,
         required=["name"],
     )
 

@@ -32,6 +32,7 @@ RUN_ID = {
     "grid": "by its keys",
     "exclude": ENTERS_NOT,
     "claims": ENTERS_NOT,
+    "summaries": ENTERS_NOT,
     "checkpoints": ENTERS_NOT,
     "resources": ENTERS_NOT,
     "model.name": "only whether it is tiny",
@@ -69,6 +70,7 @@ LANGUAGE = (
     "exclude",
     "claims",
     "claims.list",
+    "summaries",
 )
 
 MAPPING = "mapping"
@@ -183,6 +185,12 @@ def _list_grid_keys() -> list[KeyEntry]:
                 entries.append(entry)
         if name == "claims":
             entries += _list_claim_keys(schema, definitions)
+        if name == "summaries":
+            keys = _definition("#/definitions/Summaries", definitions)["properties"]
+            for key, within in keys.items():
+                entries.append(
+                    _make_entry(f"{name}.{key}", within, definitions, "grid")
+                )
     settings = definitions["settings"]["properties"]
     entries += [
         _make_entry(path, schema, definitions, "grid")

@@ -201,7 +201,8 @@ def _read(
         troubles += run_troubles
         notes |= dict.fromkeys(run_notes)
         metrics |= dict.fromkeys(run.keys())
-    _refuse_empty(record, options, metrics)
+    has_values = any(member.values for member in members)
+    _refuse_empty(record, options, metrics, has_values)
     _refuse_odd_places(options.x, members)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
@@ -220,10 +221,14 @@ def _read(
 
 
 def _refuse_empty(
-    record: GridRecord, options: ReportOptions, metrics: Collection[str]
+    record: GridRecord,
+    options: ReportOptions,
+    metrics: Collection[str],
+    has_values: bool,
 ) -> None:
-    """UserError for a metric or a stage that no run has, or where no run has recorded anything."""
-    if metrics and options.metric not in metrics:
+    """UserError for a metric or a stage that no run has, or where no run has recorded
+    anything. `has_values`: whether a run has one of the metric, which may be a summary."""
+    if metrics and not has_values and options.metric not in metrics:
         raise UserError(
             f"--metric {options.metric}: no run has it; there are {', '.join(sorted(metrics))}"
         )

@@ -29,7 +29,7 @@ from jobs.files import locks, ownership
 from jobs.notices import approved_commands
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize, Profile
-from launcher.grids import claim_deviations, grid_claims
+from launcher.grids import claim_deviations, grid_claims, kept_summaries
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.planning import freed_snapshots
@@ -107,6 +107,8 @@ def record_grid(
         count_done,
     )
     keeping = freed_snapshots.collect_wanted(runs)
+    if changed := kept_summaries.find_refusal(earlier, grid):
+        raise changed
     record = GridRecord(
         name=grid.name,
         **opened_by,
@@ -123,6 +125,7 @@ def record_grid(
         notify=site.profile.receivers or UNSET,
         looks=claim_deviations.keep_looks(grid.looks),
         deviations=claim_deviations.keep_deviations(deviations),
+        summaries=kept_summaries.make_record(grid),
     )
     approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)

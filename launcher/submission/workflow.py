@@ -28,7 +28,13 @@ from launcher.clusters.in_background import EarlyAnswer
 from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
-from launcher.grids import claim_deviations, input_checks, inputs, older_runs
+from launcher.grids import (
+    claim_deviations,
+    input_checks,
+    inputs,
+    kept_summaries,
+    older_runs,
+)
 from launcher.grids import grid as grids
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
@@ -399,7 +405,8 @@ def _list_objections(opened: ResolvedGrid, plan: Plan, allow: Allow) -> list[Zsg
     earlier = grid_record.read_grid_record(opened.site.workspace, grid.name)
     points = [run.axes for run in opened.runs]
     locked = claim_deviations.find_refusal(earlier, grid, allow.because, points)
-    return objections if locked is None else [*objections, locked]
+    changed = kept_summaries.find_refusal(earlier, grid)
+    return [*objections, *filter(None, (locked, changed))]
 
 
 def show_plan(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zsg_core.metrics import summaries
 from zsg_core.metrics.registry import add_metric
 from zsg_core.training import schedule
 
@@ -24,7 +25,11 @@ add_metric(LOSS)  # by the run itself
 
 def is_over_items(key: str) -> bool:
     """Whether the value of a metric is the mean over items; else it is the mean over
-    tasks of their items' means."""
+    tasks of their items' means. What is of one source is as the metric itself; of one
+    task both are the same."""
+    if summaries.is_summary(key):
+        kind, _, inner = summaries.split_key(key)
+        return kind == summaries.SOURCE and is_over_items(inner)
     whole = key.partition("/")[0]
     return whole in OVER_ITEMS or schedule.quick_items(whole) > 0
 
