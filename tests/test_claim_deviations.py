@@ -36,13 +36,16 @@ def load(folder: Path, claims: str) -> grids.Grid:
     return grids.load_grid(path)
 
 
-def record(grid: grids.Grid, **more: Any) -> GridRecord:
+def record(
+    grid: grids.Grid, earlier: GridRecord | None = None, **more: Any
+) -> GridRecord:
     """The record of a grid's submit."""
     return GridRecord(
         name="g",
         runs=[],
         claims=grid_claims.date_claims(grid.claims, [], 1000, lambda: 0),
-        looks=claim_deviations.lock_looks(grid.looks) or UNSET,
+        looks=claim_deviations.keep_looks(grid.looks),
+        locked=claim_deviations.keep_lock(earlier, grid.looks),
         **more,
     )
 
@@ -84,6 +87,25 @@ def test_locked_claims_do_not_change_without_a_reason(tmp_path: Path) -> None:
     assert left_out.startswith('left out: {"claim": "rises"')
     assert '"by": 0.1' in added
     assert looks == "looks.at: [4, 6] → [5, 6]"
+
+
+def test_claims_stay_locked_once_their_looks_are_left_out(tmp_path: Path) -> None:
+    """However often: claims are not set free by a change that was allowed."""
+    first = load(tmp_path, LOOKS % "[4, 6]" + LIST % "")
+    without = load(tmp_path, "  " + LIST % "")
+    edited = load(tmp_path, "  " + LIST % ", by: 0.1")
+    [deviation] = collect(record(first), without, "all at once")
+    second = record(without, record(first), deviations=[deviation])
+    third = record(without, second)
+
+    assert deviation.changes == ["looks: left out"]
+    assert claim_deviations.find_refusal(second, without, "") is None
+    for earlier in (second, third):
+        with pytest.raises(UserError, match="were locked"):
+            collect(earlier, edited)
+    with pytest.raises(UserError, match="looks: added"):
+        collect(record(load(tmp_path, "  []"), second), first)
+    assert record(edited).locked is UNSET
 
 
 def list_points(seeds: list[int]) -> list[dict[str, Any]]:

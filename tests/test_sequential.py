@@ -1,6 +1,7 @@
 """Are claims that are looked at while splits come in decided at the right look, and no more
 often in error than one look would be?"""
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from jobs.contract.folder import Workspace
 from jobs.deciding import run_axes
 from launcher.grids import grid as grids
 from launcher.planning import outlook
+from launcher.views import plan_view
+from tests.lib.planned_runs import a_run, planned
 from zsg_core.errors import UserError
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.looks import Looks
@@ -340,13 +343,16 @@ def test_looks_that_cannot_be_are_refused(
     assert "grid.yaml:8" in str(refused.value)
 
 
+def foresee(folder: Path, grid: grids.Grid) -> outlook.Design | None:
+    """The design of a grid, of which no runs are given."""
+    return outlook.foresee_design(Workspace(folder), grid, [], lambda run: run)  # type: ignore[arg-type,return-value]
+
+
 def test_plan_tells_what_a_design_finds(tmp_path: Path) -> None:
     """Its bounds, its power, and what one more split brings."""
     expect = "{effect: 0.2, split_sd: 0.15, shared: 0.2}"
     grid = load(tmp_path, f"{{at: [4, 6], futility: 0.1, expect: {expect}}}")
-    lines = dict(
-        outlook.describe_design(Workspace(tmp_path), grid, [], lambda run: run)  # type: ignore[arg-type,return-value]
-    )
+    lines = dict(outlook.describe_design(foresee(tmp_path, grid)))
 
     assert "after 4, 6 of 6 held-out splits, decided beyond t = " in lines["looks"]
     assert "given up where fewer than 10%" in lines["looks"]
@@ -357,11 +363,31 @@ def test_plan_tells_what_a_design_finds(tmp_path: Path) -> None:
 def test_a_design_without_an_expectation_says_so(tmp_path: Path) -> None:
     """Nothing is made up."""
     grid = load(tmp_path, "{at: [4, 6]}")
-    lines = dict(
-        outlook.describe_design(Workspace(tmp_path), grid, [], lambda run: run)  # type: ignore[arg-type,return-value]
-    )
+    lines = dict(outlook.describe_design(foresee(tmp_path, grid)))
 
     assert lines["power"].startswith("not known")
+
+
+def test_scripts_have_the_numbers_of_a_design(tmp_path: Path) -> None:
+    """Those of the lines, in every row of the plan; none of a grid without looks."""
+    expect = "{effect: 0.2, split_sd: 0.15, shared: 0.2}"
+    looks = f"{{at: [4, 6], gpu_hours: 9, expect: {expect}}}"
+    design = foresee(tmp_path, load(tmp_path, looks))
+    row = outlook.make_design_row(design)
+    unknown = outlook.make_design_row(foresee(tmp_path, load(tmp_path, "{at: [4, 6]}")))
+    shown = plan_view.plan_rows(planned([a_run()]), {}, design=row)
+    lines = dict(outlook.describe_design(design))
+
+    assert row is not None and unknown is not None
+    assert json.loads(json.dumps(shown))[0]["design"] == row
+    assert row["at"] == [4, 6]
+    assert f"t = {row['t'][0]:.2f}, {row['t'][1]:.2f}" in lines["looks"]
+    assert f"found in {row['power']['found']:.0%} of" in lines["power"]
+    assert f"split: {row['power']['found_with_one_more_split']:.0%}" in lines["power"]
+    assert sum(row["power"]["ends"]) == pytest.approx(1)
+    assert row["gpu_hours_at_most"] == 9
+    assert unknown["power"] is None
+    assert outlook.make_design_row(None) is None
 
 
 def test_looks_are_part_of_no_run(tmp_path: Path) -> None:

@@ -13,10 +13,14 @@ from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
+from jobs.deciding.judged_claims import JudgedClaim
 from launcher.grids import grid_claims, published
 from launcher.reporting import report
 from launcher.reporting.data import verdicts
 from launcher.reporting.data.grid_comparison import ReportOptions
+from launcher.reporting.html import verdict_section
+from zsg_core.settings.claims import OF_A_GRID
+from zsg_core.stats.questions import Curve
 from zsg_core.stats.verdict import (
     HERE,
     HERE_OF_ONE,
@@ -24,6 +28,7 @@ from zsg_core.stats.verdict import (
     OPPOSITE,
     SUPPORTED,
     TOO_FEW,
+    judge_claim,
 )
 
 STEPS = [0, 10, 20, 30]
@@ -250,6 +255,54 @@ def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> Non
     assert "Verdicts" not in report.write_report(place, "g", ReportOptions()).read_text(
         encoding="utf-8"
     )
+
+
+def judge_pair(tail: float) -> JudgedClaim:
+    """A claim of four splits, whose intervals leave out so much on either side."""
+    [asked] = OF_A_GRID.validate_python(
+        [{"claim": "rises", "along": "x", "values": ["a", "b"]}]
+    )
+    rng = np.random.default_rng(0)
+    curves = [
+        Curve(
+            level,
+            f"s{split}",
+            "0",
+            [0, 10],
+            [f"t{split}{task}" for task in range(8)],
+            [1] * 8,
+            rng.normal(place, 0.1, (2, 8)),
+        )
+        for split in range(4)
+        for place, level in enumerate("ab")
+    ]
+    decided = judge_claim(asked, curves, ["a", "b"], tail=tail)
+    return JudgedClaim(asked, {}, decided, {})
+
+
+@pytest.mark.engine  # needs jinja2
+@pytest.mark.parametrize(
+    ("tails", "said"),
+    [
+        ([0.025], [">95 %<", "Intervals are of 95 %"]),
+        ([0.0015], [">99.7 %<", "Intervals are of 99.7 %"]),
+        ([0.025, 0.0015], [">interval<", "(95 %)<", "(99.7 %)<", "as they say"]),
+    ],
+)
+def test_intervals_say_of_how_many_per_cent_they_are(
+    tails: list[float], said: list[str]
+) -> None:
+    """Of claims that are looked at they are wider than of 95 %, at each look by its own
+    bound."""
+    decided = [judge_pair(tail) for tail in tails]
+    page = "".join(verdict_section.make_verdict_section(decided))
+    rows = verdict_section.verdict_rows(decided)
+
+    assert all(words in page for words in said)
+    assert ("95 %" in page) == (0.025 in tails)
+    assert [row["confidence"] for row in rows] == [
+        pytest.approx(1 - 2 * tail) for tail in tails
+    ]
 
 
 def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:

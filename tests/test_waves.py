@@ -1,7 +1,9 @@
 """Do runs of later splits wait for the look before them, and end where it finds them needless?"""
 
 import dataclasses
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,8 +12,9 @@ import pytest
 
 from benchmarks.report import listed_run, record_run
 from jobs.contract import attempt as attempts
-from jobs.contract import cancellation, job_file, look_decision
+from jobs.contract import cancellation, exit_record, job_file, look_decision
 from jobs.contract.causes import Cause, Known
+from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import Workspace
 from jobs.contract.grid_record import (
     DatedClaim,
@@ -21,15 +24,19 @@ from jobs.contract.grid_record import (
 )
 from jobs.contract.job_file import LookedRun, LookJob, Paths, Resources
 from jobs.contract.look_decision import LookDecision
-from jobs.contract.states import State
+from jobs.contract.states import Outcome, State
 from jobs.deciding import judged_claims, look
+from launcher.clusters.profiles import Profile
 from launcher.grids import claim_deviations, grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.planning.plan import SKIP, SUBMIT, Action, Plan, run_item
-from launcher.submission import canary, waves
+from launcher.planning.site import Site
+from launcher.status.status import collect_states
+from launcher.submission import canary, local, submit, waves
 from launcher.submission.submit import order_arrays
 from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 from tests.lib.planned_runs import a_run, planned
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.looks import Looks
@@ -176,6 +183,82 @@ def test_what_a_look_has_spared_is_not_submitted() -> None:
         skipped, looks, {}, {run_item(run): told for run in runs}
     )
     assert {action.kind for action in again} == {SUBMIT}
+
+
+def run_here(
+    place: Workspace, outcomes: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Submits the waves on this machine, where jobs end at once: as `outcomes` say, by
+    folder, else well. Returns those that were started."""
+    plan, _ = plan_waves()
+    profile = Profile.model_validate({"name": "p", "kind": "local", "max_parallel": 3})
+    site = Site(place, profile)
+    jobs, locks = submit.submit_local(site, make_grid(), plan, Ledger(place))
+    started: list[str] = []
+
+    def start(command: list[str], **options: Any) -> Any:
+        folder = Path(command[-1])
+        item = f"{folder.parent.name}/{folder.name}"
+        started.append(item)
+        record = job_file.read_job(folder)
+        assert record is not None
+        attempt = attempts.begin_attempt(folder, record.submission)
+        end = ExitRecord(
+            attempt=attempt.attempt,
+            submission=record.submission,
+            nonce=attempt.nonce,
+            outcome=outcomes.get(item, Outcome.DONE),
+        )
+        exit_record.write_exit_record(folder, end)
+        return SimpleNamespace(poll=lambda: 0)
+
+    monkeypatch.setattr(local.subprocess, "Popen", start)
+    monkeypatch.setattr(local, "POLL_S", 0)
+    monkeypatch.setattr(local.model_proofs, "lets_start", lambda *given: True)
+    local.run_all(place, profile, jobs, lambda: None)
+    for lock in locks:
+        os.close(lock)
+    return [item for item in started if not item.startswith("prepare/")]
+
+
+def test_on_this_machine_no_wave_starts_behind_a_look_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the look behind it: they are told to have failed for it, as on Slurm."""
+    place = Workspace(tmp_path)
+    place.create()
+    plan, runs = plan_waves()
+    first, second = (look.item for look in plan.looks)
+    early = {run_item(run) for run in runs if run.axes["data.held_out.seed"] < 4}
+    started = run_here(place, {first: Outcome.FAILED}, monkeypatch)
+    late = {run_item(run) for run in runs} - early
+    states = collect_states(place, [*late, second], Ledger(place))
+
+    assert set(started) == early | {first}
+    assert {state.cause for state in states.values()} == {Cause.LOOK_FAILED}
+
+
+def test_on_this_machine_waves_start_once_the_looks_before_them_have_ended_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in its turn, also behind a run that failed."""
+    place = Workspace(tmp_path)
+    place.create()
+    plan, runs = plan_waves()
+    first, second = (look.item for look in plan.looks)
+    started = run_here(place, {run_item(runs[0]): Outcome.FAILED}, monkeypatch)
+    behind = {
+        number: [
+            started.index(run_item(run))
+            for run in runs
+            if run.axes["data.held_out.seed"] == number
+        ]
+        for number in (3, 4, 5)
+    }
+
+    assert len(started) == len(runs) + 2
+    assert max(behind[3]) < started.index(first) < min(behind[4])
+    assert max(behind[4]) < started.index(second) < min(behind[5])
 
 
 def record_study(

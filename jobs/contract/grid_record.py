@@ -110,7 +110,8 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     runs of their own; `former`: what it listed once. `notify`: who is told what befalls
     them. `looks`: when its claims are looked at, unset of one look at the end;
     `deviations`: what of the claims changed since the first submit, unset where nothing
-    did; `summaries`: of several values, by its file, unset where it names none.
+    did; `summaries`: of several values, by its file, unset where it names none;
+    `locked`: whether its claims were ever submitted with looks, unset where not.
     """
 
     schema: int = SCHEMA
@@ -133,6 +134,13 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     looks: LockedLooks | UnsetType = UNSET
     deviations: list[Deviation] | UnsetType = UNSET
     summaries: Summaries | UnsetType = UNSET
+    locked: bool | UnsetType = UNSET
+
+    @property
+    def has_locked_claims(self) -> bool:
+        """Whether its claims change with a reason only: once they were submitted with
+        looks, also where these were left out since."""
+        return self.looks is not UNSET or self.locked is True
 
     @property
     def all_runs(self) -> list[ListedRun]:

@@ -515,6 +515,11 @@ def is_run_item(item: str) -> bool:
     return item.startswith("runs/")
 
 
+def is_look_item(item: str) -> bool:
+    """Whether a job folder is that of a look between two waves."""
+    return item.startswith("looks/")
+
+
 def jobs_needed(job: AnyJob | None) -> list[str]:
     """The job folders that must have ended well for a job to start: a look waits for the
     runs before it however they end."""

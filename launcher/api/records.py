@@ -123,13 +123,18 @@ class RunStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """The size of what is compared, with its 95 % interval over held-out tasks, seeds
-    and splits."""
+    """The size of what is compared, with its interval over held-out tasks, seeds and
+    splits.
+
+    `confidence`: of how many studies such an interval has the effect: 0.95, but for
+    claims that are looked at while splits come in.
+    """
 
     name: str
     value: float
     low: float
     high: float
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,7 @@ def _make_verdict(judged: JudgedClaim) -> Verdict:
             value=effect.found.value,
             low=effect.found.interval[0],
             high=effect.found.interval[1],
+            confidence=effect.confidence,
         )
         for effect in decided.effects
     ]

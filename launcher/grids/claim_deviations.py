@@ -1,6 +1,6 @@
 """Keeps what of a grid's claims changed since they were first submitted, with date and
 reason. Claims that are looked at before the end are locked: without a reason they do not
-change."""
+change, also once their looks were left out."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +27,13 @@ def keep_looks(looks: Looks | None) -> LockedLooks | UnsetType:
     """The looks of a grid as its record keeps them; unset of a grid whose claims are
     looked at once."""
     return lock_looks(looks) or UNSET
+
+
+def keep_lock(earlier: GridRecord | None, looks: Looks | None) -> bool | UnsetType:
+    """Whether the claims of a grid are locked, as its record keeps it: from the first
+    submit with looks on, whatever becomes of these."""
+    was_locked = earlier is not None and earlier.has_locked_claims
+    return True if was_locked or looks is not None else UNSET
 
 
 def keep_deviations(deviations: list[Deviation]) -> list[Deviation] | UnsetType:
@@ -85,7 +92,7 @@ def find_refusal(
     of its last submit, and no reason is given. None where it would not."""
     if earlier is None or earlier.claims is None or because:
         return None
-    if earlier.looks is UNSET:
+    if not earlier.has_locked_claims:
         return None
     changes = list_changes(earlier, grid, points)
     if not changes:
@@ -105,7 +112,7 @@ def list_changes(
     before = [row.claim for row in earlier.claims or []]
     now = [grid_claims.make_claim_key(claim) for claim in grid.claims]
     changes = [f"left out: {_shorten(text)}" for text in before if text not in now]
-    if before or earlier.looks is not UNSET:
+    if before or earlier.has_locked_claims:
         changes += [f"added: {_shorten(text)}" for text in now if text not in before]
     changes += _compare_looks(earlier, grid.looks)
     if earlier.looks is not UNSET and grid.looks is not None:
@@ -135,7 +142,8 @@ def _compare_looks(earlier: GridRecord, looks: Looks | None) -> list[str]:
     locked = earlier.looks
     new = lock_looks(looks)
     if locked is UNSET or not isinstance(locked, LockedLooks):
-        return ["looks: added"] if new is not None and earlier.claims else []
+        is_change = bool(earlier.claims) or earlier.has_locked_claims
+        return ["looks: added"] if new is not None and is_change else []
     if new is None:
         return ["looks: left out"]
     keys = dict.fromkeys([*locked.settings, *new.settings])

@@ -3,7 +3,8 @@ takes: the lines of `zsg plan` about a grid whose claims are looked at before it
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jobs.contract.folder import Workspace
 from jobs.deciding import judged_claims, run_axes
@@ -23,7 +24,7 @@ MOST_ALIKE = 0.99
 
 
 @dataclass(frozen=True)
-class _Pilot:
+class Pilot:
     """What a pilot says of the spread of splits: of that effect which knows least."""
 
     spread: Spread
@@ -31,22 +32,174 @@ class _Pilot:
     name: str
 
 
-def describe_design(
+@dataclass(frozen=True)
+class Power:
+    """How often the expected effect is found.
+
+    `fixed`: by one look at the end; `one_more`: by one look at one split more; `pilot`:
+    what says how far splits lie apart, with the ranges that it leaves: of the
+    deviation, `deviations`, and of the power, `powers`.
+    """
+
+    effect: float
+    spread: Spread
+    outlook: Outlook
+    fixed: float
+    one_more: float
+    pilot: Pilot | None = None
+    deviations: tuple[float, float] | None = None
+    powers: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class GpuHours:
+    """The GPU-hours that a design takes on average, and those of all its runs."""
+
+    expected: float
+    whole: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """The looks of a grid, and what comes of them as far as it is known: no `power`
+    where the grid does not say what it expects, no `hours` where nobody knows a run's."""
+
+    looks: Looks
+    plan: Sequence[Look]
+    claims: int
+    power: Power | None = None
+    hours: GpuHours | None = None
+
+
+def foresee_design(
     workspace: Workspace,
     grid: Grid,
     runs: Sequence[Run],
     estimate_of: Callable[[Run], Estimate],
-) -> list[tuple[str, str]]:
-    """Lines about the looks of a grid, each with its label; none where it has none.
+) -> Design | None:
+    """What the looks of a grid can find, and what they take; None where it has none.
 
     UserError for a pilot that cannot say anything.
     """
     looks = grid.looks
     if looks is None:
-        return []
+        return None
     plan = boundaries.plan_looks(tuple(looks.at), looks.tail, looks.spending)
-    lines = [("looks", _describe_looks(looks, plan, len(grid.claims)))]
+    design = Design(looks, plan, len(grid.claims))
     if looks.expect is None:
+        return design
+    pilot = None
+    spread = Spread(looks.expect.split_sd or math.nan, looks.expect.shared)
+    if looks.expect.pilot is not None:
+        pilot = _read_pilot(workspace, grid, looks.expect)
+        spread = pilot.spread
+    found = _foresee_power(looks, plan, looks.expect, spread)
+    hours = _foresee_hours(looks, runs, estimate_of, found.outlook)
+    if pilot is not None:
+        found = _add_pilot(found, looks, plan, pilot)
+    return replace(design, power=found, hours=hours)
+
+
+def _foresee_power(
+    looks: Looks, plan: Sequence[Look], expected: Expectation, spread: Spread
+) -> Power:
+    """How often the effect is found by the looks, by one, and by one split more."""
+    splits = looks.at[-1]
+    fixed, one_more = (
+        power.compute_fixed_power(count, expected.effect, spread, looks.tail)
+        for count in (splits, splits + 1)
+    )
+    outlook = power.foresee(plan, expected.effect, spread, looks.futility)
+    return Power(expected.effect, spread, outlook, fixed, one_more)
+
+
+def _add_pilot(found: Power, looks: Looks, plan: Sequence[Look], pilot: Pilot) -> Power:
+    """The power with its range, as a few splits know little of how far others lie apart."""
+    low, high = power.bound_deviation(pilot.spread.deviation, pilot.splits)
+    best, worst = (
+        power.foresee(
+            plan,
+            found.effect,
+            Spread(deviation, pilot.spread.shared),
+            looks.futility,
+        ).power
+        for deviation in (low, high)
+    )
+    return replace(found, pilot=pilot, deviations=(low, high), powers=(worst, best))
+
+
+def _foresee_hours(
+    looks: Looks,
+    runs: Sequence[Run],
+    estimate_of: Callable[[Run], Estimate],
+    outlook: Outlook,
+) -> GpuHours | None:
+    """The GPU-hours that the design takes on average; None where nobody knows a run's."""
+    waves = run_axes.assign_waves([run.axes for run in runs], looks.at)
+    hours = [0.0] * len(looks.at)
+    for run, wave in zip(runs, waves, strict=True):
+        of_run = estimate_of(run).gpu_hours
+        if of_run is None:
+            return None
+        hours[wave] += of_run
+    up_to = 0.0
+    expected = 0.0
+    for of_wave, share in zip(hours, outlook.ends, strict=True):
+        up_to += of_wave
+        expected += share * up_to
+    return GpuHours(expected, sum(hours))
+
+
+def make_design_row(design: Design | None) -> dict[str, Any] | None:
+    """A design as `zsg plan --json` has it; None where claims are looked at once.
+
+    `at` with the t-value of each look in `t`; shares between 0 and 1; what is not known
+    is null.
+    """
+    if design is None:
+        return None
+    looks = design.looks
+    hours = design.hours
+    return {
+        "at": [look.splits for look in design.plan],
+        "t": [look.t_bound for look in design.plan],
+        "error_rate": looks.error_rate,
+        "spending": looks.spending,
+        "futility": looks.futility,
+        "claims": design.claims,
+        "power": _make_power_row(design.power),
+        "gpu_hours": hours.expected if hours else None,
+        "gpu_hours_of_all": hours.whole if hours else None,
+        "gpu_hours_at_most": looks.gpu_hours,
+    }
+
+
+def _make_power_row(found: Power | None) -> dict[str, Any] | None:
+    """The power of a design as `zsg plan --json` has it."""
+    if found is None:
+        return None
+    return {
+        "effect": found.effect,
+        "split_sd": found.spread.deviation,
+        "shared": found.spread.shared,
+        "found": found.outlook.power,
+        "splits": found.outlook.splits,
+        "ends": list(found.outlook.ends),
+        "found_by_one_look": found.fixed,
+        "found_with_one_more_split": found.one_more,
+        "pilot": found.pilot.name if found.pilot else None,
+        "split_sd_range": list(found.deviations) if found.deviations else None,
+        "found_range": list(found.powers) if found.powers else None,
+    }
+
+
+def describe_design(design: Design | None) -> list[tuple[str, str]]:
+    """Lines about the looks of a grid, each with its label; none where it has none."""
+    if design is None:
+        return []
+    looks = design.looks
+    lines = [("looks", _describe_looks(looks, design.plan, design.claims))]
+    if design.power is None:
         lines.append(
             (
                 "power",
@@ -55,18 +208,11 @@ def describe_design(
             )
         )
         return lines
-    pilot = None
-    spread = Spread(looks.expect.split_sd or math.nan, looks.expect.shared)
-    if looks.expect.pilot is not None:
-        pilot = _read_pilot(workspace, grid, looks.expect)
-        spread = pilot.spread
-    outlook = power.foresee(plan, looks.expect.effect, spread, looks.futility)
-    lines.append(("power", _describe_power(looks, looks.expect, spread, outlook)))
-    if pilot is not None:
-        lines.append(("pilot", _describe_pilot(looks, looks.expect, plan, pilot)))
-    hours = _describe_hours(looks, runs, estimate_of, outlook)
-    if hours is not None:
-        lines.append(("expect", hours))
+    lines.append(("power", _describe_power(looks, design.power)))
+    if pilot := _describe_pilot(design.power):
+        lines.append(("pilot", pilot))
+    if design.hours is not None:
+        lines.append(("expect", _describe_hours(looks, design.hours)))
     return lines
 
 
@@ -90,19 +236,15 @@ def _describe_looks(looks: Looks, plan: Sequence[Look], claims: int) -> str:
     return words
 
 
-def _describe_power(
-    looks: Looks, expected: Expectation, spread: Spread, outlook: Outlook
-) -> str:
+def _describe_power(looks: Looks, found: Power) -> str:
     """How often the effect is found, with how many splits, and what one more brings."""
-    splits = looks.at[-1]
-    fixed, extended = (
-        power.compute_fixed_power(count, expected.effect, spread, looks.tail)
-        for count in (splits, splits + 1)
-    )
+    spread = found.spread
+    outlook = found.outlook
     words = (
-        f"an effect of {expected.effect:g} where splits lie {spread.deviation:.3g} apart is"
-        f" found in {outlook.power:.0%} of studies, with {outlook.splits:.1f} of {splits}"
-        f" splits on average (one look at the end: {fixed:.0%}); one more split: {extended:.0%}"
+        f"an effect of {found.effect:g} where splits lie {spread.deviation:.3g} apart is"
+        f" found in {outlook.power:.0%} of studies, with {outlook.splits:.1f} of"
+        f" {looks.at[-1]} splits on average (one look at the end: {found.fixed:.0%}); one"
+        f" more split: {found.one_more:.0%}"
     )
     if spread.shared:
         floor = spread.deviation * math.sqrt(spread.shared)
@@ -113,67 +255,41 @@ def _describe_power(
     return words
 
 
-def _describe_pilot(
-    looks: Looks, expected: Expectation, plan: Sequence[Look], pilot: _Pilot
-) -> str:
-    """The range of the power, as a few splits know little of how far others lie apart."""
-    low, high = power.bound_deviation(pilot.spread.deviation, pilot.splits)
-    best, worst = (
-        power.foresee(
-            plan,
-            expected.effect,
-            Spread(deviation, pilot.spread.shared),
-            looks.futility,
-        ).power
-        for deviation in (low, high)
-    )
+def _describe_pilot(found: Power) -> str | None:
+    """The range of the power that a pilot leaves; None without one."""
+    if found.pilot is None or found.deviations is None or found.powers is None:
+        return None
+    low, high = found.deviations
+    worst, best = found.powers
     return (
-        f"{pilot.name}: {pilot.splits} splits, by which others lie {low:.2g} to {high:.2g}"
-        f" apart, so the power is {worst:.0%} to {best:.0%}"
+        f"{found.pilot.name}: {found.pilot.splits} splits, by which others lie {low:.2g} to"
+        f" {high:.2g} apart, so the power is {worst:.0%} to {best:.0%}"
     )
 
 
-def _describe_hours(
-    looks: Looks,
-    runs: Sequence[Run],
-    estimate_of: Callable[[Run], Estimate],
-    outlook: Outlook,
-) -> str | None:
-    """The GPU-hours that the design takes on average; None where nobody knows a run's."""
-    waves = run_axes.assign_waves([run.axes for run in runs], looks.at)
-    hours = [0.0] * len(looks.at)
-    for run, wave in zip(runs, waves, strict=True):
-        of_run = estimate_of(run).gpu_hours
-        if of_run is None:
-            return None
-        hours[wave] += of_run
-    total = sum(hours)
-    up_to = 0.0
-    expected = 0.0
-    for of_wave, share in zip(hours, outlook.ends, strict=True):
-        up_to += of_wave
-        expected += share * up_to
-    amount = costs.format_amount(expected)
-    words = f"≈ {amount} of {costs.format_amount(total)} GPU-hours on average"
+def _describe_hours(looks: Looks, hours: GpuHours) -> str:
+    """The GPU-hours that a design takes on average."""
+    amount = costs.format_amount(hours.expected)
+    words = f"≈ {amount} of {costs.format_amount(hours.whole)} GPU-hours on average"
     if looks.gpu_hours is not None:
         words += f"; no more is begun after {looks.gpu_hours:g}"
     return words
 
 
-def _read_pilot(workspace: Workspace, grid: Grid, expected: Expectation) -> _Pilot:
+def _read_pilot(workspace: Workspace, grid: Grid, expected: Expectation) -> Pilot:
     """The spread of splits in a pilot's runs, by the claims of this grid.
 
     UserError where there is no such grid, or not two whole splits of it.
     """
     name = str(expected.pilot)
     record = recorded_grids.read_grid(workspace, name)
-    pilots: list[_Pilot] = []
+    pilots: list[Pilot] = []
     for judged in judged_claims.judge_claims(workspace, record, grid.claims):
         for effect in judged.verdict.effects:
             splits = judged.verdict.splits
             if effect.found.is_over_splits and effect.is_known:
                 spread = estimate_spread(effect.found, splits)
-                pilots.append(_Pilot(spread, splits, name))
+                pilots.append(Pilot(spread, splits, name))
     if not pilots:
         raise UserError(
             f"claims.looks.expect.pilot: {name} has no two held-out splits with values of"

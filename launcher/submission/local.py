@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.contract import cancellation, job_file
+from jobs.contract import cancellation, exit_record, job_file
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Workspace
 from jobs.contract.job_file import AnyJob, EvaluateJob, SampleJob
+from jobs.contract.states import Outcome
 from jobs.files import locks, ownership
 from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
@@ -42,13 +43,15 @@ class LocalJob:
     """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there.
 
     Where these are there already, it does not wait for ends, unless it `waits`.
-    `max_length`: of the examples that it trains on.
+    `well`: those of `after` that must have ended well. `max_length`: of the examples
+    that it trains on.
     """
 
     item: str
     needs: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
     waits: bool = False
+    well: tuple[str, ...] = ()
     max_length: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     ended: bool = False
@@ -73,6 +76,14 @@ class Needs:
     def are_there(self, job: LocalJob) -> bool:
         """Whether a job's needs are all there, or were when they were looked through."""
         return all(self._is_there(need, job.max_length) for need in job.needs)
+
+    def have_ended_well(self, job: LocalJob) -> bool:
+        """Whether the jobs that must have ended well did so, as their records say."""
+        return all(map(self._has_ended_well, job.well))
+
+    def _has_ended_well(self, item: str) -> bool:
+        end = exit_record.read_if_sound(self._site.workspace.root / item)
+        return end is not None and end.outcome == Outcome.DONE
 
     def are_still_there(self, job: LocalJob) -> bool:
         """Whether a job's needs are all there at this moment."""
@@ -184,7 +195,7 @@ def _is_ready(job: LocalJob, jobs: Sequence[LocalJob], needs: Needs) -> bool:
         awaited = (before for before in jobs if before.item in job.after)
         if not all(before.ended for before in awaited):
             return False
-    return needs.are_there(job)
+    return needs.are_there(job) and needs.have_ended_well(job)
 
 
 def _count_gpus(workspace: Workspace, profile: Profile, job: LocalJob) -> int:
@@ -196,7 +207,8 @@ def _count_gpus(workspace: Workspace, profile: Profile, job: LocalJob) -> int:
 
 
 def _give_up(workspace: Workspace, jobs: Sequence[LocalJob], needs: Needs) -> None:
-    """A job whose prepare jobs have all ended without making what it needs will never start."""
+    """A job will never start whose prepare jobs have all ended without making what it
+    needs, or behind one that should have ended well and did not."""
     # as it was at the beginning: a job that gives up here ends others the next time
     has_ended = {job.item: job.ended for job in jobs}
 
@@ -208,7 +220,8 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob], needs: Needs) -> No
     for job in jobs:
         # also where nobody is to make what has gone or was refused since the plan
         if job.is_waiting and all(map(is_over, job.after)):
-            job.ended = not needs.are_there(job)
+            can_start = needs.are_there(job) and needs.have_ended_well(job)
+            job.ended = not can_start
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:

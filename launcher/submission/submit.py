@@ -126,6 +126,7 @@ def record_grid(
         looks=claim_deviations.keep_looks(grid.looks),
         deviations=claim_deviations.keep_deviations(deviations),
         summaries=kept_summaries.make_record(grid),
+        locked=claim_deviations.keep_lock(earlier, grid.looks),
     )
     approved_commands.approve_commands(site.profile.receivers)
     recorded_grids.write_grid(site.workspace, grid.path, record)
@@ -676,7 +677,6 @@ class _LocalRecorder:
         if not runs:
             return
         retries, starts = _select_failures(runs, self.plan.failures), self.plan.starts
-        looks = {look.item for look in self.plan.looks}
         with self._record("train", list(runs), retries) as submission:
             for item, run in runs.items():
                 needed = self.plan.needed[run.id]
@@ -688,20 +688,20 @@ class _LocalRecorder:
                     needed,
                     run.id in starts,
                 )
-                max_length = run.stage["train"]["max_length"]
+                looks = tuple(filter(job_file.is_look_item, needed))
                 job = local.LocalJob(
                     item,
                     run.needs,
                     needed,
-                    waits=any(each in looks for each in needed),
-                    max_length=max_length,
+                    waits=bool(looks),
+                    well=looks,
+                    max_length=run.stage["train"]["max_length"],
                 )
                 self.jobs.append(job)
 
     def record_looks(self) -> None:
-        """Looks take place once the waves before them have ended. Where one fails, the
-        wave behind it goes on: no look is passed over in silence, but no run waits for
-        good."""
+        """Looks take place once the waves before them have ended. Where one fails, no
+        wave and no look behind it starts, as on Slurm."""
         for look in self.plan.looks:
             with self._record("look", [look.item]) as submission:
                 job_files.write_look(
@@ -712,7 +712,12 @@ class _LocalRecorder:
                     submission,
                     JobSize(time_min=LOOK_MIN),
                 )
-                job = local.LocalJob(look.item, after=tuple(look.after), waits=True)
+                job = local.LocalJob(
+                    look.item,
+                    after=tuple(look.after),
+                    waits=True,
+                    well=tuple(filter(job_file.is_look_item, look.after)),
+                )
                 self.jobs.append(job)
 
     def record_evaluation(self) -> None:

@@ -435,9 +435,17 @@ def _print_rows(opened: ResolvedGrid, plan: Plan, refused: Sequence[ZsgError]) -
     takes = describe_runs(opened)
     words = [str(why) for why in refused]
     effect_rows = effects.as_rows(opened.effects)
-    show.as_json(plan_view.plan_rows(plan, takes, words, effect_rows))
+    design = outlook.make_design_row(_foresee_design(opened))
+    show.as_json(plan_view.plan_rows(plan, takes, words, effect_rows, design))
     for why in refused:
         logger.warning(f"submit would refuse: {why}")
+
+
+def _foresee_design(opened: ResolvedGrid) -> outlook.Design | None:
+    """What the looks of a grid can find, and what they take."""
+    return outlook.foresee_design(
+        opened.site.workspace, opened.grid, opened.runs, opened.estimates.of
+    )
 
 
 def describe_runs(opened: ResolvedGrid) -> dict[str, dict[str, Any]]:
@@ -470,9 +478,7 @@ def _print_plan(
     scorings = opened.estimates.list_scorings(plan)
     scores = [costs.describe_scoring(scoring, gpu) for scoring in scorings]
     beside = replace(beside, scores=scores)
-    design = outlook.describe_design(
-        opened.site.workspace, opened.grid, opened.runs, opened.estimates.of
-    )
+    design = outlook.describe_design(_foresee_design(opened))
     shown = replace(beside, effects=opened.effects, models=models, design=design)
     plan_view.print_plan(plan, shown)
     logger.info(opened.profile_line)

@@ -503,13 +503,15 @@ def plan_rows(
     estimates: Mapping[str, Any],
     refused: Sequence[str] = (),
     effects: Sequence[Mapping[str, str]] = (),
+    design: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """The plan for scripts, with the estimate of each run by its id; null for what the
     grid wants no longer.
 
     `refused`: why submit would do nothing of it; in every row, so that no reader of
     rows takes them for submitted. `effects`: what the grid's and the profile's files
-    have run and sent; in every row too, as it is of every run.
+    have run and sent; in every row too, as it is of every run. `design`: what the
+    grid's looks can find and what they take, likewise; null where it has none.
     """
     rows: list[dict[str, Any]] = [
         {"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes}
@@ -522,5 +524,5 @@ def plan_rows(
         rows.append(
             {"run": run.run, "action": "unwanted", "reason": reason, "axes": run.axes}
         )
-    of_all = {"refused": list(refused), "effects": list(effects)}
+    of_all = {"refused": list(refused), "effects": list(effects), "design": design}
     return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]

@@ -62,7 +62,8 @@ class RunTable:
 
 @dataclass(frozen=True)
 class EffectEstimate:
-    """An effect with its 95 % interval, and where its error comes from.
+    """An effect with its interval, of 95 % unless another tail was asked for, and where
+    its error comes from.
 
     `interval` is over tasks and splits; of a single split over its tasks and seeds, as
     nothing is known of others. So is `on_these` of fewer than SPLITS: it takes splits

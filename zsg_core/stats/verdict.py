@@ -97,6 +97,12 @@ class ClaimEffect:
     tail: float = TAIL
 
     @property
+    def confidence(self) -> float:
+        """Of how many studies the interval has the effect: 0.95 where each side may be
+        wrong in 2.5 %."""
+        return 1 - 2 * self.tail
+
+    @property
     def is_known(self) -> bool:
         """Whether there are numbers to decide by."""
         return all(map(math.isfinite, (self.found.value, *self.found.interval)))

@@ -3,6 +3,7 @@ what that rests on."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from msgspec import UNSET
@@ -31,7 +32,7 @@ from zsg_core.settings.claims import (
     RisesSuddenly,
     Trends,
 )
-from zsg_core.stats.effects import EffectEstimate
+from zsg_core.stats.effects import TAIL, EffectEstimate
 from zsg_core.stats.verdict import ClaimEffect, ClaimVerdict
 
 HEADINGS = [
@@ -40,25 +41,27 @@ HEADINGS = [
     "verdict",
     "effect",
     "size",
-    "95 %",
+    "{interval}",
     "over",
-    "95 % on these tasks",
+    "{interval} on these tasks",
     "by chance",
     "tasks",
     "that count",
     "splits",
     "runs",
 ]
+OF_SEVERAL = "interval"
 NOTE = (
     "Claims stand in the grid's file. What is compared are the values of the tables and curves on"
     " this page: of a loss the mean over test items, of any score of answers the mean over test"
-    " tasks. Intervals are of 95 %, by a bootstrap that draws whole held-out tasks and whole"
+    " tasks. Intervals are {intervals}, by a bootstrap that draws whole held-out tasks and whole"
     " held-out splits. A claim is supported if each of its effects lies above what it is compared"
     " with, and opposite if each lies below. Of one held-out split the interval is over its tasks"
     " and seeds alone; of two or three, where that over splits decides nothing, one on these tasks"
     " is looked at, which takes splits for alike. Then the verdict says so, as another split may"
     " turn it. Tasks of unequal weight count for fewer. By chance: how many of all orders of an"
-    " axis's places rise as much; a correlation is supported at 2.5 % or less. Metrics of the same"
+    " axis's places rise as much; a correlation is supported at no more than an interval leaves out"
+    " on one side. Metrics of the same"
     " runs are compared on the test items that have all of them, each by its way from step 0 as a"
     " share of that to the mean of its later values; the swing of a metric is how far a checkpoint"
     " lies from the line between its neighbours. Of a metric that is one number a run the interval"
@@ -89,6 +92,7 @@ SIZES = (  # the columns of an effect, in the table beside the page
     "size",
     "low",
     "high",
+    "confidence",
     "over",
     "low_on_these_tasks",
     "high_on_these_tasks",
@@ -108,7 +112,8 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
         (panel.title, line_charts.draw_svg(panel, first + n, hover=True))
         for n, panel in enumerate(make_verdict_panels(decided))
     ]
-    rows = [row for judged in decided for row in _rows(judged)]
+    is_of_one = len(_list_levels(decided)) < 2
+    rows = [row for judged in decided for row in _rows(judged, is_of_one)]
     notes = dict.fromkeys(
         f"{describe_claim(judged.claim)}: {note}"
         for judged in decided
@@ -116,8 +121,8 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
     )
     return [
         report_page.render_heading("Verdicts"),
-        report_page.render_table(HEADINGS, rows),
-        report_page.render_paragraph(NOTE, "faint"),
+        report_page.render_table(_name_columns(decided), rows),
+        report_page.render_paragraph(_explain_table(decided), "faint"),
         *_render_looks(decided),
         *(
             [
@@ -140,6 +145,37 @@ def make_verdict_section(decided: Sequence[JudgedClaim], first: int = 0) -> list
             else []
         ),
     ]
+
+
+def _list_levels(decided: Sequence[JudgedClaim]) -> list[str]:
+    """Of how many per cent the intervals are, as text: 95 %, but for claims that are
+    looked at, whose intervals are as wide as the last look asks for."""
+    levels = [
+        _name_level(effect.confidence)
+        for judged in decided
+        for effect in judged.verdict.effects
+    ]
+    return list(dict.fromkeys(levels))
+
+
+def _name_level(confidence: float) -> str:
+    return f"{100 * confidence:.4g} %"
+
+
+def _name_columns(decided: Sequence[JudgedClaim]) -> list[str]:
+    """The headings of the table; where intervals are not all of one level, their cells
+    say it."""
+    levels = _list_levels(decided) or [_name_level(1 - 2 * TAIL)]
+    interval = levels[0] if len(levels) == 1 else OF_SEVERAL
+    return [heading.format(interval=interval) for heading in HEADINGS]
+
+
+def _explain_table(decided: Sequence[JudgedClaim]) -> str:
+    """What is to be known of the table of verdicts."""
+    levels = _list_levels(decided) or [_name_level(1 - 2 * TAIL)]
+    is_of_one = len(levels) == 1
+    intervals = f"of {levels[0]}" if is_of_one else "of as many per cent as they say"
+    return NOTE.format(intervals=intervals)
 
 
 def make_deviation_section(record: GridRecord) -> list[str]:
@@ -311,6 +347,7 @@ def _effect_columns(judged: JudgedClaim, effect: ClaimEffect | None) -> dict[str
         "size": estimate.value,
         "low": low,
         "high": high,
+        "confidence": effect.confidence,
         "over": _over(judged.verdict, estimate),
         "low_on_these_tasks": low_here,
         "high_on_these_tasks": high_here,
@@ -422,8 +459,9 @@ def _describe_metrics(claim: IsEarlier | IsSteadier | IsHigher) -> str:
             return f"{_OF[claim.of]} of {claim.metric} is higher than of {compared}{margin}"
 
 
-def _rows(judged: JudgedClaim) -> list[list[Any]]:
-    """A row for each effect; one without sizes where there is none."""
+def _rows(judged: JudgedClaim, is_of_one: bool) -> list[list[Any]]:
+    """A row for each effect; one without sizes where there is none. `is_of_one`: the
+    intervals of all rows are of one level, which the heading says."""
     verdict, group = judged.verdict, describe_group(judged)
     rests = [
         number_cell(verdict.tasks, 6),
@@ -435,7 +473,7 @@ def _rows(judged: JudgedClaim) -> list[list[Any]]:
         [
             effect.name,
             number_cell(effect.found.value),
-            interval_cell(effect.found.interval),
+            _add_level(interval_cell(effect.found.interval), effect, is_of_one),
             _over(verdict, effect.found),
             interval_cell(effect.found.on_these),
             _percent(effect.chance[0] if effect.chance else None),
@@ -454,6 +492,13 @@ def _rows(judged: JudgedClaim) -> list[list[Any]]:
         [describe_claim(judged.claim), group, verdict.word, *size, *rests]
         for size in sizes or [nothing]
     ]
+
+
+def _add_level(cell: NumberCell, effect: ClaimEffect, is_of_one: bool) -> NumberCell:
+    """The cell of an interval, with its level where the heading does not have it."""
+    if is_of_one:
+        return cell
+    return replace(cell, text=f"{cell.text} ({_name_level(effect.confidence)})")
 
 
 def _percent(share: float | None) -> NumberCell:
