@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobs.contract import answers, evaluations
@@ -258,6 +259,43 @@ def test_a_judge_that_is_away_keeps_no_other_metric_from_its_score(
 
 
 @pytest.mark.data
+def test_what_a_judge_that_thinks_took_and_missed_is_journalled(
+    bench: Bench, run: Path, folder: Path, tmp_path: Path, judge
+) -> None:
+    """Its ratings are read behind its thoughts; what it never rated has no score and is
+    told with the answers, as are its tokens and their price."""
+    message = {"content": "<think>[[1]]</think> It shows. [[8]]"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 50}
+    choice = {"message": message, "finish_reason": "stop"}
+    rated = 200, {}, json.dumps({"choices": [choice], "usage": usage}).encode()
+    server = judge(
+        lambda user, number: rated if "Hawaii" in user else (400, {}, b"filtered")
+    )
+    [suite] = asked(folder, tmp_path / "digests", server, "mt_bench")
+    assert suite.judge is not None
+    priced = suite.judge | {"price_read": 3.0, "price_written": 20.0}
+    wanted = [msgspec.structs.replace(suite, judge=priced)]
+    record = bench.jobs.run(serve([run], suites=wanted))
+
+    assert record["outcome"] == "done"
+    assert scores(run, "mt_bench") == {0: 8.0, 9: 8.0, 18: 8.0}
+    events = [row["data"] for row in plain_rows(run) if row["data"].get("judged")]
+    asked_anew = sum(event["judged"]["requests"] for event in events)
+    assert asked_anew == sum(
+        count for user, count in server.asked.items() if "Hawaii" in user
+    )
+    for event in events:
+        spent = event["judged"]
+        assert spent["read"] == 1000 * spent["requests"]
+        cost = (3 * spent["read"] + 20 * spent["written"]) / 1e6
+        assert spent["cost"] == pytest.approx(cost)
+        told = "; ".join(event["flags"])
+        assert "mt_bench: 4 of 6 items have no score" in told
+        assert "the judge gave 8 of 12 answers no rating" in told
+        assert "the judge refused (8)" in told
+
+
+@pytest.mark.data
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_killed_evaluator_scores_nothing_twice(
     bench: Bench, run: Path, folder: Path, tmp_path: Path, judge, after: int
@@ -358,7 +396,7 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     answered = [
         Answered(id="HumanEval/0", task="humaneval", prompt="p", answer="import os")
     ]
-    scored, failed = made.score(suite, items, suite.keys, answered)
+    scored, failed, _ = made.score(suite, items, suite.keys, answered)
 
     assert logged == [
         "HumanEval's answers are kept and not scored: this machine offers no isolation"
@@ -381,7 +419,7 @@ def test_scores_that_say_little_are_told_with_them(tmp_path: Path) -> None:
     ]
     made = Scorers(tmp_path / "ratings.jsonl", "cpu", os.environ)
     items = object.__new__(OwnTestSet)
-    scored, failed = made.score(suite, items, suite.keys, answered)
+    scored, failed, _ = made.score(suite, items, suite.keys, answered)
     told = "; ".join(scored.flags)
 
     assert not failed and scored.values["rouge1"] == 0

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Unreadable
-from jobs.evaluating.judge import Judge, Kept, rate_requests
+from jobs.evaluating.judge import Judge, Kept, Rating, Said, rate_requests
 from jobs.files import ownership
+from jobs.runtime.chat_server import Completion
 from tests.lib.fake_judge import KEY, Answer, FakeJudge, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.metrics.reasoning import Parted
 
 
 @pytest.fixture
@@ -213,7 +215,7 @@ def test_a_wrong_setting_is_told_at_once_and_without_the_key(
 
 
 def test_the_key_is_not_in_the_file(fake, tmp_path: Path) -> None:
-    """What is kept are digests, the rating and the reply."""
+    """What is kept are digests, the rating, the reply and how it was asked for."""
     rate_requests(
         requests(1),
         fake(lambda user, number: said("[[2]]")).judge(),
@@ -232,6 +234,9 @@ def test_the_key_is_not_in_the_file(fake, tmp_path: Path) -> None:
         "id": "q:0",
         "rating": 2.0,
         "reply": "[[2]]",
+        "settings": {"temperature": 0, "max_tokens": 2048},
+        "read": None,
+        "written": None,
     }
 
 
@@ -269,10 +274,11 @@ def test_ratings_are_for_the_group_whose_workspace_it_is(
     if is_group:
         ownership.open_to_group(tmp_path)
         path.touch(mode=0o600)
-    Kept(path).add("judge", request, 7.0, "[[7]]")
+    said_so = Said(Completion("[[7]]", settings={"temperature": 0}), Parted("[[7]]"))
+    Kept(path).add("judge", request, 7.0, said_so)
 
     assert path.stat().st_mode & 0o777 == mode
-    assert Kept(path).get("judge", request) == 7.0
+    assert Kept(path).get("judge", request) == Rating(7.0)
     path.unlink()
     path.mkdir()
     with pytest.raises(Unreadable, match=r"ratings\.jsonl: Is a directory"):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluating.judge import Judge, Judged, Kept, rate_requests
+from jobs.evaluating.judge import Judge, Judged, Kept, Rating, rate_requests
 from jobs.runtime import chat_server, exchange
 from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
@@ -401,7 +401,8 @@ def test_an_encrypted_judge_is_asked_and_must_be_who_it_says(
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert (
-        Judge("m", address, KEY, retry_policy=retry_policy).reply("s", "u") == "[[6]]"
+        Judge("m", address, KEY, retry_policy=retry_policy).reply("s", "u").text
+        == "[[6]]"
     )
     assert f"Authorization: Bearer {KEY}".encode() in requests[0]
 
@@ -440,4 +441,4 @@ def test_a_line_of_ratings_that_is_none_is_passed_over(
         f"{line}\n{json.dumps(row | {'rating': 70})}\n{json.dumps(row)}\n"
     )
 
-    assert Kept(tmp_path / "kept").get("m", ASKED) == 4.0
+    assert Kept(tmp_path / "kept").get("m", ASKED) == Rating(4.0)

@@ -256,7 +256,7 @@ def _add_judge(
         suite,
         scored_by={key: dict(rated_by) for key in suite.keys},
         files=_pick_files(files, MT_BENCH, PROMPTS),
-        judge=judge.model_dump(mode="json", include={"base_url", "model", "key_env"}),
+        judge=judge.reached,
     )
 
 

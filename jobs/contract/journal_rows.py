@@ -110,14 +110,38 @@ class LossTaken(Event, frozen=True, kw_only=True, tag="taken"):
     from_folder: str = field(name="from")
 
 
+class JudgeSpent(Struct, frozen=True, kw_only=True):
+    """What a judge's replies took.
+
+    `requests`: replies that came, those without a rating too; `uncounted`: of these,
+    where the server did not say how many tokens it read and wrote. `cost`: by the grid's
+    prices, where it says some.
+    """
+
+    requests: int = 0
+    read: int = 0
+    written: int = 0
+    uncounted: int = 0
+    cost: float | UnsetType = UNSET
+
+    def plus(self, other: "JudgeSpent") -> "JudgeSpent":
+        """Both together, without a cost."""
+        return JudgeSpent(
+            requests=self.requests + other.requests,
+            read=self.read + other.read,
+            written=self.written + other.written,
+            uncounted=self.uncounted + other.uncounted,
+        )
+
+
 class AnswersKept(Event, frozen=True, kw_only=True, tag="answers"):
     """The answers of a step are kept, and metrics were taken of them.
 
     `how`: how they were made; `scored_by`: what decides each key's score beside that.
     `keys`: the metrics taken. `file`, `at`, `bytes`: where the answers are. `asked`
     counts how they came about: see jobs.evaluating.asking. `flags`: what is strange in
-    them. `failed`: why keys cannot be had. What follows `flags` is told where the
-    answers were generated.
+    them. `failed`: why keys cannot be had. `judged`: what a judge took to rate them. What
+    follows `flags` is told where the answers were generated.
     """
 
     suite: str
@@ -143,6 +167,7 @@ class AnswersKept(Event, frozen=True, kw_only=True, tag="answers"):
     source: str | UnsetType = UNSET
     step: int | UnsetType = UNSET
     failed: dict[str, str] | UnsetType = UNSET
+    judged: JudgeSpent | UnsetType = UNSET
 
 
 class InsideTaken(Event, frozen=True, kw_only=True, tag=INSIDE):

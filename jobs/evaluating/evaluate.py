@@ -35,7 +35,7 @@ from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Damaged
 from jobs.contract.job_file import EvaluateJob
 from jobs.contract.journal import Journal
-from jobs.contract.journal_rows import AnswersKept, InsideTaken
+from jobs.contract.journal_rows import AnswersKept, InsideTaken, JudgeSpent
 from jobs.contract.leases import Keeper, LeaseRecord, Lost
 from jobs.evaluating import asking, gradients
 from jobs.evaluating.asking import Asking
@@ -94,13 +94,15 @@ class AnswersAtStep:
 @dataclass(frozen=True)
 class ScoredSuite:
     """What was taken of a suite's answers: `keys`, and of those that were `requested` of a
-    scorer the scores. `failed`: why other keys cannot be had."""
+    scorer the scores. `failed`: why other keys cannot be had; `judged`: what a judge took
+    to rate them."""
 
     items: Items
     keys: list[str]
     requested: list[str]
     scores: Scores
     failed: dict[str, str]
+    judged: JudgeSpent | None = None
 
     def list_metrics(self) -> dict[str, float]:
         """The row of metrics; NaN for one that was requested and is not to be had."""
@@ -119,7 +121,20 @@ class ScoredSuite:
             f"{key} {values[key]:.4g}" if key in values else key for key in self.keys
         ]
         texts += [f"{key} is not to be had: {why}" for key, why in self.failed.items()]
+        if self.judged is not None:
+            texts.append(describe_spent(self.judged))
         return texts
+
+
+def describe_spent(spent: JudgeSpent) -> str:
+    """What a judge took, for people."""
+    words = (
+        f"the judge replied {spent.requests:,} times: {spent.read:,} tokens read,"
+        f" {spent.written:,} written"
+    )
+    if spent.cost is UNSET:
+        return words
+    return f"{words}, a cost of {spent.cost:,.4g}"
 
 
 class Stopped(Exception):
@@ -425,9 +440,9 @@ class Evaluator:
         """The scores of a suite's answers by the keys that are lacking."""
         items = target.items(suite)
         requested = [key for key in lacking if not is_answers(key)]
-        scores, failed = self._scorers.score(suite, items, requested, answered)
+        scores, failed, judged = self._scorers.score(suite, items, requested, answered)
         keys = [key for key in lacking if key not in failed]
-        return ScoredSuite(items, keys, requested, scores, failed)
+        return ScoredSuite(items, keys, requested, scores, failed, judged)
 
     def _look_inside(
         self, target: EvalTarget, suite: Suite, journal: Journal, step: int
@@ -690,6 +705,7 @@ def _describe_answers(
         bytes=at_step.place.size,
         flags=[*asking.list_flags(counts, suite.how), *scored.scores.flags],
         failed=dict(scored.failed) or UNSET,
+        judged=scored.judged or UNSET,
         **at_step.facts,
     )
 

@@ -1,6 +1,11 @@
 """Has answers rated by a judge at an OpenAI-compatible address; what it said is kept
 and never asked for twice.
 
+What a judge thinks before it rates is no rating. A judge that takes no temperature is
+asked without one, which is told with the ratings. An answer without a rating is missing,
+never 0: it is counted, with the reason. What all cost is counted in tokens as the server
+says them.
+
 The key comes from the environment, from the variable that the grid names, and is
 written nowhere: what a server sends back of it is hidden before it is kept or told.
 """
@@ -9,25 +14,67 @@ import contextlib
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jobs.contract.folder import make_unreadable
+from jobs.contract.journal_rows import JudgeSpent
 from jobs.files import ownership
-from jobs.runtime.chat_server import ChatServer, Malformed, Refused
+from jobs.runtime.chat_server import ChatServer, Completion, Malformed, Refused
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.metrics.reasoning import Parted, part_reasoning
+from zsg_core.settings.suites import MOST_JUDGED
 from zsg_core.side_by_side import map_side_by_side
 
-MOST_TOKENS = 2048  # of a reply, as in FastChat
+TEMPERATURE = "temperature"
+MOST_SHOWN = 80  # characters of a reply that is told
+
+# why an answer has no rating
+CUT = "the reply was cut before its rating"
+ONLY_THOUGHT = "the judge thought and said nothing"
+EMPTY = "the reply was empty"
+OFF_SCALE = "the rating is not from 1 to 10"
+NO_RATING = "no rating in the reply"
+NO_REPLY = "the reply was none"
+REFUSED = "the judge refused"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a judge replied: `completion` as it came, `parted` without what it thought
+    before."""
+
+    completion: Completion
+    parted: Parted
+
+    @property
+    def text(self) -> str:
+        """What it said, without what it thought."""
+        return self.parted.answer
+
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether the judge thought first."""
+        return self.parted.had_reasoning or self.completion.has_reasoning
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the reply was drawn at the judge's own temperature."""
+        return TEMPERATURE not in self.completion.settings
 
 
 @dataclass(frozen=True)
 class Judge(ChatServer):
-    """A model at an address, which replies at temperature 0."""
+    """A model at an address, which replies at temperature 0 where it takes one.
+    `most_tokens`: of a reply, thinking included."""
 
+    most_tokens: int = MOST_JUDGED
+
+    does_without: ClassVar[frozenset[str]] = frozenset({TEMPERATURE})
     called = "judge"
     told = "Ratings so far are kept; try again later"
     advice = "Look at the judge's base_url, model and key"
@@ -37,17 +84,21 @@ class Judge(ChatServer):
         cls, how: Mapping[str, Any], environment: Mapping[str, str] = os.environ
     ) -> "Judge":
         """The judge of a suite: model, base_url, and key_env, which names the variable
-        of the key, or None.
+        of the key, or None; max_tokens where it is another than FastChat's.
 
         UserError where that variable is not set or holds what can be no key, and for
         what is no address. Whether a variable of this name may be sent at all, the
         settings say.
         """
         key = "checkpoints.suites.mt_bench.judge"
-        return cls.open(how["model"], how["base_url"], how["key_env"], key, environment)
+        judge = cls.open(
+            how["model"], how["base_url"], how["key_env"], key, environment
+        )
+        return replace(judge, most_tokens=how.get("max_tokens", MOST_JUDGED))
 
-    def reply(self, system: str, user: str) -> str:
-        """What the judge says, as it stands; retried while it is busy or out of reach.
+    def reply(self, system: str, user: str) -> Said:
+        """What the judge says, without what it thinks before; retried while it is busy or
+        out of reach.
 
         Errors as of `ChatServer.complete`.
         """
@@ -55,8 +106,37 @@ class Judge(ChatServer):
             {"role": "system", "content": system},
             {"role": "user", "content": user},
         ]
-        settings = {"temperature": 0, "max_tokens": MOST_TOKENS}
-        return self.complete(messages, settings).text
+        settings = {TEMPERATURE: 0, "max_tokens": self.most_tokens}
+        completion = self.complete(messages, settings)
+        return Said(completion, part_reasoning(completion.text))
+
+
+@dataclass
+class Bill:
+    """What a judge's replies took, as its server counts; for several threads."""
+
+    spent: JudgeSpent = field(default_factory=JudgeSpent)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, completion: Completion) -> None:
+        """Counts one reply."""
+        is_counted = completion.read is not None and completion.written is not None
+        one = JudgeSpent(
+            requests=1,
+            read=completion.read or 0,
+            written=completion.written or 0,
+            uncounted=0 if is_counted else 1,
+        )
+        with self._lock:
+            self.spent = self.spent.plus(one)
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A rating that is kept. `is_drawn`: at the judge's own temperature."""
+
+    value: float
+    is_drawn: bool = False
 
 
 class Kept:
@@ -70,7 +150,7 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._held: dict[tuple[str, str, str], float] = {}
+        self._held: dict[tuple[str, str, str], Rating] = {}
         for line in self._read_lines():
             self._read(line)
 
@@ -82,26 +162,32 @@ class Kept:
         except OSError as error:
             raise make_unreadable(self.path, error) from error
 
-    def get(self, judge: str, request: JudgeRequest) -> float | None:
+    def get(self, judge: str, request: JudgeRequest) -> Rating | None:
         """The rating that this judge gave, or None."""
         return self._held.get((request.answer, judge, request.prompt))
 
-    def add(self, judge: str, request: JudgeRequest, value: float, reply: str) -> None:
-        """Keeps a rating, and the reply that it was read from; on disk when this returns."""
+    def add(self, judge: str, request: JudgeRequest, value: float, said: Said) -> None:
+        """Keeps a rating, and the reply that it was read from, `said` without secrets; on
+        disk when this returns."""
+        completion = said.completion
         row = {
             "answer": request.answer,
             "judge": judge,
             "prompt": request.prompt,
             "id": request.id,
             "rating": value,
-            "reply": reply,
+            "reply": completion.text,
+            "settings": dict(completion.settings),
+            "read": completion.read,
+            "written": completion.written,
         }
         # A newline before it too: a line that was cut before must not take this one along.
         line = (
             b"\n" + json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"
         )
         with self._lock:
-            self._held.setdefault((request.answer, judge, request.prompt), value)
+            rating = Rating(value, said.is_drawn)
+            self._held.setdefault((request.answer, judge, request.prompt), rating)
             file = self._open()
             try:
                 os.write(file, line)
@@ -124,21 +210,46 @@ class Kept:
         try:
             row = json.loads(line)
             value = float(row["rating"])
+            # of an older zsg: it asked at temperature 0, or got no reply
+            settings = row.get("settings", {TEMPERATURE: 0})
             if 1 <= value <= 10:
                 self._held.setdefault(
-                    (row["answer"], row["judge"], row["prompt"]), value
+                    (row["answer"], row["judge"], row["prompt"]),
+                    Rating(value, TEMPERATURE not in settings),
                 )
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):
             pass
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Ratings by item, and why the others have none."""
+    """Ratings by item, and why the others have none.
+
+    `reasons` counts these by kind, and `drawn` the ratings that were drawn at the judge's
+    own temperature. `spent`: what was asked for now, and what it took.
+    """
 
     ratings: dict[str, float]
     missing: dict[str, str]
     asked: int  # questions that were not kept from before
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    drawn: int = 0
+    spent: JudgeSpent = field(default_factory=JudgeSpent)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a request has no rating: one of the kinds above, and in words."""
+
+    kind: str
+    why: str
 
 
 def rate_requests(
@@ -156,8 +267,9 @@ def rate_requests(
     """
     listed = list(requests)
     new = [one for one in listed if kept.get(by.id, one) is None]
+    bill = Bill()
     reasons = map_side_by_side(
-        lambda request: _ask(request, by, kept, attempts),
+        lambda request: _ask(request, by, kept, attempts, bill),
         new,
         workers,
         # a judge may take minutes to answer, which a job that is told to stop has not
@@ -166,28 +278,58 @@ def rate_requests(
     missing = {
         request.id: reason
         for request, reason in zip(new, reasons, strict=True)
-        if reason
+        if reason is not None
     }
-    ratings = {
-        one.id: value for one in listed if (value := kept.get(by.id, one)) is not None
+    rated = {
+        one.id: rating for one in listed if (rating := kept.get(by.id, one)) is not None
     }
-    return Judged(ratings, missing, len(new))
+    return Judged(
+        ratings={item: rating.value for item, rating in rated.items()},
+        missing={item: reason.why for item, reason in missing.items()},
+        asked=len(new),
+        reasons=Counter(reason.kind for reason in missing.values()),
+        drawn=sum(rating.is_drawn for rating in rated.values()),
+        spent=bill.spent,
+    )
 
 
-def _ask(request: JudgeRequest, by: Judge, kept: Kept, attempts: int) -> str:
-    """Why a request has no rating; empty where it has one now."""
-    why = ""
+def _ask(
+    request: JudgeRequest, by: Judge, kept: Kept, attempts: int, bill: Bill
+) -> Missing | None:
+    """Why a request has no rating; None where it has one now."""
+    missing = Missing(NO_REPLY, "not asked")
     for _ in range(attempts):
         try:
             said = by.reply(request.system, request.user)
         except Refused as error:
-            return str(error)
+            return Missing(REFUSED, str(error))
         except Malformed as error:
-            why = str(error)
+            missing = Missing(NO_REPLY, str(error))
             continue
-        value = mt_bench.read_rating(said)
+        bill.add(said.completion)
+        value = mt_bench.read_rating(said.text, is_cut=said.completion.is_cut)
         if value is not None:
-            kept.add(by.id, request, value, by.hide(said))
-            return ""
-        why = f"no rating from 1 to 10 in {by.hide(said)[-80:]!r}"
-    return f"{why}, {attempts} times"
+            text = by.hide(said.completion.text)
+            clean = replace(said, completion=replace(said.completion, text=text))
+            kept.add(by.id, request, value, clean)
+            return None
+        missing = _explain_missing(said, by)
+    return replace(missing, why=f"{missing.why}, {attempts} times")
+
+
+def _explain_missing(said: Said, by: Judge) -> Missing:
+    """Why there is no rating in a reply."""
+    shown = repr(by.hide(said.text)[-MOST_SHOWN:])
+    if said.completion.is_cut:
+        why = (
+            f"cut at {by.most_tokens} tokens before a rating; raise"
+            " checkpoints.suites.mt_bench.judge.max_tokens"
+        )
+        return Missing(CUT, why)
+    if not said.text.strip():
+        if said.has_reasoning:
+            return Missing(ONLY_THOUGHT, "thoughts without a reply")
+        return Missing(EMPTY, "an empty reply")
+    if mt_bench.has_rating(said.text):
+        return Missing(OFF_SCALE, f"no rating from 1 to 10 in {shown}")
+    return Missing(NO_RATING, f"no rating from 1 to 10 in {shown}")

@@ -10,24 +10,34 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from jobs.evaluating import code_scores, judge, sandbox
+from jobs.contract.journal_rows import JudgeSpent
+from jobs.evaluating import code_scores, judging, sandbox
 from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
-from jobs.evaluating.judge import Judge, Kept
+from jobs.evaluating.judging import JudgedAnswers, Judges
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
 from jobs.model import content
 from jobs.runtime.devices import CPU
 from zsg_core.errors import BadData, ClusterError, ZsgError
-from zsg_core.metrics import metrics, mt_bench
+from zsg_core.metrics import metrics
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 from zsg_core.secrets import hide_known
-from zsg_core.suites import PROMPTS, Suite
+from zsg_core.suites import Suite
 
 logger = logging.getLogger(__name__)
+
+
+class ScoresFound(NamedTuple):
+    """The scores by keys of a suite, why the other keys have none, and what a judge took."""
+
+    scores: Scores
+    failed: dict[str, str]
+    judged: JudgeSpent | None = None
 
 
 class Scorers:
@@ -40,11 +50,13 @@ class Scorers:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """`ratings`: the file that keeps what judges said."""
-        self._ratings, self._device, self._environment = ratings, device, environment
+        self._device = device
+        self._judges = Judges(ratings, environment)
         self._sandbox: Sandbox | None = None
         self._rewards: dict[str, Reward] = {}
-        self._kept: Kept | None = None
         self._away: dict[str, str] = {}  # what cannot be had, and why
+        # what a judge said of the answers that are being scored
+        self._judged: JudgedAnswers | None = None
         # of reward models that are yet to be loaded, by digest
         self._bytes_to_come: dict[str, float] = {}
 
@@ -75,8 +87,9 @@ class Scorers:
         items: Items,
         keys: Sequence[str],
         answered: Sequence[Answered],
-    ) -> tuple[Scores, dict[str, str]]:
+    ) -> ScoresFound:
         """The scores by keys of the suite, and why the other keys have none."""
+        self._judged = None
         found: dict[str, ByItem] = {}
         failed: dict[str, str] = {}
         by_scorer: dict[str, list[str]] = {}
@@ -93,7 +106,10 @@ class Scorers:
                 )
         scores = aggregate_scores(found, answered)
         doubts = metrics.list_doubts(list(found), answered, suite.scored_by)
-        return msgspec.structs.replace(scores, flags=[*scores.flags, *doubts]), failed
+        if self._judged is not None:
+            doubts += self._judged.list_flags()
+        told = msgspec.structs.replace(scores, flags=[*scores.flags, *doubts])
+        return ScoresFound(told, failed, self._judged and self._judged.spent)
 
     def _scored(
         self,
@@ -114,7 +130,7 @@ class Scorers:
                     self._found_sandbox(), items.problems, answered, _ks(keys)
                 )
             elif isinstance(items, Dialogues):
-                made = self._judged(suite, items, answered)
+                made = self._rate(suite, items, answered)
             else:
                 return metrics.score_items(keys, answered, suite.scored_by)
         except ZsgError as error:
@@ -137,34 +153,16 @@ class Scorers:
             self._rewards[file.digest] = Reward(Path(file.path), self._device)
         return self._rewards[file.digest]
 
-    def _judged(
+    def _rate(
         self, suite: Suite, items: Dialogues, answered: Sequence[Answered]
     ) -> dict[str, ByItem]:
-        assert suite.judge is not None, (
-            "without a judge answers are kept, and not scored"
-        )
-        file = suite.files[PROMPTS]
-        content.refuse_changed(
-            Path(file.path), content.suite_files(PROMPTS), file.digest
-        )
-        prompts = mt_bench.read_judge_prompts(Path(file.path))
-        self._kept = self._kept or Kept(self._ratings)
-        by, ratings = Judge.of(suite.judge, self._environment), []
-        missing: dict[str, str] = {}
-        for said in mt_bench.split_conversations(answered):
-            judged = judge.rate_requests(
-                mt_bench.build_requests(items.questions, prompts, said), by, self._kept
-            )
-            ratings.append(judged.ratings)
-            missing |= judged.missing
-        for item, why in missing.items():
+        """What a judge makes of the answers. ClusterError where it has rated none."""
+        found = self._judges.rate(suite, items, answered)
+        self._judged = found
+        for item, why in found.missing.items():
             logger.warning(f"{item} has no rating: {why}")
-        if not any(ratings):
-            raise ClusterError(
-                f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "
-                f"{next(iter(missing.values()), 'there is none')}"
-            )
-        return mt_bench.score_ratings(ratings)
+        judging.refuse_none(suite, found, len(answered))
+        return found.by_item
 
 
 def _scorer(key: str) -> str:

@@ -13,7 +13,7 @@ from zsg_core.data.examples import Turn
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.makers.registry import Request
-from zsg_core.settings.makers import MILLION
+from zsg_core.settings.fields import MILLION
 from zsg_core.side_by_side import map_side_by_side
 
 logger = logging.getLogger(__name__)

@@ -6,20 +6,26 @@ written nowhere: what a server sends back of it is hidden before it is kept or t
 
 import http.client
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
-from jobs.runtime import exchange
+from jobs.runtime import exchange, refused_settings
 from jobs.runtime.exchange import Reply
+from jobs.runtime.refused_settings import Adaptation
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.retry import ExponentialBackoff
 from zsg_core.shown_text import make_showable
 
+logger = logging.getLogger(__name__)
+
 MOST_BYTES = 4 << 20  # of a reply, its headers included
+# where servers keep apart what a model thought: DeepSeek and vLLM; OpenRouter; others
+REASONING_KEYS = ("reasoning_content", "reasoning", "reasoning_details")
 MOST_SAID = 300  # characters of an error that are told
 WAIT_S = 60.0  # the longest that a server may ask us to wait at a time
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
@@ -31,11 +37,15 @@ class Malformed(Exception):
 
 
 class Refused(Exception):
-    """The server will not answer this one question. `status`: of HTTP."""
+    """The server will not answer this one question. `status`: of HTTP; `settings`: those
+    of the request that it says it does not take."""
 
-    def __init__(self, said: str, status: int = 0) -> None:
+    def __init__(
+        self, said: str, status: int = 0, settings: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(said)
         self.status = status
+        self.settings = settings
 
 
 class Busy(Exception):
@@ -50,14 +60,18 @@ class Busy(Exception):
 class Completion:
     """What a server replied. `is_cut`: it ended at the most tokens that it might have.
 
-    `read` and `written`: tokens that the server says it has counted; None where it says
-    nothing.
+    `read` and `written`: tokens that the server says it has counted, those of thinking
+    too; None where it says nothing. What a server keeps apart as its model's thinking is
+    not in `text`; `has_reasoning` says that there is some. `settings`: of the request, as
+    the server took it.
     """
 
     text: str
     is_cut: bool = False
     read: int | None = None
     written: int | None = None
+    has_reasoning: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,10 @@ class ChatServer:
 
     `timeout_s`: of one whole reply, from looking up the name to its last byte;
     `retry_policy`: how a question is retried while the server is busy or out of reach.
+    `adaptation`: what it has refused of requests' settings, and how it is asked since.
     `called` is what messages call it, `told` what they say where it stays out of reach,
-    `advice` what to look at where it refuses all.
+    `advice` what to look at where it refuses all; `does_without`: the settings without
+    which it may be asked where it refuses them.
     """
 
     id: str
@@ -80,7 +96,11 @@ class ChatServer:
         ),
         repr=False,
     )
+    adaptation: Adaptation = field(
+        default_factory=Adaptation, compare=False, repr=False
+    )
 
+    does_without: ClassVar[frozenset[str]] = frozenset()
     called: ClassVar[str] = "server"
     told: ClassVar[str] = "Replies so far are kept; submit again later"
     advice: ClassVar[str] = "Look at base_url, model and key_env"
@@ -117,11 +137,28 @@ class ChatServer:
         self, messages: Sequence[Mapping[str, str]], settings: Mapping[str, Any]
     ) -> Completion:
         """The reply to a dialogue; retried while the server is busy or out of reach.
-        `settings`: of the request, as temperature and max_tokens.
+        `settings`: of the request, as temperature and max_tokens. One that the server
+        does not take has another name, or is left out, where that may be: see
+        `refused_settings`.
 
         ClusterError once the policy gives up, UserError for a wrong key, address or
         model; Malformed and Refused as they say.
         """
+        while True:
+            adapted = self.adaptation.apply(settings)
+            try:
+                return self._complete_patiently(messages, adapted)
+            except Refused as error:
+                told = self.adaptation.learn(error.settings, self.does_without)
+                if self.adaptation.apply(settings) == adapted:
+                    raise
+            if told:
+                logger.warning(f"the {self.called} at {self.uri} {told}")
+
+    def _complete_patiently(
+        self, messages: Sequence[Mapping[str, str]], settings: Mapping[str, Any]
+    ) -> Completion:
+        """The reply to a request, which is sent again while the server is busy."""
         try:
             return self.retry_policy.call(
                 lambda: self._complete_once(messages, settings),
@@ -145,8 +182,8 @@ class ChatServer:
         asked = {"model": self.id, "messages": list(messages), **settings}
         reply = self._post(json.dumps(asked).encode())
         if not 200 <= reply.status < 300:
-            raise self._meaning(reply)
-        return read_completion(reply.body)
+            raise self._meaning(reply, settings)
+        return replace(read_completion(reply.body), settings=settings)
 
     def _post(self, body: bytes) -> Reply:
         """The server's reply. Busy, Malformed and UserError: no other error leaves, as
@@ -182,7 +219,7 @@ class ChatServer:
         except Exception as error:
             raise Malformed(self._told(f"{type(error).__name__}: {error}")) from None
 
-    def _meaning(self, reply: Reply) -> Exception:
+    def _meaning(self, reply: Reply, settings: Mapping[str, Any]) -> Exception:
         said = self._told(reply.body.decode(errors="replace"))
         if reply.status in _BUSY:
             return Busy(
@@ -193,7 +230,8 @@ class ChatServer:
                 f"the {self.called} at {self.uri} answered HTTP {reply.status} for model"
                 f" {self.id}: {said}. {self.advice}"
             )
-        return Refused(f"HTTP {reply.status} {said}", reply.status)
+        refused = refused_settings.find_refused(reply.status, reply.body, settings)
+        return Refused(f"HTTP {reply.status} {said}", reply.status, refused)
 
     def _told(self, text: str) -> str:
         """The beginning of an error as people may see it."""
@@ -201,22 +239,43 @@ class ChatServer:
 
 
 def read_completion(body: bytes) -> Completion:
-    """What the body of a reply says. Malformed where it holds no text."""
+    """What the body of a reply says. Malformed where it holds no text, but for one whose
+    model has only thought so far: its text is empty."""
     try:
         reply = json.loads(body)
         choice = reply["choices"][0]
-        content = choice["message"]["content"]
+        message = choice["message"]
+        content = message["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise Malformed("no message in the reply") from None
+    is_cut = choice.get("finish_reason") == "length"
+    has_reasoning = any(message.get(key) for key in REASONING_KEYS)
+    if isinstance(content, list):
+        has_reasoning |= any(_is_thinking(part) for part in content)
+        content = "".join(map(_take_text, content))
+    elif content is None and (is_cut or has_reasoning):
+        content = ""
     if not isinstance(content, str):
         raise Malformed("no text in the reply")
     usage = reply.get("usage")
     return Completion(
         text=content,
-        is_cut=choice.get("finish_reason") == "length",
+        is_cut=is_cut,
         read=_take_count(usage, "prompt_tokens"),
         written=_take_count(usage, "completion_tokens"),
+        has_reasoning=has_reasoning,
     )
+
+
+def _is_thinking(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")
+
+
+def _take_text(part: Any) -> str:
+    """The text of one part of a message's content; none of a thought or a picture."""
+    text: Any = part.get("text") if isinstance(part, dict) else None
+    is_text = isinstance(part, dict) and part.get("type") == "text"
+    return text if is_text and isinstance(text, str) else ""
 
 
 def _take_count(usage: Any, key: str) -> int | None:

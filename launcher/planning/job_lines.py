@@ -9,7 +9,7 @@ from jobs.contract.job_file import is_run_item
 from jobs.contract.model_proof import FOLDER as PROOFS
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids.runs import Run
-from launcher.planning import makings
+from launcher.planning import judging_cost, makings
 from launcher.planning.estimates import Estimate
 from launcher.planning.plan import Evaluation, Look, Plan, Prepare, TrainGroup
 from launcher.planning.workload import AT_MOST
@@ -49,6 +49,12 @@ def describe_jobs(
     lines += [
         JobLine(last, _describe_evaluation(evaluation, profile))
         for evaluation in _join_evaluations(plan.evaluations)
+    ]
+    evaluated = [run for each in plan.evaluations for run in each.runs]
+    steps_of = {run.id: estimate_of(run).work.steps for run in evaluated}
+    lines += [
+        JobLine(last, words)
+        for words in judging_cost.describe_judging(evaluated, steps_of)
     ]
     return lines
 

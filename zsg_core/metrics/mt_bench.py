@@ -134,12 +134,23 @@ def build_requests(
     return requests
 
 
-def read_rating(reply: str) -> float | None:
+def read_rating(reply: str, *, is_cut: bool = False) -> float | None:
     """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is
-    none from 1 to 10."""
-    match = _RATING.search(reply) or _RATING_ELSE.search(reply)
+    none from 1 to 10.
+
+    Of a reply that was cut only the first counts, which no later text could change.
+    """
+    match = _RATING.search(reply)
+    if match is None and not is_cut:
+        match = _RATING_ELSE.search(reply)
     value = float(match.group(1)) if match else 0.0
     return value if 1 <= value <= 10 else None
+
+
+def has_rating(reply: str) -> bool:
+    """Whether a reply has a number where its rating stands, on the scale or off it."""
+    match = _RATING.search(reply) or _RATING_ELSE.search(reply)
+    return match is not None
 
 
 def split_conversations(answers: Iterable[Answered]) -> list[list[Answered]]:

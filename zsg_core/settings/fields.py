@@ -91,3 +91,5 @@ RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
 Minutes = Annotated[int, Field(ge=1, le=10_000_000)]  # 19 years
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
+Price = Annotated[FiniteFloat, Field(ge=0)]  # of MILLION tokens, in any currency
+MILLION = 1_000_000

@@ -10,14 +10,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from zsg_core import addresses, secrets
-from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
+from zsg_core.settings.fields import (
+    MILLION,
+    Count,
+    FolderName,
+    Positive,
+    Price,
+    Seed,
+    Strict,
+)
 
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-Price = Annotated[FiniteFloat, Field(ge=0)]
 TEMPLATES = ("zsg", "vicuna", "llama2", "plain", "chat")
 Stop = Annotated[str, Field(min_length=1, max_length=100)]
-
-MILLION = 1_000_000  # tokens that a price is of
 
 
 class MakerSettings(Strict):

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from zsg_core import addresses, secrets
 from zsg_core.metrics import metrics
-from zsg_core.settings.fields import Count, FolderName, Seed, Strict
+from zsg_core.settings.fields import Count, FolderName, Price, Seed, Strict
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 WayName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -22,6 +22,7 @@ TOP_P = 0.95  # Chen et al. 2021, section 2.3
 TEMPERATURE = 0.8  # there the best of several samples
 # FastChat's `temperature_config`; of other categories the likeliest answer counts.
 BY_CATEGORY = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+MOST_JUDGED = 2048  # tokens of a judge's reply, as in FastChat
 # what transformers' generate, which FastChat calls, samples from unless a model says otherwise
 TOP_K = 50
 
@@ -155,6 +156,26 @@ class JudgeSettings(Strict):
     prompts: FolderName = Field(
         description="FastChat's file judge_prompts.jsonl, which says what a judge is asked."
     )
+    max_tokens: Count = Field(
+        default=MOST_JUDGED,
+        description=(
+            "Longest reply, in tokens, thinking included. One that is cut before its "
+            "rating gives none: raise this for a judge that thinks. It decides whether "
+            "there is a rating, not which, so no other `name` is needed."
+        ),
+    )
+    price_read: Price | None = Field(
+        default=None,
+        description=(
+            "What a million tokens cost that the judge reads, in any currency: plan tells "
+            "what judging may cost, and the journal what it did. Null means that tokens "
+            "alone are counted."
+        ),
+    )
+    price_written: Price | None = Field(
+        default=None,
+        description="The same of a million tokens that it writes, thinking included.",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -164,6 +185,22 @@ class JudgeSettings(Strict):
                 f"the address {why}. A key is named by key_env, and only there"
             )
         return address
+
+    @model_validator(mode="after")
+    def _prices_go_together(self) -> "JudgeSettings":
+        if (self.price_read is None) != (self.price_written is None):
+            raise ValueError("`price_read` and `price_written` go together")
+        return self
+
+    @property
+    def reached(self) -> dict[str, Any]:
+        """How the judge is reached and what it costs, as job.json holds it; what was not
+        there in older jobs only where it is said."""
+        written = self.model_dump(mode="json", exclude={"prompts"})
+        for name in ("max_tokens", "price_read", "price_written"):
+            if written[name] == type(self).model_fields[name].default:
+                del written[name]
+        return written
 
     @model_validator(mode="after")
     def _key_may_go_there(self) -> "JudgeSettings":

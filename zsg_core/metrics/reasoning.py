@@ -1,0 +1,90 @@
+"""Parts what a model thinks aloud before its answer from the answer.
+
+A score is of the answer alone: a number within `<think>…</think>` is no rating, and a
+right word in it no right answer.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Marks = tuple[str, str]  # before and behind what was thought
+
+# As models of today write them: DeepSeek-R1, Qwen3 and SmolLM3; others that were told to
+# think in marks of their own; Mistral's Magistral; ByteDance's Seed-OSS; gpt-oss.
+KNOWN_MARKS: tuple[Marks, ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+_BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)+")
+
+
+@dataclass(frozen=True)
+class Parted:
+    """An answer without what was thought. `had_reasoning`: something was cut out of it;
+    `is_open`: the thinking was not over, so what follows it is not known."""
+
+    answer: str
+    had_reasoning: bool = False
+    is_open: bool = False
+
+
+def part_reasoning(
+    text: str, all_marks: Sequence[Marks] = KNOWN_MARKS, before: str = ""
+) -> Parted:
+    """The answer in a text, without each part between one of the pairs of marks.
+
+    Thinking may begin before the text, as some templates write the first mark at the
+    end of the prompt: what stands before a closing mark without an opening one is
+    thought. Where `before`, the prompt, ends with an opening mark that nothing closes,
+    the whole text is. A text without marks stays as it is.
+    """
+    had_reasoning = False
+    for marks in all_marks:
+        parted = _part(text, marks, _ends_open(before, marks))
+        had_reasoning |= parted.had_reasoning
+        if parted.is_open:
+            return parted
+        text = parted.answer
+    if not had_reasoning:
+        return Parted(text)
+    blank = _BLANK_LINES.match(text)
+    answer = text[blank.end() :] if blank else text
+    return Parted(answer, had_reasoning=True)
+
+
+def _part(text: str, marks: Marks, is_within: bool) -> Parted:
+    """A text without what one pair of marks holds. `is_within`: it begins in a thought."""
+    opening, closing = marks
+    kept: list[str] = []
+    position = 0
+    end = text.find(closing)
+    had_reasoning = end >= 0
+    while end >= 0:
+        start = text.find(opening, position, end)
+        if start < 0:
+            kept.clear()  # the thought began before
+        else:
+            kept.append(text[position:start])
+        position = end + len(closing)
+        end = text.find(closing, position)
+    if is_within and not had_reasoning:
+        return Parted("", had_reasoning=True, is_open=True)
+    start = text.find(opening, position)
+    if start < 0:
+        kept.append(text[position:])
+        return Parted("".join(kept), had_reasoning)
+    kept.append(text[position:start])
+    return Parted("".join(kept), had_reasoning=True, is_open=True)
+
+
+def _ends_open(before: str, marks: Marks) -> bool:
+    """Whether a prompt ends within a thought: at its last words an opening mark stands,
+    and nothing closes it."""
+    opening, _ = marks
+    return before.rstrip().endswith(opening)
