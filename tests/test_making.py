@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobs.contract.asking import name_asking
 from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.job_file import ServerToAsk
 from jobs.contract.prepared import read_records_meta
@@ -113,7 +114,7 @@ def test_sets_that_differ_in_what_is_kept_share_their_replies() -> None:
 
     def asking(**rft: Any) -> str:
         source = source_of(settings({"rft": rft, "by": SERVED}))
-        return making.name_asking(source, making.MAKERS["rft"])
+        return name_asking(source, making.MAKERS["rft"])
 
     assert asking() == asking(read="last", gold=False)
     assert len({asking(), asking(samples=4), asking(wording="Be brief.")}) == 3
@@ -246,7 +247,7 @@ class Making:
 
     @property
     def log(self) -> Path:
-        asking = making.name_asking(self.source, making.MAKERS["rft"])
+        asking = name_asking(self.source, making.MAKERS["rft"])
         return self.workspace.replies(asking) / LOG
 
     def make(self, asker: AskedServer) -> "Making":

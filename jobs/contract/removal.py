@@ -33,6 +33,12 @@ IN_RECORDS = (
     *("*.arrow", "tasks.json", "dataset_info.json", "state.json", "made-*"),
     *(META, COMMIT),
 )
+IN_REPLIES = ("replies.jsonl", "batches.json")
+# of a model's own answers, and of scores, while they are made
+IN_UNFINISHED = (
+    *("answers.jsonl", "cut.jsonl", "batches.json"),
+    *("blocks.jsonl", "since.jsonl", "how.json"),
+)
 IN_CORPUS = ("train.npy", "test.npy", "shots.npy", NOTES, META, COMMIT)
 IN_EMBEDDING = ("vectors.npy", "texts.npy", META, COMMIT)
 IN_CHAT_TRIAL = (META, COMMIT)
@@ -136,6 +142,12 @@ def list_names(root: Path, folder: Path) -> list[str]:
 def name_gone(folder: Path) -> Path:
     """The name under which a folder is being removed."""
     return folder.with_name(f".{folder.name}.gone")
+
+
+def name_unfinished(folder: Path) -> Path:
+    """The folder in which a job keeps what it has of answers or scores under way, which
+    the next attempt carries on."""
+    return folder.with_name(f".{folder.name}.draft")
 
 
 def discard_folder(

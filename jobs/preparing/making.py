@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.asking import name_asking
 from jobs.contract.folder import (
     META,
     Workspace,
@@ -36,7 +37,6 @@ from zsg_core.data import readers, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
 from zsg_core.data.readers.intake import Intake
-from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
 from zsg_core.makers.registry import (
@@ -145,28 +145,6 @@ def read_items(source: Recipe, path: Path, intake: Intake) -> list[Example]:
     if count is None:
         return examples
     return splits.sample_nested(examples, count, settings["seed"], MAKE)
-
-
-def name_asking(source: Recipe, maker: Maker) -> str:
-    """The id of all that decides what is asked and who is: sets that differ in what is
-    kept of the replies have one."""
-    making: Recipe = source[MAKE]
-    asks = {
-        key: value
-        for key, value in making["settings"].items()
-        if key not in maker.keeps
-    }
-    decides = ("reader", "digest", "read", "fields", "on_bad_row")
-    return content_id(
-        {
-            "kind": "asking",
-            "source": {key: source[key] for key in decides if key in source},
-            "make": {
-                **{key: value for key, value in making.items() if key != EMBEDDING},
-                "settings": asks,
-            },
-        }
-    )
 
 
 def open_model(

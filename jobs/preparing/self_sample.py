@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jobs.contract import removal
 from jobs.contract.folder import (
     META,
     Workspace,
@@ -89,7 +90,7 @@ def make_answers(
     from jobs.model.batching import choose_attention
 
     folder = workspace.records(made_id)
-    draft = folder.parent / f".{folder.name}.draft"
+    draft = removal.name_unfinished(folder)
     with lock_folder(folder):
         if is_whole(folder):  # another job has made it while this one waited
             return

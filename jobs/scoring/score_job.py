@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import snapshots
+from jobs.contract import removal, snapshots
 from jobs.contract.folder import (
     Workspace,
     is_whole,
@@ -163,7 +163,7 @@ def _find_base_digest(folder: Path, recipe: Recipe) -> str:
 def _make_scores(bench: _Bench, scores: ScoresToMake) -> None:
     """Publishes one kind of scores, going on with what a killed job has left."""
     folder = bench.workspace.scores(scores.id)
-    draft = folder.parent / f".{folder.name}.draft"
+    draft = removal.name_unfinished(folder)
     ownership.make_folder(draft)
     making = _Making(bench, scores, draft)
     making.drop_others()

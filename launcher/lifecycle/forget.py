@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from jobs.contract import (
+    asking,
     grid_record,
     job_file,
     model_proof,
@@ -34,6 +35,7 @@ from jobs.contract.job_file import (
     CanaryJob,
     EvaluateJob,
     Recipe,
+    SampleJob,
     TrainJob,
 )
 from jobs.contract.states import State
@@ -68,6 +70,7 @@ NAMES: Mapping[str, Sequence[str]] = {
     "embeddings": removal.IN_EMBEDDING,
     "corpora": removal.IN_CORPUS,
     "records": removal.IN_RECORDS,
+    asking.FOLDER: removal.IN_REPLIES,
     "bases": removal.IN_WEIGHTS,
     "code": removal.IN_CODE,
     "submissions": removal.IN_SUBMISSION,
@@ -76,6 +79,7 @@ NAMES: Mapping[str, Sequence[str]] = {
 RUNS = "runs/"
 _PATH = re.compile(r"[a-z_-]+/[\w-]+")
 PROOF = f"{model_proof.FOLDER}/"  # each of these is a file
+CONTINUED = ("records/", f"{SCORES}/")  # a killed job leaves what it has of these
 BESIDE = ("prepare/", "evaluate/", "canary/", "looks/")  # jobs that are no runs
 
 
@@ -461,7 +465,9 @@ def _choose_things(
     makes = _find_active_makes(scene, items)
     proven, still_proven = _collect_proven(scene, runs, makes)
     needed |= makes | _list_proofs(scene.workspace, still_proven)
+    needed |= _list_needed_replies(scene, staying, items)
     candidates = _collect_made(going)
+    candidates |= _name_replies(asking.collect_askings(_list_data(going)) or ())
     candidates |= _list_corpora(scene.going)
     candidates |= _list_proofs(scene.workspace, proven)
     candidates.update(scene.record.things)
@@ -474,6 +480,44 @@ def _choose_things(
     candidates -= needed
     candidates -= _list_led_to_elsewhere(scene.workspace, candidates)
     return sorted(path for path in candidates if _is_there(scene.workspace, path))
+
+
+def _list_needed_replies(
+    scene: _Scene, staying: Sequence[Recipe], items: Sequence[str]
+) -> set[str]:
+    """The replies of makers' models of which what stays is made; all, where that cannot
+    be told."""
+    of_jobs = _list_asked_corpora(scene, items)
+    needed = asking.collect_askings([*_list_data(staying), *of_jobs])
+    if needed is not None:
+        return _name_replies(needed)
+    root = scene.workspace.root
+    names = removal.list_names(root, root / asking.FOLDER)
+    if names:
+        reason = "a grid that stays has data made by a maker that this zsg lacks"
+        scene.left[asking.FOLDER] = reason
+    return _name_replies(names)
+
+
+def _name_replies(names: Iterable[str]) -> set[str]:
+    """Where replies lie, relative to the workspace."""
+    return {f"{asking.FOLDER}/{name}" for name in names}
+
+
+def _list_data(of_recipes: Iterable[Recipe]) -> list[Recipe]:
+    """The recipes of the corpora of runs, stage by stage."""
+    return [stage["data"] for recipe in of_recipes for stage in recipe["stages"]]
+
+
+def _list_asked_corpora(scene: _Scene, items: Sequence[str]) -> list[Recipe]:
+    """The recipes of the corpora for which jobs that stay ask a model."""
+    corpora: list[Recipe] = []
+    for item in scene.ledger.by_item().keys() - set(items):
+        if item.startswith("prepare/"):
+            job = job_file.read_job(scene.workspace.root / item)
+            if isinstance(job, SampleJob):
+                corpora.append(job.corpus.recipe)
+    return corpora
 
 
 def _list_corpora(records: Mapping[str, GridRecord]) -> set[str]:
@@ -531,7 +575,10 @@ def _list_first_losses(workspace: Workspace) -> set[str]:
 def _is_there(workspace: Workspace, path: str) -> bool:
     """Whether a folder, or what a killed forget has left of it, is there."""
     folder = workspace.root / path
-    return folder.exists() or removal.name_gone(folder).exists()
+    traces = [folder, removal.name_gone(folder)]
+    if path.startswith(CONTINUED):
+        traces.append(removal.name_unfinished(folder))
+    return any(trace.exists() for trace in traces)
 
 
 def _collect_recipes(
@@ -675,9 +722,13 @@ def _remove_made(workspace: Workspace, path: str) -> str:
     """Removes what was made, a folder or a proof; why that stays, if it does."""
     if path.startswith(PROOF):
         return removal.remove_file(workspace.root, workspace.root / path)
-    return removal.discard_folder(
-        workspace.root, workspace.root / path, _names_in(path)
-    )
+    folder = workspace.root / path
+    trouble = removal.discard_folder(workspace.root, folder, _names_in(path))
+    if path.startswith(CONTINUED) and not trouble:
+        return removal.discard_folder(
+            workspace.root, removal.name_unfinished(folder), removal.IN_UNFINISHED
+        )
+    return trouble
 
 
 def _note_in_ledger(workspace: Workspace, items: Sequence[str]) -> None:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from jobs.contract import attempt as attempts
 from jobs.contract import (
+    asking,
     evaluations,
     exit_record,
     grid_record,
@@ -34,6 +34,7 @@ from jobs.contract import (
     snapshots,
     stages,
 )
+from jobs.contract import attempt as attempts
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import (
     CHAT_TRIALS,
@@ -43,7 +44,7 @@ from jobs.contract.folder import (
     is_committed,
 )
 from jobs.contract.grid_record import GridRecord, ListedRun
-from jobs.contract.job_file import Recipe, SubmittedCode, TrainJob
+from jobs.contract.job_file import Recipe, SampleJob, SubmittedCode, TrainJob
 from jobs.contract.states import State
 from jobs.files import file_errors
 from jobs.training import state as kept_states
@@ -62,7 +63,8 @@ from zsg_core.shown_text import name_few
 logger = logging.getLogger(__name__)
 
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
-CHECKS, PROOFS = "checks", "model proofs"
+CHECKS, PROOFS, REPLIES = "checks", "model proofs", "replies"
+UNFINISHED = "unfinished answers and scores"
 MOST_NAMED = 3  # paths in a line
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
@@ -132,6 +134,8 @@ _SHARED = {
     "code": _SharedFolder("code", removal.IN_CODE, _CODE),
 }
 _ENDS = re.compile(r"\.(?P<name>.+)\.(?P<end>[0-9a-f]{8}|[0-9a-f]{32}|gone)")
+# by removal.name_unfinished
+_UNFINISHED = re.compile(rf"\.(?P<name>{_ID.pattern})\.draft")
 _DATE = re.compile(r"(19|20)[0-9]{6}")
 
 
@@ -164,6 +168,10 @@ class Scene:
     proofs: set[str] | None = None
     # what active prepare jobs are making
     makes: set[str] = field(default_factory=set[str])
+    # what jobs are making that are active, or of which nobody knows whether they are
+    may_make: set[str] = field(default_factory=set[str])
+    # the recipes of the corpora for which such jobs ask a model
+    asked: list[Recipe] = field(default_factory=list[Recipe])
     # what nobody needs and is not removed, and why
     remarks: list[str] = field(default_factory=list[str])
     # job folders of which a record cannot be read, and why
@@ -256,9 +264,15 @@ def _note_recipes(scene: Scene, rows: Iterable[ListedRun]) -> None:
 def _note_active_jobs(scene: Scene) -> None:
     """Notes what active jobs are making, and their recipes, which no grid need list."""
     for item, state in scene.states.items():
-        if not state.is_active or item in scene.unreadable:
+        may_run = state.is_active or state.state == State.UNKNOWN
+        if not may_run or item in scene.unreadable:
             continue
         job = job_file.read_job(scene.workspace.root / item)
+        scene.may_make |= set(job.makes if job else ())
+        if isinstance(job, SampleJob):
+            scene.asked.append(job.corpus.recipe)
+        if not state.is_active:
+            continue
         scene.makes |= set(job.makes if job else ())
         for served in job_file.runs_served(job):
             scene.under_evaluation.setdefault(served.run, set()).update(served.keys)
@@ -303,7 +317,7 @@ def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
     ]
     if grid is None and not scene.unreadable:
         kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
-        kinds.append(_proofs(scene))
+        kinds += [_proofs(scene), _replies(scene), _unfinished(scene)]
     if grid is None:
         kinds += [_checks(scene), _drafts(scene)]
     garbage = [piece for pieces in kinds for piece in pieces]
@@ -658,6 +672,60 @@ def _proofs(scene: Scene) -> Iterator[Piece]:
             continue
         if _last_touched(path) < since:
             yield _piece(PROOFS, path, "no recorded grid needs it")
+
+
+def _replies(scene: Scene) -> Iterator[Piece]:
+    """The replies of makers' models of which no grid that is recorded, and no job that
+    may run, has a set made."""
+    corpora = [stage["data"] for recipe in scene.listed for stage in recipe["stages"]]
+    needed = asking.collect_askings([*corpora, *scene.asked])
+    folder = scene.workspace.root / asking.FOLDER
+    if needed is None:
+        scene.remarks.append(
+            f"{folder}, since a grid has data made by a maker that this zsg does not have"
+        )
+        return
+    for path in _real(scene, folder):
+        if _ID.fullmatch(path.name) and path.name not in needed:
+            reason = "no recorded grid has a set made of them"
+            yield from _whole(scene, REPLIES, path, reason, removal.IN_REPLIES)
+
+
+def _unfinished(scene: Scene) -> Iterator[Piece]:
+    """What jobs have left under way that were killed, of what no recorded grid needs any
+    more: a model's own answers, and scores."""
+    prefixes = [prefix for recipe in scene.listed for prefix in _prefixes(recipe)]
+    sampled: set[str] = set()
+    scored: set[str] = set()
+    for prefix in prefixes:
+        data = recipes.last_stage(prefix)["data"]
+        sampled.update(recipes.find_self_sampled(data).values())
+        scored.add(recipes.scores_id(prefix) or "")
+    yield from _drafts_of_jobs(scene, "records", sampled)
+    yield from _drafts_of_jobs(scene, SCORES, scored)
+
+
+def _drafts_of_jobs(
+    scene: Scene, folder: str, needed: Collection[str]
+) -> Iterator[Piece]:
+    """What killed jobs have left of what is made in a folder of the workspace, but for
+    what is needed or may be under way."""
+    root = scene.workspace.root
+    begin = f"{folder}/"
+    may_be_made = {path.removeprefix(begin) for path in scene.may_make}
+    try:
+        with removal.open_folder(root, root / folder) as handle:
+            names = removal.names_in(handle)
+    except OSError:
+        return
+    for name in names:
+        draft = _UNFINISHED.fullmatch(name)
+        if draft is None or draft["name"] in needed or draft["name"] in may_be_made:
+            continue
+        reason = "left by a job that was killed; no recorded grid needs it"
+        yield from _whole(
+            scene, UNFINISHED, root / folder / name, reason, removal.IN_UNFINISHED
+        )
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
