@@ -1,6 +1,7 @@
 """Are the summaries that papers give what a hand comes to: over prompts, of sources and
 tasks, the normalised average?"""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from jobs.contract.grid_record import GridRecord, ListedRun, Summaries
 from jobs.contract.journal import Journal
 from jobs.contract.states import Outcome
 from jobs.deciding.recorded_runs import RecordedRun
+from jobs.tracking import mlflow_sync
 from launcher.grids import grid, kept_summaries
 from launcher.reporting import report
 from launcher.reporting.data import verdicts
 from launcher.reporting.data.grid_comparison import ReportOptions
+from tests.lib.grown_journals import write_grid as write_mlflow_grid
+from tests.lib.grown_journals import write_job
+from tests.lib.mlflow_contents import child_runs
 from zsg_core.errors import UserError
 from zsg_core.metrics import means, summaries
 
@@ -213,6 +218,7 @@ def test_a_claim_is_of_a_summary_that_there_can_be(
         ("averages: {a: {average/b: 0}}", "names no average"),
         ("averages: [a]", "mapping"),
         ("average: {a: {exact_match: 0}}", "averages"),
+        ("tracked: [loss]", "the key of no summary"),
         ("data_sets: {a: []}", "at least 1"),
     ],
 )
@@ -280,3 +286,38 @@ def test_claims_and_the_report_take_a_summary_as_any_metric(tmp_path: Path) -> N
     assert judged.verdict.word.startswith("supported")
     with pytest.raises(UserError, match="over prompts there are"):
         report.write_report(place, "prompts", ReportOptions(metric="prompts/x/loss"))
+
+
+def test_mlflow_is_told_what_claims_and_averages_are_of(tmp_path: Path) -> None:
+    """Once each, at the time of the values that they follow from; a median has its
+    quartiles beside it, and nothing else comes."""
+    work = tmp_path
+    tasks = [*TASKS[:-1], "gsm"]
+    run = write_job(work, "r").name
+    scores = [*NLI, *COPA, 40.0]
+    record_scores(Workspace(work), run, tasks, [[0.0] * len(tasks), scores])
+    write_mlflow_grid(work, "grid", [run])
+    file = work / "grids/grid/grid.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    claim = {"claim": "rises", "metric": f"prompts/median/{KEY}"}
+    record["claims"] = [{"claim": json.dumps(claim), "since": 0, "done": 0}]
+    record["summaries"] = {
+        "averages": {"ours": {KEY: 20.0}},
+        "tracked": [f"task/gsm/{KEY}"],
+    }
+    file.write_text(json.dumps(record), encoding="utf-8")
+
+    sent = mlflow_sync.sync_grid(Workspace(work), "grid")
+    # two steps of the metric itself and of five summaries
+    assert sent == {"runs": 1, "points": 12}
+    points = child_runs(work, "grid")[run]["points"]
+    at_end = {key: value for key, step, value, _ in points if step == STEPS[-1]}
+    assert at_end[f"prompts/median/{KEY}"] == pytest.approx((55 + 69.5 + 40) / 3)
+    assert at_end[f"prompts/q1/{KEY}"] == pytest.approx((52 + 68.25 + 40) / 3)
+    assert at_end[f"task/gsm/{KEY}"] == 40
+    whole = at_end[KEY]
+    assert at_end["average/ours"] == pytest.approx(100 * (whole - 20) / 80)
+    times = {(step, ts) for _, step, _, ts in points}
+    assert len(times) == len(STEPS)
+    again = mlflow_sync.sync_grid(Workspace(work), "grid")
+    assert again == {"runs": 0, "points": 0}

@@ -93,10 +93,11 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True):
 class Summaries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a grid names of zsg_core.metrics.summaries. `data_sets`: set → names and
     patterns of its prompts' tasks, by T0's names where empty; `averages`: name → metric
-    → what a guess would have, in per cent."""
+    → what a guess would have, in per cent; `tracked`: which keys MLflow is to have."""
 
     data_sets: dict[str, list[str]] = {}
     averages: dict[str, dict[str, float]] = {}
+    tracked: list[str] = []
 
 
 class GridRecord(msgspec.Struct, frozen=True, kw_only=True):

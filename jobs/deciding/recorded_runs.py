@@ -154,10 +154,9 @@ class RecordedRun:
         if summary_keys.is_summary(key):
             return summary_values.find_points(self, key, self._summaries)
         by_step: dict[int, Point] = {}
-        for stage in self.stages:
-            for point in stage.points:
-                if point.key == key and point.step in self._shown:
-                    by_step.setdefault(point.step, point)
+        for point in self._points_by_key.get(key, ()):
+            if point.step in self._shown:
+                by_step.setdefault(point.step, point)
         begin = self._shown.start
         before = by_step[begin].examples if begin in by_step else 0
         return {
@@ -168,6 +167,15 @@ class RecordedRun:
             )
             for step in sorted(by_step)
         }
+
+    @cached_property
+    def _points_by_key(self) -> dict[str, list[Point]]:
+        """The points of all stages, in their order, by metric."""
+        by_key: dict[str, list[Point]] = {}
+        for stage in self.stages:
+            for point in stage.points:
+                by_key.setdefault(point.key, []).append(point)
+        return by_key
 
     def tokens(self) -> dict[int, float]:
         """How many tokens were trained on up to each step; empty where an older zsg did
@@ -181,9 +189,7 @@ class RecordedRun:
 
     def keys(self) -> list[str]:
         """The metrics that there are."""
-        return list(
-            dict.fromkeys(point.key for stage in self.stages for point in stage.points)
-        )
+        return list(self._points_by_key)
 
     def summary_keys(self) -> list[str]:
         """The summaries that there are of its metrics, but for those of single tasks."""

@@ -8,6 +8,7 @@ are of it as they are of any other.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -96,12 +97,24 @@ def compute_values(items: ItemLosses, key: str) -> dict[int, float]:
 def over_prompts(items: ItemLosses, kind: str, settings: Summaries) -> ItemLosses:
     """One item for each data set: what is taken over the means of its prompts."""
     names, by_task = items.by_task()
-    groups = summaries.group_prompts(names, settings.data_sets)
+    groups = _group_prompts(names, settings)
     columns = [
         summaries.summarize_prompts(by_task[:, places], kind)
         for places in groups.values()
     ]
     return _make_items(items.steps, list(groups), list(groups), columns)
+
+
+def _group_prompts(tasks: list[str], settings: Summaries) -> Mapping[str, list[int]]:
+    rule = tuple((name, tuple(of_set)) for name, of_set in settings.data_sets.items())
+    return _group_once(tuple(tasks), rule)
+
+
+@lru_cache(maxsize=64)  # runs of a grid have their test set in common
+def _group_once(
+    tasks: tuple[str, ...], rule: tuple[tuple[str, tuple[str, ...]], ...]
+) -> Mapping[str, list[int]]:
+    return summaries.group_prompts(tasks, dict(rule))
 
 
 def select_task(items: ItemLosses, task: str) -> ItemLosses:
@@ -221,8 +234,9 @@ def _list_keys_of(
         if f"{metric}/{source}" not in recorded:
             keys.append(f"{SOURCE}/{source}/{metric}")
     tasks = list(dict.fromkeys(items.tasks))
-    groups = summaries.group_prompts(tasks, settings.data_sets)
-    if any(len(places) > 1 for places in groups.values()):
+    groups = _group_prompts(tasks, settings)
+    is_of_source = metric.startswith(f"{means.LOSS}/")
+    if not is_of_source and any(len(places) > 1 for places in groups.values()):
         keys += [f"{PROMPTS}/{kind}/{metric}" for kind in summaries.OVER_PROMPTS]
     return keys
 

@@ -33,7 +33,7 @@ from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.files import locks, ownership
 from jobs.runtime import job_log
-from jobs.tracking import follow
+from jobs.tracking import follow, summary_points
 from jobs.tracking.run_sync import BEGAN, PARENT, RUN, MlflowGrid, RunSync
 from jobs.tracking.tracker import NotKept, Refused, Tracker, Unreachable
 from zsg_core.errors import UserError, ZsgError
@@ -324,6 +324,8 @@ class Delivery:
             store=self._store,
             experiment=experiment,
             parent=parent,
+            record=self._record,
+            tracked=summary_points.list_tracked(self._record),
         )
 
     def _find_experiment(self) -> str:

@@ -27,7 +27,7 @@ from jobs.contract.delivery_cursor import (
     write_cursor,
 )
 from jobs.contract.folder import Workspace
-from jobs.contract.grid_record import ListedRun
+from jobs.contract.grid_record import GridRecord, ListedRun
 from jobs.contract.job_file import stage_folders
 from jobs.contract.journal import Point
 from jobs.contract.journal_rows import (
@@ -37,7 +37,7 @@ from jobs.contract.journal_rows import (
     find_starts,
 )
 from jobs.contract.states import Outcome, State
-from jobs.tracking import item_table, lost_rows, mlflow_metadata
+from jobs.tracking import item_table, lost_rows, mlflow_metadata, summary_points
 from jobs.tracking.tracker import Data, Tracker
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,8 @@ class MlflowGrid:
     `mlflow_runs`: by run, its MLflow runs and which journal each is filled from.
     `elsewhere`: by run, the other experiment in which its MLflow run stands. `unkept`:
     the runs whose tables are yet to be kept as artifacts. `changed`: by run, which
-    values MLflow has otherwise than the journals, where that is news.
+    values MLflow has otherwise than the journals, where that is news. `record`: as it
+    was submitted; `tracked`: the summaries that MLflow is told of.
     """
 
     workspace: Workspace
@@ -74,6 +75,8 @@ class MlflowGrid:
     elsewhere: dict[str, str] = field(default_factory=dict)
     unkept: set[str] = field(default_factory=set)
     changed: dict[str, str] = field(default_factory=dict)
+    record: GridRecord | None = None
+    tracked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,9 @@ class RunSync:
                 _read_mtime(attempts.locate_attempt(stage)),
                 _read_mtime(exit_record.locate_exit_record(stage)),
             ]
-        return [*sizes, *times, self._listed, str(self._grid.workspace.root)]
+        summaries = [",".join(self._grid.tracked)] if self._grid.tracked else []
+        place = str(self._grid.workspace.root)
+        return [*sizes, *times, self._listed, place, *summaries]
 
     def _has_mlflow_run(self) -> bool:
         """Whether MLflow still has the cursor's run; notes the experiment if it is
@@ -227,7 +232,9 @@ class RunSync:
     ) -> _Points:
         """The points as MLflow is to have them. Begins a new MLflow run where there is
         none, or it is to be filled anew."""
-        in_journal = _choose_points(rows, self._cursor.chosen_keys)
+        in_journal = _choose_points(
+            rows, self._cursor.chosen_keys, self._collect_summaries()
+        )
         points = self._put_lost_rows_back(in_journal, rows)
         is_doubtful = self._is_doubtful(points)
         if has_run and (is_doubtful or self._has_new_attempt()):
@@ -240,6 +247,17 @@ class RunSync:
             self._begin(began, in_journal, reason)
             points = self._put_lost_rows_back(in_journal, rows)
         return points
+
+    def _collect_summaries(self) -> dict[str, list[Point]]:
+        """The points of summaries, under the name of a writer of their own; none where
+        the grid has no summaries that MLflow is told of."""
+        if self._grid.record is None:
+            return {}
+        points = summary_points.collect_points(
+            self._grid.workspace, self._row, self._grid.record, self._grid.tracked
+        )
+        writer = f"{self._folder.name}/{summary_points.WRITER}"
+        return {writer: points} if points else {}
 
     def _count_attempts(self) -> int:
         """How many of the run's own attempts have begun a journal, in all stages; as
@@ -594,12 +612,15 @@ def _rows_of_stage(stage: Path) -> Iterator[tuple[str, Iterator[journal_rows.Row
 
 
 def _choose_points(
-    rows: dict[str, list[journal_rows.Row]], chosen: Sequence[str]
+    rows: dict[str, list[journal_rows.Row]],
+    chosen: Sequence[str],
+    summaries: dict[str, list[Point]],
 ) -> _Points:
     """The points that count, of the keys that MLflow is told: those `chosen` before, and
-    of new ones as many as there is room for, the earliest first."""
+    of new ones as many as there is room for, the earliest first. `summaries`: points
+    that follow from those of the journals, by a writer's name."""
     keys = mlflow_metadata.Keys(chosen)
-    all_points: dict[str, list[Point]] = {}
+    all_points: dict[str, list[Point]] = dict(summaries)
     disagreements: list[str] = []
     for writer, of_writer in rows.items():
         points, flags = journal.first_points(of_writer)

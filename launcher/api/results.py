@@ -10,10 +10,11 @@ from launcher.api.grids import find_grid, open_workspace
 from launcher.api.records import Effect, Grid, Verdict
 from launcher.reporting import frames
 from launcher.reporting import report as reports
-from launcher.reporting.data import verdicts
+from launcher.reporting.data import metric_overview, verdicts
 from launcher.reporting.data.grid_comparison import ReportOptions
 from launcher.workspace import workspaces
 from zsg_core.errors import UserError
+from zsg_core.metrics.means import LOSS
 
 if TYPE_CHECKING:
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
@@ -105,7 +106,7 @@ def report(
     grid: Grid | str,
     out: str | Path | None = None,
     *,
-    metric: str = "loss",
+    metric: str | Sequence[str] = "loss",
     x: Literal["step", "examples", "tokens"] = "step",
     panel: str | None = None,
     workspace: str | Path | None = None,
@@ -118,7 +119,8 @@ def report(
         out: the folder to write to, or a file that ends in .html for the page alone; else
             grids/GRID/report in the workspace. A file there that zsg did not write is
             never replaced.
-        metric: which metric.
+        metric: which metric, or several, the first of them in large; "all" has every
+            metric and the summaries of each.
         x: what the curves run over.
         panel: the axis that gets a panel for each value, or none.
         workspace: the folder of all runs, for a name; else ZSG_WORKSPACE, or zsg-work here.
@@ -128,8 +130,21 @@ def report(
             not installed (zsg[report]).
     """
     name, folder = find_grid(grid, workspace)
-    options = ReportOptions(metric, x, panel)
+    first, metrics = choose_metrics(metric)
+    options = ReportOptions(first, x, panel, metrics=metrics)
     return write_report(name, options, Path(out) if out is not None else None, folder)
+
+
+def choose_metrics(metric: str | Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The metric that a report has in large, and all that it has; none beside it where
+    it is one. A text is parted at its commas. UserError for no metric."""
+    keys = metric_overview.split_metrics(
+        metric if isinstance(metric, str) else list(metric)
+    )
+    first = LOSS if keys[0] == metric_overview.ALL else keys[0]
+    if keys == (first,):
+        return first, ()
+    return first, keys
 
 
 def write_report(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.commands.options import GridName, Replace, Workspace
+from launcher.commands.options import AsJson, GridName, Replace, Workspace
 
 if TYPE_CHECKING:
     from jobs.contract.folder import Workspace as WorkspaceFolder
+    from launcher.reporting.data.grid_comparison import ReportOptions
 
 
 class Over(StrEnum):
@@ -31,7 +32,17 @@ class Format(StrEnum):
 def report(
     grid: GridName,
     workspace: Workspace = None,
-    metric: Annotated[str, typer.Option("--metric", help="which metric")] = "loss",
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="KEY[,KEY…]",
+            help=(
+                "which metrics, parted by commas, the first of them in large; all has every metric"
+                " and the summaries of each"
+            ),
+        ),
+    ] = "loss",
     x: Annotated[
         Over, typer.Option("--x", help="what the curves run over")
     ] = Over.STEP,
@@ -71,6 +82,13 @@ def report(
             ),
         ),
     ] = None,
+    show_only: Annotated[
+        bool,
+        typer.Option(
+            "--show", help="show the last values here, and write no page or file"
+        ),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a page that compares the runs of a grid. Beside it lie its figure and its
     numbers.
@@ -78,24 +96,51 @@ def report(
     One file of HTML that needs no network: curves with replicates as bands, final
     values with intervals, sudden drops of test tasks, and the runs, data and code it
     stands on. From the journals, also while runs go on. In its CSV files, texts that a
-    spreadsheet would compute get an apostrophe before them.
+    spreadsheet would compute get an apostrophe before them. With --show or --json the
+    values are printed, and nothing is written.
 
     \b
-    Example:
+    Examples:
       zsg report wsd-order --panel lr --x examples
+      zsg report t0-mixing --metric prompts/median/rank_accuracy,loss
+      zsg report wsd-order --metric all --show
     """
     from launcher.api import results
     from launcher.reporting import report as reports
     from launcher.reporting.data.grid_comparison import ReportOptions
     from launcher.views import show
 
-    options = ReportOptions(metric, x.value, panel, stage, over_splits)
+    first, metrics = results.choose_metrics(metric)
+    options = ReportOptions(first, x.value, panel, stage, over_splits, metrics=metrics)
+    if show_only or as_json:
+        if out is not None:
+            raise typer.BadParameter(
+                "--out goes with a page: leave out --show and --json"
+            )
+        _print_values(grid, options, workspace, as_json)
+        return
     page = results.write_report(grid, options, out, workspace)
     beside = reports.files_beside(page) if page != out else []
     if beside:
         show.print_result(f"wrote {page} and, beside it, {', '.join(beside)}")
     else:
         show.print_result(f"wrote {page}: one file that needs no other")
+
+
+def _print_values(
+    grid: str, options: "ReportOptions", workspace: Path | None, as_json: bool
+) -> None:
+    """Prints what each metric comes to at each point."""
+    from launcher.reporting import report as reports
+    from launcher.views import metrics_view, show
+    from launcher.workspace import workspaces
+
+    place = workspaces.find_to_read(workspace)
+    rows = reports.list_values(place, grid, options)
+    if as_json:
+        show.as_json(rows)
+    else:
+        show.print_block(metrics_view.draw_metrics(rows))
 
 
 def export(

@@ -27,9 +27,10 @@ def make_record(grid: Grid) -> Summaries | UnsetType:
     if not sets:
         sets = _find_common_sets([point.settings for point in grid.points])
     averages = {name: dict(chances) for name, chances in settings.averages.items()}
-    if not sets and not averages:
+    tracked = list(settings.tracked)
+    if not sets and not averages and not tracked:
         return UNSET
-    return Summaries(data_sets=sets, averages=averages)
+    return Summaries(data_sets=sets, averages=averages, tracked=tracked)
 
 
 def _find_common_sets(points: Sequence[Settings]) -> dict[str, list[str]]:

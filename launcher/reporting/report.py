@@ -15,8 +15,14 @@ from jobs.contract.states import RecordedState
 from jobs.deciding import recorded_runs, run_axes
 from jobs.tracking import mlflow_metadata
 from launcher.reporting import frames, outputs
-from launcher.reporting.data import run_groups, state_maps, verdicts
+from launcher.reporting.data import (
+    metric_overview,
+    run_groups,
+    state_maps,
+    verdicts,
+)
 from launcher.reporting.data.grid_comparison import GridComparison, ReportOptions
+from launcher.reporting.data.metric_overview import OverviewReader
 from launcher.reporting.data.run_groups import Group, Member, Summary
 from launcher.reporting.data.state_maps import StateMaps
 from launcher.reporting.figures import curve_panels, line_charts, map_charts
@@ -129,6 +135,17 @@ def _write(
     )
 
 
+def list_values(
+    workspace: Workspace, name: str, options: ReportOptions
+) -> list[dict[str, Any]]:
+    """What each metric comes to at each point of a grid, as rows for scripts: metric,
+    axes, runs, step, value, lowest, highest, broken. UserError as of a report."""
+    record = recorded_grids.read_grid(workspace, name)
+    comparison = _read(workspace, record, options, None)
+    rows = metric_overview.list_rows(comparison.overview, comparison.keys)
+    return [dataclasses.asdict(row) for row in rows]
+
+
 def files_beside(page: Path) -> list[str]:
     """The names of what was written beside a page."""
     return outputs.written_files(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
@@ -171,12 +188,13 @@ def _read(
     workspace: Workspace,
     record: GridRecord,
     options: ReportOptions,
-    table: frames.TableWriter,
+    table: frames.TableWriter | None,
 ) -> GridComparison:
-    """What the runs come to; all their values go into the table. UserError where there
-    is nothing to show of what is asked for."""
+    """What the runs come to; all their values go into the table, if there is one.
+    UserError where there is nothing to show of what is asked for."""
     members, facts, troubles = [], [], []
     metrics, notes = dict[str, None](), dict[str, None]()
+    overview = OverviewReader(options.metrics or (options.metric,), record, options.x)
     for run in recorded_runs.read_runs(workspace, record, options.stage):
         try:
             if isinstance(run, recorded_runs.UnreadableRun):
@@ -186,7 +204,9 @@ def _read(
             )
             run_facts_shown, run_troubles = run.facts(), _troubles(run)
             run_notes = run.notes
-            table.add(frames.metric_columns(run))
+            overview.add(run)
+            if table is not None:
+                table.add(frames.metric_columns(run))
         except Damaged as error:
             trouble = recorded_runs.warn_of_left_out(run.run, error)
             troubles.append(trouble)
@@ -204,6 +224,7 @@ def _read(
     has_values = any(member.values for member in members)
     _refuse_empty(record, options, metrics, has_values)
     _refuse_odd_places(options.x, members)
+    overview.refuse_unknown(metrics)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
     return GridComparison(
@@ -217,6 +238,7 @@ def _read(
         groups=groups,
         keys=axes,
         panel=_choose_panel_axis(axes, groups, options.panel),
+        overview=overview.finish(groups),
     )
 
 

@@ -3,9 +3,9 @@
 They are of values that are kept, so they are part of no run.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from zsg_core.errors import UserError
 from zsg_core.metrics import summaries
@@ -20,9 +20,9 @@ Chances = Annotated[
 Tasks = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, averages: tuple[str, ...]) -> None:
     try:
-        summaries.check_key(key, ())
+        summaries.check_key(key, averages)
     except UserError as error:
         raise ValueError(str(error)) from None
 
@@ -47,6 +47,22 @@ class SummarySettings(Strict):
         ),
     )
 
+    tracked: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default=[],
+        description=(
+            "Keys of summaries that MLflow is to have, such as [source/mmlu/rouge1]. It has "
+            "averages, and what claims are of, without being told."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _check_tracked(self) -> Self:
+        for key in self.tracked:
+            if not summaries.is_summary(key):
+                raise ValueError(f"tracked: {key!r} is the key of no summary")
+            _check_key(key, tuple(self.averages))
+        return self
+
     @field_validator("averages")
     @classmethod
     def _check_keys(
@@ -55,5 +71,5 @@ class SummarySettings(Strict):
         for chances in averages.values():
             for key in chances:
                 # an average of averages would hide what it is of
-                _check_key(key)
+                _check_key(key, ())
         return averages

@@ -1,4 +1,4 @@
-"""Holds what the runs of a grid come to for one metric, and what of it a report shows."""
+"""Holds what the runs of a grid come to, and what of it a report shows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from functools import cached_property
 
 from jobs.contract.grid_record import GridRecord
 from launcher.reporting.data import run_groups
+from launcher.reporting.data.metric_overview import MetricCurves
 from launcher.reporting.data.run_groups import Group, Member
 
 
@@ -15,7 +16,8 @@ class ReportOptions:
     axis, of which stage or all.
 
     `over_splits`: runs that differ in their held-out split alone are replicates.
-    `is_alone`: the page goes without the files that else lie beside it.
+    `is_alone`: the page goes without the files that else lie beside it. `metrics`: all
+    that are to be shown, `metric` being that of the large figures; empty for it alone.
     """
 
     metric: str = "loss"
@@ -24,6 +26,7 @@ class ReportOptions:
     stage: int | None = None
     over_splits: bool = False
     is_alone: bool = False
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class GridComparison:
     groups: Sequence[Group]
     keys: Sequence[str]
     panel: str | None
+    overview: Sequence[MetricCurves] = ()
 
     @property
     def colour_keys(self) -> list[str]:

@@ -57,6 +57,11 @@ class ItemMeans:
     by_task: NDArray[np.float64]  # (steps, names)
     over_items: bool = False
 
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """Where in `by_task` each task stands."""
+        return {name: column for column, name in enumerate(self.names)}
+
 
 @dataclass(frozen=True)
 class Member:
@@ -96,13 +101,13 @@ def make_member(
         kind=json.dumps(kind, sort_keys=True),
         state=run.state,
         values={step: point.value for step, point in points.items()},
-        at=_positions(run, points, x),
+        at=find_positions(run, points, x),
         items=_items(run, key),
         begins=tuple(run.begins),
     )
 
 
-def _positions(
+def find_positions(
     run: RecordedRun, points: Mapping[int, Point], x: str
 ) -> dict[int, float]:
     """Where each step stands on the horizontal axis. UserError for tokens that were not

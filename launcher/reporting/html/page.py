@@ -154,6 +154,23 @@ def render_heading(value: str) -> str:
     return _render("heading", value)
 
 
+def render_subheading(value: str) -> str:
+    """The heading of a part of a section."""
+    return _render("subheading", value)
+
+
+def render_charts(drawn: Iterable[tuple[str, str]]) -> str:
+    """Small charts in as many columns as there is room for: title and SVG of each."""
+    return _render("charts", list(drawn))
+
+
+def drawing_cell(svg: str) -> object:
+    """A cell of a table that shows a small chart, which this package has drawn."""
+    import markupsafe  # comes with jinja2
+
+    return markupsafe.Markup(svg)
+
+
 def render_warning(title: str, lines: Sequence[str]) -> str:
     """What a reader must know first."""
     return _render("warning", title, lines)

@@ -17,7 +17,12 @@ from launcher.reporting.data.state_maps import StateMaps
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
 from launcher.reporting.figures.line_charts import Panel
-from launcher.reporting.html import map_section, task_section, verdict_section
+from launcher.reporting.html import (
+    map_section,
+    metric_section,
+    task_section,
+    verdict_section,
+)
 from launcher.reporting.html import page as report_page
 from launcher.reporting.html.page import estimate_cell, interval_cell, number_cell
 from zsg_core.metrics.means import is_over_items
@@ -48,6 +53,7 @@ def make_sections(
     return [
         *_head(comparison),
         *_curves(comparison, drawn, hover),
+        *metric_section.make_metric_section(comparison),
         *verdict_section.make_verdict_section(decided, len(drawn)),
         *verdict_section.make_deviation_section(comparison.record),
         *_finals(comparison, summaries),
@@ -72,7 +78,18 @@ def _head(comparison: GridComparison) -> list[str]:
     ]
     if missing := _missing(comparison):
         head.append(report_page.render_warning("What is missing or in doubt", missing))
+    if flags := metric_section.list_flags(comparison):
+        head.append(_warn_of_flags(flags))
     return head
+
+
+def _warn_of_flags(flags: Sequence[str]) -> str:
+    """What is likely to be broken, the first few in full."""
+    lines = list(flags[:MOST_NAMED])
+    unnamed = len(flags) - MOST_NAMED
+    if unnamed > 0:
+        lines.append(f"… and {unnamed} more, which the table of metrics has")
+    return report_page.render_warning("Likely broken", lines)
 
 
 def _count_done(members: Sequence[Member]) -> int:
