@@ -305,13 +305,17 @@ def read_list(value: Any, path: str) -> list[str]:
     if not isinstance(value, list):
         kind = _describe(value)
         raise Malformed(f"`{path}` is {kind}, not a list of texts")
-    texts: list[str] = []
-    for number, item in enumerate(value):
-        # most are texts, and a place is only named where one is not
-        if item.__class__ is not str:
-            item = read_text(item, f"{path}[{number}]")
-        texts.append(item)
-    return texts
+    if are_all(value, str):
+        return value
+    return [read_text(item, f"{path}[{number}]") for number, item in enumerate(value)]
+
+
+def are_all(values: Sequence[Any], kind: type) -> bool:
+    """Whether all values are of one type itself, as those of most lists are."""
+    for value in values:  # quicker than any function over a generator
+        if value.__class__ is not kind:
+            return False
+    return True
 
 
 def _describe(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Reads what an answer of somebody's own rows is among: choices, scored choices, or
 classes whose numbers the rows hold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -65,16 +65,14 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
             intake.note(f"row without `{path}`")
             return example
         choices = read_list(value, path)
-        different = set(choices)
-        if len(choices) < 2 or len(different) < len(choices):
+        if len(choices) < 2 or len(set(choices)) < len(choices):
             raise Malformed(f"`{path}` must hold two choices or more that differ")
-        answer = get_answer(row)
         right = None
-        place = places.get(example.answer.strip(), len(choices))
-        if place < len(choices):
-            right = choices[place]
-        elif _is_place_among_texts(answer, value):
-            right = _choose_by_place(example.answer, choices)
+        if places:
+            right = _choose_by_column(example.answer, places, choices)
+        # a list of texts is read as it is
+        if right is None and choices is value:
+            right = _choose_by_number(get_answer(row), choices)
         if right is None:
             right = _choose(example.answer, choices)
         if right is None:
@@ -83,10 +81,25 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
                 f"`{answer_path}` is {beginning!r}, which is none of `{path}`, nor the place or the"
                 " letter of one"
             )
-        answered = example.answering(right)
-        return structs.replace(answered, options=tuple(choices))
+        turn = (example.input, right)
+        return structs.replace(example, turns=(turn,), options=tuple(choices))
 
     return put_choices
+
+
+def _choose_by_column(
+    text: str, places: Mapping[str, int], choices: Sequence[str]
+) -> str | None:
+    """The choice whose column an answer names; None where it names none that is there."""
+    place = places.get(text.strip(), len(choices))
+    return choices[place] if place < len(choices) else None
+
+
+def _choose_by_number(answer: Any, choices: Sequence[str]) -> str | None:
+    """The choice at the place that a whole number says; None where it says none."""
+    if isinstance(answer, bool) or not isinstance(answer, int):
+        return None
+    return choices[answer] if 0 <= answer < len(choices) else None
 
 
 def _choose(text: str, choices: Sequence[str]) -> str | None:
@@ -94,13 +107,6 @@ def _choose(text: str, choices: Sequence[str]) -> str | None:
     if text in choices:
         return text
     return _choose_by_place(text, choices)
-
-
-def _is_place_among_texts(answer: Any, choices: Sequence[Any]) -> bool:
-    """Whether an answer is a whole number, and none of the choices is a number."""
-    if isinstance(answer, bool) or not isinstance(answer, int):
-        return False
-    return all(isinstance(choice, str) for choice in choices)
 
 
 def _choose_by_place(text: str, choices: Sequence[str]) -> str | None:

@@ -352,6 +352,17 @@ class _MessageReader:
         for name in (*SIDES, *self._roles):
             if name == name.strip():
                 self._plain_roles[name] = self._roles.get(name, name)
+        # of these, who asks and who answers
+        self._askers = self._list_speakers(USER)
+        self._answerers = self._list_speakers(ASSISTANT)
+        # the keys that messages were last found to have
+        self._usual_keys = (self._speakers[0], self._words[0])
+
+    def _list_speakers(self, side: str) -> frozenset[str]:
+        """The speakers of a side, as they are written plainly."""
+        return frozenset(
+            name for name, role in self._plain_roles.items() if SIDES.get(role) == side
+        )
 
     def read(self, row: Any, intake: Intake) -> Dialogue:
         """The turns and the system text. Malformed for messages that are no dialogue,
@@ -361,12 +372,35 @@ class _MessageReader:
             raise Malformed(f"has no `{self._path}`")
         if not isinstance(value, list):
             raise Malformed(f"`{self._path}` is no list of messages")
+        plain = self._pair_plain(value)
+        if plain:
+            return plain, ""
         messages: list[tuple[str, str]] = []
         for number, item in enumerate(value):
             message = self._read_message(number, item, intake)
             messages.append(message)
         system, turns = pair_turns(messages, intake)
         return turns, system
+
+    def _pair_plain(self, messages: Sequence[Any]) -> tuple[Turn, ...] | None:
+        """The turns of messages that are as most are: each of two keys, the usual ones,
+        with a user and an assistant that speak by turns; None of others."""
+        speaker_key, words_key = self._usual_keys
+        names, others = self._askers, self._answerers
+        texts: list[str] = []
+        for message in messages:
+            if message.__class__ is not dict or len(message) != 2:
+                return None
+            speaker, text = message.get(speaker_key), message.get(words_key)
+            if speaker.__class__ is not str or text.__class__ is not str:
+                return None
+            if speaker not in names:
+                return None
+            texts.append(text)
+            names, others = others, names
+        if len(texts) % 2:
+            return None
+        return tuple(zip(texts[::2], texts[1::2], strict=True))
 
     def _read_message(
         self, number: int, message: Any, intake: Intake
@@ -384,6 +418,7 @@ class _MessageReader:
             # as most are: who speaks, what, and nothing else
             role = self._plain_roles.get(speaker) if speaker.__class__ is str else None
             if role is not None:
+                self._usual_keys = self._find_keys(message)
                 return role, content
         if speaker is None or content is None:
             reason = self._explain_keys(location, message)
@@ -394,6 +429,12 @@ class _MessageReader:
         keys.check_message_values(location, role, marks, intake)
         text = _read_content(content, location)
         return role, text
+
+    def _find_keys(self, message: Mapping[str, Any]) -> tuple[str, str]:
+        """The keys of a message that has who speaks and what, and nothing else."""
+        speaker = next(key for key in self._speakers if key in message)
+        words = next(key for key in self._words if key in message)
+        return speaker, words
 
     def _explain_keys(self, location: str, message: Mapping[str, Any]) -> str:
         """What the keys of a message lack."""
