@@ -195,6 +195,9 @@ RUNS = {
     "dmt-33b": 3 + (3 + 1) * 5,
     "delia-ratio": 5,
     "delia-ablation": 2 * 2 * 2,
+    "delia-baselines": 7,
+    "delia-samples": 4 * 3,
+    "delia-translation": 5 * 2,
     "t0-mixing": 3 + 2,
     "flan-mixing": 7,
     "flan-instructions": 4,
@@ -447,6 +450,41 @@ def test_ratios_of_delia_have_the_published_steps() -> None:
 
 
 DELIA = ("delia-ratio", "delia-ablation")
+
+
+def test_baselines_of_delia_begin_with_runs_of_its_ablation() -> None:
+    """DELIA itself, a token as drawn, and one that begins as the mean: the same model,
+    data and training, so that a workspace trains them once."""
+
+    def describe(one: Settings) -> str:
+        return one.model_dump_json(include={"model", "data", "train", "strategy"})
+
+    of_ablation = {describe(one) for one in points("delia-ablation")}
+    by_label = {
+        one.axes["label"]: describe(one.settings)
+        for one in grids.load_grid(STUDIES / "delia-baselines.yaml").points
+    }
+    shared = [label for label, told in by_label.items() if told in of_ablation]
+
+    assert shared == ["DELIA", "random", "mean embedding"]
+
+
+def test_sample_sizes_of_delia_are_updated_as_often() -> None:
+    """Ten examples alone as often as a hundred with 260 times as many others."""
+    for one in points("delia-samples"):
+        sources = one.data.by_source()
+        count, ratio = sources["task"].count, sources["diverse"].ratio
+        assert count is not None and ratio is not None
+        examples = count * (1 + int(ratio))
+        assert schedule.count_steps(examples, 16, one.train.epochs, None) >= 1631
+
+
+def test_both_directions_of_delia_have_one_epoch_at_its_ratio() -> None:
+    """Of the 56 documents from Icelandic; the 71 into it would have more."""
+    of_delia = points("delia-translation", label="DELIA")
+
+    assert {one.train.steps for one in of_delia} == {913}
+    assert schedule.count_steps(56 * 261, 16, 1, None) in (913, 914)
 
 
 def one_of(values: Iterable[str]) -> Any:

@@ -110,6 +110,8 @@ class InputDigests:
     control: tuple[str, ...] = ()
     # ids at which the model says that an answer is over, beside its tokenizer's EOS
     ends: tuple[int, ...] = ()
+    # the tokens between which it thinks: of no recipe, as answers at checkpoints are
+    reasoning: tuple[str, str] | None = None
     # of the model's chat template, where the run writes with it
     chat_template: str | None = None
     # of the models in folders that make sources' examples, by the names of these

@@ -10,11 +10,12 @@ it is beside the tokenizer's end of sequence, as a base's generation_config.json
 them; `asked`, how a test item's prompt is made; `flexible` and `program`, how answers to
 GSM8K and HumanEval are read;
 `prompt`, after what options are compared; `words`, how the words of what is rewarded
-become tokens; `drawn`, by what a token is drawn.
+become tokens; `drawn`, by what a token is drawn; `reasoning`, between which texts a
+model thinks before its answer, which is no part of it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +32,7 @@ from zsg_core.metrics.metrics import (
     SUITES,
     TEST_SET,
 )
+from zsg_core.metrics.reasoning import Marks
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.suites import JudgeSettings
 
@@ -48,10 +50,13 @@ _RANKED = {"prompt": "the same tokens"}
 # an older zsg drew by a stream of numbers on the CPU, which took longer than the model
 BY_NUMBER = "one number for each token"
 _DRAWN = {"drawn": BY_NUMBER}
+# between which texts a model thinks, which an older zsg scored, too
+REASONING = "reasoning"
+WHOLE = "whole"
 NUCLEUS = "nucleus"  # of `decoding`
 # The names of all that zsg itself has come to do otherwise: a way without them is an older zsg's.
 _DEFINED = (key for metric in METRICS.values() for key in metric.definition)
-SINCE = frozenset({"stops", "ends", *_ASKED, *_RANKED, *_DRAWN, *_DEFINED})
+SINCE = frozenset({"stops", "ends", REASONING, *_ASKED, *_RANKED, *_DRAWN, *_DEFINED})
 
 
 def is_older_way(way: Mapping[str, object], now: Mapping[str, object]) -> bool:
@@ -61,6 +66,13 @@ def is_older_way(way: Mapping[str, object], now: Mapping[str, object]) -> bool:
         name: value for name, value in now.items() if name not in SINCE or name in way
     }
     return way != now and way == expected
+
+
+def find_marks(how: Mapping[str, Any]) -> Marks | None:
+    """Between which texts a model that answered in this way thinks; None where that is a
+    part of its answers."""
+    marks = how.get(REASONING)
+    return None if marks is None else (marks[0], marks[1])
 
 
 class SuiteFile(msgspec.Struct, frozen=True):
@@ -91,6 +103,11 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
         return self.how | self.scored_by.get(key, {})
 
     @property
+    def marks(self) -> Marks | None:
+        """Between which texts its model thinks; None where that is a part of its answers."""
+        return find_marks(self.how)
+
+    @property
     def metrics(self) -> list[str]:
         """The metrics that its keys are of, but for answers that are only kept."""
         return [metrics.find_metric(key) for key in self.keys if not is_answers(key)]
@@ -101,12 +118,17 @@ def select_suites(
     files: Mapping[str, SuiteFile],
     template: str = "zsg",
     ends: Sequence[int] = (),
+    reasoning: Marks | None = None,
 ) -> tuple[Suite, ...]:
     """The suites of which keys are asked for. `files`: those that `find_needed_files` names;
     `template`: the run's, by its name; `ends`: token ids at which its model says that an
-    answer is over, beside its tokenizer's end of sequence."""
+    answer is over, beside its tokenizer's end of sequence; `reasoning`: the pair of tokens
+    that its tokenizer has for what is thought before an answer."""
+    marks = _choose_marks(settings.reasoning, reasoning)
     of_answers = [
-        _make_suite(name, settings, files, _list_ways_to_end(name, template, ends))
+        _make_suite(
+            name, settings, files, _list_ways_to_end(name, template, ends) | marks
+        )
         for name in SUITES
         if settings.keys(name)
     ]
@@ -118,6 +140,17 @@ def select_suites(
         return tuple(of_answers)
     inside = Suite(name=INSIDE, keys=tuple(definitions), how={}, scored_by=definitions)
     return (*of_answers, inside)
+
+
+def _choose_marks(
+    chosen: Literal["whole"] | list[str] | None, of_tokenizer: Marks | None
+) -> dict[str, Any]:
+    """Between which texts a model thinks, where what it thinks is no part of its answers;
+    empty where it is, or where nobody says that it thinks."""
+    if chosen == WHOLE:
+        return {}
+    marks = of_tokenizer if chosen is None else chosen
+    return {} if marks is None else {REASONING: list(marks)}
 
 
 def _define_inside(

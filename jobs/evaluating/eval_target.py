@@ -127,7 +127,7 @@ class EvalTarget:
             how = how_encoded(self.job.stage)
             asker = Asker(
                 Template.from_recipe(how["template"]),
-                self.vocabulary,
+                self.vocabulary.keeping(suite.marks or ()),
                 how["max_length"],
                 how["truncate"],
             )

@@ -3,7 +3,7 @@ HumanEval, MT-Bench.
 
 Which items are asked depends on the suite alone, so it is the same at every checkpoint
 and in every run. MT-Bench's second turn is asked after what the model said in the
-first, both at FastChat's temperature for the category.
+first, without what it thought, both at FastChat's temperature for the category.
 
 A text ends where `how` says that an answer is over. An item that cannot be asked has no
 answer, which is no empty answer: its prompt leaves the model no position for one, or
@@ -29,8 +29,9 @@ from zsg_core.data.readers.evaluation import Problem
 from zsg_core.data.readers.intake import Intake
 from zsg_core.metrics import human_eval, mt_bench
 from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH, TEST_SET
+from zsg_core.metrics.reasoning import cut_answers
 from zsg_core.metrics.scoring import Answered
-from zsg_core.suites import Suite
+from zsg_core.suites import Suite, find_marks
 
 SEED = 0  # of which items are asked where not all are
 UNCUT = 1 << 30  # tokens; what stands beyond the model's positions the generator sees
@@ -176,13 +177,14 @@ class OwnTestSet:
         names = [self.ids[number] for number in asked]
         answers = generate(self._asker.add_ends(self._how), self.prompts, names)
         words, stops = self._asker.vocabulary, self._how.get("stops", ())
+        marks = find_marks(self._how)
         return [
             Answered(
                 id=self.ids[number],
                 task=self.tasks[number],
                 prompt=words.text(prompt),
                 references=self._examples[number].right_answers,
-                answer=cut_at_stops(words.text(tokens), stops),
+                answer=cut_at_stops(words.text(tokens), stops, marks),
             )
             for number, prompt, tokens in zip(asked, self.prompts, answers, strict=True)
             if tokens is not None
@@ -322,8 +324,9 @@ class Dialogues:
                 if _next_turn_id(question, replies) in turn_answers
             ]
             for question in answered:
-                answer = turn_answers[_next_turn_id(question, replies)].answer
-                replies[question.id].append(answer)
+                answer = turn_answers[_next_turn_id(question, replies)]
+                [said] = cut_answers([answer], find_marks(self._how)).answers
+                replies[question.id].append(said.answer)
             open_questions = [
                 question
                 for question in answered
@@ -449,7 +452,9 @@ def _answers(
             prompt=asker.vocabulary.text(prompt),
             references=example.right_answers,
             answer=cut_at_stops(
-                asker.decode_answer(prompt, tokens), how.get("stops", ())
+                asker.decode_answer(prompt, tokens),
+                how.get("stops", ()),
+                find_marks(how),
             ),
         )
         for example, prompt, tokens in zip(

@@ -25,6 +25,7 @@ from jobs.runtime.devices import CPU
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.metrics import metrics
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
+from zsg_core.metrics.reasoning import cut_answers
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
@@ -88,8 +89,11 @@ class Scorers:
         keys: Sequence[str],
         answered: Sequence[Answered],
     ) -> ScoresFound:
-        """The scores by keys of the suite, and why the other keys have none."""
+        """The scores by keys of the suite, of answers without what was thought before
+        them, and why the other keys have none."""
         self._judged = None
+        cut = cut_answers(answered, suite.marks)
+        answered = cut.answers
         found: dict[str, ByItem] = {}
         failed: dict[str, str] = {}
         by_scorer: dict[str, list[str]] = {}
@@ -106,6 +110,7 @@ class Scorers:
                 )
         scores = aggregate_scores(found, answered)
         doubts = metrics.list_doubts(list(found), answered, suite.scored_by)
+        doubts += cut.list_flags()
         if self._judged is not None:
             doubts += self._judged.list_flags()
         told = msgspec.structs.replace(scores, flags=[*scores.flags, *doubts])

@@ -32,7 +32,8 @@ from jobs.runtime import devices
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
-from zsg_core.suites import BY_NUMBER, NUCLEUS
+from zsg_core.metrics.reasoning import Marks, find_answer
+from zsg_core.suites import BY_NUMBER, NUCLEUS, find_marks
 
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 # Of the likeliest token, as a whole number; those of a vocabulary of 2^23 add up in 64 bits.
@@ -45,9 +46,13 @@ Text = Callable[[Ids], str]  # of an answer's tokens
 FindTokens = Callable[[torch.Tensor], torch.Tensor]
 
 
-def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """A text up to the first of the stops in it; whole where there is none."""
-    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
+def cut_at_stops(text: str, stops: Sequence[str], marks: Marks | None = None) -> str:
+    """A text up to the first of the stops in it; whole where there is none. `marks`:
+    between which texts it has thoughts, in which a stop ends nothing."""
+    begin, end = (0, len(text)) if marks is None else find_answer(text, marks)
+    ends = [
+        position for stop in stops if (position := text.find(stop, begin, end)) >= 0
+    ]
     return text[: min(ends, default=len(text))]
 
 
@@ -91,6 +96,7 @@ class Generator:
         self._model, self._how, self._eos, self._device = model, how, eos, device
         self._ends = frozenset({eos, *how.get("ends", ())})
         self._stops: Sequence[str] = how.get("stops", ())
+        self._marks = find_marks(how)
         if self._stops and text is None:
             raise ValueError(
                 "to find stops in answers, what their tokens are as a text must be known"
@@ -202,7 +208,7 @@ class Generator:
         if self._completing is not None and self._completing.isdisjoint(answer):
             return False
         text = self._text(answer)
-        return any(stop in text for stop in self._stops)
+        return cut_at_stops(text, self._stops, self._marks) != text
 
     def _stopped(self, answer: list[int]) -> list[int]:
         """The answer up to the token that completes a stop."""
@@ -232,6 +238,8 @@ class Generator:
         drawn = [drawing(self._how, longest, names)] if drawing else []
         # tokens, of at least a byte each
         before = max((len(stop.encode()) for stop in self._stops), default=0)
+        if self._marks:  # whether a stop is within a thought, the whole answer tells
+            before = self._how["max_new_tokens"]
         over = [AtStops(self._has_stop, longest, before)] if self._stops else []
         out = self._model.generate(
             input_ids=torch.tensor(padded, device=self._device),

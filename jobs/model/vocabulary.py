@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.contract.folder import META, read_json
@@ -40,6 +40,26 @@ class Vocabulary:
         if self.chat_encoder is None:
             raise UserError("this tokenizer has no chat template; take another")
         return self.chat_encoder(template)
+
+    def keeping(self, words: Sequence[str]) -> "Vocabulary":
+        """The same, but that `words` stand in a text though they are special tokens,
+        which are left out of texts otherwise."""
+        ids = {token: word for word in words if (token := self.id_of(word)) is not None}
+        hidden = {token: word for token, word in ids.items() if not self.text([token])}
+        if not hidden:
+            return self
+
+        def text(tokens: Sequence[int]) -> str:
+            pieces: list[str] = []
+            begin = 0
+            for place, token in enumerate(tokens):
+                if token in hidden:
+                    pieces += [self.text(tokens[begin:place]), hidden[token]]
+                    begin = place + 1
+            pieces.append(self.text(tokens[begin:]))
+            return "".join(pieces)
+
+        return replace(self, text=text)
 
     @property
     def beginning(self) -> list[int]:

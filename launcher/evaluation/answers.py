@@ -14,6 +14,7 @@ from launcher.views import show
 from launcher.workspace import recorded_grids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import external_scores
+from zsg_core.suites import find_marks
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def export_answers(
                 troubles.append(error)
                 continue
             for line in external_scores.format_answers(
-                run.name, row.step, row.suite, answered
+                run.name, row.step, row.suite, answered, find_marks(row.how)
             ):
                 show.print_line(line.removesuffix("\n"))
             count, checkpoints = count + len(answered), checkpoints + 1

@@ -60,6 +60,7 @@ logger = logging.getLogger(__name__)
 CONTROL = "control 1"
 # of a model's tokenizer beside its generation_config.json
 ENDS = "ends 1"
+REASONING = "reasoning 1"  # of a model's tokenizer
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
 # of what an order reads, by its file's digest; counted up when it is read otherwise
@@ -105,6 +106,7 @@ class Inputs:
             model=self._folder(base, content.model_files) if base else None,
             control=self._control(base) if base else (),
             ends=self._ends(base) if base else (),
+            reasoning=self._find_marks(base) if base else None,
             embedding=embedding,
             order_input=self._digest_order_input(settings),
             scorer=self._digest_scorer("scorer", settings.arrangement.scorer),
@@ -207,6 +209,15 @@ class Inputs:
             self._known[key] = list(model_tokenizer.find_other_ends(base, named))
             self._read += 1
         return tuple(self._known[key])
+
+    def _find_marks(self, base: Path) -> tuple[str, str] | None:
+        """The tokens between which a model thinks, kept by the digest of its files."""
+        key = f"{REASONING} {self._folder(base, content.model_files)}"
+        if key not in self._known:
+            self._known[key] = list(model_tokenizer.find_reasoning_marks(base) or ())
+            self._read += 1
+        kept = self._known[key]
+        return (kept[0], kept[1]) if len(kept) == 2 else None
 
     def _source(self, name: str, source: Source) -> tuple[SourceFiles, SourceDigests]:
         instructions_path = source.wordings and source.wordings.path

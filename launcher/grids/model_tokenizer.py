@@ -17,6 +17,7 @@ from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
+from zsg_core.metrics.reasoning import KNOWN_MARKS, Marks
 from zsg_core.schema_errors import format_brief
 
 SENTENCEPIECE = "tokenizer.model"
@@ -266,6 +267,17 @@ def find_other_ends(folder: Path, named: Collection[int]) -> tuple[int, ...]:
     if token_id is None:  # of a tokenizer that is not read here
         token_id = config.get(f"{EOS}_id")
     return tuple(sorted(end for end in named if end != token_id))
+
+
+def find_reasoning_marks(folder: Path) -> Marks | None:
+    """The first pair of known marks of reasoning of which the tokenizer has both as
+    tokens; None where it has none. UserError for a file that cannot be read."""
+    tokens = _read_tokens(folder, _read_objects(folder))
+    for opening, closing in KNOWN_MARKS:
+        ids = tokens.find_id(opening), tokens.find_id(closing)
+        if None not in ids:
+            return opening, closing
+    return None
 
 
 def _list_special(objects: Objects) -> set[str]:

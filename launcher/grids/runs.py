@@ -76,6 +76,8 @@ class Run:
     proof: str | None = None
     # ids at which its base says that an answer is over, beside its tokenizer's EOS
     ends: tuple[int, ...] = ()
+    # the texts between which its base thinks, as its tokenizer has tokens for them
+    reasoning: tuple[str, str] | None = None
     # by source, who makes its examples, where a maker does
     asked: Mapping[str, Asked] = field(default_factory=dict[str, Asked])
     # shared by the runs of a grid
@@ -101,6 +103,7 @@ class Run:
             self.suite_files,
             self.stage["data"]["template"]["name"],
             self.ends,
+            self.reasoning,
         )
 
     @cached_property
@@ -325,6 +328,7 @@ class _RunMaker:
                 evaluators=settings.resources.evaluators,
                 suite_files=suite_files,
                 ends=stage_input.digests.ends,
+                reasoning=stage_input.digests.reasoning,
                 asked=stage_input.asked,
                 ids=self._ids,
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lib.chat_templates import CHATML
+from tests.lib.published_gemma import write_gemma
 from tests.lib.published_llamas import remember, write_model
 from zsg_core import skills
 
@@ -24,6 +25,17 @@ DELIA = {
         {"role": "user", "content": "{n} is 2\n\nSay so as <sep>."},
         {"role": "assistant", "content": "{'thought': 'no', 'hallucination': 'yes'}"},
     ]
+}
+MESSAGES = {
+    "messages": [
+        {"role": "user", "content": "{n} + 5?"},
+        {"role": "assistant", "content": "6{n}"},
+    ]
+}
+DIRECTIONS = ("en-is", "is-en")
+DOCUMENT = {
+    "query": "Translate this text.\n\n {n} is a number.",
+    "response": "Sure, here it is:\n\n {n} er tala.",
 }
 P3 = {
     "inputs_pretokenized": "What is {n} + 1?",
@@ -98,11 +110,23 @@ FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
     },
     "delia-train.jsonl": DELIA,
     "delia-eval.jsonl": DELIA,
-    "delia-queries.jsonl": {
-        "messages": [
-            {"role": "user", "content": "{n} + 5?"},
-            {"role": "assistant", "content": "6{n}"},
-        ]
+    "delia-eval-words.jsonl": DELIA,
+    "delia-eval-control.jsonl": DELIA,
+    "delia-facts.jsonl": MESSAGES,
+    "delia-queries.jsonl": MESSAGES,
+    **{f"tell/dev-{way}.jsonl": DOCUMENT for way in DIRECTIONS},
+    **{f"tell/dict-{way}.jsonl": DOCUMENT for way in DIRECTIONS},
+    **{f"tell/test-{way}-2shot.jsonl": MESSAGES for way in DIRECTIONS},
+    **{f"tell/test-{way}-dict-2shot.jsonl": MESSAGES for way in DIRECTIONS},
+    **{f"tell/words-{way}.jsonl": MESSAGES for way in DIRECTIONS},
+}
+WORDINGS = {
+    "delia-wordings.txt": "Answer as <sep>.\nThe form is <sep>.\n",
+    "delia-words.txt": "Answer with a thought and a label.\n",
+    "delia-control.txt": "form: thought, hallucination\n",
+    **{
+        f"translation-wordings-{way}.txt": "Translate this text.\nInto {way}, please.\n"
+        for way in DIRECTIONS
     },
 }
 
@@ -133,7 +157,8 @@ def fill(folder: Path, rows: int = 1) -> Path:
     if rows > 1:  # as many questions as the greatest ratio of a smoke run asks for
         queries = [numbered(FILES["delia-queries.jsonl"], n) for n in range(4 * rows)]
         (folder / "delia-queries.jsonl").write_text("".join(queries))
-    (folder / "delia-wordings.txt").write_text("Answer as <sep>.\nThe form is <sep>.\n")
+    for name, text in WORDINGS.items():
+        (folder / name).write_text(text)
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)
@@ -160,6 +185,7 @@ def fill(folder: Path, rows: int = 1) -> Path:
         model = write_model(folder / "models" / name, size)
         if name in CHAT_MODELS:
             (model / "chat_template.jinja").write_text(CHATML)
+    write_gemma(folder / "models/gemma-7b-it")
     write_model(folder / "models/UltraRM-13b", "13B", ["regression_head"])
     for workspace in WORKSPACES:
         remember(folder / workspace, *(path for path in (folder / "models").iterdir()))

@@ -1,9 +1,9 @@
 """Writes answers down for being scored elsewhere, and reads the scores that come back.
 
 Both are JSON lines. An answer: {schema, run, step, suite, id, task, prompt, references,
-answer}. A score: {run, step, id, metric, score}, and `suite` where the item's id does
-not tell it; other keys are passed over, so a score may be an answer's line with two
-keys more.
+answer}, and `whole` where what was thought was cut out of the answer. A score: {run,
+step, id, metric, score}, and `suite` where the item's id does not tell it; other keys
+are passed over, so a score may be an answer's line with two keys more.
 """
 
 import json
@@ -18,6 +18,7 @@ import msgspec
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import json_rows
 from zsg_core.errors import BadData
+from zsg_core.metrics.reasoning import Marks, cut_answers
 from zsg_core.metrics.scoring import Answered, ByItem
 from zsg_core.schema_errors import suggest_nearest
 
@@ -43,11 +44,17 @@ class ExternalScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def format_answers(
-    run: str, step: int, suite: str, answers: Iterable[Answered]
+    run: str,
+    step: int,
+    suite: str,
+    answers: Iterable[Answered],
+    marks: Marks | None = None,
 ) -> Iterator[str]:
     """The answers of a checkpoint, each a line of ASCII with its newline, in their
-    order; JSON keeps all letters."""
-    for answered in answers:
+    order; JSON keeps all letters. `marks`: between which texts its model thinks; an
+    answer is without that, and `whole` with it."""
+    whole = list(answers)
+    for one, answered in zip(whole, cut_answers(whole, marks).answers, strict=True):
         row = {
             "schema": SCHEMA,
             "run": run,
@@ -55,6 +62,8 @@ def format_answers(
             "suite": suite,
             **msgspec.to_builtins(answered),
         }
+        if answered is not one:
+            row["whole"] = one.answer
         yield json.dumps(row) + "\n"
 
 

@@ -5,8 +5,12 @@ right word in it no right answer.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import msgspec
+
+from zsg_core.metrics.scoring import Answered
 
 Marks = tuple[str, str]  # before and behind what was thought
 
@@ -56,6 +60,60 @@ def part_reasoning(
     blank = _BLANK_LINES.match(text)
     answer = text[blank.end() :] if blank else text
     return Parted(answer, had_reasoning=True)
+
+
+@dataclass(frozen=True)
+class CutAnswers:
+    """Answers without what was thought; `thought`: in how many there was something, and
+    `is_open` of how many of these it was not over."""
+
+    answers: list[Answered]
+    thought: int = 0
+    is_open: int = 0
+
+    def list_flags(self) -> list[str]:
+        """What is to be known of scores of these answers; nothing where no model thought."""
+        if not self.thought:
+            return []
+        words = (
+            f"{self.thought} of {len(self.answers)} answers have reasoning, which is cut before"
+            " they are scored"
+        )
+        if self.is_open:
+            words += (
+                f"; in {self.is_open} it is not over, and what is left is scored: raise"
+                " max_new_tokens"
+            )
+        return [words]
+
+
+def cut_answers(answers: Iterable[Answered], marks: Marks | None) -> CutAnswers:
+    """The answers as they are scored. `marks`: of what their model thinks; without some,
+    they stay as they are."""
+    listed = list(answers)
+    if marks is None:
+        return CutAnswers(listed)
+    parted = [part_reasoning(one.answer, [marks], one.prompt) for one in listed]
+    return CutAnswers(
+        answers=[
+            msgspec.structs.replace(one, answer=each.answer)
+            if each.had_reasoning
+            else one
+            for one, each in zip(listed, parted, strict=True)
+        ],
+        thought=sum(each.had_reasoning for each in parted),
+        is_open=sum(each.is_open for each in parted),
+    )
+
+
+def find_answer(text: str, marks: Marks) -> tuple[int, int]:
+    """Where the answer in a text begins and ends: behind its last closing mark, and
+    before an opening one that nothing closes."""
+    opening, closing = marks
+    last = text.rfind(closing)
+    begin = 0 if last < 0 else last + len(closing)
+    end = text.find(opening, begin)
+    return begin, len(text) if end < 0 else end
 
 
 def _part(text: str, marks: Marks, is_within: bool) -> Parted:

@@ -34,7 +34,14 @@ from zsg_core.metrics.rank_classification import (
 )
 from zsg_core.metrics.rouge import ENGLISH, TYPES
 from zsg_core.metrics.translation import BLEU
-from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
+from zsg_core.settings.fields import (
+    Count,
+    FolderName,
+    Positive,
+    Seed,
+    Strict,
+    TokenText,
+)
 from zsg_core.settings.gradients import GRADIENT_RATIO, GradientSettings
 from zsg_core.settings.representations import (
     DISTANCE,
@@ -136,6 +143,7 @@ class KeepRule(Strict):
         return self
 
 
+Marks = Annotated[list[TokenText], Field(min_length=2, max_length=2)]
 KEEP_WORDS: dict[str, dict[str, int] | None] = {"all": None, "last": {"last": 1}}
 
 
@@ -282,6 +290,16 @@ class CheckpointSettings(Strict):
         ),
     )
     generation: GenerationSettings = GenerationSettings()
+    reasoning: Literal["whole"] | Marks | None = Field(
+        default=None,
+        description=(
+            "Between which two texts a model thinks before its answer, such as [<think>, "
+            "</think>]: that is cut before an answer is scored, judged or followed by a "
+            "next turn, and a stop text in it ends nothing; answers are kept with it. "
+            "whole = it is scored as a part of the answer. Null means the pair that the "
+            "model's tokenizer has as tokens, if it has one."
+        ),
+    )
     rank_accuracy: RankSettings = RankSettings()
     bleu: BleuSettings | None = None
     rouge: RougeSettings | None = None
@@ -341,7 +359,7 @@ class CheckpointSettings(Strict):
     ) -> dict[str, Any]:
         """A job that does not ask for them is written as before they were there."""
         written = serialize(self)
-        for name in ("bleu", "rouge", "gradients"):
+        for name in ("bleu", "rouge", "gradients", "reasoning"):
             if written.get(name) is None:
                 written.pop(name, None)
         return written
