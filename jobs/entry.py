@@ -68,6 +68,7 @@ from jobs.runtime.signals import choose_outcome as outcome_of
 from jobs.tracking import live
 from jobs.training import state
 from zsg_core.errors import Diverged, ZsgError
+from zsg_core.plugins.entries import enter_copies
 from zsg_core.secrets import hide_known
 from zsg_core.training import schedule
 
@@ -345,6 +346,8 @@ def _perform(start: Start, job: AnyJob) -> tuple[Outcome, dict[str, Any]]:
         return Outcome.CANCELLED, {}
     setup.check_setup()
     code_guard.check_submitted_code(job.code)
+    # those of the submit lie beside this very code
+    enter_copies(Path(__file__).resolve().parents[1])
     role = EVALUATOR if isinstance(job, EvaluateJob) else job.kind
     journal = None
     if start.ranks.is_main:

@@ -33,6 +33,7 @@ from launcher.commands import tracking as tracking_cli
 from launcher.commands import verify as verify_cli
 from launcher.commands.options import (
     RUN_ID,
+    AllowPlugins,
     AsJson,
     Detach,
     Except,
@@ -343,6 +344,7 @@ def submit(
             metavar="TEXT",
         ),
     ] = "",
+    allow_plugins: AllowPlugins = False,
     yes: Yes = False,
     detach: Detach = False,
 ) -> None:
@@ -350,7 +352,8 @@ def submit(
     simply run again.
 
     On Slurm it asks (in a terminal), submits and returns. On a local profile it runs
-    the jobs and shows their progress.
+    the jobs and shows their progress. Plugins of the grid are shown first, and jobs run
+    them only once you have allowed them.
 
     \b
     Examples:
@@ -359,7 +362,7 @@ def submit(
     """
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
-    from launcher.submission import workflow
+    from launcher.submission import plugin_consent, workflow
     from launcher.views import asking, show
 
     allow = Allow(
@@ -383,6 +386,9 @@ def submit(
         if refusal := workflow.show_plan(opened, allow, json=False, look=look):
             raise typer.Exit(refusal.exit_code)
         return
+    plugin_consent.settle_consent(
+        opened.grid, allows=allow_plugins, ask=asking.find_asker(yes)
+    )
     if detach and opened.site.profile.kind == "local":
         workflow.submit_detached(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]

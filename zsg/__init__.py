@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zsg_core.data.examples import Example
     from zsg_core.errors import ClusterError, UserError, ZsgError
     from zsg_core.metrics.scoring import Answered
+    from zsg_core.plugins.decorators import metric, order, reader, score
 
     __version__: str
 
@@ -58,9 +59,13 @@ _HOMES = {
     "compare": "launcher.api.results",
     "item_losses": "launcher.api.results",
     "load_grid": "launcher.api.grids",
+    "metric": "zsg_core.plugins.decorators",
     "metrics": "launcher.api.results",
+    "order": "zsg_core.plugins.decorators",
     "plan": "launcher.api.submitting",
+    "reader": "zsg_core.plugins.decorators",
     "report": "launcher.api.results",
+    "score": "zsg_core.plugins.decorators",
     "status": "launcher.api.observing",
     "submit": "launcher.api.submitting",
     "write_starter": "launcher.api.grids",
@@ -83,9 +88,13 @@ __all__ = [
     "compare",
     "item_losses",
     "load_grid",
+    "metric",
     "metrics",
+    "order",
     "plan",
+    "reader",
     "report",
+    "score",
     "status",
     "submit",
     "write_starter",

@@ -3,6 +3,7 @@
 ZsgError
 ├── UserError      the grid, profile, data or command line is wrong         exit 2
 │   ├── BadData    a row or a file of the data cannot be read as such
+│   ├── PluginError  a plugin of the user's fails, or gives what cannot be used
 │   └── Diverged   training has left the numbers: a loss or a gradient is not finite
 └── ClusterError   Slurm, a node, a disk or MLflow did not do its part     exit 3
 
@@ -24,6 +25,11 @@ class UserError(ZsgError):
 
 class BadData(UserError):
     """Data that cannot be read as what they should be; the message names the row or file."""
+
+
+class PluginError(UserError):
+    """A plugin of the user's fails, or gives what cannot be used; the message names its
+    file and line."""
 
 
 class Diverged(UserError):

@@ -11,7 +11,14 @@ from enum import StrEnum
 
 from jobs.files.file_errors import is_of_file_system
 from jobs.files.locks import NoLocks
-from zsg_core.errors import BadData, ClusterError, Diverged, UserError, ZsgError
+from zsg_core.errors import (
+    BadData,
+    ClusterError,
+    Diverged,
+    PluginError,
+    UserError,
+    ZsgError,
+)
 
 
 class Cause(StrEnum):
@@ -35,6 +42,7 @@ class Cause(StrEnum):
     LOOK_FAILED = "look failed"
     SPARED = "spared"  # the claims were decided before its wave began
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
+    PLUGIN = "plugin"  # a plugin of the user's fails
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
     # before zsg itself began: its node lacks Python or the workspace, srun refuses
     LAUNCH_FAILED = "launch failed"
@@ -89,6 +97,7 @@ _PROOFS = {
     Cause.SETUP: r"^=== zsg setup line \d+ of \d+ ended with ",
     Cause.DIVERGED: r"^zsg_core\.errors\.Diverged: ",
     Cause.BAD_DATA: r"^zsg_core\.errors\.BadData: ",
+    Cause.PLUGIN: r"^zsg_core\.errors\.PluginError: ",
     Cause.BAD_INPUT: r"^zsg_core\.errors\.UserError: ",
     Cause.CLUSTER: r"^zsg_core\.errors\.ClusterError: ",
 }
@@ -168,6 +177,8 @@ def _of_class(error: BaseException) -> Cause | None:
             return Cause.DIVERGED
         case BadData():
             return Cause.BAD_DATA
+        case PluginError():
+            return Cause.PLUGIN
         case UserError():
             return Cause.BAD_INPUT
         case _:

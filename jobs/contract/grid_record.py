@@ -100,6 +100,15 @@ class Summaries(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tracked: list[str] = []
 
 
+class AllowedPlugin(msgspec.Struct, frozen=True, kw_only=True):
+    """A plugin of a grid: the name and the SHA-256 of the file that its submitter has
+    allowed, and what it declares, each with its digest."""
+
+    file: str
+    digest: str
+    declares: list[str]
+
+
 class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A submitted grid.
 
@@ -112,7 +121,8 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     them. `looks`: when its claims are looked at, unset of one look at the end;
     `deviations`: what of the claims changed since the first submit, unset where nothing
     did; `summaries`: of several values, by its file, unset where it names none;
-    `locked`: whether its claims were ever submitted with looks, unset where not.
+    `locked`: whether its claims were ever submitted with looks, unset where not. `plugins`: unset
+    of a grid without any.
     """
 
     schema: int = SCHEMA
@@ -136,6 +146,7 @@ class GridRecord(msgspec.Struct, frozen=True, kw_only=True):
     deviations: list[Deviation] | UnsetType = UNSET
     summaries: Summaries | UnsetType = UNSET
     locked: bool | UnsetType = UNSET
+    plugins: list[AllowedPlugin] | UnsetType = UNSET
 
     @property
     def has_locked_claims(self) -> bool:

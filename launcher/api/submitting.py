@@ -8,7 +8,7 @@ from launcher.api.observing import list_states
 from launcher.api.records import Grid, Plan, PlannedRun, Run, RunStatus
 from launcher.grids.selection import Selection
 from launcher.planning.plan import Allow
-from launcher.submission import workflow
+from launcher.submission import plugin_consent, workflow
 
 
 @as_library()
@@ -58,25 +58,30 @@ def plan(
 
 
 @as_library()
-def submit(planned: Plan | Grid, *, wait: bool = True) -> list[RunStatus]:
+def submit(
+    planned: Plan | Grid, *, wait: bool = True, allow_plugins: bool = False
+) -> list[RunStatus]:
     """Submits what the plan says, without a question; of a grid, what is new in it.
 
     Twice is the same as once: what is done, queued or running is left alone. On Slurm it
     returns once the jobs are handed over. On a local profile it runs them, and returns
-    when all have ended; without `wait` it leaves them running and returns.
+    when all have ended; without `wait` it leaves them running and returns. Of a grid
+    with plugins that you have not allowed yet, `allow_plugins` says that you have read
+    them and that jobs may run them.
 
     Returns:
         Where the grid's runs stand. Whether one has failed is in its `state`.
 
     Raises:
         UserError: where a submit is refused: what does not fit, what is gone, what has
-            changed since the grid was loaded.
+            changed since the grid was loaded, plugins that are not allowed.
         ClusterError: where Slurm or a disk does not do its part.
     """
     if isinstance(planned, Grid):
         planned = Plan(grid=planned, runs=())
     allow = _make_allow(planned.only, planned.leave_out, planned.retry, planned.retrain)
     opened = resolve_again(planned.grid, only_looks=False)
+    plugin_consent.settle_consent(opened.grid, allows=allow_plugins, ask=None)
     if wait or opened.site.profile.kind == "slurm":
         workflow.submit_grid(opened, allow, lambda _: True)
     else:

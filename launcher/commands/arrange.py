@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.commands.options import AsJson, GridFile, Replace, Workspace
+from launcher.commands.options import (
+    AllowPlugins,
+    AsJson,
+    GridFile,
+    Replace,
+    Workspace,
+)
 
 if TYPE_CHECKING:  # numpy
     from launcher.reporting.data.arrangements import Arrangement
@@ -34,6 +40,7 @@ OrderId = Annotated[
 def make(
     grid: GridFile,
     workspace: Workspace = None,
+    allow_plugins: AllowPlugins = False,
     json: AsJson = False,
 ) -> None:
     """Make the orders of a grid on this machine, and train nothing.
@@ -43,9 +50,14 @@ def make(
       zsg arrange make grid.yaml
     """
     from launcher.submission import arrange_make
-    from launcher.views import show
+    from launcher.views import asking, show
 
-    orders = arrange_make.make_arrangements(grid, workspace)
+    orders = arrange_make.make_arrangements(
+        grid,
+        workspace,
+        allows_plugins=allow_plugins,
+        ask=asking.find_asker(yes=False),
+    )
     if json:
         rows = [
             {"arrangement": order.id, "new": order.new, "axes": order.axes}

@@ -9,6 +9,7 @@ import typer
 
 from launcher.commands.options import (
     RUN_ID,
+    AllowPlugins,
     AsJson,
     Detach,
     Except,
@@ -198,6 +199,7 @@ def retry(
     ] = False,
     no_limits: NoLimits = False,
     detach: Detach = False,
+    allow_plugins: AllowPlugins = False,
     yes: Yes = False,
 ) -> None:
     """Submit failed runs again. The grid's file, settings and profile are those of its
@@ -214,7 +216,7 @@ def retry(
     from launcher.grids.selection import Selection
     from launcher.lifecycle import retry as retries
     from launcher.planning.plan import Allow
-    from launcher.submission import workflow
+    from launcher.submission import plugin_consent, workflow
     from launcher.views import asking, show
     from launcher.workspace import workspaces
     from zsg_core.errors import ClusterError
@@ -236,6 +238,9 @@ def retry(
     opened = workflow.reopen_grid(workspace_folder, grid)
     run_ids = set(map(attrgetter("id"), opened.runs))
     retries.refuse_changed(str(opened.grid.path), choice.runs, run_ids)
+    plugin_consent.settle_consent(
+        opened.grid, allows=allow_plugins, ask=asking.find_asker(yes)
+    )
     allow = Allow(
         retry=True, selection=Selection.of_ids(choice.runs), limits=not no_limits
     )

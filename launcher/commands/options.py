@@ -72,6 +72,13 @@ NoLimits = Annotated[
         ),
     ),
 ]
+AllowPlugins = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plugins",
+        help="you have read the grid's plugins, and jobs may run them; asked once each",
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option("--replace", help="replace the file where it is there already"),

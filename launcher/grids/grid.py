@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jobs.contract.folder import get_object
-from launcher.grids import grid_claims, grid_summaries, overrides
+from launcher.grids import grid_claims, grid_summaries, overrides, plugin_files
 from launcher.grids.grid_blocks import Blocks, read_axis, read_blocks
 from launcher.grids.grid_settings import Branch, Setting, find_common_key
 from launcher.grids.input_checks import Judged
@@ -26,6 +26,9 @@ from launcher.grids.point_resolver import BadPoint, Point, Resolver
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
+from zsg_core.plugins import entries
+from zsg_core.plugins.declarations import PluginFile
+from zsg_core.registry import offering
 from zsg_core.schema_errors import (
     describe_unknown_key,
     format_brief,
@@ -39,7 +42,16 @@ from zsg_core.settings.summaries import SummarySettings
 
 __all__ = ["Draft", "Grid", "Point", "draft_grid", "load_grid"]
 
-KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims", "summaries")
+KEYS = (
+    "name",
+    "profile",
+    "defaults",
+    "grid",
+    "exclude",
+    "claims",
+    "summaries",
+    "plugins",
+)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
 
@@ -57,6 +69,7 @@ class Grid:
     claims: tuple[Claim, ...] = ()
     looks: Looks | None = None
     summaries: SummarySettings = field(default_factory=SummarySettings)
+    plugins: tuple[PluginFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,19 @@ def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
     faults = Faults()
     top = _read_top(document, faults)
     _tell_doubled(document, top.defaults, faults)
+    plugins = plugin_files.read_plugins(document, faults)
+    with offering(entries.list_offered(plugins)):
+        return _expand(document, sets, top, plugins, faults)
+
+
+def _expand(
+    document: Document,
+    sets: Sequence[str],
+    top: "_Top",
+    plugins: tuple[PluginFile, ...],
+    faults: Faults,
+) -> Draft:
+    """A grid file, expanded, in whose settings names of its plugins stand for these."""
     blocks = read_blocks(document, document.value.get("grid"), faults)
     options = _read_options(document, sets, blocks, faults)
     has_all_options = len(options) == len(sets)
@@ -131,7 +157,7 @@ def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
         summaries = grid_summaries.read_summaries(document)
     notes += grid_claims.find_notes(document, claims)
     grid = Grid(
-        path,
+        document.path,
         top.name,
         top.profile,
         points,
@@ -140,6 +166,7 @@ def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
         claims,
         looks,
         summaries,
+        plugins,
     )
     return Draft(document, options, grid, expansion.sections, faults, is_whole)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from jobs.contract.grid_record import LABEL
 from launcher.clusters.profiles import Profile
+from launcher.grids import plugin_files
 from launcher.grids.grid import NAME
 from launcher.grids.grid_blocks import MOST_LETTERS
 from zsg_core.settings.claims import OF_A_GRID
@@ -22,6 +23,7 @@ from zsg_core.settings.summaries import SummarySettings
 
 # a name of the user's own within a dotted key
 NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"
+PLUGIN_PATTERN = r"^[\w./-]+\.py$"
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 Schema = dict[str, Any]
@@ -112,6 +114,16 @@ def make_grid_schema() -> Schema:
             _ref("Summaries"),
             "Summaries of several values: what zsg report, claims and MLflow know of beside"
             " what is measured. No part of a run's identity. Null means none.",
+        ),
+        "plugins": _or_null(
+            {
+                "type": "array",
+                "items": {"type": "string", "pattern": PLUGIN_PATTERN},
+                "minItems": 1,
+                "maxItems": plugin_files.MOST,
+            },
+            "Python files of your own beside the grid, whose metrics, orders, scores and"
+            " readers its settings may name, such as [my_metrics.py]. Null means none.",
         ),
     }
     shared = {"Looks": looks, "Summaries": summaries}

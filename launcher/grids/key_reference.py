@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from jobs.contract.grid_record import LABEL
 from launcher.grids import json_schema
-from launcher.grids.json_schema import NAME_PATTERN, NAMED, Schema
+from launcher.grids.json_schema import NAME_PATTERN, NAMED, PLUGIN_PATTERN, Schema
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import format_brief, suggest_nearest
 
@@ -33,6 +33,7 @@ RUN_ID = {
     "exclude": ENTERS_NOT,
     "claims": ENTERS_NOT,
     "summaries": ENTERS_NOT,
+    "plugins": "what is used of them, by its content",
     "checkpoints": ENTERS_NOT,
     "resources": ENTERS_NOT,
     "model.name": "only whether it is tiny",
@@ -77,6 +78,7 @@ MAPPING = "mapping"
 
 _FRACTION = "a fraction such as 1/4"
 PATTERNS = {
+    PLUGIN_PATTERN: "name of a Python file",
     r"^\S(.*\S)?$": "name",
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "name of letters, digits, . _ -",
     r"^[A-Za-z0-9][\w-]{0,31}$": "name of letters, digits, _ -",

@@ -48,6 +48,7 @@ MOST: Mapping[str, int | None] = {
     Cause.TRACEBACK: 1,
     Cause.OUT_OF_MEMORY: 0,
     Cause.BAD_DATA: 0,
+    Cause.PLUGIN: 0,
     Cause.BAD_INPUT: 0,
     Cause.CANCELLED: None,
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again

@@ -18,6 +18,7 @@ from typing import Any
 from jobs.tracking import logins
 from launcher.clusters.profile_files import Layers
 from launcher.clusters.profiles import Container, Environment, Profile, SlurmSettings
+from launcher.grids import plugin_files
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.workspace import yaml_file
@@ -80,6 +81,7 @@ def list_effects(
         *_list_downloads(source, profile, environment),
         *_list_tracking(source, profile, environment),
         *_list_receivers(source, profile),
+        *_list_plugins(grid),
         *_list_suites(grid, runs),
         *_list_servers(grid, runs),
     ]
@@ -254,6 +256,17 @@ def _list_receivers(source: _Source, profile: Profile) -> Iterator[Effect]:
                 f"notify: names and errors ({events}) are sent to the address in {name}"
             )
             yield Effect(SENDS, text, origin)
+
+
+def _list_plugins(grid: Grid) -> Iterator[Effect]:
+    """The user's own code that jobs run."""
+    for plugin in grid.plugins:
+        about = plugin_files.describe_plugin(plugin)
+        text = (
+            f"plugin {plugin.name}, run by jobs with your rights, declares {about}"
+            f" (sha256 {plugin.digest[:16]})"
+        )
+        yield Effect(RUNS, text, _format_path(grid.path.parent / plugin.name))
 
 
 def _list_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:

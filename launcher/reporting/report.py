@@ -9,8 +9,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace, write_text
 from jobs.contract.grid_record import GridRecord
+from jobs.contract.journal_rows import AnswersKept, find_events
 from jobs.contract.states import RecordedState
 from jobs.deciding import recorded_runs, run_axes
 from jobs.tracking import mlflow_metadata
@@ -348,9 +350,28 @@ def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
     doubts = mlflow_metadata.collect_doubts(
         row for stage in run.stages for row in stage.rows
     )
-    return troubles + [
-        f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
-    ]
+    troubles += [f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()]
+    return troubles + _describe_failed_keys(run)
+
+
+def _describe_failed_keys(run: recorded_runs.RecordedRun) -> list[str]:
+    """A sentence for each metric that could not be taken of answers, and why."""
+    taken: set[tuple[int, str]] = set()
+    failed: dict[str, dict[int, str]] = {}
+    for stage in run.stages:
+        for row, event in find_events(stage.rows, AnswersKept):
+            taken.update((row.step, key) for key in event.keys)
+            for key, why in replace_unset(event.failed, {}).items():
+                failed.setdefault(key, {})[row.step] = why
+    sentences: list[str] = []
+    for key, reasons in failed.items():
+        steps = [step for step in sorted(reasons) if (step, key) not in taken]
+        if steps:
+            sentences.append(
+                f"{run.run}, {key} is lacking at {len(steps)} steps; the first, step"
+                f" {steps[0]}: {reasons[steps[0]]}"
+            )
+    return sentences
 
 
 def _curve_columns(comparison: GridComparison) -> dict[str, list[Any]]:

@@ -51,6 +51,7 @@ NEXT = {
     Cause.CANARY_FAILED: "see zsg why of the run that went first, and mend that",
     Cause.STAGE_FAILED: "mend the run that it starts from",
     Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip",
+    Cause.PLUGIN: "mend the plugin at that line, then zsg submit",
     Cause.BAD_INPUT: "change what the message names",
     Cause.LAUNCH_FAILED: (
         "nothing of zsg has run: mend what the line says on the nodes (workspace, Python,"
@@ -75,7 +76,7 @@ CHECK_ANEW = "zsg doctor --on-node checks anew"
 # of what died before it began, where its log says no more
 NEXT_UNBEGUN = "its script ended by itself, and its log does not say why: zsg logs RUN"
 # of causes that only a change of the recipe mends, which makes another run
-MENDED_BY_ANOTHER_RUN = (Cause.DIVERGED, Cause.BAD_DATA)
+MENDED_BY_ANOTHER_RUN = (Cause.DIVERGED, Cause.BAD_DATA, Cause.PLUGIN)
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ WORDS = {
     Cause.LOOK_FAILED: "look",
     Cause.SPARED: "spared",
     Cause.BAD_DATA: "data",
+    Cause.PLUGIN: "plugin",
     Cause.BAD_INPUT: "input",
     Cause.LAUNCH_FAILED: "launch",
 }

@@ -3,7 +3,7 @@ ordinary prepare jobs."""
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.status import data_notes, logs
 from launcher.status.status import collect_states
-from launcher.submission import local, workflow
+from launcher.submission import local, plugin_consent, workflow
 from launcher.submission import submit as submits
 from launcher.views import show
+from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import ClusterError, UserError
@@ -36,13 +37,22 @@ class MadeArrangement:
     new: bool
 
 
-def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangement]:
-    """Makes what is missing and tells all. ClusterError with the reason where a prepare
-    job failed."""
+def make_arrangements(
+    grid: Path,
+    workspace: Path | None,
+    *,
+    allows_plugins: bool = False,
+    ask: Callable[[str], bool] | None = None,
+) -> list[MadeArrangement]:
+    """Makes what is missing and tells all. `allows_plugins`, `ask`: see plugin_consent.
+
+    ClusterError with the reason where a prepare job failed.
+    """
     opened = workflow.open_grid(grid, None, workspace)
     if opened.site.profile.kind != "local":
         opened = workflow.open_grid(grid, "local", opened.site.workspace.root)
     site, runs = opened.site, opened.runs
+    plugin_consent.settle_consent(opened.grid, allows=allows_plugins, ask=ask)
     ownership.make_files_private(site.workspace.root)
     axes: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
@@ -53,7 +63,8 @@ def make_arrangements(grid: Path, workspace: Path | None) -> list[MadeArrangemen
         if is_whole(site.workspace.arrangement(arrangement))
     }
     if set(axes) - before:
-        _make_missing(opened)
+        with code_snapshot.carrying(opened.grid.plugins):
+            _make_missing(opened)
     show.data_notes(
         data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs])
     )

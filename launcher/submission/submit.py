@@ -21,7 +21,7 @@ from msgspec import UNSET
 from jobs.contract import exit_record, grid_record, job_file, node_check
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import write_bytes
-from jobs.contract.grid_record import GridRecord, Keeping, ListedRun
+from jobs.contract.grid_record import AllowedPlugin, GridRecord, Keeping, ListedRun
 from jobs.contract.job_file import SubmittedCode
 from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome
@@ -127,9 +127,23 @@ def record_grid(
         deviations=claim_deviations.keep_deviations(deviations),
         summaries=kept_summaries.make_record(grid),
         locked=claim_deviations.keep_lock(earlier, grid.looks),
+        plugins=_list_plugins(grid) or UNSET,
     )
     approved_commands.approve_commands(site.profile.receivers)
-    recorded_grids.write_grid(site.workspace, grid.path, record)
+    copies = {plugin.name: plugin.content for plugin in grid.plugins}
+    recorded_grids.write_grid(site.workspace, grid.path, record, copies)
+
+
+def _list_plugins(grid: Grid) -> list[AllowedPlugin]:
+    """The plugins of a grid, as its record has them."""
+    return [
+        AllowedPlugin(
+            file=plugin.name,
+            digest=plugin.digest,
+            declares=[f"{one.kind} {one.full_name}" for one in plugin.declared],
+        )
+        for plugin in grid.plugins
+    ]
 
 
 def _list_stages_before(

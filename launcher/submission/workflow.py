@@ -64,7 +64,13 @@ from launcher.submission import job_files, local, waves
 from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import plan_view, show
-from launcher.workspace import code_snapshot, linked_folders, recorded_grids, workspaces
+from launcher.workspace import (
+    allowed_plugins,
+    code_snapshot,
+    linked_folders,
+    recorded_grids,
+    workspaces,
+)
 from launcher.workspace.faults import SeveralFaults
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
@@ -263,10 +269,20 @@ def resolve_grid(
             *notes,
             *inputs.find_model_notes(stages),
             *notice_receivers.explain_missing(profile.receivers),
+            *(_explain_unallowed(grid) if only_looks else []),
         ],
         early=early,
         profile_line=profile_line,
     )
+
+
+def _explain_unallowed(grid: Grid) -> list[str]:
+    """What a submit asks before it lets jobs run the grid's plugins."""
+    return [
+        f"plugin {plugin.name} is not allowed yet, and nothing of it was run: read it;"
+        " submit asks, or takes --allow-plugins"
+        for plugin in allowed_plugins.find_unallowed(grid.plugins)
+    ]
 
 
 def _read_profile(
@@ -546,8 +562,14 @@ def submit_grid(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     """Submits what the plan says; on a local profile runs it to its end. Returns
     whether a local run failed.
 
-    `agreed` is asked before anything is handed to Slurm.
+    `agreed` is asked before anything is handed to Slurm. UserError for plugins that the
+    user has not allowed (plugin_consent).
     """
+    with code_snapshot.carrying(opened.grid.plugins):
+        return _submit(opened, allow, agreed)
+
+
+def _submit(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
     is_slurm = opened.site.profile.kind == "slurm"
     if is_slurm:
         submits.refuse_without_slurm()
@@ -726,6 +748,7 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     Raises ClusterError with the end of its log if it ends before.
     """
     site, name = opened.site, opened.grid.name
+    code_snapshot.refuse_unallowed(opened.grid.plugins)
     plan = SubmitPlanner(
         site, opened.grid, opened.runs, Ledger(site.workspace), allow
     ).plan_submit()

@@ -81,7 +81,7 @@ def check_code(e: Evidence) -> str:
     name = code_snapshot.name_folder(e.job.code.facts)
     folder = e.made(f"code/{name}")
     files = code_snapshot.read_packages(
-        [folder / package.__name__ for package in code_snapshot.PACKAGES]
+        [folder / package for package in code_snapshot.NAMES]
     )
     digest = code_snapshot.compute_digest(files)
     if digest != recorded:

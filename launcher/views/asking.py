@@ -22,6 +22,12 @@ def make_consent(yes: bool) -> Callable[[str], bool]:
     )
 
 
+def find_asker(yes: bool) -> Callable[[str], bool] | None:
+    """What asks about something that nobody may decide for the user; None where nobody
+    is there, or no questions are wanted."""
+    return confirm_loss if can_ask(yes) else None
+
+
 def confirm_loss(question: str) -> bool:
     """Asks about what cannot be undone; Enter alone is a no."""
     shown = make_showable(question)

@@ -22,7 +22,9 @@ import shlex
 import subprocess
 import sys
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,13 +43,20 @@ from jobs.contract.folder import (
 from jobs.files import ownership
 from jobs.runtime import installed_versions
 from jobs.runtime.code_guard import VARIABLE
+from launcher.workspace import allowed_plugins
 from launcher.workspace.side_by_side import write_side_by_side
 from zsg_core.errors import UserError
+from zsg_core.plugins import loading
+from zsg_core.plugins.declarations import PluginFile
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = (jobs, zsg_core)
+# what plugins import, and the copies of these
+PUBLIC = "zsg"
+NAMES = (*(package.__name__ for package in PACKAGES), PUBLIC, loading.PACKAGE)
 DIGITS = 16
+_CARRIED: ContextVar[tuple[PluginFile, ...]] = ContextVar("carried", default=())
 
 
 def refuse_colon(workspace: Workspace) -> None:
@@ -58,6 +67,27 @@ def refuse_colon(workspace: Workspace) -> None:
         )
 
 
+def refuse_unallowed(plugins: tuple[PluginFile, ...]) -> None:
+    """UserError for plugins that the user has not allowed."""
+    if unallowed := allowed_plugins.find_unallowed(plugins):
+        raise UserError(
+            f"plugin {unallowed[0].name} is not allowed yet; zsg submit asks, or takes"
+            " --allow-plugins"
+        )
+
+
+@contextmanager
+def carrying(plugins: tuple[PluginFile, ...]) -> Generator[None]:
+    """While it lasts, snapshots have these plugins beside zsg's own code. UserError for
+    one that the user has not allowed."""
+    refuse_unallowed(plugins)
+    token = _CARRIED.set(plugins)
+    try:
+        yield
+    finally:
+        _CARRIED.reset(token)
+
+
 def take_snapshot(workspace: Workspace) -> dict[str, Any]:
     """Keeps the code in the workspace; returns what job.json says of it: versions,
     commit, digest and folder.
@@ -65,7 +95,7 @@ def take_snapshot(workspace: Workspace) -> dict[str, Any]:
     UserError for a workspace whose name cannot stand in PYTHONPATH.
     """
     refuse_colon(workspace)
-    facts, files, patch = _now()
+    facts, files, patch = _now(_CARRIED.get())
     folder = locate_code(workspace, facts["digest"])
     if not is_committed(folder) or _FOUND_WELL.get(folder) != _stamp(folder):
         _make_sure(workspace, folder, files)
@@ -312,12 +342,16 @@ def _compile(draft: Path, folder: Path) -> None:
 
 
 @cache
-def _now() -> tuple[dict[str, Any], dict[str, bytes], str | None]:
-    """What the code is at this moment: facts, files by their name, and what a checkout
-    has not committed."""
-    files = read_packages(
-        [Path(str(package.__file__)).resolve().parent for package in PACKAGES]
-    )
+def _now(
+    plugins: tuple[PluginFile, ...],
+) -> tuple[dict[str, Any], dict[str, bytes], str | None]:
+    """What the code is at this moment, with these plugins: facts, files by their name,
+    and what a checkout has not committed."""
+    folders = [Path(str(package.__file__)).resolve().parent for package in PACKAGES]
+    folders.append(folders[0].parent / PUBLIC)
+    files = read_packages(folders)
+    for plugin in plugins:
+        files[loading.name_copy(plugin)] = plugin.content
     facts: dict[str, Any] = {
         "zsg": importlib.metadata.version("zsg"),
         "python": platform.python_version(),

@@ -7,7 +7,7 @@ and must not vanish from sight.
 
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,15 +21,24 @@ from launcher.workspace.job_state import GRID_FILE
 from zsg_core.errors import UserError
 
 
-def write_grid(workspace: Workspace, file: Path, record: GridRecord) -> None:
-    """Keeps the grid file and the grid's record; runs that an earlier record lists and
-    this one does not are kept as `former`."""
+def write_grid(
+    workspace: Workspace,
+    file: Path,
+    record: GridRecord,
+    plugins: Mapping[str, bytes] | None = None,
+) -> None:
+    """Keeps the grid file, its plugins beside it, and the grid's record; runs that an
+    earlier record lists and this one does not are kept as `former`."""
     folder = workspace.grid(record.name)
     ownership.make_folder(folder)
     listed = {row.run for row in [*record.runs, *record.before]}
     former = find_former(workspace, record.name, listed)
     # never through a link in its place
     write_bytes(folder / "grid.yaml", file.read_bytes())
+    for name, content in (plugins or {}).items():
+        copy = folder / name
+        ownership.make_folder(copy.parent)
+        write_bytes(copy, content)
     grid_record.write_grid_record(
         workspace, msgspec.structs.replace(record, former=former)
     )

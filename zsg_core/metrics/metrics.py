@@ -47,8 +47,10 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def find_metric(key: str) -> str:
-    """The metric that a key is of, without the name of the way of answering. ValueError
-    for a key of none."""
+    """The metric that a key is of, without the name of the way of answering; that
+    of a plugin's by its own name. ValueError for a key of none."""
+    if (own := key.partition("/")[0]) in METRICS.names_of_plugins:
+        return own
     metric = next(
         (name for name in NAMES if key == name or key.startswith(f"{name}/")), None
     )

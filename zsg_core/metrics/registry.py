@@ -17,6 +17,8 @@ from zsg_core.registry import Registry
 # the sets of items that are answered, in the order in which they are evaluated
 TEST_SET, GSM8K, HUMANEVAL, MT_BENCH = "test_set", "gsm8k", "humaneval", "mt_bench"
 SUITE_NAMES = (TEST_SET, GSM8K, HUMANEVAL, MT_BENCH)
+# in a key's definition, the digest of the plugin's function that takes it
+PLUGIN = "plugin"
 
 # all answers → by metric, the score of each item
 Scorer = Callable[[Iterable[Answered]], dict[str, ByItem]]

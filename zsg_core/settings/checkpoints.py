@@ -32,8 +32,10 @@ from zsg_core.metrics.rank_classification import (
     define_key,
     name_key,
 )
+from zsg_core.metrics.registry import METRICS, PLUGIN
 from zsg_core.metrics.rouge import ENGLISH, TYPES
 from zsg_core.metrics.translation import BLEU
+from zsg_core.registry import find_digest, strip_digest
 from zsg_core.settings.fields import (
     Count,
     FolderName,
@@ -41,6 +43,7 @@ from zsg_core.settings.fields import (
     Seed,
     Strict,
     TokenText,
+    or_of_plugin,
 )
 from zsg_core.settings.gradients import GRADIENT_RATIO, GradientSettings
 from zsg_core.settings.representations import (
@@ -83,6 +86,10 @@ def _stride_or_none(value: Any) -> Any:
     return None if value is None else check_stride(value)
 
 
+MetricName = Annotated[
+    Literal[all_metrics.NAMES],  # type: ignore[valid-type]
+    or_of_plugin(METRICS),
+]
 _STRIDES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": 1},
     {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
@@ -280,7 +287,7 @@ class CheckpointSettings(Strict):
             "then, such as {items: 100, full_every: 100}. Null means all items, always."
         ),
     )
-    metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
+    metrics: Annotated[list[MetricName], Field(min_length=1)] = Field(  # type: ignore[valid-type]
         default=["loss"],
         description=(
             "What is measured. The run itself takes the loss at every checkpoint; "
@@ -440,8 +447,14 @@ class CheckpointSettings(Strict):
 
     def define_text_scores(self, keys: Iterable[str]) -> Ways:
         """By key of the test set's answers, what decides its score beside them."""
+        keys = list(keys)
         tokenizer = self.rouge.tokenizer if self.rouge else ENGLISH
-        return define_text_scores(keys, self.bleu or BleuSettings(), tokenizer)
+        ways = define_text_scores(keys, self.bleu or BleuSettings(), tokenizer)
+        digests = {strip_digest(metric): find_digest(metric) for metric in self.metrics}
+        for key in keys:
+            if digest := digests.get(key.partition("/")[0]):
+                ways[key] = {PLUGIN: digest}
+        return ways
 
     @property
     def inside(self) -> Ways:
@@ -474,9 +487,12 @@ class CheckpointSettings(Strict):
             for metric in dict.fromkeys(self.metrics)
             if metric in all_metrics.SUITES[suite]
         ]
+        is_test_set = suite == all_metrics.TEST_SET
+        if is_test_set:
+            of_plugins = filter(find_digest, dict.fromkeys(self.metrics))
+            metrics += map(strip_digest, of_plugins)
         if not metrics:
             return []
-        is_test_set = suite == all_metrics.TEST_SET
         settings = self.generation if is_test_set else self.suites.find_benchmark(suite)
         suffix = f"/{settings.name}" if settings and settings.name else ""
         if suite in self.suites.scored_elsewhere:

@@ -13,8 +13,12 @@ from pydantic import (
     Field,
     FiniteFloat,
     PlainSerializer,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
+
+from zsg_core.registry import Registry
 
 # Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
 _FRACTION = re.compile(
@@ -31,6 +35,17 @@ class Strict(BaseModel):
         """Itself: nothing in it changes, and a default would be copied for every point
         of a grid."""
         return self
+
+
+def or_of_plugin(registry: Registry[Any]) -> WrapValidator:
+    """What lets a setting that names a built-in thing of a registry name one of a plugin
+    as well: the value is then the name with its digest, which enters recipes."""
+
+    def choose(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        name = registry.find_offered(value)
+        return handler(value) if name is None else name
+
+    return WrapValidator(choose)
 
 
 def parse_fraction(value: Any) -> Fraction:

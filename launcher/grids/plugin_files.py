@@ -1,0 +1,151 @@
+"""Reads the plugins that a grid names, as files that lie beside it. Nothing of them is
+run: see `zsg_core.plugins.declarations`.
+
+A plugin is an ordinary file below the grid's folder, reached by no link: what somebody
+sends with a grid is that grid's own, and nothing else of the disk becomes code by being
+named. Its bytes are read once; what is shown, allowed and copied are these.
+"""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from launcher.workspace.faults import Faults
+from launcher.workspace.yaml_file import Document, format_path
+from zsg_core.errors import UserError
+from zsg_core.plugins import declarations, entries
+from zsg_core.plugins.declarations import MOST_BYTES, BadPlugin, PluginFile
+from zsg_core.schema_errors import format_brief
+
+KEY = "plugins"
+MOST = 20
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_OURS = ("zsg", "zsg_core", "zsg_plugins", "jobs", "launcher")
+
+
+def read_plugins(document: Document, faults: Faults) -> tuple[PluginFile, ...]:
+    """The plugins that a grid names, entered beside what is built in; none where one
+    has a fault, which is added to `faults`."""
+    value = document.value.get(KEY)
+    if value is None:
+        return ()
+    own = Faults()
+    contents: dict[str, bytes] = {}
+    folder = document.path.resolve().parent
+    with own.collecting():
+        for number, name in enumerate(_read_names(document, value)):
+            with own.collecting():
+                contents[name] = _read_file(document, folder, number, name)
+    plugins: tuple[PluginFile, ...] = ()
+    if not own:
+        with own.collecting():
+            plugins = _enter(document, contents, _list_unlisted(folder, contents))
+    for fault in own.list_all():
+        faults.add(fault)
+    return plugins
+
+
+def _read_names(document: Document, value: Any) -> list[str]:
+    """The names of the files. UserError for what is no list of them."""
+    names = cast("list[Any]", value) if isinstance(value, list) else []
+    if not names or len(names) > MOST or not all(isinstance(n, str) for n in names):
+        raise document.error(
+            (KEY,),
+            f"`{KEY}` is a list of 1 to {MOST} Python files beside the grid, such as"
+            " plugins: [my_metrics.py]",
+        )
+    first_by_module: dict[str, str] = {}
+    for number, name in enumerate(names):
+        _refuse_name(document, number, name)
+        module = declarations.name_module(name)
+        if module in first_by_module:
+            first = first_by_module[module]
+            raise document.error(
+                (KEY, number), f"{name} and {first} have the same name; rename one"
+            )
+        first_by_module[module] = name
+    return names
+
+
+def _refuse_name(document: Document, number: int, name: str) -> None:
+    """UserError for a name that is that of no plugin."""
+    path = PurePosixPath(name)
+    parts = path.parts
+    is_plain = bool(parts) and all(map(_PART.fullmatch, parts)) and name == str(path)
+    module = declarations.name_module(name)
+    if not is_plain or path.suffix != ".py" or not module.isidentifier():
+        raise document.error(
+            (KEY, number),
+            f"{format_brief(name)} is no plugin: give the name of a Python file in the"
+            " grid's folder, such as my_metrics.py, of letters, digits and _",
+        )
+    if module in _OURS or module in sys.stdlib_module_names:
+        raise document.error(
+            (KEY, number),
+            f"{name}: {module} is the name of another module; rename the file",
+        )
+
+
+def _read_file(document: Document, folder: Path, number: int, name: str) -> bytes:
+    """The bytes of a plugin. UserError for one that is no ordinary file, or a link, or
+    lies behind one."""
+    path = folder
+    for part in PurePosixPath(name).parts:
+        path = path / part
+        if path.is_symlink():
+            raise document.error(
+                (KEY, number),
+                f"{name}: {part} is a link; a plugin is a file in the grid's own folder",
+            )
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(path, flags)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise document.error((KEY, number), f"{name} is no file")
+        with os.fdopen(handle, "rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise document.error(
+            (KEY, number), f"{name} is not in the grid's folder, {format_path(folder)}"
+        ) from None
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise document.error((KEY, number), f"{name} cannot be read: {why}") from None
+
+
+def _list_unlisted(folder: Path, names: Iterable[str]) -> set[str]:
+    """The modules that lie beside plugins and are none themselves."""
+    found: set[str] = set()
+    listed = {declarations.name_module(name) for name in names}
+    for beside in {(folder / name).parent for name in names}:
+        for path in beside.iterdir():
+            is_package = (path / "__init__.py").is_file()
+            if path.suffix == ".py" or is_package:
+                found.add(path.stem)
+    return found - listed - {declarations.MODULE}
+
+
+def _enter(
+    document: Document, contents: dict[str, bytes], unlisted: set[str]
+) -> tuple[PluginFile, ...]:
+    """What the files declare. UserError, with file and line, for what cannot be."""
+    try:
+        plugins = declarations.read_plugins(contents, unlisted)
+        entries.refuse_taken(plugins)
+    except BadPlugin as bad:
+        beside = document.path.parent / bad.file
+        message = f"{format_path(beside)}:{bad.line}: {bad.message}"
+        raise UserError(message) from None
+    entries.enter_plugins(plugins)
+    return plugins
+
+
+def describe_plugin(plugin: PluginFile) -> str:
+    """What a plugin declares, in words."""
+    names = [declared.words for declared in plugin.declared]
+    return ", ".join(names) or "nothing itself"

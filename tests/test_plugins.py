@@ -1,0 +1,464 @@
+"""Does a plugin that a grid names add what it declares, by the same registries as what is
+built in, and does nothing of it run before its user's word?"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.contract.folder import Workspace
+from launcher import cli
+from launcher.grids.grid import Grid, load_grid
+from launcher.submission import plugin_consent, workflow
+from launcher.workspace import allowed_plugins, code_snapshot
+from tests.lib.builders import write_niv2
+from zsg_core.errors import PluginError, UserError
+from zsg_core.metrics import metrics
+from zsg_core.metrics.registry import METRICS
+from zsg_core.metrics.scoring import Answered, Scores
+from zsg_core.plugins import entries, loading
+from zsg_core.plugins.declarations import PluginFile, read_plugins
+from zsg_core.registry import offering
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.suites import select_suites
+
+WORDS = """
+import zsg
+
+@zsg.metric("words")
+def count_words(answers):
+    for one in answers:
+        yield one.id, len(one.answer.split())
+"""
+GRID = """
+name: g
+plugins: {plugins}
+defaults:
+  data: {{path: data, sampling: first}}
+  train: {{batch: 4, init_seed: 0}}
+  checkpoints: {{snapshots: 5, metrics: {metrics}}}
+"""
+TRACE = "open({path!r}, 'w').close()\n"
+ANSWERS = [
+    Answered(id="a:0", task="a", prompt="p", answer="one two", references=("one",)),
+    Answered(id="a:1", task="a", prompt="q", answer="one", references=("one",)),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with small data, whose user has allowed nothing yet."""
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = tmp_path / "place"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(allowed_plugins, "_ALLOWED_NOW", set())
+    monkeypatch.chdir(folder)
+    write_niv2(folder / "data")
+    return folder
+
+
+def write_grid(
+    place: Path,
+    text: str = WORDS,
+    asked: str = "[loss, words]",
+    plugins: str = "[mine.py]",
+) -> Path:
+    """A grid beside a plugin that it names."""
+    (place / "mine.py").write_text(text)
+    path = place / "grid.yaml"
+    path.write_text(GRID.format(plugins=plugins, metrics=asked))
+    return path
+
+
+def load(place: Path, text: str = WORDS, asked: str = "[loss, words]") -> Grid:
+    """The same, read."""
+    return load_grid(write_grid(place, text, asked))
+
+
+def list_run_ids(path: Path) -> list[str]:
+    """The ids of the runs that a grid would make."""
+    opened = workflow.resolve_grid(path, None, None, only_looks=True)
+    return [run.id for run in opened.runs]
+
+
+def enter(folder: Path, contents: dict[str, bytes]) -> tuple[PluginFile, ...]:
+    """The plugins whose copies lie in a job's code, entered as a job does."""
+    for plugin in read_plugins(contents):
+        copy = folder / loading.name_copy(plugin)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(plugin.content)
+    return entries.enter_copies(folder)
+
+
+def score(tmp_path: Path, text: str, *names: str, **others: str) -> Scores:
+    """What answers are worth by the metrics of a plugin, as a job takes them. `others`:
+    plugins beside it."""
+    contents = {"mine.py": text.encode()}
+    contents |= {f"{name}.py": other.encode() for name, other in others.items()}
+    plugins = enter(tmp_path, contents)
+    definitions = {
+        one.name: {"plugin": one.digest}
+        for plugin in plugins
+        for one in plugin.declared
+    }
+    return metrics.score_answers(names or ("words",), ANSWERS, definitions)
+
+
+def test_a_metric_of_a_plugin_is_asked_for_by_its_name(place: Path) -> None:
+    """Its key is that name; what defines the key's values says of which code."""
+    [point] = load(place).points
+
+    [suite] = select_suites(point.settings.checkpoints, {})
+    assert suite.keys == ("words",)
+    assert suite.metrics == ["words"]
+    [entry] = [name for name in point.settings.checkpoints.metrics if "@" in name]
+    assert suite.scored_by == {"words": {"plugin": entry.partition("@")[2]}}
+    assert METRICS[entry].name == "words"
+
+
+def test_a_name_means_what_its_own_grid_says(place: Path) -> None:
+    """A program may read two grids whose plugins declare one name."""
+    first = load(place)
+    second = load(place, WORDS.replace("len(", "2 * len("))
+    third = place / "none.yaml"
+    third.write_text(GRID.format(plugins="null", metrics="[loss, words]"))
+
+    names = [grid.points[0].settings.checkpoints.metrics for grid in (first, second)]
+    assert names[0] != names[1]
+    with pytest.raises(UserError, match=r"none\.yaml:.*found 'words'"):
+        load_grid(third)
+
+
+def test_run_ids_are_what_they_are_without_metrics_of_plugins(place: Path) -> None:
+    """A metric that is edited, or taken out, trains nothing anew."""
+    with_it = list_run_ids(write_grid(place))
+    edited = list_run_ids(write_grid(place, WORDS.replace("len(", "2 * len(")))
+    without = list_run_ids(write_grid(place, asked="[loss]", plugins="null"))
+
+    assert with_it == edited == without
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        ("mine.py", "is a list of 1 to 20"),
+        ("[]", "is a list of 1 to 20"),
+        ("[1]", "is a list of 1 to 20"),
+        ("[mine.txt]", "is no plugin"),
+        ("['*.py']", "is no plugin"),
+        ("[my-own.py]", "is no plugin"),
+        ("[../place/mine.py]", "is no plugin"),
+        ("[./mine.py]", "is no plugin"),
+        ("[/etc/passwd.py]", "is no plugin"),
+        ("[https://host/mine.py]", "is no plugin"),
+        ('["a\\eb.py"]', "is no plugin"),
+        ("[json.py]", "the name of another module"),
+        ("[zsg.py]", "the name of another module"),
+        ("[mine.py, sub/mine.py]", "have the same name"),
+        ("[gone.py]", "is not in the grid's folder"),
+        ("[linked.py]", "linked.py is a link"),
+        ("[far/mine.py]", "far is a link"),
+        ("[folder.py]", "is no file"),
+        ("[pipe.py]", "is no file"),
+    ],
+)
+def test_only_an_ordinary_file_below_the_grid_is_a_plugin(
+    place: Path, plugins: str, message: str
+) -> None:
+    """What somebody sends with a grid is that grid's; no other file of the disk becomes
+    code by being named."""
+    path = write_grid(place, plugins=plugins, asked="[loss]")
+    (place / "linked.py").symlink_to(place / "mine.py")
+    (place / "far").symlink_to(place.parent)
+    (place / "folder.py").mkdir()
+    os.mkfifo(place / "pipe.py")
+
+    with pytest.raises(UserError, match=rf"grid\.yaml:3: .*{message}") as refused:
+        load_grid(path)
+    assert "\x1b" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rouge1", "is a built-in one"),
+        ("loss", "is a built-in one"),
+        ("loss_quick_100", "something else in journals"),
+        ("answers", "something else in journals"),
+        ("words_stderr", "something else in journals"),
+    ],
+)
+def test_a_name_that_zsg_has_is_refused_with_its_line(
+    place: Path, name: str, message: str
+) -> None:
+    """A plugin adds, and takes the place of nothing."""
+    text = WORDS.replace('"words"', f'"{name}"')
+    with pytest.raises(UserError, match=rf"mine\.py:5: metric {name} .*{message}"):
+        load(place, text, asked="[loss]")
+
+
+def test_a_module_beside_a_plugin_is_named_or_refused(place: Path) -> None:
+    """As it would not be copied with it."""
+    (place / "helper.py").write_text("X = 1\n")
+    text = f"import helper\n{WORDS}"
+    with pytest.raises(UserError, match=r"mine\.py:1: imports helper"):
+        load(place, text)
+
+    path = write_grid(place, text, plugins="[mine.py, helper.py]")
+    assert [plugin.name for plugin in load_grid(path).plugins] == [
+        "mine.py",
+        "helper.py",
+    ]
+
+
+def test_a_grid_that_was_sent_runs_nothing_before_the_word(place: Path) -> None:
+    """Whatever is asked about it; a script's submit is told what to type."""
+    ran = place / "ran"
+    path = write_grid(place, TRACE.format(path=str(ran)) + WORDS)
+    commands = [
+        ["plan", str(path)],
+        ["plan", str(path), "--json"],
+        ["submit", str(path), "--dry-run"],
+        ["submit", str(path)],
+        ["submit", str(path), "--yes"],
+        ["data", "show", str(path)],
+        ["arrange", "make", str(path)],
+    ]
+    results = [CliRunner().invoke(cli.app, words) for words in commands]
+
+    codes = [result.exit_code for result in results]
+    assert codes[:3] == [0, 0, 0] and codes[5] == 0
+    for number in (3, 4, 6):
+        assert isinstance(results[number].exception, UserError)
+        assert "with --allow-plugins. Nothing of it was run" in str(
+            results[number].exception
+        )
+    assert "mine.py, run by jobs with your rights, declares metric words" in (
+        results[0].stdout
+    )
+    assert not ran.exists()
+    assert not (place.parent / "home/.zsg").exists()
+
+
+def test_each_digest_is_asked_for_once(place: Path) -> None:
+    """Also by the next command, which finds what was allowed in the home; an edited file
+    is asked for again."""
+    asked: list[str] = []
+
+    def agree(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    def settle(grid: Grid, ask: Callable[[str], bool]) -> None:
+        allowed_plugins._ALLOWED_NOW.clear()  # as a command of its own
+        plugin_consent.settle_consent(grid, allows=False, ask=ask)
+
+    grid, edited = load(place), load(place, WORDS.replace("len(", "2 * len("))
+    with pytest.raises(UserError, match="nothing was submitted"):
+        settle(grid, lambda _: False)
+    settle(grid, agree)
+    settle(grid, agree)
+    settle(edited, agree)
+
+    assert len(asked) == 2
+    assert not allowed_plugins.find_unallowed([*grid.plugins, *edited.plugins])
+
+
+@pytest.mark.parametrize("way", ["link", "open file", "open folder", "linked folder"])
+def test_a_note_that_another_may_have_written_allows_nothing(
+    place: Path, way: str
+) -> None:
+    """Notes are the user's own files in the user's own folders."""
+    grid = load(place)
+    allowed_plugins.allow_plugins(grid.plugins)
+    allowed_plugins._ALLOWED_NOW.clear()
+    folder = place.parent / "home/.zsg/plugins"
+    note = folder / grid.plugins[0].digest
+    assert note.is_file() and not allowed_plugins.find_unallowed(grid.plugins)
+
+    if way == "link":
+        note.rename(place / "elsewhere")
+        note.symlink_to(place / "elsewhere")
+    elif way == "open file":
+        note.chmod(0o666)
+    elif way == "open folder":
+        folder.chmod(0o777)
+    else:
+        folder.rename(place / "elsewhere")
+        folder.symlink_to(place / "elsewhere")
+
+    assert allowed_plugins.find_unallowed(grid.plugins) == list(grid.plugins)
+
+
+def test_a_plugin_that_others_may_write_is_not_allowed(place: Path) -> None:
+    """They could change it between being read and being allowed."""
+    grid = load(place)
+    (place / "mine.py").chmod(0o666)
+
+    with pytest.raises(UserError, match=r"mine\.py may be written by.*chmod go-w"):
+        plugin_consent.settle_consent(grid, allows=True, ask=None)
+    assert allowed_plugins.find_unallowed(grid.plugins)
+
+
+def test_jobs_get_the_bytes_that_were_allowed(place: Path, tmp_path: Path) -> None:
+    """Whatever becomes of the file between being read, asked for, and copied."""
+    grid = load(place)
+    plugin_consent.settle_consent(grid, allows=True, ask=None)
+    (place / "mine.py").write_text("raise SystemExit")
+
+    with code_snapshot.carrying(grid.plugins):
+        code = code_snapshot.take_snapshot(Workspace(tmp_path / "work"))
+
+    copies = Path(code["folder"])
+    assert [plugin.content for plugin in loading.find_copies(copies)] == [
+        WORDS.encode()
+    ]
+    assert code["digest"] != code_snapshot._now(())[0]["digest"]
+    [copy] = (copies / loading.PACKAGE).glob("*/*.py")
+    copy.write_text("raise SystemExit")
+    with pytest.raises(PluginError, match="is not what was submitted"):
+        loading.find_copies(copies)
+
+
+def test_nothing_is_copied_that_is_not_allowed(place: Path) -> None:
+    """Whichever command would copy it, and whether or not it asks."""
+    grid = load(place)
+    with (
+        pytest.raises(UserError, match="not allowed yet"),
+        code_snapshot.carrying(grid.plugins),
+    ):
+        pass
+
+
+def test_a_command_that_only_plans_cannot_run_a_plugin(place: Path) -> None:
+    """It knows what is declared, and has no copy to run."""
+    [point] = load(place, WORDS.replace("len(", "7 * len(")).points
+    [entry] = [name for name in point.settings.checkpoints.metrics if "@" in name]
+    score_answers = METRICS[entry].score
+    assert score_answers is not None
+
+    with pytest.raises(PluginError, match=r"mine\.py:5: metric words is run by jobs"):
+        score_answers(ANSWERS)
+
+
+def test_a_job_scores_by_the_copy(tmp_path: Path) -> None:
+    """By item, by task, and their mean, as a built-in metric."""
+    scores = score(tmp_path, WORDS)
+
+    assert scores.by_item == {"words": {"a:0": 2.0, "a:1": 1.0}}
+    assert scores.values == {"words": 1.5}
+
+
+def test_a_plugin_imports_another_that_the_grid_names(tmp_path: Path) -> None:
+    """By its name, as beside it; also one that imports the first."""
+    helper = "import mine\nTIMES = 10\n"
+    text = f"import helper\n{WORDS.replace('len(', 'helper.TIMES * len(')}"
+
+    assert score(tmp_path, text, helper=helper).values == {"words": 15.0}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("1 / 0", r"mine\.py:7: ZeroDivisionError: division by zero, metric words"),
+        ("raise SystemExit('no')", r"mine\.py:7: SystemExit: no, metric words"),
+        ("import gone_away", r"mine\.py:7: ModuleNotFoundError: .*gone_away"),
+        ("return None", "mine.py: TypeError: .* not iterable"),
+        ("return [('a:0', 'much')]", r"mine\.py:6: .* gives 'a:0' no finite number"),
+        ("return [('a:0', '1')]", "no finite number"),
+        ("return [('a:0', float('nan'))]", "no finite number"),
+        ("return [('a:0', 10 ** 400)]", "no finite number"),
+        ("return [('a:0', None)]", "no finite number"),
+        ("return [('b:9', 1)]", "scores 'b:9', of which there is no answer"),
+        ("return [(['a:0'], 1)]", "of which there is no answer"),
+        ("return [('a:0', 1), ('a:0', 1)]", "scores 'a:0' twice"),
+        ("return ['a:0']", "pairs of an answer's id and a number"),
+        ("return iter(lambda: ('a:0', 1), 0)", "scores 'a:0' twice"),
+    ],
+)
+def test_what_a_metric_does_wrong_is_told_with_its_place(
+    tmp_path: Path, body: str, message: str
+) -> None:
+    """The file as the grid names it, and the line there."""
+    text = f'\nimport zsg\n\n\n@zsg.metric("words")\ndef count_words(answers):\n    {body}\n'
+    with pytest.raises(PluginError, match=message):
+        score(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("raise ValueError('x')", r"mine\.py:9: ValueError: x, loading it"),
+        ("None.x", r"mine\.py:9: AttributeError"),
+        ('getattr(zsg, "metric")("more")(len)', r"registers something else.*more"),
+        ("exec('zsg.order(\"more\")(len)')", r"registers something else.*more"),
+    ],
+)
+def test_a_file_that_does_not_load_as_it_reads_is_refused(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    """Nothing is registered of which the user was not told."""
+    with pytest.raises(PluginError, match=message):
+        score(tmp_path, f"{WORDS}\n{more}\n")
+
+
+def test_what_is_declared_and_not_registered_is_refused(tmp_path: Path) -> None:
+    """As where the file gives `zsg` another meaning."""
+    other = "class zsg:\n    metric = staticmethod(lambda name: lambda made: made)\n"
+    text = WORDS.replace("import zsg\n", f"import zsg\n{other}")
+    with pytest.raises(PluginError, match=r"registers something else.*words"):
+        score(tmp_path, text)
+
+
+@pytest.mark.engine
+def test_a_metric_that_fails_leaves_the_others_what_they_are(tmp_path: Path) -> None:
+    """Those of zsg and those of the plugin; why it failed is told by its key."""
+    from jobs.evaluating.scorers import Scorers
+
+    broken = """
+@zsg.metric("broken")
+def divide(answers):
+    yield "a:0", 1 / 0
+"""
+    plugins = enter(tmp_path, {"mine.py": f"{WORDS}{broken}".encode()})
+    names = ["exact_match", "broken", "words"]
+    asked = {"metrics": names, "snapshots": 5}
+    with offering(entries.list_offered(plugins)):
+        settings = CheckpointSettings.model_validate(asked)
+    [suite] = select_suites(settings, {})
+    of_texts: Any = None  # these are scored by their answers alone
+
+    scores, failed = Scorers(tmp_path / "ratings", "cpu").score(
+        suite, of_texts, suite.keys, ANSWERS
+    )
+
+    assert scores.values == {"exact_match": 50.0, "words": 1.5}
+    assert list(failed) == ["broken"]
+    assert "mine.py:12: ZeroDivisionError: division by zero" in failed["broken"]
+
+
+def test_decorators_leave_functions_alone_outside_jobs() -> None:
+    """A plugin can be imported by its user's own tests."""
+    scope: dict[str, object] = {}
+    exec(WORDS, scope)
+
+    count = scope["count_words"]
+    assert callable(count)
+    assert dict(count(ANSWERS)) == {"a:0": 2, "a:1": 1}
+
+
+def test_the_guides_plugin_scores(tmp_path: Path) -> None:
+    """The first block of Python in docs/plugins.md, as it stands there."""
+    guide = (Path(__file__).parent.parent / "docs/plugins.md").read_text()
+    [text, *_] = re.findall(r"^```python\n(.*?)^```", guide, re.S | re.M)
+
+    scores = score(tmp_path, text, "closeness")
+
+    assert len(text.strip().splitlines()) <= 20
+    assert scores.by_item["closeness"] == {"a:0": 60.0, "a:1": 100.0}

@@ -1,0 +1,384 @@
+"""Reads what a plugin declares from its syntax tree. Nothing of it is run or imported.
+
+A declaration is a function at the top level of a file under `@zsg.KIND("name", …)`, whose
+arguments are written out. So whoever reads the file sees what there is, and so does
+`zsg plan`; what could be a declaration and is none is refused with its line.
+
+The digest of a declared thing is over its own lines, all other lines of the file that
+belong to a statement at its top level, but for the other declared functions and the
+docstring, and the files beside it that it imports. So a metric that is edited leaves an
+order of the same file what it was.
+"""
+
+import ast
+import hashlib
+import io
+import re
+import tokenize
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from zsg_core.registry import AT
+
+METRIC, ORDER, SCORE, READER = KINDS = ("metric", "order", "score", "reader")
+MOST_BYTES = 100_000
+DIGITS = 16  # of a digest in names
+MOST_SIBLINGS = 20
+MODULE = "zsg"
+# the arguments behind the name, and of what type each is
+OPTIONS: Mapping[str, Mapping[str, type]] = {
+    METRIC: {},
+    ORDER: {"seeded": bool},
+    SCORE: {"passes": int},
+    READER: {"files": str},
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_FILES = re.compile(r"\*(\.[A-Za-z0-9]{1,12}){1,3}")
+_ENCODINGS = ("utf-8", "utf-8-sig")
+_SAMPLE = '@zsg.metric("closeness")'
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+class BadPlugin(Exception):
+    """Why a plugin cannot be used, and on which line of which file."""
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        super().__init__(message)
+        self.file, self.line, self.message = file, line, message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """One thing that a plugin declares. `line`: of its function; `about`: the first line
+    of its docstring; `digest`: of all that decides what it does."""
+
+    kind: str
+    name: str
+    file: str
+    line: int
+    digest: str
+    about: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    @property
+    def full_name(self) -> str:
+        """The name with the digest, by which it stands in recipes and registries."""
+        return f"{self.name}{AT}{self.digest}"
+
+    @property
+    def words(self) -> str:
+        """What it is called in messages."""
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginFile:
+    """A plugin: `name` as the grid gives it, its bytes as they were read, what it
+    declares. `siblings`: the names of the other plugins that it imports, with those that
+    these import."""
+
+    name: str
+    content: bytes
+    declared: tuple[Declared, ...] = ()
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, whole: what a user allows."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def module(self) -> str:
+        """The name by which another plugin imports it."""
+        return name_module(self.name)
+
+
+def name_module(file: str) -> str:
+    """The name by which a file is imported."""
+    return PurePosixPath(file).name.removesuffix(".py")
+
+
+def read_plugins(
+    contents: Mapping[str, bytes], unlisted: Collection[str] = ()
+) -> tuple[PluginFile, ...]:
+    """What the plugins of a grid declare. `contents`: by their names; `unlisted`: modules
+    that lie beside them and are no plugins. BadPlugin for what cannot be used."""
+    trees = {name: _Tree(name, content) for name, content in contents.items()}
+    by_module = {name_module(name): name for name in contents}
+    for tree in trees.values():
+        tree.refuse_imports(unlisted)
+    plugins: list[PluginFile] = []
+    for name, tree in trees.items():
+        siblings = _collect_siblings(name, trees, by_module)
+        sources = [trees[sibling].text for sibling in siblings]
+        plugin = PluginFile(
+            name=name,
+            content=contents[name],
+            declared=tuple(tree.list_declared(sources)),
+            siblings=siblings,
+        )
+        plugins.append(plugin)
+    _refuse_doubles(plugins)
+    return tuple(plugins)
+
+
+def _refuse_doubles(plugins: Sequence[PluginFile]) -> None:
+    """BadPlugin where one name is declared twice."""
+    seen: dict[tuple[str, str], Declared] = {}
+    for plugin in plugins:
+        for declared in plugin.declared:
+            first = seen.setdefault((declared.kind, declared.name), declared)
+            if first is not declared:
+                raise BadPlugin(
+                    declared.file,
+                    declared.line,
+                    f"{declared.words} is declared already, {first.file}:{first.line};"
+                    " give one of them another name",
+                )
+
+
+def _collect_siblings(
+    name: str, trees: "Mapping[str, _Tree]", by_module: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The other plugins that a plugin imports, and that these import, by their names."""
+    found: set[str] = set()
+    open_names = [name]
+    while open_names:
+        imported = trees[open_names.pop()].imported
+        siblings = {by_module[module] for module in imported if module in by_module}
+        open_names += siblings - found
+        found |= siblings
+    return tuple(sorted(found - {name}))
+
+
+class _Tree:
+    """The syntax tree of a plugin. BadPlugin for a text that is no Python, or more of it
+    than anybody reads."""
+
+    def __init__(self, file: str, content: bytes) -> None:
+        self.file = file
+        self.text = self._decode(content)
+        self._module = self._parse()
+        self._lines = self.text.split("\n")
+        self._nodes = list(ast.walk(self._module))
+        self.imported = {module for module, _ in self._list_imports()}
+
+    def refuse_imports(self, unlisted: Collection[str]) -> None:
+        """BadPlugin where a module is imported that lies beside the plugin and would not
+        be copied with it."""
+        for module, line in self._list_imports():
+            if module in unlisted:
+                raise self._fault(
+                    line,
+                    f"imports {module}, which lies beside it and is not copied with it;"
+                    f" name {module}.py under `plugins`, too",
+                )
+
+    def list_declared(self, siblings: Sequence[str]) -> Iterator[Declared]:
+        """What it declares, in its order. `siblings`: the texts of what it imports."""
+        self._refuse_other_names()
+        found: list[tuple[ast.FunctionDef, list[ast.Call]]] = []
+        calls: set[int] = set()
+        for node in self._module.body:
+            if isinstance(node, ast.FunctionDef):
+                own = self._list_decorators(node)
+                calls.update(id(call.func) for call in own)
+                if own:
+                    found.append((node, own))
+        self._refuse_hidden(calls)
+        functions = [node for node, _ in found]
+        for node, own in found:
+            digest = self._digest(node, functions, siblings)
+            for call in own:
+                yield self._read_call(node, call, digest)
+
+    def _fault(self, line: int, message: str) -> BadPlugin:
+        return BadPlugin(self.file, line, message)
+
+    def _decode(self, content: bytes) -> str:
+        """The text, with the line ends of Unix."""
+        if len(content) > MOST_BYTES:
+            raise self._fault(1, f"more than {MOST_BYTES:,} bytes; is this a plugin?")
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+            if encoding not in _ENCODINGS:
+                raise self._fault(1, f"its encoding is {encoding}; write it in UTF-8")
+            text = content.decode("utf-8-sig")
+        except (SyntaxError, UnicodeDecodeError, LookupError):
+            raise self._fault(1, "is not written in UTF-8") from None
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _parse(self) -> ast.Module:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return ast.parse(self.text)
+        except SyntaxError as error:
+            message = f"is no Python that can be read: {error.msg}"
+            raise self._fault(error.lineno or 1, message) from None
+        except (RecursionError, MemoryError, ValueError):
+            raise self._fault(1, "is nested too deeply to be read") from None
+
+    def _list_imports(self) -> Iterator[tuple[str, int]]:
+        """The first name of each module that is imported anywhere, with the line."""
+        for node in self._nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield alias.name.partition(".")[0], node.lineno
+            elif isinstance(node, ast.ImportFrom):
+                if node.level:
+                    raise self._fault(
+                        node.lineno,
+                        "a plugin is in no package: import without the leading dot",
+                    )
+                yield (node.module or "").partition(".")[0], node.lineno
+
+    def _refuse_other_names(self) -> None:
+        """BadPlugin where a decorator is given another name than `zsg.KIND`."""
+        for node in self._nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name == MODULE and alias.asname is not None:
+                        raise self._fault(
+                            node.lineno, f"write `import zsg`, then {_SAMPLE}"
+                        )
+            elif isinstance(node, ast.ImportFrom) and node.module == MODULE:
+                names = {alias.name for alias in node.names}
+                if names & {*KINDS, "*"}:
+                    raise self._fault(
+                        node.lineno, f"write `import zsg`, then {_SAMPLE}"
+                    )
+
+    def _list_decorators(self, node: ast.FunctionDef) -> list[ast.Call]:
+        """The calls of zsg's decorators over a function."""
+        return [
+            decorator
+            for decorator in node.decorator_list
+            if isinstance(decorator, ast.Call) and _is_ours(decorator.func)
+        ]
+
+    def _refuse_hidden(self, calls: Collection[int]) -> None:
+        """BadPlugin for a use of a decorator that is no declaration. `calls`: those that
+        are one."""
+        for node in self._nodes:
+            if _is_ours(node) and id(node) not in calls:
+                assert isinstance(node, ast.Attribute)
+                raise self._fault(
+                    node.lineno,
+                    f"zsg.{node.attr} declares something only as a decorator with its"
+                    f" name, such as {_SAMPLE}, over a function at the top level of the"
+                    " file: not under `if`, in a class or by another name",
+                )
+
+    def _read_call(
+        self, node: ast.FunctionDef, call: ast.Call, digest: str
+    ) -> Declared:
+        assert isinstance(call.func, ast.Attribute)
+        kind = call.func.attr
+        name = self._read_name(kind, call)
+        docstring = (ast.get_docstring(node) or "").strip()
+        return Declared(
+            kind=kind,
+            name=name,
+            file=self.file,
+            line=node.lineno,
+            digest=digest,
+            about=docstring.partition("\n")[0],
+            options=self._read_options(kind, call),
+        )
+
+    def _read_name(self, kind: str, call: ast.Call) -> str:
+        values = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+        if len(call.args) != 1 or len(values) != 1 or not isinstance(values[0], str):
+            raise self._fault(
+                call.lineno,
+                f'zsg.{kind} takes one name, written out: @zsg.{kind}("name")',
+            )
+        if not _NAME.fullmatch(values[0]):
+            raise self._fault(
+                call.lineno,
+                f"zsg.{kind}: a name is 1 to 40 lower-case letters, digits and _, and"
+                " begins with a letter",
+            )
+        return values[0]
+
+    def _read_options(self, kind: str, call: ast.Call) -> dict[str, Any]:
+        known = OPTIONS[kind]
+        options: dict[str, Any] = {}
+        for keyword in call.keywords:
+            key = keyword.arg or "**"
+            if key not in known:
+                raise self._fault(
+                    call.lineno,
+                    f"zsg.{kind} has no argument {key}; it has"
+                    f" {', '.join(['a name', *known])}",
+                )
+            value = (
+                keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            )
+            if type(value) is not known[key]:
+                raise self._fault(
+                    call.lineno,
+                    f"zsg.{kind}: {key} is to be written out, as {known[key].__name__}",
+                )
+            self._check_option(call.lineno, key, value)
+            options[key] = value
+        return options
+
+    def _check_option(self, line: int, key: str, value: Any) -> None:
+        if key == "passes" and not 0 <= value <= 1000:
+            raise self._fault(line, "zsg.score: passes is 0 to 1000")
+        if key == "files" and not _FILES.fullmatch(value):
+            raise self._fault(
+                line, "zsg.reader: files is the end of names, such as *.jsonl"
+            )
+
+    def _digest(
+        self,
+        node: ast.FunctionDef,
+        functions: Sequence[ast.FunctionDef],
+        siblings: Sequence[str],
+    ) -> str:
+        """Of all that decides what a function does. `functions`: all that are declared;
+        `siblings`: the texts of what is imported from beside it."""
+        others = [
+            each
+            for each in self._module.body
+            if each not in functions and not _is_docstring(each)
+        ]
+        parts = [self._source(node), *map(self._source, others), *siblings]
+        whole = hashlib.sha256()
+        for part in parts:
+            encoded = part.encode("utf-8", "surrogatepass")
+            whole.update(f"{len(encoded)}\n".encode() + encoded)
+        return whole.hexdigest()[:DIGITS]
+
+    def _source(self, node: ast.stmt) -> str:
+        """The lines of a statement, with those of its decorators."""
+        first = node.lineno
+        if isinstance(node, Definition) and node.decorator_list:
+            first = min(first, *(each.lineno for each in node.decorator_list))
+        return "\n".join(self._lines[first - 1 : node.end_lineno])
+
+
+def _is_ours(node: ast.AST) -> bool:
+    """Whether an expression is one of zsg's decorators."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in KINDS
+        and isinstance(node.value, ast.Name)
+        and node.value.id == MODULE
+    )
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    """Whether a statement is a text and nothing else."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

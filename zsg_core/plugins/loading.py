@@ -1,0 +1,195 @@
+"""Runs plugins, in jobs and where a user verifies a run, and tells what is wrong in one
+with its file and line.
+
+A job finds them beside its own code, as `zsg_plugins/DIGEST/NAME.py`: the copies of the
+submit. A file is run once, when the first thing that it declares is asked for. What it
+then registers must be what its syntax tree declares, no more and no less.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from zsg_core.errors import PluginError
+from zsg_core.plugins.declarations import (
+    BadPlugin,
+    Declared,
+    PluginFile,
+    read_plugins,
+)
+from zsg_core.plugins.decorators import Noted, noting
+from zsg_core.secrets import hide_known
+
+logger = logging.getLogger(__name__)
+
+PACKAGE = "zsg_plugins"
+DIGITS = 16
+LONGEST = 300  # characters of an error that are told
+
+Function = Callable[..., Any]
+
+
+def name_copy(plugin: PluginFile) -> str:
+    """Where a plugin's copy lies in the code of a submit."""
+    return f"{PACKAGE}/{plugin.digest[:DIGITS]}/{plugin.module}.py"
+
+
+class _Loaded:
+    """The plugins of this process: where they lie, and those that were run.
+
+    Empty but in a job, and where the user's own word lets it run them: nothing else of
+    zsg ever runs a plugin.
+    """
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, PluginFile] = {}  # by their paths
+        self.functions: dict[tuple[str, str], Function] = {}
+        self.modules: dict[str, ModuleType] = {}  # by their paths
+
+
+_LOADED = _Loaded()
+
+
+def find_copies(code: Path) -> tuple[PluginFile, ...]:
+    """The plugins whose copies lie with a job's code; runs none. PluginError for a copy
+    that is not what its folder says."""
+    paths: dict[str, Path] = {}
+    for path in sorted((code / PACKAGE).glob("*/*.py")):
+        paths[path.name] = path
+    try:
+        found = read_plugins({name: path.read_bytes() for name, path in paths.items()})
+    except BadPlugin as bad:
+        raise PluginError(f"{bad.file}:{bad.line}: {bad.message}") from None
+    for plugin in found:
+        path = paths[plugin.name]
+        if path != code / name_copy(plugin):
+            raise PluginError(f"{path} is not what was submitted; submit again")
+        _LOADED.plugins[str(path)] = plugin
+    return found
+
+
+def find_function(declared: Declared) -> Function:
+    """The function that was declared so; its file is run if it was not yet. PluginError
+    for one that fails, and where there is no copy of it in this process."""
+    key = declared.kind, declared.full_name
+    if key not in _LOADED.functions:
+        _load(_find_path(declared))
+    return _LOADED.functions[key]
+
+
+def _find_path(declared: Declared) -> str:
+    for path, plugin in _LOADED.plugins.items():
+        for one in plugin.declared:
+            if (one.kind, one.full_name) == (declared.kind, declared.full_name):
+                return path
+    raise PluginError(
+        f"{declared.file}:{declared.line}: {declared.words} is run by jobs only, from the"
+        " copy that a submit makes"
+    )
+
+
+def _load(path: str) -> ModuleType:
+    """Runs a file, and before it those that it imports."""
+    if path in _LOADED.modules:
+        return _LOADED.modules[path]
+    plugin = _LOADED.plugins[path]
+    module = ModuleType(f"{PACKAGE}.{plugin.module}")
+    module.__file__ = path
+    _LOADED.modules[path] = module
+    try:
+        for sibling in plugin.siblings:
+            _offer_module(sibling)
+        _offer(plugin.module, module)
+        with noting() as notes, told(plugin.name, "loading it"):
+            code = compile(plugin.content, path, "exec", dont_inherit=True)
+            exec(code, module.__dict__)
+        _keep_functions(plugin, notes)
+    except BaseException:
+        del _LOADED.modules[path]
+        raise
+    return module
+
+
+def _offer_module(name: str) -> None:
+    """Has a plugin that another imports be there for it."""
+    for path, plugin in list(_LOADED.plugins.items()):
+        if plugin.name == name:
+            _load(path)
+
+
+def _offer(name: str, module: ModuleType) -> None:
+    """Has `import NAME` give a plugin's module. PluginError where that is another's
+    name."""
+    taken = sys.modules.get(name)
+    if taken is not None and not taken.__name__.startswith(f"{PACKAGE}."):
+        raise PluginError(
+            f"{name}.py: a module {name} is loaded already; give the plugin another name"
+        )
+    sys.modules[name] = module
+
+
+def _keep_functions(plugin: PluginFile, notes: Sequence[Noted]) -> None:
+    """Keeps what was registered. PluginError where that is not what the file declares:
+    nobody was told of it."""
+    by_name = {(note.kind, note.name): note.function for note in notes}
+    declared = {(one.kind, one.name): one for one in plugin.declared}
+    if len(notes) != len(by_name) or by_name.keys() != declared.keys():
+        odd = sorted(map(str, by_name.keys() ^ declared.keys())) or ["one name twice"]
+        raise PluginError(
+            f"{plugin.name}: registers something else than it declares at its top level:"
+            f" {', '.join(odd)}"
+        )
+    for key, one in declared.items():
+        _LOADED.functions[one.kind, one.full_name] = by_name[key]
+
+
+@contextmanager
+def told(file: str, doing: str) -> Generator[None]:
+    """Raises what a plugin raises as a PluginError that names file and line; the
+    traceback from the user's file down goes to the log."""
+    try:
+        yield
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [number for number, frame in enumerate(frames) if _is_own(frame)]
+        line = _find_line(error, frames, own)
+        first = own[0] if own else 0
+        shown = "".join(traceback.format_list(frames[first:]))
+        logger.error(hide_known(f"plugin {file}:\n{shown}{_describe(error)}"))
+        location = f"{line[0]}:{line[1]}" if line else file
+        message = f"{location}: {_describe(error)}, {doing}"
+        raise PluginError(hide_known(message)) from error
+
+
+def _is_own(frame: traceback.FrameSummary) -> bool:
+    return frame.filename in _LOADED.plugins
+
+
+def _find_line(
+    error: BaseException, frames: traceback.StackSummary, own: Sequence[int]
+) -> tuple[str, int] | None:
+    """The last line of a plugin that an error passed."""
+    if isinstance(error, SyntaxError) and error.filename in _LOADED.plugins:
+        return _LOADED.plugins[str(error.filename)].name, error.lineno or 1
+    if not own:
+        return None
+    frame = frames[own[-1]]
+    return _LOADED.plugins[frame.filename].name, frame.lineno or 1
+
+
+def _describe(error: BaseException) -> str:
+    """An error in a line. Its text is the plugin's, and may itself fail."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:
+        return name
+    first = text.strip().partition("\n")[0]
+    return f"{name}: {first[:LONGEST]}" if first else name
