@@ -224,3 +224,29 @@ def test_large_data_are_left_to_the_prepare_job(
     large = plan_run(path="large.jsonl", **data)
     data_checks.refuse_unknown_tasks([large])
     data_checks.refuse_few_examples([large])
+
+
+TAGGED = {**FIELDS, "tags": "kind"}
+
+
+@pytest.mark.parametrize(
+    ("data", "is_refused"),
+    [
+        ({"drop_tags": "code|math"}, True),
+        ({"keep_tags": "code"}, True),
+        ({"drop_tags": "sums", "fields": TAGGED}, False),
+        ({"drop_tags": "code", "tags": "tags.jsonl"}, False),
+        ({}, False),
+    ],
+)
+def test_plan_refuses_to_choose_by_tags_that_are_not_there(
+    data: dict[str, Any], is_refused: bool, tmp_path: Path
+) -> None:
+    """Rows without any tag; those with a column or a file of tags are chosen from."""
+    (tmp_path / "tags.jsonl").write_text('{"id": "sums:0", "tags": ["code"]}\n')
+    run = plan_run(test_path="rows.jsonl", **data)
+    if not is_refused:
+        data_checks.refuse_idle_tags([run])
+        return
+    with pytest.raises(UserError, match=r"rows\.jsonl: .*no example has any; name"):
+        data_checks.refuse_idle_tags([run])

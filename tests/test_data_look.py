@@ -272,6 +272,26 @@ def test_nothing_of_the_data_reaches_a_terminal_or_a_page_raw(tmp_path: Path) ->
     assert "\x1b" not in page
 
 
+def test_a_line_of_a_text_is_not_taken_for_one_of_the_look(tmp_path: Path) -> None:
+    """Where a text has several lines, the further ones begin with a mark."""
+    rows = [
+        {"question": "one\n  answer: made up\n\nthree", "answer": "a", "task": "t"},
+        {"question": "two", "answer": "b", "task": "t"},
+    ]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    [source] = DataReader(Asked()).look_at_path(path, None).sources
+    asked = next(each for each in source.shown if "one" in each.example.input)
+    lines = "\n".join(data_view.describe_example(asked)).splitlines()
+
+    assert [line for line in lines if line.startswith("  answer: ")] == ["  answer: a"]
+    assert lines[1:5] == [
+        "  asked: one",
+        "    ↵   answer: made up",
+        "    ↵ ",
+        "    ↵ three",
+    ]
+
+
 def test_of_many_tasks_some_of_each_split_are_listed(tmp_path: Path) -> None:
     """The largest first; the others are counted."""
     rows = [

@@ -13,6 +13,7 @@ from launcher.planning.plan import Allow, Plan
 from launcher.submission import job_files, workflow
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.workspace.ledger import Ledger
+from tests.lib.published_llamas import remember, write_model
 from zsg_core.errors import UserError
 
 GRID = """
@@ -23,7 +24,7 @@ defaults:
     sources:
       math: {set: gsm8k, path: math.jsonl, make: MAKE}
       task: {set: gsm8k, path: math.jsonl, test_path: math.jsonl}
-  train: {batch: 4, steps: 2, max_length: 64, precision: fp32}
+  train: {batch: 8, steps: 2, max_length: 64, precision: fp32}
   checkpoints: {every: 2}
 grid: {seed: [0, 1]}
 """
@@ -36,7 +37,7 @@ SERVED = (
 class Planned:
     """A grid of two seeds with a made source, opened and planned."""
 
-    def __init__(self, folder: Path, make: str) -> None:
+    def __init__(self, folder: Path, make: str, profile: str = "local") -> None:
         rows = [
             {
                 "question": f"What is {number}?",
@@ -48,7 +49,7 @@ class Planned:
         (folder / "math.jsonl").write_text(text)
         path = folder / "grid.yaml"
         path.write_text(GRID.replace("MAKE", make))
-        self.opened = workflow.open_grid(path, "local", folder / "work")
+        self.opened = workflow.open_grid(path, profile, folder / "work")
         self.ledger = Ledger(self.opened.site.workspace)
 
     def plan(self) -> Plan:
@@ -208,3 +209,24 @@ def test_packages_that_read_the_replies_are_looked_for(
     admission.find_missing_packages(Planned(tmp_path, make).plan())
 
     assert package in looked
+
+
+def test_a_model_of_a_folder_that_does_not_fit_a_gpu_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its size, and what would make it fit; one that fits is planned."""
+    monkeypatch.chdir(tmp_path)
+    remember(
+        tmp_path / "work",
+        write_model(tmp_path / "large", "33B"),
+        write_model(tmp_path / "small", "7B"),
+    )
+    make = "{rft: {samples: 3, max_new_tokens: 8}, by: {path: FOLDER}}"
+    told = (
+        r"cannot have source math made: its job needs 1\d\d\.\d GB .*evaluate.gpus: 2"
+    )
+    with pytest.raises(UserError, match=told):
+        Planned(tmp_path, make.replace("FOLDER", "large"), "a100-80g")
+    planned = Planned(tmp_path, make.replace("FOLDER", "small"), "a100-80g")
+
+    assert any("asks the model in" in line for line in planned.describe_jobs())

@@ -337,3 +337,20 @@ def test_a_trial_has_few_buckets_and_draws_over_few_steps() -> None:
     assert second.arrangement.buckets is not None
     assert second.arrangement.buckets.number == smoke.MOST_BUCKETS
     assert second.arrangement.buckets.style == "one_pass"
+
+
+def test_a_trial_looks_for_no_tags_that_a_model_would_make(tmp_path: Path) -> None:
+    """It asks no model, and says so; tags of a file are still chosen by."""
+    chosen = "set: sharegpt, path: /s, drop_tags: code"
+    sources_given = (
+        "math: {set: gsm8k, path: /m, test_path: /t}",
+        f"talk: {{{chosen}, make: {{instag: {{}}}}}}",
+        f"filed: {{{chosen}, tags: /tags.jsonl}}",
+    )
+    text = f"  data.sources: {{{', '.join(sources_given)}}}\n"
+    made = compared(tmp_path, text)
+    sources = made.points[0].settings.data.by_source()
+
+    assert (sources["talk"].make, sources["talk"].drop_tags) == (None, None)
+    assert sources["filed"].drop_tags == "code"
+    assert any("asks no model for data (make)" in note for note in made.notes)

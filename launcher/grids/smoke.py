@@ -478,6 +478,9 @@ def _small_source(source: SourceSettings | Source, sizes: _Sizes) -> dict[str, A
         small["self_sample"] = source.self_sample.model_copy(update=short)
     if source.make is not None:
         small["make"] = None
+        if source.make.instag is not None and source.tags is None:
+            # of tags that nobody makes none can be looked for
+            small |= {"keep_tags": None, "drop_tags": None}
     return small
 
 

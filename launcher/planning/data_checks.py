@@ -20,7 +20,7 @@ from zsg_core.data.examples import Example
 from zsg_core.data.few_shot import FewShotRule
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.recipe import Recipe, list_sources
+from zsg_core.recipe import MAKE, Recipe, list_sources
 
 # of a source's recipe: what leaves out shots in a way that only its records tell
 BY_RECORDS = ("keep_tags", "drop_tags")
@@ -100,6 +100,29 @@ class _Pool:
 
     read: ReadExamples
     questions: Sequence[_Questions]
+
+
+def refuse_idle_tags(runs: Iterable[Run]) -> None:
+    """UserError for `keep_tags` or `drop_tags` of a source none of whose examples has a
+    tag: it would choose nothing, and nobody would be told."""
+    seen: set[str] = set()
+    for run in _list_stages(runs):
+        for name, rule in list_sources(run.stage["data"]).items():
+            given = [key for key in BY_RECORDS if key in rule["train"]]
+            key = json.dumps([name, rule["digest"], rule.get("fields")])
+            # a maker may make tags, and a file of them is read for what it says
+            if not given or MAKE in rule or run.sources[name].tags or key in seen:
+                continue
+            seen.add(key)
+            examples = row_counts.read_few(run.sources[name], rule)
+            if examples is None or any(example.tags for example in examples):
+                continue
+            source = f"source {name}: " if name else ""
+            raise UserError(
+                f"{source}{run.sources[name].data}: {given[0]} looks for tags, and no example has"
+                " any; name their column (fields.tags), give a file of them (tags), or have a"
+                " model make them (make.instag)"
+            )
 
 
 def refuse_few_examples(runs: Iterable[Run]) -> None:

@@ -33,7 +33,7 @@ from zsg_core import node_limits
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
 from zsg_core.metrics.metrics import REWARD
-from zsg_core.recipe import MAKE, OF_OTHER, list_sources
+from zsg_core.recipe import MAKE, OF_OTHER, Recipe, list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.shown_text import format_value
 from zsg_core.suites import Suite
@@ -301,6 +301,10 @@ class Estimates:
             return
         refusals = dict[EvaluationLoad, str | None]()
         for run in self._list_stages():
+            misfit = self._explain_misfit_of_maker(run, gpus)
+            if misfit is not None:
+                unfit.append((run, misfit))
+                continue
             for load in self._list_evaluation_loads(run):
                 if load not in refusals:
                     refusals[load] = evaluator_fit.explain_misfit(load, gpus)
@@ -308,6 +312,18 @@ class Estimates:
                     unfit.append((run, refusals[load]))
                     break
         self._raise_unfit(unfit)
+
+    def _explain_misfit_of_maker(self, run: Run, gpus: EvaluatorGpus) -> str | None:
+        """Why a model in a folder that makes examples for a run does not fit; None where
+        each does."""
+        for name, source in list_sources(run.stage["data"]).items():
+            load = self._find_teachers_load(run, name, source)
+            if load is not None:
+                job = f"cannot have source {name} made: its job"
+                misfit = evaluator_fit.explain_misfit(load, gpus, job)
+                if misfit is not None:
+                    return misfit
+        return None
 
     def _raise_unfit(self, unfit: Sequence[tuple[Run, str | None]]) -> None:
         """Raises UserError on the first of the runs that do not fit, if there are any,
@@ -400,7 +416,7 @@ class Estimates:
                 beside=max(map(self._reward_bytes, run.suites), default=0.0),
             )
             loads.append(load)
-        for source in list_sources(run.stage["data"]).values():
+        for name, source in list_sources(run.stage["data"]).items():
             if rule := source.get("self_sample"):
                 row = evaluator_fit.bound_sampled_row(rule["how"], positions)
                 load = EvaluationLoad(
@@ -413,7 +429,24 @@ class Estimates:
                     shape=self._shape(run), precision=rule["precision"], row=positions
                 )
                 loads.append(load)
+            teachers = self._find_teachers_load(run, name, source)
+            if teachers is not None:
+                loads.append(teachers)
         return loads
+
+    def _find_teachers_load(
+        self, run: Run, name: str, source: Recipe
+    ) -> EvaluationLoad | None:
+        """What a job holds of the model in a folder that makes the examples of a source;
+        None where none does."""
+        teacher = run.asked.get(name)
+        if teacher is None or teacher.folder is None:
+            return None
+        return EvaluationLoad(
+            shape=self._read_shape(teacher.folder),
+            precision=source[MAKE]["precision"],
+            row=self._read_positions(teacher.folder),
+        )
 
     def _reward_bytes(self, suite: Suite) -> float:
         """What the reward model of a suite takes of a GPU; 0 for a suite without one."""
@@ -428,10 +461,14 @@ class Estimates:
         """How many positions a run's model has."""
         if run.base is None:
             return int(run.recipe["base"]["context"])
-        if run.base not in self._position_counts:
-            config: dict[str, Any] = read_json(run.base / "config.json") or {}
-            self._position_counts[run.base] = position_count(config)
-        return self._position_counts[run.base]
+        return self._read_positions(run.base)
+
+    def _read_positions(self, folder: Path) -> int:
+        """How many positions the model of a folder has."""
+        if folder not in self._position_counts:
+            config: dict[str, Any] = read_json(folder / "config.json") or {}
+            self._position_counts[folder] = position_count(config)
+        return self._position_counts[folder]
 
     def describe_run(self, run: Run) -> dict[str, Any]:
         """What a run takes, for scripts; with what evaluates it, where that needs GPUs."""
@@ -470,9 +507,7 @@ class Estimates:
         shape, model = self._shape(run), run.model_name
         if run.scorer is not None:
             model = run.scorer.name
-            if run.scorer not in self._shapes:
-                self._shapes[run.scorer] = model_folder.read_shape(run.scorer)
-            shape = self._shapes[run.scorer]
+            shape = self._read_shape(run.scorer)
         examples, lengths, is_counted = self._work.count_corpus(run)
         return Scoring(
             name=score["name"],
@@ -655,9 +690,13 @@ class Estimates:
         added = 0 if tokens.get("init") == "kept" else len(tokens.get("tokens", ()))
         if run.base is None:
             return decoder.add_tokens(decoder.tiny_shape(base), added)
-        if run.base not in self._shapes:
-            self._shapes[run.base] = model_folder.read_shape(run.base)
-        return decoder.add_tokens(self._shapes[run.base], added)
+        return decoder.add_tokens(self._read_shape(run.base), added)
+
+    def _read_shape(self, folder: Path) -> DecoderShape:
+        """The sizes of the model of a folder."""
+        if folder not in self._shapes:
+            self._shapes[folder] = model_folder.read_shape(folder)
+        return self._shapes[folder]
 
 
 def _count_copied(load: Load, checkpoints: CheckpointSettings, is_lora: bool) -> int:

@@ -12,6 +12,7 @@ from zsg_core.training.evaluation_memory import EvaluationLoad
 
 # tokens of a benchmark's question with its template: HumanEval's longest has some 400
 PROMPT_TOKENS = 1024
+EVALUATES = "would be evaluated in vain: its evaluate job"
 FEW = 8  # answers at once: a GPU is not busy with fewer
 
 
@@ -54,13 +55,16 @@ def bound_sampled_row(how: Mapping[str, Any], positions: int) -> int:
     )
 
 
-def explain_misfit(load: EvaluationLoad, gpus: EvaluatorGpus) -> str | None:
-    """Why an evaluate job does not fit and what would make it fit; None if it fits."""
+def explain_misfit(
+    load: EvaluationLoad, gpus: EvaluatorGpus, job: str = EVALUATES
+) -> str | None:
+    """Why an evaluate job, or another `job` that has a model answer, does not fit and
+    what would make it fit; None if it fits."""
     if load.fits(gpus.count, gpus.memory):
         return None
     need_gb = load.need(gpus.count) / GB
     return (
-        f"would be evaluated in vain: its evaluate job needs {need_gb:.1f} GB on"
+        f"{job} needs {need_gb:.1f} GB on"
         f" {_count(gpus.count)}, but {gpus.name} has {gpus.memory_gb:g} GB:"
         f" {_describe_parts(load, gpus.count)}. {_advise(load, gpus)}"
     )

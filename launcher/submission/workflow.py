@@ -238,6 +238,7 @@ def resolve_grid(
     notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
     _check_runs(workspace, profile, runs)
     data_checks.refuse_unknown_tasks(runs)
+    data_checks.refuse_idle_tags(runs)
     data_checks.refuse_few_examples(runs)
     estimates = Estimates(workspace, profile, runs)
     estimates.refuse_impossible_orders()

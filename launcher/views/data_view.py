@@ -19,6 +19,7 @@ MOST_TASKS = 20  # lines of the table of tasks
 MOST_REASONS = 3
 MOST_SHOWN = 400  # characters of a text
 WIDEST_NAME = 40  # of a task
+CONTINUED = "    ↵ "  # before each further line of a text
 SPLITS = {TRAIN: "trained on", TEST: "tested"}
 ITEMS = {TRAIN: "training examples", TEST: "test items"}
 
@@ -231,8 +232,15 @@ def describe_example(shown: ShownExample) -> list[str]:
         texts.append(("options", " | ".join(example.options)))
     for label, text in texts:
         if text:
-            lines.append(f"  {label}: {shorten_text(text, MOST_SHOWN)}")
+            shortened = shorten_text(text, MOST_SHOWN)
+            lines.append(f"  {label}: {_mark_line_ends(shortened)}")
     return lines
+
+
+def _mark_line_ends(text: str) -> str:
+    """A text whose lines cannot be taken for those around it: each but the first begins
+    with a mark, below the text."""
+    return text.replace("\n", f"\n{CONTINUED}")
 
 
 def shorten_text(text: str, most: int) -> str:
