@@ -3,7 +3,7 @@ decided of studies in which it is not so?"""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ pytestmark = pytest.mark.soak(part="trials")
 STUDIES = 400
 # on either side, where 2.5 % are nominal: two and a half standard errors of 400 studies above
 MOST = 0.045
+# the same of 1,000 studies
+MOST_OF_1000 = 0.0375
+DRAWS = curves.REPEATS  # of the product
 TASKS = 40
 STEPS = list(range(0, 600, 10))
 EARLY = 2
@@ -242,3 +245,125 @@ def test_runs_of_one_number_that_are_alike_are_not_told_apart(
     rates = find_rates(asked, make_study, ["a", "b"], units_are_runs=True)
 
     assert max(rates) <= MOST
+
+
+def draw_runs(
+    rng: np.random.Generator, level: str, splits: int, noise: Noise, slope: float = -1.0
+) -> list[Curve]:
+    """Runs of a curve that falls, or rises, evenly from its first checkpoint to its last,
+    by another height and slope in each task."""
+    steps = list(range(0, 210, 10))
+    runs = []
+    for split in range(splits):
+        heights = rng.normal(5, 0.5, TASKS)
+        slopes = slope * (1 + rng.normal(0, 0.2, TASKS))
+        line = np.linspace(0, 1, len(steps))[:, None] * slopes
+        errors = rng.normal(0, noise.of_tasks, (len(steps), TASKS))
+        swings = rng.normal(0, noise.of_runs, (len(steps), 1))
+        units = [f"t{split}_{task}" for task in range(TASKS)]
+        values = heights + line + errors + swings
+        runs.append(Curve(level, f"s{split}", "0", steps, units, [5] * TASKS, values))
+    return runs
+
+
+EVEN = [(Noise(0.1, 0.0), 1), (Noise(0.2, 0.05), 1), (Noise(0.2, 0.05), 4)]
+
+
+@pytest.mark.parametrize(("noise", "splits"), EVEN)
+@pytest.mark.parametrize(("kind", "slope"), [("falls_at", -1.0), ("rises_at", 1.0)])
+def test_a_curve_that_changes_evenly_turns_nowhere(
+    kind: str, slope: float, noise: Noise, splits: int
+) -> None:
+    """Neither a fall nor a rise is faster after the middle than before it."""
+    asked = claim(claim=kind, window=0.2)
+    rng = np.random.default_rng(splits)
+    rates = find_rates(asked, lambda: draw_runs(rng, "a", splits, noise, slope), ["a"])
+
+    assert max(rates) <= MOST
+
+
+@pytest.mark.parametrize(("noise", "splits"), EVEN)
+@pytest.mark.parametrize("kind", ["falls_suddenly", "rises_suddenly"])
+def test_orders_that_are_alike_have_as_many_sudden_changes(
+    kind: str, noise: Noise, splits: int
+) -> None:
+    """However many that is: the largest of noisy changes is often several times the usual."""
+    asked = claim(claim=kind, along="x", value="a", against="b")
+    rng = np.random.default_rng(splits)
+    slope = -1.0 if kind == "falls_suddenly" else 1.0
+
+    def make_study() -> list[Curve]:
+        first = draw_runs(rng, "a", splits, noise, slope)
+        return [*first, *draw_runs(rng, "b", splits, noise, slope)]
+
+    assert max(find_rates(asked, make_study, ["a", "b"])) <= MOST
+
+
+@pytest.mark.parametrize(
+    ("noise", "splits"), [(Noise(0.2, 0.0), 1), (Noise(0.2, 0.05), 4)]
+)
+@pytest.mark.parametrize("of", ["end", "area"])
+def test_metrics_that_are_alike_are_none_higher(
+    of: str, noise: Noise, splits: int
+) -> None:
+    """Of the same runs, each with a height of its own in each task. What a single run
+    swings in all its tasks is not in the interval over these, which a note says."""
+    asked = claim(claim="is_higher", metric="a", than=["b"], of=of)
+    rng = np.random.default_rng(splits)
+
+    def make_study() -> list[Curve]:
+        first = draw_runs(rng, "a", splits, noise)
+        return [*first, *draw_runs(rng, "b", splits, noise)]
+
+    assert max(find_rates(asked, make_study, ["a", "b"])) <= MOST
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_labelled_points_that_are_alike_are_in_no_order(splits: int) -> None:
+    """Of three labels, in the order that is claimed, or the contrary; with two seeds."""
+    levels = ["single", "mixed", "cleaned"]
+    asked = claim(claim="rises", along="label", values=levels)
+    rng = np.random.default_rng(splits)
+    noise = Noise(0.2, 0.05 if splits > 1 else 0.0)
+
+    def make_study() -> list[Curve]:
+        runs = []
+        for level in levels:
+            for seed in ("0", "1"):
+                drawn = draw_runs(rng, level, splits, noise)
+                runs += [replace(curve, seed=seed) for curve in drawn]
+        return runs
+
+    assert max(find_rates(asked, make_study, levels)) <= MOST
+
+
+def test_pairs_of_labelled_points_that_are_alike_are_not_told_apart() -> None:
+    """Of two labels of four splits: a chain is rarer still."""
+    asked = claim(claim="rises", along="label", values=["raw", "cleaned"])
+    rng = np.random.default_rng(3)
+
+    def make_study() -> list[Curve]:
+        first = draw_runs(rng, "raw", 4, Noise(0.2, 0.05))
+        return [*first, *draw_runs(rng, "cleaned", 4, Noise(0.2, 0.05))]
+
+    assert max(find_rates(asked, make_study, ["raw", "cleaned"])) <= MOST
+
+
+def test_one_number_a_run_over_four_splits_with_all_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the product draws them: what fewer draws say above holds of all."""
+    monkeypatch.setattr(curves, "REPEATS", DRAWS)
+    asked = claim(claim="rises", metric="silhouette/x", along="x", values=["a", "b"])
+    rng = np.random.default_rng(8)
+
+    def make_study() -> list[Curve]:
+        return [
+            Curve(level, f"s{split}", "0", [10], ["run"], [1], rng.normal(size=(1, 1)))
+            for split in range(4)
+            for level in ("a", "b")
+        ]
+
+    rates = find_rates(asked, make_study, ["a", "b"], 1000, units_are_runs=True)
+
+    assert max(rates) <= MOST_OF_1000

@@ -65,6 +65,7 @@ IN_RUN = (
 IN_GRID = (
     *("grid.yaml", "grid.json", "delivery.lock", "delivery.log", "submit.log"),
     "report",
+    "report-with-*",
 )
 IN_SUBMISSION = (
     "lock",

@@ -12,6 +12,7 @@ from launcher.reporting import frames
 from launcher.reporting import report as reports
 from launcher.reporting.data import metric_overview, verdicts
 from launcher.reporting.data.grid_comparison import ReportOptions
+from launcher.reporting.report import WrittenReport
 from launcher.workspace import workspaces
 from zsg_core.errors import UserError
 from zsg_core.metrics.means import LOSS
@@ -151,11 +152,24 @@ def write_report(
     name: str, options: ReportOptions, out: Path | None, folder: Path | None
 ) -> Path:
     """Writes a grid's page to `out`, or into its workspace; returns its path."""
+    return write_reports([name], options, out, folder).page
+
+
+def write_reports(
+    names: Sequence[str],
+    options: ReportOptions,
+    out: Path | None,
+    folder: Path | None,
+    claims: Path | None = None,
+) -> WrittenReport:
+    """Writes a page of a grid, or of several, with what a file of `claims` says of them,
+    to `out`, or into the workspace."""
     if out is not None:
         place = open_workspace(folder)
     else:
         place = workspaces.find_own(folder, elsewhere="--out FOLDER")
-    return reports.write_report(place, name, options, out)
+    subject = reports.find_subject(place, names, claims)
+    return reports.write_subject(place, subject, options, out)
 
 
 def _make_verdict(judged: JudgedClaim) -> Verdict:

@@ -12,6 +12,9 @@ GridFile = Annotated[
     Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)
 ]
 GridName = Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")]
+GridNames = Annotated[
+    list[str], typer.Argument(help="name of a grid, or of several", metavar="GRID...")
+]
 GridNameOrAll = Annotated[
     str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")
 ]

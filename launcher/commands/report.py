@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.commands.options import AsJson, GridName, Replace, Workspace
+from launcher.commands.options import (
+    AsJson,
+    GridName,
+    GridNames,
+    Replace,
+    Workspace,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jobs.contract.folder import Workspace as WorkspaceFolder
+    from jobs.deciding.judged_claims import JudgedClaim
     from launcher.reporting.data.grid_comparison import ReportOptions
 
 
@@ -30,7 +39,7 @@ class Format(StrEnum):
 
 
 def report(
-    grid: GridName,
+    grids: GridNames,
     workspace: Workspace = None,
     metric: Annotated[
         str,
@@ -71,14 +80,23 @@ def report(
             "--over-splits", help="average over held-out splits as over seeds"
         ),
     ] = False,
+    claims: Annotated[
+        Path | None,
+        typer.Option(
+            "--claims",
+            metavar="FILE.YAML",
+            readable=False,
+            help="a file of claims that compare runs of several grids: claims, and points",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             help=(
                 "folder to write to, or FILE.html for the page alone; default: grids/GRID/report in"
-                " the workspace. A file there that zsg did not write, or that was changed since, is"
-                " never replaced or removed"
+                " the workspace, of several grids grids/GRID/report-with-OTHER. A file there that"
+                " zsg did not write, or that was changed since, is never replaced or removed"
             ),
         ),
     ] = None,
@@ -90,8 +108,8 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a page that compares the runs of a grid. Beside it lie its figure and its
-    numbers.
+    """Write a page that compares the runs of a grid, or of several. Beside it lie its figure
+    and its numbers.
 
     One file of HTML that needs no network: curves with replicates as bands, final
     values with intervals, sudden drops of test tasks, and the runs, data and code it
@@ -99,14 +117,20 @@ def report(
     spreadsheet would compute get an apostrophe before them. With --show or --json the
     values are printed, and nothing is written.
 
+    Runs of several grids stand side by side on one page, each counted once. A file of
+    claims compares them: `points` gives runs of these grids a name, and `claims` go along
+    it, with the keys that claims of a grid have.
+
     \b
     Examples:
       zsg report wsd-order --panel lr --x examples
       zsg report t0-mixing --metric prompts/median/rank_accuracy,loss
       zsg report wsd-order --metric all --show
+      zsg report dmt-single dmt-mixed --claims between.yaml
     """
     from launcher.api import results
     from launcher.reporting import report as reports
+    from launcher.reporting import verdict_lines
     from launcher.reporting.data.grid_comparison import ReportOptions
     from launcher.views import show
 
@@ -117,10 +141,14 @@ def report(
             raise typer.BadParameter(
                 "--out goes with a page: leave out --show and --json"
             )
-        _print_values(grid, options, workspace, as_json)
+        _print_values(grids, claims, options, workspace, as_json)
         return
-    page = results.write_report(grid, options, out, workspace)
+    written = results.write_reports(grids, options, out, workspace, claims)
+    page = written.page
     beside = reports.files_beside(page) if page != out else []
+    if claims is not None:
+        for line in verdict_lines.describe_verdicts(written.decided):
+            show.print_result(line)
     if beside:
         show.print_result(f"wrote {page} and, beside it, {', '.join(beside)}")
     else:
@@ -128,19 +156,31 @@ def report(
 
 
 def _print_values(
-    grid: str, options: "ReportOptions", workspace: Path | None, as_json: bool
+    grids: list[str],
+    claims: Path | None,
+    options: "ReportOptions",
+    workspace: Path | None,
+    as_json: bool,
 ) -> None:
-    """Prints what each metric comes to at each point."""
+    """Prints what each metric comes to at each point; of several grids, or with a file of
+    claims, the verdicts, too."""
     from launcher.reporting import report as reports
+    from launcher.reporting import verdict_lines
     from launcher.views import metrics_view, show
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_read(workspace)
-    rows = reports.list_values(place, grid, options)
-    if as_json:
+    subject = reports.find_subject(place, grids, claims)
+    rows = reports.list_values(place, subject, options)
+    decided: Sequence[JudgedClaim] = subject.judge() if subject.is_joined else ()
+    if as_json and subject.is_joined:
+        show.as_json(verdict_lines.make_report_row(grids, rows, decided))
+    elif as_json:
         show.as_json(rows)
     else:
         show.print_block(metrics_view.draw_metrics(rows))
+        for line in verdict_lines.describe_verdicts(decided):
+            show.print_result(line)
 
 
 def export(

@@ -183,7 +183,7 @@ def read_question(
         section = f"{keys[-1]}: " if keys and str(keys[-1]) not in problem else ""
         raise UserError(f"compare: {section}{problem}") from None
     for key, value in claim.places:
-        if problem := _explain_no_axis(key, value, axes):
+        if problem := explain_no_axis(key, value, axes):
             raise UserError(f"compare: {problem}")
     return claim
 
@@ -313,11 +313,11 @@ def _check_axis(
     value: Any,
     axes: Sequence[Mapping[str, Any]],
 ) -> None:
-    if problem := _explain_no_axis(key, value, axes):
+    if problem := explain_no_axis(key, value, axes):
         raise document.error(location, problem)
 
 
-def _explain_no_axis(
+def explain_no_axis(
     key: str, value: Any, axes: Sequence[Mapping[str, Any]]
 ) -> str | None:
     """Why no run can be of this value of an axis; None where one is."""

@@ -297,15 +297,7 @@ def _lacks_notice(grid: _WatchedGrid, name: str) -> bool:
 def _judge_claims(workspace: Workspace, grid: str) -> list[str]:
     """The claims of a grid, each with its verdict in a line; none without claims."""
     # numpy: only where there is something to decide
+    from launcher.reporting import verdict_lines
     from launcher.reporting.data import verdicts
-    from launcher.reporting.html import verdict_section
 
-    lines: list[str] = []
-    for judged in verdicts.judge_grid(workspace, grid):
-        claim = verdict_section.describe_claim(judged.claim)
-        group = verdict_section.describe_group(judged)
-        line = f"{judged.verdict.word}: {claim}"
-        if group:
-            line = f"{line} ({group})"
-        lines.append(line)
-    return lines
+    return verdict_lines.describe_verdicts(verdicts.judge_grid(workspace, grid))

@@ -93,11 +93,11 @@ def foresee_design(
     if looks.expect.pilot is not None:
         pilot = _read_pilot(workspace, grid, looks.expect)
         spread = pilot.spread
-    found = _foresee_power(looks, plan, looks.expect, spread)
-    hours = _foresee_hours(looks, runs, estimate_of, found.outlook)
+    forecast = _foresee_power(looks, plan, looks.expect, spread)
+    hours = _foresee_hours(looks, runs, estimate_of, forecast.outlook)
     if pilot is not None:
-        found = _add_pilot(found, looks, plan, pilot)
-    return replace(design, power=found, hours=hours)
+        forecast = _add_pilot(forecast, looks, plan, pilot)
+    return replace(design, power=forecast, hours=hours)
 
 
 def _foresee_power(
@@ -113,19 +113,21 @@ def _foresee_power(
     return Power(expected.effect, spread, outlook, fixed, one_more)
 
 
-def _add_pilot(found: Power, looks: Looks, plan: Sequence[Look], pilot: Pilot) -> Power:
+def _add_pilot(
+    forecast: Power, looks: Looks, plan: Sequence[Look], pilot: Pilot
+) -> Power:
     """The power with its range, as a few splits know little of how far others lie apart."""
     low, high = power.bound_deviation(pilot.spread.deviation, pilot.splits)
     best, worst = (
         power.foresee(
             plan,
-            found.effect,
+            forecast.effect,
             Spread(deviation, pilot.spread.shared),
             looks.futility,
         ).power
         for deviation in (low, high)
     )
-    return replace(found, pilot=pilot, deviations=(low, high), powers=(worst, best))
+    return replace(forecast, pilot=pilot, deviations=(low, high), powers=(worst, best))
 
 
 def _foresee_hours(
@@ -174,22 +176,22 @@ def make_design_row(design: Design | None) -> dict[str, Any] | None:
     }
 
 
-def _make_power_row(found: Power | None) -> dict[str, Any] | None:
+def _make_power_row(forecast: Power | None) -> dict[str, Any] | None:
     """The power of a design as `zsg plan --json` has it."""
-    if found is None:
+    if forecast is None:
         return None
     return {
-        "effect": found.effect,
-        "split_sd": found.spread.deviation,
-        "shared": found.spread.shared,
-        "found": found.outlook.power,
-        "splits": found.outlook.splits,
-        "ends": list(found.outlook.ends),
-        "found_by_one_look": found.fixed,
-        "found_with_one_more_split": found.one_more,
-        "pilot": found.pilot.name if found.pilot else None,
-        "split_sd_range": list(found.deviations) if found.deviations else None,
-        "found_range": list(found.powers) if found.powers else None,
+        "effect": forecast.effect,
+        "split_sd": forecast.spread.deviation,
+        "shared": forecast.spread.shared,
+        "found": forecast.outlook.power,
+        "splits": forecast.outlook.splits,
+        "ends": list(forecast.outlook.ends),
+        "found_by_one_look": forecast.fixed,
+        "found_with_one_more_split": forecast.one_more,
+        "pilot": forecast.pilot.name if forecast.pilot else None,
+        "split_sd_range": list(forecast.deviations) if forecast.deviations else None,
+        "found_range": list(forecast.powers) if forecast.powers else None,
     }
 
 
@@ -236,15 +238,15 @@ def _describe_looks(looks: Looks, plan: Sequence[Look], claims: int) -> str:
     return words
 
 
-def _describe_power(looks: Looks, found: Power) -> str:
+def _describe_power(looks: Looks, forecast: Power) -> str:
     """How often the effect is found, with how many splits, and what one more brings."""
-    spread = found.spread
-    outlook = found.outlook
+    spread = forecast.spread
+    outlook = forecast.outlook
     words = (
-        f"an effect of {found.effect:g} where splits lie {spread.deviation:.3g} apart is"
+        f"an effect of {forecast.effect:g} where splits lie {spread.deviation:.3g} apart is"
         f" found in {outlook.power:.0%} of studies, with {outlook.splits:.1f} of"
-        f" {looks.at[-1]} splits on average (one look at the end: {found.fixed:.0%}); one"
-        f" more split: {found.one_more:.0%}"
+        f" {looks.at[-1]} splits on average (one look at the end: {forecast.fixed:.0%}); one"
+        f" more split: {forecast.one_more:.0%}"
     )
     if spread.shared:
         floor = spread.deviation * math.sqrt(spread.shared)
@@ -255,14 +257,14 @@ def _describe_power(looks: Looks, found: Power) -> str:
     return words
 
 
-def _describe_pilot(found: Power) -> str | None:
+def _describe_pilot(forecast: Power) -> str | None:
     """The range of the power that a pilot leaves; None without one."""
-    if found.pilot is None or found.deviations is None or found.powers is None:
+    if forecast.pilot is None or forecast.deviations is None or forecast.powers is None:
         return None
-    low, high = found.deviations
-    worst, best = found.powers
+    low, high = forecast.deviations
+    worst, best = forecast.powers
     return (
-        f"{found.pilot.name}: {found.pilot.splits} splits, by which others lie {low:.2g} to"
+        f"{forecast.pilot.name}: {forecast.pilot.splits} splits, by which others lie {low:.2g} to"
         f" {high:.2g} apart, so the power is {worst:.0%} to {best:.0%}"
     )
 

@@ -1,11 +1,11 @@
-"""Makes a grid's report: a page that compares its runs, with the figure and the numbers
-beside it."""
+"""Makes the report of a grid, or of several: a page that compares the runs, with the figure
+and the numbers beside it."""
 
 import dataclasses
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from jobs.contract.grid_record import GridRecord
 from jobs.contract.journal_rows import AnswersKept, find_events
 from jobs.contract.states import RecordedState
 from jobs.deciding import recorded_runs, run_axes
+from jobs.deciding.judged_claims import JudgedClaim
 from jobs.tracking import mlflow_metadata
 from launcher.reporting import frames, outputs
 from launcher.reporting.data import (
+    claims_between,
+    joined_grids,
     metric_overview,
     run_groups,
     state_maps,
@@ -54,53 +57,118 @@ OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden state
 PAGE = "report.html"
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportSubject:
+    """What a report is of: the runs of a grid, or of several as one (`is_joined`), what
+    is claimed of them, where the report lies by default, and what is to be told.
+
+    `judge` decides the claims; it is called once, when runs have been read.
+    """
+
+    record: GridRecord
+    folder: Path
+    judge: Callable[[], Sequence[JudgedClaim]]
+    notes: Sequence[str] = ()
+    is_joined: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenReport:
+    """A report that was written: its page, and the verdicts that it has."""
+
+    page: Path
+    decided: Sequence[JudgedClaim]
+
+
+def find_subject(
+    workspace: Workspace, names: Sequence[str], claims: Path | None = None
+) -> ReportSubject:
+    """What a report of these grids is of. `claims`: a file of claims between several.
+
+    UserError for an unknown grid, one that is named twice, and what is wrong in the file.
+    """
+    if len(names) == 1 and claims is None:
+        [name] = names
+        return ReportSubject(
+            recorded_grids.read_grid(workspace, name),
+            workspace.grid(name) / "report",
+            lambda: verdicts.judge_grid(workspace, name),
+        )
+    joined = joined_grids.join_grids(workspace, names)
+    others = "".join(f"-with-{name}" for name in names[1:])
+    folder = workspace.grid(names[0]) / f"report{others or '-with-claims'}"
+    file = None
+    if claims is not None:
+        file = claims_between.read_claim_file(claims, joined)
+
+    def judge() -> list[JudgedClaim]:
+        of_each = claims_between.judge_own(workspace, joined)
+        if file is None:
+            return of_each
+        return [*claims_between.judge_between(workspace, file), *of_each]
+
+    return ReportSubject(joined.record, folder, judge, joined.notes, is_joined=True)
+
+
 def write_report(
     workspace: Workspace, name: str, options: ReportOptions, out: Path | None = None
 ) -> Path:
-    """Writes the report of a grid and returns the page's path; `out` is a folder, or a
-    page that goes by itself where it ends in .html. Replaces an older report.
+    """Writes the report of a grid and returns the page's path, as `write_subject` does."""
+    extras.require_extra("a report", "report", only=("jinja2", "matplotlib"))
+    subject = find_subject(workspace, [name])
+    return write_subject(workspace, subject, options, out).page
 
-    UserError for an unknown grid, a metric that no run has, an axis in which the runs
-    do not differ, no matplotlib; and for a file in the folder that zsg did not write,
-    or that was changed since.
+
+def write_subject(
+    workspace: Workspace,
+    subject: ReportSubject,
+    options: ReportOptions,
+    out: Path | None = None,
+) -> WrittenReport:
+    """Writes a report; `out` is a folder, or a page that goes by itself where it ends in
+    .html. Replaces an older report.
+
+    UserError for a metric that no run has, an axis in which the runs do not differ, no
+    matplotlib; and for a file in the folder that zsg did not write, or that was changed
+    since.
     """
     extras.require_extra("a report", "report", only=("jinja2", "matplotlib"))
-    record = recorded_grids.read_grid(workspace, name)
     if out is not None and out.suffix.lower() == ".html":
-        return _write_alone(workspace, record, options, out)
-    folder = out or workspace.grid(name) / "report"
+        return _write_alone(workspace, subject, options, out)
+    folder = out or subject.folder
     if out is None:
         outputs.refuse_linked(workspace, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
     with outputs.open_report_folder(
         folder, names, (PAGE, *BESIDE), is_own=out is None
     ) as draft:
-        _write(workspace, record, options, draft)
-    return folder / PAGE
+        decided = _write(workspace, subject, options, draft)
+    return WrittenReport(folder / PAGE, decided)
 
 
 def _write_alone(
-    workspace: Workspace, record: GridRecord, options: ReportOptions, page: Path
-) -> Path:
+    workspace: Workspace, subject: ReportSubject, options: ReportOptions, page: Path
+) -> WrittenReport:
     """Writes a page by itself, readable by whom the user's umask lets read it."""
     outputs.refuse_foreign_page(page)
     options = dataclasses.replace(options, is_alone=True)
     with tempfile.TemporaryDirectory() as drafts:
         draft = Path(drafts)
-        _write(workspace, record, options, draft)
+        decided = _write(workspace, subject, options, draft)
         outputs.publish_page(draft / PAGE, page)
-    return page
+    return WrittenReport(page, decided)
 
 
 def _write(
-    workspace: Workspace, record: GridRecord, options: ReportOptions, folder: Path
-) -> None:
+    workspace: Workspace, subject: ReportSubject, options: ReportOptions, folder: Path
+) -> Sequence[JudgedClaim]:
     """Makes all files of a report in a folder: tables, curves, maps, verdicts and the
-    page that shows them."""
+    page that shows them. Returns the verdicts."""
+    record = subject.record
     with frames.TableWriter(
         folder / "metrics.parquet", frames.metric_schema(record.runs)
     ) as table:
-        comparison = _read(workspace, record, options, table)
+        comparison = _read(workspace, subject, options, table)
     summed = run_groups.summarize_groups(comparison.groups)
     drops = run_groups.find_drops(comparison.groups)
     drawn = curve_panels.make_axis_panels(comparison)
@@ -121,7 +189,7 @@ def _write(
         [(comparison.full_label(group), group) for group in comparison.groups],
     )
     _write_maps(folder, maps)
-    decided = verdicts.judge_grid(workspace, record.name)
+    decided = subject.judge()
     _write_verdicts(folder, decided)
     page_sections = sections.make_sections(
         comparison, summed, drops, drawn, decided, maps
@@ -135,15 +203,16 @@ def _write(
         folder / PAGE,
         report_page.render_page(f"zsg report: {comparison.name}", page_sections),
     )
+    return decided
 
 
 def list_values(
-    workspace: Workspace, name: str, options: ReportOptions
+    workspace: Workspace, subject: ReportSubject, options: ReportOptions
 ) -> list[dict[str, Any]]:
-    """What each metric comes to at each point of a grid, as rows for scripts: metric,
-    axes, runs, step, value, lowest, highest, broken. UserError as of a report."""
-    record = recorded_grids.read_grid(workspace, name)
-    comparison = _read(workspace, record, options, None)
+    """What each metric comes to at each point of a grid, or of several, as rows for
+    scripts: metric, axes, runs, step, value, lowest, highest, broken. UserError as of a
+    report."""
+    comparison = _read(workspace, subject, options, None)
     rows = metric_overview.list_rows(comparison.overview, comparison.keys)
     return [dataclasses.asdict(row) for row in rows]
 
@@ -153,7 +222,7 @@ def files_beside(page: Path) -> list[str]:
     return outputs.written_files(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
 
 
-def _write_verdicts(folder: Path, decided: Sequence[verdicts.JudgedClaim]) -> None:
+def _write_verdicts(folder: Path, decided: Sequence[JudgedClaim]) -> None:
     if panels := verdict_section.make_verdict_panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (
@@ -188,13 +257,14 @@ def _write_maps(folder: Path, maps: StateMaps) -> None:
 
 def _read(
     workspace: Workspace,
-    record: GridRecord,
+    subject: ReportSubject,
     options: ReportOptions,
     table: frames.TableWriter | None,
 ) -> GridComparison:
     """What the runs come to; all their values go into the table, if there is one.
     UserError where there is nothing to show of what is asked for."""
-    members, facts, troubles = [], [], []
+    record = subject.record
+    members, facts, troubles = [], [], list(subject.notes)
     metrics, notes = dict[str, None](), dict[str, None]()
     overview = OverviewReader(options.metrics or (options.metric,), record, options.x)
     for run in recorded_runs.read_runs(workspace, record, options.stage):
@@ -227,6 +297,8 @@ def _read(
     _refuse_empty(record, options, metrics, has_values)
     _refuse_odd_places(options.x, members)
     overview.refuse_unknown(metrics)
+    troubles += joined_grids.explain_lacking_metric(options.metric, members)
+    troubles += joined_grids.explain_test_sets(members)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
     return GridComparison(

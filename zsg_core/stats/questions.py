@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -302,15 +303,11 @@ def _ask_at(
     steps = find_common_steps(whole)
     if not steps:
         return "the runs share no checkpoint"
-    middle = max((step for step in steps if step <= claim.at * steps[-1]), default=None)
-    if middle is None:
+    around = _find_turn(claim, steps)
+    if around is None:
         return "too few checkpoints around the turn"
-    reach = claim.window * steps[-1]
-    before = max((step for step in steps if step <= middle - reach), default=None)
-    after = min((step for step in steps if step >= middle + reach), default=None)
-    if before is None or after is None or not before < middle < after:
-        return "too few checkpoints around the turn"
-    indices = list(map(steps.index, (before, middle, after)))
+    indices = list(map(steps.index, around))
+    before, middle, after = around
 
     def effects(at: Mapping[str, Floats]) -> Floats:
         first, turn, last = at[levels[0]][:, indices].T
@@ -324,6 +321,29 @@ def _ask_at(
     change = _name_change(claim)
     name = f"{change} over steps {middle}–{after} less that over {before}–{middle}"
     return Question(take_steps(steps), effects, [name], course_errors=measure_swing)
+
+
+def _find_turn(
+    claim: FallsAt | RisesAt, steps: Sequence[int]
+) -> tuple[int, int, int] | None:
+    """The checkpoint at which a curve is claimed to turn, between those a window before
+    and behind it; None where there are not three."""
+    last = steps[-1]
+    middle = _find_last(steps, claim.at * last)
+    if middle is None:
+        return None
+    reach = claim.window * last
+    before = _find_last(steps, middle - reach)
+    later = [step for step in steps if step >= middle + reach]
+    if before is None or not later:
+        return None
+    after = min(later)
+    return (before, middle, after) if before < middle < after else None
+
+
+def _find_last(steps: Sequence[int], limit: Fraction) -> int | None:
+    """The last checkpoint up to a limit; None where all lie behind it."""
+    return max((step for step in steps if step <= limit), default=None)
 
 
 def _ask_suddenly(

@@ -34,6 +34,8 @@ from zsg_core.stats.curves import Drop, Interval
 
 X = ("step", "examples", "tokens")
 NONE = "none"
+# the axis that runs of several grids have beside one another: whose they are
+GRID = "grid"
 # how far apart, relative or not, a value and the mean of its items may lie: items are
 # kept in 32 bits
 SAME = 1e-5
@@ -94,7 +96,7 @@ def make_member(
     axes = unseeded_axes(run.axes)
     if over_splits:
         axes = without_splits(axes)
-    kind = axes if over_splits else remove_seeds(run.recipe)
+    kind = axes if over_splits else [axes.get(GRID), remove_seeds(run.recipe)]
     return Member(
         run=run.run,
         axes=axes,
@@ -400,6 +402,9 @@ def choose_panel_axis(
             f"--panel {axis}: not one of the axes in which the runs differ:"
             f" {', '.join([*keys, NONE])}"
         )
+    # runs of several grids stand beside one another
+    if GRID in keys and len(keys) > 1:
+        return GRID
     # a label names what has no place on the other axes: panels would part the two
     if len(keys) < 2 or LABEL in keys:
         return None
