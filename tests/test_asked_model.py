@@ -11,9 +11,9 @@ import pytest
 from jobs.contract.folder import Workspace
 from jobs.model import batch_budget
 from jobs.model.generate import Generator
-from jobs.preparing import asked_model, making
+from jobs.preparing import asked_model, making, reply_log
 from jobs.preparing.asked_model import AskedModel
-from jobs.preparing.reply_log import LOG, LoggedReply, ReplyLog
+from jobs.preparing.reply_log import LOG, LoggedReply, ReplyLog, digest_request
 from tests.lib.chat_templates import CHATML
 from tests.lib.model_folders import write_tokenizer
 from zsg_core.data.prompts import digest_chat_template
@@ -162,6 +162,28 @@ def test_a_reply_is_drawn_by_its_request_alone(asking: Callable[..., Asking]) ->
     assert [reply.text for reply in among_others[-2:]] == [
         reply.text for reply in alone
     ]
+
+
+def test_a_request_is_looked_up_once_however_many_batches_there_are(
+    asking: Callable[..., Asking],
+    batches: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not again for every batch: of a million requests that would take days."""
+    digested: list[str] = []
+
+    def note(request: Request) -> str:
+        digested.append(request.id)
+        return digest_request(request)
+
+    monkeypatch.setattr(asked_model, "digest_request", note)
+    monkeypatch.setattr(reply_log, "digest_request", note)
+    place = asking()
+    requests = write_requests(count=24)
+    place.start().answer(requests, ReplyLog(place.replies))
+
+    assert len(batches) > 4
+    assert len(digested) <= 2 * len(requests)
 
 
 @pytest.mark.parametrize("lines", [1, 5, 6, 11])

@@ -43,10 +43,11 @@ class Writing:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request as the model's tokens."""
+    """A request as the model's tokens. `digest`: of the request, as the log has it."""
 
     request: Request
     ids: list[int]
+    digest: str
 
 
 class AskedModel:
@@ -98,16 +99,18 @@ class AskedModel:
             )
             for request in too_long
         )
-        if all(log.get(prompt.request) is not None for prompt in fitting):
+        waiting = {prompt.digest for prompt in fitting if prompt.digest not in log}
+        if not waiting:
             return
         generator = self._open_generator(sampling)
         batches = self._plan_batches(generator, fitting, log)
-        replied = sum(log.get(prompt.request) is not None for prompt in fitting)
+        replied = len(fitting) - len(waiting)
         if replied:
             logger.info(f"asking {len(fitting)} times, continuing after {replied}")
         for batch in _select_unfinished(batches, fitting, log):
             log.add(self._generate(generator, batch, sampling))
-            replied = sum(log.get(prompt.request) is not None for prompt in fitting)
+            waiting.difference_update(prompt.digest for prompt in batch)
+            replied = len(fitting) - len(waiting)
             logger.info(f"{replied} of {len(fitting)} requests have a reply")
 
     def _encode(
@@ -122,7 +125,7 @@ class AskedModel:
             if ids is None:
                 too_long.append(request)
             else:
-                fitting.append(Prompt(request, ids))
+                fitting.append(Prompt(request, ids, digest_request(request)))
         return fitting, too_long
 
     def _encode_one(self, request: Request, room: int) -> list[int] | None:
@@ -187,7 +190,7 @@ class AskedModel:
         ids = [prompt.ids for prompt in fitting]
         path = log.folder / BATCHES
         planned: dict[str, int] = read_json(path) or {}
-        key = digest_request(fitting[0].request)
+        key = fitting[0].digest
         if key not in planned:
             planned[key] = generator.choose_tokens(ids)
             write_json(path, planned)
@@ -206,7 +209,7 @@ class AskedModel:
         stops = self._list_stops(sampling)
         return [
             LoggedReply(
-                request=digest_request(prompt.request),
+                request=prompt.digest,
                 id=prompt.request.id,
                 text=clean_text(cut_at_stops(self._vocabulary.text(answer), stops)),
                 cut=generator.is_cut(prompt.ids, answer),
@@ -224,5 +227,5 @@ def _select_unfinished(
     its numbers are rounded. Replies that are there stay, and the same come again."""
     for batch in batches:
         prompts_of_batch = [fitting[index] for index in batch]
-        if any(log.get(prompt.request) is None for prompt in prompts_of_batch):
+        if any(prompt.digest not in log for prompt in prompts_of_batch):
             yield prompts_of_batch

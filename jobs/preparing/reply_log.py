@@ -95,6 +95,10 @@ class ReplyLog:
     def __iter__(self) -> Iterator[LoggedReply]:
         return iter(list(self._replies.values()))
 
+    def __contains__(self, digest: str) -> bool:
+        """Whether the request of that digest has a reply."""
+        return digest in self._replies
+
     def get(self, request: Request) -> LoggedReply | None:
         """What was replied to this request; None where nobody was asked."""
         return self._replies.get(digest_request(request))
