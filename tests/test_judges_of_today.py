@@ -227,13 +227,34 @@ def test_a_judge_that_gives_no_rating_gives_no_zero(
     )
 
 
-def test_a_reply_that_was_cut_behind_its_rating_has_one(serve, tmp_path: Path) -> None:
-    """The first in double brackets counts, and nothing later could be before it."""
-    judged = ask(
-        serve(lambda body: reply({"content": "[[6]], as"}, "length")), tmp_path
-    )
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "<think>[[2]]</think>[[6]], as"},
+        {"content": "[[6]], as", "reasoning_content": "[[2]]"},
+    ],
+)
+def test_a_reply_that_was_cut_behind_its_rating_has_one(
+    serve, tmp_path: Path, message: dict[str, Any]
+) -> None:
+    """Where its thought is over, the first in double brackets counts: nothing later could
+    be before it."""
+    judged = ask(serve(lambda body: reply(message, "length")), tmp_path)
 
     assert judged.ratings == {"q:0": 6.0}
+
+
+def test_a_rating_in_a_cut_reply_that_may_be_all_thought_does_not_count(
+    serve, tmp_path: Path
+) -> None:
+    """The template may have begun the thought in the prompt, and thoughts repeat how a
+    rating is to be written: told as what it is, with what to raise."""
+    text = 'It wants the format "Rating: [[5]]". Let me see whether'
+    judged = ask(serve(lambda body: reply({"content": text}, "length")), tmp_path)
+
+    assert judged.ratings == {}
+    assert judged.reasons == {judges.CUT_WITHIN: 1}
+    assert "judge.max_tokens" in judged.missing["q:0"]
 
 
 def test_what_a_judge_took_is_counted_with_replies_that_gave_no_rating(

@@ -35,6 +35,7 @@ MOST_SHOWN = 80  # characters of a reply that is told
 
 # why an answer has no rating
 CUT = "the reply was cut before its rating"
+CUT_WITHIN = "the reply was cut, and its rating may only have been thought of"
 ONLY_THOUGHT = "the judge thought and said nothing"
 EMPTY = "the reply was empty"
 OFF_SCALE = "the rating is not from 1 to 10"
@@ -60,6 +61,12 @@ class Said:
     def has_reasoning(self) -> bool:
         """Whether the judge thought first."""
         return self.parted.had_reasoning or self.completion.has_reasoning
+
+    @property
+    def may_be_thought(self) -> bool:
+        """Whether all that it said may be a thought whose closing mark was yet to come: the
+        first mark may stand in the prompt, where nobody sees it."""
+        return self.completion.is_cut and not self.has_reasoning
 
     @property
     def is_drawn(self) -> bool:
@@ -307,7 +314,7 @@ def _ask(
             missing = Missing(NO_REPLY, str(error))
             continue
         bill.add(said.completion)
-        value = mt_bench.read_rating(said.text, is_cut=said.completion.is_cut)
+        value = _read_rating(said)
         if value is not None:
             text = by.hide(said.completion.text)
             clean = replace(said, completion=replace(said.completion, text=text))
@@ -317,15 +324,28 @@ def _ask(
     return replace(missing, why=f"{missing.why}, {attempts} times")
 
 
+def _read_rating(said: Said) -> float | None:
+    """The rating in a reply; None where there is none, or it may only have been thought
+    of."""
+    if said.may_be_thought:
+        return None
+    return mt_bench.read_rating(said.text, is_cut=said.completion.is_cut)
+
+
 def _explain_missing(said: Said, by: Judge) -> Missing:
     """Why there is no rating in a reply."""
     shown = repr(by.hide(said.text)[-MOST_SHOWN:])
     if said.completion.is_cut:
-        why = (
-            f"cut at {by.most_tokens} tokens before a rating; raise"
-            " checkpoints.suites.mt_bench.judge.max_tokens"
+        raise_it = "raise checkpoints.suites.mt_bench.judge.max_tokens"
+        if mt_bench.read_rating(said.text, is_cut=True) is not None:
+            why = (
+                f"cut at {by.most_tokens} tokens, so that its rating may be a thought that was"
+                f" not over; {raise_it}"
+            )
+            return Missing(CUT_WITHIN, why)
+        return Missing(
+            CUT, f"cut at {by.most_tokens} tokens before a rating; {raise_it}"
         )
-        return Missing(CUT, why)
     if not said.text.strip():
         if said.has_reasoning:
             return Missing(ONLY_THOUGHT, "thoughts without a reply")
