@@ -78,6 +78,7 @@ from launcher.workspace.shipped import find_shipped
 from launcher.workspace.submit_lock import find_submit_under_way, submit_lock
 from launcher.workspace.yaml_file import LineError
 from zsg_core.errors import ClusterError, UserError, ZsgError
+from zsg_core.settings.run import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -215,24 +216,8 @@ def resolve_grid(
         grid = _shrink_grid(grid, profile)
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
-    stages_by_point = [point.settings.by_stage() for point in grid.points]
-    stages = list(itertools.chain.from_iterable(stages_by_point))
-    judged = [Judged(stage) for stage in stages]
-    for fault in input_checks.find_input_faults(
-        judged, downloads, only_looks=only_looks
-    ):
-        draft.add_input_fault(fault)
-    draft.faults.raise_any()
-    inputs.check_merges(stages_by_point)
-    code_snapshot.refuse_colon(workspace)
-    refusal = workspaces.find_refusal(workspace)
-    if refusal and not only_looks:
-        raise refusal
-    inputs_read = inputs.Inputs(
-        workspace.digest_cache,
-        downloads,
-        keeps=workspace.root.is_dir() and not refusal,
-    )
+    stages = _judge_inputs(draft, grid, downloads, only_looks=only_looks)
+    inputs_read = _open_inputs(workspace, downloads, only_looks=only_looks)
     runs, notes = runs_of.resolve_runs(grid, profile, inputs_read)
     runs, metric_notes = metric_versions.name_older_metrics(workspace, runs)
     notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
@@ -241,28 +226,17 @@ def resolve_grid(
     data_checks.refuse_idle_tags(runs)
     data_checks.refuse_few_examples(runs)
     estimates = Estimates(workspace, profile, runs)
-    estimates.refuse_impossible_orders()
-    estimates.refuse_unfit()
-    estimates.refuse_unfit_evaluators()
-    notes += estimates.refuse_short_hosts()
-    notes += estimates.describe_repeats()
-    estimates.refuse_endless()
-    files = " inherits ".join(map(str, layers.files))
-    profile_line = f"profile {profile.name}: {files}"
+    notes += _refuse_impossible(estimates)
+    profile_line = _name_files(layers, profile)
     # what only looks tells it below what it shows
     level = logging.DEBUG if only_looks else logging.INFO
     logger.log(level, profile_line)
-    opened_by = {
-        "file": str(paths.make_absolute(path)),
-        "opened_with": _name_profile(layers),
-        "smoke": smoke,
-    }
     return ResolvedGrid(
         grid,
         Site(workspace, profile),
         runs,
         estimates,
-        opened_by,
+        _name_opening(path, layers, smoke=smoke),
         inputs_read,
         effects.list_effects(layers, profile, grid, runs),
         notes=[
@@ -275,6 +249,63 @@ def resolve_grid(
         early=early,
         profile_line=profile_line,
     )
+
+
+def _judge_inputs(
+    draft: Draft, grid: Grid, downloads: Downloads, *, only_looks: bool
+) -> list[Settings]:
+    """The stages of a grid's points. UserError with all faults of what they read, and of
+    weights that cannot be merged."""
+    by_point = [point.settings.by_stage() for point in grid.points]
+    stages = list(itertools.chain.from_iterable(by_point))
+    judged = [Judged(stage) for stage in stages]
+    faults = input_checks.find_input_faults(judged, downloads, only_looks=only_looks)
+    for fault in faults:
+        draft.add_input_fault(fault)
+    draft.faults.raise_any()
+    inputs.check_merges(by_point)
+    return stages
+
+
+def _open_inputs(
+    workspace: Workspace, downloads: Downloads, *, only_looks: bool
+) -> inputs.Inputs:
+    """What reads the files of runs, by the workspace's cache of digests. UserError for a
+    workspace that cannot be made, where something is to be submitted."""
+    code_snapshot.refuse_colon(workspace)
+    refusal = workspaces.find_refusal(workspace)
+    if refusal and not only_looks:
+        raise refusal
+    keeps = workspace.root.is_dir() and not refusal
+    return inputs.Inputs(workspace.digest_cache, downloads, keeps=keeps)
+
+
+def _refuse_impossible(estimates: Estimates) -> list[str]:
+    """UserError for orders, runs and evaluators that cannot be made, fit or end; what is
+    to be told of the others."""
+    estimates.refuse_impossible_orders()
+    estimates.refuse_unfit()
+    estimates.refuse_unfit_evaluators()
+    notes = [*estimates.refuse_short_hosts(), *estimates.describe_repeats()]
+    estimates.refuse_endless()
+    return notes
+
+
+def _name_files(layers: profile_files.Layers, profile: Profile) -> str:
+    """By which files a profile is what it is, in a line."""
+    files = " inherits ".join(map(str, layers.files))
+    return f"profile {profile.name}: {files}"
+
+
+def _name_opening(
+    path: Path, layers: profile_files.Layers, *, smoke: bool
+) -> dict[str, Any]:
+    """By what a later command opens the grid again."""
+    return {
+        "file": str(paths.make_absolute(path)),
+        "opened_with": _name_profile(layers),
+        "smoke": smoke,
+    }
 
 
 def _explain_unallowed(grid: Grid) -> list[str]:

@@ -184,13 +184,13 @@ def explain_apart(claim: Claim, points: Sequence[run_axes.Axes]) -> list[str]:
     if claim.axis is None:
         return []
     key, values = claim.axis
-    places = [_list_at(points, key, value) for value in values]
+    groups = [_list_at(points, key, value) for value in values]
     words = " and ".join(map(run_axes.axis_text, values))
     return [
         f"runs at {words} have no value of {name} in common, and several of it: `points` say"
         " which are compared"
         for name in _list_common_axes(points, key)
-        if _is_apart([[axes.get(name) for axes in place] for place in places])
+        if _is_apart([[axes.get(name) for axes in group] for group in groups])
     ]
 
 
@@ -212,9 +212,9 @@ def _list_common_axes(points: Sequence[run_axes.Axes], key: str) -> list[str]:
     ]
 
 
-def _is_apart(places: Sequence[Sequence[Any]]) -> bool:
-    """Whether some place has several values, and places have none in common."""
-    seen = [set(map(content_id, values)) for values in places if values]
+def _is_apart(groups: Sequence[Sequence[Any]]) -> bool:
+    """Whether some group has several values, and groups have none in common."""
+    seen = [set(map(content_id, values)) for values in groups if values]
     if len(seen) < 2 or max(map(len, seen)) < 2:
         return False
     return not set.intersection(*seen)
