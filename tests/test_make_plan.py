@@ -230,3 +230,15 @@ def test_a_model_of_a_folder_that_does_not_fit_a_gpu_is_refused(
     planned = Planned(tmp_path, make.replace("FOLDER", "small"), "a100-80g")
 
     assert any("asks the model in" in line for line in planned.describe_jobs())
+
+
+@pytest.mark.parametrize(("tokens", "is_told"), [(24, True), (512, False)])
+def test_a_limit_that_cuts_every_tag_off_is_told(
+    tokens: int, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what a tag takes; the published limit needs no word."""
+    monkeypatch.chdir(tmp_path)
+    planned = Planned(tmp_path, f"{{instag: {{max_new_tokens: {tokens}}}}}")
+    line = planned.describe_jobs()[0]
+
+    assert ("a reply that is cut has no tags" in line) == is_told

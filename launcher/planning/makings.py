@@ -45,9 +45,12 @@ def list_servers(prepare: Prepare) -> list[tuple[str, AskedSettings]]:
 
 def describe_making(prepare: Prepare) -> list[str]:
     """A line for each set that a job has made."""
-    return [
-        _describe(run, source, teacher) for run, source, teacher in _list_asked(prepare)
-    ]
+    lines: list[str] = []
+    for run, source, teacher in _list_asked(prepare):
+        line = _describe(run, source, teacher)
+        caution = teacher.make.of_maker.caution
+        lines.append(f"{line}; {caution}" if caution else line)
+    return lines
 
 
 def _list_asked(prepare: Prepare) -> Iterator[tuple[Run, str, Asked]]:

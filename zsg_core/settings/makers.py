@@ -62,6 +62,11 @@ class MakerSettings(Strict):
         return 1
 
     @property
+    def caution(self) -> str:
+        """What of these settings can hardly be meant, as plan says it; else empty."""
+        return ""
+
+    @property
     def embeds(self) -> bool:
         """Whether meanings are compared, by a model that embeds texts."""
         return False
@@ -155,6 +160,8 @@ TAG_PROMPT = (
     " explanation for each tag. Please respond in the JSON format"
     ' {"tag": str, "explanation": str}.\nUser query: {query}'
 )
+# of one tag and its explanation, asked for so; a reply has several
+TAG_TOKENS = 60
 # zsg's own: nobody has published one
 WORDING_PROMPT = (
     "Word the following text anew in {count} different ways. Keep its meaning.{marks}"
@@ -232,7 +239,10 @@ class InstagSettings(MakerSettings):
     )
     max_new_tokens: Count = Field(
         default=512,
-        description="Longest reply, in tokens. One that is not over there has no tags.",
+        description=(
+            "Longest reply, in tokens. One that is not over there has no tags; a tag with "
+            "its explanation takes some 60."
+        ),
     )
     at_least: Count = Field(
         default=20,
@@ -291,6 +301,15 @@ class InstagSettings(MakerSettings):
         if prompt.count(QUERY) != 1:
             raise ValueError(f"needs {QUERY} once, where the query is to stand")
         return prompt
+
+    @property
+    def caution(self) -> str:
+        if self.prompt != TAG_PROMPT or self.max_new_tokens >= TAG_TOKENS:
+            return ""
+        return (
+            f"a tag with its explanation takes some {TAG_TOKENS} tokens, and a reply that is cut"
+            f" has no tags: max_new_tokens {self.max_new_tokens} may leave none"
+        )
 
     @property
     def embeds(self) -> bool:
