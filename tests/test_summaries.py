@@ -27,6 +27,7 @@ from tests.lib.grown_journals import write_job
 from tests.lib.mlflow_contents import child_runs
 from zsg_core.errors import UserError
 from zsg_core.metrics import means, summaries
+from zsg_core.metrics.summaries import AVERAGE
 
 # accuracies of prompts: the arithmetic of T0's figures 4 to 6, by hand
 NLI = [52.0, 61.0, 47.0, 58.0, 55.0]
@@ -171,6 +172,34 @@ def test_an_average_is_of_the_suites_that_a_grid_names(tmp_path: Path) -> None:
     assert "average/ours" in run.summary_keys()
 
 
+def test_an_average_that_would_be_of_itself_is_refused(tmp_path: Path) -> None:
+    """Also where a record says it, which no plan has checked."""
+    place = Workspace(tmp_path)
+    record_scores(place, "r", ["a"], [[0], [1]])
+    settings = Summaries(averages={"b": {f"task/a/source/x/task/y/{AVERAGE}/b": 0.0}})
+    run = read_run(place, "r", settings)
+
+    for ask in (run.points, run.items):
+        with pytest.raises(UserError, match="not of other averages"):
+            ask(f"{AVERAGE}/b")
+
+
+def test_shares_of_the_harness_count_as_per_cent_in_an_average(tmp_path: Path) -> None:
+    """An accuracy of 0.7 where a guess has 25 % is 60 % of the way; a perplexity is
+    refused."""
+    place = Workspace(tmp_path)
+    key = "lm_eval/mmlu"
+    record_scores(place, "r", ["law", "art"], [[0.25, 0.25], [0.6, 0.8]], key)
+    run = read_run(place, "r", Summaries(averages={"ours": {key: 25.0}}))
+    items = run.items(f"{AVERAGE}/ours")
+
+    assert items is not None
+    assert items.losses[-1].tolist() == pytest.approx([140 / 3, 220 / 3])
+    assert run.points(f"{AVERAGE}/ours")[10].value == pytest.approx(60)
+    with pytest.raises(UserError, match="from 0 to 1"):
+        summaries.average_scores({"lm_eval/wikitext": 12.5}, {"lm_eval/wikitext": 0.0})
+
+
 TOP = "name: g\ndefaults: {data: {path: tasks}}\n"
 GRID = """\
 name: averaged
@@ -216,6 +245,9 @@ def test_a_claim_is_of_a_summary_that_there_can_be(
         ("averages: {a: {exact_match: 100}}", "less than 100"),
         ("averages: {a: {}}", "at least 1"),
         ("averages: {a: {average/b: 0}}", "names no average"),
+        ("averages: {a: {task/x/average/a: 0}}", "not of other averages"),
+        ("averages: {a: {loss/math: 0}}", "loss is none"),
+        ("averages: {a: {task/x/mt_bench: 0}}", "mt_bench is none"),
         ("averages: [a]", "mapping"),
         ("average: {a: {exact_match: 0}}", "averages"),
         ("tracked: [loss]", "the key of no summary"),

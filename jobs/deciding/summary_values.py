@@ -38,7 +38,7 @@ def find_items(run: Recorded, key: str, settings: Summaries) -> ItemLosses | Non
     summary that there is not."""
     kind, word, inner = summaries.split_key(key)
     if kind == AVERAGE:
-        return _average_items(run, settings.averages.get(word, {}))
+        return _average_items(run, find_chances(settings, word))
     if kind == PROMPTS:
         items = run.items(inner)
         return None if items is None else over_prompts(items, word, settings)
@@ -57,7 +57,7 @@ def find_points(run: Recorded, key: str, settings: Summaries) -> dict[int, Point
     a summary that there is not."""
     kind, word, inner = summaries.split_key(key)
     if kind == AVERAGE:
-        return _average_points(run, key, settings.averages.get(word, {}))
+        return _average_points(run, key, find_chances(settings, word))
     items = find_items(run, key, settings)
     if items is None:
         return {}
@@ -66,6 +66,16 @@ def find_points(run: Recorded, key: str, settings: Summaries) -> dict[int, Point
         metrics = [metric for _, metric in summaries.list_task_splits(key)]
     taken = next(filter(None, map(run.points, metrics)), {})
     return _place_values(items, key, taken)
+
+
+def find_chances(settings: Summaries, name: str) -> Mapping[str, float]:
+    """The suites of an average and what a guess would have of each; none of one that
+    there is not. UserError for a suite that cannot be: one of an average would be of
+    itself."""
+    chances = settings.averages.get(name, {})
+    for suite in chances:
+        summaries.check_suite(suite)
+    return chances
 
 
 def _place_values(
@@ -166,7 +176,7 @@ def _average_items(run: Recorded, chances: Mapping[str, float]) -> ItemLosses | 
         for place, name in enumerate(names):
             ids.append(f"{key}: {name}")
             tasks.append(key)
-            columns.append(_normalise(scores[rows, place], chances[key]))
+            columns.append(_normalise(key, scores[rows, place], chances[key]))
     return _make_items(steps, ids, tasks, columns)
 
 
@@ -184,10 +194,11 @@ def _score_parts(key: str, items: ItemLosses) -> tuple[list[str], NDArray[np.flo
     return ["all"], np.asarray(values, np.float64)[:, None]
 
 
-def _normalise(scores: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
-    return np.array(
-        [summaries.normalise_score(float(score), chance) for score in scores]
-    )
+def _normalise(
+    key: str, scores: NDArray[np.float64], chance: float
+) -> NDArray[np.float64]:
+    in_per_cent = [summaries.to_per_cent(key, float(score)) for score in scores]
+    return np.array([summaries.normalise_score(score, chance) for score in in_per_cent])
 
 
 def _average_points(

@@ -28,6 +28,11 @@ OVER_PROMPTS = (MEDIAN, Q1, Q3, IQR, MEAN)
 _SHARES = {Q1: 0.25, MEDIAN: 0.5, Q3: 0.75}
 MOST_SLASHES = 16  # of a key; names of tasks and metrics have a few
 BEST = 100.0  # the most that a score in per cent can be
+# metrics of other units, by the first word of their keys: none is a part of an average
+_NOT_PER_CENT = ("loss", "silhouette", "token_distance", "gradient_ratio", "train")
+_OTHER_SCALES = ("mt_bench", "reward")
+# tasks of lm-evaluation-harness, whose accuracies are from 0 to 1
+_SHARE = "lm_eval"
 
 Floats = NDArray[np.float64]
 
@@ -93,6 +98,52 @@ def check_key(key: str, averages: Sequence[str]) -> None:
         check_key(inner, averages)
 
 
+def list_measured(key: str) -> list[str]:
+    """The keys that a key may be of in the end: itself, of a metric and of an average;
+    of a summary those that it is made of, several where names of tasks have slashes.
+    UserError as for `split_key`."""
+    if not is_summary(key):
+        return [key]
+    kind, _, inner = split_key(key)
+    if kind == AVERAGE:
+        return [key]
+    if kind != TASK:
+        return list_measured(inner)
+    return [
+        measured
+        for _, metric in list_task_splits(key)
+        for measured in list_measured(metric)
+    ]
+
+
+def check_suite(key: str) -> None:
+    """UserError for a key that cannot be a suite of an average: of another average,
+    which would hide what it is of, and of a metric that is no score in per cent."""
+    check_key(key, ())
+    for measured in list_measured(key):
+        word = measured.partition("/")[0]
+        if word == AVERAGE:
+            raise UserError(f"{key!r}: an average is of metrics, not of other averages")
+        if word in (*_NOT_PER_CENT, *_OTHER_SCALES):
+            raise UserError(
+                f"{key!r}: an average is of scores in per cent, and {word} is none"
+            )
+
+
+def to_per_cent(key: str, score: float) -> float:
+    """A suite's score in per cent, where its metric is recorded as a share of 1.
+    UserError for one beyond 1, which is no share."""
+    words = {measured.partition("/")[0] for measured in list_measured(key)}
+    if _SHARE not in words:
+        return score
+    if score > 1:
+        raise UserError(
+            f"{key!r} is {score:g}; an average takes values of lm-evaluation-harness that are"
+            " from 0 to 1, such as an accuracy"
+        )
+    return BEST * score
+
+
 def group_prompts(tasks: Sequence[str], rule: Rule = None) -> dict[str, list[int]]:
     """The data sets of some tasks, each a prompt of one: set → the places of its tasks.
 
@@ -155,10 +206,12 @@ def average_scores(
     scores: Mapping[str, float], chances: Mapping[str, float]
 ) -> float | None:
     """The unweighted mean of the normalised scores of all suites of `chances`, which are
-    what a guess would have; None where a suite has no score."""
+    what a guess would have, in per cent; None where a suite has no score. UserError as
+    for `to_per_cent`."""
     if any(suite not in scores for suite in chances):
         return None
     normalised = [
-        normalise_score(scores[suite], chance) for suite, chance in chances.items()
+        normalise_score(to_per_cent(suite, scores[suite]), chance)
+        for suite, chance in chances.items()
     ]
     return float(np.mean(normalised))

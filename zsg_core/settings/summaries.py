@@ -27,6 +27,13 @@ def _check_key(key: str, averages: tuple[str, ...]) -> None:
         raise ValueError(str(error)) from None
 
 
+def _check_suite(key: str) -> None:
+    try:
+        summaries.check_suite(key)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 class SummarySettings(Strict):
     """What reports, claims and MLflow are to know of, beside what is measured."""
 
@@ -43,7 +50,9 @@ class SummarySettings(Strict):
         description=(
             "Normalised averages, each a mapping from the keys of metrics in per cent to what "
             "a guess would have, such as {mmlu: {source/mmlu/rank_accuracy: 25}}: the "
-            "mean of 100 (score - chance) / (100 - chance). Its key is average/NAME."
+            "mean of 100 (score - chance) / (100 - chance). Its key is average/NAME. Values "
+            "of lm_eval/… are shares of 1 and count as per cent; losses, ratings and rewards "
+            "are refused."
         ),
     )
 
@@ -70,6 +79,5 @@ class SummarySettings(Strict):
     ) -> dict[str, dict[str, float]]:
         for chances in averages.values():
             for key in chances:
-                # an average of averages would hide what it is of
-                _check_key(key, ())
+                _check_suite(key)
         return averages
