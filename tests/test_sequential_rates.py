@@ -2,12 +2,14 @@
 looks save? Made grids through the verdict itself."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from zsg_core.settings.claims import OF_A_GRID, Claim
-from zsg_core.stats import boundaries, curves, sequential
+from zsg_core.settings.looks import POCOCK
+from zsg_core.stats import boundaries, curves, power, sequential
 from zsg_core.stats.questions import Curve
 from zsg_core.stats.verdict import OPPOSITE, SUPPORTED, ClaimVerdict, judge_claim
 
@@ -175,3 +177,32 @@ def test_looks_cost_little_power_and_save_splits(effect: float) -> None:
     print("\n".join([f"effect {effect}", *table]))
 
     assert min(powers) >= powers[0] - 0.08
+
+
+def read_rows() -> list[list[float]]:
+    """The numbers of the table of looks in templates/README.md, of each effect."""
+    text = (Path(__file__).parents[1] / "templates/README.md").read_text()
+    table = text.partition("### Looks while splits come in")[2]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    rows: list[list[float]] = []
+    for line in lines[1:8]:
+        words = line.replace("none", "0").replace("%", "").replace(",", " ")
+        rows.append([float(word) for word in words.replace("|", " ").split()])
+    return rows
+
+
+def test_the_table_of_looks_says_what_plan_does() -> None:
+    """Effect by effect: how often it is found, with how many splits."""
+    late, evenly = boundaries.OBRIEN_FLEMING, POCOCK
+    designs = [((8,), late, 0.0), ((4, 6, 8), late, 0.0), ((4, 6, 8), late, 0.1)]
+    designs += [(AT, late, 0.0), ((4, 6, 8), evenly, 0.0)]
+    for effect, *shown in read_rows():
+        numbers: list[float] = []
+        for at, spending, futility in designs:
+            looks = boundaries.plan_looks(at, 0.025, spending)
+            size = max(effect, 1e-9)
+            outlook = power.foresee(looks, size, power.Spread(1.0), futility)
+            numbers.append(100 * outlook.power)
+            if len(at) > 1:
+                numbers.append(outlook.splits)
+        assert shown == pytest.approx(numbers, abs=0.6)
