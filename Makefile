@@ -80,6 +80,7 @@ bench: .venv/ready-bench  ## how long commands, submits, orders, readers, report
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.tracking
 	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.harness
 
 clean:  ## remove what the demo made
 	rm -rf demo
@@ -117,7 +118,7 @@ OTHER_PIP = bin/pip install --quiet --disable-pip-version-check --no-compile --o
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) --editable '.[train,track,report,evaluate,cpu,dev,interop]'
+	$(PIP) --editable '.[train,track,report,evaluate,harness,cpu,dev,interop]'
 	@touch $@
 
 .venv/ready-bench: .venv/ready

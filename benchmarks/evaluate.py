@@ -155,12 +155,17 @@ def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
 
 
 def prepared(
-    folder: Path, steps: int, between: int = 1, uri: str | None = None
+    folder: Path,
+    steps: int,
+    between: int = 1,
+    uri: str | None = None,
+    when: dict[str, Any] | None = None,
 ) -> tuple[Path, Path]:
     """A run that is ready to start, with a snapshot after every so many steps, and the
     folder of its evaluate job.
 
-    `uri`: the server to which both send while they work.
+    `uri`: the server to which both send while they work; `when`: what checkpoints are
+    scored by otherwise.
     """
     from jobs.contract.folder import write_json
     from launcher.planning.plan import Prepare, run_item
@@ -184,9 +189,12 @@ def prepared(
         "test_per_task": PER_TASK,
         "positive_examples": 0,
     }
-    when = {"every": between, "snapshots": between, "metrics": ["loss", KEY]}
-    when |= {"generation": {"max_new_tokens": NEW_TOKENS}, "keep": "all"}
-    grid = {"data": data, "train": train, "checkpoints": when}
+    scored = when or {
+        "metrics": ["loss", KEY],
+        "generation": {"max_new_tokens": NEW_TOKENS},
+    }
+    checkpoints = {"every": between, "snapshots": between, "keep": "all", **scored}
+    grid = {"data": data, "train": train, "checkpoints": checkpoints}
     write_json(
         folder / "grid.yaml",
         {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}},

@@ -20,8 +20,9 @@ from typing import Any, Literal
 import msgspec
 
 from zsg_core.data import prompts
+from zsg_core.digest import content_id
 from zsg_core.metrics import human_eval, metrics
-from zsg_core.metrics.keys import INSIDE, is_answers
+from zsg_core.metrics.keys import HARNESS, INSIDE, is_answers, is_harness
 from zsg_core.metrics.metrics import (
     GSM8K,
     HUMANEVAL,
@@ -34,6 +35,7 @@ from zsg_core.metrics.metrics import (
 )
 from zsg_core.metrics.reasoning import Marks
 from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.lm_eval import BY_RUN
 from zsg_core.settings.suites import JudgeSettings
 
 PROMPTS = "judge_prompts"
@@ -75,11 +77,13 @@ def find_marks(how: Mapping[str, Any]) -> Marks | None:
     return None if marks is None else (marks[0], marks[1])
 
 
-class SuiteFile(msgspec.Struct, frozen=True):
-    """A file or folder that the user supplies: where it lies, and the digest of its content."""
+class SuiteFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file or folder that the user supplies: where it lies, and the digest of its content.
+    `facts`: what else is known of it before it is read, of tasks of the harness."""
 
     path: str
     digest: str
+    facts: dict[str, Any] = {}
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +114,11 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metrics(self) -> list[str]:
         """The metrics that its keys are of, but for answers that are only kept."""
-        return [metrics.find_metric(key) for key in self.keys if not is_answers(key)]
+        return [
+            metrics.find_metric(key)
+            for key in self.keys
+            if not is_answers(key) and not is_harness(key)
+        ]
 
 
 def select_suites(
@@ -132,6 +140,8 @@ def select_suites(
         for name in SUITES
         if settings.keys(name)
     ]
+    if settings.harness_tasks:
+        of_answers.append(_make_harness_suite(settings, files, template, ends))
     definitions = {
         key: _define_inside(key, definition, template)
         for key, definition in settings.inside.items()
@@ -151,6 +161,49 @@ def _choose_marks(
         return {}
     marks = of_tokenizer if chosen is None else chosen
     return {} if marks is None else {REASONING: list(marks)}
+
+
+def _make_harness_suite(
+    settings: CheckpointSettings,
+    files: Mapping[str, SuiteFile],
+    template: str,
+    ends: Sequence[int],
+) -> Suite:
+    """The suite of tasks of lm-evaluation-harness. Each key has the digest and the
+    version of its own task, so that a changed task touches no other."""
+    lm_eval, keys = settings.lm_eval, settings.harness_tasks
+    how = {**lm_eval.how, "harness": files[HARNESS].digest}
+    if lm_eval.chat == BY_RUN:
+        how["template"] = template
+    if ends:
+        how["ends"] = list(ends)
+    used = {name: file for name, file in files.items() if is_harness(name)}
+    definitions: dict[str, dict[str, Any]] = {}
+    for key, task in keys.items():
+        of_task = list_task_folders(used, task)
+        digests = [folder.digest for folder in of_task]
+        facts = of_task[0].facts if of_task else {}
+        definitions[key] = {
+            "task": task,
+            "task_version": facts.get("version", ""),
+            "task_digest": content_id(digests),
+        }
+    return Suite(
+        name=HARNESS, keys=tuple(keys), how=how, scored_by=definitions, files=used
+    )
+
+
+def name_task_folder(task: str, number: int) -> str:
+    """What the files of a suite call one of the folders in which a task's files are."""
+    return f"{HARNESS}/{task}#{number}"
+
+
+def list_task_folders(files: Mapping[str, SuiteFile], task: str) -> list[SuiteFile]:
+    """The folders in which the files of a task of lm-evaluation-harness are."""
+    folders: list[SuiteFile] = []
+    while (name := name_task_folder(task, len(folders))) in files:
+        folders.append(files[name])
+    return folders
 
 
 def _define_inside(

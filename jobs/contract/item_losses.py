@@ -140,6 +140,26 @@ def describe_suite(
     write_record(path_of(run, name), items)
 
 
+def describe_keys(
+    run: Path,
+    name: str,
+    ids: Sequence[str],
+    tasks: Sequence[str],
+    keys: Iterable[str],
+) -> None:
+    """Writes which items a list has of which each of `keys` is a mean, unless all that
+    stands there."""
+    numbers = list(range(len(ids)))
+    before = read_items(run, name).parts if path_of(run, name).exists() else {}
+    described = before | {key: numbers for key in keys}
+    if described == before:
+        return
+    items = ItemList(
+        ids=list(ids), tasks=list(tasks), tokens=[0] * len(ids), parts=described
+    )
+    write_record(path_of(run, name), items)
+
+
 def journal_item_losses(
     journal: Journal,
     key: str,

@@ -1,7 +1,7 @@
 """A run that an evaluate job evaluates: its suites, what is measured already, and its
 model's prompts and test sets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -77,14 +77,16 @@ class EvalTarget:
         return job
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer of the run's model lies."""
         steps = evaluations.list_evaluable_steps(self.folder, is_first_stage=False)
-        folder = (
-            snapshots.folder_of(self.folder, steps[-1])
-            if steps
-            else self.job.base_folder
-        )
-        return load_vocabulary(folder, self.job.recipe["base"])
+        if steps:
+            return snapshots.folder_of(self.folder, steps[-1])
+        return self.job.base_folder
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return load_vocabulary(self.tokenizer_folder, self.job.recipe["base"])
 
     @cached_property
     def test(self) -> Any:
@@ -124,15 +126,20 @@ class EvalTarget:
     def items(self, suite: Suite) -> Items:
         """The items of a suite, as this run's model is asked them; read once."""
         if suite.name not in self._items:
-            how = how_encoded(self.job.stage)
-            asker = Asker(
-                Template.from_recipe(how["template"]),
-                self.vocabulary.keeping(suite.marks or ()),
-                how["max_length"],
-                how["truncate"],
-            )
+            asker = self.make_asker(suite.marks or ())
             self._items[suite.name] = items.read_items(suite, lambda: self.test, asker)
         return self._items[suite.name]
+
+    def make_asker(self, marks: Sequence[str] = ()) -> Asker:
+        """How this run's model is asked; `marks`: texts that are to be seen in what it
+        says, though they are control tokens."""
+        how = how_encoded(self.job.stage)
+        return Asker(
+            Template.from_recipe(how["template"]),
+            self.vocabulary.keeping(marks),
+            how["max_length"],
+            how["truncate"],
+        )
 
     def open_work(self) -> Iterator[tuple[int, Suite]]:
         """The steps and suites that lack a key and can be had, those included that others are at.

@@ -41,6 +41,7 @@ from jobs.evaluating import asking, gradients
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.eval_target import EvalTarget, TrainerPoint
 from jobs.evaluating.gradients import GradientsTaken
+from jobs.evaluating.harness_taking import Taking
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside, Looked
 from jobs.evaluating.scorers import Scorers
@@ -55,8 +56,8 @@ from jobs.model.tuning import list_trained
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
-from zsg_core.errors import ClusterError, ZsgError
-from zsg_core.metrics.keys import INSIDE, is_answers
+from zsg_core.errors import ClusterError, UserError, ZsgError
+from zsg_core.metrics.keys import HARNESS, INSIDE, is_answers
 from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.recipe import list_tested
 from zsg_core.secrets import hide_known
@@ -187,6 +188,7 @@ class Evaluator:
         # with how many loads: of which model
         self._probed: tuple[EvalTarget, int, HeldOutLoss] | None = None
         self._done = Done()
+        self._harness: Any = None  # what holds tasks of lm-evaluation-harness
 
     def run(self) -> Done:
         self._scorers.look_ahead(
@@ -296,9 +298,7 @@ class Evaluator:
             lease.forget()
             if (step, suite) not in target.open_work():
                 return False  # another was quicker
-            (self._look_inside if suite.name == INSIDE else self._evaluate)(
-                target, suite, journal, step
-            )
+            self._choose_work(suite)(target, suite, journal, step)
         except Lost as lost:
             logger.warning(str(lost))
             self._done.lost += 1
@@ -322,6 +322,16 @@ class Evaluator:
         with contextlib.suppress(Damaged):  # the next look at the run tells of it
             evaluations.remove_needless_snapshots(target.folder, target.keys)
         return True
+
+    def _choose_work(
+        self, suite: Suite
+    ) -> Callable[[EvalTarget, Suite, Journal, int], None]:
+        """What takes the keys of a suite at a step."""
+        if suite.name == INSIDE:
+            return self._look_inside
+        if suite.name == HARNESS:
+            return self._take_tasks
+        return self._evaluate
 
     def _leave_file(self, target: EvalTarget) -> None:
         """Writes what is left, unless another took it over: that may be written no
@@ -508,6 +518,37 @@ class Evaluator:
             f"{target.folder.name} step {step}: {'; '.join([shown, *looked.flags])}"
         )
 
+    def _take_tasks(
+        self, target: EvalTarget, suite: Suite, journal: Journal, step: int
+    ) -> None:
+        """Takes tasks of lm-evaluation-harness, one after the other: each is journalled
+        as soon as it is taken, so a job that is killed in between loses one at most."""
+        from jobs.evaluating.harness_step import HarnessStep
+
+        if self._harness is None:
+            self._harness = HarnessStep(self._item)
+        point = target.read_trainer_point(step) or TrainerPoint(None, 0)
+        probe = self._hold(target, step, point.loss)
+        taking = Taking(
+            step=step,
+            examples=point.examples,
+            weights=_digest_of(target, step),
+            probe_loss=probe,
+            device=self._device,
+            placement=attempts.describe_placement(self._attempt),
+            swapper=self._swapper,
+            budget=self._choose_loss_tokens(target),
+        )
+        for key in evaluations.list_lacking_keys(suite.keys, step, target.taken()):
+            try:
+                self._harness.take(target, suite, key, journal, taking)
+            except (UserError, ClusterError) as error:
+                trouble = hide_known(f"{key}: {error}")
+                target.troubles[step, suite.name] = trouble
+                logger.warning(f"{target.folder.name} step {step}: {trouble}")
+                continue
+            self._done.scored += 1
+
     def _take_gradients(
         self, target: EvalTarget, taken: GradientsTaken, looked: Looked
     ) -> None:
@@ -625,14 +666,18 @@ class Evaluator:
         assert self._swapper.budget is not None, "a model is held"
         return self._swapper.budget
 
-    def _held_out(self, target: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
-        """The loss of examples by the weights that are held, computed as the run
-        computes that of its test set."""
+    def _choose_loss_tokens(self, target: EvalTarget) -> int:
+        """The most tokens of a pass in which no gradients are taken."""
         micro_tokens = (
             target.job.micro_tokens
             or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
         )
-        budget = self._budget.choose_loss_tokens(micro_tokens)
+        return self._budget.choose_loss_tokens(micro_tokens)
+
+    def _held_out(self, target: EvalTarget, tokens: TokenizedSet) -> HeldOutLoss:
+        """The loss of examples by the weights that are held, computed as the run
+        computes that of its test set."""
+        budget = self._choose_loss_tokens(target)
         rule = target.job.stage["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(
             self._swapper.model,

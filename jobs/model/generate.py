@@ -108,7 +108,7 @@ class Generator:
             if self._stops
             else frozenset[int]()
         )
-        self._context = _count_positions(model.config)
+        self._context = count_positions(model.config)
         self.budget = BatchBudget(model, device)
         self._config = GenerationConfig(
             max_new_tokens=how["max_new_tokens"],
@@ -260,7 +260,7 @@ class Generator:
         return answer
 
 
-def _count_positions(config: Any) -> int:
+def count_positions(config: Any) -> int:
     """How many tokens a model sees at once, prompt and answer together."""
     positions = getattr(config, "max_position_embeddings", None)
     return positions or position_count(config.to_dict())

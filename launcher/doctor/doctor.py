@@ -30,6 +30,7 @@ OURS = ("zsg", "launcher", "jobs", "zsg_core")
 # what the extras are for that training can do without: of these doctor only warns
 FOR = {
     "evaluate": "for metrics rouge1, rougeL, bleu, chrf and silhouettes",
+    "harness": "for metrics lm_eval/NAME, tasks of lm-evaluation-harness",
     "track": "for zsg sync, zsg ui and zsg server",
     "report": "for zsg report, zsg arrange draw and DataFrames",
 }

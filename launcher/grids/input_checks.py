@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.preparing import added_tokens
-from launcher.grids import hub, inputs, model_folder, model_tokenizer, suite_files
+from launcher.grids import (
+    harness_tasks,
+    hub,
+    inputs,
+    model_folder,
+    model_tokenizer,
+    suite_files,
+)
 from launcher.grids.hub import Downloads
 from launcher.grids.input_faults import InputFault, InputFaults
 from launcher.grids.inputs import name_key
@@ -59,6 +66,9 @@ def find_input_faults(
         for section in SECTIONS
     }
     suite_files.find_suite_faults(
+        (settings.checkpoints for settings in by_section[CHECKPOINTS]), checks.faults
+    )
+    harness_tasks.find_harness_faults(
         (settings.checkpoints for settings in by_section[CHECKPOINTS]), checks.faults
     )
     sound_folders = checks.check_models(by_section[MODEL])

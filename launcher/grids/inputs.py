@@ -23,6 +23,7 @@ from jobs.model import content
 from jobs.preparing.source_files import SourceFiles
 from launcher.grids import (
     chat_template,
+    harness_tasks,
     hub,
     model_folder,
     model_tokenizer,
@@ -164,10 +165,11 @@ class Inputs:
             name: suite_files.locate_file(key, path)
             for name, (key, path) in suites.find_needed_files(checkpoints).items()
         }
-        return {
+        files = {
             name: SuiteFile(str(path), self._folder(path, content.suite_files(name)))
             for name, path in paths.items()
         }
+        return files | harness_tasks.digest_tasks(checkpoints)
 
     def _digest_order_input(self, settings: Settings) -> str | None:
         """The digest of what the order reads of the user's file, kept by that file's

@@ -90,6 +90,7 @@ PATTERNS = {
     r"^[\w.+-]+$": "name of letters, digits, _ . + -",
     r"^[A-Za-z_]\w*$": "name of a variable",
     r"^[a-z][a-z0-9-]*$": "long name of an option",
+    r"^lm_eval/[A-Za-z0-9][A-Za-z0-9_.-]{0,150}$": "lm_eval/ and the name of a task",
     r"^[\w.,:@=+/-]+$": "word without blanks or quotes",
     r"^[\w.,:@=+/^-]*$": "word without blanks or quotes, or an empty one",
     r"^[\w.,:@=+/&|*!()\[\]-]+$": "word without blanks or quotes, with brackets, & and |",

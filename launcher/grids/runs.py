@@ -10,7 +10,7 @@ from jobs.contract import model_proof
 from jobs.contract.folder import CHAT_TRIALS, SCORES, get_object, read_json
 from jobs.preparing.source_files import SourceFiles
 from launcher.clusters.profiles import JobSize, Profile
-from launcher.grids import inputs
+from launcher.grids import harness_tasks, inputs
 from launcher.grids.grid import Grid, Point
 from launcher.grids.grid_blocks import Label
 from zsg_core import recipe as recipes
@@ -238,6 +238,7 @@ def resolve_runs(
             " vicuna"
         )
     notes += _note_lists_by_place(runs.values())
+    notes += harness_tasks.note_absent_data(run.checkpoints for run in runs.values())
     return list(runs.values()), notes
 
 

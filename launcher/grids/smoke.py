@@ -16,6 +16,7 @@ from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.data.prompts import CHAT
 from zsg_core.errors import UserError
+from zsg_core.metrics.keys import HARNESS
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.tma_lists import parse_span
@@ -382,7 +383,11 @@ def _small_suites(checkpoints: CheckpointSettings) -> dict[str, Any]:
     suites = {
         name: suite and suite.model_copy(update=unjudged if name == MT_BENCH else short)
         for name, suite in checkpoints.suites
+        if name != HARNESS
     }
+    if checkpoints.harness_tasks:
+        few = {"limit": SMOKE_ITEMS}
+        suites[HARNESS] = checkpoints.lm_eval.model_copy(update=few)
     metrics = [metric for metric in checkpoints.metrics if metric != REWARD]
     return {
         "suites": checkpoints.suites.model_copy(update=suites),

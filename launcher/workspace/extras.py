@@ -21,11 +21,17 @@ MODULES: dict[str, tuple[str, ...]] = {
         "transformers",
     ),
     "evaluate": ("nltk", "rouge_score", "sacrebleu", "sklearn"),
+    "harness": ("lm_eval",),
     "track": ("mlflow",),
     "report": ("jinja2", "matplotlib", "pandas", "safetensors", "sklearn"),
 }
 # What people install, where that is not what they import.
-DISTRIBUTIONS = {"ot": "POT", "sklearn": "scikit-learn", "rouge_score": "rouge-score"}
+DISTRIBUTIONS = {
+    "lm_eval": "lm-eval",
+    "ot": "POT",
+    "sklearn": "scikit-learn",
+    "rouge_score": "rouge-score",
+}
 
 
 def find_missing(modules: Sequence[str]) -> list[str]:

@@ -9,3 +9,15 @@ INSIDE = "representations"  # the suite of all that is taken inside the model
 def is_answers(key: str) -> bool:
     """Whether a key stands for answers that are kept, and for no score."""
     return key.startswith(f"{ANSWERS}/")
+
+
+# metrics that are tasks of lm-evaluation-harness, `lm_eval/NAME`, and the suite of them
+HARNESS = "lm_eval"
+# in their keys: the mean over items that a group of the harness is, where its own rule
+# weighs tasks by their sizes
+WEIGHTED = "weighted"
+
+
+def is_harness(key: str) -> bool:
+    """Whether a key is of a task of lm-evaluation-harness."""
+    return key.partition("/")[0] == HARNESS

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from zsg_core.metrics import summaries
+from zsg_core.metrics.keys import HARNESS, WEIGHTED
 from zsg_core.metrics.registry import add_metric
 from zsg_core.training import schedule
 
@@ -30,7 +31,9 @@ def is_over_items(key: str) -> bool:
     if summaries.is_summary(key):
         kind, _, inner = summaries.split_key(key)
         return kind == summaries.SOURCE and is_over_items(inner)
-    whole = key.partition("/")[0]
+    whole, _, tail = key.partition("/")
+    if whole == HARNESS:
+        return WEIGHTED in tail.split("/")[1:]
     return whole in OVER_ITEMS or schedule.quick_items(whole) > 0
 
 

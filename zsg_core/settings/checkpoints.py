@@ -17,14 +17,16 @@ from pydantic import (
     BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from zsg_core.metrics import metrics as all_metrics
-from zsg_core.metrics.keys import ANSWERS
+from zsg_core.metrics.keys import ANSWERS, HARNESS
 from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.metrics.rank_classification import (
     CHOSEN_BY,
@@ -46,6 +48,7 @@ from zsg_core.settings.fields import (
     or_of_plugin,
 )
 from zsg_core.settings.gradients import GRADIENT_RATIO, GradientSettings
+from zsg_core.settings.lm_eval import TASK_PATTERN, LmEvalSettings, find_task
 from zsg_core.settings.representations import (
     DISTANCE,
     SILHOUETTE,
@@ -102,6 +105,24 @@ SnapshotSteps = Annotated[
     Any,
     BeforeValidator(_stride_or_none),
     WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]}),
+]
+
+
+def _check_metric(value: Any, check_known: ValidatorFunctionWrapHandler) -> Any:
+    """A metric of zsg's own, or the name of a task of lm-evaluation-harness."""
+    if isinstance(value, str) and find_task(value) is not None:
+        return value
+    return check_known(value)
+
+
+_METRICS: list[dict[str, Any]] = [
+    {"enum": list(all_metrics.NAMES)},
+    {"type": "string", "pattern": TASK_PATTERN},
+]
+MetricName = Annotated[
+    Literal[all_metrics.NAMES],  # type: ignore[valid-type]
+    WrapValidator(_check_metric),
+    WithJsonSchema({"anyOf": _METRICS}),
 ]
 
 
@@ -293,7 +314,8 @@ class CheckpointSettings(Strict):
             "What is measured. The run itself takes the loss at every checkpoint; "
             "evaluators take all others from the base and from every snapshot, so these "
             "need `snapshots`. Metrics may be added later. rank_accuracy needs test items "
-            "published with answer choices, such as P3's."
+            "published with answer choices, such as P3's. lm_eval/NAME is a task or group "
+            "of lm-evaluation-harness, such as lm_eval/mmlu."
         ),
     )
     generation: GenerationSettings = GenerationSettings()
@@ -408,6 +430,10 @@ class CheckpointSettings(Strict):
                 raise ValueError(
                     f"suites.{suite} does nothing without a metric of it: {', '.join(metrics)}"
                 )
+        if self.suites.lm_eval is not None and not self.harness_tasks:
+            raise ValueError(
+                f"suites.{HARNESS} does nothing without a metric of it, such as {HARNESS}/mmlu"
+            )
         if (all_metrics.REWARD in self.metrics) != (self.reward_model is not None):
             raise ValueError(
                 "metric reward and checkpoints.reward_model, a folder, need each other; one is"
@@ -442,8 +468,25 @@ class CheckpointSettings(Strict):
         answers are kept."""
         return [
             *(key for suite in all_metrics.SUITES for key in self.keys(suite)),
+            *self.harness_tasks,
             *self.inside,
         ]
+
+    @property
+    def lm_eval(self) -> LmEvalSettings:
+        """How tasks of lm-evaluation-harness are asked."""
+        return self.suites.lm_eval or LmEvalSettings()
+
+    @property
+    def harness_tasks(self) -> dict[str, str]:
+        """Keys of metrics that are tasks of lm-evaluation-harness, with the names of
+        these."""
+        tasks: dict[str, str] = {}
+        for metric in self.metrics:
+            task = find_task(metric)
+            if task is not None:
+                tasks[self.lm_eval.name_key(metric)] = task
+        return tasks
 
     def define_text_scores(self, keys: Iterable[str]) -> Ways:
         """By key of the test set's answers, what decides its score beside them."""

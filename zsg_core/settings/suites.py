@@ -1,5 +1,5 @@
 """Says every setting of benchmarks that checkpoints are scored on beside the test set:
-GSM8K, HumanEval, MT-Bench.
+GSM8K, HumanEval, MT-Bench, tasks of lm-evaluation-harness.
 
 Their questions are put in the run's own template. What decides a benchmark's answers,
 its file by its content included, is kept with them: a key of metrics is of one way of
@@ -8,11 +8,18 @@ answering only, and `name` makes another key.
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from zsg_core import addresses, secrets
 from zsg_core.metrics import metrics
 from zsg_core.settings.fields import Count, FolderName, Price, Seed, Strict
+from zsg_core.settings.lm_eval import LmEvalSettings
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 WayName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -287,6 +294,23 @@ class SuiteSettings(Strict):
         default=None,
         description="MT-Bench; needed by metric mt_bench, and by nothing else.",
     )
+    lm_eval: LmEvalSettings | None = Field(
+        default=None,
+        description=(
+            "How tasks of lm-evaluation-harness are asked, metrics lm_eval/NAME. Null "
+            "means as they say themselves."
+        ),
+    )
+
+    @model_serializer(mode="wrap")
+    def _leave_unasked_out(
+        self, serialize: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """A job that does not ask for them is written as before they were there."""
+        written = serialize(self)
+        if written.get("lm_eval") is None:
+            written.pop("lm_eval", None)
+        return written
 
     def find_benchmark(
         self, suite: str

@@ -1,0 +1,572 @@
+"""Runs tasks of lm-evaluation-harness inside the evaluate job, on the model that it holds:
+the one module that knows the harness.
+
+A task is loaded and its prompts are built once, whatever the number of checkpoints; what
+is kept is only of the requests, never of what a model said (the harness' own cache looks
+at prompts, and would give one checkpoint's answers for another's). Scoring and answering
+are zsg's own (scored_requests, jobs.model.generate): the harness asks for them through
+its `LM` interface.
+
+The harness' templates are Jinja, and a task of the user's may hold any: they are run in
+Jinja's sandbox, each compiled once. Which files a task may name, and that it names no
+code, is judged before (zsg_core.data.harness_tasks).
+"""
+
+import atexit
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import lm_eval.api.metrics
+import lm_eval.api.task
+import lm_eval.utils
+from jinja2 import BaseLoader, StrictUndefined
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.model import LM
+from lm_eval.api.registry import AGGREGATION_REGISTRY
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+
+from jobs.evaluating.harness_prompts import PromptWriter
+from jobs.evaluating.harness_values import (
+    GroupFound,
+    ItemFound,
+    KeyValues,
+    Metric,
+    TaskFound,
+    collect_values,
+)
+from jobs.evaluating.scored_requests import ScoredRequests
+from jobs.model.answer_loss import AnswerLoss
+from jobs.model.generate import Generator, cut_at_stops
+from zsg_core.data.harness_tasks import PACKAGED_READERS, HarnessTask
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.settings.lm_eval import PLAINLY
+from zsg_core.suites import BY_NUMBER, NUCLEUS
+
+logger = logging.getLogger(__name__)
+
+DISTRIBUTION = "lm_eval"
+NEW_TOKENS = 256  # where a task does not say how long an answer may be
+# by these names, the last counts most
+LENGTHS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks")
+UNTIL = ("\n\n",)  # where it does not say at what text an answer is over
+CUT = "{count} of {all} prompts of {task} were cut to the model's positions"
+OWN_SHOT = (
+    "{count} of {all} items of {task} are among their own solved examples, answer"
+    " included (lm-evaluation-harness draws them so)"
+)
+# makes a generator for a way of answering
+MakeGenerator = Callable[[Mapping[str, Any]], Generator]
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """The model as its weights are now. `budget`: the most tokens of a training
+    micro-batch."""
+
+    model: AnswerLoss
+    device: str
+    budget: int
+    positions: int
+    make_generator: MakeGenerator
+
+
+@dataclass(frozen=True)
+class HarnessTaken:
+    """What was taken of a key: values by keys and items, and what the model said to
+    each request."""
+
+    values: KeyValues
+    tasks: list[str]
+    ids: list[str]
+    outputs: list[dict[str, Any]]
+    digest: str
+
+
+class _Templates(SandboxedEnvironment):
+    """The harness' templates, each compiled once: that was 98 % of making prompts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True
+        )
+        self.filters["regex_replace"] = lm_eval.utils.regex_replace
+        self._compiled: dict[str, Any] = {}
+
+    def from_string(self, source: Any, *options: Any, **named: Any) -> Any:
+        """The template of a text."""
+        if source not in self._compiled:
+            self._compiled[source] = super().from_string(source, *options, **named)
+        return self._compiled[source]
+
+
+class _Datasets:
+    """The library `datasets` as tasks see it: clones of data sets, and files beside a
+    task's own, are found where they lie."""
+
+    def __init__(self) -> None:
+        self.root: Path | None = None
+        self.folders: Sequence[Path] = ()
+        self.cache: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(datasets, name)
+
+    def load_dataset(
+        self, path: str, name: str | None = None, **options: Any
+    ) -> datasets.DatasetDict:
+        """As datasets.load_dataset."""
+        files = options.get("data_files")
+        if path in PACKAGED_READERS and files is not None:
+            options["data_files"] = _place_files(files, self.folders)
+            options["cache_dir"] = self.cache
+        elif self.root is not None and (self.root / path).is_dir():
+            path = str(self.root / path)
+            options["cache_dir"] = self.cache
+        return datasets.load_dataset(path=path, name=name, **options)
+
+
+def _place_files(files: Any, folders: Sequence[Path]) -> Any:
+    """Names of files, those that are relative made absolute."""
+    if isinstance(files, Mapping):
+        return {split: _place_files(name, folders) for split, name in files.items()}
+    if isinstance(files, list | tuple):
+        return [_place_files(name, folders) for name in files]
+    if Path(files).is_absolute():
+        return files
+    paths = (folder / files for folder in folders)
+    return str(next((path for path in paths if path.exists()), files))
+
+
+_SOURCES = _Datasets()
+
+
+def prepare_library() -> None:
+    """Has the harness render templates in a sandbox, find data where they lie, and
+    print no bars; done once or often."""
+    datasets.disable_progress_bars()
+    if not isinstance(lm_eval.utils.env, _Templates):
+        lm_eval.utils.env = _Templates()
+    library: Any = lm_eval.api.task
+    library.datasets = _SOURCES
+    library.tqdm = _without_bar
+    logging.getLogger(DISTRIBUTION).setLevel(logging.ERROR)
+
+
+def _without_bar(iterable: Any, *_arguments: Any, **_options: Any) -> Any:
+    return iterable
+
+
+class _ServedModel(LM):
+    """The model as the harness asks it. Layouts of requests are kept from one
+    checkpoint to the next."""
+
+    def __init__(self, writer: PromptWriter) -> None:
+        super().__init__()
+        self.writer = writer
+        self.held: HeldModel | None = None
+        self.cut: dict[str, int] = {}
+        self._scored: ScoredRequests | None = None
+        self._rolling: tuple[ScoredRequests, list[int]] | None = None
+        self._prompts: list[list[int]] | None = None
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Nothing is cached by it."""
+        return ""
+
+    @property
+    def _model(self) -> HeldModel:
+        assert self.held is not None, "a model is held while tasks are taken"
+        return self.held
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A dialogue as one text."""
+        return self.writer.write_dialogue(chat_history, add_generation_prompt)
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """How likely continuations are after their contexts."""
+        model = self._model
+        if self._scored is None:
+            pairs = self.writer.encode_pairs([request.args for request in requests])
+            self._scored = ScoredRequests(pairs, model.positions)
+            self.cut["loglikelihood"] = self._scored.cut
+        scores = self._scored.measure(model.model, model.device, model.budget)
+        return [(score.log_likelihood, score.is_greedy) for score in scores]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """How likely whole texts are: each token once, after one beginning of
+        sequence, in windows of the model's positions."""
+        model = self._model
+        if self._rolling is None:
+            texts = self.writer.encode_rolling([asks.args[0] for asks in requests])
+            windows: list[tuple[list[int], list[int]]] = []
+            owners: list[int] = []
+            for number, ids in enumerate(texts):
+                overlapping = lm_eval.utils.get_rolling_token_windows(
+                    ids, self.writer.texts.first, model.positions, 1
+                )
+                for window in map(lm_eval.utils.make_disjoint_window, overlapping):
+                    windows.append(window)
+                    owners.append(number)
+            self._rolling = ScoredRequests(windows, model.positions), owners
+        scored, owners = self._rolling
+        sums = [0.0] * len(requests)
+        measured = scored.measure(model.model, model.device, model.budget)
+        for owner, score in zip(owners, measured, strict=True):
+            sums[owner] += score.log_likelihood
+        return sums
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """The answers to contexts, each up to the first of its stops."""
+        if self._prompts is None:
+            contexts = [request.args[0] for request in requests]
+            self._prompts = self.writer.encode_prompts(contexts)
+        answers = [""] * len(requests)
+        by_way: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            by_way.setdefault(repr(request.args[1]), []).append(number)
+        for numbers in by_way.values():
+            settings = requests[numbers[0]].args[1]
+            decoding = _read_way(settings, self.writer.texts.eos_text)
+            for number, answer in self._answer(decoding, numbers, requests):
+                answers[number] = answer
+        return answers
+
+    def _answer(
+        self,
+        decoding: Mapping[str, Any],
+        numbers: Sequence[int],
+        requests: Sequence[Any],
+    ) -> Iterator[tuple[int, str]]:
+        """The answers to the prompts of those numbers, all answered in one way."""
+        assert self._prompts is not None
+        model = self._model
+        room = model.positions - decoding["max_new_tokens"]
+        if room < 1:
+            raise UserError(
+                f"a task asks for answers of up to {decoding['max_new_tokens']} tokens, and the"
+                f" model has {model.positions} positions"
+            )
+        whole = [self._prompts[number] for number in numbers]
+        self.cut["generate_until"] = sum(len(ids) > room for ids in whole)
+        names = [_name_request(requests[number], number) for number in numbers]
+        ending = self.writer.add_ends(decoding)
+        generator = model.make_generator(ending)
+        answers = generator.answers([ids[-room:] for ids in whole], names)
+        for number, ids in zip(numbers, answers, strict=True):
+            yield number, cut_at_stops(self.writer.texts.decode(ids), ending["stops"])
+
+
+def _name_request(request: Any, number: int) -> str:
+    """What tells a request's draws apart, whatever else is asked."""
+    task, item, _repeats = request.metadata
+    return f"{task}/{item}~{number}" if request.repeats > 1 else f"{task}/{item}"
+
+
+def _read_way(settings: Mapping[str, Any], end: str) -> dict[str, Any]:
+    """A task's generation settings as zsg's way of answering. UserError for those that
+    it does not know. `end`: the end of sequence as text, which ends answers, too."""
+    remaining = dict(settings)
+    decoding: dict[str, Any] = {
+        "decoding": "greedy",
+        "max_new_tokens": _take_length(remaining),
+        "stops": _take_stops(remaining, end),
+    }
+    temperature = float(remaining.pop("temperature", 0.0) or 0.0)
+    is_drawn = remaining.pop("do_sample", True) and temperature > 0
+    top_p, top_k = remaining.pop("top_p", None), remaining.pop("top_k", None)
+    if is_drawn:
+        decoding |= {
+            "decoding": NUCLEUS,
+            "drawn": BY_NUMBER,
+            "seed": 0,
+            "temperature": temperature,
+            "top_p": 1.0 if top_p is None else float(top_p),
+        }
+    if is_drawn and top_k:
+        decoding["top_k"] = int(top_k)
+    if remaining:
+        names = ", ".join(sorted(map(str, remaining)))
+        raise UserError(f"generation_kwargs of a task: zsg does not know {names}")
+    return decoding
+
+
+def _take_length(settings: dict[str, Any]) -> int:
+    """How long an answer may be, by the name that counts most of those that are given."""
+    length = NEW_TOKENS
+    for name in LENGTHS:
+        value = settings.pop(name, None)
+        if value is not None:
+            length = int(value)
+    return length
+
+
+def _take_stops(settings: dict[str, Any], end: str) -> list[str]:
+    """The texts at which an answer is over, each once."""
+    until = settings.pop("until", None)
+    stops = list(UNTIL) if until is None else until
+    if isinstance(stops, str):
+        stops = [stops]
+    return [stop for stop in dict.fromkeys([*stops, end]) if stop]
+
+
+class LoadedTask:
+    """A task, a group or a tag, its prompts and the layout of its requests."""
+
+    def __init__(self, task: HarnessTask, how: Mapping[str, Any], writer: PromptWriter):
+        """UserError where it cannot be loaded: its data are not there, or its file is
+        not what the harness understands."""
+        self._task, self._how = task, how
+        self._served = _ServedModel(writer)
+        manager = TaskManager(
+            include_path=[str(folder) for folder in task.folders],
+            include_defaults=False,
+        )
+        with _telling(task):
+            self._loaded = manager.load([task.name])
+            for loaded in self._loaded["tasks"].values():
+                _set_shots(loaded, how)
+                _keep_requests(loaded)
+        self._flags: list[str] = []
+
+    def take(self, key: str, model: HeldModel) -> HarnessTaken:
+        """Its values by the weights that are held. UserError for what the harness
+        cannot do with it."""
+        self._served.held = model
+        with _telling(self._task):
+            results: Any = evaluate(
+                lm=self._served,
+                task_dict=self._loaded,
+                limit=self._how["limit"],
+                bootstrap_iters=0,
+                apply_chat_template=self._how["chat"] != PLAINLY,
+                fewshot_as_multiturn=self._how.get("fewshot_as_multiturn", False),
+            )
+        assert results is not None, "this process is the only rank"
+        if not self._flags:
+            self._flags = self._list_flags()
+        tasks = [self._read_task(name, results) for name in self._loaded["tasks"]]
+        values = collect_values(key, tasks, self._read_group(results))
+        values.flags.extend(self._flags)
+        items = [item for task in tasks for item in task.items]
+        return HarnessTaken(
+            values=values,
+            tasks=[item.task for item in items],
+            ids=[item.id for item in items],
+            outputs=list(_list_outputs(results["samples"])),
+            digest=_digest_prompts(results["samples"]),
+        )
+
+    def _list_flags(self) -> list[str]:
+        """Sentences on what its prompts are, which is the same at every checkpoint."""
+        flags = list(self._served.writer.flags)
+        for name, task in self._loaded["tasks"].items():
+            requests = task.instances
+            count = sum(map(functools.partial(_shows_own_answer, task), requests))
+            if count:
+                flags.append(OWN_SHOT.format(count=count, all=len(requests), task=name))
+        cut = sum(self._served.cut.values())
+        if cut:
+            count = sum(len(task.instances) for task in self._loaded["tasks"].values())
+            flags.append(CUT.format(count=cut, all=count, task=self._task.name))
+        return flags
+
+    def _read_task(self, name: str, results: Any) -> TaskFound:
+        """What was found of one task, by metrics and filters."""
+        task = self._loaded["tasks"][name]
+        items: dict[int, dict[Metric, Any]] = {}
+        facts: dict[int, tuple[str, str]] = {}
+        aggregations: dict[Metric, str] = {}
+        makers = task.aggregation()
+        for sample in results["samples"][name]:
+            number = int(sample["doc_id"])
+            facts.setdefault(number, (sample["prompt_hash"], _read_answer(sample)))
+            for metric in sample["metrics"]:
+                name_and_filter = metric, sample["filter"]
+                items.setdefault(number, {})[name_and_filter] = sample[metric]
+                aggregation = _name_aggregation(makers.get(metric))
+                aggregations.setdefault(name_and_filter, aggregation)
+        return TaskFound(
+            name=name,
+            items=[
+                ItemFound(name, number, *facts[number], values)
+                for number, values in sorted(items.items())
+            ],
+            aggregations=aggregations,
+            values=_read_numbers(results["results"][name]),
+        )
+
+    def _read_group(self, results: Any) -> GroupFound | None:
+        """The harness' own numbers of the group; None of a task or a tag."""
+        group = cast("Any", self._loaded).get("groups", {}).get(self._task.name)
+        if group is None:
+            return None
+        values = _read_numbers(results["results"].get(group.name, {}))
+        weighing = {
+            aggregate.metric
+            for aggregate in group.aggregate_metric_list or ()
+            if aggregate.weight_by_size
+        }
+        by_size = frozenset(metric for metric in values if metric[0] in weighing)
+        return GroupFound(values, by_size)
+
+
+class Harness:
+    """The tasks of a job, each loaded when it is first taken, for each way of asking."""
+
+    def __init__(self) -> None:
+        """What its data are read into goes when the process ends."""
+        prepare_library()
+        self._cache = tempfile.mkdtemp(prefix="zsg-lm-eval-")
+        atexit.register(shutil.rmtree, self._cache, ignore_errors=True)
+        self._loaded: dict[tuple[Any, ...], LoadedTask] = {}
+
+    def open_task(
+        self,
+        whose: str,
+        task: HarnessTask,
+        how: Mapping[str, Any],
+        data: Path | None,
+        make_writer: Callable[[], PromptWriter],
+    ) -> LoadedTask:
+        """A task as the model `whose` is asked. ClusterError where another version of
+        the harness is installed than was planned with."""
+        installed = importlib.metadata.version(DISTRIBUTION)
+        if how["harness"] != installed:
+            raise ClusterError(
+                f"lm-evaluation-harness is {installed} here, and {how['harness']} where this"
+                " was submitted; install the same version"
+            )
+        key = whose, task.name
+        if key not in self._loaded:
+            _SOURCES.root, _SOURCES.folders = data, task.folders
+            _SOURCES.cache = self._cache
+            self._loaded[key] = LoadedTask(task, how, make_writer())
+        return self._loaded[key]
+
+
+def _set_shots(task: Any, how: Mapping[str, Any]) -> None:
+    """Solved examples as lm-evaluation-harness sets them: a task that says 0 keeps it."""
+    default = task.get_config("num_fewshot")
+    if default is None:
+        task.set_config(key="num_fewshot", value=how["num_fewshot"] or 0)
+    elif default != 0 and how["num_fewshot"] is not None:
+        task.set_config(key="num_fewshot", value=how["num_fewshot"])
+    task.set_fewshot_seed(seed=how["fewshot_seed"])
+
+
+def _keep_requests(task: Any) -> None:
+    """Has a task build its requests once, and its documents be made once."""
+    build = task.build_all_requests
+    docs = task.eval_docs
+
+    def build_once(**options: Any) -> None:
+        if getattr(task, "_instances", None) is None:
+            build(**options)
+        for request in task._instances:
+            request.resps, request.filtered_resps = [], {}
+
+    task.build_all_requests = build_once
+    name = "test_docs" if task.has_test_docs() else "validation_docs"
+    setattr(task, name, lambda: docs)
+
+
+@contextlib.contextmanager
+def _telling(task: HarnessTask) -> Iterator[None]:
+    """Names the task in what ends the harness' work."""
+    try:
+        yield
+    except SecurityError as error:
+        raise UserError(
+            f"{task.path}: a template of it does what Jinja's sandbox forbids: {error}"
+        ) from None
+    except (UserError, ClusterError):
+        raise
+    except Exception as error:
+        logger.debug("lm-evaluation-harness", exc_info=True)
+        text = next(iter(str(error).splitlines()), "")[:300]
+        raise UserError(
+            f"{task.path}: lm-evaluation-harness cannot do {task.name}:"
+            f" {type(error).__name__}: {text}"
+        ) from error
+
+
+def _shows_own_answer(task: Any, request: Any) -> bool:
+    """Whether a request's context has the question of its own document twice."""
+    question = task.doc_to_text(request.doc)
+    context = request.args[0]
+    if not isinstance(question, str) or not isinstance(context, str):
+        return False
+    text = question.strip()
+    has_shots = bool(task.config.num_fewshot)
+    return has_shots and len(text) > 0 and context.count(text) > 1
+
+
+def _read_answer(sample: Mapping[str, Any]) -> str:
+    """What the model said, or the number of the option that it found likeliest."""
+    [*replies] = [reply for replies in sample["resps"] for reply in replies]
+    if replies and isinstance(replies[0], str):
+        return replies[0]
+    if len(replies) > 1 and isinstance(replies[0], tuple):
+        likely = [reply[0] for reply in replies]
+        return str(likely.index(max(likely)))
+    return str(replies)
+
+
+def _name_aggregation(aggregation: Any) -> str:
+    """The harness' name of how a metric's value is made of its items; the mean where it
+    has none for it, as the harness does."""
+    if aggregation is None:
+        return "mean"
+    names = {maker: name for name, maker in AGGREGATION_REGISTRY.items()}
+    return names.get(aggregation, "")
+
+
+def _read_numbers(results: Mapping[str, Any]) -> dict[Metric, float]:
+    """By metric and filter, the harness' numbers of a task or a group."""
+    numbers: dict[Metric, float] = {}
+    for name, value in results.items():
+        metric, comma, used = name.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            with contextlib.suppress(TypeError, ValueError):
+                numbers[metric, used] = float(value)
+    return numbers
+
+
+def _list_outputs(samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the model said to each item, as it is kept beside the journal."""
+    for task, of_task in samples.items():
+        for sample in of_task:
+            yield {
+                "task": task,
+                "doc_id": sample["doc_id"],
+                "filter": sample["filter"],
+                "doc_hash": sample["doc_hash"],
+                "prompt_hash": sample["prompt_hash"],
+                "target": sample["target"],
+                "resps": sample["resps"],
+                "filtered_resps": sample["filtered_resps"],
+            } | {metric: sample[metric] for metric in sample["metrics"]}
+
+
+def _digest_prompts(samples: Mapping[str, Any]) -> str:
+    """One digest of all items and prompts: of data, shots and template."""
+    rows = [
+        f"{task} {sample['doc_id']} {sample['doc_hash']} {sample['prompt_hash']}"
+        for task, of_task in samples.items()
+        for sample in of_task
+    ]
+    return lm_eval.utils.hash_string("\n".join(rows))

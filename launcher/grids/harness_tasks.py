@@ -1,0 +1,174 @@
+"""Finds the tasks of lm-evaluation-harness that a grid asks for, and says before anything
+is submitted what is wrong with them, and what they lack on nodes without internet.
+
+The harness itself is not imported: see zsg_core.data.harness_tasks.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from jobs.model import content
+from launcher.grids.input_faults import InputFaults
+from launcher.grids.suite_files import locate_file
+from zsg_core.data.harness_tasks import HarnessTask, TaskShelf, locate_shipped
+from zsg_core.errors import UserError
+from zsg_core.metrics.keys import HARNESS
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.suites import SuiteFile, name_task_folder
+
+METRICS = "checkpoints.metrics"
+TASKS_PATH = f"checkpoints.suites.{HARNESS}.tasks_path"
+DATA_PATH = f"checkpoints.suites.{HARNESS}.data_path"
+ABSENT = (
+    "metrics of lm-evaluation-harness need the package lm-eval: pip install"
+    " 'zsg[harness]'"
+)
+LACKS = (
+    "{metric} reads {data} of the hub, which is in no cache of this machine ({looked});"
+    " nodes without internet will not find it. Fetch it where there is internet (hf"
+    f" download --repo-type dataset {{data}}), or clone it below a folder and name that in"
+    f" {DATA_PATH}"
+)
+
+
+def find_harness_faults(
+    settings: Iterable[CheckpointSettings], faults: InputFaults
+) -> None:
+    """Adds, with the setting, which tasks are not there or hold what is not run."""
+    for checkpoints in _list_asking(settings):
+        for key in (TASKS_PATH, DATA_PATH):
+            path = _read_path(checkpoints, key)
+            if path is not None:
+                with faults.collecting(key, path):
+                    _locate_folder(key, path)
+        if faults:
+            continue
+        for metric, task in checkpoints.harness_tasks.items():
+            with faults.collecting(METRICS, metric):
+                _find_named(metric, checkpoints, task)
+
+
+def _list_asking(
+    settings: Iterable[CheckpointSettings],
+) -> list[CheckpointSettings]:
+    """Those of the settings that ask for tasks, each once: the points of a grid share
+    theirs."""
+    each = {id(checkpoints): checkpoints for checkpoints in settings}
+    return [checkpoints for checkpoints in each.values() if checkpoints.harness_tasks]
+
+
+def find_task(checkpoints: CheckpointSettings, task: str) -> HarnessTask:
+    """A task that checkpoints are scored on. UserError where there is none such."""
+    path = checkpoints.lm_eval.tasks_path
+    shipped = _locate_shipped()
+    if path is None:
+        return _open_shelf(None, shipped, ()).find(task)
+    folder = _locate_folder(TASKS_PATH, path)
+    files = (file for file in folder.rglob("*") if file.is_file())
+    stamps = sorted((file, file.stat().st_mtime_ns) for file in files)
+    return _open_shelf(folder, shipped, tuple(stamps)).find(task)
+
+
+def digest_tasks(checkpoints: CheckpointSettings) -> dict[str, SuiteFile]:
+    """Where the files of all tasks lie, with the digests of their content, and the
+    version of the harness; nothing where none is asked for."""
+    if not checkpoints.harness_tasks:
+        return {}
+    version = importlib.metadata.version(HARNESS)
+    files = {HARNESS: SuiteFile("", version)}
+    path = checkpoints.lm_eval.data_path
+    if path is not None:
+        folder = _locate_folder(DATA_PATH, path)
+        files[f"{HARNESS}#data"] = SuiteFile(str(folder), "")
+    for name in checkpoints.harness_tasks.values():
+        task = find_task(checkpoints, name)
+        for number, folder in enumerate(task.folders):
+            files[name_task_folder(name, number)] = SuiteFile(
+                str(folder), digest_folder(task, folder), {"version": task.version}
+            )
+    return files
+
+
+def digest_folder(task: HarnessTask, folder: Path) -> str:
+    """The digest of those files of a task that are in a folder."""
+    files = [path for path in task.files if path.is_relative_to(folder)]
+    return content.folder_digest(folder, files, content.sha256_of(files))
+
+
+def note_absent_data(
+    settings: Iterable[CheckpointSettings],
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """A sentence for each data set that a task reads and that lies neither below
+    `data_path` nor in a cache of this machine."""
+    notes: dict[str, None] = {}
+    for checkpoints in _list_asking(settings):
+        root = checkpoints.lm_eval.data_path
+        for metric, name in checkpoints.harness_tasks.items():
+            for data in find_task(checkpoints, name).data_sets:
+                if root is not None and (Path(root).expanduser() / data).is_dir():
+                    continue
+                looked = _list_caches(environment)
+                if not any(_is_cached(folder, data) for folder in looked):
+                    folders = ", ".join(map(str, looked))
+                    note = LACKS.format(metric=metric, data=data, looked=folders)
+                    notes.setdefault(note)
+    return list(notes)
+
+
+def _list_caches(environment: Mapping[str, str]) -> list[Path]:
+    """Where the Hugging Face libraries keep data sets, by their own variables."""
+    home = Path(
+        environment.get("HF_HOME")
+        or Path(environment.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    ).expanduser()
+    hub = environment.get("HF_HUB_CACHE") or home / "hub"
+    datasets = environment.get("HF_DATASETS_CACHE") or home / "datasets"
+    return [Path(hub).expanduser(), Path(datasets).expanduser()]
+
+
+def _is_cached(folder: Path, data: str) -> bool:
+    """Whether a cache has a data set, by the names that the libraries give folders."""
+    downloaded = "datasets--" + data.replace("/", "--")
+    read = data.replace("/", "___")
+    names = (downloaded, read, read.lower())
+    return any((folder / name).is_dir() for name in names)
+
+
+@lru_cache(maxsize=8)
+def _open_shelf(
+    folder: Path | None, shipped: Path, _stamps: tuple[tuple[Path, int], ...]
+) -> TaskShelf:
+    """The tasks of a folder and of the package, each file read once as it is now."""
+    return TaskShelf([] if folder is None else [folder], shipped)
+
+
+def _locate_shipped() -> Path:
+    """The folder of the harness' tasks. UserError where it is not installed."""
+    folder = locate_shipped()
+    if folder is None:
+        raise UserError(ABSENT)
+    return folder
+
+
+def _read_path(checkpoints: CheckpointSettings, key: str) -> str | None:
+    return getattr(checkpoints.lm_eval, key.rpartition(".")[2])
+
+
+def _locate_folder(key: str, path: str) -> Path:
+    """A folder that a setting names. UserError for what is none."""
+    folder = locate_file(key, path)
+    if not folder.is_dir():
+        raise UserError(f"{key}: {folder} is no folder")
+    return folder
+
+
+def _find_named(metric: str, checkpoints: CheckpointSettings, task: str) -> HarnessTask:
+    """The task of a metric; an error names the metric."""
+    try:
+        return find_task(checkpoints, task)
+    except UserError as error:
+        raise UserError(f"{METRICS}: {metric}: {error}") from None

@@ -1,0 +1,278 @@
+"""Do tasks of lm-evaluation-harness give, by zsg's own scoring and answering, what the
+harness finds by itself, item by item?"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lib import harness_goldens
+from tests.lib.harness_goldens import read_goldens
+from zsg_core.data.harness_tasks import TaskShelf
+from zsg_core.errors import UserError
+from zsg_core.settings.lm_eval import LmEvalSettings
+
+pytestmark = pytest.mark.engine
+
+pytest.importorskip("lm_eval", reason="no lm-evaluation-harness: extra harness")
+TOLERANCE = 2e-3  # of a log-likelihood, as the goldens say
+
+
+class Held:
+    """The small model, held as an evaluate job holds one, and what loads tasks."""
+
+    def __init__(self, folder: Path) -> None:
+        from jobs.evaluating.harness import Harness
+        from jobs.model.packed_attention import NAME
+
+        self.shelf = TaskShelf([harness_goldens.write_tasks(folder)])
+        self.tokenizer = harness_goldens.make_tokenizer()
+        self.model = harness_goldens.make_model(NAME)
+        self._harness = Harness()
+
+    def load(self, name: str, **settings: Any) -> Any:
+        """A task, asked in some way."""
+        from jobs.evaluating.harness_prompts import PromptWriter
+        from jobs.evaluating.items import Asker
+        from jobs.model.vocabulary import Vocabulary
+        from jobs.model.whole_texts import WholeTexts
+        from zsg_core.data.prompts import Template
+
+        version = importlib.metadata.version("lm_eval")
+        how = LmEvalSettings(**settings).how | {"harness": version}
+        texts = WholeTexts(self.tokenizer)
+
+        def tokenize(text: str) -> list[int]:
+            return texts.encode_alone([text])[0]
+
+        asker = Asker(Template("zsg"), Vocabulary(tokenize, 0, 1, texts.decode))
+        return self._harness.open_task(
+            str(how),
+            self.shelf.find(name),
+            how,
+            None,
+            lambda: PromptWriter(how["chat"], asker, texts),
+        )
+
+    def take(self, name: str, positions: int = 1024, **settings: Any) -> Any:
+        """What is taken of a task by the weights that the model has."""
+        return self.load(name, **settings).take(f"lm_eval/{name}", self.hold(positions))
+
+    def hold(self, positions: int = 1024) -> Any:
+        """The model as its weights are."""
+        from jobs.evaluating.harness import HeldModel
+        from jobs.model.answer_loss import AnswerLoss, choose_batching
+        from jobs.model.generate import Generator
+        from jobs.model.whole_texts import WholeTexts
+
+        texts = WholeTexts(self.tokenizer)
+
+        def make_generator(how: Mapping[str, Any]) -> Any:
+            return Generator(self.model, how, 0, 1, "cpu", texts.decode)
+
+        loss = AnswerLoss(self.model, choose_batching(self.model))
+        return HeldModel(loss, "cpu", 4096, positions, make_generator)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Held:
+    """One model for all tests of this module, whose weights stay."""
+    return Held(tmp_path_factory.mktemp("tasks") / "tasks")
+
+
+def list_likelihoods(item: Mapping[str, Any]) -> list[float]:
+    """The log-likelihoods of an item's requests."""
+    return [reply[0][0] for reply in item["resps"]]
+
+
+def test_options_and_groups_are_the_harness_own(held: Held) -> None:
+    """Each option's log-likelihood, whether it is greedy, the item's accuracy, the
+    hashes of item and prompt; the group by tasks and by sizes."""
+    expected = read_goldens()["expected"]["tiny_mmlu"]
+    taken = held.take("tiny_mmlu")
+
+    assert len(taken.outputs) == 14
+    for item in taken.outputs:
+        golden = expected["items"][item["task"]][item["doc_id"]]
+        assert list_likelihoods(item) == pytest.approx(golden["ll"], abs=TOLERANCE)
+        assert [reply[0][1] for reply in item["resps"]] == golden["greedy"]
+        assert (item["acc"], item["target"]) == (golden["acc"], golden["target"])
+        assert item["doc_hash"].startswith(golden["doc_hash"])
+        assert item["prompt_hash"].startswith(golden["prompt_hash"])
+    values = taken.values.values
+    results = expected["results"]["tiny_mmlu"]
+    assert values["lm_eval/tiny_mmlu/weighted"] == pytest.approx(
+        results["acc,none"], abs=1e-4
+    )
+    macro = read_goldens()["expected"]["tiny_mmlu_macro"]["acc,none"]
+    assert values["lm_eval/tiny_mmlu"] == pytest.approx(macro, abs=1e-4)
+
+
+def test_answers_are_the_harness_own_to_the_letter(held: Held) -> None:
+    """Prompts with drawn shots, and what the model says to them, by their hashes."""
+    expected = read_goldens()["expected"]["tiny_gsm_model"]
+    taken = held.take("tiny_gsm")
+    strict = [one for one in taken.outputs if one["filter"] == "strict-match"]
+
+    said = [one["resps"][0][0] for one in strict]
+    hashes = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in said]
+    assert hashes == expected["said_utf8_sha256"]
+    assert [one["prompt_hash"][:16] for one in strict] == expected["prompts"]
+    assert set(taken.values.values) == {
+        "lm_eval/tiny_gsm",
+        "lm_eval/tiny_gsm/exact_match/flexible-extract",
+    }
+
+
+@pytest.mark.parametrize(
+    ("positions", "way"),
+    [
+        (1024, "add_bos_token=False (each token predicted once, after one BOS)"),
+        (64, "add_bos_token=False, max_length=64 (windows)"),
+    ],
+)
+def test_perplexity_predicts_each_token_once(
+    held: Held, positions: int, way: str
+) -> None:
+    """After one beginning of sequence, not two; beyond the model's positions in
+    windows. The shares of items have the perplexity for their mean."""
+    expected = read_goldens()["expected"]["tiny_text"][way]
+    loaded = held.load("tiny_text", fewshot_seed=positions)
+    taken = loaded.take("lm_eval/tiny_text", held.hold(positions))
+
+    sums = [one["resps"][0][0] for one in taken.outputs]
+    assert sums == pytest.approx(expected["ll"], abs=TOLERANCE)
+    bits = taken.values.values["lm_eval/tiny_text/bits_per_byte"]
+    assert bits == pytest.approx(expected["bits_per_byte"], abs=1e-4)
+
+
+def test_options_of_unequal_length_by_every_rule(held: Held) -> None:
+    """The sum, by letters, by bytes, and against the option without its question."""
+    expected = read_goldens()["expected"]["tiny_full"]
+    taken = held.take("tiny_full")
+
+    for item, golden in zip(taken.outputs, expected["items"], strict=True):
+        both = golden["ll"] + golden["ll_unconditional"]
+        assert list_likelihoods(item) == pytest.approx(both, abs=TOLERANCE)
+        for rule in ("acc", "acc_norm", "acc_bytes", "acc_mutual_info"):
+            assert item[rule] == golden[rule]
+    values = taken.values.values
+    assert values["lm_eval/tiny_full"] == expected["results"]["acc,none"]
+    by_information = values["lm_eval/tiny_full/acc_mutual_info"]
+    assert by_information == expected["results"]["acc_mutual_info,none"]
+
+
+@pytest.mark.parametrize(("several", "way"), [(True, "multiturn"), (False, "one_turn")])
+def test_a_chat_template_of_the_model_is_written_as_by_the_harness(
+    held: Held, several: bool, way: str
+) -> None:
+    """Shots as turns, or all in one: prompts letter for letter, and the options."""
+    expected = read_goldens()["expected"]["tiny_mmlu_tools_chat"]
+    held.tokenizer.chat_template = expected["template"]
+    loaded = held.load("tiny_mmlu_tools", chat="model", fewshot_as_multiturn=several)
+    taken = loaded.take("lm_eval/tiny_mmlu_tools", held.hold())
+
+    [task] = loaded._loaded["tasks"].values()
+    assert list(task.instances[0].args) == expected[way]["request"]
+    likelihoods = list_likelihoods(taken.outputs[0])
+    assert likelihoods == pytest.approx(expected[way]["ll"], abs=TOLERANCE)
+
+
+def test_a_prompt_in_the_run_template_is_what_the_run_trains_on(held: Held) -> None:
+    """Piece by piece, as its test loss reads it; the option is what would be learnt,
+    without the token that closes it."""
+    from zsg_core.data import prompts
+    from zsg_core.data.examples import Example
+    from zsg_core.data.prompts import Template
+
+    loaded = held.load("tiny_mmlu_tools", chat="run")
+    writer = loaded._served.writer
+    messages = [
+        {"role": "system", "content": "About tools."},
+        {"role": "user", "content": "What drives a nail?"},
+    ]
+    [(context, option)] = writer.encode_pairs(
+        [(writer.write_dialogue(messages), "A hammer")]
+    )
+
+    example = Example(
+        id="",
+        task="",
+        turns=(("What drives a nail?", "A hammer"),),
+        system="About tools.",
+    )
+    words = writer.asker.vocabulary
+    learnt = prompts.encode_example(
+        example,
+        template=Template("zsg"),
+        tokenize=words.tokenize,
+        bos=words.bos,
+        eos=words.eos,
+        max_length=1000,
+    )
+    [(start, stop)] = learnt.spans
+    assert [*context, *option, words.eos] == learnt.ids
+    assert (len(context), len(option)) == (start, stop - start - 1)
+
+
+def test_prompts_are_kept_and_answers_are_not(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second pass builds no prompt and finds the same; with other weights it finds
+    what a fresh load finds with them."""
+    import torch
+
+    loaded = held.load("tiny_mmlu", fewshot_seed=5)
+    first = loaded.take("lm_eval/tiny_mmlu", held.hold())
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a prompt is built again")
+
+    for task in loaded._loaded["tasks"].values():
+        monkeypatch.setattr(task, "fewshot_context", refuse)
+    again = loaded.take("lm_eval/tiny_mmlu", held.hold())
+    assert again.outputs == first.outputs and again.digest == first.digest
+
+    weight = next(held.model.parameters())
+    kept = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(-1.5)
+        swapped = loaded.take("lm_eval/tiny_mmlu", held.hold())
+        fresh = held.take("tiny_mmlu", fewshot_seed=6)
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+    swapped_likelihoods = list(map(list_likelihoods, swapped.outputs))
+    assert swapped_likelihoods == list(map(list_likelihoods, fresh.outputs))
+    assert swapped_likelihoods != list(map(list_likelihoods, first.outputs))
+
+
+def test_a_template_that_reaches_for_python_is_stopped(
+    held: Held, tmp_path: Path
+) -> None:
+    """The harness' templates run in Jinja's sandbox: a task's text is no program."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="sly")
+    task["doc_to_text"] = "{{ ctx.__class__.__mro__ }}"
+    harness_goldens.write_task(folder, "sly", task)
+    held.shelf = TaskShelf([folder])
+
+    with pytest.raises(UserError, match="sandbox forbids"):
+        held.load("sly", fewshot_seed=9)
+
+
+def test_an_item_among_its_own_shots_is_told(held: Held, tmp_path: Path) -> None:
+    """As where shots are drawn from the very split that is asked, by another name."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_gsm"], task="leaky")
+    files = {"test": "gsm_test.jsonl", "train": "gsm_test.jsonl"}
+    task["dataset_kwargs"] = {"data_files": files}
+    harness_goldens.write_task(folder, "leaky", task)
+    held.shelf = TaskShelf([folder])
+    flags = held.take("leaky", fewshot_seed=7).values.flags
+
+    assert any("among their own solved examples" in flag for flag in flags)

@@ -1,0 +1,169 @@
+"""Are tasks of lm-evaluation-harness read without the harness, and is what a user's own
+hold of code refused before anything runs?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.grids import harness_tasks
+from tests.lib import harness_goldens
+from tests.lib.harness_goldens import read_goldens, write_task
+from zsg_core.data.harness_tasks import TaskShelf
+from zsg_core.errors import UserError
+from zsg_core.settings.checkpoints import CheckpointSettings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder with tasks, groups and their data."""
+    return harness_goldens.write_tasks(tmp_path / "tasks")
+
+
+def write_plain_task(folder: Path, **changes: Any) -> None:
+    """A task `own`, with some settings changed."""
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    write_task(folder, "own", task | changes)
+
+
+def test_a_group_is_all_that_decides_it(folder: Path) -> None:
+    """Its file, those of its tasks, and their data; not its neighbours'."""
+    task = TaskShelf([folder]).find("tiny_mmlu")
+
+    names = {path.name for path in task.files}
+    assert names == {
+        "tiny_mmlu.yaml",
+        *(f"tiny_mmlu_{one}.yaml" for one in harness_goldens.SUBJECTS),
+        *(f"mmlu_{one}_dev.jsonl" for one in harness_goldens.SUBJECTS),
+        *(f"mmlu_{one}_test.jsonl" for one in harness_goldens.SUBJECTS),
+    }
+    assert task.folders == (folder,) and task.data_sets == ()
+
+
+def test_a_tag_is_the_tasks_that_carry_it(folder: Path) -> None:
+    """And an included file is read under the one that includes it, whose keys win."""
+    (folder / "_base").write_text("tag: letters\nmetadata: {version: 3}\n")
+    for name in ("one", "two"):
+        task = dict(read_goldens()["tasks"]["tiny_full"], task=name, include="_base")
+        write_task(folder, name, task)
+    write_task(folder, "two", task | {"metadata": {"version": 4}})
+    found = TaskShelf([folder]).find("letters")
+
+    assert found.version == "3,4"
+    assert {path.name for path in found.files} == {
+        "one.yaml",
+        "two.yaml",
+        "_base",
+        "full.jsonl",
+    }
+
+
+def test_shipped_tasks_are_found_where_the_package_lies(tmp_path: Path) -> None:
+    """By the folder that is called as the name begins, or by a look into all."""
+    shipped = tmp_path / "lm_eval/tasks"
+    (shipped / "quiz/easy").mkdir(parents=True)
+    (shipped / "elsewhere").mkdir()
+    text = "task: {}\ndataset_path: owner/quiz\noutput_type: multiple_choice\n"
+    (shipped / "quiz/easy/a.yaml").write_text(text.format("quiz_easy"))
+    (shipped / "elsewhere/b.yaml").write_text(text.format("trivia"))
+    shelf = TaskShelf([], shipped)
+
+    easy, trivia = shelf.find("quiz_easy"), shelf.find("trivia")
+    assert easy.folders == (shipped / "quiz/easy",)
+    assert trivia.folders == (shipped / "elsewhere",)
+    assert easy.data_sets == ("owner/quiz",)
+    with pytest.raises(UserError, match=r"no task, group or tag 'quiz_esy'.*quiz_easy"):
+        shelf.find("quiz_esy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"unsafe_code": True}, "runs code that the model wrote"),
+        ({"use_prompt": "promptsource:all"}, "another library"),
+        ({"metric_list": [{"metric": "./evil"}]}, "no metric of the harness"),
+        ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "from the hub"),
+        ({"dataset_path": "../elsewhere"}, "neither OWNER/NAME"),
+        ({"dataset_path": "pandas/../x"}, "neither OWNER/NAME"),
+        ({"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, "is no file"),
+        ({"dataset_kwargs": {"data_files": "https://x/y.json"}}, "no name of a file"),
+        ({"dataset_kwargs": {"data_files": "full.pkl"}}, "ends in none of"),
+        ({"dataset_kwargs": {"loader": "x"}}, "none of data_dir"),
+        ({"dataset_kwargs": {}}, "names no file"),
+        ({"include": "../../secret.yaml"}, "outside its folder"),
+        ({"class": "own.Task"}, "names Python code"),
+    ],
+)
+def test_what_a_task_may_not_hold_is_refused_by_name(
+    folder: Path, changes: dict[str, Any], problem: str
+) -> None:
+    """With its file; nothing of it was run or fetched."""
+    (folder / "full.pkl").write_bytes(b"")
+    (folder.parent.parent / "secret.yaml").write_text("a: 1\n")
+    write_plain_task(folder, **changes)
+
+    with pytest.raises(UserError, match=problem):
+        TaskShelf([folder]).find("own")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("task: own\nprocess_docs: !function code.run\n", "names Python code"),
+        ("task: own\nx: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
+        ("task: own\nx: !evil y\n", "not valid YAML"),
+        ("- a list\n", "is no mapping"),
+        ("task: [\n", "not valid YAML"),
+        (f"task: own\nx: {'[' * 500}\n", "not valid YAML"),
+        ("task: own\ninclude: own.yaml\n", "nested in a circle"),
+    ],
+)
+def test_odd_files_are_one_clear_error(folder: Path, text: str, problem: str) -> None:
+    """A tag of YAML's that would make objects among them."""
+    (folder / "code.py").write_text("raise SystemExit('this was run')\n")
+    (folder / "own.yaml").write_text(text)
+
+    with pytest.raises(UserError, match=problem):
+        TaskShelf([folder]).find("own")
+
+
+def test_groups_in_a_circle_end(folder: Path) -> None:
+    """Each names the other."""
+    write_task(folder, "a", {"group": "a", "task": ["b"]})
+    write_task(folder, "b", {"group": "b", "task": ["a"]})
+
+    with pytest.raises(UserError, match="nested in a circle"):
+        TaskShelf([folder]).find("a")
+
+
+def test_data_that_no_cache_has_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the setting and what helps; not where a cache or `data_path` has them."""
+    tasks, hub = tmp_path / "tasks", tmp_path / "home/hub"
+    tasks.mkdir()
+    hub.mkdir(parents=True)
+    write_plain_task(tasks, dataset_path="owner/quiz", dataset_kwargs=None)
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    monkeypatch.setattr(harness_tasks, "locate_shipped", lambda: shipped)
+
+    def note(**settings: str) -> list[str]:
+        made = CheckpointSettings.model_validate(
+            {
+                "metrics": ["lm_eval/own"],
+                "snapshots": 1,
+                "suites": {"lm_eval": {"tasks_path": str(tasks), **settings}},
+            }
+        )
+        return harness_tasks.note_absent_data(
+            [made], {"HF_HOME": str(tmp_path / "home")}
+        )
+
+    [told] = note()
+    assert "lm_eval/own reads owner/quiz" in told and "data_path" in told
+    (hub / "datasets--owner--quiz").mkdir()
+    assert note() == []
+    (hub / "datasets--owner--quiz").rmdir()
+    (tmp_path / "clones/owner/quiz").mkdir(parents=True)
+    assert note(data_path=str(tmp_path / "clones")) == []

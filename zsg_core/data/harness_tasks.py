@@ -1,0 +1,548 @@
+"""Reads tasks of lm-evaluation-harness from their YAML files, without the harness and
+without running anything of theirs.
+
+A task is named by a YAML file; a group names others, and a tag is carried by some.
+What is found of one: the files that decide it, the version that it says it has, and the
+data sets that it needs. A task of the user's may hold no code: `!function` and `class`
+import the Python file beside them, an unknown metric is fetched from the hub as a
+script, and so are a few kinds of data; those are refused here, before anything is
+submitted. What is shipped with the harness is trusted as any installed package is.
+"""
+
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+
+from zsg_core.errors import UserError
+from zsg_core.schema_errors import format_brief, suggest_nearest
+from zsg_core.shown_text import make_showable
+
+# what reads files of a user's, in the library `datasets`
+PACKAGED_READERS = ("arrow", "csv", "json", "parquet", "text")
+SUFFIXES = (".arrow", ".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
+DATA_OPTIONS = (
+    "data_dir",
+    "data_files",
+    "delimiter",
+    "encoding",
+    "field",
+    "revision",
+    "sep",
+    "trust_remote_code",
+)
+# of what the harness itself registers (lm_eval/api/metrics.py)
+KNOWN_METRICS = frozenset(
+    "acc acc_all acc_bytes acc_mutual_info acc_norm bits_per_byte bleu brier_score"
+    " byte_perplexity bypass chrf chrf++ exact_match f1 likelihood mcc perplexity ter"
+    " word_perplexity".split()
+)
+FUNCTION = "!function"
+PACKAGE = "lm_eval"
+MOST_BYTES = 1_000_000
+MOST_DEPTH = 20  # of groups within groups, and of includes
+MOST_FILES = 5000
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?")
+_DEFINES = re.compile(
+    rb"""^[ \t]*["']?(?:task|group|tag)["']?[ \t]*:[ \t]*["']?([\w.+-]+)["']?[ \t]*,?\r?$""",
+    re.MULTILINE,
+)
+_FROM_HUB = re.compile(r"\bevaluate\.load\(|\bfrom evaluate import\b")
+
+
+def locate_shipped() -> Path | None:
+    """The folder of the tasks that are shipped with the harness; None where it is not
+    installed. Imports nothing."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent / "tasks"
+
+
+class FunctionName(str):
+    """What `!function` names: code beside the file."""
+
+
+class _Constructor(SafeConstructor):
+    """Makes plain values, and names of functions; any other tag is an error."""
+
+
+def _read_function(_constructor: Any, node: Any) -> FunctionName:
+    return FunctionName(node.value)
+
+
+_Constructor.add_constructor(FUNCTION, _read_function)
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """One YAML file with what it includes merged in, the nearer value first. `files`:
+    itself and those."""
+
+    path: Path
+    settings: Mapping[str, Any]
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str | None:
+        """The task or group that it defines; None of one that is only included."""
+        name = self.settings.get("group", self.settings.get("task"))
+        return name if isinstance(name, str) else None
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that its task carries."""
+        tags = self.settings.get("tag", [])
+        listed = [tags] if isinstance(tags, str) else tags
+        return [tag for tag in listed if isinstance(tag, str)]
+
+    @property
+    def is_group(self) -> bool:
+        return "group" in self.settings and "class" not in self.settings
+
+
+@dataclass(frozen=True)
+class HarnessTask:
+    """A task, a group or a tag. `path`: the file that names it; `folders`: where the
+    harness is to look; `files`: those that decide it; `version`: what it says of
+    itself; `data_sets`: what it needs of the hub, or of a clone."""
+
+    name: str
+    path: Path
+    folders: tuple[Path, ...]
+    files: tuple[Path, ...]
+    version: str
+    data_sets: tuple[str, ...] = ()
+
+
+@dataclass
+class _Closure:
+    """What belongs to a task, as it is collected."""
+
+    tasks: list[TaskFile] = field(default_factory=list[TaskFile])
+    files: dict[Path, None] = field(default_factory=dict[Path, None])
+
+    def add(self, file: TaskFile) -> None:
+        """A task, or a group."""
+        self.files.update(dict.fromkeys(file.files))
+        if not file.is_group:
+            self.tasks.append(file)
+
+
+class TaskShelf:
+    """The tasks of some folders, and of those that are shipped with the harness."""
+
+    def __init__(
+        self,
+        folders: Sequence[Path] = (),
+        shipped: Path | None = None,
+        shipped_folders: Sequence[Path] = (),
+    ) -> None:
+        """`folders`: those that are read whole; `shipped`: the folder `tasks` of the
+        package lm_eval, of which only what is needed is read; `shipped_folders`: those of
+        these in which that is, where it is known."""
+        self._own, self._shipped = folders, shipped
+        self._read: dict[Path, TaskFile] = {}
+        self._shipped_folders = dict.fromkeys(shipped_folders)
+        self._listed: dict[Path, list[TaskFile]] = {}
+        self._names: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, name: str) -> HarnessTask:
+        """The task, group or tag of that name. UserError where there is none, or where
+        one of the user's holds what zsg does not run."""
+        closure = _Closure()
+        first = self._collect(name, closure, 0)
+        folders = [*self._shipped_folders, *self._own]
+        used = [
+            folder
+            for folder in folders
+            if any(path.is_relative_to(folder) for path in closure.files)
+        ]
+        needed: dict[str, None] = {}
+        for task in closure.tasks:
+            needed.update(dict.fromkeys(self._check(task, closure)))
+        return HarnessTask(
+            name=name,
+            path=first.path,
+            folders=tuple(used),
+            files=tuple(sorted(closure.files)),
+            version=_read_version(first, closure.tasks),
+            data_sets=tuple(needed),
+        )
+
+    def _collect(self, name: str, closure: _Closure, depth: int) -> TaskFile:
+        """Adds what belongs to a name; returns the first file of it."""
+        if depth > MOST_DEPTH:
+            raise UserError(f"{format_brief(name)}: its groups are nested in a circle")
+        files = self._find_files(name)
+        if not files:
+            raise UserError(self._explain_absence(name))
+        for file in files:
+            closure.add(file)
+            if len(closure.files) > MOST_FILES:
+                raise UserError(
+                    f"{format_brief(name)}: names more than {MOST_FILES} files"
+                )
+            if file.is_group:
+                self._collect_members(file.settings, file.path, closure, depth)
+        return files[0]
+
+    def _collect_members(
+        self, group: Mapping[str, Any], path: Path, closure: _Closure, depth: int
+    ) -> None:
+        """Adds what a group names: tasks, groups and tags, or groups that stand in it."""
+        members = group.get("task", [])
+        if not isinstance(members, list):
+            members = [members]
+        for member in members:
+            if isinstance(member, Mapping):
+                inner = member.get("group", member.get("task"))
+                if isinstance(inner, str) and self._find_files(inner):
+                    self._collect(inner, closure, depth + 1)
+                elif isinstance(member.get("task"), list) and depth < MOST_DEPTH:
+                    self._collect_members(member, path, closure, depth + 1)
+                else:
+                    raise _refuse(
+                        path, f"names {format_brief(inner)}, which is no task"
+                    )
+            elif isinstance(member, str):
+                self._collect(member, closure, depth + 1)
+            else:
+                raise _refuse(path, f"names {format_brief(member)}, which is no task")
+
+    def _find_files(self, name: str) -> list[TaskFile]:
+        """The file that defines a name, or those of the tasks that carry it as a tag."""
+        for folder in self._own:
+            if files := self._select(self._list_folder(folder), name):
+                return files
+        for folder in self._find_shipped(name):
+            if files := self._select(self._list_folder(folder), name):
+                self._shipped_folders.setdefault(folder)
+                return files
+        return []
+
+    @staticmethod
+    def _select(files: Sequence[TaskFile], name: str) -> list[TaskFile]:
+        named = [file for file in files if file.name == name]
+        return named[:1] or [file for file in files if name in file.tags]
+
+    def _list_folder(self, folder: Path) -> list[TaskFile]:
+        """All task files of a folder, in the order in which the harness reads them."""
+        if folder in self._listed:
+            return self._listed[folder]
+        paths = sorted(folder.rglob("*.yaml"), key=lambda path: path.as_posix())
+        if len(paths) > MOST_FILES:
+            raise UserError(f"{_show(folder)}: more than {MOST_FILES} files of tasks")
+        opened = map(self._open, paths)
+        self._listed[folder] = [file for file in opened if file is not None]
+        return self._listed[folder]
+
+    def _open(self, path: Path) -> TaskFile | None:
+        """A task file; None of a shipped one that cannot be read, which the harness
+        passes over, too."""
+        if path not in self._read:
+            try:
+                self._read[path] = self._load(path, 0)
+            except UserError:
+                if self._is_shipped(path):
+                    return None
+                raise
+        return self._read[path]
+
+    def _load(self, path: Path, depth: int) -> TaskFile:
+        """Reads a file and what it includes; its own keys win."""
+        if depth > MOST_DEPTH:
+            raise _refuse(path, "its includes are nested in a circle")
+        settings = read_task_yaml(path)
+        included = settings.pop("include", [])
+        merged: dict[str, Any] = {}
+        files = [path]
+        for name in included if isinstance(included, list) else [included]:
+            if not isinstance(name, str):
+                raise _refuse(path, f"includes {format_brief(name)}, which is no file")
+            include = self._load(self._locate(path, name), depth + 1)
+            merged.update(include.settings)
+            files += include.files
+        merged.update(settings)
+        return TaskFile(path, merged, tuple(files))
+
+    def _locate(self, path: Path, name: str) -> Path:
+        """Where a file lies that another names. UserError where it is not there, or
+        lies outside the folders of tasks."""
+        named = path.parent / name
+        allowed = [*self._own, *filter(None, [self._shipped])]
+        try:
+            resolved = named.resolve()
+            is_there = resolved.is_file()
+        except (OSError, RuntimeError, ValueError):
+            is_there, resolved = False, named
+        if not is_there:
+            raise _refuse(path, f"names {format_brief(name)}, which is no file")
+        if not any(resolved.is_relative_to(folder.resolve()) for folder in allowed):
+            raise _refuse(path, f"names {format_brief(name)}, outside its folder")
+        return resolved
+
+    def _is_shipped(self, path: Path) -> bool:
+        return self._shipped is not None and path.is_relative_to(self._shipped)
+
+    @cached_property
+    def _shipped_names(self) -> dict[str, list[Path]]:
+        """By names that any shipped file seems to define, the folders of these: a look
+        into 14,000 files."""
+        return {} if self._shipped is None else _list_names(self._shipped)
+
+    def _names_below(self, folder: Path) -> dict[str, list[Path]]:
+        """The same of one of the folders that are shipped."""
+        if folder not in self._names:
+            self._names[folder] = _list_names(folder)
+        return self._names[folder]
+
+    def _find_shipped(self, name: str) -> list[Path]:
+        """The shipped folders that may define a name: those in which something was
+        found before, those that are called as the name begins, or any."""
+        for folder in self._shipped_folders:
+            if self._select(self._list_folder(folder), name):
+                return [folder]
+        if self._shipped is None:
+            return []
+        for folder in self._top_folders:
+            if name.startswith(folder.name):
+                if folders := self._names_below(folder).get(name):
+                    return folders
+        return self._shipped_names.get(name, [])
+
+    @cached_property
+    def _top_folders(self) -> list[Path]:
+        """The folders of the shipped tasks, those with the longest names first."""
+        assert self._shipped is not None
+        folders = [path for path in self._shipped.iterdir() if path.is_dir()]
+        return sorted(folders, key=lambda path: (-len(path.name), path.name))
+
+    def _explain_absence(self, name: str) -> str:
+        names = [*self._shipped_names]
+        for folder in self._own:
+            names += [file.name for file in self._list_folder(folder) if file.name]
+        looked = " and ".join(_show(folder) for folder in self._own)
+        beside = "; tasks_path names a folder of yours"
+        if looked:
+            beside = f", nor in {looked}"
+        return (
+            f"lm-evaluation-harness has no task, group or tag {format_brief(name)}"
+            f"{beside}.{suggest_nearest(name, names)}"
+        )
+
+    def _check(self, task: TaskFile, closure: _Closure) -> list[str]:
+        """The data sets of the hub that a task needs. UserError for what it holds that
+        zsg does not run; adds to the closure the files beside it that decide it."""
+        settings = task.settings
+        if settings.get("unsafe_code"):
+            raise _refuse(task.path, "runs code that the model wrote (unsafe_code)")
+        metrics = _list_metrics(task)
+        if self._is_shipped(task.path):
+            self._check_shipped(task, closure)
+            return _list_data_sets(settings)
+        _refuse_code(task)
+        _refuse_unknown_metrics(task, metrics)
+        self._add_data_files(task, closure)
+        names = _list_data_sets(settings)
+        if any("/" not in name for name in names):
+            raise _refuse(
+                task.path, f"dataset_path: {names[0]} is no OWNER/NAME of the hub"
+            )
+        return names
+
+    def _add_data_files(self, task: TaskFile, closure: _Closure) -> None:
+        """Adds the files of a user's task's data. UserError for those of a kind that
+        may run code."""
+        for name in _list_data_files(task):
+            file = self._locate(task.path, name)
+            if not file.name.endswith(SUFFIXES):
+                raise _refuse(
+                    task.path,
+                    f"{format_brief(name)} ends in none of {', '.join(SUFFIXES)}",
+                )
+            closure.files.setdefault(file)
+
+    def _check_shipped(self, task: TaskFile, closure: _Closure) -> None:
+        """Adds the Python beside a shipped task. UserError where it fetches a script
+        from the hub."""
+        if not any(_list_functions(task.settings)):
+            return
+        for path in sorted(task.path.parent.glob("*.py")):
+            closure.files.setdefault(path)
+            if _FROM_HUB.search(path.read_text(encoding="utf-8", errors="replace")):
+                raise _refuse(
+                    task.path,
+                    f"its {path.name} takes a metric from the hub (evaluate.load), which"
+                    " nodes do not fetch",
+                )
+
+
+def _list_names(root: Path) -> dict[str, list[Path]]:
+    """By names that files below a folder seem to define, the folders of these."""
+    folders: dict[str, dict[Path, None]] = {}
+    for path in sorted(root.rglob("*yaml")):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        for name in _DEFINES.findall(content):
+            of_name = folders.setdefault(name.decode("ascii", "replace"), {})
+            of_name.setdefault(path.parent)
+    return {name: list(of_name) for name, of_name in folders.items()}
+
+
+def read_task_yaml(path: Path) -> dict[str, Any]:
+    """The plain values of a task file; names of functions are FunctionName. UserError
+    for what is no YAML mapping, holds another tag, or is larger than any task."""
+    try:
+        if not path.is_file():
+            raise _refuse(path, "is no file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise _refuse(path, f"cannot be read: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise _refuse(path, f"more than {MOST_BYTES:,} bytes; is this a task?")
+    reader = YAML(typ="safe", pure=True)
+    reader.version = (1, 1)  # as the harness reads it
+    reader.Constructor = _Constructor
+    try:
+        settings = reader.load(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise _refuse(path, "not valid YAML: nested too deeply") from None
+    except Exception as error:  # ruamel meets odd text with errors of many kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise _refuse(path, f"not valid YAML: {lines[0][:200]}") from None
+    if not isinstance(settings, dict):
+        raise _refuse(path, "is no mapping of keys to values")
+    return {str(key): value for key, value in settings.items()}
+
+
+def _list_metrics(task: TaskFile) -> list[Any]:
+    """The metrics that a task names. UserError for one that is fetched from the hub."""
+    metrics = task.settings.get("metric_list") or []
+    if not isinstance(metrics, list):
+        raise _refuse(task.path, "metric_list is no list")
+    for metric in metrics:
+        if isinstance(metric, Mapping) and metric.get("hf_evaluate"):
+            raise _refuse(task.path, "takes a metric from the hub (hf_evaluate)")
+    return metrics
+
+
+def _refuse_code(task: TaskFile) -> None:
+    """UserError for a task of the user's that names code, a prompt of another library
+    or options of which some run code."""
+    functions = list(_list_functions(task.settings))
+    if functions or "class" in task.settings:
+        named = f"{FUNCTION} {functions[0]}" if functions else "class"
+        raise _refuse(
+            task.path,
+            f"names Python code ({format_brief(named)}), which zsg does not run; write it as"
+            " a template, or put the rows as they are to be read",
+        )
+    if task.settings.get("use_prompt") is not None:
+        raise _refuse(task.path, "takes its prompt from another library (use_prompt)")
+    options = task.settings.get("dataset_kwargs") or {}
+    if not isinstance(options, Mapping):
+        raise _refuse(task.path, "dataset_kwargs is no mapping")
+    for name in options:
+        if name not in DATA_OPTIONS:
+            raise _refuse(
+                task.path,
+                f"dataset_kwargs: {format_brief(name)} is none of {', '.join(DATA_OPTIONS)}",
+            )
+
+
+def _refuse_unknown_metrics(task: TaskFile, metrics: Iterable[Any]) -> None:
+    """UserError for a metric that the harness would fetch from the hub as a script."""
+    for metric in metrics:
+        name = metric.get("metric") if isinstance(metric, Mapping) else metric
+        if name not in KNOWN_METRICS:
+            suggestion = suggest_nearest(str(name), sorted(KNOWN_METRICS))
+            raise _refuse(
+                task.path,
+                f"{format_brief(name)} is no metric of the harness.{suggestion}",
+            )
+
+
+def _list_functions(value: Any, depth: int = 0) -> Iterator[str]:
+    """The names of functions anywhere in a task's settings."""
+    if isinstance(value, FunctionName):
+        yield str(value)
+    if depth > MOST_DEPTH:
+        return
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _list_functions(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _list_functions(item, depth + 1)
+
+
+def _list_data_files(task: TaskFile) -> list[str]:
+    """The files that a task of the user's names for its data. UserError for an address,
+    or what is no name."""
+    if task.settings.get("dataset_path") not in PACKAGED_READERS:
+        return []
+    options = task.settings.get("dataset_kwargs") or {}
+    files = options.get("data_files") if isinstance(options, Mapping) else None
+    if files is None:
+        raise _refuse(task.path, "dataset_kwargs.data_files names no file")
+    names = _flatten(files)
+    for name in names:
+        if not isinstance(name, str) or "://" in name or "*" in name:
+            raise _refuse(
+                task.path, f"data_files: {format_brief(name)} is no name of a file"
+            )
+    return names
+
+
+def _flatten(value: Any, depth: int = 0) -> list[Any]:
+    """What stands in lists and mappings of any depth."""
+    if depth > MOST_DEPTH or not isinstance(value, Mapping | list):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value
+    return [inner for item in items for inner in _flatten(item, depth + 1)]
+
+
+def _list_data_sets(settings: Mapping[str, Any]) -> list[str]:
+    """The data set of the hub that a task reads, if it reads one."""
+    path = settings.get("dataset_path")
+    if not isinstance(path, str) or path in PACKAGED_READERS:
+        return []
+    if not _HUB_NAME.fullmatch(path):
+        raise UserError(
+            f"dataset_path: {format_brief(path)} is neither OWNER/NAME of the hub nor one of"
+            f" {', '.join(PACKAGED_READERS)} with data_files"
+        )
+    return [path]
+
+
+def _read_version(first: TaskFile, tasks: Sequence[TaskFile]) -> str:
+    """What a task or group says of its version; of a tag, the versions of its tasks."""
+    version = _version_of(first)
+    if first.is_group and version:
+        return version
+    return ",".join(sorted({_version_of(task) for task in tasks}))
+
+
+def _version_of(task: TaskFile) -> str:
+    metadata = task.settings.get("metadata")
+    version = metadata.get("version", "") if isinstance(metadata, Mapping) else ""
+    return str(version)[:40]
+
+
+def _refuse(path: Path, problem: str) -> UserError:
+    return UserError(f"{_show(path)}: {problem}")
+
+
+def _show(path: Path) -> str:
+    """A path on one line, without marks that deceive the eye."""
+    return make_showable(str(path), keep="")
