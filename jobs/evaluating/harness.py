@@ -411,7 +411,8 @@ class LoadedTask:
 
     def _read_group(self, results: Any) -> GroupFound | None:
         """The harness' own numbers of the group; None of a task or a tag."""
-        group = cast("Any", self._loaded).get("groups", {}).get(self._task.name)
+        groups = cast("dict[str, Any]", self._loaded.get("groups") or {})
+        group = groups.get(self._task.name)
         if group is None:
             return None
         values = _read_numbers(results["results"].get(group.name, {}))

@@ -89,10 +89,6 @@ def _stride_or_none(value: Any) -> Any:
     return None if value is None else check_stride(value)
 
 
-MetricName = Annotated[
-    Literal[all_metrics.NAMES],  # type: ignore[valid-type]
-    or_of_plugin(METRICS),
-]
 _STRIDES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": 1},
     {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
@@ -121,6 +117,7 @@ _METRICS: list[dict[str, Any]] = [
 ]
 MetricName = Annotated[
     Literal[all_metrics.NAMES],  # type: ignore[valid-type]
+    or_of_plugin(METRICS),
     WrapValidator(_check_metric),
     WithJsonSchema({"anyOf": _METRICS}),
 ]
