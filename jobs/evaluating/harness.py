@@ -390,7 +390,7 @@ class LoadedTask:
         items: dict[int, dict[Metric, Any]] = {}
         facts: dict[int, tuple[str, str]] = {}
         aggregations: dict[Metric, str] = {}
-        makers = task.aggregation()
+        makers = cast("dict[str, Any]", task.aggregation())
         for sample in results["samples"][name]:
             number = int(sample["doc_id"])
             facts.setdefault(number, (sample["prompt_hash"], _read_answer(sample)))
