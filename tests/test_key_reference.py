@@ -245,6 +245,10 @@ def _scored(**arrangement: Any) -> dict[str, Any]:
     return {"arrangement": {"order": "scores", "path": "/s", **arrangement}}
 
 
+def _looking(data: dict[str, Any] | None = None, **target: Any) -> dict[str, Any]:
+    return {"arrangement": {"order": "nft", "target": target}, "data": data or {}}
+
+
 OWN_PAIR = {"prompt": "q", "answer": "a"}
 OWN = {"data": {"set": "records", "fields": OWN_PAIR}}
 OWN_CHAT = {"data": {"set": "records", "fields": {"messages": "m"}}}
@@ -405,6 +409,14 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "arrangement.cap": (5, TMA),
     "arrangement.rounds": ("0:5", TMA),
     "arrangement.embedding": ("/elsewhere", NFT),
+    "arrangement.target.by": ("tasks", _looking(data={"test_tasks": 2})),
+    "arrangement.target.path": ("/elsewhere", _looking(path="/t")),
+    "arrangement.target.set": ("p3", _looking(path="/t", set="alpaca")),
+    "arrangement.target.tasks": (3, _looking()),
+    "arrangement.target.per_task": (3, _looking()),
+    "arrangement.target.seed": (3, _looking()),
+    "arrangement.target.answers": (False, _looking()),
+    "arrangement.target.overlap": ("keep", _looking()),
     "train.preset": ("paper", {}),
     "train.batch": (4, {}),
     "train.virtual_ranks": (2, {}),
@@ -534,6 +546,20 @@ CHANGES |= {
     for key in list(CHANGES)
     if key.startswith(("data.fields.", "data.mapping."))
 }
+
+
+def _of_the_target(key: str) -> tuple[Any, dict[str, Any]]:
+    """The change of a key of the training data's columns, of a target in files."""
+    value, around = CHANGES[key]
+    target = {**around["data"], "path": "/t"}
+    return value, {"arrangement": {"order": "nft", "target": target}}
+
+
+CHANGES |= {
+    key.replace("data.", "arrangement.target.", 1): _of_the_target(key)
+    for key in list(CHANGES)
+    if key.startswith(("data.fields.", "data.mapping."))
+}
 # A section whose keys enter no id by one rule, or which is an id's only as a whole.
 AS_A_WHOLE = ("checkpoints.", "strategy.")
 
@@ -583,6 +609,7 @@ def _run_id(settings: dict[str, Any]) -> str:
         },
         model="m",
         embedding="e",
+        target=SourceDigests(data="t"),
         embedders=dict.fromkeys(whole.data.by_source(), "e"),
     )
     return recipes.run_id(recipes.make_recipe(whole, digests))

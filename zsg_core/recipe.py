@@ -24,6 +24,7 @@ from zsg_core.orders.registry import ORDERS
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.makers import MakeSettings
 from zsg_core.settings.run import TINY, Settings
+from zsg_core.settings.target import TargetSettings
 from zsg_core.settings.train import TrainSettings
 from zsg_core.training.schedule import HUGGING_FACE
 
@@ -120,6 +121,8 @@ class InputDigests:
     )
     # of the models by which makers compare meanings, by the names of the sources
     embedders: Mapping[str, str] = field(default_factory=dict[str, str])
+    # of the files of the target set that the order looks at, where it has any
+    target: SourceDigests | None = None
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -818,7 +821,27 @@ def _make_arrangement(settings: Settings, digests: InputDigests) -> dict[str, An
         recipe["embedding"] = digests.embedding
         # distance.fold_sum; orders made before it were summed from first to last
         recipe["similarity"] = "folded"
+    if arrangement.target is not None:
+        recipe["target"] = _make_target(settings, arrangement.target, digests)
     return recipe
+
+
+def _make_target(
+    settings: Settings, target: TargetSettings, digests: InputDigests
+) -> dict[str, Any]:
+    """The recipe of a target set: which of what the data hold out, or what its files
+    hold."""
+    source = target.find_source(settings.data.by_source())
+    if source is None:
+        return target.recipe
+    assert digests.target is not None, "a target in files has a digest"
+    return {
+        **target.recipe,
+        "reader": source.set,
+        "digest": digests.target.data,
+        **_make_read_marks(digests.target.marks),
+        **_make_fields(source.columns),
+    }
 
 
 def _make_base(

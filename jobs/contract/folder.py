@@ -32,7 +32,7 @@ workspace/
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   scores/<id>/           scores.jsonl meta.json COMMIT: a score by a model of each training
                          example; .<id>.draft/ while they are made, see jobs.scoring.score_job
-  arrangements/<id>/     ids places.npy meta.json COMMIT
+  arrangements/<id>/     ids places.npy meta.json COMMIT, target where it looks at a target set
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
   tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy
                          ends.npy meta.json COMMIT

@@ -109,10 +109,12 @@ class OrderListFile(msgspec.Struct, frozen=True, kw_only=True):
 
 class PreparePaths(SamplePaths, frozen=True, kw_only=True):
     """`embedding`: the folder of the model that embeds texts. `lists`: the files that
-    orders read, by the digests of what they say."""
+    orders read, by the digests of what they say; `targets`: those of target sets, by
+    the digests of their content."""
 
     embedding: str | None = None
     lists: dict[str, OrderListFile] | UnsetType = UNSET
+    targets: dict[str, str] | UnsetType = UNSET
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):

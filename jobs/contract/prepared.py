@@ -11,7 +11,9 @@ from msgspec import UNSET, UnsetType
 from jobs.contract.folder import META, NOTES, Damaged, read_json, write_json
 from jobs.contract.json_values import convert_json
 from jobs.contract.records import read_record, write_record
+from zsg_core.data.target_sets import TargetSummary
 
+TARGET_IDS = "target"  # of an arrangement: the ids of its target set, one a line
 ADVICE = "remove the folder, and the next job that needs it makes it anew"
 
 
@@ -64,11 +66,12 @@ class ArrangementSources(msgspec.Struct, frozen=True, kw_only=True):
     scores: UsedScores | None = None
     train_embedding: UsedEmbedding | None = None
     test_embedding: UsedEmbedding | None = None
+    target_embedding: UsedEmbedding | None = None
 
     @property
     def embeddings(self) -> set[str]:
         """The ids of the vectors that it was made by."""
-        used = (self.train_embedding, self.test_embedding)
+        used = (self.train_embedding, self.test_embedding, self.target_embedding)
         return {embedding.id for embedding in used if embedding is not None}
 
 
@@ -104,9 +107,11 @@ class PresentExamples(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an arrangement: the digest of its list of ids, and what it was made of."""
+    """Of an arrangement: the digest of its list of ids, and what it was made of.
+    `target`: the set that it looks at in place of the test set, if it does."""
 
     ids_digest: str | None = None
+    target: TargetSummary | None = None
     listed: ListedExamples = ListedExamples()
     presence: PresentExamples | None = None
     sources: ArrangementSources = ArrangementSources()
@@ -273,6 +278,11 @@ def describe_arrangement(folder: Path) -> list[str]:
         )
     if meta.presence is not None:
         notes.append(meta.presence.describe())
+    if meta.target is not None:
+        notes.append(
+            "the order looks at a target set apart from the test set:"
+            f" {meta.target.describe()}"
+        )
     return notes
 
 

@@ -103,7 +103,7 @@ class RecordedRun:
     @property
     def notes(self) -> list[str]:
         """What max_length, a chat template and a list of the user's have made of the
-        examples of its stages, in words."""
+        examples of its stages, and at which target sets their orders look, in words."""
         train = recipes.last_stage(self.recipe)["train"]
         notes: list[str] = []
         for stage in self.stages:
@@ -113,7 +113,8 @@ class RecordedRun:
                 notes += describe_chat(start)
         for prefix in recipes.list_prefixes(self.recipe):
             order = recipes.last_stage(prefix)["arrangement"]
-            if order["order"] == FILE or curriculum.changes_count(order):
+            is_special = order["order"] == FILE or "target" in order
+            if is_special or curriculum.changes_count(order):
                 arrangement = recipes.arrangement_id(prefix)
                 notes += describe_arrangement(self._workspace.arrangement(arrangement))
         return notes

@@ -2,7 +2,7 @@
 writes ids and facts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.contract import prepared
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import (
     META,
@@ -25,7 +26,9 @@ from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embed_texts, map_vectors
 from jobs.preparing.source_files import SourceFiles
-from zsg_core.data import prompts
+from jobs.preparing.target_set import TargetSet, make_target
+from zsg_core.data import prompts, target_sets
+from zsg_core.data.examples import Example
 from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.orders import curriculum, measures, score_list, tma
@@ -154,13 +157,32 @@ class _Sources:
         paths_by_source = self._paths.sources
         return {name: SourceFiles.of(paths) for name, paths in paths_by_source.items()}
 
+    @cached_property
+    def target(self) -> TargetSet | None:
+        """The target set of the order; None where it looks at the test set."""
+        rule = self._recipe.get("target")
+        if rule is None:
+            return None
+        files = replace_unset(self._paths.targets) or {}
+        return make_target(self._workspace, self._corpus, rule, files)
+
+    @property
+    def _looked_at(self) -> Iterable[Example]:
+        """The items to which similarity is measured: no test item, where there is a
+        target set."""
+        if self.target is None:
+            return self._corpus.test
+        if self._recipe["target"].get("answers") == target_sets.HIDDEN:
+            return map(target_sets.hide_answers, self.target.items)
+        return self.target.items
+
     def _texts(self) -> tuple[list[str], list[str]]:
         shots = self._corpus.template.shots
-        train, test = (
+        train, looked_at = (
             [prompts.embedding_text(e, shots) for e in s]
-            for s in (self._corpus.train, self._corpus.test)
+            for s in (self._corpus.train, self._looked_at)
         )
-        return train, test
+        return train, looked_at
 
     def _vectors(self) -> tuple[Vectors, Vectors]:
         digest = self._recipe["embedding"]
@@ -168,12 +190,19 @@ class _Sources:
             embed_texts(self._workspace, t, Path(str(self._paths.embedding)), digest)
             for t in self._texts()
         ]
-        for split, folder in zip(("train", "test"), folders, strict=True):
+        looked_at = "test" if self.target is None else "target"
+        for split, folder in zip(("train", looked_at), folders, strict=True):
             self.facts[f"{split}_embedding"] = {
                 "id": folder.name,
                 **(read_json(folder / META) or {}),
             }
         return map_vectors(folders[0]), map_vectors(folders[1])
+
+
+def _write_ids(path: Path, ids: Sequence[str]) -> None:
+    """A file of ids, one on each line."""
+    text = "".join(f"{i}\n" for i in ids)
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _publish(
@@ -191,9 +220,7 @@ def _publish(
     with publish_folder(workspace.arrangement(made_id)) as draft:
         # rows of the corpus, and of its embedding
         np.save(draft / "places.npy", np.array(made.places, np.int64))
-        (draft / "ids").write_text(
-            "".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n"
-        )
+        _write_ids(draft / "ids", ids)
         corpus_meta = read_json(corpus.folder / META)
         meta = {
             "schema": 1,
@@ -210,4 +237,7 @@ def _publish(
         }
         if curriculum.changes_count(recipe):
             meta["presence"] = asdict(presence)
+        if sources.target is not None:
+            meta["target"] = asdict(sources.target.summary)
+            _write_ids(draft / prepared.TARGET_IDS, sources.target.items.ids)
         write_json(draft / META, meta)

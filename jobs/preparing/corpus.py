@@ -29,7 +29,9 @@ from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing import few_shots
 from jobs.preparing.records import Records
 from jobs.preparing.source_dataset import (
+    BY_PATH,
     SourceDataset,
+    choose_rows,
     list_training_places,
     read_published_ids,
 )
@@ -41,7 +43,7 @@ from zsg_core.data.presentation import Presentation
 from zsg_core.data.prompts import Template
 from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
-from zsg_core.recipe import Recipe, is_made, list_sources
+from zsg_core.recipe import Recipe, is_made, list_sources, list_tested
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +123,7 @@ class Selection(Sequence[Example]):
     """Some of the records, in an order, each as the recipe's rule makes it."""
 
     def __init__(self, parts: Sequence[Part], max_turns: int | None) -> None:
-        self.parts, self._max_turns = parts, max_turns
+        self.parts, self.max_turns = parts, max_turns
         self._ends = np.cumsum([len(part.places) for part in parts])
 
     def __len__(self) -> int:
@@ -134,10 +136,10 @@ class Selection(Sequence[Example]):
         example = self.parts[which].example(
             index - int(self._ends[which - 1] if which else 0)
         )
-        if self._max_turns and len(example.turns) > self._max_turns:
+        if self.max_turns and len(example.turns) > self.max_turns:
             return msgspec.structs.replace(
                 example,
-                turns=example.turns[: self._max_turns],
+                turns=example.turns[: self.max_turns],
                 references=(),
                 options=(),
             )
@@ -225,6 +227,35 @@ class Corpus:
                 parts.append(with_shots(bare, table, rule))
             start += count
         return Selection(parts, self.recipe.get("max_turns"))
+
+    def list_held_out(self, name: str) -> dict[str, list[int]]:
+        """Of a source that is tested, the places in its test records of all that is held
+        out, whatever is tested of it, by task; of a listed task without examples none."""
+        rule = list_sources(self.recipe)[name]
+        of_task = choose_rows(self._records(name, "test").places(), rule, "test")
+        made_of = self._workspace.records(
+            self.meta["sources"][name]["records"]["train"]
+        )
+        lists = (read_json(made_of / META) or {}).get("lists")
+        _, tasks = splits.divide_tasks(list(of_task), rule["held_out"], lists)
+        if rule["held_out"]["by"] == BY_PATH:
+            tasks = list(of_task)
+        return {
+            task: of_task[task].tolist() if task in of_task else [] for task in tasks
+        }
+
+    def open_test_part(self, name: str, places: Places) -> Part:
+        """Examples of a source's test records, as its test items are presented."""
+        rule = list_tested(self.recipe)[name]
+        wordings = self.meta["sources"][name].get("instructions", ())
+        return part_of(name, self._records(name, "test"), places, rule, wordings)
+
+    def find_test_columns(self, name: str) -> Recipe:
+        """Which column of a source's test data is what; nothing of a format that has
+        columns of its own."""
+        rule = list_sources(self.recipe)[name]
+        is_apart = rule["held_out"]["by"] == BY_PATH
+        return (rule["held_out"] if is_apart else rule).get("fields", {})
 
     def read_published_ids(self, files: Mapping[str, SourceFiles]) -> list[str | None]:
         """The ids that the rows of the training examples were published with, None for

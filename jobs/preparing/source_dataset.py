@@ -33,6 +33,7 @@ from zsg_core.recipe import Recipe, records_id
 logger = logging.getLogger(__name__)
 
 BY_ROWS = "rows"  # a share of every task's rows is held out
+BY_PATH = "path"  # another file is tested
 SHOWN = 5  # names that are told; all are counted
 
 
@@ -52,7 +53,7 @@ class SourceDataset:
         of_split = {"train": (rule, files.data)}
         of_split["test"] = (held_out, files.test) if files.test else of_split["train"]
         self.ids = {
-            split: _read(workspace, source, path, skip)
+            split: read_records(workspace, source, path, skip)
             for split, (source, path) in of_split.items()
         }
         # what there is to say of the source whoever made its records, for its users to see
@@ -194,7 +195,7 @@ class SourceDataset:
         if method == "list":
             self._tell_absent(of_task)
         train, test = splits.divide_tasks(list(of_task), rule, self._lists)
-        if method == "path":
+        if method == BY_PATH:
             test = list(self._of_task("test"))
         return {"train": train, "test": test}
 
@@ -317,7 +318,7 @@ def list_training_places(
     return {task: places[task] for task in tasks if task in places}
 
 
-def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
+def read_records(workspace: Workspace, source: Recipe, path: Path, skip: bool) -> str:
     """Makes the folder of records of a source unless it is there; its id."""
     reader = source["reader"]
     made_id = records_id(source, skip)

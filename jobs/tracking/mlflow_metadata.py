@@ -222,6 +222,7 @@ def collect_facts(
         "arrangement.ids_digest": arrangement.ids_digest,
         "train_digest": arrangement.corpus.train_digest,
         "test_digest": arrangement.corpus.test_digest,
+        "target": arrangement.target and arrangement.target.describe(),
         "data.notes": _describe_data(workspace, job, starts),
     }
     return facts | {key: str(value) for key, value in if_known.items() if value}

@@ -210,6 +210,9 @@ def _format_comparison(comparison: "OrderComparison") -> Iterator[str]:
         yield f"of the first {length}: {share:.1%} in both"
     for shared in comparison.same_steps:
         yield shared.describe()
+    for name, looked_at in comparison.looks_at.items():
+        if looked_at is not None:
+            yield f"{name} looks at {looked_at}"
     if not comparison.same_steps:
         yield "no run trains on either yet: --batch N compares them step by step"
 
@@ -239,8 +242,8 @@ def draw(
     workspace: Workspace = None,
     replace: Replace = False,
 ) -> None:
-    """Draw the similarity to the test set along one or more orders, or any score that a
-    file gives the examples.
+    """Draw along one or more orders the similarity to the set that each looks at, its
+    target set or the test set, or any score that a file gives the examples.
 
     \b
     Examples:
@@ -264,7 +267,7 @@ def draw(
 
 
 def _draw_similarity(chosen: "Sequence[Arrangement]", picture: Path) -> None:
-    """Draws the similarity to the test set along each order."""
+    """Draws along each order the similarity to the set that it looks at."""
     from launcher.reporting.data import arrangements
     from launcher.reporting.figures import order_charts
 
@@ -272,7 +275,10 @@ def _draw_similarity(chosen: "Sequence[Arrangement]", picture: Path) -> None:
         arrangements.label_arrangement(order): arrangements.measure_similarity(order)
         for order in chosen
     }
-    order_charts.draw_similarity(curves, picture)
+    looked_at = "test"
+    if any("target" in order.recipe for order in chosen):
+        looked_at = "test or target"
+    order_charts.draw_similarity(curves, picture, looked_at)
 
 
 def _draw_scores(chosen: "Sequence[Arrangement]", score: str, picture: Path) -> None:
@@ -425,23 +431,7 @@ def _print_learnt(learnt: "Learnt", head: int | None) -> None:
 
 def _format_summary(summary: dict[str, Any]) -> list[str]:
     """The lines that `zsg arrange show` prints of an arrangement."""
-    recipe = ", ".join(
-        f"{key} {_short(value)}" for key, value in summary["recipe"].items()
-    )
-    left_out = ""
-    unit = "places" if "presence" in summary else "examples"
-    if summary.get("left_out"):
-        left_out = f", {summary['left_out']} of the corpus left out"
-    lines = [
-        f"{summary['arrangement']}: {recipe}",
-        f"{summary['count']} {unit}{left_out}; corpus {summary['corpus']}",
-    ]
-    if by_source := summary.get("by_source"):
-        shares = (
-            f"{name} {count} ({count / summary['count']:.2%})"
-            for name, count in by_source.items()
-        )
-        lines.append(f"sources: {', '.join(shares)}")
+    lines = _format_heading(summary)
     if "rounds" in summary:
         lines += _round_lines(summary["rounds"])
     if summary.get("in_both_halves"):
@@ -453,6 +443,32 @@ def _format_summary(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"{stretch['from']:>8}–{stretch['to']:<8} {stretch['tasks']:>5} tasks: {tasks}"
         )
+    return lines
+
+
+def _format_heading(summary: dict[str, Any]) -> list[str]:
+    """What an arrangement is made by, of which and how many examples."""
+    recipe = ", ".join(
+        f"{key} {_short(value)}"
+        for key, value in summary["recipe"].items()
+        if key != "target"
+    )
+    left_out = ""
+    unit = "places" if "presence" in summary else "examples"
+    if summary.get("left_out"):
+        left_out = f", {summary['left_out']} of the corpus left out"
+    lines = [
+        f"{summary['arrangement']}: {recipe}",
+        f"{summary['count']} {unit}{left_out}; corpus {summary['corpus']}",
+    ]
+    if summary["looks_at"]:
+        lines.append(f"looks at {summary['looks_at']}")
+    if by_source := summary.get("by_source"):
+        shares = (
+            f"{name} {count} ({count / summary['count']:.2%})"
+            for name, count in by_source.items()
+        )
+        lines.append(f"sources: {', '.join(shares)}")
     return lines
 
 

@@ -78,6 +78,9 @@ def find_input_faults(
     checks.check_embeddings(by_section[ARRANGEMENT])
     checks.check_lists(by_section[ARRANGEMENT])
     checks.check_scorers(by_section[ARRANGEMENT])
+    checks.check_targets(
+        p.settings for p in points if {DATA, ARRANGEMENT} <= p.sections
+    )
     checks.check_added_tokens(by_section[MODEL], sound_folders)
     checks.check_sources(by_section[DATA])
     return checks.faults.list_all()
@@ -163,6 +166,22 @@ class _Checks:
         for key, path in sorted(named):
             with self.faults.collecting(f"arrangement.{key}", path):
                 model_folder.check_decoder(inputs.find_scorer(key, path))
+
+    def check_targets(self, points: Iterable[Settings]) -> None:
+        """Whether the files of target sets are there, and can be read as they are said
+        to be."""
+        sources: dict[str, Source] = {}
+        for point in points:
+            source = inputs.find_target_source(point)
+            if source is not None:
+                sources[repr((source.path, source.set, source.columns))] = source
+        for source in sources.values():
+            if _is_on_hub(source) and (self.faults or not self._fetches):
+                continue
+            with self.faults.collecting(inputs.TARGET_PATH, source.path):
+                path = inputs.find_target(source, self._downloads)
+                if self._is_whole:
+                    _refuse_unreadable(source.set, path, source, "target")
 
     def check_added_tokens(
         self, points: Iterable[Settings], sound: Mapping[str | None, Path]

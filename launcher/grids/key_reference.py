@@ -55,6 +55,7 @@ RUN_ID = {
     "strategy": "by the stages it makes",
     "arrangement.embedding": BY_CONTENT,
     "arrangement.path": BY_CONTENT,
+    "arrangement.target.path": BY_CONTENT,
     "arrangement.scorer": BY_CONTENT,
     "arrangement.since": BY_CONTENT,
     # what the file lists counts, whatever it is read as

@@ -67,6 +67,8 @@ class Run:
     # the users' models that score for its order, the later and the earlier one
     scorer: Path | None = None
     since: Path | None = None
+    # the files of the target set that its order looks at
+    target: Path | None = None
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
@@ -285,6 +287,7 @@ class _StageInputs:
     order_file: ListFile | None
     scorer: Path | None
     since: Path | None
+    target: Path | None
     asked: Mapping[str, Asked]
 
 
@@ -324,6 +327,7 @@ class _RunMaker:
                 order_file=stage_input.order_file,
                 scorer=stage_input.scorer,
                 since=stage_input.since,
+                target=stage_input.target,
                 before=run,
                 strategy=_strategy(settings.strategy),
                 evaluators=settings.resources.evaluators,
@@ -365,6 +369,7 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
     if recipes.uses_embedding(stage):
         embedding = inputs.embedding_folder(stage)
     base = inputs.base_folder(stage)
+    target = inputs.find_target_source(stage)
     return _StageInputs(
         digests=digests.digest_inputs(stage),
         sources=digests.find_files(stage),
@@ -374,6 +379,7 @@ def _read_inputs(stage: Settings, digests: inputs.Inputs) -> _StageInputs:
         order_file=inputs.find_order_file(stage) if recipes.reads_file(stage) else None,
         scorer=_find_scorer("scorer", stage.arrangement.scorer),
         since=_find_scorer("since", stage.arrangement.since),
+        target=inputs.find_target(target, digests.downloads) if target else None,
         asked=_find_asked(stage),
     )
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.data.prompts import CHAT
+from zsg_core.data.target_sets import BY_FILE
 from zsg_core.errors import UserError
 from zsg_core.metrics.keys import HARNESS
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
@@ -25,6 +26,7 @@ from zsg_core.settings.claims import OF_EARLY_STEPS, Claim
 from zsg_core.settings.data import DataSettings, Source, SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
+from zsg_core.settings.target import PER_TASK, TargetSettings
 
 T = TypeVar("T")
 
@@ -303,6 +305,7 @@ def _small(settings: Settings, sizes: _Sizes) -> Settings:
     train |= _small_precision(settings.train.precision, sizes)
     order |= _small_rounds(settings.arrangement.rounds)
     order |= _small_score(settings.arrangement.score)
+    order |= _small_target(settings.arrangement.target)
     order |= _small_rules(settings, sizes)
     resources: dict[str, Any] = {"time_min": smoke.time_min}
     if sizes.one_rank:
@@ -515,6 +518,13 @@ def _small_score(score: str | None) -> dict[str, str]:
     if score is None or not SCORE_RULES[score].compares:
         return {}
     return {"score": "answer_loss"}
+
+
+def _small_target(target: TargetSettings | None) -> dict[str, TargetSettings]:
+    """A target set of a few items of each task: which are few, too, as few are tested."""
+    if target is None or target.by == BY_FILE or target.per_task is not None:
+        return {}
+    return {"target": target.model_copy(update={"per_task": PER_TASK})}
 
 
 def _small_rules(settings: Settings, sizes: _Sizes) -> dict[str, Any]:

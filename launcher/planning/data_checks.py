@@ -95,7 +95,7 @@ class _Questions:
 
 
 @dataclass(frozen=True)
-class _Pool:
+class Pool:
     """The examples of a file: their tasks, and what each asks."""
 
     read: ReadExamples
@@ -144,9 +144,9 @@ def _check_shots(
 ) -> None:
     """UserError for a source one of whose tasks has too few examples to show."""
     tested: set[bytes] = set()
-    pools: dict[str, _Pool] = {}
+    pools: dict[str, Pool] = {}
     for name, rule in sources.items():
-        pool = _open_pool(files[name].data, rule, rule)
+        pool = open_pool(files[name].data, rule, rule)
         questions = _list_tested(files[name], rule, pool)
         if pool is None or questions is None:
             return
@@ -162,7 +162,7 @@ def _check_shots(
             raise UserError(f"{files[name].data}: {reason}")
 
 
-def _open_pool(path: Path, read: Recipe, source: Recipe) -> _Pool | None:
+def open_pool(path: Path, read: Recipe, source: Recipe) -> Pool | None:
     """What the examples of a file ask; None where it is too large to be read here, or
     cannot be. `read`: how it is read, by the keys reader, digest and fields."""
     skips = source.get("on_bad_row") == "skip"
@@ -173,7 +173,7 @@ def _open_pool(path: Path, read: Recipe, source: Recipe) -> _Pool | None:
 
 
 @lru_cache(maxsize=16)
-def _read_pool(path: Path, reader: str, digest: str, fields: str, skips: bool) -> _Pool:
+def _read_pool(path: Path, reader: str, digest: str, fields: str, skips: bool) -> Pool:
     """The same, read once for all runs of these data. `digest`: by which they are the
     same."""
     del digest
@@ -187,7 +187,7 @@ def _read_pool(path: Path, reader: str, digest: str, fields: str, skips: bool) -
             yield example
 
     read = data_look.read_facts(look_at_each())
-    return _Pool(read, questions)
+    return Pool(read, questions)
 
 
 def _look_at(example: Example) -> _Questions:
@@ -199,13 +199,13 @@ def _look_at(example: Example) -> _Questions:
 
 
 def _list_tested(
-    files: SourceFiles, rule: Recipe, pool: _Pool | None
+    files: SourceFiles, rule: Recipe, pool: Pool | None
 ) -> set[bytes] | None:
     """What all held-out examples of a source ask; None where they cannot be read here."""
     if pool is None:
         return None
     if files.test is not None:
-        test_pool = _open_pool(files.test, rule["held_out"], rule)
+        test_pool = open_pool(files.test, rule["held_out"], rule)
         if test_pool is None:
             return None
         return {digest for entry in test_pool.questions for digest in entry.own}
@@ -222,7 +222,7 @@ def _explain_short(
     name: str,
     rule: Recipe,
     files: SourceFiles,
-    pool: _Pool,
+    pool: Pool,
     tested: set[bytes],
     is_mixed: bool,
 ) -> str | None:
@@ -249,7 +249,7 @@ def _explain_short(
 
 
 def _count_available(
-    pool: _Pool,
+    pool: Pool,
     trained: Places,
     shots: FewShotRule,
     usable: Mapping[str, Collection[bytes]],
@@ -281,7 +281,7 @@ def _count_others(usable: Collection[bytes], own: Iterable[bytes]) -> int:
     return len(usable) - asked
 
 
-def _list_usable(pool: _Pool, places: Places, tested: set[bytes]) -> set[bytes]:
+def _list_usable(pool: Pool, places: Places, tested: set[bytes]) -> set[bytes]:
     """The different questions of some examples that may be shown."""
     questions: set[bytes] = set()
     numbers: list[int] = places.tolist()

@@ -149,6 +149,7 @@ def write_prepare(
             sources=_source_paths(first),
             embedding=embedding,
             lists=_list_order_files(prepare) or UNSET,
+            targets=_list_target_files(prepare) or UNSET,
         ),
         stage_id=prepare.item.removeprefix("prepare/"),
         corpus=CorpusToMake(id=first.corpus_id, recipe=stage["data"]),
@@ -171,6 +172,15 @@ def _list_order_files(prepare: Prepare) -> dict[str, OrderListFile]:
                 path=str(listed.path), column=listed.column, kind=listed.kind
             )
     return files
+
+
+def _list_target_files(prepare: Prepare) -> dict[str, str]:
+    """Where the files of target sets lie, by the digests of their content."""
+    return {
+        run.stage["arrangement"]["target"]["digest"]: str(run.target)
+        for run in prepare.runs
+        if run.target is not None
+    }
 
 
 def _list_models_to_prove(prepare: Prepare) -> list[ModelToProve]:

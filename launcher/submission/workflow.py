@@ -50,6 +50,7 @@ from launcher.planning import (
     limits,
     model_proofs,
     outlook,
+    target_notes,
 )
 from launcher.planning.accounting_limits import SubmitQuota
 from launcher.planning.effects import Effect
@@ -227,6 +228,7 @@ def resolve_grid(
     data_checks.refuse_few_examples(runs)
     estimates = Estimates(workspace, profile, runs)
     notes += _refuse_impossible(estimates)
+    notes += target_notes.describe_targets(workspace, runs)
     profile_line = _name_files(layers, profile)
     # what only looks tells it below what it shows
     level = logging.DEBUG if only_looks else logging.INFO

@@ -29,6 +29,7 @@ from launcher.verification.journal_check import (
 )
 from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
+from zsg_core.data.target_sets import BY_FILE
 from zsg_core.digest import combine_digests, content_id, digest_ids
 from zsg_core.errors import UserError
 from zsg_core.orders import score_list
@@ -53,6 +54,8 @@ def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     yield "arrangement", partial(check_arrangement, e)
     if "score" in e.stage["arrangement"]:
         yield "scores", partial(check_scores, e)
+    if "target" in e.stage["arrangement"]:
+        yield "target", partial(check_target, e)
     yield "schedule", partial(check_schedule, e)
     yield "journal", partial(check_journal, e)
     yield "losses", partial(check_losses, e)
@@ -199,6 +202,27 @@ def check_arrangement(e: Evidence) -> str:
             f"{e.arrangement}/ids has the digest {digest}, recorded is {meta['ids_digest']}"
         )
     return f"{len(e.ids)} ids, {digest[:12]}"
+
+
+def check_target(e: Evidence) -> str:
+    """The order was made by the items of its target set that are recorded, and none of
+    those that are held out is a test item."""
+    from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
+
+    meta = prepared.read_arrangement_meta(e.arrangement)
+    path = e.arrangement / prepared.TARGET_IDS
+    if meta is None or meta.target is None or not path.is_file():
+        raise Differs(f"{e.arrangement} does not tell which target set it looks at")
+    ids = path.read_text(encoding="utf-8").splitlines()
+    if digest_ids(ids) != meta.target.ids_digest or len(ids) != meta.target.count:
+        raise Differs(f"{path} is not the list that meta.json describes")
+    if meta.target.by != BY_FILE:
+        corpus_id = e.job.made.corpus
+        corpus = Corpus(e.workspace_of(f"corpora/{corpus_id}"), corpus_id)
+        both = set(ids).intersection(corpus.test.ids)
+        if both:
+            raise Differs(f"{path} has test items: {', '.join(sorted(both)[:3])}")
+    return meta.target.describe()
 
 
 def check_scores(e: Evidence) -> str:

@@ -31,7 +31,7 @@ def describe_look(look: DataLook, heading: bool = True) -> list[str]:
         lines += describe_source(source, look)
     if look.overlap is not None:
         lines.append(describe_overlap(look.overlap, look))
-    return lines
+    return [*lines, *look.targets]
 
 
 def describe_source(source: SourceLook, look: DataLook) -> list[str]:

@@ -78,13 +78,14 @@ class SourceLook:
 class DataLook:
     """What is trained on and tested by some runs. `unit`: of the lengths; `counted_by`
     says whose tokens they are, or why they are none. `overlap`: None where nothing is
-    tested."""
+    tested. `targets`: the target sets that orders look at, each as a line."""
 
     title: str
     unit: str
     counted_by: str
     sources: tuple[SourceLook, ...]
     overlap: Overlap | None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,7 @@ def make_row(look: DataLook) -> dict[str, Any]:
         "unit": look.unit,
         "counted_by": look.counted_by,
         "overlap": None if look.overlap is None else asdict(look.overlap),
+        "targets": list(look.targets),
         "sources": [_make_source_row(source) for source in look.sources],
     }
 

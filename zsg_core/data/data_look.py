@@ -206,13 +206,29 @@ def list_held_out(
     lists: Mapping[str, Sequence[str]] | None = None,
 ) -> Places:
     """The places of all examples that are held out, whatever caps take of them."""
+    of_task = list_held_out_tasks(read, source, lists)
+    return np.concatenate([np.empty(0, np.int64), *of_task.values()])
+
+
+def list_held_out_tasks(
+    read: ReadExamples,
+    source: Mapping[str, Any],
+    lists: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Places]:
+    """The same of each held-out task, also of one without any, in their order."""
     rule = source.get("held_out")
     of_task = read.find_places()
     _, test_tasks = splits.divide_tasks(read.tasks, rule, lists)
     if rule is not None and rule["by"] == "rows":
         _, of_task = _divide_rows(of_task, rule["share"], rule["seed"])
-    held_out = [of_task[task] for task in test_tasks if task in of_task]
-    return np.concatenate([np.empty(0, np.int64), *held_out])
+    none = np.empty(0, np.int64)
+    return {task: of_task.get(task, none) for task in test_tasks}
+
+
+def take_held_out(of_task: Mapping[str, Places], source: Mapping[str, Any]) -> Places:
+    """The places that are tested of what is held out, by the caps of a source's
+    recipe."""
+    return _take(of_task, list(of_task), source["test"], TEST_TASKS)
 
 
 def take_tested(read: ReadExamples, source: Mapping[str, Any]) -> Places:

@@ -8,7 +8,8 @@ blocks        so many items of one task stand together, in blocks that are shuff
               batches of Muppet (Aghajanyan
               et al. 2021, arXiv 2101.11038); of one task where a block is a batch, else
               heterogeneous
-nft, fft      nearest (farthest) first by a measure of distance to the test set; fft is nft reversed
+nft, fft      nearest (farthest) first by a measure of distance to the test set, or to a
+              target set apart from it; fft is nft reversed
 rt            nft shuffled as pandas' sample(frac=1, random_state=seed) does
 file          as a file of the user's lists them, by ids or places
 tma           rounds in which every test item takes its nearest (farthest) item left, as

@@ -28,7 +28,7 @@ BY_SIMILARITY = ("nft", "rt", "fft")
 CHOICES = ("all", "polar", "uniform")
 # items per task and pole; steps per task (both as in the authors' code)
 POLE, UNIFORM = 10, 20
-SETTINGS = ("measure", "weights", "granularity", "choose")
+SETTINGS = ("measure", "weights", "granularity", "choose", "target")
 
 
 def check_similarity(settings: Any) -> None:

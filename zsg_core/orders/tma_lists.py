@@ -82,7 +82,7 @@ def is_shuffled(settings: Any) -> bool:
         "in rounds, in each of which every test item takes its nearest example that is not"
         " taken yet"
     ),
-    settings=("list", "cap", "rounds", *SHAPING),
+    settings=("list", "cap", "rounds", "target", *SHAPING),
     leaves_out=("cap", "rounds"),
     check=check_list,
     recipe=resolve_list,

@@ -49,6 +49,7 @@ from zsg_core.settings.fields import (
     TokenText,
 )
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
+from zsg_core.settings.target import TargetSettings
 from zsg_core.settings.train import TrainSettings
 
 TINY = "tiny"
@@ -445,6 +446,14 @@ class ArrangementSettings(Strict):
             "between the others, such as {source: general, every: 4}. Null means none."
         ),
     )
+    target: TargetSettings | None = Field(
+        default=None,
+        description=(
+            "Orders nft, rt, fft and tma only: what they measure similarity to in place of "
+            "the test set, such as {by: items} or {path: dev.jsonl}. No test item then "
+            "decides the order. Null means the test set itself."
+        ),
+    )
     embedding: FolderName = Field(
         default=MINILM,
         description=(
@@ -613,6 +622,13 @@ class Settings(Strict):
                     f"{key}: {source.loss_on} and train.task_scale exclude each other: it makes one"
                     " mean over the answers of a step"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _items_to_look_at(self) -> "Settings":
+        """Refuses a target set for which the data leave nothing."""
+        if self.arrangement.target is not None:
+            self.arrangement.target.check_data(self.data.by_source())
         return self
 
     @model_validator(mode="after")

@@ -1,12 +1,13 @@
 """Reads the arrangements of a workspace: finds one by its id or its run's, and sums it
 up.
 
-All but `similarity` reads a few files; that one computes the distances of a corpus to its test set.
+All but `measure_similarity` reads a few files; that one computes the distances of a corpus
+to the set that an order looks at.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import META, Workspace, is_committed, list_paths, read_json
-from jobs.contract.prepared import describe_arrangement
+from jobs.contract.prepared import describe_arrangement, read_arrangement_meta
 from jobs.preparing.corpus import Corpus
 from launcher.status import data_notes
 from zsg_core.errors import UserError
@@ -26,6 +27,10 @@ from zsg_core.recipe import list_sources
 
 PARTS = 10  # of an order's length, for its composition
 MOST_TASKS = 5  # named of each part
+# in the recipe of an order by similarity
+LOOKING = frozenset({"measure", "similarity"})
+# of meta.json, `sources`: the vectors of the set that it looks at
+OF_TEST, OF_TARGET = "test_embedding", "target_embedding"
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
         "rounds",
         "in_both_halves",
         "presence",
+        "target",
     )
     facts = {key: arrangement.meta[key] for key in keys if key in arrangement.meta}
     if sources := arrangement.sources:
@@ -133,6 +139,7 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
     return {
         "arrangement": arrangement.id,
         "corpus": arrangement.corpus,
+        "looks_at": describe_looked_at(arrangement),
         **facts,
         "notes": data_notes.of_corpora(
             arrangement.workspace,
@@ -142,6 +149,17 @@ def summarize_arrangement(arrangement: Arrangement, head: int) -> dict[str, Any]
         "head": arrangement.ids[:head],
         "parts": describe_tenths(list_tasks(arrangement)),
     }
+
+
+def describe_looked_at(arrangement: Arrangement) -> str | None:
+    """To which set an order by similarity measures it, in words; None of other orders.
+    Of the test set itself, that it knows what no practitioner knows."""
+    meta = read_arrangement_meta(arrangement.folder)
+    if meta is not None and meta.target is not None:
+        return f"a target set apart from the test set: {meta.target.describe()}"
+    if LOOKING & arrangement.recipe.keys():
+        return "the test set itself, an oracle (arrangement.target names another set)"
+    return None
 
 
 def label_arrangement(arrangement: Arrangement) -> str:
@@ -157,6 +175,8 @@ def label_arrangement(arrangement: Arrangement) -> str:
         if key in arrangement.recipe
     ]
     words += [kind for kind in KINDS if kind in arrangement.recipe]
+    if "target" in arrangement.recipe:
+        words.append(f"by target {arrangement.recipe['target']['by']}")
     return f"{' '.join(words)} ({arrangement.id[:6]})"
 
 
@@ -204,13 +224,14 @@ def task_of(example_id: str) -> str:
 def measure_similarity(
     arrangement: Arrangement,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosine to the nearest test item and on average, by position in the order.
+    """Cosine to the nearest item and on average, by position in the order: of the items
+    that it looks at, its target set's or the test set's.
 
-    From the embedding that this order was made by, or that of another order of the same
-    corpus; UserError for none.
+    From the embedding that this order was made by, or that another order of the same
+    corpus was found by, of its test set; UserError for none.
     """
-    train, test = load_embeddings(arrangement)
-    nearest, average = minimum_and_average(train, test)
+    train, looked_at = load_embeddings(arrangement)
+    nearest, average = minimum_and_average(train, looked_at)
     order = arrangement.places
     return -nearest[order], -average[order]
 
@@ -218,30 +239,56 @@ def measure_similarity(
 def load_embeddings(
     arrangement: Arrangement,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The vectors of an order's corpus, (examples, d), and of its test set, in the order
-    of the corpus. UserError where it is not embedded."""
-    sources = _embedded(arrangement)
-    train, test = (
+    """The vectors of an order's corpus, (examples, d), in the order of the corpus, and
+    of the set that it looks at. UserError where that is not embedded."""
+    sources = _read_sources(arrangement.folder)
+    if OF_TARGET in sources:
+        return _load_vectors(arrangement.workspace, sources, OF_TARGET)
+    return load_test_embeddings(arrangement)
+
+
+def load_test_embeddings(
+    arrangement: Arrangement,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The same, with the vectors of the test set, whatever the order looks at."""
+    sources = _find_embedded(arrangement)
+    return _load_vectors(arrangement.workspace, sources, OF_TEST)
+
+
+def _load_vectors(
+    workspace: Workspace, sources: Mapping[str, Any], looked_at: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The vectors of the training list, and those of `looked_at`."""
+    train, items = (
         np.load(
-            arrangement.workspace.embedding(sources[f"{split}_embedding"]["id"])
-            / "vectors.npy",
+            workspace.embedding(sources[key]["id"]) / "vectors.npy",
             mmap_mode="r",
         )
-        for split in ("train", "test")
+        for key in ("train_embedding", looked_at)
     )
-    return train, test
+    return train, items
 
 
-def _embedded(arrangement: Arrangement) -> dict[str, Any]:
+def _read_sources(folder: Path) -> dict[str, Any]:
+    """What a folder's arrangement was made of."""
+    return (read_json(folder / META) or {}).get("sources", {})
+
+
+def _find_embedded(arrangement: Arrangement) -> dict[str, Any]:
+    """What an order was made of that was found by similarity to the test set of this
+    corpus: this one, or another."""
     for path in [
         arrangement.folder,
         *list_paths(arrangement.workspace.root / "arrangements", "[!.]*"),
     ]:
-        sources = (read_json(path / META) or {}).get("sources", {})
-        if sources.get("corpus") == arrangement.corpus and "train_embedding" in sources:
+        sources = _read_sources(path)
+        if sources.get("corpus") == arrangement.corpus and OF_TEST in sources:
             return sources
+    by_target = ""
+    if "target" in arrangement.recipe:
+        by_target = ", for this one looks at a target set"
     raise UserError(
         f"corpus {arrangement.corpus} of arrangement {arrangement.id} is not embedded: no order by"
-        " similarity was made of it; put arrangement.order: nft of the same data into a grid and"
-        " run zsg arrange make"
+        f" similarity to its test set was made of it{by_target}; put arrangement.order: nft of the"
+        " same data, without a target, into a grid and run zsg arrange make"
     )

@@ -8,7 +8,7 @@ and once for the examples that are measured and shown.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from jobs.files.model_file_names import TOKENIZER_NAMES
 from jobs.preparing.source_files import SourceFiles
 from launcher.grids.inputs import name_model
 from launcher.grids.runs import Run
+from launcher.planning import target_notes
 from launcher.views.looked_data import (
     CHARACTERS,
     TEST,
@@ -160,15 +161,17 @@ class DataReader:
     def look_at_runs(self, workspace: Workspace, runs: Sequence[Run]) -> GridLook:
         """The data of some runs, each once, whatever seeds sample them. UserError for
         data that cannot be read, or of which nothing would be left."""
-        stages: dict[str, Run] = {}
+        stages: dict[str, list[Run]] = {}
         for run in runs:
             for stage in [*run.all_before, run]:
-                stages.setdefault(_key_of(stage), stage)
+                stages.setdefault(_key_of(stage), []).append(stage)
         looks: list[DataLook] = []
-        for run in list(stages.values())[:MOST_LOOKS]:
+        for run, *alike in list(stages.values())[:MOST_LOOKS]:
             divided = self._divide(run)
             title = _name_data(run)
-            looks.append(self._look(title, divided, self._find_writing(workspace, run)))
+            look = self._look(title, divided, self._find_writing(workspace, run))
+            targets = target_notes.describe_targets(workspace, [run, *alike])
+            looks.append(replace(look, targets=tuple(targets)))
         return GridLook(looks=tuple(looks), more=max(0, len(stages) - MOST_LOOKS))
 
     def _divide(self, run: Run) -> list[_DividedSource]:

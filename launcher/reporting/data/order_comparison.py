@@ -13,7 +13,7 @@ import numpy as np
 
 from jobs.contract.folder import Workspace, list_paths
 from jobs.contract.job_file import TrainJob, read_job_if_sound
-from launcher.reporting.data.arrangements import Arrangement
+from launcher.reporting.data.arrangements import Arrangement, describe_looked_at
 
 SHARES = (1, 5, 10, 25, 50, 100)  # percent of the shorter order
 
@@ -48,7 +48,8 @@ class OrderComparison:
     `count`: examples of each and of both. `spearman`: the rank correlation over the
     examples that both hold, each at the first place where it stands; None for fewer than
     two. `overlap`: by length, the share of the first so many that both have there.
-    `same_steps`: for each batch size.
+    `same_steps`: for each batch size. `looks_at`: to which set each measures similarity,
+    in words, where one of them looks at a target set.
     """
 
     arrangements: tuple[str, str]
@@ -56,6 +57,7 @@ class OrderComparison:
     spearman: float | None
     overlap: dict[str, float]
     same_steps: list[SharedSteps]
+    looks_at: dict[str, str | None]
 
 
 def compare_orders(
@@ -75,7 +77,19 @@ def compare_orders(
         spearman=rank_correlation(shared_ranks),
         overlap=_measure_overlap(first.ids, second.ids),
         same_steps=[count_same_steps(first.ids, second.ids, size) for size in batches],
+        looks_at=_tell_looked_at(first, second),
     )
+
+
+def _tell_looked_at(first: Arrangement, second: Arrangement) -> dict[str, str | None]:
+    """To which set each of the two measures similarity, where one has a target set;
+    nothing of two that look at the test set."""
+    if "target" not in first.recipe and "target" not in second.recipe:
+        return {}
+    return {
+        "one": describe_looked_at(first),
+        "two": describe_looked_at(second),
+    }
 
 
 def count_same_steps(

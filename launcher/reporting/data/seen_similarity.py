@@ -36,7 +36,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class SeenSimilarity:
     """The test tasks of a run at its checkpoints: their losses (steps, tasks), and each
-    measure (steps, tasks) between the examples seen by then and the task's test items."""
+    measure (steps, tasks) between the examples seen by then and the task's test items.
+    `looks_at`: to what its order measures similarity, in words, if to anything."""
 
     run: str
     steps: Sequence[int]
@@ -44,6 +45,7 @@ class SeenSimilarity:
     tasks: Sequence[str]
     losses: Floats
     measures: dict[str, Floats]
+    looks_at: str | None = None
 
 
 def measure_seen(workspace: Workspace, prefix: str) -> SeenSimilarity:
@@ -79,6 +81,7 @@ def measure_seen(workspace: Workspace, prefix: str) -> SeenSimilarity:
         tasks=names,
         losses=by_task[[losses.steps.index(step) for step in steps]],
         measures=_measure_tasks(order, losses, names, seen),
+        looks_at=arrangements.describe_looked_at(order),
     )
 
 
@@ -105,7 +108,7 @@ def _measure_tasks(
     """Each measure (ends, tasks) between beginnings of an order and the test items of
     tasks."""
     texts = _read_ordered_texts(order)
-    train_vectors, test_vectors = arrangements.load_embeddings(order)
+    train_vectors, test_vectors = arrangements.load_test_embeddings(order)
     ordered_vectors = np.asarray(train_vectors)[order.places]
     columns: dict[str, list[Floats]] = {}
     unknown = [item for item in losses.ids if item not in texts.row_of]
@@ -212,6 +215,8 @@ def describe_changes(
     yield (
         f"run {measured.run}: {len(measured.tasks)} test tasks at {len(measured.steps)} checkpoints"
     )
+    if measured.looks_at is not None:
+        yield f"its order looks at {measured.looks_at}; the measures here are to the test tasks"
     if not together:
         yield f"changes are compared from {FEWEST_CHANGES + 1} checkpoints on"
         return

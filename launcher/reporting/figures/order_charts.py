@@ -1,4 +1,5 @@
-"""Draws what stands where in an order: similarity to the test set, or any score."""
+"""Draws what stands where in an order: similarity to the set that it looks at, or any
+score."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,15 +19,17 @@ Values = NDArray[np.float64]
 Similarity = tuple[Values, Values]
 
 
-def draw_similarity(curves: Mapping[str, Similarity], path: Path) -> None:
+def draw_similarity(
+    curves: Mapping[str, Similarity], path: Path, looked_at: str = "test"
+) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means
-    of windows of the order."""
+    of windows of the order. `looked_at`: the set of those items, in a word."""
     nearest = {name: both[0] for name, both in curves.items()}
     average = {name: both[1] for name, both in curves.items()}
     _draw_panels(
         {
-            "cosine to the nearest test example": nearest,
-            "cosine to all test examples, mean": average,
+            f"cosine to the nearest {looked_at} example": nearest,
+            f"cosine to all {looked_at} examples, mean": average,
         },
         path,
     )

@@ -36,6 +36,8 @@ def _render_look(look: DataLook) -> list[str]:
     if look.overlap is not None:
         line = data_view.describe_overlap(look.overlap, look)
         sections.append(page.render_paragraph(line))
+    for line in look.targets:
+        sections.append(page.render_paragraph(line))
     return sections
 
 
