@@ -108,3 +108,39 @@ def test_options_that_are_no_choice_are_refused(options: list[str]) -> None:
     """An item is a choice among two or more different options, one of which is right."""
     with pytest.raises(ValueError, match="t:0"):
         choice(*options)
+
+
+# four items by hand: options, their losses, tokens, and which is right
+BY_HAND = [
+    (["yes", "no, never"], [4.0, 7.0], [1, 3], 1),
+    (["ę", "ab"], [2.0, 3.0], [2, 2], 0),
+    (["one", "two", "three"], [3.0, 3.0, 4.5], [1, 1, 1], 0),
+    (["left", "right"], [6.0, 7.4], [2, 3], 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "accuracy"), [("sum", 50), ("token", 100), ("byte", 75)]
+)
+def test_accuracies_by_sum_token_and_byte_are_those_of_the_hand(
+    rule: str, accuracy: float
+) -> None:
+    """The same four items under each rule; of equal options the first is chosen."""
+    choices = []
+    losses: dict[str, float] = {}
+    tokens: dict[str, int] = {}
+    for number, (options, of_options, counts, right) in enumerate(BY_HAND):
+        item = msgspec.structs.replace(
+            ITEM,
+            id=f"t:{number}",
+            turns=(("?", options[right]),),
+            references=(),
+            options=tuple(options),
+        )
+        one = rank_classification.build_choice(item)
+        choices.append(one)
+        ids = [example.id for example in one.examples]
+        losses |= dict(zip(ids, of_options, strict=True))
+        tokens |= dict(zip(ids, counts, strict=True))
+    scores = rank_classification.score_choices(choices, losses, rule, tokens)
+    assert sum(scores.values()) / len(scores) == accuracy

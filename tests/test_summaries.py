@@ -2,6 +2,7 @@
 tasks, the normalised average?"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,25 @@ def test_shares_of_the_harness_count_as_per_cent_in_an_average(tmp_path: Path) -
 
 
 TOP = "name: g\ndefaults: {data: {path: tasks}}\n"
+
+
+def test_the_page_has_each_data_set_with_its_quartiles_beside_the_paper_s(
+    place: Workspace,
+) -> None:
+    """T0's row is found by the set's name; a set that the paper has not is a dash."""
+    write_grid(place, "t0", [listed_run("r", {})])
+    page = report.write_report(place, "t0", ReportOptions(metric=KEY))
+    text = page.read_text(encoding="utf-8")
+    section = text.partition("over the prompts of each data set")[2]
+    rows = re.findall(r"<tr>(.*?)</tr>", section.partition("</table>")[0])
+    cells = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in rows]
+    assert [row for row in cells if row] == [
+        ["super_glue_rte", "5", "55 (52 to 58)", "81.0 mean"],
+        ["super_glue_copa", "4", "69.5 (68.25 to 71)", "91.5 mean"],
+        ["my_own_set", "1", "51", "–"],
+    ]
+
+
 GRID = """\
 name: averaged
 defaults: {data: {path: tasks}}

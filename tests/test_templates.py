@@ -202,6 +202,7 @@ RUNS = {
     "flan-mixing": 7,
     "flan-instructions": 4,
     "flan-palm-mixing": 2 * 2,
+    "flan-palm-tasks": 1 + 4,
     "muppet": 2 + 2 + 4,
     "tuning-methods": 5,
 }
@@ -396,6 +397,28 @@ def test_mixtures_have_the_published_caps_and_shares() -> None:
         [46, 27.9, 24.2, 1.8],
     ]
     assert set(shares.values()) == {(30_000, 20_000, 5_000, 100_000)}
+
+
+def test_each_set_of_flan_palm_s_tasks_holds_the_smaller() -> None:
+    """9 of chains of thought, 80 of Muffin, 193 of T0-SF, 1,554 of Natural Instructions,
+    one after the other, with shares A; the model itself is not trained; suites are
+    tested and never trained on."""
+    trained = []
+    for run in points("flan-palm-tasks"):
+        sources = run.data.by_source()
+        trained.append([name for name, source in sources.items() if source.k != 0])
+    assert trained == [
+        ["cot"],
+        ["cot"],
+        ["cot", "muffin"],
+        ["cot", "muffin", "t0sf"],
+        ["cot", "muffin", "t0sf", "niv2"],
+    ]
+    base, *others = points("flan-palm-tasks")
+    assert base.train.lr == 1e-12
+    assert {run.train.lr for run in others} == {1e-5}
+    shares = [source.share for source in list(base.data.by_source().values())[:4]]
+    assert shares == [3, 52, 15, 30]
 
 
 def test_batches_of_muppet_are_of_many_tasks_or_of_one() -> None:

@@ -62,6 +62,11 @@ FOLDERS = {
     "p3": ("train", "held-out", "t0", "t0-plus", "t0-plus-plus"),
     "muppet": ("train", "held-out"),
     "flan": ("held-out", "muffin", "t0-sf", *(f"c{number}" for number in range(1, 8))),
+    "suites": tuple(
+        f"{suite}-{part}"
+        for suite in ("mmlu", "bbh", "tydiqa", "mgsm")
+        for part in ("dev", "test")
+    ),
 }
 FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
     "gsm8k-rft.jsonl": {"question": "{n} + 1?", "answer": "#### 2{n}"},

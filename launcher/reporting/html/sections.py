@@ -20,6 +20,7 @@ from launcher.reporting.figures.line_charts import Panel
 from launcher.reporting.html import (
     map_section,
     metric_section,
+    prompt_section,
     task_section,
     verdict_section,
 )
@@ -57,6 +58,7 @@ def make_sections(
         *verdict_section.make_verdict_section(decided, len(drawn)),
         *verdict_section.make_deviation_section(comparison.record),
         *_finals(comparison, summaries),
+        *prompt_section.make_prompt_section(comparison),
         *task_section.make_task_section(comparison),
         *_drops(comparison, drops, number_of_panels, hover),
         *map_section.make_map_section(maps),
