@@ -198,8 +198,8 @@ class RunSync:
                 _read_mtime(exit_record.locate_exit_record(stage)),
             ]
         summaries = [",".join(self._grid.tracked)] if self._grid.tracked else []
-        place = str(self._grid.workspace.root)
-        return [*sizes, *times, self._listed, place, *summaries]
+        root = str(self._grid.workspace.root)
+        return [*sizes, *times, self._listed, root, *summaries]
 
     def _has_mlflow_run(self) -> bool:
         """Whether MLflow still has the cursor's run; notes the experiment if it is

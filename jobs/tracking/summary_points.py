@@ -38,12 +38,12 @@ def list_tracked(record: GridRecord) -> tuple[str, ...]:
 def _list_metrics(claim: str) -> list[str]:
     """The metrics of a claim as a record keeps it; none of what is no claim."""
     try:
-        said: Any = json.loads(claim)
+        document: Any = json.loads(claim)
     except (ValueError, RecursionError):
         return []
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         return []
-    named = [said.get("metric"), *(said.get("than") or [])]
+    named = [document.get("metric"), *(document.get("than") or [])]
     return [metric for metric in named if isinstance(metric, str)]
 
 

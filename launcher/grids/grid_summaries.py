@@ -23,8 +23,8 @@ def read_summaries(document: Document) -> SummarySettings:
     try:
         return SummarySettings.model_validate(value)
     except ValidationError as error:
-        place, problem = schema_errors.find_first_problem(error, SummarySettings)
-        raise document.error((KEY, *place), f"{KEY}: {problem}") from None
+        keys, problem = schema_errors.find_first_problem(error, SummarySettings)
+        raise document.error((KEY, *keys), f"{KEY}: {problem}") from None
 
 
 def check_claim(claim: Claim, averages: Sequence[str]) -> None:

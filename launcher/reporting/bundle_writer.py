@@ -220,18 +220,21 @@ def _describe_file(source: Source) -> BundledFile:
 def _refuse_secrets(source: Source) -> None:
     """UserError for a file that holds what nobody else may see: the value of a variable
     whose name says so, or an address with a user, a password or a key."""
-    known = [
+    secret_values = [
         value.strip().encode()
         for name, value in os.environ.items()
         if secrets.is_secret(name) and len(value.strip()) >= SHORTEST_SECRET
     ]
     has_addresses = source.file.name in WITH_ADDRESSES
-    if not known and not has_addresses:
+    if not secret_values and not has_addresses:
         return
     text = ""
     if has_addresses:
         text = source.file.read_text(encoding="utf-8", errors="replace")
-    if _holds_any(source.file, known) or secrets.hide_in_addresses(text) != text:
+    if (
+        _holds_any(source.file, secret_values)
+        or secrets.hide_in_addresses(text) != text
+    ):
         raise UserError(
             f"{source.file}: holds a secret, or an address with a user, a password or a key, so"
             " nothing was packed; take it out of the grid and submit again, or leave out the run"
@@ -257,17 +260,17 @@ def _describe_run(workspace: Workspace, listed_run: ListedRun) -> BundledRun:
         run = RecordedRun(workspace, listed_run)
         rows = run.stages[-1].rows if run.stages else []
         start = find_first_start(rows)
-        told = as_mapping(start) if start else {}
+        start_facts = as_mapping(start) if start else {}
         facts = {name: str(value) for name, value in run.facts().items()}
     except Damaged as error:
         return BundledRun(run=listed_run.run, axes=listed_run.axes, trouble=str(error))
-    versions = told.get("versions")
+    versions = start_facts.get("versions")
     return BundledRun(
         run=listed_run.run,
         axes=listed_run.axes,
         facts=facts,
         versions=dict(versions) if isinstance(versions, dict) else {},
-        machine={name: told[name] for name in MACHINE if name in told},
+        machine={name: start_facts[name] for name in MACHINE if name in start_facts},
     )
 
 

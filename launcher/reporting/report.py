@@ -364,9 +364,9 @@ def _explain_too_large(metric: str, member: Member) -> str | None:
     steps = [step for step, value in member.values.items() if _is_too_large(value)]
     if not steps:
         return None
-    more = f", and at {len(steps) - 1} more steps" if len(steps) > 1 else ""
+    further = f", and at {len(steps) - 1} more steps" if len(steps) > 1 else ""
     return (
-        f"{member.run} has {metric} {member.values[steps[0]]:g} at step {steps[0]}{more}: too"
+        f"{member.run} has {metric} {member.values[steps[0]]:g} at step {steps[0]}{further}: too"
         f" large to be drawn or compared (at most {LARGEST:g}), so it counts as infinite; it is"
         " hardly a measurement, see what journalled it"
     )

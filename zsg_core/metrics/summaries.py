@@ -39,8 +39,8 @@ Floats = NDArray[np.float64]
 
 def is_summary(key: str) -> bool:
     """Whether a key is of a summary, not of what was measured."""
-    kind, _, rest = key.partition("/")
-    return kind in KINDS and bool(rest)
+    kind, _, remainder = key.partition("/")
+    return kind in KINDS and bool(remainder)
 
 
 def split_key(key: str) -> tuple[str, str, str]:
@@ -53,10 +53,10 @@ def split_key(key: str) -> tuple[str, str, str]:
     """
     if key.count("/") > MOST_SLASHES:
         raise UserError(f"{key[:60]!r}…: a key has at most {MOST_SLASHES} slashes")
-    kind, _, rest = key.partition("/")
+    kind, _, remainder = key.partition("/")
     if kind == AVERAGE:
-        return kind, rest, ""
-    word, _, inner = rest.partition("/")
+        return kind, remainder, ""
+    word, _, inner = remainder.partition("/")
     if kind == PROMPTS and word not in OVER_PROMPTS:
         raise UserError(
             f"{key!r}: over prompts there are {', '.join(OVER_PROMPTS)}, as in"
@@ -151,17 +151,17 @@ def group_prompts(tasks: Sequence[str], rule: Rule = None) -> dict[str, list[int
     task's name begins with that of its source, and so does its set's. A task of no set
     that is known is a set of its own. UserError for a task that two sets name.
     """
-    known = data_sets.find_data_sets(tasks, rule or None, dict)
+    sets = data_sets.find_data_sets(tasks, rule or None, dict)
     bare = [task.partition("/")[2] for task in tasks]
     known_bare = data_sets.find_data_sets(bare, rule or None, dict)
     groups: dict[str, list[int]] = {}
-    for place, task in enumerate(tasks):
-        name = known[task]
+    for number, task in enumerate(tasks):
+        name = sets[task]
         if name is None:
-            source, _, rest = task.partition("/")
-            of_rest = known_bare[rest]
+            source, _, remainder = task.partition("/")
+            of_rest = known_bare[remainder]
             name = f"{source}/{of_rest}" if of_rest is not None else task
-        groups.setdefault(name, []).append(place)
+        groups.setdefault(name, []).append(number)
     return groups
 
 

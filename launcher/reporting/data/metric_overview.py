@@ -76,26 +76,26 @@ def split_metrics(named: str | Sequence[str]) -> tuple[str, ...]:
 def name_source(key: str) -> tuple[str, str]:
     """Of which part of the test set a metric is, and what it is called beside others of
     that part."""
-    kind, _, rest = key.partition("/")
+    kind, _, remainder = key.partition("/")
     if kind == SOURCE:
-        source, _, metric = rest.partition("/")
+        source, _, metric = remainder.partition("/")
         return source, metric
     if kind == PROMPTS:
-        return OVER_PROMPTS, rest
+        return OVER_PROMPTS, remainder
     if kind == AVERAGE:
-        return AVERAGES, rest
+        return AVERAGES, remainder
     if kind == TASK:
-        return OF_TASKS, rest
-    if rest and (kind == LOSS or quick_items(kind)):
-        return rest, kind
+        return OF_TASKS, remainder
+    if remainder and (kind == LOSS or quick_items(kind)):
+        return remainder, kind
     return WHOLE, key
 
 
 @dataclass
 class OverviewReader:
-    """Collects the curves of metrics run by run. `wanted`: their keys, or ALL."""
+    """Collects the curves of metrics run by run. `asked_keys`: theirs, or ALL."""
 
-    wanted: Sequence[str]
+    asked_keys: Sequence[str]
     record: GridRecord
     x: str
     _curves: dict[str, dict[str, tuple[dict[int, float], dict[int, float]]]] = field(
@@ -117,8 +117,8 @@ class OverviewReader:
                 self._reasons.setdefault(key, {})[run.run] = reason
 
     def _choose_keys(self, run: RecordedRun) -> Iterable[str]:
-        if list(self.wanted) != [ALL]:
-            return self.wanted
+        if list(self.asked_keys) != [ALL]:
+            return self.asked_keys
         measured = [key for key in run.keys() if _is_shown(key)]
         return dict.fromkeys([*measured, *run.summary_keys()])
 
@@ -140,14 +140,14 @@ class OverviewReader:
     def _find_chance(self, key: str) -> float:
         """What a guess has, where an average of the grid says so."""
         settings = replace_unset(self.record.summaries, Summaries())
-        found = [chances.get(key, 0.0) for chances in settings.averages.values()]
-        return max(found, default=0.0)
+        guesses = [chances.get(key, 0.0) for chances in settings.averages.values()]
+        return max(guesses, default=0.0)
 
     def refuse_unknown(self, measured: Iterable[str]) -> None:
         """UserError for a metric that was asked for and that no run has; `measured`:
         those that there are."""
-        for key in self.wanted:
-            if key != ALL and len(self.wanted) > 1 and key not in self._curves:
+        for key in self.asked_keys:
+            if key != ALL and len(self.asked_keys) > 1 and key not in self._curves:
                 there_are = ", ".join(sorted(measured))
                 raise UserError(f"--metric {key}: no run has it; there are {there_are}")
 
@@ -155,8 +155,8 @@ class OverviewReader:
         """The curves of each metric that a run has, its groups as those of the grid. In
         the order that was asked for, or that in which metrics first came."""
         keys = list(self._curves)
-        if list(self.wanted) != [ALL]:
-            keys = [key for key in self.wanted if key in self._curves]
+        if list(self.asked_keys) != [ALL]:
+            keys = [key for key in self.asked_keys if key in self._curves]
         return [self._make_curves(key, groups) for key in keys]
 
     def _make_curves(self, key: str, groups: Sequence[Group]) -> MetricCurves:
@@ -178,11 +178,11 @@ class OverviewReader:
         for run, reason in self._reasons.get(key, {}).items():
             runs_of.setdefault(reason, []).append(run)
         flags = [Flag(reason, tuple(runs)) for reason, runs in runs_of.items()]
-        done = [member for group in groups for member in group.averaged]
+        averaged = [member for group in groups for member in group.averaged]
         firsts = [group.averaged[0].values for group in groups if group.averaged]
         same = metric_flags.explain_all_same(firsts)
         if same is not None and not flags:
-            flags.append(Flag(same, tuple(member.run for member in done)))
+            flags.append(Flag(same, tuple(member.run for member in averaged)))
         return flags
 
 
@@ -243,8 +243,8 @@ def _name_runs(
     if len(runs) >= count:
         return "in all runs" if count > 1 else "in the only run"
     names = ", ".join(labels.get(run, run) for run in runs[:most])
-    more = ", …" if len(runs) > most else ""
-    return f"in {len(runs)} of {count} runs: {names}{more}"
+    ellipsis = ", …" if len(runs) > most else ""
+    return f"in {len(runs)} of {count} runs: {names}{ellipsis}"
 
 
 def describe_flags(
@@ -255,6 +255,6 @@ def describe_flags(
     for curves in overview:
         count = sum(bool(each.values) for g in curves.groups for each in g.members)
         for flag in curves.flags:
-            where = _name_runs(flag.runs, count, labels, most)
-            lines.append(f"{curves.key}: {flag.reason} ({where})")
+            in_runs = _name_runs(flag.runs, count, labels, most)
+            lines.append(f"{curves.key}: {flag.reason} ({in_runs})")
     return lines

@@ -42,7 +42,7 @@ class _Frame:
     across: tuple[float, float]
     down: tuple[float, float]
 
-    def place(self, x: float, y: float) -> str:
+    def to_pixels(self, x: float, y: float) -> str:
         """The pixels of a point."""
         return (
             f"{_scale(x, self.x, self.across):.1f} {_scale(y, self.y, self.down):.1f}"
@@ -109,18 +109,18 @@ def _make_frame(
 
 def _draw_axes(frame: _Frame) -> Iterable[str]:
     """Two lines, and the values at their ends."""
-    left, right = frame.across
+    start, right = frame.across
     bottom, top = frame.down
-    yield f'<path class="axes" d="M{left:g} {top:g}V{bottom:g}H{right:g}"/>'
+    yield f'<path class="axes" d="M{start:g} {top:g}V{bottom:g}H{right:g}"/>'
     low, high = frame.y
     if high > low:
-        yield _write(left - 4, top + 4, f"{high:.4g}", "end")
-        yield _write(left - 4, bottom, f"{low:.4g}", "end")
+        yield _write(start - 4, top + 4, f"{high:.4g}", "end")
+        yield _write(start - 4, bottom, f"{low:.4g}", "end")
     else:
-        yield _write(left - 4, (top + bottom) / 2 + 3, f"{high:.4g}", "end")
+        yield _write(start - 4, (top + bottom) / 2 + 3, f"{high:.4g}", "end")
     first, last = frame.x
     below = HEIGHT - 3
-    yield _write(left, below, f"{first:g}", "start")
+    yield _write(start, below, f"{first:g}", "start")
     if last > first:
         yield _write(right, below, f"{last:g}", "end")
 
@@ -153,12 +153,12 @@ def _trace(line: SmallLine, frame: _Frame) -> str:
     """A curve as a path, with gaps where values are no numbers; a dot of one value."""
     path = ""
     is_begun = False
-    for place in _choose_places(len(line.x)):
-        x, y = line.x[place], line.y[place]
+    for number in _choose_places(len(line.x)):
+        x, y = line.x[number], line.y[number]
         if not math.isfinite(y):
             is_begun = False
             continue
-        path += ("L" if is_begun else "M") + frame.place(x, y)
+        path += ("L" if is_begun else "M") + frame.to_pixels(x, y)
         is_begun = True
     if path and "L" not in path:
         path += "h.1"
@@ -175,14 +175,14 @@ def _draw_band(line: SmallLine, frame: _Frame) -> str:
     """The area between the bounds of a line, where both are numbers."""
     low, high = line.low or (), line.high or ()
     whole = [
-        place
-        for place in _choose_places(len(line.x))
-        if math.isfinite(low[place]) and math.isfinite(high[place])
+        number
+        for number in _choose_places(len(line.x))
+        if math.isfinite(low[number]) and math.isfinite(high[number])
     ]
     if len(whole) < 2:
         return ""
-    above = [frame.place(line.x[place], high[place]) for place in whole]
-    below = [frame.place(line.x[place], low[place]) for place in reversed(whole)]
+    above = [frame.to_pixels(line.x[number], high[number]) for number in whole]
+    below = [frame.to_pixels(line.x[number], low[number]) for number in reversed(whole)]
     outline = "L".join([*above, *below])
     return f'<path class="band" d="M{outline}Z" fill="{_name_colour(line)}"/>'
 

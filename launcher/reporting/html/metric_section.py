@@ -84,10 +84,10 @@ def _make_cell(group: Group) -> NumberCell:
 
 
 def _write_note(comparison: GridComparison) -> str:
-    left = len(comparison.groups) - MOST_POINTS
-    if left <= 0:
+    unshown = len(comparison.groups) - MOST_POINTS
+    if unshown <= 0:
         return NOTE
-    return f"{NOTE} {left} more points are left out; zsg report --json has all."
+    return f"{NOTE} {unshown} more points are left out; zsg report --json has all."
 
 
 def _render_charts(comparison: GridComparison) -> list[str]:
@@ -125,10 +125,10 @@ def _list_charts(overview: Sequence[MetricCurves]) -> Iterable[MetricCurves]:
     """The metrics that have a chart of their own: quartiles are the band of a median."""
     keys = {curves.key for curves in overview}
     for curves in overview:
-        kind, _, rest = curves.key.partition("/")
-        _, _, metric = rest.partition("/")
+        kind, _, remainder = curves.key.partition("/")
+        _, _, metric = remainder.partition("/")
         is_beside = kind == PROMPTS and f"{PROMPTS}/{MEDIAN}/{metric}" in keys
-        if not is_beside or rest.startswith(f"{MEDIAN}/"):
+        if not is_beside or remainder.startswith(f"{MEDIAN}/"):
             yield curves
 
 
@@ -169,9 +169,9 @@ def _find_quartiles(
         return None
     by_key = {curves.key: curves.groups for curves in overview}
     metric = key.removeprefix(median)
-    wanted = [f"{PROMPTS}/{Q1}/{metric}", f"{PROMPTS}/{Q3}/{metric}"]
-    found = [by_key[name] for name in wanted if name in by_key]
-    return found if len(found) == len(wanted) else None
+    quartile_keys = [f"{PROMPTS}/{Q1}/{metric}", f"{PROMPTS}/{Q3}/{metric}"]
+    quartiles = [by_key[name] for name in quartile_keys if name in by_key]
+    return quartiles if len(quartiles) == len(quartile_keys) else None
 
 
 Bounds = tuple[Sequence[float] | None, Sequence[float] | None]
@@ -188,9 +188,9 @@ def _find_bounds(group: Group) -> Bounds:
 
 def _find_means(group: Group, beside: Sequence[Group]) -> Bounds:
     """The means of two groups that bound a third; None where they lack a step of it."""
-    if any(other.steps != group.steps for other in beside):
+    if any(bound.steps != group.steps for bound in beside):
         return None, None
     low, high = (
-        [float(value) for value in other.table.mean(axis=0)] for other in beside
+        [float(value) for value in bound.table.mean(axis=0)] for bound in beside
     )
     return low, high

@@ -45,17 +45,17 @@ def make_prompt_section(comparison: GridComparison) -> list[str]:
     sets = _list_sets(groups, settings)
     if not any(count > 1 for count in sets.values()):
         return []
-    shown = groups[:MOST_POINTS]
+    listed = groups[:MOST_POINTS]
     metric = comparison.options.metric
     beside = _read_published(metric)
-    columns = [_summarize(group, settings) for group in shown]
+    columns = [_summarize(group, settings) for group in listed]
     rows: list[list[NumberCell | str]] = []
     for name, count in sets.items():
         row: list[NumberCell | str] = [name, NumberCell(count, str(count))]
         row += [_make_cell(column.get(name)) for column in columns]
         row += [_make_published_cell(name, beside)] if beside else []
         rows.append(row)
-    labels = [comparison.full_label(group) or metric for group in shown]
+    labels = [comparison.full_label(group) or metric for group in listed]
     labels += ["T0 11B, published"] if beside else []
     note = f"{NOTE} {BESIDE}" if beside else NOTE
     return [
@@ -71,8 +71,8 @@ def _list_sets(groups: Sequence[Group], settings: Summaries) -> dict[str, int]:
     for group in groups:
         if group.items is not None:
             by_set = summaries.group_prompts(group.items.names, settings.data_sets)
-            for name, places in by_set.items():
-                sets.setdefault(name, len(places))
+            for name, columns_of_set in by_set.items():
+                sets.setdefault(name, len(columns_of_set))
     return sets
 
 
@@ -84,22 +84,22 @@ def _summarize(
     if items is None or not items.steps:
         return {}
     last = items.by_task[-1:]
-    found: dict[str, tuple[float, float, float]] = {}
+    summary: dict[str, tuple[float, float, float]] = {}
     groups = summaries.group_prompts(items.names, settings.data_sets)
-    for name, places in groups.items():
-        values = last[:, places]
+    for name, columns_of_set in groups.items():
+        values = last[:, columns_of_set]
         median, low, high = (
             float(summaries.summarize_prompts(values, kind)[0])
             for kind in (MEDIAN, Q1, Q3)
         )
-        found[name] = median, low, high
-    return found
+        summary[name] = median, low, high
+    return summary
 
 
-def _make_cell(found: tuple[float, float, float] | None) -> NumberCell:
-    if found is None or not np.isfinite(found).all():
+def _make_cell(summary: tuple[float, float, float] | None) -> NumberCell:
+    if summary is None or not np.isfinite(summary).all():
         return number_cell(None)
-    median, low, high = found
+    median, low, high = summary
     if low == high:
         return number_cell(median)
     return NumberCell(median, f"{median:.4g} ({low:.4g} to {high:.4g})")

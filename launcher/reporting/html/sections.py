@@ -125,8 +125,8 @@ def _without_curve(comparison: GridComparison) -> list[str]:
     if not reasons:
         return []
     unnamed = len(reasons) - MOST_NAMED
-    more = f"; and {unnamed} more" if unnamed > 0 else ""
-    text = f"No curve: {'; '.join(reasons[:MOST_NAMED])}{more}."
+    further = f"; and {unnamed} more" if unnamed > 0 else ""
+    text = f"No curve: {'; '.join(reasons[:MOST_NAMED])}{further}."
     return [report_page.render_paragraph(text)]
 
 
@@ -423,10 +423,10 @@ def _tell_undrawn(tasks: Sequence[str]) -> str:
     undrawn = tasks[DRAWN_TASKS:]
     if not undrawn:
         return f"All {len(tasks)} test tasks have a panel, those that fall most first."
-    more = ", …" if len(undrawn) > MOST_NAMED else ""
+    further = ", …" if len(undrawn) > MOST_NAMED else ""
     return (
         f"Of {len(tasks)} test tasks the {DRAWN_TASKS} that fall most suddenly have a panel."
-        f" Without one, as others fall more: {_first_names(undrawn)}{more}."
+        f" Without one, as others fall more: {_first_names(undrawn)}{further}."
     )
 
 

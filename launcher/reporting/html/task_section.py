@@ -52,13 +52,13 @@ def _draw_sparks(
     """Of each task a small chart of its curves, those of the first points."""
     drawn = groups[:MOST_CURVES]
     count = max(1, len(tasks) * len(drawn))
-    most = min(MOST_OF_CURVE, max(FEWEST_OF_CURVE, MOST_DRAWN // count))
+    points_of_curve = min(MOST_OF_CURVE, max(FEWEST_OF_CURVE, MOST_DRAWN // count))
     lines_of: dict[str, list[SmallLine]] = {task: [] for task in tasks}
     for group in drawn:
         items = group.items
         if items is None:
             continue
-        rows = _spread(len(items.steps), most)
+        rows = _spread(len(items.steps), points_of_curve)
         x = [float(items.steps[row]) for row in rows]
         label = comparison.label(group)
         for column, task in enumerate(items.names):
@@ -70,10 +70,10 @@ def _draw_sparks(
     return {task: small_charts.draw_spark(lines) for task, lines in lines_of.items()}
 
 
-def _spread(count: int, most: int) -> list[int]:
+def _spread(count: int, points_of_curve: int) -> list[int]:
     """At most so many of the places up to `count`, evenly spread, the last among them."""
-    places = np.linspace(0, count - 1, min(count, most))
-    return [int(place) for place in np.unique(places.round())]
+    numbers = np.linspace(0, count - 1, min(count, points_of_curve))
+    return [int(number) for number in np.unique(numbers.round())]
 
 
 def list_tasks(groups: Sequence[Group]) -> dict[str, int]:
