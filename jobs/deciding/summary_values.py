@@ -109,8 +109,8 @@ def over_prompts(items: ItemLosses, kind: str, settings: Summaries) -> ItemLosse
     names, by_task = items.by_task()
     groups = _group_prompts(names, settings)
     columns = [
-        summaries.summarize_prompts(by_task[:, places], kind)
-        for places in groups.values()
+        summaries.summarize_prompts(by_task[:, columns_of_set], kind)
+        for columns_of_set in groups.values()
     ]
     return _make_items(items.steps, list(groups), list(groups), columns)
 
@@ -129,7 +129,7 @@ def _group_once(
 
 def select_task(items: ItemLosses, task: str) -> ItemLosses:
     """The items of one task."""
-    columns = [place for place, name in enumerate(items.tasks) if name == task]
+    columns = [number for number, name in enumerate(items.tasks) if name == task]
     return ItemLosses(
         items.steps,
         [items.ids[column] for column in columns],
@@ -173,10 +173,10 @@ def _average_items(run: Recorded, chances: Mapping[str, float]) -> ItemLosses | 
     for key, items in measured.items():
         names, scores = _score_parts(key, items)
         rows = [items.steps.index(step) for step in steps]
-        for place, name in enumerate(names):
+        for number, name in enumerate(names):
             ids.append(f"{key}: {name}")
             tasks.append(key)
-            columns.append(_normalise(key, scores[rows, place], chances[key]))
+            columns.append(_normalise(key, scores[rows, number], chances[key]))
     return _make_items(steps, ids, tasks, columns)
 
 
@@ -209,7 +209,7 @@ def _average_points(
     of_suites = {metric: run.points(metric) for metric in chances}
     averaged: dict[int, Point] = {}
     for step in _find_common_steps(of_suites.values()):
-        points = {metric: found[step] for metric, found in of_suites.items()}
+        points = {metric: points_of[step] for metric, points_of in of_suites.items()}
         scores = {metric: point.value for metric, point in points.items()}
         average = summaries.average_scores(scores, chances)
         if average is not None and np.isfinite(average):
@@ -247,7 +247,9 @@ def _list_keys_of(
     tasks = list(dict.fromkeys(items.tasks))
     groups = _group_prompts(tasks, settings)
     is_of_source = metric.startswith(f"{means.LOSS}/")
-    if not is_of_source and any(len(places) > 1 for places in groups.values()):
+    if not is_of_source and any(
+        len(columns_of_set) > 1 for columns_of_set in groups.values()
+    ):
         keys += [f"{PROMPTS}/{kind}/{metric}" for kind in summaries.OVER_PROMPTS]
     return keys
 
@@ -257,8 +259,8 @@ def list_sources(items: ItemLosses) -> list[str]:
     tasks begin with. Nothing where there is but one, or a task has no such beginning."""
     sources = dict[str, None]()
     for item_id, task in zip(items.ids, items.tasks, strict=True):
-        source, _, rest = task.partition("/")
-        if not rest or item_id.partition("/")[0] != source:
+        source, _, remainder = task.partition("/")
+        if not remainder or item_id.partition("/")[0] != source:
             return []
         sources[source] = None
     return list(sources) if len(sources) > 1 else []

@@ -83,22 +83,22 @@ def compare(
         UserError: if no such grid was submitted, or no run has the axis or a value.
     """
     name, folder = find_grid(grid, workspace)
-    place = open_workspace(folder)
+    opened = open_workspace(folder)
     if along is None and values:
         raise UserError("values: of which axis? give along, such as arrangement.order")
     if along is not None and len(values) < 2:
         raise UserError(f"along {along}: give two or more of its values")
     if along is None:
-        judged = verdicts.judge_grid(place, name)
+        judged = verdicts.judge_grid(opened, name)
     else:
-        asked = {
+        question = {
             "claim": "rises",
             "along": along,
             "values": list(values),
             "metric": metric,
             "of": of,
         }
-        judged = verdicts.judge_question(place, name, asked)
+        judged = verdicts.judge_question(opened, name, question)
     return [_make_verdict(each) for each in judged]
 
 
@@ -165,11 +165,11 @@ def write_reports(
     """Writes a page of a grid, or of several, with what a file of `claims` says of them,
     to `out`, or into the workspace."""
     if out is not None:
-        place = open_workspace(folder)
+        opened = open_workspace(folder)
     else:
-        place = workspaces.find_own(folder, elsewhere="--out FOLDER")
-    subject = reports.find_subject(place, names, claims)
-    return reports.write_subject(place, subject, options, out)
+        opened = workspaces.find_own(folder, elsewhere="--out FOLDER")
+    subject = reports.find_subject(opened, names, claims)
+    return reports.write_subject(opened, subject, options, out)
 
 
 def _make_verdict(judged: JudgedClaim) -> Verdict:

@@ -169,9 +169,9 @@ def _print_values(
     from launcher.views import metrics_view, show
     from launcher.workspace import workspaces
 
-    place = workspaces.find_to_read(workspace)
-    subject = reports.find_subject(place, grids, claims)
-    rows = reports.list_values(place, subject, options)
+    opened = workspaces.find_to_read(workspace)
+    subject = reports.find_subject(opened, grids, claims)
+    rows = reports.list_values(opened, subject, options)
     decided: Sequence[JudgedClaim] = subject.judge() if subject.is_joined else ()
     if as_json and subject.is_joined:
         show.as_json(verdict_lines.make_report_row(grids, rows, decided))
@@ -266,11 +266,11 @@ def export(
     show.print_result(f"wrote {out}: {rows} rows")
 
 
-def _write_bundle(place: "WorkspaceFolder", grid: str, file: Path) -> None:
+def _write_bundle(opened: "WorkspaceFolder", grid: str, file: Path) -> None:
     from launcher.reporting import bundle_writer
     from launcher.views import show
 
-    record = bundle_writer.write_bundle(place, grid, file)
+    record = bundle_writer.write_bundle(opened, grid, file)
     show.print_result(
         f"wrote {file}: {len(record.runs)} runs, {len(record.files)} files. Its records name"
         " folders and hosts of this machine as they are; weights, examples and logs are not in it"
@@ -312,10 +312,10 @@ def unpack(
     from launcher.views import show
 
     record = bundle_reader.unpack_bundle(bundle, folder, with_code)
-    place = f"--workspace {shlex.quote(str(folder))}"
+    option = f"--workspace {shlex.quote(str(folder))}"
     show.print_result(f"{folder}: grid {record.grid}, {len(record.runs)} runs")
-    show.print_result(f"next: zsg report {shlex.quote(record.grid)} {place}")
+    show.print_result(f"next: zsg report {shlex.quote(record.grid)} {option}")
     if record.runs:
         steps = "" if with_code else " --steps 0"
         run = shlex.quote(record.runs[0].run)
-        show.print_result(f"      zsg verify {run} {place}{steps}")
+        show.print_result(f"      zsg verify {run} {option}{steps}")
