@@ -54,14 +54,10 @@ def find_scored_answers(
     if not of_step:
         steps = sorted({kept.step for kept in of_suite})
         raise UserError(_describe_missing(run, step, suite, steps))
-    candidates = [
+    made = [
         ScoredAnswers(kept, answers.read_answers(run, kept.place)) for kept in of_step
     ]
-    if len(candidates) > 1:
-        complete = [
-            candidate for candidate in candidates if candidate.ids.issuperset(items)
-        ]
-        candidates = complete or candidates
+    candidates = _select_complete(made, items)
     if len(candidates) > 1:
         raise UserError(
             f"run {run.name}, step {step}: there are answers made in {len(candidates)} ways, and a"
@@ -69,6 +65,16 @@ def find_scored_answers(
             " their own"
         )
     return candidates[0]
+
+
+def _select_complete(
+    made: list[ScoredAnswers], items: Collection[str]
+) -> list[ScoredAnswers]:
+    """Of answers made in several ways those that hold all items; all where none does."""
+    if len(made) == 1:
+        return made
+    complete = [answered for answered in made if answered.ids.issuperset(items)]
+    return complete or made
 
 
 def _describe_missing(

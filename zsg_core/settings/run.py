@@ -4,6 +4,7 @@ These models are the schema of a grid file. What of them enters a run's identity
 decided in `recipe`.
 """
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -489,6 +490,17 @@ def _refuse_unknown_source(key: str, names: list[str], data: DataSettings) -> No
             )
 
 
+def _refuse_unnamed_sources(
+    key: str, named: Collection[str], trained: Sequence[str]
+) -> None:
+    """ValueError where a key does not name a source that is trained on."""
+    unnamed = [name for name in trained if name not in named]
+    if unnamed:
+        raise ValueError(
+            f"{key} does not name {_listed(unnamed)}; name each source that is trained on"
+        )
+
+
 def _listed(names: list[str]) -> str:
     """Names as a sentence has them: a, b and c."""
     *before, last = names
@@ -638,8 +650,8 @@ class Settings(Strict):
         if turns is None and replay is None:
             return self
         key = "arrangement.replay" if turns is None else "arrangement.turns"
-        sources = [name for name, source in self.data.by_source().items() if source.k]
-        if self.data.sources is None or len(sources) < 2:
+        trained = [name for name, source in self.data.by_source().items() if source.k]
+        if self.data.sources is None or len(trained) < 2:
             raise ValueError(
                 f"{key} is of several sources, and there is one to train on; give"
                 " data.sources, or take it out"
@@ -648,11 +660,7 @@ class Settings(Strict):
             _refuse_unknown_source(key, [replay.source], self.data)
         if isinstance(turns, dict):
             _refuse_unknown_source(key, list(turns), self.data)
-            unnamed = [name for name in sources if name not in turns]
-            if unnamed:
-                raise ValueError(
-                    f"{key} does not name {_listed(unnamed)}; name each source that is trained on"
-                )
+            _refuse_unnamed_sources(key, turns, trained)
         return self
 
     @model_validator(mode="after")
