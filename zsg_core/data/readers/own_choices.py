@@ -91,8 +91,8 @@ def _choose_by_column(
     text: str, places: Mapping[str, int], choices: Sequence[str]
 ) -> str | None:
     """The choice whose column an answer names; None where it names none that is there."""
-    place = places.get(text.strip(), len(choices))
-    return choices[place] if place < len(choices) else None
+    number = places.get(text.strip(), len(choices))
+    return choices[number] if number < len(choices) else None
 
 
 def _choose_by_number(answer: Any, choices: Sequence[str]) -> str | None:
