@@ -1,10 +1,12 @@
 """Does a plugin that a grid names add what it declares, by the same registries as what is
 built in, and does nothing of it run before its user's word?"""
 
+import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,10 +18,13 @@ from launcher.grids.grid import Grid, load_grid
 from launcher.submission import plugin_consent, workflow
 from launcher.workspace import allowed_plugins, code_snapshot
 from tests.lib.builders import write_niv2
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import PluginError, UserError
 from zsg_core.metrics import metrics
 from zsg_core.metrics.registry import METRICS
 from zsg_core.metrics.scoring import Answered, Scores
+from zsg_core.orders.registry import OrderInputs
 from zsg_core.plugins import entries, loading
 from zsg_core.plugins.declarations import PluginFile, read_plugins
 from zsg_core.registry import offering
@@ -316,14 +321,14 @@ def test_jobs_get_the_bytes_that_were_allowed(place: Path, tmp_path: Path) -> No
         code = code_snapshot.take_snapshot(Workspace(tmp_path / "work"))
 
     copies = Path(code["folder"])
-    assert [plugin.content for plugin in loading.find_copies(copies)] == [
+    assert [plugin.content for plugin in loading.read_copies(copies)] == [
         WORDS.encode()
     ]
     assert code["digest"] != code_snapshot._now(())[0]["digest"]
     [copy] = (copies / loading.PACKAGE).glob("*/*.py")
     copy.write_text("raise SystemExit")
     with pytest.raises(PluginError, match="is not what was submitted"):
-        loading.find_copies(copies)
+        loading.read_copies(copies)
 
 
 def test_nothing_is_copied_that_is_not_allowed(place: Path) -> None:
@@ -453,12 +458,233 @@ def test_decorators_leave_functions_alone_outside_jobs() -> None:
     assert dict(count(ANSWERS)) == {"a:0": 2, "a:1": 1}
 
 
-def test_the_guides_plugin_scores(tmp_path: Path) -> None:
+def test_the_guides_plugin_scores_and_orders(tmp_path: Path) -> None:
     """The first block of Python in docs/plugins.md, as it stands there."""
     guide = (Path(__file__).parent.parent / "docs/plugins.md").read_text()
-    [text, *_] = re.findall(r"^```python\n(.*?)^```", guide, re.S | re.M)
+    [text, *others] = re.findall(r"^```python\n(.*?)^```", guide, re.S | re.M)
 
-    scores = score(tmp_path, text, "closeness")
+    scores = score(tmp_path / "first", text, "closeness")
+    order = find_entry(tmp_path / "again", text, "longest_first")
 
-    assert len(text.strip().splitlines()) <= 20
+    assert len([line for line in text.splitlines() if line.strip()]) <= 20
     assert scores.by_item["closeness"] == {"a:0": 60.0, "a:1": 100.0}
+    assert order.arrange(make_inputs(3)).places == [2, 1, 0]
+    names = [read_plugins({"a.py": other.encode()})[0].declared for other in others]
+    assert [one.name for [one] in names] == ["tokens", "forum"]
+
+
+MORE = """
+import zsg
+
+@zsg.order("longest_first", seeded=False)
+def longest_first(items, seed):
+    return sorted(range(len(items)), key=lambda place: -len(items[place].answer))
+
+@zsg.order("drawn")
+def draw(items, seed):
+    return [(place + seed) % len(items) for place in range(len(items))]
+
+@zsg.score("letters", passes=0)
+def count_letters(inputs):
+    return [None if one is None else float(len(one)) for one in inputs.examples]
+
+@zsg.reader("forum", files="*.jsonl")
+def read_forum(row, name):
+    if "q" in row:
+        turn = (row["q"], row["a"])
+        yield zsg.Example(id=f"{name}:{row['n']}", task=row["board"], turns=(turn,))
+"""
+
+
+def find_entry(folder: Path, text: str, name: str) -> Any:
+    """What a job finds of a plugin under a name."""
+    plugins = enter(folder, {"mine.py": text.encode()})
+    [declared] = [
+        one for plugin in plugins for one in plugin.declared if one.name == name
+    ]
+    return entries.REGISTRIES[declared.kind][declared.full_name]
+
+
+def make_inputs(count: int, seed: int = 0) -> OrderInputs:
+    """So many examples to be put in order, each with a longer answer."""
+    examples = [
+        Example(id=f"a:{n}", task="a", turns=(("q", "x" * n),)) for n in range(count)
+    ]
+    return OrderInputs(
+        recipe={"order": "of a plugin", "seed": seed},
+        tasks=["a"] * count,
+        distances=list,
+        rounds=lambda farthest, cap: iter(()),
+        examples=lambda: examples,
+    )
+
+
+def write_forum(place: Path, arrangement: str) -> Path:
+    """A grid of rows that a plugin reads, in an order."""
+    (place / "mine.py").write_text(MORE)
+    rows = [{"n": n, "board": f"b{n % 2}", "q": f"{n}?", "a": "x"} for n in range(8)]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (place / "rows.jsonl").write_text(text)
+    path = place / "grid.yaml"
+    path.write_text(
+        "name: g\nplugins: [mine.py]\ndefaults:\n"
+        "  data: {set: forum, path: rows.jsonl, held_out: {by: rows, share: 1/4}}\n"
+        f"  train: {{batch: 2}}\ngrid: {{arrangement: {arrangement}}}\n"
+    )
+    return path
+
+
+def test_orders_scores_and_readers_enter_the_recipe_by_their_code(place: Path) -> None:
+    """Each by its name with its digest; a seed only where the order is drawn by it."""
+    path = write_forum(
+        place,
+        "[{order: longest_first}, {order: drawn}, {order: scores, score: letters}]",
+    )
+    opened = workflow.resolve_grid(path, None, None, only_looks=True)
+
+    names = {
+        one.name: one.full_name
+        for plugin in opened.grid.plugins
+        for one in plugin.declared
+    }
+    arrangements = [run.stage["arrangement"] for run in opened.runs]
+    assert arrangements[0] == {"order": names["longest_first"]}
+    assert arrangements[1] == {"order": names["drawn"], "seed": 0}
+    assert arrangements[2]["score"]["name"] == names["letters"]
+    readers = {run.stage["data"]["reader"] for run in opened.runs}
+    assert readers == {names["forum"]}
+    axes = [run.axes["arrangement"]["order"] for run in opened.runs]
+    assert axes == ["longest_first", "drawn", "scores"]
+
+
+def test_an_edited_order_makes_other_runs_and_leaves_the_others(place: Path) -> None:
+    """Of one file, whose other declarations are what they were."""
+    path = write_forum(place, "[{order: longest_first}, {order: drawn}]")
+    before = list_run_ids(path)
+    edited = MORE.replace("-len(items[place].answer)", "len(items[place].answer)")
+    (place / "mine.py").write_text(edited)
+    after = list_run_ids(path)
+
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+
+
+def test_a_setting_that_an_order_of_a_plugin_does_not_have_is_refused(
+    place: Path,
+) -> None:
+    """As under built-in orders, by the order's own name."""
+    path = write_forum(place, "[{order: longest_first, tasks: shuffled}]")
+    with pytest.raises(UserError, match="does nothing under order longest_first, only"):
+        load_grid(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "places"), [("longest_first", [3, 2, 1, 0]), ("drawn", [1, 2, 3, 0])]
+)
+def test_a_job_orders_by_the_copy(tmp_path: Path, name: str, places: list[int]) -> None:
+    """It is given the examples and the seed."""
+    order = find_entry(tmp_path, MORE, name)
+
+    assert order.arrange(make_inputs(4, seed=1)).places == places
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("[]", "returns no place"),
+        ("[0, 0]", "returns place 0 twice"),
+        ("[4]", "returns 4, which is no place among 4"),
+        ("[-1]", "returns -1, which is no place"),
+        ("[0.5]", "returns 0.5, which is no place"),
+        ("[True]", "returns True, which is no place"),
+        ("['a:0']", "returns 'a:0', which is no place"),
+        ("None", r"mine\.py: TypeError"),
+        ("items[9]", r"mine\.py:5: IndexError"),
+    ],
+)
+def test_an_order_gives_places_once_each(
+    tmp_path: Path, returned: str, message: str
+) -> None:
+    """What it gives else is told, and nothing is trained on it."""
+    text = f'import zsg\n\n@zsg.order("odd")\ndef odd(items, seed):\n    return {returned}\n'
+    order = find_entry(tmp_path, text, "odd")
+    with pytest.raises(PluginError, match=message):
+        order.arrange(make_inputs(4))
+
+
+def test_an_order_may_leave_examples_out(tmp_path: Path) -> None:
+    """Plan then counts what is trained on as a bound."""
+    text = 'import zsg\n\n@zsg.order("few")\ndef few(items, seed):\n    return [2]\n'
+    order = find_entry(tmp_path, text, "few")
+
+    assert order.arrange(make_inputs(4)).places == [2]
+    assert order.leaves_out == ("order",)
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ("[1, None]", [1.0, None]),
+        ("[1]", "returns 1 scores of 2 examples"),
+        ("['1', 2]", "a score is a finite number, or None"),
+        ("[float('inf'), 2]", "a score is a finite number, or None"),
+    ],
+)
+def test_a_score_gives_a_number_for_each_example(
+    tmp_path: Path, returned: str, expected: list[float | None] | str
+) -> None:
+    """Or None, which `rest` decides about as of built-in scores."""
+    text = f'import zsg\n\n@zsg.score("odd", passes=2)\ndef odd(inputs):\n    return {returned}\n'
+    rule = find_entry(tmp_path, text, "odd")
+    asked: Any = SimpleNamespace(examples=["one", "two"])
+
+    assert rule.passes == 2
+    if isinstance(expected, str):
+        with pytest.raises(PluginError, match=expected):
+            rule.compute(asked)
+    else:
+        assert rule.compute(asked) == expected
+
+
+def test_a_reader_makes_examples_of_rows(tmp_path: Path) -> None:
+    """Of one row as many as it likes, also none."""
+    rows = [{"n": 1, "board": "b", "q": "2?", "a": "3"}, {"other": 1}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    read = find_entry(tmp_path / "code", MORE, "forum").read
+
+    assert list(read(path, Intake())) == [
+        Example(id="rows:1", task="b", turns=(("2?", "3"),))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("row['gone']", r"mine\.py:5: KeyError: 'gone', reader odd of .*rows\.jsonl:1"),
+        ("[1]", "gives no zsg.Example of .*rows.jsonl:1"),
+        ("[make('a', 't'), make('a', 't')]", "gives the id 'a' twice"),
+        ("[make('a', '')]", "'' is no task"),
+        ("[make('a\\x1b', 't')]", "is no id"),
+        ("[make(1, 't')]", r"Expected `str`, got `int`.*\.id"),
+        ("[zsg.Example(id='a', task='t', turns=())]", "a turn or more"),
+    ],
+)
+def test_what_a_reader_makes_wrong_is_told_with_the_row(
+    tmp_path: Path, body: str, message: str
+) -> None:
+    """And with the plugin's own line."""
+    text = f"""import zsg
+
+@zsg.reader("odd")
+def odd(row, name):
+    return {body}
+
+def make(name, task):
+    return zsg.Example(id=name, task=task, turns=(("q", "a"),))
+"""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 1}\n')
+    read = find_entry(tmp_path / "code", text, "odd").read
+    with pytest.raises(PluginError, match=message):
+        list(read(path, Intake()))

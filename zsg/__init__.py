@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from zsg_core.data.examples import Example
     from zsg_core.errors import ClusterError, UserError, ZsgError
     from zsg_core.metrics.scoring import Answered
+    from zsg_core.model_scores.registry import ScoreInputs, Text
     from zsg_core.plugins.decorators import metric, order, reader, score
 
     __version__: str
@@ -53,6 +54,8 @@ _HOMES = {
     "PlannedRun": "launcher.api.records",
     "Run": "launcher.api.records",
     "RunStatus": "launcher.api.records",
+    "ScoreInputs": "zsg_core.model_scores.registry",
+    "Text": "zsg_core.model_scores.registry",
     "UserError": "zsg_core.errors",
     "Verdict": "launcher.api.records",
     "ZsgError": "zsg_core.errors",
@@ -81,6 +84,8 @@ __all__ = [
     "PlannedRun",
     "Run",
     "RunStatus",
+    "ScoreInputs",
+    "Text",
     "UserError",
     "Verdict",
     "ZsgError",

@@ -62,6 +62,7 @@ def make_arrangement(
         other_ids=sources.other_ids,
         read_input=sources.read_input,
         sources=lambda: corpus.train.sources,
+        examples=lambda: list(corpus.train),
     )
     _publish(workspace, corpus, made_id, recipe, made, sources)
 

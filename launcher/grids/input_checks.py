@@ -27,6 +27,7 @@ from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
 from zsg_core.recipe import reads_file, uses_embedding
+from zsg_core.registry import find_digest
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 
@@ -391,6 +392,8 @@ def _refuse_unreadable(name: str, path: Path, source: Source, split: str) -> Non
     # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
     if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
         return
+    if find_digest(name):
+        return  # a plugin reads them, which only jobs run
     columns, mapping = source.columns, source.mapping_name
     if split == "test":
         columns, mapping = source.test_columns, source.test_mapping_name

@@ -20,6 +20,7 @@ from jobs.contract.saved_state import SavedState
 from jobs.contract.states import Outcome
 from jobs.model import content
 from jobs.training import safetensors_digests, state
+from launcher.verification import run_plugins
 from launcher.verification.evidence import Evidence
 from launcher.verification.finding import Differs, NotChecked
 from launcher.verification.journal_check import (
@@ -35,6 +36,7 @@ from zsg_core.errors import UserError
 from zsg_core.orders import score_list
 from zsg_core.orders.arrange import arrange_items
 from zsg_core.orders.order_list import ListFile
+from zsg_core.registry import find_digest, strip_digest
 from zsg_core.training import schedule
 
 MEAN = 1e-5  # relative: items are kept in float32, means in float64
@@ -52,6 +54,8 @@ def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     yield "base", partial(check_base, e)
     yield "corpus", partial(check_corpus, e)
     yield "arrangement", partial(check_arrangement, e)
+    if find_digest(e.stage["arrangement"]["order"]):
+        yield "plugin order", partial(check_plugin_order, e)
     if "score" in e.stage["arrangement"]:
         yield "scores", partial(check_scores, e)
     if "target" in e.stage["arrangement"]:
@@ -98,6 +102,10 @@ def check_data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
     if paths is None:
         raise NotChecked("no prepare job is here that says where the data lay")
     checked = list[str]()
+    if any(
+        map(find_digest, (rule["reader"], rule.get("held_out", {}).get("reader", "")))
+    ):
+        run_plugins.enter_declared(e)
     recorded = {"data": (rule["reader"], rule["digest"])}
     if paths.get("test"):
         recorded["test"] = (rule["held_out"]["reader"], rule["held_out"]["digest"])
@@ -223,6 +231,29 @@ def check_target(e: Evidence) -> str:
         if both:
             raise Differs(f"{path} has test items: {', '.join(sorted(both)[:3])}")
     return meta.target.describe()
+
+
+def check_plugin_order(e: Evidence) -> str:
+    """The order is what the plugin's copy makes of the corpus, whatever became of the
+    user's file."""
+    from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
+
+    folder, plugins = run_plugins.enter_declared(e)
+    run_plugins.let_run(folder, plugins)
+    corpus = Corpus(e.workspace_of(f"corpora/{e.job.made.corpus}"), e.job.made.corpus)
+    order = arrange_items(
+        e.stage["arrangement"],
+        corpus.train.tasks,
+        list,  # no distance is asked for, nor a round
+        lambda farthest, cap: iter(()),
+        ids=corpus.train.ids,
+        sources=lambda: corpus.train.sources,
+        examples=lambda: list(corpus.train),
+    )
+    if [corpus.train.ids[position] for position in order.places] != e.ids:
+        raise Differs(f"{e.arrangement} is not what the plugin's copy makes")
+    name = strip_digest(e.stage["arrangement"]["order"])
+    return f"{name} by the copy in {folder.name}: the same {len(e.ids)} ids"
 
 
 def check_scores(e: Evidence) -> str:

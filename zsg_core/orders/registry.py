@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from zsg_core.data.examples import Example
 from zsg_core.orders import curriculum
 from zsg_core.orders.order_list import ListFile
 from zsg_core.registry import Registry
@@ -44,7 +45,8 @@ class OrderInputs:
     """What an order is made from: N items whose tasks are `tasks`, items of a task
     standing together.
 
-    `recipe` is the arrangement's. `distances` (N, or one for each task where the
+    `recipe` is the arrangement's, `examples` the items themselves, for an order that
+    reads them. `distances` (N, or one for each task where the
     recipe's granularity is coarse) and `rounds` are made when they are first asked for.
     `ids` are the items' (N); `published_ids` those that their rows were published with
     (N, None where a row has none), `other_ids` the ids of all examples that the data
@@ -61,6 +63,7 @@ class OrderInputs:
     other_ids: Callable[[], Set[str]] = frozenset
     read_input: Callable[[], Any] = _have_no_input
     sources: Callable[[], Sequence[str]] = tuple
+    examples: Callable[[], Sequence[Example]] = tuple
 
     @property
     def order(self) -> str:

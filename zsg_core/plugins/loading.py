@@ -9,7 +9,7 @@ then registers must be what its syntax tree declares, no more and no less.
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +55,7 @@ class _Loaded:
 _LOADED = _Loaded()
 
 
-def find_copies(code: Path) -> tuple[PluginFile, ...]:
+def read_copies(code: Path) -> tuple[PluginFile, ...]:
     """The plugins whose copies lie with a job's code; runs none. PluginError for a copy
     that is not what its folder says."""
     paths: dict[str, Path] = {}
@@ -69,8 +69,13 @@ def find_copies(code: Path) -> tuple[PluginFile, ...]:
         path = paths[plugin.name]
         if path != code / name_copy(plugin):
             raise PluginError(f"{path} is not what was submitted; submit again")
-        _LOADED.plugins[str(path)] = plugin
     return found
+
+
+def let_run(code: Path, plugins: Iterable[PluginFile]) -> None:
+    """From now on this process runs these copies where what they declare is asked for."""
+    for plugin in plugins:
+        _LOADED.plugins[str(code / name_copy(plugin))] = plugin
 
 
 def find_function(declared: Declared) -> Function:
@@ -193,3 +198,8 @@ def _describe(error: BaseException) -> str:
         return name
     first = text.strip().partition("\n")[0]
     return f"{name}: {first[:LONGEST]}" if first else name
+
+
+def refuse(declared: Declared, why: str) -> PluginError:
+    """The error of what a plugin gives."""
+    return PluginError(f"{declared.file}:{declared.line}: {declared.words} {why}")

@@ -33,6 +33,7 @@ from zsg_core.settings.fields import (
     Seed,
     Strict,
     check_printable,
+    or_of_plugin,
 )
 from zsg_core.settings.inverse import InvertSettings
 from zsg_core.settings.makers import MakeSettings
@@ -47,6 +48,14 @@ OPTION_SETS = tuple(name for name, made in FORMATS.items() if made.options)
 # sets that say what is asked in a place of its own
 DEFINED = tuple(name for name, made in FORMATS.items() if made.defined)
 TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
+TrainingSet = Annotated[
+    Literal[TRAINING_SETS],  # type: ignore[valid-type]
+    or_of_plugin(FORMATS),
+]
+TestSet = Annotated[
+    Literal[TEST_SETS],  # type: ignore[valid-type]
+    or_of_plugin(FORMATS),
+]
 # keys by which a model makes what is trained on, and what that is
 MADE = {"self_sample": "answers", "make": "examples"}
 # sets whose columns the user names
@@ -233,7 +242,7 @@ DataSets = Annotated[dict[SourceName, TaskNames], Field(min_length=1)]
 class SourceSettings(Strict):
     """One data set: what it is, which of its examples are trained on, and which are tested."""
 
-    set: Literal[TRAINING_SETS] = Field(  # type: ignore[valid-type]
+    set: TrainingSet = Field(  # type: ignore[valid-type]
         default="niv2",
         description=(
             "Format of the data. `zsg plan` says what a format expects if the files do "
@@ -266,7 +275,7 @@ class SourceSettings(Strict):
             "format, too. What it says of the columns enters the run id."
         ),
     )
-    test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
+    test_set: TestSet | None = Field(  # type: ignore[valid-type]
         default=None,
         description=(
             "Format of `test_path`, which it needs. MT-Bench has no answers to take a "

@@ -25,6 +25,7 @@ from zsg_core.orders.registry import ORDERS, orders_with
 from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
 from zsg_core.orders.tma_lists import LISTS
 from zsg_core.orders.turns import EVENLY
+from zsg_core.registry import strip_digest
 from zsg_core.schema_errors import describe_within
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.curriculum import (
@@ -48,6 +49,7 @@ from zsg_core.settings.fields import (
     Seed,
     Strict,
     TokenText,
+    or_of_plugin,
 )
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
 from zsg_core.settings.target import TargetSettings
@@ -199,10 +201,20 @@ class WeightSettings(Strict):
         return self
 
 
+OrderName = Annotated[
+    Literal[tuple(ORDERS)],  # type: ignore[valid-type]
+    or_of_plugin(ORDERS),
+]
+ScoreName = Annotated[
+    Literal[tuple(SCORE_RULES)],  # type: ignore[valid-type]
+    or_of_plugin(SCORE_RULES),
+]
+
+
 class ArrangementSettings(Strict):
     """The order of the training data."""
 
-    order: Literal[tuple(ORDERS)] = Field(  # type: ignore[valid-type]
+    order: OrderName = Field(  # type: ignore[valid-type]
         default="random",
         description=(
             "In which order training examples are seen. "
@@ -299,7 +311,7 @@ class ArrangementSettings(Strict):
             "enters the run id."
         ),
     )
-    score: Literal[tuple(SCORE_RULES)] | None = Field(  # type: ignore[valid-type]
+    score: ScoreName | None = Field(  # type: ignore[valid-type]
         default=None,
         description=(
             "Order scores only, in place of `path`: what a model scores examples by, in a "
@@ -471,7 +483,7 @@ class ArrangementSettings(Strict):
             if not orders or self.order in orders or getattr(self, name) is None:
                 continue
             raise ValueError(
-                f"`{name}` does nothing under order {self.order}, only under"
+                f"`{name}` does nothing under order {strip_digest(self.order)}, only under"
                 f" {_listed(orders)}; take it out, or give that order a block of its own in"
                 " `grid`"
             )

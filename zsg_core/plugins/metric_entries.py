@@ -1,0 +1,81 @@
+"""Makes the metrics that plugins declare: each answer's score, checked."""
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+
+from zsg_core.metrics.registry import (
+    METRICS,
+    PLUGIN,
+    TEST_SET,
+    Definition,
+    Metric,
+    Scorer,
+)
+from zsg_core.metrics.scoring import Answered, ByItem
+from zsg_core.plugins import loading
+from zsg_core.plugins.declarations import Declared
+from zsg_core.plugins.loading import refuse
+from zsg_core.registry import AT
+
+
+def make_metric(declared: Declared) -> Metric:
+    def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+        return {declared.name: _score(declared, list(answers))}
+
+    return Metric(
+        name=declared.name,
+        scorer=f"plugin {declared.name}",
+        suite=TEST_SET,
+        score=score,
+        definition={PLUGIN: declared.digest},
+    )
+
+
+def enter_key(name: str) -> None:
+    """Enters a metric's own name, which is its key: the definition of a key says of which
+    digest it is."""
+
+    def make_score(definition: Definition) -> Scorer:
+        entry = METRICS[f"{name}{AT}{definition[PLUGIN]}"]
+        assert entry.score is not None, "metrics of plugins are of answers alone"
+        return entry.score
+
+    entry = Metric(
+        name=name, scorer=f"plugin {name}", suite=TEST_SET, make_score=make_score
+    )
+    METRICS.add_plugin(name, entry)
+
+
+def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
+    """The scores of answers by a plugin, each checked."""
+    function = loading.find_function(declared)
+    known = {answered.id for answered in answers}
+    by_item: ByItem = {}
+    with loading.told(declared.file, declared.words):
+        for pair in function(answers):
+            item, score = _check_pair(declared, pair, known)
+            if item in by_item:
+                raise refuse(declared, f"scores {item!r} twice")
+            by_item[item] = score
+    return by_item
+
+
+def _check_pair(
+    declared: Declared, pair: object, known: Collection[str]
+) -> tuple[str, float]:
+    """An item's id and its score. PluginError for what is none."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise refuse(declared, "is to yield pairs of an answer's id and a number")
+    item, score = pair
+    if not isinstance(item, str) or item not in known:
+        raise refuse(declared, f"scores {item!r}, of which there is no answer")
+    try:
+        value = float(score)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if isinstance(score, str) or not math.isfinite(value):
+        raise refuse(
+            declared,
+            f"gives {item!r} no finite number; an answer without a score is left out",
+        )
+    return item, value
