@@ -33,18 +33,18 @@ def read_plugins(document: Document, faults: Faults) -> tuple[PluginFile, ...]:
     value = document.value.get(KEY)
     if value is None:
         return ()
-    own = Faults()
+    of_plugins = Faults()
     contents: dict[str, bytes] = {}
     folder = document.path.resolve().parent
-    with own.collecting():
+    with of_plugins.collecting():
         for number, name in enumerate(_read_names(document, value)):
-            with own.collecting():
+            with of_plugins.collecting():
                 contents[name] = _read_file(document, folder, number, name)
     plugins: tuple[PluginFile, ...] = ()
-    if not own:
-        with own.collecting():
+    if not of_plugins:
+        with of_plugins.collecting():
             plugins = _enter(document, contents, _list_unlisted(folder, contents))
-    for fault in own.list_all():
+    for fault in of_plugins.list_all():
         faults.add(fault)
     return plugins
 
@@ -74,8 +74,8 @@ def _read_names(document: Document, value: Any) -> list[str]:
 def _refuse_name(document: Document, number: int, name: str) -> None:
     """UserError for a name that is that of no plugin."""
     path = PurePosixPath(name)
-    parts = path.parts
-    is_plain = bool(parts) and all(map(_PART.fullmatch, parts)) and name == str(path)
+    names = path.parts
+    is_plain = bool(names) and all(map(_PART.fullmatch, names)) and name == str(path)
     module = declarations.name_module(name)
     if not is_plain or path.suffix != ".py" or not module.isidentifier():
         raise document.error(
@@ -94,12 +94,12 @@ def _read_file(document: Document, folder: Path, number: int, name: str) -> byte
     """The bytes of a plugin. UserError for one that is no ordinary file, or a link, or
     lies behind one."""
     path = folder
-    for part in PurePosixPath(name).parts:
-        path = path / part
+    for name_in_path in PurePosixPath(name).parts:
+        path = path / name_in_path
         if path.is_symlink():
             raise document.error(
                 (KEY, number),
-                f"{name}: {part} is a link; a plugin is a file in the grid's own folder",
+                f"{name}: {name_in_path} is a link; a plugin is a file in the grid's own folder",
             )
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -120,14 +120,14 @@ def _read_file(document: Document, folder: Path, number: int, name: str) -> byte
 
 def _list_unlisted(folder: Path, names: Iterable[str]) -> set[str]:
     """The modules that lie beside plugins and are none themselves."""
-    found: set[str] = set()
+    modules: set[str] = set()
     listed = {declarations.name_module(name) for name in names}
     for beside in {(folder / name).parent for name in names}:
         for path in beside.iterdir():
             is_package = (path / "__init__.py").is_file()
             if path.suffix == ".py" or is_package:
-                found.add(path.stem)
-    return found - listed - {declarations.MODULE}
+                modules.add(path.stem)
+    return modules - listed - {declarations.MODULE}
 
 
 def _enter(

@@ -145,14 +145,14 @@ def _collect_siblings(
     name: str, trees: "Mapping[str, _Tree]", by_module: Mapping[str, str]
 ) -> tuple[str, ...]:
     """The other plugins that a plugin imports, and that these import, by their names."""
-    found: set[str] = set()
+    siblings_so_far: set[str] = set()
     open_names = [name]
     while open_names:
         imported = trees[open_names.pop()].imported
         siblings = {by_module[module] for module in imported if module in by_module}
-        open_names += siblings - found
-        found |= siblings
-    return tuple(sorted(found - {name}))
+        open_names += siblings - siblings_so_far
+        siblings_so_far |= siblings
+    return tuple(sorted(siblings_so_far - {name}))
 
 
 class _Tree:
@@ -181,19 +181,19 @@ class _Tree:
     def list_declared(self, siblings: Sequence[str]) -> Iterator[Declared]:
         """What it declares, in its order. `siblings`: the texts of what it imports."""
         self._refuse_other_names()
-        found: list[tuple[ast.FunctionDef, list[ast.Call]]] = []
+        declaring: list[tuple[ast.FunctionDef, list[ast.Call]]] = []
         calls: set[int] = set()
         for node in self._module.body:
             if isinstance(node, ast.FunctionDef):
-                own = self._list_decorators(node)
-                calls.update(id(call.func) for call in own)
-                if own:
-                    found.append((node, own))
+                decorators = self._list_decorators(node)
+                calls.update(id(call.func) for call in decorators)
+                if decorators:
+                    declaring.append((node, decorators))
         self._refuse_hidden(calls)
-        functions = [node for node, _ in found]
-        for node, own in found:
+        functions = [node for node, _ in declaring]
+        for node, decorators in declaring:
             digest = self._digest(node, functions, siblings)
-            for call in own:
+            for call in decorators:
                 yield self._read_call(node, call, digest)
 
     def _fault(self, line: int, message: str) -> BadPlugin:
@@ -307,23 +307,23 @@ class _Tree:
         return values[0]
 
     def _read_options(self, kind: str, call: ast.Call) -> dict[str, Any]:
-        known = OPTIONS[kind]
+        option_types = OPTIONS[kind]
         options: dict[str, Any] = {}
         for keyword in call.keywords:
             key = keyword.arg or "**"
-            if key not in known:
+            if key not in option_types:
                 raise self._fault(
                     call.lineno,
                     f"zsg.{kind} has no argument {key}; it has"
-                    f" {', '.join(['a name', *known])}",
+                    f" {', '.join(['a name', *option_types])}",
                 )
             value = (
                 keyword.value.value if isinstance(keyword.value, ast.Constant) else None
             )
-            if type(value) is not known[key]:
+            if type(value) is not option_types[key]:
                 raise self._fault(
                     call.lineno,
-                    f"zsg.{kind}: {key} is to be written out, as {known[key].__name__}",
+                    f"zsg.{kind}: {key} is to be written out, as {option_types[key].__name__}",
                 )
             self._check_option(call.lineno, key, value)
             options[key] = value
@@ -345,15 +345,15 @@ class _Tree:
     ) -> str:
         """Of all that decides what a function does. `functions`: all that are declared;
         `siblings`: the texts of what is imported from beside it."""
-        others = [
+        statements = [
             each
             for each in self._module.body
             if each not in functions and not _is_docstring(each)
         ]
-        parts = [self._source(node), *map(self._source, others), *siblings]
+        texts = [self._source(node), *map(self._source, statements), *siblings]
         whole = hashlib.sha256()
-        for part in parts:
-            encoded = part.encode("utf-8", "surrogatepass")
+        for text in texts:
+            encoded = text.encode("utf-8", "surrogatepass")
             whole.update(f"{len(encoded)}\n".encode() + encoded)
         return whole.hexdigest()[:DIGITS]
 

@@ -62,14 +62,14 @@ def read_copies(code: Path) -> tuple[PluginFile, ...]:
     for path in sorted((code / PACKAGE).glob("*/*.py")):
         paths[path.name] = path
     try:
-        found = read_plugins({name: path.read_bytes() for name, path in paths.items()})
+        copies = read_plugins({name: path.read_bytes() for name, path in paths.items()})
     except BadPlugin as bad:
         raise PluginError(f"{bad.file}:{bad.line}: {bad.message}") from None
-    for plugin in found:
+    for plugin in copies:
         path = paths[plugin.name]
         if path != code / name_copy(plugin):
             raise PluginError(f"{path} is not what was submitted; submit again")
-    return found
+    return copies
 
 
 def let_run(code: Path, plugins: Iterable[PluginFile]) -> None:
@@ -89,8 +89,11 @@ def find_function(declared: Declared) -> Function:
 
 def _find_path(declared: Declared) -> str:
     for path, plugin in _LOADED.plugins.items():
-        for one in plugin.declared:
-            if (one.kind, one.full_name) == (declared.kind, declared.full_name):
+        for candidate in plugin.declared:
+            if (candidate.kind, candidate.full_name) == (
+                declared.kind,
+                declared.full_name,
+            ):
                 return path
     raise PluginError(
         f"{declared.file}:{declared.line}: {declared.words} is run by jobs only, from the"
@@ -142,15 +145,15 @@ def _keep_functions(plugin: PluginFile, notes: Sequence[Noted]) -> None:
     """Keeps what was registered. PluginError where that is not what the file declares:
     nobody was told of it."""
     by_name = {(note.kind, note.name): note.function for note in notes}
-    declared = {(one.kind, one.name): one for one in plugin.declared}
+    declared = {(each.kind, each.name): each for each in plugin.declared}
     if len(notes) != len(by_name) or by_name.keys() != declared.keys():
         odd = sorted(map(str, by_name.keys() ^ declared.keys())) or ["one name twice"]
         raise PluginError(
             f"{plugin.name}: registers something else than it declares at its top level:"
             f" {', '.join(odd)}"
         )
-    for key, one in declared.items():
-        _LOADED.functions[one.kind, one.full_name] = by_name[key]
+    for key, thing in declared.items():
+        _LOADED.functions[thing.kind, thing.full_name] = by_name[key]
 
 
 @contextmanager
@@ -163,11 +166,11 @@ def told(file: str, doing: str) -> Generator[None]:
         raise
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [number for number, frame in enumerate(frames) if _is_own(frame)]
-        line = _find_line(error, frames, own)
-        first = own[0] if own else 0
-        shown = "".join(traceback.format_list(frames[first:]))
-        logger.error(hide_known(f"plugin {file}:\n{shown}{_describe(error)}"))
+        own_frames = [number for number, frame in enumerate(frames) if _is_own(frame)]
+        line = _find_line(error, frames, own_frames)
+        first = own_frames[0] if own_frames else 0
+        printed = "".join(traceback.format_list(frames[first:]))
+        logger.error(hide_known(f"plugin {file}:\n{printed}{_describe(error)}"))
         location = f"{line[0]}:{line[1]}" if line else file
         message = f"{location}: {_describe(error)}, {doing}"
         raise PluginError(hide_known(message)) from error
@@ -178,14 +181,14 @@ def _is_own(frame: traceback.FrameSummary) -> bool:
 
 
 def _find_line(
-    error: BaseException, frames: traceback.StackSummary, own: Sequence[int]
+    error: BaseException, frames: traceback.StackSummary, own_frames: Sequence[int]
 ) -> tuple[str, int] | None:
     """The last line of a plugin that an error passed."""
     if isinstance(error, SyntaxError) and error.filename in _LOADED.plugins:
         return _LOADED.plugins[str(error.filename)].name, error.lineno or 1
-    if not own:
+    if not own_frames:
         return None
-    frame = frames[own[-1]]
+    frame = frames[own_frames[-1]]
     return _LOADED.plugins[frame.filename].name, frame.lineno or 1
 
 

@@ -49,11 +49,11 @@ def enter_key(name: str) -> None:
 def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
     """The scores of answers by a plugin, each checked."""
     function = loading.find_function(declared)
-    known = {answered.id for answered in answers}
+    answered_ids = {answered.id for answered in answers}
     by_item: ByItem = {}
     with loading.told(declared.file, declared.words):
         for pair in function(answers):
-            item, score = _check_pair(declared, pair, known)
+            item, score = _check_pair(declared, pair, answered_ids)
             if item in by_item:
                 raise refuse(declared, f"scores {item!r} twice")
             by_item[item] = score
@@ -61,13 +61,13 @@ def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
 
 
 def _check_pair(
-    declared: Declared, pair: object, known: Collection[str]
+    declared: Declared, pair: object, answered_ids: Collection[str]
 ) -> tuple[str, float]:
     """An item's id and its score. PluginError for what is none."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise refuse(declared, "is to yield pairs of an answer's id and a number")
     item, score = pair
-    if not isinstance(item, str) or item not in known:
+    if not isinstance(item, str) or item not in answered_ids:
         raise refuse(declared, f"scores {item!r}, of which there is no answer")
     try:
         value = float(score)

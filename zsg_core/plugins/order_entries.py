@@ -19,8 +19,8 @@ def make_order(declared: Declared) -> Order:
         function = loading.find_function(declared)
         examples = inputs.examples()
         with loading.told(declared.file, declared.words):
-            places = list(function(examples, inputs.seed))
-            return Arranged(_check_places(declared, places, len(inputs.tasks)))
+            returned = list(function(examples, inputs.seed))
+            return Arranged(_check_places(declared, returned, len(inputs.tasks)))
 
     is_seeded = declared.options.get("seeded", True)
     return Order(
@@ -40,12 +40,12 @@ def _check_places(
         raise refuse(declared, "returns no place; nothing would be trained on")
     seen: set[int] = set()
     checked: list[int] = []
-    for place in places:
-        number = _read_place(place)
+    for value in places:
+        number = _read_place(value)
         if number is None or not 0 <= number < count:
             raise refuse(
                 declared,
-                f"returns {place!r}, which is no place among {count} examples",
+                f"returns {value!r}, which is no place among {count} examples",
             )
         if number in seen:
             raise refuse(declared, f"returns place {number} twice")
