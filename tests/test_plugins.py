@@ -196,6 +196,8 @@ def test_only_an_ordinary_file_below_the_grid_is_a_plugin(
         ("loss", "is a built-in one"),
         ("loss_quick_100", "something else in journals"),
         ("answers", "something else in journals"),
+        ("lm_eval", "something else in journals"),
+        ("source", "something else in journals"),
         ("words_stderr", "something else in journals"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_core.data.readers.format import FORMATS
-from zsg_core.metrics.keys import ANSWERS, INSIDE
+from zsg_core.metrics.keys import ANSWERS, HARNESS, INSIDE
 from zsg_core.metrics.registry import METRICS
 from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.registry import ORDERS
@@ -32,8 +32,12 @@ REGISTRIES: dict[str, Registry[Any]] = {
     SCORE: SCORE_RULES,
     READER: FORMATS,
 }
-# what keys of journals that are no metric of answers begin with
+# what is taken inside a model
+_INSIDE = ("silhouette", "token_distance", "gradient_ratio")
+# what other keys of journals begin with, alone or before a _
 _RESERVED = ("loss", "train", ANSWERS, INSIDE)
+# and before a /
+_BEGINNINGS = (HARNESS, "prompts", "source", "task", "average", *_INSIDE)
 _ADDED = "_stderr"  # with what zsg adds to a metric's name
 
 
@@ -49,7 +53,7 @@ def refuse_taken(plugins: Iterable[PluginFile]) -> None:
 
 def _is_reserved(name: str) -> bool:
     begins = any(name == word or name.startswith(f"{word}_") for word in _RESERVED)
-    return begins or name.endswith(_ADDED)
+    return begins or name in _BEGINNINGS or name.endswith(_ADDED)
 
 
 def _say_taken(declared: Declared, why: str) -> BadPlugin:
