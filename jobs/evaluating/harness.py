@@ -208,7 +208,11 @@ class _ServedModel(LM):
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """How likely whole texts are: each token once, after one beginning of
-        sequence, in windows of the model's positions."""
+        sequence.
+
+        A longer text is read in windows of the model's positions, of which the later
+        ones have one token of what stands before them for context.
+        """
         model = self._model
         if self._rolling is None:
             texts = self.writer.encode_rolling([asks.args[0] for asks in requests])
@@ -230,7 +234,11 @@ class _ServedModel(LM):
         return sums
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        """The answers to contexts, each up to the first of its stops."""
+        """The answers to contexts, each up to the first of its stops.
+
+        Requests that are answered in one way are answered together; which share a batch
+        depends on their lengths (see jobs.model.generate). Prompts are encoded once.
+        """
         if self._prompts is None:
             contexts = [request.args[0] for request in requests]
             self._prompts = self.writer.encode_prompts(contexts)
@@ -251,7 +259,12 @@ class _ServedModel(LM):
         numbers: Sequence[int],
         requests: Sequence[Any],
     ) -> Iterator[tuple[int, str]]:
-        """The answers to the prompts of those numbers, all answered in one way."""
+        """The answers to the prompts of those numbers, all answered in one way.
+
+        Of a prompt that leaves no room for the longest answer the beginning is left out,
+        as the harness does, and that is counted. UserError where an answer alone is
+        longer than the model's positions.
+        """
         assert self._prompts is not None
         model = self._model
         room = model.positions - decoding["max_new_tokens"]
@@ -343,8 +356,11 @@ class LoadedTask:
         self._flags: list[str] = []
 
     def take(self, key: str, model: HeldModel) -> HarnessTaken:
-        """Its values by the weights that are held. UserError for what the harness
-        cannot do with it."""
+        """Its values by the weights that are held.
+
+        `key` is the grid's; those of further metrics go on from it. Prompts are built
+        with the first call and kept. UserError for what the harness cannot do with it.
+        """
         self._served.held = model
         with _telling(self._task):
             results: Any = evaluate(
@@ -371,7 +387,11 @@ class LoadedTask:
         )
 
     def _list_flags(self) -> list[str]:
-        """Sentences on what its prompts are, which is the same at every checkpoint."""
+        """Sentences on what its prompts are, which is the same at every checkpoint:
+
+        how many were cut to the model's positions, how many items are among their own
+        solved examples, and what the chat template could not write.
+        """
         flags = list(self._served.writer.flags)
         for name, task in self._loaded["tasks"].items():
             requests = task.instances
@@ -385,7 +405,12 @@ class LoadedTask:
         return flags
 
     def _read_task(self, name: str, results: Any) -> TaskFound:
-        """What was found of one task, by metrics and filters."""
+        """What was found of one task, by metrics and filters.
+
+        The harness logs an item once for each filter; here an item has the values of
+        all. How the values of items become the task's is told by the harness' name of
+        it, which decides what share an item has.
+        """
         task = self._loaded["tasks"][name]
         items: dict[int, dict[Metric, Any]] = {}
         facts: dict[int, tuple[str, str]] = {}
@@ -460,7 +485,12 @@ class Harness:
 
 
 def _set_shots(task: Any, how: Mapping[str, Any]) -> None:
-    """Solved examples as lm-evaluation-harness sets them: a task that says 0 keeps it."""
+    """Solved examples as lm-evaluation-harness sets them.
+
+    A task that says 0 keeps it, since its prompt is not made for any; one that says
+    nothing has as many as the grid says, or none. Which are drawn depends on the seed
+    and on the items before, as in the harness.
+    """
     default = task.get_config("num_fewshot")
     if default is None:
         task.set_config(key="num_fewshot", value=how["num_fewshot"] or 0)

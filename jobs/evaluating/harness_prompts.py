@@ -60,7 +60,12 @@ class PromptWriter:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]]
     ) -> list[tuple[list[int], list[int]]]:
-        """The ids of contexts and of what follows each of them."""
+        """The ids of contexts and of what follows each of them, in their order.
+
+        A context that stands for a dialogue is encoded as the run is trained on it; an
+        empty one is the beginning of sequence; of any other the whole text is encoded,
+        and what follows is what is behind the context's own tokens.
+        """
         encoded: list[tuple[list[int], list[int]]] = [([], [])] * len(pairs)
         texts: list[int] = []
         for number, (context, continuation) in enumerate(pairs):
@@ -79,7 +84,11 @@ class PromptWriter:
         return encoded
 
     def encode_prompts(self, contexts: Sequence[str]) -> list[list[int]]:
-        """The ids of contexts that are to be answered."""
+        """The ids of contexts that are to be answered, in their order.
+
+        A dialogue is asked as the run's own test items are; any other text is encoded
+        with what the tokenizer puts around one.
+        """
         encoded: list[list[int]] = [[]] * len(contexts)
         texts: list[int] = []
         for number, context in enumerate(contexts):
@@ -133,8 +142,12 @@ class PromptWriter:
     def _encode_answer(
         self, dialogue: Example, answer: str
     ) -> tuple[list[int], list[int]]:
-        """A dialogue with an answer as the run would be trained on it, without what
-        closes the answer."""
+        """A dialogue with an answer as the run would be trained on it: the ids before the
+        answer, and those of the answer.
+
+        What closes the answer, an end of sequence or of turn, is no part of it: an
+        option's likelihood is that of its text.
+        """
         encoded = self._encode(dialogue.answering(answer)).last
         start, stop = encoded.spans[-1]
         ids = list(map(int, encoded.ids))
@@ -168,7 +181,11 @@ def _move_blanks(context: str, continuation: str) -> tuple[str, str]:
 
 
 def _make_example(messages: Sequence[Message]) -> Example:
-    """A dialogue whose last answer is yet to be given."""
+    """A dialogue whose last answer is yet to be given.
+
+    System messages are one text. A message of the assistant answers the user's last; one
+    before any question is left out, as no template of zsg's begins with an answer.
+    """
     system = "\n\n".join(each["content"] for each in messages if each["role"] == SYSTEM)
     turns: list[tuple[str, str]] = []
     for message in messages:

@@ -100,7 +100,11 @@ class HarnessStep:
 def _journal_values(
     run: Path, journal: Journal, name: str, taken: HarnessTaken, taking: Taking
 ) -> None:
-    """Journals each item's values, then the metrics."""
+    """Journals each item's values, then the metrics.
+
+    The row of metrics comes last, so a key is taken as a whole or not at all. A metric
+    without values of items has its value alone.
+    """
     values = taken.values
     item_losses.describe_keys(run, name, taken.ids, taken.tasks, values.by_item)
     for key, by_item in values.by_item.items():
@@ -125,8 +129,11 @@ def _describe(taken: HarnessTaken) -> str:
 
 
 def open_task(suite: Suite, definition: Mapping[str, Any]) -> HarnessTask:
-    """A task from the folders that were planned with. UserError where its files have
-    changed: some hold code, and nothing of them was run yet."""
+    """A task from the folders that were planned with, read again without running it.
+
+    UserError where its files have changed since: values would be of another task than
+    their key says, and shipped tasks hold code.
+    """
     name = definition["task"]
     files = list_task_folders(suite.files, name)
     shelf = locate_shipped()
@@ -195,7 +202,11 @@ def hold_model(target: EvalTarget, how: Mapping[str, Any], taking: Taking) -> He
 
 
 def _refuse_other_items(run: Path, key: str, name: str) -> None:
-    """UserError where a key has values of other items already."""
+    """UserError where a key has values of other items already.
+
+    The list of a key's items is named by the digest of items and prompts; so another
+    list with the key in it is of other data, shots or template.
+    """
     for path in sorted(run.glob(f"{HARNESS}-*.json")):
         if path.stem == name:
             continue

@@ -100,8 +100,13 @@ class KeyValues:
 def collect_values(
     key: str, tasks: Sequence[TaskFound], group: GroupFound | None
 ) -> KeyValues:
-    """The values of a key of the grid, and of those that go on from it. ValueError where
-    a mean of ours is not the harness' own."""
+    """The values of a key of the grid, and of those that go on from it.
+
+    `tasks` are the leaf tasks of what the key names; `group` has the harness' own
+    numbers of it, None where it is a task or a tag. The first metric, of a group its
+    own first one, is the key itself. ValueError where a mean of ours is not the harness'
+    own.
+    """
     collected, weighted = KeyValues(), KeyValues()
     answered = _list_answered(tasks)
     items: dict[str, ByItem] = {}
@@ -168,7 +173,11 @@ def _name_metric(key: str, metric: Metric, tasks: Sequence[TaskFound]) -> str:
 
 def _share_out(metric: Metric, tasks: Sequence[TaskFound]) -> ByItem | None:
     """By item a number whose mean over a task's items is the task's value; None where
-    there is none."""
+    there is none.
+
+    Tasks that do not have the metric are left out, as a group of the harness leaves them
+    out.
+    """
     shares: ByItem = {}
     for task in tasks:
         aggregation = task.aggregations.get(metric)
@@ -213,8 +222,11 @@ def _add_weighted(
     tasks: Sequence[TaskFound],
     value: float,
 ) -> None:
-    """The harness' own number of a group, the mean over all items, with the error of a
-    mean whose tasks are drawn whole."""
+    """The harness' own number of a group, the mean over all items, with its error.
+
+    Tasks are drawn whole, as items of a task are alike: with T tasks of sums of
+    deviations d, the error is √(Σd² · T / (T − 1)) over the number of items.
+    """
     weighted.values[key] = value
     weighted.by_item[key] = dict(items)
     centre = float(np.mean(list(items.values())))
@@ -230,7 +242,11 @@ def _add_weighted(
 def _refuse_other_values(
     collected: KeyValues, tasks: Sequence[TaskFound], group: GroupFound | None
 ) -> None:
-    """ValueError unless values that the harness has, too, are its own."""
+    """ValueError unless values that the harness has, too, are its own.
+
+    Means are made anew of the items, since that is what intervals and claims are of; a
+    second truth beside the harness' would be an error of ours.
+    """
     for key, name in collected.metrics.items():
         metric, _, used = name.partition(",")
         number = _find_own_number((metric, used), tasks, group)

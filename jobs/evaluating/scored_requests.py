@@ -51,10 +51,14 @@ class ScoredRequests:
     """Requests of one task: token ids of contexts and of what follows each of them."""
 
     def __init__(self, requests: Sequence[tuple[Ids, Ids]], positions: int) -> None:
-        """`positions`: how many tokens the model reads at once. Of what is longer the
-        beginning is left out, as lm-evaluation-harness does, and `cut` counts it.
+        """`positions`: how many tokens the model reads at once.
+
+        Of what is longer the beginning is left out, as lm-evaluation-harness does, and
+        `cut` counts it. Requests whose contexts and continuations differ in their last
+        token alone are of one text: nothing follows that token, so it needs no state.
         ValueError for a continuation that is longer itself, and for an empty one or one
-        without a context."""
+        without a context.
+        """
         self.cut = 0
         self._texts: list[tuple[int, ...]] = []
         self._wanted: list[_Wanted] = []
@@ -83,7 +87,11 @@ class ScoredRequests:
         self, model: AnswerLoss, device: str, budget: int
     ) -> list[Continuation]:
         """The scores of all requests, in their order, by the weights that the model has.
-        `budget`: the most tokens of a training micro-batch."""
+
+        `budget`: the most tokens of a training micro-batch; without gradients a row may
+        have more, by the device's factor. A sum is taken in float64. The model is left
+        in the state for evaluation.
+        """
         factor = schedule.EVALUATION_FACTOR[device.partition(":")[0]]
         key = budget, factor, is_padded(model)
         if key not in self._rows:
@@ -107,8 +115,12 @@ class ScoredRequests:
         return sum(len(laid.row.tokens) for laid in rows)
 
     def _lay_out(self, budget: int, factor: int, padded: bool) -> list[_LaidRow]:
-        """The rows of all texts, each of at most `factor * budget` tokens where they
-        are; a scored place counts as `factor` tokens."""
+        """The rows of all texts, each of at most `factor * budget` tokens.
+
+        A scored state counts as `factor` tokens, since its logits are what takes memory.
+        Where the model pads examples, `padded`, none share a beginning. The longest rows
+        come first.
+        """
         groups = [PrefixGroup((index,)) for index in range(len(self._texts))]
         if not padded:
             limits = [len(text) - 1 for text in self._texts]
@@ -140,7 +152,11 @@ class ScoredRequests:
     def _pack(
         self, groups: Sequence[PrefixGroup], of_text: Sequence[Sequence[int]]
     ) -> _LaidRow:
-        """One row of the texts of some groups, with what is to be scored in it."""
+        """One row of the texts of some groups, with what is to be scored in it.
+
+        What a group shares stands once before its texts, which go on from it; a token of
+        a continuation is scored after the state before it, wherever that stands.
+        """
         packer = _Packer()
         for group in groups:
             shared = packer.add_shared(self._texts[group.places[0]][: group.prefix])
@@ -206,7 +222,11 @@ class _Packer:
         self._asked.append((state, target, owner))
 
     def finish(self) -> _LaidRow:
-        """The row; a state that is asked several times is asked once."""
+        """The row, and of which request each of its targets is.
+
+        A state that is asked several times, as of options of a token each, is asked
+        once. Targets are sorted by their states.
+        """
         triples = np.array(sorted(self._asked), np.int64).reshape(-1, 3)
         states, of_place = np.unique(triples[:, 0], return_inverse=True)
         after = self._after if max(self._after) >= 0 else None

@@ -48,8 +48,12 @@ def score_targets(
     model: AnswerLoss, row: ScoredRow, device: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the K targets of a row the log-probabilities, (K,) float64, and whether each is
-    the likeliest token, (K,) bool; both on the CPU. The softmax is taken in float32
-    whatever the model's type."""
+    the likeliest token, (K,) bool; both on the CPU.
+
+    The softmax is taken in float32 whatever the model's type. Logits are made in pieces,
+    as many as the loss of as many states would be made in (see jobs.model.head_pass), so
+    a large vocabulary needs no more memory here than it does there.
+    """
     tokens, positions, asked_states, targets, of_place = send_integers(
         device, row.tokens, row.positions, row.places, row.targets, row.of_place
     )
@@ -73,7 +77,12 @@ def score_targets(
 def _list_pieces(
     of_place: Integers, states: int, pieces: int
 ) -> Iterator[tuple[slice, slice]]:
-    """Slices of the states, each with the slice of the targets that follow them."""
+    """Slices of the states, each with the slice of the targets that follow them.
+
+    `of_place` rises, so the targets of neighbouring states are neighbours. `states` is
+    how many states there are, `pieces` in how many slices of one size they are cut; the
+    last slice may be shorter.
+    """
     size = -(-states // pieces)
     for start in range(0, states, size):
         stop = min(start + size, states)
@@ -84,7 +93,11 @@ def _list_pieces(
 def _encode(
     model: AnswerLoss, tokens: torch.Tensor, positions: torch.Tensor, row: ScoredRow
 ) -> torch.Tensor:
-    """The states that the model's body gives of a row, (T, H), or of padded rows."""
+    """The states that the model's body gives of a row, (T, H).
+
+    Where the model pads examples each segment is a row of its own, filled up to the
+    longest, and the states are those of all its places: see `_find_states`.
+    """
     body: Any = find_body(model.model)
     if model.batching == PADDED:
         return pad(tokens, positions, row.lengths).encode(body)
@@ -99,7 +112,11 @@ def _find_states(
     row: ScoredRow,
     asked_states: torch.Tensor,
 ) -> torch.Tensor:
-    """Where the states at `asked_states` of the row are among those that were made."""
+    """Where the states at `asked_states` of the row are among those that were made.
+
+    They are where they were, unless the segments were padded: then each has moved by
+    what was filled in before it.
+    """
     if model.batching == PADDED:
         return pad(tokens, positions, row.lengths).places[asked_states]
     return asked_states

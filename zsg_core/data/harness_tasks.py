@@ -196,7 +196,12 @@ class TaskShelf:
     def _collect_members(
         self, group: Mapping[str, Any], path: Path, closure: _Closure, depth: int
     ) -> None:
-        """Adds what a group names: tasks, groups and tags, or groups that stand in it."""
+        """Adds what a group names: tasks, groups and tags, or groups that stand in it.
+
+        A mapping names a task or a group with some settings changed; one that nothing
+        defines is a group by itself, with a list of its own. UserError for what is
+        neither.
+        """
         members = group.get("task", [])
         if not isinstance(members, list):
             members = [members]
@@ -273,8 +278,11 @@ class TaskShelf:
         return TaskFile(path, merged, tuple(files))
 
     def _locate(self, path: Path, name: str) -> Path:
-        """Where a file lies that another names. UserError where it is not there, or
-        lies outside the folders of tasks."""
+        """Where a file lies that another names, links followed.
+
+        UserError where it is not there, or lies outside the folders of tasks: what is
+        included or read as data has a digest, and comes with the folder.
+        """
         named = path.parent / name
         allowed = [*self._own, *filter(None, [self._shipped])]
         try:
@@ -385,7 +393,11 @@ class TaskShelf:
 
 
 def _list_names(root: Path) -> dict[str, list[Path]]:
-    """By names that files below a folder seem to define, the folders of these."""
+    """By names that files below a folder seem to define, the folders of these.
+
+    Files are not parsed, as there are thousands: a line `task: NAME`, `group: NAME` or
+    `tag: NAME` is looked for. Whether a file defines the name is seen when it is read.
+    """
     folders: dict[str, dict[Path, None]] = {}
     for path in sorted(root.rglob("*yaml")):
         try:
@@ -399,8 +411,12 @@ def _list_names(root: Path) -> dict[str, list[Path]]:
 
 
 def read_task_yaml(path: Path) -> dict[str, Any]:
-    """The plain values of a task file; names of functions are FunctionName. UserError
-    for what is no YAML mapping, holds another tag, or is larger than any task."""
+    """The plain values of a task file; names of functions are FunctionName.
+
+    It is read as YAML 1.1, as the harness reads it, with no tag but `!function`: others
+    make objects of Python. UserError for what is no YAML mapping, holds another tag, or
+    is larger than any task.
+    """
     try:
         if not path.is_file():
             raise _refuse(path, "is no file")
