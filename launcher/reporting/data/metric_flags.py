@@ -18,23 +18,48 @@ AT_CHANCE = 2.0  # standard errors within which a score is that of a guess
 
 def explain_broken(key: str, values: Mapping[int, float]) -> str | None:
     """Why the values of a run, by step, are likely to be broken; None where they are
-    not."""
+    not, or where there is none.
+
+    The first of these that holds is told: values that are no numbers, values that are
+    all 0 or all the same, and a loss that ends higher than it began.
+    """
     in_order = [values[step] for step in sorted(values)]
     finite = [value for value in in_order if math.isfinite(value)]
-    count = len(in_order)
-    if not count:
+    if not in_order:
         return None
+    reason = _explain_no_numbers(len(finite), len(in_order))
+    if reason is None:
+        reason = _explain_constant(finite)
+    if reason is None and key.partition("/")[0] == LOSS:
+        reason = _explain_rise(finite)
+    return reason
+
+
+def _explain_no_numbers(finite: int, count: int) -> str | None:
+    """What is told where some of `count` values are not finite."""
     if not finite:
         return f"no value of {count} is a number"
-    if len(finite) < count:
-        return f"{count - len(finite)} of {count} values are no numbers"
-    if count >= FEWEST_ZERO and not any(finite):
+    if finite < count:
+        return f"{count - finite} of {count} values are no numbers"
+    return None
+
+
+def _explain_constant(values: Sequence[float]) -> str | None:
+    """What is told where all values are 0, or all are the same."""
+    count = len(values)
+    if count >= FEWEST_ZERO and not any(values):
         return f"exactly 0 at all {count} checkpoints"
-    if count >= FEWEST_SAME and len(set(finite)) == 1:
-        return f"the same, {finite[0]:.4g}, at all {count} checkpoints"
-    is_loss = key.partition("/")[0] == LOSS
-    if is_loss and count > 1 and finite[-1] > finite[0]:
-        return f"ends higher, {finite[-1]:.4g}, than it began, {finite[0]:.4g}"
+    if count >= FEWEST_SAME and len(set(values)) == 1:
+        return f"the same, {values[0]:.4g}, at all {count} checkpoints"
+    return None
+
+
+def _explain_rise(losses: Sequence[float]) -> str | None:
+    """What is told of a loss that ends higher than it began."""
+    first = losses[0]
+    last = losses[-1]
+    if last > first:
+        return f"ends higher, {last:.4g}, than it began, {first:.4g}"
     return None
 
 

@@ -178,12 +178,22 @@ class OverviewReader:
         for run, reason in self._reasons.get(key, {}).items():
             runs_of.setdefault(reason, []).append(run)
         flags = [Flag(reason, tuple(runs)) for reason, runs in runs_of.items()]
-        averaged = [member for group in groups for member in group.averaged]
-        firsts = [group.averaged[0].values for group in groups if group.averaged]
-        same = metric_flags.explain_all_same(firsts)
-        if same is not None and not flags:
-            flags.append(Flag(same, tuple(member.run for member in averaged)))
-        return flags
+        return flags or _flag_same(groups)
+
+
+def _flag_same(groups: Sequence[Group]) -> list[Flag]:
+    """The flag of a metric whose curve is the same at every point of the grid, by the
+    first replicate of each; none where points differ."""
+    firsts: list[Mapping[int, float]] = []
+    runs: list[str] = []
+    for group in groups:
+        if group.averaged:
+            firsts.append(group.averaged[0].values)
+            runs += [member.run for member in group.averaged]
+    same = metric_flags.explain_all_same(firsts)
+    if same is None:
+        return []
+    return [Flag(same, tuple(runs))]
 
 
 def _is_shown(key: str) -> bool:

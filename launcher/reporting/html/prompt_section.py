@@ -45,24 +45,40 @@ def make_prompt_section(comparison: GridComparison) -> list[str]:
     sets = _list_sets(groups, settings)
     if not any(count > 1 for count in sets.values()):
         return []
-    listed = groups[:MOST_POINTS]
     metric = comparison.options.metric
     beside = _read_published(metric)
-    columns = [_summarize(group, settings) for group in listed]
-    rows: list[list[NumberCell | str]] = []
-    for name, count in sets.items():
-        row: list[NumberCell | str] = [name, NumberCell(count, str(count))]
-        row += [_make_cell(column.get(name)) for column in columns]
-        row += [_make_published_cell(name, beside)] if beside else []
-        rows.append(row)
-    labels = [comparison.full_label(group) or metric for group in listed]
-    labels += ["T0 11B, published"] if beside else []
     note = f"{NOTE} {BESIDE}" if beside else NOTE
     return [
         report_page.render_heading(f"{metric} over the prompts of each data set"),
-        report_page.render_table(["data set", "prompts", *labels], rows),
+        _render_table(comparison, groups[:MOST_POINTS], sets, beside),
         report_page.render_paragraph(note, "faint"),
     ]
+
+
+def _render_table(
+    comparison: GridComparison,
+    groups: Sequence[Group],
+    sets: Mapping[str, int],
+    beside: Mapping[str, Sequence[str]],
+) -> str:
+    """A line for each data set of `sets`, which has so many prompts: a column for each
+    point, and one for what the paper has, where there are rows `beside`."""
+    settings = replace_unset(comparison.record.summaries, Summaries())
+    by_group = [_summarize(group, settings) for group in groups]
+    headings = ["data set", "prompts"]
+    for group in groups:
+        headings.append(comparison.full_label(group) or comparison.options.metric)
+    if beside:
+        headings.append("T0 11B, published")
+    rows: list[list[NumberCell | str]] = []
+    for name, count in sets.items():
+        row: list[NumberCell | str] = [name, NumberCell(count, str(count))]
+        for summarized in by_group:
+            row.append(_make_cell(summarized.get(name)))
+        if beside:
+            row.append(_make_published_cell(name, beside))
+        rows.append(row)
+    return report_page.render_table(headings, rows)
 
 
 def _list_sets(groups: Sequence[Group], settings: Summaries) -> dict[str, int]:
