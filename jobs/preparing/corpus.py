@@ -9,7 +9,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +26,7 @@ from jobs.contract.folder import (
 )
 from jobs.contract.prepared import write_corpus_notes
 from jobs.preparing import few_shots
+from jobs.preparing.mixture import mix_places
 from jobs.preparing.records import Records
 from jobs.preparing.source_dataset import (
     BY_PATH,
@@ -36,7 +36,7 @@ from jobs.preparing.source_dataset import (
     read_published_ids,
 )
 from jobs.preparing.source_files import SourceFiles
-from zsg_core.data import data_sets, few_shot, instructions, mixing, splits
+from zsg_core.data import few_shot, instructions, mixing, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.few_shot import FewShotRule
 from zsg_core.data.presentation import Presentation
@@ -394,11 +394,8 @@ class _Making:
         self.notes.append(text)
 
     def make(self) -> None:
-        trained = self._repeated(
-            self._parts(
-                self._amounts({name: pool.train() for name, pool in self.pools.items()})
-            )
-        )
+        taken = {name: pool.train() for name, pool in self.pools.items()}
+        trained = self._mix(self._parts(self._amounts(taken)))
         self._shots = few_shots.draw_shots(self.pools, trained)
         for drawn in self._shots.values():
             self.warn(drawn.note)
@@ -473,87 +470,11 @@ class _Making:
                 )
         return made
 
-    def _repeated(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
+    def _mix(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
         """Every task as often as the recipe's mix draws it; without one, every example once."""
         if "mix" not in self.recipe:
             return taken
-        rule, of_task = (
-            self.recipe["mix"],
-            {name: self.pools[name].by_task(places) for name, places in taken.items()},
-        )
-        sizes = {
-            (name, task): len(places)
-            for name, tasks in of_task.items()
-            for task, places in tasks.items()
-        }
-        if not sizes:
-            # nothing is left to be mixed, which is told as it is without a mix
-            return taken
-        most = {name: self.pools[name].rule["train"].get("rate_max") for name in taken}
-        shares = {
-            name: Fraction(share)
-            for name in taken
-            if (share := self.pools[name].rule["train"].get("share"))
-        }
-        rates = mixing.compute_rates(
-            rule["rates"], sizes, most, shares, self._set_of(rule["rates"], sizes, most)
-        )
-        counts = mixing.count_by_rates(rates, sizes, rule.get("total"), rule["repeat"])
-        twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
-        if twice:
-            self.warn(
-                f"{twice} of {sum(counts.values())} examples come again, for their tasks are too"
-                " small"
-            )
-        seed = {name: self.pools[name].rule["train"].get("seed", 0) for name in taken}
-        made: dict[str, list[int]] = {name: [] for name in taken}
-        for (name, task), count in counts.items():
-            own = of_task[name][task]
-            rounds, rest = divmod(count, len(own))
-            made[name] += own * rounds + splits.sample_nested(
-                own, rest, seed[name], f"{name}/{task}"
-            )
-        return made
-
-    def _set_of(
-        self,
-        rates: str,
-        sizes: Mapping[mixing.Task, int],
-        most: Mapping[str, int | None],
-    ) -> mixing.SetOf:
-        """The data set by which a task is weighed. UserError where its weight hangs on
-        one that is not known."""
-        alone: set[str] = set()  # sources of which every task is weighed by itself
-        for name, pool in self.pools.items():
-            own, given = (
-                {
-                    task: size
-                    for (source, task), size in sizes.items()
-                    if source == name
-                },
-                most.get(name),
-            )
-            sets = {task: pool.sets.get(task) for task in own}
-            rule = pool.rule["train"].get("data_sets")
-            if rates == "t0":
-                if any(size > (given or mixing.T0_MAX) for size in own.values()):
-                    data_sets.refuse_unknown(
-                        sets, rule, "T0's rule (data.mix.rates: t0)", pool.warn
-                    )
-            elif rule is not None:
-                data_sets.refuse_unknown(sets, rule, "data.rate_max", pool.warn)
-            else:
-                alone.add(name)
-                known = [found for found in sets.values() if found]
-                if given is not None and len(set(known)) < len(known):
-                    pool.warn(
-                        f"{name or pool.files.data.name}: rate_max {given} is that of each"
-                        " template; data.data_sets: t0 makes it that of each data set, as"
-                        " FLAN's is"
-                    )
-        return lambda key: (
-            key[1] if key[0] in alone else self.pools[key[0]].set_of(key[1])
-        )
+        return mix_places(self.recipe["mix"], self.pools, taken, self.warn)
 
     def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
         drawn = self._shots if split == "train" else {}
