@@ -1,6 +1,7 @@
 """Are answers what the model says, whatever shares a batch with them?"""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -206,6 +207,26 @@ def test_generation_ends_once_all_answers_are_over(llama: Any) -> None:
         del llama.forward
 
     assert (len(answers[0]), len(calls)) == (1, 8)
+
+
+def test_a_stop_within_a_thought_ends_no_answer(llama: Any) -> None:
+    """Nor where the prompt began the thought, which only the prompt shows; the same
+    answer ends at the stop where it is no thought."""
+    first = letters(made(llama, GREEDY, [0])[0][:1])
+    how = GREEDY | {"max_new_tokens": 16, "stops": [first], "reasoning": ["<<", ">>"]}
+
+    def text(ids: Sequence[int]) -> str:
+        is_prompt = list(ids) == list(PROMPTS[0])
+        return "<<" if is_prompt else letters(ids)
+
+    thinking = Generator(llama, how, BOS, EOS, "cpu", text)
+    plain = Generator(llama, how, BOS, EOS, "cpu", letters)
+    [within] = thinking.answers(PROMPTS[:1], NAMES[:1])
+    [ended] = plain.answers(PROMPTS[:1], NAMES[:1])
+
+    assert len(ended) == 1 < len(within)
+    assert thinking.is_cut(PROMPTS[0], 16 * within[:1])
+    assert not plain.is_cut(PROMPTS[0], 16 * within[:1])
 
 
 def test_answers_that_were_not_over_are_known(llama: Any) -> None:

@@ -137,6 +137,20 @@ def test_a_stop_in_a_thought_ends_nothing() -> None:
 
 
 @pytest.mark.engine
+def test_a_stop_in_a_thought_that_began_in_the_prompt_ends_nothing() -> None:
+    """Whether the thought is over or not; behind it a stop ends the answer."""
+    from jobs.model.generate import cut_at_stops
+
+    prompt = "user: 2 + 2?\nassistant: <think>\n"
+    thought = "Question: what?"
+    answer = f"{thought}</think>It is 4. Question:"
+    stops = ["Question:"]
+    assert cut_at_stops(thought, stops, MARKS, prompt) == thought
+    assert cut_at_stops(thought, stops, MARKS, "assistant: ") == ""
+    assert cut_at_stops(answer, stops, MARKS, prompt) == answer.removesuffix(stops[0])
+
+
+@pytest.mark.engine
 def test_marks_that_are_special_tokens_stand_in_texts() -> None:
     """Else what a model thinks could not be told from its answer."""
     from jobs.model.vocabulary import Vocabulary

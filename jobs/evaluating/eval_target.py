@@ -63,6 +63,8 @@ class EvalTarget:
     _rows: EvaluatorRows = field(default_factory=EvaluatorRows)
     _rows_read_of: list[tuple[Path, int]] = field(default_factory=list)  # files, sizes
     _items: dict[str, Items] = field(default_factory=dict)
+    # by the marks between which a suite's answers have thoughts
+    _words: dict[tuple[str, ...], Vocabulary] = field(default_factory=dict)
 
     @property
     def keys(self) -> list[str]:
@@ -87,6 +89,14 @@ class EvalTarget:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         return load_vocabulary(self.tokenizer_folder, self.job.recipe["base"])
+
+    def find_words(self, marks: Sequence[str] = ()) -> Vocabulary:
+        """The vocabulary in whose texts `marks` are to be seen, though they are control
+        tokens; the same object each time."""
+        key = tuple(marks)
+        if key not in self._words:
+            self._words[key] = self.vocabulary.keeping(key)
+        return self._words[key]
 
     @cached_property
     def test(self) -> Any:
@@ -136,7 +146,7 @@ class EvalTarget:
         how = how_encoded(self.job.stage)
         return Asker(
             Template.from_recipe(how["template"]),
-            self.vocabulary.keeping(marks),
+            self.find_words(marks),
             how["max_length"],
             how["truncate"],
         )

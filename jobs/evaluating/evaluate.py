@@ -586,7 +586,7 @@ class Evaluator:
         probe = self._hold(target, step, loss)
         swapped, words, items = (
             time.perf_counter(),
-            target.vocabulary,
+            target.find_words(suite.marks or ()),
             target.items(suite),
         )
 

@@ -178,15 +178,16 @@ class OwnTestSet:
         answers = generate(self._asker.add_ends(self._how), self.prompts, names)
         words, stops = self._asker.vocabulary, self._how.get("stops", ())
         marks = find_marks(self._how)
+        texts = [words.text(prompt) for prompt in self.prompts]
         return [
             Answered(
                 id=self.ids[number],
                 task=self.tasks[number],
-                prompt=words.text(prompt),
+                prompt=prompt,
                 references=self._examples[number].right_answers,
-                answer=cut_at_stops(words.text(tokens), stops, marks),
+                answer=cut_at_stops(words.text(tokens), stops, marks, prompt),
             )
-            for number, prompt, tokens in zip(asked, self.prompts, answers, strict=True)
+            for number, prompt, tokens in zip(asked, texts, answers, strict=True)
             if tokens is not None
         ]
 
@@ -455,6 +456,7 @@ def _answers(
                 asker.decode_answer(prompt, tokens),
                 how.get("stops", ()),
                 find_marks(how),
+                asker.vocabulary.text(prompt),
             ),
         )
         for example, prompt, tokens in zip(

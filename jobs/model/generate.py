@@ -41,15 +41,20 @@ LIKELIEST = 2.0**40
 # tokens' weights that are there at once: 32 MB for each of a dozen tensors
 MOST_WEIGHTS = 4_000_000
 
+LONGEST_MARK = 256  # tokens of a prompt's end that are looked at for a mark
+
 Ids = Sequence[int]
 Text = Callable[[Ids], str]  # of an answer's tokens
 FindTokens = Callable[[torch.Tensor], torch.Tensor]
 
 
-def cut_at_stops(text: str, stops: Sequence[str], marks: Marks | None = None) -> str:
+def cut_at_stops(
+    text: str, stops: Sequence[str], marks: Marks | None = None, before: str = ""
+) -> str:
     """A text up to the first of the stops in it; whole where there is none. `marks`:
-    between which texts it has thoughts, in which a stop ends nothing."""
-    begin, end = (0, len(text)) if marks is None else find_answer(text, marks)
+    between which texts it has thoughts, in which a stop ends nothing; `before`: the
+    prompt, in which a thought may have begun."""
+    begin, end = (0, len(text)) if marks is None else find_answer(text, marks, before)
     ends = [
         position for stop in stops if (position := text.find(stop, begin, end)) >= 0
     ]
@@ -138,7 +143,8 @@ class Generator:
         try:
             for index, answer in self._answer_batches(prompts, names, fitting):
                 answers_of[index] = self._stopped(
-                    answer[: self._context - len(prompts[index])]
+                    answer[: self._context - len(prompts[index])],
+                    self._read_end(prompts[index]),
                 )
         finally:
             self._model.set_attn_implementation(before[0])
@@ -202,24 +208,33 @@ class Generator:
         """Whether an answer has all the tokens that it may have, and neither the end of
         sequence nor a stop."""
         max_length = min(self._how["max_new_tokens"], self._context - len(prompt))
-        return len(answer) >= max_length and not self._has_stop(answer)
+        if len(answer) < max_length:
+            return False
+        return not self._has_stop(answer, self._read_end(prompt))
 
-    def _has_stop(self, answer: Ids) -> bool:
+    def _read_end(self, prompt: Ids) -> str:
+        """The end of a prompt as a text, in which a thought may have begun; empty where
+        no stop is looked for outside of thoughts."""
+        if not self._stops or self._marks is None:
+            return ""
+        return self._text(prompt[-LONGEST_MARK:])
+
+    def _has_stop(self, answer: Ids, before: str = "") -> bool:
         if self._completing is not None and self._completing.isdisjoint(answer):
             return False
         text = self._text(answer)
-        return cut_at_stops(text, self._stops, self._marks) != text
+        return cut_at_stops(text, self._stops, self._marks, before) != text
 
-    def _stopped(self, answer: list[int]) -> list[int]:
+    def _stopped(self, answer: list[int], before: str) -> list[int]:
         """The answer up to the token that completes a stop."""
-        if not self._has_stop(answer):
+        if not self._has_stop(answer, before):
             return answer
         too_few, enough = 0, len(answer)
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
             too_few, enough = (
                 (too_few, middle)
-                if self._has_stop(answer[:middle])
+                if self._has_stop(answer[:middle], before)
                 else (middle, enough)
             )
         return answer[:enough]
@@ -240,7 +255,10 @@ class Generator:
         before = max((len(stop.encode()) for stop in self._stops), default=0)
         if self._marks:  # whether a stop is within a thought, the whole answer tells
             before = self._how["max_new_tokens"]
-        over = [AtStops(self._has_stop, longest, before)] if self._stops else []
+        over: list[AtStops] = []
+        if self._stops:
+            ends = [self._read_end(prompt) for prompt in prompts]
+            over = [AtStops(self._has_stop, longest, before, ends)]
         out = self._model.generate(
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
@@ -269,13 +287,19 @@ def count_positions(config: Any) -> int:
 class AtStops(StoppingCriteria):
     """Says, every so many tokens, which answers of a batch have a stop in what is new of them.
 
-    `before`: the most tokens that a stop is made of.
+    `before`: the most tokens that a stop is made of; `ends`: the ends of the prompts as
+    texts, which are told to `has_stop`.
     """
 
     def __init__(
-        self, has_stop: Callable[[Ids], bool], prompt_length: int, before: int
+        self,
+        has_stop: Callable[[Ids, str], bool],
+        prompt_length: int,
+        before: int,
+        ends: Sequence[str],
     ) -> None:
         self._has_stop, self._start, self._before = has_stop, prompt_length, before
+        self._ends = ends
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **unused: Any) -> Any:
         """(B,) bool of `input_ids` (B, T)."""
@@ -285,7 +309,8 @@ class AtStops(StoppingCriteria):
                 len(input_ids), dtype=torch.bool, device=input_ids.device
             )
         begin = max(self._start, length - LOOKED_EVERY - self._before)
-        stopped = [self._has_stop(row) for row in input_ids[:, begin:].tolist()]
+        rows = input_ids[:, begin:].tolist()
+        stopped = list(map(self._has_stop, rows, self._ends))
         return torch.tensor(stopped, dtype=torch.bool, device=input_ids.device)
 
 

@@ -106,11 +106,14 @@ def cut_answers(answers: Iterable[Answered], marks: Marks | None) -> CutAnswers:
     )
 
 
-def find_answer(text: str, marks: Marks) -> tuple[int, int]:
+def find_answer(text: str, marks: Marks, before: str = "") -> tuple[int, int]:
     """Where the answer in a text begins and ends: behind its last closing mark, and
-    before an opening one that nothing closes."""
+    before an opening one that nothing closes. Where `before`, the prompt, ends with an
+    opening mark, there is no answer until a closing one stands in the text."""
     opening, closing = marks
     last = text.rfind(closing)
+    if last < 0 and _ends_open(before, marks):
+        return len(text), len(text)
     begin = 0 if last < 0 else last + len(closing)
     end = text.find(opening, begin)
     return begin, len(text) if end < 0 else end
