@@ -60,14 +60,19 @@ def write_files(folder: Path) -> None:
 
 def describe_plan(folder: Path, prices: str) -> str:
     """The last of a plan's lines on its jobs."""
+    return describe_grid(folder, GRID.replace("PRICES", prices))[-1]
+
+
+def describe_grid(folder: Path, text: str) -> list[str]:
+    """A plan's lines on its jobs."""
     path = folder / "grid.yaml"
-    path.write_text(GRID.replace("PRICES", prices))
+    path.write_text(text)
     opened = workflow.open_grid(path, "local", folder / "work")
     plan = SubmitPlanner(
         opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
     ).plan_submit()
     lines = job_lines.describe_jobs(plan, opened.site.profile, opened.estimates.of)
-    return lines[-1].words
+    return [line.words for line in lines]
 
 
 def test_a_plan_says_what_judging_costs_at_most(
@@ -84,8 +89,25 @@ def test_a_plan_says_what_judging_costs_at_most(
         f" most {read:,} tokens (one for each byte), and 49,152 tokens of replies at most"
     )
 
-    assert describe_plan(tmp_path, "") == asked
+    again = "; one without a rating is asked for up to 3 times"
+    assert describe_plan(tmp_path, "") == asked + again
     cost = (read * 1 + 24 * 5000 * 10) / 1_000_000
     priced = "price_read: 1\n          price_written: 10\n          max_tokens: 5000"
     told = asked.replace("49,152", "120,000")
-    assert describe_plan(tmp_path, priced) == f"{told}, a cost of {cost:,.4g} at most"
+    words = f"{told}, a cost of {cost:,.4g} at most"
+    assert describe_plan(tmp_path, priced) == words + again
+
+
+def test_each_longest_reply_of_a_judge_is_counted_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all by that of the first run."""
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    key = "checkpoints.suites.mt_bench.judge.max_tokens"
+    axis = f"grid: [{{seed: 0, {key}: 10}}, {{seed: 1, {key}: 20}}]"
+    text = GRID.replace("PRICES", "").replace("grid: {seed: [0, 1]}", axis)
+    lines = describe_grid(tmp_path, text)
+
+    assert "and 120 tokens of replies" in lines[-2]
+    assert "and 240 tokens of replies" in lines[-1]

@@ -27,7 +27,7 @@ from jobs.runtime.chat_server import ChatServer, Completion, Malformed, Refused
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import JudgeRequest
 from zsg_core.metrics.reasoning import Parted, part_reasoning
-from zsg_core.settings.suites import MOST_JUDGED
+from zsg_core.settings.suites import MOST_ATTEMPTS, MOST_JUDGED
 from zsg_core.side_by_side import map_side_by_side
 
 TEMPERATURE = "temperature"
@@ -264,7 +264,7 @@ def rate_requests(
     by: Judge,
     kept: Kept,
     workers: int = 8,
-    attempts: int = 3,
+    attempts: int = MOST_ATTEMPTS,
 ) -> Judged:
     """The judge's ratings, each asked for at most once in the life of `kept`.
 

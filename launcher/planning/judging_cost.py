@@ -14,7 +14,7 @@ from zsg_core.metrics import mt_bench
 from zsg_core.metrics.metrics import MT_BENCH
 from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.fields import MILLION
-from zsg_core.settings.suites import MOST_JUDGED
+from zsg_core.settings.suites import MOST_ATTEMPTS, MOST_JUDGED
 from zsg_core.suites import PROMPTS, Suite
 from zsg_core.training import schedule
 
@@ -56,27 +56,38 @@ def describe_judging(
     totals: dict[str, Judging] = {}
     judges: dict[str, Suite] = {}
     uncounted: set[str] = set()
-    checkpoints: dict[tuple[str, str], Judging | None] = {}
+    checkpoints: dict[str, Judging | None] = {}
     for run in runs:
         for suite in run.suites:
             if suite.judge is None:
                 continue
-            name = f"{suite.judge['model']} at {suite.judge['base_url']}"
-            judges[name] = suite
-            key = (name, str(suite.how))
+            # another longest reply or price is another line
+            judge = str(suite.judge)
+            judges[judge] = suite
+            key = str((suite.judge, suite.how, suite.files, suite.keys))
             if key not in checkpoints:
                 checkpoints[key] = estimate_checkpoint(suite)
             count = _count_checkpoints(run, steps_of[run.id])
             once = checkpoints[key]
             if once is None or count is None:
-                uncounted.add(name)
+                uncounted.add(judge)
                 continue
-            total = totals.get(name, Judging(0, 0, 0))
-            totals[name] = total.plus(once.times(count))
-    return [
-        _describe(name, suite, totals.get(name), is_whole=name not in uncounted)
-        for name, suite in judges.items()
-    ]
+            total = totals.get(judge, Judging(0, 0, 0))
+            totals[judge] = total.plus(once.times(count))
+    lines: list[str] = []
+    for judge, suite in judges.items():
+        total = totals.get(judge)
+        is_whole = judge not in uncounted
+        words = _describe(_name_judge(suite), suite, total, is_whole=is_whole)
+        if total is not None and is_whole:
+            words += f"; one without a rating is asked for up to {MOST_ATTEMPTS} times"
+        lines.append(words)
+    return lines
+
+
+def _name_judge(suite: Suite) -> str:
+    assert suite.judge is not None
+    return f"{suite.judge['model']} at {suite.judge['base_url']}"
 
 
 def estimate_checkpoint(suite: Suite) -> Judging | None:

@@ -30,6 +30,7 @@ TEMPERATURE = 0.8  # there the best of several samples
 # FastChat's `temperature_config`; of other categories the likeliest answer counts.
 BY_CATEGORY = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 MOST_JUDGED = 2048  # tokens of a judge's reply, as in FastChat
+MOST_ATTEMPTS = 3  # at a reply with a rating
 # what transformers' generate, which FastChat calls, samples from unless a model says otherwise
 TOP_K = 50
 
