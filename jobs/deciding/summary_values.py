@@ -116,6 +116,8 @@ def over_prompts(items: ItemLosses, kind: str, settings: Summaries) -> ItemLosse
 
 
 def _group_prompts(tasks: list[str], settings: Summaries) -> Mapping[str, list[int]]:
+    """The data sets of some tasks, by the names that the grid gives or by T0's: set → the
+    places of its prompts."""
     rule = tuple((name, tuple(of_set)) for name, of_set in settings.data_sets.items())
     return _group_once(tuple(tasks), rule)
 
@@ -124,6 +126,8 @@ def _group_prompts(tasks: list[str], settings: Summaries) -> Mapping[str, list[i
 def _group_once(
     tasks: tuple[str, ...], rule: tuple[tuple[str, tuple[str, ...]], ...]
 ) -> Mapping[str, list[int]]:
+    """The same of a rule that can be kept: runs of a grid have their test tasks in common,
+    and each metric of each run asks for it."""
     return summaries.group_prompts(tasks, dict(rule))
 
 
@@ -140,6 +144,7 @@ def select_task(items: ItemLosses, task: str) -> ItemLosses:
 
 
 def _or_none(items: ItemLosses) -> ItemLosses | None:
+    """Items of which there is one at least; None where the source has none."""
     return items if items.ids else None
 
 
@@ -181,6 +186,8 @@ def _average_items(run: Recorded, chances: Mapping[str, float]) -> ItemLosses | 
 
 
 def _find_common_steps(all_steps: Iterable[Iterable[int]]) -> list[int]:
+    """The steps that all of several have, in order; none where there is nothing to
+    compare."""
     common = [set(steps) for steps in all_steps]
     return sorted(set.intersection(*common)) if common else []
 

@@ -48,6 +48,8 @@ def _list_metrics(claim: str) -> list[str]:
 
 
 def _add_quartiles(keys: Iterable[str]) -> Iterable[str]:
+    """The keys in their order, the first and the third quartile behind each median over
+    prompts."""
     median = f"{PROMPTS}/{MEDIAN}/"
     for key in keys:
         yield key

@@ -65,6 +65,7 @@ def find_refusal(earlier: GridRecord | None, grid: Grid) -> UserError | None:
 
 
 def _refuse_change(name: str, before: Any) -> UserError:
+    """The refusal: what was submitted under the name, and what can be done."""
     was = schema_errors.format_brief(before)
     return UserError(
         f"{name} was submitted as {was}, and values of it may stand in MLflow: give the"

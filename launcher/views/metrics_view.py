@@ -45,4 +45,5 @@ def _make_value_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _write(value: float | None) -> str:
+    """A number of four digits; a dash where there is none."""
     return "–" if value is None else f"{value:.4g}"

@@ -197,6 +197,7 @@ def _flag_same(groups: Sequence[Group]) -> list[Flag]:
 
 
 def _is_shown(key: str) -> bool:
+    """Whether a key is of the model, not of training itself, and has a value."""
     return not key.startswith(NOT_SHOWN) and not is_answers(key)
 
 
@@ -209,6 +210,8 @@ def _cut(value: float) -> float:
 def _replace_values(
     member: Member, curve: tuple[dict[int, float], dict[int, float]]
 ) -> Member:
+    """The run with its curve of another metric, without values of single items: these
+    are of the metric in large."""
     values, at = curve
     return replace(member, values=values, at=at, items=None)
 
@@ -223,6 +226,8 @@ def list_rows(overview: Sequence[MetricCurves], keys: Sequence[str]) -> list[Met
 
 
 def _make_row(curves: MetricCurves, group: Group, keys: Sequence[str]) -> MetricRow:
+    """What a metric comes to at one point: the last value that all of its replicates
+    have."""
     axes = {key: run_axes.axis_text(group.axes.get(key)) for key in keys}
     runs = {member.run for member in group.members}
     broken = [flag.reason for flag in curves.flags if runs.intersection(flag.runs)]

@@ -126,10 +126,14 @@ def _draw_axes(frame: _Frame) -> Iterable[str]:
 
 
 def _write(x: float, y: float, text: str, anchor: str) -> str:
+    """A figure beside an axis. `anchor`: which end of the text stands at the point, as SVG
+    has it."""
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}">{text}</text>'
 
 
 def _draw_lines(lines: Sequence[SmallLine], frame: _Frame) -> Iterable[str]:
+    """The curves in their order, each above its band, with its name and its ends as what
+    shows where the mouse rests."""
     for line in lines:
         if line.low is not None and line.high is not None:
             yield _draw_band(line, frame)
@@ -146,6 +150,7 @@ def _choose_paint(line: SmallLine) -> str:
 
 
 def _name_colour(line: SmallLine) -> str:
+    """The colour of a curve, as the page names it in light and in dark."""
     return f"var(--z{FIRST + line.colour % len(PALETTE)})"
 
 
@@ -166,6 +171,7 @@ def _trace(line: SmallLine, frame: _Frame) -> str:
 
 
 def _describe_line(line: SmallLine) -> str:
+    """What a curve is, with its first and its last value."""
     if not line.y:
         return line.label
     return f"{line.label}: {line.y[0]:.4g} to {line.y[-1]:.4g}"

@@ -84,6 +84,7 @@ def _make_cell(group: Group) -> NumberCell:
 
 
 def _write_note(comparison: GridComparison) -> str:
+    """What stands in the table, and how many points have no column."""
     unshown = len(comparison.groups) - MOST_POINTS
     if unshown <= 0:
         return NOTE
@@ -115,6 +116,7 @@ def _render_charts(comparison: GridComparison) -> list[str]:
 
 
 def _explain_quartiles() -> str:
+    """What a median over prompts and its band mean, in a sentence."""
     return (
         "Over the prompts of each data set, then the mean over data sets; the band of a"
         " median reaches from the mean of the first quartiles to that of the third."

@@ -113,6 +113,8 @@ def _summarize(
 
 
 def _make_cell(summary: tuple[float, float, float] | None) -> NumberCell:
+    """A median with its quartiles in brackets; a dash where a point lacks the data set, and
+    the median alone where all prompts are the same."""
     if summary is None or not np.isfinite(summary).all():
         return number_cell(None)
     median, low, high = summary
