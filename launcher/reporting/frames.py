@@ -58,6 +58,8 @@ def item_losses(
 def _frame(
     grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any
 ) -> "pd.DataFrame":
+    """A grid's values as a DataFrame, of the runs that can be read. UserError where there is
+    no such grid, or no pandas."""
     from launcher.workspace import workspaces
 
     extras.require_extra("a DataFrame", "report", only=("pandas",))
@@ -100,6 +102,7 @@ def item_schema(listed: Sequence[ListedRun], metric: str = LOSS) -> "pa.Schema":
 def _schema(
     listed: Sequence[ListedRun], value_columns: list[tuple[str, Any]]
 ) -> "pa.Schema":
+    """The columns of a table: the run, the axes of the grid, and those of the values."""
     return pa.schema(
         [
             ("run", pa.string()),
@@ -110,6 +113,7 @@ def _schema(
 
 
 def _axes(listed: Sequence[ListedRun]) -> list[str]:
+    """All axes that a run has, in the order in which they come first."""
     return list(dict.fromkeys(key for row in listed for key in row.axes))
 
 
@@ -187,6 +191,7 @@ def _table(columns: Columns, schema: "pa.Schema") -> "pa.Table":
 
 
 def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
+    """A column: a value for each row, or one that stands in all of them."""
     if (
         isinstance(values, str)
         or not hasattr(values, "__len__")
@@ -199,6 +204,8 @@ def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
 
 
 def _scalar(value: Any, kind: "pa.DataType") -> "pa.Scalar":
+    """A value that stands in every row; what is no text in a column of texts is written as
+    JSON."""
     is_text = isinstance(value, str) or value is None or not pa.types.is_string(kind)
     return pa.scalar(value if is_text else json.dumps(value, ensure_ascii=False), kind)
 

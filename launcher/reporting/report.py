@@ -223,6 +223,7 @@ def files_beside(page: Path) -> list[str]:
 
 
 def _write_verdicts(folder: Path, decided: Sequence[JudgedClaim]) -> None:
+    """Writes the figure and the table of verdicts; nothing of a grid that claims nothing."""
     if panels := verdict_section.make_verdict_panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (
@@ -241,6 +242,7 @@ def _write_verdicts(folder: Path, decided: Sequence[JudgedClaim]) -> None:
 
 
 def _write_maps(folder: Path, maps: StateMaps) -> None:
+    """Writes the figure and the table of maps; nothing where no run keeps hidden states."""
     if maps.drawn:
         titled = [
             (map_section.map_title(state_map), state_map) for state_map in maps.drawn
@@ -382,6 +384,7 @@ def _leave_out_too_large(member: Member) -> Member:
 
 
 def _is_too_large(value: float) -> bool:
+    """Whether a number is larger than what can be drawn."""
     return math.isfinite(value) and abs(value) > LARGEST
 
 
@@ -397,6 +400,8 @@ def _refuse_odd_places(x: str, members: Sequence[Member]) -> None:
 
 
 def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
+    """What a reader must know of a run: how it broke off, where a restart disagreed, and
+    what is doubtful about its scores."""
     troubles = []
     if run.state not in (
         RecordedState.DONE,
@@ -447,6 +452,7 @@ def _describe_failed_keys(run: recorded_runs.RecordedRun) -> list[str]:
 
 
 def _curve_columns(comparison: GridComparison) -> dict[str, list[Any]]:
+    """The table of what is drawn: a row for each point of the grid and step."""
     rows = []
     for group in comparison.groups:
         if not group.steps:
@@ -474,6 +480,7 @@ def _curve_columns(comparison: GridComparison) -> dict[str, list[Any]]:
 def _final_columns(
     comparison: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
 ) -> dict[str, list[Any]]:
+    """The table of final values and areas: a row for each point of the grid."""
     rows = []
     for group, summaries in zip(comparison.groups, summed, strict=True):
         row = {
@@ -501,6 +508,7 @@ def _final_columns(
 def _drop_columns(
     comparison: GridComparison, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> dict[str, list[Any]]:
+    """The table of falls: a row for each run and test task that falls."""
     return frames.rows_to_columns(
         [
             {

@@ -37,12 +37,14 @@ def make_cells(table: pa.Table) -> pa.Table:
 
 
 def _made(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts as cells, piece by piece as it is kept."""
     return pa.chunked_array(
         [_made_of_chunk(chunk) for chunk in column.chunks], type=column.type
     )
 
 
 def _made_of_chunk(chunk: pa.Array) -> pa.Array:
+    """One piece of a column: each text that differs is made once."""
     coded = chunk.dictionary_encode()
     texts = coded.dictionary.to_pylist()
     cells = [None if text is None else make_cell(text) for text in texts]

@@ -117,6 +117,8 @@ class OverviewReader:
                 self._reasons.setdefault(key, {})[run.run] = reason
 
     def _choose_keys(self, run: RecordedRun) -> Iterable[str]:
+        """The metrics that are asked for; where all are, those that the run has, without
+        those of training itself, and their summaries."""
         if list(self.asked_keys) != [ALL]:
             return self.asked_keys
         measured = [key for key in run.keys() if _is_shown(key)]
@@ -160,6 +162,8 @@ class OverviewReader:
         return [self._make_curves(key, groups) for key in keys]
 
     def _make_curves(self, key: str, groups: Sequence[Group]) -> MetricCurves:
+        """A metric at every point of the grid, with what is likely to be broken; a run that
+        lacks it has no values."""
         curves = self._curves[key]
         of_metric: list[Group] = []
         for group in groups:

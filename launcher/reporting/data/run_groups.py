@@ -137,6 +137,8 @@ def _as_position(count: int) -> float:
 
 
 def _items(run: RecordedRun, key: str) -> ItemMeans | None:
+    """What the values of a run's items come to, of one metric; None where it has none of
+    them, or their sets differ between its stages."""
     recorded = run.items(key)
     if recorded is None:
         return None

@@ -56,6 +56,8 @@ def _common_limits(panels: Sequence[Sequence[Line]]) -> tuple[float, float] | No
 
 
 def _lines(group: Group, comparison: GridComparison) -> list[Line]:
+    """The curves of a point: the mean of its replicates with their band, and each run that
+    is apart by itself."""
     name = comparison.label(group)
     colour = comparison.colours[name]
     lines = []
@@ -92,10 +94,12 @@ def _lines(group: Group, comparison: GridComparison) -> list[Line]:
 
 
 def _begins(group: Group, at: Mapping[int, float]) -> list[float]:
+    """Where on the horizontal axis stages begin, of those that are measured there."""
     return [at[step] for step in group.begins if step in at]
 
 
 def _with_later(panel: Panel) -> list[Panel]:
+    """A panel, and where curves fall steeply first the later part of it, on its own scale."""
     start = _fallen(panel)
     return [panel] if start is None else [panel, line_charts.cut_panel(panel, start)]
 

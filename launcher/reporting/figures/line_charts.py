@@ -232,6 +232,8 @@ def legend_name(text: str) -> str:
 def _handles(
     all_axes: Sequence[Any], panels: Sequence[Panel]
 ) -> Iterator[tuple[Line, Any]]:
+    """The lines of panels with what matplotlib has drawn of each, for a legend; those
+    that are apart have no name there."""
     for axes, panel in zip(all_axes, panels, strict=False):
         drawn = [
             line for line in axes.get_lines() if not line.get_label().startswith("_")

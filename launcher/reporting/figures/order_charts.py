@@ -98,6 +98,7 @@ def average_windows(values: Values) -> tuple[list[float], list[float]]:
 
 
 def _choose_window(count: int) -> int:
+    """Over how many examples a line is averaged: a twentieth of all, and at most WINDOW."""
     return max(1, min(WINDOW, count // 20))
 
 

@@ -95,12 +95,15 @@ def _warn_of_flags(flags: Sequence[str]) -> str:
 
 
 def _count_done(members: Sequence[Member]) -> int:
+    """How many runs have come to their end."""
     return sum(member.state == RecordedState.DONE for member in members)
 
 
 def _curves(
     comparison: GridComparison, drawn: Sequence[Panel], hover: bool
 ) -> list[str]:
+    """The section of the large figures: their legend, the panels, which points have no
+    curve and why, and what a band is."""
     options = comparison.options
     panels = [
         (panel.title, line_charts.draw_svg(panel, number, hover))
@@ -178,6 +181,7 @@ def _bands(comparison: GridComparison) -> str:
 
 
 def _band_sentence(comparison: GridComparison) -> str:
+    """What the bands of the curves are of, or that no curve has one."""
     banded = [len(group.averaged) for group in comparison.groups if group.has_band]
     if not banded:
         return "No point of this grid has replicates that are done, so no curve has a band."
@@ -230,15 +234,18 @@ def _label_runs(comparison: GridComparison) -> dict[str, str]:
 
 
 def _first_names(runs: Sequence[str]) -> str:
+    """The names of a few runs or tasks, as a list in a sentence."""
     return ", ".join(runs[:MOST_NAMED])
 
 
 def _runs_without_metric(members: Sequence[Member]) -> list[str]:
+    """The runs that are done and have no value of the metric."""
     finished = [member for member in members if member.state == RecordedState.DONE]
     return [member.run for member in finished if not member.values]
 
 
 def _count_uncommitted(facts: Sequence[Mapping[str, str]]) -> int:
+    """How many runs ran code that was changed after its last commit."""
     return sum(
         recorded_runs.UNCOMMITTED in run_facts.get("commit", "") for run_facts in facts
     )
@@ -252,6 +259,7 @@ def _former_runs(record: GridRecord) -> list[str]:
 def _finals(
     comparison: GridComparison, summaries: Sequence[tuple[Summary, Summary] | None]
 ) -> list[str]:
+    """The section of final values and areas, with what their intervals are of."""
     metric = comparison.options.metric
     rows = [
         _final_row(comparison, group, summary)
@@ -279,6 +287,7 @@ def _finals(
 
 
 def _final_headings(comparison: GridComparison) -> list[str]:
+    """The headings of the table of final values, in the order of `_final_row`."""
     stages = range(1, comparison.most_stages)
     return [
         *map(last_word, comparison.keys),
@@ -291,6 +300,7 @@ def _final_headings(comparison: GridComparison) -> list[str]:
 
 
 def _area_headings(comparison: GridComparison) -> list[str]:
+    """The headings of the table of areas, in the order of `_area_row`."""
     return [
         *map(last_word, comparison.keys),
         f"area of {comparison.options.metric}",
@@ -338,6 +348,7 @@ def _mean_of(metric: str) -> str:
 
 
 def _axis_cell(value: Any) -> Any:
+    """The value of an axis, which sorts as a number where it is one."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (
         report_page.NumberCell(float(value), run_axes.axis_text(value))
@@ -347,6 +358,7 @@ def _axis_cell(value: Any) -> Any:
 
 
 def _summary_cells(summary: Summary) -> list[Any]:
+    """A value and its intervals, in the order of INTERVALS."""
     intervals = [summary.seeds, summary.items, summary.tasks]
     return [
         estimate_cell(summary.value, intervals),
@@ -431,6 +443,7 @@ def _tell_undrawn(tasks: Sequence[str]) -> str:
 
 
 def _drop_headings(comparison: GridComparison) -> list[str]:
+    """The headings of the table of falls, in the order of `_drop_row`."""
     return [
         "task",
         *map(last_word, comparison.keys),
@@ -447,6 +460,7 @@ def _drop_headings(comparison: GridComparison) -> list[str]:
 def _drop_row(
     comparison: GridComparison, group: Group, member: Member, drop: Drop
 ) -> list[Any]:
+    """The cells of a fall: its task, its run, where it is, and how large."""
     stage = member.stage_after(drop.start)
     return [
         drop.task,
@@ -479,6 +493,7 @@ def _draw_tasks(
 
 
 def _names(keys: Sequence[str]) -> str:
+    """What a legend is called: by the one axis that its colours are of."""
     return last_word(keys[0]) if len(keys) == 1 else ""
 
 

@@ -262,6 +262,7 @@ def _name_axis(claim: Claim) -> str:
 
 
 def _sources(decided: Sequence[JudgedClaim]) -> str:
+    """Where the published curves are from that claims are laid beside."""
     curves = published.list_published()
     names = dict.fromkeys(
         judged.claim.published
@@ -283,6 +284,7 @@ def _name_verdict(judged: JudgedClaim) -> str:
 def _lines(
     curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[str, int]
 ) -> list[Line]:
+    """The mean curves behind a verdict, a line for each place that is compared."""
     return [
         Line(
             "mean" if name in ("", run_axes.axis_text(None)) else name,
@@ -502,4 +504,5 @@ def _add_level(cell: NumberCell, effect: ClaimEffect, is_of_one: bool) -> Number
 
 
 def _percent(share: float | None) -> NumberCell:
+    """A share as a cell, in per cent; a dash where it is not known."""
     return NumberCell(share, "–" if share is None else f"{share:.1%}")
