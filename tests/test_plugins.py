@@ -18,6 +18,7 @@ from launcher.grids.grid import Grid, load_grid
 from launcher.submission import plugin_consent, workflow
 from launcher.workspace import allowed_plugins, code_snapshot
 from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import PluginError, UserError
@@ -441,23 +442,21 @@ def divide(answers):
     [suite] = select_suites(settings, {})
     of_texts: Any = None  # these are scored by their answers alone
 
-    scores, failed = Scorers(tmp_path / "ratings", "cpu").score(
+    found = Scorers(tmp_path / "ratings", "cpu").score(
         suite, of_texts, suite.keys, ANSWERS
     )
 
-    assert scores.values == {"exact_match": 50.0, "words": 1.5}
-    assert list(failed) == ["broken"]
-    assert "mine.py:12: ZeroDivisionError: division by zero" in failed["broken"]
+    assert found.scores.values == {"exact_match": 50.0, "words": 1.5}
+    assert list(found.failed) == ["broken"]
+    assert "mine.py:11: ZeroDivisionError: division by zero" in found.failed["broken"]
 
 
 def test_decorators_leave_functions_alone_outside_jobs() -> None:
     """A plugin can be imported by its user's own tests."""
-    scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
     exec(WORDS, scope)
 
-    count = scope["count_words"]
-    assert callable(count)
-    assert dict(count(ANSWERS)) == {"a:0": 2, "a:1": 1}
+    assert dict(scope["count_words"](ANSWERS)) == {"a:0": 2, "a:1": 1}
 
 
 def test_the_guides_plugin_scores_and_orders(tmp_path: Path) -> None:
@@ -690,3 +689,46 @@ def make(name, task):
     read = find_entry(tmp_path / "code", text, "odd").read
     with pytest.raises(PluginError, match=message):
         list(read(path, Intake()))
+
+
+@pytest.mark.engine
+@pytest.mark.soak(part="users")
+def test_the_guides_plugin_from_submit_to_verify(zsg: Zsg, tasks: Path) -> None:
+    """On this machine: refused without the word, then run; a metric that fails is told
+    with its line beside the others; the order is made again after the file has gone."""
+    guide = (Path(__file__).parent.parent / "docs/plugins.md").read_text()
+    text = re.findall(r"^```python\n(.*?)^```", guide, re.S | re.M)[0]
+    broken = '\n@zsg.metric("broken")\ndef divide(answers):\n    return 1 / 0\n'
+    plugin = zsg.write("my_metrics.py", text + broken)
+    line = len((text + broken).splitlines())
+    zsg.env["HOME"] = str(zsg.folder)
+    grid = zsg.write(
+        "grid.yaml",
+        f"""
+name: own
+plugins: [my_metrics.py]
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 2, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, max_length: 96, precision: fp32, steps: 4}}
+  checkpoints:
+    {{every: 2, snapshots: 4, metrics: [loss, closeness, broken], generation: {{items: 4, max_new_tokens: 4}}}}
+grid: {{arrangement.order: [longest_first]}}
+""",
+    )
+
+    zsg("submit", grid, code=2)
+    assert "the same command with --allow-plugins" in zsg.said
+    zsg("submit", grid, "--allow-plugins", code=3)
+    plugin.unlink()
+
+    [run] = [row for row in zsg.status() if row["state"] == "done"]
+    troubles = [row for row in zsg.status() if row["state"] == "failed"]
+    assert (
+        f"broken: PluginError: my_metrics.py:{line}: ZeroDivisionError"
+        in (troubles[0]["evidence"])
+    )
+    shown = zsg("report", "own", "--metric", "closeness", "--show")
+    assert "closeness" in shown
+    verified = zsg("verify", run["run"], "--steps", "0")
+    assert "✓ plugin order   longest_first by the copy in" in verified
