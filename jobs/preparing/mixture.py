@@ -41,7 +41,8 @@ def mix_places(
 def _divide_by_task(
     pools: Pools, taken: Mapping[str, list[int]]
 ) -> dict[Task, list[int]]:
-    """The places of each task of each source."""
+    """The places of each task of each source, in the order in which tasks come first;
+    a task without places is not there."""
     by_task: dict[Task, list[int]] = {}
     for name, places in taken.items():
         for task, of_task in pools[name].by_task(places).items():
@@ -52,7 +53,12 @@ def _divide_by_task(
 def _compute_rates(
     rule: str, pools: Pools, sizes: Mapping[Task, int]
 ) -> dict[Task, Fraction]:
-    """The rate of each task, by the rule and what the sources say of themselves."""
+    """The rate of each task, exact; all together are 1.
+
+    `rule` is one of mixing.RATES; sizes count the examples of each task. What the
+    sources say of themselves, their maximum and their share, is in their recipes.
+    UserError where a weight hangs on a data set that is not known.
+    """
     maxima = {name: pool.rule["train"].get("rate_max") for name, pool in pools.items()}
     shares: dict[str, Fraction] = {}
     for name, pool in pools.items():
@@ -66,7 +72,12 @@ def _compute_rates(
 def _choose_data_sets(
     rates: str, pools: Pools, sizes: Mapping[Task, int]
 ) -> mixing.SetOf:
-    """The data set by which a task is weighed: its own, or the task alone."""
+    """The data set by which a task is weighed: that of which it is a template, or the
+    task alone, where its source does not say which tasks are one set.
+
+    What this means for the weights is told of each source. UserError where a rule needs
+    to know the data set of a task and does not.
+    """
     counting_alone: set[str] = set()
     for name, pool in pools.items():
         of_source = {
@@ -91,7 +102,11 @@ def _choose_data_sets(
 
 def _check_sets_of_t0(pool: SourceDataset, sizes: Mapping[str, int]) -> None:
     """UserError where T0's rule divides a task's weight by the templates of a data set
-    that is not known."""
+    that is not known.
+
+    It does so only of a task above the maximum: smaller ones weigh their own examples,
+    whatever set they are of. `sizes`: the examples of each of the source's tasks.
+    """
     maximum = pool.rule["train"].get("rate_max") or mixing.T0_MAX
     if any(size > maximum for size in sizes.values()):
         _refuse_unknown(pool, sizes, "T0's rule (data.mix.rates: t0)")
@@ -99,13 +114,18 @@ def _check_sets_of_t0(pool: SourceDataset, sizes: Mapping[str, int]) -> None:
 
 def _refuse_unknown(pool: SourceDataset, tasks: Iterable[str], key: str) -> None:
     """UserError where the data set of one of these tasks is not known, which `key`
-    needs."""
+    needs; or a warning, where the source's rule was not given and knows some of them:
+    see data_sets.refuse_unknown."""
     sets = {task: pool.sets.get(task) for task in tasks}
     data_sets.refuse_unknown(sets, pool.rule["train"].get("data_sets"), key, pool.warn)
 
 
 def _tell_templates(pool: SourceDataset, tasks: Mapping[str, int]) -> None:
-    """Tells that a maximum holds for each template, where some are of one data set."""
+    """Tells that a maximum holds for each template, where some are of one data set.
+
+    Flan-PaLM counts so, FLAN does not: whoever means the latter has to say so. Nothing is
+    told of a source without a maximum.
+    """
     maximum = pool.rule["train"].get("rate_max")
     named = [name for task in tasks if (name := pool.sets.get(task))]
     if maximum is None or len(set(named)) == len(named):
@@ -119,7 +139,8 @@ def _tell_templates(pool: SourceDataset, tasks: Mapping[str, int]) -> None:
 def _tell_repeats(
     counts: Mapping[Task, int], sizes: Mapping[Task, int], warn: Callable[[str], None]
 ) -> None:
-    """Tells how many examples come more than once."""
+    """Tells how many examples come more than once, which they do where a task is drawn
+    more often than it has examples. `warn` keeps what it is told with the corpus."""
     again = sum(max(0, count - sizes[task]) for task, count in counts.items())
     if again:
         warn(
@@ -129,8 +150,11 @@ def _tell_repeats(
 
 
 def _repeat_task(task: Task, places: list[int], count: int, seed: int) -> list[int]:
-    """So many places of a task: all of them as often as they go in whole, and a seeded
-    sample for what remains."""
+    """So many places of a task: all of them as often as they go in whole, and a sample
+    for what remains, drawn by `seed` and the task's name.
+
+    A smaller count is part of a larger one, as everywhere: see splits.sample_nested.
+    """
     rounds, remaining = divmod(count, len(places))
     sampled = splits.sample_nested(places, remaining, seed, "/".join(task))
     return places * rounds + sampled

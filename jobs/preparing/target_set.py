@@ -29,7 +29,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TargetSet:
-    """The items that an order looks at, and what there is to know of them."""
+    """The items that an order looks at, and what there is to know of them.
+
+    `items` are in the order in which they were chosen: source after source, task after
+    task.
+    """
 
     items: Selection
     summary: TargetSummary
@@ -58,7 +62,11 @@ def make_target(
 def _choose_items(
     workspace: Workspace, corpus: Corpus, rule: Recipe, files: Mapping[str, str]
 ) -> Selection:
-    """The items that the rule takes, by places alone: no text is read."""
+    """The items that the rule takes, by places alone: no text is read.
+
+    UserError for files that have changed or cannot be read, and for a task that the rule
+    names and that is not there.
+    """
     if rule["by"] == BY_FILE:
         parts = [_open_files(workspace, rule, files)]
     else:
@@ -71,7 +79,11 @@ def _choose_items(
 
 
 def _open_files(workspace: Workspace, rule: Recipe, files: Mapping[str, str]) -> Part:
-    """The items of a target in files of its own."""
+    """The items of a target in files of its own.
+
+    They are read once into records, as data are, and known by the digest of their
+    content. Of several right answers one is drawn by the target's seed.
+    """
     path = files.get(rule["digest"])
     if path is None:
         raise UserError(
@@ -86,7 +98,11 @@ def _open_files(workspace: Workspace, rule: Recipe, files: Mapping[str, str]) ->
 
 
 def _choose_of_source(corpus: Corpus, name: str, rule: Recipe) -> Part:
-    """The items of a source's held-out examples, presented as its test items are."""
+    """The items of a source's held-out examples, presented as its test items are.
+
+    Which of them are tested is read off the corpus, as places; a source of which nothing
+    is left gives a part of no items.
+    """
     test_rule = list_tested(corpus.recipe)[name]
     held_out = corpus.list_held_out(name)
     tested_tasks = splits.limit_tasks(
@@ -122,7 +138,8 @@ def _compare(target: Selection, test: Selection, own_ids: set[str]) -> SharedIte
 
 
 def _name_first(chosen: Selection, shared: SharedItems) -> str:
-    """The first item that the test set has, too, in words; nothing where none does."""
+    """The first item that the test set has, too, and the test item that it is, by their
+    ids; an empty text where the test set has none of them."""
     for example_id, twin in zip(chosen.ids, shared.same_as, strict=True):
         if twin is not None:
             return f"; the first: {example_id} is {twin}"
@@ -130,7 +147,8 @@ def _name_first(chosen: Selection, shared: SharedItems) -> str:
 
 
 def _leave_out(chosen: Selection, is_shared: Sequence[bool]) -> Selection:
-    """The items but those that are shared."""
+    """The items but those that are shared. `is_shared` (N) is of each item, in their
+    order; a source that loses all of them is gone."""
     is_kept = ~np.array(is_shared, bool)
     smaller: list[Part] = []
     start = 0

@@ -28,7 +28,13 @@ CHANGING = frozenset({"instruction_form", "instructions", "options"})
 
 def describe_targets(workspace: Workspace, runs: Iterable[Run]) -> list[str]:
     """A line for each target set of the runs' orders, those of the stages before them
-    too. UserError for one that has no item, or items that it may not have."""
+    too.
+
+    Where an order is made, its own record is told; else what it will be is counted, if
+    the data are small enough. Runs that differ in nothing that a target depends on give
+    one line. UserError for a target that has no item, that names a task which is not
+    there, or that has items of the test set which it may not have.
+    """
     lines: dict[str, None] = {}
     for run in _list_looking(runs):
         rule: Recipe = run.stage["arrangement"]["target"]
@@ -41,7 +47,11 @@ def describe_targets(workspace: Workspace, runs: Iterable[Run]) -> list[str]:
 
 
 def name_rule(rule: Recipe) -> str:
-    """A target set's recipe, as people read it: what tells it from others."""
+    """A target set's recipe, as people read it: what tells it from others.
+
+    Of its files the beginning of their digest, as a path is no part of a recipe; a cap
+    of null reads `all`.
+    """
     shown = {
         key: value for key, value in rule.items() if key in ("by", "per_task", "tasks")
     }
@@ -53,7 +63,11 @@ def name_rule(rule: Recipe) -> str:
 
 
 def _list_looking(runs: Iterable[Run]) -> Iterator[Run]:
-    """The stages whose orders look at a target set, each such set of data once."""
+    """The stages whose orders look at a target set, each such set of data once.
+
+    Orders that differ in all else, as nft and fft do, have one target where data and
+    rule are the same.
+    """
     seen: set[str] = set()
     for run in runs:
         for stage in [*run.all_before, run]:
@@ -65,7 +79,10 @@ def _list_looking(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def _read_summary(workspace: Workspace, run: Run) -> TargetSummary | None:
-    """What the made order tells of its target; None where none is made."""
+    """What the made order tells of its target; None where none is made.
+
+    Damaged for an order whose meta.json is none.
+    """
     folder = workspace.arrangement(run.arrangement_id)
     if not is_committed(folder):
         return None
@@ -75,8 +92,12 @@ def _read_summary(workspace: Workspace, run: Run) -> TargetSummary | None:
 
 @dataclass(frozen=True)
 class _Items:
-    """Some of the examples of a file. `source`: the name of the source that they are
-    of; empty where data are of one, and of a target in files of its own."""
+    """Some of the examples of a file.
+
+    `source`: the name of the source that they are of; empty where data are of one, and
+    of a target in files of its own. `pool`: what the file holds; `positions` (N,): where
+    in it the examples stand, from 0.
+    """
 
     source: str
     pool: Pool
@@ -84,14 +105,19 @@ class _Items:
 
     @property
     def tasks(self) -> list[str]:
-        """The task of each, as a corpus calls it."""
+        """The task of each (N), as a corpus calls it: with its source's name before it,
+        where data are of several."""
         read = self.pool.read
         numbers: list[int] = read.task_of[self.positions].tolist()
         names = [read.tasks[number] for number in numbers]
         return [f"{self.source}/{name}" if self.source else name for name in names]
 
     def list_questions(self) -> Iterator[tuple[str, int, int]]:
-        """The id of each in its file, and digests of what it asks and answers."""
+        """The id of each in its file, and digests of what it asks and answers.
+
+        The digests disregard case and blanks, and are those of zsg_core.data.data_look:
+        two that are equal stand for equal texts.
+        """
         read = self.pool.read
         numbers: list[int] = self.positions.tolist()
         for number in numbers:
@@ -100,7 +126,12 @@ class _Items:
 
 
 def _summarize(run: Run, rule: Recipe) -> TargetSummary | None:
-    """What a target will be; None where the data are too large to be read here."""
+    """What a target will be, as a prepare job makes it; None where that is not known here.
+
+    It is not where data are too large to be read by plan, and where test items are asked
+    in another form than they are published in: then what they have in common with others
+    is only known once they are made.
+    """
     data = run.stage["data"]
     tested_rules = list_tested(data)
     if "max_turns" in data or any(
@@ -126,8 +157,12 @@ def _summarize(run: Run, rule: Recipe) -> TargetSummary | None:
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """What a source holds out: the places of each task's items, in its file of tests or
-    among its examples."""
+    """What a source holds out.
+
+    `rule`: its part of the recipe of the data. `of_task`: of each held-out task, in their
+    order, the places of its items in `pool`, which is the source's file of tests, or its
+    data where part of these is held out. A listed task without items has none.
+    """
 
     name: str
     rule: Recipe
@@ -136,7 +171,8 @@ class _HeldOut:
 
     @classmethod
     def read(cls, name: str, rule: Recipe, files: SourceFiles) -> "_HeldOut | None":
-        """The same of a source; None where it is too large to be read here."""
+        """What a source holds out, from its files; None where these are too large to be
+        read here, or cannot be read."""
         is_apart = files.test is not None
         path = files.test or files.data
         pool = open_pool(path, rule["held_out"] if is_apart else rule, rule)
@@ -150,17 +186,23 @@ class _HeldOut:
 
     @property
     def tested_tasks(self) -> list[str]:
-        """The tasks that are tested."""
+        """The tasks that are tested: of those held out the first so many, or those that
+        data.test_tasks names. UserError for a name that none has."""
         limit = self.rule["test"].get("tasks")
         return splits.limit_tasks(list(self.of_task), limit, TEST_TASKS)
 
     def list_tested(self) -> _Items:
-        """The items that are tested."""
+        """The items that are tested, by the caps of the source's recipe, drawn as the
+        prepare job draws them."""
         positions = data_look.take_held_out(self.of_task, self.rule)
         return _Items(self.name, self.pool, positions)
 
     def choose(self, rule: Recipe) -> _Items:
-        """The items of a target that is taken of what is held out."""
+        """The items of a target that is taken of what is held out, none of them tested.
+
+        `rule`: the target's recipe. UserError for a task that it names and that is not
+        there.
+        """
         held_out = {
             task: positions.tolist() for task, positions in self.of_task.items()
         }
@@ -172,7 +214,12 @@ class _HeldOut:
 
 
 def _choose_of_files(path: Path | None, rule: Recipe) -> _Items | None:
-    """The items of a target in files of its own; None where these are too large."""
+    """The items of a target in files of its own; None where these are too large to be
+    read here.
+
+    `path`: where they lie; `rule`: the target's recipe, which says how they are read,
+    too. UserError for a task that it names and that is not there.
+    """
     assert path is not None, "a target in files has a path"
     pool = open_pool(path, rule, rule)
     if pool is None:
@@ -186,7 +233,11 @@ def _choose_of_files(path: Path | None, rule: Recipe) -> _Items | None:
 def _compare(
     rule: Recipe, chosen: Sequence[_Items], tested: Sequence[_Items]
 ) -> TargetSummary:
-    """What the target has in common with the test set. UserError where it may not."""
+    """The summary of a target: what it has in common with the test set.
+
+    `chosen` are its items and `tested` those of the test set, both by source. UserError
+    where it has no item, and where it has items of the test set that it may not have.
+    """
     answers_by_question = _list_answers(tested)
     same_as: list[str | None] = []
     answered = 0
@@ -208,7 +259,8 @@ def _compare(
 
 
 def _list_answers(tested: Sequence[_Items]) -> dict[int, set[int]]:
-    """By what test items ask, what they answer."""
+    """What test items answer, by what they ask; both as digests. Items that ask the same
+    and answer differently have several answers."""
     answers: dict[int, set[int]] = {}
     for items in tested:
         for _, question, answer in items.list_questions():
