@@ -33,12 +33,14 @@ from zsg_core.metrics.metrics import (
     SUITES,
     TEST_SET,
 )
+from zsg_core.metrics.pairs import WIN_RATE
 from zsg_core.metrics.reasoning import Marks
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.lm_eval import BY_RUN
 from zsg_core.settings.suites import JudgeSettings
 
 PROMPTS = "judge_prompts"
+BASELINE = "baseline"  # answers that a model's are compared with
 # the template that adds nothing to a prompt, so that an answer goes on from it
 PLAIN = "plain"
 
@@ -232,6 +234,8 @@ def find_needed_files(settings: CheckpointSettings) -> dict[str, tuple[str, str]
             "checkpoints.suites.mt_bench.judge.prompts",
             mt_bench.judge.prompts,
         )
+    if mt_bench and mt_bench.judge and mt_bench.baseline is not None:
+        needed[BASELINE] = ("checkpoints.suites.mt_bench.baseline", mt_bench.baseline)
     if settings.reward_model is not None:
         needed[REWARD] = ("checkpoints.reward_model", settings.reward_model)
     return needed
@@ -338,10 +342,17 @@ def _add_judge(
 ) -> Suite:
     """MT-Bench with the judge that rates its answers."""
     rated_by = {"judge": judge.model, "judge_prompts": files[PROMPTS].digest}
+    scored_by = {key: dict(rated_by) for key in suite.keys}
+    names = [MT_BENCH, PROMPTS]
+    if BASELINE in files:
+        names.append(BASELINE)
+        for key in suite.keys:
+            if metrics.find_metric(key) == WIN_RATE:
+                scored_by[key]["baseline"] = files[BASELINE].digest
     return msgspec.structs.replace(
         suite,
-        scored_by={key: dict(rated_by) for key in suite.keys},
-        files=_pick_files(files, MT_BENCH, PROMPTS),
+        scored_by=scored_by,
+        files=_pick_files(files, *names),
         judge=judge.reached,
     )
 

@@ -15,16 +15,16 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from jobs.contract.folder import make_unreadable
 from jobs.contract.journal_rows import JudgeSpent
 from jobs.files import ownership
 from jobs.runtime.chat_server import ChatServer, Completion, Malformed, Refused
-from zsg_core.metrics import mt_bench
+from zsg_core.metrics import mt_bench, pairs
 from zsg_core.metrics.mt_bench import JudgeRequest
 from zsg_core.metrics.reasoning import Parted, part_reasoning
 from zsg_core.settings.suites import MOST_ATTEMPTS, MOST_JUDGED
@@ -39,7 +39,7 @@ CUT_WITHIN = "the reply was cut, and its rating may only have been thought of"
 ONLY_THOUGHT = "the judge thought and said nothing"
 EMPTY = "the reply was empty"
 OFF_SCALE = "the rating is not from 1 to 10"
-NO_RATING = "no rating in the reply"
+NO_RATING = "the reply had none"
 NO_REPLY = "the reply was none"
 REFUSED = "the judge refused"
 
@@ -251,6 +251,26 @@ class Judged:
     spent: JudgeSpent = field(default_factory=JudgeSpent)
 
 
+class ReadReply(Protocol):
+    """Reads what is asked for out of a reply; None where it is not there."""
+
+    def __call__(self, reply: str, *, is_cut: bool = False) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How replies are read: `read`, a number from 1 to 10; `is_there`: whether a reply has
+    one, on the scale or off it; `wanted`: what it is called."""
+
+    read: ReadReply
+    is_there: Callable[[str], bool]
+    wanted: str
+
+
+RATING = Reading(mt_bench.read_rating, mt_bench.has_rating, "rating from 1 to 10")
+VERDICT = Reading(pairs.read_verdict, lambda reply: False, "verdict")
+
+
 @dataclass(frozen=True)
 class Missing:
     """Why a request has no rating: one of the kinds above, and in words."""
@@ -265,8 +285,10 @@ def rate_requests(
     kept: Kept,
     workers: int = 8,
     attempts: int = MOST_ATTEMPTS,
+    reading: Reading = RATING,
 ) -> Judged:
-    """The judge's ratings, each asked for at most once in the life of `kept`.
+    """The judge's ratings, or its verdicts by `reading`, each asked for at most once in
+    the life of `kept`.
 
     A reply without a rating is asked for again, `attempts` times in all; then its item
     is missing, not 0. ClusterError and UserError as `Judge.reply` raises them: what was
@@ -276,7 +298,7 @@ def rate_requests(
     new = [one for one in listed if kept.get(by.id, one) is None]
     bill = Bill()
     reasons = map_side_by_side(
-        lambda request: _ask(request, by, kept, attempts, bill),
+        lambda request: _ask(request, Terms(by, kept, attempts, bill, reading)),
         new,
         workers,
         # a judge may take minutes to answer, which a job that is told to stop has not
@@ -300,10 +322,20 @@ def rate_requests(
     )
 
 
-def _ask(
-    request: JudgeRequest, by: Judge, kept: Kept, attempts: int, bill: Bill
-) -> Missing | None:
+@dataclass(frozen=True)
+class Terms:
+    """Who is asked how often, where replies are kept and counted, and how they are read."""
+
+    by: Judge
+    kept: Kept
+    attempts: int
+    bill: Bill
+    reading: Reading
+
+
+def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
     """Why a request has no rating; None where it has one now."""
+    by, attempts = terms.by, terms.attempts
     missing = Missing(NO_REPLY, "not asked")
     for _ in range(attempts):
         try:
@@ -313,31 +345,31 @@ def _ask(
         except Malformed as error:
             missing = Missing(NO_REPLY, str(error))
             continue
-        bill.add(said.completion)
-        value = _read_rating(said)
+        terms.bill.add(said.completion)
+        value = _read_number(said, terms.reading)
         if value is not None:
             text = by.hide(said.completion.text)
             clean = replace(said, completion=replace(said.completion, text=text))
-            kept.add(by.id, request, value, clean)
+            terms.kept.add(by.id, request, value, clean)
             return None
-        missing = _explain_missing(said, by)
+        missing = _explain_missing(said, by, terms.reading)
     return replace(missing, why=f"{missing.why}, {attempts} times")
 
 
-def _read_rating(said: Said) -> float | None:
-    """The rating in a reply; None where there is none, or it may only have been thought
-    of."""
+def _read_number(said: Said, reading: Reading) -> float | None:
+    """The rating or verdict in a reply; None where there is none, or it may only have been
+    thought of."""
     if said.may_be_thought:
         return None
-    return mt_bench.read_rating(said.text, is_cut=said.completion.is_cut)
+    return reading.read(said.text, is_cut=said.completion.is_cut)
 
 
-def _explain_missing(said: Said, by: Judge) -> Missing:
-    """Why there is no rating in a reply."""
+def _explain_missing(said: Said, by: Judge, reading: Reading) -> Missing:
+    """Why there is no rating in a reply, or no verdict."""
     shown = repr(by.hide(said.text)[-MOST_SHOWN:])
     if said.completion.is_cut:
         raise_it = "raise checkpoints.suites.mt_bench.judge.max_tokens"
-        if mt_bench.read_rating(said.text, is_cut=True) is not None:
+        if reading.read(said.text, is_cut=True) is not None:
             why = (
                 f"cut at {by.most_tokens} tokens, so that its rating may be a thought that was"
                 f" not over; {raise_it}"
@@ -350,6 +382,5 @@ def _explain_missing(said: Said, by: Judge) -> Missing:
         if said.has_reasoning:
             return Missing(ONLY_THOUGHT, "thoughts without a reply")
         return Missing(EMPTY, "an empty reply")
-    if mt_bench.has_rating(said.text):
-        return Missing(OFF_SCALE, f"no rating from 1 to 10 in {shown}")
-    return Missing(NO_RATING, f"no rating from 1 to 10 in {shown}")
+    why = f"no {reading.wanted} in {shown}"
+    return Missing(OFF_SCALE if reading.is_there(said.text) else NO_RATING, why)

@@ -3,7 +3,7 @@ it took."""
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,27 @@ import msgspec
 from jobs.contract.journal_rows import JudgeSpent
 from jobs.evaluating import judge
 from jobs.evaluating.items import Dialogues
-from jobs.evaluating.judge import Judge, Judged, Kept
+from jobs.evaluating.judge import Judge, Judged, Kept, Reading
 from jobs.model import content
 from zsg_core.errors import ClusterError
-from zsg_core.metrics import mt_bench
-from zsg_core.metrics.mt_bench import JudgePrompt
-from zsg_core.metrics.scoring import Answered, ByItem
+from zsg_core.metrics import mt_bench, pairs
+from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.fields import MILLION
-from zsg_core.suites import PROMPTS, Suite
+from zsg_core.suites import BASELINE, PROMPTS, Suite
 
 
 @dataclass
 class JudgedAnswers:
     """What a judge said of all conversations about a benchmark.
 
-    `asked`: of how many answers a rating was to be had; `missing`: why an item has none;
+    `wanted`: what a judge is asked for, a rating or a verdict, and `ratings` the numbers
+    that stand for it. `asked`: how many were to be had; `missing`: why an item has none;
     `reasons`: how often each kind of that came; `drawn`: how many ratings were drawn at
     the judge's own temperature.
     """
 
+    wanted: str = "rating"
     ratings: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     asked: int = 0
     missing: dict[str, str] = field(default_factory=dict[str, str])
@@ -48,24 +50,20 @@ class JudgedAnswers:
         self.drawn += judged.drawn
         self.spent = self.spent.plus(judged.spent)
 
-    @property
-    def by_item(self) -> dict[str, ByItem]:
-        """The ratings of each turn, by metric."""
-        return mt_bench.score_ratings(self.ratings)
-
     def list_flags(self) -> list[str]:
         """Sentences on what is to be known of the ratings."""
         flags: list[str] = []
+        what = "answers" if self.wanted == "rating" else "comparisons"
         if self.reasons:
             kinds = [f"{kind} ({count})" for kind, count in self.reasons.most_common()]
             flags.append(
-                f"the judge gave {self.reasons.total()} of {self.asked} answers no rating, and"
-                f" these count for nothing: {', '.join(kinds)}"
+                f"the judge gave {self.reasons.total()} of {self.asked} {what} no {self.wanted},"
+                f" and these count for nothing: {', '.join(kinds)}"
             )
         if self.drawn:
             flags.append(
-                f"the judge takes no temperature: {self.drawn} of {self.asked} ratings were drawn"
-                " at its own, and would differ if they were drawn again"
+                f"the judge takes no temperature: {self.drawn} of {self.asked} {self.wanted}s were"
+                " drawn at its own, and would differ if they were drawn again"
             )
         if self.spent.uncounted:
             flags.append(
@@ -92,16 +90,44 @@ class Judges:
     ) -> JudgedAnswers:
         """The ratings of all answers. ClusterError and UserError as `rate_requests`
         raises them."""
+        prompts = mt_bench.read_judge_prompts(_find_file(suite, PROMPTS))
+
+        def build(conversation: Sequence[Answered]) -> list[JudgeRequest]:
+            return mt_bench.build_requests(items.questions, prompts, conversation)
+
+        return self._ask(suite, answered, build, judge.RATING)
+
+    def compare(
+        self, suite: Suite, items: Dialogues, answered: Sequence[Answered]
+    ) -> JudgedAnswers:
+        """The verdicts on all answers beside those of the baseline, in both places.
+        Errors as of `rate`."""
+        prompts = pairs.read_prompts(_find_file(suite, PROMPTS))
+        baseline = pairs.read_baseline(_find_file(suite, BASELINE))
+
+        def build(conversation: Sequence[Answered]) -> list[JudgeRequest]:
+            return pairs.build_pairs(items.questions, prompts, conversation, baseline)
+
+        return self._ask(suite, answered, build, judge.VERDICT)
+
+    def _ask(
+        self,
+        suite: Suite,
+        answered: Sequence[Answered],
+        build: Callable[[Sequence[Answered]], list[JudgeRequest]],
+        reading: Reading,
+    ) -> JudgedAnswers:
+        """What the judge says to the requests of each conversation."""
         assert suite.judge is not None, "without a judge answers are only kept"
-        prompts = _read_prompts(suite)
         by = self._open(suite.judge)
         self._kept = self._kept or Kept(self._ratings)
-        found = JudgedAnswers()
+        answers_judged = JudgedAnswers(wanted=reading.wanted.partition(" ")[0])
         for conversation in mt_bench.split_conversations(answered):
-            requests = mt_bench.build_requests(items.questions, prompts, conversation)
-            found.add(len(requests), judge.rate_requests(requests, by, self._kept))
-        found.spent = _price(found.spent, suite.judge)
-        return found
+            requests = build(conversation)
+            judged = judge.rate_requests(requests, by, self._kept, reading=reading)
+            answers_judged.add(len(requests), judged)
+        answers_judged.spent = _price(answers_judged.spent, suite.judge)
+        return answers_judged
 
     def _open(self, how: Mapping[str, Any]) -> Judge:
         """A judge, which keeps what it has learnt of how it is to be asked."""
@@ -111,22 +137,34 @@ class Judges:
         return self._judges[key]
 
 
-def refuse_none(suite: Suite, found: JudgedAnswers, answers: int) -> None:
+def sum_spent(judged: Sequence[JudgedAnswers]) -> JudgeSpent | None:
+    """What all that a judge was asked took; None where none was asked."""
+    if not judged:
+        return None
+    total = JudgeSpent()
+    costs = [one.spent.cost for one in judged if isinstance(one.spent.cost, float)]
+    for one in judged:
+        total = total.plus(one.spent)
+    return msgspec.structs.replace(total, cost=sum(costs)) if costs else total
+
+
+def refuse_none(suite: Suite, answers_judged: JudgedAnswers, answers: int) -> None:
     """ClusterError where a judge has rated nothing."""
-    if any(found.ratings):
+    if any(answers_judged.ratings):
         return
     assert suite.judge is not None
-    first = next(iter(found.missing.values()), "there is none")
+    first = next(iter(answers_judged.missing.values()), "there is none")
     raise ClusterError(
         f"the judge {suite.judge['model']} rated none of {answers} answers: {first}"
     )
 
 
-def _read_prompts(suite: Suite) -> dict[str, JudgePrompt]:
-    """The judge's prompts. UserError where the file is not that which was planned with."""
-    file = suite.files[PROMPTS]
-    content.refuse_changed(Path(file.path), content.suite_files(PROMPTS), file.digest)
-    return mt_bench.read_judge_prompts(Path(file.path))
+def _find_file(suite: Suite, name: str) -> Path:
+    """Where a file of a suite lies. UserError where it is not that which was planned
+    with."""
+    file = suite.files[name]
+    content.refuse_changed(Path(file.path), content.suite_files(name), file.digest)
+    return Path(file.path)
 
 
 def _price(spent: JudgeSpent, how: Mapping[str, Any]) -> JudgeSpent:

@@ -23,8 +23,9 @@ from jobs.evaluating.sandbox import Sandbox
 from jobs.model import content
 from jobs.runtime.devices import CPU
 from zsg_core.errors import BadData, ClusterError, ZsgError
-from zsg_core.metrics import metrics
+from zsg_core.metrics import metrics, mt_bench, pairs
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
+from zsg_core.metrics.pairs import WIN_RATE
 from zsg_core.metrics.reasoning import cut_answers
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 from zsg_core.secrets import hide_known
@@ -56,8 +57,9 @@ class Scorers:
         self._sandbox: Sandbox | None = None
         self._rewards: dict[str, Reward] = {}
         self._away: dict[str, str] = {}  # what cannot be had, and why
-        # what a judge said of the answers that are being scored
-        self._judged: JudgedAnswers | None = None
+        # what a judge said of the answers that are being scored, and what of it is told
+        self._judged: list[JudgedAnswers] = []
+        self._told: list[str] = []
         # of reward models that are yet to be loaded, by digest
         self._bytes_to_come: dict[str, float] = {}
 
@@ -91,7 +93,8 @@ class Scorers:
     ) -> ScoresFound:
         """The scores by keys of the suite, of answers without what was thought before
         them, and why the other keys have none."""
-        self._judged = None
+        self._judged = []
+        self._told = []
         cut = cut_answers(answered, suite.marks)
         answered = cut.answers
         found: dict[str, ByItem] = {}
@@ -111,10 +114,9 @@ class Scorers:
         scores = aggregate_scores(found, answered)
         doubts = metrics.list_doubts(list(found), answered, suite.scored_by)
         doubts += cut.list_flags()
-        if self._judged is not None:
-            doubts += self._judged.list_flags()
+        doubts += self._told
         told = msgspec.structs.replace(scores, flags=[*scores.flags, *doubts])
-        return ScoresFound(told, failed, self._judged and self._judged.spent)
+        return ScoresFound(told, failed, judging.sum_spent(self._judged))
 
     def _scored(
         self,
@@ -135,7 +137,7 @@ class Scorers:
                     self._found_sandbox(), items.problems, answered, _ks(keys)
                 )
             elif isinstance(items, Dialogues):
-                made = self._rate(suite, items, answered)
+                made = self._ask_judge(scorer, suite, items, answered)
             else:
                 return metrics.score_items(keys, answered, suite.scored_by)
         except ZsgError as error:
@@ -158,16 +160,27 @@ class Scorers:
             self._rewards[file.digest] = Reward(Path(file.path), self._device)
         return self._rewards[file.digest]
 
-    def _rate(
-        self, suite: Suite, items: Dialogues, answered: Sequence[Answered]
+    def _ask_judge(
+        self,
+        scorer: str,
+        suite: Suite,
+        items: Dialogues,
+        answered: Sequence[Answered],
     ) -> dict[str, ByItem]:
-        """What a judge makes of the answers. ClusterError where it has rated none."""
-        found = self._judges.rate(suite, items, answered)
-        self._judged = found
+        """What a judge makes of the answers, alone or beside those of a baseline.
+        ClusterError where it has rated none."""
+        ask = self._judges.compare if scorer == WIN_RATE else self._judges.rate
+        found = ask(suite, items, answered)
+        self._judged.append(found)
         for item, why in found.missing.items():
-            logger.warning(f"{item} has no rating: {why}")
+            logger.warning(f"{item} has no {found.wanted}: {why}")
+        self._told += found.list_flags()
         judging.refuse_none(suite, found, len(answered))
-        return found.by_item
+        if scorer != WIN_RATE:
+            return mt_bench.score_ratings(found.ratings)
+        compared = pairs.score_verdicts(found.ratings)
+        self._told.append(compared.describe())
+        return {WIN_RATE: compared.by_item}
 
 
 def _scorer(key: str) -> str:
@@ -180,6 +193,7 @@ def _needed(scorer: str, suite: Suite) -> str:
     of = {
         REWARD: [one.path for name, one in suite.files.items() if name == REWARD],
         MT_BENCH: suite.judge,
+        WIN_RATE: suite.judge,
     }
     return f"{scorer} {json.dumps(of[scorer])}" if scorer in of else scorer
 

@@ -23,7 +23,7 @@ from zsg_core.data.readers.format import root_folder
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.side_by_side import map_side_by_side
-from zsg_core.suites import PROMPTS
+from zsg_core.suites import BASELINE, PROMPTS
 
 # What decides a digest: broader than what is copied (model_file_names), since the
 # digests of known models rest on it.
@@ -59,7 +59,8 @@ def data_files(reader: str) -> Files:
 def suite_files(name: str) -> Files:
     """What lists the files that decide something which `zsg_core.suites.find_needed_files`
     names."""
-    return {PROMPTS: one_file, REWARD: reward_files}.get(name) or data_files(name)
+    listed = {PROMPTS: one_file, BASELINE: one_file, REWARD: reward_files}
+    return listed.get(name) or data_files(name)
 
 
 def one_file(path: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from zsg_core.data import readers
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.metrics import gsm8k, mt_bench
+from zsg_core.metrics import gsm8k, mt_bench, pairs
 from zsg_core.metrics.metrics import GSM8K, MT_BENCH, REWARD
 from zsg_core.metrics.scoring import Answered
 from zsg_core.schema_errors import format_brief
@@ -46,7 +46,10 @@ def find_suite_faults(
             key, path = needed[suites.PROMPTS]
             with faults.collecting(key, path):
                 questions = locate_file(*needed[MT_BENCH])
-                _check_judged(questions, key, locate_file(key, path))
+                prompts = locate_file(key, path)
+                _check_judged(questions, key, prompts)
+                if suites.BASELINE in needed:
+                    _check_pair_prompts(key, prompts)
 
 
 def _has_no_fault(name: str, key: str, path: str, faults: InputFaults) -> bool:
@@ -81,6 +84,8 @@ def _check_file(name: str, key: str, path: Path) -> None:
         model_folder.check_reward(key, path)
     elif name == suites.PROMPTS:
         _name_setting(key, lambda: mt_bench.read_judge_prompts(path))
+    elif name == suites.BASELINE:
+        _name_setting(key, lambda: pairs.read_baseline(path))
     else:
         questions = _name_setting(
             key, lambda: list(readers.read_examples(name, path, Intake()))
@@ -106,6 +111,11 @@ def _check_judged(questions: Path, key: str, prompts: Path) -> None:
             items, mt_bench.read_judge_prompts(prompts), chain.from_iterable(answers)
         ),
     )
+
+
+def _check_pair_prompts(key: str, prompts: Path) -> None:
+    """Whether a judge can be asked to compare."""
+    _name_setting(key, lambda: pairs.read_prompts(prompts))
 
 
 def _empty_answer(question: Example, item: str) -> Answered:

@@ -10,12 +10,14 @@ from zsg_core.data import readers
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.metrics import mt_bench
+from zsg_core.metrics import mt_bench, pairs
 from zsg_core.metrics.metrics import MT_BENCH
+from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.metrics.pairs import WIN_RATE
 from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.fields import MILLION
 from zsg_core.settings.suites import MOST_ATTEMPTS, MOST_JUDGED
-from zsg_core.suites import PROMPTS, Suite
+from zsg_core.suites import BASELINE, PROMPTS, Suite
 from zsg_core.training import schedule
 
 AROUND = 16  # tokens that a server's template may write around a text, at most
@@ -99,7 +101,12 @@ def estimate_checkpoint(suite: Suite) -> Judging | None:
         )
         prompts = mt_bench.read_judge_prompts(Path(suite.files[PROMPTS].path))
         turns = [turn for question in questions for turn in _answer_nothing(question)]
-        requests = mt_bench.build_requests(questions, prompts, turns)
+        requests: list[JudgeRequest] = []
+        if MT_BENCH in suite.metrics:
+            requests += mt_bench.build_requests(questions, prompts, turns)
+        if WIN_RATE in suite.metrics:
+            baseline = pairs.read_baseline(Path(suite.files[BASELINE].path))
+            requests += pairs.build_pairs(questions, prompts, turns, baseline)
     except (UserError, OSError):
         return None
     read = sum(
@@ -111,8 +118,8 @@ def estimate_checkpoint(suite: Suite) -> Judging | None:
     assert suite.judge is not None
     most_written = suite.judge.get("max_tokens", MOST_JUDGED)
     whole = Judging(len(requests), read, len(requests) * most_written)
-    asked = suite.how["items"]
-    share = min(1.0, asked / max(1, len(questions))) if asked else 1.0
+    count = suite.how["items"]
+    share = min(1.0, count / max(1, len(questions))) if count else 1.0
     return whole.times(share * suite.how.get("samples", 1))
 
 
@@ -130,7 +137,7 @@ def _answer_nothing(question: Example) -> list[Answered]:
 
 
 def _turn_number(item: str) -> int:
-    return int(item.rpartition(":")[2])
+    return int(item.rpartition(":")[2].partition("|")[0])
 
 
 def _count_checkpoints(run: Run, steps: int | None) -> int | None:
@@ -141,17 +148,19 @@ def _count_checkpoints(run: Run, steps: int | None) -> int | None:
     return schedule.count_snapshots(steps, run.checkpoints.snapshots) + 1
 
 
-def _describe(name: str, suite: Suite, asked: Judging | None, *, is_whole: bool) -> str:
+def _describe(
+    name: str, suite: Suite, judging: Judging | None, *, is_whole: bool
+) -> str:
     """How often a judge is asked and what that may cost."""
     begins = f"judge {name} rates answers"
-    if asked is None or not is_whole:
+    if judging is None or not is_whole:
         return f"{begins}; how often, nobody knows yet"
     words = (
-        f"{begins}: {asked.requests:,} requests at most, of at most {asked.read:,} tokens"
-        f" (one for each byte), and {asked.written:,} tokens of replies at most"
+        f"{begins}: {judging.requests:,} requests at most, of at most {judging.read:,} tokens"
+        f" (one for each byte), and {judging.written:,} tokens of replies at most"
     )
     judge = suite.judge or {}
     if "price_read" not in judge:
         return words
-    cost = asked.read * judge["price_read"] + asked.written * judge["price_written"]
+    cost = judging.read * judge["price_read"] + judging.written * judge["price_written"]
     return f"{words}, a cost of {cost / MILLION:,.4g} at most"

@@ -78,20 +78,24 @@ def turn_id(question: Example, number: int) -> str:
     return f"{question.id}:{number}"
 
 
-def read_judge_prompts(path: Path) -> dict[str, JudgePrompt]:
-    """The prompts of judge_prompts.jsonl by name.
+def read_judge_prompts(
+    path: Path, fields: Mapping[str, set[str]] | None = None
+) -> dict[str, JudgePrompt]:
+    """The prompts of judge_prompts.jsonl by name. `fields`: of those that are needed, by
+    name; else those that grade single answers are.
 
-    BadData where one of those that grade single answers is missing, or has a field that
-    zsg does not fill.
+    BadData where one of them is missing, or has a field that zsg does not fill.
     """
+    needed = fields or {name: _fields(name) for name in NAMES.values()}
     prompts: dict[str, JudgePrompt] = {}
     with closing(json_rows(path, JudgePrompt, Intake())) as chunks:
         for chunk in chunks:
             for number, row in enumerate(chunk.rows, chunk.first):
                 prompts[row.name] = row
-                if row.name in NAMES.values():
-                    _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
-    if missing := set(NAMES.values()) - prompts.keys():
+                if row.name in needed:
+                    location = f"{path}{chunk.where.format(number)}"
+                    _refuse_other_fields(location, row, needed[row.name])
+    if missing := needed.keys() - prompts.keys():
         raise BadData(
             f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's"
             " judge_prompts.jsonl has all"
@@ -193,12 +197,11 @@ def _fields(name: str) -> set[str]:
     }
 
 
-def _refuse_other_fields(location: str, prompt: JudgePrompt) -> None:
+def _refuse_other_fields(location: str, prompt: JudgePrompt, fields: set[str]) -> None:
     """BadData for a template with anything in braces but the name of a field.
 
     Python's own format would look into objects, and fill memory by a width that the file names.
     """
-    fields = _fields(prompt.name)
     try:
         unknown = [
             field_name
@@ -233,7 +236,7 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
         yield text, field_text
 
 
-def _filled(template: str, fields: Mapping[str, str]) -> str:
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
     """A template with its fields filled. BadData for any other, which `read_judge_prompts`
     refuses before."""
     pieces = []
@@ -273,7 +276,7 @@ def _request(
         id=turn_id(question, number),
         task=question.task,
         system=prompt.system_prompt,
-        user=_filled(prompt.prompt_template, fields | answers),
+        user=fill_template(prompt.prompt_template, fields | answers),
         answer=content_id(replies, length=64),
         prompt=content_id(
             [prompt.system_prompt, prompt.prompt_template, fields], length=64

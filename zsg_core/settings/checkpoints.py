@@ -28,6 +28,7 @@ from pydantic import (
 from zsg_core.metrics import metrics as all_metrics
 from zsg_core.metrics.keys import ANSWERS, HARNESS
 from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.pairs import WIN_RATE
 from zsg_core.metrics.rank_classification import (
     CHOSEN_BY,
     SUM,
@@ -436,8 +437,18 @@ class CheckpointSettings(Strict):
                 "metric reward and checkpoints.reward_model, a folder, need each other; one is"
                 " missing"
             )
+        self._refuse_win_rate_alone()
         self._refuse_what_humaneval_cannot()
         return self
+
+    def _refuse_win_rate_alone(self) -> None:
+        suite = self.suites.mt_bench
+        has_baseline = suite is not None and suite.baseline is not None
+        if (WIN_RATE in self.metrics) != has_baseline:
+            raise ValueError(
+                "metric win_rate and checkpoints.suites.mt_bench.baseline, the answers that the"
+                " model's are compared with, need each other; one is missing"
+            )
 
     def _refuse_what_humaneval_cannot(self) -> None:
         suite = self.suites.humaneval

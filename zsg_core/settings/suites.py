@@ -247,6 +247,14 @@ class MtBenchSettings(_SuiteSettings):
         default=0,
         description="Seed of the draws; each turn of each conversation has a stream of its own.",
     )
+    baseline: FolderName | None = Field(
+        default=None,
+        description=(
+            "Metric win_rate only, which needs it: the answers that the model's are "
+            "compared with, as lines of {id, answer}, such as `zsg answers export` prints "
+            "of one run at one step."
+        ),
+    )
     judge: JudgeSettings | None = Field(
         default=None,
         description=(
