@@ -42,14 +42,17 @@ class Arrangement:
 
     @property
     def folder(self) -> Path:
+        """Where the arrangement lies in the workspace."""
         return self.workspace.arrangement(self.id)
 
     @cached_property
     def meta(self) -> dict[str, Any]:
+        """What its job wrote of it; empty where there is nothing yet."""
         return read_json(self.folder / META) or {}
 
     @cached_property
     def ids(self) -> list[str]:
+        """The ids of its examples, in the order of training."""
         return (self.folder / "ids").read_text(encoding="utf-8").splitlines()
 
     @property
@@ -66,10 +69,12 @@ class Arrangement:
 
     @property
     def recipe(self) -> dict[str, Any]:
+        """The rule by which it was made."""
         return self.meta["recipe"]
 
     @property
     def corpus(self) -> str:
+        """The id of the corpus whose examples it orders."""
         return self.meta["sources"]["corpus"]
 
     @property
@@ -114,6 +119,7 @@ def find_arrangement(workspace: Workspace, prefix: str) -> Arrangement:
 
 
 def _name_some(ids: Sequence[str]) -> str:
+    """The first few of some ids in a sentence, and how many there are beside them."""
     if not ids:
         return "none yet"
     return f"{', '.join(sorted(ids)[:5])}{' …' if len(ids) > 5 else ''}"

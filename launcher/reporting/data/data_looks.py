@@ -488,6 +488,7 @@ def _describe_counting(writing: "Writing | str | None") -> str:
 
 
 def _has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder has a file that a tokenizer is read from."""
     return any((folder / name).is_file() for name in TOKENIZER_NAMES)
 
 

@@ -212,6 +212,7 @@ def _find_tokenizer(workspace: Workspace, stages: Sequence[ShownStage]) -> Path:
 
 
 def _has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder has a file that a tokenizer is read from."""
     return any((folder / name).is_file() for name in TOKENIZER_NAMES)
 
 

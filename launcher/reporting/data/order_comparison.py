@@ -142,6 +142,7 @@ def _pair_ranks(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, 
 
 
 def _find_first_places(ids: Sequence[str]) -> dict[str, int]:
+    """Where each id of an order stands, by its first place: an example may come again."""
     places: dict[str, int] = {}
     for place, example in enumerate(ids):
         places.setdefault(example, place)

@@ -145,6 +145,7 @@ class _OrderedTexts:
 
 
 def _read_ordered_texts(order: Arrangement) -> _OrderedTexts:
+    """The texts of an order's examples, as they are trained on, and of its test items."""
     corpus = Corpus(order.workspace, order.corpus)
     shots = corpus.template.shots
     train, test = (
@@ -239,4 +240,5 @@ def describe_changes(
 
 
 def _format(value: float | None, form: str) -> str:
+    """A number in a format of Python's; a dash where there is none."""
     return "–" if value is None else format(value, form)

@@ -148,6 +148,7 @@ def _scale_to_square(states: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _named(names: Sequence[str], when: str) -> str:
+    """What a map is called: some names, and when its states were taken."""
     return ", ".join(filter(None, [*names, when]))
 
 
@@ -162,11 +163,14 @@ def _files(workspace: Workspace, run: str) -> dict[str, dict[int, Path]]:
 
 
 def _digest(states: HiddenStates) -> str:
+    """A digest of some states, by what they are of and by their values."""
     about = repr((states.key, states.ids)).encode()
     return hashlib.sha256(about + states.states.tobytes()).hexdigest()
 
 
 def _map(label: str, run: str, run_states: HiddenStates) -> StateMap:
+    """The states of a run in the plane, by t-SNE and by their two main components, with
+    how much of them these hold."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 

@@ -60,6 +60,7 @@ def _judge_claims(
 
 
 def _with_doubt(judged: JudgedClaim, doubt: str | None) -> JudgedClaim:
+    """The verdict with what makes it doubtful among its notes; as it is where nothing does."""
     return (
         replace(
             judged,

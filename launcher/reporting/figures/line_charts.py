@@ -67,6 +67,7 @@ class Line:
 
     @property
     def mark(self) -> str:
+        """The shape of its points, by the number of its colour."""
         return MARKS[self.colour % len(MARKS)]
 
     def __post_init__(self) -> None:

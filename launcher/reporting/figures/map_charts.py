@@ -123,6 +123,7 @@ def _draw(
 
 
 def _panels(axes_pair: Any, state_map: StateMap) -> list[tuple[Any, str, Points]]:
+    """The two halves of a map: its axes, its title, and the points that it shows."""
     return [
         (axes_pair[0], "t-SNE", state_map.tsne),
         (axes_pair[1], "PCA", state_map.pca),

@@ -109,4 +109,5 @@ def map_rows(maps: StateMaps) -> Sequence[dict[str, Any]]:
 
 
 def _where(state_map: StateMap, group: str) -> list[bool]:
+    """Which items of a map are of a group."""
     return [item_group == group for item_group in state_map.kept.groups]

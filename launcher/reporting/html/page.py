@@ -210,6 +210,7 @@ def render_mark_legend(title: str, marks: Mapping[str, tuple[int, str]]) -> str:
 
 
 def _legend(title: str, keys: Sequence[LegendKey]) -> str:
+    """A legend, folded where it has many names."""
     drawn = _render("legend", title, keys)
     if len(keys) <= MOST_NAMED:
         return drawn
@@ -241,6 +242,7 @@ def render_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _is_number(cell: object) -> bool:
+    """Whether a cell sorts by a number."""
     return isinstance(cell, NumberCell)
 
 

@@ -159,6 +159,7 @@ def _list_levels(decided: Sequence[JudgedClaim]) -> list[str]:
 
 
 def _name_level(confidence: float) -> str:
+    """A level of confidence in per cent."""
     return f"{100 * confidence:.4g} %"
 
 
