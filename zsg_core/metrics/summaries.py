@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from zsg_core.data import data_sets
 from zsg_core.data.data_sets import Rule
 from zsg_core.errors import UserError
+from zsg_core.metrics.keys import is_harness
 
 PROMPTS, SOURCE, TASK, AVERAGE = "prompts", "source", "task", "average"
 KINDS = (PROMPTS, SOURCE, TASK, AVERAGE)
@@ -31,8 +32,6 @@ BEST = 100.0  # the most that a score in per cent can be
 # metrics of other units, by the first word of their keys: none is a part of an average
 _NOT_PER_CENT = ("loss", "silhouette", "token_distance", "gradient_ratio", "train")
 _OTHER_SCALES = ("mt_bench", "reward")
-# tasks of lm-evaluation-harness, whose accuracies are from 0 to 1
-_SHARE = "lm_eval"
 
 Floats = NDArray[np.float64]
 
@@ -133,8 +132,7 @@ def check_suite(key: str) -> None:
 def to_per_cent(key: str, score: float) -> float:
     """A suite's score in per cent, where its metric is recorded as a share of 1.
     UserError for one beyond 1, which is no share."""
-    words = {measured.partition("/")[0] for measured in list_measured(key)}
-    if _SHARE not in words:
+    if not any(map(is_harness, list_measured(key))):
         return score
     if score > 1:
         raise UserError(
