@@ -290,8 +290,13 @@ def _name_request(request: Any, number: int) -> str:
 
 
 def _read_way(settings: Mapping[str, Any], end: str) -> dict[str, Any]:
-    """A task's generation settings as zsg's way of answering. UserError for those that
-    it does not know. `end`: the end of sequence as text, which ends answers, too."""
+    """A task's generation settings as zsg's way of answering.
+
+    `end`: the end of sequence as text, which ends answers, too. Without a temperature,
+    or with `do_sample: false`, the likeliest token is taken; else tokens are drawn with
+    a seed of each item's own. UserError for settings that zsg does not know, as a task
+    with others would be another task.
+    """
     remaining = dict(settings)
     decoding: dict[str, Any] = {
         "decoding": "greedy",
@@ -328,7 +333,11 @@ def _take_length(settings: dict[str, Any]) -> int:
 
 
 def _take_stops(settings: dict[str, Any], end: str) -> list[str]:
-    """The texts at which an answer is over, each once."""
+    """The texts at which an answer is over, each once.
+
+    A task that says nothing has the harness' own, an empty line; one that gives an empty
+    list has none but the end of sequence.
+    """
     until = settings.pop("until", None)
     stops = list(UNTIL) if until is None else until
     if isinstance(stops, str):
@@ -547,7 +556,10 @@ def _shows_own_answer(task: Any, request: Any) -> bool:
 
 
 def _read_answer(sample: Mapping[str, Any]) -> str:
-    """What the model said, or the number of the option that it found likeliest."""
+    """What the model said, or the number of the option that it found likeliest.
+
+    It is what tells that a model always says the same, which is likely to be broken.
+    """
     [*replies] = [reply for replies in sample["resps"] for reply in replies]
     if replies and isinstance(replies[0], str):
         return replies[0]
@@ -567,7 +579,11 @@ def _name_aggregation(aggregation: Any) -> str:
 
 
 def _read_numbers(results: Mapping[str, Any]) -> dict[Metric, float]:
-    """By metric and filter, the harness' numbers of a task or a group."""
+    """By metric and filter, the harness' numbers of a task or a group.
+
+    Its names are `METRIC,FILTER`; standard errors, sizes and what is no number are left
+    out.
+    """
     numbers: dict[Metric, float] = {}
     for name, value in results.items():
         metric, comma, used = name.partition(",")
@@ -578,7 +594,11 @@ def _read_numbers(results: Mapping[str, Any]) -> dict[Metric, float]:
 
 
 def _list_outputs(samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the model said to each item, as it is kept beside the journal."""
+    """What the model said to each item, as it is kept beside the journal.
+
+    Prompts are left out: they are the same at every checkpoint, and their hashes tell
+    which they were.
+    """
     for task, of_task in samples.items():
         for sample in of_task:
             yield {

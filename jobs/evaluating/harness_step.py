@@ -175,7 +175,11 @@ def make_writer(target: EvalTarget, how: Mapping[str, Any]) -> PromptWriter:
 
 
 def hold_model(target: EvalTarget, how: Mapping[str, Any], taking: Taking) -> HeldModel:
-    """The model as its weights are now."""
+    """The model as its weights are now.
+
+    Answers end, too, at the tokens that a base's generation_config.json names, as in
+    the harness.
+    """
     words = target.vocabulary
 
     def make_generator(decoding: Mapping[str, Any]) -> Generator:

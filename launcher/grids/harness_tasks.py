@@ -74,7 +74,11 @@ def find_task(checkpoints: CheckpointSettings, task: str) -> HarnessTask:
 
 def digest_tasks(checkpoints: CheckpointSettings) -> dict[str, SuiteFile]:
     """Where the files of all tasks lie, with the digests of their content, and the
-    version of the harness; nothing where none is asked for."""
+    version of the harness; nothing where none is asked for.
+
+    Each task has the folders that it is of, under names that `name_task_folder` gives:
+    the evaluate job looks in these alone, and refuses files that are not the same.
+    """
     if not checkpoints.harness_tasks:
         return {}
     version = importlib.metadata.version(HARNESS)
@@ -131,7 +135,10 @@ def _list_caches(environment: Mapping[str, str]) -> list[Path]:
 
 
 def _is_cached(folder: Path, data: str) -> bool:
-    """Whether a cache has a data set, by the names that the libraries give folders."""
+    """Whether a cache has a data set, by the names that the libraries give folders.
+
+    Whether all of its files are there is seen where it is read.
+    """
     downloaded = "datasets--" + data.replace("/", "--")
     read = data.replace("/", "___")
     names = (downloaded, read, read.lower())
