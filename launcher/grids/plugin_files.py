@@ -50,7 +50,8 @@ def read_plugins(document: Document, faults: Faults) -> tuple[PluginFile, ...]:
 
 
 def _read_names(document: Document, value: Any) -> list[str]:
-    """The names of the files. UserError for what is no list of them."""
+    """The names of the files, as the grid gives them. UserError for what is no list of
+    them, and where two would be imported by one name."""
     names = cast("list[Any]", value) if isinstance(value, list) else []
     if not names or len(names) > MOST or not all(isinstance(n, str) for n in names):
         raise document.error(
@@ -72,7 +73,9 @@ def _read_names(document: Document, value: Any) -> list[str]:
 
 
 def _refuse_name(document: Document, number: int, name: str) -> None:
-    """UserError for a name that is that of no plugin."""
+    """UserError for a name that is that of no plugin: a path that leads elsewhere, a
+    pattern, an address, a file that is no module, a module that others know by this
+    name."""
     path = PurePosixPath(name)
     names = path.parts
     is_plain = bool(names) and all(map(_PART.fullmatch, names)) and name == str(path)
@@ -91,8 +94,12 @@ def _refuse_name(document: Document, number: int, name: str) -> None:
 
 
 def _read_file(document: Document, folder: Path, number: int, name: str) -> bytes:
-    """The bytes of a plugin. UserError for one that is no ordinary file, or a link, or
-    lies behind one."""
+    """The bytes of a plugin, as far as one more than may be read. UserError for one that
+    is no ordinary file, or a link, or lies behind one.
+
+    A pipe is not waited for, and a link that takes the file's place in between is not
+    followed.
+    """
     path = folder
     for name_in_path in PurePosixPath(name).parts:
         path = path / name_in_path
@@ -119,7 +126,9 @@ def _read_file(document: Document, folder: Path, number: int, name: str) -> byte
 
 
 def _list_unlisted(folder: Path, names: Iterable[str]) -> set[str]:
-    """The modules that lie beside plugins and are none themselves."""
+    """The modules that lie beside plugins and are none themselves: files of Python, and
+    folders that are packages. Other folders may have the name of an installed package.
+    """
     modules: set[str] = set()
     listed = {declarations.name_module(name) for name in names}
     for beside in {(folder / name).parent for name in names}:

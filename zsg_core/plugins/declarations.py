@@ -197,10 +197,13 @@ class _Tree:
                 yield self._read_call(node, call, digest)
 
     def _fault(self, line: int, message: str) -> BadPlugin:
+        """The error of a line of this file."""
         return BadPlugin(self.file, line, message)
 
     def _decode(self, content: bytes) -> str:
-        """The text, with the line ends of Unix."""
+        """The text, with the line ends of Unix: a checkout of another system must make
+        no other digests. Another encoding would let Python read other lines than a
+        person sees."""
         if len(content) > MOST_BYTES:
             raise self._fault(1, f"more than {MOST_BYTES:,} bytes; is this a plugin?")
         try:
@@ -213,6 +216,8 @@ class _Tree:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
     def _parse(self) -> ast.Module:
+        """The tree. Warnings about odd escapes are Python's to the job, not to plan's
+        terminal."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -292,6 +297,7 @@ class _Tree:
         )
 
     def _read_name(self, kind: str, call: ast.Call) -> str:
+        """The name that a decorator is given, which must be a literal text."""
         values = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
         if len(call.args) != 1 or len(values) != 1 or not isinstance(values[0], str):
             raise self._fault(
@@ -307,6 +313,7 @@ class _Tree:
         return values[0]
 
     def _read_options(self, kind: str, call: ast.Call) -> dict[str, Any]:
+        """The arguments behind the name, each a literal of its own type."""
         option_types = OPTIONS[kind]
         options: dict[str, Any] = {}
         for keyword in call.keywords:
@@ -330,6 +337,7 @@ class _Tree:
         return options
 
     def _check_option(self, line: int, key: str, value: Any) -> None:
+        """BadPlugin for a value of the right type that cannot be."""
         if key == "passes" and not 0 <= value <= 1000:
             raise self._fault(line, "zsg.score: passes is 0 to 1000")
         if key == "files" and not _FILES.fullmatch(value):

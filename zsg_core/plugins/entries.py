@@ -52,17 +52,23 @@ def refuse_taken(plugins: Iterable[PluginFile]) -> None:
 
 
 def _is_reserved(name: str) -> bool:
+    """Whether keys of journals that are no metric of answers have a name, or begin with
+    it, or end so: whoever reads a journal tells them apart by that alone."""
     begins = any(name == word or name.startswith(f"{word}_") for word in _RESERVED)
     return begins or name in _BEGINNINGS or name.endswith(_ADDED)
 
 
 def _say_taken(declared: Declared, why: str) -> BadPlugin:
+    """The error of a name that a plugin may not have, at the line that declares it."""
     message = f"{declared.words} {why}; give it another name"
     return BadPlugin(declared.file, declared.line, message)
 
 
 def enter_plugins(plugins: Iterable[PluginFile]) -> None:
-    """Enters all that plugins declare, each under its name with its digest."""
+    """Enters all that plugins declare, each under its name with its digest.
+
+    A metric is entered by its name alone as well, which is its key in journals.
+    """
     for plugin in plugins:
         for declared in plugin.declared:
             REGISTRIES[declared.kind].add_plugin(

@@ -88,6 +88,11 @@ def find_function(declared: Declared) -> Function:
 
 
 def _find_path(declared: Declared) -> str:
+    """Where the copy lies that declares this, of those that this process may run.
+
+    PluginError where there is none: in a command that only plans, and in a job that was
+    submitted without the plugin.
+    """
     for path, plugin in _LOADED.plugins.items():
         for candidate in plugin.declared:
             if (candidate.kind, candidate.full_name) == (
@@ -102,7 +107,13 @@ def _find_path(declared: Declared) -> str:
 
 
 def _load(path: str) -> ModuleType:
-    """Runs a file, and before it those that it imports."""
+    """Runs a file, once, and before it those that it imports.
+
+    It is compiled from the bytes whose digest was checked: what lies on the disk by now
+    is not read again. A file that fails is run again when it is next asked for, so that
+    each metric of it is told why it is lacking. PluginError where it fails, or registers
+    something else than it declares.
+    """
     if path in _LOADED.modules:
         return _LOADED.modules[path]
     plugin = _LOADED.plugins[path]
@@ -124,7 +135,8 @@ def _load(path: str) -> ModuleType:
 
 
 def _offer_module(name: str) -> None:
-    """Has a plugin that another imports be there for it."""
+    """Has a plugin that another imports be there for it; one that imports the first in
+    turn finds it as far as it has been run, as in any circle of imports."""
     for path, plugin in list(_LOADED.plugins.items()):
         if plugin.name == name:
             _load(path)
@@ -177,13 +189,15 @@ def told(file: str, doing: str) -> Generator[None]:
 
 
 def _is_own(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame of a traceback is in a plugin."""
     return frame.filename in _LOADED.plugins
 
 
 def _find_line(
     error: BaseException, frames: traceback.StackSummary, own_frames: Sequence[int]
 ) -> tuple[str, int] | None:
-    """The last line of a plugin that an error passed."""
+    """The last line of a plugin that an error passed, with the plugin's name as the grid
+    gives it; None where it passed none, as where what a function returns is no list."""
     if isinstance(error, SyntaxError) and error.filename in _LOADED.plugins:
         return _LOADED.plugins[str(error.filename)].name, error.lineno or 1
     if not own_frames:

@@ -20,10 +20,15 @@ DEFAULT_FILES = "*.jsonl"
 
 
 def make_format(declared: Declared) -> Format:
-    """A format whose files hold rows of JSON, of which a plugin makes examples."""
+    """A format whose files hold rows of JSON, of which a plugin makes examples.
+
+    Caps per task and lists of tasks count as in formats of many tasks: which tasks there
+    are, only the plugin knows.
+    """
     suffixes = (declared.options.get("files", DEFAULT_FILES).removeprefix("*"),)
 
     def read(path: Path, intake: Intake) -> Iterator[Example]:
+        """The examples of all files, whose ids are all different."""
         seen: set[str] = set()
         for file in find_files(path, suffixes):
             for example in _read_file(declared, file, intake):
@@ -41,7 +46,8 @@ def make_format(declared: Declared) -> Format:
 
 
 def _read_file(declared: Declared, file: Path, intake: Intake) -> Iterator[Example]:
-    """The examples of a file."""
+    """The examples of a file, row by row. A row that is no JSON is refused or counted as
+    in other formats; where the plugin fails, file and row are told with its line."""
     function = loading.find_function(declared)
     name = bare_name(file)
     with closing(json_rows(file, Row, intake)) as chunks:
@@ -55,7 +61,9 @@ def _read_file(declared: Declared, file: Path, intake: Intake) -> Iterator[Examp
 
 
 def _check_example(declared: Declared, example: object, location: str) -> Example:
-    """An example. PluginError for what is none, or has fields of other types."""
+    """An example. PluginError for what is none, or has fields of other types: a struct
+    checks none when it is made, and a number in place of a text would end a job late.
+    """
     if not isinstance(example, Example):
         raise refuse(declared, f"gives no zsg.Example of {location}")
     try:
