@@ -128,7 +128,7 @@ def test_what_a_function_may_read_changes_its_digest() -> None:
         (f"import zsg\n{WORDS}{WORDS}", 5, "declared already, mine.py:3"),
         ("import zsg\nfrom . import other", 2, "without the leading dot"),
         ("x = (", 1, "no Python"),
-        ("x = 1\0", 1, "no Python"),
+        ("x = 1\0", 1, r"U\+0000"),
         ("x = " + "(" * 5000, 1, "no Python|too deeply"),
         ("x" + ".a" * 40_000, 1, "too deeply"),
         ("x = " + "-" * 90_000 + "1", 1, "too deeply"),
@@ -137,6 +137,13 @@ def test_what_a_function_may_read_changes_its_digest() -> None:
         (b"# coding: utf-7\nx = 1", 1, "UTF-8"),
         (b"# coding: nonsense\nx = 1", 1, "UTF-8"),
         (b"#" * (MOST_BYTES + 1), 1, "more than"),
+        # behind such a line end Python finds an encoding, in which comments are code
+        (b"\r# coding: utf-7\n# +AAo-x = 1+AAo-\n", 1, r"U\+000D"),
+        (b"x = 1\nimport os; os.abort()\rx = 2\n", 2, r"U\+000D"),
+        (b"x = 1\nx = 2  # \x1b[2K\x1b[1A\n", 2, r"U\+001B"),
+        ("x = 1\n\nx = 'a\u202e' # b", 3, r"U\+202E"),
+        ("x = 1 # a\u2028x = 2", 1, r"U\+2028"),
+        ("x = 'a\u200b'", 1, r"U\+200B"),
     ],
 )
 def test_what_could_deceive_a_reader_is_refused(
@@ -147,6 +154,14 @@ def test_what_could_deceive_a_reader_is_refused(
         read(text)
 
     assert (refused.value.file, refused.value.line) == ("mine.py", line)
+
+
+def test_texts_of_any_language_can_be_read() -> None:
+    """Tabs, line ends of other systems and every letter stand as they are."""
+    text = "\ufeffimport zsg\r\n\r\nx = 'ð å 中 \U0001f600 עברית'\r\nif x:\r\n\ty = 1\x0c\r\n"
+    [plugin] = read_plugins({"mine.py": text.encode()})
+
+    assert plugin.text == text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def test_a_module_beside_the_plugin_is_to_be_named_too() -> None:

@@ -4,6 +4,7 @@ built in, and does nothing of it run before its user's word?"""
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,6 +266,7 @@ def test_each_digest_is_asked_for_once(place: Path) -> None:
 
     def settle(grid: Grid, ask: Callable[[str], bool]) -> None:
         allowed_plugins._ALLOWED_NOW.clear()  # as a command of its own
+        (place / "mine.py").write_bytes(grid.plugins[0].content)
         plugin_consent.settle_consent(grid, allows=False, ask=ask)
 
     grid, edited = load(place), load(place, WORDS.replace("len(", "2 * len("))
@@ -334,6 +336,37 @@ def test_jobs_get_the_bytes_that_were_allowed(place: Path, tmp_path: Path) -> No
         loading.read_copies(copies)
 
 
+def test_a_plugin_that_changed_since_it_was_read_is_not_allowed(place: Path) -> None:
+    """Whoever opens it to read it sees another text than jobs would run."""
+    grid = load(place, WORDS.replace("len(", "7 * len("))
+    (place / "mine.py").write_text(WORDS)
+
+    with pytest.raises(UserError, match=r"mine\.py has been changed since it was read"):
+        plugin_consent.settle_consent(grid, allows=True, ask=None)
+    (place / "mine.py").unlink()
+    with pytest.raises(UserError, match=r"mine\.py has been changed since it was read"):
+        plugin_consent.settle_consent(grid, allows=True, ask=None)
+    assert allowed_plugins.find_unallowed(grid.plugins)
+
+
+def test_a_closed_folder_beside_a_plugin_is_nobodys_module(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in /tmp, where there are always some."""
+    path = write_grid(place)
+    (place / "closed").mkdir()
+    of_system = os.stat
+
+    def refuse_inside(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if "closed/" in str(path):
+            raise PermissionError(13, "Permission denied")
+        return of_system(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse_inside)
+
+    assert [plugin.name for plugin in load_grid(path).plugins] == ["mine.py"]
+
+
 def test_nothing_is_copied_that_is_not_allowed(place: Path) -> None:
     """Whichever command would copy it, and whether or not it asks."""
     grid = load(place)
@@ -363,6 +396,27 @@ def test_a_job_scores_by_the_copy(tmp_path: Path) -> None:
     assert scores.values == {"words": 1.5}
 
 
+def test_a_plugin_has_classes_as_any_module(tmp_path: Path) -> None:
+    """dataclasses looks up the module that a class says it is of."""
+    text = f"""
+from __future__ import annotations
+from dataclasses import dataclass
+{WORDS.replace("len(", "Times(7).count * len(")}
+@dataclass
+class Times:
+    count: int
+"""
+    assert score(tmp_path, text).values == {"words": 10.5}
+
+
+def test_a_plugins_name_is_its_own_to_other_plugins_only(tmp_path: Path) -> None:
+    """A file named as a package that something imports later hides that from nobody."""
+    [plugin] = enter(tmp_path, {"alone.py": WORDS.encode()})
+    loading.find_function(plugin.declared[0])
+
+    assert "alone" not in sys.modules
+
+
 def test_a_plugin_imports_another_that_the_grid_names(tmp_path: Path) -> None:
     """By its name, as beside it; also one that imports the first."""
     helper = "import mine\nTIMES = 10\n"
@@ -375,6 +429,8 @@ def test_a_plugin_imports_another_that_the_grid_names(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ("1 / 0", r"mine\.py:7: ZeroDivisionError: division by zero, metric words"),
+        ("raise type('Odd', (BaseException,), {})('x')", r"mine\.py:7: Odd: x"),
+        ("raise GeneratorExit", r"mine\.py:7: GeneratorExit, metric words"),
         ("raise SystemExit('no')", r"mine\.py:7: SystemExit: no, metric words"),
         ("import gone_away", r"mine\.py:7: ModuleNotFoundError: .*gone_away"),
         ("return None", "mine.py: TypeError: .* not iterable"),

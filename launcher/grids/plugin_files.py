@@ -11,6 +11,7 @@ import re
 import stat
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -132,11 +133,20 @@ def _list_unlisted(folder: Path, names: Iterable[str]) -> set[str]:
     modules: set[str] = set()
     listed = {declarations.name_module(name) for name in names}
     for beside in {(folder / name).parent for name in names}:
-        for path in beside.iterdir():
-            is_package = (path / "__init__.py").is_file()
-            if path.suffix == ".py" or is_package:
-                modules.add(path.stem)
+        # a folder there may be closed to the user, as in /tmp
+        with suppress(PermissionError):
+            for path in beside.iterdir():
+                if path.suffix == ".py" or _is_package(path):
+                    modules.add(path.stem)
     return modules - listed - {declarations.MODULE}
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder is one of modules; none is that the user may not look into."""
+    try:
+        return (folder / "__init__.py").is_file()
+    except PermissionError:
+        return False
 
 
 def _enter(

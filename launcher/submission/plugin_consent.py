@@ -5,8 +5,11 @@ whoever submits it is shown each file with its digest and what it declares, once
 digest, and decides. Nobody decides for a script: it must say `--allow-plugins`.
 """
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from jobs.files import ownership
 from launcher.grids import plugin_files
@@ -60,9 +63,35 @@ def describe_line(grid: Grid, plugin: PluginFile) -> str:
 def _refuse_written_by_others(grid: Grid, plugins: Sequence[PluginFile]) -> None:
     for plugin in plugins:
         path = grid.path.resolve().parent / plugin.name
-        fault = ownership.find_fault(path)
+        fault = _find_fault(path, plugin.content)
         if fault is not None:
             mend = fault.mend or f"cp {shlex.quote(str(path))} to a folder of yours"
             raise UserError(
                 f"plugin {fault}: what others may write is not run as yours; {mend}"
             )
+
+
+def _find_fault(path: Path, content: bytes) -> ownership.Fault | None:
+    """Why others may have written what was read. UserError for a file that holds
+    something else by now: whoever reads it would allow what is not there any more.
+
+    The file is looked at by a handle: by its path it could be another each time.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            fault = ownership.find_fault(Path(f"/proc/self/fd/{file.fileno()}"))
+            found = file.read(len(content) + 1)
+    except OSError:
+        found, fault = b"", None
+    if found != content:
+        raise UserError(
+            f"plugin {format_path(path)} has been changed since it was read; the same"
+            " command again shows it as it is now"
+        )
+    return replace(fault, path=path, mend=_spell_mend(fault, path)) if fault else None
+
+
+def _spell_mend(fault: ownership.Fault, path: Path) -> str | None:
+    """The command by which the user ends a fault, with the file's own name."""
+    return f"chmod go-w {shlex.quote(str(path))}" if fault.mend else None

@@ -15,6 +15,7 @@ import hashlib
 import io
 import re
 import tokenize
+import unicodedata
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FILES = re.compile(r"\*(\.[A-Za-z0-9]{1,12}){1,3}")
 _ENCODINGS = ("utf-8", "utf-8-sig")
+# of characters that a terminal or an editor may not show, or by which it hides others:
+# controls, marks of direction, separators of lines that are none to Python
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+_SEEN = "\t\n\f"
 _SAMPLE = '@zsg.metric("closeness")'
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -95,6 +100,18 @@ class PluginFile:
     def module(self) -> str:
         """The name by which another plugin imports it."""
         return name_module(self.name)
+
+    @property
+    def text(self) -> str:
+        """The file as it was read, and as it is to be run. Python would read the bytes
+        once more, and find a declared encoding behind line ends that are none here."""
+        return decode_text(self.content)
+
+
+def decode_text(content: bytes) -> str:
+    """The text of a plugin, with the line ends of Unix. UnicodeDecodeError for what is
+    not written in UTF-8."""
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def name_module(file: str) -> str:
@@ -210,10 +227,26 @@ class _Tree:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
             if encoding not in _ENCODINGS:
                 raise self._fault(1, f"its encoding is {encoding}; write it in UTF-8")
-            text = content.decode("utf-8-sig")
+            text = decode_text(content)
         except (SyntaxError, UnicodeDecodeError, LookupError):
             raise self._fault(1, "is not written in UTF-8") from None
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        self._refuse_unseen(text)
+        return text
+
+    def _refuse_unseen(self, text: str) -> None:
+        """BadPlugin for a character by which what is shown is not what is run."""
+        if text.isascii() and text.isprintable():
+            return
+        for place, character in enumerate(text):
+            if character.isprintable() or character in _SEEN:
+                continue
+            if unicodedata.category(character) in _UNSEEN:
+                raise self._fault(
+                    text.count("\n", 0, place) + 1,
+                    f"has the character U+{ord(character):04X}, which may hide what is"
+                    " run from whoever reads it; write it as an escape in a text, or"
+                    " take it out",
+                )
 
     def _parse(self) -> ast.Module:
         """The tree. Warnings about odd escapes are Python's to the job, not to plan's

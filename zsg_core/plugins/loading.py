@@ -120,18 +120,28 @@ def _load(path: str) -> ModuleType:
     module = ModuleType(f"{PACKAGE}.{plugin.module}")
     module.__file__ = path
     _LOADED.modules[path] = module
+    # where dataclasses, and whatever else looks a class's module up, find it
+    sys.modules[module.__name__] = module
     try:
         for sibling in plugin.siblings:
             _offer_module(sibling)
-        _offer(plugin.module, module)
+        if _is_imported(plugin):
+            _offer(plugin.module, module)
         with noting() as notes, told(plugin.name, "loading it"):
-            code = compile(plugin.content, path, "exec", dont_inherit=True)
+            code = compile(plugin.text, path, "exec", dont_inherit=True)
             exec(code, module.__dict__)
         _keep_functions(plugin, notes)
     except BaseException:
         del _LOADED.modules[path]
+        del sys.modules[module.__name__]
         raise
     return module
+
+
+def _is_imported(plugin: PluginFile) -> bool:
+    """Whether another plugin imports this one. If none does, its name stays what it is
+    to everybody else, such as that of a package."""
+    return any(plugin.name in other.siblings for other in _LOADED.plugins.values())
 
 
 def _offer_module(name: str) -> None:
@@ -174,9 +184,9 @@ def told(file: str, doing: str) -> Generator[None]:
     traceback from the user's file down goes to the log."""
     try:
         yield
-    except PluginError:
+    except (PluginError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also SystemExit, or one of the plugin's own
         frames = traceback.extract_tb(error.__traceback__)
         own_frames = [number for number, frame in enumerate(frames) if _is_own(frame)]
         line = _find_line(error, frames, own_frames)
