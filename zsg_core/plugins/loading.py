@@ -123,17 +123,18 @@ def _load(path: str) -> ModuleType:
     # where dataclasses, and whatever else looks a class's module up, find it
     sys.modules[module.__name__] = module
     try:
+        if _is_imported(plugin):
+            # first, as Python does: one that it imports may import it
+            _offer(plugin.module, module)
         for sibling in plugin.siblings:
             _offer_module(sibling)
-        if _is_imported(plugin):
-            _offer(plugin.module, module)
         with noting() as notes, told(plugin.name, "loading it"):
             code = compile(plugin.text, path, "exec", dont_inherit=True)
             exec(code, module.__dict__)
         _keep_functions(plugin, notes)
     except BaseException:
         del _LOADED.modules[path]
-        del sys.modules[module.__name__]
+        sys.modules.pop(module.__name__, None)
         raise
     return module
 
