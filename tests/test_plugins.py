@@ -367,6 +367,26 @@ def test_a_closed_folder_beside_a_plugin_is_nobodys_module(
     assert [plugin.name for plugin in load_grid(path).plugins] == ["mine.py"]
 
 
+def test_a_copy_changes_nothing_that_zsg_has(tmp_path: Path) -> None:
+    """A run that was sent may have any copy beside it, which verify reads."""
+    before = METRICS["rouge1"]
+    enter(tmp_path, {"mine.py": WORDS.replace('"words"', '"rouge1"').encode()})
+
+    assert METRICS["rouge1"] is before
+
+
+def test_what_is_no_copy_is_refused(tmp_path: Path) -> None:
+    """It may be a folder, or be more than anybody reads."""
+    (tmp_path / loading.PACKAGE / "0123" / "mine.py").mkdir(parents=True)
+    with pytest.raises(PluginError, match=r"mine\.py is no file"):
+        loading.read_copies(tmp_path)
+
+    (tmp_path / loading.PACKAGE / "0123" / "mine.py").rmdir()
+    (tmp_path / loading.PACKAGE / "0123" / "mine.py").write_bytes(b"#" * 200_000)
+    with pytest.raises(PluginError, match=r"mine\.py:1: more than 100,000 bytes"):
+        loading.read_copies(tmp_path)
+
+
 def test_nothing_is_copied_that_is_not_allowed(place: Path) -> None:
     """Whichever command would copy it, and whether or not it asks."""
     grid = load(place)

@@ -17,6 +17,7 @@ from typing import Any
 
 from zsg_core.errors import PluginError
 from zsg_core.plugins.declarations import (
+    MOST_BYTES,
     BadPlugin,
     Declared,
     PluginFile,
@@ -62,7 +63,7 @@ def read_copies(code: Path) -> tuple[PluginFile, ...]:
     for path in sorted((code / PACKAGE).glob("*/*.py")):
         paths[path.name] = path
     try:
-        copies = read_plugins({name: path.read_bytes() for name, path in paths.items()})
+        copies = read_plugins({name: _read_copy(path) for name, path in paths.items()})
     except BadPlugin as bad:
         raise PluginError(f"{bad.file}:{bad.line}: {bad.message}") from None
     for plugin in copies:
@@ -70,6 +71,19 @@ def read_copies(code: Path) -> tuple[PluginFile, ...]:
         if path != code / name_copy(plugin):
             raise PluginError(f"{path} is not what was submitted; submit again")
     return copies
+
+
+def _read_copy(path: Path) -> bytes:
+    """The bytes of a copy, at most one more than a plugin may have. PluginError for what
+    is no file: a folder of runs may have been sent by somebody."""
+    try:
+        if not path.is_file():
+            raise PluginError(f"{path} is no file; submit again")
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise PluginError(f"{path} cannot be read: {reason}") from error
 
 
 def let_run(code: Path, plugins: Iterable[PluginFile]) -> None:

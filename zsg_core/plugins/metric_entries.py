@@ -33,7 +33,10 @@ def make_metric(declared: Declared) -> Metric:
 
 def enter_key(name: str) -> None:
     """Enters a metric's own name, which is its key: the definition of a key says of which
-    digest it is."""
+    digest it is. A name that zsg itself has stays what it is, whatever a copy declares:
+    the run may have been sent by somebody, or be older than the name."""
+    if METRICS.is_built_in(name):
+        return
 
     def make_score(definition: Definition) -> Scorer:
         entry = METRICS[f"{name}{AT}{definition[PLUGIN]}"]
