@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.contract.folder import Workspace
+from jobs.files import own_notes
 from launcher import cli
 from launcher.grids.grid import Grid, load_grid
 from launcher.submission import plugin_consent, workflow
@@ -385,6 +386,23 @@ def test_what_is_no_copy_is_refused(tmp_path: Path) -> None:
     (tmp_path / loading.PACKAGE / "0123" / "mine.py").write_bytes(b"#" * 200_000)
     with pytest.raises(PluginError, match=r"mine\.py:1: more than 100,000 bytes"):
         loading.read_copies(tmp_path)
+
+
+def test_a_detached_submit_is_not_told_to_allow_what_it_finds(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the file again, and knows of what was allowed by the user's notes; where
+    there are none, by the word alone."""
+    grid = load(place)
+    words = ["submit", "grid.yaml", plugin_consent.OPTION, "--yes"]
+    plugin_consent.settle_consent(grid, allows=True, ask=None)
+    edited = load(place, WORDS.replace("len(", "2 * len("))
+
+    kept = ["submit", "grid.yaml", "--yes"]
+    assert plugin_consent.drop_word(words, grid.plugins) == kept
+    assert allowed_plugins.find_unallowed(edited.plugins) == list(edited.plugins)
+    monkeypatch.setattr(own_notes, "find_home", lambda: None)
+    assert plugin_consent.drop_word(words, grid.plugins) == words
 
 
 def test_nothing_is_copied_that_is_not_allowed(place: Path) -> None:

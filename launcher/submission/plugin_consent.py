@@ -53,6 +53,17 @@ def settle_consent(
     allowed_plugins.allow_plugins(unallowed)
 
 
+def drop_word(words: Sequence[str], plugins: Sequence[PluginFile]) -> list[str]:
+    """The words of a command for another process, without the word that allows plugins:
+    that reads their files again, and would allow whatever they hold by then.
+
+    Where nothing can be remembered, the word is all that the process has.
+    """
+    if not allowed_plugins.are_remembered(plugins):
+        return list(words)
+    return [word for word in words if word != OPTION]
+
+
 def describe_line(grid: Grid, plugin: PluginFile) -> str:
     """A plugin for people: its file, its digest, what it declares."""
     path = format_path(grid.path.parent / plugin.name)

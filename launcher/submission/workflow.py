@@ -61,7 +61,7 @@ from launcher.status import data_notes, version_notes
 from launcher.status import status_view as view
 from launcher.status.status import collect_states
 from launcher.status.status_view import ShownJob
-from launcher.submission import job_files, local, waves
+from launcher.submission import job_files, local, plugin_consent, waves
 from launcher.submission import submit as submits
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.views import plan_view, show
@@ -798,10 +798,11 @@ def submit_detached(opened: ResolvedGrid, allow: Allow, argv: Sequence[str]) -> 
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
     earlier = set(Ledger(site.workspace).submissions)
+    words = plugin_consent.drop_word(argv, opened.grid.plugins)
     with (folder / "submit.log").open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "launcher.cli", *argv],
+            [sys.executable, "-m", "launcher.cli", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

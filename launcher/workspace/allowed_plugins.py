@@ -32,6 +32,11 @@ def allow_plugins(plugins: Sequence[PluginFile]) -> None:
     )
 
 
+def are_remembered(plugins: Sequence[PluginFile]) -> bool:
+    """Whether other commands of the user know, too, that these are allowed."""
+    return all(own_notes.is_noted(KIND, plugin.digest) for plugin in plugins)
+
+
 def find_unallowed(plugins: Sequence[PluginFile]) -> list[PluginFile]:
     """Those that the user has not allowed yet."""
     return [
