@@ -62,6 +62,26 @@ def test_an_edited_function_leaves_the_other_what_it_was() -> None:
     assert digest(edited, "backwards") == digest(PLUGIN, "backwards")
 
 
+def test_a_function_that_calls_a_declared_one_changes_with_it() -> None:
+    """Also by way of another; what is called does not change with who calls it."""
+    first = (
+        'import zsg\n@zsg.order("first")\ndef put_first(items, seed):\n    return [0]\n'
+    )
+    second = (
+        '@zsg.order("second")\ndef turn(items, seed):\n    return put_first(items, 1)\n'
+    )
+    third = '@zsg.metric("third")\ndef rate(answers):\n    return turn(answers, 2)\n'
+    text = f"{first}{second}{third}"
+    edited = text.replace("[0]", "[1]")
+
+    assert digest(edited, "first") != digest(text, "first")
+    assert digest(edited, "second") != digest(text, "second")
+    assert digest(edited, "third") != digest(text, "third")
+    edited = text.replace("answers, 2", "answers, 3")
+    assert digest(edited, "third") != digest(text, "third")
+    assert digest(edited, "second") == digest(text, "second")
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

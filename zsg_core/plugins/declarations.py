@@ -391,6 +391,8 @@ class _Tree:
             for each in self._module.body
             if each not in functions and not _is_docstring(each)
         ]
+        named = _list_named([node, *statements], functions)
+        statements += [each for each in named if each is not node]
         texts = [self._source(node), *map(self._source, statements), *siblings]
         whole = hashlib.sha256()
         for text in texts:
@@ -404,6 +406,23 @@ class _Tree:
         if isinstance(node, Definition) and node.decorator_list:
             first = min(first, *(each.lineno for each in node.decorator_list))
         return "\n".join(self._lines[first - 1 : node.end_lineno])
+
+
+def _list_named(
+    statements: Sequence[ast.stmt], functions: Sequence[ast.FunctionDef]
+) -> list[ast.FunctionDef]:
+    """Which of the declared functions are named in statements, or in those that are, in
+    the order of the file: what calls another does what that does."""
+    named: list[ast.FunctionDef] = []
+    open_statements = list(statements)
+    while open_statements:
+        nodes = ast.walk(open_statements.pop())
+        names = {each.id for each in nodes if isinstance(each, ast.Name)}
+        for function in functions:
+            if function.name in names and function not in named:
+                named.append(function)
+                open_statements.append(function)
+    return [function for function in functions if function in named]
 
 
 def _is_ours(node: ast.AST) -> bool:

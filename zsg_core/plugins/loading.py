@@ -244,4 +244,5 @@ def _describe(error: BaseException) -> str:
 
 def refuse(declared: Declared, why: str) -> PluginError:
     """The error of what a plugin gives."""
-    return PluginError(f"{declared.file}:{declared.line}: {declared.words} {why}")
+    told_why = why if len(why) <= LONGEST else f"{why[:LONGEST]}…"
+    return PluginError(f"{declared.file}:{declared.line}: {declared.words} {told_why}")
