@@ -265,6 +265,38 @@ def test_a_template_that_reaches_for_python_is_stopped(
         held.load("sly", fewshot_seed=9)
 
 
+def test_no_code_of_a_users_folder_is_imported(held: Held, tmp_path: Path) -> None:
+    """Even where a task has come to name some since it was judged."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    held.shelf = TaskShelf([folder])
+    held.shelf.find("tiny_full")
+    (folder / "code.py").write_text("raise SystemExit('this was run')\n")
+    with (folder / "tiny_full.yaml").open("a") as file:
+        file.write("\nprocess_docs: !function code.run\n")
+
+    with pytest.raises(UserError, match="names Python code"):
+        held.load("tiny_full", fewshot_seed=10)
+
+
+def test_a_tasks_data_are_those_beside_its_own_file(held: Held, tmp_path: Path) -> None:
+    """Where tasks of several folders call theirs by the same name."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    rows = (folder / "full.jsonl").read_text(encoding="utf-8").splitlines()
+    task = read_goldens()["tasks"]["tiny_full"]
+    for name, kept in (("one", rows[:1]), ("three", rows[:3])):
+        (folder / name).mkdir()
+        text = "\n".join(kept) + "\n"
+        (folder / name / "full.jsonl").write_text(text, encoding="utf-8")
+        harness_goldens.write_task(folder / name, name, task | {"task": name})
+    harness_goldens.write_task(
+        folder, "both", {"group": "both", "task": ["one", "three"]}
+    )
+    held.shelf = TaskShelf([folder])
+    taken = held.take("both", fewshot_seed=11)
+
+    assert taken.tasks == ["one", "three", "three", "three"]
+
+
 def test_an_item_among_its_own_shots_is_told(held: Held, tmp_path: Path) -> None:
     """As where shots are drawn from the very split that is asked, by another name."""
     folder = harness_goldens.write_tasks(tmp_path / "tasks")
@@ -276,3 +308,5 @@ def test_an_item_among_its_own_shots_is_told(held: Held, tmp_path: Path) -> None
     flags = held.take("leaky", fewshot_seed=7).values.flags
 
     assert any("among their own solved examples" in flag for flag in flags)
+    by_run = held.take("leaky", fewshot_seed=7, chat="run").values.flags
+    assert any("among their own solved examples" in flag for flag in by_run)

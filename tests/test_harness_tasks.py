@@ -89,6 +89,8 @@ def test_shipped_tasks_are_found_where_the_package_lies(tmp_path: Path) -> None:
         ({"dataset_kwargs": {"data_files": "https://x/y.json"}}, "no name of a file"),
         ({"dataset_kwargs": {"data_files": "full.pkl"}}, "ends in none of"),
         ({"dataset_kwargs": {"loader": "x"}}, "none of data_dir"),
+        ({"dataset_kwargs": {"trust_remote_code": True}}, "none of data_dir"),
+        ({"metric_list": [{"metric": ["acc"]}]}, "no metric of the harness"),
         ({"dataset_kwargs": {}}, "names no file"),
         ({"include": "../../secret.yaml"}, "outside its folder"),
         ({"class": "own.Task"}, "names Python code"),
@@ -110,6 +112,14 @@ def test_what_a_task_may_not_hold_is_refused_by_name(
     ("text", "problem"),
     [
         ("task: own\nprocess_docs: !function code.run\n", "names Python code"),
+        (
+            f"task: own\nx: {'[' * 30}!function code.run{']' * 30}\n",
+            "names Python code",
+        ),
+        ("task: own\n!function code.run : 1\n", "names Python code"),
+        ("task: own\nx: !!omap [a: !function code.run]\n", "names Python code"),
+        ("task: own\ninclude: _hidden\nx: 1\n", "names Python code"),
+        ("task: own\nx: &x [*x]\n", "aliases repeat more values"),
         ("task: own\nx: !!python/object/apply:os.system [echo]\n", "not valid YAML"),
         ("task: own\nx: !evil y\n", "not valid YAML"),
         ("- a list\n", "is no mapping"),
@@ -121,6 +131,7 @@ def test_what_a_task_may_not_hold_is_refused_by_name(
 def test_odd_files_are_one_clear_error(folder: Path, text: str, problem: str) -> None:
     """A tag of YAML's that would make objects among them."""
     (folder / "code.py").write_text("raise SystemExit('this was run')\n")
+    (folder / "_hidden").write_text("x: !function code.run\n")
     (folder / "own.yaml").write_text(text)
 
     with pytest.raises(UserError, match=problem):
@@ -134,6 +145,56 @@ def test_groups_in_a_circle_end(folder: Path) -> None:
 
     with pytest.raises(UserError, match="nested in a circle"):
         TaskShelf([folder]).find("a")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ("process_docs: !function code.run", "names Python code"),
+        ("metric_list: [{metric: ./evil}]", "no metric of the harness"),
+        ("metric_list: [{metric: acc, hf_evaluate: true}]", "from the hub"),
+        ("dataset_kwargs: {data_files: /etc/passwd}", "cannot change dataset_kwargs"),
+        ("dataset_path: owner/other", "cannot change dataset_path"),
+        ("unsafe_code: true", "runs code that the model wrote"),
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "group: sly\ntask: [{{task: tiny_full, {}}}]\n",
+        "group: sly\ntask: [tiny_full]\n{}\n",
+        "group: sly\ntask: [{{group: inner, task: [tiny_full], {}}}]\n",
+    ],
+)
+def test_a_group_makes_no_task_do_what_it_may_not(
+    folder: Path, text: str, changed: str, problem: str
+) -> None:
+    """Settings of a group, and of a member as it stands in one, go before the task's."""
+    (folder / "sly.yaml").write_text(text.format(changed))
+
+    with pytest.raises(UserError, match=problem):
+        TaskShelf([folder]).find("sly")
+
+
+def test_a_group_may_change_how_its_tasks_are_asked(folder: Path) -> None:
+    """As their shots; and groups that share members are read once each."""
+    member = {"task": "tiny_full", "num_fewshot": 1}
+    write_task(folder, "g0", {"group": "g0", "task": [member]})
+    for number in range(1, 15):
+        inner = [f"g{number - 1}"] * 9
+        write_task(folder, f"g{number}", {"group": f"g{number}", "task": inner})
+
+    assert len(TaskShelf([folder]).find("g14").files) == 17
+
+
+def test_a_name_of_two_files_is_refused(folder: Path) -> None:
+    """What is judged and what the harness takes could be two tasks."""
+    write_plain_task(folder)
+    (folder / "more").mkdir()
+    write_plain_task(folder / "more")
+
+    with pytest.raises(UserError, match=r"own.yaml: defines 'own', as .*more/own.yaml"):
+        TaskShelf([folder]).find("own")
 
 
 def test_data_that_no_cache_has_are_told(

@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import functools
 import importlib.metadata
+import json
 import logging
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from typing import Any, cast
 import datasets
 import lm_eval.api.metrics
 import lm_eval.api.task
+import lm_eval.tasks._yaml_loader
 import lm_eval.utils
 from jinja2 import BaseLoader, StrictUndefined
 from jinja2.exceptions import SecurityError
@@ -48,7 +50,11 @@ from jobs.evaluating.harness_values import (
 from jobs.evaluating.scored_requests import ScoredRequests
 from jobs.model.answer_loss import AnswerLoss
 from jobs.model.generate import Generator, cut_at_stops
-from zsg_core.data.harness_tasks import PACKAGED_READERS, HarnessTask
+from zsg_core.data.harness_tasks import (
+    PACKAGED_READERS,
+    HarnessTask,
+    locate_shipped,
+)
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.settings.lm_eval import PLAINLY
 from zsg_core.suites import BY_NUMBER, NUCLEUS
@@ -149,17 +155,47 @@ def _place_files(files: Any, folders: Sequence[Path]) -> Any:
 
 
 _SOURCES = _Datasets()
+_import_function = lm_eval.tasks._yaml_loader._import_func_in_yml
+
+
+def _import_shipped(name: str, folder: Path) -> Any:
+    """What `!function` names in a file of a folder.
+
+    UserError in any folder but those that are shipped with the harness. Such a file is
+    refused before anything is submitted; this holds however the harness comes to it.
+    """
+    shipped = locate_shipped()
+    assert shipped is not None, "the harness is imported here"
+    if not folder.resolve().is_relative_to(shipped.resolve()):
+        raise UserError(
+            f"{folder}: a task there names Python code, which zsg does not run"
+        )
+    return _import_function(name, folder)
+
+
+def _download_beside(task: Any, *arguments: Any, **options: Any) -> None:
+    """Reads a task's data; names of files are relative to the task's own file."""
+    source = (task.config.metadata or {}).get("config_source")
+    if source is not None:
+        _SOURCES.folders = [Path(source).parent]
+    _download(task, *arguments, **options)
+
+
+_download = lm_eval.api.task.ConfigurableTask.download
 
 
 def prepare_library() -> None:
-    """Has the harness render templates in a sandbox, find data where they lie, and
-    print no bars; done once or often."""
+    """Has the harness render templates in a sandbox, import no code of a user's folder,
+    find data where they lie, and print no bars; done once or often."""
     datasets.disable_progress_bars()
     if not isinstance(lm_eval.utils.env, _Templates):
         lm_eval.utils.env = _Templates()
     library: Any = lm_eval.api.task
     library.datasets = _SOURCES
     library.tqdm = _without_bar
+    library.ConfigurableTask.download = _download_beside
+    loader: Any = lm_eval.tasks._yaml_loader
+    loader._import_func_in_yml = _import_shipped
     logging.getLogger(DISTRIBUTION).setLevel(logging.ERROR)
 
 
@@ -242,6 +278,7 @@ class _ServedModel(LM):
         if self._prompts is None:
             contexts = [request.args[0] for request in requests]
             self._prompts = self.writer.encode_prompts(contexts)
+        self.cut["generate_until"] = 0
         answers = [""] * len(requests)
         by_way: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
@@ -274,7 +311,7 @@ class _ServedModel(LM):
                 f" model has {model.positions} positions"
             )
         whole = [self._prompts[number] for number in numbers]
-        self.cut["generate_until"] = sum(len(ids) > room for ids in whole)
+        self.cut["generate_until"] += sum(len(ids) > room for ids in whole)
         names = [_name_request(requests[number], number) for number in numbers]
         ending = self.writer.add_ends(decoding)
         generator = model.make_generator(ending)
@@ -545,14 +582,21 @@ def _telling(task: HarnessTask) -> Iterator[None]:
 
 
 def _shows_own_answer(task: Any, request: Any) -> bool:
-    """Whether a request's context has the question of its own document twice."""
+    """Whether a request's context has the question of its own document twice.
+
+    Where the run's template writes prompts, a context names its dialogue as JSON, so the
+    question is looked for as JSON writes it, too.
+    """
     question = task.doc_to_text(request.doc)
     context = request.args[0]
     if not isinstance(question, str) or not isinstance(context, str):
         return False
     text = question.strip()
     has_shots = bool(task.config.num_fewshot)
-    return has_shots and len(text) > 0 and context.count(text) > 1
+    if not has_shots or not text:
+        return False
+    in_json = json.dumps(text, ensure_ascii=False)[1:-1]
+    return max(context.count(text), context.count(in_json)) > 1
 
 
 def _read_answer(sample: Mapping[str, Any]) -> str:

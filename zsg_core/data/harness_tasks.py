@@ -35,8 +35,10 @@ DATA_OPTIONS = (
     "field",
     "revision",
     "sep",
-    "trust_remote_code",
 )
+# what a group of the user's may not change of its members: what is read is judged by
+# the members' own files
+FIXED_BY_TASK = ("custom_dataset", "dataset_kwargs", "dataset_path", "include")
 # of what the harness itself registers (lm_eval/api/metrics.py)
 KNOWN_METRICS = frozenset(
     "acc acc_all acc_bytes acc_mutual_info acc_norm bits_per_byte bleu brier_score"
@@ -70,11 +72,22 @@ class FunctionName(str):
 
 
 class _Constructor(SafeConstructor):
-    """Makes plain values, and names of functions; any other tag is an error."""
+    """Makes plain values, and names of functions; any other tag is an error.
+
+    `functions`: all that were met, wherever in the file: the harness imports them as it
+    reads the file, whatever becomes of the value.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.functions: list[str] = []
 
 
-def _read_function(_constructor: Any, node: Any) -> FunctionName:
-    return FunctionName(node.value)
+def _read_function(constructor: _Constructor, node: Any) -> FunctionName:
+    """The name that a tag `!function` is of; noted with its file."""
+    name = FunctionName(node.value)
+    constructor.functions.append(name)
+    return name
 
 
 _Constructor.add_constructor(FUNCTION, _read_function)
@@ -83,11 +96,13 @@ _Constructor.add_constructor(FUNCTION, _read_function)
 @dataclass(frozen=True)
 class TaskFile:
     """One YAML file with what it includes merged in, the nearer value first. `files`:
-    itself and those."""
+    itself and those; `functions`: all that any of them names, whether its value is in
+    force or not."""
 
     path: Path
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
+    functions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str | None:
@@ -99,7 +114,7 @@ class TaskFile:
     def tags(self) -> list[str]:
         """The tags that its task carries."""
         tags = self.settings.get("tag", [])
-        listed = [tags] if isinstance(tags, str) else tags
+        listed = tags if isinstance(tags, list) else [tags]
         return [tag for tag in listed if isinstance(tag, str)]
 
     @property
@@ -123,10 +138,13 @@ class HarnessTask:
 
 @dataclass
 class _Closure:
-    """What belongs to a task, as it is collected."""
+    """What belongs to a task, as it is collected. `opened`: the names that are being
+    collected; `done`: those that are."""
 
     tasks: list[TaskFile] = field(default_factory=list[TaskFile])
     files: dict[Path, None] = field(default_factory=dict[Path, None])
+    opened: set[str] = field(default_factory=set[str])
+    done: set[str] = field(default_factory=set[str])
 
     def add(self, file: TaskFile) -> None:
         """A task, or a group."""
@@ -178,11 +196,14 @@ class TaskShelf:
 
     def _collect(self, name: str, closure: _Closure, depth: int) -> TaskFile:
         """Adds what belongs to a name; returns the first file of it."""
-        if depth > MOST_DEPTH:
+        if depth > MOST_DEPTH or name in closure.opened:
             raise UserError(f"{format_brief(name)}: its groups are nested in a circle")
         files = self._find_files(name)
         if not files:
             raise UserError(self._explain_absence(name))
+        if name in closure.done:
+            return files[0]
+        closure.opened.add(name)
         for file in files:
             closure.add(file)
             if len(closure.files) > MOST_FILES:
@@ -190,8 +211,17 @@ class TaskShelf:
                     f"{format_brief(name)}: names more than {MOST_FILES} files"
                 )
             if file.is_group:
+                self._check_group(file)
                 self._collect_members(file.settings, file.path, closure, depth)
+        closure.opened.discard(name)
+        closure.done.add(name)
         return files[0]
+
+    def _check_group(self, group: TaskFile) -> None:
+        """UserError for a group of the user's that names code. What is shipped is
+        trusted."""
+        if not self._is_shipped(group.path):
+            _refuse_code(group)
 
     def _collect_members(
         self, group: Mapping[str, Any], path: Path, closure: _Closure, depth: int
@@ -200,14 +230,18 @@ class TaskShelf:
 
         A mapping names a task or a group with some settings changed; one that nothing
         defines is a group by itself, with a list of its own. UserError for what is
-        neither.
+        neither, and where a group of the user's changes what it may not.
         """
+        if not self._is_shipped(path):
+            _refuse_changes(group, path)
         members = group.get("task", [])
         if not isinstance(members, list):
             members = [members]
         for member in members:
             if isinstance(member, Mapping):
                 inner = member.get("group", member.get("task"))
+                if not self._is_shipped(path):
+                    _refuse_changes(member, path)
                 if isinstance(inner, str) and self._find_files(inner):
                     self._collect(inner, closure, depth + 1)
                 elif isinstance(member.get("task"), list) and depth < MOST_DEPTH:
@@ -224,7 +258,9 @@ class TaskShelf:
     def _find_files(self, name: str) -> list[TaskFile]:
         """The file that defines a name, or those of the tasks that carry it as a tag."""
         for folder in self._own:
-            if files := self._select(self._list_folder(folder), name):
+            listed = self._list_folder(folder)
+            _refuse_namesakes(name, listed)
+            if files := self._select(listed, name):
                 return files
         for folder in self._find_shipped(name):
             if files := self._select(self._list_folder(folder), name):
@@ -253,29 +289,38 @@ class TaskShelf:
         passes over, too."""
         if path not in self._read:
             try:
-                self._read[path] = self._load(path, 0)
+                self._read[path] = self._load(path, set())
             except UserError:
                 if self._is_shipped(path):
                     return None
                 raise
         return self._read[path]
 
-    def _load(self, path: Path, depth: int) -> TaskFile:
-        """Reads a file and what it includes; its own keys win."""
-        if depth > MOST_DEPTH:
-            raise _refuse(path, "its includes are nested in a circle")
-        settings = read_task_yaml(path)
+    def _load(self, path: Path, seen: set[Path]) -> TaskFile:
+        """Reads a file and what it includes; its own keys win.
+
+        `seen`: the files that were read for the same task. Each may be there once, as in
+        the harness.
+        """
+        resolved = path.resolve()
+        if resolved in seen or len(seen) > MOST_DEPTH:
+            raise _refuse(
+                path, "its includes are nested in a circle, or name a file twice"
+            )
+        seen.add(resolved)
+        settings, functions = read_task_yaml(path)
         included = settings.pop("include", [])
         merged: dict[str, Any] = {}
         files = [path]
         for name in included if isinstance(included, list) else [included]:
             if not isinstance(name, str):
                 raise _refuse(path, f"includes {format_brief(name)}, which is no file")
-            include = self._load(self._locate(path, name), depth + 1)
+            include = self._load(self._locate(path, name), seen)
             merged.update(include.settings)
             files += include.files
+            functions += include.functions
         merged.update(settings)
-        return TaskFile(path, merged, tuple(files))
+        return TaskFile(path, merged, tuple(files), tuple(functions))
 
     def _locate(self, path: Path, name: str) -> Path:
         """Where a file lies that another names, links followed.
@@ -410,12 +455,13 @@ def _list_names(root: Path) -> dict[str, list[Path]]:
     return {name: list(of_name) for name, of_name in folders.items()}
 
 
-def read_task_yaml(path: Path) -> dict[str, Any]:
-    """The plain values of a task file; names of functions are FunctionName.
+def read_task_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The plain values of a task file, and all functions that it names; as values these
+    are FunctionName.
 
     It is read as YAML 1.1, as the harness reads it, with no tag but `!function`: others
     make objects of Python. UserError for what is no YAML mapping, holds another tag, or
-    is larger than any task.
+    is larger than any task, by its bytes or by what its aliases repeat.
     """
     try:
         if not path.is_file():
@@ -438,7 +484,58 @@ def read_task_yaml(path: Path) -> dict[str, Any]:
         raise _refuse(path, f"not valid YAML: {lines[0][:200]}") from None
     if not isinstance(settings, dict):
         raise _refuse(path, "is no mapping of keys to values")
-    return {str(key): value for key, value in settings.items()}
+    if _has_more_values(settings, MOST_BYTES):
+        raise _refuse(path, "its aliases repeat more values than any task has")
+    return (
+        {str(key): value for key, value in settings.items()},
+        list(reader.constructor.functions),
+    )
+
+
+def _has_more_values(value: Any, most: int) -> bool:
+    """Whether a value of YAML has more than so many values in it, those that aliases
+    repeat counted each time. Ends where a value holds itself, too."""
+    waiting = [value]
+    count = 0
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if count > most:
+            return True
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple | set):
+            waiting.extend(item)
+    return False
+
+
+def _refuse_namesakes(name: str, listed: Sequence[TaskFile]) -> None:
+    """UserError where two files of the user's define one name: which of them the harness
+    takes is decided by how it reads each."""
+    named = [file for file in listed if file.name == name]
+    if len(named) > 1:
+        raise _refuse(
+            named[1].path,
+            f"defines {format_brief(name)}, as {_show(named[0].path)} does",
+        )
+
+
+def _refuse_changes(settings: Mapping[str, Any], path: Path) -> None:
+    """UserError for what a group of the user's may not change of its members.
+
+    `settings` are those of the group, or of a member as it stands in it; all but a few
+    of them go before the member's own.
+    """
+    for name in FIXED_BY_TASK:
+        if settings.get(name) is not None:
+            raise _refuse(
+                path, f"a group cannot change {name} of its tasks; write a task file"
+            )
+    if settings.get("unsafe_code"):
+        raise _refuse(path, "runs code that the model wrote (unsafe_code)")
+    group = TaskFile(path, settings, ())
+    _refuse_code(group)
+    _refuse_unknown_metrics(group, _list_metrics(group))
 
 
 def _list_metrics(task: TaskFile) -> list[Any]:
@@ -455,7 +552,7 @@ def _list_metrics(task: TaskFile) -> list[Any]:
 def _refuse_code(task: TaskFile) -> None:
     """UserError for a task of the user's that names code, a prompt of another library
     or options of which some run code."""
-    functions = list(_list_functions(task.settings))
+    functions = task.functions
     if functions or "class" in task.settings:
         named = f"{FUNCTION} {functions[0]}" if functions else "class"
         raise _refuse(
@@ -480,7 +577,7 @@ def _refuse_unknown_metrics(task: TaskFile, metrics: Iterable[Any]) -> None:
     """UserError for a metric that the harness would fetch from the hub as a script."""
     for metric in metrics:
         name = metric.get("metric") if isinstance(metric, Mapping) else metric
-        if name not in KNOWN_METRICS:
+        if not isinstance(name, str) or name not in KNOWN_METRICS:
             suggestion = suggest_nearest(str(name), sorted(KNOWN_METRICS))
             raise _refuse(
                 task.path,
