@@ -763,6 +763,14 @@ def test_a_reader_makes_examples_of_rows(tmp_path: Path) -> None:
         ("[make('a\\x1b', 't')]", "is no id"),
         ("[make(1, 't')]", r"Expected `str`, got `int`.*\.id"),
         ("[zsg.Example(id='a', task='t', turns=())]", "a turn or more"),
+        (
+            "[zsg.Example(id='a', task='t', turns=(('q', b'a'),))]",
+            "Expected `str`, got `bytes`",
+        ),
+        (
+            "[zsg.Example(id='a', task='t', turns=(('q', '\\ud800'),))]",
+            "half a character",
+        ),
     ],
 )
 def test_what_a_reader_makes_wrong_is_told_with_the_row(

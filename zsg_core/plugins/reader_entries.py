@@ -67,7 +67,13 @@ def _check_example(declared: Declared, example: object, location: str) -> Exampl
     if not isinstance(example, Example):
         raise refuse(declared, f"gives no zsg.Example of {location}")
     try:
-        checked = msgspec.convert(msgspec.to_builtins(example), Example)
+        # bytes stay bytes, which are no text; msgspec would spell them in base64
+        plain = msgspec.to_builtins(example, builtin_types=(bytes, bytearray))
+        checked = msgspec.convert(plain, Example)
+        msgspec.json.encode(checked)  # as corpora are written
+    except UnicodeEncodeError:
+        why = f"of {location}: a text has half a character, which no file can hold"
+        raise refuse(declared, why) from None
     except (msgspec.ValidationError, TypeError) as error:
         raise refuse(declared, f"of {location}: {error}") from None
     for kind, text in (("id", checked.id), ("task", checked.task)):
