@@ -11,6 +11,7 @@ from jobs.evaluating.harness_values import (
     TaskFound,
     collect_values,
 )
+from zsg_core.errors import UserError
 
 ACC: Metric = ("acc", "none")
 PERPLEXITY: Metric = ("word_perplexity", "none")
@@ -89,6 +90,36 @@ def test_filters_of_one_metric_have_keys_of_their_own() -> None:
 
     assert found.values == {"lm_eval/t": 0.5, "lm_eval/t/em/loose": 1.0}
     assert found.metrics["lm_eval/t"] == "em,strict"
+
+
+def make_filtered(*filters: str) -> TaskFound:
+    """A task with one item and one metric, by several filters."""
+    values = {("exact_match", name): 1.0 for name in filters}
+    aggregations = dict.fromkeys(values, "mean")
+    return TaskFound("t", [ItemFound("t", 0, "p", "a", values)], aggregations, values)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("maj@8", "maj_8"),
+        ("flexible-extract", "flexible-extract"),
+        ("\x1b[2J/a b", "__2J_a_b"),
+        ("..", "_"),
+        ("of_stderr", "of_stderr_"),
+    ],
+)
+def test_filters_are_named_as_trackers_take_names(name: str, written: str) -> None:
+    """Whatever a task calls them; a key is never a standard error's."""
+    found = collect_values("lm_eval/t", [make_filtered("first", name)], None)
+
+    assert list(found.values) == ["lm_eval/t", f"lm_eval/t/exact_match/{written}"]
+
+
+def test_two_filters_of_one_key_are_refused() -> None:
+    """Where their names differ in what no key may have."""
+    with pytest.raises(UserError, match="of two metrics of lm-evaluation-harness"):
+        collect_values("lm_eval/t", [make_filtered("first", "a@b", "a b")], None)
 
 
 def test_a_mean_that_is_not_the_harness_own_is_an_error() -> None:

@@ -13,6 +13,7 @@ another way has a value and no items: it is not open to intervals and claims.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,12 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zsg_core.errors import UserError
 from zsg_core.metrics.corpus_scores import share_score
 from zsg_core.metrics.keys import WEIGHTED
 from zsg_core.metrics.scoring import Answered, ByItem, aggregate_scores
 
 NO_FILTER = "none"
 MEANS = ("mean", "nanmean")
+LONGEST_NAME = 60  # of a metric or a filter in a key
+_ODD = re.compile(r"[^A-Za-z0-9_.-]")
 TOLERANCE = 1e-6  # relative, of a value of ours to the harness' own
 
 Metric = tuple[str, str]  # its name, and its filter's
@@ -105,13 +109,14 @@ def collect_values(
     `tasks` are the leaf tasks of what the key names; `group` has the harness' own
     numbers of it, None where it is a task or a tag. The first metric, of a group its
     own first one, is the key itself. ValueError where a mean of ours is not the harness'
-    own.
+    own; UserError where two metrics would have one key.
     """
     collected, weighted = KeyValues(), KeyValues()
     answered = _list_answered(tasks)
     items: dict[str, ByItem] = {}
     for number, metric in enumerate(_list_metrics(tasks, group)):
         metric_key = key if number == 0 else _name_metric(key, metric, tasks)
+        _refuse_same_key(metric_key, metric, collected)
         collected.metrics[metric_key] = ",".join(metric)
         shares = _share_out(metric, tasks)
         if shares is None:
@@ -167,8 +172,32 @@ def _name_metric(key: str, metric: Metric, tasks: Sequence[TaskFound]) -> str:
         for metric_name, filter_name in task.aggregations
         if metric_name == name
     }
-    is_only = len(filters) == 1
-    return f"{key}/{name}" if is_only or used == NO_FILTER else f"{key}/{name}/{used}"
+    named = f"{key}/{_write_plainly(name)}"
+    if len(filters) == 1 or used == NO_FILTER:
+        return named
+    return f"{named}/{_write_plainly(used)}"
+
+
+def _write_plainly(name: str) -> str:
+    """A name of a metric or a filter as it may stand in a key: `maj@8` is `maj_8`.
+
+    Trackers refuse other characters, and a filter of a user's task may be called
+    anything. A name that ends as those of standard errors do ends in another way.
+    """
+    plain = _ODD.sub("_", name)[:LONGEST_NAME]
+    if not plain.strip("."):
+        return "_"
+    return f"{plain}_" if plain.endswith("_stderr") else plain
+
+
+def _refuse_same_key(key: str, metric: Metric, collected: KeyValues) -> None:
+    """UserError where two metrics or filters of a task would have one key."""
+    if key in collected.metrics:
+        raise UserError(
+            f"{key} would be of two metrics of lm-evaluation-harness,"
+            f" {collected.metrics[key]!r} and {','.join(metric)!r}; call the filters of the"
+            " task otherwise"
+        )
 
 
 def _share_out(metric: Metric, tasks: Sequence[TaskFound]) -> ByItem | None:
