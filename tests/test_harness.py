@@ -278,6 +278,31 @@ def test_no_code_of_a_users_folder_is_imported(held: Held, tmp_path: Path) -> No
         held.load("tiny_full", fewshot_seed=10)
 
 
+def test_a_device_without_memory_is_no_fault_of_a_task(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the job as it does for any other metric; a fault in what the harness
+    found is told with the task."""
+    import torch
+
+    from jobs.evaluating import harness
+
+    held.shelf = TaskShelf([harness_goldens.write_tasks(tmp_path / "tasks")])
+    loaded = held.load("tiny_full", fewshot_seed=12)
+    faults = [torch.OutOfMemoryError("no memory"), ValueError("not a number")]
+
+    def fail(*_arguments: Any, **_options: Any) -> None:
+        raise faults.pop(0)
+
+    monkeypatch.setattr(harness, "collect_values", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        loaded.take("lm_eval/tiny_full", held.hold())
+    with pytest.raises(
+        UserError, match="cannot do tiny_full: ValueError: not a number"
+    ):
+        loaded.take("lm_eval/tiny_full", held.hold())
+
+
 def test_a_tasks_data_are_those_beside_its_own_file(held: Held, tmp_path: Path) -> None:
     """Where tasks of several folders call theirs by the same name."""
     folder = harness_goldens.write_tasks(tmp_path / "tasks")

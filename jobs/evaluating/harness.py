@@ -30,6 +30,7 @@ import lm_eval.api.metrics
 import lm_eval.api.task
 import lm_eval.tasks._yaml_loader
 import lm_eval.utils
+import torch
 from jinja2 import BaseLoader, StrictUndefined
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import SandboxedEnvironment
@@ -70,6 +71,11 @@ CUT = "{count} of {all} prompts of {task} were cut to the model's positions"
 OWN_SHOT = (
     "{count} of {all} items of {task} are among their own solved examples, answer"
     " included (lm-evaluation-harness draws them so)"
+)
+# where a device has no memory left, or fails; the second is of torch from 2.8 on
+DEVICE_ERRORS: tuple[type[Exception], ...] = (
+    torch.OutOfMemoryError,
+    getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
 )
 # makes a generator for a way of answering
 MakeGenerator = Callable[[Mapping[str, Any]], Generator]
@@ -420,8 +426,9 @@ class LoadedTask:
         assert results is not None, "this process is the only rank"
         if not self._flags:
             self._flags = self._list_flags()
-        tasks = [self._read_task(name, results) for name in self._loaded["tasks"]]
-        values = collect_values(key, tasks, self._read_group(results))
+        with _telling(self._task):
+            tasks = [self._read_task(name, results) for name in self._loaded["tasks"]]
+            values = collect_values(key, tasks, self._read_group(results))
         values.flags.extend(self._flags)
         items = [item for task in tasks for item in task.items]
         return HarnessTaken(
@@ -563,14 +570,18 @@ def _keep_requests(task: Any) -> None:
 
 @contextlib.contextmanager
 def _telling(task: HarnessTask) -> Iterator[None]:
-    """Names the task in what ends the harness' work."""
+    """Names the task in what ends the harness' work.
+
+    Where memory or the device fails it is no fault of the task's, and is told as of any
+    other metric.
+    """
     try:
         yield
     except SecurityError as error:
         raise UserError(
             f"{task.path}: a template of it does what Jinja's sandbox forbids: {error}"
         ) from None
-    except (UserError, ClusterError):
+    except (UserError, ClusterError, *DEVICE_ERRORS):
         raise
     except Exception as error:
         logger.debug("lm-evaluation-harness", exc_info=True)
