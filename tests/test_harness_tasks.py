@@ -138,6 +138,28 @@ def test_odd_files_are_one_clear_error(folder: Path, text: str, problem: str) ->
         TaskShelf([folder]).find("own")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data_files": {"test": ["a.jsonl", "/etc/passwd"]}},
+        {"data_files": "https://elsewhere/x.csv"},
+        {"data_dir": "../../elsewhere"},
+        {"data_dir": "~"},
+    ],
+)
+def test_a_data_set_of_the_hub_has_its_own_files(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    """Such a task could read any file of the machine, or of another address."""
+    inside = {"data_files": {"test": "data/*.jsonl"}, "data_dir": "data"}
+    write_plain_task(folder, dataset_path="owner/quiz", dataset_kwargs=inside)
+    assert TaskShelf([folder]).find("own").data_sets == ("owner/quiz",)
+
+    write_plain_task(folder, dataset_path="owner/quiz", dataset_kwargs=options)
+    with pytest.raises(UserError, match="is no file of the data set"):
+        TaskShelf([folder]).find("own")
+
+
 def test_groups_in_a_circle_end(folder: Path) -> None:
     """Each names the other."""
     write_task(folder, "a", {"group": "a", "task": ["b"]})

@@ -404,6 +404,8 @@ class TaskShelf:
         _refuse_unknown_metrics(task, metrics)
         self._add_data_files(task, closure)
         names = _list_data_sets(settings)
+        if names:
+            _refuse_outside(task)
         if any("/" not in name for name in names):
             raise _refuse(
                 task.path, f"dataset_path: {names[0]} is no OWNER/NAME of the hub"
@@ -615,6 +617,23 @@ def _list_data_files(task: TaskFile) -> list[str]:
                 task.path, f"data_files: {format_brief(name)} is no name of a file"
             )
     return names
+
+
+def _refuse_outside(task: TaskFile) -> None:
+    """UserError for a user's task that reads a data set of the hub and names files of it
+    that lie elsewhere: on this machine, or at another address."""
+    options = task.settings.get("dataset_kwargs") or {}
+    named = [options.get("data_files"), options.get("data_dir")]
+    for name in _flatten(named):
+        if name is None:
+            continue
+        text = str(name)
+        is_elsewhere = "://" in text or "::" in text or text.startswith(("/", "~"))
+        if is_elsewhere or ".." in text.split("/"):
+            raise _refuse(
+                task.path,
+                f"{format_brief(text)} is no file of the data set that it names",
+            )
 
 
 def _flatten(value: Any, depth: int = 0) -> list[Any]:
