@@ -3,6 +3,7 @@ harness finds by itself, item by item?"""
 
 import hashlib
 import importlib.metadata
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tests.lib import harness_goldens
 from tests.lib.harness_goldens import read_goldens
 from zsg_core.data.harness_tasks import TaskShelf
-from zsg_core.errors import UserError
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.settings.lm_eval import LmEvalSettings
 
 pytestmark = pytest.mark.engine
@@ -301,6 +302,18 @@ def test_a_device_without_memory_is_no_fault_of_a_task(
         UserError, match="cannot do tiny_full: ValueError: not a number"
     ):
         loaded.take("lm_eval/tiny_full", held.hold())
+
+
+def test_a_machine_without_the_harness_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what helps, and no other metric is lost by it."""
+    from jobs.evaluating.harness_opening import open_harness
+
+    monkeypatch.delitem(sys.modules, "jobs.evaluating.harness_step", raising=False)
+    monkeypatch.delitem(sys.modules, "jobs.evaluating.harness", raising=False)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.api.metrics", None)
+    with pytest.raises(ClusterError, match=r"lm_eval.* is not there: pip install"):
+        open_harness("job")
 
 
 def test_a_tasks_data_are_those_beside_its_own_file(held: Held, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from jobs.evaluating import asking, gradients
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.eval_target import EvalTarget, TrainerPoint
 from jobs.evaluating.gradients import GradientsTaken
+from jobs.evaluating.harness_opening import open_harness
 from jobs.evaluating.harness_taking import Taking
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside, Looked
@@ -522,11 +523,17 @@ class Evaluator:
         self, target: EvalTarget, suite: Suite, journal: Journal, step: int
     ) -> None:
         """Takes tasks of lm-evaluation-harness, one after the other: each is journalled
-        as soon as it is taken, so a job that is killed in between loses one at most."""
-        from jobs.evaluating.harness_step import HarnessStep
+        as soon as it is taken, so a job that is killed in between loses one at most.
 
+        Where the harness is not installed that is told, and other metrics are taken.
+        """
         if self._harness is None:
-            self._harness = HarnessStep(self._item)
+            try:
+                self._harness = open_harness(self._item)
+            except ClusterError as error:
+                target.troubles[step, suite.name] = str(error)
+                logger.warning(f"{target.folder.name} step {step}: {error}")
+                return
         point = target.read_trainer_point(step) or TrainerPoint(None, 0)
         probe = self._hold(target, step, point.loss)
         taking = Taking(
