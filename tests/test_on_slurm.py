@@ -63,6 +63,7 @@ def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
 
 
 @pytest.mark.data
+@pytest.mark.soak(part="slurm")
 def test_real_data_on_two_nodes(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path, tmp_path: Path
 ) -> None:

@@ -59,7 +59,7 @@ def code(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         "zsg_core/deep/data.json": b"{}",
     }
     facts = {"zsg": "0", "python": "3", "digest": code_snapshot.compute_digest(files)}
-    monkeypatch.setattr(code_snapshot, "_now", lambda: (facts, files, None))
+    monkeypatch.setattr(code_snapshot, "_now", lambda plugins: (facts, files, None))
     return files
 
 

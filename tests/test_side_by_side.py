@@ -13,12 +13,15 @@ from zsg_core.side_by_side import map_side_by_side
 RATED = """
 from tests.lib.interrupts import interrupt_again_and_again
 from types import SimpleNamespace
-from jobs.evaluating.judge import rate_requests
+from jobs.evaluating.judge import Said, rate_requests
+from jobs.runtime.chat_server import Completion
 from zsg_core.metrics.mt_bench import JudgeRequest
+from zsg_core.metrics.reasoning import Parted
 
 question = {"task": "t", "system": "", "user": "", "answer": "a", "prompt": "p"}
 requests = [JudgeRequest(id=str(number), **question) for number in range(8)]
-judge = SimpleNamespace(id="j", reply=lambda system, user: "[[5]]", hide=str)
+said = Said(Completion("[[5]]"), Parted("[[5]]"))
+judge = SimpleNamespace(id="j", reply=lambda system, user: said, hide=str)
 kept = SimpleNamespace(get=lambda *key: None, add=lambda *row: None)
 
 interrupt_again_and_again(lambda: rate_requests(requests, judge, kept, 4), 2000)
