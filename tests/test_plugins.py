@@ -227,6 +227,7 @@ def test_a_module_beside_a_plugin_is_named_or_refused(place: Path) -> None:
     ]
 
 
+@pytest.mark.engine
 def test_a_grid_that_was_sent_runs_nothing_before_the_word(place: Path) -> None:
     """Whatever is asked about it; a script's submit is told what to type."""
     ran = place / "ran"

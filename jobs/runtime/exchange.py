@@ -267,8 +267,10 @@ def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
             found.append(error)
 
     at_work = threading.Thread(target=look_up, daemon=True)
+    # asked before the thread starts: on a busy machine that alone may take as long
+    seconds = limits.left_s()
     at_work.start()
-    at_work.join(limits.left_s())
+    at_work.join(seconds)
     if not found:
         raise TimeoutError("its name was not looked up in time")
     if isinstance(found[0], Exception):
