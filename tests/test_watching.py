@@ -79,6 +79,11 @@ def check_size(frame: list[str], width: int, height: int) -> None:
     assert max(map(cell_len, frame)) <= width
 
 
+def fits(frame: list[str], width: int, height: int) -> bool:
+    """Whether a frame neither scrolls nor wraps."""
+    return len(frame) <= max(height - 1, 1) and max(map(cell_len, frame)) <= width
+
+
 def test_a_page_follows_the_size_of_its_terminal(start: Start) -> None:
     """From five lines to fifty, with notes, without a new look: nothing scrolls, nothing
     wraps, and a note that is logged is a line of the page."""
@@ -88,7 +93,11 @@ def test_a_page_follows_the_size_of_its_terminal(start: Start) -> None:
     assert any(line.startswith("a grid is not shown") for line in first)
     for width, height in ((40, 12), (20, 5), (80, 2), (9, 1), (200, 50)):
         terminal.resize(width, height)
-        check_size(terminal.read_frame(), width, height)
+        frame = terminal.read_frame()
+        # one more of the size before, drawn for a note, may have been on its way
+        if not fits(frame, width, height):
+            frame = terminal.read_frame()
+        check_size(frame, width, height)
     os.kill(terminal.pid, signal.SIGCONT)  # as by `fg`
     check_size(terminal.read_frame(), 200, 50)
     terminal.type(b"\x03")

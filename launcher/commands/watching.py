@@ -1,5 +1,6 @@
 """`zsg status --watch`: looks again and again until the user, or the terminal, has gone."""
 
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,11 +65,11 @@ def _watch_terminal(watched: Watched) -> None:
         while True:
             sight = _look(watched, before)
             sight = replace(sight, notes=[*sight.notes, *troubles])
-            _draw(watched, sight)
+            size = _draw(watched, sight)
             until = time.monotonic() + queries.WATCH_S
             troubles = _tell(watched, sight)
-            while resizing.wait(until):
-                _draw(watched, sight)
+            while resizing.wait(until, size):
+                size = _draw(watched, sight)
             before = sight
 
 
@@ -107,13 +108,13 @@ def _tell(watched: Watched, sight: Sight) -> list[str]:
     return list(messages)
 
 
-def _draw(watched: Watched, sight: Sight) -> None:
-    """Draws what was seen in the terminal as large as it is now."""
+def _draw(watched: Watched, sight: Sight) -> os.terminal_size:
+    """Draws what was seen in the terminal as large as it is now; returns its size."""
     from launcher.views import show
 
     title = _make_title(sight.moment)
     is_whole = watched.whole or bool(watched.states)
-    show.draw_page(title, sight.rows, sight.notes, is_whole)
+    return show.draw_page(title, sight.rows, sight.notes, is_whole)
 
 
 def _make_title(moment: float) -> str:

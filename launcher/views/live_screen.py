@@ -32,6 +32,9 @@ HEIGHT = 24
 STDOUT = 1
 MOST_NOTES = 3
 REDRAWN_AFTER = (signal.SIGWINCH, signal.SIGCONT)
+# Linux tells of a new size before it has stored it: who asks at once may be given the
+# one before, and is told no more.
+SIZE_IS_ASKED_S = 0.25
 
 
 class LostTerminal(Exception):
@@ -84,14 +87,22 @@ class Resizing:
         os.close(self._reading)
         os.close(self._writing)
 
-    def wait(self, until: float) -> bool:
-        """Waits until a moment of the monotonic clock; True, at once, where it is woken."""
-        seconds = max(0.0, until - time.monotonic())
-        readable, _, _ = select.select([self._reading], [], [], seconds)
-        if not readable:
-            return False
-        os.read(self._reading, 4096)
-        return True
+    def wait(self, until: float, drawn: os.terminal_size) -> bool:
+        """Waits until a moment of the monotonic clock; True, at once, where it is woken,
+        and soon where the terminal is no longer of the size for which was drawn.
+
+        LostTerminal where it is gone.
+        """
+        while True:
+            seconds = min(until - time.monotonic(), SIZE_IS_ASKED_S)
+            readable, _, _ = select.select([self._reading], [], [], max(0.0, seconds))
+            if readable:
+                os.read(self._reading, 4096)
+                return True
+            if measure_terminal() != drawn:
+                return True
+            if time.monotonic() >= until:
+                return False
 
     def _note(self, *_: int | FrameType | None) -> None:
         # a full pipe wakes as well

@@ -10,6 +10,7 @@ rich's own colours and movements do.
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -230,9 +231,9 @@ def is_terminal() -> bool:
 
 def draw_page(
     title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], whole: bool
-) -> None:
+) -> os.terminal_size:
     """Draws the states over what the terminal shows: no line is wider, and not more
-    lines are drawn than it has now. LostTerminal where it is gone."""
+    lines are drawn than it has now. Returns its size. LostTerminal where it is gone."""
     size = measure_terminal()
     # the last line is the cursor's
     height = max(size.lines - 1, 1)
@@ -246,6 +247,7 @@ def draw_page(
     with expect_loss():
         sys.stdout.write(HOME + drawn + end + ERASE_BELOW)
         sys.stdout.flush()
+    return size
 
 
 def _render_line(line: Line, width: int) -> str:
