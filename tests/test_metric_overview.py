@@ -22,6 +22,7 @@ from launcher.reporting.figures.small_charts import SmallLine
 from tests.lib.reported_grid import STEPS, written
 from zsg_core.errors import UserError
 
+OTHERS = ["loss/a", "rouge1", "rouge1_stderr"]
 SOURCES = [f"{source}/task{number}" for source in ("a", "b") for number in range(30)]
 
 
@@ -35,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         row = listed_run(f"run{number}", axes, seed)
         fall = 1 + number + np.exp(-np.arange(len(STEPS)))
         losses = fall[:, None] + np.zeros((1, len(SOURCES)))
-        record_run(place, row, STEPS, SOURCES, losses, others=["loss/a", "rouge1"])
+        record_run(place, row, STEPS, SOURCES, losses, others=OTHERS)
         listed.append(row)
     write_grid(place, "many", listed)
     return place
@@ -43,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_all_metrics_have_a_chart_and_a_value_by_their_source(place: Workspace) -> None:
     """The loss in large, each metric small below the part of the test set that it is
-    of; training's own speed is none of them."""
+    of; training's own speed is none of them, and no standard error is."""
     page = written(place, "many", metrics=("all",))
     section = page.partition("4 metrics</h2>")[2].partition("<h2>")[0]
 

@@ -11,6 +11,14 @@ def is_answers(key: str) -> bool:
     return key.startswith(f"{ANSWERS}/")
 
 
+STANDARD_ERROR = "_stderr"  # what is added to a metric's name
+
+
+def is_standard_error(key: str) -> bool:
+    """Whether a key is of the standard error of a metric, not of a metric."""
+    return key.endswith(STANDARD_ERROR)
+
+
 # metrics that are tasks of lm-evaluation-harness, `lm_eval/NAME`, and the suite of them
 HARNESS = "lm_eval"
 # in their keys: the mean over items that a group of the harness is, where its own rule

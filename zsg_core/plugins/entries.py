@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zsg_core.data.readers.format import FORMATS
-from zsg_core.metrics.keys import ANSWERS, HARNESS, INSIDE
+from zsg_core.metrics.keys import ANSWERS, HARNESS, INSIDE, is_standard_error
 from zsg_core.metrics.registry import METRICS
 from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.registry import ORDERS
@@ -38,7 +38,6 @@ _INSIDE = ("silhouette", "token_distance", "gradient_ratio")
 _RESERVED = ("loss", "train", ANSWERS, INSIDE)
 # and before a /
 _BEGINNINGS = (HARNESS, "prompts", "source", "task", "average", *_INSIDE)
-_ADDED = "_stderr"  # with what zsg adds to a metric's name
 
 
 def refuse_taken(plugins: Iterable[PluginFile]) -> None:
@@ -55,7 +54,7 @@ def _is_reserved(name: str) -> bool:
     """Whether keys of journals that are no metric of answers have a name, or begin with
     it, or end so: whoever reads a journal tells them apart by that alone."""
     begins = any(name == word or name.startswith(f"{word}_") for word in _RESERVED)
-    return begins or name in _BEGINNINGS or name.endswith(_ADDED)
+    return begins or name in _BEGINNINGS or is_standard_error(name)
 
 
 def _say_taken(declared: Declared, why: str) -> BadPlugin:

@@ -14,7 +14,7 @@ from jobs.deciding.recorded_runs import RecordedRun
 from launcher.reporting.data import metric_flags, run_groups
 from launcher.reporting.data.run_groups import Group, Member
 from zsg_core.errors import UserError
-from zsg_core.metrics.keys import is_answers
+from zsg_core.metrics.keys import is_answers, is_standard_error
 from zsg_core.metrics.means import LOSS
 from zsg_core.metrics.summaries import AVERAGE, PROMPTS, SOURCE, TASK, is_summary
 from zsg_core.training.schedule import quick_items
@@ -128,7 +128,7 @@ class OverviewReader:
         self, run: RecordedRun, key: str, values: Mapping[int, float]
     ) -> str | None:
         """Why a run's values of a metric are likely to be broken."""
-        if is_summary(key):
+        if is_summary(key) or is_standard_error(key):
             return None
         reason = metric_flags.explain_broken(key, values)
         chance = self._find_chance(key)
@@ -201,8 +201,10 @@ def _flag_same(groups: Sequence[Group]) -> list[Flag]:
 
 
 def _is_shown(key: str) -> bool:
-    """Whether a key is of the model, not of training itself, and has a value."""
-    return not key.startswith(NOT_SHOWN) and not is_answers(key)
+    """Whether a key is of the model, not of training itself, and has a value that is no
+    other value's standard error."""
+    is_of_model = not key.startswith(NOT_SHOWN)
+    return is_of_model and not is_answers(key) and not is_standard_error(key)
 
 
 def _cut(value: float) -> float:
