@@ -126,13 +126,13 @@ def test_a_receiver_that_hangs_is_left_and_told_later(
 def test_a_receiver_that_hangs_keeps_no_other_from_being_told(
     workspace: Workspace, receiver: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has its share of the time."""
+    """Each has its share of the time, here of two seconds, as the machine may be busy."""
     hanging = receiver(lambda number: -1)
     monkeypatch.setenv("HANGING", hanging.address)
     other = receiver()
     first = msgspec.structs.replace(HOOK, variable="HANGING")
 
-    sender.tell(workspace, [first, HOOK], [make_failure(1)], Patience(0.4))
+    sender.tell(workspace, [first, HOOK], [make_failure(1)], Patience(4.0))
 
     assert len(other.posts) == 1
 
