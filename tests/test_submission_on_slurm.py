@@ -216,6 +216,8 @@ def test_a_controller_that_leaves_under_sbatch_doubles_nothing(
 
     assert submit.returncode == 0, said
     assert len(queued(slurm)) == 1 + 3
+    held = [line for line in queued(slurm) if "JobHeldUser" in line]
+    assert not held, said
     assert sorted(row["slurm"] for row in zsg_waiting.status()) == sorted(
         line.split()[0] for line in queued(slurm, "%i %j") if "-train-" in line
     )
