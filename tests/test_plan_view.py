@@ -12,6 +12,7 @@ import pytest
 from launcher import cli
 from launcher.planning import costs
 from launcher.submission.workflow import name_submit
+from launcher.views import plan_view
 from launcher.views.columns import fit_columns
 from tests.lib.builders import write_niv2
 
@@ -81,6 +82,18 @@ def test_a_table_is_cut_and_not_broken() -> None:
     assert first.startswith("0123456789ab  models/")
     assert "/7b" in first and "/13b" in second
     assert first.endswith("…") and "failed: y" in first
+
+
+def test_scores_of_several_splits_have_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where they are of as many examples by the same model; it says how often."""
+    plan_view.print_scores(["length of 8", "ifd of 8", "length of 8"])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "scores  2 × length of 8",
+        "scores  ifd of 8",
+    ]
 
 
 def test_submit_is_named_with_the_options_of_the_plan() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -30,6 +30,8 @@ from launcher.clusters.profiles import Profile
 from launcher.grids import claim_deviations, grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
+from launcher.planning import job_lines
+from launcher.planning.estimates import Estimate
 from launcher.planning.plan import SKIP, SUBMIT, Action, Plan, run_item
 from launcher.planning.site import Site
 from launcher.status.status import collect_states
@@ -108,6 +110,23 @@ def test_each_wave_waits_for_the_look_before_it() -> None:
             after = {one.item: one.after for one in plan.looks}.get(item, ())
             assert seen.issuperset(filter(job_file.is_run_item, after))
         seen |= {run_item(run) for run in array.runs}
+
+
+def test_a_plan_says_which_look_may_spare_which_jobs() -> None:
+    """Of those of the first wave it says nothing."""
+    plan, _ = plan_waves()
+    work = SimpleNamespace(steps=9, train_tokens=99, examples_are="", tokens_are="")
+    estimate = cast(Estimate, SimpleNamespace(work=work))
+    lines = job_lines.describe_jobs(
+        plan, Profile(name="p", kind="local"), lambda run: estimate
+    )
+    begun = [line.words.partition(":")[0] for line in lines]
+
+    assert [words for words in begun if "train job" in words] == [
+        "8 train jobs",
+        "2 train jobs, unless look 1 spares them",
+        "2 train jobs, unless look 2 spares them",
+    ]
 
 
 def test_a_look_that_is_taken_or_under_way_is_not_made_again() -> None:

@@ -129,6 +129,7 @@ def _describe_training(
     waves = _find_waves(plan.groups, plan.looks)
     after_canary = 0 if plan.canary is None else 1
     runs_by_size: dict[tuple[int, JobSize], list[Run]] = {}
+    look_before: dict[int, int] = {}
     for number, group in enumerate(plan.groups):
         if plan.canary and group.runs == [plan.canary.run]:
             words = _describe_canary(plan, group, estimate_of)
@@ -137,13 +138,26 @@ def _describe_training(
         wave = first + waves[number] + after_canary
         runs = runs_by_size.setdefault((wave, group.size), [])
         runs += group.runs
+        look = _find_look_before(group, plan.looks)
+        if look is not None:
+            look_before[wave] = look.number
     by_wave = sorted(runs_by_size.items(), key=lambda item: item[0][0])
     for (wave, size), runs in by_wave:
         estimates = [estimate_of(run) for run in runs]
         jobs = with_noun(len(runs), "train job", "train jobs")
         work = _describe_work(size, estimates)
         limit = _describe_limit(len(runs), size.time_min)
+        if wave in look_before:
+            jobs = f"{jobs}, unless look {look_before[wave]} spares them"
         yield JobLine(wave, f"{jobs}: {work}, {limit}")
+
+
+def _find_look_before(group: TrainGroup, looks: Sequence[Look]) -> Look | None:
+    """The look that an array waits for; None where it waits for none of these."""
+    for look in looks:
+        if look.item in group.after:
+            return look
+    return None
 
 
 def _find_first_training_wave(plan: Plan) -> int:

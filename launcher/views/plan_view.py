@@ -391,8 +391,15 @@ def _print_costs(plan: Plan, shown: PlanShown) -> None:
     for label, words in lines:
         if words is not None:
             print_labelled(label, words)
-    for words in shown.scores:
-        print_labelled("scores", words)
+    print_scores(shown.scores)
+
+
+def print_scores(scores: Iterable[str]) -> None:
+    """What scores would be taken: each line once, those that come several times with how
+    often."""
+    for words, count in Counter(scores).items():
+        times = "" if count == 1 else f"{count:,} × "
+        print_labelled("scores", f"{times}{words}")
 
 
 def print_labelled(label: str, words: str) -> None:
