@@ -450,6 +450,7 @@ def status(
         return
     show.print_status(rows, whole or bool(states))
     show.data_notes(queries.data_notes(place, grid, rows))
+    show.look_notes(queries.look_notes(place, grid))
     show.version_notes(version_notes.of_rows(rows))
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from benchmarks.report import listed_run, record_run
 from jobs.contract import attempt as attempts
@@ -34,6 +35,7 @@ from launcher.planning import job_lines
 from launcher.planning.estimates import Estimate
 from launcher.planning.plan import SKIP, SUBMIT, Action, Plan, run_item
 from launcher.planning.site import Site
+from launcher.status import look_notes
 from launcher.status.status import collect_states
 from launcher.submission import canary, local, submit, waves
 from launcher.submission.submit import order_arrays
@@ -441,6 +443,34 @@ def test_a_look_of_an_earlier_design_spares_nothing(tmp_path: Path) -> None:
         told.append(len(list_told(place, waiting)))
 
     assert told == [0, 4]
+
+
+def test_status_tells_what_the_newest_look_has_decided(tmp_path: Path) -> None:
+    """Of the grid as it is today: nothing of a look at other claims, looks or runs, and
+    nothing before a look has decided."""
+    place = Workspace(tmp_path)
+    rows = record_study(place, 1.0)
+    job = make_look(place, rows)
+    job_file.write_job(place.root / look_decision.FOLDER / "one", job)
+    runs = [ListedRun(run=row["run"], axes=row["axes"]) for row in rows]
+    dated = DatedClaim(claim=job.claims[0], since=1, done=0)
+    record = GridRecord(
+        name="g",
+        runs=runs,
+        claims=[dated],
+        looks=claim_deviations.lock_looks(LOOKS) or UNSET,
+    )
+    write_grid_record(place, record)
+    before = look_notes.of_grids(place, ["g"])
+    look.take_look(job)
+    after = look_notes.of_grids(place, ["g", "other"])
+    write_grid_record(place, msgspec.structs.replace(record, runs=runs[:-1]))
+
+    assert before == []
+    assert after == [
+        "g: after 4 held-out splits all claims are decided at look 1 of 3: supported"
+    ]
+    assert look_notes.of_grids(place, ["g"]) == []
 
 
 def test_a_budget_that_is_spent_ends_the_study(tmp_path: Path) -> None:

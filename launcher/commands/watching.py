@@ -85,6 +85,7 @@ def _look(watched: Watched, before: Sight | None) -> Sight:
         try:
             rows = queries.status_rows(watched.workspace, watched.grid, watched.states)
             on_data = queries.data_notes(watched.workspace, watched.grid, rows)
+            on_looks = queries.look_notes(watched.workspace, watched.grid)
         except ClusterError as error:
             if before is None:
                 raise
@@ -92,6 +93,7 @@ def _look(watched: Watched, before: Sight | None) -> Sight:
             return Sight(before.moment, before.rows, [trouble])
     notes = list(messages)
     notes += [f"note on the data: {note}" for note in on_data]
+    notes += [f"note on looks: {note}" for note in on_looks]
     notes += [f"note on versions: {note}" for note in version_notes.of_rows(rows)]
     with_curves = loss_curves.add_curves(watched.workspace, rows)
     return Sight(moment, with_curves, notes)
@@ -138,6 +140,7 @@ def _print_pages(watched: Watched) -> None:
             show.print_result(_make_title(time.time()))
             show.print_status(rows, watched.whole or bool(watched.states))
             show.data_notes(queries.data_notes(watched.workspace, watched.grid, rows))
+            show.look_notes(queries.look_notes(watched.workspace, watched.grid))
             show.version_notes(version_notes.of_rows(rows))
         notices.tell_rows(watched.workspace, watched.grid, rows)
         time.sleep(queries.WATCH_S)

@@ -16,6 +16,7 @@ from jobs.contract.states import State
 from jobs.runtime.slurm_calls import Runner, run_program
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
+from launcher.status import look_notes as look_notes_of
 from launcher.status.journal_checks import flag_journals
 from launcher.status.status import BEFORE, collect_states
 from launcher.status.status_view import Row, ShownJob
@@ -113,6 +114,12 @@ def data_notes(
     ]
     of_runs = data_notes_of.of_rows(rows)
     return data_notes_of.of_corpora(workspace, corpora, of_runs)
+
+
+def look_notes(workspace: Workspace, grid: str | None) -> list[str]:
+    """What the newest look at the claims of a grid, or of all grids, has decided."""
+    outlines, _ = _read_outlines(workspace, grid)
+    return look_notes_of.of_grids(workspace, [outline.name for outline in outlines])
 
 
 def _list_runs(

@@ -218,6 +218,12 @@ def data_notes(notes: Sequence[str]) -> None:
         logger.warning(f"note on the data: {note}")
 
 
+def look_notes(notes: Sequence[str]) -> None:
+    """Says what looks at claims have decided, on stderr."""
+    for note in notes:
+        logger.warning(f"note on looks: {note}")
+
+
 def version_notes(notes: Sequence[str]) -> None:
     """Says which runs compute with other versions than those of the submit, on stderr."""
     for note in notes:
