@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import to_builtins
 
 from tests.lib.shipped_grids import ROOT
-from zsg_core.metrics import external_scores
+from zsg_core.metrics import external_scores, metrics
 from zsg_core.metrics.scoring import Answered
+from zsg_core.plugins import entries, loading
+from zsg_core.plugins.declarations import read_plugins
 
 SCRIPT = ROOT / "templates/scorers/bleurt.py"
 SIZES = {
@@ -127,6 +130,65 @@ def test_its_scores_are_ones_that_zsg_reads(
     assert score == pytest.approx(best(("tala", "tala"), ("sex", "tala")))
     whole = [(one, answers[0].answer) for one in answers[0].references]
     assert by_metric["bleurt/whole"]["tell:0"] == pytest.approx(best(*whole))
+
+
+def test_a_plugin_scores_as_the_script_does(
+    scorer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a metric of every checkpoint, by a model that it loads once."""
+    import torch
+    import transformers
+
+    _, config, weights = make_port()
+    (folder := tmp_path / "port").mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(weights, folder / "pytorch_model.bin")
+    opened: list[object] = []
+
+    def open_letters(*given: object, **_options: object) -> Letters:
+        opened.append(given)
+        return Letters()
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", open_letters)
+    text = SCRIPT.with_name("bleurt_metric.py").read_text()
+    text = text.replace('"/models/BLEURT-20"', repr(str(folder)))
+    contents = {"bleurt_metric.py": text.encode(), "bleurt.py": SCRIPT.read_bytes()}
+    for plugin in read_plugins(contents):
+        copy = tmp_path / "code" / loading.name_copy(plugin)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(plugin.content)
+    [plugin] = [one for one in entries.enter_copies(tmp_path / "code") if one.declared]
+    answers = [
+        Answered(
+            id=f"tell:{number}",
+            task="tell",
+            prompt="p",
+            references=("Sure, here it is:\ntala", "sex"),
+            answer=f"Sure, here you are:\ntala {number}",
+        )
+        for number in range(3)
+    ]
+    definitions = {one.name: {"plugin": one.digest} for one in plugin.declared}
+    scores = metrics.score_answers(("bleurt", "bleurt_whole"), answers, definitions)
+    model = scorer["make_model"](config, weights)
+    rows = scorer["score_answers"](
+        [
+            {**to_builtins(one), "run": "r", "step": 1, "suite": "test_set"}
+            for one in answers
+        ],
+        model,
+        Letters(),
+        "cpu",
+    )
+    by_script = {(row["metric"], row["id"]): row["score"] for row in rows}
+
+    assert len(opened) == 1
+    for key, name in (("bleurt", "bleurt"), ("bleurt_whole", "bleurt/whole")):
+        by_plugin = scores.by_item[key]
+        expected = {
+            item: score for (named, item), score in by_script.items() if named == name
+        }
+        assert by_plugin == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

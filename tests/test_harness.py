@@ -12,8 +12,10 @@ import pytest
 
 from tests.lib import harness_goldens
 from tests.lib.harness_goldens import read_goldens
-from zsg_core.data.harness_tasks import TaskShelf
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.data.harness_tasks import TaskCode, TaskShelf
+from zsg_core.errors import ClusterError, PluginError, UserError
+from zsg_core.plugins import loading
+from zsg_core.plugins.declarations import read_plugins
 from zsg_core.settings.lm_eval import LmEvalSettings
 
 pytestmark = pytest.mark.engine
@@ -277,6 +279,81 @@ def test_no_code_of_a_users_folder_is_imported(held: Held, tmp_path: Path) -> No
 
     with pytest.raises(UserError, match="names Python code"):
         held.load("tiny_full", fewshot_seed=10)
+
+
+CODE = '''"""How a task of ours is asked."""
+
+
+def shorten(docs):
+    return docs.select([0, 1])
+
+
+def ask(doc):
+    return f"{doc['question']}?"
+
+
+def count(items):
+    gold, said = items
+    return 7.0
+
+
+def fail(doc):
+    return 1 / 0
+'''
+
+
+def allow(held: Held, folder: Path, code: Path, text: str = CODE) -> None:
+    """Has tasks of a folder name functions of a plugin, of which this process has a copy,
+    as an evaluate job has; what lies in the folder itself fails."""
+    (folder / "asking.py").write_text("raise SystemExit('this was run')\n")
+    [plugin] = read_plugins({"asking.py": text.encode()})
+    copy = code / loading.name_copy(plugin)
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(plugin.content)
+    loading.let_run(code, loading.read_copies(code))
+    allowed = TaskCode(
+        path=folder.resolve() / "asking.py",
+        name="asking.py",
+        digest=plugin.digest,
+        defined=plugin.defined,
+    )
+    held.shelf = TaskShelf([folder], code=[allowed])
+
+
+def test_a_tasks_functions_are_those_of_the_copy(held: Held, tmp_path: Path) -> None:
+    """Whatever the file beside the task holds by now: of documents, of prompts, and of a
+    metric, which the harness hands a pair."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_gsm"], task="own", num_fewshot=0)
+    for key in ("doc_to_text", "metric_list", "filter_list"):
+        task.pop(key, None)
+    path = harness_goldens.write_task(folder, "own", task)
+    with path.open("a") as file:
+        file.write("process_docs: !function asking.shorten\n")
+        file.write("doc_to_text: !function asking.ask\n")
+        file.write("metric_list: [{metric: !function asking.count, aggregation: mean,")
+        file.write(" higher_is_better: true}]\n")
+    allow(held, folder, tmp_path / "code")
+    taken = held.take("own", fewshot_seed=21)
+
+    assert taken.ids == ["own/0", "own/1"]
+    assert taken.values.values == {"lm_eval/own": 7.0}
+
+
+def test_a_function_that_fails_is_told_with_its_line(
+    held: Held, tmp_path: Path
+) -> None:
+    """Of the plugin, as of one that declares a metric."""
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    task.pop("doc_to_text")
+    path = harness_goldens.write_task(folder, "own", task)
+    with path.open("a") as file:
+        file.write("doc_to_text: !function asking.fail\n")
+    allow(held, folder, tmp_path / "code", CODE.replace("1 / 0", "2 / 0"))
+
+    with pytest.raises(PluginError, match=r"^asking\.py:18: ZeroDivisionError"):
+        held.take("own", fewshot_seed=22)
 
 
 def test_a_device_without_memory_is_no_fault_of_a_task(

@@ -126,6 +126,12 @@ def test_what_a_function_may_read_changes_its_digest() -> None:
         ('import zsg\n@zsg.metric("a")\nclass A: ...', 2, "top level"),
         ('import zsg\n@zsg.metric("a")\nasync def f(a): ...', 2, "top level"),
         ("import zsg\n@zsg.metric\ndef f(a): ...", 2, "with its name"),
+        ('import zsg\n@zsg.family("a")\ndef f(a): ...', 2, "needs no plugin"),
+        (
+            "import zsg\nclass A:\n @zsg.metrics\n def f(a): ...",
+            3,
+            "there are zsg.metric",
+        ),
         ('import zsg\nmake = zsg.metric\n@make("a")\ndef f(a): ...', 2, "another name"),
         ('import zsg\nzsg.metric("a")(len)', 2, "only as a decorator"),
         ('import zsg as z\n@z.metric("a")\ndef f(a): ...', 1, "import zsg"),

@@ -190,6 +190,8 @@ def _make_harness_suite(
             "task_version": facts.get("version", ""),
             "task_digest": content_id(digests),
         }
+        if code := list_task_code(used, task):
+            definitions[key]["task_code"] = content_id([file.facts for file in code])
     return Suite(
         name=HARNESS, keys=tuple(keys), how=how, scored_by=definitions, files=used
     )
@@ -206,6 +208,20 @@ def list_task_folders(files: Mapping[str, SuiteFile], task: str) -> list[SuiteFi
     while (name := name_task_folder(task, len(folders))) in files:
         folders.append(files[name])
     return folders
+
+
+def name_task_code(task: str, number: int) -> str:
+    """What the files of a suite call one of the plugins whose functions a task names."""
+    return f"{HARNESS}/{task}#code{number}"
+
+
+def list_task_code(files: Mapping[str, SuiteFile], task: str) -> list[SuiteFile]:
+    """The plugins whose functions a task of lm-evaluation-harness names: where each lies
+    for the user, and the SHA-256 of its bytes; `facts`: with those of what it imports."""
+    code: list[SuiteFile] = []
+    while (name := name_task_code(task, len(code))) in files:
+        code.append(files[name])
+    return code
 
 
 def _define_inside(

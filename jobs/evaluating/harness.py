@@ -9,13 +9,14 @@ its `LM` interface.
 
 The harness' templates are Jinja, and a task of the user's may hold any: they are run in
 Jinja's sandbox, each compiled once. Which files a task may name, and that it names no
-code, is judged before (zsg_core.data.harness_tasks).
+code but functions of plugins, is judged before (zsg_core.data.harness_tasks).
 """
 
 import atexit
 import contextlib
 import functools
 import importlib.metadata
+import inspect
 import json
 import logging
 import shutil
@@ -54,9 +55,14 @@ from jobs.model.generate import Generator, cut_at_stops
 from zsg_core.data.harness_tasks import (
     PACKAGED_READERS,
     HarnessTask,
+    TaskCode,
+    locate_code,
     locate_shipped,
+    split_function,
 )
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.plugins import loading
+from zsg_core.plugins.declarations import PluginFile
 from zsg_core.settings.lm_eval import PLAINLY
 from zsg_core.suites import BY_NUMBER, NUCLEUS
 
@@ -164,19 +170,48 @@ _SOURCES = _Datasets()
 _import_function = lm_eval.tasks._yaml_loader._import_func_in_yml
 
 
-def _import_shipped(name: str, folder: Path) -> Any:
-    """What `!function` names in a file of a folder.
+# by where the user has them, the Python files of which tasks of this job name functions
+_CODE: dict[Path, TaskCode] = {}
 
-    UserError in any folder but those that are shipped with the harness. Such a file is
-    refused before anything is submitted; this holds however the harness comes to it.
+
+def _import_allowed(name: str, folder: Path) -> Any:
+    """What `!function` names in a file of a folder: of a shipped one what the harness
+    imports, of a user's a function of a plugin, from this job's copy of it.
+
+    UserError for anything else. Such a file is refused before anything is submitted; this
+    holds however the harness comes to it.
     """
     shipped = locate_shipped()
     assert shipped is not None, "the harness is imported here"
-    if not folder.resolve().is_relative_to(shipped.resolve()):
+    if folder.resolve().is_relative_to(shipped.resolve()):
+        return _import_function(name, folder)
+    found = split_function(name)
+    code = None if found is None else _CODE.get(locate_code(folder / "_", found[0]))
+    plugin = None if code is None else loading.find_plugin(code.digest)
+    if found is None or plugin is None:
         raise UserError(
             f"{folder}: a task there names Python code, which zsg does not run"
         )
-    return _import_function(name, folder)
+    return _tell_faults(plugin, loading.find_defined(plugin, found[1]))
+
+
+def _tell_faults(plugin: PluginFile, function: Any) -> Any:
+    """A function of a plugin, of which what it raises is told with the plugin's line.
+
+    Arguments that it does not take are Python's own TypeError: the harness tries metrics
+    with others then.
+    """
+    if not callable(function) or isinstance(function, type):
+        return function
+    signature = inspect.signature(function)
+
+    @functools.wraps(function, updated=())
+    def call(*arguments: Any, **options: Any) -> Any:
+        signature.bind(*arguments, **options)
+        with loading.told(plugin.name, "asked by a task of lm-evaluation-harness"):
+            return function(*arguments, **options)
+
+    return call
 
 
 def _download_beside(task: Any, *arguments: Any, **options: Any) -> None:
@@ -191,8 +226,9 @@ _download = lm_eval.api.task.ConfigurableTask.download
 
 
 def prepare_library() -> None:
-    """Has the harness render templates in a sandbox, import no code of a user's folder,
-    find data where they lie, and print no bars; done once or often."""
+    """Has the harness render templates in a sandbox, import no code of a user's folder
+    that was not allowed, find data where they lie, and print no bars; done once or often.
+    """
     datasets.disable_progress_bars()
     if not isinstance(lm_eval.utils.env, _Templates):
         lm_eval.utils.env = _Templates()
@@ -201,7 +237,7 @@ def prepare_library() -> None:
     library.tqdm = _without_bar
     library.ConfigurableTask.download = _download_beside
     loader: Any = lm_eval.tasks._yaml_loader
-    loader._import_func_in_yml = _import_shipped
+    loader._import_func_in_yml = _import_allowed
     logging.getLogger(DISTRIBUTION).setLevel(logging.ERROR)
 
 
@@ -533,6 +569,7 @@ class Harness:
         if key not in self._loaded:
             _SOURCES.root, _SOURCES.folders = data, task.folders
             _SOURCES.cache = self._cache
+            _CODE.update({code.path: code for code in task.code})
             self._loaded[key] = LoadedTask(task, how, make_writer())
         return self._loaded[key]
 

@@ -26,11 +26,17 @@ from jobs.model import content
 from jobs.model.generate import Generator, count_positions
 from jobs.model.whole_texts import WholeTexts
 from jobs.training.tokens import how_encoded
-from zsg_core.data.harness_tasks import HarnessTask, TaskShelf, locate_shipped
+from zsg_core.data.harness_tasks import (
+    HarnessTask,
+    TaskCode,
+    TaskShelf,
+    locate_shipped,
+)
 from zsg_core.digest import canonical_json
-from zsg_core.errors import UserError
+from zsg_core.errors import PluginError, UserError
 from zsg_core.metrics.keys import HARNESS
-from zsg_core.suites import Suite, list_task_folders
+from zsg_core.plugins import loading
+from zsg_core.suites import Suite, list_task_code, list_task_folders
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +149,35 @@ def open_task(suite: Suite, definition: Mapping[str, Any]) -> HarnessTask:
         folder = Path(file.path)
         is_shipped = shelf is not None and folder.is_relative_to(shelf)
         (shipped if is_shipped else users).append(folder)
-    task = TaskShelf(users, shelf, shipped).find(name)
+    code = find_task_code(suite, name)
+    task = TaskShelf(users, shelf, shipped, code).find(name)
     for file in files:
         if _digest_within(task, Path(file.path)) != file.digest:
             raise UserError(CHANGED.format(task=name, folder=file.path))
     return task
+
+
+def find_task_code(suite: Suite, task: str) -> list[TaskCode]:
+    """The plugins whose functions a task may name, as this job has copies of them.
+    PluginError where it has none of one: it was submitted without."""
+    code: list[TaskCode] = []
+    for file in list_task_code(suite.files, task):
+        plugin = loading.find_plugin(file.digest)
+        if plugin is None:
+            raise PluginError(
+                f"{file.path}: this job has no copy of it; zsg submit again, with it under"
+                " `plugins`"
+            )
+        code.append(
+            TaskCode(
+                path=Path(file.path),
+                name=plugin.name,
+                digest=plugin.digest,
+                defined=plugin.defined,
+                text=plugin.text,
+            )
+        )
+    return code
 
 
 def _digest_within(task: HarnessTask, folder: Path) -> str:

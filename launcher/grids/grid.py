@@ -26,6 +26,7 @@ from launcher.grids.point_resolver import BadPoint, Point, Resolver
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
+from zsg_core.data.harness_tasks import TaskCode
 from zsg_core.plugins import entries
 from zsg_core.plugins.declarations import PluginFile
 from zsg_core.registry import offering
@@ -70,6 +71,11 @@ class Grid:
     looks: Looks | None = None
     summaries: SummarySettings = field(default_factory=SummarySettings)
     plugins: tuple[PluginFile, ...] = ()
+
+    @property
+    def task_code(self) -> tuple[TaskCode, ...]:
+        """The Python of which tasks of lm-evaluation-harness may name functions."""
+        return plugin_files.list_task_code(self.path, self.plugins)
 
 
 @dataclass(frozen=True)

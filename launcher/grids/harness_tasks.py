@@ -13,11 +13,16 @@ from pathlib import Path
 from jobs.model import content
 from launcher.grids.input_faults import InputFaults
 from launcher.grids.suite_files import locate_file
-from zsg_core.data.harness_tasks import HarnessTask, TaskShelf, locate_shipped
+from zsg_core.data.harness_tasks import (
+    HarnessTask,
+    TaskCode,
+    TaskShelf,
+    locate_shipped,
+)
 from zsg_core.errors import UserError
 from zsg_core.metrics.keys import HARNESS
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.suites import SuiteFile, name_task_folder
+from zsg_core.suites import SuiteFile, name_task_code, name_task_folder
 
 METRICS = "checkpoints.metrics"
 TASKS_PATH = f"checkpoints.suites.{HARNESS}.tasks_path"
@@ -35,9 +40,12 @@ LACKS = (
 
 
 def find_harness_faults(
-    settings: Iterable[CheckpointSettings], faults: InputFaults
+    settings: Iterable[CheckpointSettings],
+    faults: InputFaults,
+    code: tuple[TaskCode, ...] = (),
 ) -> None:
-    """Adds, with the setting, which tasks are not there or hold what is not run."""
+    """Adds, with the setting, which tasks are not there or hold what is not run. `code`:
+    the plugins of the grid, of which tasks may name functions."""
     for checkpoints in _list_asking(settings):
         for key in (TASKS_PATH, DATA_PATH):
             path = _read_path(checkpoints, key)
@@ -48,7 +56,7 @@ def find_harness_faults(
             continue
         for metric, task in checkpoints.harness_tasks.items():
             with faults.collecting(METRICS, metric):
-                _find_named(metric, checkpoints, task)
+                _find_named(metric, checkpoints, task, code)
 
 
 def _list_asking(
@@ -60,24 +68,31 @@ def _list_asking(
     return [checkpoints for checkpoints in each.values() if checkpoints.harness_tasks]
 
 
-def find_task(checkpoints: CheckpointSettings, task: str) -> HarnessTask:
-    """A task that checkpoints are scored on. UserError where there is none such."""
+def find_task(
+    checkpoints: CheckpointSettings, task: str, code: tuple[TaskCode, ...] = ()
+) -> HarnessTask:
+    """A task that checkpoints are scored on, which may name functions of `code`. UserError
+    where there is none such."""
     path = checkpoints.lm_eval.tasks_path
     shipped = _locate_shipped()
     if path is None:
-        return _open_shelf(None, shipped, ()).find(task)
+        return _open_shelf(None, shipped, (), ()).find(task)
     folder = _locate_folder(TASKS_PATH, path)
     files = (file for file in folder.rglob("*") if file.is_file())
     stamps = sorted((file, file.stat().st_mtime_ns) for file in files)
-    return _open_shelf(folder, shipped, tuple(stamps)).find(task)
+    return _open_shelf(folder, shipped, tuple(stamps), code).find(task)
 
 
-def digest_tasks(checkpoints: CheckpointSettings) -> dict[str, SuiteFile]:
+def digest_tasks(
+    checkpoints: CheckpointSettings, code: tuple[TaskCode, ...] = ()
+) -> dict[str, SuiteFile]:
     """Where the files of all tasks lie, with the digests of their content, and the
     version of the harness; nothing where none is asked for.
 
     Each task has the folders that it is of, under names that `name_task_folder` gives:
-    the evaluate job looks in these alone, and refuses files that are not the same.
+    the evaluate job looks in these alone, and refuses files that are not the same. Of
+    `code` it has the files whose functions it names (`name_task_code`), of which the job
+    runs its copies.
     """
     if not checkpoints.harness_tasks:
         return {}
@@ -88,12 +103,20 @@ def digest_tasks(checkpoints: CheckpointSettings) -> dict[str, SuiteFile]:
         folder = _locate_folder(DATA_PATH, path)
         files[f"{HARNESS}#data"] = SuiteFile(str(folder), "")
     for name in checkpoints.harness_tasks.values():
-        task = find_task(checkpoints, name)
+        task = find_task(checkpoints, name, code)
+        for number, of_code in enumerate(task.code):
+            files[name_task_code(name, number)] = _describe_code(of_code)
         for number, folder in enumerate(task.folders):
             files[name_task_folder(name, number)] = SuiteFile(
                 str(folder), digest_folder(task, folder), {"version": task.version}
             )
     return files
+
+
+def _describe_code(code: TaskCode) -> SuiteFile:
+    """A plugin whose functions a task names, as the job's file has it."""
+    facts = {"file": code.digest, "imported": list(code.imported)}
+    return SuiteFile(str(code.path), code.digest, facts)
 
 
 def digest_folder(task: HarnessTask, folder: Path) -> str:
@@ -105,6 +128,7 @@ def digest_folder(task: HarnessTask, folder: Path) -> str:
 def note_absent_data(
     settings: Iterable[CheckpointSettings],
     environment: Mapping[str, str] = os.environ,
+    code: tuple[TaskCode, ...] = (),
 ) -> list[str]:
     """A sentence for each data set that a task reads and that lies neither below
     `data_path` nor in a cache of this machine."""
@@ -112,7 +136,7 @@ def note_absent_data(
     for checkpoints in _list_asking(settings):
         root = checkpoints.lm_eval.data_path
         for metric, name in checkpoints.harness_tasks.items():
-            for data in find_task(checkpoints, name).data_sets:
+            for data in find_task(checkpoints, name, code).data_sets:
                 if root is not None and (Path(root).expanduser() / data).is_dir():
                     continue
                 looked = _list_caches(environment)
@@ -147,10 +171,13 @@ def _is_cached(folder: Path, data: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _open_shelf(
-    folder: Path | None, shipped: Path, _stamps: tuple[tuple[Path, int], ...]
+    folder: Path | None,
+    shipped: Path,
+    _stamps: tuple[tuple[Path, int], ...],
+    code: tuple[TaskCode, ...],
 ) -> TaskShelf:
     """The tasks of a folder and of the package, each file read once as it is now."""
-    return TaskShelf([] if folder is None else [folder], shipped)
+    return TaskShelf([] if folder is None else [folder], shipped, code=code)
 
 
 def _locate_shipped() -> Path:
@@ -173,9 +200,14 @@ def _locate_folder(key: str, path: str) -> Path:
     return folder
 
 
-def _find_named(metric: str, checkpoints: CheckpointSettings, task: str) -> HarnessTask:
+def _find_named(
+    metric: str,
+    checkpoints: CheckpointSettings,
+    task: str,
+    code: tuple[TaskCode, ...],
+) -> HarnessTask:
     """The task of a metric; an error names the metric."""
     try:
-        return find_task(checkpoints, task)
+        return find_task(checkpoints, task, code)
     except UserError as error:
         raise UserError(f"{METRICS}: {metric}: {error}") from None

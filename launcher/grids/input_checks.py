@@ -23,6 +23,7 @@ from launcher.grids.hub import Downloads
 from launcher.grids.input_faults import InputFault, InputFaults
 from launcher.grids.inputs import name_key
 from zsg_core.data import data_sets, instructions, readers, splits
+from zsg_core.data.harness_tasks import TaskCode
 from zsg_core.data.readers import hugging_face, niv2, p3, wrong_format
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
@@ -53,13 +54,15 @@ def find_input_faults(
     only_looks: bool = False,
     is_whole: bool = True,
     fetches: bool = True,
+    task_code: tuple[TaskCode, ...] = (),
 ) -> list[InputFault]:
     """What is wrong with the inputs of some points, as far as they can be judged.
 
     Of a model that has no weights yet config.json is enough where nothing is submitted,
     `only_looks`. `is_whole`: no setting is left out for a fault; else data are only
     looked for, as what is left out may say how they are read. `fetches`: data sets of
-    the hub are fetched, if nothing else is wrong.
+    the hub are fetched, if nothing else is wrong. `task_code`: the Python of which tasks
+    of lm-evaluation-harness may name functions.
     """
     checks = _Checks(downloads, only_looks, is_whole, fetches)
     by_section = {
@@ -70,7 +73,9 @@ def find_input_faults(
         (settings.checkpoints for settings in by_section[CHECKPOINTS]), checks.faults
     )
     harness_tasks.find_harness_faults(
-        (settings.checkpoints for settings in by_section[CHECKPOINTS]), checks.faults
+        (settings.checkpoints for settings in by_section[CHECKPOINTS]),
+        checks.faults,
+        task_code,
     )
     sound_folders = checks.check_models(by_section[MODEL])
     if is_whole:

@@ -32,6 +32,7 @@ from launcher.grids import (
 from launcher.grids.hub import Downloads
 from zsg_core import suites
 from zsg_core.data import readers
+from zsg_core.data.harness_tasks import TaskCode
 from zsg_core.data.prompts import CHAT
 from zsg_core.data.readers.format import Facts, Inspection, root_folder
 from zsg_core.errors import UserError
@@ -82,9 +83,12 @@ class Inputs:
         cache: Path,
         downloads: Downloads | None = None,
         keeps: bool = True,
+        task_code: tuple[TaskCode, ...] = (),
     ) -> None:
-        """`keeps`: whether what was read is written to the cache."""
+        """`keeps`: whether what was read is written to the cache; `task_code`: the Python
+        of which tasks of lm-evaluation-harness may name functions."""
         self._cache_path, self._keeps = cache, keeps
+        self.task_code = task_code
         self.downloads = downloads
         self._known = _read_cache(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
@@ -182,7 +186,7 @@ class Inputs:
             name: SuiteFile(str(path), self._folder(path, content.suite_files(name)))
             for name, path in paths.items()
         }
-        return files | harness_tasks.digest_tasks(checkpoints)
+        return files | harness_tasks.digest_tasks(checkpoints, self.task_code)
 
     def _digest_order_input(self, settings: Settings) -> str | None:
         """The digest of what the order reads of the user's file, kept by that file's

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, format_path
+from zsg_core.data.harness_tasks import TaskCode
 from zsg_core.errors import UserError
 from zsg_core.plugins import declarations, entries
 from zsg_core.plugins.declarations import MOST_BYTES, BadPlugin, PluginFile
@@ -162,6 +163,24 @@ def _enter(
         raise UserError(message) from None
     entries.enter_plugins(plugins)
     return plugins
+
+
+def list_task_code(grid: Path, plugins: Iterable[PluginFile]) -> tuple[TaskCode, ...]:
+    """The plugins of a grid file as Python of which tasks of lm-evaluation-harness may
+    name functions: where they lie, and what they hold."""
+    folder = grid.resolve().parent
+    by_name = {plugin.name: plugin for plugin in plugins}
+    return tuple(
+        TaskCode(
+            path=folder / plugin.name,
+            name=plugin.name,
+            digest=plugin.digest,
+            imported=tuple(by_name[name].digest for name in plugin.siblings),
+            defined=plugin.defined,
+            text=plugin.text,
+        )
+        for plugin in by_name.values()
+    )
 
 
 def describe_plugin(plugin: PluginFile) -> str:

@@ -240,7 +240,9 @@ def resolve_runs(
             " vicuna"
         )
     notes += _note_lists_by_place(runs.values())
-    notes += harness_tasks.note_absent_data(run.checkpoints for run in runs.values())
+    notes += harness_tasks.note_absent_data(
+        (run.checkpoints for run in runs.values()), code=digests.task_code
+    )
     return list(runs.values()), notes
 
 

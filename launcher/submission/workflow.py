@@ -218,7 +218,7 @@ def resolve_grid(
     workspace = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(workspace, profile.internet)
     stages = _judge_inputs(draft, grid, downloads, only_looks=only_looks)
-    inputs_read = _open_inputs(workspace, downloads, only_looks=only_looks)
+    inputs_read = _open_inputs(workspace, downloads, grid, only_looks=only_looks)
     runs, notes = runs_of.resolve_runs(grid, profile, inputs_read)
     runs, metric_notes = metric_versions.name_older_metrics(workspace, runs)
     notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
@@ -261,7 +261,9 @@ def _judge_inputs(
     by_point = [point.settings.by_stage() for point in grid.points]
     stages = list(itertools.chain.from_iterable(by_point))
     judged = [Judged(stage) for stage in stages]
-    faults = input_checks.find_input_faults(judged, downloads, only_looks=only_looks)
+    faults = input_checks.find_input_faults(
+        judged, downloads, only_looks=only_looks, task_code=grid.task_code
+    )
     for fault in faults:
         draft.add_input_fault(fault)
     draft.faults.raise_any()
@@ -270,7 +272,7 @@ def _judge_inputs(
 
 
 def _open_inputs(
-    workspace: Workspace, downloads: Downloads, *, only_looks: bool
+    workspace: Workspace, downloads: Downloads, grid: Grid, *, only_looks: bool
 ) -> inputs.Inputs:
     """What reads the files of runs, by the workspace's cache of digests. UserError for a
     workspace that cannot be made, where something is to be submitted."""
@@ -279,7 +281,9 @@ def _open_inputs(
     if refusal and not only_looks:
         raise refusal
     keeps = workspace.root.is_dir() and not refusal
-    return inputs.Inputs(workspace.digest_cache, downloads, keeps=keeps)
+    return inputs.Inputs(
+        workspace.digest_cache, downloads, keeps=keeps, task_code=grid.task_code
+    )
 
 
 def _refuse_impossible(estimates: Estimates) -> list[str]:
@@ -347,6 +351,7 @@ def _refuse(draft: Draft, *, reads_inputs: bool, only_looks: bool) -> NoReturn:
             only_looks=only_looks,
             is_whole=draft.is_whole,
             fetches=False,
+            task_code=draft.grid.task_code,
         )
         for fault in faults:
             draft.add_input_fault(fault)

@@ -3,10 +3,12 @@ without running anything of theirs.
 
 A task is named by a YAML file; a group names others, and a tag is carried by some.
 What is found of one: the files that decide it, the version that it says it has, and the
-data sets that it needs. A task of the user's may hold no code: `!function` and `class`
-import the Python file beside them, an unknown metric is fetched from the hub as a
-script, and so are a few kinds of data; those are refused here, before anything is
-submitted. What is shipped with the harness is trusted as any installed package is.
+data sets that it needs. A task of the user's may hold no code that the user has not
+allowed: `!function` imports the Python file beside it, which must be one that the grid
+names under `plugins` (TaskCode). `class` imports such a file, too, an unknown metric is
+fetched from the hub as a script, and so are a few kinds of data; those are refused here,
+before anything is submitted. What is shipped with the harness is trusted as any
+installed package is.
 """
 
 import importlib.util
@@ -56,6 +58,21 @@ _DEFINES = re.compile(
     re.MULTILINE,
 )
 _FROM_HUB = re.compile(r"\bevaluate\.load\(|\bfrom evaluate import\b")
+_FUNCTION_NAME = re.compile(
+    r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\.([A-Za-z_]\w*)", re.ASCII
+)
+# what is read here as it is written, of which a function would make something else
+_WRITTEN_OUT = (
+    "custom_dataset",
+    "dataset_kwargs",
+    "dataset_name",
+    "dataset_path",
+    "group",
+    "include",
+    "metadata",
+    "tag",
+    "unsafe_code",
+)
 
 
 def locate_shipped() -> Path | None:
@@ -69,6 +86,22 @@ def locate_shipped() -> Path | None:
 
 class FunctionName(str):
     """What `!function` names: code beside the file."""
+
+
+@dataclass(frozen=True)
+class TaskCode:
+    """A Python file of the user's whose functions tasks may name: one that the grid names
+    under `plugins`. `path`: where the user has it; `name`: as the grid calls it; `digest`:
+    the SHA-256 of its bytes; `imported`: those of the other plugins that it imports;
+    `defined`: the names that it gives at its top level to what it holds itself; `text`:
+    the file."""
+
+    path: Path
+    name: str
+    digest: str
+    imported: tuple[str, ...] = ()
+    defined: frozenset[str] = frozenset()
+    text: str = field(default="", repr=False)
 
 
 class _Constructor(SafeConstructor):
@@ -97,12 +130,12 @@ _Constructor.add_constructor(FUNCTION, _read_function)
 class TaskFile:
     """One YAML file with what it includes merged in, the nearer value first. `files`:
     itself and those; `functions`: all that any of them names, whether its value is in
-    force or not."""
+    force or not, each with the file that names it."""
 
     path: Path
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
-    functions: tuple[str, ...] = ()
+    functions: tuple[tuple[Path, str], ...] = ()
 
     @property
     def name(self) -> str | None:
@@ -126,7 +159,8 @@ class TaskFile:
 class HarnessTask:
     """A task, a group or a tag. `path`: the file that names it; `folders`: where the
     harness is to look; `files`: those that decide it; `version`: what it says of
-    itself; `data_sets`: what it needs of the hub, or of a clone."""
+    itself; `data_sets`: what it needs of the hub, or of a clone; `code`: the user's
+    Python of which it names functions."""
 
     name: str
     path: Path
@@ -134,6 +168,7 @@ class HarnessTask:
     files: tuple[Path, ...]
     version: str
     data_sets: tuple[str, ...] = ()
+    code: tuple[TaskCode, ...] = ()
 
 
 @dataclass
@@ -143,6 +178,7 @@ class _Closure:
 
     tasks: list[TaskFile] = field(default_factory=list[TaskFile])
     files: dict[Path, None] = field(default_factory=dict[Path, None])
+    code: dict[Path, TaskCode] = field(default_factory=dict[Path, TaskCode])
     opened: set[str] = field(default_factory=set[str])
     done: set[str] = field(default_factory=set[str])
 
@@ -161,11 +197,14 @@ class TaskShelf:
         folders: Sequence[Path] = (),
         shipped: Path | None = None,
         shipped_folders: Sequence[Path] = (),
+        code: Iterable[TaskCode] = (),
     ) -> None:
         """`folders`: those that are read whole; `shipped`: the folder `tasks` of the
         package lm_eval, of which only what is needed is read; `shipped_folders`: those of
-        these in which that is, where it is known."""
+        these in which that is, where it is known; `code`: the Python files of which tasks
+        in `folders` may name functions."""
         self._own, self._shipped = folders, shipped
+        self._code = {each.path: each for each in code}
         self._read: dict[Path, TaskFile] = {}
         self._shipped_folders = dict.fromkeys(shipped_folders)
         self._listed: dict[Path, list[TaskFile]] = {}
@@ -192,6 +231,7 @@ class TaskShelf:
             files=tuple(sorted(closure.files)),
             version=_read_version(first, closure.tasks),
             data_sets=tuple(needed),
+            code=tuple(closure.code[path] for path in sorted(closure.code)),
         )
 
     def _collect(self, name: str, closure: _Closure, depth: int) -> TaskFile:
@@ -211,17 +251,50 @@ class TaskShelf:
                     f"{format_brief(name)}: names more than {MOST_FILES} files"
                 )
             if file.is_group:
-                self._check_group(file)
+                self._check_group(file, closure)
                 self._collect_members(file.settings, file.path, closure, depth)
         closure.opened.discard(name)
         closure.done.add(name)
         return files[0]
 
-    def _check_group(self, group: TaskFile) -> None:
-        """UserError for a group of the user's that names code. What is shipped is
-        trusted."""
+    def _check_group(self, group: TaskFile, closure: _Closure) -> None:
+        """UserError for a group of the user's that names code which nobody has allowed;
+        adds to the closure what it may name. What is shipped is trusted."""
         if not self._is_shipped(group.path):
             _refuse_code(group)
+            self._add_code(group, closure)
+
+    def _add_code(self, file: TaskFile, closure: _Closure) -> None:
+        """Adds the Python files of which a user's task or group names functions.
+
+        They are looked for as the harness does, beside the file that names them, but
+        among the grid's plugins alone, which somebody has allowed. UserError for any
+        other function, such as one of an installed module.
+        """
+        for path, name in file.functions:
+            code = self._find_code(path, name)
+            if _FROM_HUB.search(code.text):
+                raise _refuse(
+                    path,
+                    f"its {code.name} takes a metric from the hub (evaluate.load), which nodes"
+                    " do not fetch",
+                )
+            closure.code[code.path] = code
+
+    def _find_code(self, path: Path, name: str) -> TaskCode:
+        """The Python file that has a function which a task file names. UserError where
+        the grid names no such plugin, and where that has no such function."""
+        found = split_function(name)
+        code = None if found is None else self._code.get(locate_code(path, found[0]))
+        if found is None or code is None:
+            raise _refuse(path, _explain_code(path, name))
+        if found[1] not in code.defined:
+            raise _refuse(
+                path,
+                f"names {format_brief(name)}, and {code.name} defines no"
+                f" {found[1]} at its top level.{suggest_nearest(found[1], sorted(code.defined))}",
+            )
+        return code
 
     def _collect_members(
         self, group: Mapping[str, Any], path: Path, closure: _Closure, depth: int
@@ -308,7 +381,8 @@ class TaskShelf:
                 path, "its includes are nested in a circle, or name a file twice"
             )
         seen.add(resolved)
-        settings, functions = read_task_yaml(path)
+        settings, names = read_task_yaml(path)
+        functions = [(path, name) for name in names]
         included = settings.pop("include", [])
         merged: dict[str, Any] = {}
         files = [path]
@@ -401,6 +475,7 @@ class TaskShelf:
             self._check_shipped(task, closure)
             return _list_data_sets(settings)
         _refuse_code(task)
+        self._add_code(task, closure)
         _refuse_unknown_metrics(task, metrics)
         self._add_data_files(task, closure)
         names = _list_data_sets(settings)
@@ -540,6 +615,31 @@ def _refuse_changes(settings: Mapping[str, Any], path: Path) -> None:
     _refuse_unknown_metrics(group, _list_metrics(group))
 
 
+def split_function(name: str) -> tuple[str, str] | None:
+    """The module, with dots where it lies in folders, and the name in it that `!function`
+    is of; None of what is no such name."""
+    found = _FUNCTION_NAME.fullmatch(name)
+    return None if found is None else (found[1], found[2])
+
+
+def locate_code(path: Path, module: str) -> Path:
+    """Where the harness looks for a module that a task file names: beside the file, links
+    of the file's own path followed."""
+    return path.resolve().parent / f"{module.replace('.', '/')}.py"
+
+
+def _explain_code(path: Path, name: str) -> str:
+    """Why a function that a task file names is not run, and what can be done."""
+    why = f"names Python code ({FUNCTION} {format_brief(name)}), which zsg does not run"
+    found = split_function(name)
+    if found is None or not locate_code(path, found[0]).is_file():
+        return f"{why}; write it as a template, or put the rows as they are to be read"
+    return (
+        f"{why} unless the grid names {found[0].replace('.', '/')}.py, beside it, under"
+        " `plugins`, and you allow it; or write it as a template"
+    )
+
+
 def _list_metrics(task: TaskFile) -> list[Any]:
     """The metrics that a task names. UserError for one that is fetched from the hub."""
     metrics = task.settings.get("metric_list") or []
@@ -552,16 +652,22 @@ def _list_metrics(task: TaskFile) -> list[Any]:
 
 
 def _refuse_code(task: TaskFile) -> None:
-    """UserError for a task of the user's that names code, a prompt of another library
-    or options of which some run code."""
-    functions = task.functions
-    if functions or "class" in task.settings:
-        named = f"{FUNCTION} {functions[0]}" if functions else "class"
+    """UserError for a task of the user's that is a class of Python, takes a prompt of
+    another library or options of which some run code, and for a function where plan reads
+    a value. Other functions are judged by their files."""
+    if "class" in task.settings:
         raise _refuse(
             task.path,
-            f"names Python code ({format_brief(named)}), which zsg does not run; write it as"
-            " a template, or put the rows as they are to be read",
+            "names Python code (class), which zsg does not run; write it as a template, or"
+            " put the rows as they are to be read",
         )
+    for key in _WRITTEN_OUT:
+        if any(_list_functions(task.settings.get(key))):
+            raise _refuse(
+                task.path,
+                f"names Python code for {key}, which is to be written out; put the rows as"
+                " they are to be read",
+            )
     if task.settings.get("use_prompt") is not None:
         raise _refuse(task.path, "takes its prompt from another library (use_prompt)")
     options = task.settings.get("dataset_kwargs") or {}
@@ -576,9 +682,12 @@ def _refuse_code(task: TaskFile) -> None:
 
 
 def _refuse_unknown_metrics(task: TaskFile, metrics: Iterable[Any]) -> None:
-    """UserError for a metric that the harness would fetch from the hub as a script."""
+    """UserError for a metric that the harness would fetch from the hub as a script. One
+    that is a function is judged by its file."""
     for metric in metrics:
         name = metric.get("metric") if isinstance(metric, Mapping) else metric
+        if isinstance(name, FunctionName):
+            continue
         if not isinstance(name, str) or name not in KNOWN_METRICS:
             suggestion = suggest_nearest(str(name), sorted(KNOWN_METRICS))
             raise _refuse(

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from zsg_core.registry import AT
 
@@ -44,6 +44,15 @@ _ENCODINGS = ("utf-8", "utf-8-sig")
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 _SEEN = "\t\n\f"
 _SAMPLE = '@zsg.metric("closeness")'
+# what one may look for among the kinds, and how it is done instead
+_ABSENT = {
+    "family": (
+        ". A family of models needs no plugin: what transformers has is trained as it is,"
+        " and counted from the tensors of its folder"
+    ),
+    "maker": "; makers of data are modules of zsg's",
+    "optimizer": "; optimizers are modules of zsg's",
+}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -84,12 +93,14 @@ class Declared:
 class PluginFile:
     """A plugin: `name` as the grid gives it, its bytes as they were read, what it
     declares. `siblings`: the names of the other plugins that it imports, with those that
-    these import."""
+    these import; `defined`: the names that it gives, at its top level, to functions,
+    classes and values of its own, not to what it imports."""
 
     name: str
     content: bytes
     declared: tuple[Declared, ...] = ()
     siblings: tuple[str, ...] = ()
+    defined: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -137,6 +148,7 @@ def read_plugins(
             content=contents[name],
             declared=tuple(tree.list_declared(sources)),
             siblings=siblings,
+            defined=frozenset(trees[name].list_defined()),
         )
         plugins.append(plugin)
     _refuse_doubles(plugins)
@@ -198,6 +210,7 @@ class _Tree:
     def list_declared(self, siblings: Sequence[str]) -> Iterator[Declared]:
         """What it declares, in its order. `siblings`: the texts of what it imports."""
         self._refuse_other_names()
+        self._refuse_other_kinds()
         declaring: list[tuple[ast.FunctionDef, list[ast.Call]]] = []
         calls: set[int] = set()
         for node in self._module.body:
@@ -212,6 +225,21 @@ class _Tree:
             digest = self._digest(node, functions, siblings)
             for call in decorators:
                 yield self._read_call(node, call, digest)
+
+    def list_defined(self) -> Iterator[str]:
+        """The names that statements at the top level give to functions, classes and
+        values; none of what is imported."""
+        for node in self._module.body:
+            if isinstance(node, Definition):
+                yield node.name
+                continue
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if isinstance(node, ast.AnnAssign) and node.value is not None:
+                targets = [node.target]
+            for target in targets:
+                yield from (
+                    each.id for each in ast.walk(target) if isinstance(each, ast.Name)
+                )
 
     def _fault(self, line: int, message: str) -> BadPlugin:
         """The error of a line of this file."""
@@ -298,6 +326,19 @@ class _Tree:
             for decorator in node.decorator_list
             if isinstance(decorator, ast.Call) and _is_ours(decorator.func)
         ]
+
+    def _refuse_other_kinds(self) -> None:
+        """BadPlugin for a decorator of zsg's that is no kind of declaration."""
+        for node in self._nodes:
+            decorators = node.decorator_list if isinstance(node, Definition) else []
+            for decorator in decorators:
+                named = decorator.func if isinstance(decorator, ast.Call) else decorator
+                if not _is_of_module(named) or named.attr in KINDS:
+                    continue
+                told = f"zsg.{named.attr} declares nothing; there are {_list_kinds()}"
+                raise self._fault(
+                    decorator.lineno, f"{told}{_ABSENT.get(named.attr, '')}"
+                )
 
     def _refuse_hidden(self, calls: Collection[int]) -> None:
         """BadPlugin for a use of a decorator that is no declaration. `calls`: those that
@@ -427,12 +468,21 @@ def _list_named(
 
 def _is_ours(node: ast.AST) -> bool:
     """Whether an expression is one of zsg's decorators."""
+    return _is_of_module(node) and node.attr in KINDS
+
+
+def _is_of_module(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    """Whether an expression is `zsg.NAME`."""
     return (
         isinstance(node, ast.Attribute)
-        and node.attr in KINDS
         and isinstance(node.value, ast.Name)
         and node.value.id == MODULE
     )
+
+
+def _list_kinds() -> str:
+    """The decorators that there are."""
+    return ", ".join(f"zsg.{kind}" for kind in KINDS)
 
 
 def _is_docstring(node: ast.stmt) -> bool:

@@ -101,6 +101,27 @@ def find_function(declared: Declared) -> Function:
     return _LOADED.functions[key]
 
 
+def find_plugin(digest: str) -> PluginFile | None:
+    """The plugin that this process may run whose file has this SHA-256."""
+    for plugin in _LOADED.plugins.values():
+        if plugin.digest == digest:
+            return plugin
+    return None
+
+
+def find_defined(plugin: PluginFile, name: str) -> Any:
+    """What a plugin's file calls so at its top level; the file is run if it was not yet.
+    PluginError for a file that fails, and for a name that it does not define."""
+    if name not in plugin.defined:
+        raise PluginError(f"{plugin.name}: defines no {name} at its top level")
+    for path, loaded in list(_LOADED.plugins.items()):
+        if loaded.digest == plugin.digest:
+            module = _load(path)
+            if name in module.__dict__:
+                return module.__dict__[name]
+    raise PluginError(f"{plugin.name}: {name} is not there once the file was run")
+
+
 def _find_path(declared: Declared) -> str:
     """Where the copy lies that declares this, of those that this process may run.
 

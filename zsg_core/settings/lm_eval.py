@@ -75,7 +75,8 @@ class LmEvalSettings(Strict):
         description=(
             "A folder with task files (YAML) of yours, as the harness' --include_path. "
             "Null means its own tasks only. A task that names Python code "
-            "(`!function`) is refused there."
+            "(`!function`) is refused there, unless the grid names that file under "
+            "`plugins`."
         ),
     )
     data_path: FolderName | None = Field(
