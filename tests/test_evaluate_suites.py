@@ -2,9 +2,11 @@
 no other from its score?"""
 
 import json
+import math
 import os
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +30,7 @@ from tests.lib.forked_jobs import wait_until
 from tests.lib.journal_rows import plain_rows
 from tests.lib.mlflow_contents import assert_exactly_once, child_runs
 from tests.lib.requirements import need
-from tests.lib.small_benchmarks import cut, reward_model
+from tests.lib.small_benchmarks import ASKED, cut, reward_model
 from tests.lib.train_bench import Bench
 from zsg_core import suites
 from zsg_core.metrics.scoring import Answered
@@ -338,6 +340,83 @@ def test_a_killed_evaluator_scores_nothing_twice(
             one.suite: one for one in answers.find_kept(run) if one.suite == name
         }.values()
         assert len(answers.read_answers(run, kept.place)) == count
+
+
+def compared(folder: Path, cache: Path, server: FakeJudge, lacking: int) -> list[Suite]:
+    """The suite of a win rate beside a baseline that lacks the last answers."""
+    asked_ids = [f"mt_bench/{n}:{turn}" for n in ASKED for turn in (1, 2)]
+    rows = [
+        json.dumps({"id": item, "answer": "The baseline's."})
+        for item in asked_ids[: len(asked_ids) - lacking]
+    ]
+    (folder / "baseline.jsonl").write_text("\n".join(rows))
+    mt_bench = {
+        "path": str(folder / "question.jsonl"),
+        "max_new_tokens": 4,
+        "baseline": str(folder / "baseline.jsonl"),
+        "judge": {
+            "base_url": server.uri,
+            "model": "gpt-4",
+            "prompts": str(folder / "judge_prompts.jsonl"),
+        },
+    }
+    settings = CheckpointSettings.model_validate(
+        {"metrics": ["win_rate"], "snapshots": 9, "suites": {"mt_bench": mt_bench}}
+    )
+    return list(suites.select_suites(settings, Inputs(cache).digest_suites(settings)))
+
+
+def prefer_baseline(user: str, number: int) -> Answer:
+    """What a judge says that likes the baseline better, wherever it stands."""
+    first, _, _second = user.partition("Assistant B")
+    return said("[[A]]" if "The baseline's." in first else "[[B]]")
+
+
+@pytest.mark.data
+def test_a_killed_comparison_goes_on_with_the_verdicts_that_it_had(
+    bench: Bench, run: Path, folder: Path, tmp_path: Path, judge
+) -> None:
+    """Both places of each turn are asked once in all, whoever asks; what the baseline
+    says nothing to is told with the answers and has no score."""
+    is_open = threading.Event()
+
+    def reply(user: str, number: int) -> Answer:
+        if server.asked.total() > 5:
+            is_open.wait(60)
+        return prefer_baseline(user, number)
+
+    server = judge(reply)
+    wanted = compared(folder, tmp_path / "digests", server, lacking=1)
+    killed = bench.jobs.start(serve([run], suites=wanted, lease_s=1))
+    ratings = run.parent.parent / "ratings.jsonl"
+    kept = lambda: len(ratings.read_text().split()) if ratings.exists() else 0  # noqa: E731
+    wait_until(lambda: kept() > 0 or killed[0].ended())
+    killed[0].send(signal.SIGKILL)
+    assert killed[0].ended(within_s=5)
+    before = {json.loads(line)["prompt"] for line in _list_lines(ratings)}
+    assert before and scores(run, "win_rate") == {}
+    is_open.set()
+    server.asked.clear()
+    assert bench.jobs.run(serve([run], suites=wanted, lease_s=1))["outcome"] == "done"
+
+    assert scores(run, "win_rate") == {0: 0.0, 9: 0.0, 18: 0.0}
+    rows = [json.loads(line) for line in _list_lines(ratings)]
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    assert server.asked.total() == len(rows) - len(before)
+    assert {row["id"].rpartition("|")[2] for row in rows} == {"first", "second"}
+    items = read_test_losses(run, "win_rate")
+    for values in items.losses:
+        assert values[:-1].tolist() == [0] * (TURNS - 1)
+        assert math.isnan(values[-1])
+    [*events] = [row["data"] for row in plain_rows(run) if row["data"].get("judged")]
+    for event in events:
+        told = "; ".join(event["flags"])
+        assert "the baseline has no answer beside 1 of the model's 6" in told
+        assert "win_rate: 1 of 6 items have no score" in told
+
+
+def _list_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line]
 
 
 @pytest.mark.data

@@ -218,3 +218,10 @@ def suite(name: str, **how: int) -> Suite:
 def test_the_longest_answer_with_its_prompt(suites: list[Suite], row: int) -> None:
     """Of the suites that are asked for, within the model's 4096 positions."""
     assert evaluator_fit.bound_row(suites, 512, 4096) == row
+
+
+def test_a_makers_prompt_is_not_taken_for_the_whole_context_of_its_model() -> None:
+    """Instructions, a text of the data and a reply of before it, then the reply; of a
+    model with few positions these."""
+    assert evaluator_fit.bound_made_row(512, 1024, 1 << 20) == 1024 + 1024 + 2 * 512
+    assert evaluator_fit.bound_made_row(512, 1024, 2048) == 2048

@@ -1,8 +1,10 @@
 """Do tasks of lm-evaluation-harness give, by zsg's own scoring and answering, what the
 harness finds by itself, item by item?"""
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -252,6 +254,51 @@ def test_prompts_are_kept_and_answers_are_not(
     swapped_likelihoods = list(map(list_likelihoods, swapped.outputs))
     assert swapped_likelihoods == list(map(list_likelihoods, fresh.outputs))
     assert swapped_likelihoods != list(map(list_likelihoods, first.outputs))
+
+
+def test_keys_that_share_a_task_ask_the_model_once(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task, the group that it is of and another group of the same: each has what it
+    finds alone, of requests that the weights answer once. The same holds for answers
+    that are generated, and for what a job before has kept."""
+    from jobs.evaluating.harness_replies import HeldReplies
+    from jobs.evaluating.scored_requests import ScoredRequests
+
+    asked: list[int] = []
+    measure = ScoredRequests.measure
+
+    def count(self: Any, *arguments: Any) -> Any:
+        found = measure(self, *arguments)
+        asked.append(len(found))
+        return found
+
+    names = ("tiny_mmlu_birds", "tiny_mmlu", "tiny_mmlu_macro", "tiny_gsm")
+    loaded = {name: held.load(name, fewshot_seed=7) for name in names}
+    alone = {name: one.take(name, held.hold()) for name, one in loaded.items()}
+    monkeypatch.setattr(ScoredRequests, "measure", count)
+    replies = HeldReplies()
+    for name in names:
+        for _ in range(2):
+            hold = dataclasses.replace(held.hold(), replies=replies)
+            shared = loaded[name].take(name, hold)
+            assert shared.outputs == alone[name].outputs
+            assert shared.values == alone[name].values
+    items = {name: len(alone[name].ids) for name in names}
+    assert asked == [4 * items["tiny_mmlu_birds"], 4 * (14 - items["tiny_mmlu_birds"])]
+    assert shared.reused == items["tiny_gsm"]
+
+    kept = HeldReplies()
+    for line in map(
+        json.dumps, (alone["tiny_gsm"].outputs, alone["tiny_mmlu"].outputs)
+    ):
+        kept.keep_items(json.loads(line))
+        kept.keep_items(json.loads(line))
+    asked.clear()
+    for name in names:
+        hold = dataclasses.replace(held.hold(), replies=kept)
+        assert loaded[name].take(name, hold).outputs == alone[name].outputs
+    assert not asked
 
 
 def test_a_template_that_reaches_for_python_is_stopped(

@@ -257,10 +257,63 @@ def test_a_rating_in_a_cut_reply_that_may_be_all_thought_does_not_count(
     assert "judge.max_tokens" in judged.missing["q:0"]
 
 
+@pytest.mark.parametrize("is_drawn", [False, True])
+def test_a_reply_that_was_cut_is_asked_for_once_more_with_more_room(
+    serve, tmp_path: Path, *, is_drawn: bool
+) -> None:
+    """It would be cut again there. One that is cut with more room is not asked for a
+    third time; what it took, and what helps, is told."""
+
+    def write(body: dict[str, Any]) -> Answer:
+        if is_drawn and "temperature" in body:
+            return refuse("temperature", "Unsupported")
+        text = "On and on" if body["max_tokens"] < needed[0] else "[[4]]"
+        return reply(
+            {"content": text}, "stop" if "[" in text else "length", usage=USAGE
+        )
+
+    needed = [4096]
+    server = serve(write)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    judged = ask(server, tmp_path / "1")
+    assert (judged.ratings, judged.widened) == ({"q:0": 4.0}, 1)
+    assert judged.spent.requests == 2
+    found = JudgedAnswers()
+    found.add(1, judged)
+    assert "1 of the judge's replies to 1 answers were cut" in found.list_flags()[0]
+    assert "judge.max_tokens" in found.list_flags()[0]
+    needed[0] = 5000
+    judged = ask(server, tmp_path / "2")
+    assert judged.reasons == {judges.CUT: 1}
+    assert judged.missing["q:0"].startswith("cut at 4096 tokens before a rating; raise")
+    assert judged.missing["q:0"].endswith(", 2 times")
+    assert judged.spent.requests == 2
+
+
+def test_a_judge_that_has_no_more_room_has_not_refused_the_answer(
+    serve, tmp_path: Path
+) -> None:
+    """It stays one whose reply was cut, and the name of the setting is not learnt to be
+    another."""
+
+    def write(body: dict[str, Any]) -> Answer:
+        if body["max_tokens"] > 3000:
+            return refuse("max_tokens", "max_tokens may only be 3000 at most")
+        return reply({"content": "On and on"}, "length")
+
+    server = serve(write)
+    judged = ask(server, tmp_path, 2)
+    assert judged.reasons == {judges.CUT: 2}
+    assert "a longer reply it refuses: HTTP 400" in judged.missing["q:0"]
+    assert server.asked.total() == 4
+
+
 def test_what_a_judge_took_is_counted_with_replies_that_gave_no_rating(
     serve, tmp_path: Path
 ) -> None:
-    """Three tries at one answer are three replies; one without a count is told."""
+    """Three tries at one answer, each drawn anew, are three replies; one without a count
+    is told."""
     replies = iter(
         [
             reply({"content": "Hm."}, usage=USAGE),
@@ -268,7 +321,12 @@ def test_what_a_judge_took_is_counted_with_replies_that_gave_no_rating(
             reply({"content": "[[4]]"}, usage=USAGE),
         ]
     )
-    judged = ask(serve(lambda body: next(replies)), tmp_path)
+
+    def draw(body: dict[str, Any]) -> Answer:
+        is_refused = "temperature" in body
+        return refuse("temperature", "Unsupported") if is_refused else next(replies)
+
+    judged = ask(serve(draw), tmp_path)
     spent = judged.spent
 
     assert (spent.requests, spent.read, spent.written) == (3, 200, 40)

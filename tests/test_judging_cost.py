@@ -10,6 +10,8 @@ from launcher.planning.plan import Allow
 from launcher.submission import workflow
 from launcher.submission.submit_plan import SubmitPlanner
 from launcher.workspace.ledger import Ledger
+from zsg_core.errors import UserError
+from zsg_core.metrics import pairs
 from zsg_core.metrics.mt_bench import NAMES
 
 GRID = """
@@ -56,6 +58,16 @@ def write_files(folder: Path) -> None:
     ]
     lines = "".join(json.dumps(row) + "\n" for row in prompts)
     (folder / "judge_prompts.jsonl").write_text(lines)
+
+
+def add_pair_prompts(folder: Path) -> None:
+    """The prompts that compare two answers, beside those that rate one."""
+    rows = [
+        {"name": name, "system_prompt": "", "prompt_template": "{answer_a}{answer_b}"}
+        for name in pairs.NAMES.values()
+    ]
+    with (folder / "judge_prompts.jsonl").open("a") as file:
+        file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def describe_plan(folder: Path, prices: str) -> str:
@@ -111,3 +123,29 @@ def test_each_longest_reply_of_a_judge_is_counted_as_it_is(
 
     assert "and 120 tokens of replies" in lines[-2]
     assert "and 240 tokens of replies" in lines[-1]
+
+
+def test_a_baseline_that_lacks_answers_is_told_and_one_that_has_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anybody is asked; the judge's requests are those of the turns that it has."""
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    add_pair_prompts(tmp_path)
+    text = GRID.replace("PRICES", "").replace("mt_bench]", "win_rate]")
+    text = text.replace("samples: 2", "baseline: baseline.jsonl")
+    row = {"id": "mt_bench/1:1", "answer": "abc"}
+    (tmp_path / "baseline.jsonl").write_text(json.dumps(row))
+    asked, told = describe_grid(tmp_path, text)[-2:]
+
+    assert "rates answers: 12 requests at most" in asked
+    assert told == (
+        f"win_rate: the baseline {tmp_path / 'baseline.jsonl'} has no answer to 1 of 2 turns,"
+        " or to one before them, and these enter no win rate; the first is 'mt_bench/1:2'"
+    )
+    row["id"] = "quiz/1"
+    (tmp_path / "baseline.jsonl").write_text(json.dumps(row))
+    with pytest.raises(
+        UserError, match=r"answers no question of .*'quiz/1'.*bench/1:1"
+    ):
+        describe_grid(tmp_path, text)

@@ -232,6 +232,22 @@ def test_a_model_of_a_folder_that_does_not_fit_a_gpu_is_refused(
     assert any("asks the model in" in line for line in planned.describe_jobs())
 
 
+def test_a_model_with_a_long_context_that_fits_a_gpu_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No prompt of a maker's is as long as the context, which alone would not fit."""
+    monkeypatch.chdir(tmp_path)
+    folder = write_model(tmp_path / "long", "7B")
+    config = json.loads((folder / "config.json").read_text())
+    config["max_position_embeddings"] = 1 << 20
+    (folder / "config.json").write_text(json.dumps(config))
+    remember(tmp_path / "work", folder)
+    make = "{rft: {samples: 3, max_new_tokens: 8}, by: {path: long}}"
+    planned = Planned(tmp_path, make, "a100-80g")
+
+    assert any("asks the model in" in line for line in planned.describe_jobs())
+
+
 @pytest.mark.parametrize(("tokens", "is_told"), [(24, True), (512, False)])
 def test_a_limit_that_cuts_every_tag_off_is_told(
     tokens: int, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobs.evaluating.items import Dialogues
@@ -219,3 +220,34 @@ def test_a_baseline_has_one_answer_to_each_turn(tmp_path: Path) -> None:
     path.write_text("")
     with pytest.raises(BadData):
         pairs.read_baseline(path)
+
+
+def test_what_the_baseline_says_nothing_to_is_told_and_no_tie(
+    serve, tmp_path: Path
+) -> None:
+    """A second turn without its first is lacking, too; nothing that could be compared is
+    lost in silence."""
+    suite = make_suite(tmp_path, serve(judge_by("own")), "win_rate")
+    items = object.__new__(Dialogues)
+    items.questions = [QUESTION]
+    made = Scorers(tmp_path / "ratings.jsonl", "cpu", {})
+    path = Path(suite.files[suites.BASELINE].path)
+
+    def score_beside(baseline: dict[str, str]) -> Any:
+        rows = [json.dumps({"id": item, "answer": baseline[item]}) for item in baseline]
+        path.write_text("\n".join(rows))
+        digest = content.folder_digest(path, [path], content.sha256_of([path]))
+        changed = suite.files | {suites.BASELINE: SuiteFile(str(path), digest)}
+        beside = msgspec.structs.replace(suite, files=changed)
+        return made.score(beside, items, ["win_rate"], answers())
+
+    half = score_beside({"mt_bench/1:1": "other first"})
+    assert half.scores.by_item["win_rate"] == {"mt_bench/1:1": 100.0}
+    assert half.scores.values == {"win_rate": 100.0}
+    told = (
+        "the baseline has no answer beside 1 of the model's 2, and these count for nothing: the"
+        " first is 'mt_bench/1:2'"
+    )
+    assert told in half.scores.flags
+    none = score_beside({"mt_bench/1:2": "other second"})
+    assert "answer to none of their questions" in none.failed["win_rate"]

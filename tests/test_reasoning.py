@@ -12,7 +12,13 @@ from launcher.grids import model_tokenizer
 from tests.lib.model_folders import SMALL, write_tokenizer
 from zsg_core import suites
 from zsg_core.metrics import external_scores
-from zsg_core.metrics.reasoning import cut_answers, find_answer
+from zsg_core.metrics.reasoning import (
+    CHANNELS,
+    cut_answers,
+    find_answer,
+    is_of_channels,
+    part_reasoning,
+)
 from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import Suite
@@ -60,6 +66,8 @@ def test_what_an_older_zsg_scored_with_its_reasoning_is_told_from_what_is_cut() 
         ({"<think>": 258}, None),
         ({"<think>": 258, "</think>": 259}, ("<think>", "</think>")),
         ({"[THINK]": 258, "[/THINK]": 259}, ("[THINK]", "[/THINK]")),
+        ({"<|channel|>": 258}, None),
+        ({"<|channel|>": 258, "<|message|>": 259}, CHANNELS),
     ],
 )
 def test_a_tokenizer_with_both_tokens_has_marks(
@@ -166,3 +174,56 @@ def test_marks_that_are_special_tokens_stand_in_texts() -> None:
     assert words.text([7, 1, 8, 2]) == "ab"
     assert keeping.text([7, 1, 8, 2]) == "[THINK]a[/THINK]b"
     assert words.keeping(("<think>", "</think>")) is words
+
+
+@pytest.mark.engine
+def test_channels_that_are_begun_by_special_tokens_stand_in_texts() -> None:
+    """gpt-oss' marks are words between control tokens; the other ones stay hidden."""
+    from jobs.model.vocabulary import Vocabulary
+
+    special = {"<|channel|>": 7, "<|message|>": 8, "<|end|>": 9}
+    spelt = {1: "analysis", 2: "final", 3: "No. ", 4: "assistant", 5: "4"}
+
+    def text(ids: Sequence[int]) -> str:
+        return "".join(spelt.get(one, "") for one in ids)
+
+    words = Vocabulary(lambda text: [], 0, 0, text, special.get)
+    said = words.keeping(CHANNELS).text([7, 1, 8, 3, 9, 4, 7, 2, 8, 5])
+
+    assert said == f"{CHANNELS[0]}No. assistant{CHANNELS[1]}4"
+    assert part_reasoning(said, [CHANNELS]).answer == "4"
+
+
+STRIPPED = "analysisWe need 2 + 2. finalassistantfinalIt is 4."
+
+
+def test_channels_without_their_control_tokens_are_parted_of_such_models_alone() -> (
+    None
+):
+    """A decoder or a server took these out; of any other model the words are text."""
+    parted = part_reasoning(STRIPPED, has_channels=True)
+    assert (parted.answer, parted.had_reasoning) == ("It is 4.", True)
+    assert part_reasoning(STRIPPED).answer == STRIPPED
+    still = part_reasoning("analysisWe need", has_channels=True)
+    assert (still.answer, still.is_open) == ("", True)
+    for text in ("My analysis: assistantfinal", "It is 4.", ""):
+        assert part_reasoning(text, has_channels=True).answer == text
+    cut = cut_answers([answered(STRIPPED, 0), answered("4", 1)], CHANNELS)
+    assert [one.answer for one in cut.answers] == ["It is 4.", "4"]
+    assert cut_answers([answered(STRIPPED, 0)], MARKS).answers[0].answer == STRIPPED
+
+
+@pytest.mark.parametrize(
+    ("model", "has_channels"),
+    [
+        ("openai/gpt-oss-20b", True),
+        ("GPT_OSS", True),
+        ("gpt-4", False),
+        ("gptossified", False),
+    ],
+)
+def test_a_models_name_says_that_it_answers_in_channels(
+    model: str, *, has_channels: bool
+) -> None:
+    """A judge is known by nothing else."""
+    assert is_of_channels(model) == has_channels

@@ -23,6 +23,7 @@ from tests.lib.published_llamas import CONFIGS
 from tests.lib.shipped_grids import GRIDS, ROOT, STUDIES, TEMPLATES
 from zsg_core.data import mixing
 from zsg_core.families.registry import shape_of_config
+from zsg_core.metrics import summaries
 from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
 from zsg_core.stats.verdict import TAIL, compute_order_chance
@@ -50,6 +51,12 @@ def write_roomy_profile(path: Path, folder: Path) -> str | None:
     return str(roomy)
 
 
+def need_harness(path: Path) -> None:
+    """Skips a template with tasks of lm-evaluation-harness where that is not installed."""
+    if "lm_eval/" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("lm_eval", reason="no lm-evaluation-harness")
+
+
 @pytest.mark.parametrize(
     "path", GRIDS, ids=lambda path: str(path.relative_to(ROOT / "templates"))
 )
@@ -61,6 +68,7 @@ def test_a_template_plans_cleanly(
 ) -> None:
     """Every run of it would be submitted and fits; nothing is merged, left out without
     effect, or warned of, once the profile says how much memory the site's nodes have."""
+    need_harness(path)
     monkeypatch.chdir(shelved)
     profile = write_roomy_profile(path, shelved)
     opened = workflow.open_grid(path, profile, shelved / "work")
@@ -106,6 +114,7 @@ def test_a_template_can_be_tried_small(
     path: Path, shelved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--smoke` makes runs of the tiny model of it, on the CPUs of this machine."""
+    need_harness(path)
     monkeypatch.chdir(shelved)
     opened = workflow.open_grid(path, "local", shelved / "small", smoke=True)
 
@@ -426,6 +435,29 @@ def test_each_set_of_flan_palm_s_tasks_holds_the_smaller() -> None:
     assert {run.train.lr for run in others} == {1e-5}
     shares = [source.share for source in list(base.data.by_source().values())[:4]]
     assert shares == [3, 52, 15, 30]
+
+
+def test_flan_palm_s_average_is_of_its_six_suites() -> None:
+    """MMLU and BBH direct and with chains of thought, TyDiQA direct, MGSM with chains of
+    thought; by hand 100 (score - guess) / (100 - guess), in the mean: (40 + 34.67 +
+    24.63 + 19.25 + 60 + 12) / 6."""
+    grid = grids.load_grid(STUDIES / "flan-palm-tasks.yaml")
+    suites = {
+        "source/mmlu/rank_accuracy": 55.0,
+        "lm_eval/mmlu_flan_cot_fewshot": 0.51,
+        "source/bbh/rank_accuracy": 44.0,
+        "lm_eval/bbh_cot_fewshot": 0.40,
+        "source/tydiqa/exact_match": 60.0,
+        "lm_eval/mgsm_cot_native": 0.12,
+    }
+    chances = grid.summaries.averages["suites"]
+    assert list(chances) == list(suites)
+    average = summaries.average_scores(suites, chances)
+    assert average == pytest.approx(31.757141)
+    for suite in suites:
+        assert summaries.average_scores({**suites, suite: 1.0}, chances) != average
+    metrics = set(grid.points[0].settings.checkpoints.metrics)
+    assert metrics >= {suite for suite in suites if suite.startswith("lm_eval/")}
 
 
 def test_batches_of_muppet_are_of_many_tasks_or_of_one() -> None:

@@ -22,7 +22,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +41,13 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from jobs.evaluating.harness_prompts import PromptWriter
+from jobs.evaluating.harness_replies import (
+    REQUESTS,
+    AnswerSome,
+    HeldReplies,
+    Reply,
+    digest_request,
+)
 from jobs.evaluating.harness_values import (
     GroupFound,
     ItemFound,
@@ -90,25 +97,28 @@ MakeGenerator = Callable[[Mapping[str, Any]], Generator]
 @dataclass(frozen=True)
 class HeldModel:
     """The model as its weights are now. `budget`: the most tokens of a training
-    micro-batch."""
+    micro-batch; `replies`: what these weights have said to requests of other tasks."""
 
     model: AnswerLoss
     device: str
     budget: int
     positions: int
     make_generator: MakeGenerator
+    replies: HeldReplies = field(default_factory=HeldReplies)
 
 
 @dataclass(frozen=True)
 class HarnessTaken:
     """What was taken of a key: values by keys and items, and what the model said to
-    each request."""
+    each request. `reused`: how many of the requests it had answered already, for another
+    key at the same step."""
 
     values: KeyValues
     tasks: list[str]
     ids: list[str]
     outputs: list[dict[str, Any]]
     digest: str
+    reused: int = 0
 
 
 class _Templates(SandboxedEnvironment):
@@ -247,15 +257,18 @@ def _without_bar(iterable: Any, *_arguments: Any, **_options: Any) -> Any:
 
 class _ServedModel(LM):
     """The model as the harness asks it. Layouts of requests are kept from one
-    checkpoint to the next."""
+    checkpoint to the next; what these weights have said already is not asked again."""
 
     def __init__(self, writer: PromptWriter) -> None:
         super().__init__()
         self.writer = writer
         self.held: HeldModel | None = None
         self.cut: dict[str, int] = {}
-        self._scored: ScoredRequests | None = None
-        self._rolling: tuple[ScoredRequests, list[int]] | None = None
+        self.reused = 0
+        self._digests: dict[str, list[str]] = {}
+        self._pairs: list[tuple[list[int], list[int]]] = []
+        self._scored: tuple[tuple[int, ...], ScoredRequests] | None = None
+        self._rolling: tuple[tuple[int, ...], ScoredRequests, list[int]] | None = None
         self._prompts: list[list[int]] | None = None
 
     @property
@@ -274,14 +287,36 @@ class _ServedModel(LM):
         """A dialogue as one text."""
         return self.writer.write_dialogue(chat_history, add_generation_prompt)
 
+    def _ask_missing(
+        self, kind: str, requests: Sequence[Any], ask: AnswerSome
+    ) -> list[Reply]:
+        """The replies to requests of a kind; those that these weights have not answered
+        yet are asked for."""
+        if kind not in self._digests:
+            self._digests[kind] = [digest_request(each.args) for each in requests]
+        replies = self._model.replies.answer(self._digests[kind], ask)
+        self.reused += self._model.replies.reused
+        return replies
+
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """How likely continuations are after their contexts."""
+        if not self._pairs:
+            self._pairs = self.writer.encode_pairs([asks.args for asks in requests])
+            most = self._model.positions + 1
+            lengths = [len(before) + len(after) for before, after in self._pairs]
+            self.cut["loglikelihood"] = sum(length > most for length in lengths)
+        replies = self._ask_missing("loglikelihood", requests, self._score_pairs)
+        return cast("list[tuple[float, bool]]", replies)
+
+    def _score_pairs(self, missing: Sequence[int]) -> list[Reply]:
+        """The scores of some of the requests. Those that are missing at one checkpoint
+        are so at the next, so that their layout is kept."""
         model = self._model
-        if self._scored is None:
-            pairs = self.writer.encode_pairs([request.args for request in requests])
-            self._scored = ScoredRequests(pairs, model.positions)
-            self.cut["loglikelihood"] = self._scored.cut
-        scores = self._scored.measure(model.model, model.device, model.budget)
+        wanted = tuple(missing)
+        if self._scored is None or self._scored[0] != wanted:
+            pairs = [self._pairs[number] for number in wanted]
+            self._scored = wanted, ScoredRequests(pairs, model.positions)
+        scores = self._scored[1].measure(model.model, model.device, model.budget)
         return [(score.log_likelihood, score.is_greedy) for score in scores]
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
@@ -291,25 +326,44 @@ class _ServedModel(LM):
         A longer text is read in windows of the model's positions, of which the later
         ones have one token of what stands before them for context.
         """
+        texts = [asks.args[0] for asks in requests]
+
+        def score_texts(missing: Sequence[int]) -> list[Reply]:
+            return self._score_windows(missing, texts)
+
+        replies = self._ask_missing("loglikelihood_rolling", requests, score_texts)
+        return cast("list[float]", replies)
+
+    def _score_windows(
+        self, missing: Sequence[int], texts: Sequence[str]
+    ) -> list[Reply]:
+        """The scores of some of the texts, each the sum over its windows."""
         model = self._model
-        if self._rolling is None:
-            texts = self.writer.encode_rolling([asks.args[0] for asks in requests])
-            windows: list[tuple[list[int], list[int]]] = []
-            owners: list[int] = []
-            for number, ids in enumerate(texts):
-                overlapping = lm_eval.utils.get_rolling_token_windows(
-                    ids, self.writer.texts.first, model.positions, 1
-                )
-                for window in map(lm_eval.utils.make_disjoint_window, overlapping):
-                    windows.append(window)
-                    owners.append(number)
-            self._rolling = ScoredRequests(windows, model.positions), owners
-        scored, owners = self._rolling
-        sums = [0.0] * len(requests)
+        wanted = tuple(missing)
+        if self._rolling is None or self._rolling[0] != wanted:
+            windows, owners = self._lay_windows([texts[number] for number in wanted])
+            self._rolling = wanted, ScoredRequests(windows, model.positions), owners
+        _, scored, owners = self._rolling
+        sums = [0.0] * len(wanted)
         measured = scored.measure(model.model, model.device, model.budget)
         for owner, score in zip(owners, measured, strict=True):
             sums[owner] += score.log_likelihood
-        return sums
+        return list(sums)
+
+    def _lay_windows(
+        self, texts: Sequence[str]
+    ) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
+        """The windows of texts, and of which text each is."""
+        windows: list[tuple[list[int], list[int]]] = []
+        owners: list[int] = []
+        for number, ids in enumerate(self.writer.encode_rolling(texts)):
+            overlapping = lm_eval.utils.get_rolling_token_windows(
+                ids, self.writer.texts.first, self._model.positions, 1
+            )
+            for window in map(lm_eval.utils.make_disjoint_window, overlapping):
+                windows.append(window)
+                owners.append(number)
+        return windows, owners
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """The answers to contexts, each up to the first of its stops.
@@ -320,17 +374,34 @@ class _ServedModel(LM):
         if self._prompts is None:
             contexts = [request.args[0] for request in requests]
             self._prompts = self.writer.encode_prompts(contexts)
-        self.cut["generate_until"] = 0
-        answers = [""] * len(requests)
+        self.cut["generate_until"] = self._count_cut_prompts(requests)
+
+        def answer_some(missing: Sequence[int]) -> list[Reply]:
+            return self._generate(missing, requests)
+
+        replies = self._ask_missing("generate_until", requests, answer_some)
+        return cast("list[str]", replies)
+
+    def _count_cut_prompts(self, requests: Sequence[Any]) -> int:
+        """How many prompts leave no room for the longest answer."""
+        assert self._prompts is not None
+        count = 0
+        for prompt, request in zip(self._prompts, requests, strict=True):
+            longest = _take_length(dict(request.args[1]))
+            count += len(prompt) > self._model.positions - longest
+        return count
+
+    def _generate(self, missing: Sequence[int], requests: Sequence[Any]) -> list[Reply]:
+        """The answers to some of the requests, in their order."""
+        answers: dict[int, str] = {}
         by_way: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            by_way.setdefault(repr(request.args[1]), []).append(number)
+        for number in missing:
+            by_way.setdefault(repr(requests[number].args[1]), []).append(number)
         for numbers in by_way.values():
             settings = requests[numbers[0]].args[1]
             decoding = _read_way(settings, self.writer.texts.eos_text)
-            for number, answer in self._answer(decoding, numbers, requests):
-                answers[number] = answer
-        return answers
+            answers.update(self._answer(decoding, numbers, requests))
+        return [answers[number] for number in missing]
 
     def _answer(
         self,
@@ -341,8 +412,8 @@ class _ServedModel(LM):
         """The answers to the prompts of those numbers, all answered in one way.
 
         Of a prompt that leaves no room for the longest answer the beginning is left out,
-        as the harness does, and that is counted. UserError where an answer alone is
-        longer than the model's positions.
+        as the harness does. UserError where an answer alone is longer than the model's
+        positions.
         """
         assert self._prompts is not None
         model = self._model
@@ -353,7 +424,6 @@ class _ServedModel(LM):
                 f" model has {model.positions} positions"
             )
         whole = [self._prompts[number] for number in numbers]
-        self.cut["generate_until"] += sum(len(ids) > room for ids in whole)
         names = [_name_request(requests[number], number) for number in numbers]
         ending = self.writer.add_ends(decoding)
         generator = model.make_generator(ending)
@@ -442,6 +512,8 @@ class LoadedTask:
                 _set_shots(loaded, how)
                 _keep_requests(loaded)
         self._flags: list[str] = []
+        # by task and item, the digests of what is asked
+        self._requests: dict[tuple[str, int], list[str]] = {}
 
     def take(self, key: str, model: HeldModel) -> HarnessTaken:
         """Its values by the weights that are held.
@@ -450,6 +522,7 @@ class LoadedTask:
         with the first call and kept. UserError for what the harness cannot do with it.
         """
         self._served.held = model
+        self._served.reused = 0
         with _telling(self._task):
             results: Any = evaluate(
                 lm=self._served,
@@ -471,8 +544,9 @@ class LoadedTask:
             values=values,
             tasks=[item.task for item in items],
             ids=[item.id for item in items],
-            outputs=list(_list_outputs(results["samples"])),
+            outputs=list(self._list_outputs(results["samples"])),
             digest=_digest_prompts(results["samples"]),
+            reused=self._served.reused,
         )
 
     def _list_flags(self) -> list[str]:
@@ -492,6 +566,30 @@ class LoadedTask:
             count = sum(len(task.instances) for task in self._loaded["tasks"].values())
             flags.append(CUT.format(count=cut, all=count, task=self._task.name))
         return flags
+
+    def _list_outputs(self, samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the model said to each item, as it is kept beside the journal.
+
+        Prompts are left out: they are the same at every checkpoint, and their hashes tell
+        which they were. So do the digests of requests, which are made once.
+        """
+        for task, of_task in samples.items():
+            for sample in of_task:
+                name = task, sample["doc_id"]
+                if name not in self._requests:
+                    digests = list(map(digest_request, sample["arguments"]))
+                    self._requests[name] = digests
+                yield {
+                    "task": task,
+                    "doc_id": sample["doc_id"],
+                    "filter": sample["filter"],
+                    "doc_hash": sample["doc_hash"],
+                    "prompt_hash": sample["prompt_hash"],
+                    "target": sample["target"],
+                    REQUESTS: self._requests[name],
+                    "resps": sample["resps"],
+                    "filtered_resps": sample["filtered_resps"],
+                } | {metric: sample[metric] for metric in sample["metrics"]}
 
     def _read_task(self, name: str, results: Any) -> TaskFound:
         """What was found of one task, by metrics and filters.
@@ -683,26 +781,6 @@ def _read_numbers(results: Mapping[str, Any]) -> dict[Metric, float]:
             with contextlib.suppress(TypeError, ValueError):
                 numbers[metric, used] = float(value)
     return numbers
-
-
-def _list_outputs(samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the model said to each item, as it is kept beside the journal.
-
-    Prompts are left out: they are the same at every checkpoint, and their hashes tell
-    which they were.
-    """
-    for task, of_task in samples.items():
-        for sample in of_task:
-            yield {
-                "task": task,
-                "doc_id": sample["doc_id"],
-                "filter": sample["filter"],
-                "doc_hash": sample["doc_hash"],
-                "prompt_hash": sample["prompt_hash"],
-                "target": sample["target"],
-                "resps": sample["resps"],
-                "filtered_resps": sample["filtered_resps"],
-            } | {metric: sample[metric] for metric in sample["metrics"]}
 
 
 def _digest_prompts(samples: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from jobs.contract.journal_rows import InsideTaken
 from jobs.evaluating.eval_target import EvalTarget
 from jobs.evaluating.harness import Harness, HarnessTaken, HeldModel
 from jobs.evaluating.harness_prompts import PromptWriter
+from jobs.evaluating.harness_replies import HeldReplies, read_replies
 from jobs.evaluating.harness_taking import Taking
 from jobs.model import content
 from jobs.model.generate import Generator, count_positions
@@ -56,6 +57,8 @@ class HarnessStep:
     def __init__(self, item: str) -> None:
         self._item = item
         self._harness = Harness()
+        # what the weights that are held have said, and of which run, step and way
+        self._said: tuple[str, HeldReplies] | None = None
 
     def take(
         self,
@@ -78,7 +81,8 @@ class HarnessStep:
             _find_data(suite),
             lambda: make_writer(target, suite.how),
         )
-        taken = loaded.take(key, hold_model(target, suite.how, taking))
+        replies = self._find_replies(target, suite, taking)
+        taken = loaded.take(key, hold_model(target, suite.how, taking, replies))
         name = f"{HARNESS}-{taken.digest[:16]}"
         _refuse_other_items(target.folder, key, name)
         line = HarnessLine(
@@ -101,6 +105,20 @@ class HarnessStep:
         _journal_values(target.folder, journal, name, taken, taking)
         journal.commit()
         logger.info(f"{target.folder.name} step {taking.step}: {_describe(taken)}")
+
+    def _find_replies(
+        self, target: EvalTarget, suite: Suite, taking: Taking
+    ) -> HeldReplies:
+        """What the weights of the step have said for other keys, by this job or by those
+        before."""
+        whose = [str(target.folder), taking.step, taking.weights, dict(suite.how)]
+        held_by = canonical_json(whose)
+        if self._said is None or self._said[0] != held_by:
+            replies = read_replies(
+                target.folder, taking.step, taking.weights, suite.how
+            )
+            self._said = held_by, replies
+        return self._said[1]
 
 
 def _journal_values(
@@ -131,6 +149,8 @@ def _describe(taken: HarnessTaken) -> str:
         f"{key} {value:.4g} ({metrics[key]})"
         for key, value in taken.values.values.items()
     ]
+    if taken.reused:
+        texts.append(f"{taken.reused:,} requests were answered for another key already")
     return "; ".join([*texts, *taken.values.flags])
 
 
@@ -204,8 +224,10 @@ def make_writer(target: EvalTarget, how: Mapping[str, Any]) -> PromptWriter:
     return PromptWriter(how["chat"], target.make_asker(), texts)
 
 
-def hold_model(target: EvalTarget, how: Mapping[str, Any], taking: Taking) -> HeldModel:
-    """The model as its weights are now.
+def hold_model(
+    target: EvalTarget, how: Mapping[str, Any], taking: Taking, replies: HeldReplies
+) -> HeldModel:
+    """The model as its weights are now. `replies`: what these have said already.
 
     Answers end, too, at the tokens that a base's generation_config.json names, as in
     the harness.
@@ -232,6 +254,7 @@ def hold_model(target: EvalTarget, how: Mapping[str, Any], taking: Taking) -> He
         budget=taking.budget,
         positions=count_positions(taking.swapper.decoder.config),
         make_generator=make_generator,
+        replies=replies,
     )
 
 

@@ -26,11 +26,12 @@ from jobs.files import ownership
 from jobs.runtime.chat_server import ChatServer, Completion, Malformed, Refused
 from zsg_core.metrics import mt_bench, pairs
 from zsg_core.metrics.mt_bench import JudgeRequest
-from zsg_core.metrics.reasoning import Parted, part_reasoning
+from zsg_core.metrics.reasoning import Parted, is_of_channels, part_reasoning
 from zsg_core.settings.suites import MOST_ATTEMPTS, MOST_JUDGED
 from zsg_core.side_by_side import map_side_by_side
 
 TEMPERATURE = "temperature"
+WIDER = 2  # times the longest reply, where one was cut
 MOST_SHOWN = 80  # characters of a reply that is told
 
 # why an answer has no rating
@@ -73,6 +74,20 @@ class Said:
         """Whether the reply was drawn at the judge's own temperature."""
         return TEMPERATURE not in self.completion.settings
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is over and nothing was said or thought."""
+        is_empty = not self.text.strip() and not self.has_reasoning
+        return is_empty and not self.completion.is_cut
+
+    @property
+    def would_come_again(self) -> bool:
+        """Whether the judge, asked the same, would say this again, or be cut again. What
+        is empty may be a stumble of the server's."""
+        if self.completion.is_cut:
+            return True
+        return not self.is_drawn and not self.is_nothing
+
 
 @dataclass(frozen=True)
 class Judge(ChatServer):
@@ -103,9 +118,9 @@ class Judge(ChatServer):
         )
         return replace(judge, most_tokens=how.get("max_tokens", MOST_JUDGED))
 
-    def reply(self, system: str, user: str) -> Said:
+    def reply(self, system: str, user: str, room: int = 1) -> Said:
         """What the judge says, without what it thinks before; retried while it is busy or
-        out of reach.
+        out of reach. `room`: how many times its longest reply it may have.
 
         Errors as of `ChatServer.complete`.
         """
@@ -113,16 +128,25 @@ class Judge(ChatServer):
             {"role": "system", "content": system},
             {"role": "user", "content": user},
         ]
-        settings = {TEMPERATURE: 0, "max_tokens": self.most_tokens}
-        completion = self.complete(messages, settings)
-        return Said(completion, part_reasoning(completion.text))
+        settings = {TEMPERATURE: 0, "max_tokens": self.most_tokens * room}
+        if room == 1:
+            completion = self.complete(messages, settings)
+        else:
+            # it has replied before: what it refuses now is the number, not the name
+            adapted = self.adaptation.apply(settings)
+            completion = self._complete_patiently(messages, adapted)
+        has_channels = is_of_channels(self.id)
+        parted = part_reasoning(completion.text, has_channels=has_channels)
+        return Said(completion, parted)
 
 
 @dataclass
 class Bill:
-    """What a judge's replies took, as its server counts; for several threads."""
+    """What a judge's replies took, as its server counts; for several threads. `widened`:
+    how many answers it was asked about again with more room."""
 
     spent: JudgeSpent = field(default_factory=JudgeSpent)
+    widened: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, completion: Completion) -> None:
@@ -136,6 +160,11 @@ class Bill:
         )
         with self._lock:
             self.spent = self.spent.plus(one)
+
+    def count_widened(self) -> None:
+        """Counts one answer."""
+        with self._lock:
+            self.widened += 1
 
 
 @dataclass(frozen=True)
@@ -240,7 +269,8 @@ class Judged:
     """Ratings by item, and why the others have none.
 
     `reasons` counts these by kind, and `drawn` the ratings that were drawn at the judge's
-    own temperature. `spent`: what was asked for now, and what it took.
+    own temperature. `spent`: what was asked for now, and what it took; `widened`: about
+    how many answers the judge was asked again with more room, as its reply was cut.
     """
 
     ratings: dict[str, float]
@@ -249,6 +279,7 @@ class Judged:
     reasons: Counter[str] = field(default_factory=Counter[str])
     drawn: int = 0
     spent: JudgeSpent = field(default_factory=JudgeSpent)
+    widened: int = 0
 
 
 class ReadReply(Protocol):
@@ -290,9 +321,10 @@ def rate_requests(
     """The judge's ratings, or its verdicts by `reading`, each asked for at most once in
     the life of `kept`.
 
-    A reply without a rating is asked for again, `attempts` times in all; then its item
-    is missing, not 0. ClusterError and UserError as `Judge.reply` raises them: what was
-    rated until then is kept.
+    What came to nothing is asked for again, `attempts` times in all, and a reply that was
+    cut once, with more room; then its item is missing, not 0. What a judge says at
+    temperature 0 it would say again: that is not asked twice. ClusterError and UserError
+    as `Judge.reply` raises them: what was rated until then is kept.
     """
     listed = list(requests)
     new = [one for one in listed if kept.get(by.id, one) is None]
@@ -319,6 +351,7 @@ def rate_requests(
         reasons=Counter(reason.kind for reason in missing.values()),
         drawn=sum(rating.is_drawn for rating in rated.values()),
         spent=bill.spent,
+        widened=bill.widened,
     )
 
 
@@ -335,13 +368,16 @@ class Terms:
 
 def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
     """Why a request has no rating; None where it has one now."""
-    by, attempts = terms.by, terms.attempts
+    by = terms.by
     missing = Missing(NO_REPLY, "not asked")
-    for _ in range(attempts):
+    asked = 0
+    room = 1
+    while asked < terms.attempts:
+        asked += 1
         try:
-            said = by.reply(request.system, request.user)
+            said = by.reply(request.system, request.user, room)
         except Refused as error:
-            return Missing(REFUSED, str(error))
+            return _explain_refusal(error, missing, room)
         except Malformed as error:
             missing = Missing(NO_REPLY, str(error))
             continue
@@ -352,8 +388,22 @@ def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
             clean = replace(said, completion=replace(said.completion, text=text))
             terms.kept.add(by.id, request, value, clean)
             return None
-        missing = _explain_missing(said, by, terms.reading)
-    return replace(missing, why=f"{missing.why}, {attempts} times")
+        missing = _explain_missing(said, by, terms.reading, room)
+        if said.completion.is_cut and room == 1:
+            room = WIDER
+            terms.bill.count_widened()
+        elif said.would_come_again:
+            break
+    times = f", {asked} times" if asked > 1 else ""
+    return replace(missing, why=f"{missing.why}{times}")
+
+
+def _explain_refusal(error: Refused, missing: Missing, room: int) -> Missing:
+    """Why there is no rating where the judge refuses a request. `missing`: why there was
+    none before; a judge that has no more room to give has not refused the question."""
+    if room == 1:
+        return Missing(REFUSED, str(error))
+    return replace(missing, why=f"{missing.why}; a longer reply it refuses: {error}")
 
 
 def _read_number(said: Said, reading: Reading) -> float | None:
@@ -364,20 +414,20 @@ def _read_number(said: Said, reading: Reading) -> float | None:
     return reading.read(said.text, is_cut=said.completion.is_cut)
 
 
-def _explain_missing(said: Said, by: Judge, reading: Reading) -> Missing:
-    """Why there is no rating in a reply, or no verdict."""
+def _explain_missing(said: Said, by: Judge, reading: Reading, room: int) -> Missing:
+    """Why there is no rating in a reply, or no verdict. `room`: of how many times the
+    longest reply it was."""
+    most_tokens = by.most_tokens * room
     shown = repr(by.hide(said.text)[-MOST_SHOWN:])
     if said.completion.is_cut:
         raise_it = "raise checkpoints.suites.mt_bench.judge.max_tokens"
         if reading.read(said.text, is_cut=True) is not None:
             why = (
-                f"cut at {by.most_tokens} tokens, so that its rating may be a thought that was"
+                f"cut at {most_tokens} tokens, so that its rating may be a thought that was"
                 f" not over; {raise_it}"
             )
             return Missing(CUT_WITHIN, why)
-        return Missing(
-            CUT, f"cut at {by.most_tokens} tokens before a rating; {raise_it}"
-        )
+        return Missing(CUT, f"cut at {most_tokens} tokens before a rating; {raise_it}")
     if not said.text.strip():
         if said.has_reasoning:
             return Missing(ONLY_THOUGHT, "thoughts without a reply")

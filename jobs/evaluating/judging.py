@@ -30,7 +30,9 @@ class JudgedAnswers:
     `wanted`: what a judge is asked for, a rating or a verdict, and `ratings` the numbers
     that stand for it. `asked`: how many were to be had; `missing`: why an item has none;
     `reasons`: how often each kind of that came; `drawn`: how many ratings were drawn at
-    the judge's own temperature.
+    the judge's own temperature. `answered`: how many answers there are; `uncompared`:
+    of these, which turns could not be compared, since the baseline says nothing there.
+    `widened`: how often a reply was cut and asked for again with more room.
     """
 
     wanted: str = "rating"
@@ -39,6 +41,9 @@ class JudgedAnswers:
     missing: dict[str, str] = field(default_factory=dict[str, str])
     reasons: Counter[str] = field(default_factory=Counter[str])
     drawn: int = 0
+    answered: int = 0
+    uncompared: list[str] = field(default_factory=list[str])
+    widened: int = 0
     spent: JudgeSpent = field(default_factory=JudgeSpent)
 
     def add(self, asked: int, judged: Judged) -> None:
@@ -48,17 +53,30 @@ class JudgedAnswers:
         self.missing |= judged.missing
         self.reasons += judged.reasons
         self.drawn += judged.drawn
+        self.widened += judged.widened
         self.spent = self.spent.plus(judged.spent)
 
     def list_flags(self) -> list[str]:
         """Sentences on what is to be known of the ratings."""
         flags: list[str] = []
+        if self.uncompared:
+            flags.append(
+                f"the baseline has no answer beside {len(self.uncompared)} of the model's"
+                f" {self.answered}, and these count for nothing: the first is"
+                f" {self.uncompared[0]!r}"
+            )
         what = "answers" if self.wanted == "rating" else "comparisons"
         if self.reasons:
             kinds = [f"{kind} ({count})" for kind, count in self.reasons.most_common()]
             flags.append(
                 f"the judge gave {self.reasons.total()} of {self.asked} {what} no {self.wanted},"
                 f" and these count for nothing: {', '.join(kinds)}"
+            )
+        if self.widened:
+            flags.append(
+                f"{self.widened} of the judge's replies to {self.asked} {what} were cut, and asked"
+                f" for once more with {judge.WIDER} times the room: raise"
+                " checkpoints.suites.mt_bench.judge.max_tokens"
             )
         if self.drawn:
             flags.append(
@@ -108,7 +126,14 @@ class Judges:
         def build(conversation: Sequence[Answered]) -> list[JudgeRequest]:
             return pairs.build_pairs(items.questions, prompts, conversation, baseline)
 
-        return self._ask(suite, answered, build, judge.VERDICT)
+        compared = self._ask(suite, answered, build, judge.VERDICT)
+        for conversation in mt_bench.split_conversations(answered):
+            replied = {one.id for one in conversation}
+            compared.answered += len(conversation)
+            compared.uncompared += pairs.find_uncompared_turns(
+                items.questions, replied, baseline
+            )
+        return compared
 
     def _ask(
         self,
@@ -154,6 +179,8 @@ def refuse_none(suite: Suite, answers_judged: JudgedAnswers, answers: int) -> No
         return
     assert suite.judge is not None
     first = next(iter(answers_judged.missing.values()), "there is none")
+    if len(answers_judged.uncompared) == answers:
+        first = "the baseline has an answer to none of their questions"
     raise ClusterError(
         f"the judge {suite.judge['model']} rated none of {answers} answers: {first}"
     )

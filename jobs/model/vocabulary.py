@@ -11,6 +11,7 @@ from jobs.model.chat import ChatWriter
 from jobs.model.chat_encoder import ChatEncoder
 from zsg_core.data.prompts import Template, Tokenize
 from zsg_core.errors import UserError
+from zsg_core.metrics.reasoning import list_control_tokens
 from zsg_core.recipe import READS_TEXT, Recipe
 
 MOST_COMPARED = 2000  # characters of a text that a tokenizer is tried on
@@ -43,8 +44,16 @@ class Vocabulary:
 
     def keeping(self, words: Sequence[str]) -> "Vocabulary":
         """The same, but that `words` stand in a text though they are special tokens,
-        which are left out of texts otherwise."""
-        ids = {token: word for word in words if (token := self.id_of(word)) is not None}
+        which are left out of texts otherwise. Of a word that is no token itself, the
+        control tokens within it do."""
+        ids: dict[int, str] = {}
+        for word in words:
+            whole = self.id_of(word)
+            parts = list_control_tokens(word) if whole is None else [word]
+            for part in parts:
+                token = self.id_of(part)
+                if token is not None:
+                    ids[token] = part
         hidden = {token: word for token, word in ids.items() if not self.text([token])}
         if not hidden:
             return self

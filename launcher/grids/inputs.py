@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 CONTROL = "control 1"
 # of a model's tokenizer beside its generation_config.json
 ENDS = "ends 1"
-REASONING = "reasoning 1"  # of a model's tokenizer
+REASONING = "reasoning 2"  # of a model's tokenizer
 # of a file's head, beside the digests; counted up when they are other facts
 FACTS = "facts 1"
 # of what an order reads, by its file's digest; counted up when it is read otherwise

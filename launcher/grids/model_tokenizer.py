@@ -17,7 +17,7 @@ from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
-from zsg_core.metrics.reasoning import KNOWN_MARKS, Marks
+from zsg_core.metrics.reasoning import KNOWN_MARKS, Marks, list_control_tokens
 from zsg_core.schema_errors import format_brief
 
 SENTENCEPIECE = "tokenizer.model"
@@ -271,13 +271,21 @@ def find_other_ends(folder: Path, named: Collection[int]) -> tuple[int, ...]:
 
 def find_reasoning_marks(folder: Path) -> Marks | None:
     """The first pair of known marks of reasoning of which the tokenizer has both as
-    tokens; None where it has none. UserError for a file that cannot be read."""
+    tokens, or as words between control tokens that it has; None where it has none.
+    UserError for a file that cannot be read."""
     tokens = _read_tokens(folder, _read_objects(folder))
-    for opening, closing in KNOWN_MARKS:
-        ids = tokens.find_id(opening), tokens.find_id(closing)
-        if None not in ids:
-            return opening, closing
+    for marks in KNOWN_MARKS:
+        if all(_has_mark(tokens, mark) for mark in marks):
+            return marks
     return None
+
+
+def _has_mark(tokens: Tokens, mark: str) -> bool:
+    """Whether a mark is a token, or all the control tokens within it are."""
+    if tokens.find_id(mark) is not None:
+        return True
+    parts = list_control_tokens(mark)
+    return bool(parts) and all(tokens.find_id(part) is not None for part in parts)
 
 
 def _list_special(objects: Objects) -> set[str]:

@@ -5,7 +5,7 @@ The files are small, and are read whole before anything is submitted: an evaluat
 meet a bad row hours later.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +50,7 @@ def find_suite_faults(
                 _check_judged(questions, key, prompts)
                 if suites.BASELINE in needed:
                     _check_pair_prompts(key, prompts)
+            _find_baseline_fault(needed, checked, faults)
 
 
 def _has_no_fault(name: str, key: str, path: str, faults: InputFaults) -> bool:
@@ -116,6 +117,36 @@ def _check_judged(questions: Path, key: str, prompts: Path) -> None:
 def _check_pair_prompts(key: str, prompts: Path) -> None:
     """Whether a judge can be asked to compare."""
     _name_setting(key, lambda: pairs.read_prompts(prompts))
+
+
+def _find_baseline_fault(
+    needed: Mapping[str, tuple[str, str]],
+    checked: Mapping[tuple[str, str], bool],
+    faults: InputFaults,
+) -> None:
+    """Adds that a baseline has nothing to compare with, where it can be read."""
+    compared = (MT_BENCH, suites.BASELINE)
+    if not all(name in needed and checked[name, needed[name][1]] for name in compared):
+        return
+    key, path = needed[suites.BASELINE]
+    with faults.collecting(key, path):
+        _check_baseline(locate_file(*needed[MT_BENCH]), key, path)
+
+
+def _check_baseline(questions: Path, key: str, baseline: str) -> None:
+    """Whether a baseline answers any of the questions. UserError where it answers none,
+    with an id of each."""
+    items = readers.read_examples(MT_BENCH, questions, Intake())
+    turns = pairs.list_turns(items)
+    path = locate_file(key, baseline)
+    answered = _name_setting(key, lambda: pairs.read_baseline(path))
+    if not any(turn in answered for turn in turns):
+        raise UserError(
+            f"{key}: {path}: answers no question of {questions}: its ids are like"
+            f" {format_brief(next(iter(answered)))}, those of the questions' turns like"
+            f" {format_brief(next(iter(turns), None))}; take what `zsg answers export` prints of"
+            " answers to these questions"
+        )
 
 
 def _empty_answer(question: Example, item: str) -> Answered:

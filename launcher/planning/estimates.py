@@ -32,6 +32,7 @@ from launcher.planning.workload import (
 from zsg_core import node_limits
 from zsg_core.errors import UserError
 from zsg_core.families.registry import position_count
+from zsg_core.makers.registry import MAKERS
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.recipe import MAKE, OF_OTHER, Recipe, list_sources
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -250,6 +251,14 @@ class Estimate:
         }
 
 
+def _bound_made_row(run: Run, making: Recipe, positions: int) -> int:
+    """The most tokens that a model which makes data for a run has at once: a prompt with
+    its reply."""
+    settings = MAKERS[making["maker"]].settings.model_validate(making["settings"])
+    max_length = run.stage["train"]["max_length"]
+    return evaluator_fit.bound_made_row(settings.most_tokens, max_length, positions)
+
+
 class Estimates:
     """Estimates of a grid's runs on a profile; what runs have in common is worked out once."""
 
@@ -426,7 +435,9 @@ class Estimates:
             rule = source.get(MAKE, {})
             if rule and OF_OTHER not in rule:
                 load = EvaluationLoad(
-                    shape=self._shape(run), precision=rule["precision"], row=positions
+                    shape=self._shape(run),
+                    precision=rule["precision"],
+                    row=_bound_made_row(run, rule, positions),
                 )
                 loads.append(load)
             teachers = self._find_teachers_load(run, name, source)
@@ -442,10 +453,11 @@ class Estimates:
         teacher = run.asked.get(name)
         if teacher is None or teacher.folder is None:
             return None
+        positions = self._read_positions(teacher.folder)
         return EvaluationLoad(
             shape=self._read_shape(teacher.folder),
             precision=source[MAKE]["precision"],
-            row=self._read_positions(teacher.folder),
+            row=_bound_made_row(run, source[MAKE], positions),
         )
 
     def _reward_bytes(self, suite: Suite) -> float:

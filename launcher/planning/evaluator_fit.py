@@ -55,6 +55,13 @@ def bound_sampled_row(how: Mapping[str, Any], positions: int) -> int:
     )
 
 
+def bound_made_row(most_tokens: int, max_length: int, positions: int) -> int:
+    """The same of what a maker of data asks: its instructions with a text of the data,
+    and with a reply that an earlier round gave, then the reply. A longer prompt may be
+    asked all the same, where the GPU has room; plan cannot know of each."""
+    return min(positions, PROMPT_TOKENS + max_length + 2 * most_tokens)
+
+
 def explain_misfit(
     load: EvaluationLoad, gpus: EvaluatorGpus, job: str = EVALUATES
 ) -> str | None:

@@ -84,7 +84,41 @@ def describe_judging(
         if total is not None and is_whole:
             words += f"; one without a rating is asked for up to {MOST_ATTEMPTS} times"
         lines.append(words)
+    return lines + _describe_baselines(runs)
+
+
+def _describe_baselines(runs: Sequence[Run]) -> list[str]:
+    """A sentence on each baseline that has no answer to some turns."""
+    suites: dict[str, Suite] = {}
+    for run in runs:
+        for suite in run.suites:
+            if WIN_RATE in suite.metrics and suite.judge is not None:
+                suites.setdefault(str(suite.files), suite)
+    lines: list[str] = []
+    for suite in suites.values():
+        lines += _describe_baseline(suite)
     return lines
+
+
+def _describe_baseline(suite: Suite) -> list[str]:
+    """A sentence on the turns that enter no win rate, as the baseline has no answer to
+    them; nothing where it has all, or where files cannot be read."""
+    path = suite.files[BASELINE].path
+    try:
+        file = Path(suite.files[MT_BENCH].path)
+        questions = list(readers.read_examples(MT_BENCH, file, Intake()))
+        baseline = pairs.read_baseline(Path(path))
+    except (UserError, OSError):
+        return []
+    turns = pairs.list_turns(questions)
+    uncompared = pairs.find_uncompared_turns(questions, set(turns), baseline)
+    if not uncompared:
+        return []
+    return [
+        f"{WIN_RATE}: the baseline {path} has no answer to {len(uncompared):,} of"
+        f" {len(turns):,} turns, or to one before them, and these enter no win rate; the first"
+        f" is {uncompared[0]!r}"
+    ]
 
 
 def _name_judge(suite: Suite) -> str:

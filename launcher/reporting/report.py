@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace, write_text
-from jobs.contract.grid_record import GridRecord
+from jobs.contract.grid_record import GridRecord, Summaries
 from jobs.contract.journal_rows import AnswersKept, find_events
 from jobs.contract.states import RecordedState
 from jobs.deciding import recorded_runs, run_axes
@@ -36,6 +36,7 @@ from launcher.reporting.html import page as report_page
 from launcher.status import data_notes
 from launcher.workspace import extras, recorded_grids
 from zsg_core.errors import UserError
+from zsg_core.metrics import summaries as summary_keys
 from zsg_core.stats.curves import Drop
 
 logger = logging.getLogger(__name__)
@@ -327,8 +328,10 @@ def _refuse_empty(
     """UserError for a metric or a stage that no run has, or where no run has recorded
     anything. `has_values`: whether a run has one of the metric, which may be a summary."""
     if metrics and not has_values and options.metric not in metrics:
+        lacks = _explain_lacks(record, options.metric, metrics)
         raise UserError(
-            f"--metric {options.metric}: no run has it; there are {', '.join(sorted(metrics))}"
+            f"--metric {options.metric}: no run has it{lacks}; there are"
+            f" {', '.join(sorted(metrics))}"
         )
     stages = max((len(row.recipe["stages"]) for row in record.runs), default=1)
     if options.stage is not None and options.stage > stages:
@@ -341,6 +344,20 @@ def _refuse_empty(
             f"grid {record.name}: no run has recorded a value yet; zsg status shows where they"
             " stand"
         )
+
+
+def _explain_lacks(record: GridRecord, metric: str, metrics: Collection[str]) -> str:
+    """Which suites of an average no run has recorded; nothing of another metric, or where
+    all are there."""
+    kind, _, name = metric.partition("/")
+    if kind != summary_keys.AVERAGE:
+        return ""
+    settings = replace_unset(record.summaries, Summaries())
+    lacking: list[str] = []
+    for suite in settings.averages.get(name, {}):
+        if not any(key in metrics for key in summary_keys.list_measured(suite)):
+            lacking.append(suite)
+    return f", as none has {', '.join(lacking)}" if lacking else ""
 
 
 def _choose_panel_axis(

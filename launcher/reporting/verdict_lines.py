@@ -6,6 +6,7 @@ from typing import Any
 
 from jobs.deciding.judged_claims import JudgedClaim
 from launcher.reporting.html import verdict_section
+from zsg_core.shown_text import make_showable
 
 
 def describe_verdicts(decided: Sequence[JudgedClaim]) -> list[str]:
@@ -17,7 +18,8 @@ def describe_verdicts(decided: Sequence[JudgedClaim]) -> list[str]:
         line = f"{judged.verdict.word}: {claim}"
         if group:
             line = f"{line} ({group})"
-        lines.append(line)
+        # an axis may have any value: what does not print begins no line of its own
+        lines.append(make_showable(line, keep=""))
     return lines
 
 

@@ -29,6 +29,7 @@ from launcher.clusters.profiles import Profile
 from launcher.doctor import proofs
 from launcher.evaluation import metric_versions
 from launcher.grids import (
+    average_notes,
     claim_deviations,
     input_checks,
     inputs,
@@ -220,6 +221,7 @@ def resolve_grid(
     stages = _judge_inputs(draft, grid, downloads, only_looks=only_looks)
     inputs_read = _open_inputs(workspace, downloads, grid, only_looks=only_looks)
     runs, notes = runs_of.resolve_runs(grid, profile, inputs_read)
+    notes += average_notes.note_lacking_suites(grid.summaries.averages, runs)
     runs, metric_notes = metric_versions.name_older_metrics(workspace, runs)
     notes = [*notes, *metric_notes, *older_runs.find_notes(workspace, runs)]
     _check_runs(workspace, profile, runs)

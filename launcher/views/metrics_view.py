@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.views import columns, tables
+from zsg_core.shown_text import make_showable
 
 HEADINGS = ("runs", "step", "value", "replicates")
 
@@ -29,10 +30,13 @@ def _list_broken(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         points[metric] = points.get(metric, 0) + 1
         for reason in row["broken"]:
             counts[metric, reason] = counts.get((metric, reason), 0) + 1
-    return [
-        f"likely broken: {metric}: {reason}, at {count} of {points[metric]} points"
-        for (metric, reason), count in counts.items()
-    ]
+    lines: list[str] = []
+    for (metric, reason), count in counts.items():
+        line = (
+            f"likely broken: {metric}: {reason}, at {count} of {points[metric]} points"
+        )
+        lines.append(make_showable(line, keep=""))
+    return lines
 
 
 def _make_value_cells(row: Mapping[str, Any]) -> list[str]:

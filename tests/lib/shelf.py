@@ -64,10 +64,12 @@ FOLDERS = {
     "flan": ("held-out", "muffin", "t0-sf", *(f"c{number}" for number in range(1, 8))),
     "suites": tuple(
         f"{suite}-{part}"
-        for suite in ("mmlu", "bbh", "tydiqa", "mgsm")
+        for suite in ("mmlu", "bbh", "tydiqa")
         for part in ("dev", "test")
     ),
 }
+# of the hub, below a folder `hub`: those that tasks of lm-evaluation-harness read
+CLONES = ("cais/mmlu", "SaylorTwift/bbh", "juletxara/mgsm")
 FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
     "gsm8k-rft.jsonl": {"question": "{n} + 1?", "answer": "#### 2{n}"},
     "gsm8k-train.jsonl": {"question": "{n} + 4?", "answer": "#### 5{n}"},
@@ -184,6 +186,8 @@ def fill(folder: Path, rows: int = 1) -> Path:
         (folder / "flan" / name).mkdir()
         lines = "".join(f"{n} + 1?\t{n + 1}\tOne more than {n}.\n" for n in range(rows))
         (folder / "flan" / name / "sums_train.tsv").write_text(lines)
+    for clone in CLONES:
+        (folder / "hub" / clone).mkdir(parents=True)
     _flan_mini(folder / "flan-mini", rows)
     (folder / "models").mkdir()
     for name, size in MODELS.items():

@@ -5,7 +5,7 @@ Judges favour a place. So each pair is shown twice, with the places changed, and
 answer wins only where both verdicts say so; what differs is a tie, and counted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ def build_pairs(
     requests: list[JudgeRequest] = []
     for question in questions:
         for number in range(1, len(question.turns) + 1):
-            names = [turn_id(question, turn) for turn in range(1, number + 1)]
+            names = _list_turns_until(question, number)
             if not all(name in replies and name in baseline for name in names):
                 continue
             model_texts = [replies[name] for name in names]
@@ -124,6 +124,38 @@ def build_pairs(
                 _make_request(question, prompts, model_texts, baseline_texts, SECOND)
             )
     return requests
+
+
+def find_uncompared_turns(
+    questions: Iterable[Example],
+    answered: Collection[str],
+    baseline: Collection[str],
+) -> list[str]:
+    """The turns that the model has answered, those before them included, and that are
+    compared with nothing all the same: the baseline has no answer to them, or to one
+    before them. All are ids of turns, in the order of the questions."""
+    uncompared: list[str] = []
+    for question in questions:
+        for number in range(1, len(question.turns) + 1):
+            names = _list_turns_until(question, number)
+            is_answered = all(name in answered for name in names)
+            has_baseline = all(name in baseline for name in names)
+            if is_answered and not has_baseline:
+                uncompared.append(names[-1])
+    return uncompared
+
+
+def list_turns(questions: Iterable[Example]) -> list[str]:
+    """The ids of all turns of these questions, in their order."""
+    turns: list[str] = []
+    for question in questions:
+        turns += _list_turns_until(question, len(question.turns))
+    return turns
+
+
+def _list_turns_until(question: Example, number: int) -> list[str]:
+    """The ids of a question's turns, from the first to that of this number."""
+    return [turn_id(question, turn) for turn in range(1, number + 1)]
 
 
 def _make_request(

@@ -14,6 +14,11 @@ from zsg_core.metrics.scoring import Answered
 
 Marks = tuple[str, str]  # before and behind what was thought
 
+# of gpt-oss: its template's channels, each begun by control tokens
+CHANNELS: Marks = (
+    "<|channel|>analysis<|message|>",
+    "<|channel|>final<|message|>",
+)
 # As models of today write them: DeepSeek-R1, Qwen3 and SmolLM3; others that were told to
 # think in marks of their own; Mistral's Magistral; ByteDance's Seed-OSS; gpt-oss.
 KNOWN_MARKS: tuple[Marks, ...] = (
@@ -23,8 +28,13 @@ KNOWN_MARKS: tuple[Marks, ...] = (
     ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
-    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    CHANNELS,
 )
+# What is left of them where control tokens were taken out of a text: its beginning, and
+# the turn and channel of the answer. Such a text is parted where it is known to be of
+# such a model only, as any text may have these words.
+_STRIPPED: dict[Marks, Marks] = {CHANNELS: ("analysis", "assistantfinal")}
+_CONTROL = re.compile(r"<\|[^<|>]+\|>")
 _BLANK_LINES = re.compile(r"(?:[^\S\n]*\n)+")
 
 
@@ -38,8 +48,23 @@ class Parted:
     is_open: bool = False
 
 
+def list_control_tokens(mark: str) -> list[str]:
+    """The control tokens within a mark that is a token itself or made of several, with
+    words between them; nothing of a mark that has none."""
+    return _CONTROL.findall(mark)
+
+
+def is_of_channels(model: str) -> bool:
+    """Whether a model's name says that it thinks and answers in channels."""
+    return "gpt-oss" in model.lower().replace("_", "-")
+
+
 def part_reasoning(
-    text: str, all_marks: Sequence[Marks] = KNOWN_MARKS, before: str = ""
+    text: str,
+    all_marks: Sequence[Marks] = KNOWN_MARKS,
+    before: str = "",
+    *,
+    has_channels: bool = False,
 ) -> Parted:
     """The answer in a text, without each part between one of the pairs of marks.
 
@@ -47,10 +72,15 @@ def part_reasoning(
     end of the prompt: what stands before a closing mark without an opening one is
     thought. Where `before`, the prompt, ends with an opening mark that nothing closes,
     the whole text is. A text without marks stays as it is.
+
+    `has_channels`: the text is known to be of a model that thinks in channels, so that
+    what is left of these counts, where a server or a decoder took control tokens out.
     """
     had_reasoning = False
     for marks in all_marks:
         parted = _part(text, marks, _ends_open(before, marks))
+        if has_channels and marks in _STRIPPED and not parted.had_reasoning:
+            parted = _part_stripped(text, _STRIPPED[marks])
         had_reasoning |= parted.had_reasoning
         if parted.is_open:
             return parted
@@ -93,7 +123,11 @@ def cut_answers(answers: Iterable[Answered], marks: Marks | None) -> CutAnswers:
     listed = list(answers)
     if marks is None:
         return CutAnswers(listed)
-    parted = [part_reasoning(one.answer, [marks], one.prompt) for one in listed]
+    has_channels = marks == CHANNELS
+    parted = [
+        part_reasoning(one.answer, [marks], one.prompt, has_channels=has_channels)
+        for one in listed
+    ]
     return CutAnswers(
         answers=[
             msgspec.structs.replace(one, answer=each.answer)
@@ -142,6 +176,18 @@ def _part(text: str, marks: Marks, is_within: bool) -> Parted:
         return Parted("".join(kept), had_reasoning)
     kept.append(text[position:start])
     return Parted("".join(kept), had_reasoning=True, is_open=True)
+
+
+def _part_stripped(text: str, marks: Marks) -> Parted:
+    """A text whose marks have lost their control tokens: one that begins with the first
+    of these words is thought up to the second."""
+    opening, closing = marks
+    if not text.lstrip().startswith(opening):
+        return Parted(text)
+    end = text.rfind(closing)
+    if end < 0:
+        return Parted("", had_reasoning=True, is_open=True)
+    return Parted(text[end + len(closing) :], had_reasoning=True)
 
 
 def _ends_open(before: str, marks: Marks) -> bool:
