@@ -299,17 +299,35 @@ def test_orders_that_are_alike_have_as_many_sudden_changes(
     assert max(find_rates(asked, make_study, ["a", "b"])) <= MOST
 
 
-@pytest.mark.parametrize(
-    ("noise", "splits"), [(Noise(0.2, 0.0), 1), (Noise(0.2, 0.05), 4)]
-)
+# what a single run swings: less than a task does for itself, as much, and more
+SWINGS = [(Noise(0.2, size), 1) for size in (0.0, 0.05, 0.2, 0.5)]
+
+
+@pytest.mark.parametrize(("noise", "splits"), [*SWINGS, (Noise(0.2, 0.05), 4)])
 @pytest.mark.parametrize("of", ["end", "area"])
 def test_metrics_that_are_alike_are_none_higher(
     of: str, noise: Noise, splits: int
 ) -> None:
-    """Of the same runs, each with a height of its own in each task. What a single run
-    swings in all its tasks is not in the interval over these, which a note says."""
+    """Of the same runs, each with a height of its own in each task, however much a single
+    run swings in all its tasks."""
     asked = claim(claim="is_higher", metric="a", than=["b"], of=of)
     rng = np.random.default_rng(splits)
+
+    def make_study() -> list[Curve]:
+        first = draw_runs(rng, "a", splits, noise)
+        return [*first, *draw_runs(rng, "b", splits, noise)]
+
+    assert max(find_rates(asked, make_study, ["a", "b"])) <= MOST
+
+
+@pytest.mark.parametrize(("noise", "splits"), SWINGS)
+@pytest.mark.parametrize("kind", ["rises", "trends"])
+def test_single_runs_that_swing_are_not_told_apart(
+    kind: str, noise: Noise, splits: int
+) -> None:
+    """At two places, each with one run."""
+    asked = claim(claim=kind, along="x", values=["a", "b"])
+    rng = np.random.default_rng(9)
 
     def make_study() -> list[Curve]:
         first = draw_runs(rng, "a", splits, noise)

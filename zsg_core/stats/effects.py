@@ -77,6 +77,7 @@ class EffectEstimate:
     over_tasks: float  # standard errors
     over_replicates: float  # of splits, or of seeds; 0 where there are none
     by_seeds: Interval | None  # what the interval would be if only seeds were counted
+    by_tasks: Interval  # the same of tasks
     is_over_splits: bool = False  # whether `interval` is
     # the errors of which the widest makes `interval`, each with its degrees of freedom
     errors: Sequence[tuple[float, float]] = ()
@@ -267,6 +268,9 @@ def estimate_effects(
                 )
                 if seeds.is_drawn
                 else None
+            ),
+            by_tasks=_compute_interval(
+                value[index], _Error(of_tasks.variance[index], of_tasks.free), tail
             ),
             is_over_splits=is_over_splits,
             errors=[error.as_pair for error in errors[index]],

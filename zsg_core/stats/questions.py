@@ -29,7 +29,8 @@ from zsg_core.settings.claims import (
     Trends,
 )
 from zsg_core.stats import curves, metric_questions, wobble
-from zsg_core.stats.effects import Effects, Floats
+from zsg_core.stats.effects import Effects, Floats, RunTable
+from zsg_core.stats.run_course import RunCourse
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ class Question:
     is_order: bool = False
     # what decides the contrary, where that is another size
     opposite: "Question | None" = None
-    # standard errors that a run's own course leaves open, and tasks do not tell of
+    # standard errors that a run's own course leaves open, and tasks do not tell of; None
+    # where nothing says how much they are
     course_errors: Callable[[Mapping[str, Floats]], Sequence[float]] | None = None
+    # what is taken for granted of a single run, where nothing tells whether it is so
+    assumed: str = ""
 
 
 def make_question(
@@ -181,9 +185,38 @@ def _ask_of_values(
         ]
         return np.stack(ends, axis=1)
 
+    is_order = bool(thresholds.get("is_order"))
     return Question(
-        take, lambda means: compare(values(means)), names, values=values, **thresholds
+        take,
+        lambda means: compare(values(means)),
+        names,
+        values=values,
+        # an order is held against those by chance, which runs' own courses make, too
+        course_errors=None
+        if is_order
+        else _measure_course(curve_value, whole, levels, compare),
+        **thresholds,
     )
+
+
+def _measure_course(
+    curve_value: str,
+    whole: Sequence[Curve],
+    levels: Sequence[str],
+    compare: Callable[[Floats], Floats],
+) -> Callable[[Mapping[str, Floats]], Sequence[float]] | None:
+    """What the runs' own courses leave open of values that are compared; None where too
+    few checkpoints tell."""
+    steps = find_common_steps(whole)
+    if len(steps) < wobble.FEWEST_CHECKPOINTS:
+        return None
+    take = take_steps(steps)
+    cells = [
+        RunTable(curve.level, curve.split, curve.seed, curve.units, *take(curve))
+        for curve in whole
+    ]
+    course = RunCourse(steps, cells, levels, curve_value)
+    return lambda _: course.compute_errors(compare)
 
 
 def _compute_steps_up(values: Floats) -> Floats:
@@ -358,6 +391,7 @@ def _ask_suddenly(
         lambda at: at[at_level] - at[against],
         [name],
         values=lambda at: np.concatenate([at[level] for level in levels], axis=1),
+        assumed=f"tasks that {change} together, as a run swings, count as each for itself",
     )
 
 

@@ -354,7 +354,7 @@ def _estimate_sizes(
     """The effects, with what the runs' own courses leave open where no other splits'
     runs tell of it."""
     sizes = estimate_effects(cells, levels, question.effects, tail)
-    if question.course_errors is None:
+    if question.course_errors is None or not any(size.on_these for size in sizes):
         return sizes
     errors = question.course_errors(compute_level_means(cells, levels))
     return [
@@ -363,11 +363,17 @@ def _estimate_sizes(
 
 
 def _widen_by_course(size: EffectEstimate, error: float) -> EffectEstimate:
-    """An effect whose interval, or that on these tasks, has a run's own course in it."""
+    """An effect whose interval, or that on these tasks, has a run's own course in it.
+
+    Other seeds tell of it as well: it is beside what tasks leave open, and where seeds
+    and tasks leave more open, they count.
+    """
+    if size.on_these is None:
+        return size
+    least = _widen(size.value, size.by_tasks, error)
+    wide = _cover(size.on_these, least)
     if size.is_over_splits:
-        narrow = size.on_these
-        return replace(size, on_these=narrow and _widen(size.value, narrow, error))
-    wide = _widen(size.value, size.interval, error)
+        return replace(size, on_these=wide)
     return replace(size, interval=wide, on_these=wide)
 
 
@@ -376,6 +382,13 @@ def _widen(value: float, interval: Interval, error: float) -> Interval:
     reach = T975[wobble.BLOCKS - 2] * error
     low = value - math.hypot(value - interval[0], reach)
     high = value + math.hypot(interval[1] - value, reach)
+    return low, high
+
+
+def _cover(first: Interval, second: Interval) -> Interval:
+    """The narrowest interval in which both are; none where one of them is none."""
+    low = float(np.minimum(first[0], second[0]))
+    high = float(np.maximum(first[1], second[1]))
     return low, high
 
 
@@ -625,7 +638,17 @@ def _warn_of_chance(evidence: _Evidence) -> Iterator[str]:
 
 def _warn_of_single_seeds(evidence: _Evidence) -> Iterator[str]:
     seeds = len({(curve.split, curve.seed) for curve in evidence.whole})
-    if seeds == evidence.splits < SPLITS:
+    if not seeds == evidence.splits < SPLITS:
+        return
+    question = evidence.question
+    if question.course_errors is not None:
+        yield (
+            "one seed each: how far a run swings from checkpoint to checkpoint is in the"
+            " interval, what else a seed changes is not"
+        )
+    elif question.assumed:
+        yield f"one seed each: {question.assumed}, and what a seed changes is not in the interval"
+    else:
         yield "one seed each: what a seed changes is not in the interval"
 
 
