@@ -23,6 +23,7 @@ from zsg_core.settings.lm_eval import LmEvalSettings
 pytestmark = pytest.mark.engine
 
 pytest.importorskip("lm_eval", reason="no lm-evaluation-harness: extra harness")
+LOOP, END = "{% for i in range(9999) %}", "{% endfor %}"
 TOLERANCE = 2e-3  # of a log-likelihood, as the goldens say
 
 
@@ -313,6 +314,55 @@ def test_a_template_that_reaches_for_python_is_stopped(
 
     with pytest.raises(UserError, match="sandbox forbids"):
         held.load("sly", fewshot_seed=9)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"{LOOP}{LOOP}{END}{END}", r"its template .* takes more than"),
+        ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+        ("{{ 'a' * 10**9 }}", "repeats to more than"),
+        ("{{ '%1000000d' % 1 }}", "a field of more than"),
+        ("{{ 9 ** 99999 }}", "a power of more than"),
+        ("{{ ctx | regex_replace('(.|.|.)*(?!)', '') }}", "takes more than"),
+    ],
+)
+def test_a_template_without_end_is_stopped(
+    held: Held,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    problem: str,
+) -> None:
+    """With the task's file; the job goes on with what else it is to take."""
+    monkeypatch.setattr("jobs.evaluating.harness_limits.AT_LEAST_S", 0.1)
+    monkeypatch.setattr("jobs.evaluating.harness_limits.TICK_S", 0.05)
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="endless")
+    harness_goldens.write_task(folder, "endless", task | {"doc_to_text": text})
+    held.shelf = TaskShelf([folder])
+
+    with pytest.raises(UserError, match=rf"endless\.yaml: .*{problem}"):
+        held.load("endless", fewshot_seed=20)
+
+
+def test_a_filter_without_end_is_stopped(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A regular expression that tries every way to part what a model wrote."""
+    monkeypatch.setattr("jobs.evaluating.harness_limits.AT_LEAST_S", 0.1)
+    monkeypatch.setattr("jobs.evaluating.harness_limits.EACH_S", 0.0)
+    monkeypatch.setattr("jobs.evaluating.harness_limits.TICK_S", 0.05)
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    step = {"function": "regex", "regex_pattern": "(?s)(?:.|.|.|.)*(?!)"}
+    task = dict(read_goldens()["tasks"]["tiny_gsm"], task="endless")
+    task["filter_list"] = [{"name": "slow", "filter": [step]}]
+    harness_goldens.write_task(folder, "endless", task)
+    held.shelf = TaskShelf([folder])
+    loaded = held.load("endless", fewshot_seed=21)
+
+    with pytest.raises(UserError, match=r"its filter 'slow' takes more than"):
+        loaded.take("lm_eval/endless", held.hold())
 
 
 def test_no_code_of_a_users_folder_is_imported(held: Held, tmp_path: Path) -> None:

@@ -250,3 +250,31 @@ def test_data_that_no_cache_has_are_told(
     (hub / "datasets--owner--quiz").rmdir()
     (tmp_path / "clones/owner/quiz").mkdir(parents=True)
     assert note(data_path=str(tmp_path / "clones")) == []
+
+
+def test_jobs_that_are_told_there_is_no_hub_are_not_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a cache counted that only this shell is told of: jobs see what the profile
+    keeps."""
+    tasks, home = tmp_path / "tasks", tmp_path / "home"
+    tasks.mkdir()
+    (tmp_path / "shipped").mkdir()
+    write_plain_task(tasks, dataset_path="owner/quiz", dataset_kwargs=None)
+    shipped = tmp_path / "shipped"
+    monkeypatch.setattr(harness_tasks, "locate_shipped", lambda: shipped)
+    suites = {"lm_eval": {"tasks_path": str(tasks)}}
+    made = CheckpointSettings.model_validate(
+        {"metrics": ["lm_eval/own"], "snapshots": 1, "suites": suites}
+    )
+    nowhere = {"HF_HOME": str(tmp_path / "nowhere")}
+
+    with pytest.raises(UserError, match=r"owner/quiz.*sets HF_HUB_OFFLINE"):
+        harness_tasks.note_absent_data([made], nowhere | {"HF_HUB_OFFLINE": "1"}, {})
+    (home / "hub/datasets--owner--quiz").mkdir(parents=True)
+    shell = {"HF_HOME": str(home)}
+    [told] = harness_tasks.note_absent_data([made], nowhere, shell)
+    assert "where jobs do not look" in told
+    assert f"environment.set: {{HF_HOME: {home}}}" in told
+    offline = shell | {"HF_DATASETS_OFFLINE": "true"}
+    assert harness_tasks.note_absent_data([made], offline, {}) == []

@@ -19,6 +19,7 @@ import importlib.metadata
 import inspect
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from lm_eval.api.registry import AGGREGATION_REGISTRY
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from jobs.evaluating.harness_limits import TimeAllowance, TooLong
 from jobs.evaluating.harness_prompts import PromptWriter
 from jobs.evaluating.harness_replies import (
     REQUESTS,
@@ -71,6 +73,7 @@ from zsg_core.errors import ClusterError, UserError
 from zsg_core.plugins import loading
 from zsg_core.plugins.declarations import PluginFile
 from zsg_core.settings.lm_eval import PLAINLY
+from zsg_core.shown_text import make_showable
 from zsg_core.suites import BY_NUMBER, NUCLEUS
 
 logger = logging.getLogger(__name__)
@@ -80,6 +83,13 @@ NEW_TOKENS = 256  # where a task does not say how long an answer may be
 # by these names, the last counts most
 LENGTHS = ("max_completion_tokens", "max_tokens", "max_new_tokens", "max_gen_toks")
 UNTIL = ("\n\n",)  # where it does not say at what text an answer is over
+MOST_LETTERS = 10_000_000  # of what a template repeats
+MOST_POWER = 1000
+SHOWN_TEXT = 80  # letters of a template, where it is named
+NO_END = (
+    "{path}: {what}, and was stopped. It may have no end: a loop within a loop, or a regular"
+    " expression with a repeat within a repeat, as (a+)+. Write it with fewer ways to go on"
+)
 CUT = "{count} of {all} prompts of {task} were cut to the model's positions"
 OWN_SHOT = (
     "{count} of {all} items of {task} are among their own solved examples, answer"
@@ -90,6 +100,7 @@ DEVICE_ERRORS: tuple[type[Exception], ...] = (
     torch.OutOfMemoryError,
     getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
 )
+_WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*([0-9]{5}|[*])")
 # makes a generator for a way of answering
 MakeGenerator = Callable[[Mapping[str, Any]], Generator]
 
@@ -122,7 +133,10 @@ class HarnessTaken:
 
 
 class _Templates(SandboxedEnvironment):
-    """The harness' templates, each compiled once: that was 98 % of making prompts."""
+    """The harness' templates, each compiled once: that was 98 % of making prompts. They
+    are bounded in time, and in what their signs `*`, `**` and `%` make."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(
@@ -134,8 +148,41 @@ class _Templates(SandboxedEnvironment):
     def from_string(self, source: Any, *options: Any, **named: Any) -> Any:
         """The template of a text."""
         if source not in self._compiled:
-            self._compiled[source] = super().from_string(source, *options, **named)
+            template = super().from_string(source, *options, **named)
+            self._compiled[source] = _LimitedTemplate(str(source), template)
         return self._compiled[source]
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """As Jinja does it. OverflowError for what would be larger than any prompt."""
+        if operator == "*":
+            _refuse_repeating(left, right)
+            _refuse_repeating(right, left)
+        elif operator == "%":
+            _refuse_wide_field(left)
+        elif isinstance(right, int | float) and abs(right) > MOST_POWER:
+            raise OverflowError(f"a power of more than {MOST_POWER}")
+        return super().call_binop(context, operator, left, right)
+
+
+class _LimitedTemplate:
+    """A compiled template, of which all renderings together have so many seconds."""
+
+    def __init__(self, text: str, template: Any) -> None:
+        self._template = template
+        shown = make_showable(text[:SHOWN_TEXT], keep="")
+        self._allowance = TimeAllowance(f"its template {shown!r}")
+
+    def render(self, *values: Any, **named: Any) -> str:
+        """The text by these values. TooLong where no second is left."""
+        with self._allowance.limiting():
+            return self._template.render(*values, **named)
+
+
+def _refuse_repeating(value: Any, times: Any) -> None:
+    """OverflowError where something with a length would be repeated too often."""
+    if isinstance(times, int) and isinstance(value, str | bytes | list | tuple):
+        if len(value) * times > MOST_LETTERS:
+            raise OverflowError(f"repeats to more than {MOST_LETTERS:,} letters")
 
 
 class _Datasets:
@@ -174,6 +221,13 @@ def _place_files(files: Any, folders: Sequence[Path]) -> Any:
         return files
     paths = (folder / files for folder in folders)
     return str(next((path for path in paths if path.exists()), files))
+
+
+def _refuse_wide_field(pattern: Any) -> None:
+    """OverflowError where what is put into a text would be filled up to a width of many
+    letters, or to one that is given beside it."""
+    if isinstance(pattern, str) and _WIDE_FIELD.search(pattern):
+        raise OverflowError("a field of more than 9,999 letters")
 
 
 _SOURCES = _Datasets()
@@ -511,6 +565,8 @@ class LoadedTask:
             for loaded in self._loaded["tasks"].values():
                 _set_shots(loaded, how)
                 _keep_requests(loaded)
+                if not _is_shipped(loaded):
+                    _limit_scoring(loaded)
         self._flags: list[str] = []
         # by task and item, the digests of what is asked
         self._requests: dict[tuple[str, int], list[str]] = {}
@@ -703,6 +759,44 @@ def _keep_requests(task: Any) -> None:
     setattr(task, name, lambda: docs)
 
 
+def _is_shipped(task: Any) -> bool:
+    """Whether a task's file came with the harness: it is trusted as any package is, and
+    some have alarms of their own."""
+    source = (task.config.metadata or {}).get("config_source")
+    shipped = locate_shipped()
+    if source is None or shipped is None:
+        return False
+    return Path(source).resolve().is_relative_to(shipped.resolve())
+
+
+def _limit_scoring(task: Any) -> None:
+    """Gives what scores a user's task a time allowance: each of its filters, whose
+    regular expressions read what a model wrote, and its metrics, which may have some,
+    too."""
+    for ensemble in task._filters:
+        ensemble.apply = _limit_filter(ensemble.apply, ensemble.name)
+    allowance = TimeAllowance("scoring its items, by metric_list,")
+    process = task.process_results
+
+    def process_in_time(*arguments: Any, **options: Any) -> Any:
+        with allowance.limiting():
+            return process(*arguments, **options)
+
+    task.process_results = process_in_time
+
+
+def _limit_filter(apply: Callable[[Any], None], name: str) -> Callable[[Any], None]:
+    """What applies a filter to all requests of a task, stopped after some seconds at
+    each checkpoint."""
+    shown = make_showable(str(name)[:SHOWN_TEXT], keep="")
+
+    def apply_in_time(requests: Any) -> None:
+        with TimeAllowance(f"its filter {shown!r}").limiting(len(requests)):
+            apply(requests)
+
+    return apply_in_time
+
+
 @contextlib.contextmanager
 def _telling(task: HarnessTask) -> Iterator[None]:
     """Names the task in what ends the harness' work.
@@ -716,6 +810,8 @@ def _telling(task: HarnessTask) -> Iterator[None]:
         raise UserError(
             f"{task.path}: a template of it does what Jinja's sandbox forbids: {error}"
         ) from None
+    except TooLong as error:
+        raise UserError(NO_END.format(path=task.path, what=error)) from None
     except (UserError, ClusterError, *DEVICE_ERRORS):
         raise
     except Exception as error:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -368,6 +368,11 @@ class Environment(Strict):
             "start that the node lacks is read as /tmp."
         ),
     )
+
+    def select_variables(self, shell: Mapping[str, str]) -> dict[str, str]:
+        """What jobs have of a shell's variables, and those that are set for them."""
+        kept = {name: shell[name] for name in self.keep if name in shell}
+        return kept | self.set
 
     def make_variables(self, size: JobSize) -> dict[str, str]:
         """The variables set for a job. The working directory must not shadow our

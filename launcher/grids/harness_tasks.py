@@ -39,6 +39,16 @@ LACKS = (
 )
 
 
+ELSEWHERE = (
+    "{metric} reads {data} of the hub. This shell has it in {cache}, where jobs do not look:"
+    " they see of its environment what the profile keeps. Write environment.set: {{HF_HOME:"
+    " {home}}} into the profile"
+)
+OFFLINE = "{note}. The profile sets {variable}, so it is not fetched either: nothing is submitted"
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # huggingface_hub/constants.py
+
+
 def find_harness_faults(
     settings: Iterable[CheckpointSettings],
     faults: InputFaults,
@@ -127,24 +137,55 @@ def digest_folder(task: HarnessTask, folder: Path) -> str:
 
 def note_absent_data(
     settings: Iterable[CheckpointSettings],
-    environment: Mapping[str, str] = os.environ,
+    environment: Mapping[str, str],
+    shell: Mapping[str, str] = os.environ,
     code: tuple[TaskCode, ...] = (),
 ) -> list[str]:
     """A sentence for each data set that a task reads and that lies neither below
-    `data_path` nor in a cache of this machine."""
+    `data_path` nor in a cache of this machine.
+
+    `environment`: what jobs have of it; `shell`: what this process has. UserError where
+    jobs are told that there is no hub: there the task cannot be taken.
+    """
     notes: dict[str, None] = {}
     for checkpoints in _list_asking(settings):
-        root = checkpoints.lm_eval.data_path
         for metric, name in checkpoints.harness_tasks.items():
             for data in find_task(checkpoints, name, code).data_sets:
-                if root is not None and (Path(root).expanduser() / data).is_dir():
-                    continue
-                looked = _list_caches(environment)
-                if not any(_is_cached(folder, data) for folder in looked):
-                    folders = ", ".join(map(str, looked))
-                    note = LACKS.format(metric=metric, data=data, looked=folders)
+                note = _note_absence(checkpoints, metric, data, environment, shell)
+                if note is not None:
                     notes.setdefault(note)
+    offline = [name for name in OFFLINE_VARIABLES if _is_true(environment, name)]
+    if offline and notes:
+        first = next(iter(notes))
+        raise UserError(OFFLINE.format(note=first, variable=offline[0]))
     return list(notes)
+
+
+def _note_absence(
+    checkpoints: CheckpointSettings,
+    metric: str,
+    data: str,
+    environment: Mapping[str, str],
+    shell: Mapping[str, str],
+) -> str | None:
+    """Where jobs will not find a data set, and what helps; None where they will."""
+    root = checkpoints.lm_eval.data_path
+    if root is not None and (Path(root).expanduser() / data).is_dir():
+        return None
+    looked = _list_caches(environment)
+    if any(_is_cached(folder, data) for folder in looked):
+        return None
+    for cache in _list_caches(shell):
+        if _is_cached(cache, data):
+            home = cache.parent
+            return ELSEWHERE.format(metric=metric, data=data, cache=cache, home=home)
+    folders = ", ".join(map(str, looked))
+    return LACKS.format(metric=metric, data=data, looked=folders)
+
+
+def _is_true(environment: Mapping[str, str], name: str) -> bool:
+    """Whether a variable is set to what the Hugging Face libraries take for true."""
+    return environment.get(name, "").upper() in TRUE_WORDS
 
 
 def _list_caches(environment: Mapping[str, str]) -> list[Path]:

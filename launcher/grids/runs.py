@@ -1,5 +1,6 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -241,7 +242,9 @@ def resolve_runs(
         )
     notes += _note_lists_by_place(runs.values())
     notes += harness_tasks.note_absent_data(
-        (run.checkpoints for run in runs.values()), code=digests.task_code
+        (run.checkpoints for run in runs.values()),
+        profile.environment.select_variables(os.environ),
+        code=digests.task_code,
     )
     return list(runs.values()), notes
 

@@ -22,6 +22,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 
+from zsg_core.data.harness_data import OwnTask, check_own_task, list_files_by_split
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import format_brief, suggest_nearest
 from zsg_core.shown_text import make_showable
@@ -477,7 +478,8 @@ class TaskShelf:
         _refuse_code(task)
         self._add_code(task, closure)
         _refuse_unknown_metrics(task, metrics)
-        self._add_data_files(task, closure)
+        files = self._add_data_files(task, closure)
+        check_own_task(OwnTask(task.path, settings, files))
         names = _list_data_sets(settings)
         if names:
             _refuse_outside(task)
@@ -487,17 +489,23 @@ class TaskShelf:
             )
         return names
 
-    def _add_data_files(self, task: TaskFile, closure: _Closure) -> None:
-        """Adds the files of a user's task's data. UserError for those of a kind that
-        may run code."""
-        for name in _list_data_files(task):
-            file = self._locate(task.path, name)
-            if not file.name.endswith(SUFFIXES):
-                raise _refuse(
-                    task.path,
-                    f"{format_brief(name)} ends in none of {', '.join(SUFFIXES)}",
-                )
-            closure.files.setdefault(file)
+    def _add_data_files(
+        self, task: TaskFile, closure: _Closure
+    ) -> dict[str, list[Path]]:
+        """Adds the files of a user's task's data, and returns them by splits. UserError
+        for those of a kind that may run code."""
+        files: dict[str, list[Path]] = {}
+        for split, names in _list_data_files(task).items():
+            for name in names:
+                file = self._locate(task.path, name)
+                if not file.name.endswith(SUFFIXES):
+                    raise _refuse(
+                        task.path,
+                        f"{format_brief(name)} ends in none of {', '.join(SUFFIXES)}",
+                    )
+                closure.files.setdefault(file)
+                files.setdefault(split, []).append(file)
+        return files
 
     def _check_shipped(self, task: TaskFile, closure: _Closure) -> None:
         """Adds the Python beside a shipped task. UserError where it fetches a script
@@ -710,22 +718,22 @@ def _list_functions(value: Any, depth: int = 0) -> Iterator[str]:
             yield from _list_functions(item, depth + 1)
 
 
-def _list_data_files(task: TaskFile) -> list[str]:
-    """The files that a task of the user's names for its data. UserError for an address,
-    or what is no name."""
+def _list_data_files(task: TaskFile) -> dict[str, list[str]]:
+    """The files that a task of the user's names for its data, by splits. UserError for an
+    address, or what is no name."""
     if task.settings.get("dataset_path") not in PACKAGED_READERS:
-        return []
+        return {}
     options = task.settings.get("dataset_kwargs") or {}
     files = options.get("data_files") if isinstance(options, Mapping) else None
     if files is None:
         raise _refuse(task.path, "dataset_kwargs.data_files names no file")
-    names = _flatten(files)
-    for name in names:
+    by_split = list_files_by_split(files)
+    for name in _flatten(list(by_split.values())):
         if not isinstance(name, str) or "://" in name or "*" in name:
             raise _refuse(
                 task.path, f"data_files: {format_brief(name)} is no name of a file"
             )
-    return names
+    return {split: _flatten(names) for split, names in by_split.items()}
 
 
 def _refuse_outside(task: TaskFile) -> None:
