@@ -37,6 +37,14 @@ FILTERS = frozenset(  # lm_eval/filters, those that need no Python of the task's
     " regex_pos remove_whitespace take_first take_first_k uppercase".split()
 )
 OF_HARNESS = ("regex_replace",)  # what templates call beside Jinja's own filters
+OF_JINJA = (
+    "caller",
+    "kwargs",
+    "loop",
+    "self",
+    "super",
+    "varargs",
+)  # where it sets them
 _NAME = re.compile(r"[^\W\d]\w*")
 _MARKS = re.compile(r"\{\{|\{%")
 
@@ -165,35 +173,42 @@ def _list_name_problems(
     harness brings it."""
     if importlib.util.find_spec("jinja2") is None:
         return
-    from jinja2 import Environment, TemplateError
+    from jinja2 import Environment, TemplateError, nodes
 
     library = Environment(autoescape=False)
-    library.filters.update(dict.fromkeys(OF_HARNESS, str))
     try:
-        needed = _find_needed(library, library.parse(text))
+        tree = library.parse(text)  # compiling it would compute what is constant in it
     except (TemplateError, RecursionError) as error:
         reason = str(error).partition("\n")[0][:200]
         yield f"{key} cannot be read as a template: {reason}"
         return
+    filters = {*library.filters, *OF_HARNESS}
+    for used in tree.find_all(nodes.Filter):
+        if used.name not in filters:
+            nearest = suggest_nearest(used.name, sorted(filters))
+            yield f"{key}: {format_brief(used.name)} is no filter of Jinja.{nearest}"
     if columns is not None:
-        for name in sorted(needed - columns):
+        needed = _find_needed(tree).difference(library.globals, columns)
+        for name in sorted(needed):
             yield _describe_unknown(key, name, columns, "columns")
 
 
-def _find_needed(library: Any, tree: Any) -> set[str]:
-    """The names that a parsed template cannot do without: not those that it asks
-    whether they are there, or gives something in place of."""
-    from jinja2 import meta, nodes
+def _find_needed(tree: Any) -> set[str]:
+    """The names that a parsed template cannot do without: not those that it sets itself,
+    asks whether they are there, or gives something in place of."""
+    from jinja2 import nodes
 
-    excused: set[str] = set()
+    own = {macro.name for macro in tree.find_all(nodes.Macro)}.union(OF_JINJA)
+    read: set[str] = set()
+    for name in tree.find_all(nodes.Name):
+        (read if name.ctx == "load" else own).add(name.name)
     for test in tree.find_all(nodes.Test):
         if test.name in ("defined", "undefined"):
-            excused.update(name.name for name in test.find_all(nodes.Name))
-    for filtered in tree.find_all(nodes.Filter):
-        if filtered.name in ("default", "d"):
-            excused.update(name.name for name in filtered.find_all(nodes.Name))
-    found: set[str] = meta.find_undeclared_variables(tree)
-    return found - excused - set(library.globals)
+            own.update(name.name for name in test.find_all(nodes.Name))
+    for used in tree.find_all(nodes.Filter):
+        if used.name in ("default", "d"):
+            own.update(name.name for name in used.find_all(nodes.Name))
+    return read - own
 
 
 def _describe_unknown(
