@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lib.harness_goldens import write_task
-from zsg_core.data.harness_data import OwnTask, read_columns
+from zsg_core.data.harness_data import OwnTask, check_own_task, read_columns
 from zsg_core.data.harness_tasks import TaskShelf
 from zsg_core.errors import UserError
 
@@ -107,6 +107,18 @@ def test_templates_that_can_be_rendered_pass(tmp_path: Path, text: str) -> None:
 def test_an_option_that_is_always_right_is_no_column(tmp_path: Path) -> None:
     """It stands among the options."""
     find_task(tmp_path, doc_to_choice=["yes", "no"], doc_to_target="yes")
+
+
+def test_functions_of_a_task_may_make_what_its_data_lack(tmp_path: Path) -> None:
+    """Its columns are not known before they are run; its splits are."""
+    settings = TASK | {"doc_to_text": "{{made}}", "filter_list": [{"filter": [{}]}]}
+    path = tmp_path / "own.yaml"
+    files = {"test": [tmp_path / "rows.jsonl"]}
+    check_own_task(OwnTask(path, settings, files, has_code=True))
+
+    with pytest.raises(UserError, match="test_split names 'tset'"):
+        other = settings | {"test_split": "tset"}
+        check_own_task(OwnTask(path, other, files, has_code=True))
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,13 @@ _MARKS = re.compile(r"\{\{|\{%")
 @dataclass(frozen=True)
 class OwnTask:
     """A task of a user's: its file, what is in force of it, and its files of data by
-    splits; none where they are of the hub, and so not looked into."""
+    splits; none where they are of the hub, and so not looked into. `has_code`: whether it
+    names functions, which may make other columns, prompts and filters."""
 
     path: Path
     settings: Mapping[str, Any]
     files: Mapping[str, Sequence[Path]]
+    has_code: bool = False
 
     @property
     def data_options(self) -> Mapping[str, Any]:
@@ -84,19 +86,25 @@ def list_files_by_split(files: Any) -> dict[str, list[Any]]:
 
 def _list_problems(task: OwnTask) -> Iterator[str]:
     """Sentences on what does not fit."""
-    settings, data = task.settings, task.files
-    output = settings.get("output_type", OUTPUTS[0])
+    output = task.settings.get("output_type", OUTPUTS[0])
     if output not in OUTPUTS:
         yield _describe_unknown("output_type", output, OUTPUTS)
-    yield from _list_filter_problems(task)
-    columns: frozenset[str] | None = None
-    if data:
+    if task.files:
         yield from _list_split_problems(task)
-        asked = next(settings[key] for key in ASKED if settings.get(key))
-        for file in data[asked]:
+    if not task.has_code:
+        yield from _list_filter_problems(task)
+        yield from _list_column_problems(task)
+
+
+def _list_column_problems(task: OwnTask) -> Iterator[str]:
+    """Sentences on files that are asked and have no row, and on what templates name."""
+    columns: frozenset[str] | None = None
+    named = [task.settings[key] for key in ASKED if task.settings.get(key)]
+    if task.files and named:
+        for file in task.files[named[0]]:
             columns = read_columns(file, task)
             if columns is not None and not columns:
-                yield f"{asked}: {format_brief(file.name)} has no row"
+                yield f"{named[0]}: {format_brief(file.name)} has no row"
     yield from _list_template_problems(task, columns)
 
 

@@ -479,7 +479,8 @@ class TaskShelf:
         self._add_code(task, closure)
         _refuse_unknown_metrics(task, metrics)
         files = self._add_data_files(task, closure)
-        check_own_task(OwnTask(task.path, settings, files))
+        has_code = bool(task.functions)
+        check_own_task(OwnTask(task.path, settings, files, has_code))
         names = _list_data_sets(settings)
         if names:
             _refuse_outside(task)
