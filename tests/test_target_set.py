@@ -30,7 +30,12 @@ from launcher.verification import record_checks
 from launcher.verification.finding import Differs
 from tests.lib.builders import digests as make_digests
 from tests.lib.command_line import Zsg
-from zsg_core.data.target_sets import TargetSummary, choose_places, find_shared
+from zsg_core.data.target_sets import (
+    TargetSummary,
+    TrainedItems,
+    choose_places,
+    find_shared,
+)
 from zsg_core.errors import UserError
 from zsg_core.recipe import arrangement_id, corpus_id, make_recipe, run_id
 from zsg_core.settings.run import Settings
@@ -293,6 +298,90 @@ def test_plan_tells_the_target_that_prepare_makes(order, tmp_path, target, data)
     assert planned == known
     assert planned.endswith(made.summary.describe())
     assert made.summary.count > 0
+
+
+def test_items_that_are_trained_on_are_counted_and_left_out_where_asked(
+    order, tmp_path
+):
+    """By what they ask; one of the two has the same answer, too."""
+    file = tmp_path / "dev.jsonl"
+    write_rows(file, {"dev": [30, 60, 5], "pool": [7]})
+    file.write_text(file.read_text().replace("yes 60", "no").replace("30 d", "30  D"))
+    target = {"path": "dev.jsonl"}
+    kept = order({**NEAREST, "target": target})
+    dropped = order({**NEAREST, "target": {**target, "train_overlap": "drop"}})
+
+    assert kept.summary.trained == TrainedItems(asked=2, answered=1, tasks=1)
+    assert (kept.summary.count, dropped.summary.count) == (4, 2)
+    assert kept.made.ids[:2] == ["pool:1", "pool:2"]
+    assert dropped.made.ids == IN_ORDER
+    assert kept.made.id != dropped.made.id
+    assert "2 of 4 ask what training examples ask" in kept.summary.describe()
+    for made in (kept, dropped):
+        workspace = Workspace(tmp_path / "none")
+        [planned] = target_notes.describe_targets(workspace, [made.run])
+        assert planned.endswith(made.summary.describe())
+
+
+@pytest.mark.parametrize("angles", [[30, 5], [30, 60]])
+def test_a_target_that_is_trained_on_is_refused_where_asked(order, tmp_path, angles):
+    """By its rule, or as none is left; by plan and by prepare, in the same words."""
+    write_rows(tmp_path / "dev.jsonl", {"dev": angles})
+    fate = "refuse" if 5 in angles else "drop"
+    asked = {**NEAREST, "target": {"path": "dev.jsonl", "train_overlap": fate}}
+    told = "items ask what training examples ask; the first: dev:0"
+
+    with pytest.raises(UserError, match=told):
+        order(asked)
+    with pytest.raises(UserError, match=told):
+        target_notes.describe_targets(
+            Workspace(tmp_path / "none"), [plan_run(make_settings(asked))]
+        )
+
+
+def test_plan_says_where_it_cannot_know_what_is_trained_on(tmp_path):
+    """Of a share of the examples only a prepare job knows which these are."""
+    write_rows(tmp_path / "dev.jsonl", {"dev": [30, 5]})
+    told = []
+    for fate in ("keep", "drop"):
+        target = {"path": "dev.jsonl", "train_overlap": fate}
+        settings = make_settings({**NEAREST, "target": target}, fraction="1/2")
+        workspace = Workspace(tmp_path / "none")
+        told += target_notes.describe_targets(workspace, [plan_run(settings)])
+
+    assert "how many are trained on is counted when the data are prepared" in told[0]
+    assert "2 items" in told[0]
+    assert "is compared with the test set when the data are prepared" in told[1]
+
+
+@pytest.mark.parametrize("overlap", ["drop", "keep", "refuse"])
+def test_the_test_sets_of_other_stages_are_compared_too(tmp_path, overlap):
+    """A later stage tests an item that the order of an earlier one looks at: no order
+    can leave it out, so it is told, or refused."""
+    write_rows(tmp_path / "dev.jsonl", {"dev": [33, 5]})
+    write_rows(tmp_path / "exam.jsonl", {"exam": [5, 11]})
+    target = {"path": "dev.jsonl", "overlap": overlap}
+    first = plan_run(make_settings({**NEAREST, "target": target}))
+    later = plan_run(
+        make_settings(
+            {"order": "random"},
+            path="rows.jsonl",
+            test_path="exam.jsonl",
+            held_out=None,
+        )
+    )
+    later.all_before = [first]
+    workspace = Workspace(tmp_path / "none")
+    leak = "1 of its items ask what test items of the run's other stages ask"
+
+    [alone] = target_notes.describe_targets(workspace, [first])
+    assert "other stages" not in alone
+    if overlap == "refuse":
+        with pytest.raises(UserError, match=f"{leak}; the first: dev:1"):
+            target_notes.describe_targets(workspace, [later])
+    else:
+        [told] = target_notes.describe_targets(workspace, [later])
+        assert f"{leak}, which is a leak" in told
 
 
 def test_held_out_tasks_that_are_not_tested_are_a_target(order):

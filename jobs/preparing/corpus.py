@@ -250,11 +250,11 @@ class Corpus:
         wordings = self.meta["sources"][name].get("instructions", ())
         return part_of(name, self._records(name, "test"), places, rule, wordings)
 
-    def find_test_columns(self, name: str) -> Recipe:
-        """Which column of a source's test data is what; nothing of a format that has
-        columns of its own."""
+    def find_columns(self, name: str, split: str) -> Recipe:
+        """Which column of the data of a source's split is what; nothing of a format that
+        has columns of its own."""
         rule = list_sources(self.recipe)[name]
-        is_apart = rule["held_out"]["by"] == BY_PATH
+        is_apart = split == "test" and rule["held_out"]["by"] == BY_PATH
         return (rule["held_out"] if is_apart else rule).get("fields", {})
 
     def read_published_ids(self, files: Mapping[str, SourceFiles]) -> list[str | None]:

@@ -2,8 +2,8 @@
 of the test set.
 
 Test items are read in one function here, `_compare`, which finds what both sets have in
-common before anything is ordered. All that an order is given are the items of the
-target.
+common before anything is ordered. Training examples are gone through in the same way. All
+that an order is given are the items of the target.
 """
 
 import logging
@@ -19,7 +19,7 @@ from jobs.preparing.records import Records
 from jobs.preparing.source_dataset import read_records
 from zsg_core.data import splits, target_sets
 from zsg_core.data.data_look import TEST_TASKS
-from zsg_core.data.target_sets import BY_FILE, DROP, SharedItems, TargetSummary
+from zsg_core.data.target_sets import BY_FILE, SharedItems, TargetSummary
 from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe, list_tested
@@ -45,15 +45,19 @@ def make_target(
     """The target set of a recipe. `files`: where those of targets lie, by digest.
 
     UserError for data that cannot be read or leave nothing, and where the set has in
-    common with the test set what it may not.
+    common with the test set or the training examples what it may not.
     """
     chosen = _choose_items(workspace, corpus, rule, files)
     target_sets.refuse_empty(rule, len(chosen))
-    shared = _compare(chosen, corpus.test, _list_own_ids(corpus, rule))
-    summary = target_sets.summarize_target(rule, chosen.tasks, shared)
+    shared = _compare(chosen, corpus.test, _list_own_ids(corpus, "test", rule))
+    own_ids = _list_own_ids(corpus, "train", rule)
+    trained = target_sets.find_shared(chosen, corpus.train, own_ids)
+    summary = target_sets.summarize_target(rule, chosen.tasks, shared, trained)
     summary.refuse_shared(_name_first(chosen, shared))
-    if rule["overlap"] == DROP:
-        chosen = _leave_out(chosen, [twin is not None for twin in shared.same_as])
+    summary.refuse_trained(_name_first(chosen, trained))
+    is_left_out = target_sets.mark_left_out(rule, shared, trained)
+    if any(is_left_out):
+        chosen = _leave_out(chosen, is_left_out)
     summary = replace(summary, ids_digest=digest_ids(chosen.ids))
     logger.info(f"target set: {summary.describe()}")
     return TargetSet(chosen, summary)
@@ -119,15 +123,15 @@ def _choose_of_source(corpus: Corpus, name: str, rule: Recipe) -> Part:
     return corpus.open_test_part(name, np.array(positions, np.int64))
 
 
-def _list_own_ids(corpus: Corpus, rule: Recipe) -> set[str]:
-    """The ids of test items, where both sets have ids of the data's own: then two items
-    with one id are one."""
+def _list_own_ids(corpus: Corpus, split: str, rule: Recipe) -> set[str]:
+    """The ids of a split's examples, `train` or `test`, where these and the target have
+    ids of the data's own: then two items with one id are one."""
     if "id" not in rule.get("fields", {}):
         return set()
     ids: set[str] = set()
-    for part in corpus.test.parts:
-        held_out = corpus.find_test_columns(part.source)
-        if "id" in held_out:
+    selection = corpus.train if split == "train" else corpus.test
+    for part in selection.parts:
+        if "id" in corpus.find_columns(part.source, split):
             ids.update(part.records.texts("id", part.places))
     return ids
 
@@ -138,18 +142,18 @@ def _compare(target: Selection, test: Selection, own_ids: set[str]) -> SharedIte
 
 
 def _name_first(chosen: Selection, shared: SharedItems) -> str:
-    """The first item that the test set has, too, and the test item that it is, by their
-    ids; an empty text where the test set has none of them."""
+    """The first item that the others have, too, and which of these it is, by their ids;
+    an empty text where they have none of them."""
     for example_id, twin in zip(chosen.ids, shared.same_as, strict=True):
         if twin is not None:
             return f"; the first: {example_id} is {twin}"
     return ""
 
 
-def _leave_out(chosen: Selection, is_shared: Sequence[bool]) -> Selection:
-    """The items but those that are shared. `is_shared` (N) is of each item, in their
+def _leave_out(chosen: Selection, is_left_out: Sequence[bool]) -> Selection:
+    """The items but those that are left out. `is_left_out` (N) is of each item, in their
     order; a source that loses all of them is gone."""
-    is_kept = ~np.array(is_shared, bool)
+    is_kept = ~np.array(is_left_out, bool)
     smaller: list[Part] = []
     start = 0
     for part in chosen.parts:

@@ -11,6 +11,7 @@ from zsg_core.data.target_sets import (
     BY_ITEMS,
     DROP,
     HIDDEN,
+    KEEP,
     OVERLAPS,
     WAYS,
 )
@@ -98,6 +99,15 @@ class TargetSettings(Strict):
             "What of target items that ask what a test item asks, or are one; they are "
             "counted and told. drop = leave them out; refuse = refuse such a target; keep "
             "= look at them all the same, which is a leak."
+        ),
+    )
+    train_overlap: Literal[OVERLAPS] = Field(  # type: ignore[valid-type]
+        default=KEEP,
+        description=(
+            "The same of target items that ask what a training example asks, or are one: "
+            "such examples are the nearest by being the same, whatever else the order "
+            "means. They are counted and told. keep = look at them; drop = leave them "
+            "out; refuse = refuse such a target."
         ),
     )
 
@@ -194,7 +204,10 @@ class TargetSettings(Strict):
             recipe["tasks"] = self.tasks
         if not self.answers:
             recipe["answers"] = HIDDEN
-        return recipe | {"overlap": self.overlap}
+        recipe["overlap"] = self.overlap
+        if self.train_overlap != KEEP:
+            recipe["train_overlap"] = self.train_overlap
+        return recipe
 
 
 def _is_tested(source: Source, sources: Mapping[str, Source]) -> bool:
