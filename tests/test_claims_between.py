@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import zsg
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import removal
 from jobs.contract.folder import Workspace, write_json
@@ -319,6 +320,7 @@ def test_one_page_has_the_runs_and_claims_of_several_grids(place: Workspace) -> 
         SUPPORTED,
     ]
     assert {each["axes"]["grid"] for each in values} == {"single", "mixed"}
+    assert zsg.report(["single", "mixed"], workspace=place.root) == written.page
     removal.discard_folder(place.root, place.grid("single"), removal.IN_GRID)
     assert not folder.exists()
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import zsg as public
-from launcher.api import submitting
+from launcher.api import grids, submitting
 from launcher.submission import workflow
+from launcher.views import show
 from tests.lib.command_line import Zsg
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,6 +122,47 @@ def test_a_detached_submit_is_the_same_command(study: Path) -> None:
     assert words == f"{shared} {asked}".split()
 
 
+@pytest.mark.engine  # needs the extras
+def test_what_is_shown_meanwhile_is_of_the_selected_runs(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the others, of which nothing is known."""
+    shown: list[list[str]] = []
+
+    class Seen(show.Progress):
+        def show(self, note: str, rows: Any) -> None:
+            shown.append([row["run"] for row in rows])
+
+    def run_none(workspace: Any, profile: Any, jobs: Any, tick: Any) -> None:
+        tick()
+
+    monkeypatch.setattr(workflow.show, "Progress", Seen)
+    monkeypatch.setattr(workflow.local, "run_all", run_none)
+    command = [sys.executable, "-c", NO_DELIVERY]
+    monkeypatch.setattr(
+        workflow, "start_delivery", lambda *_: subprocess.Popen(command)
+    )
+    grid = public.load_grid("grid.yaml")
+    first = grid.runs[0].id
+    public.submit(public.plan(grid, only=[first]))
+
+    assert len(grid.runs) > 1
+    assert shown == [[first]]
+
+
+def test_grids_of_several_workspaces_make_no_page_together(study: Path) -> None:
+    """A page is of one; of one workspace names and loaded grids go together."""
+    here = public.load_grid("grid.yaml", workspace="here")
+    there = public.load_grid("grid.yaml", workspace="there")
+
+    with pytest.raises(public.UserError, match="of several workspaces"):
+        public.report([here, there])
+    assert grids.find_grids([here, "other"], None) == (
+        ["starter", "other"],
+        study / "here",
+    )
+
+
 def test_a_grid_that_has_changed_is_not_submitted(study: Path) -> None:
     """What would be trained is not what was loaded and planned."""
     grid = public.load_grid("grid.yaml")
@@ -143,6 +185,7 @@ def test_a_grid_that_has_changed_is_not_submitted(study: Path) -> None:
         (lambda: public.metrics("starter"), "no grid was submitted"),
         (lambda: public.compare("starter"), "no grid was submitted"),
         (lambda: public.report("starter"), "no grid was submitted"),
+        (lambda: public.report([]), "no grid is named"),
         (lambda: public.compare("starter", values=["a", "b"]), "give along"),
         (lambda: public.compare("starter", along="a", values=["b"]), "two or more"),
     ],

@@ -113,6 +113,33 @@ def find_grid(
     return grid, Path(workspace) if workspace is not None else None
 
 
+def find_grids(
+    grids: Grid | str | Sequence[Grid | str], workspace: str | Path | None
+) -> tuple[list[str], Path | None]:
+    """The names of grids, one or several, and the folder of their runs, where that is
+    known.
+
+    UserError for none, and for loaded grids of several workspaces: a page is of one.
+    """
+    listed = [grids] if isinstance(grids, Grid | str) else list(grids)
+    if not listed:
+        raise UserError("no grid is named: give one, or several")
+    names: list[str] = []
+    folders: dict[Path, str] = {}
+    for grid in listed:
+        name, folder = find_grid(grid, workspace)
+        names.append(name)
+        if folder is not None:
+            folders.setdefault(folder.resolve(), name)
+    if len(folders) > 1:
+        told = ", ".join(f"{name} in {folder}" for folder, name in folders.items())
+        raise UserError(
+            f"the grids are of several workspaces: {told}; report those of one workspace"
+            " together"
+        )
+    return names, next(iter(folders), None)
+
+
 def open_workspace(folder: Path | None) -> Workspace:
     """The workspace of a folder, to be read; else that of ZSG_WORKSPACE, or zsg-work here."""
     return workspaces.find_to_read(folder)

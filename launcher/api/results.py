@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.deciding.judged_claims import JudgedClaim
 from launcher.api.calls import as_library
-from launcher.api.grids import find_grid, open_workspace
+from launcher.api.grids import find_grid, find_grids, open_workspace
 from launcher.api.records import Effect, Grid, Verdict
 from launcher.reporting import frames
 from launcher.reporting import report as reports
@@ -104,7 +104,7 @@ def compare(
 
 @as_library()
 def report(
-    grid: Grid | str,
+    grid: Grid | str | Sequence[Grid | str],
     out: str | Path | None = None,
     *,
     metric: str | Sequence[str] = "loss",
@@ -112,14 +112,20 @@ def report(
     panel: str | None = None,
     workspace: str | Path | None = None,
 ) -> Path:
-    """Writes the page that compares the runs of a grid, with its figures and tables
-    beside it; returns the page's path. The page is one file and needs no network.
+    """Writes the page that compares the runs of a grid, or of several, with its figures
+    and tables beside it; returns the page's path. The page is one file and needs no
+    network.
+
+    Runs of several grids stand side by side, and each counts once, as the first one's
+    that lists it.
 
     Args:
-        grid: a loaded grid, or the name of one that was submitted.
+        grid: a loaded grid, or the name of one that was submitted; or several of them,
+            of one workspace.
         out: the folder to write to, or a file that ends in .html for the page alone; else
-            grids/GRID/report in the workspace. A file there that zsg did not write is
-            never replaced.
+            grids/GRID/report in the workspace, of several grids
+            grids/GRID/report-with-OTHER. A file there that zsg did not write is never
+            replaced.
         metric: which metric, or several, the first of them in large; "all" has every
             metric and the summaries of each.
         x: what the curves run over.
@@ -127,13 +133,15 @@ def report(
         workspace: the folder of all runs, for a name; else ZSG_WORKSPACE, or zsg-work here.
 
     Raises:
-        UserError: if no such grid was submitted, no run has the metric, or what draws is
-            not installed (zsg[report]).
+        UserError: if no such grid was submitted, one is named twice or lies in another
+            workspace than the others, no run has the metric, or what draws is not
+            installed (zsg[report]).
     """
-    name, folder = find_grid(grid, workspace)
+    names, folder = find_grids(grid, workspace)
     first, metrics = choose_metrics(metric)
     options = ReportOptions(first, x, panel, metrics=metrics)
-    return write_report(name, options, Path(out) if out is not None else None, folder)
+    target = Path(out) if out is not None else None
+    return write_reports(names, options, target, folder).page
 
 
 def choose_metrics(metric: str | Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -146,13 +154,6 @@ def choose_metrics(metric: str | Sequence[str]) -> tuple[str, tuple[str, ...]]:
     if keys == (first,):
         return first, ()
     return first, keys
-
-
-def write_report(
-    name: str, options: ReportOptions, out: Path | None, folder: Path | None
-) -> Path:
-    """Writes a grid's page to `out`, or into its workspace; returns its path."""
-    return write_reports([name], options, out, folder).page
 
 
 def write_reports(

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -654,7 +655,7 @@ def _submit(opened: ResolvedGrid, allow: Allow, agreed: Agreed) -> bool:
             return False
         jobs, locks = submits.submit_local(site, opened.grid, plan, ledger)
     try:
-        _run_here(opened, jobs)
+        _run_here(opened, plan, jobs)
     finally:
         for lock in locks:
             os.close(lock)
@@ -729,13 +730,8 @@ def _has_failed(
     show.print_status(rows)
     _tell_of_the_data(opened, rows)
     show.print_result(_hint("ui", opened))
-    not_selected = {
-        action.run.id for action in plan.actions if action.reason == NOT_SELECTED
-    }
     counting = [
-        row
-        for row in rows
-        if row["run"] not in not_selected and row.get("cause") != Cause.SPARED
+        row for row in _leave_out_others(rows, plan) if row.get("cause") != Cause.SPARED
     ]
     return not _evaluated(opened, jobs) or any(
         row["state"] != State.DONE for row in counting
@@ -856,16 +852,30 @@ def _is_submitted(workspace: Workspace, name: str, earlier: set[str]) -> bool:
     )
 
 
-def _run_here(opened: ResolvedGrid, jobs: Sequence[local.LocalJob]) -> None:
+def _leave_out_others(rows: Sequence[view.Row], plan: Plan) -> list[view.Row]:
+    """The rows of status without those of runs that were not selected: of these nothing
+    is awaited, and nobody looks what becomes of them."""
+    not_selected = {
+        action.run.id for action in plan.actions if action.reason == NOT_SELECTED
+    }
+    return [row for row in rows if row["run"] not in not_selected]
+
+
+def _run_here(opened: ResolvedGrid, plan: Plan, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
+
+    def show_progress(progress: show.Progress) -> None:
+        """Draws how far the selected runs are, where it is time."""
+        if progress.due():
+            note, rows = _look(opened, helpers)
+            progress.show(note, _leave_out_others(rows, plan))
+
     with _hear_interrupts():
         delivery = start_delivery(site.workspace, name)
         try:
             with show.Progress() as progress:
-                tick = lambda: (  # noqa: E731
-                    progress.show(*_look(opened, helpers)) if progress.due() else None
-                )
+                tick = partial(show_progress, progress)
                 local.run_all(site.workspace, site.profile, jobs, tick)
         finally:
             delivery.terminate()
