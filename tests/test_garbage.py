@@ -396,6 +396,46 @@ def test_drafts_of_dead_processes(place, name):
     assert place.found()["drafts"] == {f"tokens/{name}"}
 
 
+def test_vectors_of_killed_jobs_go_when_nobody_may_carry_them_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while an open run needs vectors, while a job may make something, or today."""
+    draft = place.workspace.root / "embeddings/.0123456789ab.draft"
+    draft.mkdir(parents=True)
+    for name in ("vectors.npy", "left.npy", "done"):
+        (draft / name).touch()
+    assert garbage.VECTORS not in place.found()
+    for path in (*draft.iterdir(), draft):
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+    done = ListedRun(run="done", axes={}, recipe=place.recipes["done"])
+    failed = ListedRun(run="failed", axes={}, recipe=place.recipes["failed"])
+    order = recipes.last_stage(failed.recipe)["arrangement"]
+    order["embedding"] = "the digest of a model"
+    write_grid_record(place.workspace, GridRecord(name="g", runs=[done, failed]))
+    assert garbage.VECTORS not in place.found()
+    order.pop("embedding")
+    write_grid_record(place.workspace, GridRecord(name="g", runs=[done, failed]))
+    assert place.found()[garbage.VECTORS] == {"embeddings/.0123456789ab.draft"}
+    note = garbage._note_active_jobs
+
+    def note_one_at_work(scene: garbage.Scene) -> None:
+        note(scene)
+        scene.may_make.add("arrangements/0123456789ab")
+
+    monkeypatch.setattr(garbage, "_note_active_jobs", note_one_at_work)
+    assert garbage.VECTORS not in place.found()
+
+
+def test_an_order_goes_with_the_list_of_its_target_set(place: Place) -> None:
+    """What lies in its folder is zsg's own."""
+    order = recipes.arrangement_id(place.recipes["gone"])
+    (place.workspace.arrangement(order) / "target").write_text("near:1\n")
+
+    freed = {piece.path.name for piece in garbage.free_garbage(place.workspace)}
+
+    assert order in freed
+
+
 def test_gc_killed_half_way_is_run_again(place, monkeypatch):
     """What was renamed and not removed has no name any more; the next call frees the rest."""
     real, calls = shutil.rmtree, []
@@ -514,6 +554,8 @@ DRAFTS = [
     "runs/0123456789ab/queue/.4.rougeL.lease.0123abcd",
     "code/.0123456789abcdef.0123abcd/COMMIT",
     "records/.0123456789ab.gone/meta.json",
+    "looks/0123456789ab/.decision.json.0123abcd",
+    "canary/0123456789ab/.exit.json.0123abcd",
 ]
 
 

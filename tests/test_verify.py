@@ -2,6 +2,7 @@
 and say what it cannot know?"""
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import pytest
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import list_journal_files
+from launcher.verification.evidence import Evidence
 from launcher.verification.finding import (
     DIFFERS,
     HOLDS,
@@ -27,8 +29,10 @@ from launcher.verification.replay_comparison import (
 from launcher.verification.verify import verify_run
 from tests.lib.command_line import Zsg
 from tests.lib.forked_jobs import Rank
+from tests.lib.job_records import write_job_file
 from tests.lib.journal_rows import typed_rows
 from tests.lib.train_bench import Bench
+from zsg_core.errors import UserError
 
 CPU = {
     "device": "cpu",
@@ -87,6 +91,33 @@ class Verifier:
             check.name: check
             for check in verify_run(str(folder), nowhere, steps, start)
         }
+
+
+@pytest.mark.parametrize(
+    ("edit_recipe", "told"),
+    [
+        (lambda recipe: recipe.update(stages="all"), "has no stage"),
+        (lambda recipe: recipe.pop("base"), "has no `base`"),
+        (lambda recipe: recipe["stages"].append(1), "has no `data` in its last stage"),
+        (lambda recipe: recipe["stages"][-1].pop("train"), "has no `train`"),
+        (
+            lambda recipe: recipe["stages"][-1]["arrangement"].pop("order"),
+            "has no `arrangement.order`",
+        ),
+    ],
+)
+def test_a_recipe_that_zsg_did_not_write_is_one_error(
+    tmp_path: Path, edit_recipe: Callable[[dict], object], told: str
+) -> None:
+    """Before anything is looked at; it names the file and what it lacks."""
+    stage = {"data": {}, "arrangement": {"order": "random"}, "train": {}}
+    recipe = {"base": {"kind": "tiny"}, "stages": [stage]}
+    edit_recipe(recipe)
+    folder = tmp_path / "runs/one"
+    write_job_file(folder, recipe=recipe)
+
+    with pytest.raises(UserError, match=f"job.json: its recipe {re.escape(told)}"):
+        Evidence.of(folder)
 
 
 @pytest.fixture(scope="module")

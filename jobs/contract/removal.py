@@ -21,11 +21,12 @@ from pathlib import Path
 
 from jobs.contract.folder import COMMIT, META, NOTES
 from jobs.contract.node_check import RANKS, REPORT, TEXT, TRIALS
+from jobs.contract.prepared import TARGET_IDS
 from jobs.files import file_errors
 from jobs.files.model_file_names import MADE_BESIDE_WEIGHTS
 
 # The names that zsg, or an engine that it calls, gives within a folder that is removed as a whole.
-IN_ARRANGEMENT = ("ids", "places.npy", META, COMMIT)
+IN_ARRANGEMENT = ("ids", "places.npy", TARGET_IDS, META, COMMIT)
 IN_SCORES = ("scores.jsonl", META, COMMIT)
 IN_TOKENS = ("ids.npy", "spans.npy", "ends.npy", "texts.npy", META, COMMIT)
 IN_FIRST_LOSSES = ("losses.npy", META, COMMIT)
@@ -41,6 +42,8 @@ IN_UNFINISHED = (
 )
 IN_CORPUS = ("train.npy", "test.npy", "shots.npy", NOTES, META, COMMIT)
 IN_EMBEDDING = ("vectors.npy", "texts.npy", META, COMMIT)
+# while it is made
+IN_UNFINISHED_EMBEDDING = ("vectors.npy", "left.npy", "unfinished.npy", "done")
 IN_CHAT_TRIAL = (META, COMMIT)
 IN_CODE = ("jobs", "zsg_core", "*.patch", COMMIT)
 IN_STATE = ("state.json", "ranks", "latest", "zero_to_fp32.py", "ds_to_universal.py")
@@ -146,8 +149,8 @@ def name_gone(folder: Path) -> Path:
 
 
 def name_unfinished(folder: Path) -> Path:
-    """The folder in which a job keeps what it has of answers or scores under way, which
-    the next attempt carries on."""
+    """The folder in which a job keeps what it has of answers, scores or vectors under
+    way, which the next attempt carries on."""
     return folder.with_name(f".{folder.name}.draft")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract import removal
 from jobs.contract.folder import (
     META,
     Workspace,
@@ -220,7 +221,7 @@ def texts_digest(texts: Sequence[str]) -> str:
 def _draft(folder: Path) -> Iterator[Path]:
     """The folder in which an embedding is made, held by one job at a time; removed once
     the embedding is there."""
-    draft = folder.parent / f".{folder.name}.draft"
+    draft = removal.name_unfinished(folder)
     with lock_folder(folder):
         ownership.make_folder(draft)
         yield draft

@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 CHECKS, PROOFS, REPLIES = "checks", "model proofs", "replies"
 UNFINISHED = "unfinished answers and scores"
+VECTORS = "unfinished embeddings"
 MOST_NAMED = 3  # paths in a line
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 
@@ -108,6 +109,8 @@ _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...
     (("runs", _ID, "queue"), re.compile(r"[0-9]+\.[\w.-]+\.lease(\.[0-9a-f]{8})?")),
     (("prepare", _ID), _OF_JOB),
     (("evaluate", _ID), _OF_JOB),
+    (("canary", _ID), _OF_JOB),
+    (("looks", _ID), re.compile(rf"{_OF_JOB.pattern}|decision\.json")),
     ((node_check.FOLDER, _ID), re.compile(rf"{_OF_JOB.pattern}|report\.(json|txt)")),
     ((node_check.FOLDER, _ID, node_check.RANKS), re.compile(r"[0-9]+\.json")),
     (("submissions",), _SUBMISSION),
@@ -318,6 +321,7 @@ def find_garbage(workspace: Workspace, grid: str | None = None) -> list[Piece]:
     if grid is None and not scene.unreadable:
         kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene)]
         kinds += [_proofs(scene), _replies(scene), _unfinished(scene)]
+        kinds += [_unfinished_embeddings(scene)]
     if grid is None:
         kinds += [_checks(scene), _drafts(scene)]
     garbage = [piece for pieces in kinds for piece in pieces]
@@ -710,9 +714,19 @@ def _drafts_of_jobs(
 ) -> Iterator[Piece]:
     """What killed jobs have left of what is made in a folder of the workspace, but for
     what is needed or may be under way."""
-    root = scene.workspace.root
     begin = f"{folder}/"
     may_be_made = {path.removeprefix(begin) for path in scene.may_make}
+    for made_id, draft in _list_drafts_of_jobs(scene, folder):
+        if made_id in needed or made_id in may_be_made:
+            continue
+        reason = "left by a job that was killed; no recorded grid needs it"
+        yield from _whole(scene, UNFINISHED, draft, reason, removal.IN_UNFINISHED)
+
+
+def _list_drafts_of_jobs(scene: Scene, folder: str) -> Iterator[tuple[str, Path]]:
+    """What jobs have under way in a folder of the workspace: the id of what it is to
+    become, and where it lies. Nothing where the folder is a link, or not there."""
+    root = scene.workspace.root
     try:
         with removal.open_folder(root, root / folder) as handle:
             names = removal.names_in(handle)
@@ -720,12 +734,41 @@ def _drafts_of_jobs(
         return
     for name in names:
         draft = _UNFINISHED.fullmatch(name)
-        if draft is None or draft["name"] in needed or draft["name"] in may_be_made:
-            continue
-        reason = "left by a job that was killed; no recorded grid needs it"
-        yield from _whole(
-            scene, UNFINISHED, root / folder / name, reason, removal.IN_UNFINISHED
-        )
+        if draft is not None:
+            yield draft["name"], root / folder / name
+
+
+def _unfinished_embeddings(scene: Scene) -> Iterator[Piece]:
+    """What killed jobs have left of vectors, where nobody may carry it on.
+
+    The name of vectors is that of their texts, so it does not tell whose they are: all
+    of them stay while a job may make something, while a run is open whose order or data
+    need vectors, and for a day after they were touched, as an order may be made without
+    a job.
+    """
+    if scene.may_make or any(_needs_vectors(recipe) for recipe in scene.open):
+        return
+    since = time.time() - DRAFT_AGE_S
+    for _, draft in _list_drafts_of_jobs(scene, "embeddings"):
+        if _last_touched(draft) < since:
+            yield from _whole(
+                scene,
+                VECTORS,
+                draft,
+                "left by a job that was killed; no open run needs vectors",
+                removal.IN_UNFINISHED_EMBEDDING,
+            )
+
+
+def _needs_vectors(recipe: Recipe) -> bool:
+    """Whether the order of a stage, or a maker of its data, compares texts by vectors."""
+    for stage in recipe["stages"]:
+        if recipes.EMBEDDING in stage["arrangement"]:
+            return True
+        for source in recipes.list_sources(stage["data"]).values():
+            if recipes.EMBEDDING in source.get(recipes.MAKE, {}):
+                return True
+    return False
 
 
 def _code(scene: Scene) -> Iterator[Piece]:

@@ -18,6 +18,26 @@ from zsg_core.training import schedule
 Row = dict[str, Any]
 
 
+def find_recipe_fault(recipe: Any) -> str | None:
+    """What a recorded recipe lacks of what every look at a run reads; None of nothing.
+
+    A job.json may have been written by anybody.
+    """
+    stages = recipe.get("stages")
+    if not isinstance(stages, list) or not stages:
+        return "has no stage"
+    if not isinstance(recipe.get("base"), dict):
+        return "has no `base`"
+    last: Any = stages[-1]
+    for key in ("data", "arrangement", "train"):
+        part = last.get(key) if isinstance(last, dict) else None
+        if not isinstance(part, dict):
+            return f"has no `{key}` in its last stage"
+    if not isinstance(last["arrangement"].get("order"), str):
+        return "has no `arrangement.order` in its last stage"
+    return None
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a run has left. `roots`: the workspaces in which what it was made of may
@@ -43,8 +63,9 @@ class Evidence:
             raise UserError(
                 f"{path}: {described}; zsg verify looks at train jobs of schema {SCHEMA}"
             )
-        if not job.recipe.get("stages"):
-            raise UserError(f"{path}: its recipe has no stage; zsg did not write it")
+        fault = find_recipe_fault(job.recipe)
+        if fault is not None:
+            raise UserError(f"{path}: its recipe {fault}; zsg did not write it")
         roots = (folder.resolve().parent.parent, job.workspace.root)
         return cls(folder, job, tuple(dict.fromkeys(roots)))
 

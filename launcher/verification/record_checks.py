@@ -47,6 +47,7 @@ RecordCheck = Callable[[], str]
 
 def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     """Every look at the records, by its name, in the order of the work."""
+    arrangement = e.stage["arrangement"]
     yield "recipe", partial(check_recipe, e)
     yield "code", partial(check_code, e)
     for name, rule in recipes.list_sources(e.stage["data"]).items():
@@ -54,11 +55,11 @@ def list_checks(e: Evidence) -> Iterator[tuple[str, RecordCheck]]:
     yield "base", partial(check_base, e)
     yield "corpus", partial(check_corpus, e)
     yield "arrangement", partial(check_arrangement, e)
-    if find_digest(e.stage["arrangement"]["order"]):
+    if find_digest(arrangement["order"]):
         yield "plugin order", partial(check_plugin_order, e)
-    if "score" in e.stage["arrangement"]:
+    if "score" in arrangement:
         yield "scores", partial(check_scores, e)
-    if "target" in e.stage["arrangement"]:
+    if "target" in arrangement:
         yield "target", partial(check_target, e)
     yield "schedule", partial(check_schedule, e)
     yield "journal", partial(check_journal, e)
