@@ -58,7 +58,7 @@ from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
 from zsg_core.errors import ClusterError, UserError, ZsgError
-from zsg_core.metrics.keys import HARNESS, INSIDE, is_answers
+from zsg_core.metrics.keys import HARNESS, INSIDE, STANDARD_ERROR, is_answers
 from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.recipe import list_tested
 from zsg_core.secrets import hide_known
@@ -108,7 +108,9 @@ class ScoredSuite:
 
     def list_metrics(self) -> dict[str, float]:
         """The row of metrics; NaN for one that was requested and is not to be had."""
-        errors = {f"{key}_stderr": value for key, value in self.scores.error.items()}
+        errors = {
+            f"{key}{STANDARD_ERROR}": value for key, value in self.scores.error.items()
+        }
         absent = {
             key: math.nan
             for key in self.requested

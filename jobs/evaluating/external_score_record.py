@@ -23,6 +23,7 @@ from jobs.contract.journal import Journal
 from jobs.contract.journal_rows import AnswersKept
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import external_scores
+from zsg_core.metrics.keys import STANDARD_ERROR
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
 
 HOLDER, SUITE = "zsg score", "scores"
@@ -189,7 +190,7 @@ def _write(
             places=positions,
             of=list_name,
         )
-    errors = {f"{key}_stderr": value for key, value in scores.error.items()}
+    errors = {f"{key}{STANDARD_ERROR}": value for key, value in scores.error.items()}
     journal.add_metrics(scores.values | errors, step=step, examples=examples)
     journal.commit()
 

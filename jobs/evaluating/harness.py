@@ -70,6 +70,7 @@ from zsg_core.data.harness_tasks import (
     split_function,
 )
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.metrics.keys import is_standard_error
 from zsg_core.plugins import loading
 from zsg_core.plugins.declarations import PluginFile
 from zsg_core.settings.lm_eval import PLAINLY
@@ -873,7 +874,7 @@ def _read_numbers(results: Mapping[str, Any]) -> dict[Metric, float]:
     numbers: dict[Metric, float] = {}
     for name, value in results.items():
         metric, comma, used = name.partition(",")
-        if comma and not metric.endswith("_stderr"):
+        if comma and not is_standard_error(metric):
             with contextlib.suppress(TypeError, ValueError):
                 numbers[metric, used] = float(value)
     return numbers

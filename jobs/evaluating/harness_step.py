@@ -35,7 +35,7 @@ from zsg_core.data.harness_tasks import (
 )
 from zsg_core.digest import canonical_json
 from zsg_core.errors import PluginError, UserError
-from zsg_core.metrics.keys import HARNESS
+from zsg_core.metrics.keys import HARNESS, STANDARD_ERROR
 from zsg_core.plugins import loading
 from zsg_core.suites import Suite, list_task_code, list_task_folders
 
@@ -136,7 +136,7 @@ def _journal_values(
         item_losses.journal_item_losses(
             journal, key, numbers, step=taking.step, examples=taking.examples, of=name
         )
-    errors = {f"{key}_stderr": value for key, value in values.errors.items()}
+    errors = {f"{key}{STANDARD_ERROR}": value for key, value in values.errors.items()}
     journal.add_metrics(
         values.values | errors, step=taking.step, examples=taking.examples
     )

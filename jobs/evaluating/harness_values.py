@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from zsg_core.errors import UserError
 from zsg_core.metrics.corpus_scores import share_score
-from zsg_core.metrics.keys import WEIGHTED
+from zsg_core.metrics.keys import WEIGHTED, is_standard_error
 from zsg_core.metrics.scoring import Answered, ByItem, aggregate_scores
 
 NO_FILTER = "none"
@@ -187,7 +187,7 @@ def _write_plainly(name: str) -> str:
     plain = _ODD.sub("_", name)[:LONGEST_NAME]
     if not plain.strip("."):
         return "_"
-    return f"{plain}_" if plain.endswith("_stderr") else plain
+    return f"{plain}_" if is_standard_error(plain) else plain
 
 
 def _refuse_same_key(key: str, metric: Metric, collected: KeyValues) -> None:

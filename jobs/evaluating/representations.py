@@ -24,6 +24,7 @@ from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
 from zsg_core.errors import UserError
 from zsg_core.metrics import rank_classification
+from zsg_core.metrics.keys import STANDARD_ERROR
 from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.metrics.silhouette import compute_silhouettes
 from zsg_core.settings.representations import Ways
@@ -112,7 +113,7 @@ class Inside:
         for key, scores in scores_by_key.items():
             looked.values[key] = scores.values.get(key, math.nan)
             if key in scores.error:
-                looked.values[f"{key}_stderr"] = scores.error[key]
+                looked.values[f"{key}{STANDARD_ERROR}"] = scores.error[key]
             looked.by_item[key] = (
                 self.choices.places,
                 np.array(self.choices.by_place(scores, key)),

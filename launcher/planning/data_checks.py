@@ -108,21 +108,35 @@ def refuse_idle_tags(runs: Iterable[Run]) -> None:
     seen: set[str] = set()
     for run in _list_stages(runs):
         for name, rule in list_sources(run.stage["data"]).items():
-            given = [key for key in BY_RECORDS if key in rule["train"]]
             key = json.dumps([name, rule["digest"], rule.get("fields")])
-            # a maker may make tags, and a file of them is read for what it says
-            if not given or MAKE in rule or run.sources[name].tags or key in seen:
+            wanted = _find_tag_key(rule, run.sources[name])
+            if wanted is None or key in seen:
                 continue
             seen.add(key)
-            examples = row_counts.read_few(run.sources[name], rule)
-            if examples is None or any(example.tags for example in examples):
-                continue
-            source = f"source {name}: " if name else ""
-            raise UserError(
-                f"{source}{run.sources[name].data}: {given[0]} looks for tags, and no example has"
-                " any; name their column (fields.tags), give a file of them (tags), or have a"
-                " model make them (make.instag)"
-            )
+            if _lacks_tags(run.sources[name], rule):
+                source = f"source {name}: " if name else ""
+                raise UserError(
+                    f"{source}{run.sources[name].data}: {wanted} looks for tags, and no example"
+                    " has any; name their column (fields.tags), give a file of them (tags), or"
+                    " have a model make them (make.instag)"
+                )
+
+
+def _find_tag_key(rule: Recipe, files: SourceFiles) -> str | None:
+    """The setting by which a source's own rows are chosen by their tags; None where
+    there is none, or where tags come from elsewhere: a maker may make them, and a file
+    of them is read for what it says."""
+    if MAKE in rule or files.tags:
+        return None
+    given = [key for key in BY_RECORDS if key in rule["train"]]
+    return given[0] if given else None
+
+
+def _lacks_tags(files: SourceFiles, rule: Recipe) -> bool:
+    """Whether no example of a source has a tag; of data that are too large to be read
+    here it is not known, and they pass."""
+    examples = row_counts.read_few(files, rule)
+    return examples is not None and not any(example.tags for example in examples)
 
 
 def refuse_few_examples(runs: Iterable[Run]) -> None:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import filterfalse
+from functools import partial
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,12 +87,8 @@ def record_grid(
     `because`: why its claims changed. UserError for locked ones that change without a
     reason.
     """
-    corpora = [stage.corpus_id for run in runs for stage in [*run.all_before, run]]
     earlier = grid_record.read_grid_record(site.workspace, grid.name)
-
-    def count_done() -> int:
-        return sum(_is_done(site, run) for run in runs)
-
+    count_done = partial(_count_done, site, runs)
     deviations = claim_deviations.collect_deviations(
         earlier,
         grid,
@@ -100,12 +97,8 @@ def record_grid(
         because,
         [run.axes for run in runs],
     )
-    claims = grid_claims.date_claims(
-        grid.claims,
-        (earlier.claims if earlier else None) or [],
-        now_ms(),
-        count_done,
-    )
+    dated = earlier.claims if earlier is not None else None
+    claims = grid_claims.date_claims(grid.claims, dated or [], now_ms(), count_done)
     keeping = freed_snapshots.collect_wanted(runs)
     if changed := kept_summaries.find_refusal(earlier, grid):
         raise changed
@@ -117,7 +110,7 @@ def record_grid(
         overrides=list(grid.overrides),
         submitted=now_ms(),
         code=SubmittedCode(**code_snapshot.take_snapshot(site.workspace)),
-        corpora=list(dict.fromkeys(corpora)),
+        corpora=_list_corpora(runs),
         proofs=sorted({run.proof for run in runs if run.proof}),
         before=_list_stages_before(runs, keeping),
         claims=claims,
@@ -132,6 +125,17 @@ def record_grid(
     approved_commands.approve_commands(site.profile.receivers)
     copies = {plugin.name: plugin.content for plugin in grid.plugins}
     recorded_grids.write_grid(site.workspace, grid.path, record, copies)
+
+
+def _count_done(site: Site, runs: Iterable[Run]) -> int:
+    """How many of these runs are done."""
+    return sum(_is_done(site, run) for run in runs)
+
+
+def _list_corpora(runs: Iterable[Run]) -> list[str]:
+    """The corpora of all stages of the runs, each once."""
+    stages = chain.from_iterable([*run.all_before, run] for run in runs)
+    return list(dict.fromkeys(stage.corpus_id for stage in stages))
 
 
 def _list_plugins(grid: Grid) -> list[AllowedPlugin]:

@@ -18,6 +18,7 @@ import msgspec
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import json_rows
 from zsg_core.errors import BadData
+from zsg_core.metrics.keys import is_standard_error
 from zsg_core.metrics.reasoning import Marks, cut_answers
 from zsg_core.metrics.scoring import Answered, ByItem
 from zsg_core.schema_errors import suggest_nearest
@@ -109,7 +110,7 @@ def _refuse_strange(location: str, row: ExternalScore) -> None:
         raise BadData(
             f"{location}: {row.score} is no score; leave out an item that has none"
         )
-    is_ours = row.metric.partition("/")[0] in RESERVED or row.metric.endswith("_stderr")
+    is_ours = row.metric.partition("/")[0] in RESERVED or is_standard_error(row.metric)
     if not _METRIC.fullmatch(row.metric) or is_ours:
         raise BadData(
             f"{location}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case"

@@ -48,20 +48,10 @@ class JoinedGrids:
 
 def join_grids(workspace: Workspace, names: Sequence[str]) -> JoinedGrids:
     """The grids as one. UserError for one that was not submitted, or is named twice."""
-    doubled = [name for name in dict.fromkeys(names) if list(names).count(name) > 1]
-    if doubled:
-        raise UserError(f"grid {doubled[0]} is named twice: a run counts once")
+    _refuse_doubled(names)
     records = [recorded_grids.read_grid(workspace, name) for name in names]
-    listed_by: dict[str, list[str]] = {}
-    rows: dict[str, ListedRun] = {}
-    for record in records:
-        for row in record.runs:
-            listed_by.setdefault(row.run, []).append(record.name)
-            # what this grid's axes say of a run of an earlier one is as true
-            before = rows.get(row.run)
-            axes = {**row.axes, **(before.axes if before else {GRID: record.name})}
-            rows[row.run] = msgspec.structs.replace(before or row, axes=axes)
-    filled = _fill_axes(list(rows.values()))
+    listed_by = _list_grids_of_runs(records)
+    filled = _fill_axes(_unite_runs(records))
     filled = _tell_test_sets_apart(workspace, filled)
     joined = GridRecord(
         name=" + ".join(names),
@@ -71,6 +61,42 @@ def join_grids(workspace: Workspace, names: Sequence[str]) -> JoinedGrids:
         summaries=_unite_summaries(records),
     )
     return JoinedGrids(names, joined, listed_by, _tell_shared(listed_by))
+
+
+def _refuse_doubled(names: Sequence[str]) -> None:
+    """UserError for a grid that is named twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"grid {name} is named twice: a run counts once")
+        seen.add(name)
+
+
+def _list_grids_of_runs(records: Sequence[GridRecord]) -> dict[str, list[str]]:
+    """Of each run the grids that list it."""
+    listed_by: dict[str, list[str]] = {}
+    for record in records:
+        for row in record.runs:
+            listed_by.setdefault(row.run, []).append(record.name)
+    return listed_by
+
+
+def _unite_runs(records: Sequence[GridRecord]) -> list[ListedRun]:
+    """The runs of all grids, each once, with the axis of the first grid that lists it.
+
+    What the axes of a later grid say of a run of an earlier one is as true.
+    """
+    rows: dict[str, ListedRun] = {}
+    for record in records:
+        for row in record.runs:
+            known = rows.get(row.run)
+            if known is None:
+                axes = {**row.axes, GRID: record.name}
+                rows[row.run] = msgspec.structs.replace(row, axes=axes)
+            else:
+                axes = {**row.axes, **known.axes}
+                rows[row.run] = msgspec.structs.replace(known, axes=axes)
+    return list(rows.values())
 
 
 def _put_grid_first(row: ListedRun) -> ListedRun:

@@ -64,17 +64,10 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
         if is_absent(value):
             intake.note(f"row without `{path}`")
             return example
-        choices = read_list(value, path)
-        if len(choices) < 2 or len(set(choices)) < len(choices):
-            raise Malformed(f"`{path}` must hold two choices or more that differ")
-        right = None
-        if places:
-            right = _choose_by_column(example.answer, places, choices)
-        # a list of texts is read as it is
-        if right is None and choices is value:
-            right = _choose_by_number(get_answer(row), choices)
-        if right is None:
-            right = _choose(example.answer, choices)
+        choices = _read_choices(value, path)
+        # a list of texts is read as it is, and a number among them is a place
+        answer = get_answer(row) if choices is value else None
+        right = _find_choice(example.answer, answer, places, choices)
         if right is None:
             beginning = example.answer[:SHOWN]
             raise Malformed(
@@ -85,6 +78,31 @@ def make_choices(fields: Fields, columns: Sequence[str]) -> Finish | None:
         return structs.replace(example, turns=(turn,), options=tuple(choices))
 
     return put_choices
+
+
+def _read_choices(value: Any, path: str) -> list[str]:
+    """The choices of a row. Malformed for less than two, and for two that are alike."""
+    choices = read_list(value, path)
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise Malformed(f"`{path}` must hold two choices or more that differ")
+    return choices
+
+
+def _find_choice(
+    text: str, answer: Any, places: Mapping[str, int], choices: Sequence[str]
+) -> str | None:
+    """The choice that an answer means; None where it means none.
+
+    `text` is the answer as a text, `answer` what its column holds, None where no number
+    of it counts as a place; `places` are those of the choices' own columns.
+    """
+    by_column = _choose_by_column(text, places, choices)
+    if by_column is not None:
+        return by_column
+    by_number = _choose_by_number(answer, choices)
+    if by_number is not None:
+        return by_number
+    return _choose(text, choices)
 
 
 def _choose_by_column(
