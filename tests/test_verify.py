@@ -97,7 +97,7 @@ class Verifier:
     ("edit_recipe", "told"),
     [
         (lambda recipe: recipe.update(stages="all"), "has no stage"),
-        (lambda recipe: recipe.pop("base"), "has no `base`"),
+        (lambda recipe: recipe.update(base="tiny"), "has no `base`"),
         (lambda recipe: recipe["stages"].append(1), "has no `data` in its last stage"),
         (lambda recipe: recipe["stages"][-1].pop("train"), "has no `train`"),
         (
