@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
+from jobs.contract.causes import Cause, of_error
 from jobs.contract.folder import Workspace
 from jobs.files import own_notes
 from launcher import cli
@@ -23,7 +24,7 @@ from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
-from zsg_core.errors import PluginError, UserError
+from zsg_core.errors import BadData, ClusterError, PluginError, UserError
 from zsg_core.metrics import metrics
 from zsg_core.metrics.registry import METRICS
 from zsg_core.metrics.scoring import Answered, Scores
@@ -472,7 +473,7 @@ def test_a_plugin_imports_another_that_the_grid_names(tmp_path: Path) -> None:
         ("raise GeneratorExit", r"mine\.py:7: GeneratorExit, metric words"),
         ("raise SystemExit('no')", r"mine\.py:7: SystemExit: no, metric words"),
         ("import gone_away", r"mine\.py:7: ModuleNotFoundError: .*gone_away"),
-        ("return None", "mine.py: TypeError: .* not iterable"),
+        ("return None", "mine.py:6: TypeError: .* not iterable"),
         ("return [('a:0', 'much')]", r"mine\.py:6: .* gives 'a:0' no finite number"),
         ("return [('a:0', '1')]", "no finite number"),
         ("return [('a:0', float('nan'))]", "no finite number"),
@@ -543,7 +544,9 @@ def divide(answers):
 
     assert found.scores.values == {"exact_match": 50.0, "words": 1.5}
     assert list(found.failed) == ["broken"]
-    assert "mine.py:11: ZeroDivisionError: division by zero" in found.failed["broken"]
+    assert "mine.py:11: ZeroDivisionError: division by zero" in str(
+        found.failed["broken"]
+    )
 
 
 def test_decorators_leave_functions_alone_outside_jobs() -> None:
@@ -694,7 +697,7 @@ def test_a_job_orders_by_the_copy(tmp_path: Path, name: str, places: list[int]) 
         ("[0.5]", "returns 0.5, which is no place"),
         ("[True]", "returns True, which is no place"),
         ("['a:0']", "returns 'a:0', which is no place"),
-        ("None", r"mine\.py: TypeError"),
+        ("None", r"mine\.py:\d+: TypeError"),
         ("items[9]", r"mine\.py:5: IndexError"),
     ],
 )
@@ -835,3 +838,49 @@ grid: {{arrangement.order: [longest_first]}}
     assert "closeness" in shown
     verified = zsg("verify", run["run"], "--steps", "0")
     assert "✓ plugin order   longest_first by the copy in" in verified
+
+
+@pytest.mark.engine
+def test_what_a_plugin_does_wrong_is_told_as_the_plugins(tmp_path: Path) -> None:
+    """A job that could not take its metric ends for the user's reason, which no retry
+    mends; beside a server that was away it ends for that one's. An answer of another
+    kind than pairs is told with the line of the function."""
+    from jobs.evaluating.scorers import Scorers
+    from jobs.evaluating.troubles import find_worst, join_errors
+
+    of_no_kind = '@zsg.metric("three")\ndef give_three(answers):\n    return 3\n'
+    plugins = enter(tmp_path, {"mine.py": f"{WORDS}\n{of_no_kind}".encode()})
+    asked = {"metrics": ["three"], "snapshots": 5}
+    with offering(entries.list_offered(plugins)):
+        settings = CheckpointSettings.model_validate(asked)
+    [suite] = select_suites(settings, {})
+    scorers, of_texts = Scorers(tmp_path / "ratings", "cpu"), cast("Any", None)
+
+    tries = [scorers.score(suite, of_texts, ["three"], ANSWERS) for _ in range(2)]
+
+    for found in tries:
+        error = join_errors(found.failed)
+        assert type(error) is PluginError and error.exit_code == 2
+        assert "mine.py:9: TypeError: 'int' object is not iterable" in str(error)
+        assert of_error(error) == Cause.PLUGIN
+        assert find_worst([error, ClusterError("away")]) is ClusterError
+        assert find_worst([error, BadData("a row")]) is PluginError
+
+
+def test_a_fault_in_a_plugin_hides_what_follows_from_it(place: Path) -> None:
+    """A name that it would have declared is none of the grid's faults."""
+    with pytest.raises(UserError) as told:
+        load(place, WORDS.replace("def count_words", "def count words"))
+
+    assert "mine.py:5: is no Python that can be read" in str(told.value)
+    assert "metrics" not in str(told.value)
+
+
+def test_plan_refuses_a_plugin_that_others_may_write(place: Path) -> None:
+    """As submit would, after hours of the user's."""
+    path = write_grid(place)
+    (place / "mine.py").chmod(0o666)
+    result = CliRunner().invoke(cli.app, ["plan", str(path)])
+
+    assert isinstance(result.exception, UserError)
+    assert "mine.py may be written by" in str(result.exception)

@@ -21,7 +21,7 @@ from jobs.preparing.corpus import Corpus
 from jobs.training.tokens import how_encoded
 from jobs.training.train_sets import encoder_of, test_set
 from zsg_core.data.prompts import ANSWER, Template
-from zsg_core.errors import UserError
+from zsg_core.errors import UserError, ZsgError
 from zsg_core.suites import Suite
 
 
@@ -59,7 +59,7 @@ class EvalTarget:
     suites: tuple[Suite, ...]
     journal: Journal | None = None
     # of a step and a suite, what could not be had
-    troubles: dict[tuple[int, str], str] = field(default_factory=dict)
+    troubles: dict[tuple[int, str], ZsgError] = field(default_factory=dict)
     _rows: EvaluatorRows = field(default_factory=EvaluatorRows)
     _rows_read_of: list[tuple[Path, int]] = field(default_factory=list)  # files, sizes
     _items: dict[str, Items] = field(default_factory=dict)

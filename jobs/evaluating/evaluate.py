@@ -46,6 +46,7 @@ from jobs.evaluating.harness_taking import Taking
 from jobs.evaluating.items import Items
 from jobs.evaluating.representations import Inside, Looked
 from jobs.evaluating.scorers import Scorers
+from jobs.evaluating.troubles import find_worst, join_errors, keep_error
 from jobs.evaluating.weight_swapper import (
     WeightSwapper,
     become_sole_rank,
@@ -61,7 +62,6 @@ from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.metrics.keys import HARNESS, INSIDE, STANDARD_ERROR, is_answers
 from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.recipe import list_tested
-from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
 from zsg_core.training import schedule
 
@@ -103,7 +103,7 @@ class ScoredSuite:
     keys: list[str]
     requested: list[str]
     scores: Scores
-    failed: dict[str, str]
+    failed: dict[str, ZsgError]
     judged: JudgeSpent | None = None
 
     def list_metrics(self) -> dict[str, float]:
@@ -241,15 +241,23 @@ class Evaluator:
         return not self._job.drains and waited_s > self._job.idle_s
 
     def _refuse_troubles(self) -> None:
-        """ClusterError where a step could not be evaluated."""
-        troubles = [
-            f"{target.folder.name}, step {step}, {suite}: {why}"
-            for target in self._targets
-            for (step, suite), why in target.troubles.items()
-        ]
-        if troubles:
-            raise ClusterError(
-                f"{len(troubles)} steps could not be evaluated; the first, of run {troubles[0]}"
+        """Raises where a step could not be evaluated: a PluginError, BadData or UserError
+        where that was the user's doing and would come again, else a ClusterError."""
+        errors: list[ZsgError] = []
+        texts: list[str] = []
+        for target in self._targets:
+            for (step, suite), error in target.troubles.items():
+                errors.append(error)
+                texts.append(f"{target.folder.name}, step {step}, {suite}: {error}")
+        if errors:
+            kind = find_worst(errors)
+            first = next(
+                text
+                for text, error in zip(texts, errors, strict=True)
+                if isinstance(error, kind)
+            )
+            raise kind(
+                f"{len(errors)} steps could not be evaluated; the first, of run {first}"
             )
 
     def _stop(self) -> None:
@@ -283,7 +291,7 @@ class Evaluator:
         except Damaged as error:
             if JOURNAL not in target.troubles:
                 logger.warning(f"{target.folder.name}: {error}")
-            target.troubles[JOURNAL] = str(error)
+            target.troubles[JOURNAL] = keep_error(error, is_named=False)
 
     def _try(self, target: EvalTarget, step: int, suite: Suite) -> bool:
         """Whether the step could be had, and was dealt with."""
@@ -312,9 +320,7 @@ class Evaluator:
                     f"{target.folder.name} step {step}: ends with an error"
                 )
             self._holding = None
-            target.troubles[step, suite.name] = hide_known(
-                f"{type(error).__name__}: {error}"
-            )
+            target.troubles[step, suite.name] = keep_error(error)
             logger.warning(
                 f"{target.folder.name} step {step}: {target.troubles[step, suite.name]}"
             )
@@ -418,9 +424,7 @@ class Evaluator:
             journal.add_metrics(metrics, step=step, examples=point.examples)
         journal.commit()
         if scored.failed:
-            target.troubles[step, suite.name] = "; ".join(
-                f"{key}: {why}" for key, why in scored.failed.items()
-            )
+            target.troubles[step, suite.name] = join_errors(scored.failed)
         self._done.scored += bool(scored.keys)
         texts = [", ".join(scored.describe()), *event.flags]
         logger.info(f"{target.folder.name} step {step}: {'; '.join(texts)}")
@@ -488,9 +492,7 @@ class Evaluator:
         )
         looked = inside.look(ways)
         if looked.failed:
-            target.troubles[step, suite.name] = "; ".join(
-                f"{key}: {why}" for key, why in looked.failed.items()
-            )
+            target.troubles[step, suite.name] = join_errors(looked.failed)
             logger.warning(
                 f"{target.folder.name} step {step}: {target.troubles[step, suite.name]}"
             )
@@ -533,7 +535,7 @@ class Evaluator:
             try:
                 self._harness = open_harness(self._item)
             except ClusterError as error:
-                target.troubles[step, suite.name] = str(error)
+                target.troubles[step, suite.name] = keep_error(error, is_named=False)
                 logger.warning(f"{target.folder.name} step {step}: {error}")
                 return
         point = target.read_trainer_point(step) or TrainerPoint(None, 0)
@@ -548,13 +550,16 @@ class Evaluator:
             swapper=self._swapper,
             budget=self._choose_loss_tokens(target),
         )
+        failed: dict[str, ZsgError] = {}
         for key in evaluations.list_lacking_keys(suite.keys, step, target.taken()):
             try:
                 self._harness.take(target, suite, key, journal, taking)
             except (UserError, ClusterError) as error:
-                trouble = hide_known(f"{key}: {error}")
-                target.troubles[step, suite.name] = trouble
-                logger.warning(f"{target.folder.name} step {step}: {trouble}")
+                failed[key] = keep_error(error, is_named=False)
+                target.troubles[step, suite.name] = join_errors(failed)
+                logger.warning(
+                    f"{target.folder.name} step {step}: {key}: {failed[key]}"
+                )
                 continue
             self._done.scored += 1
 
@@ -758,7 +763,7 @@ def _describe_answers(
         at=at_step.place.at,
         bytes=at_step.place.size,
         flags=[*asking.list_flags(counts, suite.how), *scored.scores.flags],
-        failed=dict(scored.failed) or UNSET,
+        failed={key: str(error) for key, error in scored.failed.items()} or UNSET,
         judged=scored.judged or UNSET,
         **at_step.facts,
     )

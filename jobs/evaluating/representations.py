@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from jobs.evaluating import hidden_state_store, hidden_states, token_distance
 from jobs.evaluating.choices import Choices, LossOf
 from jobs.evaluating.hidden_state_store import HiddenStates
+from jobs.evaluating.troubles import keep_error
 from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
-from zsg_core.errors import UserError
+from zsg_core.errors import UserError, ZsgError
 from zsg_core.metrics import rank_classification
 from zsg_core.metrics.keys import STANDARD_ERROR
 from zsg_core.metrics.metrics import RANK_ACCURACY
@@ -48,7 +49,7 @@ class Looked:
     )
     files: list[str] = field(default_factory=list)  # in the run's folder
     flags: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, ZsgError] = field(default_factory=dict)
 
 
 # takes the metrics of gradients by a key, as its definition says, into what was found
@@ -108,7 +109,8 @@ class Inside:
         try:
             scores_by_key = self.choices.score_by_rules(self.loss_of, rules)
         except UserError as error:
-            looked.failed.update(dict.fromkeys(rules, str(error)))
+            kept = keep_error(error, is_named=False)
+            looked.failed.update(dict.fromkeys(rules, kept))
             return
         for key, scores in scores_by_key.items():
             looked.values[key] = scores.values.get(key, math.nan)

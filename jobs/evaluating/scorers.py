@@ -20,15 +20,15 @@ from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
 from jobs.evaluating.judging import JudgedAnswers, Judges
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
+from jobs.evaluating.troubles import keep_error
 from jobs.model import content
 from jobs.runtime.devices import CPU
-from zsg_core.errors import BadData, ClusterError, ZsgError
+from zsg_core.errors import BadData, PluginError, ZsgError
 from zsg_core.metrics import metrics, mt_bench, pairs
 from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
 from zsg_core.metrics.pairs import WIN_RATE
 from zsg_core.metrics.reasoning import cut_answers
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate_scores
-from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ScoresFound(NamedTuple):
     """The scores by keys of a suite, why the other keys have none, and what a judge took."""
 
     scores: Scores
-    failed: dict[str, str]
+    failed: dict[str, ZsgError]
     judged: JudgeSpent | None = None
 
 
@@ -56,7 +56,7 @@ class Scorers:
         self._judges = Judges(ratings, environment)
         self._sandbox: Sandbox | None = None
         self._rewards: dict[str, Reward] = {}
-        self._away: dict[str, str] = {}  # what cannot be had, and why
+        self._away: dict[str, ZsgError] = {}  # what cannot be had, and why
         # what a judge said of the answers that are being scored, and what of it is told
         self._judged: list[JudgedAnswers] = []
         self._told: list[str] = []
@@ -81,7 +81,7 @@ class Scorers:
                     f"HumanEval's programs are run by {self._found_sandbox().name}"
                 )
             except ZsgError as error:
-                self._away[HUMANEVAL] = str(error)
+                self._away[HUMANEVAL] = keep_error(error, is_named=False)
                 logger.warning(f"HumanEval's answers are kept and not scored: {error}")
 
     def score(
@@ -98,7 +98,7 @@ class Scorers:
         cut = cut_answers(answered, suite.marks)
         answered = cut.answers
         found: dict[str, ByItem] = {}
-        failed: dict[str, str] = {}
+        failed: dict[str, ZsgError] = {}
         by_scorer: dict[str, list[str]] = {}
         for key in keys:
             by_scorer.setdefault(_scorer(key), []).append(key)
@@ -108,9 +108,7 @@ class Scorers:
             except Exception as error:
                 if not isinstance(error, ZsgError):
                     logger.exception(f"{', '.join(own)}: scoring ends with an error")
-                failed |= dict.fromkeys(
-                    own, hide_known(f"{type(error).__name__}: {error}")
-                )
+                failed |= dict.fromkeys(own, keep_error(error))
         scores = aggregate_scores(found, answered)
         doubts = metrics.list_doubts(list(found), answered, suite.scored_by)
         doubts += cut.list_flags()
@@ -128,7 +126,7 @@ class Scorers:
     ) -> dict[str, ByItem]:
         needed = _needed(scorer, suite)
         if needed in self._away:
-            raise ClusterError(self._away[needed])
+            raise keep_error(self._away[needed], is_named=False)
         try:
             if isinstance(items, OwnTestSet) and scorer == REWARD:
                 made = self._reward(suite).score(answered, items.instructions)
@@ -141,8 +139,9 @@ class Scorers:
             else:
                 return metrics.score_items(keys, answered, suite.scored_by)
         except ZsgError as error:
-            if not isinstance(error, BadData):
-                self._away[needed] = str(error)
+            # Answers to another step may be sound, and a plugin may like them.
+            if not isinstance(error, (BadData, PluginError)):
+                self._away[needed] = keep_error(error, is_named=False)
             raise
         return {key: made[metrics.find_metric(key)] for key in keys}
 

@@ -131,12 +131,20 @@ def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
 
 def draft_grid(path: Path, sets: Sequence[str] = ()) -> Draft:
     """Reads and expands a grid file as far as it can be read. UserError for a file that
-    is no mapping in YAML."""
+    is no mapping in YAML, and for plugins with faults: without these nothing can be said
+    of what the grid asks for."""
     document = yaml_file.load_document(path)
     faults = Faults()
     top = _read_top(document, faults)
     _tell_doubled(document, top.defaults, faults)
-    plugins = plugin_files.read_plugins(document, faults)
+    of_plugins = Faults()
+    plugins = plugin_files.read_plugins(document, of_plugins)
+    if of_plugins:
+        # Names that nobody declares, and what else would be said of the grid without its
+        # plugins, follow from these.
+        for fault in of_plugins.list_all():
+            faults.add(fault)
+        faults.raise_any()
     with offering(entries.list_offered(plugins)):
         return _expand(document, sets, top, plugins, faults)
 

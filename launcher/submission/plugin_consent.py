@@ -34,7 +34,7 @@ def settle_consent(
     unallowed = allowed_plugins.find_unallowed(grid.plugins)
     if not unallowed:
         return
-    _refuse_written_by_others(grid, unallowed)
+    refuse_written_by_others(grid, unallowed)
     if not allows:
         lines = [describe_line(grid, plugin) for plugin in unallowed]
         if ask is None:
@@ -71,7 +71,8 @@ def describe_line(grid: Grid, plugin: PluginFile) -> str:
     return f"plugin {path} (sha256 {plugin.digest[:16]}) declares {declares}"
 
 
-def _refuse_written_by_others(grid: Grid, plugins: Sequence[PluginFile]) -> None:
+def refuse_written_by_others(grid: Grid, plugins: Sequence[PluginFile]) -> None:
+    """UserError for a file that somebody else may write."""
     for plugin in plugins:
         path = grid.path.resolve().parent / plugin.name
         fault = _find_fault(path, plugin.content)

@@ -318,11 +318,14 @@ def _name_opening(
 
 
 def _explain_unallowed(grid: Grid) -> list[str]:
-    """What a submit asks before it lets jobs run the grid's plugins."""
+    """What a submit asks before it lets jobs run the grid's plugins. UserError for what
+    it would refuse."""
+    unallowed = allowed_plugins.find_unallowed(grid.plugins)
+    plugin_consent.refuse_written_by_others(grid, unallowed)
     return [
         f"plugin {plugin.name} is not allowed yet, and nothing of it was run: read it;"
         " submit asks, or takes --allow-plugins"
-        for plugin in allowed_plugins.find_unallowed(grid.plugins)
+        for plugin in unallowed
     ]
 
 

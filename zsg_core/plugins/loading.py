@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -214,10 +214,19 @@ def _keep_functions(plugin: PluginFile, notes: Sequence[Noted]) -> None:
         _LOADED.functions[thing.kind, thing.full_name] = by_name[key]
 
 
+def calling(declared: Declared, what: str = "") -> AbstractContextManager[None]:
+    """See `told`, of a call of what was declared. `what`: for what it is called."""
+    return told(declared.file, f"{declared.words}{what}", declared.line)
+
+
 @contextmanager
-def told(file: str, doing: str) -> Generator[None]:
+def told(file: str, doing: str, declared_line: int | None = None) -> Generator[None]:
     """Raises what a plugin raises as a PluginError that names file and line; the
-    traceback from the user's file down goes to the log."""
+    traceback from the user's file down goes to the log.
+
+    `declared_line`: the line to name where the error passed none of the file's own, as
+    where what a function returns is no list.
+    """
     try:
         yield
     except (PluginError, KeyboardInterrupt):
@@ -229,6 +238,8 @@ def told(file: str, doing: str) -> Generator[None]:
         first = own_frames[0] if own_frames else 0
         printed = "".join(traceback.format_list(frames[first:]))
         logger.error(hide_known(f"plugin {file}:\n{printed}{_describe(error)}"))
+        if line is None and declared_line is not None:
+            line = file, declared_line
         location = f"{line[0]}:{line[1]}" if line else file
         message = f"{location}: {_describe(error)}, {doing}"
         raise PluginError(hide_known(message)) from error
@@ -243,7 +254,7 @@ def _find_line(
     error: BaseException, frames: traceback.StackSummary, own_frames: Sequence[int]
 ) -> tuple[str, int] | None:
     """The last line of a plugin that an error passed, with the plugin's name as the grid
-    gives it; None where it passed none, as where what a function returns is no list."""
+    gives it; None where it passed none."""
     if isinstance(error, SyntaxError) and error.filename in _LOADED.plugins:
         return _LOADED.plugins[str(error.filename)].name, error.lineno or 1
     if not own_frames:

@@ -54,7 +54,7 @@ def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
     function = loading.find_function(declared)
     answered_ids = {answered.id for answered in answers}
     by_item: ByItem = {}
-    with loading.told(declared.file, declared.words):
+    with loading.calling(declared):
         for pair in function(answers):
             item, score = _check_pair(declared, pair, answered_ids)
             if item in by_item:

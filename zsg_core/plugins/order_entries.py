@@ -18,7 +18,7 @@ def make_order(declared: Declared) -> Order:
     def arrange(inputs: OrderInputs) -> Arranged:
         function = loading.find_function(declared)
         examples = inputs.examples()
-        with loading.told(declared.file, declared.words):
+        with loading.calling(declared):
             returned = list(function(examples, inputs.seed))
             return Arranged(_check_places(declared, returned, len(inputs.tasks)))
 
@@ -69,7 +69,7 @@ def make_score(declared: Declared) -> ScoreRule:
 
     def compute(inputs: ScoreInputs) -> list[Score]:
         function = loading.find_function(declared)
-        with loading.told(declared.file, declared.words):
+        with loading.calling(declared):
             scores = list(function(inputs))
             if len(scores) != len(inputs.examples):
                 raise refuse(

@@ -54,7 +54,7 @@ def _read_file(declared: Declared, file: Path, intake: Intake) -> Iterator[Examp
         for chunk in chunks:
             for number, row in enumerate(chunk.rows, start=chunk.first):
                 location = f"{file}{chunk.where.format(number)}"
-                with loading.told(declared.file, f"{declared.words} of {location}"):
+                with loading.calling(declared, f" of {location}"):
                     made = list(function(row, name))
                 for example in made:
                     yield _check_example(declared, example, location)
