@@ -49,7 +49,8 @@ def test_all_metrics_have_a_chart_and_a_value_by_their_source(place: Workspace) 
     section = page.partition("4 metrics</h2>")[2].partition("<h2>")[0]
 
     parts = re.findall(r'<h3 class="part">([^<]+)</h3>', section)
-    assert parts == ["whole test sets", "a", "b", "at the last checkpoint"]
+    values = "from the first checkpoint to the last"
+    assert parts == ["whole test sets", "a", "b", values]
     assert re.findall(r"<h4>([^<]+)</h4>", section) == [
         "loss",
         "rouge1",
@@ -57,7 +58,7 @@ def test_all_metrics_have_a_chart_and_a_value_by_their_source(place: Workspace) 
         "loss",
     ]
     assert section.count("<svg") == 4
-    assert "1.507 (1.007 to 2.007)" in section
+    assert "2.5 → 1.507 (1.007 to 2.007)" in section
     assert "train/loss" not in section
     assert "loss by step" in page
 

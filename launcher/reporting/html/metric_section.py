@@ -25,11 +25,12 @@ MOST_OPEN = 24  # of more metrics the table is folded
 MOST_CHARTS = 120
 MOST_NAMED = 6  # runs of a flag
 NOTE = (
-    "Each value is that of the last checkpoint: the mean over replicates, in brackets the"
-    " lowest and the highest of them. What is likely to be broken is told by values alone:"
-    " 0, the same or no number throughout, a loss that ends higher than it began, a score"
-    " within two standard errors of a guess where the grid file says what a guess has, or"
-    " the same curve at every point of the grid."
+    "Each value is that of the first checkpoint, then that of the last: the mean over"
+    " replicates, in brackets the lowest and the highest of them at the last. What is"
+    " likely to be broken is told by values alone: 0, the same or no number throughout,"
+    " a loss that ends higher than it began, a score within two standard errors of a guess"
+    " where the grid file says what a guess has, or the same curve at every point of the"
+    " grid."
 )
 
 
@@ -50,7 +51,7 @@ def make_metric_section(comparison: GridComparison) -> list[str]:
     return [
         report_page.render_heading(f"{len(comparison.overview)} metrics"),
         *_render_charts(comparison),
-        report_page.render_subheading("at the last checkpoint"),
+        report_page.render_subheading("from the first checkpoint to the last"),
         _render_table(comparison),
         report_page.render_paragraph(_write_note(comparison), "faint"),
     ]
@@ -72,15 +73,19 @@ def _render_table(comparison: GridComparison) -> str:
 
 
 def _make_cell(group: Group) -> NumberCell:
-    """A point's last value; of replicates the mean, and how far they go."""
+    """A point's first and last value, by the last of which the column is sorted; of
+    replicates the means, and how far they go at the end."""
     if not group.steps:
         return number_cell(None)
     last = group.table[:, -1]
     mean = float(last.mean())
-    if last.min() == last.max() or not np.isfinite(last).all():
-        return number_cell(mean)
-    text = f"{mean:.4g} ({last.min():.4g} to {last.max():.4g})"
-    return NumberCell(mean, text)
+    text = f"{mean:.4g}"
+    if last.min() < last.max():
+        text = f"{text} ({last.min():.4g} to {last.max():.4g})"
+    if len(group.steps) > 1:
+        first = float(group.table[:, 0].mean())
+        text = f"{first:.4g} → {text}"
+    return NumberCell(mean, text) if np.isfinite(last).all() else number_cell(mean)
 
 
 def _write_note(comparison: GridComparison) -> str:
