@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_info
 
 from benchmarks.rows import Row, show
 from zsg_core import threads
-from zsg_core.orders import tma
+from zsg_core.orders import tma, tma_lists
 from zsg_core.orders.distance import weighted_distance
 from zsg_core.orders.nearest import CHUNK, minimum_and_average
 
@@ -121,6 +121,7 @@ def in_memory(folder: Path, count: int) -> list[Row]:
         against(f"TMA, {SAME} equal test items", equal, product, MOST_TIMES),
         memory(f"TMA, {size}, peak", folder / "train.npy", "tma", 1.2),
         memory(f"WSD order, {size}, peak", folder / "train.npy", "wsd", 1.2),
+        memory(f"min-max list, {size}, peak", folder / "train.npy", "min-max", 1.2),
     ]
 
 
@@ -167,15 +168,9 @@ def authors(count: int) -> list[Row]:
     ]
 
 
-def tma_order(
-    train: Vectors, test: Vectors, cap: int, farthest: bool = False
-) -> list[int]:
-    """The nearest, or farthest, rounds as one list."""
-    return [
-        item
-        for one in tma.pick_rounds(train, test, cap=cap, farthest=farthest)
-        for item in one
-    ]
+def tma_order(train: Vectors, test: Vectors, cap: int) -> list[int]:
+    """The nearest rounds as one list."""
+    return [item for one in tma.pick_rounds(train, test, cap=cap) for item in one]
 
 
 def wsd_order(train: Vectors, test: Vectors) -> list[int]:
@@ -186,11 +181,12 @@ def wsd_order(train: Vectors, test: Vectors) -> list[int]:
 
 
 def min_max(train: Vectors, test: Vectors, cap: int) -> list[int]:
-    """The list min-max as zsg makes it."""
-    near, far = (
-        tma_order(train, test, cap // 2, farthest) for farthest in (False, True)
-    )
-    return list(dict.fromkeys(near + far[::-1]))
+    """The list min-max as zsg makes it, by the function that arranges."""
+
+    def rounds(cap: int | None) -> tuple[list[list[int]], list[list[int]]]:
+        return tma.pick_rounds_of_both_ends(train, test, cap=cap)
+
+    return tma_lists.list_halves("min-max", rounds, cap, seed=0).places
 
 
 def as_published(train: Vectors, test: Vectors, cap: int) -> list[int]:
@@ -240,11 +236,12 @@ def peak_of(path: Path, order: str) -> float:
     """Makes an order; the most memory that this process ever held, in GB."""
     train = np.load(path, mmap_mode="r")
     cap = min(CAP, CAP * len(train) // TRAIN)
-    (
+    if order == "tma":
         tma_order(train, test_vectors(), cap)
-        if order == "tma"
-        else wsd_order(np.array(train), test_vectors())
-    )
+    elif order == "min-max":
+        min_max(train, test_vectors(), cap)
+    else:
+        wsd_order(np.array(train), test_vectors())
     # Not getrusage: what it tells of a child begins at its parent's size.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return (

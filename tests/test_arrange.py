@@ -309,6 +309,27 @@ def test_an_item_in_both_halves_counts_where_it_comes_first():
     }
 
 
+@pytest.mark.parametrize("name", ["min-max", "max-min", "random"])
+def test_lists_of_two_halves_ask_for_both_ends_at_once(name):
+    """Where both ends come from one search, the list is that of two."""
+    asked = []
+
+    def rounds_of_both_ends(cap):
+        asked.append(cap)
+        return tuple(list(rounds_of(12)(far, cap)) for far in (False, True))
+
+    made = arrange_items(
+        {"order": TMA, "list": name, "cap": 5},
+        ["t"] * 12,
+        list,
+        rounds_of(12),
+        rounds_of_both_ends=rounds_of_both_ends,
+    )
+
+    assert made == list_rounds(name, rounds_of(12), 5, 0)
+    assert asked == [3]
+
+
 def test_half_an_odd_cap_is_rounded_up():
     """A cap of 7 asks each half for 4, and a round is never trimmed."""
     assert len(list_rounds("min-max", rounds_of(100), 7, 0).places) == 12
@@ -342,6 +363,7 @@ def test_rounds_are_two_rising_numbers(text):
 
 
 @pytest.mark.parametrize("name", LISTS)
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 50))
 def test_no_list_has_an_item_twice(name, count, cap):
     """Lists are duplicate-free and reach the cap where there is enough."""

@@ -78,9 +78,11 @@ def test_an_engine_changes_no_distance_and_no_round(name: str, seed: int) -> Non
         strict=True,
     ):
         assert mine.tolist() == theirs.tolist()
-    assert list(tma.pick_rounds(train, test, engine=engine)) == list(
-        tma.pick_rounds(train, test)
-    )
+    nearest = list(tma.pick_rounds(train, test))
+    farthest = list(tma.pick_rounds(train, test, farthest=True))
+    assert list(tma.pick_rounds(train, test, engine=engine)) == nearest
+    both = tma.pick_rounds_of_both_ends(train, test, engine=engine)
+    assert both == (nearest, farthest)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -104,7 +106,18 @@ class Forgetful(Blas):
         return top, crowded_rows[:0], columns[:0]
 
 
-@pytest.mark.parametrize("engine", [Coarse(), Forgetful()])
+class OneEnded(Blas):
+    """Finds the farthest only among some of the test items."""
+
+    def at_both_ends(self, rows, test, least, most):
+        highest, (lowest_rows, columns, values) = super().at_both_ends(
+            rows, test, least, most
+        )
+        some = columns < len(test) - 1
+        return highest, (lowest_rows[some], columns[some], values[some])
+
+
+@pytest.mark.parametrize("engine", [Coarse(), Forgetful(), OneEnded()])
 def test_engines_that_are_not_are_found_out(engine: Blas) -> None:
     """An engine that is too coarse, or leaves ties out, is not used."""
     assert not engines.keeps_its_bound(engine)

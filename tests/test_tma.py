@@ -45,6 +45,24 @@ def test_rounds_are_those_of_the_plain_rule(crowd, farthest, cap):
     ) == plain.rounds(train, test, farthest, cap)
 
 
+@settings(deadline=None, max_examples=100)
+@given(CROWDS, st.none() | st.integers(0, 70))
+def test_both_ends_at_once_are_those_of_the_plain_rule(crowd, cap):
+    """One product for the nearest and the farthest rounds changes neither, whatever
+    ties: from one training item on, with sizes that no chunk divides."""
+    train, test = crowd
+
+    assert tma.pick_rounds_of_both_ends(train, test, cap=cap) == (
+        plain.rounds(train, test, False, cap),
+        plain.rounds(train, test, True, cap),
+    )
+
+
+def test_nothing_has_no_ends():
+    """Of no training items there are no rounds."""
+    assert tma.pick_rounds_of_both_ends(SIMILARITY[:0], TEST) == ([], [])
+
+
 @pytest.fixture
 def short_lists(monkeypatch):
     """Lists so short that they run out, are filled again and shortened, as only large
@@ -74,6 +92,17 @@ def test_lists_that_run_out_are_filled_again(short_lists, seed, farthest):
     )
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_lists_of_both_ends_that_run_out_are_filled_again(short_lists, seed):
+    """Each end is then searched for itself, and the rounds are the same."""
+    train, test = crowded(seed, 200, 1 + seed % 7, 5, 5 + 8 * seed)
+
+    assert tma.pick_rounds_of_both_ends(train, test) == (
+        plain.rounds(train, test, False),
+        plain.rounds(train, test, True),
+    )
+
+
 def test_uncapped_rounds_take_every_item_once():
     """The union of the rounds is all that there was, none of it twice."""
     train, test = crowded(3, 5000, 40, 33, 700)
@@ -97,9 +126,12 @@ def test_every_engine_and_any_number_of_rows_at_once_give_the_same_rounds(monkey
                 -bound / 2, bound / 2, made.shape
             ).astype(np.float32)
 
-    assert list(tma.pick_rounds(train, test, engine=Wrong())) == wanted
-    monkeypatch.setattr(candidates, "CHUNK", 13)
-    assert list(tma.pick_rounds(train, test, engine=Wrong())) == wanted
+    farthest = list(tma.pick_rounds(train, test, farthest=True))
+    for chunk in (candidates.CHUNK, 13):
+        monkeypatch.setattr(candidates, "CHUNK", chunk)
+        assert list(tma.pick_rounds(train, test, engine=Wrong())) == wanted
+        both = tma.pick_rounds_of_both_ends(train, test, engine=Wrong())
+        assert both == (wanted, farthest)
 
 
 def test_vectors_that_are_not_finite_are_refused():
@@ -109,3 +141,5 @@ def test_vectors_that_are_not_finite_are_refused():
 
     with pytest.raises(UserError, match="not finite"):
         list(tma.pick_rounds(train, TEST))
+    with pytest.raises(UserError, match="not finite"):
+        tma.pick_rounds_of_both_ends(train, TEST)

@@ -63,6 +63,7 @@ def make_arrangement(
         read_input=sources.read_input,
         sources=lambda: corpus.train.sources,
         examples=lambda: list(corpus.train),
+        rounds_of_both_ends=sources.rounds_of_both_ends,
     )
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
@@ -98,6 +99,14 @@ class _Sources:
         """The rounds of TMA."""
         return tma.pick_rounds(
             *self._vectors(), farthest=farthest, cap=cap, engine=self.engine
+        )
+
+    def rounds_of_both_ends(
+        self, cap: int | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """The nearest and the farthest rounds of TMA."""
+        return tma.pick_rounds_of_both_ends(
+            *self._vectors(), cap=cap, engine=self.engine
         )
 
     def read_input(self) -> OrderInput:

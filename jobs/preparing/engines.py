@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsg_core.orders.distance import Vectors, error_bound
-from zsg_core.orders.nearest import Blas, Engine, Indices, Singles
+from zsg_core.orders.nearest import Blas, Engine, Found, Indices, Singles
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,20 @@ class Torch:
             _array(column) for column in near.nonzero(as_tuple=True)
         )
 
-    def above(
-        self, rows: Vectors, test: Any, least: Singles
-    ) -> tuple[Indices, Indices, Singles]:
+    def above(self, rows: Vectors, test: Any, least: Singles) -> Found:
         made = self._product(rows, test)
-        found = (made >= self.load(least)).nonzero(as_tuple=True)
+        return self._find(made, made >= self.load(least))
+
+    def at_both_ends(
+        self, rows: Vectors, test: Any, least: Singles, most: Singles
+    ) -> tuple[Found, Found]:
+        made = self._product(rows, test)
+        highest = self._find(made, made >= self.load(least))
+        return highest, self._find(made, made <= self.load(most))
+
+    def _find(self, made: Any, marks: Any) -> Found:
+        """The similarities of a block (n, m) that are marked."""
+        found = marks.nonzero(as_tuple=True)
         return _array(found[0]), _array(found[1]), _array(made[found])
 
     def _product(self, rows: Vectors, test: Any) -> Any:
@@ -80,9 +89,7 @@ class Faiss:
         places, columns = np.nonzero(near)
         return found[:, 0], places, found[places, columns]
 
-    def above(
-        self, rows: Vectors, test: Vectors, least: Singles
-    ) -> tuple[Indices, Indices, Singles]:
+    def above(self, rows: Vectors, test: Vectors, least: Singles) -> Found:
         """As Engine.above: all pairs with a similarity of at least `least` (test
         items,), as three arrays of one length: training row, test item and similarity.
 
@@ -92,6 +99,14 @@ class Faiss:
         values, found = self._nearest(test, rows, lambda values: least[:, None])
         columns, places = np.nonzero((values >= least[:, None]) & (found >= 0))
         return found[columns, places], columns, values[columns, places]
+
+    def at_both_ends(
+        self, rows: Vectors, test: Vectors, least: Singles, most: Singles
+    ) -> tuple[Found, Found]:
+        """As Engine.at_both_ends, in two searches: an index finds the largest, and what
+        is farthest from a vector is nearest to its negative."""
+        lowest_rows, columns, values = self.above(rows, -test, -most)
+        return self.above(rows, test, least), (lowest_rows, columns, -values)
 
     def _nearest(
         self, asking: Vectors, among: Vectors, limit: Callable[[Singles], Singles]
@@ -143,10 +158,11 @@ def keeps_its_bound(engine: Engine, dimensions: int = 384) -> bool:
     bound = error_bound(train, test)
     loaded = engine.load(test)
     least = np.full(len(test), -2, np.float32)  # below every similarity
-    rows, columns, values = engine.above(train, loaded, least)
-    if len(rows) != exact.size:
-        return False
-    if np.abs(exact[rows, columns] - values).max() > bound:
+    founds = [
+        engine.above(train, loaded, least),
+        *engine.at_both_ends(train, loaded, least, -least),
+    ]
+    if not all(_is_all_of(exact, found, bound) for found in founds):
         return False
     top, rows, columns = engine.closest(train, loaded, 2.1 * bound)
     found = np.zeros(exact.shape, bool)
@@ -154,6 +170,15 @@ def keeps_its_bound(engine: Engine, dimensions: int = 384) -> bool:
     found[rows, columns] = True
     is_nearest = exact >= exact.max(axis=1, keepdims=True)
     return not (~found & is_nearest).any()
+
+
+def _is_all_of(exact: Vectors, found: Found, bound: float) -> bool:
+    """Whether what an engine found is every similarity of `exact` (n, m), each within
+    `bound` of it."""
+    rows, columns, values = found
+    if len(rows) != exact.size:
+        return False
+    return bool(np.abs(exact[rows, columns] - values).max() <= bound)
 
 
 def _draw_close_vectors(dimensions: int) -> tuple[Vectors, Vectors]:

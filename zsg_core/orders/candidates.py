@@ -40,13 +40,13 @@ def nearest_lists(
     """About `want` candidates for each test item among the training items `rows` (None:
     all of them)."""
     count = len(train) if rows is None else len(rows)
-    floor, max_entries = np.full(len(test), -np.inf, np.float32), None
-    if count > want and count * len(test) > WHOLE:
-        floor, max_entries = (
-            _floors(_take(train, rows, _sample(count, want)), test, want / count),
-            SLACK * want * len(test),
-        )
-    collected, loaded = _Kept(floor, want, max_entries), engine.load(test)
+    if _is_listed_whole(count, len(test), want):
+        collected = Collected.of_all(len(test), want)
+    else:
+        sample = _take(train, rows, _sample(count, want))
+        floor = _floors(matrix_product(test, sample.T), want / count)
+        collected = Collected(floor, want, SLACK * want * len(test))
+    loaded = engine.load(test)
 
     def look(chunks: Iterator[slice]) -> None:
         for chunk in chunks:
@@ -63,7 +63,46 @@ def nearest_lists(
     return collected.lists()
 
 
-class _Kept:
+def collect_both_ends(
+    train: Vectors, test: Vectors, want: int, engine: Engine
+) -> "tuple[Collected, Collected]":
+    """About `want` candidates for each test item among all training items, and about as
+    many for its negative: what is nearest and what is farthest, from one product.
+
+    Those of the negative have similarities to the negative. Neither is sorted into
+    lists yet, which a caller may do in a thread for each.
+    """
+    if _is_listed_whole(len(train), len(test), want):
+        near, far = (Collected.of_all(len(test), want) for _ in range(2))
+    else:
+        similarities = matrix_product(test, train[_sample(len(train), want)].T)
+        share, most = want / len(train), SLACK * want * len(test)
+        far = Collected(_floors(-similarities, share), want, most)
+        near = Collected(_floors(similarities, share), want, most)
+    loaded = engine.load(test)
+
+    def look(chunks: Iterator[slice]) -> None:
+        """Adds what some chunks of training rows have at either end; called by several
+        threads, each with chunks of its own."""
+        for chunk in chunks:
+            highest, lowest = engine.at_both_ends(
+                train[chunk], loaded, near.floor, -far.floor
+            )
+            row_numbers, columns, values = highest
+            near.add(row_numbers + chunk.start, columns, values)
+            row_numbers, columns, values = lowest
+            far.add(row_numbers + chunk.start, columns, -values)
+
+    threads.run_in_threads(look, iterate_slices(len(train), CHUNK))
+    return near, far
+
+
+def _is_listed_whole(count: int, tests: int, want: int) -> bool:
+    """Whether so few similarities are simply all listed."""
+    return count <= want or count * tests <= WHOLE
+
+
+class Collected:
     """The candidates found so far. Beyond `most`, every test item keeps its `want`
     nearest and its floor rises."""
 
@@ -74,6 +113,11 @@ class _Kept:
         self.floor, self._want, self._most, self._size = floor, want, most, 0
         self._adding = threading.Lock()
         self._parts: list[tuple[Indices, Indices, Singles]] = []
+
+    @classmethod
+    def of_all(cls, tests: int, want: int) -> "Collected":
+        """That keeps every candidate of so many test items."""
+        return cls(np.full(tests, -np.inf, np.float32), want, None)
 
     def add(self, ids: Indices, columns: Indices, values: Singles) -> None:
         """Takes in what one thread has found in a chunk: training item, test item and
@@ -136,11 +180,16 @@ def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
     return (columns.astype(np.uint64) << np.uint64(32)) | (~rising).astype(np.uint64)
 
 
-def _floors(sample: Vectors, test: Vectors, share: float) -> Singles:
-    # An estimate: it decides how long the lists become, never what is right, so any
-    # engine may make it.
-    similarities = matrix_product(test, sample.T)
-    rank = max(0, len(sample) - 1 - int(share * len(sample)))
+def _floors(similarities: Singles, share: float) -> Singles:
+    """The similarity that about `share` of the training items exceed, for every test
+    item.
+
+    `similarities` (test items, sample of training items) is overwritten. The floor is
+    an estimate: it decides how long the lists become, never what is right, so any
+    engine may have made them.
+    """
+    count = similarities.shape[1]
+    rank = max(0, count - 1 - int(share * count))
     similarities.partition(rank, axis=1)
     return similarities[:, rank].astype(np.float32)
 

@@ -30,9 +30,13 @@ from zsg_core.orders.distance import (
 
 Singles = NDArray[np.float32]
 
+# (row, test item, similarity) of what was found, three arrays of one length
+Found = tuple[Indices, Indices, Singles]
+
 # training rows of one product: large enough for BLAS, small enough for the cache
-CHUNK = 2048
+CHUNK = 1024
 HEAD = 8  # coordinates by which equal vectors are found
+SIDE_BY_SIDE = 2  # blocks of `ROWS` whose distances are summed together
 
 
 class Engine(Protocol):
@@ -55,11 +59,15 @@ class Engine(Protocol):
         others within `margin` of it."""
         ...
 
-    def above(
-        self, rows: Vectors, test: Any, least: Singles
-    ) -> tuple[Indices, Indices, Singles]:
-        """(row, test item, similarity) of every similarity that is at least its test
-        item's `least`."""
+    def above(self, rows: Vectors, test: Any, least: Singles) -> Found:
+        """Every similarity that is at least its test item's `least` (m,)."""
+        ...
+
+    def at_both_ends(
+        self, rows: Vectors, test: Any, least: Singles, most: Singles
+    ) -> tuple[Found, Found]:
+        """Every similarity that is at least its test item's `least` (m,), and every one
+        that is at most its `most` (m,), from one product."""
         ...
 
 
@@ -70,6 +78,7 @@ class Blas(threading.local):
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.float32)
+        self._marks = np.empty(0, bool)
 
     def load(self, test: Vectors) -> Singles:
         return np.ascontiguousarray(test, np.float32)
@@ -79,12 +88,31 @@ class Blas(threading.local):
     ) -> tuple[Indices, Indices, Indices]:
         return _closest(self._product(rows, test), np.float32(margin))
 
-    def above(
-        self, rows: Vectors, test: Singles, least: Singles
-    ) -> tuple[Indices, Indices, Singles]:
+    def above(self, rows: Vectors, test: Singles, least: Singles) -> Found:
         made = self._product(rows, test)
-        places = np.flatnonzero(made >= least)
-        return *np.divmod(places, np.int64(len(test))), made.ravel()[places]
+        return self._find(made, np.greater_equal, least)
+
+    def at_both_ends(
+        self, rows: Vectors, test: Singles, least: Singles, most: Singles
+    ) -> tuple[Found, Found]:
+        made = self._product(rows, test)
+        highest = self._find(made, np.greater_equal, least)
+        return highest, self._find(made, np.less_equal, most)
+
+    def _find(self, made: Singles, compare: np.ufunc, limit: Singles) -> Found:
+        """The similarities of a block (n, m) that `compare` finds true beside `limit`
+        (m,).
+
+        The marks go into memory that was used before: fresh pages for every block would
+        cost as much as the comparison.
+        """
+        if len(self._marks) < made.size:
+            self._marks = np.empty(made.size, bool)
+        marks = self._marks[: made.size]
+        compare(made, limit, out=marks.reshape(made.shape))
+        places = np.flatnonzero(marks)
+        rows, columns = np.divmod(places, np.int64(made.shape[1]))
+        return rows, columns, made.ravel()[places]
 
     def _product(self, rows: Vectors, test: Singles) -> Singles:
         if len(self._buffer) < len(rows) * len(test):
@@ -135,7 +163,7 @@ def minimum_and_average(
     engine = engine or Blas()
     reach = longest_norm(test)
     middle, test = (
-        np.repeat(mean_vector(test)[:, None], ROWS, axis=1),
+        np.repeat(mean_vector(test)[:, None], SIDE_BY_SIDE * ROWS, axis=1),
         distinct_vectors(test),
     )
     loaded = engine.load(test)
@@ -155,7 +183,7 @@ def minimum_and_average(
             rows, near = train[chunk], nearest[chunk]
             margin = 2.1 * rounding_error(train.shape[1], longest_norm(rows) * reach)
             top, crowded, close_calls = engine.closest(rows, loaded, margin)
-            for block in iterate_slices(len(rows), ROWS):
+            for block in iterate_slices(len(rows), SIDE_BY_SIDE * ROWS):
                 average[chunk][block], near[block] = space.distances(
                     rows[block], middle, test, top[block]
                 )
@@ -170,22 +198,30 @@ class _Space:
     arithmetic."""
 
     def __init__(self, dimensions: int) -> None:
-        self.terms = np.empty((2, dimensions, ROWS))
-        self.items = np.empty((ROWS, dimensions), np.float32)
+        count = SIDE_BY_SIDE * ROWS
+        self.terms = np.empty((2, dimensions, count))
+        self.items = np.empty((count, dimensions), np.float32)
 
     def distances(
         self, rows: Vectors, middle: Floats, test: Vectors, top: Indices
     ) -> tuple[Floats, Floats]:
-        """Canonical distances of at most `ROWS` rows: to `middle`, and of each to its
-        item of `test`."""
+        """Canonical distances of at most `SIDE_BY_SIDE` · `ROWS` rows: to `middle`, and
+        of each to its item of `test`."""
         columns, terms = self.terms[:, :, : len(rows)]
         items = self.items[: len(rows)]
         # what is read line by line first can be read column by column fast
         items[:] = rows
-        columns[:] = items.T
+        _turn(items, columns)
         average = -fold_sum(np.multiply(columns, middle[:, : len(rows)], out=terms))
-        terms[:] = test.take(top, axis=0, out=items, mode="clip").T
+        _turn(test.take(top, axis=0, out=items, mode="clip"), terms)
         return average, -fold_sum(np.multiply(columns, terms, out=terms))
+
+
+def _turn(rows: Singles, columns: Floats) -> None:
+    """Writes rows (n, d) as columns (d, n), `ROWS` of them at a time: more would be read
+    from memory once for every coordinate."""
+    for block in iterate_slices(len(rows), ROWS):
+        columns[:, block] = rows[block].T
 
 
 def distinct_vectors(vectors: Vectors) -> Vectors:

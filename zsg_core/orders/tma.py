@@ -8,11 +8,18 @@ the lowest index. The farthest version is the same with the test vectors negated
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zsg_core.orders.candidates import NearestLists, nearest_lists
+from zsg_core import threads
+from zsg_core.orders.candidates import (
+    Collected,
+    NearestLists,
+    collect_both_ends,
+    nearest_lists,
+)
 from zsg_core.orders.distance import Indices, Vectors, error_bound, pair_dots
 from zsg_core.orders.nearest import Blas, Engine, Singles, distinct_vectors, next_equal
 
@@ -36,18 +43,81 @@ def pick_rounds(
     With `cap` the last round is the one that reaches it, untrimmed, as the published
     code stops; without, all items come, as the paper says.
     """
-    test = distinct_vectors(
-        np.asarray(test)
-    )  # equal test items pick equal training items
-    taken, target = 0, len(train) if cap is None else min(cap, len(train))
-    longest = max(SHORTEST, PER_ROUND * target // len(test), len(train) // 1024)
-    remaining = _Left(
-        np.asarray(train), -test if farthest else test, longest, engine or Blas()
-    )
-    while taken < target:
-        picked = remaining.pick()
-        taken += len(picked)
-        yield picked.tolist()
+    data = _Data.of(train, test, cap, engine)
+    yield from _Left(data, -data.test if farthest else data.test).pick_until_cap()
+
+
+def pick_rounds_of_both_ends(
+    train: Vectors,
+    test: Vectors,
+    *,
+    cap: int | None = None,
+    engine: Engine | None = None,
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The nearest rounds and the farthest ones, each as `pick_rounds` with this `cap`
+    makes them.
+
+    Both are made from one matrix product, then each in a thread of its own. They do not
+    know of each other: an item may be in both.
+    """
+    data = _Data.of(train, test, cap, engine)
+    if not data.target:
+        return [], []
+    near, far = _Left(data, data.test), _Left(data, -data.test)
+    collected = collect_both_ends(data.train, data.test, data.want, data.engine)
+    rounds: dict[_Left, list[list[int]]] = {}
+
+    def pick(ends: Iterator[tuple[_Left, Collected]]) -> None:
+        """Makes the rounds of one end, or of both where there is one thread."""
+        for end, candidates in ends:
+            end.begin(candidates.lists())
+            rounds[end] = list(end.pick_until_cap())
+
+    threads.run_in_threads(pick, zip((near, far), collected, strict=True))
+    return rounds[near], rounds[far]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What rounds are made from, and what is worth knowing of it once.
+
+    `train` is (N, d), `test` (M, d) without duplicates, both of unit length.
+    `following`: for each training item the next equal one, or −1. `margin`: how much
+    nearer one must be by float32 to be nearer for certain. `target`: how many items the
+    rounds shall reach. `want`: how many candidates a test item's list shall have, about.
+    """
+
+    train: Vectors
+    test: Vectors
+    following: Indices
+    margin: np.float32
+    target: int
+    want: int
+    engine: Engine
+
+    @classmethod
+    def of(
+        cls,
+        train: Vectors,
+        test: Vectors,
+        cap: int | None,
+        engine: Engine | None,
+    ) -> "_Data":
+        """Looks at training and test items. UserError where a vector is not finite."""
+        train = np.asarray(train)
+        # equal test items pick equal training items
+        test = distinct_vectors(np.asarray(test))
+        target = len(train) if cap is None else min(cap, len(train))
+        return cls(
+            train=train,
+            test=test,
+            following=next_equal(train),
+            # 2.1: the limits themselves are rounded to float32
+            margin=np.float32(2.1 * error_bound(train, test)),
+            target=target,
+            want=max(SHORTEST, PER_ROUND * target // len(test), len(train) // 1024),
+            engine=engine or Blas(),
+        )
 
 
 class _Left:
@@ -58,30 +128,39 @@ class _Left:
     entries that stand for no item.
     """
 
-    def __init__(
-        self, train: Vectors, test: Vectors, want: int, engine: Engine
-    ) -> None:
+    def __init__(self, data: _Data, test: Vectors) -> None:
         """Begins with everything left and all lists empty.
 
-        `train` is (N, d), `test` (M, d), both of unit length and `test` without
-        duplicates. `want` is how many candidates a test item's list shall have, about.
-        `_ids` and `_values` are (M, longest list + `WINDOW`); `_gone` and `_front` have
-        one entry more than there are training items, for the index that stands for no
-        item.
+        `test` are the test items of `data`, or their negatives, to which near is what
+        is far from the items. `_ids` and `_values` are (M, longest list + `WINDOW`);
+        `_gone` and `_front` have one entry more than there are training items, for the
+        index that stands for no item.
         """
-        self._train, self._test, self._engine = train, test, engine
-        # 2.1: the limits themselves are rounded to float32
-        self._margin = np.float32(2.1 * error_bound(train, test))
-        self._following = next_equal(train)
-        self._end = len(train)
-        self._front = np.arange(len(train) + 1)
-        self._gone = np.zeros(len(train) + 1, bool)
+        self._train, self._test, self._engine = data.train, test, data.engine
+        self._margin, self._following = data.margin, data.following
+        self._target = data.target
+        self._end = len(data.train)
+        self._front = np.arange(self._end + 1)
+        self._gone = np.zeros(self._end + 1, bool)
         self._gone[self._following[self._following >= 0]] = True
-        self._want = want
+        self._want = data.want
         self._ids, self._values = self._empty(0)
         self._exact = np.empty(self._ids.shape)
         self._floor = np.full(len(test), np.inf, np.float32)
         self._at = np.zeros(len(test), np.int64)
+
+    def begin(self, lists: NearestLists) -> None:
+        """Takes the first lists, of all test items, from a search made elsewhere."""
+        self._replace(np.arange(len(self._test)), lists)
+        self._want *= 2
+
+    def pick_until_cap(self) -> Iterator[list[int]]:
+        """The rounds until the cap is reached."""
+        taken = 0
+        while taken < self._target:
+            picked = self.pick()
+            taken += len(picked)
+            yield picked.tolist()
 
     def pick(self) -> Indices:
         """The next round, in ascending order; its items are left no more."""

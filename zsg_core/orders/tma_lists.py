@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.orders.registry import Arranged, OrderInputs, Rounds, always, order
+from zsg_core.orders.registry import (
+    Arranged,
+    OrderInputs,
+    Rounds,
+    RoundsOfBothEnds,
+    always,
+    order,
+)
 from zsg_core.orders.shaping import (
     SHAPING,
     check_shape,
@@ -91,14 +98,13 @@ def is_shuffled(settings: Any) -> bool:
 )
 def arrange_tma(inputs: OrderInputs) -> Arranged:
     """Items in one of the five lists, in the shape of the recipe."""
-    recipe = inputs.recipe
-    made = list_rounds(
-        recipe["list"],
-        inputs.rounds,
-        recipe.get("cap"),
-        inputs.seed,
-        parse_span(recipe["rounds"]) if "rounds" in recipe else None,
-    )
+    recipe, cap = inputs.recipe, inputs.recipe.get("cap")
+    name = recipe["list"]
+    if name in HALVED and inputs.rounds_of_both_ends is not None:
+        made = list_halves(name, inputs.rounds_of_both_ends, cap, inputs.seed)
+    else:
+        span = parse_span(recipe["rounds"]) if "rounds" in recipe else None
+        made = list_rounds(name, inputs.rounds, cap, inputs.seed, span)
     return replace(made, places=shape_list(made.places, recipe, inputs.seed))
 
 
@@ -114,7 +120,11 @@ def list_rounds(
     UserError where there are fewer than b rounds.
     """
     if name in HALVED:
-        return _list_halves(name, rounds, cap, seed)
+
+        def pick(cap: int | None) -> tuple[list[list[int]], list[list[int]]]:
+            return list(rounds(False, cap)), list(rounds(True, cap))
+
+        return list_halves(name, pick, cap, seed)
     is_farthest = name == "max"
     if span is None:
         picked = list(rounds(is_farthest, cap))
@@ -136,10 +146,12 @@ def _rounds_of_span(
     return picked[first:]
 
 
-def _list_halves(name: str, rounds: Rounds, cap: int | None, seed: int) -> Arranged:
+def list_halves(
+    name: str, rounds: RoundsOfBothEnds, cap: int | None, seed: int
+) -> Arranged:
     """A list of nearest rounds to half the cap, and of farthest ones to half the cap."""
     half = None if cap is None else -(-cap // 2)
-    near, far = list(rounds(False, half)), list(rounds(True, half))
+    near, far = rounds(half)
     nearest, farthest = _flatten(near), _flatten(far)
     if name == "max-min":
         both = farthest + nearest[::-1]
