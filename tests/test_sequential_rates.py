@@ -3,6 +3,7 @@ looks save? Made grids through the verdict itself."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.lib import made_studies
@@ -33,6 +34,23 @@ def test_a_study_without_an_effect_is_decided_no_more_often_than_it_says(
 
     assert rates.supported <= MOST
     assert rates.opposite <= MOST
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+@pytest.mark.parametrize("effect", [0.0, 0.3])
+def test_the_verdict_is_not_asked_only_where_it_does_not_decide(
+    name: str, effect: float
+) -> None:
+    """Words and looks are the same if it always is."""
+    kind = KINDS[name]
+    rng = np.random.default_rng(5)
+    with made_studies.deciding_alone(made_studies.DRAWS):
+        for _ in range(10):
+            grid = made_studies.draw_grid(rng, kind, effect, Nature())
+            asked = made_studies.decide(kind, grid, AT, is_always_asked=True)
+            found = made_studies.decide(kind, grid, AT)
+
+            assert (found.word, found.looked) == (asked.word, asked.looked)
 
 
 @pytest.mark.parametrize("effect", [0.15, 0.25, 0.35])

@@ -8,6 +8,10 @@ after 4, 5, 6, 7 and 8 held-out splits; the second how often it is found where t
 something, with how many splits, beside one look at the end and what `zsg plan` foresees.
 
 A split is 24 tasks. They are of 142, so that splits share some, or each split has its own.
+
+The verdict decides, and nothing else does. It is not asked where it cannot decide: its
+interval is never narrower than that over splits alone, so of effects that are means over
+splits, the mean is far from nothing wherever something is decided.
 """
 
 import argparse
@@ -22,9 +26,22 @@ import numpy as np
 
 from zsg_core.settings.claims import OF_A_GRID, Claim
 from zsg_core.settings.looks import OBRIEN_FLEMING
-from zsg_core.stats import boundaries, curves, effects, power, sequential
+from zsg_core.stats import (
+    boundaries,
+    curves,
+    effects,
+    power,
+    sequential,
+    student,
+)
 from zsg_core.stats.questions import Curve
-from zsg_core.stats.verdict import OPPOSITE, SUPPORTED, ClaimVerdict, judge_claim
+from zsg_core.stats.verdict import (
+    NOT_SUPPORTED,
+    OPPOSITE,
+    SUPPORTED,
+    ClaimVerdict,
+    judge_claim,
+)
 
 TAIL = 0.025
 AT = (4, 5, 6, 7, 8)
@@ -40,6 +57,11 @@ SWING = 0.05
 DRAWS = 200
 DRAWS_OF_NUMBERS = 1000
 _DRAW_WEIGHTS = effects._draw_weights
+# the share of a look's bound below which a mean over splits is never decided: the verdict's
+# own error, by its draws, is within a tenth of that of the splits
+NEVER_DECIDED = 0.6
+# claims whose effects are means over splits
+OF_MEANS = ("rises", "trends", "is_higher", "falls_at", "rises_at")
 # a step of a chain that is there beyond doubt
 PLAIN = 3.0
 
@@ -240,13 +262,49 @@ def _average(curve: Curve) -> Curve:
     return replace(curve, units=["run"], counts=[1], losses=values)
 
 
-def decide(kind: StudyKind, grid: Grid, at: Sequence[int]) -> ClaimVerdict:
-    """The verdict on a grid that is looked at after so many splits."""
+def list_split_effects(kind: StudyKind, grid: Grid) -> np.ndarray | None:
+    """The effects (splits, effects) in each split alone; None where those of a claim are
+    not their means."""
+    name = kind.said["claim"]
+    if name not in OF_MEANS:
+        return None
+    # (splits, levels, steps)
+    means = np.array([[curve.losses.mean(axis=1) for curve in wave] for wave in grid])
+    if kind.is_of_a_turn:
+        around = means[:, :, TURN - 1 : TURN + 2]
+        return np.diff(around, 2, axis=2)[:, :, 0]
+    ends = means[:, :, -1]
+    if kind.said.get("of") == "area":
+        ends = np.stack([curves.compute_area(kind.steps, split.T) for split in means])
+    if name == "is_higher":
+        return ends[:, :1] - ends[:, 1:]
+    if name == "trends":
+        return ends[:, -1:] - ends[:, :1]
+    return np.diff(ends, axis=1)
+
+
+def is_never_decided(effects_of_splits: np.ndarray, count: int, tail: float) -> bool:
+    """Whether the mean of the first splits is too near to nothing for any word."""
+    values = effects_of_splits[:count]
+    errors = values.std(axis=0, ddof=1) / count**0.5
+    distance = float(np.min(np.abs(values.mean(axis=0)) / errors))
+    return distance < NEVER_DECIDED * student.compute_quantile(tail, count - 1)
+
+
+def decide(
+    kind: StudyKind, grid: Grid, at: Sequence[int], is_always_asked: bool = False
+) -> ClaimVerdict:
+    """The verdict on a grid that is looked at after so many splits; `is_always_asked`:
+    also where it cannot decide."""
     claim = kind.claim
     levels = kind.levels
     looks = boundaries.plan_looks(tuple(at), TAIL, OBRIEN_FLEMING)
+    of_splits = None if is_always_asked else list_split_effects(kind, grid)
 
     def judge(curves_so_far: Sequence[Curve], tail: float) -> ClaimVerdict:
+        count = len({curve.split for curve in curves_so_far})
+        if of_splits is not None and is_never_decided(of_splits, count, tail):
+            return ClaimVerdict(NOT_SUPPORTED)
         return judge_claim(
             claim, curves_so_far, levels, units_are_runs=kind.of_numbers, tail=tail
         )
