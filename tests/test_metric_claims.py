@@ -305,7 +305,7 @@ def test_one_number_a_run_is_decided_over_seeds() -> None:
 
 
 def test_one_number_a_run_of_four_splits_is_decided_over_splits() -> None:
-    """And then the word has nothing added to it."""
+    """And then the word has nothing added to it; a note says what is not known of them."""
     found = verdict.judge_claim(
         PAIR,
         numbers([[4.8, 4.9, 5.0, 4.7], [6.9, 6.8, 7.1, 7.0]], splits=4),
@@ -313,7 +313,9 @@ def test_one_number_a_run_of_four_splits_is_decided_over_splits() -> None:
         units_are_runs=True,
     )
 
-    assert (found.word, found.splits, found.notes) == (SUPPORTED, 4, [])
+    assert (found.word, found.splits) == (SUPPORTED, 4)
+    assert [note.partition(":")[0] for note in found.notes] == ["one number a run"]
+    assert "splits that share tasks are alike" in found.notes[0]
 
 
 def test_three_runs_of_one_number_decide_nothing() -> None:

@@ -334,9 +334,13 @@ def count_words(
     designs: Sequence[Sequence[int]] = (AT,),
     nature: Nature | None = None,
 ) -> list[Rates]:
-    """What comes of the same studies by each of these designs."""
-    nature = nature or Nature()
+    """What comes of the same studies by each of these designs.
+
+    Without a `nature` splits share tasks, but those of a metric that is one number a
+    run: its numbers do not tell how alike such splits are.
+    """
     kind = KINDS[name]
+    nature = nature or Nature(shares_tasks=not kind.of_numbers)
     rng = np.random.default_rng(20)
     totals = np.zeros((len(designs), 3))
     draws = DRAWS_OF_NUMBERS if kind.of_numbers else DRAWS

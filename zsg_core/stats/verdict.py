@@ -605,7 +605,12 @@ def _warn_of_one_number(evidence: _Evidence) -> Iterator[str]:
         yield (
             "one number a run: the interval is over seeds, and says nothing of other test items"
         )
-    elif evidence.splits < SPLITS:
+    else:
+        yield (
+            "one number a run: held-out splits that share tasks are alike, and how much is not"
+            " in the interval"
+        )
+    if 1 < evidence.splits < SPLITS:
         yield (
             f"rests on {evidence.splits} held-out splits, of which little is known how far others"
             " lie apart"
