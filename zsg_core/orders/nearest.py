@@ -36,7 +36,6 @@ Found = tuple[Indices, Indices, Singles]
 # training rows of one product: large enough for BLAS, small enough for the cache
 CHUNK = 1024
 HEAD = 8  # coordinates by which equal vectors are found
-SIDE_BY_SIDE = 2  # blocks of `ROWS` whose distances are summed together
 
 
 class Engine(Protocol):
@@ -103,8 +102,7 @@ class Blas(threading.local):
         """The similarities of a block (n, m) that `compare` finds true beside `limit`
         (m,).
 
-        The marks go into memory that was used before: fresh pages for every block would
-        cost as much as the comparison.
+        The marks go into memory that was used before, which takes no fresh pages.
         """
         if len(self._marks) < made.size:
             self._marks = np.empty(made.size, bool)
@@ -163,7 +161,7 @@ def minimum_and_average(
     engine = engine or Blas()
     reach = longest_norm(test)
     middle, test = (
-        np.repeat(mean_vector(test)[:, None], SIDE_BY_SIDE * ROWS, axis=1),
+        np.repeat(mean_vector(test)[:, None], ROWS, axis=1),
         distinct_vectors(test),
     )
     loaded = engine.load(test)
@@ -183,7 +181,7 @@ def minimum_and_average(
             rows, near = train[chunk], nearest[chunk]
             margin = 2.1 * rounding_error(train.shape[1], longest_norm(rows) * reach)
             top, crowded, close_calls = engine.closest(rows, loaded, margin)
-            for block in iterate_slices(len(rows), SIDE_BY_SIDE * ROWS):
+            for block in iterate_slices(len(rows), ROWS):
                 average[chunk][block], near[block] = space.distances(
                     rows[block], middle, test, top[block]
                 )
@@ -198,30 +196,22 @@ class _Space:
     arithmetic."""
 
     def __init__(self, dimensions: int) -> None:
-        count = SIDE_BY_SIDE * ROWS
-        self.terms = np.empty((2, dimensions, count))
-        self.items = np.empty((count, dimensions), np.float32)
+        self.terms = np.empty((2, dimensions, ROWS))
+        self.items = np.empty((ROWS, dimensions), np.float32)
 
     def distances(
         self, rows: Vectors, middle: Floats, test: Vectors, top: Indices
     ) -> tuple[Floats, Floats]:
-        """Canonical distances of at most `SIDE_BY_SIDE` · `ROWS` rows: to `middle`, and
-        of each to its item of `test`."""
+        """Canonical distances of at most `ROWS` rows: to `middle`, and of each to its
+        item of `test`."""
         columns, terms = self.terms[:, :, : len(rows)]
         items = self.items[: len(rows)]
         # what is read line by line first can be read column by column fast
         items[:] = rows
-        _turn(items, columns)
+        columns[:] = items.T
         average = -fold_sum(np.multiply(columns, middle[:, : len(rows)], out=terms))
-        _turn(test.take(top, axis=0, out=items, mode="clip"), terms)
+        terms[:] = test.take(top, axis=0, out=items, mode="clip").T
         return average, -fold_sum(np.multiply(columns, terms, out=terms))
-
-
-def _turn(rows: Singles, columns: Floats) -> None:
-    """Writes rows (n, d) as columns (d, n), `ROWS` of them at a time: more would be read
-    from memory once for every coordinate."""
-    for block in iterate_slices(len(rows), ROWS):
-        columns[:, block] = rows[block].T
 
 
 def distinct_vectors(vectors: Vectors) -> Vectors:

@@ -50,7 +50,7 @@ class OrderInputs:
     `recipe` is the arrangement's, `examples` the items themselves, for an order that
     reads them. `distances` (N, or one for each task where the
     recipe's granularity is coarse) and `rounds` are made when they are first asked for,
-    as are `rounds_of_both_ends`, which take half the time of both `rounds`.
+    as are `rounds_of_both_ends`: both `rounds` from one matrix product.
     `ids` are the items' (N); `published_ids` those that their rows were published with
     (N, None where a row has none), `other_ids` the ids of all examples that the data
     have, also of those that are not trained on, and `read_input` gives what the order
