@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import attempt as attempts
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
 from jobs.deciding import recorded_runs
 from launcher.reporting import frames, report
@@ -224,6 +224,40 @@ def test_one_stage_is_shown_by_itself_over_splits(tmp_path: Path) -> None:
         UserError, match="--stage 3: the runs of grid staged have 2 stages at most"
     ):
         written(place, "staged", stage=3)
+
+
+@pytest.mark.parametrize("key", ["data.held_out.seed", "data.sources.a.held_out.seed"])
+def test_curves_of_other_held_out_splits_are_told_apart(
+    tmp_path: Path, key: str
+) -> None:
+    """By the seed of the split, which is none of a replicate's."""
+    place = Workspace(tmp_path)
+    listed = [listed_run(f"r{split}", {key: split, "seed": 0}) for split in (7, 8)]
+    for row in listed:
+        row["recipe"]["stages"][0]["data"]["held_out"] = {"seed": row["axes"][key]}
+        record_run(place, row, STEPS, TASKS, losses(1.0))
+    write_grid(place, "splits", listed)
+    written(place, "splits")
+
+    assert [row[key] for row in rows(place, "splits", "finals.csv")] == ["7", "8"]
+
+
+def test_spared_runs_are_counted_and_are_no_trouble(tmp_path: Path) -> None:
+    """A look ended the study before they began: nothing is missing or in doubt."""
+    place = Workspace(tmp_path)
+    done = listed_run("trained", {"data.held_out.seed": 1})
+    spared = listed_run("not-trained", {"data.held_out.seed": 2})
+    spared["recipe"]["stages"][0]["part"] = 2
+    record_run(place, done, STEPS, TASKS, losses(1.0))
+    record_run(place, spared, STEPS[:1], TASKS, losses(1.0)[:1], outcome="cancelled")
+    path = place.run("not-trained") / "exit.json"
+    write_json(path, {**(read_json(path) or {}), "cause": "spared"})
+    write_grid(place, "looked", [done, spared])
+    page = written(place, "looked")
+
+    assert "1 run is spared" in page
+    assert "No curve: 2: spared." in page
+    assert "What is missing" not in page
 
 
 def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) -> None:

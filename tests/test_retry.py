@@ -66,6 +66,7 @@ def failure(
             id="memory",
         ),
         pytest.param(failure("bad data"), [], "it would fail again", id="data"),
+        pytest.param(failure("spared"), [], "nothing went wrong: spared", id="spared"),
         pytest.param(
             failure("traceback", signature="ab"), [], None, id="an error, once"
         ),

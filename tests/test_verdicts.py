@@ -1,6 +1,7 @@
 """Are a grid's claims decided of the right runs, from what they recorded?"""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from zsg_core.stats.verdict import (
     OPPOSITE,
     SUPPORTED,
     TOO_FEW,
+    Looked,
     judge_claim,
 )
 
@@ -303,6 +305,33 @@ def test_intervals_say_of_how_many_per_cent_they_are(
     assert [row["confidence"] for row in rows] == [
         pytest.approx(1 - 2 * tail) for tail in tails
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_over", "unbiased", "stands"),
+    [
+        (2, True, [(0.9, (0.8, 1.0))], "decided"),
+        (2, True, [], "given up"),
+        (3, True, [], "at its end"),
+        (2, False, [], "goes on"),
+    ],
+)
+def test_each_claim_that_is_looked_at_says_how_it_stands(
+    number: int,
+    is_over: bool,
+    unbiased: list[tuple[float, tuple[float, float]]],
+    stands: str,
+) -> None:
+    """And after how many splits: one may be decided or given up while the study goes on
+    for others."""
+    judged = judge_pair(0.025)
+    looked = Looked(number, 3, is_over, unbiased)
+    verdict = replace(judged.verdict, looked=looked)
+    [row] = verdict_section.list_look_rows([replace(judged, verdict=verdict)])
+
+    assert row[2] == f"{number} of 3"
+    assert row[3].text == "4"
+    assert row[4] == stands
 
 
 def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:

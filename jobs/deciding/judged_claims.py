@@ -139,7 +139,9 @@ def _judge_group(
         return _judge(claim, some, levels, of_tasks, tail)
 
     decided = _decide(evidence, judge, looks)
-    means = verdict.compute_mean_curves(evidence.curves, levels, claim)
+    means = verdict.compute_mean_curves(
+        _list_judged_curves(evidence, decided), levels, claim
+    )
     if isinstance(claim, IsEarlier | IsSteadier):
         means = metric_questions.express_as_ways(means, float(claim.within))
     return JudgedClaim(claim, axes, _with_tied(decided, tied), means)
@@ -200,6 +202,16 @@ def _judge_in_looks(
         return decided
     waits = f"look {looked.number + 1} of {looked.of} waits for runs that are not done"
     return replace(decided, notes=[*decided.notes, waits])
+
+
+def _list_judged_curves(evidence: _Evidence, decided: ClaimVerdict) -> list[Curve]:
+    """The curves that a verdict is of: of looks those up to the one at which it stands,
+    all before the first."""
+    looked = decided.looked
+    if looked is None or not looked.number:
+        return evidence.curves
+    waves = zip(evidence.curves, evidence.waves, strict=True)
+    return [curve for curve, wave in waves if wave < looked.number]
 
 
 def _list_levels(claim: Claim) -> list[str]:

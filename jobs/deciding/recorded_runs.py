@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.contract import job_file, journal
+from jobs.contract.causes import Cause
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import META, Damaged, Workspace, read_json
 from jobs.contract.grid_record import GridRecord, ListedRun, Summaries
@@ -90,6 +91,11 @@ class RecordedRun:
         if self.end is None or self.end.outcome == Outcome.CONTINUE:
             return RecordedState.NOT_FINISHED
         return RecordedState(self.end.outcome)
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether a look has ended the study before the run began."""
+        return self.end is not None and self.end.cause == Cause.SPARED
 
     def _read_stages(self) -> list[RecordedStage]:
         stages = []

@@ -146,6 +146,8 @@ def refuse_retry(failure: Failure, earlier: Iterable[Retried]) -> str | None:
     if limit is None or len(same) < limit:
         return None
     reason = f"{cause or failure.state}: {failure.evidence}"
+    if cause == Cause.SPARED:
+        return f"nothing went wrong: {reason}"
     if limit == 0:
         return f"it would fail again: {reason}"
     times = "once" if len(same) == 1 else f"{len(same)} times"

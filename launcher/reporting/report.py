@@ -420,7 +420,7 @@ def _troubles(run: recorded_runs.RecordedRun) -> list[str]:
     """What a reader must know of a run: how it broke off, where a restart disagreed, and
     what is doubtful about its scores."""
     troubles = []
-    if run.state not in (
+    if not run.is_spared and run.state not in (
         RecordedState.DONE,
         RecordedState.NOT_FINISHED,
         RecordedState.NOT_BEGUN,

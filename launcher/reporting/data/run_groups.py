@@ -36,6 +36,10 @@ X = ("step", "examples", "tokens")
 NONE = "none"
 # the axis that runs of several grids have beside one another: whose they are
 GRID = "grid"
+# in the names of settings that say what is held out, of all data or of a source
+HELD_OUT = "held_out"
+# the state of a run that a look has ended before it began
+SPARED = "spared"
 # how far apart, relative or not, a value and the mean of its items may lie: items are
 # kept in 32 bits
 SAME = 1e-5
@@ -93,20 +97,33 @@ def make_member(
     `over_splits`: its replicates may have other held-out splits, too.
     """
     points = run.points(key)
-    axes = unseeded_axes(run.axes)
+    axes = name_test_set(run.axes)
     if over_splits:
-        axes = without_splits(axes)
+        axes = without_splits(unseeded_axes(run.axes))
     kind = axes if over_splits else [axes.get(GRID), remove_seeds(run.recipe)]
     return Member(
         run=run.run,
         axes=axes,
         kind=json.dumps(kind, sort_keys=True),
-        state=run.state,
+        state=SPARED if run.is_spared else run.state,
         values={step: point.value for step, point in points.items()},
         at=find_positions(run, points, x),
         items=_items(run, key),
         begins=tuple(run.begins),
     )
+
+
+def name_test_set(axes: Axes) -> dict[str, Any]:
+    """The values of a grid's point without the seeds that make replicates; the seed of
+    what is held out stays, for runs of other test sets are no replicates."""
+    plain = unseeded_axes(axes)
+    kept: dict[str, Any] = {}
+    for key, value in axes.items():
+        if HELD_OUT in key.split("."):
+            kept[key] = value
+        elif key in plain:
+            kept[key] = plain[key]
+    return kept
 
 
 def find_positions(

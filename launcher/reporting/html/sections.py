@@ -12,7 +12,7 @@ from jobs.deciding import recorded_runs, run_axes
 from jobs.deciding.judged_claims import JudgedClaim
 from jobs.deciding.run_axes import last_word
 from launcher.reporting.data.grid_comparison import GridComparison
-from launcher.reporting.data.run_groups import Group, Member, Summary
+from launcher.reporting.data.run_groups import SPARED, Group, Member, Summary
 from launcher.reporting.data.state_maps import StateMaps
 from launcher.reporting.figures import curve_panels, line_charts
 from launcher.reporting.figures.curve_panels import X_LABELS
@@ -77,6 +77,7 @@ def _head(comparison: GridComparison) -> list[str]:
     head = [
         report_page.render_title(comparison.name),
         report_page.render_paragraph(summary, "faint"),
+        *_tell_spared(members),
     ]
     if missing := _missing(comparison):
         head.append(report_page.render_warning("What is missing or in doubt", missing))
@@ -92,6 +93,16 @@ def _warn_of_flags(flags: Sequence[str]) -> str:
     if unnamed > 0:
         lines.append(f"… and {unnamed} more, which the table of metrics has")
     return report_page.render_warning("Likely broken", lines)
+
+
+def _tell_spared(members: Sequence[Member]) -> list[str]:
+    """How many runs a look has spared; nothing where none has."""
+    count = sum(member.state == SPARED for member in members)
+    if not count:
+        return []
+    are = "1 run is" if count == 1 else f"{count} runs are"
+    text = f"{are} spared: a look ended the study before their held-out splits began."
+    return [report_page.render_paragraph(text)]
 
 
 def _count_done(members: Sequence[Member]) -> int:
@@ -137,6 +148,8 @@ def _explain_no_curve(group: Group) -> str:
     """Why the runs of a point make no curve."""
     if group.averaged:
         return "its replicates have no step in common at which all have a value"
+    if all(member.state == SPARED for member in group.members):
+        return SPARED
     states = Counter(str(member.state) for member in group.members)
     words = [f"{count} {state}" for state, count in states.items()]
     return f"no value yet ({', '.join(words)})"

@@ -76,17 +76,19 @@ LOOK_HEADINGS = [
     "claim",
     "of the runs with",
     "look",
-    "the study",
+    "after splits",
+    "stands",
     "effect",
     "unbiased",
     "95 % unbiased",
 ]
 LOOK_NOTE = (
     "These claims are looked at while held-out splits come in. The error rate is spent over all"
-    " looks together; the intervals of the table above are those of the last look, which hold at"
-    " all looks at once. A claim is decided at the first look at which all its effects are beyond"
-    " the bound. Sizes that were seen at a stop lean away from nothing; the unbiased estimates"
-    " are median-unbiased, by the order of the looks."
+    " looks together; the intervals of the table above are those of the look at which each claim"
+    " stands, which hold at all looks at once. A claim is decided at the first look at which all"
+    " its effects are beyond the bound, and given up where it would hardly be decided any more;"
+    " what comes in later for other claims changes neither. Sizes that were seen at a stop lean"
+    " away from nothing; the unbiased estimates are median-unbiased, by the order of the looks."
 )
 SIZES = (  # the columns of an effect, in the table beside the page
     "size",
@@ -377,14 +379,25 @@ def list_look_rows(decided: Sequence[JudgedClaim]) -> list[list[Any]]:
             continue
         name = describe_claim(judged.claim)
         stands = f"{looked.number} of {looked.of}"
-        state = "over" if looked.is_over else "goes on"
-        beside = [name, describe_group(judged), stands, state]
+        splits = judged.verdict.splits if looked.number else None
+        state = _name_stand(judged)
+        beside = [name, describe_group(judged), stands, number_cell(splits), state]
         unbiased = looked.unbiased or [(None, None)]
         effects = [effect.name for effect in judged.verdict.effects]
         effects = effects if looked.unbiased else [""]
         for effect, (value, interval) in zip(effects, unbiased, strict=True):
             rows.append([*beside, effect, number_cell(value), interval_cell(interval)])
     return rows
+
+
+def _name_stand(judged: JudgedClaim) -> str:
+    """How a claim that is looked at stands, in words."""
+    looked = judged.verdict.looked
+    if looked is None or not looked.is_over:
+        return "goes on"
+    if looked.unbiased:
+        return "decided"
+    return "at its end" if looked.number == looked.of else "given up"
 
 
 def describe_group(judged: JudgedClaim) -> str:
