@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from launcher.planning import costs
 from launcher.planning.plan import Prepare
+from launcher.planning.scoring_cost import Scoring
+from launcher.planning.workload import Lengths
 from launcher.submission.submit import order_arrays
 from tests.lib.builders import digests as make_digests
 from tests.lib.planned_runs import a_run, planned
@@ -18,6 +21,7 @@ from zsg_core.errors import UserError
 from zsg_core.model_scores.registry import SCORE_RULES, ScoreInputs, Text
 from zsg_core.settings.run import Settings
 from zsg_core.stats.ranks import correlate_ranks
+from zsg_core.training.decoder import tiny_shape
 
 BOS, EOS = 1, 2
 QUESTION, ANSWER = (10, 11, 12), (20, 21)
@@ -38,6 +42,10 @@ class KnownModel:
     def sum_errors(self, texts: Sequence[Text]) -> list[float]:
         """Two for each token."""
         return [2.0 * text.count for text in texts]
+
+    def take_gradient_norms(self, examples: Sequence[Sequence[Text]]) -> list[float]:
+        """Three for each text."""
+        return [3.0 * len(texts) for texts in examples]
 
 
 def encode(cut: int = 0, answer: Sequence[int] = ANSWER) -> EncodedExample:
@@ -72,6 +80,7 @@ def test_each_score_is_what_its_name_says() -> None:
     assert score("answer_loss", encode(), lost) == [0.5, None]
     assert score("progress", encode(), lost) == [0.5, None]
     assert score("el2n", encode(), lost) == [2.0, None]
+    assert score("grand", lost, encode()) == [None, 3.0]
     assert score("length", encode(), lost) == [7.0, 4.0]
     assert score("answer_length", encode(), lost) == [3.0, None]
     assert score("ifd_loss", encode(), lost) == [0.5, None]
@@ -102,6 +111,28 @@ def test_what_was_cut_has_no_ifd() -> None:
     for name in ("ifd_loss", "ifd_ppl"):
         assert score(name, encode(cut=1), empty, encode())[:2] == [None, None]
     assert score("answer_loss", encode(cut=1), empty) == [0.5, 0.5]
+
+
+def test_plan_counts_a_gradient_as_three_passes() -> None:
+    """A backward pass takes what two forward passes do, and is named."""
+    shape = tiny_shape({"hidden": 64, "heads": 4, "layers": 2, "vocab": 600})
+
+    def cost(name: str) -> Scoring:
+        return Scoring(
+            name=name,
+            model="tiny",
+            shape=shape,
+            precision="bf16",
+            examples=10,
+            lengths=Lengths(tokens=1000.0, squares=1e5),
+            is_counted=True,
+        )
+
+    loss, norm = cost("answer_loss"), cost("grand")
+    assert loss.flops is not None and norm.flops == pytest.approx(3 * loss.flops)
+    said = "grand of 10 examples by tiny, 1 forward and backward pass over each"
+    assert costs.describe_scoring(norm, None) == said
+    assert ", 1 forward pass over each" in costs.describe_scoring(loss, None)
 
 
 def test_ranks_correlate_with_ties() -> None:

@@ -27,6 +27,7 @@ from jobs.contract.job_file import (
 from jobs.contract.prepared import read_scores_meta
 from jobs.model import content
 from jobs.model.base_model import make_tiny
+from jobs.model.example_gradients import GradientNorm
 from jobs.model.vocabulary import load_vocabulary
 from jobs.preparing.corpus import Corpus
 from jobs.scoring import score_job
@@ -41,7 +42,10 @@ from zsg_core.model_scores.ifd import RESPONSE
 pytestmark = pytest.mark.engine
 
 LENGTH = 225  # tokens; about half of the examples are longer
-NAMES = ("answer_loss", "ifd_loss", "ifd_ppl", "el2n", "length", "answer_length")
+NAMES = (
+    *("answer_loss", "ifd_loss", "ifd_ppl", "el2n", "grand"),
+    *("length", "answer_length"),
+)
 HOW = {"rule": 1, "precision": "fp32", "max_length": LENGTH}
 SMALL = {"train_tasks": 8, "positive_examples": 0}
 STAGES = """
@@ -143,6 +147,15 @@ def compute_plainly(corpus: Corpus, base: Path) -> Plain:
         wanted = torch.nn.functional.one_hot(targets, shares.shape[1])
         return float((shares - wanted).norm(dim=1).mean())
 
+    def grow(ids: list[int], start: int) -> float:
+        """The norm of the gradient of transformers' own loss, by all weights."""
+        labels = [-100] * start + ids[start:]
+        model.zero_grad()
+        model(torch.tensor([ids]), labels=torch.tensor([labels])).loss.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        norms = [gradient.double().norm() for gradient in gradients]
+        return float(torch.stack(norms).norm())
+
     found: Plain = {name: {} for name in NAMES}
     for example in corpus.train:
         encoded = encode(example)
@@ -151,6 +164,7 @@ def compute_plainly(corpus: Corpus, base: Path) -> Plain:
         assert stop == len(ids)
         found["answer_loss"][example.id] = lose(ids, start)
         found["el2n"][example.id] = err(ids, start)
+        found["grand"][example.id] = grow(ids, start)
         found["length"][example.id] = len(ids)
         found["answer_length"][example.id] = stop - start
         if encoded.cut:
@@ -176,7 +190,8 @@ def test_scores_are_those_of_a_plain_torch_computation(
 
     assert 0 < len(plain["ifd_loss"]) < len(plain["answer_loss"])
     for name in NAMES:
-        assert read_scores(job, name) == pytest.approx(plain[name], rel=2e-5), name
+        rel = 1e-5 if name == "grand" else 2e-5
+        assert read_scores(job, name) == pytest.approx(plain[name], rel=rel), name
     meta = read_scores_meta(job.workspace.scores("answer_loss"))
     assert meta is not None
     assert meta.weights == {"scorer": job.scores[0].scorer.digest}
@@ -184,6 +199,24 @@ def test_scores_are_those_of_a_plain_torch_computation(
     short = read_scores_meta(job.workspace.scores("ifd_loss"))
     assert short is not None
     assert short.unscored == len(plain["answer_loss"]) - len(plain["ifd_loss"])
+
+
+def test_norms_of_gradients_are_those_of_a_worked_example() -> None:
+    """Of a logistic regression of two weights, by hand; no gradient stays behind."""
+    weights = torch.nn.Parameter(torch.tensor([0.5, -0.25]), requires_grad=False)
+    norm = GradientNorm([weights])
+
+    def lose(inputs: list[float], label: int) -> torch.Tensor:
+        share = torch.sigmoid(weights @ torch.tensor(inputs))
+        return -torch.log(share if label else 1 - share)
+
+    examples = [([1.0, 2.0], 1), ([2.0, -1.0], 1), ([-1.0, 1.0], 0)]
+    with norm.listening():
+        norms = [norm.take(lose(*example)) for example in examples]
+
+    assert norms == pytest.approx([1.118034, 0.497973, 0.453710], rel=1e-5)
+    assert weights.grad is None
+    assert not weights.requires_grad
 
 
 def test_progress_is_how_far_the_loss_fell(corpus: Corpus, bases: list[Path]) -> None:
@@ -228,13 +261,14 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Blocks:
     return seen
 
 
+@pytest.mark.parametrize("name", ["el2n", "grand"])
 def test_a_killed_job_goes_on_after_its_last_whole_block(
-    corpus: Corpus, bases: list[Path], blocks: Blocks
+    corpus: Corpus, bases: list[Path], blocks: Blocks, name: str
 ) -> None:
     """What a kill has cut off is scored again, nothing else is; the scores are those of
     a job in one go, to the byte. A third start finds them, and scores nothing."""
-    job = make_job(corpus, bases[0], "el2n", mark="-stopped")
-    folder = job.workspace.scores("el2n-stopped")
+    job = make_job(corpus, bases[0], name, mark="-stopped")
+    folder = job.workspace.scores(f"{name}-stopped")
     draft = folder.with_name(f".{folder.name}.draft") / "blocks.jsonl"
     with pytest.raises(Killed):
         score_job.score_examples(job)
@@ -245,9 +279,9 @@ def test_a_killed_job_goes_on_after_its_last_whole_block(
     score_job.score_examples(job)
 
     assert blocks.begun == [0, 4, 8, 12]
-    whole = make_job(corpus, bases[0], "el2n", mark="-whole")
+    whole = make_job(corpus, bases[0], name, mark="-whole")
     score_job.score_examples(whole)
-    files = [job.workspace.scores(f"el2n-{mark}") for mark in ("stopped", "whole")]
+    files = [job.workspace.scores(f"{name}-{mark}") for mark in ("stopped", "whole")]
     written = [(each / "scores.jsonl").read_bytes() for each in files]
     assert written[0] == written[1]
     assert not draft.parent.exists()

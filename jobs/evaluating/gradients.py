@@ -10,8 +10,7 @@ kept in float32 in the host's memory, norms taken in float64.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from jobs.contract.folder import SCHEMA, write_json
 from jobs.evaluating.hidden_state_store import FOLDER
+from jobs.model import example_gradients
 from jobs.model.answer_loss import AnswerLoss
 from jobs.training.batches import MicroBatch, Segment, pack_parts
 from zsg_core.data import splits
@@ -28,7 +28,6 @@ from zsg_core.digest import digest_ids
 from zsg_core.settings.gradients import GRADIENT_RATIO
 
 SEED = 0  # of which examples are taken
-SCALE = 1024.0  # of a loss in fp16, whose small gradients would be zero
 
 
 @dataclass(frozen=True)
@@ -101,24 +100,10 @@ def sum_gradients(
     by_name = dict(loss.model.named_parameters())
     parameters = [by_name[name] for name in trained]
     loss.eval()  # which whoever takes a loss leaves in training
-    with _with_gradients(parameters):
+    with example_gradients.with_gradients(parameters):
         return [
             _sum_of_source(loss, parameters, source.encoded, device) for source in drawn
         ]
-
-
-@contextmanager
-def _with_gradients(parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-    """While it lasts these parameters have gradients; afterwards none has any."""
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter in parameters:
-            parameter.grad = None
-            parameter.requires_grad_(False)
 
 
 def _sum_of_source(
@@ -131,8 +116,7 @@ def _sum_of_source(
         torch.zeros(parameter.shape, dtype=torch.float32) for parameter in parameters
     ]
     sums = GradientSums(tensors)
-    is_half = any(parameter.dtype == torch.float16 for parameter in parameters)
-    scale = SCALE if is_half else 1.0
+    scale = example_gradients.choose_scale(parameters)
     for example in examples:
         (scale * _mean_loss(loss, example, device)).backward()
         sums.norms.append(_take_gradients(parameters, tensors, scale))

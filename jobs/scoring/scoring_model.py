@@ -1,8 +1,10 @@
-"""A model on devices, as scores by a model ask it: sums over the tokens of texts.
+"""A model on devices, as scores by a model ask it: sums over the tokens of texts, and
+norms of gradients.
 
 Texts go through the loss of training (jobs.model.answer_loss), so what is scored is
 what would be learnt. Dropout is off. Which texts meet in a row is a pure function of the
-texts that are asked for together and of `tokens`, the most of a row.
+texts that are asked for together and of `tokens`, the most of a row. Of an example whose
+gradient is taken the texts are alone in a row.
 """
 
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from jobs.contract.folder import Workspace
 from jobs.model import answer_loss, batching, placement
 from jobs.model.answer_loss import PADDED, AnswerLoss, choose_batching
 from jobs.model.batch_budget import BatchBudget
+from jobs.model.example_gradients import GradientNorm
 from jobs.model.head_pass import HeadPass
 from jobs.training.batches import MicroBatch, Segment, pack_parts
 from zsg_core.model_scores.registry import Text
@@ -82,6 +85,24 @@ class LoadedModel:
         """Of each text the sum of ‖p − onehot(token)‖₂ over its measured tokens."""
         errors = AnswerLoss(self._model, self._batching, ErrorPass(self._model))
         return self._sum(errors, texts)
+
+    def take_gradient_norms(self, examples: Sequence[Sequence[Text]]) -> list[float]:
+        """Of each example, which is some texts, the norm of the gradient of the mean of
+        −ln p over its measured tokens, by all parameters; each is a pass of its own."""
+        parameters = [
+            parameter
+            for parameter in self._model.parameters()
+            if parameter.is_floating_point()
+        ]
+        norm = GradientNorm(parameters)
+        self._losses.eval()
+        with norm.listening():
+            return [norm.take(self._take_mean_loss(texts)) for texts in examples]
+
+    def _take_mean_loss(self, texts: Sequence[Text]) -> torch.Tensor:
+        """The mean of −ln p over the measured tokens of an example, with its graph."""
+        row = _pack(texts)
+        return self._losses(*row.on(self._device)).sum() / len(row.targets)
 
     @torch.no_grad()
     def _sum(self, measure: AnswerLoss, texts: Sequence[Text]) -> list[float]:

@@ -249,8 +249,7 @@ def describe_scoring(scoring: Scoring, gpu: Gpu | None) -> str:
     line = f"{scoring.name} of {examples} by {scoring.model}"
     if not scoring.passes:
         return f"{line}, whose tokenizer is enough"
-    noun = "forward pass" if scoring.passes == 1 else "forward passes"
-    line += f", {scoring.passes} {noun} over each"
+    line += f", {scoring.describe_passes()} over each"
     hours = scoring.count_gpu_hours(gpu)
     if hours is None:
         return line

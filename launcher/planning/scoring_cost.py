@@ -32,13 +32,26 @@ class Scoring:
         return rule.passes * (2 if rule.compares else 1)
 
     @property
+    def takes_gradients(self) -> bool:
+        """Whether a backward pass follows each forward pass."""
+        return SCORE_RULES[self.name].takes_gradients
+
+    def describe_passes(self) -> str:
+        """The passes over each example, in words."""
+        plural = "" if self.passes == 1 else "es"
+        kind = "forward and backward" if self.takes_gradients else "forward"
+        return f"{self.passes} {kind} pass{plural}"
+
+    @property
     def flops(self) -> float | None:
-        """Operations of all passes."""
+        """Operations of all passes; a backward pass takes those of two forward ones."""
         if self.lengths is None:
             return None
         pass_flops = estimate.forward_flops(
             self.shape, self.lengths.tokens, self.lengths.squares
         )
+        if self.takes_gradients:
+            pass_flops = 3 * pass_flops
         return self.passes * pass_flops
 
     def count_gpu_hours(self, gpu: Gpu | None) -> float | None:

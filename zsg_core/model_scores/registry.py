@@ -43,6 +43,12 @@ class ScoringModel(Protocol):
         """Of each text the sum of ‖p − onehot(token)‖₂ over its measured tokens."""
         ...
 
+    def take_gradient_norms(self, examples: Sequence[Sequence[Text]]) -> list[float]:
+        """Of each example, which is some texts, the norm of the gradient of the mean of
+        −ln p over its measured tokens, by all parameters of the model. Each example has
+        a measured token."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreInputs:
@@ -69,6 +75,7 @@ class ScoreRule:
 
     `about`: what it is, for the description of the setting. `passes`: how many forward
     passes over an example it takes, at most; 0 for one that needs a tokenizer alone.
+    `takes_gradients`: whether a backward pass follows each.
     `compares`: whether it is how far what is computed falls from an earlier model to
     the scorer. `rule`: counted up when it is computed otherwise; it enters recipes.
     """
@@ -78,6 +85,7 @@ class ScoreRule:
     compute: ScoreFunction
     passes: int
     compares: bool = False
+    takes_gradients: bool = False
     rule: int = 1
 
 
@@ -85,7 +93,13 @@ SCORE_RULES: Registry[ScoreRule] = Registry("score", "zsg_core.model_scores")
 
 
 def score(
-    name: str, *, about: str, passes: int, compares: bool = False, rule: int = 1
+    name: str,
+    *,
+    about: str,
+    passes: int,
+    compares: bool = False,
+    takes_gradients: bool = False,
+    rule: int = 1,
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Registers a function that scores examples as `name`; see ScoreRule."""
 
@@ -96,6 +110,7 @@ def score(
             compute=compute,
             passes=passes,
             compares=compares,
+            takes_gradients=takes_gradients,
             rule=rule,
         )
         SCORE_RULES.add(name, entry)

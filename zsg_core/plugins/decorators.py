@@ -63,7 +63,8 @@ def score(name: str, *, passes: int = 1) -> Callable[[Function], Function]:
 
     It is given a `zsg.ScoreInputs` and returns a list with a number for each of its
     examples, None for one without a score. `passes`: how many forward passes over an
-    example it takes, by which its cost is told; 0 where it asks for no model.
+    example it takes, by which its cost is told, a gradient counting as three; 0 where it
+    asks for no model.
     """
     del passes  # read from the file
     return _note("score", name)
