@@ -4,6 +4,7 @@ whatever is killed?"""
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.engine
 
 pytest.importorskip("lm_eval", reason="no lm-evaluation-harness: extra harness")
 CHOICES, TEXT = "lm_eval/tiny_mmlu", "lm_eval/tiny_text"
+MEMBER = "lm_eval/tiny_mmlu_birds"  # of the group of choices
 STEPS = [0, 9, 18]
 
 
@@ -99,8 +101,9 @@ def test_what_a_killed_evaluator_left_is_taken_once(
     bench: Bench, run: Path, tasks: Path, tmp_path: Path
 ) -> None:
     """Killed between two tasks of a step: no value is there twice, and all are those of
-    a job that nobody disturbed."""
-    suite = make_suite(tasks, CHOICES, TEXT)
+    a job that nobody disturbed. A task whose group was taken before the kill has what the
+    model said then."""
+    suite = make_suite(tasks, CHOICES, MEMBER, TEXT)
     killed = bench.jobs.start(serve([run], suites=[suite], lease_s=1))
     wait_until(lambda: metric_rows(run, CHOICES) or killed[0].ended())
     killed[0].send(signal.SIGKILL)
@@ -110,14 +113,20 @@ def test_what_a_killed_evaluator_left_is_taken_once(
     copy = fresh_copy(run, 0, tmp_path / "undisturbed")
     shutil.copytree(run / "snapshots", copy / "snapshots")
     assert bench.jobs.run(serve([copy], suites=[suite]))["outcome"] == "done"
-    for key in (CHOICES, f"{CHOICES}/weighted", TEXT):
+    for key in (CHOICES, f"{CHOICES}/weighted", MEMBER, TEXT):
         assert sorted(row["step"] for row in metric_rows(run, key)) == STEPS
         assert scores(run, key) == scores(copy, key)
-    events = find_events(read_guests(run), InsideTaken)
-    taken = [(row.step, next(iter(event.ways))) for row, event in events]
-    assert sorted(taken) == sorted(
-        {(step, key) for step in STEPS for key in suite.keys}
-    )
+    said: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for row, event in find_events(read_guests(run), InsideTaken):
+        taken = row.step, next(iter(event.ways))
+        assert taken not in said
+        said[taken] = read_outputs(run, OutputPlace(**event.files[0])).items
+    assert said.keys() == {(step, key) for step in STEPS for key in suite.keys}
+    for step in STEPS:
+        of_group = said[step, CHOICES]
+        assert said[step, MEMBER] == [
+            item for item in of_group if item["task"] == "tiny_mmlu_birds"
+        ]
 
 
 def test_a_task_that_has_changed_is_not_run(

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.soak(part="users"), pytest.mark.engine]
 
 pytest.importorskip("lm_eval", reason="no lm-evaluation-harness: extra harness")
 METRICS = ("lm_eval/tiny_mmlu", "lm_eval/tiny_gsm")
+MEMBER = "lm_eval/tiny_mmlu_birds"  # of the group before
 
 
 def write_grid(folder: Path) -> None:
@@ -25,7 +26,7 @@ def write_grid(folder: Path) -> None:
     checkpoints = {
         "every": 2,
         "snapshots": 2,
-        "metrics": ["loss", *METRICS],
+        "metrics": ["loss", *METRICS, MEMBER],
         "suites": {"lm_eval": {"tasks_path": "benchmarks", "chat": "run", "limit": 3}},
     }
     data = {"path": "tasks", "train_per_task": 8, "test_per_task": 2}
@@ -41,8 +42,9 @@ def write_grid(folder: Path) -> None:
 
 
 def test_tasks_are_planned_taken_delivered_and_drawn(zsg: Zsg) -> None:
-    """Each key once for each checkpoint in MLflow, its curve on the page; a second
-    submit finds nothing to do; another limit is told as another way of asking."""
+    """Each key once for each checkpoint in MLflow, its curve on the page; a task and its
+    group are asked once; a second submit finds nothing to do; another limit is told as
+    another way of asking."""
     write_grid(zsg.folder)
     assert METRICS[0] in zsg("plan", "grid.yaml")
     zsg("submit", "grid.yaml")
@@ -53,8 +55,11 @@ def test_tasks_are_planned_taken_delivered_and_drawn(zsg: Zsg) -> None:
             " and key not like '%stderr' order by key, step"
         ).fetchall()
     keys = [METRICS[1], f"{METRICS[1]}/exact_match/flexible-extract", METRICS[0]]
-    keys.append(f"{METRICS[0]}/weighted")
+    keys += [f"{METRICS[0]}/weighted", MEMBER]
     assert points == [(key, step) for key in keys for step in (0, 2, 4)]
+    [log] = (zsg.work / "evaluate").glob("*/log.txt")
+    answered = "12 requests were answered for another key already"
+    assert log.read_text(encoding="utf-8").count(answered) == 3
     zsg("report", "g", "--metric", METRICS[0])
     page = (zsg.work / "grids/g/report/report.html").read_text(encoding="utf-8")
     assert METRICS[0] in page

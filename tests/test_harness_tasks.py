@@ -76,6 +76,30 @@ def test_shipped_tasks_are_found_where_the_package_lies(tmp_path: Path) -> None:
         shelf.find("quiz_esy")
 
 
+@pytest.mark.parametrize("asked_before", [(), ("english_a",), ("native_a",)])
+def test_a_shipped_tag_is_of_all_folders_that_carry_it(
+    tmp_path: Path, asked_before: tuple[str, ...]
+) -> None:
+    """As in the harness, whatever was asked for before; and so it is in the job, which
+    knows which folders these were."""
+    shipped = tmp_path / "lm_eval/tasks"
+    text = "task: {}\ntag: sums_with_thoughts\ndataset_path: owner/sums\n"
+    for folder in ("sums/english", "sums/native", "elsewhere"):
+        (shipped / folder).mkdir(parents=True)
+        name = folder.rpartition("/")[2]
+        path = shipped / folder / "a.yaml"
+        path.write_text(text.format(f"{name}_a") + "output_type: generate_until\n")
+    shelf = TaskShelf([], shipped)
+    for name in asked_before:
+        assert len(shelf.find(name).files) == 1
+    found = shelf.find("sums_with_thoughts")
+    in_job = TaskShelf([], shipped, found.folders).find("sums_with_thoughts")
+
+    assert set(found.folders) == {path.parent for path in shipped.rglob("a.yaml")}
+    assert found.files == in_job.files and len(found.files) == 3
+    assert set(in_job.folders) == set(found.folders)
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -199,6 +199,8 @@ WITHOUT = {
     "says null": (reply({"content": None}), judges.NO_REPLY),
     "says no JSON": ((200, {}, b"<html>"), judges.NO_REPLY),
     "filters": ((400, {}, b"filtered"), judges.REFUSED),
+    "declines": (reply({"content": None, "refusal": "I will not."}), judges.REFUSED),
+    "filters its reply": (reply({"content": ""}, "content_filter"), judges.REFUSED),
 }
 
 
@@ -225,6 +227,16 @@ def test_a_judge_that_gives_no_rating_gives_no_zero(
         f"gave 1 of 2 answers no rating, and these count for nothing: {kind} (1)"
         in (found.list_flags()[0])
     )
+
+
+@pytest.mark.parametrize("judge", ["declines", "filters", "says no number"])
+def test_what_a_judge_would_say_again_is_asked_for_once(
+    serve, tmp_path: Path, judge: str
+) -> None:
+    """At temperature 0: each further request would cost as much, for the same."""
+    server = serve(lambda body: WITHOUT[judge][0])
+    assert ask(server, tmp_path).ratings == {}
+    assert server.asked.total() == 1
 
 
 @pytest.mark.parametrize(

@@ -377,6 +377,8 @@ def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
         try:
             said = by.reply(request.system, request.user, room)
         except Refused as error:
+            if error.completion is not None:
+                terms.bill.add(error.completion)
             return _explain_refusal(error, missing, room)
         except Malformed as error:
             missing = Missing(NO_REPLY, str(error))

@@ -137,7 +137,7 @@ class AskedServer:
                 )
             except Refused as error:
                 reason = f"refused by the server (HTTP {error.status})"
-                return _refuse(request, reason, str(error))
+                return _refuse(request, reason, str(error), error.completion)
             except Malformed as error:
                 why = str(error)
                 continue
@@ -266,10 +266,17 @@ def bound_read(request: Request) -> int:
     )
 
 
-def _refuse(request: Request, reason: str, message: str) -> LoggedReply:
+def _refuse(
+    request: Request, reason: str, message: str, completion: Completion | None = None
+) -> LoggedReply:
+    """A reply without a text. `completion`: of a model that declines, which took tokens."""
+    read = completion.read if completion is not None else 0
+    written = completion.written if completion is not None else 0
     return LoggedReply(
         request=digest_request(request),
         id=request.id,
         refused=reason,
         said=clean_text(message),
+        read=read or 0,
+        written=written or 0,
     )

@@ -38,14 +38,20 @@ class Malformed(Exception):
 
 class Refused(Exception):
     """The server will not answer this one question. `status`: of HTTP; `settings`: those
-    of the request that it says it does not take."""
+    of the request that it says it does not take; `completion`: the reply, with what it
+    took, of a model that declines; None where no model was asked."""
 
     def __init__(
-        self, said: str, status: int = 0, settings: frozenset[str] = frozenset()
+        self,
+        said: str,
+        status: int = 0,
+        settings: frozenset[str] = frozenset(),
+        completion: "Completion | None" = None,
     ) -> None:
         super().__init__(said)
         self.status = status
         self.settings = settings
+        self.completion = completion
 
 
 class Busy(Exception):
@@ -63,7 +69,8 @@ class Completion:
     `read` and `written`: tokens that the server says it has counted, those of thinking
     too; None where it says nothing. What a server keeps apart as its model's thinking is
     not in `text`; `has_reasoning` says that there is some. `settings`: of the request, as
-    the server took it.
+    the server took it. `refusal`: what it says in place of a text where its model or a
+    filter declines to answer.
     """
 
     text: str
@@ -72,6 +79,7 @@ class Completion:
     written: int | None = None
     has_reasoning: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +191,13 @@ class ChatServer:
         reply = self._post(json.dumps(asked).encode())
         if not 200 <= reply.status < 300:
             raise self._meaning(reply, settings)
-        return replace(read_completion(reply.body), settings=settings)
+        completion = read_completion(reply.body)
+        if completion.refusal is not None:
+            # it would decline again
+            said = self._told(completion.refusal)
+            told = f"HTTP {reply.status}, declined: {said}"
+            raise Refused(told, reply.status, completion=completion)
+        return replace(completion, settings=settings)
 
     def _post(self, body: bytes) -> Reply:
         """The server's reply. Busy, Malformed and UserError: no other error leaves, as
@@ -240,7 +254,7 @@ class ChatServer:
 
 def read_completion(body: bytes) -> Completion:
     """What the body of a reply says. Malformed where it holds no text, but for one whose
-    model has only thought so far: its text is empty."""
+    model has only thought so far, or declines: its text is empty."""
     try:
         reply = json.loads(body)
         choice = reply["choices"][0]
@@ -253,7 +267,8 @@ def read_completion(body: bytes) -> Completion:
     if isinstance(content, list):
         has_reasoning |= any(_is_thinking(part) for part in content)
         content = "".join(map(_take_text, content))
-    elif content is None and (is_cut or has_reasoning):
+    refusal = _find_refusal(choice, message)
+    if content is None and (is_cut or has_reasoning or refusal is not None):
         content = ""
     if not isinstance(content, str):
         raise Malformed("no text in the reply")
@@ -264,7 +279,17 @@ def read_completion(body: bytes) -> Completion:
         read=_take_count(usage, "prompt_tokens"),
         written=_take_count(usage, "completion_tokens"),
         has_reasoning=has_reasoning,
+        refusal=None if content else refusal,
     )
+
+
+def _find_refusal(choice: Mapping[str, Any], message: Mapping[str, Any]) -> str | None:
+    """What a model says that declines in place of an answer, or that a filter took it
+    out; None where nobody does."""
+    said = message.get("refusal")
+    if isinstance(said, str) and said:
+        return said
+    return "content_filter" if choice.get("finish_reason") == "content_filter" else None
 
 
 def _is_thinking(part: Any) -> bool:

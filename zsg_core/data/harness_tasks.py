@@ -336,11 +336,15 @@ class TaskShelf:
             _refuse_namesakes(name, listed)
             if files := self._select(listed, name):
                 return files
+        tagged: dict[Path, TaskFile] = {}
         for folder in self._find_shipped(name):
-            if files := self._select(self._list_folder(folder), name):
+            files = self._select(self._list_folder(folder), name)
+            if files:
                 self._shipped_folders.setdefault(folder)
+            if _is_defined(name, files):
                 return files
-        return []
+            tagged.update((file.path, file) for file in files)
+        return list(tagged.values())
 
     @staticmethod
     def _select(files: Sequence[TaskFile], name: str) -> list[TaskFile]:
@@ -433,17 +437,24 @@ class TaskShelf:
 
     def _find_shipped(self, name: str) -> list[Path]:
         """The shipped folders that may define a name: those in which something was
-        found before, those that are called as the name begins, or any."""
+        found before, those that are called as the name begins, or any. Of a tag all that
+        have tasks of it, wherever they are, as in the harness."""
+        known: list[Path] = []
         for folder in self._shipped_folders:
-            if self._select(self._list_folder(folder), name):
+            files = self._select(self._list_folder(folder), name)
+            if _is_defined(name, files):
                 return [folder]
+            if files:
+                known.append(folder)
         if self._shipped is None:
-            return []
+            return known
         for folder in self._top_folders:
             if name.startswith(folder.name):
-                if folders := self._names_below(folder).get(name):
-                    return folders
-        return self._shipped_names.get(name, [])
+                for defining in self._names_below(folder).get(name, []):
+                    files = self._select(self._list_folder(defining), name)
+                    if _is_defined(name, files):
+                        return [defining]
+        return _leave_out_inner([*known, *self._shipped_names.get(name, [])])
 
     @cached_property
     def _top_folders(self) -> list[Path]:
@@ -521,6 +532,20 @@ class TaskShelf:
                     f"its {path.name} takes a metric from the hub (evaluate.load), which"
                     " nodes do not fetch",
                 )
+
+
+def _is_defined(name: str, files: Sequence[TaskFile]) -> bool:
+    """Whether files are the one that defines a name, not those that carry it as a tag."""
+    return any(file.name == name for file in files)
+
+
+def _leave_out_inner(folders: Sequence[Path]) -> list[Path]:
+    """Each folder once, without those that lie in another of them, which is read whole."""
+    outer: list[Path] = []
+    for folder in sorted(set(folders)):
+        if not any(folder.is_relative_to(other) for other in outer):
+            outer.append(folder)
+    return outer
 
 
 def _list_names(root: Path) -> dict[str, list[Path]]:
