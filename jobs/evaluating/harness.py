@@ -367,10 +367,10 @@ class _ServedModel(LM):
         """The scores of some of the requests. Those that are missing at one checkpoint
         are so at the next, so that their layout is kept."""
         model = self._model
-        wanted = tuple(missing)
-        if self._scored is None or self._scored[0] != wanted:
-            pairs = [self._pairs[number] for number in wanted]
-            self._scored = wanted, ScoredRequests(pairs, model.positions)
+        numbers = tuple(missing)
+        if self._scored is None or self._scored[0] != numbers:
+            pairs = [self._pairs[number] for number in numbers]
+            self._scored = numbers, ScoredRequests(pairs, model.positions)
         scores = self._scored[1].measure(model.model, model.device, model.budget)
         return [(score.log_likelihood, score.is_greedy) for score in scores]
 
@@ -394,12 +394,12 @@ class _ServedModel(LM):
     ) -> list[Reply]:
         """The scores of some of the texts, each the sum over its windows."""
         model = self._model
-        wanted = tuple(missing)
-        if self._rolling is None or self._rolling[0] != wanted:
-            windows, owners = self._lay_windows([texts[number] for number in wanted])
-            self._rolling = wanted, ScoredRequests(windows, model.positions), owners
+        numbers = tuple(missing)
+        if self._rolling is None or self._rolling[0] != numbers:
+            windows, owners = self._lay_windows([texts[number] for number in numbers])
+            self._rolling = numbers, ScoredRequests(windows, model.positions), owners
         _, scored, owners = self._rolling
-        sums = [0.0] * len(wanted)
+        sums = [0.0] * len(numbers)
         measured = scored.measure(model.model, model.device, model.budget)
         for owner, score in zip(owners, measured, strict=True):
             sums[owner] += score.log_likelihood

@@ -58,10 +58,10 @@ class HeldReplies:
     def answer(self, digests: Sequence[str], ask: AnswerSome) -> list[Reply]:
         """The replies to requests, in their order. Those that were never answered are
         asked for together, and kept."""
-        places = _number_repeats(digests)
+        numbered = _number_repeats(digests)
         missing = [
             index
-            for index, (digest, repeat) in enumerate(places)
+            for index, (digest, repeat) in enumerate(numbered)
             if repeat >= len(self._by_request.get(digest, ()))
         ]
         self.reused = len(digests) - len(missing)
@@ -69,7 +69,7 @@ class HeldReplies:
             replies = ask(missing)
             for index, reply in zip(missing, replies, strict=True):
                 self.keep(digests[index], reply)
-        return [self._by_request[digest][repeat] for digest, repeat in places]
+        return [self._by_request[digest][repeat] for digest, repeat in numbered]
 
     def keep(self, digest: str, reply: Reply) -> None:
         """Adds one more reply to a request."""
@@ -80,7 +80,7 @@ class HeldReplies:
         each filter counts once. Of an older zsg, which did not say what was asked, nothing
         is added."""
         seen: set[tuple[str, int]] = set()
-        asked = Counter[str]()
+        counts = Counter[str]()
         for item in items:
             name = str(item.get("task")), int(item.get("doc_id", -1))
             if name in seen:
@@ -88,16 +88,16 @@ class HeldReplies:
             seen.add(name)
             replied = zip(item.get(REQUESTS, ()), item.get("resps", ()), strict=False)
             for digest, replies in replied:
-                self._keep_repeats(str(digest), replies, asked)
+                self._keep_repeats(str(digest), replies, counts)
 
     def _keep_repeats(
-        self, digest: str, replies: Sequence[Any], asked: Counter[str]
+        self, digest: str, replies: Sequence[Any], counts: Counter[str]
     ) -> None:
-        """Adds those replies to one request that are not held already. `asked`: how often
+        """Adds those replies to one request that are not held already. `counts`: how often
         the requests were asked in the list that is read."""
         for value in replies:
-            is_new = asked[digest] >= len(self._by_request.get(digest, ()))
-            asked[digest] += 1
+            is_new = counts[digest] >= len(self._by_request.get(digest, ()))
+            counts[digest] += 1
             reply = _read_reply(value)
             if is_new and reply is not None:
                 self.keep(digest, reply)
@@ -119,9 +119,9 @@ def _read_reply(value: Any) -> Reply | None:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        [*parts] = value
-        if len(parts) == 2 and isinstance(parts[0], int | float):
-            return float(parts[0]), bool(parts[1])
+        [*numbers] = value
+        if len(numbers) == 2 and isinstance(numbers[0], int | float):
+            return float(numbers[0]), bool(numbers[1])
         return None
     return float(value) if isinstance(value, int | float) else None
 
@@ -131,7 +131,7 @@ def read_replies(
 ) -> HeldReplies:
     """What earlier jobs have kept of a run's step, of the same weights, asked in the same
     way. What cannot be read is passed over: it is asked again."""
-    held = HeldReplies()
+    replies = HeldReplies()
     for row, event in find_events(journals.read_guests(run), InsideTaken):
         if row.step != step or event.weights != weights:
             continue
@@ -139,29 +139,29 @@ def read_replies(
             how.items() <= settings.items() for settings in event.ways.values()
         )
         if is_same_way:
-            for place in _list_places(event):
-                _keep_line(held, run, place)
-    return held
+            for location in _list_places(event):
+                _keep_line(replies, run, location)
+    return replies
 
 
 def _list_places(event: InsideTaken) -> list[OutputPlace]:
     """Where an event's answers to tasks of the harness are kept."""
-    places: list[OutputPlace] = []
+    locations: list[OutputPlace] = []
     for file in replace_unset(event.files, []):
         name = str(file.get("file"))
         if not name.startswith(f"{harness_outputs.HARNESS}/"):
             continue
         try:
-            places.append(convert(file, OutputPlace))
+            locations.append(convert(file, OutputPlace))
         except MsgspecError:
             continue
-    return places
+    return locations
 
 
-def _keep_line(held: HeldReplies, run: Path, place: OutputPlace) -> None:
-    """Adds what was kept at a place, where that can be read."""
+def _keep_line(replies: HeldReplies, run: Path, location: OutputPlace) -> None:
+    """Adds what was kept at a location, where that can be read."""
     try:
-        line = harness_outputs.read_outputs(run, place)
-        held.keep_items(line.items)
+        line = harness_outputs.read_outputs(run, location)
+        replies.keep_items(line.items)
     except (ClusterError, TypeError, ValueError) as error:
         logger.warning(f"{run.name}: {error}; it is asked again")

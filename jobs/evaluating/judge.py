@@ -370,12 +370,12 @@ def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
     """Why a request has no rating; None where it has one now."""
     by = terms.by
     missing = Missing(NO_REPLY, "not asked")
-    asked = 0
+    attempts_made = 0
     room = 1
-    while asked < terms.attempts:
-        asked += 1
+    while attempts_made < terms.attempts:
+        attempts_made += 1
         try:
-            said = by.reply(request.system, request.user, room)
+            reply = by.reply(request.system, request.user, room)
         except Refused as error:
             if error.completion is not None:
                 terms.bill.add(error.completion)
@@ -383,20 +383,20 @@ def _ask(request: JudgeRequest, terms: Terms) -> Missing | None:
         except Malformed as error:
             missing = Missing(NO_REPLY, str(error))
             continue
-        terms.bill.add(said.completion)
-        value = _read_number(said, terms.reading)
+        terms.bill.add(reply.completion)
+        value = _read_number(reply, terms.reading)
         if value is not None:
-            text = by.hide(said.completion.text)
-            clean = replace(said, completion=replace(said.completion, text=text))
+            text = by.hide(reply.completion.text)
+            clean = replace(reply, completion=replace(reply.completion, text=text))
             terms.kept.add(by.id, request, value, clean)
             return None
-        missing = _explain_missing(said, by, terms.reading, room)
-        if said.completion.is_cut and room == 1:
+        missing = _explain_missing(reply, by, terms.reading, room)
+        if reply.completion.is_cut and room == 1:
             room = WIDER
             terms.bill.count_widened()
-        elif said.would_come_again:
+        elif reply.would_come_again:
             break
-    times = f", {asked} times" if asked > 1 else ""
+    times = f", {attempts_made} times" if attempts_made > 1 else ""
     return replace(missing, why=f"{missing.why}{times}")
 
 

@@ -128,7 +128,7 @@ class Judges:
 
         compared = self._ask(suite, answered, build, judge.VERDICT)
         for conversation in mt_bench.split_conversations(answered):
-            replied = {one.id for one in conversation}
+            replied = {answer.id for answer in conversation}
             compared.answered += len(conversation)
             compared.uncompared += pairs.find_uncompared_turns(
                 items.questions, replied, baseline

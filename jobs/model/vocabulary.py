@@ -49,11 +49,11 @@ class Vocabulary:
         ids: dict[int, str] = {}
         for word in words:
             whole = self.id_of(word)
-            parts = list_control_tokens(word) if whole is None else [word]
-            for part in parts:
-                token = self.id_of(part)
+            names = list_control_tokens(word) if whole is None else [word]
+            for name in names:
+                token = self.id_of(name)
                 if token is not None:
-                    ids[token] = part
+                    ids[token] = name
         hidden = {token: word for token, word in ids.items() if not self.text([token])}
         if not hidden:
             return self

@@ -194,9 +194,8 @@ class ChatServer:
         completion = read_completion(reply.body)
         if completion.refusal is not None:
             # it would decline again
-            said = self._told(completion.refusal)
-            told = f"HTTP {reply.status}, declined: {said}"
-            raise Refused(told, reply.status, completion=completion)
+            message = f"HTTP {reply.status}, declined: {self._told(completion.refusal)}"
+            raise Refused(message, reply.status, completion=completion)
         return replace(completion, settings=settings)
 
     def _post(self, body: bytes) -> Reply:
@@ -286,9 +285,9 @@ def read_completion(body: bytes) -> Completion:
 def _find_refusal(choice: Mapping[str, Any], message: Mapping[str, Any]) -> str | None:
     """What a model says that declines in place of an answer, or that a filter took it
     out; None where nobody does."""
-    said = message.get("refusal")
-    if isinstance(said, str) and said:
-        return said
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        return refusal
     return "content_filter" if choice.get("finish_reason") == "content_filter" else None
 
 

@@ -24,9 +24,9 @@ def note_lacking_suites(
         reasons: dict[str, None] = {}
         lacking = 0
         for run in runs:
-            found = _explain_lacks(run, chances)
-            lacking += bool(found)
-            reasons.update(dict.fromkeys(found))
+            lacks = _explain_lacks(run, chances)
+            lacking += bool(lacks)
+            reasons.update(dict.fromkeys(lacks))
         if lacking:
             notes.append(
                 f"{AVERAGE}/{name} has a value where all its {len(chances)} suites have one, and"

@@ -284,8 +284,8 @@ def _has_mark(tokens: Tokens, mark: str) -> bool:
     """Whether a mark is a token, or all the control tokens within it are."""
     if tokens.find_id(mark) is not None:
         return True
-    parts = list_control_tokens(mark)
-    return bool(parts) and all(tokens.find_id(part) is not None for part in parts)
+    names = list_control_tokens(mark)
+    return bool(names) and all(tokens.find_id(name) is not None for name in names)
 
 
 def _list_special(objects: Objects) -> set[str]:

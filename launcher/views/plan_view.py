@@ -352,8 +352,8 @@ def _print_unwanted(plan: Plan) -> None:
         axes = " ".join(
             f"{key}={format_value(value)}" for key, value in run.axes.items()
         )
-        told = f"no longer in the grid: {run.run} ({axes}) is {run.state.state}"
-        show.print_result(f"{make_showable(told, keep='')} and continues")
+        line = f"no longer in the grid: {run.run} ({axes}) is {run.state.state}"
+        show.print_result(f"{make_showable(line, keep='')} and continues")
     if active:
         show.print_result(
             "to end what is no longer in the grid: zsg cancel"

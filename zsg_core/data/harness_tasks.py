@@ -439,22 +439,22 @@ class TaskShelf:
         """The shipped folders that may define a name: those in which something was
         found before, those that are called as the name begins, or any. Of a tag all that
         have tasks of it, wherever they are, as in the harness."""
-        known: list[Path] = []
+        carrying: list[Path] = []
         for folder in self._shipped_folders:
             files = self._select(self._list_folder(folder), name)
             if _is_defined(name, files):
                 return [folder]
             if files:
-                known.append(folder)
+                carrying.append(folder)
         if self._shipped is None:
-            return known
+            return carrying
         for folder in self._top_folders:
             if name.startswith(folder.name):
                 for defining in self._names_below(folder).get(name, []):
                     files = self._select(self._list_folder(defining), name)
                     if _is_defined(name, files):
                         return [defining]
-        return _leave_out_inner([*known, *self._shipped_names.get(name, [])])
+        return _leave_out_inner([*carrying, *self._shipped_names.get(name, [])])
 
     @cached_property
     def _top_folders(self) -> list[Path]:
