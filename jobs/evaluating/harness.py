@@ -357,9 +357,9 @@ class _ServedModel(LM):
         """How likely continuations are after their contexts."""
         if not self._pairs:
             self._pairs = self.writer.encode_pairs([asks.args for asks in requests])
-            most = self._model.positions + 1
+            longest = self._model.positions + 1
             lengths = [len(before) + len(after) for before, after in self._pairs]
-            self.cut["loglikelihood"] = sum(length > most for length in lengths)
+            self.cut["loglikelihood"] = sum(length > longest for length in lengths)
         replies = self._ask_missing("loglikelihood", requests, self._score_pairs)
         return cast("list[tuple[float, bool]]", replies)
 
