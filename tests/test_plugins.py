@@ -30,7 +30,7 @@ from zsg_core.metrics.registry import METRICS
 from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.orders.registry import OrderInputs
 from zsg_core.plugins import entries, loading
-from zsg_core.plugins.declarations import PluginFile, read_plugins
+from zsg_core.plugins.declarations import BadPlugin, PluginFile, read_plugins
 from zsg_core.registry import offering
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import select_suites
@@ -169,7 +169,7 @@ def test_run_ids_are_what_they_are_without_metrics_of_plugins(place: Path) -> No
         ('["a\\eb.py"]', "is no plugin"),
         ("[json.py]", "the name of another module"),
         ("[zsg.py]", "the name of another module"),
-        ("[mine.py, sub/mine.py]", "have the same name"),
+        ("[mine.py, mine.py]", "mine.py is there twice"),
         ("[gone.py]", "is not in the grid's folder"),
         ("[linked.py]", "linked.py is a link"),
         ("[far/mine.py]", "far is a link"),
@@ -455,6 +455,45 @@ def test_a_plugins_name_is_its_own_to_other_plugins_only(tmp_path: Path) -> None
     loading.find_function(plugin.declared[0])
 
     assert "alone" not in sys.modules
+
+
+def test_files_of_several_folders_may_have_one_name(tmp_path: Path) -> None:
+    """As every folder of tasks has its `utils.py`: each is itself, with classes of its
+    own, and is told by its whole name; none can be imported by the name of two."""
+    text = """
+import dataclasses
+import zsg
+
+@dataclasses.dataclass
+class Share:
+    number: int
+
+@zsg.metric("NAME")
+def give(answers):
+    for one in answers:
+        yield one.id, Share(NUMBER).number / (NUMBER - 2)
+"""
+    contents = {
+        f"{folder}/utils.py": text.replace("NAME", name).replace("NUMBER", number)
+        for folder, name, number in (("a", "three", "3"), ("b", "two", "2"))
+    }
+    definitions: dict[str, Any] = {}
+    for plugin in enter(tmp_path, {name: t.encode() for name, t in contents.items()}):
+        [declared] = plugin.declared
+        definitions[declared.name] = {"plugin": declared.digest}
+
+    def take(name: str) -> Scores:
+        return metrics.score_answers((name,), ANSWERS, definitions)
+
+    assert take("three").by_item["three"] == {"a:0": 3, "a:1": 3}
+    with pytest.raises(PluginError, match=r"^b/utils\.py:12: ZeroDivisionError"):
+        take("two")
+    contents["c.py"] = "import os\nimport utils\n"
+    with pytest.raises(
+        BadPlugin, match=r"a/utils\.py and b/utils\.py have that name"
+    ) as bad:
+        read_plugins({name: each.encode() for name, each in contents.items()})
+    assert (bad.value.file, bad.value.line) == ("c.py", 2)
 
 
 def test_a_plugin_imports_another_that_the_grid_names(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def choose(docs, count):
 
 
 choose_two = partial(choose, count=2)
+partial.help = "what makes others"
 '''
 SHORTEN = "def shorten(text):\n    return text[:40]\n"
 GRID = """

@@ -53,7 +53,7 @@ def read_plugins(document: Document, faults: Faults) -> tuple[PluginFile, ...]:
 
 def _read_names(document: Document, value: Any) -> list[str]:
     """The names of the files, as the grid gives them. UserError for what is no list of
-    them, and where two would be imported by one name."""
+    them, and where one is there twice."""
     names = cast("list[Any]", value) if isinstance(value, list) else []
     if not names or len(names) > MOST or not all(isinstance(n, str) for n in names):
         raise document.error(
@@ -61,16 +61,10 @@ def _read_names(document: Document, value: Any) -> list[str]:
             f"`{KEY}` is a list of 1 to {MOST} Python files beside the grid, such as"
             " plugins: [my_metrics.py]",
         )
-    first_by_module: dict[str, str] = {}
     for number, name in enumerate(names):
         _refuse_name(document, number, name)
-        module = declarations.name_module(name)
-        if module in first_by_module:
-            first = first_by_module[module]
-            raise document.error(
-                (KEY, number), f"{name} and {first} have the same name; rename one"
-            )
-        first_by_module[module] = name
+        if name in names[:number]:
+            raise document.error((KEY, number), f"{name} is there twice")
     return names
 
 

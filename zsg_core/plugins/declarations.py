@@ -136,9 +136,12 @@ def read_plugins(
     """What the plugins of a grid declare. `contents`: by their names; `unlisted`: modules
     that lie beside them and are no plugins. BadPlugin for what cannot be used."""
     trees = {name: _Tree(name, content) for name, content in contents.items()}
-    by_module = {name_module(name): name for name in contents}
+    by_module: dict[str, list[str]] = {}
+    for name in contents:
+        by_module.setdefault(name_module(name), []).append(name)
     for tree in trees.values():
         tree.refuse_imports(unlisted)
+        tree.refuse_vague_imports(by_module)
     plugins: list[PluginFile] = []
     for name, tree in trees.items():
         siblings = _collect_siblings(name, trees, by_module)
@@ -171,14 +174,14 @@ def _refuse_doubles(plugins: Sequence[PluginFile]) -> None:
 
 
 def _collect_siblings(
-    name: str, trees: "Mapping[str, _Tree]", by_module: Mapping[str, str]
+    name: str, trees: "Mapping[str, _Tree]", by_module: Mapping[str, Sequence[str]]
 ) -> tuple[str, ...]:
     """The other plugins that a plugin imports, and that these import, by their names."""
     siblings_so_far: set[str] = set()
     open_names = [name]
     while open_names:
         imported = trees[open_names.pop()].imported
-        siblings = {by_module[module] for module in imported if module in by_module}
+        siblings = {by_module[module][0] for module in imported if module in by_module}
         open_names += siblings - siblings_so_far
         siblings_so_far |= siblings
     return tuple(sorted(siblings_so_far - {name}))
@@ -205,6 +208,17 @@ class _Tree:
                     line,
                     f"imports {module}, which lies beside it and is not copied with it;"
                     f" name {module}.py under `plugins`, too",
+                )
+
+    def refuse_vague_imports(self, by_module: Mapping[str, Sequence[str]]) -> None:
+        """BadPlugin where a module is imported of whose name there are several plugins.
+        They may be, as every folder of tasks has its `utils.py`, but for what imports."""
+        for module, line in self._list_imports():
+            names = by_module.get(module, ())
+            if len(names) > 1:
+                raise self._fault(
+                    line,
+                    f"imports {module}, and {' and '.join(names)} have that name; rename one",
                 )
 
     def list_declared(self, siblings: Sequence[str]) -> Iterator[Declared]:
@@ -237,9 +251,10 @@ class _Tree:
             if isinstance(node, ast.AnnAssign) and node.value is not None:
                 targets = [node.target]
             for target in targets:
-                yield from (
-                    each.id for each in ast.walk(target) if isinstance(each, ast.Name)
-                )
+                for each in ast.walk(target):
+                    # of `name.attribute = …` the name is read, not given
+                    if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
+                        yield each.id
 
     def _fault(self, line: int, message: str) -> BadPlugin:
         """The error of a line of this file."""

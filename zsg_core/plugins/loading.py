@@ -1,9 +1,10 @@
 """Runs plugins, in jobs and where a user verifies a run, and tells what is wrong in one
 with its file and line.
 
-A job finds them beside its own code, as `zsg_plugins/DIGEST/NAME.py`: the copies of the
-submit. A file is run once, when the first thing that it declares is asked for. What it
-then registers must be what its syntax tree declares, no more and no less.
+A job finds them beside its own code, as `zsg_plugins/DIGEST/NAME`: the copies of the
+submit, each under the name that the grid gives it. A file is run once, when the first
+thing that it declares is asked for. What it then registers must be what its syntax tree
+declares, no more and no less.
 """
 
 import logging
@@ -36,8 +37,9 @@ Function = Callable[..., Any]
 
 
 def name_copy(plugin: PluginFile) -> str:
-    """Where a plugin's copy lies in the code of a submit."""
-    return f"{PACKAGE}/{plugin.digest[:DIGITS]}/{plugin.module}.py"
+    """Where a plugin's copy lies in the code of a submit: in a folder of its digest, under
+    the name that the grid gives it."""
+    return f"{PACKAGE}/{plugin.digest[:DIGITS]}/{plugin.name}"
 
 
 class _Loaded:
@@ -60,8 +62,9 @@ def read_copies(code: Path) -> tuple[PluginFile, ...]:
     """The plugins whose copies lie with a job's code; runs none. PluginError for a copy
     that is not what its folder says."""
     paths: dict[str, Path] = {}
-    for path in sorted((code / PACKAGE).glob("*/*.py")):
-        paths[path.name] = path
+    for folder in sorted((code / PACKAGE).glob("*")):
+        for path in sorted(folder.rglob("*.py")):
+            paths[path.relative_to(folder).as_posix()] = path
     try:
         copies = read_plugins({name: _read_copy(path) for name, path in paths.items()})
     except BadPlugin as bad:
@@ -152,7 +155,7 @@ def _load(path: str) -> ModuleType:
     if path in _LOADED.modules:
         return _LOADED.modules[path]
     plugin = _LOADED.plugins[path]
-    module = ModuleType(f"{PACKAGE}.{plugin.module}")
+    module = ModuleType(_name_module(plugin))
     module.__file__ = path
     _LOADED.modules[path] = module
     # where dataclasses, and whatever else looks a class's module up, find it
@@ -172,6 +175,14 @@ def _load(path: str) -> ModuleType:
         sys.modules.pop(module.__name__, None)
         raise
     return module
+
+
+def _name_module(plugin: PluginFile) -> str:
+    """By which name Python knows a plugin; with its digest where another has its own."""
+    others = [other for other in _LOADED.plugins.values() if other != plugin]
+    if all(other.module != plugin.module for other in others):
+        return f"{PACKAGE}.{plugin.module}"
+    return f"{PACKAGE}.{plugin.digest[:DIGITS]}.{plugin.module}"
 
 
 def _is_imported(plugin: PluginFile) -> bool:
