@@ -561,13 +561,14 @@ def test_what_is_declared_and_not_registered_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 def test_a_metric_that_fails_leaves_the_others_what_they_are(tmp_path: Path) -> None:
-    """Those of zsg and those of the plugin; why it failed is told by its key."""
+    """Those of zsg and those of the plugin; why it failed is told by its key. It is
+    tried again at the next checkpoint."""
     from jobs.evaluating.scorers import Scorers
 
     broken = """
 @zsg.metric("broken")
 def divide(answers):
-    yield "a:0", 1 / 0
+    yield "a:0", 1 / (len(answers) - 2)
 """
     plugins = enter(tmp_path, {"mine.py": f"{WORDS}{broken}".encode()})
     names = ["exact_match", "broken", "words"]
@@ -577,15 +578,16 @@ def divide(answers):
     [suite] = select_suites(settings, {})
     of_texts: Any = None  # these are scored by their answers alone
 
-    found = Scorers(tmp_path / "ratings", "cpu").score(
-        suite, of_texts, suite.keys, ANSWERS
-    )
+    scorers = Scorers(tmp_path / "ratings", "cpu")
+    found = scorers.score(suite, of_texts, suite.keys, ANSWERS)
 
     assert found.scores.values == {"exact_match": 50.0, "words": 1.5}
     assert list(found.failed) == ["broken"]
     assert "mine.py:11: ZeroDivisionError: division by zero" in str(
         found.failed["broken"]
     )
+    again = scorers.score(suite, of_texts, suite.keys, ANSWERS[:1])
+    assert again.scores.values["broken"] == -1 and not again.failed
 
 
 def test_decorators_leave_functions_alone_outside_jobs() -> None:
@@ -900,7 +902,7 @@ def test_what_a_plugin_does_wrong_is_told_as_the_plugins(tmp_path: Path) -> None
     for found in tries:
         error = join_errors(found.failed)
         assert type(error) is PluginError and error.exit_code == 2
-        assert "mine.py:9: TypeError: 'int' object is not iterable" in str(error)
+        assert "mine.py:10: TypeError: 'int' object is not iterable" in str(error)
         assert of_error(error) == Cause.PLUGIN
         assert find_worst([error, ClusterError("away")]) is ClusterError
         assert find_worst([error, BadData("a row")]) is PluginError

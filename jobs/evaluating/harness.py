@@ -250,14 +250,14 @@ def _import_allowed(name: str, folder: Path) -> Any:
     assert shipped is not None, "the harness is imported here"
     if folder.resolve().is_relative_to(shipped.resolve()):
         return _import_function(name, folder)
-    found = split_function(name)
-    code = None if found is None else _CODE.get(locate_code(folder / "_", found[0]))
+    parsed = split_function(name)
+    code = None if parsed is None else _CODE.get(locate_code(folder / "_", parsed[0]))
     plugin = None if code is None else loading.find_plugin(code.digest)
-    if found is None or plugin is None:
+    if parsed is None or plugin is None:
         raise UserError(
             f"{folder}: a task there names Python code, which zsg does not run"
         )
-    return _tell_faults(plugin, loading.find_defined(plugin, found[1]))
+    return _tell_faults(plugin, loading.find_defined(plugin, parsed[1]))
 
 
 def _tell_faults(plugin: PluginFile, function: Any) -> Any:

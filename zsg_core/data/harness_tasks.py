@@ -285,15 +285,18 @@ class TaskShelf:
     def _find_code(self, path: Path, name: str) -> TaskCode:
         """The Python file that has a function which a task file names. UserError where
         the grid names no such plugin, and where that has no such function."""
-        found = split_function(name)
-        code = None if found is None else self._code.get(locate_code(path, found[0]))
-        if found is None or code is None:
+        function = split_function(name)
+        code = None
+        if function is not None:
+            code = self._code.get(locate_code(path, function[0]))
+        if function is None or code is None:
             raise _refuse(path, _explain_code(path, name))
-        if found[1] not in code.defined:
+        if function[1] not in code.defined:
+            suggestion = suggest_nearest(function[1], sorted(code.defined))
             raise _refuse(
                 path,
-                f"names {format_brief(name)}, and {code.name} defines no"
-                f" {found[1]} at its top level.{suggest_nearest(found[1], sorted(code.defined))}",
+                f"names {format_brief(name)}, and {code.name} defines no {function[1]} at its"
+                f" top level.{suggestion}",
             )
         return code
 
@@ -652,8 +655,8 @@ def _refuse_changes(settings: Mapping[str, Any], path: Path) -> None:
 def split_function(name: str) -> tuple[str, str] | None:
     """The module, with dots where it lies in folders, and the name in it that `!function`
     is of; None of what is no such name."""
-    found = _FUNCTION_NAME.fullmatch(name)
-    return None if found is None else (found[1], found[2])
+    match = _FUNCTION_NAME.fullmatch(name)
+    return None if match is None else (match[1], match[2])
 
 
 def locate_code(path: Path, module: str) -> Path:
@@ -665,11 +668,11 @@ def locate_code(path: Path, module: str) -> Path:
 def _explain_code(path: Path, name: str) -> str:
     """Why a function that a task file names is not run, and what can be done."""
     why = f"names Python code ({FUNCTION} {format_brief(name)}), which zsg does not run"
-    found = split_function(name)
-    if found is None or not locate_code(path, found[0]).is_file():
+    function = split_function(name)
+    if function is None or not locate_code(path, function[0]).is_file():
         return f"{why}; write it as a template, or put the rows as they are to be read"
     return (
-        f"{why} unless the grid names {found[0].replace('.', '/')}.py, beside it, under"
+        f"{why} unless the grid names {function[0].replace('.', '/')}.py, beside it, under"
         " `plugins`, and you allow it; or write it as a template"
     )
 

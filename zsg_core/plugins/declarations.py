@@ -350,9 +350,11 @@ class _Tree:
                 named = decorator.func if isinstance(decorator, ast.Call) else decorator
                 if not _is_of_module(named) or named.attr in KINDS:
                     continue
-                told = f"zsg.{named.attr} declares nothing; there are {_list_kinds()}"
+                problem = (
+                    f"zsg.{named.attr} declares nothing; there are {_list_kinds()}"
+                )
                 raise self._fault(
-                    decorator.lineno, f"{told}{_ABSENT.get(named.attr, '')}"
+                    decorator.lineno, f"{problem}{_ABSENT.get(named.attr, '')}"
                 )
 
     def _refuse_hidden(self, calls: Collection[int]) -> None:

@@ -179,8 +179,8 @@ def _load(path: str) -> ModuleType:
 
 def _name_module(plugin: PluginFile) -> str:
     """By which name Python knows a plugin; with its digest where another has its own."""
-    others = [other for other in _LOADED.plugins.values() if other != plugin]
-    if all(other.module != plugin.module for other in others):
+    modules = [each.module for each in _LOADED.plugins.values() if each != plugin]
+    if plugin.module not in modules:
         return f"{PACKAGE}.{plugin.module}"
     return f"{PACKAGE}.{plugin.digest[:DIGITS]}.{plugin.module}"
 
