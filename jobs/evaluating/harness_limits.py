@@ -37,7 +37,7 @@ class _Clock:
         self._limits: list[tuple[float, str]] = []
         self._armed_s = -math.inf
 
-    def begin(self, until_s: float, what: str) -> None:
+    def begin(self, until_s: float, label: str) -> None:
         """Something runs that may go on until then, by time.monotonic."""
         now_s = time.monotonic()
         if now_s - self._armed_s > TICK_S:
@@ -45,7 +45,7 @@ class _Clock:
             signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
             self._armed_s = now_s
-        self._limits.append((until_s, what))
+        self._limits.append((until_s, label))
 
     def end(self) -> None:
         """What was begun last is over."""
@@ -58,25 +58,25 @@ class _Clock:
             self._armed_s = -math.inf
             return
         now_s = time.monotonic()
-        for until_s, what in self._limits:
+        for until_s, label in self._limits:
             if now_s >= until_s:
-                raise TooLong(describe_limit(what))
+                raise TooLong(describe_limit(label))
 
 
 _CLOCK = _Clock()
 
 
-def describe_limit(what: str) -> str:
+def describe_limit(label: str) -> str:
     """That something took too long, for people."""
-    return f"{what} takes more than {AT_LEAST_S:g} seconds"
+    return f"{label} takes more than {AT_LEAST_S:g} seconds"
 
 
 class TimeAllowance:
-    """The seconds that one template or filter may take, over all its calls. `what`: its
+    """The seconds that one template or filter may take, over all its calls. `label`: its
     name for people."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, label: str) -> None:
+        self._label = label
         self._left_s = AT_LEAST_S
 
     @contextmanager
@@ -88,9 +88,9 @@ class TimeAllowance:
             return
         self._left_s += EACH_S * calls
         if self._left_s <= 0:
-            raise TooLong(describe_limit(self._what))
+            raise TooLong(describe_limit(self._label))
         started_s = time.monotonic()
-        _CLOCK.begin(started_s + self._left_s, self._what)
+        _CLOCK.begin(started_s + self._left_s, self._label)
         try:
             yield
         finally:

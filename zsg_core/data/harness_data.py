@@ -206,25 +206,25 @@ def _find_needed(tree: Any) -> set[str]:
     asks whether they are there, or gives something in place of."""
     from jinja2 import nodes
 
-    own = {macro.name for macro in tree.find_all(nodes.Macro)}.union(OF_JINJA)
+    excused = {macro.name for macro in tree.find_all(nodes.Macro)}.union(OF_JINJA)
     read: set[str] = set()
     for name in tree.find_all(nodes.Name):
-        (read if name.ctx == "load" else own).add(name.name)
+        (read if name.ctx == "load" else excused).add(name.name)
     for test in tree.find_all(nodes.Test):
         if test.name in ("defined", "undefined"):
-            own.update(name.name for name in test.find_all(nodes.Name))
+            excused.update(name.name for name in test.find_all(nodes.Name))
     for used in tree.find_all(nodes.Filter):
         if used.name in ("default", "d"):
-            own.update(name.name for name in used.find_all(nodes.Name))
-    return read - own
+            excused.update(name.name for name in used.find_all(nodes.Name))
+    return read - excused
 
 
 def _describe_unknown(
-    key: str, word: Any, known: Iterable[str], which: str = ""
+    key: str, word: Any, allowed: Iterable[str], which: str = ""
 ) -> str:
     """That a key names what there is not, what there is, and what may be meant. `which`:
     what the known ones are called."""
-    names = sorted(map(str, known))
+    names = sorted(map(str, allowed))
     some = ", ".join(make_showable(name[:40], keep="") for name in names[:20])
     listed = f"the {which} ({some})" if which else some
     nearest = suggest_nearest(str(word), names)
