@@ -109,14 +109,14 @@ def refuse_idle_tags(runs: Iterable[Run]) -> None:
     for run in _list_stages(runs):
         for name, rule in list_sources(run.stage["data"]).items():
             key = json.dumps([name, rule["digest"], rule.get("fields")])
-            wanted = _find_tag_key(rule, run.sources[name])
-            if wanted is None or key in seen:
+            tag_key = _find_tag_key(rule, run.sources[name])
+            if tag_key is None or key in seen:
                 continue
             seen.add(key)
             if _lacks_tags(run.sources[name], rule):
                 source = f"source {name}: " if name else ""
                 raise UserError(
-                    f"{source}{run.sources[name].data}: {wanted} looks for tags, and no example"
+                    f"{source}{run.sources[name].data}: {tag_key} looks for tags, and no example"
                     " has any; name their column (fields.tags), give a file of them (tags), or"
                     " have a model make them (make.instag)"
                 )

@@ -104,8 +104,8 @@ class _Looking:
     def key(self) -> str:
         """What tells it from others: orders that differ in all else, as nft and fft do,
         have one target where data and rule are the same."""
-        others = [other.corpus_id for other in self.others]
-        return json.dumps([self.stage.corpus_id, self.rule, others], sort_keys=True)
+        corpora = [stage.corpus_id for stage in self.others]
+        return json.dumps([self.stage.corpus_id, self.rule, corpora], sort_keys=True)
 
 
 def _list_looking(runs: Iterable[Run]) -> Iterator[_Looking]:
@@ -117,12 +117,12 @@ def _list_looking(runs: Iterable[Run]) -> Iterator[_Looking]:
         for stage in stages:
             if "target" not in stage.stage["arrangement"]:
                 continue
-            others = {
-                other.corpus_id: other
-                for other in stages
-                if other.corpus_id != stage.corpus_id
+            further = {
+                candidate.corpus_id: candidate
+                for candidate in stages
+                if candidate.corpus_id != stage.corpus_id
             }
-            looking = _Looking(stage, list(others.values()))
+            looking = _Looking(stage, list(further.values()))
             if looking.key not in seen:
                 seen.add(looking.key)
                 yield looking
@@ -144,16 +144,16 @@ def _describe_elsewhere(looking: _Looking) -> str:
         )
     if not leaks:
         return "; none asks what a test item of the run's other stages asks"
-    told = (
+    finding = (
         f"{len(leaks):,} of its items ask what test items of the run's other stages ask"
     )
     if looking.rule["overlap"] == REFUSE:
         raise UserError(
-            f"arrangement.target: {told}; the first: {leaks[0]}. Give it other items, or let"
+            f"arrangement.target: {finding}; the first: {leaks[0]}. Give it other items, or let"
             " them be told only (overlap: drop or keep)"
         )
     return (
-        f"; {told}, which is a leak: an order is made of its own stage's data, and looks at"
+        f"; {finding}, which is a leak: an order is made of its own stage's data, and looks at"
         " them all the same"
     )
 
@@ -162,18 +162,18 @@ def _find_leaks_elsewhere(looking: _Looking) -> list[str] | None:
     """The items that an order looks at though other stages of its run test them, by
     their ids; None where some of these data are not known here."""
     tested: list[_Items] = []
-    for other in looking.others:
-        of_other = _list_tested(other)
-        if of_other is None:
+    for stage in looking.others:
+        of_stage = _list_tested(stage)
+        if of_stage is None:
             return None
-        tested += of_other
+        tested += of_stage
     own_tests = _list_tested(looking.stage)
     chosen = _choose(looking.stage, looking.rule)
     if own_tests is None or chosen is None:
         return None
     shared = _find_shared(looking.rule, chosen, tested)
-    own = _find_shared(looking.rule, chosen, own_tests)
-    is_left_out = target_sets.mark_left_out(looking.rule, own, None)
+    shared_here = _find_shared(looking.rule, chosen, own_tests)
+    is_left_out = target_sets.mark_left_out(looking.rule, shared_here, None)
     pairs = zip(shared.same_as, is_left_out, strict=True)
     return [twin for twin, is_out in pairs if twin is not None and not is_out]
 
@@ -349,15 +349,15 @@ class _HeldOut:
         read here, or cannot be read."""
         is_apart = files.test is not None
         path = files.test or files.data
-        how = rule["held_out"] if is_apart else rule
-        pool = open_pool(path, how, rule)
+        reading = rule["held_out"] if is_apart else rule
+        pool = open_pool(path, reading, rule)
         if pool is None:
             return None
         if is_apart:
-            return cls(name, rule, pool, pool.read.find_places(), _has_ids(how))
+            return cls(name, rule, pool, pool.read.find_places(), _has_ids(reading))
         lists = readers.read_lists(rule["reader"], files.data)
         of_task = data_look.list_held_out_tasks(pool.read, rule, lists)
-        return cls(name, rule, pool, of_task, _has_ids(how))
+        return cls(name, rule, pool, of_task, _has_ids(reading))
 
     @property
     def tested_tasks(self) -> list[str]:
@@ -407,13 +407,13 @@ def _choose_of_files(path: Path | None, rule: Recipe) -> _Items | None:
 
 
 def _find_shared(
-    rule: Recipe, chosen: Sequence[_Items], others: Sequence[_Items]
+    rule: Recipe, chosen: Sequence[_Items], compared: Sequence[_Items]
 ) -> SharedItems:
     """What the items of a target have in common with others, both by source: what they
     ask, and, of a target in files, ids of the data's own. In place of the id of another
     stands the item's own."""
-    answers_by_question = _list_answers(others, _list_asked(chosen))
-    own_ids = _list_own_ids(others) if _has_ids(rule) else frozenset[str]()
+    answers_by_question = _list_answers(compared, _list_asked(chosen))
+    own_ids = _list_own_ids(compared) if _has_ids(rule) else frozenset[str]()
     same_as: list[str | None] = []
     answered = 0
     for example_id, question, answer in _list_all_questions(chosen):
@@ -421,7 +421,7 @@ def _find_shared(
         is_shared = bool(answers) or example_id in own_ids
         same_as.append(example_id if is_shared else None)
         answered += answer in answers
-    tasks = _list_tasks(chosen) & _list_tasks(others)
+    tasks = _list_tasks(chosen) & _list_tasks(compared)
     return SharedItems(same_as=same_as, answered=answered, tasks=len(tasks))
 
 
@@ -451,12 +451,12 @@ def _name_first(shared: SharedItems) -> str:
 
 
 def _list_answers(
-    others: Sequence[_Items], wanted: Collection[int]
+    compared: Sequence[_Items], questions: Collection[int]
 ) -> dict[int, set[int]]:
     """What some items answer, by what they ask, as far as that is wanted; both as
     digests. Items that ask the same and answer differently have several answers."""
     answers: dict[int, set[int]] = {}
-    for _, question, answer in _list_all_questions(others):
-        if question in wanted:
+    for _, question, answer in _list_all_questions(compared):
+        if question in questions:
             answers.setdefault(question, set()).add(answer)
     return answers

@@ -88,7 +88,9 @@ class SharedItems:
 
 
 def find_shared(
-    target: Sequence[Example], others: Iterable[Example], own_ids: Collection[str] = ()
+    target: Sequence[Example],
+    compared: Iterable[Example],
+    own_ids: Collection[str] = (),
 ) -> SharedItems:
     """Compares a target set with other examples: what they ask, without regard to case
     and to blanks, and their tasks. `own_ids`: ids of the others that are the data's own,
@@ -97,14 +99,14 @@ def find_shared(
     The others are gone through once, and of them no more is kept than what the target
     asks, too: training examples may be many.
     """
-    wanted = {splits.write_asked(example) for example in target}
+    questions = {splits.write_asked(example) for example in target}
     # what is asked → answer → the first of the others with both
     asked: dict[str, dict[str, str]] = {}
     tasks: set[str] = set()
-    for example in others:
+    for example in compared:
         tasks.add(example.task)
         question = splits.write_asked(example)
-        if question in wanted:
+        if question in questions:
             answers = asked.setdefault(question, {})
             answers.setdefault(splits.simplify_text(example.answer), example.id)
     same_as: list[str | None] = []
@@ -211,10 +213,12 @@ class TargetSummary:
             return
         if self.train_overlap == DROP and self.count:
             return
-        rest = "" if self.train_overlap == REFUSE else ", and no item would be left"
+        remainder = (
+            "" if self.train_overlap == REFUSE else ", and no item would be left"
+        )
         raise UserError(
             f"arrangement.target: {self.trained.asked:,} of its {self.chosen:,} items ask"
-            f" what training examples ask{first}{rest}. Give it other items;"
+            f" what training examples ask{first}{remainder}. Give it other items;"
             " train_overlap: drop leaves out those that are trained on, where others are"
             " left, and train_overlap: keep looks at them all the same"
         )

@@ -89,13 +89,13 @@ def _unite_runs(records: Sequence[GridRecord]) -> list[ListedRun]:
     rows: dict[str, ListedRun] = {}
     for record in records:
         for row in record.runs:
-            known = rows.get(row.run)
-            if known is None:
+            earlier = rows.get(row.run)
+            if earlier is None:
                 axes = {**row.axes, GRID: record.name}
                 rows[row.run] = msgspec.structs.replace(row, axes=axes)
             else:
-                axes = {**row.axes, **known.axes}
-                rows[row.run] = msgspec.structs.replace(known, axes=axes)
+                axes = {**row.axes, **earlier.axes}
+                rows[row.run] = msgspec.structs.replace(earlier, axes=axes)
     return list(rows.values())
 
 
