@@ -38,29 +38,29 @@ class Torch:
     def closest(
         self, rows: Vectors, test: Any, margin: float
     ) -> tuple[Indices, Indices, Indices]:
-        made = self._product(rows, test)
-        best, top = made.max(dim=1, keepdim=True)
-        near = made >= best - margin
+        similarities = self._product(rows, test)
+        best, top = similarities.max(dim=1, keepdim=True)
+        near = similarities >= best - margin
         near.scatter_(1, top, False)
         return _array(top[:, 0]), *(
             _array(column) for column in near.nonzero(as_tuple=True)
         )
 
     def above(self, rows: Vectors, test: Any, least: Singles) -> Found:
-        made = self._product(rows, test)
-        return self._find(made, made >= self.load(least))
+        similarities = self._product(rows, test)
+        return self._find(similarities, similarities >= self.load(least))
 
     def at_both_ends(
         self, rows: Vectors, test: Any, least: Singles, most: Singles
     ) -> tuple[Found, Found]:
-        made = self._product(rows, test)
-        highest = self._find(made, made >= self.load(least))
-        return highest, self._find(made, made <= self.load(most))
+        similarities = self._product(rows, test)
+        highest = self._find(similarities, similarities >= self.load(least))
+        return highest, self._find(similarities, similarities <= self.load(most))
 
-    def _find(self, made: Any, marks: Any) -> Found:
+    def _find(self, similarities: Any, marks: Any) -> Found:
         """The similarities of a block (n, m) that are marked."""
         found = marks.nonzero(as_tuple=True)
-        return _array(found[0]), _array(found[1]), _array(made[found])
+        return _array(found[0]), _array(found[1]), _array(similarities[found])
 
     def _product(self, rows: Vectors, test: Any) -> Any:
         return self.load(rows) @ test.T

@@ -76,9 +76,9 @@ def collect_both_ends(
         near, far = (Collected.of_all(len(test), want) for _ in range(2))
     else:
         similarities = matrix_product(test, train[_sample(len(train), want)].T)
-        share, most = want / len(train), SLACK * want * len(test)
-        far = Collected(_floors(-similarities, share), want, most)
-        near = Collected(_floors(similarities, share), want, most)
+        share, max_entries = want / len(train), SLACK * want * len(test)
+        far = Collected(_floors(-similarities, share), want, max_entries)
+        near = Collected(_floors(similarities, share), want, max_entries)
     loaded = engine.load(test)
 
     def look(chunks: Iterator[slice]) -> None:

@@ -88,29 +88,29 @@ class Blas(threading.local):
         return _closest(self._product(rows, test), np.float32(margin))
 
     def above(self, rows: Vectors, test: Singles, least: Singles) -> Found:
-        made = self._product(rows, test)
-        return self._find(made, np.greater_equal, least)
+        similarities = self._product(rows, test)
+        return self._find(similarities, np.greater_equal, least)
 
     def at_both_ends(
         self, rows: Vectors, test: Singles, least: Singles, most: Singles
     ) -> tuple[Found, Found]:
-        made = self._product(rows, test)
-        highest = self._find(made, np.greater_equal, least)
-        return highest, self._find(made, np.less_equal, most)
+        similarities = self._product(rows, test)
+        highest = self._find(similarities, np.greater_equal, least)
+        return highest, self._find(similarities, np.less_equal, most)
 
-    def _find(self, made: Singles, compare: np.ufunc, limit: Singles) -> Found:
+    def _find(self, similarities: Singles, compare: np.ufunc, limit: Singles) -> Found:
         """The similarities of a block (n, m) that `compare` finds true beside `limit`
         (m,).
 
         The marks go into memory that was used before, which takes no fresh pages.
         """
-        if len(self._marks) < made.size:
-            self._marks = np.empty(made.size, bool)
-        marks = self._marks[: made.size]
-        compare(made, limit, out=marks.reshape(made.shape))
+        if len(self._marks) < similarities.size:
+            self._marks = np.empty(similarities.size, bool)
+        marks = self._marks[: similarities.size]
+        compare(similarities, limit, out=marks.reshape(similarities.shape))
         places = np.flatnonzero(marks)
-        rows, columns = np.divmod(places, np.int64(made.shape[1]))
-        return rows, columns, made.ravel()[places]
+        rows, columns = np.divmod(places, np.int64(similarities.shape[1]))
+        return rows, columns, similarities.ravel()[places]
 
     def _product(self, rows: Vectors, test: Singles) -> Singles:
         if len(self._buffer) < len(rows) * len(test):
