@@ -74,8 +74,10 @@ class RunCourse:
             weights[:, columns] += of_tasks.weights / len(by_split)
             apart[:, columns] += of_tasks.apart / len(by_split)
         variances = (apart**2).sum(axis=1)
-        left = 1 - (weights**2).sum(axis=1)
-        return np.divide(variances, left, out=np.zeros(left.shape), where=left > 1e-9)
+        remainder = 1 - (weights**2).sum(axis=1)
+        return np.divide(
+            variances, remainder, out=np.zeros(remainder.shape), where=remainder > 1e-9
+        )
 
     def _weigh_task_swings(
         self, of_split: Sequence[RunTable], compare: Compare
@@ -89,9 +91,9 @@ class RunCourse:
         swings = wobble.compute_swings(self.steps, by_unit.reshape(-1, len(self.steps)))
         swings = swings.reshape(*by_unit.shape[:2], -1)
         weights = _weigh_swings(of_split[0], np.isfinite(swings))
-        known = np.where(weights > 0, swings, 0.0)
-        mean = (weights * known).sum(axis=1, keepdims=True)
-        return _TaskSwings(weights, weights * (known - mean))
+        swings_or_zero = np.where(weights > 0, swings, 0.0)
+        mean = (weights * swings_or_zero).sum(axis=1, keepdims=True)
+        return _TaskSwings(weights, weights * (swings_or_zero - mean))
 
 
 @dataclass(frozen=True)
