@@ -6,6 +6,7 @@ import pytest
 
 from launcher.grids import grid as grids
 from launcher.grids import grid_claims
+from launcher.workspace import yaml_file
 from zsg_core.errors import UserError
 
 GRID = """
@@ -147,3 +148,108 @@ def test_a_correlation_over_four_places_is_told_to_stay_undecided(
         " throughout" in note
     )
     assert grids.load_grid(path).notes == []
+
+
+MEASURED = """
+name: g
+plugins: [mine.py]
+defaults:
+  data:
+    set: p3
+    sources: {math: {path: a, held_out: {share: 1/5}}, code: {path: b}}
+  checkpoints:
+    snapshots: 10
+    metrics: [loss, rouge1, lm_eval/arc_easy, rank_accuracy, shouts]
+    quick: {items: 64, full_every: 10}
+    gradients: {}
+    generation: {name: mine}
+grid:
+  arrangement.order: [cluster, random]
+"""
+PLUGIN = """import zsg
+
+
+@zsg.metric("shouts")
+def shouts(answers):
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        *("loss", "loss/math", "loss_quick_64", "train/loss"),
+        *("rouge1/mine", "rouge1/mine-v2", "rank_accuracy", "shouts/mine"),
+        *("lm_eval/arc_easy", "lm_eval/arc_easy/acc_norm", "lm_eval/arc_easy/weighted"),
+        *("gradient_ratio/code", "gradient_cosine"),
+        *("source/math/rank_accuracy", "task/x/y/loss", "prompts/iqr/rank_accuracy"),
+    ],
+)
+def test_claims_may_be_of_all_that_runs_take(tmp_path: Path, metric: str) -> None:
+    """And of what is made of it; nothing is told of them."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"{MEASURED}claims: [{{claim: falls_early, metric: {metric}}}]\n")
+
+    assert grids.load_grid(path).notes == []
+
+
+def write_metric_claim(path: Path, taken: str, metric: str) -> None:
+    """A claim of three metrics, the last of which stands in line 10, in a grid that
+    takes two."""
+    checkpoints = f"checkpoints: {{snapshots: 5, metrics: [loss, {taken}]}}"
+    text = GRID.replace("{path: tasks}}", f"{{path: tasks}}, {checkpoints}}}")
+    claim = f"{{claim: is_higher, metric: loss,\n     than: [{taken},\n     {metric}]}}"
+    path.write_text(f"{text}claims:\n  - {claim}\n")
+
+
+@pytest.mark.parametrize(
+    ("taken", "metric", "said"),
+    [
+        ("rouge1", "rougeL", "'rougeL'. Add it to checkpoints.metrics. They take:"),
+        ("rouge1", "loss/nosuch", "'loss/nosuch'."),
+        ("rouge1", "rouge_1", "'rouge_1'. Did you mean 'rouge1'?"),
+        ("rouge1", "lm_eval/mmlu", "'lm_eval/mmlu'. Add it to checkpoints.metrics."),
+        ("rouge1", "source/math/rougeL", "'source/math/rougeL'. Add it to"),
+    ],
+)
+def test_a_metric_that_no_run_takes_is_refused_by_line(
+    tmp_path: Path, taken: str, metric: str, said: str
+) -> None:
+    """With what may be meant, wherever among a claim's metrics it stands."""
+    write_metric_claim(tmp_path / "grid.yaml", taken, metric)
+
+    with pytest.raises(UserError) as caught:
+        grids.load_grid(tmp_path / "grid.yaml")
+
+    expected = f"grid.yaml:10: no run of this grid takes the metric {said}"
+    assert expected in str(caught.value)
+
+
+def test_where_no_model_answers_no_score_comes_from_elsewhere(tmp_path: Path) -> None:
+    """So a metric of any name is refused."""
+    with pytest.raises(UserError, match=r"the metric 'comet'\. They take: loss"):
+        load(tmp_path, "{claim: falls_early, metric: comet}")
+
+
+def test_a_claim_may_wait_for_scores_from_elsewhere(tmp_path: Path) -> None:
+    """Where models answer, others may score it under a name of theirs, which is told."""
+    write_metric_claim(tmp_path / "grid.yaml", "rouge1", "comet")
+
+    [note] = grids.load_grid(tmp_path / "grid.yaml").notes
+
+    assert "grid.yaml:10: no run of this grid takes the metric 'comet'" in note
+    assert "when zsg score has taken its scores in" in note
+
+
+def test_claims_of_a_submitted_grid_are_held_against_no_settings(
+    tmp_path: Path,
+) -> None:
+    """Its runs may have metrics that an older grid asked for."""
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"{GRID}claims: [{{claim: falls_early, metric: rougeL}}]\n")
+    document = yaml_file.load_document(path)
+
+    [claim] = grid_claims.read_claims(document, None, lambda: 1)
+
+    assert claim.metric == "rougeL"

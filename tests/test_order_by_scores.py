@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,10 @@ ITEMS = ["a:0", "a:1", "a:2", "b:0", "b:1"]
 
 
 def make_inputs(
-    scores: ScoreList, published: Sequence[str | None] = (), **recipe: Any
+    scores: ScoreList,
+    published: Sequence[str | None] = (),
+    others: Sequence[str] = (),
+    **recipe: Any,
 ) -> OrderInputs:
     """What the order is made from, over five items of two tasks."""
     return OrderInputs(
@@ -240,6 +244,7 @@ def make_inputs(
         rounds=lambda farthest, cap: iter(()),
         ids=ITEMS,
         published_ids=lambda: published,
+        other_ids=lambda: {*ITEMS, *others},
         read_input=lambda: scores,
     )
 
@@ -250,11 +255,10 @@ def scores_of(*ids: str) -> ScoreList:
 
 
 def test_scores_are_of_ids_or_of_places() -> None:
-    """Of zsg's ids, of the data's own, or one of each place; scores of examples that
-    are not trained on are passed over."""
+    """Of zsg's ids, of the data's own, or one of each place."""
     expected = [4, 2, 0, 3, 1]
     own = ["q0", "q1", "q2", "q3", "q4"]
-    by_id = scores_of("b:1", "other", "a:2", "a:0", "b:0", "a:1")
+    by_id = scores_of("b:1", "a:2", "a:0", "b:0", "a:1")
     by_own = scores_of("q4", "q2", "q0", "q3", "q1")
     by_place = ScoreList(Path("x.npy"), [2, 4, 1, 3, 0])
 
@@ -275,10 +279,56 @@ def test_examples_without_a_score_are_left_out_only_where_it_is_asked_for() -> N
     )
 
 
+def test_scores_of_examples_that_are_not_trained_on_are_passed_over() -> None:
+    """A file over all of the data is normal, and how many are passed over is kept with
+    the order."""
+    scores = scores_of("b:1", "held:1", "a:2", "a:0", "b:0", "a:1", "a:7")
+
+    made = arrange_by_scores(make_inputs(scores, others=["held:1", "a:7"]))
+
+    assert made.places == [4, 2, 0, 3, 1]
+    assert made.facts["scored"] == {"count": 5, "passed_over": 2}
+
+
+@pytest.mark.parametrize("rest", [{"rest": "drop"}, {}])
+def test_a_score_of_what_is_no_example_is_told_by_line(rest: dict[str, str]) -> None:
+    """With the name that may be meant, also where examples without a score may be left
+    out: else wrong ids would leave nearly all of them out, and nothing would tell."""
+    scores = scores_of("b:1", "a:2", "a:0", "a:O", "b;1")
+
+    with pytest.raises(BadData) as caught:
+        arrange_by_scores(make_inputs(scores, **rest))
+
+    assert str(caught.value).startswith(
+        "x.tsv:4: no training example has the id 'a:O'; ids look like 'a:0'. Did you mean"
+    )
+    assert str(caught.value).endswith("So it is with 1 further entries.")
+
+
+def test_scores_of_held_out_examples_alone_are_told_to_be_that() -> None:
+    held = scores_of("held:1", "held:2")
+
+    with pytest.raises(BadData, match=r"x\.tsv:1: 'held:1' is held out, or was not"):
+        arrange_by_scores(make_inputs(held, others=held.ids or (), rest="drop"))
+
+
+def test_a_wrong_row_of_parquet_is_told_by_its_number(tmp_path: Path) -> None:
+    """From 0 on, as of a list."""
+    parquet.write_table(
+        pa.table({"id": ITEMS, "score": [1] * 5}), tmp_path / "x.parquet"
+    )
+    scores = read_scores(ListFile(tmp_path / "x.parquet"))
+
+    with pytest.raises(BadData, match=r"x\.parquet\[4\]: no training example has the"):
+        arrange_by_scores(
+            replace(make_inputs(scores), ids=[*ITEMS[:4], "b:9"], other_ids=set)
+        )
+
+
 @pytest.mark.parametrize(
     ("scores", "said"),
     [
-        (scores_of("c", "d"), "none of its 2 ids, such as 'c', is that of a training"),
+        (scores_of("c", "d"), r"x\.tsv:1: no training example has the id 'c'"),
         (ScoreList(Path("x.npy"), [1.0]), "has 1 scores by place, and there are 5"),
     ],
 )

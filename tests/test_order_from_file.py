@@ -272,7 +272,11 @@ def test_listed_examples_that_are_not_trained_on_are_passed_over() -> None:
         BadData, match=r"x\.txt:7: no training example has the id 'a:7'"
     ):
         arrange_by_file(make_inputs(whole, others=["held:1"]))
-    with pytest.raises(BadData, match=r"x\.txt:1: no training example has the id"):
+
+
+def test_a_list_of_held_out_examples_alone_is_told_to_be_that() -> None:
+    """Its ids are right, so no other name is proposed."""
+    with pytest.raises(BadData, match=r"x\.txt:1: 'held:1' is held out, or was not"):
         arrange_by_file(make_inputs(listing("held:1"), others=["held:1"]))
 
 

@@ -236,8 +236,8 @@ claims:
     ("metric", "problem"),
     [
         ("average/ours", ""),
-        ("prompts/median/rank_accuracy", ""),
-        ("task/a/b/exact_match", ""),
+        ("prompts/median/loss", ""),
+        ("task/a/b/loss", ""),
         ("average/theirs", "names no average 'theirs'"),
         ("prompts/mode/loss", "over prompts there are median, q1, q3"),
         ("prompts/median", "lacks the metric that it is of"),

@@ -76,8 +76,9 @@ class ArrangementSources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedExamples(msgspec.Struct, frozen=True, kw_only=True):
-    """Of an order that a file lists: how many of its entries are trained on, and how
-    many are passed over, as they are held out or were not sampled."""
+    """Of an order that a file lists, or gives scores for: how many examples are trained
+    on, and how many of the file's are passed over, as they are held out or were not
+    sampled."""
 
     count: int = 0
     passed_over: int = 0
@@ -113,6 +114,7 @@ class ArrangementMeta(msgspec.Struct, frozen=True, kw_only=True):
     ids_digest: str | None = None
     target: TargetSummary | None = None
     listed: ListedExamples = ListedExamples()
+    scored: ListedExamples = ListedExamples()
     presence: PresentExamples | None = None
     sources: ArrangementSources = ArrangementSources()
 
@@ -275,6 +277,12 @@ def describe_arrangement(folder: Path) -> list[str]:
             f"arrangement.path lists {meta.listed.passed_over:,} examples that are not trained on"
             " (they are held out, or were not sampled); they were passed over, and"
             f" {meta.listed.count:,} stand in the order of the list"
+        )
+    if meta.scored.passed_over:
+        notes.append(
+            f"arrangement.path has scores of {meta.scored.passed_over:,} examples that are not"
+            " trained on (they are held out, or were not sampled); they were passed over, and"
+            f" {meta.scored.count:,} stand in the order of their scores"
         )
     if meta.presence is not None:
         notes.append(meta.presence.describe())

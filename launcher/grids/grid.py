@@ -169,7 +169,8 @@ def _expand(
     summaries = SummarySettings()
     with faults.collecting():
         summaries = grid_summaries.read_summaries(document)
-    notes += grid_claims.find_notes(document, claims)
+    settings = [point.settings for point in points] if is_whole else []
+    notes += grid_claims.find_notes(document, claims, settings)
     grid = Grid(
         document.path,
         top.name,
@@ -477,7 +478,8 @@ def _read_claims(
         return max(len(point.settings.by_stage()) for point in points)
 
     with expansion.faults.collecting():
-        claims = grid_claims.read_claims(document, axes, count_stages)
+        settings = [point.settings for point in points] if is_whole else []
+        claims = grid_claims.read_claims(document, axes, count_stages, settings)
         return claims, grid_claims.read_looks(document, axes)
     return (), None
 

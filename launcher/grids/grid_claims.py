@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from jobs.contract.grid_record import DatedClaim
 from jobs.deciding.run_axes import name_split
-from launcher.grids import grid_summaries, published
+from launcher.grids import claim_metrics, grid_summaries, published
 from launcher.workspace import yaml_file
 from launcher.workspace.faults import Faults
 from launcher.workspace.yaml_file import Document, Place
@@ -28,18 +28,22 @@ from zsg_core.settings.claims import (
     explain_too_few_places,
 )
 from zsg_core.settings.looks import Expectation, Looks
+from zsg_core.settings.run import Settings
 
 
 def read_claims(
     document: Document,
     axes: Sequence[Mapping[str, Any]] | None,
     max_stages: Callable[[], int],
+    points: Sequence[Settings] = (),
 ) -> tuple[Claim, ...]:
     """The claims of a grid whose points have these axes and at most so many stages.
 
     UserError with the line of each that cannot be decided. `axes` is None where they
     were held against the points when the grid was submitted: of points that are one run
-    only the first one's values are kept.
+    only the first one's values are kept. `points`: the settings of the grid's, one of
+    which must take a claim's metrics; none of a grid that is submitted, whose runs may
+    have further ones.
     """
     within, items = _find_claims(document)
     faults = Faults()
@@ -50,6 +54,7 @@ def read_claims(
             claim = _read_claim(document, location, item)
             claims.append(claim)
             _check_claim(document, location, claim, axes, max_stages, faults)
+            _check_taken(document, location, claim, points, faults)
     faults.raise_any()
     return tuple(claims)
 
@@ -196,6 +201,43 @@ def _check_metrics(document: Document, location: Place, claim: Claim) -> None:
         raise document.error((*location, "metric"), str(error)) from None
 
 
+def _check_taken(
+    document: Document,
+    location: Place,
+    claim: Claim,
+    points: Sequence[Settings],
+    faults: Faults,
+) -> None:
+    """Adds an error for each metric of a claim that no point of the grid takes, and that
+    cannot be a score taken in later."""
+    if not points:
+        return
+    for location_in_claim, metric in _list_metric_places(claim):
+        with faults.collecting():
+            if _is_taken(metric, points):
+                continue
+            if problem := claim_metrics.explain_untaken(metric, points):
+                raise document.error((*location, *location_in_claim), problem)
+
+
+def _list_metric_places(claim: Claim) -> list[tuple[Place, str]]:
+    """Each metric of a claim, with where in the claim it stands."""
+    metric, *compared = claim.metrics
+    locations: list[tuple[Place, str]] = [(("metric",), metric)]
+    for number, name in enumerate(compared):
+        locations.append((("than", number), name))
+    return locations
+
+
+def _is_taken(metric: str, points: Sequence[Settings]) -> bool:
+    """Whether a run takes a metric; True, too, for the summary that there cannot be,
+    which is told for itself."""
+    try:
+        return claim_metrics.is_taken(metric, points)
+    except UserError:
+        return True
+
+
 def _check_published(document: Document, location: Place, claim: Claim) -> None:
     if claim.published is None:
         return
@@ -218,9 +260,29 @@ def _check_stage(
         raise document.error((*location, "stage"), message)
 
 
-def find_notes(document: Document, claims: Sequence[Claim]) -> list[str]:
-    """What is to be told of claims that no run can decide, each with its line."""
+def find_notes(
+    document: Document, claims: Sequence[Claim], points: Sequence[Settings] = ()
+) -> list[str]:
+    """What is to be told of claims that no run can decide, or that need scores from
+    elsewhere, each with its line. `points`: the settings of the grid's."""
     within, _ = _find_claims(document) if claims else (("claims",), [])
+    notes = _find_undecidable(document, within, claims)
+    for number, claim in enumerate(claims):
+        for location_in_claim, metric in _list_metric_places(claim):
+            if points and not _is_taken(metric, points):
+                line = document.line((*within, number, *location_in_claim))
+                notes.append(
+                    f"{yaml_file.format_path(document.path)}:{line}: no run of this grid takes"
+                    f" the metric {format_brief(metric)}: the claim can be decided when zsg"
+                    " score has taken its scores in"
+                )
+    return notes
+
+
+def _find_undecidable(
+    document: Document, within: Place, claims: Sequence[Claim]
+) -> list[str]:
+    """What is to be told of claims that no run can decide, each with its line."""
     return [
         f"{yaml_file.format_path(document.path)}:"
         f"{document.line((*within, number, 'values'))}: this"

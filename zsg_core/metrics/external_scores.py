@@ -105,13 +105,18 @@ def refuse_unanswered(
             )
 
 
+def is_name(metric: str) -> bool:
+    """Whether a metric that is taken elsewhere may have this name."""
+    is_ours = metric.partition("/")[0] in RESERVED or is_standard_error(metric)
+    return _METRIC.fullmatch(metric) is not None and not is_ours
+
+
 def _refuse_strange(location: str, row: ExternalScore) -> None:
     if not math.isfinite(row.score):
         raise BadData(
             f"{location}: {row.score} is no score; leave out an item that has none"
         )
-    is_ours = row.metric.partition("/")[0] in RESERVED or is_standard_error(row.metric)
-    if not _METRIC.fullmatch(row.metric) or is_ours:
+    if not is_name(row.metric):
         raise BadData(
             f"{location}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case"
             " letters, digits and _ . : - in parts between /, not `loss` or `answers`, and not"

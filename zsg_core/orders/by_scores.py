@@ -12,6 +12,7 @@ from typing import Any
 from zsg_core.errors import BadData
 from zsg_core.model_scores.registry import SCORE_RULES
 from zsg_core.orders.from_file import DROP
+from zsg_core.orders.known_names import find_places
 from zsg_core.orders.registry import Arranged, OrderInputs, order
 from zsg_core.orders.score_list import ScoreList, read_scores
 from zsg_core.orders.shapes import SEGMENT, sort_by_scores
@@ -85,14 +86,18 @@ def resolve_scores(settings: Any) -> dict[str, Any]:
 )
 def arrange_by_scores(inputs: OrderInputs) -> Arranged:
     """Items in the shape. BadData where training examples have no score, unless the
-    recipe lets them be left out, and for scores of other examples."""
+    recipe lets them be left out, and for scores of what is no example of the data.
+    Scores of examples that are not trained on are passed over, and counted."""
     score_list: ScoreList = inputs.read_input()
-    positions, scores = _match(inputs, score_list)
+    positions, scores, passed_over = _match(inputs, score_list)
     if inputs.recipe.get("rest") != DROP:
         _refuse_unscored(score_list, positions, inputs.ids)
     shaped = shape_by_scores(scores, inputs.recipe, inputs.seed)
     ordered = [positions[number] for number in shaped]
-    return Arranged(ordered, {"scored": {"count": len(ordered)}})
+    facts = {"count": len(ordered)}
+    if passed_over:
+        facts["passed_over"] = passed_over
+    return Arranged(ordered, {"scored": facts})
 
 
 def shape_by_scores(
@@ -104,8 +109,11 @@ def shape_by_scores(
     return shape_list(items, recipe, seed)
 
 
-def _match(inputs: OrderInputs, score_list: ScoreList) -> tuple[list[int], list[float]]:
-    """The training examples that have a score, by their places, and the scores."""
+def _match(
+    inputs: OrderInputs, score_list: ScoreList
+) -> tuple[list[int], list[float], int]:
+    """The training examples that have a score, by their places, and the scores; and how
+    many scores are of examples that are not trained on."""
     ids = inputs.ids
     if score_list.ids is None:
         if len(score_list.scores) != len(ids):
@@ -113,27 +121,32 @@ def _match(inputs: OrderInputs, score_list: ScoreList) -> tuple[list[int], list[
                 f"{score_list.path}: has {len(score_list.scores):,} scores by place, and there"
                 f" are {len(ids):,} training examples"
             )
-        return list(range(len(ids))), list(score_list.scores)
+        return list(range(len(ids))), list(score_list.scores), 0
     score_of = dict(zip(score_list.ids, score_list.scores, strict=True))
     names: Sequence[str | None] = ids
     if score_of.keys().isdisjoint(ids):
-        names = _take_published(inputs, score_list, score_of)
+        names = _take_published(inputs, score_of)
+    position_of = {
+        name: number for number, name in enumerate(names) if name is not None
+    }
+    scored = find_places(score_list, score_list.ids, position_of, inputs.other_ids)
+    # an id of the data may be that of several examples, and a mix has some again
     positions = [number for number, name in enumerate(names) if name in score_of]
-    return positions, [score_of[str(names[number])] for number in positions]
+    passed_over = len(score_list.ids) - len(scored)
+    return (
+        positions,
+        [score_of[str(names[number])] for number in positions],
+        passed_over,
+    )
 
 
 def _take_published(
-    inputs: OrderInputs, score_list: ScoreList, score_of: Mapping[str, float]
+    inputs: OrderInputs, score_of: Mapping[str, float]
 ) -> Sequence[str | None]:
-    """The data's own ids, by which the scores are. BadData where no training example
-    has one of theirs."""
+    """The data's own ids, where a score is of one of them; else zsg's."""
     published = inputs.published_ids()
     if score_of.keys().isdisjoint(published):
-        first = next(iter(score_of))
-        raise BadData(
-            f"{score_list.path}: none of its {len(score_of):,} ids, such as {first!r}, is that of"
-            f" a training example; ids look like {next(iter(inputs.ids), 'none')!r}"
-        )
+        return inputs.ids
     return published
 
 

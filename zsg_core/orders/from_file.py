@@ -10,14 +10,13 @@ from typing import Any
 
 from zsg_core.errors import BadData
 from zsg_core.orders.curriculum import KEPT_REPEATS
+from zsg_core.orders.known_names import find_places
 from zsg_core.orders.order_list import IDS, OrderList, read_order_list
 from zsg_core.orders.registry import Arranged, OrderInputs, order
-from zsg_core.schema_errors import suggest_nearest
 
 FILE = "file"
 DROP = "drop"
 KEEP = "keep"
-FEW = 20_000  # examples among which a name like a wrong one is looked for
 SHOWN = 3
 
 
@@ -122,36 +121,7 @@ def _look_up(
     """The place of each entry that is trained on. BadData for the first that is no
     example of the data, with how many more there are."""
     entries = [str(entry) for entry in listed.entries]
-    positions = [position_of[entry] for entry in entries if entry in position_of]
-    if len(positions) == len(entries):
-        return positions
-    others = inputs.other_ids()
-    unknown = [
-        number
-        for number, entry in enumerate(entries)
-        if entry not in position_of and entry not in others
-    ]
-    if unknown or not positions:
-        raise BadData(_explain_unknown(listed, unknown or [0], position_of))
-    return positions
-
-
-def _explain_unknown(
-    listed: OrderList, unknown: Sequence[int], position_of: Mapping[str, int]
-) -> str:
-    """Which entry is no training example, what it might be, and how many more there are."""
-    entry = str(listed.entries[unknown[0]])
-    hint = ""
-    if len(position_of) <= FEW:
-        hint = suggest_nearest(entry, list(position_of))
-    further = ""
-    if len(unknown) > 1:
-        further = f" So it is with {len(unknown) - 1:,} further entries."
-    first = next(iter(position_of), "none")
-    return (
-        f"{listed.locate(unknown[0])}: no training example has the id {entry!r}; ids look like"
-        f" {first!r}.{hint}{further}"
-    )
+    return find_places(listed, entries, position_of, inputs.other_ids)
 
 
 def _refuse_repeated(listed: OrderList, ids: Sequence[str]) -> None:

@@ -43,6 +43,14 @@ UNREADABLE_ARRAY = (
     zipfile.BadZipFile,
 )
 NUMPY, PARQUET, LINES = ".npy", ".parquet", (".jsonl", ".ndjson")
+LINE, ROW = "line", "row"  # what an entry stands in
+
+
+def locate_row(path: Path, unit: str, number: int) -> str:
+    """Where the entry of this number, from 0 on, stands, as errors say it."""
+    if unit == LINE:
+        return f"{path}:{number + 1}"
+    return f"{path}[{number}]"
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class OrderList:
     path: Path
     kind: str
     entries: Sequence[str] | Sequence[int]
-    unit: str = "line"
+    unit: str = LINE
 
     @property
     def digest(self) -> str:
@@ -97,9 +105,7 @@ class OrderList:
 
     def locate(self, number: int) -> str:
         """Where the entry of this number, from 0 on, stands."""
-        if self.unit == "line":
-            return f"{self.path}:{number + 1}"
-        return f"{self.path}[{number}]"
+        return locate_row(self.path, self.unit, number)
 
 
 def read_order_list(file: ListFile) -> OrderList:
@@ -131,17 +137,17 @@ def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
     """What stands in a file, and in what each of it stands."""
     suffix = find_suffix(file.path)
     if suffix == NUMPY:
-        return _read_numpy(file.path), "row"
+        return _read_numpy(file.path), ROW
     if suffix == PARQUET:
-        return _read_parquet(file.path, file.column or ID_COLUMN), "row"
+        return _read_parquet(file.path, file.column or ID_COLUMN), ROW
     if suffix in LINES:
-        return _read_json_lines(file.path, file.column), "line"
+        return _read_json_lines(file.path, file.column), LINE
     if file.column is not None:
         raise UserError(
             f"{file.path}: a text file has no columns, and #{file.column} names one; take it out,"
             " or give a .jsonl or .parquet file"
         )
-    return read_lines(file.path), "line"
+    return read_lines(file.path), LINE
 
 
 def find_suffix(path: Path) -> str:

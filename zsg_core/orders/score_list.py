@@ -22,13 +22,16 @@ from zsg_core.data.readers.intake import broken_file
 from zsg_core.errors import BadData, UserError
 from zsg_core.orders.order_list import (
     ID_COLUMN,
+    LINE,
     LINES,
     MOST_ENTRIES,
     NUMPY,
     PARQUET,
+    ROW,
     ListFile,
     find_suffix,
     load_array,
+    locate_row,
     read_lines,
     show_value,
 )
@@ -39,11 +42,17 @@ SCORE_COLUMN = "score"
 @dataclass(frozen=True)
 class ScoreList:
     """Scores in the order of their rows. `ids`: whose each is; None where they are by
-    place, from 0 on."""
+    place, from 0 on. `unit`: what a row is, for errors: a line from 1 on, or a row from
+    0."""
 
     path: Path
     scores: Sequence[float]
     ids: Sequence[str] | None = None
+    unit: str = LINE
+
+    def locate(self, number: int) -> str:
+        """Where the score of this number, from 0 on, stands."""
+        return locate_row(self.path, self.unit, number)
 
     @property
     def digest(self) -> str:
@@ -108,7 +117,8 @@ def _collect(path: Path, rows: Iterator[tuple[str, Any, Any]]) -> ScoreList:
         scores.append(_take_score(location, score))
     if not ids:
         raise broken_file(path, "has no score")
-    return ScoreList(path, scores, ids)
+    unit = ROW if find_suffix(path) == PARQUET else LINE
+    return ScoreList(path, scores, ids, unit)
 
 
 def _take_score(location: str, value: Any) -> float:
@@ -192,4 +202,4 @@ def _read_numpy(file: ListFile) -> ScoreList:
     strange = np.flatnonzero(~np.isfinite(array))
     if len(strange):
         _take_score(f"{path}[{strange[0]}]", float(array[strange[0]]))
-    return ScoreList(path, array.astype(np.float64).tolist())
+    return ScoreList(path, array.astype(np.float64).tolist(), unit=ROW)
