@@ -521,7 +521,7 @@ def test_options_are_compared_after_the_same_prompt_and_to_their_ends(
         return SimpleNamespace(tokens=tokens, measure=lambda: torch.ones(2) / tokens)
 
     choices = Choices([item], lambda most: make_encoder(words, CHAT, most), 130)
-    choices.score_by_rules(loss_of, {"rank_accuracy": "sum"})
+    choices.measure(loss_of, ["rank_accuracy"])
 
     [compared] = seen
     starts = {encoded.spans[-1][0] for encoded in compared.encoded}

@@ -62,8 +62,8 @@ def asked(
         )
 
     choices = Choices(items, within, MOST)
-    found = choices.score_by_rules(loss_of, {"rank_accuracy": "sum"})
-    return seen[0], found["rank_accuracy"]
+    measured = choices.measure(loss_of, ["rank_accuracy"])
+    return seen[0], choices.score_by_rule(measured, "rank_accuracy", "sum")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def asked_within(most: int, one: Example) -> TokenizedSet:
             tokens=torch.ones(len(options)), measure=lambda: torch.zeros(len(options))
         )
 
-    Choices([one], within, most).score_by_rules(loss_of, {"rank_accuracy": "sum"})
+    Choices([one], within, most).measure(loss_of, ["rank_accuracy"])
     return seen[0]
 
 

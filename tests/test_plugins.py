@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,12 +18,15 @@ from jobs.contract.causes import Cause, of_error
 from jobs.contract.folder import Workspace
 from jobs.files import own_notes
 from launcher import cli
+from launcher.grids import plugin_files
 from launcher.grids.grid import Grid, load_grid
 from launcher.submission import plugin_consent, workflow
 from launcher.workspace import allowed_plugins, code_snapshot
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
+from zsg_core.data import prompts
 from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, ClusterError, PluginError, UserError
 from zsg_core.metrics import metrics
@@ -925,3 +929,99 @@ def test_plan_refuses_a_plugin_that_others_may_write(place: Path) -> None:
 
     assert isinstance(result.exception, UserError)
     assert "mine.py may be written by" in str(result.exception)
+
+
+MARGIN = """
+import zsg
+
+@zsg.metric("margin", of="choices", higher_is_better=True)
+def find_margin(choices):
+    for one in choices:
+        others = [loss for place, loss in enumerate(one.losses) if place != one.right]
+        yield one.id, min(others) - one.losses[one.right]
+
+@zsg.metric("per_token", of="choices", higher_is_better=False)
+def divide(choices):
+    return [(one.id, one.losses[one.right] / one.tokens[one.right]) for one in choices]
+"""
+
+
+@pytest.mark.engine
+def test_a_metric_of_choices_is_given_the_losses_of_options(tmp_path: Path) -> None:
+    """It is taken in the pass of rank accuracy, of the items that were published with
+    options; one that fails leaves the others."""
+    import torch
+
+    from jobs.evaluating.choices import Choices
+    from jobs.evaluating.representations import Inside, Looked
+
+    broken = (
+        '@zsg.metric("broken", of="choices")\ndef fail(choices):\n    return 1 / 0\n'
+    )
+    names = ["rank_accuracy", "margin", "per_token", "broken"]
+    plugins = enter(tmp_path, {"mine.py": f"{MARGIN}\n{broken}".encode()})
+    with offering(entries.list_offered(plugins)):
+        settings = CheckpointSettings.model_validate({"metrics": names, "snapshots": 5})
+    [suite] = select_suites(settings, {})
+    items = [
+        Example(
+            id=f"t:{number}",
+            task="t",
+            turns=(("Is it?", "Yes"),),
+            options=("No", "Yes") if number else (),
+        )
+        for number in range(3)
+    ]
+    passes: list[Any] = []
+
+    def within(most: int) -> Any:
+        return partial(
+            prompts.encode_example,
+            template=Template("zsg"),
+            tokenize=lambda text: list(text.encode()),
+            bos=1,
+            eos=2,
+            max_length=most,
+            truncate="prompt",
+        )
+
+    def loss_of(options: Any) -> Any:
+        passes.append(options)
+        losses = torch.arange(1.0, 1 + len(options)) ** 2
+        tokens = torch.tensor(options.learnt)
+        return SimpleNamespace(tokens=tokens, measure=lambda: losses / tokens)
+
+    looked = Looked({})
+    fields = dict.fromkeys(Inside.__dataclass_fields__)
+    fields |= {"choices": Choices(items, within, 64), "loss_of": loss_of}
+    Inside(**cast("Any", fields))._rank(
+        {key: suite.find_definition(key) for key in suite.keys}, looked
+    )
+
+    assert suite.name == "representations" and list(suite.keys) == names
+    assert len(passes) == 1
+    # losses 1, 4 of one item and 9, 16 of the other; "Yes" and what ends it are 4 tokens
+    assert looked.values["rank_accuracy"] == 0
+    assert looked.values["margin"] == ((1 - 4) + (9 - 16)) / 2
+    assert looked.values["per_token"] == pytest.approx((4 + 16) / 2 / 4)
+    assert "mine.py:16: ZeroDivisionError" in str(looked.failed["broken"])
+
+
+def test_plan_says_what_a_metric_is_of(place: Path) -> None:
+    """The sample of a metric with all its arguments; of neither that there are not."""
+    plugins = read_plugins({"mine.py": MARGIN.encode()})
+    told = plugin_files.describe_plugin(plugins[0])
+
+    assert told == (
+        "metric margin (of options), metric per_token (of options, lower is better)"
+    )
+    for argument in ('of="prompts"', "of=1", "higher_is_better=1", "of=SOME"):
+        text = WORDS.replace('"words"', f'"words", {argument}')
+        with pytest.raises(BadPlugin, match=r"zsg\.metric: "):
+            read_plugins({"mine.py": text.encode()})
+
+
+def test_a_metric_of_choices_needs_test_items_with_options(place: Path) -> None:
+    """Plan refuses it where no format of the test data has any."""
+    with pytest.raises(UserError, match="margin chooses among the answers"):
+        load(place, MARGIN, "[loss, margin]")

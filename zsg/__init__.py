@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from launcher.api.submitting import plan, submit
     from zsg_core.data.examples import Example
     from zsg_core.errors import ClusterError, UserError, ZsgError
-    from zsg_core.metrics.scoring import Answered
+    from zsg_core.metrics.scoring import Answered, OptionLosses
     from zsg_core.model_scores.registry import ScoreInputs, Text
     from zsg_core.plugins.decorators import metric, order, reader, score
 
@@ -50,6 +50,7 @@ _HOMES = {
     "Effect": "launcher.api.records",
     "Example": "zsg_core.data.examples",
     "Grid": "launcher.api.records",
+    "OptionLosses": "zsg_core.metrics.scoring",
     "Plan": "launcher.api.records",
     "PlannedRun": "launcher.api.records",
     "Run": "launcher.api.records",
@@ -80,6 +81,7 @@ __all__ = [
     "Effect",
     "Example",
     "Grid",
+    "OptionLosses",
     "Plan",
     "PlannedRun",
     "Run",

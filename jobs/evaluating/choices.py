@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss
@@ -24,11 +25,20 @@ from zsg_core.data.prompts import EncodedExample
 from zsg_core.errors import UserError
 from zsg_core.metrics import rank_classification
 from zsg_core.metrics.rank_classification import OptionChoice
+from zsg_core.metrics.registry import ChoiceScorer
 from zsg_core.metrics.scoring import Answered, Scores, aggregate_scores
 
 UNCUT = 1 << 30  # tokens
 
 LossOf = Callable[[TokenizedSet], HeldOutLoss]  # as a model has it on examples
+
+
+class MeasuredOptions(NamedTuple):
+    """By the ids of options' examples, the loss summed over tokens, and how many these
+    are."""
+
+    losses: dict[str, float]
+    tokens: dict[str, int]
 
 
 class Choices:
@@ -48,29 +58,41 @@ class Choices:
             rank_classification.build_choice(example) for example in self._items
         ]
 
-    def score_by_rules(
-        self, loss_of: LossOf, rules: Mapping[str, str]
-    ) -> dict[str, Scores]:
-        """The rank accuracy of a model, in percent, by each key of `rules`: key → rule.
+    def measure(self, loss_of: LossOf, keys: Sequence[str]) -> MeasuredOptions:
+        """What a model makes of each option, in one pass. `keys`: for which it is asked.
         UserError where no item has options."""
         if not self._items:
             raise UserError(
-                "rank_accuracy: no test item was published with options that its answer is one of;"
-                " it needs test data whose rows have `answer_choices`, as P3's on the hub. Test on"
-                " such, or take the metric out. What an older zsg has read has none: read it again"
-                " in another workspace"
+                f"{', '.join(keys)}: no test item was published with options that its answer is"
+                " one of; it needs test data whose rows have `answer_choices`, as P3's on the hub."
+                " Test on such, or take the metric out. What an older zsg has read has none: read"
+                " it again in another workspace"
             )
         held_out = loss_of(self._options)
         sums = (held_out.measure() * held_out.tokens).tolist()
-        losses = dict(zip(self._options.ids, sums, strict=True))
-        tokens = dict(zip(self._options.ids, held_out.tokens.tolist(), strict=True))
-        scores: dict[str, Scores] = {}
-        for key, rule in rules.items():
-            score_choices = rank_classification.score_choices
-            by_item = score_choices(self._choices, losses, rule, tokens)
-            answered = self._list_chosen(losses, rule, tokens)
-            scores[key] = aggregate_scores({key: by_item}, answered)
-        return scores
+        ids = self._options.ids
+        return MeasuredOptions(
+            dict(zip(ids, sums, strict=True)),
+            dict(zip(ids, held_out.tokens.tolist(), strict=True)),
+        )
+
+    def score_by_rule(self, measured: MeasuredOptions, key: str, rule: str) -> Scores:
+        """The rank accuracy of a model by a rule, in percent."""
+        losses, tokens = measured
+        by_item = rank_classification.score_choices(self._choices, losses, rule, tokens)
+        answered = self._list_chosen(losses, rule, tokens)
+        return aggregate_scores({key: by_item}, answered)
+
+    def score_by_metric(
+        self, measured: MeasuredOptions, key: str, score_choices: ChoiceScorer
+    ) -> Scores:
+        """What a metric of a user's own makes of the options. PluginError where it
+        fails."""
+        losses, tokens = measured
+        options = rank_classification.list_option_losses(self._choices, losses, tokens)
+        by_item = score_choices(options)
+        answered = self._list_chosen(losses, rank_classification.SUM, tokens)
+        return aggregate_scores({key: by_item}, answered)
 
     def by_place(self, scores: Scores, key: str) -> list[float]:
         """The score of each item in the order of `places`; NaN for one without."""

@@ -17,17 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluating import hidden_state_store, hidden_states, token_distance
-from jobs.evaluating.choices import Choices, LossOf
+from jobs.evaluating.choices import Choices, LossOf, MeasuredOptions
 from jobs.evaluating.hidden_state_store import HiddenStates
 from jobs.evaluating.troubles import keep_error
 from jobs.model.vocabulary import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core.data import splits
-from zsg_core.errors import UserError, ZsgError
+from zsg_core.errors import PluginError, UserError, ZsgError
 from zsg_core.metrics import rank_classification
 from zsg_core.metrics.keys import STANDARD_ERROR
-from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.registry import METRICS, PLUGIN
+from zsg_core.metrics.scoring import Scores
 from zsg_core.metrics.silhouette import compute_silhouettes
+from zsg_core.registry import AT
 from zsg_core.settings.representations import Ways
 
 SEED = 0  # of which items are taken where not all are
@@ -95,24 +97,25 @@ class Inside:
         }
         for group in _group_by_layers(of_layers):
             self._represent(group, looked)
-        rules = {
-            key: rank_classification.find_rule(how)
-            for key, how in definitions.items()
-            if key.partition("/")[0] == RANK_ACCURACY
-        }
-        if rules:
-            self._rank(rules, looked)
+        of_options = {key: how for key, how in definitions.items() if "options" in how}
+        if of_options:
+            self._rank(of_options, looked)
         return looked
 
-    def _rank(self, rules: Mapping[str, str], looked: Looked) -> None:
-        """Takes rank accuracy by all its keys, each with its rule, out of one pass."""
+    def _rank(self, definitions: Ways, looked: Looked) -> None:
+        """Takes what is made of options by all its keys, out of one pass."""
         try:
-            scores_by_key = self.choices.score_by_rules(self.loss_of, rules)
+            measured = self.choices.measure(self.loss_of, list(definitions))
         except UserError as error:
             kept = keep_error(error, is_named=False)
-            looked.failed.update(dict.fromkeys(rules, kept))
+            looked.failed.update(dict.fromkeys(definitions, kept))
             return
-        for key, scores in scores_by_key.items():
+        for key, how in definitions.items():
+            try:
+                scores = self._score_options(measured, key, how)
+            except PluginError as error:
+                looked.failed[key] = keep_error(error)
+                continue
             looked.values[key] = scores.values.get(key, math.nan)
             if key in scores.error:
                 looked.values[f"{key}{STANDARD_ERROR}"] = scores.error[key]
@@ -121,6 +124,19 @@ class Inside:
                 np.array(self.choices.by_place(scores, key)),
             )
             looked.flags.extend(scores.flags)
+
+    def _score_options(
+        self, measured: MeasuredOptions, key: str, how: Mapping[str, Any]
+    ) -> Scores:
+        """The scores by a key of what a model makes of options."""
+        if PLUGIN not in how:
+            rule = rank_classification.find_rule(how)
+            return self.choices.score_by_rule(measured, key, rule)
+        entry = METRICS[f"{key}{AT}{how[PLUGIN]}"]
+        assert entry.score_choices is not None, (
+            "its definition says that it is of options"
+        )
+        return self.choices.score_by_metric(measured, key, entry.score_choices)
 
     def _represent(self, definitions: Ways, looked: Looked) -> None:
         """Of definitions that differ in layers only: one pass through the model for all."""

@@ -20,7 +20,7 @@ from launcher.workspace.yaml_file import Document, format_path
 from zsg_core.data.harness_tasks import TaskCode
 from zsg_core.errors import UserError
 from zsg_core.plugins import declarations, entries
-from zsg_core.plugins.declarations import MOST_BYTES, BadPlugin, PluginFile
+from zsg_core.plugins.declarations import MOST_BYTES, BadPlugin, Declared, PluginFile
 from zsg_core.schema_errors import format_brief
 
 KEY = "plugins"
@@ -179,5 +179,15 @@ def list_task_code(grid: Path, plugins: Iterable[PluginFile]) -> tuple[TaskCode,
 
 def describe_plugin(plugin: PluginFile) -> str:
     """What a plugin declares, in words."""
-    names = [declared.words for declared in plugin.declared]
+    names = [_describe_declared(declared) for declared in plugin.declared]
     return ", ".join(names) or "nothing itself"
+
+
+def _describe_declared(declared: Declared) -> str:
+    """What is declared, with what of a metric is not usual."""
+    facts: list[str] = []
+    if declared.is_of_choices:
+        facts.append("of options")
+    if declared.options.get("higher_is_better") is False:
+        facts.append("lower is better")
+    return f"{declared.words} ({', '.join(facts)})" if facts else declared.words

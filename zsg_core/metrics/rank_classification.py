@@ -1,5 +1,6 @@
 """Scores a choice among options by the loss that a model gives each, as T0 is evaluated."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from zsg_core.data.examples import Example
 from zsg_core.metrics.registry import Definition, add_metric
-from zsg_core.metrics.scoring import ByItem
+from zsg_core.metrics.scoring import ByItem, OptionLosses
 
 # of no answer, but of the losses of answers that are offered
 RANK_ACCURACY = "rank_accuracy"
@@ -26,6 +27,10 @@ CHOSEN_BY = {
 }
 
 
+# of a key of what is made of options, in its definition: which options these are
+OF_OPTIONS = {"options": "published"}
+
+
 def name_key(rule: str, name: str | None) -> str:
     """The key of rank accuracy by a rule: `rank_accuracy`, `rank_accuracy/token`, then
     the user's own name."""
@@ -39,7 +44,7 @@ def name_key(rule: str, name: str | None) -> str:
 
 def define_key(rule: str) -> dict[str, Any]:
     """All that decides the values of a key of that rule."""
-    return {"options": "published", "chosen_by": CHOSEN_BY[rule]}
+    return {**OF_OPTIONS, "chosen_by": CHOSEN_BY[rule]}
 
 
 def find_rule(definition: Definition) -> str:
@@ -84,6 +89,34 @@ def build_choice(example: Example) -> OptionChoice:
     return OptionChoice(
         id=example.id, examples=tuple(examples), right=options.index(example.answer)
     )
+
+
+def list_option_losses(
+    choices: Sequence[OptionChoice],
+    losses: Mapping[str, float],
+    tokens: Mapping[str, int],
+) -> list[OptionLosses]:
+    """What a model makes of the options of items; one of which an option has no loss is
+    left out. `losses` and `tokens` are by the ids of the options' examples."""
+    listed: list[OptionLosses] = []
+    for choice in choices:
+        ids = [example.id for example in choice.examples]
+        option_losses = [losses.get(id_, math.nan) for id_ in ids]
+        if any(map(math.isnan, option_losses)):
+            continue
+        first = choice.examples[0]
+        listed.append(
+            OptionLosses(
+                id=choice.id,
+                task=first.task,
+                prompt=first.input,
+                options=tuple(example.answer for example in choice.examples),
+                losses=tuple(option_losses),
+                tokens=tuple(tokens[id_] for id_ in ids),
+                right=choice.right,
+            )
+        )
+    return listed
 
 
 def choose_option(

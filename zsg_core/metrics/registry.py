@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zsg_core.metrics.scoring import Answered, ByItem
+from zsg_core.metrics.scoring import Answered, ByItem, OptionLosses
 from zsg_core.registry import Registry
 
 # the sets of items that are answered, in the order in which they are evaluated
@@ -22,6 +22,8 @@ PLUGIN = "plugin"
 
 # all answers → by metric, the score of each item
 Scorer = Callable[[Iterable[Answered]], dict[str, ByItem]]
+# the same of what a model makes of options
+ChoiceScorer = Callable[[Sequence[OptionLosses]], ByItem]
 # what decides the values of a key beside the answers, by its names in the journal
 Definition = Mapping[str, Any]
 # such a definition → what scores answers so
@@ -37,7 +39,8 @@ class Metric:
     `suite`: the set of items whose answers it is of; None: of no answer. `score`: what
     takes it from answers alone; None: see `scorer`, the name of what takes it, and
     others with it. `make_score`: of a metric with settings, what makes `score` of what
-    a key's definition says. `doubt`: says of answers that it cannot compare them well.
+    a key's definition says. `score_choices`: of a plugin's metric of options, what takes
+    it. `doubt`: says of answers that it cannot compare them well.
     `definition` enters the identity of its values where zsg has come to
     take it otherwise than an older version did. `samples`: the answers to an item that
     it needs.
@@ -48,6 +51,7 @@ class Metric:
     suite: str | None = None
     score: Scorer | None = None
     make_score: MakeScorer | None = None
+    score_choices: ChoiceScorer | None = None
     doubt: Doubt | None = None
     definition: Definition = field(default_factory=dict)
     samples: int = 1

@@ -25,6 +25,22 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer: str
 
 
+class OptionLosses(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a model makes of each of the options of an item.
+
+    `losses`: by option, −log p(option | prompt) in nats, summed over its `tokens`, as
+    the run's own loss reads them; `right`: which of them is the answer.
+    """
+
+    id: str
+    task: str
+    prompt: str
+    options: tuple[str, ...]
+    losses: tuple[float, ...]
+    tokens: tuple[int, ...]
+    right: int
+
+
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint's answers are worth, by metric key. A metric of which no item
     has a score is in `flags` only.

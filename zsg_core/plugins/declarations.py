@@ -31,11 +31,13 @@ MOST_SIBLINGS = 20
 MODULE = "zsg"
 # the arguments behind the name, and of what type each is
 OPTIONS: Mapping[str, Mapping[str, type]] = {
-    METRIC: {},
+    METRIC: {"of": str, "higher_is_better": bool},
     ORDER: {"seeded": bool},
     SCORE: {"passes": int},
     READER: {"files": str},
 }
+# what a metric is of: what a model says, or what it makes of options
+ANSWERS, CHOICES = METRIC_SOURCES = ("answers", "choices")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FILES = re.compile(r"\*(\.[A-Za-z0-9]{1,12}){1,3}")
 _ENCODINGS = ("utf-8", "utf-8-sig")
@@ -82,6 +84,11 @@ class Declared:
     def full_name(self) -> str:
         """The name with the digest, by which it stands in recipes and registries."""
         return f"{self.name}{AT}{self.digest}"
+
+    @property
+    def is_of_choices(self) -> bool:
+        """Whether it is a metric of what a model makes of options."""
+        return self.options.get("of") == CHOICES
 
     @property
     def words(self) -> str:
@@ -431,6 +438,9 @@ class _Tree:
         """BadPlugin for a value of the right type that cannot be."""
         if key == "passes" and not 0 <= value <= 1000:
             raise self._fault(line, "zsg.score: passes is 0 to 1000")
+        if key == "of" and value not in METRIC_SOURCES:
+            told = " or ".join(METRIC_SOURCES)
+            raise self._fault(line, f"zsg.metric: of is {told}")
         if key == "files" and not _FILES.fullmatch(value):
             raise self._fault(
                 line, "zsg.reader: files is the end of names, such as *.jsonl"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -37,12 +37,20 @@ def noting() -> Generator[list[Noted]]:
         _NOTES.reset(token)
 
 
-def metric(name: str) -> Callable[[Function], Function]:
-    """Registers a function that scores answers, as the metric `name`.
+def metric(
+    name: str,
+    *,
+    of: Literal["answers", "choices"] = "answers",
+    higher_is_better: bool = True,
+) -> Callable[[Function], Function]:
+    """Registers a function that scores test items, as the metric `name`.
 
-    It is given a sequence of `zsg.Answered`, all answers of a checkpoint, and yields
-    (id, number) pairs, at most one for each id; an answer without a score is left out.
+    It is given a sequence of `zsg.Answered`, all answers of a checkpoint; with
+    `of="choices"` a sequence of `zsg.OptionLosses`, what the model makes of each option
+    of the items that have some. It yields (id, number) pairs, at most one for each id;
+    an item without a score is left out. `higher_is_better` is told by plan.
     """
+    del of, higher_is_better  # read from the file
     return _note("metric", name)
 
 

@@ -74,7 +74,7 @@ def enter_plugins(plugins: Iterable[PluginFile]) -> None:
                 declared.full_name, _MAKE[declared.kind](declared)
             )
             if declared.kind == METRIC:
-                metric_entries.enter_key(declared.name)
+                metric_entries.enter_key(declared)
 
 
 def enter_copies(code: Path) -> tuple[PluginFile, ...]:

@@ -1,8 +1,10 @@
-"""Makes the metrics that plugins declare: each answer's score, checked."""
+"""Makes the metrics that plugins declare, of answers or of options: each item's score,
+checked."""
 
 import math
 from collections.abc import Collection, Iterable, Sequence
 
+from zsg_core.metrics.rank_classification import OF_OPTIONS
 from zsg_core.metrics.registry import (
     METRICS,
     PLUGIN,
@@ -11,7 +13,7 @@ from zsg_core.metrics.registry import (
     Metric,
     Scorer,
 )
-from zsg_core.metrics.scoring import Answered, ByItem
+from zsg_core.metrics.scoring import Answered, ByItem, OptionLosses
 from zsg_core.plugins import loading
 from zsg_core.plugins.declarations import Declared
 from zsg_core.plugins.loading import refuse
@@ -19,6 +21,9 @@ from zsg_core.registry import AT
 
 
 def make_metric(declared: Declared) -> Metric:
+    if declared.is_of_choices:
+        return _make_choice_metric(declared)
+
     def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
         return {declared.name: _score(declared, list(answers))}
 
@@ -31,11 +36,29 @@ def make_metric(declared: Declared) -> Metric:
     )
 
 
-def enter_key(name: str) -> None:
+def _make_choice_metric(declared: Declared) -> Metric:
+    """One that is taken inside the model, beside rank accuracy."""
+
+    def score_choices(choices: Sequence[OptionLosses]) -> ByItem:
+        return _score(declared, choices)
+
+    return Metric(
+        name=declared.name,
+        scorer=f"plugin {declared.name}",
+        score_choices=score_choices,
+        definition={PLUGIN: declared.digest, **OF_OPTIONS},
+    )
+
+
+def enter_key(declared: Declared) -> None:
     """Enters a metric's own name, which is its key: the definition of a key says of which
     digest it is. A name that zsg itself has stays what it is, whatever a copy declares:
     the run may have been sent by somebody, or be older than the name."""
+    name = declared.name
     if METRICS.is_built_in(name):
+        return
+    if declared.is_of_choices:
+        METRICS.add_plugin(name, make_metric(declared))
         return
 
     def make_score(definition: Definition) -> Scorer:
@@ -49,14 +72,16 @@ def enter_key(name: str) -> None:
     METRICS.add_plugin(name, entry)
 
 
-def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
-    """The scores of answers by a plugin, each checked."""
+def _score(
+    declared: Declared, scored: Sequence[Answered] | Sequence[OptionLosses]
+) -> ByItem:
+    """The scores of items by a plugin, each checked."""
     function = loading.find_function(declared)
-    answered_ids = {answered.id for answered in answers}
+    ids = {each.id for each in scored}
     by_item: ByItem = {}
     with loading.calling(declared):
-        for pair in function(answers):
-            item, score = _check_pair(declared, pair, answered_ids)
+        for pair in function(scored):
+            item, score = _check_pair(declared, pair, ids)
             if item in by_item:
                 raise refuse(declared, f"scores {item!r} twice")
             by_item[item] = score
@@ -64,14 +89,15 @@ def _score(declared: Declared, answers: Sequence[Answered]) -> ByItem:
 
 
 def _check_pair(
-    declared: Declared, pair: object, answered_ids: Collection[str]
+    declared: Declared, pair: object, ids: Collection[str]
 ) -> tuple[str, float]:
     """An item's id and its score. PluginError for what is none."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise refuse(declared, "is to yield pairs of an answer's id and a number")
     item, score = pair
-    if not isinstance(item, str) or item not in answered_ids:
-        raise refuse(declared, f"scores {item!r}, of which there is no answer")
+    if not isinstance(item, str) or item not in ids:
+        missing = "item with options" if declared.is_of_choices else "answer"
+        raise refuse(declared, f"scores {item!r}, of which there is no {missing}")
     try:
         value = float(score)
     except (TypeError, ValueError, OverflowError):

@@ -508,6 +508,16 @@ class CheckpointSettings(Strict):
         return ways
 
     @property
+    def choice_metrics(self) -> list[str]:
+        """The metrics of plugins, with their digests, that are of what a model makes of
+        options."""
+        return [
+            metric
+            for metric in dict.fromkeys(self.metrics)
+            if find_digest(metric) and METRICS[metric].score_choices is not None
+        ]
+
+    @property
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
         definitions: Ways = {}
@@ -515,6 +525,8 @@ class CheckpointSettings(Strict):
             for rule in dict.fromkeys(self.rank_accuracy.by):
                 key = name_key(rule, self.rank_accuracy.name)
                 definitions[key] = define_key(rule)
+        for metric in self.choice_metrics:
+            definitions[strip_digest(metric)] = dict(METRICS[metric].definition)
         for measure in (self.representations, self.token_distance, self.gradients):
             if measure is not None:
                 definitions |= measure.ways
@@ -540,8 +552,11 @@ class CheckpointSettings(Strict):
         ]
         is_test_set = suite == all_metrics.TEST_SET
         if is_test_set:
-            of_plugins = filter(find_digest, dict.fromkeys(self.metrics))
-            metrics += map(strip_digest, of_plugins)
+            metrics += [
+                strip_digest(metric)
+                for metric in dict.fromkeys(self.metrics)
+                if find_digest(metric) and metric not in self.choice_metrics
+            ]
         if not metrics:
             return []
         settings = self.generation if is_test_set else self.suites.find_benchmark(suite)

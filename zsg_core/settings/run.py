@@ -694,7 +694,10 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _options_to_choose_from(self) -> "Settings":
-        if RANK_ACCURACY not in self.checkpoints.metrics:
+        of_options = list(map(strip_digest, self.checkpoints.choice_metrics))
+        if RANK_ACCURACY in self.checkpoints.metrics:
+            of_options.insert(0, RANK_ACCURACY)
+        if not of_options:
             return self
         sources = self.data.by_source().values()
         tested = [
@@ -703,9 +706,9 @@ class Settings(Strict):
         formats = dict.fromkeys(source.test_set or source.set for source in tested)
         if not set(OPTION_SETS).intersection(formats):
             raise ValueError(
-                "checkpoints.metrics: rank_accuracy chooses among the answers that a test item was"
-                f" published with, and none are in data of format {', '.join(formats)}; it needs"
-                f" test data of {' or '.join(OPTION_SETS)}"
+                f"checkpoints.metrics: {', '.join(of_options)} chooses among the answers that a"
+                f" test item was published with, and none are in data of format"
+                f" {', '.join(formats)}; it needs test data of {' or '.join(OPTION_SETS)}"
             )
         return self
 
