@@ -300,10 +300,11 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer, or as much of it as is left. OSError for broken bytes."""
-        block = self._file.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
+        """Fills the buffer, or as much of it as is left. OSError for broken bytes.
+
+        By no block of pyarrow's own: one of broken bytes is never freed.
+        """
+        return self._file.readinto(buffer)
 
     def close(self) -> None:
         self._file.close()
