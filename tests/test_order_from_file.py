@@ -4,6 +4,7 @@ is wrong?"""
 import gzip
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from launcher.grids import grid as grids
 from launcher.grids import runs
 from launcher.grids.inputs import Inputs
 from launcher.reporting.data import arrangements
+from launcher.submission import workflow
 from tests.lib.builders import digests as make_digests
 from tests.lib.command_line import Zsg
 from zsg_core.errors import BadData, UserError
@@ -301,6 +303,14 @@ def test_what_is_no_training_example_is_told_by_line(
     assert str(caught.value).startswith(said)
 
 
+def test_places_that_look_counted_from_one_are_told_to_be_that() -> None:
+    """Where the least is 1 and the most the number of examples."""
+    with pytest.raises(BadData, match=r"from 0 on; these look as if counted from 1$"):
+        arrange_by_file(make_inputs(listing(3, 1, 5, 2, 4)))
+    with pytest.raises(BadData, match=r"from 0 on$"):
+        arrange_by_file(make_inputs(listing(0, 5), rest="drop"))
+
+
 def test_where_a_mix_repeats_examples_places_are_asked_for() -> None:
     """One id stands for both; told as what it is, not as an example that is missing."""
     ids = ["a:0", "b:0", "a:0"]
@@ -374,16 +384,18 @@ grid:
 
 def test_a_wrong_list_ends_no_other_order(zsg: Zsg, tasks: Path) -> None:
     """One prepare job makes the orders of a corpus: those that the data allow are there,
-    and what is wrong with the other is said."""
-    first = GRID.format(tasks=tasks, order="order.txt", wrong="wrong.txt")
+    and what is wrong with the other is said. Once the data are prepared, plan says it."""
+    first = GRID.format(tasks=tasks, order="order.txt", wrong="part.txt")
     cluster_only = first[: first.index("  - {arrangement: [")]
     zsg("arrange", "make", zsg.write("grid.yaml", cluster_only))
     [made] = (zsg.work / "arrangements").iterdir()
     ids = (made / "ids").read_text().splitlines()
+    shutil.rmtree(zsg.work)
     zsg.write("order.txt", "".join(f"{name}\n" for name in reversed(ids)))
-    zsg.write("wrong.txt", "".join(f"{name}x\n" for name in ids))
+    zsg.write("part.txt", "".join(f"{name}\n" for name in ids[1:]))
+    grid = zsg.write("grid.yaml", first)
 
-    zsg("arrange", "make", zsg.write("grid.yaml", first), code=3)
+    zsg("arrange", "make", grid, code=(2, 3))
 
     workspace = Workspace(zsg.work)
     orders = [
@@ -391,7 +403,75 @@ def test_a_wrong_list_ends_no_other_order(zsg: Zsg, tasks: Path) -> None:
         for path in (zsg.work / "arrangements").iterdir()
     ]
     assert sorted(one.ids for one in orders) == sorted([ids, ids[::-1]])
-    assert f"wrong.txt:1: no training example has the id '{ids[0]}x'" in zsg.said
+    problem = f"part.txt: lists {len(ids) - 1} of {len(ids)} training examples"
+    assert problem in zsg.said and f"not listed are {ids[0]}" in zsg.said
+    zsg("plan", grid, code=2)
+    assert problem in zsg.said
+
+
+PLANNED = """
+name: planned
+defaults:
+  data: {{path: {tasks}, train_per_task: 2, test_per_task: 1}}
+  train: {{batch: 8, lr: 1e-3}}
+grid:
+  arrangement: [{{order: {order}, path: {file}{more}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "end"), [("file", "\n"), ("scores", "\t1\n")], ids=["file", "scores"]
+)
+def test_plan_judges_ids_by_data_that_are_not_prepared(
+    tmp_path: Path, tasks: Path, order: str, end: str
+) -> None:
+    """What the data do not have is refused, with its line; what only the job can tell is
+    said to be so."""
+    [task, *_] = sorted(file.stem for file in tasks.rglob("task*.json"))
+    (tmp_path / "part.txt").write_text(f"{task}:0{end}{task}:1{end}")
+    (tmp_path / "wrong.txt").write_text(f"{task}:0{end}{task}:1x{end}")
+    grid = tmp_path / "grid.yaml"
+
+    def plan(file: str, more: str = "") -> list[str]:
+        file = str(tmp_path / file)
+        grid.write_text(PLANNED.format(tasks=tasks, order=order, file=file, more=more))
+        return [*workflow.resolve_grid(grid, None, tmp_path / "work").notes]
+
+    later = f"{tmp_path}/part.txt: whether it names every training example is judged"
+    assert any(note.startswith(later) for note in plan("part.txt"))
+    assert not any("judged by" in note for note in plan("part.txt", ", rest: drop"))
+    with pytest.raises(
+        UserError, match=r"wrong\.txt:2: no training example has the id"
+    ):
+        plan("wrong.txt", ", rest: drop")
+
+
+@pytest.mark.parametrize(
+    ("order", "array", "said"),
+    [
+        (
+            "file",
+            np.arange(1, 49),
+            r"x\.npy\[47\]: there is no .* at place 48: .* most 48",
+        ),
+        (
+            "scores",
+            np.zeros(49),
+            r"x\.npy: has 49 scores by place, and there are at most 48",
+        ),
+    ],
+)
+def test_plan_judges_places_by_how_many_examples_there_can_be(
+    tmp_path: Path, tasks: Path, order: str, array: Any, said: str
+) -> None:
+    """Of data that are not prepared: of the 24 tasks two examples are trained on."""
+    np.save(tmp_path / "x.npy", array)
+    file = str(tmp_path / "x.npy")
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(PLANNED.format(tasks=tasks, order=order, file=file, more=""))
+
+    with pytest.raises(UserError, match=said):
+        workflow.resolve_grid(grid, None, tmp_path / "work")
 
 
 def test_plan_refuses_a_list_that_cannot_be_read(tmp_path: Path, tasks: Path) -> None:

@@ -277,6 +277,11 @@ class Estimates:
         self._needs: dict[tuple[Load, Layout], float] = {}  # bytes
         self._host_needs: dict[tuple[Load, Layout, int], HostNeed] = {}
 
+    def judge_order_files(self) -> list[str]:
+        """Notes of lists whose ids only the prepare job can judge. UserError for a list,
+        or scores, of examples that there are not."""
+        return self._work.judge_order_files()
+
     def refuse_impossible_orders(self) -> None:
         """UserError for an order that cannot be made of so few examples."""
         self._work.refuse_impossible_orders()

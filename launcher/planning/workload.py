@@ -19,7 +19,7 @@ from jobs.contract.folder import META, Workspace, is_committed, read_json
 from jobs.contract.journal_rows import find_first_start
 from jobs.preparing.source_files import SourceFiles
 from launcher.grids.runs import Run
-from launcher.planning import order_notes, row_counts
+from launcher.planning import order_files, order_notes, row_counts
 from launcher.workspace.run_folders import list_names
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
@@ -118,6 +118,13 @@ class Workloads:
     def refuse_impossible_orders(self) -> None:
         """UserError for an order of the grid that cannot be made of so few examples."""
         order_notes.refuse_impossible(self._runs, self._count_pool)
+
+    def judge_order_files(self) -> list[str]:
+        """Notes of lists whose ids only the prepare job can judge. UserError for a list,
+        or scores, of examples that there are not."""
+        return order_files.judge_order_files(
+            self._workspace, self._runs, self._count_pool
+        )
 
     def describe_repeats(self) -> list[str]:
         """What orders of the grid have again, or leave out, in words."""

@@ -293,9 +293,14 @@ def _refuse_impossible(estimates: Estimates) -> list[str]:
     """UserError for orders, runs and evaluators that cannot be made, fit or end; what is
     to be told of the others."""
     estimates.refuse_impossible_orders()
+    list_notes = estimates.judge_order_files()
     estimates.refuse_unfit()
     estimates.refuse_unfit_evaluators()
-    notes = [*estimates.refuse_short_hosts(), *estimates.describe_repeats()]
+    notes = [
+        *list_notes,
+        *estimates.refuse_short_hosts(),
+        *estimates.describe_repeats(),
+    ]
     estimates.refuse_endless()
     return notes
 

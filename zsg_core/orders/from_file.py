@@ -77,9 +77,17 @@ def _find_places(listed: OrderList, count: int) -> list[int]:
         if position >= count:
             raise BadData(
                 f"{listed.locate(number)}: there is no training example at place {position}: there"
-                f" are {count:,}, from 0 on"
+                f" are {count:,}, from 0 on{hint_at_counting(positions, count)}"
             )
     return positions
+
+
+def hint_at_counting(positions: Sequence[int], count: int) -> str:
+    """That places of so many examples look as if they were counted from 1; empty where
+    they do not."""
+    if min(positions) == 1 and max(positions) == count:
+        return "; these look as if counted from 1"
+    return ""
 
 
 def _find_ids(inputs: OrderInputs, listed: OrderList) -> tuple[list[int], str]:
