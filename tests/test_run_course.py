@@ -149,6 +149,37 @@ def test_what_one_seed_does_not_tell_is_said() -> None:
     assert measure_reach(claim, few) < measure_reach(claim, runs) / 2
 
 
+@pytest.mark.parametrize("splits", ["A", "AB"])
+def test_a_checkpoint_without_a_value_tells_nothing_of_swings(splits: str) -> None:
+    """And takes nothing from what is known of the end, as if it were not there."""
+    claim = make_claim("rises")
+    runs = [run for split in splits for run in make_runs(0.1, split=split)]
+    lacking = [replace(run, losses=run.losses.copy()) for run in runs]
+    lacking[0].losses[3] = np.inf
+    without = [
+        replace(
+            run,
+            steps=[*STEPS[:3], *STEPS[4:]],
+            losses=np.delete(run.losses, 3, axis=0),
+        )
+        for run in runs
+    ]
+    [effect] = judge(claim, lacking).effects
+    [expected] = judge(claim, without).effects
+
+    assert effect.is_known
+    assert effect.found == expected.found
+
+
+def test_values_too_large_for_their_variance_are_told() -> None:
+    """A metric of a user's may be any number."""
+    runs = make_runs(0.1)
+    runs[0].losses[3] = 1e300
+    judged = judge(make_claim("rises", "area"), runs)
+
+    assert any("no number" in note for note in judged.notes)
+
+
 def test_an_order_of_places_is_held_against_chance_alone() -> None:
     """Orders by chance have what runs swing in them: the correlation's interval stays."""
     levels = list("abcdef")

@@ -77,8 +77,10 @@ def collect_both_ends(
     else:
         similarities = matrix_product(test, train[_sample(len(train), want)].T)
         share, max_entries = want / len(train), SLACK * want * len(test)
-        far = Collected(_floors(-similarities, share), want, max_entries)
         near = Collected(_floors(similarities, share), want, max_entries)
+        # in place, as they may be large: a row in another order has the same floor
+        np.negative(similarities, out=similarities)
+        far = Collected(_floors(similarities, share), want, max_entries)
     loaded = engine.load(test)
 
     def look(chunks: Iterator[slice]) -> None:

@@ -288,7 +288,10 @@ class _Error:
 
     @property
     def whole_free(self) -> int:
-        """The degrees of freedom that are looked up: 11 may come out as 10.999…"""
+        """The degrees of freedom that are looked up: 11 may come out as 10.999…, and of
+        a variance that is too large for a number nothing does."""
+        if not math.isfinite(self.free):
+            return 1
         return max(math.floor(self.free + 1e-6), 1)
 
     @property

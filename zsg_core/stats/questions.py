@@ -207,7 +207,7 @@ def _measure_course(
 ) -> Callable[[Mapping[str, Floats]], Sequence[float]] | None:
     """What the runs' own courses leave open of values that are compared; None where too
     few checkpoints tell."""
-    steps = find_common_steps(whole)
+    steps = _list_measured_steps(whole)
     if len(steps) < wobble.FEWEST_CHECKPOINTS:
         return None
     take = take_steps(steps)
@@ -217,6 +217,16 @@ def _measure_course(
     ]
     course = RunCourse(steps, cells, levels, curve_value)
     return lambda _: course.compute_errors(compare)
+
+
+def _list_measured_steps(whole: Sequence[Curve]) -> list[int]:
+    """The checkpoints that all runs have, and at which each has a value of some unit."""
+    measured: list[int] = []
+    for step in find_common_steps(whole):
+        tables = [take_steps([step])(curve) for curve in whole]
+        if all(counts.any() for _, counts in tables):
+            measured.append(step)
+    return measured
 
 
 def _compute_steps_up(values: Floats) -> Floats:
