@@ -302,6 +302,38 @@ def test_keys_that_share_a_task_ask_the_model_once(
     assert not asked
 
 
+def test_drawn_answers_are_an_items_own(held: Held, tmp_path: Path) -> None:
+    """Whatever else is asked, and in which order: two tasks that put the same question
+    draw each for itself, alone as in their group, and also from what a job before kept."""
+    from jobs.evaluating.harness_replies import HeldReplies
+
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_gsm"], repeats=2)
+    task["generation_kwargs"] = {
+        "until": ["\n"],
+        "max_gen_toks": 6,
+        "do_sample": True,
+        "temperature": 1.0,
+    }
+    for name in ("first", "second"):
+        harness_goldens.write_task(folder, name, task | {"task": name})
+    (folder / "both.yaml").write_text("group: both\ntask: [first, second]\n")
+    held.shelf = TaskShelf([folder])
+    loaded = {name: held.load(name, limit=2) for name in ("first", "second", "both")}
+    alone = {name: one.take(name, held.hold()).outputs for name, one in loaded.items()}
+    assert alone["both"] == alone["first"] + alone["second"]
+    said = [[item["resps"] for item in alone[name]] for name in ("first", "second")]
+    assert said[0] != said[1]
+
+    replies = HeldReplies()
+    replies.keep_items(json.loads(json.dumps(alone["first"])))
+    for name in ("second", "both"):
+        hold = dataclasses.replace(held.hold(), replies=replies)
+        taken = loaded[name].take(name, hold)
+        assert taken.outputs == alone[name]
+    assert taken.reused == len(taken.ids) * 2
+
+
 def test_a_template_that_reaches_for_python_is_stopped(
     held: Held, tmp_path: Path
 ) -> None:
@@ -396,6 +428,18 @@ def count(items):
 
 def fail(doc):
     return 1 / 0
+
+
+def score_slowly(doc, said):
+    import time
+
+    end = time.thread_time() + 0.3
+    while time.thread_time() < end:
+        pass
+    return {"slow": 1.0}
+
+
+largest = max
 '''
 
 
@@ -451,6 +495,27 @@ def test_a_function_that_fails_is_told_with_its_line(
 
     with pytest.raises(PluginError, match=r"^asking\.py:18: ZeroDivisionError"):
         held.take("own", fewshot_seed=22)
+
+
+def test_functions_of_a_plugin_may_take_long(
+    held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that loads a model of its own: the user has allowed it. One of Python's
+    own, which does not say what it takes, may be named, too."""
+    monkeypatch.setattr("jobs.evaluating.harness_limits.AT_LEAST_S", 0.1)
+    monkeypatch.setattr("jobs.evaluating.harness_limits.TICK_S", 0.05)
+    folder = harness_goldens.write_tasks(tmp_path / "tasks")
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    task.pop("metric_list", None)
+    path = harness_goldens.write_task(folder, "own", task)
+    with path.open("a") as file:
+        file.write("process_results: !function asking.score_slowly\n")
+        file.write("metric_list: [{metric: slow, aggregation:")
+        file.write(" !function asking.largest, higher_is_better: true}]\n")
+    allow(held, folder, tmp_path / "code", f"{CODE}# slowly\n")
+    taken = held.take("own", fewshot_seed=23, limit=1)
+
+    assert taken.values.values == {"lm_eval/own": 1.0}
 
 
 def test_a_device_without_memory_is_no_fault_of_a_task(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lib.harness_goldens import write_task
+from zsg_core.data import harness_data
 from zsg_core.data.harness_data import OwnTask, check_own_task, read_columns
 from zsg_core.data.harness_tasks import TaskShelf
 from zsg_core.errors import UserError
@@ -36,6 +37,11 @@ def find_task(folder: Path, **changes: Any) -> None:
     ("changes", "problem"),
     [
         ({"test_split": "tset"}, r"test_split names 'tset', .*\(dev, test\).*'test'"),
+        ({"test_split": ["test"]}, "test_split names .*which is none of"),
+        (
+            {"filter_list": [{"filter": [{"function": ["regex"]}]}]},
+            "filter_list names .*which is none of",
+        ),
         ({"test_split": None}, "names neither test_split nor validation_split"),
         ({"fewshot_split": "train"}, "fewshot_split names 'train'"),
         ({"output_type": "multiple_choise"}, "output_type names.*'multiple_choice'"),
@@ -135,6 +141,15 @@ def test_functions_of_a_task_may_make_what_its_data_lack(tmp_path: Path) -> None
         ),
         ("a.csv", "x,y\n1,2\n", {"dataset_path": "csv"}, {"x", "y"}),
         ("a.csv", "x,y\n", {"dataset_path": "csv"}, set()),
+        ("a.csv", "\nx,y\n\n1,2\n", {"dataset_path": "csv"}, {"x", "y"}),
+        (
+            "a.csv",
+            "x,y\n1,2\n",
+            {"dataset_path": "csv", "dataset_kwargs": {"encoding": "utf-16"}},
+            None,
+        ),
+        ("a.jsonl", '{"x": "a\u2028b\x85c"}\n', {"dataset_path": "json"}, {"x"}),
+        ("a.json", '["one", "two"]', {"dataset_path": "json"}, {"text"}),
         ("a.txt", "one\n", {"dataset_path": "text"}, {"text"}),
         ("a.jsonl", "", {"dataset_path": "json"}, set()),
         ("a.parquet", "PAR1", {"dataset_path": "parquet"}, None),
@@ -167,6 +182,34 @@ def test_a_file_that_is_not_of_its_kind_is_told(
 
     with pytest.raises(UserError, match=problem):
         read_columns(path, OwnTask(path, {"dataset_path": "json"}, {}))
+
+
+def test_a_field_that_is_no_key_is_told(tmp_path: Path) -> None:
+    """A list, say."""
+    path = tmp_path / "a.json"
+    path.write_text('{"rows": []}', encoding="utf-8")
+    settings = {"dataset_path": "json", "dataset_kwargs": {"field": ["rows"]}}
+
+    with pytest.raises(UserError, match="is no key"):
+        read_columns(path, OwnTask(path, settings, {}))
+
+
+def test_a_row_longer_than_what_is_read_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no file without rows."""
+    monkeypatch.setattr(harness_data, "READ_BYTES", 5)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": "a long row"}\n', encoding="utf-8")
+
+    assert read_columns(path, OwnTask(path, {"dataset_path": "json"}, {})) is None
+
+
+def test_columns_are_those_of_all_files_of_a_split(tmp_path: Path) -> None:
+    """The last may lack some."""
+    (tmp_path / "less.jsonl").write_text('{"question": "2 + 2?"}\n', encoding="utf-8")
+    files = {"data_files": {"test": ["rows.jsonl", "less.jsonl"]}}
+    find_task(tmp_path, dataset_kwargs=files)
 
 
 def test_a_file_without_rows_is_told(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Is what has no end in a user's task of the harness stopped, and told?"""
 
 import re
+import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,13 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock looks soon, and little is allowed."""
     monkeypatch.setattr(harness_limits, "AT_LEAST_S", 0.05)
     monkeypatch.setattr(harness_limits, "TICK_S", 0.02)
+
+
+def compute_for(seconds: float) -> None:
+    """Keeps the processor busy."""
+    end_s = time.thread_time() + seconds
+    while time.thread_time() < end_s:
+        pass
 
 
 def test_a_regular_expression_without_end_is_stopped() -> None:
@@ -36,7 +45,7 @@ def test_many_calls_share_their_time() -> None:
 
     def call() -> None:
         with allowance.limiting(calls=0):
-            time.sleep(0.01)
+            compute_for(0.01)
 
     with pytest.raises(TooLong):
         while calls < 1000:
@@ -58,7 +67,28 @@ def test_no_alarm_rings_where_nothing_is_limited() -> None:
     """What runs afterwards is not disturbed."""
     with TimeAllowance("a template").limiting():
         pass
-    time.sleep(0.1)
+    compute_for(0.1)
+
+
+def test_what_waits_for_a_processor_is_not_stopped() -> None:
+    """A job that is suspended, or shares its processors, is no task without end."""
+    with TimeAllowance("a template").limiting(calls=0):
+        time.sleep(0.2)
+
+
+def test_a_limit_that_is_being_set_is_not_left_behind() -> None:
+    """An error between would leave it to what runs later; the alarm rings again."""
+    clock = harness_limits._Clock()
+    clock._limits.append((-1.0, "a template"))
+    code = compile(
+        "import sys\nframe = sys._getframe()", harness_limits.__file__, "exec"
+    )
+    inside: dict[str, Any] = {}
+    exec(code, inside)
+
+    clock._ring(0, inside["frame"])
+    with pytest.raises(TooLong, match="a template"):
+        clock._ring(0, sys._getframe())
 
 
 def test_another_thread_is_not_limited() -> None:
@@ -67,7 +97,7 @@ def test_another_thread_is_not_limited() -> None:
 
     def work() -> None:
         with TimeAllowance("a template").limiting():
-            time.sleep(0.2)
+            compute_for(0.2)
         found.append(True)
 
     thread = threading.Thread(target=work)

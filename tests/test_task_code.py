@@ -149,14 +149,45 @@ def test_any_other_function_is_refused(folder: Path, added: str, problem: str) -
         "group: sly\ntask: [{group: inner, task: [tiny_full], x: !function evil.run}]\n",
         "group: sly\ntask: [{task: tiny_full, dataset_name: !function asking.ask}]\n",
         "group: sly\ntask: [!function asking.ask]\n",
+        "group: sly\ntask: [{task: tiny_full, process_results: null}]\n",
+        "group: sly\ntask: [tiny_full]\nprocess_results: null\n",
     ],
 )
 def test_a_group_names_no_other_function_for_its_tasks(folder: Path, text: str) -> None:
     """Wherever in it that stands."""
     (folder / "sly.yaml").write_text(text)
 
-    with pytest.raises(UserError, match=r"Python code|no task"):
+    with pytest.raises(
+        UserError, match=r"Python code|no task|cannot take process_results"
+    ):
         TaskShelf([folder], code=list_code(folder)).find("sly")
+
+
+def test_a_function_of_scores_gives_them_names_of_its_own(folder: Path) -> None:
+    """As most shipped tasks with Python do; nothing is looked for on the hub."""
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    task["metric_list"] = [{"metric": "whole_right", "aggregation": "mean"}]
+    path = write_task(folder, "own", task)
+    with path.open("a") as file:
+        file.write("process_results: !function asking.ask\n")
+
+    found = TaskShelf([folder], code=list_code(folder)).find("own")
+    assert [code.name for code in found.code] == ["tasks/asking.py"]
+
+    path.write_text(path.read_text().replace("!function ", ""))
+    with pytest.raises(UserError, match="'whole_right' is no metric of the harness"):
+        TaskShelf([folder], code=list_code(folder)).find("own")
+
+
+def test_a_score_of_a_function_says_how_it_is_aggregated(folder: Path) -> None:
+    """The harness would end with an error, behind the queue and the training."""
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    path = write_task(folder, "own", task | {"metric_list": [{"metric": "whole"}]})
+    with path.open("a") as file:
+        file.write("process_results: !function asking.ask\n")
+
+    with pytest.raises(UserError, match="'whole' needs an `aggregation`"):
+        TaskShelf([folder], code=list_code(folder)).find("own")
 
 
 def test_a_group_may_name_a_function_of_a_plugin(folder: Path) -> None:

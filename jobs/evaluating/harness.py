@@ -268,15 +268,24 @@ def _tell_faults(plugin: PluginFile, function: Any) -> Any:
     """
     if not callable(function) or isinstance(function, type):
         return function
-    signature = inspect.signature(function)
+    signature = _read_signature(function)
 
     @functools.wraps(function, updated=())
     def call(*arguments: Any, **options: Any) -> Any:
-        signature.bind(*arguments, **options)
+        if signature is not None:
+            signature.bind(*arguments, **options)
         with loading.told(plugin.name, "asked by a task of lm-evaluation-harness"):
             return function(*arguments, **options)
 
     return call
+
+
+def _read_signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Which arguments a function takes; None of one that does not say, as `max`."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
 
 
 def _download_beside(task: Any, *arguments: Any, **options: Any) -> None:
@@ -348,7 +357,7 @@ class _ServedModel(LM):
         """The replies to requests of a kind; those that these weights have not answered
         yet are asked for."""
         if kind not in self._digests:
-            self._digests[kind] = [digest_request(each.args) for each in requests]
+            self._digests[kind] = list(map(_digest_asked, requests))
         replies = self._model.replies.answer(self._digests[kind], ask)
         self.reused += self._model.replies.reused
         return replies
@@ -472,6 +481,7 @@ class _ServedModel(LM):
         """
         assert self._prompts is not None
         model = self._model
+        firsts = _find_firsts(requests)
         room = model.positions - decoding["max_new_tokens"]
         if room < 1:
             raise UserError(
@@ -479,7 +489,7 @@ class _ServedModel(LM):
                 f" model has {model.positions} positions"
             )
         whole = [self._prompts[number] for number in numbers]
-        names = [_name_request(requests[number], number) for number in numbers]
+        names = [_name_request(requests[number], number, firsts) for number in numbers]
         ending = self.writer.add_ends(decoding)
         generator = model.make_generator(ending)
         answers = generator.answers([ids[-room:] for ids in whole], names)
@@ -487,10 +497,43 @@ class _ServedModel(LM):
             yield number, cut_at_stops(self.writer.texts.decode(ids), ending["stops"])
 
 
-def _name_request(request: Any, number: int) -> str:
-    """What tells a request's draws apart, whatever else is asked."""
+def _digest_asked(request: Any) -> str:
+    """By what a request is known."""
     task, item, _repeats = request.metadata
-    return f"{task}/{item}~{number}" if request.repeats > 1 else f"{task}/{item}"
+    return _digest_of_item(task, item, request.args)
+
+
+def _digest_of_item(task: str, item: int, arguments: Sequence[Any]) -> str:
+    """By what a request is known: what it asks. Where the answer is drawn its item is
+    part of that, which has draws of its own: it would else be another's where that is
+    asked before, and its own where it is not."""
+    settings = arguments[-1] if arguments else None
+    if isinstance(settings, Mapping) and _is_drawn(settings):
+        return digest_request([task, item, *arguments])
+    return digest_request(arguments)
+
+
+def _find_firsts(requests: Sequence[Any]) -> dict[str, int]:
+    """By tasks, the place of the first request of each."""
+    firsts: dict[str, int] = {}
+    for number, request in enumerate(requests):
+        firsts.setdefault(request.metadata[0], number)
+    return firsts
+
+
+def _name_request(request: Any, number: int, firsts: Mapping[str, int]) -> str:
+    """What tells a request's draws apart, whatever else is asked. `firsts`: by tasks, the
+    places of their first requests, from which a task's own are counted."""
+    task, item, _repeats = request.metadata
+    if request.repeats > 1:
+        return f"{task}/{item}~{number - firsts[task]}"
+    return f"{task}/{item}"
+
+
+def _is_drawn(settings: Mapping[str, Any]) -> bool:
+    """Whether a task's generation settings have tokens drawn."""
+    temperature = float(settings.get("temperature", 0.0) or 0.0)
+    return bool(settings.get("do_sample", True)) and temperature > 0
 
 
 def _read_way(settings: Mapping[str, Any], end: str) -> dict[str, Any]:
@@ -507,8 +550,9 @@ def _read_way(settings: Mapping[str, Any], end: str) -> dict[str, Any]:
         "max_new_tokens": _take_length(remaining),
         "stops": _take_stops(remaining, end),
     }
+    is_drawn = _is_drawn(settings)
     temperature = float(remaining.pop("temperature", 0.0) or 0.0)
-    is_drawn = remaining.pop("do_sample", True) and temperature > 0
+    remaining.pop("do_sample", None)
     top_p, top_k = remaining.pop("top_p", None), remaining.pop("top_k", None)
     if is_drawn:
         decoding |= {
@@ -634,8 +678,8 @@ class LoadedTask:
             for sample in of_task:
                 name = task, sample["doc_id"]
                 if name not in self._requests:
-                    digests = list(map(digest_request, sample["arguments"]))
-                    self._requests[name] = digests
+                    digest = functools.partial(_digest_of_item, *name)
+                    self._requests[name] = list(map(digest, sample["arguments"]))
                 yield {
                     "task": task,
                     "doc_id": sample["doc_id"],
@@ -773,9 +817,12 @@ def _is_shipped(task: Any) -> bool:
 def _limit_scoring(task: Any) -> None:
     """Gives what scores a user's task a time allowance: each of its filters, whose
     regular expressions read what a model wrote, and its metrics, which may have some,
-    too."""
+    too. Not to metrics that are functions of a plugin: such may load a model of their
+    own, or compute for a second with each item, and the user has allowed them."""
     for ensemble in task._filters:
         ensemble.apply = _limit_filter(ensemble.apply, ensemble.name)
+    if _scores_by_functions(task):
+        return
     allowance = TimeAllowance("scoring its items, by metric_list,")
     process = task.process_results
 
@@ -784,6 +831,14 @@ def _limit_scoring(task: Any) -> None:
             return process(*arguments, **options)
 
     task.process_results = process_in_time
+
+
+def _scores_by_functions(task: Any) -> bool:
+    """Whether a user's task names functions for its scores."""
+    listed = [each for each in task.config.metric_list or () if isinstance(each, dict)]
+    values = [task.config.process_results]
+    values += [value for each in listed for value in each.values()]
+    return any(map(callable, values))
 
 
 def _limit_filter(apply: Callable[[Any], None], name: str) -> Callable[[Any], None]:

@@ -26,6 +26,7 @@ READ_BYTES = 10_000_000
 ASKED = ("test_split", "validation_split")  # the first of them that is there is asked
 SPLITS = (*ASKED, "training_split", "fewshot_split")
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description")
+UTF_8 = ("utf-8", "utf8", "UTF-8", "utf-8-sig")
 OUTPUTS = (
     "generate_until",
     "loglikelihood",
@@ -101,10 +102,13 @@ def _list_column_problems(task: OwnTask) -> Iterator[str]:
     columns: frozenset[str] | None = None
     named = [task.settings[key] for key in ASKED if task.settings.get(key)]
     if task.files and named:
-        for file in task.files[named[0]]:
-            columns = read_columns(file, task)
-            if columns is not None and not columns:
+        by_file = [read_columns(file, task) for file in task.files[named[0]]]
+        for file, of_file in zip(task.files[named[0]], by_file, strict=True):
+            if of_file is not None and not of_file:
                 yield f"{named[0]}: {format_brief(file.name)} has no row"
+        known = [of_file for of_file in by_file if of_file is not None]
+        if len(known) == len(by_file):
+            columns = frozenset[str]().union(*known)
     yield from _list_template_problems(task, columns)
 
 
@@ -115,7 +119,8 @@ def _list_split_problems(task: OwnTask) -> Iterator[str]:
         yield f"names neither {' nor '.join(ASKED)}, so nothing would be asked"
     for key in SPLITS:
         split = settings.get(key)
-        if split is not None and split not in data:
+        is_there = isinstance(split, str) and split in data
+        if split is not None and not is_there:
             yield _describe_unknown(key, split, data, "splits of data_files")
 
 
@@ -125,7 +130,7 @@ def _list_filter_problems(task: OwnTask) -> Iterator[str]:
     for named in _list_mappings(task.settings.get("filter_list")):
         for step in _list_mappings(named.get("filter")):
             function = step.get("function")
-            if function not in FILTERS:
+            if not isinstance(function, str) or function not in FILTERS:
                 yield _describe_unknown("filter_list", function, FILTERS)
             pattern = step.get("regex_pattern")
             if pattern is not None:
@@ -241,6 +246,9 @@ def read_columns(file: Path, task: OwnTask) -> frozenset[str] | None:
     except OSError as error:
         raise _refuse(file, f"cannot be read: {error.strerror}") from None
     is_whole = len(content) <= READ_BYTES
+    encoding = task.data_options.get("encoding") or UTF_8[0]
+    if encoding not in UTF_8:
+        return None  # which the library alone decodes
     text = content.decode("utf-8-sig", "replace")
     if kind == "text":
         return frozenset({"text"}) if content else frozenset()
@@ -257,10 +265,11 @@ def _read_csv_columns(text: str, task: OwnTask) -> frozenset[str] | None:
     delimiter = options.get("delimiter") or options.get("sep") or ","
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         return None
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-        first = next(reader, [])
-        second = next(reader, None)
+        rows = (row for row in lines if row)  # empty lines are passed over
+        first = next(rows, [])
+        second = next(rows, None)
     except csv.Error:
         return None
     return frozenset() if second is None else frozenset(first)
@@ -275,9 +284,12 @@ def _read_json_columns(
         if not is_whole:
             return None
         return _collect_keys(file, _find_rows(file, text, field))
-    lines = [line for line in text.splitlines() if line.strip()]
+    # only these end a line of JSON: a text in it may hold what Unicode has besides
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
     if not is_whole:
-        lines.pop()  # which may be cut
+        lines = lines[:-1]  # the last may be cut
+        if not lines:
+            return None
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -297,15 +309,20 @@ def _find_rows(file: Path, text: str, field: Any) -> Any:
         raise _refuse(file, "is no JSON") from None
     if field is None:
         return value
+    if not isinstance(field, str):
+        raise _refuse(file, f"field: {format_brief(field)} is no key")
     if not isinstance(value, Mapping) or field not in value:
         raise _refuse(file, f"has no key {format_brief(field)}")
     return value[field]
 
 
 def _collect_keys(file: Path, rows: Any) -> frozenset[str] | None:
-    """The keys of rows. UserError for a row that is no mapping."""
+    """The keys of rows; of a list of texts the column that the library makes of it.
+    UserError for a row that is no mapping."""
     if not isinstance(rows, list):
         return None
+    if rows and all(isinstance(row, str) for row in rows):
+        return frozenset({"text"})
     columns: set[str] = set()
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):

@@ -49,6 +49,7 @@ KNOWN_METRICS = frozenset(
     " word_perplexity".split()
 )
 FUNCTION = "!function"
+SCORING = "process_results"  # makes all scores of an item, by names of its own
 PACKAGE = "lm_eval"
 MOST_BYTES = 1_000_000
 MOST_DEPTH = 20  # of groups within groups, and of includes
@@ -647,6 +648,9 @@ def _refuse_changes(settings: Mapping[str, Any], path: Path) -> None:
             )
     if settings.get("unsafe_code"):
         raise _refuse(path, "runs code that the model wrote (unsafe_code)")
+    if not isinstance(settings.get(SCORING, FunctionName()), FunctionName):
+        # names of metrics would be looked for on the hub
+        raise _refuse(path, f"a group cannot take {SCORING} from its tasks")
     group = TaskFile(path, settings, ())
     _refuse_code(group)
     _refuse_unknown_metrics(group, _list_metrics(group))
@@ -720,7 +724,11 @@ def _refuse_code(task: TaskFile) -> None:
 
 def _refuse_unknown_metrics(task: TaskFile, metrics: Iterable[Any]) -> None:
     """UserError for a metric that the harness would fetch from the hub as a script. One
-    that is a function is judged by its file."""
+    that is a function is judged by its file; where a function makes all scores of an
+    item, it gives them names of its own, and nothing is fetched."""
+    if isinstance(task.settings.get(SCORING), FunctionName):
+        _refuse_unnamed_scores(task, metrics)
+        return
     for metric in metrics:
         name = metric.get("metric") if isinstance(metric, Mapping) else metric
         if isinstance(name, FunctionName):
@@ -730,6 +738,21 @@ def _refuse_unknown_metrics(task: TaskFile, metrics: Iterable[Any]) -> None:
             raise _refuse(
                 task.path,
                 f"{format_brief(name)} is no metric of the harness.{suggestion}",
+            )
+
+
+def _refuse_unnamed_scores(task: TaskFile, metrics: Iterable[Any]) -> None:
+    """UserError for a score of a task's own function whose name is none, or that says not
+    how it is aggregated over items: the harness knows that of its own metrics alone."""
+    for metric in metrics:
+        score = metric if isinstance(metric, Mapping) else {"metric": metric}
+        name = score.get("metric")
+        if not isinstance(name, str):
+            raise _refuse(task.path, f"{format_brief(name)} is no name of a metric")
+        if name not in KNOWN_METRICS and score.get("aggregation") is None:
+            raise _refuse(
+                task.path,
+                f"metric_list: {format_brief(name)} needs an `aggregation`, such as mean",
             )
 
 
