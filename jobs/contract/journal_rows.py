@@ -140,7 +140,8 @@ class AnswersKept(Event, frozen=True, kw_only=True, tag="answers"):
     `how`: how they were made; `scored_by`: what decides each key's score beside that.
     `keys`: the metrics taken. `file`, `at`, `bytes`: where the answers are. `asked`
     counts how they came about: see jobs.evaluating.asking. `flags`: what is strange in
-    them. `failed`: why keys cannot be had. `judged`: what a judge took to rate them. What
+    them. `failed`: why keys cannot be had. `judged`: what a judge took to rate them.
+    `libraries`: the versions of packages that scored. What
     follows `flags` is told where the answers were generated.
     """
 
@@ -168,6 +169,7 @@ class AnswersKept(Event, frozen=True, kw_only=True, tag="answers"):
     step: int | UnsetType = UNSET
     failed: dict[str, str] | UnsetType = UNSET
     judged: JudgeSpent | UnsetType = UNSET
+    libraries: dict[str, str] | UnsetType = UNSET
 
 
 class InsideTaken(Event, frozen=True, kw_only=True, tag=INSIDE):

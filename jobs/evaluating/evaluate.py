@@ -19,7 +19,7 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
 from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.metrics.keys import HARNESS, INSIDE, STANDARD_ERROR, is_answers
+from zsg_core.metrics.metrics import METRICS, find_metric
 from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.recipe import list_tested
 from zsg_core.suites import Suite
@@ -765,8 +766,18 @@ def _describe_answers(
         flags=[*asking.list_flags(counts, suite.how), *scored.scores.flags],
         failed={key: str(error) for key, error in scored.failed.items()} or UNSET,
         judged=scored.judged or UNSET,
+        libraries=_read_libraries(scored.keys) or UNSET,
         **at_step.facts,
     )
+
+
+def _read_libraries(keys: Sequence[str]) -> dict[str, str]:
+    """The versions of the packages that score these keys."""
+    metrics = [METRICS[find_metric(key)] for key in keys if not is_answers(key)]
+    packages = dict.fromkeys(metric.package for metric in metrics)
+    return {
+        package: importlib.metadata.version(package) for package in packages if package
+    }
 
 
 def _digest_of(target: EvalTarget, step: int) -> str | None:

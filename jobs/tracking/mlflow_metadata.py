@@ -13,7 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.contract import exit_record, job_file, journal, journal_rows, stages
+from jobs.contract import (
+    exit_record,
+    job_file,
+    journal,
+    journal_rows,
+    metric_ways,
+    stages,
+)
 from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.grid_record import LABEL, ListedRun
@@ -191,6 +198,13 @@ def collect_doubts(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
             ]
         )
     }
+
+
+def name_ways(rows: Iterable[journal_rows.Row]) -> dict[str, str]:
+    """How metrics were taken, a tag for each of which there is something to say."""
+    ways = metric_ways.describe_ways(rows)
+    named = {f"how.{key}": text for key, text in ways.items() if _NAME.fullmatch(key)}
+    return dict(islice(named.items(), MOST_KEYS))
 
 
 def collect_facts(

@@ -519,11 +519,12 @@ class RunSync:
     def _collect_state(
         self, rows: dict[str, list[journal_rows.Row]], points: _Points
     ) -> dict[str, str]:
-        all_rows = chain.from_iterable(rows.values())
+        all_rows = list(chain.from_iterable(rows.values()))
         return {
             **mlflow_metadata.read_run_state(self._stages, points.disagreements),
             **points.tags,
             **mlflow_metadata.collect_doubts(all_rows),
+            **mlflow_metadata.name_ways(all_rows),
             "workspace": str(self._grid.workspace.root),
             "listed": self._listed,
         }

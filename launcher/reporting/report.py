@@ -13,6 +13,7 @@ from jobs.contract.exit_record import replace_unset
 from jobs.contract.folder import Damaged, Workspace, write_text
 from jobs.contract.grid_record import GridRecord, Summaries
 from jobs.contract.journal_rows import AnswersKept, find_events
+from jobs.contract.metric_ways import describe_ways
 from jobs.contract.states import RecordedState
 from jobs.deciding import recorded_runs, run_axes
 from jobs.deciding.judged_claims import JudgedClaim
@@ -269,6 +270,7 @@ def _read(
     record = subject.record
     members, facts, troubles = [], [], list(subject.notes)
     metrics, notes = dict[str, None](), dict[str, None]()
+    ways: dict[str, str] = {}
     overview = OverviewReader(options.metrics or (options.metric,), record, options.x)
     for run in recorded_runs.read_runs(workspace, record, options.stage):
         try:
@@ -295,6 +297,7 @@ def _read(
         facts.append(run_facts_shown)
         troubles += run_troubles
         notes |= dict.fromkeys(run_notes)
+        ways |= describe_ways(row for stage in run.stages for row in stage.rows)
         metrics |= dict.fromkeys(run.keys())
     has_values = any(member.values for member in members)
     _refuse_empty(record, options, metrics, has_values)
@@ -304,6 +307,8 @@ def _read(
     troubles += joined_grids.explain_test_sets(members)
     groups = run_groups.group_replicates(members)
     axes = run_groups.differing_axes(groups)
+    curves = overview.finish(groups)
+    shown_keys = dict.fromkeys([options.metric, *(each.key for each in curves)])
     return GridComparison(
         name=record.name,
         options=options,
@@ -315,7 +320,8 @@ def _read(
         groups=groups,
         keys=axes,
         panel=_choose_panel_axis(axes, groups, options.panel),
-        overview=overview.finish(groups),
+        overview=curves,
+        ways={key: ways[key] for key in shown_keys if key in ways},
     )
 
 

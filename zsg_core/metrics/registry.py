@@ -40,7 +40,8 @@ class Metric:
     takes it from answers alone; None: see `scorer`, the name of what takes it, and
     others with it. `make_score`: of a metric with settings, what makes `score` of what
     a key's definition says. `score_choices`: of a plugin's metric of options, what takes
-    it. `doubt`: says of answers that it cannot compare them well.
+    it. `package`: the library that scores, by its name in PyPI. `doubt`: says of answers
+    that it cannot compare them well.
     `definition` enters the identity of its values where zsg has come to
     take it otherwise than an older version did. `samples`: the answers to an item that
     it needs.
@@ -53,6 +54,7 @@ class Metric:
     make_score: MakeScorer | None = None
     score_choices: ChoiceScorer | None = None
     doubt: Doubt | None = None
+    package: str | None = None
     definition: Definition = field(default_factory=dict)
     samples: int = 1
 
@@ -93,11 +95,14 @@ def metric(
 
 
 def configured_metric(
-    *names: str, suite: str = TEST_SET, doubt: Doubt | None = None
+    *names: str,
+    suite: str = TEST_SET,
+    doubt: Doubt | None = None,
+    package: str | None = None,
 ) -> Callable[[MakeScorer], MakeScorer]:
     """Registers a function that makes the scorer of one metric, or of a few at once,
     from the definition of a key. For equal definitions it is to give the same scorer
-    where that takes all of them at once. `doubt`: see Metric."""
+    where that takes all of them at once. `doubt`, `package`: see Metric."""
 
     def register(make_score: MakeScorer) -> MakeScorer:
         for name in names:
@@ -109,6 +114,7 @@ def configured_metric(
                     suite=suite,
                     make_score=make_score,
                     doubt=doubt,
+                    package=package,
                 ),
             )
         return make_score

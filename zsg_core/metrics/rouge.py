@@ -38,7 +38,7 @@ def doubt_scripts(definition: Definition, answers: Sequence[Answered]) -> list[s
     ]
 
 
-@configured_metric(*TYPES, doubt=doubt_scripts)
+@configured_metric(*TYPES, doubt=doubt_scripts, package="rouge-score")
 def make_rouge(definition: Definition) -> Scorer:
     """ROUGE with the tokenizer of a key's definition; that of the papers where none is
     said."""

@@ -18,6 +18,7 @@ from zsg_core.metrics.registry import Definition, Scorer, configured_metric
 from zsg_core.metrics.scoring import Answered, ByItem
 
 BLEU, CHRF, CHRF_PP = "bleu", "chrf", "chrf_pp"
+PACKAGE = "sacrebleu"
 TOKENIZE, LOWERCASE, WORDS = "tokenize", "lowercase", "word_order"
 # of Thai, Lao, Burmese, Khmer, Japanese and Chinese
 _WITHOUT_BLANKS = re.compile(
@@ -64,7 +65,7 @@ def doubt_tokens(definition: Definition, answers: Sequence[Answered]) -> list[st
     ]
 
 
-@configured_metric(BLEU, doubt=doubt_tokens)
+@configured_metric(BLEU, doubt=doubt_tokens, package=PACKAGE)
 def make_bleu(definition: Definition) -> Scorer:
     """BLEU of up to four words (Papineni et al. 2002; Post 2018), 0 to 100."""
     metrics = _import_metrics()
@@ -74,14 +75,14 @@ def make_bleu(definition: Definition) -> Scorer:
     return lambda answers: {BLEU: _score_corpora(metric, answers)}
 
 
-@configured_metric(CHRF)
+@configured_metric(CHRF, package=PACKAGE)
 def make_chrf(definition: Definition) -> Scorer:
     """chrF of up to six characters (Popović 2015), 0 to 100."""
     metric = _import_metrics().CHRF(word_order=definition[WORDS])
     return lambda answers: {CHRF: _score_corpora(metric, answers)}
 
 
-@configured_metric(CHRF_PP)
+@configured_metric(CHRF_PP, package=PACKAGE)
 def make_chrf_pp(definition: Definition) -> Scorer:
     """chrF++: with up to two words beside the characters (Popović 2017), 0 to 100."""
     metric = _import_metrics().CHRF(word_order=definition[WORDS])

@@ -1,7 +1,7 @@
 """Holds what the runs of a grid come to, and what of it a report shows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs.contract.grid_record import GridRecord
@@ -44,6 +44,8 @@ class GridComparison:
     keys: Sequence[str]
     panel: str | None
     overview: Sequence[MetricCurves] = ()
+    # by metric that is shown, how it was taken
+    ways: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def colour_keys(self) -> list[str]:

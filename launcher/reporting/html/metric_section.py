@@ -57,6 +57,18 @@ def make_metric_section(comparison: GridComparison) -> list[str]:
     ]
 
 
+def make_way_section(comparison: GridComparison) -> list[str]:
+    """How the metrics of the page were taken, as HTML; nothing where nothing is to be
+    said of them."""
+    if not comparison.ways:
+        return []
+    rows = list(comparison.ways.items())
+    return [
+        report_page.render_subheading("how they were taken"),
+        report_page.render_table(["metric", "taken by"], rows),
+    ]
+
+
 def _render_table(comparison: GridComparison) -> str:
     """A line for each metric, a column for each point."""
     groups = comparison.groups[:MOST_POINTS]

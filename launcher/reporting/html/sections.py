@@ -55,6 +55,7 @@ def make_sections(
         *_head(comparison),
         *_curves(comparison, drawn, hover),
         *metric_section.make_metric_section(comparison),
+        *metric_section.make_way_section(comparison),
         *verdict_section.make_verdict_section(decided, len(drawn)),
         *verdict_section.make_deviation_section(comparison.record),
         *_finals(comparison, summaries),
