@@ -186,6 +186,8 @@ def test_a_grid_that_has_changed_is_not_submitted(study: Path) -> None:
         (lambda: public.compare("starter"), "no grid was submitted"),
         (lambda: public.report("starter"), "no grid was submitted"),
         (lambda: public.report([]), "no grid is named"),
+        (lambda: public.report(Path("g")), "a grid is a loaded one, or the name"),  # type: ignore[arg-type]
+        (lambda: public.report(["g", 3]), "a grid is a loaded one, or the name"),  # type: ignore[list-item]
         (lambda: public.compare("starter", values=["a", "b"]), "give along"),
         (lambda: public.compare("starter", along="a", values=["b"]), "two or more"),
     ],

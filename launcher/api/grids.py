@@ -1,7 +1,7 @@
 """Loads grids for programs, and finds those that were submitted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,19 @@ def find_grids(
     """The names of grids, one or several, and the folder of their runs, where that is
     known.
 
-    UserError for none, and for loaded grids of several workspaces: a page is of one.
+    UserError for none, for what is neither a grid nor a name, and for loaded grids of
+    several workspaces: a page is of one.
     """
-    listed = [grids] if isinstance(grids, Grid | str) else list(grids)
+    listed: list[Any] = [grids]
+    if isinstance(grids, Iterable) and not isinstance(grids, str):
+        listed = list(grids)
     if not listed:
         raise UserError("no grid is named: give one, or several")
+    for grid in listed:
+        if not isinstance(grid, Grid | str):
+            raise UserError(
+                f"a grid is a loaded one, or the name of one that was submitted; not {grid!r}"
+            )
     names: list[str] = []
     folders: dict[Path, str] = {}
     for grid in listed:
