@@ -14,7 +14,7 @@ import pytest
 
 from tests.lib import harness_goldens
 from tests.lib.harness_goldens import read_goldens
-from zsg_core.data.harness_tasks import TaskCode, TaskShelf
+from zsg_core.data.harness_tasks import HarnessTask, TaskCode, TaskShelf
 from zsg_core.errors import ClusterError, PluginError, UserError
 from zsg_core.plugins import loading
 from zsg_core.plugins.declarations import read_plugins
@@ -302,6 +302,19 @@ def test_keys_that_share_a_task_ask_the_model_once(
     assert not asked
 
 
+def test_tasks_of_one_name_are_each_of_its_folder(held: Held, tmp_path: Path) -> None:
+    """Runs of one evaluate job may have other folders."""
+    task = dict(read_goldens()["tasks"]["tiny_full"], task="own")
+    taken = []
+    for name, text in (("a", "{{ctx}}"), ("b", "Well, {{ctx}}")):
+        folder = harness_goldens.write_tasks(tmp_path / name)
+        harness_goldens.write_task(folder, "own", task | {"doc_to_text": text})
+        held.shelf = TaskShelf([folder])
+        taken.append(held.take("own", fewshot_seed=24, limit=2))
+
+    assert taken[0].digest != taken[1].digest
+
+
 def test_drawn_answers_are_an_items_own(held: Held, tmp_path: Path) -> None:
     """Whatever else is asked, and in which order: two tasks that put the same question
     draw each for itself, alone as in their group, and also from what a job before kept."""
@@ -541,6 +554,38 @@ def test_a_device_without_memory_is_no_fault_of_a_task(
         UserError, match="cannot do tiny_full: ValueError: not a number"
     ):
         loaded.take("lm_eval/tiny_full", held.hold())
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "kind"),
+    [
+        (OSError(116, "Stale file handle"), None, ClusterError),
+        (ConnectionError("Couldn't reach the hub"), None, ClusterError),
+        (MemoryError(), None, ClusterError),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"),
+            None,
+            ClusterError,
+        ),
+        (ValueError("data"), OSError(28, "No space left on device"), ClusterError),
+        (ValueError("data"), FileNotFoundError("rows.jsonl"), UserError),
+        (FileNotFoundError("a data set"), None, UserError),
+        (RuntimeError("a task's own"), None, UserError),
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    fault: Exception, cause: Exception | None, kind: type[Exception]
+) -> None:
+    """A job that ends by a mistake of the user's is not; a disk, a server or a device may
+    be back."""
+    from jobs.evaluating import harness
+
+    task = HarnessTask("own", Path("own.yaml"), (), (), "1")
+    fault.__cause__ = cause
+
+    with pytest.raises(kind, match=r"own\.yaml: lm-evaluation-harness cannot do own"):
+        with harness._telling(task):
+            raise fault
 
 
 def test_a_machine_without_the_harness_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

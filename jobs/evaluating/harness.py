@@ -101,6 +101,14 @@ DEVICE_ERRORS: tuple[type[Exception], ...] = (
     torch.OutOfMemoryError,
     getattr(torch, "AcceleratorError", torch.OutOfMemoryError),
 )
+# of errors of files, those that come again however often it is tried
+ABSENT_FILES = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+MOST_CAUSES = 10  # of an error, one of another
 _WIDE_FIELD = re.compile(r"%[^a-zA-Z%]*([0-9]{5}|[*])")
 # makes a generator for a way of answering
 MakeGenerator = Callable[[Mapping[str, Any]], Generator]
@@ -764,7 +772,8 @@ class Harness:
                 f"lm-evaluation-harness is {installed} here, and {how['harness']} where this"
                 " was submitted; install the same version"
             )
-        key = whose, task.name
+        # two runs may have tasks of one name, of other folders
+        key = whose, task, data
         if key not in self._loaded:
             _SOURCES.root, _SOURCES.folders = data, task.folders
             _SOURCES.cache = self._cache
@@ -873,10 +882,26 @@ def _telling(task: HarnessTask) -> Iterator[None]:
     except Exception as error:
         logger.debug("lm-evaluation-harness", exc_info=True)
         text = next(iter(str(error).splitlines()), "")[:300]
-        raise UserError(
+        kind = ClusterError if _may_pass(error) else UserError
+        raise kind(
             f"{task.path}: lm-evaluation-harness cannot do {task.name}:"
             f" {type(error).__name__}: {text}"
         ) from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an error, or what it comes of, may be gone when the job is tried again: of a
+    disk, of a server, of memory or of the device. What is not there, or may not be read,
+    is for the user to mend."""
+    cause: BaseException | None = error
+    for _ in range(MOST_CAUSES):
+        if cause is None or isinstance(cause, ABSENT_FILES):
+            return False
+        is_of_device = isinstance(cause, RuntimeError) and "CUDA" in str(cause)
+        if is_of_device or isinstance(cause, OSError | MemoryError):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _shows_own_answer(task: Any, request: Any) -> bool:
