@@ -58,6 +58,19 @@ def test_a_tag_is_the_tasks_that_carry_it(folder: Path) -> None:
     }
 
 
+def test_a_shipped_file_may_have_a_key_twice(tmp_path: Path) -> None:
+    """The last counts, as in the harness: tinyBenchmarks is written so. In a file of the
+    user's it is an error."""
+    shipped = tmp_path / "lm_eval/tasks"
+    shipped.mkdir(parents=True)
+    text = "task: a\ndataset_path: owner/old\ndataset_path: owner/new\n"
+    (shipped / "a.yaml").write_text(text)
+    assert TaskShelf([], shipped).find("a").data_sets == ("owner/new",)
+
+    with pytest.raises(UserError, match="not valid YAML"):
+        TaskShelf([shipped]).find("a")
+
+
 def test_shipped_tasks_are_found_where_the_package_lies(tmp_path: Path) -> None:
     """By the folder that is called as the name begins, or by a look into all."""
     shipped = tmp_path / "lm_eval/tasks"

@@ -117,6 +117,14 @@ class _Constructor(SafeConstructor):
         super().__init__(*arguments, **options)
         self.functions: list[str] = []
 
+    def check_mapping_key(
+        self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any
+    ) -> bool:
+        """Whether a key has this value. Where a key may stand twice it has the last."""
+        if self.allow_duplicate_keys:
+            return True
+        return super().check_mapping_key(node, key_node, mapping, key, value)
+
 
 def _read_function(constructor: _Constructor, node: Any) -> FunctionName:
     """The name that a tag `!function` is of; noted with its file."""
@@ -390,7 +398,7 @@ class TaskShelf:
                 path, "its includes are nested in a circle, or name a file twice"
             )
         seen.add(resolved)
-        settings, names = read_task_yaml(path)
+        settings, names = read_task_yaml(path, is_trusted=self._is_shipped(path))
         functions = [(path, name) for name in names]
         included = settings.pop("include", [])
         merged: dict[str, Any] = {}
@@ -570,13 +578,17 @@ def _list_names(root: Path) -> dict[str, list[Path]]:
     return {name: list(of_name) for name, of_name in folders.items()}
 
 
-def read_task_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
+def read_task_yaml(
+    path: Path, *, is_trusted: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """The plain values of a task file, and all functions that it names; as values these
     are FunctionName.
 
     It is read as YAML 1.1, as the harness reads it, with no tag but `!function`: others
     make objects of Python. UserError for what is no YAML mapping, holds another tag, or
-    is larger than any task, by its bytes or by what its aliases repeat.
+    is larger than any task, by its bytes or by what its aliases repeat. Where a key stands
+    twice the last counts, as in the harness, in a file that `is_trusted`; in another it is
+    an error.
     """
     try:
         if not path.is_file():
@@ -589,6 +601,7 @@ def read_task_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise _refuse(path, f"more than {MOST_BYTES:,} bytes; is this a task?")
     reader = YAML(typ="safe", pure=True)
     reader.version = (1, 1)  # as the harness reads it
+    reader.allow_duplicate_keys = is_trusted
     reader.Constructor = _Constructor
     try:
         settings = reader.load(content.decode("utf-8-sig"))
