@@ -290,6 +290,17 @@ def test_scores_of_examples_that_are_not_trained_on_are_passed_over() -> None:
     assert made.facts["scored"] == {"count": 5, "passed_over": 2}
 
 
+def test_scores_of_more_data_are_passed_over_where_all_examples_have_one() -> None:
+    """One file for several sets of data is normal: then no id can be a mistake that
+    matters, and the others are counted."""
+    scores = scores_of("b:1", "other:1", "a:2", "a:0", "b:0", "a:1", "other:2")
+
+    made = arrange_by_scores(make_inputs(scores))
+
+    assert made.places == [4, 2, 0, 3, 1]
+    assert made.facts["scored"] == {"count": 5, "passed_over": 2}
+
+
 @pytest.mark.parametrize("rest", [{"rest": "drop"}, {}])
 def test_a_score_of_what_is_no_example_is_told_by_line(rest: dict[str, str]) -> None:
     """With the name that may be meant, also where examples without a score may be left

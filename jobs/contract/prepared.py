@@ -281,7 +281,7 @@ def describe_arrangement(folder: Path) -> list[str]:
     if meta.scored.passed_over:
         notes.append(
             f"arrangement.path has scores of {meta.scored.passed_over:,} examples that are not"
-            " trained on (they are held out, or were not sampled); they were passed over, and"
+            " trained on (held out, not sampled, or of other data); they were passed over, and"
             f" {meta.scored.count:,} stand in the order of their scores"
         )
     if meta.presence is not None:

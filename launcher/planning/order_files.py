@@ -131,8 +131,12 @@ def _judge_places(listed: Listed, pool: int) -> None:
 
 
 def _judge_ids(run: Run, listed: Listed, ids: list[str]) -> None:
-    """UserError for an id that no example of the data has."""
-    names = _list_names(run)
+    """UserError for an id that no example of the data has. A file of scores of all
+    examples may have those of other data, too."""
+    given, published = _list_names(run)
+    names = given | published
+    if isinstance(listed, ScoreList) and _has_all(ids, given, published):
+        return
     unknown = [number for number, name in enumerate(ids) if name not in names]
     if unknown:
         raise BadData(explain_unknown(listed, ids, unknown, sorted(names)))
@@ -141,28 +145,42 @@ def _judge_ids(run: Run, listed: Listed, ids: list[str]) -> None:
         raise _NotKnownYet(ALL_LATER)
 
 
-def _list_names(run: Run) -> set[str]:
-    """The ids that zsg and the data give to all examples of a run's sources. _NotKnownYet
-    for data that are large, or that a model makes."""
-    names: set[str] = set()
+def _has_all(ids: list[str], given: set[str], published: set[str]) -> bool:
+    """Whether all examples are named, by the ids of zsg or by their own. Examples without
+    one of their own are not looked for by these."""
+    named = set(ids)
+    return given <= named or (bool(published) and published <= named)
+
+
+def _list_names(run: Run) -> tuple[set[str], set[str]]:
+    """The ids of all examples of a run's sources: those that zsg gives, and their own.
+    _NotKnownYet for data that are large, or that a model makes."""
+    given: set[str] = set()
+    published: set[str] = set()
     for name, source in list_sources(run.stage["data"]).items():
         if is_made(source):
             raise _NotKnownYet
         files = run.sources[name]
         prefix = f"{name}/" if name else ""
         skips = source.get("on_bad_row") == "skip"
-        names |= _read_names(files.data, source, prefix, skips=skips)
+        readings = [(files.data, source)]
         if files.test is not None:
-            names |= _read_names(files.test, source["held_out"], prefix, skips=skips)
-    return names
+            readings.append((files.test, source["held_out"]))
+        for path, of_files in readings:
+            zsg_ids, own_ids = _read_names(path, of_files, prefix, skips=skips)
+            given |= zsg_ids
+            published |= own_ids
+    return given, published
 
 
-def _read_names(path: Path, source: Recipe, prefix: str, *, skips: bool) -> Set[str]:
+def _read_names(
+    path: Path, source: Recipe, prefix: str, *, skips: bool
+) -> tuple[Set[str], Set[str]]:
     """The ids of the examples in the files of a path, of zsg and their own."""
     fields = json.dumps(source.get("fields"))
     data = _Data(path, source["reader"], str(source["digest"]), fields, skips)
     ids, published = _read_names_once(data)
-    return {f"{prefix}{name}" for name in ids} | published
+    return {f"{prefix}{name}" for name in ids}, published
 
 
 @dataclass(frozen=True)

@@ -129,10 +129,15 @@ def _match(
     position_of = {
         name: number for number, name in enumerate(names) if name is not None
     }
-    scored = find_places(score_list, score_list.ids, position_of, inputs.other_ids)
     # an id of the data may be that of several examples, and a mix has some again
     positions = [number for number, name in enumerate(names) if name in score_of]
-    passed_over = len(score_list.ids) - len(scored)
+    if len(positions) == len(ids):
+        # A file over more than these data is normal: nothing can be amiss by its ids.
+        scored = list(filter(position_of.__contains__, score_list.ids))
+        passed_over = len(score_list.ids) - len(scored)
+    else:
+        trained = find_places(score_list, score_list.ids, position_of, inputs.other_ids)
+        passed_over = len(score_list.ids) - len(trained)
     return (
         positions,
         [score_of[str(names[number])] for number in positions],
