@@ -79,6 +79,11 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
             ),
         ),
         (
+            "{claim: rises, along: arrangement.order, values: [nft, rt, nft]}",
+            "'nft' stands in `values` already; name each once",
+        ),
+        ("{claim: falls_at, at: 1}", "at: is a share of the steps below 1"),
+        (
             "{claim: falls_early, where: {train.lr: 3e-3}}",
             "no run has train.lr 0.003; there are: 0.001, 0.002",
         ),

@@ -190,7 +190,7 @@ def test_scores_are_the_same_from_every_format(
     [
         ("x.tsv", "", "x.tsv: has no score"),
         ("x.tsv", "a\t1\nb 2\n", "x.tsv:2: has no tab"),
-        ("x.tsv", "a\t1\nb\tnan\n", "x.tsv:2: nan is no score"),
+        ("x.tsv", "a\t1\nb\tnan\n", "x.tsv:2: 'nan' is no score"),
         ("x.tsv", "a\thigh\n", "x.tsv:1: 'high' is no score"),
         ("x.tsv", "a\t1\na\t1\n", "x.tsv:2: 'a' has a score already"),
         ("x.jsonl", '{"id": "a"}\n', "x.jsonl:1: has no key 'score'"),
@@ -431,3 +431,61 @@ def test_a_grid_of_shapes_is_arranged(zsg: Zsg, tasks: Path) -> None:
         recipe = {"shape": shape, **DEFAULTS[shape]}
         assert places == shape_by_scores(scores, recipe, 0)
     assert ORDERS["scores"].leaves_out == ("rest",)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", 'id,other,score\n"a:0",9,2\na:1,8,-.5\n"b,0",7,1e3\n'),
+        (
+            "x.json",
+            '[{"id": "a:0", "score": 2}, {"id": "a:1", "score": -0.5},\n'
+            ' {"id": "b,0", "score": 1000.0}]',
+        ),
+        (
+            "x.jsonl",
+            '{"id": "a:0", "score": 2}\n{"id": "a:1", "score": -0.5}\n'
+            '{"id": "b,0", "score": 1000}\n',
+        ),
+        ("x.tsv", "a:0\t2\na:1\t-.5\nb,0\t1e3\n"),
+    ],
+)
+def test_scores_count_however_they_are_written(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    """CSV with a header, an array of JSON, JSON lines and text have one digest."""
+    (tmp_path / name).write_text(text)
+    scores = read_scores(ListFile(tmp_path / name))
+
+    assert scores.ids == ["a:0", "a:1", "b,0"] and scores.scores == [2, -0.5, 1000]
+    expected = ScoreList(Path("y"), [2.0, -0.5, 1000.0], ["a:0", "a:1", "b,0"])
+    assert scores.digest == expected.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.tsv", "a:0\t3_0\n", r"x\.tsv:1: '3_0' is no score"),
+        ("x.tsv", "a:0\t1\na:1\t\u0663\n", r"x\.tsv:2: '\u0663' is no score"),
+        ("x.tsv", "a:0\tinf\n", r"x\.tsv:1: 'inf' is no score"),
+        ("x.csv", "id,score\na:0,nan\n", r"x\.csv:2: 'nan' is no score"),
+        ("x.csv", "id,value\na:0,1\n", r"x\.csv:1: the header has no column 'score'"),
+        (
+            "x.csv",
+            "id,score\na:0,1,2\n",
+            r"x\.csv:2: has 3 cells, and the header has 2",
+        ),
+        ("x.json", '{"a:0": 1}', r"x\.json: is no array of JSON"),
+        ("x.json", '[{"id": "a:0"}]', r"x\.json\[0\]: has no key 'score'"),
+        ("x.pt", "PK", r"x\.pt: \.pt is not read.*save the one as \.npy"),
+        ("x.pkl", "", r"x\.pkl: \.pkl is not read"),
+        ("x.npz", "PK", r"x\.npz: \.npz is not read"),
+    ],
+)
+def test_what_is_no_file_of_scores_is_told(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    """With line, row or form."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadData, match=said):
+        read_scores(ListFile(tmp_path / name))

@@ -532,3 +532,29 @@ def test_places_of_several_samples_of_the_data_are_told(
     assert any("is by place, and orders 2 different" in note for note in notes) == (
         is_told
     )
+
+
+def test_an_array_of_json_is_a_list(tmp_path: Path) -> None:
+    """Of ids, of objects with a key, or of places; with the digest of other forms."""
+    path = tmp_path / "x.json"
+    path.write_text('["b:1", "a:0"]')
+    by_id = read_order_list(ListFile(path))
+    path.write_text('[{"id": "b:1"}, {"id": "a:0"}]')
+    by_key = read_order_list(ListFile(path))
+    path.write_text("[3, 0]")
+    by_place = read_order_list(ListFile(path, kind="places"))
+
+    assert by_id.entries == by_key.entries == ["b:1", "a:0"]
+    assert by_id.digest == by_key.digest
+    assert by_place.entries == [3, 0]
+    path.write_text('["b:1", "b:1"]')
+    with pytest.raises(BadData, match=r"x\.json\[1\]: 'b:1' stands in .*\[0\] already"):
+        read_order_list(ListFile(path))
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.pickle", "x.npz", "x.pkl.gz"])
+def test_a_file_that_may_run_code_is_not_read(tmp_path: Path, name: str) -> None:
+    """And what to do instead."""
+    (tmp_path / name).write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(BadData, match=r"is not read.*save the one as \.npy"):
+        read_order_list(ListFile(tmp_path / name))

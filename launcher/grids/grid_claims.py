@@ -25,6 +25,10 @@ from zsg_core.settings.claims import (
     OF_A_GRID,
     Claim,
     Correlates,
+    FallsAt,
+    Rises,
+    RisesAt,
+    Trends,
     explain_too_few_places,
 )
 from zsg_core.settings.looks import Expectation, Looks
@@ -169,11 +173,32 @@ def _check_claim(
         for key, value in claim.places:
             with faults.collecting():
                 _check_axis(document, location, key, value, axes)
+        with faults.collecting():
+            _check_decidable(document, location, claim)
     with faults.collecting():
         _check_metrics(document, location, claim)
     with faults.collecting():
         _check_published(document, location, claim)
     _check_stage(document, location, claim, max_stages)
+
+
+def _check_decidable(document: Document, location: Place, claim: Claim) -> None:
+    """UserError for a place that a claim names twice, and for a turn at the end of the
+    run: neither can be decided, whatever the runs bring. Only of what is planned: a
+    study that has such a claim is still reported."""
+    if isinstance(claim, Rises | Trends | Correlates):
+        _, values = claim.axis
+        for number, value in enumerate(values):
+            if any(_is_same(value, earlier) for earlier in values[:number]):
+                raise document.error(
+                    (*location, "values", number),
+                    f"{format_brief(value)} stands in `values` already; name each once",
+                )
+    if isinstance(claim, FallsAt | RisesAt) and claim.at >= 1:
+        raise document.error(
+            (*location, "at"),
+            "at: is a share of the steps below 1: nothing comes after the run's end",
+        )
 
 
 def read_question(

@@ -1,8 +1,9 @@
 """Reads which training examples a file lists, and in which order: by ids, or by places.
 
-A list is a text file with an entry a line, JSON lines, a column of Parquet, or NumPy's
-`.npy`. Entries are ids of zsg or of the data, or places in the training list, from 0.
-The list counts, not how it is written: its digest is the same from every format.
+A list is a text file with an entry a line, JSON lines, an array of JSON, a column of
+Parquet, or NumPy's `.npy`. Entries are ids of zsg or of the data, or places in the
+training list, from 0. The list counts, not how it is written: its digest is the same
+from every format.
 """
 
 import gzip
@@ -43,6 +44,10 @@ UNREADABLE_ARRAY = (
     zipfile.BadZipFile,
 )
 NUMPY, PARQUET, LINES = ".npy", ".parquet", (".jsonl", ".ndjson")
+ARRAY, CELLS = ".json", ".csv"
+# of files that would run code when read, and of several arrays
+_OTHER_ARRAYS = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".npz", ".safetensors")
+MOST_BYTES = 1 << 30  # of an array of JSON, which is read as a whole
 LINE, ROW = "line", "row"  # what an entry stands in
 
 
@@ -142,6 +147,8 @@ def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
         return _read_parquet(file.path, file.column or ID_COLUMN), ROW
     if suffix in LINES:
         return _read_json_lines(file.path, file.column), LINE
+    if suffix == ARRAY:
+        return _read_json_array(file.path, file.column), ROW
     if file.column is not None:
         raise UserError(
             f"{file.path}: a text file has no columns, and #{file.column} names one; take it out,"
@@ -151,11 +158,19 @@ def _read_values(file: ListFile) -> tuple[Iterable[Any], str]:
 
 
 def find_suffix(path: Path) -> str:
-    """What form a file has, by its name: `.npy`, `.parquet`; packing does not count."""
+    """What form a file has, by its name: `.npy`, `.parquet`; packing does not count.
+    BadData for a form that is not read."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix in _OTHER_ARRAYS:
+        raise broken_file(
+            path,
+            f"{suffix} is not read: such a file may run code, or has several arrays; save"
+            " the one as .npy by numpy.save",
+        )
+    return suffix
 
 
 def _make_list(file: ListFile, values: Iterable[Any], unit: str) -> OrderList:
@@ -262,6 +277,34 @@ def _read_json_lines(path: Path, column: str | None) -> Iterator[Any]:
                 f"{path}:{number}: has no key {key!r}; it has {keys}. FILE#KEY names another"
             )
         yield value[key]
+
+
+def load_json_array(path: Path) -> list[Any]:
+    """The items of an array of JSON. BadData for what is none."""
+    with _open(path) as file:
+        content = file.read(MOST_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
+    if len(content) > MOST_BYTES:
+        raise broken_file(path, "is too large for an array; write JSON lines, .jsonl")
+    try:
+        return msgspec.json.decode(content, type=list[Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise broken_file(
+            path, f"is no array of JSON: {error}; JSON lines are named .jsonl"
+        ) from None
+
+
+def _read_json_array(path: Path, column: str | None) -> Iterator[Any]:
+    """The entries of an array of JSON: the value of a key of each, or the bare value."""
+    key = column or ID_COLUMN
+    for number, value in enumerate(load_json_array(path)):
+        if isinstance(value, dict) and key in value:
+            yield value[key]
+        elif column is None and not isinstance(value, dict):
+            yield value
+        else:
+            raise BadData(
+                f"{locate_row(path, ROW, number)}: has no key {key!r}; FILE#KEY names another"
+            )
 
 
 def _read_parquet(path: Path, column: str) -> Iterator[Any]:

@@ -1,13 +1,16 @@
 """Reads scores of training examples from a file: one of each id, or of each place.
 
-JSON lines and Parquet have an id and a score in a row; a text file has an id, a tab and
-a score in a line; a `.npy` file has the scores by place. The scores count, not how they
-are written: their digest is the same from every format that names the same examples.
+JSON lines, an array of JSON, Parquet, and CSV with a header have an id and a score in a
+row; a text file has an id, a tab and a score in a line; a `.npy` file has the scores by
+place. The scores count, not how they are written: their digest is the same from every
+format that names the same examples.
 """
 
+import csv
 import hashlib
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from zsg_core.data.readers import columns
 from zsg_core.data.readers.intake import broken_file
 from zsg_core.errors import BadData, UserError
 from zsg_core.orders.order_list import (
+    ARRAY,
+    CELLS,
     ID_COLUMN,
     LINE,
     LINES,
@@ -31,12 +36,15 @@ from zsg_core.orders.order_list import (
     ListFile,
     find_suffix,
     load_array,
+    load_json_array,
     locate_row,
     read_lines,
     show_value,
 )
 
 SCORE_COLUMN = "score"
+# a number as JSON and Python write one; float() takes 3_0 and digits of any alphabet, too
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,10 @@ def _read_rows(file: ListFile) -> Iterator[tuple[str, Any, Any]]:
         return _read_parquet(file.path, file.column or SCORE_COLUMN)
     if suffix in LINES:
         return _read_json_lines(file.path, file.column or SCORE_COLUMN)
+    if suffix == ARRAY:
+        return _read_json_array(file.path, file.column or SCORE_COLUMN)
+    if suffix == CELLS:
+        return _read_csv(file.path, file.column or SCORE_COLUMN)
     if file.column is not None:
         raise UserError(
             f"{file.path}: a text file has no columns, and #{file.column} names one; take it out,"
@@ -117,7 +129,7 @@ def _collect(path: Path, rows: Iterator[tuple[str, Any, Any]]) -> ScoreList:
         scores.append(_take_score(location, score))
     if not ids:
         raise broken_file(path, "has no score")
-    unit = ROW if find_suffix(path) == PARQUET else LINE
+    unit = ROW if find_suffix(path) in (PARQUET, ARRAY) else LINE
     return ScoreList(path, scores, ids, unit)
 
 
@@ -141,15 +153,52 @@ def _read_text(path: Path) -> Iterator[tuple[str, Any, Any]]:
     """Lines of an id, a tab and a score."""
     for number, line in enumerate(read_lines(path), start=1):
         name, tab, text = line.rpartition("\t")
-        try:
-            score: Any = float(text)
-        except ValueError:
-            score = text
         if not tab:
             raise BadData(
                 f"{path}:{number}: has no tab; a line is an id, a tab and a score"
             )
-        yield f"{path}:{number}", name, score
+        yield f"{path}:{number}", name, _parse_score(text)
+
+
+def _parse_score(text: str) -> float | str:
+    """The number that a text is; else the text itself."""
+    return float(text) if _NUMBER.fullmatch(text.strip()) else text
+
+
+def _read_csv(path: Path, column: str) -> Iterator[tuple[str, Any, Any]]:
+    """Rows below a header that names a column of ids and one of scores."""
+    rows = csv.reader(read_lines(path))
+    try:
+        header = next(rows, [])
+        for wanted_column in (ID_COLUMN, column):
+            if wanted_column not in header:
+                raise BadData(
+                    f"{path}:1: the header has no column {wanted_column!r}; it has"
+                    f" {', '.join(header)[:200]}. FILE#COLUMN names the column of the score"
+                )
+        id_place, score_place = header.index(ID_COLUMN), header.index(column)
+        for row in rows:
+            location = f"{path}:{rows.line_num}"
+            if len(row) != len(header):
+                raise BadData(
+                    f"{location}: has {len(row)} cells, and the header has {len(header)}"
+                )
+            yield location, row[id_place], _parse_score(row[score_place])
+    except csv.Error as error:
+        raise BadData(f"{path}:{rows.line_num}: is no CSV: {error}") from None
+
+
+def _read_json_array(path: Path, column: str) -> Iterator[tuple[str, Any, Any]]:
+    """The objects of an array of JSON."""
+    for number, row in enumerate(load_json_array(path)):
+        location = locate_row(path, ROW, number)
+        for key in (ID_COLUMN, column):
+            if not isinstance(row, dict) or key not in row:
+                raise BadData(
+                    f"{location}: has no key {key!r}; a row is an `{ID_COLUMN}` and a"
+                    f" `{SCORE_COLUMN}`, or FILE#KEY for another key of the score"
+                )
+        yield location, row[ID_COLUMN], row[column]
 
 
 def _read_json_lines(path: Path, column: str) -> Iterator[tuple[str, Any, Any]]:
