@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace, is_whole
 from jobs.contract.states import State
 from jobs.files import ownership
@@ -26,6 +27,9 @@ from launcher.workspace.submit_lock import submit_lock
 from zsg_core.errors import ClusterError, UserError
 
 logger = logging.getLogger(__name__)
+
+# what comes again until the user has changed something
+_OF_THE_USER = (Cause.BAD_INPUT, Cause.BAD_DATA, Cause.PLUGIN)
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,15 @@ def _refuse_untrained(opened: workflow.ResolvedGrid, run: Run) -> None:
 
 
 def _raise_failure(workspace: Workspace, items: Sequence[str]) -> None:
-    """Raises ClusterError for the first job that has not ended well."""
+    """Raises for the first job that has not ended well: UserError where it is the grid,
+    the data or a plugin that is to be changed, else ClusterError."""
     states = collect_states(workspace, items, Ledger(workspace))
     for item, state in states.items():
         if state.state != State.DONE:
             words = (state.state, state.cause, state.evidence)
             why = ": ".join(word for word in words if word)
-            raise ClusterError(
+            kind = UserError if state.cause in _OF_THE_USER else ClusterError
+            raise kind(
                 f"{item} {why}; its log: {logs.local_log(workspace.root / item)}"
             )
 
