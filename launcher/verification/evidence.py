@@ -8,7 +8,7 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, journal_rows
 from jobs.contract.exit_record import ExitRecord
-from jobs.contract.folder import SCHEMA, Damaged, Workspace, is_committed
+from jobs.contract.folder import SCHEMA, Damaged, Workspace, get_object, is_committed
 from jobs.contract.job_file import TrainJob
 from jobs.contract.journal_rows import as_mapping, find_metrics, find_starts
 from launcher.verification.finding import NotChecked
@@ -23,17 +23,16 @@ def find_recipe_fault(recipe: Any) -> str | None:
 
     A job.json may have been written by anybody.
     """
-    stages = recipe.get("stages")
+    stages: Any = recipe.get("stages")
     if not isinstance(stages, list) or not stages:
         return "has no stage"
     if not isinstance(recipe.get("base"), dict):
         return "has no `base`"
-    last: Any = stages[-1]
+    last = get_object(stages[-1])
     for key in ("data", "arrangement", "train"):
-        part = last.get(key) if isinstance(last, dict) else None
-        if not isinstance(part, dict):
+        if not isinstance(last.get(key), dict):
             return f"has no `{key}` in its last stage"
-    if not isinstance(last["arrangement"].get("order"), str):
+    if not isinstance(get_object(last["arrangement"]).get("order"), str):
         return "has no `arrangement.order` in its last stage"
     return None
 
