@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, journal_rows
@@ -28,7 +28,7 @@ def find_recipe_fault(recipe: Any) -> str | None:
         return "has no stage"
     if not isinstance(recipe.get("base"), dict):
         return "has no `base`"
-    last = get_object(stages[-1])
+    last = get_object(cast("list[Any]", stages)[-1])
     for key in ("data", "arrangement", "train"):
         if not isinstance(last.get(key), dict):
             return f"has no `{key}` in its last stage"
