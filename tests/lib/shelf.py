@@ -9,6 +9,7 @@ from tests.lib.chat_templates import CHATML
 from tests.lib.published_gemma import write_gemma
 from tests.lib.published_llamas import remember, write_model
 from zsg_core import skills
+from zsg_core.skills.benchmarks import write_benchmarks
 
 TRAINED, HELD_OUT = 1600, 225  # tasks of ZSG's split of Flan-mini
 MODELS = {
@@ -147,6 +148,7 @@ def fill(folder: Path, rows: int = 1) -> Path:
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
     skills.write_tasks(folder / "skills", per_task=12, large=True)
+    write_benchmarks(folder / "before-and-after", trained=8 * rows, asked=4)
     for name, families in SKILLS.items():
         skills.write_tasks(
             folder / f"skills-{name}", per_task=12, large=True, families=families

@@ -1,5 +1,5 @@
-"""Makes a small set of instruction tasks: python -m zsg_core.skills FOLDER [--per-task
-N] [--seed S] [--large] …"""
+"""Makes a small set of instruction tasks, or of benchmarks with data to tune on: python
+-m zsg_core.skills FOLDER [--per-task N] [--seed S] [--large] [--benchmarks] …"""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from zsg_core.errors import UserError
 from zsg_core.skills import FAMILIES, MOST_PER_TASK, make_task_files, write_tasks
+from zsg_core.skills.benchmarks import CHOICES, WORDS, write_benchmarks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="NAME",
         help=f"only tasks of this family; may be repeated: {', '.join(FAMILIES)}",
     )
+    parser.add_argument(
+        "--benchmarks",
+        action="store_true",
+        help="two benchmarks for lm-evaluation-harness, of MMLU's and of GSM8K's shape, and"
+        " data to tune on; only --seed counts beside it",
+    )
     arguments = parser.parse_args(argv)
+    if arguments.benchmarks:
+        _write_benchmarks(parser, arguments.folder, arguments.seed)
+        return
     selection = {"large": arguments.large, "families": arguments.family}
     try:
         write_tasks(arguments.folder, arguments.per_task, arguments.seed, **selection)
@@ -63,6 +73,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     families_text = "1 family" if families == 1 else f"{families} families"
     tasks = f"{train} training and {test} held-out tasks in {families_text}"
     print(f"{arguments.folder}: {tasks}, {arguments.per_task} instances each")
+
+
+def _write_benchmarks(parser: argparse.ArgumentParser, folder: Path, seed: int) -> None:
+    """Writes the benchmarks, and says in one line what is where."""
+    try:
+        write_benchmarks(folder, seed=seed)
+    except UserError as error:
+        parser.error(str(error))
+    print(
+        f"{folder}: tasks {CHOICES} and {WORDS} in benchmarks, train.jsonl, test.jsonl"
+    )
 
 
 if __name__ == "__main__":

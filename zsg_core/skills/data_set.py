@@ -44,6 +44,12 @@ def write_tasks(
     """
     folder = folder.resolve()
     files = make_task_files(per_task, seed, large=large, families=families)
+    write_files(folder, files)
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Writes a set of files, whole or not at all; the same ones again change nothing.
+    UserError if `folder` holds anything else."""
     if not _is_present(folder, files):
         _write_files(folder, files)
 
