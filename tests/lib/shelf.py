@@ -148,7 +148,7 @@ def fill(folder: Path, rows: int = 1) -> Path:
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
     skills.write_tasks(folder / "skills", per_task=12, large=True)
-    write_benchmarks(folder / "before-and-after", trained=8 * rows, asked=4)
+    write_benchmarks(folder / "before-and-after", trained=8 * rows, per_subject=4)
     for name, families in SKILLS.items():
         skills.write_tasks(
             folder / f"skills-{name}", per_task=12, large=True, families=families

@@ -53,22 +53,22 @@ MOST_ADDED = 10  # numbers are from 2 to this
 
 
 def write_benchmarks(
-    folder: Path, trained: int = 600, asked: int = 12, seed: int = 0
+    folder: Path, trained: int = 600, per_subject: int = 12, seed: int = 0
 ) -> None:
     """Writes `train.jsonl`, `test.jsonl` and the folder `benchmarks`, whole or not at
     all; the same ones again change nothing.
 
-    `trained`: examples of each benchmark's shape to tune on; `asked`: items of each
+    `trained`: examples of each benchmark's shape to tune on; `per_subject`: items of each
     subject, and twice as many problems. UserError if `folder` holds anything else.
     """
-    write_files(folder.resolve(), make_benchmark_files(trained, asked, seed))
+    write_files(folder.resolve(), make_benchmark_files(trained, per_subject, seed))
 
 
-def make_benchmark_files(trained: int, asked: int, seed: int) -> dict[str, str]:
+def make_benchmark_files(trained: int, per_subject: int, seed: int) -> dict[str, str]:
     """The whole as relative path -> text."""
     rng = Random(f"benchmarks {seed}")
-    problems = _draw_apart(_draw_problem, rng, trained + 2 * asked)
-    tests, train = problems[: 2 * asked], problems[2 * asked :]
+    problems = _draw_apart(_draw_problem, rng, trained + 2 * per_subject)
+    tests, train = problems[: 2 * per_subject], problems[2 * per_subject :]
     files = {
         f"benchmarks/{WORDS}.jsonl": _encode(tests),
         f"benchmarks/{WORDS}.yaml": SUMS,
@@ -79,7 +79,7 @@ def make_benchmark_files(trained: int, asked: int, seed: int) -> dict[str, str]:
     ]
     held_out = [{**row, "task": WORDS} for row in tests]
     for kind in KINDS:
-        items = _draw_apart(_drawer(kind, is_test=True), rng, asked)
+        items = _draw_apart(_drawer(kind, is_test=True), rng, per_subject)
         name = f"{CHOICES}_{kind}"
         files[f"benchmarks/{name}.jsonl"] = _encode(items)
         files[f"benchmarks/{name}.yaml"] = SUBJECT.replace("NAME", name)
@@ -166,12 +166,17 @@ def _drawer(kind: str, *, is_test: bool) -> Callable[[Random], dict[str, Any]]:
         others = [other for other in KINDS if other != kind]
         right = draw_option(rng, _select_words(kind, is_test))
         options = [draw_option(rng, _select_words(other, is_test)) for other in others]
-        place = int(rng.random() * len(LETTERS))
+        position = int(rng.random() * len(LETTERS))
         options = draw_options(rng, options, len(options))
-        options.insert(place, right)
+        options.insert(position, right)
         named = ARTICLES.get(kind, f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}")
         question = f"Which of these is {named}?"
-        return {"question": question, "options": options, "answer": place, "kind": kind}
+        return {
+            "question": question,
+            "options": options,
+            "answer": position,
+            "kind": kind,
+        }
 
     return draw
 
