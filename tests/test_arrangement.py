@@ -297,7 +297,7 @@ def test_a_grid_that_cannot_be_arranged_says_why(made):
         0
     ] + "grid: [{arrangement.rounds: ['90:99']}]\n"
     text = text.replace("defaults:", "defaults:\n  arrangement: {order: tma}")
-    zsg("arrange", "make", zsg.write("far.yaml", text), code=3)
+    zsg("arrange", "make", zsg.write("far.yaml", text), code=2)
 
     assert "90:99 was asked, but all is taken after" in zsg.said
 

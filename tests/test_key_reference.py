@@ -417,6 +417,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "arrangement.target.seed": (3, _looking()),
     "arrangement.target.answers": (False, _looking()),
     "arrangement.target.overlap": ("keep", _looking()),
+    "arrangement.target.train_overlap": ("drop", _looking()),
     "train.preset": ("paper", {}),
     "train.batch": (4, {}),
     "train.virtual_ranks": (2, {}),

@@ -250,4 +250,4 @@ def test_what_the_baseline_says_nothing_to_is_told_and_no_tie(
     )
     assert told in half.scores.flags
     none = score_beside({"mt_bench/1:2": "other second"})
-    assert "answer to none of their questions" in none.failed["win_rate"]
+    assert "answer to none of their questions" in str(none.failed["win_rate"])

@@ -21,7 +21,7 @@ from zsg_core.metrics.reasoning import Parted
 question = {"task": "t", "system": "", "user": "", "answer": "a", "prompt": "p"}
 requests = [JudgeRequest(id=str(number), **question) for number in range(8)]
 said = Said(Completion("[[5]]"), Parted("[[5]]"))
-judge = SimpleNamespace(id="j", reply=lambda system, user: said, hide=str)
+judge = SimpleNamespace(id="j", reply=lambda *asked: said, hide=str)
 kept = SimpleNamespace(get=lambda *key: None, add=lambda *row: None)
 
 interrupt_again_and_again(lambda: rate_requests(requests, judge, kept, 4), 2000)

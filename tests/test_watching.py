@@ -49,6 +49,7 @@ def seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rows:
 
     monkeypatch.setattr(queries, "status_rows", look)
     monkeypatch.setattr(queries, "data_notes", find_notes)
+    monkeypatch.setattr(queries, "look_notes", lambda *_: [])
     monkeypatch.setattr(workspaces, "find_to_look", find_workspace)
     return rows
 
