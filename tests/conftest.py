@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.lib import browser, postgresql, suite
@@ -28,6 +29,10 @@ from zsg_core import skills
 
 if TYPE_CHECKING:
     from tests.lib.train_bench import Bench
+
+# How long an example takes is a matter of what else the machine does.
+hypothesis.settings.register_profile("zsg", deadline=None)
+hypothesis.settings.load_profile("zsg")
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
