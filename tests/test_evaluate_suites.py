@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -396,6 +397,11 @@ def test_a_killed_comparison_goes_on_with_the_verdicts_that_it_had(
     before = {json.loads(line)["prompt"] for line in _list_lines(ratings)}
     assert before and scores(run, "win_rate") == {}
     is_open.set()
+    # what the killed one had sent arrives for a while
+    counted = -1
+    while counted != server.asked.total():
+        counted = server.asked.total()
+        time.sleep(1)
     server.asked.clear()
     assert bench.jobs.run(serve([run], suites=wanted, lease_s=1))["outcome"] == "done"
 
