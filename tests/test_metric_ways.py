@@ -6,7 +6,10 @@ import msgspec
 
 from jobs.contract.journal_rows import AnswersKept, EventRow, InsideTaken
 from jobs.contract.metric_ways import describe_ways
+from jobs.runtime.installed_versions import read_version
 from jobs.tracking import mlflow_metadata
+from zsg_core.metrics.keys import INSIDE
+from zsg_core.suites import Suite
 
 BLEU = {"tokenize": "13a", "signature": "case:mixed|eff:no|tok:13a|smooth:exp"}
 BENCHMARK: dict[str, Any] = {
@@ -84,3 +87,16 @@ def test_what_an_older_zsg_journalled_has_no_version() -> None:
     assert ways["lm_eval/x"] == (
         "task my_mmlu of version ?, lm_eval 0.4.13, as many shots as the task says, no template"
     )
+
+
+def test_a_library_without_a_record_has_no_version() -> None:
+    """What a node has been given by hand; hours of answers are not lost for it."""
+    assert read_version("no-such-package-of-zsg") == ""
+    assert read_version("msgspec") != ""
+
+
+def test_what_is_taken_inside_a_model_is_no_metric_of_answers() -> None:
+    """As those that ask for judges and scorers look for it."""
+    inside = Suite(name=INSIDE, keys=("silhouette/layer_1", "rank_accuracy"), how={})
+
+    assert inside.metrics == []

@@ -115,7 +115,10 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that its keys are of, but for answers that are only kept."""
+        """The metrics of answers that its keys are of, but for answers that are only
+        kept. What is taken inside the model is of no answer."""
+        if self.name == INSIDE:
+            return []
         return [
             metrics.find_metric(key)
             for key in self.keys

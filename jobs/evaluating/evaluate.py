@@ -55,6 +55,7 @@ from jobs.evaluating.weight_swapper import (
 from jobs.model.batch_budget import BatchBudget
 from jobs.model.generate import Generator
 from jobs.model.tuning import list_trained
+from jobs.runtime.installed_versions import read_version
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summarize_losses
@@ -775,9 +776,8 @@ def _read_libraries(keys: Sequence[str]) -> dict[str, str]:
     """The versions of the packages that score these keys."""
     metrics = [METRICS[find_metric(key)] for key in keys if not is_answers(key)]
     packages = dict.fromkeys(metric.package for metric in metrics)
-    return {
-        package: importlib.metadata.version(package) for package in packages if package
-    }
+    versions = {package: read_version(package) for package in packages if package}
+    return {package: version for package, version in versions.items() if version}
 
 
 def _digest_of(target: EvalTarget, step: int) -> str | None:

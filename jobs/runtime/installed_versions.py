@@ -35,13 +35,14 @@ SOUND = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,63}")
 def read_versions() -> Mapping[str, str]:
     """The versions that are installed here, Python's first; of what is absent none."""
     installed = {PYTHON: platform.python_version()}
-    installed |= {name: _read_version(name) for name in PACKAGES}
+    installed |= {name: read_version(name) for name in PACKAGES}
     return {
         name: version for name, version in installed.items() if SOUND.fullmatch(version)
     }
 
 
-def _read_version(name: str) -> str:
+def read_version(name: str) -> str:
+    """The version of a package; empty where none is recorded here."""
     try:
         return str(importlib.metadata.version(name))
     except Exception:  # absent, or a damaged record, which is no reason to fail

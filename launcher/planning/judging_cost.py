@@ -92,7 +92,7 @@ def _describe_baselines(runs: Sequence[Run]) -> list[str]:
     suites: dict[str, Suite] = {}
     for run in runs:
         for suite in run.suites:
-            if suite.judge is not None and WIN_RATE in suite.metrics:
+            if WIN_RATE in suite.metrics and suite.judge is not None:
                 suites.setdefault(str(suite.files), suite)
     lines: list[str] = []
     for suite in suites.values():
